@@ -1,0 +1,63 @@
+"""What Kubernetes schemas say and pydantic can't: list-map keys, CEL rules, free-form objects.
+
+Each marker stands in `Annotated[...]` (or in a model's `rules`) and writes its `x-kubernetes-*` key into the
+JSON schema that pydantic emits, from which `schema.py` builds the structural schema.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True)
+class ListMap:
+    """A list that server-side apply merges by key instead of replacing it whole."""
+
+    keys: tuple[str, ...]
+
+    def __init__(self, *keys: str) -> None:
+        object.__setattr__(self, "keys", keys)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = dict(handler(core))
+        return {**schema, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(self.keys)}
+
+
+@dataclass(frozen=True)
+class ListSet:
+    """A list of scalars without duplicates."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(core), "x-kubernetes-list-type": "set"}
+
+
+@dataclass(frozen=True)
+class FreeForm:
+    """An object whose fields another API defines, such as a pod template: kept as it is, not pruned."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+@dataclass(frozen=True)
+class Cel:
+    """One `x-kubernetes-validations` rule.
+
+    `message` names the field and says what to write instead; `reason` is a Kubernetes FieldValueErrorReason.
+    """
+
+    rule: str
+    message: str
+    reason: str | None = None
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = dict(handler(core))
+        rules = [*schema.get("x-kubernetes-validations", []), self.as_schema()]
+        return {**schema, "x-kubernetes-validations": rules}
+
+    def as_schema(self) -> dict[str, str]:
+        """The rule as it stands in the CRD."""
+        schema = {"rule": self.rule, "message": self.message}
+        return {**schema, "reason": self.reason} if self.reason else schema

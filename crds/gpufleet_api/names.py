@@ -1,0 +1,46 @@
+"""Every name that agent, operator, chart and command line must agree on.
+
+Free of pydantic on purpose: the agent runs on each GPU node and imports only this module of the API.
+"""
+
+from typing import Final
+
+GROUP: Final = "gpufleet.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+TELEMETRY_KIND: Final = "GPUTelemetry"
+TELEMETRY_PLURAL: Final = "gputelemetries"
+WORKLOAD_KIND: Final = "GPUWorkload"
+WORKLOAD_PLURAL: Final = "gpuworkloads"
+
+SCHEDULING_GATE: Final = f"{GROUP}/assignment"
+"""The gate that holds a pod until its devices are reserved."""
+
+ASSIGNMENT_ANNOTATION: Final = f"{GROUP}/assignment"
+"""Informational copy of the reservation on the pod, for people. Nothing obeys it."""
+
+WORKLOAD_LABEL: Final = f"{GROUP}/workload"
+"""On each pod of a workload: the workload's name. The operator watches pods by its presence."""
+
+REPLICA_LABEL: Final = f"{GROUP}/replica"
+"""On each pod of a workload: the replica index."""
+
+RESOURCE: Final = f"{GROUP}/gpu"
+"""Default extended resource: one whole device. Configurable in agent and operator."""
+
+RESOURCE_PREFIX: Final = f"{GROUP}/"
+
+ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
+ENV_PREFIX: Final = "GPUFLEET_"
+ENV_REPLICA: Final = "GPUFLEET_REPLICA"
+ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"
+ENV_SHARD_START: Final = "GPUFLEET_SHARD_START"
+ENV_SHARD_END: Final = "GPUFLEET_SHARD_END"
+ENV_DEVICES: Final = "GPUFLEET_DEVICES"
+
+AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
+OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
+
+ASSIGN_VERB: Final = "assign"
+"""Custom verb on gputelemetries: who holds it may write reservations and release gated pods."""

@@ -1,0 +1,182 @@
+"""GPUTelemetry: what one node's GPUs are doing, and which of them the operator has given away.
+
+Two writers, one object: the operator alone writes `spec` (the reservation), the node's agent alone writes
+`status`. A spec change raises `metadata.generation` and a status change doesn't, so the operator's
+compare-and-swap on the generation never loses to telemetry.
+"""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
+from gpufleet_api.markers import Cel, ListMap, ListSet
+
+MAX_DEVICES = 64
+"""Most devices of one node."""
+
+MAX_ASSIGNMENTS = 256
+"""Most reservations of one node."""
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+MiB = Annotated[int, Field(ge=0, le=2**40)]
+Celsius = Annotated[int, Field(ge=-273, le=1000)]
+Milliwatts = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Items = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Assignment(ApiModel):
+    """One reservation: these devices of this node belong to this container of this pod."""
+
+    rules: ClassVar = (
+        Cel(
+            "has(self.shardStart) == has(self.shardEnd) && (!has(self.shardStart) || self.shardStart <= self.shardEnd)",
+            "shardStart and shardEnd stand together, and shardStart is at most shardEnd",
+        ),
+    )
+
+    pod_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    namespace: Label
+    pod: Name
+    container: Label
+    workload: Name
+    workload_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    replica: Annotated[int, Field(ge=0, le=1023)]
+    replicas: Annotated[int, Field(ge=1, le=1024)]
+    resource: Annotated[str, Field(min_length=1, max_length=128)]
+    devices: Annotated[list[Uuid], Field(min_length=1, max_length=MAX_DEVICES), ListSet()]
+    shard_start: Items | None = None
+    shard_end: Items | None = None
+    decided_at: Timestamp
+
+
+class TelemetrySpec(ApiModel):
+    """What the operator has reserved on this node. Written by compare-and-swap, always whole."""
+
+    assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = []
+
+
+class HealthState(StrEnum):
+    """Whether a device can be used. Unhealthy means a fault and nothing else."""
+
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+
+
+class HealthReason(ApiModel):
+    """One standing fault."""
+
+    code: Annotated[str, Field(min_length=1, max_length=64)]
+    """CamelCase, such as `XidError` or `DeviceLost`."""
+    message: Text | None = None
+    since: Timestamp
+
+
+class Health(ApiModel):
+    """A device's health with the faults that stand."""
+
+    state: HealthState
+    reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    since: Timestamp | None = None
+
+
+class Statistics(ApiModel):
+    """Mean, maximum and 95th percentile of one quantity over the window, in that quantity's unit."""
+
+    mean: Annotated[int, Field(ge=-273, le=2**40)]
+    max: Annotated[int, Field(ge=-273, le=2**40)]
+    p95: Annotated[int, Field(ge=-273, le=2**40)]
+
+
+class Window(ApiModel):
+    """The recent past of a device. A quantity that no sample carried is absent."""
+
+    samples: Annotated[int, Field(ge=1, le=100_000)]
+    seconds: Annotated[int, Field(ge=0, le=86_400)]
+    utilization_percent: Statistics | None = None
+    memory_used_mib: Statistics | None = None
+    temperature_celsius: Statistics | None = None
+    power_milliwatts: Statistics | None = None
+
+
+class Holder(ApiModel):
+    """A container that holds the device, says the kubelet. `podUID` is that of the assignment honoured."""
+
+    namespace: Label
+    pod: Name
+    container: Label
+    pod_uid: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Device(ApiModel):
+    """One GPU: identity, the last good sample, its window, its health, its holders.
+
+    A value that the hardware does not report is absent, never 0.
+    """
+
+    uuid: Uuid
+    index: Annotated[int, Field(ge=0, le=MAX_DEVICES - 1)]
+    model: Annotated[str, Field(min_length=1, max_length=96)]
+    architecture: Annotated[str, Field(max_length=32)] | None = None
+    compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
+    pci_bus_id: Annotated[str, Field(max_length=32)] | None = None
+    numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
+    nvlink_peers: Annotated[list[Uuid], Field(max_length=MAX_DEVICES), ListSet()] = []
+    sample_time: Timestamp | None = None
+    memory_total_mib: MiB | None = None
+    memory_used_mib: MiB | None = None
+    utilization_percent: Percent | None = None
+    memory_utilization_percent: Percent | None = None
+    temperature_celsius: Celsius | None = None
+    power_milliwatts: Milliwatts | None = None
+    power_limit_milliwatts: Milliwatts | None = None
+    process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    health: Health
+    window: Window | None = None
+    allocated_to: Annotated[list[Holder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
+
+
+class Summary(ApiModel):
+    """The node in one line. Means and sums are absent when no device has the value."""
+
+    devices: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    healthy: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    allocated: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    memory_total_mib: MiB | None = None
+    memory_used_mib: MiB | None = None
+    memory_available_mib: MiB | None = None
+    mean_utilization_percent: Percent | None = None
+    mean_temperature_celsius: Celsius | None = None
+    power_milliwatts: Annotated[int, Field(ge=0, le=2**40)] | None = None
+
+
+class TelemetryStatus(ApiModel):
+    """What the agent saw. `observedAt` is when it wrote this, `sampleTime` when it last read the hardware."""
+
+    assignments_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The `metadata.generation` whose assignments the agent had read when it wrote this."""
+    observed_at: Timestamp
+    sample_time: Timestamp | None = None
+    agent_version: Annotated[str, Field(max_length=64)]
+    driver_version: Annotated[str, Field(max_length=64)] | None = None
+    devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
+    summary: Summary
+
+
+class ObjectMeta(ApiModel):
+    """The part of metadata that we read."""
+
+    name: Name
+    namespace: Label | None = None
+    uid: str | None = None
+    generation: int | None = None
+    resource_version: str | None = None
+
+
+class GPUTelemetry(ApiModel):
+    """One object per GPU node, named like the node and owned by it."""
+
+    metadata: ObjectMeta
+    spec: TelemetrySpec = TelemetrySpec()
+    status: TelemetryStatus | None = None

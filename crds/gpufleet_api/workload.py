@@ -1,0 +1,290 @@
+"""GPUWorkload: what a user asks for, and what became of it.
+
+Conditions follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them: Ready, Reconciling, Stalled,
+beside our own Placed and Degraded.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
+from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
+from gpufleet_api.telemetry import Celsius, Items, MiB, ObjectMeta, Percent
+
+MAX_REPLICAS = 1024
+MAX_DEVICES_PER_REPLICA = 16
+
+
+class Strategy(StrEnum):
+    """How to choose among the devices that pass."""
+
+    BEST = "Best"
+    """The devices with the highest score by live telemetry."""
+    PACK = "Pack"
+    """Keep the fleet usable for what is likely to come: fill nodes that are in use already."""
+    SPREAD = "Spread"
+    """As few replicas per node as can be, the best devices of each node."""
+
+
+class Topology(StrEnum):
+    """How the devices of one replica must be connected."""
+
+    NONE = "None"
+    SAME_NODE = "SameNode"
+    """All replicas on one node."""
+    NVLINK = "NVLink"
+    """The devices of one replica are all joined by NVLink."""
+    NUMA = "NUMA"
+    """The devices of one replica hang on one NUMA node."""
+
+
+class Devices(ApiModel):
+    """What each replica gets."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
+    """Whole devices for each replica."""
+    container: Label | None = None
+    """The app container that gets them; needed only when the template has more than one."""
+
+
+class Requirements(ApiModel):
+    """What a device must satisfy at the moment of the decision. An absent measurement fails its test."""
+
+    rules: ClassVar = (
+        Cel(
+            "!has(self.includeUUIDs) || !has(self.excludeUUIDs)"
+            " || !self.includeUUIDs.exists(u, u in self.excludeUUIDs)",
+            "a UUID may stand in includeUUIDs or in excludeUUIDs, not in both",
+        ),
+    )
+
+    min_free_memory_mib: MiB | None = None
+    max_utilization_percent: Percent | None = None
+    max_temperature_celsius: Celsius | None = None
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=96)]], Field(max_length=16), ListSet()] = []
+    """Accepted models, as NVML names them; empty accepts all."""
+    min_compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
+    include_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    exclude_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
+
+
+Weight = Annotated[int, Field(ge=0, le=100)]
+
+
+class Weights(ApiModel):
+    """How much each term counts in the score of strategy Best. Only their ratio matters."""
+
+    rules: ClassVar = (
+        Cel(
+            "self.memory + self.utilization + self.temperature + self.power > 0",
+            "at least one of the weights must be above 0",
+        ),
+    )
+
+    memory: Weight = 40
+    utilization: Weight = 30
+    temperature: Weight = 20
+    power: Weight = 10
+
+
+class Placement(ApiModel):
+    """How the replicas are placed."""
+
+    strategy: Strategy = Strategy.BEST
+    topology: Topology = Topology.NONE
+    weights: Weights = Weights()
+    gang: bool = False
+    """All replicas at once or none."""
+
+
+class DistributionMode(StrEnum):
+    """How items are divided."""
+
+    UNIFORM = "Uniform"
+    PROPORTIONAL = "Proportional"
+
+
+class Capacity(StrEnum):
+    """What a proportional distribution measures a replica by: the sum over its devices."""
+
+    FREE_MEMORY = "FreeMemory"
+    TOTAL_MEMORY = "TotalMemory"
+
+
+class Distribution(ApiModel):
+    """Divides `items` among the replicas as contiguous ranges, told to each container by its environment."""
+
+    rules: ClassVar = (
+        Cel(
+            "self.mode != 'Uniform' || !has(self.by)",
+            "distribution.by belongs to mode Proportional; leave it out with mode Uniform",
+        ),
+    )
+
+    items: Annotated[int, Field(ge=1, le=2**53)]
+    mode: DistributionMode = DistributionMode.UNIFORM
+    by: Capacity | None = None
+    """Proportional only; FreeMemory when absent."""
+    max_per_replica: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """No replica gets more; what is left over is reported as status.unassignedItems."""
+
+
+class WorkloadSpec(ApiModel):
+    """The request. Only `suspend` may change after creation: pods can't be edited into other devices."""
+
+    rules: ClassVar = (
+        Cel("self.replicas == oldSelf.replicas", "replicas is immutable: create another GPUWorkload"),
+        Cel("self.template == oldSelf.template", "template is immutable: create another GPUWorkload"),
+        Cel("self.devices == oldSelf.devices", "devices is immutable: create another GPUWorkload"),
+        Cel(
+            "has(self.requirements) == has(oldSelf.requirements)"
+            " && (!has(self.requirements) || self.requirements == oldSelf.requirements)",
+            "requirements is immutable: create another GPUWorkload",
+        ),
+        Cel("self.placement == oldSelf.placement", "placement is immutable: create another GPUWorkload"),
+        Cel(
+            "has(self.distribution) == has(oldSelf.distribution)"
+            " && (!has(self.distribution) || self.distribution == oldSelf.distribution)",
+            "distribution is immutable: create another GPUWorkload",
+        ),
+        Cel(
+            "!has(self.distribution) || self.placement.gang",
+            "distribution needs placement.gang: true, because the shares depend on all replicas' devices",
+        ),
+    )
+
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    template: Annotated[dict[str, Any], FreeForm()]
+    """A pod template (metadata.labels, metadata.annotations, spec). The operator adds gate and device request."""
+    devices: Devices = Devices()
+    requirements: Requirements | None = None
+    placement: Placement = Placement()
+    distribution: Distribution | None = None
+    suspend: bool = False
+    """True: the pods are deleted and their devices freed; false again: placed anew."""
+
+
+class ConditionStatus(StrEnum):
+    """As in metav1.Condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """metav1.Condition."""
+
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    status: ConditionStatus
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    message: Annotated[str, Field(max_length=4096)] = ""
+    observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    last_transition_time: Timestamp
+
+
+class PlacementState(StrEnum):
+    """Where a replica stands on the road from request to proof."""
+
+    PENDING = "Pending"
+    """Gated: no devices yet."""
+    RESERVED = "Reserved"
+    """The reservation is written; the pod isn't on its node yet."""
+    BOUND = "Bound"
+    """kube-scheduler bound the pod to its node; the kubelet hasn't shown its devices yet."""
+    CONFIRMED = "Confirmed"
+    """The kubelet says that the container holds exactly the reserved devices."""
+    MISMATCH = "Mismatch"
+    """The kubelet says that it holds others; the pod is being replaced."""
+    REJECTED = "Rejected"
+    """The kubelet refused the pod, which never ran; it is being replaced."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ScoreTerms(ApiModel):
+    """Why these devices: each term in thousandths (0..1000), mean over the replica's devices."""
+
+    total: Annotated[int, Field(ge=0, le=1000)]
+    memory: Annotated[int, Field(ge=0, le=1000)] | None = None
+    utilization: Annotated[int, Field(ge=0, le=1000)] | None = None
+    temperature: Annotated[int, Field(ge=0, le=1000)] | None = None
+    power: Annotated[int, Field(ge=0, le=1000)] | None = None
+
+
+class ReplicaPlacement(ApiModel):
+    """One replica: its pod, its node, its devices and its share."""
+
+    replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    state: PlacementState
+    pod: Name | None = None
+    pod_uid: Annotated[str, Field(max_length=64)] | None = None
+    node: Name | None = None
+    devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = []
+    shard_start: Items | None = None
+    shard_end: Items | None = None
+    score: ScoreTerms | None = None
+    message: Text | None = None
+
+
+class Rejection(ApiModel):
+    """How many devices failed one test."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    devices: Annotated[int, Field(ge=0, le=2**31)]
+    nodes: Annotated[int, Field(ge=0, le=2**31)]
+
+
+class NearestMiss(ApiModel):
+    """What came closest, and what it lacks."""
+
+    node: Name
+    device: Uuid | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    message: Text
+
+
+class Refusal(ApiModel):
+    """A node that kube-scheduler or the kubelet refused for one replica, in its own words."""
+
+    replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    node: Name
+    by: Annotated[str, Field(max_length=32)]
+    message: Text
+    time: Timestamp
+
+
+class Explanation(ApiModel):
+    """Why the workload waits, in words with numbers and as counts."""
+
+    message: Annotated[str, Field(max_length=4096)]
+    devices_considered: Annotated[int, Field(ge=0, le=2**31)]
+    devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
+    rejections: Annotated[list[Rejection], Field(max_length=32), ListMap("reason")] = []
+    nearest_miss: NearestMiss | None = None
+    refusals: Annotated[list[Refusal], Field(max_length=32)] = []
+
+
+class WorkloadStatus(ApiModel):
+    """What became of the request. Written by the operator on change."""
+
+    observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
+    confirmed: Annotated[str, Field(max_length=16)] | None = None
+    """Replicas whose devices the kubelet confirmed, of all: `7/8`."""
+    nodes: Annotated[str, Field(max_length=1024)] | None = None
+    """Nodes in use, for the table: `node-1,node-2`."""
+    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = []
+    unassigned_items: Items | None = None
+    explanation: Explanation | None = None
+
+
+class GPUWorkload(ApiModel):
+    """A user's request for devices, and the answer."""
+
+    metadata: ObjectMeta
+    spec: WorkloadSpec
+    status: WorkloadStatus | None = None
