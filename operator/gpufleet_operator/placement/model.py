@@ -1,0 +1,246 @@
+"""The engine's vocabulary: what it is told and what it answers.
+
+Plain frozen dataclasses, so that operator, command line and benchmarks speak to the engine alike. No value here
+is a float where Kubernetes has an integer: memory of devices in MiB, of nodes in bytes, CPU in millicores,
+power in milliwatts, temperature in degrees Celsius. `None` means that the hardware doesn't report the value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpufleet_api.workload import Strategy, Topology
+
+
+class Reason(StrEnum):
+    """Why a device can't serve a replica. The first test that fails, in this order, is the one reported."""
+
+    NODE_SET_ASIDE = "NodeSetAside"
+    """kube-scheduler or the kubelet refused this node for this replica lately."""
+    NODE_UNSCHEDULABLE = "NodeUnschedulable"
+    NODE_SELECTOR = "NodeSelectorMismatch"
+    NODE_AFFINITY = "NodeAffinityMismatch"
+    TAINT = "TaintNotTolerated"
+    TELEMETRY_STALE = "TelemetryStale"
+    UNHEALTHY = "DeviceUnhealthy"
+    IN_USE = "DeviceInUse"
+    """Reserved or held by another pod."""
+    FOREIGN_PROCESS = "ForeignProcess"
+    """A process that belongs to no pod of ours is on the device."""
+    NOT_INCLUDED = "NotInIncludeUUIDs"
+    EXCLUDED = "InExcludeUUIDs"
+    MODEL = "ModelNotAccepted"
+    COMPUTE_CAPABILITY = "ComputeCapabilityTooLow"
+    MEASUREMENT_MISSING = "MeasurementMissing"
+    """A requirement names a quantity that this device doesn't report."""
+    FREE_MEMORY = "InsufficientFreeMemory"
+    UTILIZATION = "UtilizationTooHigh"
+    TEMPERATURE = "TooHot"
+    NODE_CPU = "InsufficientCPU"
+    NODE_MEMORY = "InsufficientMemory"
+    NODE_PODS = "TooManyPods"
+    NODE_RESOURCE = "InsufficientExtendedResource"
+    NODE_DEVICES = "TooFewDevicesOnNode"
+    """The device passes, but its node hasn't enough such devices for one replica."""
+    TOPOLOGY = "TopologyNotSatisfied"
+    GANG = "GangIncomplete"
+    """The device passes, but not all replicas of the gang could be placed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """One device as the fleet snapshot sees it."""
+
+    uuid: str
+    index: int
+    model: str
+    memory_total_mib: int | None
+    memory_used_mib: int | None
+    utilization_percent: int | None
+    temperature_celsius: int | None
+    power_milliwatts: int | None = None
+    power_limit_milliwatts: int | None = None
+    compute_capability: str | None = None
+    numa_node: int | None = None
+    nvlink_peers: frozenset[str] = frozenset()
+    healthy: bool = True
+    process_count: int | None = None
+    held: bool = False
+    """Reserved by the ledger, or held in the kubelet's eyes, by whomever."""
+    promised_memory_mib: int = 0
+    promised_compute_percent: int = 0
+    sample_age_seconds: float | None = None
+    """Age of the sample at the time of the snapshot; None: never sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """As in v1.Taint."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node: what kube-scheduler would see, and its devices."""
+
+    name: str
+    devices: tuple[DeviceState, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    free_cpu_milli: int = 0
+    """Allocatable minus the requests of every pod bound or pinned here."""
+    free_memory_bytes: int = 0
+    free_pods: int = 0
+    free_extended: Mapping[str, int] = field(default_factory=dict)
+    """Other extended resources, by name."""
+    stale_reason: str | None = None
+    """Set when this node's telemetry may not be used, in words (`telemetry is 94 s old, limit 90 s`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchExpression:
+    """As in v1.NodeSelectorRequirement."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSelectorTerm:
+    """As in v1.NodeSelectorTerm: all expressions and fields must match. An empty term matches nothing."""
+
+    expressions: tuple[MatchExpression, ...] = ()
+    fields: tuple[MatchExpression, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """As in v1.Toleration."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodNeeds:
+    """What one replica's pod asks of its node beside the devices, as kube-scheduler counts it."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    extended: Mapping[str, int] = field(default_factory=dict)
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    affinity_terms: tuple[NodeSelectorTerm, ...] | None = None
+    """Required node affinity, OR-ed; None: no required affinity."""
+    tolerations: tuple[Toleration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceNeeds:
+    """What each device must satisfy, and how many of them make a replica."""
+
+    count: int = 1
+    min_free_memory_mib: int | None = None
+    max_utilization_percent: int | None = None
+    max_temperature_celsius: int | None = None
+    models: frozenset[str] = frozenset()
+    min_compute_capability: str | None = None
+    include_uuids: frozenset[str] = frozenset()
+    exclude_uuids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreWeights:
+    """Relative weights of the score's terms."""
+
+    memory: int = 40
+    utilization: int = 30
+    temperature: int = 20
+    power: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One workload's replicas that wait for devices."""
+
+    name: str
+    """namespace/name, for messages."""
+    replicas: tuple[int, ...]
+    """Indices still to place, in order."""
+    devices: DeviceNeeds = DeviceNeeds()
+    pod: PodNeeds = PodNeeds()
+    strategy: Strategy = Strategy.BEST
+    topology: Topology = Topology.NONE
+    weights: ScoreWeights = ScoreWeights()
+    gang: bool = False
+    set_aside: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Per replica: nodes not to use for now."""
+    siblings: Mapping[str, int] = field(default_factory=dict)
+    """Replicas of this workload already placed, per node: Spread and SameNode go by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Why a pick: each term in 0..1, mean over its devices; None where the hardware has no such value."""
+
+    total: float
+    memory: float | None = None
+    utilization: float | None = None
+    temperature: float | None = None
+    power: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """The devices of one replica: all on one node, in index order."""
+
+    replica: int
+    node: str
+    devices: tuple[str, ...]
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """How many devices, on how many nodes, failed one test."""
+
+    reason: Reason
+    devices: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """What came closest, and what it lacks, in words with numbers."""
+
+    node: str
+    device: str | None
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why some replicas could not be placed."""
+
+    message: str
+    """For people, with numbers: what was asked, how many devices failed which test, and the nearest miss."""
+    considered: int
+    eligible: int
+    rejected: tuple[Rejected, ...] = ()
+    nearest: NearMiss | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one Request. `why_not` is set exactly when `unplaced` isn't empty."""
+
+    picks: tuple[Pick, ...]
+    unplaced: tuple[int, ...] = ()
+    why_not: WhyNot | None = None
