@@ -1,10 +1,10 @@
 """Everything that the engine raises.
 
 PlacementError
-|-- InvalidSample      a measurement that can't be true
-|-- InvalidRequest     a request that contradicts itself
-|-- InvalidFleet       an unknown or doubled device, or no device at all
-`-- InvalidCapacity    a capacity or an item count that can't be divided by
+|-- InvalidSampleError      a measurement that can't be true
+|-- InvalidRequestError     a request that contradicts itself
+|-- InvalidFleetError       an unknown or doubled device, or no device at all
+`-- InvalidCapacityError    a capacity or an item count that can't be divided by
 """
 
 
@@ -12,17 +12,17 @@ class PlacementError(ValueError):
     """Base of the tree; the message names the field and the value."""
 
 
-class InvalidSample(PlacementError):
+class InvalidSampleError(PlacementError):
     """NaN, infinite, negative, over range, below absolute zero, or used > total."""
 
 
-class InvalidRequest(PlacementError):
+class InvalidRequestError(PlacementError):
     """Unknown strategy, weights that sum to zero, a count below one."""
 
 
-class InvalidFleet(PlacementError):
+class InvalidFleetError(PlacementError):
     """Empty fleet, unregistered UUID, duplicate UUID."""
 
 
-class InvalidCapacity(PlacementError):
+class InvalidCapacityError(PlacementError):
     """NaN, infinite, negative or all-zero capacities, or negative items."""
