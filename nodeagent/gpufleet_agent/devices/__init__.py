@@ -1,0 +1,1 @@
+"""The node's hardware behind one small interface."""
