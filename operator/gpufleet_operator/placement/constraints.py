@@ -1,0 +1,88 @@
+"""What kube-scheduler tests on a node's labels and taints, in its words: selector, affinity, taints, cordon.
+
+Pure predicates over one node. They depend on labels, taints and the request alone, never on a measurement.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from gpufleet_operator.placement.model import (
+    MatchExpression,
+    NodeSelectorTerm,
+    NodeState,
+    PodNeeds,
+    Reason,
+    Taint,
+    Toleration,
+)
+
+_UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+_BLOCKING = frozenset({"NoSchedule", "NoExecute"})
+
+
+def refusal(node: NodeState, pod: PodNeeds) -> Reason | None:
+    """The first of the label and taint tests that this node fails for this pod, or None."""
+    if node.unschedulable and not tolerated(_UNSCHEDULABLE, pod.tolerations):
+        return Reason.NODE_UNSCHEDULABLE
+    if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
+        return Reason.NODE_SELECTOR
+    if pod.affinity_terms is not None and not any(_term_matches(t, node) for t in pod.affinity_terms):
+        return Reason.NODE_AFFINITY
+    if untolerated(node.taints, pod.tolerations) is not None:
+        return Reason.TAINT
+    return None
+
+
+def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
+    """The first taint that keeps the pod away. PreferNoSchedule doesn't."""
+    tolerations = tuple(tolerations)
+    return next((t for t in taints if t.effect in _BLOCKING and not tolerated(t, tolerations)), None)
+
+
+def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
+    """True when one of the tolerations covers the taint, as v1.Toleration.ToleratesTaint says."""
+    return any(_covers(toleration, taint) for toleration in tolerations)
+
+
+def _covers(toleration: Toleration, taint: Taint) -> bool:
+    if toleration.effect and toleration.effect != taint.effect:
+        return False
+    if toleration.operator == "Exists":
+        return toleration.key in ("", taint.key)
+    return toleration.operator in ("", "Equal") and (toleration.key, toleration.value) == (taint.key, taint.value)
+
+
+def _term_matches(term: NodeSelectorTerm, node: NodeState) -> bool:
+    if not term.expressions and not term.fields:
+        return False
+    return all(matches(e, node.labels) for e in term.expressions) and all(
+        matches(f, {"metadata.name": node.name}) for f in term.fields
+    )
+
+
+def matches(expression: MatchExpression, labels: Mapping[str, str]) -> bool:
+    """One v1.NodeSelectorRequirement. An operator that we don't know matches nothing: fail closed."""
+    value = labels.get(expression.key)
+    match expression.operator:
+        case "In":
+            return value in expression.values
+        case "NotIn":
+            return value not in expression.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt":
+            return _compare(value, expression.values) > 0
+        case "Lt":
+            return _compare(value, expression.values) < 0
+        case _:
+            return False
+
+
+def _compare(value: str | None, bounds: tuple[str, ...]) -> int:
+    """Sign of value - bound; 0 when either isn't an integer, which then matches neither Gt nor Lt."""
+    try:
+        left, right = int(value or ""), int(bounds[0])
+    except (ValueError, IndexError):
+        return 0
+    return (left > right) - (left < right)
