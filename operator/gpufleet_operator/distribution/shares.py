@@ -1,0 +1,101 @@
+"""Divides a number of items by capacity: largest remainder, with a maximum per receiver.
+
+Exact: capacities are taken as fractions, so that shares + unassigned = items for every input, however large.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+from gpufleet_operator.placement.errors import InvalidCapacityError
+
+K = TypeVar("K", bound=Hashable)
+"""Names a receiver: a replica index, a device UUID."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares(Generic[K]):
+    """Items per receiver, in the order in which the capacities came, and what no one could take."""
+
+    items: Mapping[K, int]
+    unassigned: int = 0
+
+    @property
+    def ranges(self) -> dict[K, tuple[int, int]]:
+        """Contiguous [start, end) per receiver, in order, from 0. An empty share is an empty range."""
+        start, ranges = 0, {}
+        for key, share in self.items.items():
+            ranges[key] = (start, start + share)
+            start += share
+        return ranges
+
+
+def uniform(items: int, receivers: Sequence[K], maximum: Mapping[K, int] | int | None = None) -> Shares[K]:
+    """Equal parts; the first receivers get one more where it doesn't divide evenly. Raises as `shares` does."""
+    if len(set(receivers)) != len(receivers):
+        raise InvalidCapacityError("a receiver stands twice")
+    return shares(items, dict.fromkeys(receivers, 1), maximum)
+
+
+def shares(items: int, capacities: Mapping[K, float], maximum: Mapping[K, int] | int | None = None) -> Shares[K]:
+    """Divide `items` in proportion to `capacities`.
+
+    A receiver of capacity 0 gets nothing. With `maximum` (one for all, or per receiver), what a full receiver
+    can't take goes to the others in proportion; what nobody can take is `unassigned`. Equal remainders go to
+    the receiver that comes first.
+
+    Raises:
+        InvalidCapacityError: negative items or maximum; no receiver; a capacity that is NaN, infinite or
+            negative; all capacities 0; a maximum for a receiver that isn't there.
+    """
+    weights = _checked(items, capacities)
+    limits = _limits(weights, maximum)
+    given = dict.fromkeys(weights, 0)
+    waiting = {key: weight for key, weight in weights.items() if weight}
+    total = sum(waiting.values(), start=Fraction(0))
+    # Whoever would get his maximum or more is filled and leaves, and the others' parts grow by what he left.
+    # In order of maximum per capacity, nobody who fills can come after one who doesn't, so this is one pass.
+    for key in sorted(limits.keys() & waiting.keys(), key=lambda key: limits[key] / waiting[key]):
+        if items * waiting[key] < limits[key] * total:
+            break
+        given[key] = limits[key]
+        items -= limits[key]
+        total -= waiting.pop(key)
+    if not waiting:
+        return Shares(given, items)
+    return Shares(given | _largest_remainder(items, waiting, total))
+
+
+def _checked(items: int, capacities: Mapping[K, float]) -> dict[K, Fraction]:
+    if items < 0:
+        raise InvalidCapacityError(f"items is {items}, must be 0 or more")
+    if not capacities:
+        raise InvalidCapacityError("there is nobody to divide the items among")
+    for key, capacity in capacities.items():
+        if not math.isfinite(capacity) or capacity < 0:
+            raise InvalidCapacityError(f"the capacity of {key} is {capacity}, must be finite and 0 or more")
+    if not any(capacities.values()):
+        raise InvalidCapacityError("all capacities are 0")
+    return {key: Fraction(capacity) for key, capacity in capacities.items()}
+
+
+def _limits(weights: Mapping[K, Fraction], maximum: Mapping[K, int] | int | None) -> dict[K, int]:
+    if maximum is None:
+        return {}
+    limits = dict(maximum) if isinstance(maximum, Mapping) else dict.fromkeys(weights, maximum)
+    for key, limit in limits.items():
+        if key not in weights:
+            raise InvalidCapacityError(f"a maximum is given for {key}, which has no capacity")
+        if limit < 0:
+            raise InvalidCapacityError(f"the maximum of {key} is {limit}, must be 0 or more")
+    return limits
+
+
+def _largest_remainder(items: int, weights: Mapping[K, Fraction], total: Fraction) -> dict[K, int]:
+    """Everyone's whole part; the items left go one each to the largest remainders, first come first."""
+    parts = {key: divmod(items * weight, total) for key, weight in weights.items()}
+    left = items - sum(int(whole) for whole, _ in parts.values())
+    lucky = set(sorted(parts, key=lambda key: -parts[key][1])[:left])
+    return {key: int(whole) + (key in lucky) for key, (whole, _) in parts.items()}
