@@ -1,0 +1,185 @@
+"""API objects -> engine input: GPUTelemetry becomes a NodeState, GPUWorkload a Request.
+
+The one place where this happens, for operator and command line alike. Pure: no client, no clock. How old the
+telemetry is and what the node has room for is told by the caller, who knows the apiserver's time and the pods.
+
+    node = node_state(telemetry, facts, age_seconds=3.2, stale_after_seconds=90)
+    fleet = Fleet.of([node, ...])
+    decision = place(fleet, request(workload, replicas=(0, 1)))
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from gpufleet_api.names import RESOURCE
+from gpufleet_api.telemetry import Device, GPUTelemetry, HealthState
+from gpufleet_api.workload import GPUWorkload, Requirements
+from gpufleet_operator.placement.errors import InvalidSampleError
+from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Taint
+from gpufleet_operator.placement.samples import check_sample
+from gpufleet_operator.podspec import pod_needs
+
+UNKNOWN_ROOM = 2**62
+"""Stands for "as much as you like" where nothing is known of a node but its telemetry (a saved fleet file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What v1.Node and the pods bound or pinned to it say. The defaults are those of a node nobody knows."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    free_cpu_milli: int = UNKNOWN_ROOM
+    free_memory_bytes: int = UNKNOWN_ROOM
+    free_pods: int = UNKNOWN_ROOM
+    free_extended: Mapping[str, int] = field(default_factory=dict)
+
+
+def node_state(
+    telemetry: GPUTelemetry,
+    facts: NodeFacts,
+    *,
+    age_seconds: float,
+    stale_after_seconds: float,
+    stale_reason: str | None = None,
+) -> NodeState:
+    """One node as the engine sees it.
+
+    A device is held when the ledger (`spec.assignments`) or the kubelet (`status.devices[].allocatedTo`) says
+    so. A device whose sample can't be true loses its measurements and counts as never sampled: it fails closed
+    and takes no other device with it.
+
+    Args:
+        telemetry: the node's object.
+        facts: the node's labels, taints and room.
+        age_seconds: how long ago the agent wrote the status, by one clock for writer and reader.
+        stale_after_seconds: an older status or sample isn't used.
+        stale_reason: in words, when the caller has another reason not to use this telemetry.
+    """
+    status = telemetry.status
+    reserved = {uuid for a in telemetry.spec.assignments for uuid in a.devices}
+    devices: tuple[DeviceState, ...] = ()
+    if status is None:
+        stale_reason = stale_reason or "the agent has published no telemetry yet"
+    else:
+        if age_seconds > stale_after_seconds:
+            stale_reason = stale_reason or f"telemetry is {age_seconds:.0f} s old, limit {stale_after_seconds:.0f} s"
+        devices = tuple(
+            _device(
+                telemetry.metadata.name,
+                device,
+                held=device.uuid in reserved or bool(device.allocated_to),
+                age=_sample_age(device.sample_time or status.sample_time, status.observed_at, age_seconds),
+                limit=stale_after_seconds,
+            )
+            for device in status.devices
+        )
+    return NodeState(
+        name=telemetry.metadata.name,
+        devices=devices,
+        labels=facts.labels,
+        taints=facts.taints,
+        unschedulable=facts.unschedulable,
+        free_cpu_milli=facts.free_cpu_milli,
+        free_memory_bytes=facts.free_memory_bytes,
+        free_pods=facts.free_pods,
+        free_extended=facts.free_extended,
+        stale_reason=stale_reason,
+    )
+
+
+def request(
+    workload: GPUWorkload,
+    *,
+    replicas: tuple[int, ...] | None = None,
+    resource: str = RESOURCE,
+    set_aside: Mapping[int, frozenset[str]] | None = None,
+    siblings: Mapping[str, int] | None = None,
+) -> Request:
+    """One workload's open replicas as the engine's question.
+
+    Args:
+        workload: the user's object.
+        replicas: indices still to place; None: all of them.
+        resource: the extended resource that stands for devices, which the engine doesn't count again.
+        set_aside: per replica, nodes not to use for now.
+        siblings: replicas already placed, per node.
+
+    Raises:
+        ValueError: the template names a quantity that can't be read.
+    """
+    spec = workload.spec
+    needed = spec.requirements or Requirements()
+    weights = spec.placement.weights
+    return Request(
+        name=f"{workload.metadata.namespace or 'default'}/{workload.metadata.name}",
+        replicas=tuple(range(spec.replicas)) if replicas is None else replicas,
+        devices=device_needs(needed, spec.devices.count),
+        pod=pod_needs(spec.template.get("spec") or {}, node_selector=needed.node_selector, without=(resource,)),
+        strategy=spec.placement.strategy,
+        topology=spec.placement.topology,
+        weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),
+        gang=spec.placement.gang,
+        set_aside=set_aside or {},
+        siblings=siblings or {},
+    )
+
+
+def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
+    """`spec.requirements` as the engine's filters take it."""
+    return DeviceNeeds(
+        count=count,
+        min_free_memory_mib=needed.min_free_memory_mib,
+        max_utilization_percent=needed.max_utilization_percent,
+        max_temperature_celsius=needed.max_temperature_celsius,
+        models=frozenset(needed.models),
+        min_compute_capability=needed.min_compute_capability,
+        include_uuids=frozenset(needed.include_uuids),
+        exclude_uuids=frozenset(needed.exclude_uuids),
+    )
+
+
+def _sample_age(sampled_at: str | None, observed_at: str, age_seconds: float) -> float | None:
+    """Age of the sample: of the status, plus what the agent's own clock says lay between sample and status."""
+    if sampled_at is None:
+        return None
+    gap = datetime.fromisoformat(observed_at) - datetime.fromisoformat(sampled_at)
+    return age_seconds + max(0.0, gap.total_seconds())
+
+
+def _device(node: str, device: Device, *, held: bool, age: float | None, limit: float) -> DeviceState:
+    state = DeviceState(
+        uuid=device.uuid,
+        index=device.index,
+        model=device.model,
+        memory_total_mib=device.memory_total_mib,
+        memory_used_mib=device.memory_used_mib,
+        utilization_percent=device.utilization_percent,
+        temperature_celsius=device.temperature_celsius,
+        power_milliwatts=device.power_milliwatts,
+        power_limit_milliwatts=device.power_limit_milliwatts,
+        compute_capability=device.compute_capability,
+        numa_node=device.numa_node,
+        nvlink_peers=frozenset(device.nvlink_peers),
+        healthy=device.health.state is HealthState.HEALTHY,
+        process_count=device.process_count,
+        held=held,
+        sample_age_seconds=None if age is None or age > limit else age,
+    )
+    try:
+        check_sample(node, state)
+    except InvalidSampleError:
+        return replace(
+            state,
+            memory_total_mib=None,
+            memory_used_mib=None,
+            utilization_percent=None,
+            temperature_celsius=None,
+            power_milliwatts=None,
+            power_limit_milliwatts=None,
+            process_count=None,
+            sample_age_seconds=None,
+        )
+    return state
