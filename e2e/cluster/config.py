@@ -1,0 +1,63 @@
+"""What a caller may choose about a cluster, and the choices that environment variables make for him."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Provider(StrEnum):
+    """Who runs the nodes."""
+
+    AUTO = "auto"
+    """kind where a Docker engine answers, else local."""
+    LOCAL = "local"
+    """Real binaries on this machine in namespaces of their own; needs root, not Docker."""
+    KIND = "kind"
+    """kind (Kubernetes in Docker)."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """A cluster that somebody wants. Two equal configurations describe the same cluster."""
+
+    nodes: int = 2
+    """Number of nodes that run pods."""
+    provider: Provider = Provider.AUTO
+    project_image: bool = True
+    """Build localhost/gpufleet:dev from this checkout and load it on every node."""
+    node_status_seconds: int = 10
+    """How often a kubelet publishes its node's allocatable resources; 10 s is Kubernetes' own default."""
+    audit_policy: str | None = None
+    """An audit policy (YAML text); the apiserver then writes `audit.log` in the log folder."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work.
+
+        Raises:
+            ValueError: the number of nodes or the interval is out of range.
+        """
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise ValueError(f"nodes must be from 1 to {MAX_NODES}, not {self.nodes}")
+        if not 1 <= self.node_status_seconds <= 60:
+            raise ValueError(f"node_status_seconds must be from 1 to 60, not {self.node_status_seconds}")
+
+
+MAX_NODES = 20
+"""More would need more than one machine's memory; the address plan would allow 200."""
+
+ENV_CACHE = "GPUFLEET_CACHE"
+ENV_ASSETS = "GPUFLEET_CLUSTER_ASSETS"
+ENV_PROVIDER = "GPUFLEET_CLUSTER_PROVIDER"
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder for built tools, images and the running cluster: $GPUFLEET_CACHE or ~/.cache/gpufleet."""
+    chosen = environ.get(ENV_CACHE)
+    return Path(chosen).resolve() if chosen else Path.home() / ".cache" / "gpufleet"
+
+
+def repository_root() -> Path:
+    """The checkout that this package belongs to; the project's image is built from it."""
+    return Path(__file__).resolve().parents[2]
