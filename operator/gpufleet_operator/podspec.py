@@ -16,7 +16,7 @@ def pod_requests(spec: Json) -> dict[str, int]:
 
     As in component-helpers `PodRequests`: app containers and restartable init containers (sidecars) add up; an
     ordinary init container needs its own beside the sidecars started before it; the larger of the two counts,
-    unless the pod states its own; overhead comes on top. Where a container gives only a limit, the limit is the request.
+    unless the pod states its own; overhead comes on top. A container that gives only a limit requests that much.
 
     Raises:
         ValueError: a quantity that can't be read.
