@@ -1,0 +1,72 @@
+"""The client speaks the kubelet's protocol: a server that knows only bytes answers it over a real unix socket."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from proof.errors import EvidenceError
+from proof.generate import generate
+from proof.podresources import list_pod_resources, socket_of_node
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field, encoded by hand."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def one_device(resource: bytes, uuid: bytes) -> bytes:
+    return field(2, field(1, resource) + field(2, uuid))
+
+
+# As k8s.io/kubelet/pkg/apis/podresources/v1/api.proto numbers them; 3 in a device is its topology, unknown to us.
+CONTAINER = field(1, b"main") + one_device(b"gpufleet.dev/gpu", b"GPU-b") + one_device(b"gpufleet.dev/gpu", b"GPU-a")
+OTHER = field(1, b"side") + field(2, field(1, b"example.com/nic") + field(2, b"nic-0") + field(3, b""))
+POD = field(1, b"train-0-a") + field(2, b"demo") + field(3, CONTAINER) + field(3, OTHER)
+IDLE = field(1, b"idle") + field(2, b"demo") + field(3, field(1, b"main"))
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
+    """Starts a server that answers List with the given bytes."""
+    server = grpc.server(ThreadPoolExecutor(1))
+
+    def start(answer: bytes) -> Path:
+        method: grpc.RpcMethodHandler[bytes, bytes]
+        method = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+        service = grpc.method_handlers_generic_handler("v1.PodResourcesLister", {"List": method})
+        server.add_generic_rpc_handlers((service,))
+        server.add_insecure_port(f"unix:{tmp_path}/kubelet.sock")
+        server.start()
+        return tmp_path / "kubelet.sock"
+
+    yield start
+    server.stop(0).wait()
+
+
+def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes], Path]) -> None:
+    found = list_pod_resources("node-1", kubelet(field(1, POD) + field(1, IDLE)))
+    assert [(one.namespace, one.pod, one.container, one.resource, one.devices) for one in found] == [
+        ("demo", "train-0-a", "main", "gpufleet.dev/gpu", ("GPU-a", "GPU-b")),
+        ("demo", "train-0-a", "side", "example.com/nic", ("nic-0",)),
+    ]
+    assert {one.node for one in found} == {"node-1"}
+
+
+def test_a_kubelet_that_does_not_answer_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not answer on .*/none.sock"):
+        list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
+
+
+def test_the_socket_of_a_node_is_seen_through_a_process_inside() -> None:
+    assert socket_of_node(42) == Path("/proc/42/root/var/lib/kubelet/pod-resources/kubelet.sock")
+
+
+def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
+    generate(tmp_path)
+    committed = Path(inspect.getfile(list_pod_resources)).parent
+    for name in ("podresources_pb2.py", "podresources_pb2.pyi"):
+        assert (tmp_path / "proof" / name).read_text() == (committed / name).read_text(), "run python -m proof.generate"
