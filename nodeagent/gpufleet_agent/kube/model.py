@@ -1,0 +1,77 @@
+"""What the agent reads of its own GPUTelemetry object."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class ObjectFormatError(ValueError):
+    """The object lacks something that its schema demands: a bug, or a writer from another time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One reservation: these devices belong to this container of this pod. Fields as in the API."""
+
+    pod_uid: str
+    namespace: str
+    pod: str
+    container: str
+    resource: str
+    devices: tuple[str, ...]
+    """UUIDs, in the order in which the operator wrote them."""
+    workload: str
+    replica: int
+    replicas: int
+    shard_start: int | None = None
+    shard_end: int | None = None
+    decided_at: str = ""
+    """RFC 3339 in UTC with a fixed number of digits, so that order as text is order in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryObject:
+    """One version of the node's GPUTelemetry object."""
+
+    uid: str
+    generation: int
+    """Rises with each change of the reservations, and with nothing else."""
+    resource_version: int
+    """Rises with each write. Comparing them within one kind is what Kubernetes promises since 1.35."""
+    assignments: tuple[Assignment, ...] = ()
+
+
+def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
+    """Read a GPUTelemetry document as JSON gives it.
+
+    Raises:
+        ObjectFormatError: A required field is missing or is of another type.
+    """
+    try:
+        metadata = document["metadata"]
+        return TelemetryObject(
+            uid=str(metadata["uid"]),
+            generation=int(metadata["generation"]),
+            resource_version=int(metadata["resourceVersion"]),
+            assignments=tuple(_assignment(entry) for entry in (document.get("spec") or {}).get("assignments") or ()),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ObjectFormatError(f"GPUTelemetry: {type(error).__name__}: {error}") from error
+
+
+def _assignment(entry: Mapping[str, Any]) -> Assignment:
+    start, end = entry.get("shardStart"), entry.get("shardEnd")
+    return Assignment(
+        pod_uid=str(entry["podUID"]),
+        namespace=str(entry["namespace"]),
+        pod=str(entry["pod"]),
+        container=str(entry["container"]),
+        resource=str(entry["resource"]),
+        devices=tuple(str(device) for device in entry["devices"]),
+        workload=str(entry["workload"]),
+        replica=int(entry["replica"]),
+        replicas=int(entry["replicas"]),
+        shard_start=None if start is None else int(start),
+        shard_end=None if end is None else int(end),
+        decided_at=str(entry["decidedAt"]),
+    )

@@ -1,0 +1,1 @@
+"""What the kubelet says of who holds which device."""

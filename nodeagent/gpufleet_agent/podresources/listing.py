@@ -1,0 +1,52 @@
+"""The kubelet's PodResources list as plain data."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gpufleet_agent.proto import podresources_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerKey:
+    """Names a container as PodResources does: the kubelet's list has no pod UIDs."""
+
+    namespace: str
+    pod: str
+    container: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.pod}/{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedContainer:
+    """One container in the list, with or without devices."""
+
+    key: ContainerKey
+    devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Device IDs by resource. A resource of which it has none is missing."""
+
+    def of(self, resource: str) -> frozenset[str]:
+        """Device IDs that it holds of one resource."""
+        return self.devices.get(resource, frozenset())
+
+
+Listing = tuple[ListedContainer, ...]
+
+
+def parse_listing(response: pb.ListPodResourcesResponse) -> Listing:
+    """All containers of all active pods, in the kubelet's order."""
+    return tuple(
+        ListedContainer(ContainerKey(pod.namespace, pod.name, container.name), _by_resource(container.devices))
+        for pod in response.pod_resources
+        for container in pod.containers
+    )
+
+
+def _by_resource(entries: Iterable[pb.ContainerDevices]) -> dict[str, frozenset[str]]:
+    # One entry per device or one per NUMA node: both occur, so entries of one resource add up.
+    devices: dict[str, frozenset[str]] = {}
+    for entry in entries:
+        if entry.device_ids:
+            devices[entry.resource_name] = devices.get(entry.resource_name, frozenset()).union(entry.device_ids)
+    return devices

@@ -1,0 +1,267 @@
+"""The hand-over as a table: what the kubelet lists and offers, what is reserved, and what must come of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.plugin.handover import (
+    Answer,
+    Ask,
+    KnownDevice,
+    Managed,
+    Reason,
+    Refusal,
+    Situation,
+    Unmanaged,
+    check,
+    decide,
+    first_fit,
+)
+from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
+from gpufleet_api.names import RESOURCE
+
+A, B, C, D = "GPU-a", "GPU-b", "GPU-c", "GPU-d"
+ALL = frozenset({A, B, C, D})
+
+
+def reserve(pod: str, *devices: str, **fields: object) -> Assignment:
+    usual: dict[str, object] = {
+        "pod_uid": f"uid-{pod}",
+        "namespace": "ml",
+        "pod": pod,
+        "container": "main",
+        "resource": RESOURCE,
+        "devices": devices,
+        "workload": "train",
+        "replica": 0,
+        "replicas": 1,
+        "decided_at": "2026-01-01T00:00:00.000000Z",
+    }
+    return Assignment(**{**usual, **fields})  # type: ignore[arg-type] # the fields of a builder
+
+
+def lists(pod: str, *devices: str, resource: str = RESOURCE, container: str = "main") -> ListedContainer:
+    return ListedContainer(ContainerKey("ml", pod, container), {resource: frozenset(devices)} if devices else {})
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    want: Answer | Reason
+    """An answer to the letter, or the reason of a refusal."""
+    assignments: tuple[Assignment, ...] = ()
+    listing: tuple[ListedContainer, ...] = ()
+    available: frozenset[str] = ALL
+    size: int = 1
+    must_include: frozenset[str] = frozenset()
+    unhealthy: frozenset[str] = frozenset()
+    known: tuple[str, ...] = (A, B, C, D)
+    message_has: tuple[str, ...] = field(default=())
+
+
+ONE = reserve("one", C)
+TWO = reserve("two", A)
+PAIR = reserve("pair", D, B)
+
+CASES = [
+    Case("the listed pod without devices gets exactly its own", Managed(ONE, (C,)), (ONE, TWO), (lists("one"),)),
+    Case(
+        "the older assignment of equal size doesn't win when the younger pod asks",
+        Managed(TWO, (A,)),
+        (ONE, TWO),
+        (lists("two"), lists("other")),
+    ),
+    Case(
+        "a pod that has its devices isn't asking, its neighbour is",
+        Managed(TWO, (A,)),
+        (ONE, TWO),
+        (lists("one", C), lists("two")),
+        available=ALL - {C},
+    ),
+    Case("several devices come in index order", Managed(PAIR, (B, D)), (PAIR,), (lists("pair"),), size=2),
+    Case(
+        "an assignment of another size is not the one that asks",
+        Unmanaged((A,)),
+        (PAIR,),
+        (lists("pair"),),
+        size=1,
+    ),
+    Case(
+        "an assignment of another resource is not the one that asks",
+        Unmanaged((A,)),
+        (reserve("one", C, resource="example.com/gpu"),),
+        (lists("one"),),
+    ),
+    Case(
+        "devices of another resource don't count as having been served",
+        Managed(ONE, (C,)),
+        (ONE,),
+        (lists("one", "nic-0", resource="example.com/nic"),),
+    ),
+    Case(
+        "the same container name in another pod is somebody else",
+        Unmanaged((A,)),
+        (ONE,),
+        (lists("stranger"),),
+    ),
+    Case(
+        "a sidecar of the assigned pod is not the assigned container",
+        Unmanaged((A,)),
+        (ONE,),
+        (lists("one", container="sidecar"),),
+    ),
+    Case(
+        "two listed containers with open assignments of this size: refused, both named",
+        Reason.TWO_CANDIDATES,
+        (ONE, TWO),
+        (lists("one"), lists("two")),
+        message_has=("ml/one/main", "ml/two/main"),
+    ),
+    Case(
+        "two assignments for one container: refused",
+        Reason.TWO_CANDIDATES,
+        (ONE, reserve("one", B, pod_uid="uid-earlier-one")),
+        (lists("one"),),
+    ),
+    Case(
+        "a device that two assignments name: refused, both named",
+        Reason.TWO_CLAIMANTS,
+        (ONE, reserve("pair", C, D)),
+        (lists("one"),),
+        message_has=(C, "ml/one/main", "ml/pair/main"),
+    ),
+    Case(
+        "a device that another pod still holds: refused, the holder named",
+        Reason.DEVICE_HELD,
+        (ONE,),
+        (lists("one"), lists("terminating", C)),
+        message_has=("ml/terminating/main",),
+    ),
+    Case(
+        "a device that the kubelet doesn't offer: refused",
+        Reason.DEVICE_UNAVAILABLE,
+        (ONE,),
+        (lists("one"),),
+        available=ALL - {C},
+    ),
+    Case("an unhealthy device: refused", Reason.DEVICE_UNHEALTHY, (ONE,), (lists("one"),), unhealthy=frozenset({C})),
+    Case("a device that the node lacks: refused", Reason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)),
+    Case(
+        "the kubelet insists on a device of the assignment: given",
+        Managed(PAIR, (B, D)),
+        (PAIR,),
+        (lists("pair"),),
+        size=2,
+        must_include=frozenset({B}),
+    ),
+    Case(
+        "the kubelet insists on a device outside the assignment: refused",
+        Reason.FORCED_DEVICE,
+        (ONE,),
+        (lists("one"),),
+        must_include=frozenset({A}),
+        message_has=(A,),
+    ),
+    Case("a pod without an assignment gets the lowest unreserved", Unmanaged((B,)), (TWO, ONE), (lists("bare"),)),
+    Case("an empty list and no reservations: an unmanaged pod", Unmanaged((A, B)), size=2),
+    Case(
+        "an unmanaged pod gets neither a held nor an unhealthy device",
+        Unmanaged((D,)),
+        (TWO,),
+        (lists("bare"), lists("holder", B)),
+        unhealthy=frozenset({C}),
+    ),
+    Case(
+        "an unmanaged pod gets no device that the plugin doesn't know",
+        Unmanaged((B,)),
+        available=frozenset({"GPU-stranger", B}),
+    ),
+    Case(
+        "an unmanaged pod is refused rather than given reserved devices, in numbers",
+        Reason.TOO_FEW_UNRESERVED,
+        (PAIR, TWO),
+        (lists("bare"),),
+        size=2,
+        message_has=("asks for 2", "of 4 offered", "1 are"),
+    ),
+    Case(
+        "an unmanaged pod keeps what its init container had",
+        Unmanaged((A, D)),
+        must_include=frozenset({D}),
+        size=2,
+    ),
+    Case(
+        "an unmanaged pod can't be forced onto a reserved device",
+        Reason.FORCED_DEVICE,
+        (ONE,),
+        (lists("bare"),),
+        must_include=frozenset({C}),
+    ),
+    Case(
+        "an unmanaged pod can't be forced onto an unhealthy device",
+        Reason.FORCED_DEVICE,
+        must_include=frozenset({C}),
+        unhealthy=frozenset({C}),
+    ),
+    Case(
+        "with everything reserved nothing is left to unmanaged pods", Reason.TOO_FEW_UNRESERVED, (reserve("x", *ALL),)
+    ),
+]
+
+
+def situation_of(case: Case) -> tuple[Ask, Situation]:
+    devices = tuple(KnownDevice(uuid, index, uuid not in case.unhealthy) for index, uuid in enumerate(case.known))
+    return Ask(case.available, case.size, case.must_include), Situation(
+        RESOURCE, devices, case.assignments, case.listing
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_decide(case: Case) -> None:
+    answer = decide(*situation_of(case))
+    if isinstance(case.want, Reason):
+        assert isinstance(answer, Refusal)
+        assert answer.reason is case.want
+        for part in case.message_has:
+            assert part in answer.message
+    else:
+        assert answer == case.want
+
+
+@pytest.mark.parametrize(
+    ("answered", "asked", "want"),
+    [
+        pytest.param(Managed(PAIR, (B, D)), {D, B}, Managed(PAIR, (B, D)), id="exactly what was answered"),
+        pytest.param(Unmanaged((A,)), {A}, Unmanaged((A,)), id="exactly what an unmanaged pod was answered"),
+        pytest.param(Managed(PAIR, (B, D)), {B, C}, Reason.OTHER_DEVICES, id="another device than answered"),
+        pytest.param(Managed(PAIR, (B, D)), {B}, Reason.OTHER_DEVICES, id="fewer devices than answered"),
+        pytest.param(Unmanaged((A,)), {A, B}, Reason.OTHER_DEVICES, id="more devices than answered"),
+        pytest.param(None, {A}, Reason.NOT_ASKED, id="nothing was answered"),
+        pytest.param(
+            Refusal(Reason.DEVICE_HELD, "held"), {A}, Refusal(Reason.DEVICE_HELD, "held"), id="a refusal is carried out"
+        ),
+    ],
+)
+def test_allocate_gives_only_what_was_just_answered(
+    answered: Answer | None, asked: set[str], want: Answer | Reason
+) -> None:
+    result = check(answered, frozenset(asked))
+    if isinstance(want, Reason):
+        assert isinstance(result, Refusal)
+        assert result.reason is want
+    else:
+        assert result == want
+
+
+def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another(
+    listed: Callable[..., ListedContainer],
+) -> None:
+    old, young = reserve("old", A), reserve("young", B, decided_at="2026-01-01T00:00:00.000001Z")
+    devices = tuple(KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate((A, B, C, D)))
+    situation = Situation(RESOURCE, devices, (young, old), (listed("young"),))
+    assert first_fit(Ask(ALL, 1), situation, frozenset()) == Managed(old, (A,))
+    assert decide(Ask(ALL, 1), situation) == Managed(young, (B,))
+    assert first_fit(Ask(ALL - {A}, 1), situation, frozenset({old.pod_uid})) == Managed(young, (B,))
+    assert first_fit(Ask(ALL, 1), situation, frozenset({old.pod_uid, young.pod_uid})) == Unmanaged((C,))
