@@ -23,7 +23,13 @@ def camel(name: str) -> str:
 class ApiModel(BaseModel):
     """A node of the API. `rules` are CEL rules on this object as a whole."""
 
-    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        alias_generator=camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,  # they become the descriptions that `kubectl explain` shows
+    )
 
     rules: ClassVar[tuple[Cel, ...]] = ()
 

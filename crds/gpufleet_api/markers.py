@@ -4,6 +4,7 @@ Each marker stands in `Annotated[...]` (or in a model's `rules`) and writes its 
 JSON schema that pydantic emits, from which `schema.py` builds the structural schema.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,24 +34,32 @@ class ListSet:
         return {**handler(core), "x-kubernetes-list-type": "set"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FreeForm:
-    """An object whose fields another API defines, such as a pod template: kept as it is, not pruned."""
+    """A dict in Python whose fields another API defines, such as a pod template.
+
+    `schema` is the structural schema that stands for it in the CRD: by default an object of any fields, kept as it
+    is and not pruned.
+    """
+
+    schema: Mapping[str, Any] | None = None
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        return dict(self.schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
 
 
 @dataclass(frozen=True)
 class Cel:
     """One `x-kubernetes-validations` rule.
 
-    `message` names the field and says what to write instead; `reason` is a Kubernetes FieldValueErrorReason.
+    `message` names the field and says what to write instead; `reason` is a Kubernetes FieldValueErrorReason;
+    `field_path` (`.replicas`) is the field that the error points at, below the object that carries the rule.
     """
 
     rule: str
     message: str
     reason: str | None = None
+    field_path: str | None = None
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = dict(handler(core))
@@ -59,5 +68,5 @@ class Cel:
 
     def as_schema(self) -> dict[str, str]:
         """The rule as it stands in the CRD."""
-        schema = {"rule": self.rule, "message": self.message}
-        return {**schema, "reason": self.reason} if self.reason else schema
+        schema = {"rule": self.rule, "message": self.message, "reason": self.reason, "fieldPath": self.field_path}
+        return {key: value for key, value in schema.items() if value is not None}

@@ -11,10 +11,13 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
+from gpufleet_api.podtemplate import POD_TEMPLATE
 from gpufleet_api.telemetry import Celsius, Items, MiB, ObjectMeta, Percent
 
 MAX_REPLICAS = 1024
 MAX_DEVICES_PER_REPLICA = 16
+MAX_NAME = 50
+"""Longest name of a workload: a pod's name adds the replica and a suffix, and must fit into 63 characters."""
 
 
 class Strategy(StrEnum):
@@ -57,18 +60,26 @@ class Requirements(ApiModel):
             "!has(self.includeUUIDs) || !has(self.excludeUUIDs)"
             " || !self.includeUUIDs.exists(u, u in self.excludeUUIDs)",
             "a UUID may stand in includeUUIDs or in excludeUUIDs, not in both",
+            field_path=".excludeUUIDs",
         ),
     )
 
     min_free_memory_mib: MiB | None = None
+    """Memory that must be free on each device, in MiB."""
     max_utilization_percent: Percent | None = None
+    """Highest compute utilization of a device, in percent."""
     max_temperature_celsius: Celsius | None = None
+    """Highest temperature of a device, in degrees Celsius."""
     models: Annotated[list[Annotated[str, Field(min_length=1, max_length=96)]], Field(max_length=16), ListSet()] = []
     """Accepted models, as NVML names them; empty accepts all."""
     min_compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
+    """Lowest CUDA compute capability, such as `8.0`."""
     include_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    """Only these devices; empty accepts all."""
     exclude_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
+    """None of these devices."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
+    """Labels that the node must have."""
 
 
 Weight = Annotated[int, Field(ge=0, le=100)]
@@ -80,7 +91,7 @@ class Weights(ApiModel):
     rules: ClassVar = (
         Cel(
             "self.memory + self.utilization + self.temperature + self.power > 0",
-            "at least one of the weights must be above 0",
+            "at least one of the weights memory, utilization, temperature and power must be above 0",
         ),
     )
 
@@ -94,7 +105,11 @@ class Placement(ApiModel):
     """How the replicas are placed."""
 
     strategy: Strategy = Strategy.BEST
+    """Best: the devices with the highest score by live telemetry. Pack: fill nodes that are in use already.
+    Spread: as few replicas per node as can be, the best devices of each node."""
     topology: Topology = Topology.NONE
+    """None; SameNode: all replicas on one node; NVLink: the devices of one replica are all joined by NVLink;
+    NUMA: the devices of one replica hang on one NUMA node."""
     weights: Weights = Weights()
     gang: bool = False
     """All replicas at once or none."""
@@ -121,43 +136,48 @@ class Distribution(ApiModel):
         Cel(
             "self.mode != 'Uniform' || !has(self.by)",
             "distribution.by belongs to mode Proportional; leave it out with mode Uniform",
+            field_path=".by",
         ),
     )
 
     items: Annotated[int, Field(ge=1, le=2**53)]
+    """How many items there are to divide: 0..items-1."""
     mode: DistributionMode = DistributionMode.UNIFORM
+    """Uniform: equal shares. Proportional: shares by the capacity of each replica's devices."""
     by: Capacity | None = None
     """Proportional only; FreeMemory when absent."""
     max_per_replica: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """No replica gets more; what is left over is reported as status.unassignedItems."""
 
 
+def _immutable(field: str, *, optional: bool = False) -> Cel:
+    """`field` of the spec stays what it was; a field without a default must also stay present or absent."""
+    same = f"self.{field} == oldSelf.{field}"
+    if optional:
+        same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
+    return Cel(same, f"{field} is immutable: create another GPUWorkload", field_path=f".{field}")
+
+
 class WorkloadSpec(ApiModel):
     """The request. Only `suspend` may change after creation: pods can't be edited into other devices."""
 
     rules: ClassVar = (
-        Cel("self.replicas == oldSelf.replicas", "replicas is immutable: create another GPUWorkload"),
-        Cel("self.template == oldSelf.template", "template is immutable: create another GPUWorkload"),
-        Cel("self.devices == oldSelf.devices", "devices is immutable: create another GPUWorkload"),
-        Cel(
-            "has(self.requirements) == has(oldSelf.requirements)"
-            " && (!has(self.requirements) || self.requirements == oldSelf.requirements)",
-            "requirements is immutable: create another GPUWorkload",
-        ),
-        Cel("self.placement == oldSelf.placement", "placement is immutable: create another GPUWorkload"),
-        Cel(
-            "has(self.distribution) == has(oldSelf.distribution)"
-            " && (!has(self.distribution) || self.distribution == oldSelf.distribution)",
-            "distribution is immutable: create another GPUWorkload",
-        ),
+        _immutable("replicas"),
+        _immutable("template"),
+        _immutable("devices"),
+        _immutable("requirements", optional=True),
+        _immutable("placement"),
+        _immutable("distribution", optional=True),
         Cel(
             "!has(self.distribution) || self.placement.gang",
             "distribution needs placement.gang: true, because the shares depend on all replicas' devices",
+            field_path=".placement.gang",
         ),
     )
 
     replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
-    template: Annotated[dict[str, Any], FreeForm()]
+    """Number of pods, each with its own devices."""
+    template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)]
     """A pod template (metadata.labels, metadata.annotations, spec). The operator adds gate and device request."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
@@ -284,6 +304,13 @@ class WorkloadStatus(ApiModel):
 
 class GPUWorkload(ApiModel):
     """A user's request for devices, and the answer."""
+
+    rules: ClassVar = (
+        Cel(
+            f"size(self.metadata.name) <= {MAX_NAME}",
+            f"metadata.name may have at most {MAX_NAME} characters, because the names of the pods are made from it",
+        ),
+    )
 
     metadata: ObjectMeta
     spec: WorkloadSpec
