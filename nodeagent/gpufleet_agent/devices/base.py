@@ -174,3 +174,7 @@ class DeviceResetRequiredError(DeviceError):
 
 class DeviceReadError(DeviceError):
     """The device answered with an error of no special meaning."""
+
+
+class DeviceAccessError(DeviceReadError):
+    """An error that a single device may have, and that all have once the container lost its device nodes."""

@@ -1,0 +1,249 @@
+"""Everything that is known of the node's devices, safe to write and read from any thread.
+
+Readers' threads write, the event loop reads. One lock, held for microseconds, and nothing inside it blocks.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Sample, SlowReading, UnknownDeviceError
+from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
+from gpufleet_agent.sampling.validate import validate, validate_process_count
+from gpufleet_agent.sampling.view import DeviceView, EventCount, NodeView
+from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
+
+READ_FAILED = "ReadFailed"
+"""Counts reads that the hardware did not answer, beside the `Invalid` ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment by both clocks: windows and ages go by the monotonic one, people by the other."""
+
+    monotonic: float
+    wall: float
+    """Seconds since the epoch."""
+
+
+@dataclass(slots=True)
+class _Device:
+    info: DeviceInfo
+    health: Health
+    window: Window
+    sample: Sample | None = None
+    sampled_at: float = 0.0
+    process_count: int | None = None
+    events: dict[tuple[str, int], EventCount] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Changes:
+    """Whether something changed that raises `health_version`."""
+
+    any: bool = False
+
+    def note(self, *, changed: bool) -> None:
+        self.any = self.any or changed
+
+
+class NodeRecord:
+    """The devices of the node with windows, health and counters."""
+
+    def __init__(
+        self,
+        *,
+        window_seconds: float,
+        sample_seconds: float,
+        policy: HealthPolicy,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start with no device.
+
+        Args:
+            window_seconds: Length of each device's window.
+            sample_seconds: How often samples are to be expected; sets the window's capacity.
+            policy: When a device is healthy.
+            on_change: Called after `health_version` rose, in the thread that caused it, without the lock.
+        """
+        self._window_seconds = window_seconds
+        self._capacity = min(MAX_SAMPLES, int(window_seconds / sample_seconds) + 2)
+        self._policy = policy
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._devices: dict[str, _Device] = {}
+        self._driver_version: str | None = None
+        self._unavailable: str | None = None
+        self._version = 0
+        self._samples = 0
+        self._dropped: Counter[str] = Counter()
+        self._closed = False
+
+    @property
+    def health_version(self) -> int:
+        """Rises with every change of a device's health and of the list of devices."""
+        return self._version
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed
+
+    def register(self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant) -> None:
+        """Take over what the hardware lists now.
+
+        New devices are added, known ones keep their past, and known ones that are missing count as lost: a device
+        that vanished from its slot is a fault to be told, not to be forgotten.
+        """
+        listed = {info.uuid: info for info in devices}
+        with self._writing() as changes:
+            self._driver_version = driver_version
+            changes.note(changed=self._unavailable is not None)
+            self._unavailable = None
+            for uuid, info in listed.items():
+                known = self._devices.get(uuid)
+                if known is None:
+                    window = Window(seconds=self._window_seconds, capacity=self._capacity)
+                    self._devices[uuid] = _Device(info, Health(self._policy), window)
+                    changes.note(changed=True)
+                elif known.info != info:
+                    known.info = info
+                    changes.note(changed=True)
+            for uuid, device in self._devices.items():
+                if uuid not in listed:
+                    message = "the driver lists it no longer"
+                    changes.note(changed=device.health.failed_read(Fault.DEVICE_LOST, message, now.wall))
+
+    def unavailable(self, message: str, now: Instant) -> None:
+        """The hardware as a whole doesn't answer: every known device has that fault."""
+        with self._writing() as changes:
+            changes.note(changed=self._unavailable != message)
+            self._unavailable = message
+            for device in self._devices.values():
+                changes.note(changed=device.health.failed_read(Fault.DRIVER_UNAVAILABLE, message, now.wall))
+
+    def record(self, reading: Reading, now: Instant) -> Sample:
+        """Validate a reading and add it.
+
+        Raises:
+            InvalidSampleError: Dropped and counted; the last good sample stays and ages.
+            SamplerClosedError: Nothing is recorded any more.
+        """
+        with self._writing() as changes:
+            device = self._devices.get(reading.uuid)
+            count = device.process_count if device is not None else None
+            try:
+                sample = validate(reading, registered=self._devices, taken_at=now.wall, process_count=count)
+            except InvalidSampleError as error:
+                self._dropped[error.reason] += 1
+                raise
+            device = self._devices[reading.uuid]
+            device.sample = sample
+            # Two threads may come here in the other order than they looked at the clock.
+            device.sampled_at = max(now.monotonic, device.sampled_at)
+            device.window.append(sample, device.sampled_at)
+            self._samples += 1
+            changes.note(changed=device.health.good_read(now.monotonic, now.wall))
+        return sample
+
+    def record_slow(self, reading: SlowReading) -> None:
+        """Keep a slow reading: the samples that follow carry it. Raises as `record` does."""
+        with self._writing():
+            device = self._devices.get(reading.uuid)
+            try:
+                if device is None:
+                    message = "no such device is registered"
+                    raise InvalidSampleError(reading.uuid, "uuid", Invalid.UNKNOWN_DEVICE, message)
+                device.process_count = validate_process_count(reading.uuid, reading.process_count)
+            except InvalidSampleError as error:
+                self._dropped[error.reason] += 1
+                raise
+
+    def failed(self, uuid: str, fault: Fault, message: str, now: Instant) -> None:
+        """A read of the device failed, or is overdue.
+
+        Raises:
+            UnknownDeviceError: No such device is registered.
+            SamplerClosedError: Nothing is recorded any more.
+        """
+        with self._writing() as changes:
+            device = self._device(uuid)
+            if fault is not Fault.UNRESPONSIVE:
+                self._dropped[READ_FAILED] += 1
+            changes.note(changed=device.health.failed_read(fault, message, now.wall))
+
+    def event(self, event: DeviceEvent, now: Instant) -> None:
+        """Count what a device reported, and hold it against the device when it is a fault. Raises as `failed` does.
+
+        An event that names no device may be any device's, so all of them bear it.
+        """
+        with self._writing() as changes:
+            devices = self._devices.values() if event.uuid is None else (self._device(event.uuid),)
+            for device in devices:
+                key = (event.kind, event.code)
+                before = device.events.get(key)
+                count = 1 if before is None else before.count + 1
+                device.events[key] = EventCount(event.kind, event.code, count, now.wall)
+                if event.fault:
+                    fell = device.health.event(event.kind, event.message, now.monotonic, now.wall)
+                    changes.note(changed=fell)
+
+    def faults(self) -> frozenset[str]:
+        """Codes of the faults that stand on any device."""
+        with self._lock:
+            return frozenset[str]().union(*(device.health.standing for device in self._devices.values()))
+
+    def view(self, now: Instant) -> NodeView:
+        """What is known at `now`. Still answers after `close`."""
+        with self._lock:
+            sampled = [device for device in self._devices.values() if device.sample is not None]
+            newest = max(sampled, key=lambda device: device.sampled_at, default=None)
+            devices = tuple(
+                DeviceView(
+                    info=device.info,
+                    health=device.health.view(),
+                    sample=device.sample,
+                    sample_age_seconds=None if device.sample is None else now.monotonic - device.sampled_at,
+                    window=device.window.stats(now.monotonic),
+                    events=tuple(device.events[key] for key in sorted(device.events)),
+                )
+                for device in sorted(self._devices.values(), key=lambda device: device.info.index)
+            )
+            return NodeView(
+                devices=devices,
+                driver_version=self._driver_version,
+                sample_time=None if newest is None or newest.sample is None else newest.sample.taken_at,
+                sample_age_seconds=None if newest is None else now.monotonic - newest.sampled_at,
+                health_version=self._version,
+                unavailable=self._unavailable,
+                samples=self._samples,
+                dropped=MappingProxyType(dict(self._dropped)),
+            )
+
+    def close(self) -> None:
+        """Refuse everything that would be recorded from now on."""
+        with self._lock:
+            self._closed = True
+
+    def _device(self, uuid: str) -> _Device:
+        device = self._devices.get(uuid)
+        if device is None:
+            raise UnknownDeviceError(uuid, "no such device is registered")
+        return device
+
+    @contextmanager
+    def _writing(self) -> Iterator["_Changes"]:
+        """Hold the lock, refuse once closed, and tell afterwards when the body noted a change."""
+        changes = _Changes()
+        with self._lock:
+            if self._closed:
+                raise SamplerClosedError("the sampler is closed: nothing is recorded any more")
+            yield changes
+            if changes.any:
+                self._version += 1
+        if changes.any:
+            self._on_change()

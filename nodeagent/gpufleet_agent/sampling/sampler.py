@@ -1,0 +1,230 @@
+"""Reads every device on its schedule and keeps what is known of them.
+
+One thread per device for hardware calls, everything else on the event loop. A call that overruns its deadline shows
+in that device's health and delays no other device. The hardware is opened again when the driver went away, and now
+and then while a device is lost, since a driver lists a device that was reset only after that.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+
+from gpufleet_agent.devices.base import DeviceInfo, Hardware, HardwareUnavailableError
+from gpufleet_agent.sampling.errors import SamplerClosedError
+from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.session import Session
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_agent.sampling.view import NodeView
+from gpufleet_agent.sampling.worker import Worker
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+def now() -> Instant:
+    """The real clocks."""
+    return Instant(monotonic=time.monotonic(), wall=time.time())
+
+
+class Sampler:
+    """The node's devices, sampled. Make it, `start` it, and `close` it, all in one event loop."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        *,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
+        policy: HealthPolicy = HealthPolicy(),  # noqa: B008 - frozen
+        clock: Callable[[], Instant] = now,
+    ) -> None:
+        self._hardware = hardware
+        self._timing = timing
+        self._clock = clock
+        self._record = NodeRecord(
+            window_seconds=timing.window, sample_seconds=timing.sample, policy=policy, on_change=self._on_change
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bell = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._failure: asyncio.Future[Exception] | None = None
+        self._control: Worker | None = None
+        self._session: Session | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the hardware and sample; returns once every device has been read, or failed, once.
+
+        No driver, or none that answers in time, is no error: the view says so, and opening is tried again for as
+        long as it takes. Should this raise, or be cancelled, everything is closed again.
+
+        Raises:
+            ProcessMustRestartError: Nothing that this process does can help.
+            SamplerClosedError: It was closed before.
+        """
+        if self._closing is not None:
+            raise SamplerClosedError("the sampler is closed: it does not start again")
+        if self._task is not None:
+            raise RuntimeError("the sampler was started before")
+        self._loop = asyncio.get_running_loop()
+        self._failure = self._loop.create_future()
+        try:
+            self._control = Worker("gpu-control")
+            self._task = asyncio.create_task(self._supervise(self._failure), name="sampler")
+            await self._wait_until_opened(self._failure)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop sampling, let calls in flight finish within the deadline, close the hardware. Safe to call twice.
+
+        Cancelling the caller doesn't stop it half way. A call that is stuck for good keeps its thread, and the
+        hardware stays open under it: the end of the process frees both.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="sampler-close")
+        await asyncio.shield(self._closing)
+
+    def view(self) -> NodeView:
+        """What is known now, from memory: never blocks. Still answers after close."""
+        return self._record.view(self._clock())
+
+    async def changed(self, seen: int) -> int:
+        """Wait until `health_version` differs from `seen`; returns the new one. No change is missed.
+
+        Raises:
+            SamplerClosedError: The sampler was closed, before or during the wait.
+        """
+        while True:
+            bell = self._bell
+            if self._closing is not None:
+                raise SamplerClosedError("the sampler is closed: nothing will change any more")
+            if self._record.health_version != seen:
+                return self._record.health_version
+            await bell.wait()
+
+    async def failed(self) -> Exception:
+        """Wait for an error that only a new process can mend (`ProcessMustRestartError`, or a defect).
+
+        Raises:
+            RuntimeError: The sampler was never started.
+        """
+        if self._failure is None:
+            raise RuntimeError("the sampler was never started")
+        return await asyncio.shield(self._failure)
+
+    async def _wait_until_opened(self, failure: asyncio.Future[Exception]) -> None:
+        opened = asyncio.ensure_future(self._first_round())
+        try:
+            either: set[asyncio.Future[Any]] = {opened, failure}
+            await asyncio.wait(either, timeout=self._timing.opening, return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                raise failure.result()
+            if not opened.done() and not self._opened.is_set():
+                message = f"the driver has not answered for {self._timing.opening:g} s"
+                _log.warning("hardware unavailable", error=message)
+                self._record.unavailable(message, self._clock())
+        finally:
+            opened.cancel()
+
+    async def _first_round(self) -> None:
+        await self._opened.wait()
+        if self._session is not None:
+            await self._session.first_round()
+
+    async def _supervise(self, failure: asyncio.Future[Exception]) -> None:
+        try:
+            devices = await self._open()
+            reopen_wait = self._timing.reopen_first
+            while True:
+                self._session = Session(self._hardware, devices, self._record, self._timing, self._clock)
+                self._opened.set()
+                must_reopen = False
+                try:
+                    reopen_wait = await self._session.run(reopen_wait)
+                except HardwareUnavailableError as error:
+                    _log.warning("hardware unavailable", error=str(error))
+                    self._record.unavailable(str(error), self._clock())
+                    must_reopen = True
+                idle = await self._session.idle()
+                while must_reopen and not idle:
+                    # No device works, so nobody is kept waiting by the call that is stuck.
+                    idle = await self._session.idle()
+                if idle:
+                    await self._call(self._hardware.close)
+                    devices = await self._open()
+        except Exception as error:  # noqa: BLE001 - whatever it is, sampling has ended: main must know and end too
+            _log.error("sampling ended", error=str(error), kind=type(error).__name__)
+            failure.set_result(error)
+
+    async def _open(self) -> tuple[DeviceInfo, ...]:
+        """Open the hardware, trying for as long as there is no driver."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(HardwareUnavailableError),
+            wait=wait_exponential(multiplier=self._timing.retry_first, max=self._timing.retry_max),
+            before_sleep=self._tell_unavailable,
+        )
+        driver_version: str | None
+        devices: tuple[DeviceInfo, ...]
+        driver_version, devices = await retrying(self._open_once)
+        self._record.register(devices, driver_version, self._clock())
+        _log.info("hardware opened", driver=driver_version, devices=len(devices))
+        return devices
+
+    async def _open_once(self) -> tuple[str | None, tuple[DeviceInfo, ...]]:
+        hardware = self._hardware
+
+        def open_and_list() -> tuple[str | None, tuple[DeviceInfo, ...]]:
+            hardware.open()
+            try:
+                return hardware.driver_version(), hardware.devices()
+            except BaseException:
+                hardware.close()
+                raise
+
+        return await self._call(open_and_list)
+
+    def _tell_unavailable(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome is not None else None
+        if attempt.attempt_number == 1:
+            _log.warning("hardware unavailable", error=str(error))
+        self._record.unavailable(str(error), self._clock())
+        self._opened.set()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        assert self._control is not None  # noqa: S101 - set by start
+        return await self._control.submit(function)
+
+    async def _close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._record.close()
+        self._ring()
+        idle = self._session is None or await self._session.idle()
+        if self._control is None:
+            return
+        if idle:
+            # In line behind an `open` that was in flight when its waiter was cancelled.
+            self._control.submit(self._hardware.close)
+        _, pending = await asyncio.wait({self._control.stop()}, timeout=self._timing.deadline)
+        if pending or not idle:
+            _log.warning("hardware left open: a call is still in flight")
+
+    def _on_change(self) -> None:
+        """Called in whichever thread recorded something."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        bell, self._bell = self._bell, asyncio.Event()
+        bell.set()

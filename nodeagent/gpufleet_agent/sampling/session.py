@@ -1,0 +1,127 @@
+"""One opening of the hardware: all devices and events, until the driver goes away or should be opened anew."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from gpufleet_agent.devices.base import (
+    AccessLostError,
+    DeviceError,
+    DeviceInfo,
+    EventSource,
+    Hardware,
+    UnknownDeviceError,
+)
+from gpufleet_agent.sampling.device_task import DeviceTask
+from gpufleet_agent.sampling.health import Fault
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_agent.sampling.worker import Worker
+
+_log = structlog.get_logger(__name__)
+
+_GONE = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+_ACCESS_FAILURES = 5
+"""So many failures in a row of every device at once mean that the container has lost its device nodes."""
+
+
+class Session:
+    """Samples the devices that the hardware listed when it was opened."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        devices: Sequence[DeviceInfo],
+        record: NodeRecord,
+        timing: Timing,
+        clock: Callable[[], Instant],
+    ) -> None:
+        self._hardware = hardware
+        self._record = record
+        self._timing = timing
+        self._clock = clock
+        self._devices = [DeviceTask(hardware, info, record, timing, clock) for info in devices]
+        self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and devices else None
+
+    async def run(self, reopen_wait: float) -> float:
+        """Sample; returns when the hardware should be opened anew.
+
+        Args:
+            reopen_wait: After how many seconds with a lost device that is.
+
+        Returns:
+            How long to wait the next time, should the device still be lost by then.
+
+        Raises:
+            HardwareUnavailableError: The driver went away.
+            ProcessMustRestartError: Nothing that this process does can help.
+        """
+        watch = asyncio.ensure_future(self._watch(reopen_wait))
+        tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch, asyncio.ensure_future(self._guard_access())]
+        tasks += [asyncio.ensure_future(device.run()) for device in self._devices]
+        if self._event_worker is not None:
+            tasks.append(asyncio.ensure_future(self._events(self._event_worker)))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for device in self._devices:
+                device.answered.set()  # nobody should wait for a read that will not come
+        for task in tasks:
+            if task is not watch and not task.cancelled():
+                await task  # raises
+        return await watch
+
+    async def first_round(self) -> None:
+        """Wait until every device has answered, failed or missed the deadline once."""
+        for device in self._devices:
+            await device.answered.wait()
+
+    async def idle(self) -> bool:
+        """Wait for calls in flight, at most for the deadline. True: there are none left, and no threads."""
+        waiting = [device.stop() for device in self._devices]
+        if self._event_worker is not None:
+            waiting.append(self._event_worker.stop())
+        if not waiting:
+            return True
+        timeout = self._timing.deadline + self._timing.event_wait
+        _, pending = await asyncio.wait(waiting, timeout=timeout)
+        return not pending
+
+    async def _events(self, worker: Worker) -> None:
+        hardware = self._hardware
+        assert isinstance(hardware, EventSource)  # noqa: S101 - there is a worker only then
+        while True:
+            try:
+                event = await worker.submit(lambda: hardware.wait_event(self._timing.event_wait))
+                if event is None:
+                    continue
+                level = _log.error if event.fault else _log.info
+                level("device event", uuid=event.uuid, kind=event.kind, code=event.code, message=event.message)
+                self._record.event(event, self._clock())
+            except UnknownDeviceError as error:
+                _log.warning("event of a device that is not registered", error=str(error))
+            except DeviceError as error:
+                # The device's own reads say the same in its health; here it must not become a busy loop.
+                _log.debug("waiting for events failed", error=str(error))
+                await asyncio.sleep(self._timing.event_wait)
+
+    async def _watch(self, wait: float) -> float:
+        """Return when a device has been gone for `wait` seconds and no call is stuck."""
+        while True:
+            await asyncio.sleep(wait)
+            faults = self._record.faults()
+            if not faults & _GONE:
+                wait = self._timing.reopen_first
+            elif Fault.UNRESPONSIVE not in faults:
+                # A driver must not be shut down under a call in flight, so a stuck one puts this off.
+                return min(wait * 2, self._timing.reopen_max)
+
+    async def _guard_access(self) -> None:
+        while True:
+            await asyncio.sleep(self._timing.sample)
+            if self._devices and all(device.access_failures >= _ACCESS_FAILURES for device in self._devices):
+                raise AccessLostError("every device fails as they do when the container has lost its device nodes")
