@@ -48,7 +48,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "prefixItems": "a tuple has no structural schema: use a model",
     "propertyNames": "keys of a map can't be constrained: use dict[str, ...] and a Cel rule",
     "anyOf": "a union has no structural schema: use one optional field per variant and a Cel rule",
-    "oneOf": "a union has no structural schema: use one optional field per variant and a Cel rule",
+    "discriminator": "a union has no structural schema: use one optional field per variant and a Cel rule",
     "number": "use an integer and name the unit, such as a percentage or milliwatts",
     "duration": "Go and ISO 8601 write durations differently: use integer seconds",
     "binary": "use a string and say how it is encoded",

@@ -1,0 +1,142 @@
+"""The CRDs as a whole: nothing stale, every column and default meets the schema, everything is documented."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from gpufleet_api import generate
+from gpufleet_api.crd import RESOURCES, TELEMETRY, WORKLOAD, Resource
+from gpufleet_api.workload import Condition
+
+PYDANTIC_ONLY = {"title", "$ref", "$defs", "anyOf", "allOf", "oneOf", "const", "uniqueItems", "propertyNames"}
+
+
+def schema_of(resource: Resource) -> dict[str, Any]:
+    (version,) = resource.definition()["spec"]["versions"]
+    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, field in schema.get("properties", {}).items():
+        yield from nodes(field, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from nodes(schema[key], f"{path}[*]")
+
+
+def at(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """The node that a printer column's path leads to; a filter such as `[?(@.type=="Ready")]` leads to the items."""
+    for step in re.sub(r"\[\?\(.*?\)\]", ".[]", path).strip(".").split("."):
+        schema = schema["items"] if step == "[]" else schema["properties"][step]
+    return schema
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
+class TestEach:
+    def test_columns_show_fields_that_exist_with_their_type(self, resource: Resource) -> None:
+        schema = schema_of(resource)
+        for column in resource.columns:
+            if column.path.startswith(".metadata"):
+                continue
+            node = at(schema, column.path)
+            want = ("string", "date-time") if column.type == "date" else (column.type, None)
+            assert (node["type"], node.get("format")) == want, column.name
+
+    def test_schema_holds_only_what_kubernetes_knows(self, resource: Resource) -> None:
+        for path, node in nodes(schema_of(resource)):
+            assert not PYDANTIC_ONLY & node.keys(), path
+            assert "type" in node or "x-kubernetes-preserve-unknown-fields" in node, path
+
+    def test_rules_point_at_fields_that_exist_and_their_message_names_a_field(self, resource: Resource) -> None:
+        for path, node in nodes(schema_of(resource)):
+            for rule in node.get("x-kubernetes-validations", []):
+                named = set(re.findall(r"\w+", rule["message"]))
+                assert named & {*node["properties"], "metadata"}, f"{path}: {rule['message']}"
+                if "fieldPath" in rule:
+                    at(node, rule["fieldPath"])
+
+    def test_status_is_a_subresource(self, resource: Resource) -> None:
+        (version,) = resource.definition()["spec"]["versions"]
+        assert version["subresources"] == {"status": {}}
+        assert version["served"]
+        assert version["storage"]
+
+    def test_metadata_is_left_to_the_apiserver(self, resource: Resource) -> None:
+        assert schema_of(resource)["properties"]["metadata"] == {"type": "object"}
+
+
+def test_every_field_of_a_workloads_spec_is_explained() -> None:
+    spec = schema_of(WORKLOAD)["properties"]["spec"]
+    weights = {f".placement.weights.{name}" for name in ("memory", "utilization", "temperature", "power")}
+    maps = {".template.metadata.labels", ".template.metadata.annotations"}
+    silent = {path for path, node in nodes(spec) if "description" not in node and "[*]" not in path}
+    assert silent <= weights | maps, "kubectl explain would say nothing about these"
+
+
+def test_scope_and_names() -> None:
+    assert (TELEMETRY.scope, WORKLOAD.scope) == ("Cluster", "Namespaced")
+    assert TELEMETRY.definition()["metadata"]["name"] == "gputelemetries.gpufleet.dev"
+    assert WORKLOAD.definition()["spec"]["names"] == {
+        "kind": "GPUWorkload",
+        "listKind": "GPUWorkloadList",
+        "plural": "gpuworkloads",
+        "singular": "gpuworkload",
+        "shortNames": ["gpuw"],
+        "categories": ["gpufleet"],
+    }
+
+
+def test_a_fresh_workload_is_not_ready_for_kstatus() -> None:
+    default = schema_of(WORKLOAD)["properties"]["status"]["default"]
+    (condition,) = [Condition.model_validate(item) for item in default["conditions"]]
+    assert (condition.type, condition.status, condition.reason) == ("Ready", "Unknown", "Pending")
+    jsonschema.validate(default, schema_of(WORKLOAD)["properties"]["status"])
+
+
+def test_lists_that_two_writers_share_are_merged_by_key() -> None:
+    telemetry, workload = schema_of(TELEMETRY), schema_of(WORKLOAD)
+    keys = {
+        path: node["x-kubernetes-list-map-keys"]
+        for schema in (telemetry, workload)
+        for path, node in nodes(schema)
+        if node.get("x-kubernetes-list-type") == "map"
+    }
+    assert keys[".spec.assignments"] == ["podUID"]
+    assert keys[".status.devices"] == ["uuid"]
+    assert keys[".status.conditions"] == ["type"]
+    assert keys[".status.placements"] == ["replica"]
+
+
+def test_committed_files_are_what_the_models_say() -> None:
+    assert generate.stale() == [], "run `make crds`"
+
+
+def test_check_reports_a_stale_file_and_write_mends_it(tmp_path: Path) -> None:
+    assert generate.write(tmp_path) == list(generate.files())
+    assert generate.stale(tmp_path) == []
+    edited = tmp_path / "crds" / "gpuworkloads.yaml"
+    edited.write_text(edited.read_text() + "# by hand\n")
+    assert generate.stale(tmp_path) == [Path("crds/gpuworkloads.yaml")]
+    assert generate.write(tmp_path) == [Path("crds/gpuworkloads.yaml")]
+    assert generate.stale(tmp_path) == []
+
+
+def test_check_command_fails_and_names_the_stale_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main(["--check"]) == 0
+    monkeypatch.setattr(generate, "stale", lambda: [Path("crds/gpuworkloads.yaml")])
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().out == "crds/gpuworkloads.yaml is stale: run `make crds`\n"
+
+
+def test_rendered_file_reads_back_as_the_definition() -> None:
+    for resource in RESOURCES:
+        assert yaml.safe_load(generate.render(resource)) == resource.definition()

@@ -1,0 +1,246 @@
+"""The models as Python values: names on the wire, defaults, round trips, and agreement with the CRD's schema."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from gpufleet_api.base import camel
+from gpufleet_api.crd import TELEMETRY, WORKLOAD
+from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_api.workload import GPUWorkload, Strategy, Topology
+
+
+@pytest.mark.parametrize(
+    ("python", "wire"),
+    [
+        ("replicas", "replicas"),
+        ("observed_generation", "observedGeneration"),
+        ("min_free_memory_mib", "minFreeMemoryMiB"),
+        ("pod_uid", "podUID"),
+        ("include_uuids", "includeUUIDs"),
+        ("uuid", "uuid"),
+        ("pci_bus_id", "pciBusId"),
+        ("p95", "p95"),
+    ],
+)
+def test_names_on_the_wire_are_camel_case_with_units_and_acronyms(python: str, wire: str) -> None:
+    assert camel(python) == wire
+
+
+TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "registry.example/train:1"}]}}
+
+WORKLOAD_OBJECT: dict[str, Any] = {
+    "metadata": {"name": "train", "namespace": "ml", "uid": "u", "generation": 2, "resourceVersion": "7"},
+    "spec": {
+        "replicas": 2,
+        "template": TEMPLATE,
+        "devices": {"count": 4, "container": "main"},
+        "requirements": {
+            "minFreeMemoryMiB": 40_000,
+            "maxUtilizationPercent": 50,
+            "maxTemperatureCelsius": 80,
+            "models": ["NVIDIA H100 80GB HBM3"],
+            "minComputeCapability": "8.0",
+            "includeUUIDs": ["GPU-1"],
+            "excludeUUIDs": ["GPU-2"],
+            "nodeSelector": {"zone": "a"},
+        },
+        "placement": {
+            "strategy": "Spread",
+            "topology": "NVLink",
+            "weights": {"memory": 1, "utilization": 2, "temperature": 3, "power": 4},
+            "gang": True,
+        },
+        "distribution": {"items": 10, "mode": "Proportional", "by": "TotalMemory", "maxPerReplica": 8},
+        "suspend": True,
+    },
+    "status": {
+        "observedGeneration": 2,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Confirmed",
+                "message": "2 of 2",
+                "observedGeneration": 2,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+        "confirmed": "2/2",
+        "nodes": "node-1",
+        "placements": [
+            {
+                "replica": 0,
+                "state": "Confirmed",
+                "pod": "train-0-abcde",
+                "podUID": "p",
+                "node": "node-1",
+                "devices": ["GPU-1"],
+                "shardStart": 0,
+                "shardEnd": 5,
+                "score": {"total": 900, "memory": 1000, "utilization": 800, "temperature": 900, "power": 900},
+                "message": "held",
+            }
+        ],
+        "unassignedItems": 0,
+        "explanation": {
+            "message": "3 GPUs lack 2,148 MiB",
+            "devicesConsidered": 8,
+            "devicesEligible": 5,
+            "rejections": [{"reason": "FreeMemory", "devices": 3, "nodes": 1}],
+            "nearestMiss": {"node": "node-2", "device": "GPU-9", "reason": "FreeMemory", "message": "lacks 2,148 MiB"},
+            "refusals": [
+                {
+                    "replica": 1,
+                    "node": "node-2",
+                    "by": "kube-scheduler",
+                    "message": "Insufficient cpu",
+                    "time": "2026-01-01T00:00:00Z",
+                }
+            ],
+        },
+    },
+}
+
+STATISTICS = {"mean": 40, "max": 90, "p95": 85}
+
+TELEMETRY_OBJECT: dict[str, Any] = {
+    "metadata": {"name": "node-1"},
+    "spec": {
+        "assignments": [
+            {
+                "podUID": "p",
+                "namespace": "ml",
+                "pod": "train-0-abcde",
+                "container": "main",
+                "workload": "train",
+                "workloadUID": "u",
+                "replica": 0,
+                "replicas": 2,
+                "resource": "gpufleet.dev/gpu",
+                "devices": ["GPU-1"],
+                "shardStart": 0,
+                "shardEnd": 5,
+                "decidedAt": "2026-01-01T00:00:00.123456Z",
+            }
+        ]
+    },
+    "status": {
+        "assignmentsGeneration": 3,
+        "observedAt": "2026-01-01T00:00:01.000001Z",
+        "sampleTime": "2026-01-01T00:00:01Z",
+        "agentVersion": "0.1.0",
+        "driverVersion": "580.65.06",
+        "devices": [
+            {
+                "uuid": "GPU-1",
+                "index": 0,
+                "model": "NVIDIA H100 80GB HBM3",
+                "architecture": "Hopper",
+                "computeCapability": "9.0",
+                "pciBusId": "00000000:3B:00.0",
+                "numaNode": 0,
+                "nvlinkPeers": ["GPU-2"],
+                "sampleTime": "2026-01-01T00:00:01Z",
+                "memoryTotalMiB": 81_559,
+                "memoryUsedMiB": 412,
+                "utilizationPercent": 3,
+                "memoryUtilizationPercent": 1,
+                "temperatureCelsius": 41,
+                "powerMilliwatts": 71_250,
+                "powerLimitMilliwatts": 700_000,
+                "processCount": 1,
+                "health": {
+                    "state": "Unhealthy",
+                    "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-01-01T00:00:00Z"}],
+                    "since": "2026-01-01T00:00:00Z",
+                },
+                "window": {
+                    "samples": 60,
+                    "seconds": 60,
+                    "utilizationPercent": STATISTICS,
+                    "memoryUsedMiB": STATISTICS,
+                    "temperatureCelsius": STATISTICS,
+                    "powerMilliwatts": STATISTICS,
+                },
+                "allocatedTo": [{"namespace": "ml", "pod": "train-0-abcde", "container": "main", "podUID": "p"}],
+            }
+        ],
+        "summary": {
+            "devices": 1,
+            "healthy": 0,
+            "allocated": 1,
+            "memoryTotalMiB": 81_559,
+            "memoryUsedMiB": 412,
+            "memoryAvailableMiB": 81_147,
+            "meanUtilizationPercent": 3,
+            "meanTemperatureCelsius": 41,
+            "powerMilliwatts": 71_250,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [(GPUWorkload, WORKLOAD_OBJECT), (GPUTelemetry, TELEMETRY_OBJECT)],
+    ids=["workload", "telemetry"],
+)
+def test_full_object_survives_the_round_trip(model: Any, value: dict[str, Any]) -> None:
+    assert model.model_validate(value).model_dump(mode="json", by_alias=True, exclude_none=True) == value
+
+
+@pytest.mark.parametrize(
+    ("resource", "value"), [(WORKLOAD, WORKLOAD_OBJECT), (TELEMETRY, TELEMETRY_OBJECT)], ids=["workload", "telemetry"]
+)
+def test_full_object_meets_the_crd_and_uses_every_field(resource: Any, value: dict[str, Any]) -> None:
+    (version,) = resource.definition()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    jsonschema.validate(value, schema)
+    assert unused(schema["properties"]["spec"], value["spec"]) == []
+    assert unused(schema["properties"]["status"], value["status"]) == []
+
+
+def unused(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
+    """Fields of `schema` that the example leaves out: it must grow with the models."""
+    if "properties" in schema and path != ".template":
+        missing = [f"{path}.{name}" for name in schema["properties"] if name not in value]
+        for name in schema["properties"].keys() & value.keys():
+            missing += unused(schema["properties"][name], value[name], f"{path}.{name}")
+        return missing
+    return [hole for item in value for hole in unused(schema["items"], item, f"{path}[*]")] if "items" in schema else []
+
+
+def test_smallest_workload_gets_the_defaults_that_the_crd_states() -> None:
+    spec = GPUWorkload.model_validate({"metadata": {"name": "a"}, "spec": {"template": TEMPLATE}}).spec
+    assert (spec.replicas, spec.devices.count, spec.suspend) == (1, 1, False)
+    assert (spec.placement.strategy, spec.placement.topology, spec.placement.gang) == (
+        Strategy.BEST,
+        Topology.NONE,
+        False,
+    )
+    (version,) = WORKLOAD.definition()["spec"]["versions"]
+    stated = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["placement"]["default"]
+    assert spec.placement.model_dump(mode="json", by_alias=True) == stated
+
+
+def test_template_is_kept_as_it_is() -> None:
+    template = {
+        "spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1, {"a": None}]}},
+        "metadata": {"labels": {"a": "b"}},
+    }
+    read = GPUWorkload.model_validate({"metadata": {"name": "a"}, "spec": {"template": template}})
+    assert read.spec.template == template
+
+
+def test_unknown_fields_of_a_newer_version_are_ignored() -> None:
+    read = GPUTelemetry.model_validate({**TELEMETRY_OBJECT, "spec": {"assignments": [], "future": 1}})
+    assert read.spec.assignments == []
+
+
+def test_objects_are_frozen() -> None:
+    read = GPUTelemetry.model_validate(TELEMETRY_OBJECT)
+    with pytest.raises(ValidationError, match="frozen"):
+        read.spec = read.spec  # type: ignore[misc]  # assignment to a frozen model is the case
