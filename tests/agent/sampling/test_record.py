@@ -1,0 +1,238 @@
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
+from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.health import Fault, HealthPolicy
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.view import EventCount, HealthState
+
+DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
+XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
+XID_13 = DeviceEvent("GPU-1", "XidError", 13, "graphics engine exception", fault=False)
+
+
+def at(seconds: float) -> Instant:
+    return Instant(monotonic=seconds, wall=1_000_000 + seconds)
+
+
+def make(on_change: Callable[[], None] = lambda: None) -> NodeRecord:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy(), on_change=on_change)
+    record.register(DEVICES, "570.1", at(0))
+    return record
+
+
+def test_a_view_shows_the_last_good_sample_its_age_and_the_window() -> None:
+    record = make()
+    record.record_slow(SlowReading(uuid="GPU-1", process_count=4))
+    record.record(Reading(uuid="GPU-1", utilization_percent=20), at(1))
+    record.record(Reading(uuid="GPU-1", utilization_percent=40), at(2))
+    record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1.5))
+
+    view = record.view(at(5))
+
+    assert [device.info.index for device in view.devices] == [0, 1, 2]
+    first, second, third = view.devices
+    assert second.sample is not None
+    assert (second.sample.utilization_percent, second.sample.process_count) == (40, 4)
+    assert second.sample.taken_at == 1_000_002
+    assert second.sample_age_seconds == 3
+    assert second.window is not None
+    assert second.window.utilization_percent is not None
+    assert second.window.utilization_percent.mean == 30
+    assert first.sample is not None
+    assert first.sample.process_count is None
+    assert (third.sample, third.sample_age_seconds, third.window) == (None, None, None)
+    assert (view.driver_version, view.samples) == ("570.1", 3)
+    assert (view.sample_time, view.sample_age_seconds) == (1_000_002, 3)
+
+
+def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
+    record = make()
+    record.record(Reading(uuid="GPU-0", temperature_celsius=40), at(1))
+    with pytest.raises(InvalidSampleError):
+        record.record(Reading(uuid="GPU-0", temperature_celsius=-300), at(2))
+    with pytest.raises(InvalidSampleError):
+        record.record(Reading(uuid="GPU-9"), at(2))
+    with pytest.raises(InvalidSampleError):
+        record.record_slow(SlowReading(uuid="GPU-9", process_count=1))
+
+    view = record.view(at(3))
+
+    assert view.dropped == {"BelowAbsoluteZero": 1, "UnknownDevice": 2}
+    assert view.devices[0].sample is not None
+    assert view.devices[0].sample.temperature_celsius == 40
+    assert view.devices[0].sample_age_seconds == 2
+    assert view.devices[0].health.state is HealthState.HEALTHY
+    assert view.samples == 1
+
+
+def test_a_view_never_changes_under_its_reader() -> None:
+    record = make()
+    record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1))
+    before = record.view(at(1))
+    kept = repr(before)
+    record.record(Reading(uuid="GPU-0", utilization_percent=99), at(2))
+    record.failed("GPU-0", Fault.DEVICE_LOST, "gone", at(3))
+    assert repr(before) == kept
+
+
+def test_a_read_that_failed_is_counted_and_an_overdue_one_is_not() -> None:
+    record = make()
+    record.failed("GPU-0", Fault.READ_FAILED, "error", at(1))
+    record.failed("GPU-0", Fault.UNRESPONSIVE, "slow", at(2))
+    assert record.view(at(3)).dropped == {"ReadFailed": 1}
+    with pytest.raises(UnknownDeviceError, match="GPU-9"):
+        record.failed("GPU-9", Fault.READ_FAILED, "error", at(3))
+
+
+def test_events_are_counted_by_code_and_only_faults_count_against_the_device() -> None:
+    record = make()
+    record.event(XID_13, at(1))
+    record.event(XID_13, at(2))
+    assert record.view(at(2)).devices[1].health.state is HealthState.HEALTHY
+    record.event(XID_79, at(3))
+    device = record.view(at(3)).devices[1]
+    assert device.events == (
+        EventCount("XidError", 13, 2, 1_000_002),
+        EventCount("XidError", 79, 1, 1_000_003),
+    )
+    assert [(reason.code, reason.message) for reason in device.health.reasons] == [("XidError", "fell off the bus")]
+    assert record.faults() == {"XidError"}
+
+
+def test_an_event_of_no_known_device_is_held_against_all() -> None:
+    record = make()
+    record.event(DeviceEvent(None, "XidError", 79, "fell off the bus", fault=True), at(1))
+    assert {device.health.state for device in record.view(at(1)).devices} == {HealthState.UNHEALTHY}
+
+
+def test_the_version_rises_with_health_and_devices_and_with_nothing_else() -> None:
+    told: list[int] = []
+    record = make(lambda: told.append(record.health_version if told else 1))
+    first = record.health_version
+    record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1))
+    record.event(XID_13, at(1))
+    record.failed("GPU-0", Fault.READ_FAILED, "error", at(2))
+    assert record.health_version == first
+    record.event(XID_79, at(3))
+    record.register(DEVICES, "570.1", at(4))
+    assert record.health_version == first + 1
+    record.register((*DEVICES, DeviceInfo("GPU-3", 3, "Sim")), "570.1", at(5))
+    assert record.health_version == first + 2
+    assert len(told) == 3
+
+
+def test_a_device_that_the_driver_lists_no_longer_is_lost_and_not_forgotten() -> None:
+    record = make()
+    record.record(Reading(uuid="GPU-2", temperature_celsius=50), at(1))
+    record.register(DEVICES[:2], "570.1", at(2))
+    gone = record.view(at(3)).devices[2]
+    assert [reason.code for reason in gone.health.reasons] == ["DeviceLost"]
+    assert gone.sample is not None
+
+
+def test_without_a_driver_every_device_has_that_fault_until_it_answers_again() -> None:
+    record = make()
+    record.unavailable("driver not loaded", at(1))
+    view = record.view(at(1))
+    assert view.unavailable == "driver not loaded"
+    assert {device.health.reasons[0].code for device in view.devices} == {"DriverUnavailable"}
+    record.register(DEVICES, "570.2", at(2))
+    for second in (3, 4, 5):
+        record.record(Reading(uuid="GPU-0"), at(second))
+    view = record.view(at(5))
+    assert (view.unavailable, view.driver_version) == (None, "570.2")
+    assert view.devices[0].health.state is HealthState.HEALTHY
+    assert view.devices[1].health.state is HealthState.UNHEALTHY
+
+
+def test_no_device_at_all_is_a_calm_state() -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.register((), None, at(0))
+    view = record.view(at(1))
+    assert (view.devices, view.sample_time, view.sample_age_seconds, view.unavailable) == ((), None, None, None)
+
+
+def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
+    record = make()
+    record.record(Reading(uuid="GPU-0"), at(1))
+    record.close()
+    attempts: list[Callable[[], object]] = [
+        lambda: record.record(Reading(uuid="GPU-0"), at(2)),
+        lambda: record.record_slow(SlowReading(uuid="GPU-0")),
+        lambda: record.failed("GPU-0", Fault.DEVICE_LOST, "gone", at(2)),
+        lambda: record.event(XID_79, at(2)),
+        lambda: record.register(DEVICES, None, at(2)),
+        lambda: record.unavailable("no driver", at(2)),
+    ]
+    for attempt in attempts:
+        with pytest.raises(SamplerClosedError):
+            attempt()
+    assert record.view(at(3)).samples == 1
+
+
+def test_threads_that_record_at_once_lose_nothing() -> None:
+    record = make()
+    threads, each = 8, 500
+    barrier = threading.Barrier(threads)
+
+    def work(index: int) -> None:
+        barrier.wait()
+        for number in range(each):
+            record.record(Reading(uuid=f"GPU-{index % 3}", utilization_percent=number % 101), at(number / 100))
+            record.event(XID_13, at(number / 100))
+            if number % 50 == 0:
+                record.view(at(number / 100))
+
+    running = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+    view = record.view(at(5))
+    assert view.samples == threads * each
+    assert view.devices[1].events[0].count == threads * each
+    assert [device.window.samples for device in view.devices if device.window] == [62, 62, 62]
+
+
+def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
+    record = make()
+    refused: list[Exception] = []
+    started = threading.Barrier(5)
+
+    def work() -> None:
+        started.wait()
+        try:
+            while True:
+                record.record(Reading(uuid="GPU-0"), at(1))
+        except SamplerClosedError as error:
+            refused.append(error)
+
+    running = [threading.Thread(target=work) for _ in range(4)]
+    for thread in running:
+        thread.start()
+    started.wait()
+    record.close()
+    for thread in running:
+        thread.join()
+    assert len(refused) == 4
+    frozen = record.view(at(2)).samples
+    assert record.view(at(3)).samples == frozen
+
+
+def test_a_record_that_nobody_holds_is_freed() -> None:
+    record = make()
+    record.record(Reading(uuid="GPU-0"), at(1))
+    with pytest.raises(InvalidSampleError):
+        record.record(Reading(uuid="GPU-0", utilization_percent=200), at(2))
+    gone = weakref.ref(record)
+    record.close()
+    del record
+    gc.collect()
+    assert gone() is None

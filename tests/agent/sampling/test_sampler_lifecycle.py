@@ -1,0 +1,214 @@
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpufleet_agent.devices.base import HardwareUnavailableError, LibraryMismatchError
+from gpufleet_agent.sampling.errors import SamplerClosedError
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.timing import Timing
+
+if TYPE_CHECKING:
+    from tests.agent.sampling.conftest import FakeHardwareWithEvents as Fake
+
+
+def gpu_threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("gpu-"))
+
+
+async def threads_gone(until: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]) -> None:
+    await until(lambda: not gpu_threads())
+
+
+def test_initialisation_failure_leaves_nothing_half_started(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        fake.opening = [LibraryMismatchError("driver/library version mismatch")]
+        sampler = Sampler(fake, timing=fast)
+        with pytest.raises(LibraryMismatchError):
+            await sampler.start()
+        with pytest.raises(SamplerClosedError):
+            await sampler.start()
+        await threads_gone(until)
+
+    asyncio.run(main())
+    assert not fake.is_open
+
+
+def test_hardware_that_opens_but_does_not_list_is_closed_again(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        fake.listing = [LibraryMismatchError("driver/library version mismatch")]
+        with pytest.raises(LibraryMismatchError):
+            await Sampler(fake, timing=fast).start()
+        await threads_gone(until)
+
+    asyncio.run(main())
+    assert (fake.opened, fake.is_open) == (1, False)
+
+
+def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        fake.open_gate = threading.Event()
+        sampler = Sampler(fake, timing=fast)
+        async with asyncio.timeout(5):
+            await sampler.start()
+        assert sampler.view().unavailable == "the driver has not answered for 0.3 s"
+        fake.open_gate.set()
+        await until(lambda: len(sampler.view().devices) == 3)
+        assert sampler.view().unavailable is None
+        await sampler.close()
+
+    asyncio.run(main())
+
+
+def test_close_ends_threads_waiters_and_recording(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        waiter = asyncio.create_task(sampler.changed(sampler.view().health_version))
+        await asyncio.sleep(0)
+        await sampler.close()
+        with pytest.raises(SamplerClosedError):
+            await waiter
+        with pytest.raises(SamplerClosedError):
+            await sampler.changed(-1)
+        reads, kept = fake.reads, sampler.view().samples
+        await sampler.close()
+        await threads_gone(until)
+        assert (fake.reads, sampler.view().samples) == (reads, kept)
+        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+    asyncio.run(main())
+    assert (fake.closed, fake.is_open, fake.closed_under_a_call) == (1, False, False)
+
+
+def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        gate = fake.stuck["GPU-0"] = threading.Event()
+        await until(lambda: "GPU-0" in fake.blocked)
+        closing = asyncio.create_task(sampler.close())
+        await until(lambda: sampler._record.closed)
+        kept = sampler.view().samples
+        assert fake.closed == 0
+        gate.set()
+        await closing
+        assert fake.closed == 1
+        assert sampler.view().samples == kept
+
+    asyncio.run(main())
+    assert not fake.closed_under_a_call
+
+
+def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(fake: "Fake", fast: Timing) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        fake.stuck["GPU-0"] = threading.Event()
+        await sampler.changed(sampler.view().health_version)
+        async with asyncio.timeout(5):
+            await sampler.close()
+        assert gpu_threads() == ["gpu-0"]
+
+    asyncio.run(main())
+    assert fake.is_open
+    assert not fake.closed_under_a_call
+
+
+def test_closing_what_was_never_started_is_fine(fake: "Fake", fast: Timing) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.close()
+        with pytest.raises(SamplerClosedError):
+            await sampler.start()
+        with pytest.raises(RuntimeError, match="never started"):
+            await sampler.failed()
+
+    asyncio.run(main())
+    assert fake.opened == 0
+
+
+def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: "Fake", fast: Timing, until: Any) -> None:
+    """The tasks beneath `start` await in many places; cancel after each number of turns of the loop until it's up."""
+
+    async def cancel_after(turns: int) -> bool:
+        sampler = Sampler(fake, timing=fast)
+        starting = asyncio.create_task(sampler.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        started = starting.done()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await sampler.close()
+        await threads_gone(until)
+        assert not fake.is_open
+        return started
+
+    async def main() -> None:
+        turns = 0
+        while not await cancel_after(turns):
+            turns += 1
+
+    asyncio.run(main())
+    assert not fake.closed_under_a_call
+
+
+def test_a_close_that_is_cancelled_goes_on_to_the_end(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        closing = asyncio.create_task(sampler.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await until(lambda: not fake.is_open)
+        await sampler.close()
+        await threads_gone(until)
+
+    asyncio.run(main())
+
+
+def test_closing_while_the_driver_is_away_ends_the_retries(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        fake.opening = [HardwareUnavailableError("driver not loaded")] * 1000
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        await sampler.close()
+        left = len(fake.opening)
+        await threads_gone(until)
+        assert len(fake.opening) == left
+
+    asyncio.run(main())
+
+
+def test_start_and_close_over_and_over_keeps_no_memory(fake: "Fake", fast: Timing) -> None:
+    async def once() -> weakref.ref[Sampler]:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        await sampler.close()
+        return weakref.ref(sampler)
+
+    async def main() -> list[weakref.ref[Sampler]]:
+        return [await once() for _ in range(10)]
+
+    kept = asyncio.run(main())
+    gc.collect()
+    assert [sampler for sampler in kept if sampler() is not None] == []
+    assert (fake.opened, fake.closed) == (10, 10)
+
+
+def test_two_starts_are_a_mistake_that_is_told(fake: "Fake", fast: Timing) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        with pytest.raises(RuntimeError, match="started before"):
+            await sampler.start()
+        await sampler.close()
+
+    asyncio.run(main())
+    assert fake.opened == 1

@@ -1,0 +1,122 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.devices.base import Number, Reading, Sample
+from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
+from gpufleet_agent.sampling.validate import validate, validate_process_count
+
+UUID = "GPU-1"
+GOOD = Reading(
+    uuid=UUID,
+    memory_total_mib=81559,
+    memory_used_mib=412.6,
+    utilization_percent=100,
+    memory_utilization_percent=0,
+    temperature_celsius=-5,
+    power_milliwatts=71250.4,
+    power_limit_milliwatts=700000,
+)
+FIELDS = [name for name in Reading.__dataclass_fields__ if name != "uuid"]
+
+
+def with_field(name: str, value: Any) -> Reading:
+    return replace(GOOD, **{name: value})
+
+
+def check(reading: Reading) -> Sample:
+    return validate(reading, registered={UUID}, taken_at=12.5, process_count=2)
+
+
+def test_a_good_reading_becomes_whole_numbers() -> None:
+    assert check(GOOD) == Sample(
+        uuid=UUID,
+        taken_at=12.5,
+        memory_total_mib=81559,
+        memory_used_mib=413,
+        utilization_percent=100,
+        memory_utilization_percent=0,
+        temperature_celsius=-5,
+        power_milliwatts=71250,
+        power_limit_milliwatts=700000,
+        process_count=2,
+    )
+
+
+def test_what_the_hardware_does_not_report_stays_absent() -> None:
+    sample = check(Reading(uuid=UUID))
+    assert all(getattr(sample, name) is None for name in FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(math.nan, Invalid.NOT_A_NUMBER), (math.inf, Invalid.INFINITE), (-math.inf, Invalid.INFINITE)],
+)
+def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invalid) -> None:
+    with pytest.raises(InvalidSampleError) as raised:
+        check(with_field(name, value))
+    assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason)
+    assert name in str(raised.value)
+    assert UUID in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        *((name, -1, Invalid.NEGATIVE) for name in FIELDS if name != "temperature_celsius"),
+        ("utilization_percent", 100.5, Invalid.OVER_100_PERCENT),
+        ("memory_utilization_percent", 101, Invalid.OVER_100_PERCENT),
+        ("temperature_celsius", -273.5, Invalid.BELOW_ABSOLUTE_ZERO),
+        ("temperature_celsius", 2**31, Invalid.TOO_LARGE),
+        ("power_milliwatts", 2**32 - 1, Invalid.TOO_LARGE),
+        ("power_limit_milliwatts", 2**31, Invalid.TOO_LARGE),
+        ("memory_used_mib", 81560, Invalid.USED_OVER_TOTAL),
+        ("memory_total_mib", 2**41, Invalid.TOO_LARGE),
+    ],
+)
+def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: Invalid) -> None:
+    with pytest.raises(InvalidSampleError) as raised:
+        check(with_field(name, value))
+    assert (raised.value.field, raised.value.reason) == (name, reason)
+
+
+def test_a_device_that_nobody_registered_is_refused() -> None:
+    with pytest.raises(InvalidSampleError) as raised:
+        check(replace(GOOD, uuid="GPU-9"))
+    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", Invalid.UNKNOWN_DEVICE)
+
+
+def test_used_memory_without_a_total_is_fine() -> None:
+    assert check(Reading(uuid=UUID, memory_used_mib=5)).memory_used_mib == 5
+
+
+@pytest.mark.parametrize("count", [-1, 100_001, math.nan])
+def test_process_counts_are_checked_too(count: Number) -> None:
+    with pytest.raises(InvalidSampleError, match="process_count"):
+        validate_process_count(UUID, count)
+    assert validate_process_count(UUID, 0) == 0
+    assert validate_process_count(UUID, None) is None
+
+
+@given(st.builds(Reading, uuid=st.just(UUID), **{name: st.none() | st.integers() | st.floats() for name in FIELDS}))
+def test_whatever_comes_in_a_sample_is_within_the_ranges_of_the_api(reading: Reading) -> None:
+    try:
+        sample = check(reading)
+    except InvalidSampleError as error:
+        assert error.field in FIELDS  # noqa: PT017 - refusing is one of the two right answers
+        return
+    for name in FIELDS:
+        value = getattr(sample, name)
+        assert (value is None) == (getattr(reading, name) is None)
+        if value is None:
+            continue
+        assert isinstance(value, int)
+        low, high = (-273, 1000) if name == "temperature_celsius" else (0, 100 if "utilization" in name else 2**40)
+        assert low <= value <= high
+    if sample.memory_used_mib is not None and sample.memory_total_mib is not None:
+        assert sample.memory_used_mib <= sample.memory_total_mib

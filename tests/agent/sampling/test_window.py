@@ -1,0 +1,109 @@
+import statistics
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.sampling.view import Statistics
+from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
+
+UUID = "GPU-1"
+
+values = st.none() | st.integers(-273, 2**40)
+steps = st.lists(st.tuples(st.floats(0, 7), values, values), max_size=80)
+
+
+def sample(utilization: int | None = None, temperature: int | None = None) -> Sample:
+    return Sample(uuid=UUID, taken_at=0.0, utilization_percent=utilization, temperature_celsius=temperature)
+
+
+def brute_force(numbers: Sequence[int | None]) -> Statistics | None:
+    present = sorted(number for number in numbers if number is not None)
+    if not present:
+        return None
+    rank = next(n for n in range(1, len(present) + 1) if n * 100 >= len(present) * 95)
+    return Statistics(statistics.fmean(present), present[-1], present[rank - 1])
+
+
+@given(steps=steps, seconds=st.floats(0.5, 30), capacity=st.integers(1, 40), later=st.floats(0, 40))
+def test_a_window_says_what_sorting_a_list_would_say(
+    steps: list[tuple[float, int | None, int | None]], seconds: float, capacity: int, later: float
+) -> None:
+    window = Window(seconds=seconds, capacity=capacity)
+    now = 1000.0
+    taken: list[tuple[float, int | None, int | None]] = []
+    for step, utilization, temperature in steps:
+        now += step
+        window.append(sample(utilization, temperature), now)
+        taken.append((now, utilization, temperature))
+    now += later
+
+    stats = window.stats(now)
+
+    expected = [entry for entry in taken if entry[0] >= now - seconds][-capacity:]
+    assert len(window) == len(expected)
+    if not expected:
+        assert stats is None
+        return
+    assert stats is not None
+    assert stats.samples == len(expected)
+    assert stats.seconds == expected[-1][0] - expected[0][0]
+    for got, want in (
+        (stats.utilization_percent, brute_force([entry[1] for entry in expected])),
+        (stats.temperature_celsius, brute_force([entry[2] for entry in expected])),
+    ):
+        if want is None:
+            assert got is None
+        else:
+            assert got is not None
+            assert (got.max, got.p95) == (want.max, want.p95)
+            assert got.mean == pytest.approx(want.mean, rel=1e-9, abs=1e-6)
+
+
+def test_an_empty_window_has_no_mean() -> None:
+    assert Window(seconds=60, capacity=10).stats(0.0) is None
+
+
+def test_a_quantity_that_no_sample_carried_is_absent_not_zero() -> None:
+    window = Window(seconds=60, capacity=10)
+    window.append(sample(utilization=0), 1.0)
+    stats = window.stats(1.0)
+    assert stats is not None
+    assert stats.utilization_percent == Statistics(0.0, 0, 0)
+    assert stats.temperature_celsius is None
+    assert stats.power_milliwatts is None
+    assert stats.memory_used_mib is None
+
+
+def test_a_window_that_nobody_feeds_runs_empty() -> None:
+    window = Window(seconds=60, capacity=10)
+    window.append(sample(50), 0.0)
+    assert window.stats(60.0) is not None
+    assert window.stats(60.5) is None
+    assert len(window) == 0
+
+
+def test_asking_again_computes_nothing_until_something_changes() -> None:
+    window = Window(seconds=60, capacity=10)
+    window.append(sample(50), 0.0)
+    first = window.stats(1.0)
+    assert window.stats(2.0) is first
+    window.append(sample(60), 3.0)
+    assert window.stats(3.0) is not first
+
+
+@pytest.mark.parametrize(("seconds", "capacity"), [(0, 1), (-1, 1), (1, 0), (1, MAX_SAMPLES + 1)])
+def test_a_window_that_can_hold_nothing_is_refused(seconds: float, capacity: int) -> None:
+    with pytest.raises(ValueError, match="window"):
+        Window(seconds=seconds, capacity=capacity)
+
+
+def test_a_window_takes_its_memory_once() -> None:
+    window = Window(seconds=60, capacity=64)
+    before = [ring.buffer_info() for ring in window._rings]
+    for second in range(1000):
+        window.append(sample(second % 100), float(second))
+    assert [ring.buffer_info() for ring in window._rings] == before
+    assert len(window) == 61
