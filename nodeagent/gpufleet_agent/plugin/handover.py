@@ -30,6 +30,8 @@ class Reason(StrEnum):
     """The kubelet insists on a device that this pod must not have."""
     TOO_FEW_UNRESERVED = "TooFewUnreserved"
     LISTING_FAILED = "ListingFailed"
+    RESERVATIONS_UNKNOWN = "ReservationsUnknown"
+    """Never read since the agent started, so any device may be reserved."""
     SEVERAL_CONTAINERS = "SeveralContainers"
     NOT_ASKED = "NotAsked"
     """Allocate without a preceding GetPreferredAllocation, or too long after it."""

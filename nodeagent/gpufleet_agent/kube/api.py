@@ -1,0 +1,55 @@
+"""What the agent asks of the apiserver: four calls, all about one object."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Protocol
+
+from gpufleet_agent.kube.model import TelemetryObject
+
+
+class KubeError(Exception):
+    """The apiserver did not do it: away, overloaded, or it refused. Worth trying again later."""
+
+
+class NotFoundError(KubeError):
+    """The object, or the node that it belongs to, does not exist."""
+
+
+class TelemetryApi(Protocol):
+    """This node's GPUTelemetry object."""
+
+    async def get(self) -> TelemetryObject:
+        """Read the newest version.
+
+        Raises:
+            NotFoundError: It does not exist.
+            KubeError: No answer, or a refusal.
+            ObjectFormatError: What came is not a GPUTelemetry.
+        """
+
+    async def ensure(self) -> TelemetryObject:
+        """Make sure that the object exists and belongs to the Node object. Touches neither spec nor status.
+
+        Raises:
+            NotFoundError: There is no Node of that name, or no such kind in the cluster.
+            KubeError: No answer, or a refusal.
+        """
+
+    async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
+        """Make `status` the agent's whole part of the status; returns the object as it then is.
+
+        Raises:
+            NotFoundError: The object does not exist.
+            KubeError: No answer, or a refusal.
+        """
+
+    def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
+        """The current version at once, then every later one; None when the object was deleted.
+
+        Ends after some minutes, so that a connection that has silently died can't leave the agent blind.
+
+        Raises:
+            KubeError: No answer, a refusal, or the connection broke.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""

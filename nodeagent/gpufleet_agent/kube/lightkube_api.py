@@ -1,0 +1,123 @@
+"""`TelemetryApi` by lightkube. The only module that imports the client."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import msgspec
+from lightkube import AsyncClient
+from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.generic_resource import create_global_resource
+from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
+
+from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.model import TelemetryObject, parse_object
+from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
+
+NOT_FOUND = 404
+
+REQUEST_TIMEOUT_SECONDS = 10.0
+
+WATCH_SECONDS = 240
+"""The apiserver ends a watch after this long."""
+
+WATCH_GRACE_SECONDS = 10.0
+"""Later than that, and the connection must be dead: no FIN reaches a node that lost its network."""
+
+Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLURAL)
+
+# The generic form: lightkube's own Node class brings the models of the whole core group along.
+Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
+
+
+class LightkubeTelemetryApi:
+    """The GPUTelemetry object of one node.
+
+    Args:
+        node_name: Name of the node, and of the object.
+        rng: Jitter for the length of a watch, so that the agents of a cluster don't come back all at once.
+        client: For tests; by default the in-cluster configuration, `KUBECONFIG` or `~/.kube/config`.
+
+    Raises:
+        KubeError: There is no configuration that says where the apiserver is.
+    """
+
+    def __init__(self, node_name: str, rng: random.Random, client: AsyncClient | None = None) -> None:
+        self._node_name = node_name
+        self._rng = rng
+        if client is None:
+            try:
+                client = AsyncClient(timeout=httpx2.Timeout(REQUEST_TIMEOUT_SECONDS), field_manager=AGENT_FIELD_MANAGER)
+            except ConfigError as error:
+                raise KubeError(f"no configuration for the apiserver: {error}") from error
+        self._client = client
+
+    async def get(self) -> TelemetryObject:
+        """See `TelemetryApi.get`."""
+        with _translated():
+            return parse_object(await self._client.get(Telemetry, self._node_name))
+
+    async def ensure(self) -> TelemetryObject:
+        """See `TelemetryApi.ensure`."""
+        with _translated():
+            node = await self._client.get(Node, self._node_name)
+            owner = OwnerReference("v1", "Node", self._node_name, node["metadata"]["uid"])
+            metadata = ObjectMeta(name=self._node_name, ownerReferences=[owner])
+            manifest = Telemetry(apiVersion=API_VERSION, kind=TELEMETRY_KIND, metadata=metadata)
+            return parse_object(await self._client.apply(manifest, force=True))
+
+    async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
+        """See `TelemetryApi.apply_status`."""
+        metadata = ObjectMeta(name=self._node_name)
+        manifest = Telemetry.Status(apiVersion=API_VERSION, kind=TELEMETRY_KIND, metadata=metadata, status=dict(status))
+        with _translated():
+            return parse_object(await self._client.apply(manifest, self._node_name, force=True))
+
+    async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
+        """See `TelemetryApi.watch`."""
+        seconds = round(WATCH_SECONDS * self._rng.uniform(1.0, 1.25))
+        events = self._client.watch(
+            Telemetry, fields={"metadata.name": self._node_name}, server_timeout=seconds
+        ).__aiter__()
+        deadline = asyncio.get_running_loop().time() + seconds + WATCH_GRACE_SECONDS
+        try:
+            # Without a resourceVersion the first event is the current object, so nothing needs to be resumed and a
+            # version that is gone (410) can't be asked for. lightkube would go on by itself after the server's
+            # timeout; the deadline ends that.
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        with _translated():
+                            kind, found = await anext(events)
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                yield None if kind == "DELETED" else parse_object(found)
+        finally:
+            # lightkube holds the response open in its generator.
+            await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
+
+    async def close(self) -> None:
+        """See `TelemetryApi.close`."""
+        await self._client.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except ApiError as error:
+        kind = NotFoundError if error.status.code == NOT_FOUND else KubeError
+        raise kind(f"apiserver: {error.status.code} {error.status.reason}: {error.status.message}") from error
+    except httpx2.HTTPStatusError as error:
+        # Not from Kubernetes itself: a proxy, or a plain-text 404 for a group that isn't installed.
+        kind = NotFoundError if error.response.status_code == NOT_FOUND else KubeError
+        raise kind(f"apiserver: {error}") from error
+    except httpx2.HTTPError as error:
+        raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error
+    except (ConfigError, msgspec.DecodeError) as error:
+        # The service account's token file is missing, or the answer was cut off in the middle.
+        raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error

@@ -1,0 +1,124 @@
+"""The node's own object in memory: kept by a watch, freshened by reads, never set back to an older version."""
+
+import asyncio
+import random
+from contextlib import aclosing
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
+from gpufleet_agent.kube.model import Assignment, ObjectFormatError, TelemetryObject
+
+log = structlog.get_logger(__name__)
+
+MAX_BACKOFF_SECONDS = 30.0
+
+
+class OwnObject:
+    """What the agent knows of its GPUTelemetry object.
+
+    Args:
+        api: The object in the cluster.
+        changes: Told when the reservations, or the object itself, changed.
+        rng: Jitter for the waits between attempts.
+    """
+
+    def __init__(self, api: TelemetryApi, changes: Changes, rng: random.Random) -> None:
+        self._api = api
+        self._changes = changes
+        self._rng = rng
+        self.current: TelemetryObject | None = None
+        self._known = asyncio.Event()
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...] | None:
+        """The reservations as last read; None: never read, so anything may be reserved."""
+        if self.current is not None:
+            return self.current.assignments
+        return () if self._known.is_set() else None
+
+    @property
+    def generation(self) -> int | None:
+        """`metadata.generation` of the object as last read."""
+        return self.current.generation if self.current else None
+
+    async def known(self) -> None:
+        """Wait until the reservations have been read once."""
+        await self._known.wait()
+
+    def adopt(self, version: TelemetryObject) -> None:
+        """Take over a version, unless a newer one is known already.
+
+        A read and the watch race: an event that was on its way when the read was answered is older than the answer.
+        """
+        if self.current is not None and version.resource_version <= self.current.resource_version:
+            return
+        before, self.current = self.current, version
+        self._known.set()
+        if before is None or (before.uid, before.generation) != (version.uid, version.generation):
+            log.info("reservations read", generation=version.generation, assignments=len(version.assignments))
+            self._changes.notify()
+
+    async def refresh(self) -> None:
+        """Read the object.
+
+        Raises:
+            KubeError: No answer, or a refusal.
+            ObjectFormatError: What came is not a GPUTelemetry.
+        """
+        try:
+            self.adopt(await self._api.get())
+        except NotFoundError:
+            self._forget()
+
+    async def run(self) -> None:
+        """Make sure that the object exists, and follow it; forever."""
+        ensured = False
+        while True:
+            # One round of attempts per connection, so that the waits start short again after each success.
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type((KubeError, ObjectFormatError)),
+                wait=wait_random_exponential(multiplier=0.5, max=MAX_BACKOFF_SECONDS),
+                before_sleep=_log_retry,
+            ):
+                with attempt:
+                    await self._make_sure(repair=not ensured)
+                    ensured = True
+            await self._follow()
+
+    async def _make_sure(self, *, repair: bool) -> None:
+        """Read the object and create it if missing; with `repair`, also see to its owner."""
+        if repair:
+            self.adopt(await self._api.ensure())
+            return
+        await self.refresh()
+        if self.current is None:
+            self.adopt(await self._api.ensure())
+
+    async def _follow(self) -> None:
+        """Watch until the watch ends, for whatever reason."""
+        try:
+            async with aclosing(self._api.watch()) as versions:
+                async for version in versions:
+                    if version is None:
+                        # With its Node, or by hand. In the first case `ensure` fails until there is a Node again.
+                        log.warning("the GPUTelemetry object was deleted")
+                        self._forget()
+                        return
+                    self.adopt(version)
+        except (KubeError, ObjectFormatError) as error:
+            log.warning("the watch on our object broke", error=str(error))
+            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+
+    def _forget(self) -> None:
+        self._known.set()
+        if self.current is not None:
+            self.current = None
+            self._changes.notify()
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("the apiserver does not let us follow our object", error=str(error), attempt=state.attempt_number)

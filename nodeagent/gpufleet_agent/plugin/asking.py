@@ -1,0 +1,135 @@
+"""Gathers what a hand-over decision rests on: a list from the kubelet and the reservations, both fresh if possible."""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+import structlog
+
+from gpufleet_agent.kube.api import KubeError
+from gpufleet_agent.kube.model import ObjectFormatError
+from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.plugin.handover import (
+    Answer,
+    Ask,
+    KnownDevice,
+    Managed,
+    Reason,
+    Refusal,
+    Situation,
+    decide,
+    first_fit,
+)
+from gpufleet_agent.podresources.client import Lister, ListingError
+from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.listing import Listing
+
+log = structlog.get_logger(__name__)
+
+READ_SECONDS = 0.3
+"""How long an allocation waits for a fresh read of the reservations when memory knows who asks."""
+
+PATIENCE_SECONDS = 2.0
+"""How long when memory doesn't. A pod whose reservation is still on its way here must not pass for an unmanaged one."""
+
+LIST_SECONDS = 5.0
+"""How long for the kubelet's list; without it nothing can be given. The kubelet itself sets no deadline."""
+
+
+class Handover(StrEnum):
+    """How the plugin finds out who asks."""
+
+    ASKING = "asking"
+    """From the kubelet's list. The one for use."""
+    FIRST_FIT = "first-fit"
+    """By size and age: a guess, to show in a test what the list is good for."""
+
+
+class Asking:
+    """Answers one request of GetPreferredAllocation.
+
+    Args:
+        resource: The resource that the plugin serves.
+        devices: The devices that it advertises, from memory.
+        lister: The kubelet's list.
+        own: The reservations.
+        holdings: What was handed out so far.
+        counters: Where reads and lists are counted.
+        handover: How to find out who asks.
+    """
+
+    def __init__(
+        self,
+        *,
+        resource: str,
+        devices: Callable[[], tuple[KnownDevice, ...]],
+        lister: Lister,
+        own: OwnObject,
+        holdings: Holdings,
+        counters: Counters,
+        handover: Handover = Handover.ASKING,
+    ) -> None:
+        self._resource = resource
+        self._devices = devices
+        self._lister = lister
+        self._own = own
+        self._holdings = holdings
+        self._counters = counters
+        self._handover = handover
+
+    async def answer(self, ask: Ask) -> Answer:
+        """Find out who asks and what it gets. Never raises for anything that the outside does or leaves undone."""
+        read = asyncio.create_task(self._refresh())
+        read_by = asyncio.get_running_loop().time() + READ_SECONDS
+        try:
+            listing = await self._list()
+            if isinstance(listing, Refusal):
+                return listing
+            await _wait(read, read_by)
+            outcome = "Fresh" if read.done() and read.result() else "Memory"
+            answer = self._decide(ask, listing)
+            if not isinstance(answer, Managed) and not read.done():
+                await _wait(read, read_by - READ_SECONDS + PATIENCE_SECONDS)
+                outcome = "Late" if read.done() and read.result() else "Memory"
+                answer = self._decide(ask, listing)
+            self._counters.reservation_reads.labels(outcome).inc()
+            return answer
+        finally:
+            read.cancel()
+
+    def _decide(self, ask: Ask, listing: Listing) -> Answer:
+        assignments = self._own.assignments
+        if assignments is None:
+            return Refusal(
+                Reason.RESERVATIONS_UNKNOWN, "the reservations of this node could not be read since the agent started"
+            )
+        situation = Situation(self._resource, self._devices(), assignments, listing)
+        if self._handover is Handover.FIRST_FIT:
+            return first_fit(ask, situation, self._holdings.honoured_uids)
+        return decide(ask, situation)
+
+    async def _refresh(self) -> bool:
+        try:
+            await self._own.refresh()
+        except (KubeError, ObjectFormatError) as error:
+            log.warning("reservations not read afresh", error=str(error))
+            return False
+        return True
+
+    async def _list(self) -> Listing | Refusal:
+        if self._handover is Handover.FIRST_FIT:
+            return ()
+        began = asyncio.get_running_loop().time()
+        try:
+            listing = await self._lister.list(LIST_SECONDS)
+        except ListingError as error:
+            self._counters.listing_failures.labels("Allocation").inc()
+            return Refusal(Reason.LISTING_FAILED, f"the kubelet did not say who asks: {error}")
+        self._counters.listing_seconds.labels("Allocation").observe(asyncio.get_running_loop().time() - began)
+        return listing
+
+
+async def _wait(task: asyncio.Task[bool], until: float) -> None:
+    """Wait for a task until a loop time, and leave it running after that."""
+    await asyncio.wait({task}, timeout=max(0.0, until - asyncio.get_running_loop().time()))

@@ -1,0 +1,43 @@
+"""What Allocate answers: how the container learns of its devices and of its share."""
+
+from collections.abc import Callable
+
+from gpufleet_agent.plugin.handover import Managed, Unmanaged
+from gpufleet_agent.proto import deviceplugin_pb2 as pb
+from gpufleet_api.names import (
+    ENV_DEVICES,
+    ENV_REPLICA,
+    ENV_REPLICAS,
+    ENV_SHARD_END,
+    ENV_SHARD_START,
+    ENV_VISIBLE_DEVICES,
+)
+
+Injection = Callable[[tuple[str, ...]], pb.ContainerAllocateResponse]
+"""How devices, in index order, are put into a container: one function per device list strategy."""
+
+
+def by_environment(devices: tuple[str, ...]) -> pb.ContainerAllocateResponse:
+    """Name the devices to the container runtime in `NVIDIA_VISIBLE_DEVICES`."""
+    return pb.ContainerAllocateResponse(envs={ENV_VISIBLE_DEVICES: ",".join(devices)})
+
+
+def respond(granted: Managed | Unmanaged, inject: Injection = by_environment) -> pb.AllocateResponse:
+    """The answer for one container."""
+    response = inject(granted.devices)
+    if isinstance(granted, Managed):
+        response.envs.update(share_of(granted))
+    return pb.AllocateResponse(container_responses=[response])
+
+
+def share_of(granted: Managed) -> dict[str, str]:
+    """The `GPUFLEET_*` variables: which replica this is, of how many, and its part of the items."""
+    assignment = granted.assignment
+    share = {
+        ENV_REPLICA: str(assignment.replica),
+        ENV_REPLICAS: str(assignment.replicas),
+        ENV_DEVICES: ",".join(granted.devices),
+    }
+    if assignment.shard_start is not None and assignment.shard_end is not None:
+        share |= {ENV_SHARD_START: str(assignment.shard_start), ENV_SHARD_END: str(assignment.shard_end)}
+    return share

@@ -1,0 +1,156 @@
+"""Serves the device plugin and keeps it registered, through restarts of the kubelet and loss of sockets."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import grpc.aio
+import structlog
+
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.plugin.registration import UNHEARD_SECONDS, Standing, Step, identify, next_step, socket_name
+from gpufleet_agent.plugin.service import OPTIONS, DevicePlugin
+from gpufleet_agent.proto import deviceplugin_pb2 as pb
+from gpufleet_agent.proto.channel import unix_address, unix_channel
+from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often the directory is looked at: two calls of stat()."""
+
+REGISTER_SECONDS = 3.0
+"""How long one registration may take. The kubelet dials back inside it, for up to 10 s: too long should our socket
+have vanished meanwhile."""
+
+GRACE_SECONDS = 0.5
+"""How long calls under way may take when the server stops."""
+
+START_PATIENCE_SECONDS = 5.0
+"""How long to wait for the reservations before serving. Served without them, every pod would be refused."""
+
+
+class PluginServer:
+    """One resource's socket in the kubelet's device plugin directory.
+
+    Args:
+        plugin: What is served.
+        resource: The resource's name.
+        directory: The kubelet's device plugin directory.
+        counters: Where registrations are counted.
+        look_seconds: How often the directory is looked at.
+        unheard_seconds: How long the kubelet may take to open its stream.
+    """
+
+    def __init__(
+        self,
+        plugin: DevicePlugin,
+        resource: str,
+        directory: Path,
+        counters: Counters,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        unheard_seconds: float = UNHEARD_SECONDS,
+    ) -> None:
+        self._look_seconds = look_seconds
+        self._unheard_seconds = unheard_seconds
+        self._plugin = plugin
+        self._resource = resource
+        self._socket = directory / socket_name(resource)
+        self._kubelet_socket = directory / KUBELET_SOCKET
+        self._counters = counters
+        self._server: grpc.aio.Server | None = None
+        self._standing = Standing()
+        self._failing = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether the kubelet listens to the device list."""
+        return self._plugin.listeners > 0
+
+    async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Serve and stay registered, forever.
+
+        Args:
+            ready: Returns when allocations can be answered; waited for some seconds only.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_PATIENCE_SECONDS):
+                await ready()
+        while True:
+            await self.step()
+            await asyncio.sleep(self._look_seconds)
+
+    async def step(self) -> None:
+        """Look at what stands in the directory, and do what it calls for."""
+        now = asyncio.get_running_loop().time()
+        if self.registered:
+            self._standing = replace(self._standing, unheard_since=None, unheard_registrations=0)
+        elif self._standing.unheard_since is None:
+            self._standing = replace(self._standing, unheard_since=now)
+        step = next_step(
+            self._standing,
+            wanted=self._plugin.has_devices,
+            ours=identify(self._socket),
+            kubelet=identify(self._kubelet_socket),
+            now=now,
+            unheard_seconds=self._unheard_seconds,
+        )
+        match step:
+            case Step.WAIT:
+                return
+            case Step.BIND:
+                await self._serve()
+                await self.step()
+            case Step.REGISTER:
+                await self._register()
+
+    async def close(self) -> None:
+        """Stop serving; the socket is gone afterwards."""
+        self._plugin.close()
+        await self._stop()
+
+    async def _serve(self) -> None:
+        # First stop, then start: a server that stops removes whatever stands at its path, be it another's socket.
+        await self._stop()
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers([device_plugin_handler(self._plugin)])
+        server.add_insecure_port(unix_address(self._socket))
+        await server.start()
+        self._server = server
+        self._standing = replace(self._standing, bound=identify(self._socket), registered_with=None)
+        log.info("device plugin serves", socket=str(self._socket), resource=self._resource)
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            self._standing = Standing()
+            await server.stop(GRACE_SECONDS)
+
+    async def _register(self) -> None:
+        """Try once; what fails is tried again at the next look, for as long as it is still called for."""
+        # Looked at before the call: should the kubelet be replaced during it, the next look sees another socket.
+        kubelet = identify(self._kubelet_socket)
+        request = pb.RegisterRequest(
+            version=VERSION, endpoint=self._socket.name, resource_name=self._resource, options=OPTIONS
+        )
+        try:
+            async with unix_channel(self._kubelet_socket) as channel:
+                await RegistrationStub(channel).register(request, timeout_seconds=REGISTER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            self._counters.registrations.labels("Failed").inc()
+            if not self._failing:
+                log.warning("not registered with the kubelet", code=error.code().name, details=error.details())
+            self._failing = True
+            return
+        self._failing = False
+        self._counters.registrations.labels("Registered").inc()
+        self._standing = replace(
+            self._standing,
+            registered_with=kubelet,
+            unheard_since=asyncio.get_running_loop().time(),
+            unheard_registrations=self._standing.unheard_registrations + 1,
+        )
+        log.info("registered with the kubelet", resource=self._resource)

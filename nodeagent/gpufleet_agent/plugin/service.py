@@ -1,0 +1,154 @@
+"""The device plugin as the kubelet calls it: translates between gRPC and the hand-over."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.asking import Asking
+from gpufleet_agent.plugin.handover import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged, check
+from gpufleet_agent.plugin.response import respond
+from gpufleet_agent.proto import deviceplugin_pb2 as pb
+from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
+
+log = structlog.get_logger(__name__)
+
+OPTIONS = pb.DevicePluginOptions(get_preferred_allocation_available=True)
+
+
+class DevicePlugin:
+    """Serves one resource.
+
+    Args:
+        devices: The devices to advertise, from memory.
+        devices_changed: Notified when `devices` answers something else than before.
+        asking: Who asks, and what it gets.
+        admission: The allocation in flight.
+        granted: Called with what a pod was given, before the kubelet hears of it.
+        counters: Where outcomes are counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        devices: Callable[[], tuple[KnownDevice, ...]],
+        devices_changed: Changes,
+        asking: Asking,
+        admission: Admission,
+        granted: Callable[[Managed | Unmanaged], None],
+        counters: Counters,
+    ) -> None:
+        self._devices = devices
+        self._devices_changed = devices_changed
+        self._asking = asking
+        self._admission = admission
+        self._granted = granted
+        self._counters = counters
+        self._closing = False
+        self.listeners = 0
+        """Open ListAndWatch streams. Normally one: the kubelet's."""
+
+    @property
+    def has_devices(self) -> bool:
+        """Whether there is anything to advertise."""
+        return bool(self._devices())
+
+    async def get_device_plugin_options(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
+        """Ask to be asked: without GetPreferredAllocation the kubelet picks at random."""
+        del request, context
+        return OPTIONS
+
+    async def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
+        """The full list at once and after every change, until the kubelet hangs up or the plugin closes."""
+        del request, context
+        self.listeners += 1
+        self._counters.registered.set(1)
+        try:
+            sent: tuple[KnownDevice, ...] | None = None
+            while not self._closing:
+                seen, devices = self._devices_changed.version, self._devices()
+                if devices != sent:
+                    log.info("devices told to the kubelet", devices=len(devices), healthy=_healthy(devices))
+                    yield _device_list(devices)
+                    sent = devices
+                await self._devices_changed.wait(seen)
+        finally:
+            self.listeners -= 1
+            self._counters.registered.set(min(1, self.listeners))
+
+    async def get_preferred_allocation(
+        self, request: pb.PreferredAllocationRequest, context: Context
+    ) -> pb.PreferredAllocationResponse:
+        """Find out who asks. A refusal is kept for Allocate: here it would fail the pod with less to say."""
+        del context
+        ticket = await self._admission.begin()
+        try:
+            answer = await self._answer(request)
+        except asyncio.CancelledError:
+            # The kubelet hung up: it is being restarted.
+            self._admission.abandon(ticket)
+            raise
+        self._admission.answered(ticket, answer)
+        chosen = () if isinstance(answer, Refusal) else answer.devices
+        responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=chosen) for _ in request.container_requests]
+        return pb.PreferredAllocationResponse(container_responses=responses)
+
+    async def allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
+        """Hand over what was just answered, and nothing else."""
+        answered = self._admission.take()
+        asked = frozenset(uuid for container in request.container_requests for uuid in container.devices_ids)
+        result = check(answered, asked)
+        if len(request.container_requests) != 1:
+            result = _several(len(request.container_requests))
+        if isinstance(result, Refusal):
+            self._counters.allocations.labels("Refused", result.reason.value).inc()
+            log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
+            # The kubelet quotes this in the pod's status.
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
+        self._counters.allocations.labels(type(result).__name__, "").inc()
+        self._granted(result)
+        return respond(result)
+
+    async def pre_start_container(
+        self, request: pb.PreStartContainerRequest, context: Context
+    ) -> pb.PreStartContainerResponse:
+        """Never called: the options don't ask for it."""
+        del request, context
+        return pb.PreStartContainerResponse()
+
+    def close(self) -> None:
+        """End all ListAndWatch streams."""
+        self._closing = True
+        self._devices_changed.notify()
+
+    async def _answer(self, request: pb.PreferredAllocationRequest) -> Answer:
+        if len(request.container_requests) != 1:
+            return _several(len(request.container_requests))
+        (container,) = request.container_requests
+        return await self._asking.answer(
+            Ask(
+                available=frozenset(container.available_deviceIDs),
+                size=container.allocation_size,
+                must_include=frozenset(container.must_include_deviceIDs),
+            )
+        )
+
+
+def _several(count: int) -> Refusal:
+    # The kubelet sends one container at a time; with several, who asks could not be told.
+    return Refusal(Reason.SEVERAL_CONTAINERS, f"{count} containers in one call")
+
+
+def _device_list(devices: tuple[KnownDevice, ...]) -> pb.ListAndWatchResponse:
+    # No topology: with it the kubelet's Topology Manager would overrule the operator's choice.
+    return pb.ListAndWatchResponse(
+        devices=[pb.Device(ID=device.uuid, health=HEALTHY if device.healthy else UNHEALTHY) for device in devices]
+    )
+
+
+def _healthy(devices: tuple[KnownDevice, ...]) -> int:
+    return sum(device.healthy for device in devices)

@@ -1,0 +1,137 @@
+"""A device plugin put together as the agent does it, with reservations and devices that a test sets."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.kube.api import KubeError
+from gpufleet_agent.kube.model import Assignment, TelemetryObject
+from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.asking import Asking, Handover
+from gpufleet_agent.plugin.handover import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.server import PluginServer
+from gpufleet_agent.plugin.service import DevicePlugin
+from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
+from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_api.names import RESOURCE
+
+DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True) for index in range(8))
+
+
+class FakeApi:
+    """The object in the cluster; reads can be made to fail or to take their time."""
+
+    def __init__(self) -> None:
+        self.object = TelemetryObject("uid-node", 1, 1)
+        self.away = False
+        self.delay_seconds = 0.0
+        self.reads = 0
+
+    def reserve(self, *assignments: Assignment) -> None:
+        current = self.object
+        self.object = TelemetryObject(current.uid, current.generation + 1, current.resource_version + 1, assignments)
+
+    async def get(self) -> TelemetryObject:
+        self.reads += 1
+        await asyncio.sleep(self.delay_seconds)
+        if self.away:
+            raise KubeError("away")
+        return self.object
+
+    async def ensure(self) -> TelemetryObject:
+        return await self.get()
+
+    async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
+        raise NotImplementedError
+
+    async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
+        yield self.object
+
+    async def close(self) -> None:
+        pass
+
+
+class Rig:
+    """One plugin with everything around it."""
+
+    listing_error = ListingError
+
+    def __init__(self, directory: Path, pod_resources: Path, handover: Handover) -> None:
+        self.api = FakeApi()
+        self.devices = DEVICES
+        self.devices_changed = Changes()
+        self.registry = CollectorRegistry()
+        self.admission = Admission(expiry_seconds=0.5, settle_seconds=0.01)
+        self.own = OwnObject(self.api, Changes(), random.Random(0))  # noqa: S311 - jitter
+        self.holdings = Holdings(RESOURCE)
+        self.grants: list[Managed | Unmanaged] = []
+        self.lister = PodResourcesClient(pod_resources)
+        counters = Counters(self.registry, "test")
+        asking = Asking(
+            resource=RESOURCE,
+            devices=self.known,
+            lister=self.lister,
+            own=self.own,
+            holdings=self.holdings,
+            counters=counters,
+            handover=handover,
+        )
+        self.plugin = DevicePlugin(
+            devices=self.known,
+            devices_changed=self.devices_changed,
+            asking=asking,
+            admission=self.admission,
+            granted=self.grant,
+            counters=counters,
+        )
+        self.server = PluginServer(self.plugin, RESOURCE, directory, counters, look_seconds=0.05, unheard_seconds=0.3)
+
+    def known(self) -> tuple[KnownDevice, ...]:
+        return self.devices
+
+    def tell(self, *devices: KnownDevice) -> None:
+        self.devices = devices
+        self.devices_changed.notify()
+
+    def grant(self, granted: Managed | Unmanaged) -> None:
+        self.grants.append(granted)
+        if isinstance(granted, Managed):
+            self.holdings.honour(granted.assignment)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    async def ready(self) -> None:
+        await self.own.refresh()
+
+
+MakeRig = Callable[..., Any]
+
+
+@pytest.fixture
+def running(kubelet: Any) -> MakeRig:
+    """`async with running() as rig:`: a plugin that serves the test's kubelet, whether or not that has started."""
+
+    @asynccontextmanager
+    async def run(handover: Handover = Handover.ASKING) -> AsyncIterator[Rig]:
+        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover)
+        task = asyncio.create_task(rig.server.run(lambda: rig.ready()))  # noqa: PLW0108 - tests replace it
+        try:
+            yield rig
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await rig.server.close()
+            await rig.lister.close()
+
+    return run

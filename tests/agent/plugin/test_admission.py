@@ -1,0 +1,107 @@
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.handover import Unmanaged
+
+ANSWER = Unmanaged(("GPU-0",))
+
+
+def make() -> Admission:
+    return Admission(expiry_seconds=0.1, settle_seconds=0.02)
+
+
+async def is_quiet(admission: Admission) -> bool:
+    """Whether a listing of our own would get its moment without waiting."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0), admission.quiet():
+            return True
+    return False
+
+
+def test_the_answer_is_taken_once() -> None:
+    async def scenario() -> None:
+        admission = make()
+        admission.answered(await admission.begin(), ANSWER)
+        assert admission.take() == ANSWER
+        assert admission.take() is None
+
+    asyncio.run(scenario())
+
+
+def test_no_listing_from_the_question_until_the_kubelet_has_entered_the_devices() -> None:
+    async def scenario() -> None:
+        admission = make()
+        assert await is_quiet(admission)
+        ticket = await admission.begin()
+        assert not await is_quiet(admission)
+        admission.answered(ticket, ANSWER)
+        assert not await is_quiet(admission)
+        admission.take()
+        assert not await is_quiet(admission), "the kubelet enters the devices after it has our answer"
+        async with asyncio.timeout(1), admission.quiet():
+            pass
+
+    asyncio.run(scenario())
+
+
+def test_an_allocation_waits_for_the_listing_that_is_under_way_and_no_other_begins() -> None:
+    async def scenario() -> None:
+        admission = make()
+        async with admission.quiet():
+            begun = asyncio.create_task(admission.begin())
+            await asyncio.sleep(0)
+            assert admission.in_flight
+            assert not begun.done()
+            next_listing = asyncio.create_task(is_quiet(admission))
+            await asyncio.sleep(0)
+        await begun
+        assert not await next_listing
+
+    asyncio.run(scenario())
+
+
+def test_listings_go_on_after_an_allocation_that_never_ends_and_its_answer_is_void() -> None:
+    async def scenario() -> None:
+        admission = make()
+        admission.answered(await admission.begin(), ANSWER)
+        async with asyncio.timeout(1), admission.quiet():
+            assert admission.take() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_new_question_voids_the_answer_to_the_one_before() -> None:
+    async def scenario() -> None:
+        admission = make()
+        abandoned = await admission.begin()
+        current = await admission.begin()
+        admission.answered(abandoned, ANSWER)
+        admission.abandon(abandoned)
+        assert admission.in_flight
+        assert admission.take() is None
+        admission.answered(current, ANSWER)
+        assert admission.take() == ANSWER
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("listings", [1, 3])
+def test_a_cancelled_listing_lets_allocations_through(listings: int) -> None:
+    async def scenario() -> None:
+        admission = make()
+
+        async def hang() -> None:
+            async with admission.quiet():
+                await asyncio.Event().wait()
+
+        tasks = [asyncio.create_task(hang()) for _ in range(listings)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        async with asyncio.timeout(1):
+            await admission.begin()
+
+    asyncio.run(scenario())

@@ -1,0 +1,100 @@
+"""Fresh or from memory: which reservations an allocation goes by."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+
+def read_outcome(rig: Any) -> list[str]:
+    outcomes = ("Fresh", "Late", "Memory")
+    return [name for name in outcomes if rig.count("gpufleet_agent_reservation_reads_total", outcome=name)]
+
+
+def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_it(
+    kubelet: Any, running: Any, assignment: Any
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-5"))
+            assert rig.own.assignments == ()
+            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+            assert read_outcome(rig) == ["Fresh"]
+
+    asyncio.run(scenario())
+
+
+def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(
+    kubelet: Any, running: Any, assignment: Any
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-0"))
+            await rig.own.refresh()
+            rig.api.away = True
+            assert await kubelet.admit("train-0", 1) == {"GPU-0"}
+            assert await kubelet.admit("bare", 1) == {"GPU-1"}
+            assert read_outcome(rig) == ["Memory"]
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: Any, running: Any, assignment: Any) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-5"))
+            await rig.own.refresh()
+            rig.api.delay_seconds = 30
+            began = asyncio.get_running_loop().time()
+            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+            assert asyncio.get_running_loop().time() - began < 1.5
+            assert read_outcome(rig) == ["Memory"]
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_apiserver_is_waited_for_before_a_pod_passes_for_an_unmanaged_one(
+    kubelet: Any, running: Any, assignment: Any
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-5"))
+            rig.api.delay_seconds = 0.6
+            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+            assert read_outcome(rig) == ["Late"]
+
+    asyncio.run(scenario())
+
+
+def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: Any, running: Any) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            rig.api.away = True
+            rig.ready = lambda: asyncio.sleep(0)
+            await kubelet.until(kubelet.serving)
+            with pytest.raises(Exception, match="ReservationsUnknown"):
+                await kubelet.admit("train-0", 1)
+            rig.api.away = False
+            assert await kubelet.admit("bare", 1) == {"GPU-0"}
+
+    asyncio.run(scenario())
+
+
+def test_without_the_kubelets_list_nothing_is_given(kubelet: Any, running: Any) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+
+            async def fail(timeout_seconds: float) -> None:
+                raise rig.listing_error("the kubelet is busy")
+
+            rig.lister.list = fail
+            with pytest.raises(Exception, match=r"ListingFailed: .* the kubelet is busy"):
+                await kubelet.admit("bare", 1)
+            assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
+
+    asyncio.run(scenario())
