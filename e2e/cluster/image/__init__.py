@@ -1,0 +1,1 @@
+"""The images of the test bed, built without Docker."""

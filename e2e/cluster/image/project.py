@@ -1,0 +1,185 @@
+"""The project's image: base layer, a layer with the locked dependencies, and a small one with our own code.
+
+Each layer is built again only when what it is made from has changed, so an edit of our code costs the last, small one.
+"""
+
+import configparser
+import hashlib
+import os
+import shutil
+import tempfile
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.command import Runner, run
+from cluster.config import cache_dir, repository_root
+from cluster.errors import HostError, Problem
+from cluster.image.base import Base, build_base, compile_bytecode
+from cluster.image.oci import ImageConfig, Layer, image_digest, load_layer, make_layer, write_archive
+from cluster.image.users import NONROOT, PATH
+from cluster.progress import Progress
+from cluster.versions import PROJECT_IMAGE
+
+_EXTRAS = ("operator", "agent", "cli")
+_CONFIG = ImageConfig(
+    command=("gpufleet", "--help"),
+    user=NONROOT,
+    env={"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"},
+    labels={"org.opencontainers.image.title": "gpufleet", "org.opencontainers.image.licenses": "Apache-2.0"},
+)
+_LAUNCHER = """\
+#!/usr/bin/python3
+import sys
+
+from {module} import {function}
+
+sys.exit({function}())
+"""
+_TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/docs", "kubernetes/test", "bin", "**/*.pyi")
+"""Of the dependencies: never imported at run time."""
+_KEPT_OLD = 3
+"""How many older layers and archives of a kind stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image archive on disk."""
+
+    name: str
+    archive: Path
+    digest: str
+    """Of its manifest; the same for the same content."""
+
+
+def build_image(
+    cache: Path | None = None, progress: Progress | None = None, *, repository: Path | None = None, runner: Runner = run
+) -> Image:
+    """Build localhost/gpufleet:dev from a checkout; seconds when only our code changed, less when nothing did.
+
+    Args:
+        cache: where layers are kept; default `cache_dir()`.
+        progress: where steps are shown; default standard error.
+        repository: the checkout; default the one of this package.
+        runner: how programs are run.
+
+    Raises:
+        HostError: uv is missing.
+        ClusterError: a step failed; the message holds what it said.
+    """
+    cache, progress = cache or cache_dir(), progress or Progress()
+    repository = repository or repository_root()
+    base = build_base(cache, progress, runner)
+    dependencies = _dependencies(base, cache, progress, repository, runner)
+    code = _code(base, cache, progress, repository, runner)
+    layers = [base.layer, dependencies, code]
+    digest = image_digest(PROJECT_IMAGE, layers, _CONFIG)
+    archive = cache / "images" / f"gpufleet-{digest.removeprefix('sha256:')[:10]}.tar"
+    if not archive.exists():
+        write_archive(archive, PROJECT_IMAGE, layers, _CONFIG)
+    _prune(archive)
+    return Image(PROJECT_IMAGE, archive, digest)
+
+
+def product_files(repository: Path) -> list[Path]:
+    """Every file that goes into the wheel, sorted: the packages named in pyproject.toml and the project's metadata."""
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    found = [
+        path
+        for package in packages
+        for path in (repository / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return sorted([*found, repository / "pyproject.toml", repository / "README.md"])
+
+
+def entry_points(text: str) -> dict[str, tuple[str, str]]:
+    """The console scripts in the text of an entry_points.txt: name -> (module, function)."""
+    parser = configparser.ConfigParser()
+    parser.optionxform = str  # type: ignore[method-assign,assignment] # names are case-sensitive; configparser's own way
+    parser.read_string(text)
+    scripts = parser["console_scripts"] if parser.has_section("console_scripts") else {}
+    return {name: (target.partition(":")[0], target.partition(":")[2]) for name, target in scripts.items()}
+
+
+def _uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise HostError([Problem("uv is not installed", "run through make, which installs it, or pip install uv")])
+    return found
+
+
+def _site(base: Base) -> Path:
+    return Path("usr/local/lib") / f"python{base.python}" / "dist-packages"
+
+
+def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path, runner: Runner) -> Layer:
+    extras = [f"--extra={extra}" for extra in _EXTRAS]
+    export = ["export", "--locked", "--quiet", "--no-dev", "--no-emit-project", "--no-header", *extras]
+    requirements = runner([_uv(), *export], cwd=repository, timeout=120).stdout
+    output = _cached(cache, "dependencies", base.layer.digest, requirements)
+    layer = load_layer(output)
+    if layer:
+        return layer
+    with (
+        progress.step("image: layer with the dependencies of uv.lock"),
+        tempfile.TemporaryDirectory(dir=output.parent) as scratch,
+    ):
+        root = Path(scratch) / "root"
+        site = root / _site(base)
+        listing = Path(scratch) / "requirements.txt"
+        listing.write_text(requirements)
+        install = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        target = ["--target", str(site), "--python-version", base.python, "--link-mode=copy"]
+        runner([_uv(), *install, *target, "--requirements", str(listing)], timeout=600)
+        for pattern in _TRIMMED:
+            for path in list(site.glob(pattern)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        compile_bytecode(base.root, root, runner)
+        return make_layer(root, output)
+
+
+def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner: Runner) -> Layer:
+    digest = hashlib.sha256()
+    for path in product_files(repository):
+        digest.update(f"{path.relative_to(repository)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    output = _cached(cache, "code", base.layer.digest, digest.hexdigest())
+    layer = load_layer(output)
+    if layer:
+        return layer
+    with progress.step("image: layer with our code"), tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        root = Path(scratch) / "root"
+        site = root / _site(base)
+        site.mkdir(parents=True)
+        runner([_uv(), "build", "--quiet", "--wheel", "--out-dir", scratch, str(repository)], timeout=300)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        (scripts,) = site.glob("*.dist-info/entry_points.txt")
+        commands = root / "usr" / "local" / "bin"
+        commands.mkdir(parents=True)
+        for name, (module, function) in entry_points(scripts.read_text()).items():
+            (commands / name).write_text(_LAUNCHER.format(module=module, function=function))
+            (commands / name).chmod(0o755)
+        compile_bytecode(base.root, root, runner)
+        return make_layer(root, output)
+
+
+def _cached(cache: Path, kind: str, *inputs: str) -> Path:
+    recipe = b"".join(Path(__file__).with_name(part).read_bytes() for part in ("project.py", "oci.py"))
+    key = hashlib.sha256(repr(inputs).encode() + recipe).hexdigest()[:10]
+    folder = cache / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{kind}-{key}.tar"
+
+
+def _prune(current: Path) -> None:
+    """Keep the cache small: each edit of our code makes a new archive."""
+    current.touch()
+    for pattern in ("gpufleet-*.tar", "code-*.tar"):
+        newest_first = sorted(current.parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in newest_first[_KEPT_OLD:]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".sha256").unlink(missing_ok=True)

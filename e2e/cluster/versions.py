@@ -1,0 +1,90 @@
+"""Every pinned version of the test bed. The go.mod files in tools/ pin all that these pull in."""
+
+from dataclasses import dataclass
+from typing import Final
+
+_KUBERNETES: Final = "v1.36.3"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go module and the commands that are built from it."""
+
+    name: str
+    """Also the folder under tools/ that holds its go.mod and go.sum."""
+    module: str
+    version: str
+    commands: tuple[tuple[str, str], ...]
+    """Pairs of binary name and Go package."""
+    tags: tuple[str, ...] = ()
+    ldflags: tuple[str, ...] = ("-s", "-w")
+
+
+ETCD: Final = Tool(
+    name="etcd",
+    module="go.etcd.io/etcd/server/v3",
+    version="v3.6.16",
+    commands=(("etcd", "go.etcd.io/etcd/server/v3"),),
+)
+
+KUBERNETES: Final = Tool(
+    name="kubernetes",
+    module="k8s.io/kubernetes",
+    version=_KUBERNETES,
+    commands=tuple(
+        (command, f"k8s.io/kubernetes/cmd/{command}")
+        for command in (
+            "kubectl",
+            "kube-apiserver",
+            "kubelet",
+            "kube-scheduler",
+            "kube-controller-manager",
+            "kube-proxy",
+        )
+    ),
+    # Without these the servers call themselves v0.0.0, and version skew checks refuse them.
+    ldflags=(
+        "-s",
+        "-w",
+        *(
+            word
+            for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+            for word in (
+                f"-X={package}.gitVersion={_KUBERNETES}",
+                f"-X={package}.gitMajor={_KUBERNETES[1:].split('.')[0]}",
+                f"-X={package}.gitMinor={_KUBERNETES[1:].split('.')[1]}",
+            )
+        ),
+    ),
+)
+
+CONTAINERD: Final = Tool(
+    name="containerd",
+    module="github.com/containerd/containerd/v2",
+    version="v2.3.7",
+    commands=tuple(
+        (command, f"github.com/containerd/containerd/v2/cmd/{command}")
+        for command in ("containerd", "containerd-shim-runc-v2", "ctr")
+    ),
+    tags=("no_btrfs", "no_devmapper", "no_zfs", "no_aufs"),
+    ldflags=("-s", "-w", "-X=github.com/containerd/containerd/v2/version.Version=v2.3.7"),
+)
+
+HELM: Final = Tool(
+    name="helm",
+    module="helm.sh/helm/v4",
+    version="v4.3.1",
+    commands=(("helm", "helm.sh/helm/v4/cmd/helm"),),
+    ldflags=("-s", "-w", "-X=helm.sh/helm/v4/internal/version.version=v4.3.1"),
+)
+
+TOOLS: Final = (ETCD, KUBERNETES, CONTAINERD, HELM)
+
+GO_MINIMUM: Final = (1, 26, 8)
+"""What the strictest of the go.mod files asks for. Go 1.21 and later fetches a newer toolchain by itself."""
+
+PAUSE_IMAGE: Final = "localhost/pause:1"
+BUSYBOX_IMAGE: Final = "localhost/busybox:1"
+PROJECT_IMAGE: Final = "localhost/gpufleet:dev"
+
+KIND_NODE_IMAGE: Final = f"kindest/node:{_KUBERNETES}"
