@@ -1,0 +1,96 @@
+"""Who holds which devices: the reservations of all nodes, checked against the pods that live and what agents report.
+
+The ledger is the union of `spec.assignments` over all GPUTelemetry objects and nothing else, so it is complete
+after a restart. A reservation whose pod is gone isn't simply dropped: a container may outlive its pod object
+(forced deletion), so its devices stay taken until the agent's report no longer shows them with that pod.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gpufleet_api.telemetry import Assignment
+from gpufleet_operator.confirm import rejected
+from gpufleet_operator.holders import held_by
+from gpufleet_operator.snapshot import Snapshot
+from gpufleet_operator.views import Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One reservation and the node whose object carries it."""
+
+    node: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The reservations, by what is to become of them."""
+
+    live: Mapping[str, Entry] = field(default_factory=dict)
+    """By pod uid: the pod exists and may use the devices."""
+    lingering: tuple[Entry, ...] = ()
+    """The pod is gone or over, but the node may not have let go of the devices yet."""
+    free: tuple[Entry, ...] = ()
+    """To be removed."""
+    conflicted: frozenset[str] = frozenset()
+    """Uids of released pods whose devices an older reservation names, too. Never the case unless others write here."""
+
+
+def read(snapshot: Snapshot) -> Ledger:
+    """Sort all reservations of the snapshot."""
+    live: dict[str, Entry] = {}
+    lingering: list[Entry] = []
+    free: list[Entry] = []
+    conflicted: set[str] = set()
+    claimed: set[tuple[str, str]] = set()
+    for entry in sorted(entries(snapshot), key=_seniority):
+        uid = entry.assignment.pod_uid
+        pod = snapshot.pods.get(uid)
+        mine = {(entry.node, uuid) for uuid in entry.assignment.devices}
+        if pod is None or pod.terminal:
+            if has_let_go(snapshot, entry, pod):
+                free.append(entry)
+            else:
+                lingering.append(entry)
+                claimed |= mine
+        elif uid in live or (pod.place is not None and pod.place != entry.node):
+            # A roll-back that didn't happen: the pod can't run on this node (or has an older reservation).
+            free.append(entry)
+        elif mine & claimed and pod.gates:
+            free.append(entry)
+        else:
+            live[uid] = entry
+            if mine & claimed:
+                conflicted.add(uid)
+            claimed |= mine
+    return Ledger(live, tuple(lingering), tuple(free), frozenset(conflicted))
+
+
+def entries(snapshot: Snapshot) -> Iterator[Entry]:
+    """All reservations as stored."""
+    for name, telemetry in snapshot.telemetry.items():
+        for assignment in telemetry.assignments:
+            yield Entry(name, assignment)
+
+
+def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
+    """True when nothing on the node can still use the devices of a pod that is gone (`pod` None) or over."""
+    uid = entry.assignment.pod_uid
+    if entry.node not in snapshot.nodes:
+        return True
+    if snapshot.departed.get(uid) is False or (pod is not None and rejected(pod)):
+        return True  # The pod never was on the node, or the kubelet never started it.
+    if snapshot.stale_reason(entry.node) is not None:
+        return False
+    status = snapshot.telemetry[entry.node].status
+    if status is None or held_by(status, entry.assignment):
+        return False
+    # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
+    # two reports was never in one. So either a report has shown it (and this one doesn't), or wait for the next.
+    noticed = snapshot.memory.let_go_after.get(uid, status.observed_at)
+    return uid in snapshot.memory.held or noticed != status.observed_at
+
+
+def _seniority(entry: Entry) -> tuple[str, str, str]:
+    return (entry.assignment.decided_at, entry.node, entry.assignment.pod_uid)

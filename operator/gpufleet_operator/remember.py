@@ -1,0 +1,113 @@
+"""Our own memory from pass to pass: since when something stands, what was seen before, what may not be tried yet."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gpufleet_operator import times
+from gpufleet_operator.holders import held_by
+from gpufleet_operator.ledger import entries
+from gpufleet_operator.snapshot import Memory, RefusalKey, Setback, Snapshot
+from gpufleet_operator.views import Pod
+
+REFUSAL_BASE_SECONDS = 2.0
+REFUSAL_CAP_SECONDS = 120.0
+WRITE_BASE_SECONDS = 0.5
+WRITE_CAP_SECONDS = 60.0
+
+_FORGET = timedelta(minutes=10)
+"""A setback that ended this long ago no longer counts as the first of a row."""
+
+
+def observe(snapshot: Snapshot) -> Memory:
+    """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
+    memory = snapshot.memory
+    reserved = {e.assignment.pod_uid: e for e in entries(snapshot)}
+    covered, held, let_go = {}, set(), {}
+    for uid, entry in reserved.items():
+        telemetry = snapshot.telemetry[entry.node]
+        covered[uid] = memory.covered_from.get(uid, telemetry.generation)
+        status = telemetry.status
+        if uid in memory.held or (status is not None and held_by(status, entry.assignment)):
+            held.add(uid)
+        pod = snapshot.pods.get(uid)
+        if status is not None and (pod is None or pod.terminal):
+            let_go[uid] = memory.let_go_after.get(uid, status.observed_at)
+    return replace(
+        memory,
+        refusals=_refusals(snapshot),
+        setbacks=_lasting(memory.setbacks, snapshot.now),
+        refused_since={
+            uid: memory.refused_since.get(uid, snapshot.now)
+            for uid, pod in snapshot.pods.items()
+            if refused_by_scheduler(pod)
+        },
+        refused=memory.refused & snapshot.pods.keys(),
+        creating={key: name for key, name in memory.creating.items() if key[0] in snapshot.workloads},
+        covered_from=covered,
+        held=frozenset(held),
+        let_go_after=let_go,
+        status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
+        known=frozenset(snapshot.workloads),
+    )
+
+
+def refused_by_scheduler(pod: Pod) -> bool:
+    """Released, not bound, and kube-scheduler says Unschedulable without making room by preemption."""
+    released = not pod.gates and pod.node is None and not pod.terminal and not pod.deleting
+    return released and pod.unschedulable is not None and not pod.nominated
+
+
+def refuse(memory: Memory, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> Memory:
+    """Set a node aside for one replica, longer with each pod that it refuses."""
+    if pod_uid in memory.refused:
+        return memory  # counted in an earlier pass; its deletion hasn't come through yet
+    setback = Setback.after(
+        memory.refusals.get(key), now, base=REFUSAL_BASE_SECONDS, cap=REFUSAL_CAP_SECONDS, message=message, by=by
+    )
+    return replace(memory, refusals={**memory.refusals, key: setback}, refused=memory.refused | {pod_uid})
+
+
+def forgive(memory: Memory, workload_uid: str, replica: int) -> Memory:
+    """The replica is confirmed: its refusals no longer count."""
+    kept = {key: s for key, s in memory.refusals.items() if key[:2] != (workload_uid, replica)}
+    return memory if len(kept) == len(memory.refusals) else replace(memory, refusals=kept)
+
+
+def record(memory: Memory, outcomes: Iterable[tuple[str, str | None]], now: datetime) -> Memory:
+    """Note which writes failed (key, message) and which went through (key, None)."""
+    setbacks = dict(memory.setbacks)
+    for key, failure in outcomes:
+        if failure is None:
+            setbacks.pop(key, None)
+        else:
+            setbacks[key] = Setback.after(
+                setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=failure, by="apiserver"
+            )
+    return replace(memory, setbacks=setbacks)
+
+
+def due(memory: Memory, now: datetime) -> datetime | None:
+    """When the next setback ends; nothing in the cluster will tell."""
+    ends = [s.until for group in (memory.refusals, memory.setbacks) for s in group.values() if s.until > now]
+    return min(ends, default=None)
+
+
+def _lasting(setbacks: Mapping[str, Setback], now: datetime) -> dict[str, Setback]:
+    return {key: s for key, s in setbacks.items() if now < s.until + _FORGET}
+
+
+def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Setback]:
+    memory = snapshot.memory
+    refusals = {key: s for key, s in memory.refusals.items() if key[0] in snapshot.workloads}
+    refusals = {key: s for key, s in refusals.items() if snapshot.now < s.until + _FORGET}
+    for uid, workload in snapshot.workloads.items():
+        status = workload.status
+        if uid in memory.known or status is None or status.explanation is None:
+            continue
+        # After a restart: the refusals that status still tells, so that we don't run into the same wall again.
+        for told in status.explanation.refusals:
+            key = (uid, told.replica, told.node)
+            until = times.parse(told.time) + timedelta(seconds=REFUSAL_BASE_SECONDS)
+            refusals.setdefault(key, Setback(1, times.parse(told.time), until, told.message, told.by))
+    return refusals
