@@ -48,6 +48,13 @@ def compare_replica(replica: ReplicaEvidence, witnesses: Sequence[Source] = WITN
     return found
 
 
+def silent(workload: WorkloadEvidence) -> bool:
+    """Whether a source has not spoken yet. A word may still come where there is none; a wrong one is final."""
+    unsaid = any(statement.devices is None for replica in workload.replicas for statement in replica.says.values())
+    unprinted = workload.items is not None and any(replica.shard.log is None for replica in workload.replicas)
+    return unsaid or unprinted or len(workload.replicas) < workload.replicas_wanted
+
+
 def _disagreements(
     workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence, witnesses: Sequence[Source]
 ) -> Iterator[Disagreement]:

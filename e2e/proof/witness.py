@@ -5,12 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from proof import assemble, contract, objects
 from proof.apireader import ApiReader
 from proof.assemble import ContainerReading, Readings
+from proof.compare import silent
 from proof.errors import EvidenceError
 from proof.evidence import FleetEvidence, Holding, WorkloadEvidence
 from proof.podresources import list_pod_resources
+
+ASK_AGAIN_SECONDS = 0.5
 
 EXEC_AT_ONCE = 4
 """kubectl processes at a time: each costs about a tenth of a second of one core."""
@@ -58,6 +63,20 @@ class Witness(ApiReader):
             Readings(workload, pods, self.telemetry(), self.holdings(), containers, self._resource)
         )
 
+    def settled(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
+        """The evidence as soon as every source has spoken, or as it is when the time is over.
+
+        A kubelet lists devices before the container runs, and writes pod status and logs a moment after: silence is
+        waited for here. A wrong word is returned at once.
+        """
+        asked = Retrying(
+            retry=retry_if_result(silent),
+            stop=stop_after_delay(timeout_seconds),
+            wait=wait_fixed(ASK_AGAIN_SECONDS),
+            retry_error_callback=_last,
+        )
+        return asked(self.evidence, namespace, name)
+
     def environment(self, namespace: str, pod: str, container: str) -> dict[str, str]:
         """The environment of the container's first process. Raises EvidenceError when kubectl can't tell."""
         where = (f"--namespace={namespace}", pod, f"--container={container}")
@@ -82,3 +101,10 @@ class Witness(ApiReader):
 
         with ThreadPoolExecutor(EXEC_AT_ONCE) as pool:
             return dict(zip(names, pool.map(ask, names), strict=True))
+
+
+def _last(state: RetryCallState) -> WorkloadEvidence:
+    if state.outcome is None:  # tenacity sets it before it stops
+        raise AssertionError("stopped before the first answer")
+    evidence: WorkloadEvidence = state.outcome.result()
+    return evidence

@@ -1,0 +1,63 @@
+"""The two machines of the demo: eight simulated GPUs each, no two alike in load, memory and heat.
+
+The numbers are chosen so that a reader can foresee the picks: idle and cool devices at one end, loaded and hot ones
+at the other, mixed in between. Applied to the simulated driver by `driver.py`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one GPU is doing."""
+
+    memory_used_mib: int
+    utilization_percent: int
+    temperature_celsius: int
+    power_watts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One node's GPUs: one model, each device with a load of its own."""
+
+    model: str
+    memory_total_mib: int
+    power_limit_watts: int
+    loads: tuple[Load, ...]
+
+
+H100 = Machine(
+    model="NVIDIA H100 80GB HBM3",
+    memory_total_mib=81559,
+    power_limit_watts=700,
+    loads=(
+        Load(612, 0, 34, 71),
+        Load(2_310, 4, 38, 96),
+        Load(9_120, 12, 45, 168),
+        Load(14_880, 22, 49, 231),
+        Load(24_410, 35, 57, 322),
+        Load(33_050, 48, 63, 410),
+        Load(5_540, 8, 41, 134),
+        Load(640, 1, 36, 74),
+    ),
+)
+
+A100 = Machine(
+    model="NVIDIA A100-SXM4-80GB",
+    memory_total_mib=81920,
+    power_limit_watts=400,
+    loads=(
+        Load(590, 0, 31, 58),
+        Load(3_870, 6, 37, 88),
+        Load(11_260, 17, 44, 149),
+        Load(19_730, 28, 52, 203),
+        Load(41_500, 61, 66, 297),
+        Load(7_410, 10, 40, 112),
+        Load(1_120, 2, 33, 65),
+        Load(28_640, 43, 59, 254),
+    ),
+)
+
+MACHINES = (H100, A100)
+"""In the order of the cluster's nodes."""

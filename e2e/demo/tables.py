@@ -1,0 +1,187 @@
+"""What the demo shows, drawn from evidence. Pure: the same evidence gives the same table."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from demo.screen import StepTime
+from proof import FleetEvidence, Gpu, ReplicaEvidence, Source, Statement, WorkloadEvidence, compare_shards
+from proof.compare import compare_replica
+
+WIDE = 96
+"""From this many columns on, the proof table also shows the reservation."""
+
+UUID_DIGITS = 8
+MIB_PER_GIB = 1024
+HOT_CELSIUS = 80
+BUSY_PERCENT = 50
+
+COLUMNS: Mapping[Source, str] = {
+    Source.STATUS: "picked\n(status)",
+    Source.RESERVATION: "reserved\n(spec)",
+    Source.ANNOTATION: "pod\nannot.",
+    Source.ENVIRONMENT: "container\nenv",
+    Source.POD_RESOURCES: "kubelet\nPodRes.",
+    Source.POD_STATUS: "kubelet\nstatus",
+}
+
+Namer = Callable[[str], str]
+"""A device's UUID, made short."""
+
+
+def namer(uuids: Iterable[str]) -> Namer:
+    """Shortens UUIDs to the fewest digits, at least eight, that tell these apart; `GPU-` is left out."""
+    tails = sorted({_bare(uuid) for uuid in uuids})
+    digits = UUID_DIGITS
+    while len({tail[:digits] for tail in tails}) < len(tails):
+        digits += 1
+    return lambda uuid: _bare(uuid)[:digits]
+
+
+def _bare(uuid: str) -> str:
+    return uuid.removeprefix("GPU-")
+
+
+def fleet_table(fleet: FleetEvidence, *, mark: str = "") -> Table:
+    """Every GPU with its live telemetry and its holder, by the kubelet's word. `mark` is a UUID to point at."""
+    table = _table()
+    table.add_column("node", no_wrap=True)
+    table.add_column("GPU", justify="right")
+    table.add_column("UUID", no_wrap=True)
+    table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=22)
+    for title in ("memory GiB", "util", "temp", "power"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("held by", overflow="fold")
+    short = namer(gpu.uuid for gpu in fleet.gpus)
+    for node, gpus in groupby(fleet.gpus, key=lambda gpu: gpu.node):
+        for number, gpu in enumerate(gpus):
+            holder = fleet.holder(gpu.uuid)
+            table.add_row(
+                node if number == 0 else "",
+                f"{'> ' if gpu.uuid == mark else ''}{gpu.index}",
+                short(gpu.uuid),
+                gpu.model.removeprefix("NVIDIA "),
+                _memory(gpu),
+                _measure(gpu.utilization_percent, "%", BUSY_PERCENT),
+                _measure(gpu.temperature_celsius, " C", HOT_CELSIUS),
+                _measure(gpu.power_milliwatts and gpu.power_milliwatts // 1000, " W"),
+                _holder(gpu, f"{holder.namespace}/{holder.pod}" if holder else ""),
+            )
+        table.add_section()
+    return table
+
+
+def _memory(gpu: Gpu) -> str:
+    if gpu.memory_used_mib is None or gpu.memory_total_mib is None:
+        return "-"
+    return f"{gpu.memory_used_mib / MIB_PER_GIB:.1f} / {gpu.memory_total_mib / MIB_PER_GIB:.0f}"
+
+
+def _measure(value: int | None, unit: str, alarm: int | None = None) -> Text:
+    if value is None:
+        return Text("-")
+    return Text(f"{value}{unit}", "red" if alarm is not None and value >= alarm else "")
+
+
+def _holder(gpu: Gpu, holder: str) -> Text:
+    return Text(holder or "free", "bold" if holder else "dim") if gpu.healthy else Text("UNHEALTHY", "bold red")
+
+
+def proof_table(workload: WorkloadEvidence, fleet: FleetEvidence, width: int) -> Table:
+    """One row per replica: what each source says, and whether all of them say the same."""
+    sources = [source for source in Source if width >= WIDE or source is not Source.RESERVATION]
+    table = _table(title=f"{workload.title}: device UUIDs (first digits) by source")
+    table.add_column("replica", justify="right")
+    table.add_column("node", no_wrap=True)
+    for source in sources:
+        table.add_column(COLUMNS[source])
+    table.add_column("agree?", no_wrap=True)
+    short = namer(gpu.uuid for gpu in fleet.gpus)
+    for replica in workload.replicas:
+        wrong = compare_replica(replica)
+        cells = [_cell(replica.says.get(source), short, bad=source in wrong) for source in sources]
+        table.add_row(str(replica.replica), replica.node, *cells, _verdict(not wrong and bool(replica.picked)))
+    return table
+
+
+def _cell(statement: Statement | None, short: Namer, *, bad: bool) -> Text:
+    if statement is None or statement.devices is None:
+        return Text("nothing", "red")
+    return Text("\n".join(short(uuid) for uuid in statement.devices) or "none", "red" if bad else "")
+
+
+def _verdict(good: bool) -> Text:
+    return Text("yes", "bold green") if good else Text("NO", "bold red")
+
+
+def shard_table(workload: WorkloadEvidence) -> Table:
+    """The shares of a distribution and the line that each container printed."""
+    table = _table(title=f"{workload.title}: {workload.items or 0:,} items, {workload.unassigned_items:,} unassigned")
+    table.add_column("replica", justify="right")
+    for title in ("start", "end", "items", "share"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("the container printed", overflow="fold")
+    table.add_column("agree?", no_wrap=True)
+    wrong = {problem.subject for problem in compare_shards(workload)}
+    for replica in workload.replicas:
+        start, end = replica.shard.status or (0, 0)
+        share = f"{(end - start) / workload.items:.1%}" if workload.items else "-"
+        subject = f"{workload.title}[{replica.replica}]"
+        table.add_row(
+            str(replica.replica),
+            f"{start:,}",
+            f"{end:,}",
+            f"{end - start:,}",
+            share,
+            replica.shard.log_line or "nothing",
+            _verdict(subject not in wrong and workload.title not in wrong),
+        )
+    return table
+
+
+def score_table(picks: Sequence[tuple[str, ReplicaEvidence]], fleet: FleetEvidence) -> Table:
+    """Why these devices: the score terms that the status gives for each labelled pick, in thousandths."""
+    terms = list(dict.fromkeys(term for _, replica in picks for term in replica.score))
+    table = _table()
+    for title in ("", "node", "GPU", "UUID"):
+        table.add_column(title, no_wrap=True)
+    for term in terms:
+        table.add_column(term, justify="right", no_wrap=True)
+    short = namer(gpu.uuid for gpu in fleet.gpus)
+    for label, replica in picks:
+        gpus = [gpu for uuid in replica.picked if (gpu := fleet.gpu(uuid))]
+        table.add_row(
+            label,
+            replica.node,
+            " ".join(str(gpu.index) for gpu in gpus),
+            " ".join(short(gpu.uuid) for gpu in gpus),
+            *(str(replica.score.get(term, "-")) for term in terms),
+        )
+    return table
+
+
+def times_table(times: Sequence[StepTime], total_seconds: float) -> Table:
+    """How long each step took."""
+    table = _table()
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    for number, one in enumerate(times, 1):
+        table.add_row(f"{number} {one.title}", f"{one.seconds:.1f}")
+    table.add_section()
+    table.add_row("total", f"{total_seconds:.1f}")
+    return table
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
