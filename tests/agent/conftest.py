@@ -1,8 +1,9 @@
 """What the agent's tests share: builders, and a scripted kubelet behind real unix sockets."""
 
 import asyncio
+import selectors
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,39 @@ def listed() -> Callable[..., ListedContainer]:
         return ListedContainer(ContainerKey("ml", pod, container), {resource: frozenset(devices)} if devices else {})
 
     return make
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Never sleeps: the time that it should have slept is added to the loop's clock."""
+
+    clock = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "everything waits, and nothing will ever happen"
+            self.clock += max(0.0, timeout)
+        return ready
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.clock
+
+
+@pytest.fixture
+def in_virtual_time() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run a coroutine in a loop whose clock jumps to the next timer whenever everybody waits."""
+
+    def run(scenario: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+            runner.run(scenario)
+
+    return run
 
 
 @pytest.fixture

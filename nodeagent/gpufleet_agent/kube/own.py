@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -72,6 +72,11 @@ class OwnObject:
             self.adopt(await self._api.get())
         except NotFoundError:
             self._forget()
+
+    async def recreate(self) -> None:
+        """Create the object that turned out to be missing; left to the next attempt when that fails, too."""
+        with suppress(KubeError, ObjectFormatError):
+            self.adopt(await self._api.ensure())
 
     async def run(self) -> None:
         """Make sure that the object exists, and follow it; forever."""

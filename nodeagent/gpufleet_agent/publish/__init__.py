@@ -1,0 +1,1 @@
+"""Writes what the node's GPUs are doing into the status of its GPUTelemetry object."""

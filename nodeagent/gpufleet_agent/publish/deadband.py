@@ -1,0 +1,71 @@
+"""Which difference between two statuses is worth a write."""
+
+from enum import IntEnum
+from typing import Any
+
+from gpufleet_agent.publish.payload import Status
+
+UTILIZATION_POINTS = 10
+MEMORY_MIB = 256
+MEMORY_SHARE = 0.02
+"""Of the device's memory, where that is less than `MEMORY_MIB`."""
+TEMPERATURE_CELSIUS = 3
+POWER_SHARE = 0.10
+"""Of the device's power limit, or of the last value where the limit isn't known: idle power flickers by 10 %."""
+
+
+class Significance(IntEnum):
+    """How much a difference matters."""
+
+    NONE = 0
+    CHANGE = 1
+    """A reading left its dead band."""
+    URGENT = 2
+    """The operator waits for it: devices, health, holders, or the reservations that the agent has read."""
+
+
+_STEADY = ("uuid", "index", "model", "computeCapability", "pciBusId", "numaNode", "nvlinkPeers", "memoryTotalMiB")
+
+
+def significance(published: Status, current: Status) -> Significance:
+    """Compare the status as last written with the one that would be written now."""
+    if _node_facts(published) != _node_facts(current):
+        return Significance.URGENT
+    pairs = list(zip(published["devices"], current["devices"], strict=True))
+    if any(_facts(before) != _facts(after) for before, after in pairs):
+        return Significance.URGENT
+    if any(_left_dead_band(before, after) for before, after in pairs):
+        return Significance.CHANGE
+    return Significance.NONE
+
+
+def _node_facts(status: Status) -> tuple[Any, ...]:
+    return status.get("assignmentsGeneration"), status.get("driverVersion"), len(status["devices"])
+
+
+def _facts(device: Status) -> tuple[Any, ...]:
+    health = device["health"]
+    codes = [reason["code"] for reason in health.get("reasons", ())]
+    return tuple(device.get(field) for field in _STEADY), health["state"], codes, device.get("allocatedTo")
+
+
+def _left_dead_band(before: Status, after: Status) -> bool:
+    total, limit = after.get("memoryTotalMiB"), after.get("powerLimitMilliwatts")
+    memory_band = MEMORY_MIB if total is None else min(MEMORY_MIB, MEMORY_SHARE * total)
+    power_band = POWER_SHARE * (before.get("powerMilliwatts", 0) if limit is None else limit)
+    return (
+        _moved(before, after, "utilizationPercent", UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUtilizationPercent", UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUsedMiB", memory_band)
+        or _moved(before, after, "temperatureCelsius", TEMPERATURE_CELSIUS)
+        or _moved(before, after, "powerMilliwatts", power_band)
+        # That the last process has left the device, or the first one has come, counts; how many there are doesn't.
+        or bool(before.get("processCount")) != bool(after.get("processCount"))
+    )
+
+
+def _moved(before: Status, after: Status, field: str, band: float) -> bool:
+    old, new = before.get(field), after.get(field)
+    if old is None or new is None:
+        return old is not new
+    return bool(old != new and abs(new - old) >= band)

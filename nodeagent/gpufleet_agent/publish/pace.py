@@ -1,0 +1,80 @@
+"""When to write: at once what matters, a few quick writes for readings, and a heartbeat at rest.
+
+A device whose load flaps would otherwise make every node write every second. A small supply of quick writes, filled
+up slowly, lets a single change through at once and holds back one that goes on and on.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gpufleet_agent.publish.deadband import Significance
+
+
+class Cause(StrEnum):
+    """Why a status is written."""
+
+    CHANGE = "Change"
+    URGENT = "Urgent"
+    HEARTBEAT = "Heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to write. All in seconds but `burst`."""
+
+    heartbeat: float = 30.0
+    """At rest: at most two writes a minute, for the jitter only ever makes it longer."""
+    jitter: float = 0.1
+    """Largest share of the heartbeat that is added at random, so that the nodes of a cluster drift apart."""
+    min_interval: float = 1.0
+    """Between any two writes."""
+    burst: int = 6
+    """Writes for readings that may follow each other at `min_interval`."""
+    refill: float = 10.0
+    """Time for the supply to grow by one: a load that never settles is written this often."""
+    max_backoff: float = 30.0
+    """Longest wait between two attempts while the apiserver is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the next decision needs to know of the last write. Times are the event loop's."""
+
+    at: float
+    supply: float
+    """Quick writes left at `at`."""
+    heartbeat_at: float
+
+
+def first_write(pace: Pace, now: float, jitter: float) -> Written:
+    """After the very first write. `jitter` is a random number from 0 to 1."""
+    return _written(pace, now, pace.burst - 1, jitter)
+
+
+def next_write(pace: Pace, last: Written, now: float, jitter: float) -> Written:
+    """After a later write."""
+    return _written(pace, now, max(0.0, _supply(pace, last, now) - 1), jitter)
+
+
+def cause_now(pace: Pace, last: Written, significance: Significance, now: float) -> Cause | None:
+    """Whether to write now, and why; None: not yet."""
+    if now - last.at < pace.min_interval:
+        return None
+    if significance is Significance.URGENT:
+        return Cause.URGENT
+    if significance is Significance.CHANGE and _supply(pace, last, now) >= 1:
+        return Cause.CHANGE
+    return Cause.HEARTBEAT if now >= last.heartbeat_at else None
+
+
+def backoff(pace: Pace, failures: int, jitter: float) -> float:
+    """How long to wait after so many failures in a row: doubling, and half of it at random."""
+    return min(pace.max_backoff, pace.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
+
+
+def _supply(pace: Pace, last: Written, now: float) -> float:
+    return min(float(pace.burst), last.supply + (now - last.at) / pace.refill)
+
+
+def _written(pace: Pace, now: float, supply: float, jitter: float) -> Written:
+    return Written(at=now, supply=supply, heartbeat_at=now + pace.heartbeat * (1 + pace.jitter * jitter))

@@ -1,0 +1,156 @@
+"""The GPUTelemetry status as plain data, field by field as `gpufleet_api.telemetry` defines it.
+
+By hand and not by the models: the agent runs on every GPU node and leaves pydantic out. A test holds the two together.
+A value that the hardware doesn't report is absent.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.podresources.holdings import Holder, Holders
+from gpufleet_agent.sampling.view import DeviceView, HealthState, HealthView, NodeView, Statistics, WindowStats
+
+Status = dict[str, Any]
+
+MAX_DEVICES = 64
+MAX_HOLDERS = 64
+MAX_REASONS = 16
+MAX_TEXT = 1024
+MAX_MODEL = 96
+
+
+def build_status(
+    view: NodeView, holders: Holders, *, generation: int | None, observed_at: float, agent_version: str
+) -> Status:
+    """Put the status together.
+
+    Args:
+        view: What the sampler knows.
+        holders: Who holds which device.
+        generation: `metadata.generation` of the reservations that the agent has read.
+        observed_at: Now, in seconds since the epoch by the node's clock.
+        agent_version: Version of this program.
+    """
+    devices = view.devices[:MAX_DEVICES]
+    return _present(
+        assignmentsGeneration=generation,
+        observedAt=timestamp(observed_at),
+        sampleTime=None if view.sample_time is None else timestamp(view.sample_time),
+        agentVersion=agent_version,
+        driverVersion=view.driver_version,
+        devices=[_device(device, holders.get(device.info.uuid, ())) for device in devices],
+        summary=_summary(devices, holders),
+    )
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC with microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _device(device: DeviceView, holders: tuple[Holder, ...]) -> Status:
+    info, sample = device.info, device.sample
+    fields = _present(
+        uuid=info.uuid,
+        index=info.index,
+        model=info.model[:MAX_MODEL],
+        architecture=info.architecture,
+        computeCapability=info.compute_capability,
+        pciBusId=info.pci_bus_id,
+        numaNode=info.numa_node,
+        nvlinkPeers=list(info.nvlink_peers) or None,
+        memoryTotalMiB=info.memory_total_mib,
+        health=_health(device.health),
+        window=_window(device.window),
+        allocatedTo=[_holder(holder) for holder in holders[:MAX_HOLDERS]] or None,
+    )
+    return fields if sample is None else fields | _sample(sample)
+
+
+def _sample(sample: Sample) -> Status:
+    return _present(
+        sampleTime=timestamp(sample.taken_at),
+        memoryTotalMiB=sample.memory_total_mib,
+        memoryUsedMiB=sample.memory_used_mib,
+        utilizationPercent=sample.utilization_percent,
+        memoryUtilizationPercent=sample.memory_utilization_percent,
+        temperatureCelsius=sample.temperature_celsius,
+        powerMilliwatts=sample.power_milliwatts,
+        powerLimitMilliwatts=sample.power_limit_milliwatts,
+        processCount=sample.process_count,
+    )
+
+
+def _health(health: HealthView) -> Status:
+    reasons = [
+        {"code": reason.code, "message": reason.message[:MAX_TEXT], "since": timestamp(reason.since)}
+        for reason in health.reasons[:MAX_REASONS]
+    ]
+    return _present(
+        state=health.state.value,
+        reasons=reasons or None,
+        since=None if health.since is None else timestamp(health.since),
+    )
+
+
+def _window(window: WindowStats | None) -> Status | None:
+    if window is None:
+        return None
+    return _present(
+        samples=window.samples,
+        seconds=round(window.seconds),
+        utilizationPercent=_statistics(window.utilization_percent),
+        memoryUsedMiB=_statistics(window.memory_used_mib),
+        temperatureCelsius=_statistics(window.temperature_celsius),
+        powerMilliwatts=_statistics(window.power_milliwatts),
+    )
+
+
+def _statistics(statistics: Statistics | None) -> Status | None:
+    if statistics is None:
+        return None
+    return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
+
+
+def _holder(holder: Holder) -> Status:
+    key = holder.key
+    return _present(namespace=key.namespace, pod=key.pod, container=key.container, podUID=holder.pod_uid)
+
+
+def _summary(devices: tuple[DeviceView, ...], holders: Holders) -> Status:
+    samples = [device.sample for device in devices if device.sample is not None]
+    available = [
+        device.sample.memory_total_mib - device.sample.memory_used_mib
+        for device in devices
+        if device.health.state is HealthState.HEALTHY
+        and device.sample is not None
+        and device.sample.memory_total_mib is not None
+        and device.sample.memory_used_mib is not None
+    ]
+    return _present(
+        devices=len(devices),
+        healthy=sum(device.health.state is HealthState.HEALTHY for device in devices),
+        allocated=sum(device.info.uuid in holders for device in devices),
+        memoryTotalMiB=_total(sample.memory_total_mib for sample in samples),
+        memoryUsedMiB=_total(sample.memory_used_mib for sample in samples),
+        memoryAvailableMiB=sum(available) if available else None,
+        meanUtilizationPercent=_mean(sample.utilization_percent for sample in samples),
+        meanTemperatureCelsius=_mean(sample.temperature_celsius for sample in samples),
+        powerMilliwatts=_total(sample.power_milliwatts for sample in samples),
+    )
+
+
+def _total(values: Iterable[int | None]) -> int | None:
+    present = [value for value in values if value is not None]
+    return sum(present) if present else None
+
+
+def _mean(values: Iterable[int | None]) -> int | None:
+    present = [value for value in values if value is not None]
+    return round(sum(present) / len(present)) if present else None
+
+
+def _present(**fields: Any) -> Status:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,122 @@
+"""Keeps the status in the cluster equal to what the agent knows, as far as it matters."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
+from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.publish.deadband import significance
+from gpufleet_agent.publish.pace import Cause, Pace, Written, backoff, cause_now, first_write, next_write
+from gpufleet_agent.publish.payload import Status
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+"""How often readings are compared with what was written last."""
+
+
+class Publisher:
+    """Writes the status.
+
+    Args:
+        api: The object in the cluster.
+        own: What is known of the object; it is the one that creates it.
+        build: The status as of now, from memory.
+        changes: Notified when something changed that can't wait for the next tick.
+        pace: How often to write.
+        counters: Where writes are counted.
+        rng: Source of jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: TelemetryApi,
+        own: OwnObject,
+        build: Callable[[], Status],
+        changes: Changes,
+        pace: Pace,
+        counters: Counters,
+        rng: random.Random,
+    ) -> None:
+        self._api = api
+        self._own = own
+        self._build = build
+        self._changes = changes
+        self._pace = pace
+        self._counters = counters
+        self._rng = rng
+        self._published: Status | None = None
+        self._published_to: str | None = None
+        self._last: Written | None = None
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def published(self) -> bool:
+        """Whether a status was written since the start."""
+        return self._published is not None
+
+    async def run(self) -> None:
+        """Write whenever it is due, forever."""
+        while True:
+            seen = self._changes.version
+            await self.step()
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._changes.wait(seen)
+            except TimeoutError:
+                continue
+            # An urgent change just after a write is due when the interval is over, not at the next tick.
+            if self._last is not None:
+                await asyncio.sleep(self._last.at + self._pace.min_interval - asyncio.get_running_loop().time())
+
+    async def step(self) -> None:
+        """Write if it is due."""
+        now = asyncio.get_running_loop().time()
+        if self._own.current is None or now < self._not_before:
+            return
+        # Built just before it is written: what an absent apiserver missed in between needs no telling.
+        status = self._build()
+        cause = self._cause(status, now)
+        if cause is not None:
+            await self._write(status, cause)
+
+    def _cause(self, status: Status, now: float) -> Cause | None:
+        current = self._own.current
+        if self._published is None or self._last is None or current is None:
+            return Cause.URGENT
+        if current.uid != self._published_to and now - self._last.at >= self._pace.min_interval:
+            return Cause.URGENT  # another object of the same name, without a status yet
+        return cause_now(self._pace, self._last, significance(self._published, status), now)
+
+    async def _write(self, status: Status, cause: Cause) -> None:
+        try:
+            written = await self._api.apply_status(status)
+        except KubeError as error:
+            await self._failed(error, cause)
+            return
+        now = asyncio.get_running_loop().time()
+        jitter = self._rng.random()
+        self._last = (
+            next_write(self._pace, self._last, now, jitter) if self._last else first_write(self._pace, now, jitter)
+        )
+        self._published, self._published_to = status, written.uid
+        self._failures = 0
+        self._counters.status_writes.labels(cause.value, "Written").inc()
+        # The answer tells the newest generation; should it have risen, the next write follows at once.
+        self._own.adopt(written)
+
+    async def _failed(self, error: KubeError, cause: Cause) -> None:
+        self._failures += 1
+        self._counters.status_writes.labels(cause.value, "Failed").inc()
+        wait = backoff(self._pace, self._failures, self._rng.random())
+        self._not_before = asyncio.get_running_loop().time() + wait
+        log.warning("status not written", error=str(error), failures=self._failures, next_try_seconds=round(wait, 1))
+        if isinstance(error, NotFoundError):
+            await self._own.recreate()

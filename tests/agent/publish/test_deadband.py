@@ -1,0 +1,104 @@
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.publish.deadband import Significance, significance
+
+BASE: dict[str, Any] = {
+    "assignmentsGeneration": 3,
+    "observedAt": "2026-01-01T00:00:00.000000Z",
+    "sampleTime": "2026-01-01T00:00:00.000000Z",
+    "driverVersion": "580.1",
+    "devices": [
+        {
+            "uuid": "GPU-0",
+            "index": 0,
+            "model": "M",
+            "memoryTotalMiB": 80_000,
+            "memoryUsedMiB": 1000,
+            "utilizationPercent": 50,
+            "memoryUtilizationPercent": 20,
+            "temperatureCelsius": 40,
+            "powerMilliwatts": 100_000,
+            "powerLimitMilliwatts": 700_000,
+            "processCount": 1,
+            "health": {"state": "Healthy"},
+        }
+    ],
+}
+SICK = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-01-01T00:00:00Z"}]}
+HELD = [{"namespace": "ml", "pod": "a", "container": "main"}]
+NONE, CHANGE, URGENT = Significance.NONE, Significance.CHANGE, Significance.URGENT
+
+
+@pytest.mark.parametrize(
+    ("fields", "want"),
+    [
+        pytest.param({}, NONE, id="nothing changed"),
+        pytest.param({"utilizationPercent": 59}, NONE, id="utilisation moved by 9 points"),
+        pytest.param({"utilizationPercent": 40}, CHANGE, id="utilisation moved by 10 points"),
+        pytest.param({"memoryUtilizationPercent": 30}, CHANGE, id="memory utilisation moved by 10 points"),
+        pytest.param({"memoryUsedMiB": 1255}, NONE, id="memory moved by 255 MiB of 80 GB"),
+        pytest.param({"memoryUsedMiB": 744}, CHANGE, id="memory moved by 256 MiB"),
+        pytest.param({"temperatureCelsius": 42}, NONE, id="temperature moved by 2 C"),
+        pytest.param({"temperatureCelsius": 37}, CHANGE, id="temperature moved by 3 C"),
+        pytest.param({"powerMilliwatts": 169_999}, NONE, id="power moved by less than a tenth of the limit"),
+        pytest.param({"powerMilliwatts": 170_000}, CHANGE, id="power moved by a tenth of the limit"),
+        pytest.param({"processCount": 5}, NONE, id="more processes"),
+        pytest.param({"processCount": 0}, CHANGE, id="the last process left"),
+        pytest.param({"temperatureCelsius": None}, CHANGE, id="a value is not reported any more"),
+        pytest.param({"sampleTime": "2026-01-01T00:00:09Z"}, NONE, id="only time passed"),
+        pytest.param({"window": {"samples": 60, "seconds": 59}}, NONE, id="only the window moved"),
+        pytest.param({"health": SICK}, URGENT, id="the device fell ill"),
+        pytest.param({"allocatedTo": HELD}, URGENT, id="a holder came"),
+        pytest.param({"uuid": "GPU-9"}, URGENT, id="another device in the slot"),
+        pytest.param({"nvlinkPeers": ["GPU-1"]}, URGENT, id="a link came up"),
+    ],
+)
+def test_a_devices_change(fields: dict[str, Any], want: Significance) -> None:
+    current = deepcopy(BASE)
+    device = current["devices"][0]
+    for name, value in fields.items():
+        device.pop(name, None)
+        if value is not None:
+            device[name] = value
+    assert significance(BASE, current) is want
+    assert significance(current, BASE) is want, "and back again"
+
+
+def test_small_memory_has_a_band_of_two_percent() -> None:
+    before, after = deepcopy(BASE), deepcopy(BASE)
+    for status, used in ((before, 1000), (after, 1080)):
+        status["devices"][0] |= {"memoryTotalMiB": 4000, "memoryUsedMiB": used}
+    assert significance(before, after) is CHANGE
+
+
+def test_without_a_power_limit_the_band_is_a_tenth_of_the_last_value() -> None:
+    before, after = deepcopy(BASE), deepcopy(BASE)
+    for status, power in ((before, 100_000), (after, 110_000)):
+        del status["devices"][0]["powerLimitMilliwatts"]
+        status["devices"][0]["powerMilliwatts"] = power
+    assert significance(before, after) is CHANGE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"assignmentsGeneration": 4}, id="the reservations that the agent has read"),
+        pytest.param({"driverVersion": "590.1"}, id="the driver"),
+        pytest.param({"devices": []}, id="the number of devices"),
+    ],
+)
+def test_a_nodes_change_is_urgent(fields: dict[str, Any]) -> None:
+    assert significance(BASE, {**BASE, **fields}) is URGENT
+
+
+def test_another_reason_for_the_same_state_is_urgent_and_another_wording_is_not() -> None:
+    def with_reason(code: str, message: str) -> dict[str, Any]:
+        status = deepcopy(BASE)
+        status["devices"][0]["health"] = {"state": "Unhealthy", "reasons": [{"code": code, "message": message}]}
+        return status
+
+    assert significance(with_reason("XidError", "a"), with_reason("DeviceLost", "a")) is URGENT
+    assert significance(with_reason("XidError", "a"), with_reason("XidError", "b")) is NONE

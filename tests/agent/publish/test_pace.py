@@ -1,0 +1,68 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.publish.deadband import Significance
+from gpufleet_agent.publish.pace import Cause, Pace, backoff, cause_now, first_write, next_write
+
+PACE = Pace()
+NONE, CHANGE, URGENT = Significance.NONE, Significance.CHANGE, Significance.URGENT
+
+
+def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, Cause]]:
+    """Feed one significance per step, and tell what was written when. The first write is at 0."""
+    last, written = first_write(PACE, 0.0, jitter), []
+    for number, change in enumerate(changes, start=1):
+        now = number * step
+        cause = cause_now(PACE, last, change, now)
+        if cause is not None:
+            written.append((now, cause))
+            last = next_write(PACE, last, now, jitter)
+    return written
+
+
+def test_at_rest_there_is_a_heartbeat_and_nothing_else() -> None:
+    assert writes([NONE] * 95) == [(30.0, Cause.HEARTBEAT), (60.0, Cause.HEARTBEAT), (90.0, Cause.HEARTBEAT)]
+
+
+def test_jitter_only_ever_makes_the_heartbeat_later() -> None:
+    assert writes([NONE] * 34, jitter=1.0) == [(33.0, Cause.HEARTBEAT)]
+
+
+def test_one_change_is_written_at_once_and_puts_the_heartbeat_off() -> None:
+    assert writes([NONE] * 9 + [CHANGE] + [NONE] * 30) == [(10.0, Cause.CHANGE), (40.0, Cause.HEARTBEAT)]
+
+
+def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() -> None:
+    times = [now for now, _ in writes([CHANGE] * 60)]
+    assert times[:5] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert len(times) == 10
+    assert all(later - earlier >= 9 for earlier, later in pairwise(times[6:]))
+
+
+def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
+    times = [now for now, _ in writes([CHANGE] * 20 + [URGENT] * 3)]
+    assert times[-3:] == [21.0, 22.0, 23.0]
+
+
+def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
+    assert writes([URGENT] * 4, step=0.5) == [(1.0, Cause.URGENT), (2.0, Cause.URGENT)]
+
+
+@given(st.lists(st.sampled_from(Significance), min_size=130, max_size=130), st.floats(0, 1))
+def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fails(
+    changes: list[Significance], jitter: float
+) -> None:
+    written = writes(changes, jitter=jitter)
+    for start in range(0, 120, 10):
+        in_minute = [cause for now, cause in written if start < now <= start + 60]
+        assert in_minute.count(Cause.CHANGE) <= PACE.burst + 60 / PACE.refill
+        assert in_minute.count(Cause.HEARTBEAT) <= 2
+    times = [0.0, *(now for now, _ in written)]
+    assert all(later - earlier <= 34 for earlier, later in pairwise(times))
+
+
+def test_backoff_doubles_up_to_its_limit_with_half_of_it_at_random() -> None:
+    assert [backoff(PACE, failures, 1.0) for failures in (1, 2, 3, 6, 100)] == [1, 2, 4, 30, 30]
+    assert [backoff(PACE, failures, 0.0) for failures in (1, 2, 3, 6, 100)] == [0.5, 1, 2, 15, 15]

@@ -1,0 +1,217 @@
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from gpufleet_agent.devices.base import DeviceInfo, Sample
+from gpufleet_agent.podresources.holdings import Holder
+from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.publish.payload import build_status, timestamp
+from gpufleet_agent.sampling.view import (
+    DeviceView,
+    HealthReason,
+    HealthState,
+    HealthView,
+    NodeView,
+    Statistics,
+    WindowStats,
+)
+from gpufleet_api.telemetry import TelemetryStatus
+
+NOW = 1_780_000_000.25
+HEALTHY = HealthView(HealthState.HEALTHY)
+SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60),), NOW - 60)
+
+
+def device(index: int, *, health: HealthView = HEALTHY, **values: Any) -> DeviceView:
+    uuid = f"GPU-{index}"
+    sample = Sample(uuid=uuid, taken_at=NOW - 1, **values) if values else None
+    return DeviceView(DeviceInfo(uuid, index, "NVIDIA H100 80GB HBM3", memory_total_mib=1000), health, sample)
+
+
+def status_of(*devices: DeviceView, **fields: Any) -> dict[str, Any]:
+    view = NodeView(devices=devices, driver_version="580.1", sample_time=NOW - 1)
+    usual: dict[str, Any] = {"holders": {}, "generation": 7, "observed_at": NOW, "agent_version": "1.2.3"}
+    return build_status(view, **{**usual, **fields})
+
+
+def test_a_full_device_and_its_summary() -> None:
+    window = WindowStats(60, 59.6, Statistics(49.6, 90, 80), None, Statistics(40.4, 41, 41), None)
+    info = DeviceInfo("GPU-0", 0, "M" * 200, "Hopper", "9.0", "0000:01:00.0", 1, ("GPU-1",), 1000)
+    sample = Sample(
+        uuid="GPU-0",
+        taken_at=NOW - 1,
+        memory_total_mib=1000,
+        memory_used_mib=250,
+        utilization_percent=0,
+        temperature_celsius=-5,
+        power_milliwatts=71_250,
+        power_limit_milliwatts=700_000,
+        process_count=0,
+    )
+    holder = Holder(ContainerKey("ml", "train-0", "main"), "uid-train-0")
+    status = status_of(DeviceView(info, SICK, sample, 1.0, window), holders={"GPU-0": (holder,)})
+    assert status == {
+        "assignmentsGeneration": 7,
+        "observedAt": "2026-05-28T20:26:40.250000Z",
+        "sampleTime": "2026-05-28T20:26:39.250000Z",
+        "agentVersion": "1.2.3",
+        "driverVersion": "580.1",
+        "devices": [
+            {
+                "uuid": "GPU-0",
+                "index": 0,
+                "model": "M" * 96,
+                "architecture": "Hopper",
+                "computeCapability": "9.0",
+                "pciBusId": "0000:01:00.0",
+                "numaNode": 1,
+                "nvlinkPeers": ["GPU-1"],
+                "sampleTime": "2026-05-28T20:26:39.250000Z",
+                "memoryTotalMiB": 1000,
+                "memoryUsedMiB": 250,
+                "utilizationPercent": 0,
+                "temperatureCelsius": -5,
+                "powerMilliwatts": 71_250,
+                "powerLimitMilliwatts": 700_000,
+                "processCount": 0,
+                "health": {
+                    "state": "Unhealthy",
+                    "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-05-28T20:25:40.250000Z"}],
+                    "since": "2026-05-28T20:25:40.250000Z",
+                },
+                "window": {
+                    "samples": 60,
+                    "seconds": 60,
+                    "utilizationPercent": {"mean": 50, "max": 90, "p95": 80},
+                    "temperatureCelsius": {"mean": 40, "max": 41, "p95": 41},
+                },
+                "allocatedTo": [{"namespace": "ml", "pod": "train-0", "container": "main", "podUID": "uid-train-0"}],
+            }
+        ],
+        "summary": {
+            "devices": 1,
+            "healthy": 0,
+            "allocated": 1,
+            "memoryTotalMiB": 1000,
+            "memoryUsedMiB": 250,
+            "meanUtilizationPercent": 0,
+            "meanTemperatureCelsius": -5,
+            "powerMilliwatts": 71_250,
+        },
+    }
+
+
+def test_a_node_without_devices_has_counts_and_no_means() -> None:
+    assert status_of()["summary"] == {"devices": 0, "healthy": 0, "allocated": 0}
+    assert status_of()["devices"] == []
+
+
+def test_what_a_device_does_not_report_is_absent_and_does_not_pull_the_mean_down() -> None:
+    status = status_of(device(0, utilization_percent=80), device(1, temperature_celsius=50), device(2))
+    assert status["summary"]["meanUtilizationPercent"] == 80
+    assert status["summary"]["meanTemperatureCelsius"] == 50
+    assert "powerMilliwatts" not in status["summary"]
+    assert "memoryAvailableMiB" not in status["summary"]
+    assert "sampleTime" not in status["devices"][2]
+    assert status["devices"][2]["memoryTotalMiB"] == 1000
+
+
+def test_available_memory_is_that_of_healthy_devices() -> None:
+    status = status_of(
+        device(0, memory_total_mib=1000, memory_used_mib=100),
+        device(1, memory_total_mib=1000, memory_used_mib=100, health=SICK),
+    )
+    assert status["summary"]["memoryUsedMiB"] == 200
+    assert status["summary"]["memoryAvailableMiB"] == 900
+
+
+def test_before_the_reservations_were_read_the_generation_is_absent() -> None:
+    assert "assignmentsGeneration" not in status_of(generation=None)
+
+
+def test_a_holder_without_an_assignment_has_no_uid() -> None:
+    holder = Holder(ContainerKey("ml", "bare", "main"))
+    status = status_of(device(0), holders={"GPU-0": (holder,)})
+    assert status["devices"][0]["allocatedTo"] == [{"namespace": "ml", "pod": "bare", "container": "main"}]
+
+
+def test_a_timestamp_on_a_whole_second_keeps_its_digits() -> None:
+    assert timestamp(1_780_000_000) == "2026-05-28T20:26:40.000000Z"
+
+
+# Anything that the sampler may hand over.
+counts = st.none() | st.integers(0, 2**30)
+percents = st.none() | st.integers(0, 100)
+times = st.floats(1, 4e9)
+words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+texts = st.sampled_from(["M", "x" * 2000, "\u00e9" * 97])
+statistics = st.none() | st.builds(Statistics, st.floats(0, 2**30), st.integers(0, 2**30), st.integers(0, 2**30))
+samples = st.builds(
+    Sample,
+    uuid=words,
+    taken_at=times,
+    memory_total_mib=counts,
+    memory_used_mib=counts,
+    utilization_percent=percents,
+    memory_utilization_percent=percents,
+    temperature_celsius=st.none() | st.integers(-273, 1000),
+    power_milliwatts=counts,
+    power_limit_milliwatts=counts,
+    process_count=st.none() | st.integers(0, 100_000),
+)
+healths = st.builds(
+    HealthView,
+    st.sampled_from(HealthState),
+    st.lists(st.builds(HealthReason, words, texts, times), max_size=20, unique_by=lambda r: r.code).map(tuple),
+    st.none() | times,
+)
+windows = st.builds(
+    WindowStats, st.integers(1, 3600), st.floats(0, 3600), statistics, statistics, statistics, statistics
+)
+infos = st.builds(
+    DeviceInfo,
+    words,
+    st.integers(0, 63),
+    texts,
+    st.none() | words.map(lambda word: word[:32]),
+    st.none() | st.just("9.0"),
+    st.none() | words.map(lambda word: word[:32]),
+    st.none() | st.integers(0, 8),
+    st.lists(words, max_size=4, unique=True).map(tuple),
+    counts,
+)
+views = st.builds(
+    NodeView,
+    st.lists(
+        st.builds(DeviceView, infos, healths, st.none() | samples, st.none(), st.none() | windows),
+        max_size=2,
+        unique_by=lambda device: device.info.uuid,
+    ).map(tuple),
+    st.none() | words,
+    st.none() | times,
+)
+
+
+@cache
+def structural_schema() -> Draft202012Validator:
+    path = Path(__file__).parents[3] / "crds" / "gputelemetries.yaml"
+    (version,) = yaml.safe_load(path.read_text())["spec"]["versions"]
+    return Draft202012Validator(version["schema"]["openAPIV3Schema"]["properties"]["status"])
+
+
+@given(view=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
+    view: NodeView, holding: bool, generation: int | None
+) -> None:
+    held = [Holder(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
+    holders = {device.info.uuid: tuple(held) for device in view.devices} if holding else {}
+    status = build_status(view, holders, generation=generation, observed_at=NOW, agent_version="1.2.3")
+    structural_schema().validate(status)
+    # Equal both ways: the models ignore fields that they don't know.
+    assert TelemetryStatus.model_validate(status).model_dump(by_alias=True, exclude_unset=True, mode="json") == status
