@@ -6,8 +6,9 @@ excuse itself. It reads with the official client, with kubectl, and from each ku
 
 Reading::
 
-    with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": socket_of_node(pid), ...}) as witness:
+    with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": path, ...}) as witness:
         workload = witness.evidence("default", "train")   # WorkloadEvidence: per replica, what each source says
+        workload = witness.settled("default", "train", timeout_seconds=60)   # waits until every source has spoken
         fleet = witness.fleet()                           # FleetEvidence: all GPUs, all holdings of all kubelets
         found = witness.wait_for_workload("default", "train", confirmed, timeout_seconds=60)
         found = witness.wait_for_telemetry("node-1", lambda node: ..., timeout_seconds=60)
@@ -17,7 +18,7 @@ Judging (pure)::
     problems = compare([workload], fleet)               # () when all sources agree, else one Disagreement each
     problems = compare_shards(workload)                 # the shards of a distribution tile 0..items exactly
 
-`socket_of_node(pid)` is a node's PodResources socket seen from outside, by the id of any process inside that node.
+`proof.bed.witness_of(cluster)` makes the Witness for a cluster of the test bed.
 """
 
 from proof.compare import Disagreement, compare, compare_shards
@@ -32,7 +33,7 @@ from proof.evidence import (
     Statement,
     WorkloadEvidence,
 )
-from proof.podresources import list_pod_resources, socket_of_node
+from proof.podresources import list_pod_resources
 from proof.witness import Witness
 
 __all__ = [
@@ -51,5 +52,4 @@ __all__ = [
     "compare",
     "compare_shards",
     "list_pod_resources",
-    "socket_of_node",
 ]

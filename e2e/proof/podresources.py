@@ -1,9 +1,10 @@
 """Asks a kubelet who has which devices, on its own PodResources socket and with our own copy of the protocol.
 
-A test node keeps its socket in its own mount namespace. A unix socket is reached by its file alone, so
-`/proc/<pid>/root/...` of any process inside the node leads to it from outside, with containers as with kind's nodes.
+A unix socket is reached by its file alone, whatever namespaces the kubelet lives in: a test node's socket is a file
+that this machine sees too.
 """
 
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,13 +15,10 @@ from proof.evidence import Holding
 from proof.podresources_pb2 import ListRequest, ListResponse
 
 METHOD = "/v1.PodResourcesLister/List"
-SOCKET = "var/lib/kubelet/pod-resources/kubelet.sock"
+SOCKET = Path("pod-resources", "kubelet.sock")
+"""Below the kubelet's folder, which is /var/lib/kubelet on the node."""
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the kubelet's own limit; grpc's default is 4 MiB
-
-
-def socket_of_node(pid: int) -> Path:
-    """The PodResources socket of the node in which process `pid` runs."""
-    return Path(f"/proc/{pid}/root") / SOCKET
 
 
 def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) -> tuple[Holding, ...]:
@@ -29,18 +27,29 @@ def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) 
     Raises:
         EvidenceError: the kubelet did not answer.
     """
+    try:
+        # A socket's address holds 107 characters and a test node's folder may lie deep, so go by a descriptor of it.
+        folder = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise EvidenceError(f"no socket of the kubelet of {node}: {error}") from error
+    try:
+        response = _list(f"unix:/proc/self/fd/{folder}/{socket.name}", timeout_seconds)
+    except grpc.RpcError as error:
+        raise EvidenceError(f"the kubelet of {node} did not answer on {socket}: {error}") from error
+    finally:
+        os.close(folder)
+    return holdings(node, response)
+
+
+def _list(target: str, timeout_seconds: float) -> ListResponse:
     options = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),)
-    with grpc.insecure_channel(f"unix:{socket}", options=options) as channel:
+    with grpc.insecure_channel(target, options=options) as channel:
         call = channel.unary_unary(
             METHOD,
             request_serializer=ListRequest.SerializeToString,
             response_deserializer=ListResponse.FromString,
         )
-        try:
-            response = call(ListRequest(), timeout=timeout_seconds)
-        except grpc.RpcError as error:
-            raise EvidenceError(f"the kubelet of {node} did not answer on {socket}: {error}") from error
-    return holdings(node, response)
+        return call(ListRequest(), timeout=timeout_seconds)
 
 
 def holdings(node: str, response: ListResponse) -> tuple[Holding, ...]:

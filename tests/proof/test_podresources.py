@@ -10,7 +10,7 @@ import pytest
 
 from proof.errors import EvidenceError
 from proof.generate import generate
-from proof.podresources import list_pod_resources, socket_of_node
+from proof.podresources import list_pod_resources
 
 
 def field(number: int, content: bytes) -> bytes:
@@ -59,10 +59,15 @@ def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes
 def test_a_kubelet_that_does_not_answer_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not answer on .*/none.sock"):
         list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
+    with pytest.raises(EvidenceError, match=r"no socket of the kubelet of node-1: .*absent"):
+        list_pod_resources("node-1", tmp_path / "absent" / "kubelet.sock")
 
 
-def test_the_socket_of_a_node_is_seen_through_a_process_inside() -> None:
-    assert socket_of_node(42) == Path("/proc/42/root/var/lib/kubelet/pod-resources/kubelet.sock")
+def test_a_socket_deeper_than_an_address_is_long_is_reached(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    kubelet(field(1, POD)).rename(deep / "kubelet.sock")
+    assert len(list_pod_resources("node-1", deep / "kubelet.sock")) == 2
 
 
 def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
