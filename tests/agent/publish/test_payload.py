@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,13 @@ def test_a_timestamp_on_a_whole_second_keeps_its_digits() -> None:
     assert timestamp(1_780_000_000) == "2026-05-28T20:26:40.000000Z"
 
 
+def used_within_total(sample: Sample) -> Sample:
+    """What the sampler's validation has let through."""
+    if sample.memory_total_mib is None or sample.memory_used_mib is None:
+        return sample
+    return replace(sample, memory_used_mib=min(sample.memory_used_mib, sample.memory_total_mib))
+
+
 # Anything that the sampler may hand over.
 counts = st.none() | st.integers(0, 2**30)
 percents = st.none() | st.integers(0, 100)
@@ -163,7 +171,7 @@ samples = st.builds(
     power_milliwatts=counts,
     power_limit_milliwatts=counts,
     process_count=st.none() | st.integers(0, 100_000),
-)
+).map(used_within_total)
 healths = st.builds(
     HealthView,
     st.sampled_from(HealthState),

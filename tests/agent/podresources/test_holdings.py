@@ -1,0 +1,63 @@
+from typing import Any
+
+from gpufleet_agent.podresources.holdings import Holder, Holdings, holders_of
+from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_api.names import RESOURCE
+
+
+def key(pod: str) -> ContainerKey:
+    return ContainerKey("ml", pod, "main")
+
+
+def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices(assignment: Any, listed: Any) -> None:
+    listing = (listed("train-0", "GPU-0", "GPU-1"), listed("bare", "GPU-2"))
+    holders = holders_of(listing, RESOURCE, {}, [assignment("train-0", "GPU-1", "GPU-0")])
+    managed, bare = Holder(key("train-0"), "uid-train-0"), Holder(key("bare"))
+    assert holders == {"GPU-0": (managed,), "GPU-1": (managed,), "GPU-2": (bare,)}
+
+
+def test_a_later_pod_of_the_same_name_is_not_taken_for_the_one_that_holds_the_device(
+    assignment: Any, listed: Any
+) -> None:
+    holders = holders_of((listed("db-0", "GPU-0"),), RESOURCE, {}, [assignment("db-0", "GPU-5", pod_uid="uid-later")])
+    assert holders == {"GPU-0": (Holder(key("db-0")),)}
+
+
+def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid(assignment: Any, listed: Any) -> None:
+    honoured = {key("db-0"): assignment("db-0", "GPU-0", pod_uid="uid-honoured")}
+    later = [assignment("db-0", "GPU-0", pod_uid="uid-later")]
+    holders = holders_of((listed("db-0", "GPU-0"),), RESOURCE, honoured, later)
+    assert holders["GPU-0"][0].pod_uid == "uid-honoured"
+
+
+def test_other_resources_have_no_holders_here_and_two_holders_of_one_device_both_show(listed: Any) -> None:
+    listing = (listed("b", "GPU-0"), listed("a", "GPU-0"), listed("nic", "eth0", resource="example.com/nic"))
+    assert holders_of(listing, RESOURCE, {}, []) == {"GPU-0": (Holder(key("a")), Holder(key("b")))}
+
+
+def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder(
+    assignment: Any, listed: Any
+) -> None:
+    holdings = Holdings(RESOURCE)
+    holdings.honour(assignment("train-0", "GPU-0"))
+    assert holdings.honoured_uids == {"uid-train-0"}
+    assert holdings.update((listed("train-0", "GPU-0"),), 1.0)
+    assert holdings.holders([])["GPU-0"][0].pod_uid == "uid-train-0"
+    assert holdings.update((), 2.0)
+    assert holdings.honoured_uids == frozenset()
+    assert holdings.holders([]) == {}
+
+
+def test_an_allocation_that_the_kubelet_gave_up_is_forgotten(assignment: Any, listed: Any) -> None:
+    holdings = Holdings(RESOURCE)
+    holdings.honour(assignment("train-0", "GPU-0"))
+    holdings.update((listed("train-0"),), 1.0)
+    assert holdings.honoured_uids == frozenset()
+
+
+def test_the_same_facts_in_another_order_are_no_news(listed: Any) -> None:
+    holdings = Holdings(RESOURCE)
+    a, b = listed("a", "GPU-0"), listed("b", "GPU-1")
+    assert holdings.update((a, b), 1.0)
+    assert not holdings.update((b, a), 2.0)
+    assert holdings.listed_at == 2.0
