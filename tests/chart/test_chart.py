@@ -1,0 +1,122 @@
+"""What can be said of the chart without helm: its values fit its schema, which refuses everything else."""
+
+import json
+import re
+from copy import deepcopy
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from gpufleet_api import names
+from gpufleet_api.generate import ROOT
+
+CHART = ROOT / "charts" / "gpufleet"
+TEMPLATES = {path.name: path.read_text(encoding="utf-8") for path in (CHART / "templates").iterdir()}
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return deepcopy(read)
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft7Validator.check_schema(read)
+    return read
+
+
+def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for key, item in value.items():
+        found += leaves(item, (*path, key)) if isinstance(item, dict) and item else [(*path, key)]
+    return found
+
+
+def test_default_values_fit_the_schema(values: dict[str, Any], schema: dict[str, Any]) -> None:
+    jsonschema.validate(values, schema)
+
+
+def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema: dict[str, Any]) -> None:
+    def missing(node: dict[str, Any], value: Any, path: str) -> list[str]:
+        holes = []
+        for name, child in node.get("properties", {}).items():
+            if name not in value:
+                holes.append(f"{path}.{name}")
+            elif isinstance(value[name], dict):
+                holes += missing(child, value[name], f"{path}.{name}")
+        return holes
+
+    assert missing(schema, values, "") == [".global"]
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("agent", "sampelSeconds"), 1),
+        (("agnet",), {}),
+        (("agent", "sampleSeconds"), "1s"),
+        (("agent", "sampleSeconds"), 0),
+        (("agent", "driver", "hostPath"), "relative/path"),
+        (("agent", "logLevel"), "loud"),
+        (("agent", "nodeSelector"), {"gpu": True}),
+        (("agent", "extraArgs"), ["log-level=debug"]),
+        (("operator", "port"), 70000),
+        (("operator", "replicas"), 2),
+        (("image", "digest"), "sha256:short"),
+        (("image", "pullPolicy"), "Sometimes"),
+        (("policy", "requireGate"), "yes"),
+        (("resource",), "gpu"),
+        (("metrics", "serviceMonitor", "interval"), "30"),
+    ],
+)
+def test_wrong_or_misspelt_value_is_refused(
+    values: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...], wrong: Any
+) -> None:
+    at = values
+    for step in path[:-1]:
+        at = at[step]
+    at[path[-1]] = wrong
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, schema)
+
+
+def test_every_value_is_used_by_a_template(values: dict[str, Any]) -> None:
+    used = {tuple(match.split(".")) for match in re.findall(r"\.Values\.([A-Za-z.]+)", "".join(TEMPLATES.values()))}
+    unused = [path for path in leaves(values) if not any(path[: len(some)] == some for some in used)]
+    assert unused == []
+
+
+def test_chart_says_what_it_needs() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["name"] == "gpufleet"
+    assert chart["kubeVersion"] == ">=1.30.0-0", "ValidatingAdmissionPolicy and node-bound tokens"
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{chart["appVersion"]}"' in pyproject
+
+
+def test_templates_use_the_names_of_the_api() -> None:
+    pods = TEMPLATES["policy-pods.yaml"] + TEMPLATES["policy-require-gate.yaml"]
+    assert names.SCHEDULING_GATE in pods
+    assert names.ASSIGNMENT_ANNOTATION in pods
+    assert f"check('{names.ASSIGN_VERB}')" in TEMPLATES["_helpers.tpl"]
+    operator = TEMPLATES["rbac-operator.yaml"]
+    assert re.search(rf"resources: \[{names.TELEMETRY_PLURAL}\][^\[]*verbs: \[.*\b{names.ASSIGN_VERB}\b.*\]", operator)
+    assert names.ASSIGN_VERB not in TEMPLATES["rbac-agent.yaml"]
+
+
+def test_agent_may_delete_nothing() -> None:
+    assert "delete" not in TEMPLATES["rbac-agent.yaml"]
+
+
+def test_each_policy_has_a_binding_and_fails_closed() -> None:
+    policies = {name: text for name, text in TEMPLATES.items() if name.startswith("policy-")}
+    assert len(policies) == 4
+    for name, text in policies.items():
+        assert text.count("kind: ValidatingAdmissionPolicy\n") == 1, name
+        assert text.count("kind: ValidatingAdmissionPolicyBinding\n") == 1, name
+        assert text.count("failurePolicy: Fail") == 1, name
+        assert text.count("validationActions: [Deny]") == 1, name
