@@ -74,17 +74,28 @@ def forgive(memory: Memory, workload_uid: str, replica: int) -> Memory:
     return memory if len(kept) == len(memory.refusals) else replace(memory, refusals=kept)
 
 
-def record(memory: Memory, outcomes: Iterable[tuple[str, str | None]], now: datetime) -> Memory:
-    """Note which writes failed (key, message) and which went through (key, None)."""
-    setbacks = dict(memory.setbacks)
-    for key, failure in outcomes:
-        if failure is None:
-            setbacks.pop(key, None)
-        else:
-            setbacks[key] = Setback.after(
-                setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=failure, by="apiserver"
-            )
+def record(memory: Memory, results: Iterable[tuple[str, str | None]], now: datetime) -> Memory:
+    """Note which writes failed (key, message) and which went through (key, None).
+
+    Several writes may share a key; one failure among them is a failure of the key, counted once.
+    """
+    told = list(results)
+    failures = {key: message for key, message in told if message is not None}
+    done = {key for key, _ in told} - failures.keys()
+    setbacks = {key: s for key, s in memory.setbacks.items() if key not in done}
+    for key, message in failures.items():
+        setbacks[key] = Setback.after(
+            setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by="apiserver"
+        )
     return replace(memory, setbacks=setbacks)
+
+
+def answered(memory: Memory, replicas: Iterable[tuple[str, int]]) -> Memory:
+    """The apiserver has answered for these pods' creation: their next try is a new pod with a new name."""
+    creating = dict(memory.creating)
+    for key in replicas:
+        creating.pop(key, None)
+    return replace(memory, creating=creating)
 
 
 def due(memory: Memory, now: datetime) -> datetime | None:

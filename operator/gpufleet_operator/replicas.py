@@ -42,6 +42,11 @@ class Fault(StrEnum):
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
 
+    @property
+    def is_trouble(self) -> bool:
+        """False for what the user or we wanted."""
+        return self not in (Fault.SUSPENDED, Fault.SURPLUS)
+
 
 REFUSED_BY = {
     Fault.UNSCHEDULABLE: "kube-scheduler",

@@ -1,0 +1,90 @@
+"""What the operator knows of the cluster at this moment, and whether that changed since the last pass."""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from gpufleet_operator.snapshot import Limits, Memory, Snapshot
+from gpufleet_operator.store import LeavingStore, Store, newer
+from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
+
+_DEPARTED = 20_000
+
+
+class PodStore(Store[Pod]):
+    """Our pods. Remembers of each one that left whether it had been on a node."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        super().__init__(changed.set)
+        self.departed: OrderedDict[str, bool] = OrderedDict()
+
+    def left(self, pod: Pod) -> None:
+        """A deletion with the pod's last state: the only sure word on whether it ever was on a node."""
+        self.departed[pod.uid] = pod.node is not None
+        while len(self.departed) > _DEPARTED:
+            self.departed.popitem(last=False)
+        self.remove(pod.uid, pod.resource_version)
+
+
+class UsageStore(LeavingStore[BoundPod]):
+    """Other people's pods, with their requests summed per node as they come and go."""
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        super().__init__(changed.set)
+        self.per_node: dict[str, Counter[str]] = {}
+
+    def replaced(self, old: BoundPod | None, new: BoundPod | None) -> None:
+        """Move the sums along."""
+        if old is not None:
+            total = self.per_node[old.node]
+            total.subtract(_taken(old))
+            if total["pods"] <= 0:
+                del self.per_node[old.node]
+        if new is not None:
+            self.per_node.setdefault(new.node, Counter()).update(_taken(new))
+
+
+class Cache:
+    """All stores. `dirty` is set by every change that can matter to a decision."""
+
+    def __init__(self) -> None:
+        self.dirty = asyncio.Event()
+        self.workloads: Store[Workload] = Store(self.dirty.set)
+        self.telemetry: Store[Telemetry] = Store(self.dirty.set)
+        self.nodes: Store[Node] = Store(self.dirty.set)
+        self.pods = PodStore(self.dirty)
+        self.others = UsageStore(self.dirty)
+
+    def snapshot(self, *, now: datetime, salt: str, memory: Memory, limits: Limits) -> Snapshot:
+        """The state at this moment. The maps are the live ones: a decision is made without giving up the loop."""
+        return Snapshot(
+            now=now,
+            salt=salt,
+            workloads=self.workloads.items,
+            telemetry=_by_name(self.telemetry.items),
+            pods=self.pods.items,
+            departed=self.pods.departed,
+            nodes=_by_name(self.nodes.items),
+            others=self.others.per_node,
+            memory=memory,
+            limits=limits,
+        )
+
+
+def _taken(pod: BoundPod) -> dict[str, int]:
+    return {**pod.requests, "pods": 1}
+
+
+Named = TypeVar("Named", Telemetry, Node)
+
+
+def _by_name(items: Mapping[str, Named]) -> dict[str, Named]:
+    """By name; of two with the same name (the end of the old one is still on its way) the younger counts."""
+    found: dict[str, Named] = {}
+    for item in items.values():
+        other = found.get(item.name)
+        if other is None or newer(item.resource_version, other.resource_version):
+            found[item.name] = item
+    return found

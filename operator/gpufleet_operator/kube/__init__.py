@@ -1,0 +1,1 @@
+"""The apiserver: the one place that knows HTTP, status codes and the client library."""

@@ -1,0 +1,123 @@
+"""Keeps a projected copy of a collection: list by pages, then watch, for as long as the operator lives.
+
+Only the projection of an object is kept, and a list is read page by page, so a cluster's 50,000 pods cost a few
+megabytes rather than gigabytes. A list replaces everything, so no deletion is missed, however long we were away.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from gpufleet_operator.kube.api import Api, Json
+from gpufleet_operator.kube.errors import GoneError, UnavailableError
+
+PAGE = 250
+_WATCH_SECONDS = 300
+
+log = structlog.get_logger(__name__)
+
+
+class Stored(Protocol):
+    """What a projection must carry: identity and version."""
+
+    @property
+    def uid(self) -> str:
+        """metadata.uid."""
+
+    @property
+    def resource_version(self) -> str:
+        """metadata.resourceVersion."""
+
+
+T = TypeVar("T", bound=Stored)
+T_contra = TypeVar("T_contra", bound=Stored, contravariant=True)
+
+
+class Sink(Protocol[T_contra]):
+    """Where the copy is kept."""
+
+    def put(self, item: T_contra) -> None:
+        """An object was added or changed."""
+
+    def remove(self, uid: str, version: str) -> None:
+        """An object is gone, or no longer matches."""
+
+    def replace(self, items: Sequence[T_contra], version: str) -> None:
+        """This is everything, as of `version`."""
+
+
+class Informer(Generic[T]):
+    """One collection.
+
+    Args:
+        api: the apiserver.
+        path: the collection's path, such as `/api/v1/nodes`.
+        params: label and field selectors.
+        project: object -> what is kept of it.
+        sink: where it is kept.
+    """
+
+    def __init__(
+        self, api: Api, path: str, params: Mapping[str, str], project: Callable[[Json], T], sink: Sink[T]
+    ) -> None:
+        self._api, self._path, self._params = api, path, params
+        self._project, self._sink = project, sink
+
+    async def run(self, listed: Callable[[], None]) -> None:
+        """Follow the collection forever; `listed` is called after each complete list.
+
+        Raises:
+            ApiError: the apiserver refuses (no permission, no such kind): that needs a person.
+        """
+        while True:
+            async for attempt in _patiently():
+                with attempt:
+                    version = await self.list()
+            listed()
+            await self._follow(version)
+
+    async def list(self) -> str:
+        """Read everything into the sink; returns the list's version. Raises UnavailableError or GoneError."""
+        items: list[T] = []
+        version = ""
+        async for page in self._api.pages(self._path, self._params, PAGE):
+            version = version or page.version
+            items.extend(self._project(body) for body in page.items)
+        self._sink.replace(items, version)
+        return version
+
+    async def _follow(self, version: str) -> None:
+        """Watch from `version` until that is too old for the apiserver."""
+        try:
+            while True:
+                async for attempt in _patiently(only=UnavailableError):
+                    with attempt:
+                        version = await self._watch_once(version)
+        except GoneError:
+            log.debug("resource version too old, listing again", path=self._path)
+
+    async def _watch_once(self, version: str) -> str:
+        """One watch request; returns the version to go on from, also when the connection broke."""
+        seconds = round(_WATCH_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - so that watches don't end all at once
+        before = version
+        try:
+            async with aclosing(self._api.watch(self._path, self._params, version, seconds)) as events:
+                async for kind, body in events:
+                    version = str(body["metadata"]["resourceVersion"])
+                    if kind == "DELETED":
+                        self._sink.remove(body["metadata"]["uid"], version)
+                    elif kind != "BOOKMARK":
+                        self._sink.put(self._project(body))
+        except UnavailableError:
+            if version == before:
+                raise  # nothing came: wait before the next try
+        return version
+
+
+def _patiently(*, only: type[Exception] | tuple[type[Exception], ...] = (UnavailableError, GoneError)) -> AsyncRetrying:
+    """Retries of what can come back, half a second to half a minute apart."""
+    return AsyncRetrying(retry=retry_if_exception_type(only), wait=wait_exponential_jitter(initial=0.5, max=30))

@@ -1,0 +1,180 @@
+"""The operator's process: connects, fills the caches, then watches and decides until it is told to stop."""
+
+import asyncio
+import contextlib
+import platform
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import kopf
+import structlog
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.core.exceptions import ConfigError
+from prometheus_client import CollectorRegistry
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from gpufleet_operator import logs, podview, project, reconcile
+from gpufleet_operator.cache import Cache
+from gpufleet_operator.execute import Executor
+from gpufleet_operator.health import Health, serve
+from gpufleet_operator.kube import paths
+from gpufleet_operator.kube.api import Api, load_config
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.cluster import ApiCluster
+from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.loop import Reconciler
+from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.settings import Settings, parse
+from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE_SECONDS = 120.0
+"""A pass that takes longer than this is stuck."""
+
+
+class StopSignal(Exception):  # noqa: N818 - not an error: the way out of a task group
+    """SIGTERM or SIGINT."""
+
+
+@dataclass(slots=True)
+class Collections:
+    """The five collections that decisions are made from."""
+
+    workloads: Informer[Workload]
+    telemetry: Informer[Telemetry]
+    pods: Informer[Pod]
+    nodes: Informer[Node]
+    others: Informer[BoundPod]
+    nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    others_listed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(cls, api: Api, cache: Cache) -> "Collections":
+        """Wire the collections to the caches."""
+        return cls(
+            workloads=Informer(api, paths.WORKLOADS, {}, project.workload, cache.workloads),
+            telemetry=Informer(api, paths.TELEMETRIES, {}, project.telemetry, cache.telemetry),
+            pods=Informer(api, paths.PODS, paths.OUR_PODS, podview.pod, cache.pods),
+            nodes=Informer(api, paths.NODES, {}, project.node, cache.nodes),
+            others=Informer(api, paths.PODS, paths.OTHER_PODS, project.bound_pod, cache.others),
+        )
+
+    async def list_ours(self) -> None:
+        """Lists of what kopf watches. Pods come first: a released pod must never be seen before its reservation.
+
+        Raises:
+            NotFoundError: the CRDs aren't installed.
+        """
+        await self.pods.list()
+        try:
+            await self.telemetry.list()
+            await self.workloads.list()
+        except NotFoundError as error:
+            raise NotFoundError("the gpufleet.dev CRDs are not installed", error.code) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Exit status 0 after SIGTERM, 1 when something failed, 2 for a bad command line."""
+    settings = parse(arguments)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        config = load_config()
+    except ConfigError as error:
+        log.error("no access to an apiserver", error=str(error))  # noqa: TRY400 - expected: the message says it all
+        sys.exit(1)
+    try:
+        asyncio.run(run(settings, config))
+    except* StopSignal:
+        log.info("stopped")
+    except* (ApiError, OSError) as group:
+        log.error("could not go on", errors=_messages(group))  # noqa: TRY400 - as above
+        sys.exit(1)
+
+
+def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    found: list[str] = []
+    for error in group.exceptions:
+        found += _messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+    return found
+
+
+async def run(settings: Settings, config: SingleConfig) -> None:
+    """Everything, until a signal or an error. Nothing is left running afterwards.
+
+    Raises:
+        ExceptionGroup: of StopSignal after a signal, else of what went wrong.
+    """
+    cache, clock = Cache(), ServerClock()
+    metrics = Metrics(CollectorRegistry())
+    api = Api.connect(config, clock)
+    cluster = ApiCluster(api)
+    reconciler = Reconciler(
+        cache,
+        Executor(cluster, cache, clock, Recorder(cluster, platform.node())),
+        settings.limits(),
+        clock,
+        metrics,
+        salt=lambda: secrets.token_hex(8),
+        sweep_seconds=settings.sweep_seconds,
+    )
+    health = Health(lambda: reconciler.last_pass, _PATIENCE_SECONDS)
+    collections = Collections.of(api, cache)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(api.close)
+        await stack.enter_async_context(serve(settings.host, settings.port, health, metrics.registry))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(collections.nodes.run(collections.nodes_listed.set))
+            tasks.create_task(collections.others.run(collections.others_listed.set))
+            tasks.create_task(_decide(reconciler, collections))
+            tasks.create_task(_resync(collections, settings.resync_seconds))
+            # When kopf ends, it cancels all tasks that were started after it: so it comes last.
+            tasks.create_task(_observe(cache, config))
+
+
+async def _decide(reconciler: Reconciler, collections: Collections) -> None:
+    """No decision before the caches are complete: a pod that isn't listed yet would look like a deleted one."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type((UnavailableError, GoneError)), wait=wait_exponential_jitter(initial=0.5, max=30)
+    ):
+        with attempt:
+            await collections.list_ours()
+    await collections.nodes_listed.wait()
+    await collections.others_listed.wait()
+    log.info("caches are complete")
+    await reconciler.run()
+
+
+async def _resync(collections: Collections, seconds: float) -> None:
+    """Compare the caches with complete lists, for deletions that kopf can't tell after a list of its own."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await collections.list_ours()
+        except (UnavailableError, GoneError) as error:
+            log.warning("resync failed, trying again later", error=str(error))
+
+
+async def _observe(cache: Cache, config: SingleConfig) -> None:
+    """Run kopf. It takes SIGTERM and SIGINT for itself, so ours are put on after it has started."""
+    existing = asyncio.all_tasks()
+    spawned = await kopf.spawn_tasks(
+        registry=reconcile.registry(cache, config), settings=reconcile.settings(), standalone=True, clusterwide=True
+    )
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_stopper(stop))
+        await kopf.run_tasks(spawned, ignored=existing)
+        raise RuntimeError("kopf ended by itself")
+
+
+async def _stopper(stop: asyncio.Event) -> None:
+    await stop.wait()
+    raise StopSignal

@@ -1,0 +1,90 @@
+"""The command line."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gpufleet_api.names import RESOURCE
+from gpufleet_operator.snapshot import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set, with safe defaults."""
+
+    resource: str = RESOURCE
+    """Extended resource that stands for one whole device. Must be the agent's."""
+    stale_after_seconds: float = 90.0
+    """Raise it together with the agent's heartbeat: it should be three of them."""
+    sweep_seconds: float = 10.0
+    """How often to decide although no event came: telemetry goes stale without one."""
+    resync_seconds: float = 120.0
+    """How often the caches are compared with complete lists."""
+    unschedulable_grace_seconds: float = 5.0
+    """Raise it where kube-scheduler is slow, or its verdicts change by themselves (autoscaled storage)."""
+    host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside of the pod
+    port: int = 8080
+    log_level: str = "info"
+    log_format: str = "json"
+
+    def limits(self) -> Limits:
+        """What decisions depend on."""
+        return Limits(
+            resource=self.resource,
+            stale_after=timedelta(seconds=self.stale_after_seconds),
+            unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
+        )
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """Settings from the command line; exits with status 2 and a message when it can't be understood."""
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="gpufleet-operator",
+        description="Reserves exact GPUs for GPUWorkloads from live telemetry, and checks that the containers got them.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--resource", type=_resource, default=default.resource, help="extended resource of one device")
+    for flag, value, text in (
+        ("--stale-after-seconds", default.stale_after_seconds, "telemetry older than this is not used"),
+        ("--sweep-seconds", default.sweep_seconds, "decide at least this often"),
+        ("--resync-seconds", default.resync_seconds, "compare the caches with complete lists this often"),
+        ("--unschedulable-grace-seconds", default.unschedulable_grace_seconds, "how long kube-scheduler may refuse"),
+    ):
+        parser.add_argument(flag, type=_positive, default=value, metavar="SECONDS", help=text)
+    parser.add_argument(
+        "--listen",
+        type=_endpoint,
+        default=f"{default.host}:{default.port}",
+        metavar="HOST:PORT",
+        help="serves /metrics, /healthz and /readyz",
+    )
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default=default.log_level, help=" "
+    )
+    parser.add_argument("--log-format", choices=("json", "console"), default=default.log_format, help=" ")
+    found = vars(parser.parse_args(arguments))
+    host, port = found.pop("listen")
+    return Settings(**found, host=host, port=port)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def _resource(text: str) -> str:
+    domain, slash, name = text.partition("/")
+    if not (domain and slash and name):
+        raise argparse.ArgumentTypeError(f"{text!r} must be an extended resource such as {RESOURCE}")
+    return text
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
+        raise argparse.ArgumentTypeError(f"{text!r} must be HOST:PORT")
+    return host.strip("[]"), int(port)
