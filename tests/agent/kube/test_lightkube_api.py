@@ -1,0 +1,227 @@
+"""What goes over the wire, and what becomes of the answers; the transport is a function."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx2
+import pytest
+from lightkube import AsyncClient
+from lightkube.config.kubeconfig import KubeConfig
+
+from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
+from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
+
+PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
+OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}
+PARSED = TelemetryObject("uid-t", 4, 17)
+
+Handler = Callable[[httpx2.Request], httpx2.Response]
+
+
+def run(handler: Handler, scenario: Callable[[LightkubeTelemetryApi], Coroutine[Any, Any, None]]) -> None:
+    async def go() -> None:
+        config = KubeConfig.from_dict(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
+                "users": [{"name": "u", "user": {"token": "t"}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+        client = AsyncClient(config, transport=httpx2.MockTransport(handler), field_manager="gpufleet-agent")
+        api = LightkubeTelemetryApi("node-1", random.Random(1), client)  # noqa: S311 - jitter
+        try:
+            await scenario(api)
+        finally:
+            await api.close()
+
+    asyncio.run(go())
+
+
+def failure(code: int, reason: str = "Reason") -> httpx2.Response:
+    status = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": "in words"}
+    return httpx2.Response(code, json=status)
+
+
+def test_get_reads_one_object_by_name() -> None:
+    requests: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(200, json=OBJECT)
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        assert await api.get() == PARSED
+
+    run(handler, scenario)
+    assert [(request.method, request.url.path) for request in requests] == [("GET", f"{PATH}/node-1")]
+
+
+def test_ensure_applies_the_owner_and_neither_spec_nor_status() -> None:
+    applied: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/api/v1/nodes/node-1":
+            return httpx2.Response(200, json={"metadata": {"name": "node-1", "uid": "uid-node"}})
+        applied.append(request)
+        return httpx2.Response(201, json=OBJECT)
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        assert await api.ensure() == PARSED
+
+    run(handler, scenario)
+    (request,) = applied
+    assert (request.method, request.url.path) == ("PATCH", f"{PATH}/node-1")
+    assert request.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert dict(request.url.params) == {"force": "true", "fieldManager": "gpufleet-agent"}
+    assert json.loads(request.content) == {
+        "apiVersion": "gpufleet.dev/v1alpha1",
+        "kind": "GPUTelemetry",
+        "metadata": {
+            "name": "node-1",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "uid-node"}],
+        },
+    }
+
+
+def test_apply_status_goes_to_the_subresource_by_server_side_apply() -> None:
+    requests: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(200, json=OBJECT)
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        assert await api.apply_status({"observedAt": "now", "devices": []}) == PARSED
+
+    run(handler, scenario)
+    (request,) = requests
+    assert (request.method, request.url.path) == ("PATCH", f"{PATH}/node-1/status")
+    assert request.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert dict(request.url.params) == {"force": "true", "fieldManager": "gpufleet-agent"}
+    assert json.loads(request.content) == {
+        "apiVersion": "gpufleet.dev/v1alpha1",
+        "kind": "GPUTelemetry",
+        "metadata": {"name": "node-1"},
+        "status": {"observedAt": "now", "devices": []},
+    }
+
+
+def event(kind: str, version: int) -> str:
+    metadata = {**OBJECT["metadata"], "resourceVersion": str(version)}
+    return json.dumps({"type": kind, "object": {"metadata": metadata}}) + "\n"
+
+
+def test_watch_asks_for_this_object_only_and_tells_versions_and_the_deletion() -> None:
+    requests: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(200, text=event("ADDED", 17) + event("MODIFIED", 18) + event("DELETED", 19))
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        versions = api.watch()
+        seen = [await anext(versions) for _ in range(3)]
+        await versions.aclose()
+        assert seen == [PARSED, TelemetryObject("uid-t", 4, 18), None]
+
+    run(handler, scenario)
+    parameters = dict(requests[0].url.params)
+    assert 240 <= int(parameters.pop("timeoutSeconds")) <= 300
+    assert parameters == {"watch": "true", "fieldSelector": "metadata.name=node-1"}
+
+
+def test_a_watch_on_a_dead_connection_ends_by_itself(in_virtual_time: Callable[..., None]) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async def scenario() -> None:
+        config = KubeConfig.from_dict(
+            {
+                "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=nothing()))
+        api = LightkubeTelemetryApi("node-1", random.Random(1), AsyncClient(config, transport=transport))  # noqa: S311
+        began = asyncio.get_running_loop().time()
+        assert [version async for version in api.watch()] == []
+        assert 250 <= asyncio.get_running_loop().time() - began <= 311
+        await api.close()
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        pytest.param(failure(404, "NotFound"), NotFoundError, "404 NotFound: in words", id="no such object"),
+        pytest.param(
+            httpx2.Response(404, text="404 page not found"), NotFoundError, "404", id="no such kind in this cluster"
+        ),
+        pytest.param(failure(403, "Forbidden"), KubeError, "403 Forbidden: in words", id="not allowed"),
+        pytest.param(failure(429, "TooManyRequests"), KubeError, "429", id="too many requests"),
+        pytest.param(httpx2.Response(503, text="no backend"), KubeError, "503", id="a proxy without a backend"),
+        pytest.param(httpx2.Response(200, text='{"metadata": {'), KubeError, "Decode", id="cut off in the middle"),
+        pytest.param(httpx2.Response(200, json={"metadata": {}}), ObjectFormatError, "uid", id="not an object of ours"),
+    ],
+)
+def test_an_answer_that_is_none_becomes_an_error_of_ours(
+    answer: httpx2.Response, error: type[Exception], message: str
+) -> None:
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        for call in (api.get(), api.apply_status({})):
+            with pytest.raises(error, match=message):
+                await call
+
+    run(lambda _: answer, scenario)
+
+
+@pytest.mark.parametrize("cause", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow")])
+def test_no_answer_becomes_an_error_of_ours(cause: Exception) -> None:
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        raise cause
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        with pytest.raises(KubeError, match=type(cause).__name__):
+            await api.get()
+        with pytest.raises(KubeError, match=type(cause).__name__):
+            await anext(api.watch())
+
+    run(handler, scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(
+            httpx2.Response(
+                200, text=json.dumps({"type": "ERROR", "object": {"code": 410, "message": "too old"}}) + "\n"
+            ),
+            id="an error event inside the stream",
+        ),
+        pytest.param(failure(500), id="a refusal of the watch"),
+        pytest.param(httpx2.Response(200, text='{"type": "MODIFIED", "obj'), id="a line cut off in the middle"),
+    ],
+)
+def test_a_watch_that_fails_raises_and_leaves_starting_again_to_the_caller(answer: httpx2.Response) -> None:
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        with pytest.raises(KubeError):
+            async for _ in api.watch():
+                pass
+
+    run(lambda _: answer, scenario)
+
+
+def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyPatch, short_path: Any) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(short_path / "absent"))
+    monkeypatch.setenv("HOME", str(short_path))
+    with pytest.raises(KubeError, match="no configuration for the apiserver"):
+        LightkubeTelemetryApi("node-1", random.Random(1))  # noqa: S311 - jitter

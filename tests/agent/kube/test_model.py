@@ -1,0 +1,73 @@
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.kube.model import Assignment, ObjectFormatError, parse_object
+from gpufleet_api.telemetry import GPUTelemetry
+
+ENTRY: dict[str, Any] = {
+    "podUID": "uid-1",
+    "namespace": "ml",
+    "pod": "train-0-x7k2p",
+    "container": "main",
+    "workload": "train",
+    "workloadUID": "uid-w",
+    "replica": 0,
+    "replicas": 2,
+    "resource": "gpufleet.dev/gpu",
+    "devices": ["GPU-1", "GPU-0"],
+    "shardStart": 0,
+    "shardEnd": 500,
+    "decidedAt": "2026-01-01T00:00:00.000001Z",
+}
+METADATA = {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}
+
+
+def test_an_object_with_a_reservation_is_read_as_the_models_read_it() -> None:
+    document = {"metadata": METADATA, "spec": {"assignments": [ENTRY]}, "status": {"anything": 1}}
+    read = parse_object(document)
+    assert (read.uid, read.generation, read.resource_version) == ("uid-t", 4, 17)
+    assert read.assignments == (
+        Assignment(
+            pod_uid="uid-1",
+            namespace="ml",
+            pod="train-0-x7k2p",
+            container="main",
+            resource="gpufleet.dev/gpu",
+            devices=("GPU-1", "GPU-0"),
+            workload="train",
+            replica=0,
+            replicas=2,
+            shard_start=0,
+            shard_end=500,
+            decided_at="2026-01-01T00:00:00.000001Z",
+        ),
+    )
+    (model,) = GPUTelemetry.model_validate({"metadata": METADATA, "spec": {"assignments": [ENTRY]}}).spec.assignments
+    (ours,) = read.assignments
+    for field in Assignment.__dataclass_fields__:
+        theirs = getattr(model, field)
+        assert getattr(ours, field) == (tuple(theirs) if isinstance(theirs, list) else theirs)
+
+
+@pytest.mark.parametrize("spec", [{}, {"spec": {}}, {"spec": None}, {"spec": {"assignments": None}}])
+def test_an_object_without_reservations_has_none(spec: dict[str, Any]) -> None:
+    assert parse_object({"metadata": METADATA, **spec}).assignments == ()
+
+
+def test_shard_bounds_are_optional() -> None:
+    entry = {name: value for name, value in ENTRY.items() if not name.startswith("shard")}
+    (assignment,) = parse_object({"metadata": METADATA, "spec": {"assignments": [entry]}}).assignments
+    assert (assignment.shard_start, assignment.shard_end) == (None, None)
+
+
+@pytest.mark.parametrize("field", ["podUID", "pod", "devices", "resource", "replica", "decidedAt"])
+def test_a_reservation_that_lacks_a_field_makes_the_object_unreadable_and_the_field_is_named(field: str) -> None:
+    entry = {name: value for name, value in ENTRY.items() if name != field}
+    with pytest.raises(ObjectFormatError, match=field):
+        parse_object({"metadata": METADATA, "spec": {"assignments": [entry]}})
+
+
+def test_what_is_no_object_at_all_is_unreadable() -> None:
+    with pytest.raises(ObjectFormatError, match="metadata"):
+        parse_object({"kind": "Status"})
