@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.build import ensure_tools
-from cluster.command import Runner, run
+from cluster.command import Runner, run, search_path
 from cluster.config import ENV_ASSETS
 from cluster.errors import HostError, Problem
 from cluster.progress import Progress
@@ -29,8 +29,7 @@ class Assets:
     @property
     def search_path(self) -> str:
         """A PATH that finds these binaries first."""
-        folders = dict.fromkeys(str(path.parent) for path in self.paths.values())
-        return ":".join([*folders, os.environ.get("PATH", os.defpath)])
+        return search_path(*dict.fromkeys(str(path.parent) for path in self.paths.values()))
 
 
 def find_assets(

@@ -13,6 +13,12 @@ from cluster.errors import ClusterError
 _SHOWN = 2000
 
 
+def search_path(*first: str) -> str:
+    """A PATH with these folders first, then this process's own, then the system programs' (`su` leaves them out)."""
+    own = os.environ.get("PATH", os.defpath).split(":")
+    return ":".join(dict.fromkeys([*first, *own, "/usr/sbin", "/sbin"]))
+
+
 class Runner(Protocol):
     """How the test bed runs programs; tests put a fake in its place."""
 
@@ -60,7 +66,7 @@ def run(
             text=True,
             errors="replace",
             timeout=timeout,
-            env={**os.environ, **env} if env else None,
+            env={**os.environ, "PATH": search_path(), **(env or {})},
             cwd=cwd,
             check=False,
         )

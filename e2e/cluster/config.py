@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 
 class Provider(StrEnum):
@@ -29,6 +31,8 @@ class ClusterConfig:
     """Build localhost/gpufleet:dev from this checkout and load it on every node."""
     node_status_seconds: int = 10
     """How often a kubelet publishes its node's allocatable resources; 10 s is Kubernetes' own default."""
+    network: str = "10.244.0.0/16"
+    """IPv4 /16 for nodes and pods of the local provider; this machine must not route it elsewhere."""
     audit_policy: str | None = None
     """An audit policy (YAML text); the apiserver then writes `audit.log` in the log folder."""
 
@@ -36,12 +40,33 @@ class ClusterConfig:
         """Refuse what could not work.
 
         Raises:
-            ValueError: the number of nodes or the interval is out of range.
+            ValueError: the number of nodes, the interval or the network is out of range.
         """
         if not 1 <= self.nodes <= MAX_NODES:
             raise ValueError(f"nodes must be from 1 to {MAX_NODES}, not {self.nodes}")
         if not 1 <= self.node_status_seconds <= 60:
             raise ValueError(f"node_status_seconds must be from 1 to 60, not {self.node_status_seconds}")
+        if self.network_address.prefixlen != 16:
+            raise ValueError(f"network must be a /16, not {self.network}")
+
+    @property
+    def network_address(self) -> IPv4Network:
+        """The network, parsed."""
+        return IPv4Network(self.network)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ, **chosen: Any) -> "ClusterConfig":
+        """The default configuration, with what the environment says, and with `chosen` on top.
+
+        Raises:
+            ValueError: a value makes no sense.
+        """
+        found: dict[str, Any] = {}
+        if provider := environ.get(ENV_PROVIDER):
+            found["provider"] = Provider(provider)
+        if network := environ.get(ENV_NETWORK):
+            found["network"] = network
+        return cls(**{**found, **chosen})
 
 
 MAX_NODES = 20
@@ -50,6 +75,7 @@ MAX_NODES = 20
 ENV_CACHE = "GPUFLEET_CACHE"
 ENV_ASSETS = "GPUFLEET_CLUSTER_ASSETS"
 ENV_PROVIDER = "GPUFLEET_CLUSTER_PROVIDER"
+ENV_NETWORK = "GPUFLEET_CLUSTER_NETWORK"
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:

@@ -80,13 +80,14 @@ def compile_bytecode(root: Path, folder: Path, runner: Runner = run) -> None:
 
     Args:
         root: base file system.
-        folder: absolute path of the files, `root` or below a folder that stands for "/" in another layer.
+        folder: what becomes "/" of the container; every Python file below it is compiled.
+        runner: how programs are run.
     """
     inside = root / "mnt"
     inside.mkdir(exist_ok=True)
     script = (
         'mount --bind "$2" "$1/mnt" && '
-        'exec chroot "$1" python3 -I -m compileall -q --invalidation-mode unchecked-hash -s /mnt -p / /mnt'
+        'exec chroot "$1" python3 -I -m compileall -q -f --invalidation-mode unchecked-hash -s /mnt -p / /mnt'
     )
     runner(["unshare", "--mount", "sh", "-ec", script, "sh", str(root), str(folder)], timeout=600)
 
@@ -150,9 +151,7 @@ def _finish(root: Path, runner: Runner) -> None:
     (root / "var" / "run").symlink_to("../run")
     install_busybox(root, root / "usr" / "bin", runner)
     write_users(root)
-    (root / "dev" / "null").touch()  # chroot has no devices, and Python opens this name
-    compile_bytecode(root, root / "usr" / "lib", runner)
-    (root / "dev" / "null").unlink()
+    compile_bytecode(root, root, runner)
 
 
 def _python(root: Path) -> str:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,12 @@ from {module} import {function}
 
 sys.exit({function}())
 """
-_TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/docs", "kubernetes/test", "bin", "**/*.pyi")
+_TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*.pyi")
 """Of the dependencies: never imported at run time."""
+_NOT_COMPILED = ("kubernetes/**/__pycache__",)
+"""Bytecode that is not worth its 27 MB in the image: agent and operator use another client."""
 _KEPT_OLD = 3
-"""How many older layers and archives of a kind stay in the cache."""
+"""How many layers and archives of a kind stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def build_image(
     archive = cache / "images" / f"gpufleet-{digest.removeprefix('sha256:')[:10]}.tar"
     if not archive.exists():
         write_archive(archive, PROJECT_IMAGE, layers, _CONFIG)
-    _prune(archive)
+    _prune([archive, dependencies.path, code.path])
     return Image(PROJECT_IMAGE, archive, digest)
 
 
@@ -134,10 +137,9 @@ def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path,
         install = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
         target = ["--target", str(site), "--python-version", base.python, "--link-mode=copy"]
         runner([_uv(), *install, *target, "--requirements", str(listing)], timeout=600)
-        for pattern in _TRIMMED:
-            for path in list(site.glob(pattern)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _remove(site, _TRIMMED)
         compile_bytecode(base.root, root, runner)
+        _remove(site, _NOT_COMPILED)
         return make_layer(root, output)
 
 
@@ -167,6 +169,12 @@ def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner:
         return make_layer(root, output)
 
 
+def _remove(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in list(folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _cached(cache: Path, kind: str, *inputs: str) -> Path:
     recipe = b"".join(Path(__file__).with_name(part).read_bytes() for part in ("project.py", "oci.py"))
     key = hashlib.sha256(repr(inputs).encode() + recipe).hexdigest()[:10]
@@ -175,11 +183,12 @@ def _cached(cache: Path, kind: str, *inputs: str) -> Path:
     return folder / f"{kind}-{key}.tar"
 
 
-def _prune(current: Path) -> None:
+def _prune(current: Sequence[Path]) -> None:
     """Keep the cache small: each edit of our code makes a new archive."""
-    current.touch()
-    for pattern in ("gpufleet-*.tar", "code-*.tar"):
-        newest_first = sorted(current.parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in current:
+        path.touch()
+    for pattern in ("gpufleet-*.tar", "code-*.tar", "dependencies-*.tar"):
+        newest_first = sorted(current[0].parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
         for path in newest_first[_KEPT_OLD:]:
             path.unlink(missing_ok=True)
             path.with_suffix(".sha256").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ def pause_archive(cache: Path, runner: Runner = run) -> Path:
         runner(["gcc", "-Os", "-static", "-s", "-Wall", "-Werror", "-o", str(root / "pause"), str(_PAUSE_SOURCE)])
 
     config = ImageConfig(command=("/pause",), user="65532:65532")
-    return _cached(cache, "pause", PAUSE_IMAGE, _PAUSE_SOURCE.read_bytes(), fill, config)
+    return _cached(cache, PAUSE_IMAGE, _PAUSE_SOURCE.read_bytes(), fill, config)
 
 
 def busybox_archive(cache: Path, runner: Runner = run) -> Path:
@@ -33,7 +33,7 @@ def busybox_archive(cache: Path, runner: Runner = run) -> Path:
         write_users(root)
 
     config = ImageConfig(command=("/bin/sh",), env={"PATH": PATH})
-    return _cached(cache, "busybox", BUSYBOX_IMAGE, _BUSYBOX.read_bytes(), fill, config)
+    return _cached(cache, BUSYBOX_IMAGE, _BUSYBOX.read_bytes(), fill, config)
 
 
 def install_busybox(root: Path, folder: Path, runner: Runner = run) -> None:
@@ -47,13 +47,11 @@ def install_busybox(root: Path, folder: Path, runner: Runner = run) -> None:
             target.symlink_to("/bin/busybox")
 
 
-def _cached(
-    cache: Path, name: str, image: str, content: bytes, fill: Callable[[Path], None], config: ImageConfig
-) -> Path:
+def _cached(cache: Path, image: str, content: bytes, fill: Callable[[Path], None], config: ImageConfig) -> Path:
     recipe = b"".join(Path(__file__).with_name(part).read_bytes() for part in ("small.py", "oci.py", "users.py"))
     key = hashlib.sha256(content + recipe).hexdigest()[:10]
     folder = cache / "images"
-    output = folder / f"{name}-{key}.tar"
+    output = folder / f"{image.partition('/')[2].partition(':')[0]}-{key}.tar"
     if not output.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:

@@ -27,6 +27,7 @@ class Hierarchy:
     version: int
     controllers: frozenset[str]
     """Controllers of a v1 hierarchy; empty for v2, where cgroup.controllers tells."""
+    writable: bool = True
 
 
 def node_cgroup(node: str) -> str:
@@ -40,27 +41,36 @@ def node_system_cgroup(node: str) -> str:
 
 
 def parse_mountinfo(text: str) -> tuple[Hierarchy, ...]:
-    """The cgroup hierarchies in /proc/self/mountinfo.
-
-    A v2 mount beside v1 ones (systemd's hybrid layout) has no controllers and is left alone.
-    """
-    v1: dict[Path, Hierarchy] = {}
-    v2: dict[Path, Hierarchy] = {}
+    """All mounted cgroup hierarchies in the text of /proc/self/mountinfo."""
+    found: dict[Path, Hierarchy] = {}
     for line in text.splitlines():
         head, _, tail = line.partition(" - ")
         fields, kind = head.split(), tail.split()
-        mount = Path(fields[4])
+        mount, writable = Path(fields[4]), "rw" in fields[5].split(",")
         if kind[0] == "cgroup2":
-            v2[mount] = Hierarchy(mount, 2, frozenset())
+            found[mount] = Hierarchy(mount, 2, frozenset(), writable)
         elif kind[0] == "cgroup":
             options = frozenset(kind[2].split(",")) - {"rw", "ro", "xattr", "clone_children"}
-            v1[mount] = Hierarchy(mount, 1, options)
-    return tuple((v1 or v2).values())
+            found[mount] = Hierarchy(mount, 1, options, writable)
+    return tuple(found.values())
+
+
+def managed(found: Sequence[Hierarchy]) -> tuple[Hierarchy, ...]:
+    """Those with controllers: the v1 ones if there are any, because a v2 mount beside them has none.
+
+    runc uses that one too (systemd's hybrid layout), so cleaning up looks at all.
+    """
+    return tuple(hierarchy for hierarchy in found if hierarchy.version == 1) or tuple(found)
+
+
+def all_hierarchies() -> tuple[Hierarchy, ...]:
+    """Everything that is mounted on this machine."""
+    return parse_mountinfo(Path("/proc/self/mountinfo").read_text())
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Those of this machine."""
-    return parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    """Those of this machine that have controllers."""
+    return managed(all_hierarchies())
 
 
 def create(tree: Iterable[Hierarchy], cgroup: str) -> list[Path]:

@@ -32,7 +32,7 @@ def namespace(layout: Layout, cgroups: list[Path]) -> list[str]:
     """The process that is the cluster: network, mount and pid namespace of its own."""
     return [
         "unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL",
-        *_supervisor(layout.control, cgroups),
+        *_supervisor(layout.control, cgroups), "--lifeline",
     ]  # fmt: skip
 
 

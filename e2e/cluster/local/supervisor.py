@@ -97,18 +97,21 @@ def _answer(listener: socket.socket, supervisor: Supervisor) -> None:
             stream.write(json.dumps(reply).encode() + b"\n")
 
 
-def _serve(path: Path, supervisor: Supervisor) -> None:
+def _serve(path: Path, supervisor: Supervisor, *, lifeline: bool) -> None:
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    path.unlink(missing_ok=True)
+    # The name appears when the socket listens already: whoever sees it can connect.
+    unready = path.with_suffix(".new")
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(str(path))
-        path.chmod(0o600)
+        listener.bind(str(unready))
+        unready.chmod(0o600)
         listener.listen(64)
+        unready.rename(path)
         selector.register(listener, selectors.EVENT_READ)
         selector.register(wake_read, selectors.EVENT_READ)
-        selector.register(0, selectors.EVENT_READ)
+        if lifeline:
+            selector.register(0, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fd == 0 and not os.read(0, 1):
@@ -121,14 +124,15 @@ def _serve(path: Path, supervisor: Supervisor) -> None:
 
 
 def main() -> None:
-    """Join the cgroups, then serve until standard input ends."""
-    parser = argparse.ArgumentParser(description="process 1 of a test bed namespace; ends when standard input ends")
+    """Join the cgroups, then serve."""
+    parser = argparse.ArgumentParser(description="process 1 of a test bed namespace")
     parser.add_argument("socket", type=Path)
+    parser.add_argument("--lifeline", action="store_true", help="end when standard input ends")
     parser.add_argument("--cgroup", action="append", default=[], type=Path, help="cgroup folder to join")
     options = parser.parse_args()
     for folder in options.cgroup:
         (folder / "cgroup.procs").write_text("0")
-    _serve(options.socket, Supervisor())
+    _serve(options.socket, Supervisor(), lifeline=options.lifeline)
 
 
 if __name__ == "__main__":

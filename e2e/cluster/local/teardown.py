@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ def tear_down(root: Path) -> None:
     Raises:
         ClusterError: something could not be removed; the message names it.
     """
-    tree = cgroups.hierarchies()
+    tree = cgroups.all_hierarchies()
     processes = read_processes(root)
     if processes is not None:
         # Frozen v1 processes don't even die: thaw the nodes first.
@@ -72,16 +72,16 @@ def tear_down(root: Path) -> None:
     cgroups.remove(tree)
     network.disconnect(str(root))
     with suppress(FileNotFoundError):
-        _restore(json.loads((root / RESTORE).read_text()))
+        _restore(**json.loads((root / RESTORE).read_text()))
     shutil.rmtree(root, ignore_errors=False)
 
 
-def _restore(content: Mapping[str, Mapping[str, str] | list[str]]) -> None:
-    for name, value in dict(content["sysctls"]).items():
+def _restore(sysctls: Mapping[str, str], folders: Sequence[str]) -> None:
+    for name, value in sysctls.items():
         path = _SYSCTL / name
         if path.read_text().strip() != value:
             path.write_text(value)
-    for folder in content["folders"]:
+    for folder in folders:
         with suppress(OSError):  # somebody else uses it meanwhile, or it is gone
             Path(folder).rmdir()
 

@@ -1,0 +1,192 @@
+"""Brings the local cluster up and down: one at a time, taken over when it matches, cleaned up when it is dead."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cluster.assets import Assets
+from cluster.config import ClusterConfig, Provider
+from cluster.errors import ConflictError, NotRunningError
+from cluster.image.project import build_image
+from cluster.image.small import busybox_archive, pause_archive
+from cluster.local import lock as locks
+from cluster.local.api import Api
+from cluster.local.cluster import LocalCluster
+from cluster.local.control import Control
+from cluster.local.identity import ProcessId
+from cluster.local.layout import Layout
+from cluster.local.lock import Lock
+from cluster.local.preflight import prepare_host
+from cluster.local.start import Lifeline, start
+from cluster.local.state import State, differences
+from cluster.local.teardown import read_processes, tear_down
+from cluster.local.units import Units
+from cluster.progress import Progress
+from cluster.status import Status
+from cluster.versions import BUSYBOX_IMAGE, PAUSE_IMAGE
+
+_OTHERS_SECONDS = 180.0
+"""How long to wait for a cluster that somebody else is starting or stopping."""
+
+
+class LocalLifecycle:
+    """The one local cluster of a cache folder."""
+
+    def __init__(self, cache: Path, progress: Progress) -> None:
+        self._cache = cache
+        self._progress = progress
+        self._root = cache / "cluster"
+        self._lock_file = cache / "cluster.lock"
+        self._error_file = cache / "cluster.error"
+
+    def up(self, config: ClusterConfig, *, detach: bool) -> LocalCluster:
+        """Start the cluster, or take over the one that runs; see `cluster.up`."""
+        running = self._running() is not None
+        assets = prepare_host(config, self._cache, self._progress, network_free=not running)
+        images = self.images(config)
+        deadline = time.monotonic() + _OTHERS_SECONDS
+        while True:
+            state = self._running()
+            if state is not None:
+                return self._take_over(state, config, assets, images)
+            lock = Lock.try_acquire(self._lock_file)
+            if lock is not None:
+                return self._start(lock, config, assets, images, detach=detach)
+            if time.monotonic() > deadline:
+                raise ConflictError(f"{locks.holder(self._lock_file)} has been starting or stopping a cluster for long")
+            time.sleep(0.1)
+
+    def images(self, config: ClusterConfig) -> dict[str, Path]:
+        """Build the images of a node; the archive of each by its name."""
+        found = {PAUSE_IMAGE: pause_archive(self._cache), BUSYBOX_IMAGE: busybox_archive(self._cache)}
+        if config.project_image:
+            image = build_image(self._cache, self._progress)
+            found[image.name] = image.archive
+        return found
+
+    def attach(self) -> LocalCluster:
+        """Handle of the running cluster.
+
+        Raises:
+            NotRunningError: there is none.
+        """
+        state = self._running()
+        if state is None:
+            raise NotRunningError("no cluster is running; start one by `make cluster`")
+        assets = Assets({name: Path(path) for name, path in state.binaries.items()})
+        return LocalCluster(self._units(state.config, assets), self.down)
+
+    def down(self) -> None:
+        """End the cluster if there is one, dead or alive, and remove all traces of it.
+
+        Raises:
+            ConflictError: somebody is just starting one.
+            ClusterError: something could not be removed.
+        """
+        lock = Lock.try_acquire(self._lock_file)
+        if lock is None:
+            processes = read_processes(self._root)
+            if processes is not None:
+                processes.keeper.end(signal.SIGTERM, timeout=60)
+            lock = self._await_lock()
+        try:
+            self._clean()
+        finally:
+            lock.close()
+
+    def status(self) -> Status | None:
+        """State of the running cluster; None when there is none."""
+        state = self._running()
+        if state is None:
+            return None
+        layout = self._layout(state.config)
+        ready = Api(layout).ready_nodes()
+        parts = dict(Control(layout.control).units())
+        for node in layout.node_layouts:
+            if node.name in parts and parts[node.name].exit is None:
+                inner = Control(node.control).units()
+                parts |= {f"{node.name}/{name}": unit for name, unit in inner.items()}
+        return Status(
+            provider=Provider.LOCAL,
+            nodes={node.name: node.name in ready for node in layout.node_layouts},
+            components={n: "running" if u.exit is None else f"ended with status {u.exit}" for n, u in parts.items()},
+            kubeconfig=layout.kubeconfig,
+            log_dir=layout.logs,
+            owner=state.owner.pid if state.owner else None,
+            started=state.started,
+        )
+
+    def _start(
+        self, lock: Lock, config: ClusterConfig, assets: Assets, images: Mapping[str, Path], *, detach: bool
+    ) -> LocalCluster:
+        self._clean()
+        units = self._units(config, assets)
+        with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
+            lifeline = start(units, list(images.values()), lock)
+        owner = None if detach else ProcessId.of(os.getpid())
+        State(
+            config=config,
+            binaries={name: str(path) for name, path in assets.paths.items()},
+            images={name: str(path) for name, path in images.items()},
+            owner=owner,
+            started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ).write(units.layout)
+        kept: Lifeline | None = lifeline
+        if detach:
+            lifeline.detach()
+            kept = None
+        return LocalCluster(units, self.down, kept)
+
+    def _take_over(
+        self, state: State, config: ClusterConfig, assets: Assets, images: Mapping[str, Path]
+    ) -> LocalCluster:
+        differing = differences(config, {name: str(path) for name, path in assets.paths.items()}, state)
+        if differing:
+            raise ConflictError(
+                f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
+                "End it by `make cluster-down`, or ask for the same"
+            )
+        owner = f" (it ends with process {state.owner.pid})" if state.owner else ""
+        self._progress.say(f"          taking over the cluster that runs since {state.started}{owner}")
+        cluster = LocalCluster(self._units(state.config, assets), self.down)
+        stale = {name: path for name, path in images.items() if state.images.get(name) != str(path)}
+        for name, archive in stale.items():
+            with self._progress.step(f"loading {name}"):
+                cluster.load_image(archive)
+        if stale:
+            images_now = {**state.images, **{name: str(path) for name, path in stale.items()}}
+            replace(state, images=images_now).write(self._layout(state.config))
+        return cluster
+
+    def _running(self) -> State | None:
+        state = State.read(self._root / "state.json")
+        processes = read_processes(self._root)
+        return state if processes is not None and processes.namespace.alive else None
+
+    def _clean(self) -> None:
+        if self._root.exists():
+            with self._progress.step("removing what a cluster left"):
+                tear_down(self._root)
+        if self._error_file.exists():
+            self._progress.say(f"The last cluster could not be removed at first:\n{self._error_file.read_text()}")
+            self._error_file.unlink()
+
+    def _await_lock(self) -> Lock:
+        deadline = time.monotonic() + _OTHERS_SECONDS / 6
+        while True:
+            lock = Lock.try_acquire(self._lock_file)
+            if lock is not None:
+                return lock
+            if time.monotonic() > deadline:
+                raise ConflictError(f"{locks.holder(self._lock_file)} is starting or stopping a cluster; try again")
+            time.sleep(0.02)
+
+    def _layout(self, config: ClusterConfig) -> Layout:
+        return Layout(self._root, config.network_address, config.nodes)
+
+    def _units(self, config: ClusterConfig, assets: Assets) -> Units:
+        return Units(self._layout(config), config, assets)

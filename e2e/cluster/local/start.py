@@ -1,0 +1,162 @@
+"""Starts a local cluster: order and overlap of the steps. Any failure cuts the lifeline, and the keeper cleans up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import ClusterError
+from cluster.local import cgroups, commands, network
+from cluster.local.api import Api, wait_until
+from cluster.local.control import tail
+from cluster.local.keeper import DETACH
+from cluster.local.layout import Layout, NodeLayout
+from cluster.local.lock import Lock
+from cluster.local.pki import certificates, make_pki
+from cluster.local.render import cni_config, containerd_config, kubeconfig, kubelet_config
+from cluster.local.teardown import read_processes, remember_host
+from cluster.local.units import Units
+
+_START_SECONDS = 90.0
+_CONTROL_PLANE = ("etcd", "apiserver")
+
+
+@dataclass
+class Lifeline:
+    """The caller's end of the pipe that keeps an attached cluster alive."""
+
+    descriptor: int
+    keeper: subprocess.Popen[bytes]
+
+    def detach(self) -> None:
+        """Let the cluster live on without this process."""
+        os.write(self.descriptor, DETACH)
+        os.close(self.descriptor)
+        self.keeper.returncode = 0  # it is not this process's to wait for any more
+
+    def cut(self, timeout: float = 60) -> int:
+        """End the cluster and wait until everything is cleaned up; the keeper's exit status."""
+        os.close(self.descriptor)
+        return self.keeper.wait(timeout)
+
+
+def start(units: Units, images: Sequence[Path], lock: Lock) -> Lifeline:
+    """Start everything; returns when all nodes are ready and have the images.
+
+    Raises:
+        ClusterError: something did not start; the machine is clean again.
+    """
+    layout = units.layout
+    layout.root.mkdir(mode=0o700, parents=True)
+    _make_folders(layout)
+    remember_host(layout.root)
+    lifeline = _start_keeper(layout, lock)
+    with ThreadPoolExecutor() as pool:
+        try:
+            _start_all(units, images, lifeline, pool)
+        except BaseException:
+            # Whatever it is, KeyboardInterrupt included: nothing of the half-started cluster may stay. Inside the
+            # pool's block, because its threads end only when what they wait for has ended.
+            lifeline.cut()
+            raise
+    return lifeline
+
+
+def _make_folders(layout: Layout) -> None:
+    layout.logs.mkdir()
+    (layout.root / "kubeconfig").mkdir()
+    for node in layout.node_layouts:
+        for name in ("var-lib", "var-log", "driver", "cni"):
+            (node.folder / name).mkdir(parents=True)
+
+
+def _start_keeper(layout: Layout, lock: Lock) -> Lifeline:
+    read_end, write_end = os.pipe()
+    joined = cgroups.create(cgroups.hierarchies(), cgroups.CONTROL_PLANE)
+    arguments = [f"--root={layout.root}", f"--lifeline={read_end}", f"--lock={lock.descriptor}"]
+    with (layout.logs / "keeper.log").open("wb") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "cluster.local.keeper", *arguments, "--", *commands.namespace(layout, joined)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(read_end, lock.descriptor),
+            start_new_session=True,
+        )
+    os.close(read_end)
+    lock.close()  # the keeper has its copy
+    return Lifeline(write_end, keeper)
+
+
+def _start_all(units: Units, images: Sequence[Path], lifeline: Lifeline, pool: Executor) -> None:
+    layout, keeper = units.layout, lifeline.keeper
+
+    def keeper_runs() -> None:
+        if keeper.poll() is not None:
+            raise ClusterError(f"the keeper ended: {tail(layout.logs / 'keeper.log')}")
+
+    configured = pool.submit(_configure, units)
+    wait_until(layout.control.is_socket, "the cluster's namespaces exist", keeper_runs, _START_SECONDS)
+    processes = read_processes(layout.root)
+    if processes is None:
+        raise ClusterError("the keeper recorded no processes")
+    network.connect(layout, processes.namespace.pid)
+    units.start("etcd", commands.etcd(layout, units.assets))
+    configured.result()
+    audit = layout.root / "audit-policy.yaml" if units.config.audit_policy else None
+    units.start("apiserver", commands.apiserver(layout, units.assets, audit))
+    booted = {node: pool.submit(units.boot, node) for node in layout.node_layouts}
+    loaded = [pool.submit(_load, units, node, boot, images) for node, boot in booted.items()]
+    _await_apiserver(units)
+    units.start("controller-manager", commands.controller_manager(layout, units.assets))
+    units.start("scheduler", commands.scheduler(layout, units.assets))
+    for node, boot in booted.items():
+        boot.result()
+        units.start_kubelet(node)
+    units.start("proxy", commands.proxy(layout, units.assets))
+    _await_nodes(units)
+    for load in loaded:
+        load.result()
+
+
+def _load(units: Units, node: NodeLayout, boot: Future[None], images: Sequence[Path]) -> None:
+    boot.result()
+    for image in images:
+        units.load_image(node, image)
+
+
+def _configure(units: Units) -> None:
+    layout = units.layout
+    make_pki(layout)
+    authority = (layout.pki / "ca.crt").read_bytes()
+    for certificate in certificates(layout):
+        pair = [(layout.pki / f"{certificate.name}.{kind}").read_bytes() for kind in ("crt", "key")]
+        path = layout.component_kubeconfig(certificate.name)
+        path.touch(mode=0o600)
+        path.write_text(kubeconfig(layout.server, authority, *pair))
+    for node in layout.node_layouts:
+        node.kubelet_config.write_text(kubelet_config(layout, node, units.config.node_status_seconds))
+        node.containerd_config.write_text(containerd_config(node))
+        (node.cni / "10-gpufleet.conflist").write_text(cni_config(node))
+    if units.config.audit_policy:
+        (layout.root / "audit-policy.yaml").write_text(units.config.audit_policy)
+
+
+def _await_apiserver(units: Units) -> None:
+    api = Api(units.layout)
+    wait_until(lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), _START_SECONDS)
+
+
+def _await_nodes(units: Units) -> None:
+    layout, api = units.layout, Api(units.layout)
+    wanted = {node.name for node in layout.node_layouts}
+    running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "proxy", *wanted)
+    wait_until(
+        lambda: api.ready_nodes() >= wanted and api.has_default_account,
+        f"{', '.join(sorted(wanted))} are ready; the kubelets' logs are in {layout.logs}",
+        lambda: units.require(*running),
+        _START_SECONDS,
+    )
