@@ -1,0 +1,205 @@
+"""`python -m gpufleet_simgpu`: make simulated GPUs, and change them while an agent looks at them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gpufleet_simgpu.build import CompilerError, build_library
+from gpufleet_simgpu.files import STATE, edit, read_state, write_state
+from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SimNode, SimProcess, SimSeries
+from gpufleet_simgpu.presets import PRESETS, make_node
+from gpufleet_simgpu.text import NUMBERS, StateFormatError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Simulated GPUs: a libnvidia-ml.so.1 that reads a file."
+)
+
+Folder = Annotated[Path, typer.Argument(help="Where the library and its gpus.state are.", metavar="DIRECTORY")]
+Gpu = Annotated[int, typer.Argument(help="Index of the GPU.", min=0)]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    gpus: Annotated[int, typer.Option(help="How many.", min=0)] = 8,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "h100",
+    node: Annotated[str, typer.Option(help="Name of the node; the UUIDs depend on it.")] = "node",
+) -> None:
+    """Build the library and write the state of a node of idle GPUs."""
+    state = make_node(model, gpus, node=node)
+    library = build_library(folder)
+    write_state(folder / STATE, state)
+    typer.echo(f"{library}\n{folder / STATE}: {gpus} x {PRESETS[model].name}")
+    typer.echo(f"LD_LIBRARY_PATH={folder.resolve()} makes nvidia-ml-py find them")
+
+
+@app.command()
+def build(folder: Folder) -> None:
+    """Build the library alone."""
+    typer.echo(build_library(folder))
+
+
+@app.command("set")
+def set_fields(
+    folder: Folder,
+    gpu: Gpu,
+    fields: Annotated[
+        list[str], typer.Argument(metavar="FIELD=VALUE...", help="`none`: not supported, `na`: NVML's sentinel.")
+    ],
+) -> None:
+    """Change numbers of one GPU, such as `temperature_celsius=91 utilization_percent=100`."""
+    changes = dict(_assignment(field) for field in fields)
+    _edit(folder, lambda node: node.with_gpu(gpu, **changes))
+
+
+@app.command()
+def processes(
+    folder: Folder,
+    gpu: Gpu,
+    pids: Annotated[list[str] | None, typer.Argument(metavar="PID:MIB[:G]...", help="None given: no process.")] = None,
+) -> None:
+    """Replace the processes of one GPU."""
+    listed = tuple(_process(text) for text in pids or ())
+    _edit(folder, lambda node: node.with_gpu(gpu, processes=listed))
+
+
+@app.command()
+def xid(folder: Folder, gpu: Gpu, code: Annotated[int, typer.Argument(min=1)]) -> None:
+    """Let one GPU report an XID once, to every agent that listens."""
+    _edit(folder, lambda node: node.with_gpu(gpu).with_xid(gpu, code))
+
+
+@app.command()
+def lose(folder: Folder, gpu: Gpu) -> None:
+    """Let one GPU fall off the bus."""
+    _edit(folder, lambda node: node.with_gpu(gpu).lose(gpu))
+
+
+@app.command()
+def fail(
+    folder: Folder,
+    gpu: Gpu,
+    code: Annotated[int, typer.Argument(help="NVML return code, such as 16 or 999; 0: no more.", min=0, max=999)],
+    field: Annotated[str, typer.Option(help="Which calls.")] = ALL,
+) -> None:
+    """Let calls about one GPU fail."""
+    _edit(folder, lambda node: node.with_gpu(gpu).with_fail(gpu, field, code))
+
+
+@app.command()
+def delay(
+    folder: Folder,
+    gpu: Gpu,
+    milliseconds: Annotated[int, typer.Argument(help="0: no more.", min=0, max=86_400_000)],
+    field: Annotated[str, typer.Option(help="Which calls.")] = ALL,
+) -> None:
+    """Let calls about one GPU take long: an hour is a stuck driver."""
+    _edit(folder, lambda node: node.with_gpu(gpu).with_delay(gpu, field, milliseconds))
+
+
+@app.command()
+def restore(folder: Folder, gpu: Gpu) -> None:
+    """Let one GPU answer at once again, after `lose`, `fail` and `delay`."""
+    _edit(folder, lambda node: node.with_gpu(gpu).restore(gpu))
+
+
+@app.command()
+def play(
+    folder: Folder,
+    gpu: Gpu,
+    series: Annotated[str, typer.Argument(help="A series file: absolute, or in DIRECTORY. `none`: no more.")],
+    *,
+    loop: Annotated[bool, typer.Option(help="At its end start again, or hold the last numbers.")] = True,
+) -> None:
+    """Play a recorded course of numbers on one GPU from now on."""
+    playing = None if series == "none" else SimSeries(series, time.time(), loop=loop)
+    if playing is not None and not (folder / series).is_file():
+        raise typer.BadParameter(f"{folder / series} is no file")
+    _edit(folder, lambda node: node.with_gpu(gpu, series=playing))
+
+
+@app.command()
+def driver(
+    folder: Folder,
+    error: Annotated[int, typer.Argument(help="9: not loaded, 18: mismatch, 0: all is well.", min=0, max=999)],
+) -> None:
+    """Let every call fail with one NVML return code."""
+    _edit(folder, lambda node: replace(node, error=error))
+
+
+@app.command()
+def show(folder: Folder) -> None:
+    """Print the node as a table."""
+    Console().print(_table(read_state(folder / STATE)))
+
+
+def _edit(folder: Path, change: Callable[[SimNode], SimNode]) -> None:
+    edit(folder / STATE, change)
+
+
+def _assignment(text: str) -> tuple[str, int | None]:
+    name, equals, value = text.partition("=")
+    if not equals or name not in NUMBERS:
+        raise typer.BadParameter(f"{text!r}: want FIELD=VALUE with one of {', '.join(NUMBERS)}")
+    if value == "none":
+        return name, None
+    return name, NOT_AVAILABLE if value == "na" else int(value)
+
+
+def _process(text: str) -> SimProcess:
+    match text.split(":"):
+        case [pid, mib]:
+            return SimProcess(int(pid), int(mib))
+        case [pid, mib, ("C" | "G") as kind]:
+            return SimProcess(int(pid), int(mib), kind)
+        case _:
+            raise typer.BadParameter(f"{text!r}: want PID:MIB or PID:MIB:G")
+
+
+def _table(node: SimNode) -> Table:
+    table = Table(title=f"driver {node.driver}" + (f", every call fails with {node.error}" if node.error else ""))
+    table.add_column("GPU", justify="right")
+    table.add_column("UUID", no_wrap=True, min_width=12, ratio=1)
+    table.add_column("model", no_wrap=True)
+    for column in ("MiB", "util %", "°C", "W", "procs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("faults", overflow="fold")
+    for index, gpu in enumerate(node.gpus):
+        watts = gpu.power_milliwatts
+        faults = [f"{name} fails with {code}" for name, code in gpu.fail.items()]
+        faults += [f"{name} takes {milliseconds} ms" for name, milliseconds in gpu.delay.items()]
+        faults += [f"XID {event.code}" for event in node.xids if event.gpu == index]
+        table.add_row(
+            str(index),
+            gpu.uuid,
+            gpu.name,
+            f"{_text(gpu.memory_used_mib)} / {_text(gpu.memory_total_mib)}",
+            _text(gpu.utilization_percent),
+            _text(gpu.temperature_celsius),
+            "-" if watts is None else f"{watts / 1000:.0f}",
+            str(len(gpu.processes)),
+            "lost" if gpu.lost else ", ".join(faults),
+        )
+    return table
+
+
+def _text(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def main() -> None:
+    """Run, and tell what is wrong in one line."""
+    try:
+        app()
+    except (CompilerError, IndexError, StateFormatError, ValueError, OSError) as error:
+        raise SystemExit(f"gpufleet_simgpu: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

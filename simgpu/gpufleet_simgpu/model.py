@@ -1,0 +1,166 @@
+"""A node of simulated GPUs as plain values. `None` is what the hardware doesn't support; see `text` for the file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+NOT_AVAILABLE = -1
+"""As a number's value: NVML's sentinel, all ones, which a driver hands out instead of an error."""
+
+GPU_IS_LOST = 15
+MAX_GPUS = 64
+MAX_XIDS = 256
+ALL = "all"
+"""In `fail` and `delay`: every call about the device."""
+
+SWITCH = "switch"
+"""As the far end of links: an NVSwitch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimProcess:
+    """A process on a GPU. `kind` is C for compute or G for graphics."""
+
+    pid: int
+    memory_mib: int
+    kind: str = "C"
+
+
+@dataclass(frozen=True, slots=True)
+class SimLinks:
+    """So many NVLinks to one far end: another GPU's index, or `SWITCH`."""
+
+    to: int | str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SimSeries:
+    """A recorded course of numbers, played from `start`; its numbers win over those of the state."""
+
+    path: str
+    """Absolute, or beside the state file."""
+    start: float
+    """Seconds since the epoch at which its offset 0 lies."""
+    loop: bool = True
+    """At its end: from the front again, or hold the last numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimGpu:
+    """One GPU. Every number may be given per field's own `fail` code or `delay`."""
+
+    uuid: str
+    name: str
+    pci_bus_id: str
+    compute_capability: str | None = None
+    serial: str | None = None
+    architecture: int | None = None
+    """NVML's number: 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper, 10 Blackwell."""
+    minor: int | None = None
+    numa_node: int | None = None
+    memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    memory_reserved_mib: int | None = None
+    utilization_percent: int | None = None
+    memory_utilization_percent: int | None = None
+    encoder_percent: int | None = None
+    decoder_percent: int | None = None
+    temperature_celsius: int | None = None
+    memory_temperature_celsius: int | None = None
+    power_milliwatts: int | None = None
+    power_limit_milliwatts: int | None = None
+    energy_millijoules: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    max_sm_clock_mhz: int | None = None
+    max_memory_clock_mhz: int | None = None
+    performance_state: int | None = None
+    throttle_reasons: int | None = None
+    ecc_enabled: int | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    remapped_correctable: int | None = None
+    remapped_uncorrectable: int | None = None
+    remap_pending: int | None = None
+    remap_failed: int | None = None
+    mig_mode: int | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+    pcie_replays: int | None = None
+    processes: tuple[SimProcess, ...] = ()
+    links: tuple[SimLinks, ...] = ()
+    series: SimSeries | None = None
+    fail: Mapping[str, int] = field(default_factory=dict)
+    """NVML return code by field, or by `ALL`."""
+    delay: Mapping[str, int] = field(default_factory=dict)
+    """Milliseconds by field, or by `ALL`. A call in flight returns once the file no longer asks for its delay."""
+
+    @property
+    def lost(self) -> bool:
+        """True when every call about it says that it fell off the bus."""
+        return self.fail.get(ALL) == GPU_IS_LOST
+
+
+@dataclass(frozen=True, slots=True)
+class SimXid:
+    """An XID event. `sequence` rises; each event set delivers each event once."""
+
+    sequence: int
+    gpu: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimNode:
+    """The GPUs of one node and its driver."""
+
+    gpus: tuple[SimGpu, ...] = ()
+    driver: str = "580.95.05"
+    cuda: int = 13000
+    error: int = 0
+    """NVML return code of every call, such as 9 (driver not loaded) or 18 (library mismatch); 0: none."""
+    delay_ms: int = 0
+    """Of initialisation."""
+    xids: tuple[SimXid, ...] = ()
+
+    def with_gpu(self, index: int, **changes: Any) -> "SimNode":
+        """This node with some fields of one GPU changed.
+
+        Raises:
+            IndexError: There is no such GPU.
+            TypeError: There is no such field.
+        """
+        if not 0 <= index < len(self.gpus):
+            raise IndexError(f"no GPU {index}: the node has {len(self.gpus)}")
+        gpus = list(self.gpus)
+        gpus[index] = replace(gpus[index], **changes)
+        return replace(self, gpus=tuple(gpus))
+
+    def with_xid(self, gpu: int, code: int) -> "SimNode":
+        """This node with one XID event more; the oldest are dropped when there are too many."""
+        sequence = self.xids[-1].sequence + 1 if self.xids else 1
+        return replace(self, xids=(*self.xids, SimXid(sequence, gpu, code))[-MAX_XIDS:])
+
+    def with_fail(self, gpu: int, what: str, code: int) -> "SimNode":
+        """This node with calls about `what` (a field, or `ALL`) failing; code 0 ends that."""
+        return self.with_gpu(gpu, fail=_changed(self.gpus[gpu].fail, what, code))
+
+    def with_delay(self, gpu: int, what: str, milliseconds: int) -> "SimNode":
+        """This node with calls about `what` (a field, or `ALL`) taking so long; 0 ends that."""
+        return self.with_gpu(gpu, delay=_changed(self.gpus[gpu].delay, what, milliseconds))
+
+    def lose(self, gpu: int) -> "SimNode":
+        """This node with one GPU off the bus."""
+        return self.with_fail(gpu, ALL, GPU_IS_LOST)
+
+    def restore(self, gpu: int) -> "SimNode":
+        """This node with one GPU answering at once again, whatever was wrong with it."""
+        return self.with_gpu(gpu, fail={}, delay={})
+
+
+def _changed(before: Mapping[str, int], key: str, value: int) -> dict[str, int]:
+    after = {**before, key: value}
+    if value == 0:
+        del after[key]
+    return after

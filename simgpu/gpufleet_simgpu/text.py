@@ -1,0 +1,163 @@
+"""The state file: what the C library reads. One fact a line, so that an editor or `sed` will do, too.
+
+    driver 580.95.05
+    cuda 13000
+    error 9                         every call fails with this NVML code (driver not loaded)
+    delay_ms 200                    initialisation takes so long
+    gpu 0                           the lines that follow are about GPU 0; indices count from 0
+      uuid GPU-6f2c...
+      name NVIDIA H100 80GB HBM3
+      pci_bus_id 00000000:1B:00.0
+      compute_capability 9.0
+      temperature_celsius 41        any number of `NUMBERS`; a missing line: not supported; `na`: the sentinel
+      process 4711 5000 C           PID, MiB, C (compute) or G (graphics)
+      nvlink switch 18              so many links to an NVSwitch, or to the GPU of an index
+      fail power_milliwatts 4       a field's calls, or `all`, fail with this NVML code
+      delay all 3600000             a field's calls, or `all`, take so many milliseconds
+      series course.txt loop 1764000000.0
+    xid 1 0 79                      sequence, GPU, code
+
+A series file has lines of `<offset in seconds> <number field>=<number> ...`, offsets rising from 0.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimGpu, SimLinks, SimNode, SimProcess, SimSeries, SimXid
+
+T = TypeVar("T", SimNode, SimGpu)
+
+_TEXTS = ("uuid", "name", "pci_bus_id", "compute_capability", "serial")
+_LISTS = ("processes", "links", "series", "fail", "delay")
+
+NUMBERS = tuple(name for name in SimGpu.__dataclass_fields__ if name not in _TEXTS + _LISTS)
+"""Fields that are one number each."""
+
+FIELDS = (*NUMBERS, *_TEXTS, "processes", "nvlink", "events", "handle")
+"""What can fail or be slow on its own, beside `ALL`."""
+
+
+class StateFormatError(ValueError):
+    """A state that can't be written, or a file that can't be read. Says where and why."""
+
+
+def render(node: SimNode) -> str:
+    """The node as the text of a state file.
+
+    Raises:
+        StateFormatError: A value that the file can't hold.
+    """
+    return "".join(f"{line}\n" for line in _lines(node))
+
+
+def parse(text: str) -> SimNode:
+    """The node that a state file describes.
+
+    Raises:
+        StateFormatError: With the number of the line.
+    """
+    node = SimNode()
+    gpus: list[SimGpu] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        key, _, rest = line.strip().partition(" ")
+        rest = rest.strip()
+        if not key or key.startswith("#"):
+            continue
+        try:
+            if key == "gpu":
+                if int(rest) != len(gpus):
+                    raise ValueError(f"the next GPU is {len(gpus)}")
+                gpus.append(SimGpu(uuid="", name="", pci_bus_id=""))
+            elif key == "xid":
+                sequence, gpu, code = rest.split()
+                node = replace(node, xids=(*node.xids, SimXid(int(sequence), int(gpu), int(code))))
+            elif gpus:
+                gpus[-1] = _with_line(gpus[-1], key, rest)
+            elif key == "driver":
+                node = replace(node, driver=rest)
+            elif key in {"cuda", "error", "delay_ms"}:
+                node = _with(node, key, int(rest))
+            else:
+                raise ValueError(f"`{key}` is not known here")
+        except ValueError as error:
+            raise StateFormatError(f"line {number}: {line.strip()}: {error}") from error
+    return replace(node, gpus=tuple(gpus))
+
+
+def _lines(node: SimNode) -> Iterator[str]:
+    yield f"driver {_word(node.driver, 'driver')}"
+    yield f"cuda {node.cuda}"
+    for name in ("error", "delay_ms"):
+        if getattr(node, name):
+            yield f"{name} {getattr(node, name)}"
+    for index, gpu in enumerate(node.gpus):
+        yield f"gpu {index}"
+        for line in _gpu_lines(gpu):
+            yield f"  {line}"
+    for xid in node.xids:
+        yield f"xid {xid.sequence} {xid.gpu} {xid.code}"
+
+
+def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
+    for name in _TEXTS:
+        text = getattr(gpu, name)
+        if text is not None:
+            yield f"{name} {_word(text, name)}"
+    for name in NUMBERS:
+        number = getattr(gpu, name)
+        if number is not None:
+            yield f"{name} {'na' if number == NOT_AVAILABLE else number}"
+    for process in gpu.processes:
+        memory = "na" if process.memory_mib == NOT_AVAILABLE else process.memory_mib
+        yield f"process {process.pid} {memory} {process.kind}"
+    for links in gpu.links:
+        yield f"nvlink {links.to} {links.count}"
+    yield from _per_field("fail", gpu.fail)
+    yield from _per_field("delay", gpu.delay)
+    if gpu.series is not None:
+        mode = "loop" if gpu.series.loop else "hold"
+        yield f"series {_word(gpu.series.path, 'series', spaces=False)} {mode} {gpu.series.start!r}"
+
+
+def _per_field(key: str, values: Mapping[str, int]) -> Iterator[str]:
+    for name, value in values.items():
+        if name not in (ALL, *FIELDS):
+            raise StateFormatError(f"{key}: no field `{name}`")
+        yield f"{key} {name} {value}"
+
+
+def _word(text: str, name: str, *, spaces: bool = True) -> str:
+    clean = " ".join(text.split()) if spaces else "".join(text.split())
+    if not text or clean != text:
+        raise StateFormatError(f"{name}: {text!r} can't stand on a line")
+    return text
+
+
+def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
+    if key in _TEXTS:
+        return _with(gpu, key, rest)
+    if key in NUMBERS:
+        return _with(gpu, key, _number(rest))
+    words = rest.split()
+    match key, words:
+        case "process", [pid, memory, ("C" | "G") as kind]:
+            return replace(gpu, processes=(*gpu.processes, SimProcess(int(pid), _number(memory), kind)))
+        case "nvlink", [to, count]:
+            far_end = to if to == SWITCH else int(to)
+            return replace(gpu, links=(*gpu.links, SimLinks(far_end, int(count))))
+        case (("fail" | "delay"), [name, value]) if name in (ALL, *FIELDS):
+            return _with(gpu, key, {**getattr(gpu, key), name: int(value)})
+        case "series", [path, ("loop" | "hold") as mode, start]:
+            return replace(gpu, series=SimSeries(path, float(start), loop=mode == "loop"))
+        case _:
+            raise ValueError("is not known, or lacks something")
+
+
+def _with(of: T, name: str, value: Any) -> T:
+    """`of` with the field of that name changed."""
+    return replace(of, **{name: value})
+
+
+def _number(word: str) -> int:
+    return NOT_AVAILABLE if word == "na" else int(word)

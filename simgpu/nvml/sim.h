@@ -1,0 +1,170 @@
+/* The simulated node: what the state file says, and how a call gets at it. */
+#ifndef SIM_H
+#define SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "abi.h"
+
+#define SIM_MAX_GPUS 64
+#define SIM_MAX_PROCESSES 64
+#define SIM_MAX_XIDS 256
+
+/* Every quantity of a GPU that may be absent (not supported), fail or be slow on its own, by its name in the file.
+ * The facts after the numbers have lines of their own; they are listed so that they too can fail or be slow. */
+#define SIM_NUMBERS(X)                                                                                             \
+    X(MEMORY_TOTAL, "memory_total_mib")                                                                            \
+    X(MEMORY_USED, "memory_used_mib")                                                                              \
+    X(MEMORY_RESERVED, "memory_reserved_mib")                                                                      \
+    X(UTILIZATION, "utilization_percent")                                                                          \
+    X(MEMORY_UTILIZATION, "memory_utilization_percent")                                                            \
+    X(ENCODER, "encoder_percent")                                                                                  \
+    X(DECODER, "decoder_percent")                                                                                  \
+    X(TEMPERATURE, "temperature_celsius")                                                                          \
+    X(MEMORY_TEMPERATURE, "memory_temperature_celsius")                                                            \
+    X(POWER, "power_milliwatts")                                                                                   \
+    X(POWER_LIMIT, "power_limit_milliwatts")                                                                       \
+    X(ENERGY, "energy_millijoules")                                                                                \
+    X(SM_CLOCK, "sm_clock_mhz")                                                                                    \
+    X(MEMORY_CLOCK, "memory_clock_mhz")                                                                            \
+    X(MAX_SM_CLOCK, "max_sm_clock_mhz")                                                                            \
+    X(MAX_MEMORY_CLOCK, "max_memory_clock_mhz")                                                                    \
+    X(PERFORMANCE_STATE, "performance_state")                                                                      \
+    X(THROTTLE_REASONS, "throttle_reasons")                                                                        \
+    X(ECC_ENABLED, "ecc_enabled")                                                                                  \
+    X(ECC_CORRECTED, "ecc_corrected")                                                                              \
+    X(ECC_UNCORRECTED, "ecc_uncorrected")                                                                          \
+    X(REMAPPED_CORRECTABLE, "remapped_correctable")                                                                \
+    X(REMAPPED_UNCORRECTABLE, "remapped_uncorrectable")                                                            \
+    X(REMAP_PENDING, "remap_pending")                                                                              \
+    X(REMAP_FAILED, "remap_failed")                                                                                \
+    X(MIG_MODE, "mig_mode")                                                                                        \
+    X(NUMA_NODE, "numa_node")                                                                                      \
+    X(MINOR, "minor")                                                                                              \
+    X(ARCHITECTURE, "architecture")                                                                                \
+    X(PCIE_GENERATION, "pcie_generation")                                                                          \
+    X(PCIE_WIDTH, "pcie_width")                                                                                    \
+    X(PCIE_REPLAYS, "pcie_replays")
+#define SIM_FACTS(X)                                                                                               \
+    X(NAME, "name")                                                                                                \
+    X(UUID, "uuid")                                                                                                \
+    X(SERIAL, "serial")                                                                                            \
+    X(PCI, "pci_bus_id")                                                                                           \
+    X(COMPUTE_CAPABILITY, "compute_capability")                                                                    \
+    X(PROCESSES, "processes")                                                                                      \
+    X(NVLINK, "nvlink")                                                                                            \
+    X(EVENTS, "events")                                                                                            \
+    X(HANDLE, "handle")
+
+#define SIM_ENUM(id, name) SIM_##id,
+enum sim_field { SIM_NUMBERS(SIM_ENUM) SIM_FACTS(SIM_ENUM) SIM_FIELD_COUNT };
+#undef SIM_ENUM
+#define SIM_NUMBER_COUNT SIM_NAME
+
+struct sim_value {
+    bool set;
+    long long number; /* NVML_VALUE_NOT_AVAILABLE: the sentinel, as the driver writes it */
+};
+
+struct sim_process {
+    unsigned int pid;
+    long long memory_mib;
+    char kind; /* C: compute, G: graphics */
+};
+
+struct sim_link {
+    bool to_switch;
+    unsigned int peer; /* index of a GPU, unless to_switch */
+};
+
+struct sim_row {
+    double offset;
+    enum sim_field field;
+    long long number;
+};
+
+/* A recorded course of numbers: each row holds until the next of its field. Sorted by offset. */
+struct sim_series {
+    struct sim_row *rows;
+    size_t count;
+    double start; /* seconds since the epoch */
+    double length;
+    bool loop;
+};
+
+struct sim_gpu {
+    char uuid[NVML_UUID_SIZE];
+    char name[NVML_NAME_SIZE];
+    char serial[NVML_SERIAL_SIZE];
+    char pci_bus_id[NVML_BUS_ID_SIZE];
+    int capability_major, capability_minor;
+    struct sim_value values[SIM_NUMBER_COUNT];
+    nvmlReturn_t fail[SIM_FIELD_COUNT];
+    nvmlReturn_t fail_all;
+    unsigned int delay_ms[SIM_FIELD_COUNT];
+    unsigned int delay_all_ms;
+    struct sim_process processes[SIM_MAX_PROCESSES];
+    unsigned int process_count;
+    struct sim_link links[NVML_NVLINK_MAX_LINKS];
+    unsigned int link_count;
+    struct sim_series series;
+};
+
+struct sim_xid {
+    unsigned long long sequence;
+    unsigned int gpu;
+    unsigned long long code;
+};
+
+struct sim_state {
+    char driver[NVML_VERSION_SIZE];
+    int cuda;
+    nvmlReturn_t error;    /* what every call answers; 0: none */
+    unsigned int delay_ms; /* of initialisation */
+    struct sim_gpu *gpus;
+    unsigned int gpu_count;
+    struct sim_xid xids[SIM_MAX_XIDS];
+    unsigned int xid_count;
+};
+
+/* names.c */
+extern const char *const sim_field_names[SIM_FIELD_COUNT];
+bool sim_field_of(const char *name, enum sim_field *field);
+
+/* parse.c: a whole state file into *state, which the caller frees with sim_free. False: `problem` says where and why. */
+bool sim_parse(const char *path, struct sim_state *state, char *problem, size_t size);
+void sim_free(struct sim_state *state);
+
+/* series.c */
+bool sim_series_load(const char *path, struct sim_series *series, char *problem, size_t size);
+bool sim_series_at(const struct sim_series *series, enum sim_field field, double now, long long *number);
+
+/* state.c: all that follows is done under the one lock, which sim_lock takes and sim_unlock gives back. */
+void sim_lock(void);
+void sim_unlock(void);
+/* Read the file again if it changed. NULL: there is none, so no driver is loaded. */
+struct sim_state *sim_current(void);
+double sim_now(void);
+void sim_pause(unsigned int milliseconds);
+
+/* call.c */
+struct nvmlDevice_st {
+    unsigned int index;
+};
+extern unsigned int sim_initialised;
+/* Once, under the lock, before the first handle is given out. */
+void sim_number_handles(void);
+nvmlDevice_t sim_handle(unsigned int index);
+/* The checks that every call begins with. On NVML_SUCCESS the lock is held and sim_unlock is the caller's duty. */
+nvmlReturn_t sim_enter_node(struct sim_state **state);
+nvmlReturn_t sim_enter(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu);
+/* One number of one device, from the series or the file; NOT_SUPPORTED when neither has it. */
+nvmlReturn_t sim_number(nvmlDevice_t device, enum sim_field field, long long *number);
+nvmlReturn_t sim_number_locked(const struct sim_gpu *gpu, enum sim_field field, long long *number);
+nvmlReturn_t sim_copy(char *to, unsigned int size, const char *from);
+
+/* identity.c */
+void sim_fill_pci(const struct sim_gpu *gpu, nvmlPciInfo_t *pci);
+
+#endif

@@ -1,0 +1,75 @@
+/* The state file and the lock around what was read from it. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "sim.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sim_state state;
+static bool present;
+static struct stat seen;
+
+void sim_lock(void) { pthread_mutex_lock(&lock); }
+void sim_unlock(void) { pthread_mutex_unlock(&lock); }
+
+double sim_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+void sim_pause(unsigned int milliseconds) {
+    struct timespec pause = {.tv_sec = milliseconds / 1000, .tv_nsec = (long)(milliseconds % 1000) * 1000000};
+    nanosleep(&pause, NULL);
+}
+
+/* GPUFLEET_SIM_STATE, else `gpus.state` beside this library. */
+static const char *state_path(void) {
+    static char path[4096];
+    if (path[0] != '\0') return path;
+    const char *named = getenv("GPUFLEET_SIM_STATE");
+    if (named != NULL && named[0] != '\0') {
+        snprintf(path, sizeof path, "%s", named);
+        return path;
+    }
+    Dl_info library;
+    const char *slash = NULL;
+    if (dladdr((const void *)&lock, &library) != 0) slash = strrchr(library.dli_fname, '/');
+    int folder = slash == NULL ? 0 : (int)(slash - library.dli_fname + 1);
+    snprintf(path, sizeof path, "%.*sgpus.state", folder, folder == 0 ? "" : library.dli_fname);
+    return path;
+}
+
+static bool same(const struct stat *a, const struct stat *b) {
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+struct sim_state *sim_current(void) {
+    struct stat found;
+    if (stat(state_path(), &found) != 0) {
+        if (present) sim_free(&state);
+        present = false;
+        memset(&seen, 0, sizeof seen);
+        return NULL;
+    }
+    if (same(&found, &seen)) return present ? &state : NULL;
+    seen = found;
+    struct sim_state fresh;
+    char problem[600];
+    if (sim_parse(state_path(), &fresh, problem, sizeof problem)) {
+        sim_free(&state);
+        state = fresh;
+        present = true;
+    } else {
+        /* What stood before goes on standing; told once per version of the file. */
+        fprintf(stderr, "gpufleet simulated NVML: %s: %s\n", state_path(), problem);
+    }
+    return present ? &state : NULL;
+}
