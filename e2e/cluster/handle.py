@@ -15,6 +15,8 @@ class Node(ABC):
     """Name of the Node object."""
     driver_dir: Path
     """Host folder that the node sees as /opt/gpufleet/driver."""
+    kubelet_dir: Path
+    """The node's /var/lib/kubelet as this machine sees it: the kubelet's sockets can be reached from outside."""
 
     @abstractmethod
     def run(

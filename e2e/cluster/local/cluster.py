@@ -24,6 +24,7 @@ class LocalNode(Node):
         self._layout = layout
         self.name = layout.name
         self.driver_dir = layout.driver
+        self.kubelet_dir = layout.folder / "var-lib" / "kubelet"
 
     @property
     def address(self) -> str:
