@@ -26,13 +26,10 @@ class Column:
 
     def as_schema(self) -> dict[str, Any]:
         """The column as it stands in the CRD."""
-        return {
-            "name": self.name,
-            "type": self.type,
-            "jsonPath": self.path,
-            "description": self.description,
-            "priority": int(self.wide),
-        }
+        column = {"name": self.name, "type": self.type, "jsonPath": self.path, "description": self.description}
+        return (
+            {**column, "priority": 1} if self.wide else column
+        )  # the apiserver drops a 0, which would look like drift
 
 
 @dataclass(frozen=True)
