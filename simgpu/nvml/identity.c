@@ -66,10 +66,17 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, 
     return *major == 0 ? NVML_ERROR_NOT_SUPPORTED : NVML_SUCCESS;
 }
 
-SIM_EXPORT nvmlReturn_t nvmlDeviceGetNumaNodeId(nvmlDevice_t device, unsigned int *node) {
+/* A bit for each NUMA node that is near. */
+SIM_EXPORT nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t device, unsigned int words, unsigned long *nodes,
+                                                    unsigned int scope) {
+    (void)scope; /* node and socket are the same here */
     long long number = 0;
-    if (node == NULL) return NVML_ERROR_INVALID_ARGUMENT;
+    const unsigned int bits = 8 * sizeof *nodes;
+    if (nodes == NULL || words == 0) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_number(device, SIM_NUMA_NODE, &number);
-    if (result == NVML_SUCCESS) *node = (unsigned int)number;
-    return result;
+    if (result != NVML_SUCCESS) return result;
+    memset(nodes, 0, words * sizeof *nodes);
+    if (number >= 0 && (unsigned long long)number < (unsigned long long)words * bits)
+        nodes[(unsigned int)number / bits] = 1ul << ((unsigned int)number % bits);
+    return NVML_SUCCESS;
 }
