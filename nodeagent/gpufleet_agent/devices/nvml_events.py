@@ -1,0 +1,93 @@
+"""XID events from NVML's event set. Used by one thread."""
+
+import time
+from collections.abc import Callable, Iterable
+from ctypes import c_void_p, cast
+from typing import Any
+
+import pynvml
+
+from gpufleet_agent.devices.base import DeviceEvent, HardwareError
+from gpufleet_agent.devices.nvml_codes import APPLICATION_XIDS, NEVER_SUPPORTED, device_error, xid_message
+
+XID_ERROR = "XidError"
+
+
+def address(handle: Any) -> int:
+    """A device handle as a number. Equal handles are not equal objects to Python."""
+    return cast(handle, c_void_p).value or 0
+
+
+class XidEvents:
+    """The event set of one opening of NVML.
+
+    A lost device makes every wait fail at once. It is left out then, and is registered again once it answers.
+    """
+
+    def __init__(self, handles: Iterable[tuple[str, Any]], answers: Callable[[str], bool]) -> None:
+        """Nothing is asked of NVML yet.
+
+        Args:
+            handles: UUID and handle of each device.
+            answers: Whether the last read of a device succeeded.
+        """
+        self._handles = dict(handles)
+        self._uuids = {address(handle): uuid for uuid, handle in self._handles.items()}
+        self._answers = answers
+        self._waiting = dict(self._handles)  # not registered yet, or not any more
+        self._set: Any = None
+        self._failed_before = False
+
+    def wait(self, seconds: float) -> DeviceEvent | None:
+        """Block until an XID comes; None after the time, or when no device can report any.
+
+        Raises:
+            pynvml.NVMLError: Of a kind that concerns them all.
+        """
+        if self._set is None:
+            self._set = pynvml.nvmlEventSetCreate()
+        # One that doesn't answer might hold up this call, and with it everybody's events.
+        self._register([uuid for uuid in self._waiting if self._answers(uuid)])
+        if len(self._waiting) == len(self._handles):
+            time.sleep(seconds)  # an empty set doesn't wait
+            return None
+        try:
+            data = pynvml.nvmlEventSetWait_v2(self._set, int(seconds * 1000))
+        except pynvml.NVMLError_Timeout:
+            self._failed_before = False
+            return None
+        except pynvml.NVMLError_GpuIsLost:
+            self.close()
+            if self._failed_before:
+                time.sleep(seconds)  # leaving out what fails did not help: not a busy loop at least
+            self._failed_before = True
+            return None
+        self._failed_before = False
+        if data.eventType != pynvml.nvmlEventTypeXidCriticalError:
+            return None
+        code = int(data.eventData)
+        uuid = self._uuids.get(address(data.device))
+        return DeviceEvent(uuid, XID_ERROR, code, xid_message(code), fault=code not in APPLICATION_XIDS)
+
+    def close(self) -> None:
+        """Free the set; a later `wait` makes a new one."""
+        if self._set is not None:
+            event_set, self._set = self._set, None
+            self._waiting = dict(self._handles)
+            pynvml.nvmlEventSetFree(event_set)
+
+    def _register(self, uuids: list[str]) -> None:
+        for uuid in uuids:
+            try:
+                pynvml.nvmlDeviceRegisterEvents(self._handles[uuid], pynvml.nvmlEventTypeXidCriticalError, self._set)
+            except pynvml.NVMLError as error:
+                if error.value in NEVER_SUPPORTED:
+                    del self._handles[uuid], self._waiting[uuid]
+                # Else it stays among those that wait for their device to answer.
+            else:
+                del self._waiting[uuid]
+
+
+def waiting_error(error: pynvml.NVMLError) -> HardwareError:
+    """Why waiting failed."""
+    return device_error("events", "waiting for events", error)

@@ -1,0 +1,333 @@
+"""The reader on the real nvidia-ml-py and simulated GPUs."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+import pytest
+
+from gpufleet_agent.devices.base import (
+    DeviceAccessError,
+    DeviceEvent,
+    DeviceLostError,
+    DeviceReadError,
+    DeviceResetRequiredError,
+    EventSource,
+    HardwareError,
+    HardwareUnavailableError,
+    LibraryMismatchError,
+    Reading,
+    UnknownDeviceError,
+)
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimLinks, SimProcess
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+
+
+@pytest.fixture
+def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
+    """Opened and listed."""
+    opened = NvmlHardware()
+    opened.open()
+    opened.devices()
+    yield opened
+    opened.close()
+
+
+def closed_for_good() -> bool:
+    try:
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError_Uninitialized:
+        return True
+    return False
+
+
+def test_devices_tell_who_they_are(hardware: NvmlHardware) -> None:
+    devices = hardware.devices()
+    assert [device.uuid for device in devices] == UUIDS
+    assert [device.index for device in devices] == [0, 1, 2, 3]
+    third = devices[2]
+    assert (third.model, third.architecture, third.compute_capability) == ("NVIDIA H100 80GB HBM3", "Hopper", "9.0")
+    assert (third.pci_bus_id, third.numa_node, third.memory_total_mib) == ("00000000:1D:00.0", 0, 81559)
+    assert third.nvlink_peers == tuple(sorted({*UUIDS} - {third.uuid})), "all of them, through the switches"
+    assert hardware.driver_version() == "580.95.05"
+
+
+def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(
+        lambda node: (
+            node.with_gpu(0, links=(SimLinks(1, 2),))
+            .with_gpu(1, links=(SimLinks(0, 2), SimLinks(SWITCH, 1)))
+            .with_gpu(2, links=(SimLinks(SWITCH, 1),))
+            .with_gpu(3, links=())
+        )
+    )
+    assert [device.nvlink_peers for device in hardware.devices()] == [
+        (UUIDS[1],),
+        tuple(sorted((UUIDS[0], UUIDS[2]))),
+        (UUIDS[1],),
+        (),
+    ]
+
+
+def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(
+            1,
+            memory_used_mib=412,
+            memory_reserved_mib=600,
+            utilization_percent=37,
+            memory_utilization_percent=12,
+            temperature_celsius=-5,
+            power_milliwatts=71250,
+            processes=(SimProcess(7, 1), SimProcess(8, 1), SimProcess(8, 0, "G"), SimProcess(9, 0, "G")),
+        )
+    )
+    assert hardware.read(UUIDS[1]) == Reading(
+        uuid=UUIDS[1],
+        memory_total_mib=81559,
+        memory_used_mib=412,
+        utilization_percent=37,
+        memory_utilization_percent=12,
+        temperature_celsius=-5,
+        power_milliwatts=71250,
+        power_limit_milliwatts=700000,
+    )
+    assert hardware.read_slow(UUIDS[1]).process_count == 3
+    assert hardware.read_slow(UUIDS[0]).process_count == 0
+
+
+def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(
+            0,
+            memory_total_mib=None,
+            utilization_percent=None,
+            temperature_celsius=None,
+            power_milliwatts=None,
+            power_limit_milliwatts=None,
+        ).with_fail(0, "processes", pynvml.NVML_ERROR_NO_PERMISSION)
+    )
+    assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
+    assert hardware.read_slow(UUIDS[0]).process_count is None
+
+    simulated.write(make_node("h100", 4))
+    assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0]), "remembered"
+    assert hardware.read(UUIDS[1]).temperature_celsius is not None, "for that device alone"
+    hardware.open()
+    hardware.devices()
+    assert hardware.read(UUIDS[0]).temperature_celsius is not None, "until NVML is opened anew"
+
+
+def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(
+            0,
+            memory_used_mib=NOT_AVAILABLE,
+            memory_total_mib=NOT_AVAILABLE,
+            utilization_percent=NOT_AVAILABLE,
+            memory_utilization_percent=NOT_AVAILABLE,
+            temperature_celsius=NOT_AVAILABLE,
+            power_milliwatts=NOT_AVAILABLE,
+            power_limit_milliwatts=NOT_AVAILABLE,
+        )
+    )
+    assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
+    assert hardware.devices()[0].memory_total_mib is None
+
+
+def test_values_missing_for_a_moment_are_asked_for_again(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(lambda node: node.with_fail(0, "power_milliwatts", pynvml.NVML_ERROR_NO_DATA))
+    assert hardware.read(UUIDS[0]).power_milliwatts is None
+    simulated.edit(lambda node: node.restore(0))
+    assert hardware.read(UUIDS[0]).power_milliwatts is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (pynvml.NVML_ERROR_UNINITIALIZED, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_GPU_IS_LOST, DeviceLostError),
+        (pynvml.NVML_ERROR_RESET_REQUIRED, DeviceResetRequiredError),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, LibraryMismatchError),
+        (pynvml.NVML_ERROR_UNKNOWN, DeviceAccessError),
+        (pynvml.NVML_ERROR_IRQ_ISSUE, DeviceReadError),
+    ],
+)
+def test_each_return_code_is_taken_for_what_it_means(
+    simulated: "Simulated", hardware: NvmlHardware, code: int, kind: type[HardwareError]
+) -> None:
+    simulated.edit(lambda node: node.with_fail(1, ALL, code))
+    with pytest.raises(kind) as raised:
+        hardware.read(UUIDS[1])
+    assert type(raised.value) is kind
+    with pytest.raises(kind):
+        hardware.read_slow(UUIDS[1])
+    hardware.read(UUIDS[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_NO_PERMISSION, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_UNKNOWN, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, LibraryMismatchError),
+    ],
+)
+def test_opening_fails_with_what_can_be_done_about_it(
+    simulated: "Simulated", code: int, kind: type[HardwareError]
+) -> None:
+    simulated.edit(lambda node: replace(node, error=code))
+    hardware = NvmlHardware()
+    with pytest.raises(kind):
+        hardware.open()
+    hardware.close()
+    assert closed_for_good()
+
+
+def test_a_driver_that_goes_while_listing_is_unavailable(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.state.unlink()
+    with pytest.raises(HardwareUnavailableError):
+        hardware.devices()
+    with pytest.raises(HardwareUnavailableError):
+        hardware.driver_version()
+
+
+def test_without_a_library_the_message_says_so() -> None:
+    script = (
+        "import pynvml\n"
+        "def missing(name): raise OSError(name)\n"
+        "pynvml.CDLL = missing  # as on a host without a driver, wherever this runs\n"
+        "from gpufleet_agent.devices.nvml import NvmlHardware\n"
+        "from gpufleet_agent.devices.base import HardwareUnavailableError\n"
+        "try: NvmlHardware().open()\n"
+        "except HardwareUnavailableError as error: print(error)\n"
+        "import sys; print('numpy' in sys.modules, 'pydantic' in sys.modules)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={"PATH": ""}, capture_output=True, text=True, check=True, timeout=30
+    )
+    first, heavy = run.stdout.splitlines()
+    assert "libnvidia-ml.so.1 not found" in first
+    assert heavy == "False False"
+
+
+def test_a_lost_device_is_left_out_of_the_list_and_the_rest_is_there(simulated: "Simulated") -> None:
+    simulated.edit(lambda node: node.lose(1).with_fail(2, "name", pynvml.NVML_ERROR_GPU_IS_LOST))
+    hardware = NvmlHardware()
+    hardware.open()
+    assert [device.index for device in hardware.devices()] == [0, 3]
+    with pytest.raises(UnknownDeviceError):
+        hardware.read(UUIDS[1])
+    hardware.close()
+
+
+def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
+    simulated.write(make_node("h100", 0))
+    hardware = NvmlHardware()
+    hardware.open()
+    assert hardware.devices() == ()
+    hardware.close()
+    hardware.close()
+    assert closed_for_good()
+
+
+def test_xids_name_their_device_and_whose_fault_they_are(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert isinstance(hardware, EventSource)
+    assert hardware.wait_event(0.02) is None
+    simulated.edit(lambda node: node.with_xid(2, 31).with_xid(1, 79).with_xid(1, 777))
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[2], "XidError", 31, "XID 31: memory page fault", fault=False)
+    message = "XID 79: GPU has fallen off the bus"
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True)
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=True)
+
+
+def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert hardware.wait_event(0.02) is None
+    simulated.edit(lambda node: node.lose(1))
+    with pytest.raises(DeviceLostError):
+        hardware.read(UUIDS[1])
+    assert hardware.wait_event(0.02) is None, "the wait that fails"
+    assert hardware.wait_event(0.02) is None, "a new set, without it"
+    simulated.edit(lambda node: node.with_xid(0, 48))
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[0], "XidError", 48, "XID 48: double-bit ECC error", fault=True)
+
+    simulated.edit(lambda node: node.restore(1))
+    hardware.read(UUIDS[1])
+    assert hardware.wait_event(0.02) is None, "registered again"
+    simulated.edit(lambda node: node.with_xid(1, 48))
+    event = hardware.wait_event(5)
+    assert event is not None
+    assert event.uuid == UUIDS[1]
+
+
+def test_devices_without_events_are_waited_for_in_peace(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    def without_events(node: Any) -> Any:
+        for index in range(4):
+            node = node.with_fail(index, "events", pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return node
+
+    simulated.edit(without_events)
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: node.with_xid(0, 79))
+    assert hardware.wait_event(0.01) is None
+
+
+def test_waiting_without_a_driver_is_an_error(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
+    with pytest.raises(HardwareUnavailableError):
+        hardware.wait_event(5)
+
+
+def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
+    """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
+    timing = Timing(
+        sample=0.01, slow=0.05, deadline=0.2, event_wait=0.05, retry_first=0.02, retry_max=0.05, reopen_first=0.1
+    )
+    sampler = Sampler(NvmlHardware(), timing=timing)
+
+    def state() -> list[list[str]]:
+        return [[reason.code for reason in device.health.reasons] for device in sampler.view().devices]
+
+    async def becomes(expected: list[list[str]]) -> None:
+        async with asyncio.timeout(20):
+            while (view := sampler.view()) and state() != expected:
+                await sampler.changed(view.health_version)
+
+    async def main() -> None:
+        await sampler.start()
+        assert [device.info.uuid for device in sampler.view().devices] == UUIDS
+        simulated.edit(lambda node: node.with_gpu(0, temperature_celsius=91))
+        async with asyncio.timeout(10):
+            while (sample := sampler.view().devices[0].sample) and sample.temperature_celsius != 91:  # noqa: ASYNC110 - samples ring no bell
+                await asyncio.sleep(0.01)
+        simulated.edit(lambda node: node.with_xid(1, 79))
+        await becomes([[], ["XidError"], [], []])
+        simulated.edit(lambda node: node.lose(1))
+        await becomes([[], ["DeviceLost", "XidError"], [], []])
+        simulated.edit(lambda node: node.with_delay(2, ALL, 3_600_000))
+        await becomes([[], ["DeviceLost", "XidError"], ["Unresponsive"], []])
+        simulated.edit(lambda node: node.restore(1).restore(2))
+        await becomes([[], [], [], []])
+        simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
+        await becomes([["DriverUnavailable"]] * 4)
+        simulated.edit(lambda node: replace(node, error=0))
+        await becomes([[], [], [], []])
+        await sampler.close()
+
+    asyncio.run(main())
+    assert closed_for_good()
