@@ -184,6 +184,11 @@ class FakeKubelet:
                 self._told.clear()
                 await self._told.wait()
 
+    def tasks(self) -> set["asyncio.Task[Any]"]:
+        """What belongs to this kubelet, and to gRPC, whose server keeps a task for as long as it runs."""
+        names = ("FakeKubelet", "cygrpc")
+        return {task for task in asyncio.all_tasks() if any(name in repr(task) for name in names)}
+
     def serving(self, resource: str = RESOURCE) -> bool:
         plugin = self.plugins.get(resource)
         return plugin is not None and not plugin.stopped and plugin.lists > 0

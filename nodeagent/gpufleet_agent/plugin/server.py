@@ -70,16 +70,18 @@ class PluginServer:
         """Whether the kubelet listens to the device list."""
         return self._plugin.listeners > 0
 
-    async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, ready: Callable[[], Awaitable[None]], beat: Callable[[], None]) -> None:
         """Serve and stay registered, forever.
 
         Args:
             ready: Returns when allocations can be answered; waited for some seconds only.
+            beat: Called each time round.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(START_PATIENCE_SECONDS):
                 await ready()
         while True:
+            beat()
             await self.step()
             await asyncio.sleep(self._look_seconds)
 

@@ -52,9 +52,10 @@ class Poller:
         """List again as soon as no allocation is in flight."""
         self._poked.set()
 
-    async def run(self) -> None:
-        """List forever; a kubelet that is away is waited for."""
+    async def run(self, beat: Callable[[], None]) -> None:
+        """List forever; a kubelet that is away is waited for. Calls `beat` each time round."""
         while True:
+            beat()
             self._poked.clear()
             await self.poll()
             try:

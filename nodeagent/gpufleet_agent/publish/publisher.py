@@ -62,9 +62,10 @@ class Publisher:
         """Whether a status was written since the start."""
         return self._published is not None
 
-    async def run(self) -> None:
-        """Write whenever it is due, forever."""
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Write whenever it is due, forever; calls `beat` each time round."""
         while True:
+            beat()
             seen = self._changes.version
             await self.step()
             try:

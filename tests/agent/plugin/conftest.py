@@ -124,7 +124,7 @@ def running(kubelet: Any) -> MakeRig:
     @asynccontextmanager
     async def run(handover: Handover = Handover.ASKING) -> AsyncIterator[Rig]:
         rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover)
-        task = asyncio.create_task(rig.server.run(lambda: rig.ready()))  # noqa: PLW0108 - tests replace it
+        task = asyncio.create_task(rig.server.run(lambda: rig.ready(), lambda: None))  # noqa: PLW0108 - tests replace it
         try:
             yield rig
         finally:

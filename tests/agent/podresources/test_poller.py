@@ -48,7 +48,7 @@ class Rig:
 def test_it_lists_every_three_seconds_or_so_and_out_of_step(in_virtual_time: InVirtualTime) -> None:
     async def scenario() -> None:
         rig = Rig()
-        task = asyncio.create_task(rig.poller.run())
+        task = asyncio.create_task(rig.poller.run(lambda: None))
         await asyncio.sleep(300)
         task.cancel()
         times = rig.lister.times
@@ -66,7 +66,7 @@ def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_ent
 ) -> None:
     async def scenario() -> None:
         rig = Rig()
-        task = asyncio.create_task(rig.poller.run())
+        task = asyncio.create_task(rig.poller.run(lambda: None))
         await asyncio.sleep(0.5)
         began = asyncio.get_running_loop().time()
         await rig.admission.begin()

@@ -88,7 +88,7 @@ class Rig:
 async def running() -> AsyncGenerator[Rig, None]:
     rig = Rig()
     await rig.own.refresh()
-    task = asyncio.create_task(rig.publisher.run())
+    task = asyncio.create_task(rig.publisher.run(lambda: None))
     try:
         yield rig
     finally:

@@ -1,0 +1,205 @@
+"""The agent put together: which part reads from which, and in which order they start."""
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.devices.base import Hardware
+from gpufleet_agent.kube.api import TelemetryApi
+from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.metrics.agent import AgentCollector
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.metrics.devices import DeviceCollector
+from gpufleet_agent.metrics.http import HttpServer
+from gpufleet_agent.metrics.probes import Pulse, probe, scrape
+from gpufleet_agent.parts import start_part, supervise
+from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.asking import Asking, Handover
+from gpufleet_agent.plugin.handover import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.server import PluginServer
+from gpufleet_agent.plugin.service import DevicePlugin
+from gpufleet_agent.podresources.client import PodResourcesClient
+from gpufleet_agent.podresources.holdings import Holders, Holdings
+from gpufleet_agent.podresources.poller import Poller
+from gpufleet_agent.publish.pace import Pace
+from gpufleet_agent.publish.payload import Status, build_status
+from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_agent.sampling.view import HealthState
+from gpufleet_agent.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class Agent:
+    """Everything that runs on a node. Made inside the event loop that it runs in.
+
+    Args:
+        settings: The command line.
+        hardware: The node's GPUs.
+        api: This node's GPUTelemetry object.
+        rng: Source of all jitter.
+    """
+
+    def __init__(self, settings: Settings, hardware: Hardware, api: TelemetryApi, rng: random.Random) -> None:
+        self._settings = settings
+        self._api = api
+        self._version = version("gpufleet")
+        self._registry = CollectorRegistry()
+        self._counters = Counters(self._registry, self._version)
+        self._changes = Changes()
+        """Something changed that the status should tell at once."""
+        self._devices_changed = Changes()
+        """The list of devices, or the health of one, changed."""
+        timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
+        self._sampler = Sampler(hardware, timing=timing)
+        self._own = OwnObject(api, self._changes, rng)
+        self._holdings = Holdings(settings.resource)
+        self._lister = PodResourcesClient(settings.pod_resources_socket)
+        self._admission = Admission()
+        self._poller = Poller(self._lister, self._holdings, self._admission.quiet, self._changes, rng=rng)
+        self._plugin = self._make_plugin()
+        self._server = PluginServer(self._plugin, settings.resource, settings.device_plugin_dir, self._counters)
+        self._publisher = Publisher(
+            api=api,
+            own=self._own,
+            build=self._status,
+            changes=self._changes,
+            pace=Pace(heartbeat=settings.heartbeat_seconds),
+            counters=self._counters,
+            rng=rng,
+        )
+        self._pulse = Pulse(time.monotonic)
+        self._http = self._make_http()
+
+    async def run(self) -> None:
+        """Start everything and keep it running until this is cancelled; then, or on an error, everything is released.
+
+        Raises:
+            PartError: A part did not start, or ended.
+        """
+        async with AsyncExitStack() as stack:
+            # First, so that the probes are answered while a driver takes its time.
+            await start_part(stack, "HTTP server", self._http.start, self._http.close)
+            await start_part(stack, "apiserver client", _nothing, self._api.close)
+            await start_part(stack, "sampler", self._sampler.start, self._sampler.close)
+            await start_part(stack, "PodResources client", _nothing, self._lister.close)
+            await start_part(stack, "device plugin", self._look_for_directory, self._server.close)
+            log.info("agent started", version=self._version, node=self._settings.node_name)
+            if self._settings.handover is not Handover.ASKING:
+                log.warning(
+                    "the hand-over guesses which pod asks: for diagnosis only", handover=self._settings.handover
+                )
+            beat = self._pulse.of
+            await supervise(
+                {
+                    "own object": self._own.run(),
+                    "PodResources poll": self._poller.run(beat("PodResources poll")),
+                    "device plugin": self._server.run(self._own.known, beat("device plugin")),
+                    "publisher": self._publisher.run(beat("publisher")),
+                    "health": self._forward_health(),
+                    "sampler": self._sampler_failure(),
+                }
+            )
+
+    @property
+    def http_port(self) -> int:
+        """Where /metrics is, once started."""
+        return self._http.port
+
+    def _make_plugin(self) -> DevicePlugin:
+        asking = Asking(
+            resource=self._settings.resource,
+            devices=self._known_devices,
+            lister=self._lister,
+            own=self._own,
+            holdings=self._holdings,
+            counters=self._counters,
+            handover=self._settings.handover,
+        )
+        return DevicePlugin(
+            devices=self._known_devices,
+            devices_changed=self._devices_changed,
+            asking=asking,
+            admission=self._admission,
+            granted=self._granted,
+            counters=self._counters,
+        )
+
+    def _make_http(self) -> HttpServer:
+        settings = self._settings
+        ProcessCollector(registry=self._registry)
+        self._registry.register(
+            DeviceCollector(self._sampler.view, self._holders, settings.node_name, settings.window_seconds)
+        )
+        self._registry.register(AgentCollector(self._sampler.view, self._reservations, self._listing_age))
+        routes = {
+            "/metrics": scrape(self._registry),
+            "/healthz": probe({"loops": self._pulse.check}),
+            "/readyz": probe({"device plugin": self._not_registered, "status": self._not_published}),
+        }
+        return HttpServer(settings.listen_host, settings.listen_port, routes)
+
+    def _known_devices(self) -> tuple[KnownDevice, ...]:
+        return tuple(
+            KnownDevice(device.info.uuid, device.info.index, device.health.state is HealthState.HEALTHY)
+            for device in self._sampler.view().devices
+        )
+
+    def _granted(self, granted: Managed | Unmanaged) -> None:
+        if isinstance(granted, Managed):
+            self._holdings.honour(granted.assignment)
+        self._poller.poke()
+
+    def _holders(self) -> Holders:
+        return self._holdings.holders(self._own.assignments or ())
+
+    def _status(self) -> Status:
+        return build_status(
+            self._sampler.view(),
+            self._holders(),
+            generation=self._own.generation,
+            observed_at=time.time(),
+            agent_version=self._version,
+        )
+
+    def _reservations(self) -> tuple[int, int] | None:
+        current = self._own.current
+        return None if current is None else (len(current.assignments), current.generation)
+
+    def _listing_age(self) -> float | None:
+        at = self._holdings.listed_at
+        return None if at is None else asyncio.get_running_loop().time() - at
+
+    def _not_registered(self) -> str | None:
+        # A node without devices has nothing to register.
+        return "not registered with the kubelet" if self._plugin.has_devices and not self._server.registered else None
+
+    def _not_published(self) -> str | None:
+        return None if self._publisher.published else "not published yet"
+
+    async def _look_for_directory(self) -> None:
+        if not self._settings.device_plugin_dir.is_dir():
+            raise NotADirectoryError(f"{self._settings.device_plugin_dir} is not there: is this a node with a kubelet?")
+
+    async def _forward_health(self) -> None:
+        # The first change is told without waiting: it may have come before anybody listened.
+        seen = self._sampler.view().health_version
+        while True:
+            self._devices_changed.notify()
+            self._changes.notify()
+            seen = await self._sampler.changed(seen)
+
+    async def _sampler_failure(self) -> None:
+        raise await self._sampler.failed()
+
+
+async def _nothing() -> None:
+    """For parts that have nothing to start, only to close."""

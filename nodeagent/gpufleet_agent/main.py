@@ -1,0 +1,76 @@
+"""The command `gpufleet-agent`: one process per GPU node."""
+
+import asyncio
+import random
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from gpufleet_agent.agent import Agent
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.kube.api import KubeError
+from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
+from gpufleet_agent.logs import configure
+from gpufleet_agent.parts import PartError
+from gpufleet_agent.settings import Settings, parse
+
+log = structlog.get_logger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent until SIGTERM or SIGINT; the exit status is 0 after a signal, 1 after an error."""
+    settings = parse(sys.argv[1:] if arguments is None else arguments)
+    configure(settings.log_level, settings.log_format)
+    return asyncio.run(serve(lambda: make_agent(settings)))
+
+
+def make_agent(settings: Settings) -> Agent:
+    """The agent for this machine's GPUs and this node's object.
+
+    Raises:
+        KubeError: There is no configuration that says where the apiserver is.
+    """
+    rng = random.Random()  # noqa: S311 - jitter
+    return Agent(settings, NvmlHardware(), LightkubeTelemetryApi(settings.node_name, rng), rng)
+
+
+async def serve(make: Callable[[], Agent]) -> int:
+    """Run an agent; returns the exit status. Errors are logged here, with the part that they come from."""
+    try:
+        agent = asyncio.create_task(make().run(), name="agent")
+    except (KubeError, ValueError) as error:
+        log.error("agent not started", error=str(error))  # noqa: TRY400 - no traceback: it says what to mend
+        return 1
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        # Taken once: a second signal finds Python's own handling, and ends the process at once.
+        loop.add_signal_handler(number, _stop, loop, agent)
+    try:
+        await agent
+    except asyncio.CancelledError:
+        log.info("agent stopped")
+        return 0
+    except PartError as error:
+        log.error("agent failed", error=str(error), exc_info=error.__cause__)  # noqa: TRY400 - with the cause's traceback
+        return 1
+    finally:
+        _restore(loop)
+    return 0
+
+
+def _stop(loop: asyncio.AbstractEventLoop, agent: "asyncio.Task[None]") -> None:
+    _restore(loop)
+    agent.cancel()
+
+
+def _restore(loop: asyncio.AbstractEventLoop) -> None:
+    for number in SIGNALS:
+        loop.remove_signal_handler(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

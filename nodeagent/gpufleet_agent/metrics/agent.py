@@ -1,0 +1,112 @@
+"""What the agent knows about its own work, made from memory at each scrape.
+
+What it counts as it goes is in `counters`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gpufleet_agent.sampling.view import HealthState, NodeView
+
+
+class AgentCollector(Collector):
+    """Sampling, health and reservations.
+
+    Args:
+        view: What the sampler knows.
+        reservations: Number of reservations read, and the generation of the object; None: not read yet.
+        listing_age: Seconds since the last list of the kubelet; None: there was none yet.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], NodeView],
+        reservations: Callable[[], tuple[int, int] | None],
+        listing_age: Callable[[], float | None],
+    ) -> None:
+        self._view = view
+        self._reservations = reservations
+        self._listing_age = listing_age
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at each scrape."""
+        view = self._view()
+        yield from _sampling(view)
+        yield from _health(view)
+        yield from _events(view)
+        yield from self._obedience()
+
+    def _obedience(self) -> Iterable[Metric]:
+        reservations, age = self._reservations(), self._listing_age()
+        if reservations is not None:
+            count, generation = reservations
+            yield GaugeMetricFamily("gpufleet_agent_assignments", "Reservations on this node, as last read.", count)
+            yield GaugeMetricFamily(
+                "gpufleet_agent_assignments_generation",
+                "Generation of the GPUTelemetry object, as last read.",
+                generation,
+            )
+        if age is not None:
+            yield GaugeMetricFamily("gpufleet_agent_listing_age_seconds", "Age of the last PodResources list.", age)
+
+
+def _sampling(view: NodeView) -> Iterable[Metric]:
+    yield GaugeMetricFamily(
+        "gpufleet_agent_hardware_available", "1 while the driver answers, else 0.", int(view.unavailable is None)
+    )
+    yield CounterMetricFamily("gpufleet_agent_samples", "Good samples of all devices.", view.samples)
+    dropped = CounterMetricFamily(
+        "gpufleet_agent_samples_dropped", "Samples dropped, by reason (Invalid, ReadFailed).", labels=["reason"]
+    )
+    for reason, count in sorted(view.dropped.items()):
+        dropped.add_metric([reason], count)
+    yield dropped
+    age = GaugeMetricFamily(
+        "gpufleet_agent_sample_age_seconds", "Age of a device's last good sample.", labels=["gpu", "UUID"]
+    )
+    for device in view.devices:
+        if device.sample_age_seconds is not None:
+            age.add_metric([str(device.info.index), device.info.uuid], device.sample_age_seconds)
+    yield age
+
+
+def _health(view: NodeView) -> Iterable[Metric]:
+    states = Counter(device.health.state for device in view.devices)
+    devices = GaugeMetricFamily("gpufleet_agent_devices", "Devices of this node, by state of health.", labels=["state"])
+    for state in HealthState:
+        devices.add_metric([state.value], states[state])
+    yield devices
+    healthy = GaugeMetricFamily(
+        "gpufleet_agent_device_healthy", "1 while no fault of the device stands, else 0.", labels=["gpu", "UUID"]
+    )
+    faults = GaugeMetricFamily(
+        "gpufleet_agent_device_fault", "Always 1: a fault that stands, by its code.", labels=["gpu", "UUID", "code"]
+    )
+    processes = GaugeMetricFamily(
+        "gpufleet_agent_device_processes", "Processes that hold a context on the device.", labels=["gpu", "UUID"]
+    )
+    for device in view.devices:
+        labels = [str(device.info.index), device.info.uuid]
+        healthy.add_metric(labels, int(device.health.state is HealthState.HEALTHY))
+        for reason in device.health.reasons:
+            faults.add_metric([*labels, reason.code], 1)
+        if device.sample is not None and device.sample.process_count is not None:
+            processes.add_metric(labels, device.sample.process_count)
+    yield from (healthy, faults, processes)
+
+
+def _events(view: NodeView) -> Iterable[Metric]:
+    events = CounterMetricFamily(
+        "gpufleet_agent_device_events",
+        "Events that devices reported by themselves, by kind and code (XidError: the XID).",
+        labels=["gpu", "UUID", "kind", "code"],
+    )
+    for device in view.devices:
+        for event in device.events:
+            labels = [str(device.info.index), device.info.uuid, event.kind, str(event.code)]
+            events.add_metric(labels, event.count)
+    yield events

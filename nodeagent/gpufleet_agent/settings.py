@@ -1,0 +1,111 @@
+"""What can be set, with defaults that are safe to run with."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpufleet_agent.logs import FORMATS, LEVELS
+from gpufleet_agent.plugin.asking import Handover
+from gpufleet_api.names import RESOURCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The command line, checked."""
+
+    node_name: str
+    """Name of the Node object, and so of the GPUTelemetry object."""
+    resource: str = RESOURCE
+    """Extended resource to serve. A cluster that retires its vendor's plugin sets that one's name."""
+    sample_seconds: float = 1.0
+    """Time between two samples of a device."""
+    window_seconds: float = 60.0
+    """How far back a device's mean, maximum and 95th percentile reach."""
+    heartbeat_seconds: float = 30.0
+    """Longest time between two writes of the status. The operator takes a node for stale after three."""
+    device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
+    """The kubelet's directory, with its kubelet.sock. Another one only where the kubelet's root is elsewhere."""
+    pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    """The kubelet's list of who holds what."""
+    listen_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet's probes come from outside the pod
+    listen_port: int = 9400
+    """Where /metrics, /healthz and /readyz are served."""
+    log_level: str = "info"
+    log_format: str = "json"
+    handover: Handover = Handover.ASKING
+    """For diagnosis only: `first-fit` guesses which pod asks, and gets it wrong under load."""
+
+
+DEFAULTS = Settings(node_name="")
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the command line.
+
+    Raises:
+        SystemExit: It is wrong (status 2, with a message on stderr), or asked for help (status 0).
+    """
+    parser = _parser(environment)
+    options = vars(parser.parse_args(arguments))
+    if not options["node_name"]:
+        parser.error("--node-name is missing, and NODE_NAME is not set")
+    host, port = options.pop("listen")
+    handover = Handover(options.pop("handover"))
+    return Settings(listen_host=host, listen_port=port, handover=handover, **options)
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpufleet-agent",
+        description="Measures this node's GPUs, publishes them as GPUTelemetry, and serves them to the kubelet.",
+    )
+
+    def add(flag: str, default: object, description: str, **how: Any) -> None:
+        parser.add_argument(flag, default=default, help=f"{description} (default: %(default)s)", **how)
+
+    seconds = {"type": _seconds, "metavar": "S"}
+    add("--node-name", environment.get("NODE_NAME", ""), "name of the Node, from $NODE_NAME", metavar="NAME")
+    add("--resource", DEFAULTS.resource, "extended resource to serve", type=_resource, metavar="NAME")
+    add("--sample-seconds", DEFAULTS.sample_seconds, "between two samples of a device", **seconds)
+    add("--window-seconds", DEFAULTS.window_seconds, "window of mean, maximum and p95", **seconds)
+    add("--heartbeat-seconds", DEFAULTS.heartbeat_seconds, "longest time between two status writes", **seconds)
+    add("--device-plugin-dir", DEFAULTS.device_plugin_dir, "the kubelet's plugin sockets", type=Path, metavar="DIR")
+    add(
+        "--pod-resources-socket",
+        DEFAULTS.pod_resources_socket,
+        "the kubelet's PodResources socket",
+        type=Path,
+        metavar="PATH",
+    )
+    listen = f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}"
+    add("--listen", listen, "where /metrics, /healthz and /readyz are", type=_address, metavar="HOST:PORT")
+    add("--log-level", DEFAULTS.log_level, "least severe event that is logged", choices=LEVELS)
+    add("--log-format", DEFAULTS.log_format, "how events are written to stderr", choices=FORMATS)
+    # Diagnosis of the hand-over, not for use: left out of the help on purpose.
+    handovers = [kind.value for kind in Handover]
+    parser.add_argument("--handover", default=DEFAULTS.handover.value, choices=handovers, help=argparse.SUPPRESS)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.01 <= seconds <= 86_400:  # noqa: PLR2004 - also refuses NaN
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
+    return seconds
+
+
+def _resource(text: str) -> str:
+    domain, slash, name = text.partition("/")
+    if not (domain and slash and name) or "/" in name:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form domain/name")
+    return text
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:  # noqa: PLR2004 - the largest port
+        raise argparse.ArgumentTypeError(f"{text} is not of the form host:port")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,107 @@
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+import structlog
+
+from gpufleet_agent import parts
+from gpufleet_agent.parts import PartError, start_part, supervise
+
+
+class Part:
+    def __init__(self, name: str, log: list[str], error: Exception | None = None) -> None:
+        self.name, self._log, self._error = name, log, error
+
+    async def start(self) -> None:
+        if self._error:
+            raise self._error
+        self._log.append(f"+{self.name}")
+
+    async def close(self) -> None:
+        self._log.append(f"-{self.name}")
+
+
+async def start_all(*everything: Part) -> None:
+    async with AsyncExitStack() as stack:
+        for part in everything:
+            await start_part(stack, part.name, part.start, part.close)
+
+
+def test_parts_are_closed_in_reverse_order() -> None:
+    log: list[str] = []
+    asyncio.run(start_all(Part("a", log), Part("b", log)))
+    assert log == ["+a", "+b", "-b", "-a"]
+
+
+def test_a_part_that_fails_names_itself_and_undoes_the_parts_before_it() -> None:
+    log: list[str] = []
+    with pytest.raises(PartError, match=r"^b: OSError: address in use$") as raised:
+        asyncio.run(start_all(Part("a", log), Part("b", log, OSError("address in use")), Part("c", log)))
+    assert log == ["+a", "-a"]
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CLOSE_SECONDS", 0.01)
+    log: list[str] = []
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            a, b = Part("a", log), Part("b", log)
+            await start_part(stack, "a", a.start, a.close)
+            await start_part(stack, "b", b.start, hang)
+
+    with structlog.testing.capture_logs() as events:
+        asyncio.run(scenario())
+    assert log == ["+a", "+b", "-a"]
+    assert [event["part"] for event in events if event["log_level"] == "warning"] == ["b"]
+
+
+def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
+    ended: list[str] = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("forever")
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("broken")
+
+    with pytest.raises(PartError, match=r"^bad: ValueError: broken$"):
+        asyncio.run(supervise({"good": forever(), "bad": fails()}))
+    assert ended == ["forever"]
+
+
+def test_a_loop_that_just_ends_is_an_error_too() -> None:
+    async def ends() -> None:
+        pass
+
+    with pytest.raises(PartError, match=r"^short: ended without an error$"):
+        asyncio.run(supervise({"short": ends()}))
+
+
+def test_cancelling_ends_all_loops_before_it_returns() -> None:
+    ended: list[str] = []
+
+    async def forever(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(supervise({"a": forever("a"), "b": forever("b")}))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(ended) == ["a", "b"]
+
+    asyncio.run(scenario())

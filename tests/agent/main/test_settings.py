@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.settings import Settings, parse
+
+
+def test_the_defaults_need_only_the_node_name_from_the_environment() -> None:
+    assert parse([], {"NODE_NAME": "node-1"}) == Settings(node_name="node-1")
+
+
+def test_every_flag_has_its_place() -> None:
+    flags = {
+        "--node-name": "node-2",
+        "--resource": "nvidia.com/gpu",
+        "--sample-seconds": "0.5",
+        "--window-seconds": "30",
+        "--heartbeat-seconds": "15",
+        "--device-plugin-dir": "/plugins",
+        "--pod-resources-socket": "/pr.sock",
+        "--listen": "[::]:8080",
+        "--log-level": "debug",
+        "--log-format": "console",
+        "--handover": "first-fit",
+    }
+    assert parse([part for flag in flags.items() for part in flag], {"NODE_NAME": "node-1"}) == Settings(
+        node_name="node-2",
+        resource="nvidia.com/gpu",
+        sample_seconds=0.5,
+        window_seconds=30,
+        heartbeat_seconds=15,
+        device_plugin_dir=Path("/plugins"),
+        pod_resources_socket=Path("/pr.sock"),
+        listen_host="::",
+        listen_port=8080,
+        log_level="debug",
+        log_format="console",
+        handover=Handover.FIRST_FIT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--node-name is missing, and NODE_NAME is not set"),
+        (["--sample-seconds", "0"], "0 is not between 0.01 and 86400 seconds"),
+        (["--sample-seconds", "nan"], "nan is not between 0.01 and 86400 seconds"),
+        (["--heartbeat-seconds", "soon"], "invalid"),
+        (["--resource", "gpu"], "gpu is not of the form domain/name"),
+        (["--listen", "9400"], "9400 is not of the form host:port"),
+        (["--listen", "0.0.0.0:70000"], "0.0.0.0:70000 is not of the form host:port"),
+        (["--log-format", "xml"], "invalid choice"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_status_2_and_says_what_is_wrong(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        parse(arguments, {})
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"], {})
+    help_text = capsys.readouterr().out
+    assert "--heartbeat-seconds" in help_text
+    assert "handover" not in help_text
