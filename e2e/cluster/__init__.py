@@ -1,6 +1,6 @@
 """The test bed: a real Kubernetes cluster on this machine, without Docker.
 
-    from cluster import ClusterConfig, attach, build_image, down, status, up
+    from cluster import ClusterConfig, attach, down, status, up
 
     with up(ClusterConfig(nodes=2)) as cluster:      # ends with the block, or with this process, kill -9 included
         cluster.kubectl("get", "nodes").stdout
@@ -22,17 +22,35 @@ runs. On every node: the project's image `localhost/gpufleet:dev` and the small 
 from cluster.config import ClusterConfig, Provider, cache_dir, repository_root
 from cluster.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
 from cluster.handle import Cluster, Node
+from cluster.image.project import Image, build_image
+from cluster.lifecycle import attach, build, down, status, up
+from cluster.progress import Progress
+from cluster.status import Status
+from cluster.versions import BUSYBOX_IMAGE, PROJECT_IMAGE
+from cluster.waiting import wait_until
 
 __all__ = [
+    "BUSYBOX_IMAGE",
+    "PROJECT_IMAGE",
     "Cluster",
     "ClusterConfig",
     "ClusterError",
     "ConflictError",
     "HostError",
+    "Image",
     "Node",
     "NotRunningError",
     "Problem",
+    "Progress",
     "Provider",
+    "Status",
+    "attach",
+    "build",
+    "build_image",
     "cache_dir",
+    "down",
     "repository_root",
+    "status",
+    "up",
+    "wait_until",
 ]

@@ -11,7 +11,7 @@ from cluster.command import Runner, run, search_path
 from cluster.config import ENV_ASSETS
 from cluster.errors import HostError, Problem
 from cluster.progress import Progress
-from cluster.versions import TOOLS, Tool
+from cluster.versions import LOCAL_TOOLS, Tool
 
 _VERSION_ARGS = {"kubectl": ("version", "--client"), "helm": ("version", "--short")}
 
@@ -36,7 +36,7 @@ def find_assets(
     cache: Path,
     progress: Progress,
     *,
-    tools: Sequence[Tool] = TOOLS,
+    tools: Sequence[Tool] = LOCAL_TOOLS,
     environ: Mapping[str, str] = os.environ,
     runner: Runner = run,
 ) -> Assets:

@@ -30,6 +30,10 @@ class Node(ABC):
         """
 
     @abstractmethod
+    def command(self, args: Sequence[str]) -> list[str]:
+        """The command line that runs `args` inside the node, for callers that want to run it themselves."""
+
+    @abstractmethod
     def stop_kubelet(self) -> None:
         """Stop the kubelet and wait for its end; containers go on."""
 
@@ -83,7 +87,7 @@ class Cluster(ABC):
     """Administrator's kubeconfig, certificates inside."""
     nodes: tuple[Node, ...]
     log_dir: Path
-    """One log file for each component."""
+    """One log file for each component; see `collect_logs`."""
     owned: bool
     """True when this handle started the cluster and its exit, or the death of this process, ends it."""
 
@@ -98,6 +102,10 @@ class Cluster(ABC):
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 120
     ) -> CompletedProcess[str]:
         """Run helm as administrator; errors as for `Node.run`."""
+
+    def collect_logs(self) -> Path:
+        """Make sure that `log_dir` holds the logs up to now, and return it."""
+        return self.log_dir
 
     @abstractmethod
     def down(self) -> None:

@@ -1,9 +1,15 @@
 """The functions that most callers need: up, down, attach, status, for whichever provider fits this machine."""
 
+from pathlib import Path
 from typing import Protocol
 
-from cluster.config import ClusterConfig
+from cluster.command import Runner, run
+from cluster.config import ClusterConfig, Provider, cache_dir
+from cluster.errors import ClusterError
 from cluster.handle import Cluster
+from cluster.kind.lifecycle import KindLifecycle
+from cluster.local.lifecycle import LocalLifecycle
+from cluster.progress import Progress
 from cluster.status import Status
 
 
@@ -13,6 +19,9 @@ class Lifecycle(Protocol):
     def up(self, config: ClusterConfig, *, detach: bool) -> Cluster:
         """Start the cluster, or take over the one that runs."""
 
+    def build(self, config: ClusterConfig) -> None:
+        """Make everything that `up` needs, without starting anything."""
+
     def attach(self) -> Cluster:
         """Handle of the running cluster."""
 
@@ -21,3 +30,76 @@ class Lifecycle(Protocol):
 
     def status(self) -> Status | None:
         """State of the running cluster; None when there is none."""
+
+
+def up(config: ClusterConfig | None = None, *, detach: bool = False, progress: Progress | None = None) -> Cluster:
+    """Start a cluster, or take over the running one if it is as wanted.
+
+    Args:
+        config: what is wanted; default `ClusterConfig.from_environment()`.
+        detach: let it live until `down`. Otherwise it ends with the handle's `with` block, or with this process,
+            however that ends. A cluster that was taken over lives as long as it would have.
+        progress: where steps are shown; default standard error.
+
+    Raises:
+        HostError: this machine lacks something; each problem names its fix.
+        ConflictError: a different cluster is running, or somebody is starting or stopping one.
+        ClusterError: something did not start; the machine is clean again.
+    """
+    config = config or ClusterConfig.from_environment()
+    return lifecycle(config.provider, progress=progress).up(config, detach=detach)
+
+
+def build(config: ClusterConfig | None = None, *, progress: Progress | None = None) -> None:
+    """Build or find everything that `up` needs, without starting anything.
+
+    Raises:
+        HostError: this machine lacks something; each problem names its fix.
+        ClusterError: a build failed.
+    """
+    config = config or ClusterConfig.from_environment()
+    lifecycle(config.provider, progress=progress).build(config)
+
+
+def attach() -> Cluster:
+    """Handle of the running cluster.
+
+    Raises:
+        NotRunningError: there is none.
+    """
+    return lifecycle().attach()
+
+
+def down(*, progress: Progress | None = None) -> None:
+    """End the cluster, whoever started it, and remove its traces; nothing happens when there is none.
+
+    Raises:
+        ConflictError: somebody is just starting one.
+        ClusterError: something could not be removed.
+    """
+    lifecycle(progress=progress).down()
+
+
+def status() -> Status | None:
+    """State of the running cluster; None when there is none."""
+    return lifecycle().status()
+
+
+def lifecycle(
+    provider: Provider | None = None, *, cache: Path | None = None, progress: Progress | None = None
+) -> Lifecycle:
+    """The provider's functions; the default is the environment's choice."""
+    cache, progress = cache or cache_dir(), progress or Progress()
+    chosen = choose_provider(provider or ClusterConfig.from_environment().provider)
+    return KindLifecycle(cache, progress) if chosen is Provider.KIND else LocalLifecycle(cache, progress)
+
+
+def choose_provider(wanted: Provider, runner: Runner = run) -> Provider:
+    """The provider to use: the wanted one; for AUTO, kind where a Docker engine answers, else local."""
+    if wanted is not Provider.AUTO:
+        return wanted
+    try:
+        answered = runner(["docker", "info"], check=False, timeout=20).returncode == 0
+    except (ClusterError, TimeoutError):  # no docker command, or an engine that hangs
+        return Provider.LOCAL
+    return Provider.KIND if answered else Provider.LOCAL

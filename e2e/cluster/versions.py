@@ -1,6 +1,6 @@
 """Every pinned version of the test bed. The go.mod files in tools/ pin all that these pull in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 _KUBERNETES: Final = "v1.36.3"
@@ -78,7 +78,18 @@ HELM: Final = Tool(
     ldflags=("-s", "-w", "-X=helm.sh/helm/v4/internal/version.version=v4.3.1"),
 )
 
-TOOLS: Final = (ETCD, KUBERNETES, CONTAINERD, HELM)
+KIND: Final = Tool(
+    name="kind",
+    module="sigs.k8s.io/kind",
+    version="v0.33.0",
+    commands=(("kind", "sigs.k8s.io/kind"),),
+)
+
+KUBECTL: Final = replace(KUBERNETES, commands=(KUBERNETES.commands[0],))
+"""Of the Kubernetes binaries, what a kind cluster needs outside of its nodes."""
+
+LOCAL_TOOLS: Final = (ETCD, KUBERNETES, CONTAINERD, HELM)
+KIND_TOOLS: Final = (KIND, KUBECTL, HELM)
 
 GO_MINIMUM: Final = (1, 26, 8)
 """What the strictest of the go.mod files asks for. Go 1.21 and later fetches a newer toolchain by itself."""
@@ -87,4 +98,5 @@ PAUSE_IMAGE: Final = "localhost/pause:1"
 BUSYBOX_IMAGE: Final = "localhost/busybox:1"
 PROJECT_IMAGE: Final = "localhost/gpufleet:dev"
 
-KIND_NODE_IMAGE: Final = f"kindest/node:{_KUBERNETES}"
+KIND_NODE_IMAGE: Final = "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
+"""Built for the pinned release of kind, with the Kubernetes minor version of the local provider."""

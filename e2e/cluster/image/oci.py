@@ -64,11 +64,17 @@ def image_digest(name: str, layers: Sequence[Layer], config: ImageConfig) -> str
     return _digest(_documents(name, layers, config)["manifest"])
 
 
-def write_archive(output: Path, name: str, layers: Sequence[Layer], config: ImageConfig) -> str:
+def write_archive(
+    output: Path, name: str, layers: Sequence[Layer], config: ImageConfig, *, left_out: Sequence[Layer] = ()
+) -> None:
     """Write an OCI archive that `ctr images import` and `kind load image-archive` take.
 
-    Returns:
-        The digest of its manifest.
+    Args:
+        output: path of the archive.
+        name: the image's name with its tag.
+        layers: its layers, the lowest first.
+        config: how containers are started.
+        left_out: layers whose content is not written, because whoever imports the archive has it already.
     """
     documents = _documents(name, layers, config)
     scratch = output.with_suffix(".new")
@@ -78,10 +84,10 @@ def write_archive(output: Path, name: str, layers: Sequence[Layer], config: Imag
         for document in ("manifest", "config"):
             _add(archive, _blob(_digest(documents[document])), documents[document])
         for layer in layers:
-            with layer.path.open("rb") as stream:
-                archive.addfile(_entry(_blob(layer.digest), layer.size), stream)
+            if layer not in left_out:
+                with layer.path.open("rb") as stream:
+                    archive.addfile(_entry(_blob(layer.digest), layer.size), stream)
     scratch.rename(output)
-    return _digest(documents["manifest"])
 
 
 def _documents(name: str, layers: Sequence[Layer], config: ImageConfig) -> dict[str, bytes]:

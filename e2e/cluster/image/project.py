@@ -42,18 +42,50 @@ _TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*
 """Of the dependencies: never imported at run time."""
 _NOT_COMPILED = ("kubernetes/**/__pycache__",)
 """Bytecode that is not worth its 27 MB in the image: agent and operator use another client."""
-_KEPT_OLD = 3
-"""How many layers and archives of a kind stay in the cache."""
+_LOWER_IMAGE = "localhost/gpufleet-lower:1"
+_KEPT = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
+"""How many layers and archives of each kind stay in the cache."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image archive on disk."""
+    """The project's image: layers in the cache, from which archives are written when somebody needs them."""
 
-    name: str
-    archive: Path
-    digest: str
-    """Of its manifest; the same for the same content."""
+    cache: Path
+    lower: tuple[Layer, ...]
+    """Base and dependencies: large, and the same for many versions of our code."""
+    code: Layer
+    name: str = PROJECT_IMAGE
+
+    @property
+    def digest(self) -> str:
+        """Of its manifest; the same for the same content."""
+        return image_digest(self.name, [*self.lower, self.code], _CONFIG)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its layers, uncompressed."""
+        return sum(layer.size for layer in (*self.lower, self.code))
+
+    def archive(self) -> Path:
+        """A complete OCI archive."""
+        return self._written("full", self.name, [*self.lower, self.code], ())
+
+    def upper_archive(self) -> Path:
+        """An OCI archive without the lower layers, for nodes that have them."""
+        return self._written("upper", self.name, [*self.lower, self.code], self.lower)
+
+    def lower_archive(self) -> Path:
+        """An OCI archive of an image that has the lower layers only."""
+        return self._written("lower", _LOWER_IMAGE, self.lower, ())
+
+    def _written(self, kind: str, name: str, layers: Sequence[Layer], left_out: Sequence[Layer]) -> Path:
+        digest = image_digest(name, layers, _CONFIG).removeprefix("sha256:")
+        output = self.cache / "images" / f"{kind}-{digest[:10]}.tar"
+        if not output.exists():
+            write_archive(output, name, layers, _CONFIG, left_out=left_out)
+        _prune([output])
+        return output
 
 
 def build_image(
@@ -76,13 +108,8 @@ def build_image(
     base = build_base(cache, progress, runner)
     dependencies = _dependencies(base, cache, progress, repository, runner)
     code = _code(base, cache, progress, repository, runner)
-    layers = [base.layer, dependencies, code]
-    digest = image_digest(PROJECT_IMAGE, layers, _CONFIG)
-    archive = cache / "images" / f"gpufleet-{digest.removeprefix('sha256:')[:10]}.tar"
-    if not archive.exists():
-        write_archive(archive, PROJECT_IMAGE, layers, _CONFIG)
-    _prune([archive, dependencies.path, code.path])
-    return Image(PROJECT_IMAGE, archive, digest)
+    _prune([dependencies.path, code.path])
+    return Image(cache, (base.layer, dependencies), code)
 
 
 def product_files(repository: Path) -> list[Path]:
@@ -184,11 +211,11 @@ def _cached(cache: Path, kind: str, *inputs: str) -> Path:
 
 
 def _prune(current: Sequence[Path]) -> None:
-    """Keep the cache small: each edit of our code makes a new archive."""
+    """Keep the cache small: each edit of our code makes a new layer and archive."""
     for path in current:
         path.touch()
-    for pattern in ("gpufleet-*.tar", "code-*.tar", "dependencies-*.tar"):
-        newest_first = sorted(current[0].parent.glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in newest_first[_KEPT_OLD:]:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".sha256").unlink(missing_ok=True)
+        kind = path.name.partition("-")[0]
+        newest_first = sorted(path.parent.glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)
+        for old in newest_first[_KEPT[kind] :]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".sha256").unlink(missing_ok=True)

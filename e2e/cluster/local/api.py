@@ -3,14 +3,9 @@
 import http.client
 import json
 import ssl
-import time
-from collections.abc import Callable
 from typing import Any
 
-from cluster.errors import ClusterError
 from cluster.local.layout import API_PORT, Layout
-
-_PAUSE = 0.05
 
 
 class Api:
@@ -69,23 +64,3 @@ def healthy(address: str, port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def wait_until(condition: Callable[[], bool], what: str, check: Callable[[], None], timeout: float) -> None:
-    """Wait for a condition.
-
-    Args:
-        condition: asked every 50 ms.
-        what: the condition in words.
-        check: raises when waiting has become pointless, for example because a process has ended.
-        timeout: seconds to wait.
-
-    Raises:
-        ClusterError: the condition did not come about in time.
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        check()
-        if time.monotonic() > deadline:
-            raise ClusterError(f"not within {timeout:g} s: {what}")
-        time.sleep(_PAUSE)

@@ -32,7 +32,7 @@ class LocalNode(Node):
         return self._layout.address
 
     def command(self, args: Sequence[str]) -> list[str]:
-        """The command line that runs `args` inside the node, for callers that want to run it themselves."""
+        """See `Node.command`."""
         return [*self._units.enter(self._layout), *args]
 
     def run(

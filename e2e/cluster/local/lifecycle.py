@@ -12,6 +12,7 @@ from cluster.assets import Assets
 from cluster.config import ClusterConfig, Provider
 from cluster.errors import ConflictError, NotRunningError
 from cluster.image.project import build_image
+from cluster.image.seed import seed_store
 from cluster.image.small import busybox_archive, pause_archive
 from cluster.local import lock as locks
 from cluster.local.api import Api
@@ -21,7 +22,7 @@ from cluster.local.identity import ProcessId
 from cluster.local.layout import Layout
 from cluster.local.lock import Lock
 from cluster.local.preflight import prepare_host
-from cluster.local.start import Lifeline, start
+from cluster.local.start import Lifeline, NodeImages, start
 from cluster.local.state import State, differences
 from cluster.local.teardown import read_processes, tear_down
 from cluster.local.units import Units
@@ -47,7 +48,7 @@ class LocalLifecycle:
         """Start the cluster, or take over the one that runs; see `cluster.up`."""
         running = self._running() is not None
         assets = prepare_host(config, self._cache, self._progress, network_free=not running)
-        images = self.images(config)
+        planted, images = self._node_images(config, assets)
         deadline = time.monotonic() + _OTHERS_SECONDS
         while True:
             state = self._running()
@@ -55,18 +56,30 @@ class LocalLifecycle:
                 return self._take_over(state, config, assets, images)
             lock = Lock.try_acquire(self._lock_file)
             if lock is not None:
-                return self._start(lock, config, assets, images, detach=detach)
+                return self._start(lock, config, assets, (planted, images), detach=detach)
             if time.monotonic() > deadline:
                 raise ConflictError(f"{locks.holder(self._lock_file)} has been starting or stopping a cluster for long")
             time.sleep(0.1)
 
-    def images(self, config: ClusterConfig) -> dict[str, Path]:
-        """Build the images of a node; the archive of each by its name."""
-        found = {PAUSE_IMAGE: pause_archive(self._cache), BUSYBOX_IMAGE: busybox_archive(self._cache)}
-        if config.project_image:
-            image = build_image(self._cache, self._progress)
-            found[image.name] = image.archive
-        return found
+    def _node_images(self, config: ClusterConfig, assets: Assets) -> tuple[NodeImages, dict[str, Path]]:
+        """Build what nodes start with: the store to plant with its archives, and the archive of each image by name."""
+        small = {PAUSE_IMAGE: pause_archive(self._cache), BUSYBOX_IMAGE: busybox_archive(self._cache)}
+        key = [path.name for path in small.values()]
+        if not config.project_image:
+            seed = seed_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
+            return NodeImages(seed, ()), small
+        image = build_image(self._cache, self._progress)
+        key += [layer.digest for layer in image.lower]
+        seed = seed_store(
+            self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
+        )
+        upper = image.upper_archive()
+        return NodeImages(seed, (upper,)), {**small, image.name: upper}
+
+    def build(self, config: ClusterConfig) -> None:
+        """Make everything that `up` needs, without starting anything."""
+        assets = prepare_host(config, self._cache, self._progress, network_free=False)
+        self._node_images(config, assets)
 
     def attach(self) -> LocalCluster:
         """Handle of the running cluster.
@@ -121,17 +134,23 @@ class LocalLifecycle:
         )
 
     def _start(
-        self, lock: Lock, config: ClusterConfig, assets: Assets, images: Mapping[str, Path], *, detach: bool
+        self,
+        lock: Lock,
+        config: ClusterConfig,
+        assets: Assets,
+        images: tuple[NodeImages, Mapping[str, Path]],
+        *,
+        detach: bool,
     ) -> LocalCluster:
         self._clean()
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
-            lifeline = start(units, list(images.values()), lock)
+            lifeline = start(units, images[0], lock)
         owner = None if detach else ProcessId.of(os.getpid())
         State(
             config=config,
             binaries={name: str(path) for name, path in assets.paths.items()},
-            images={name: str(path) for name, path in images.items()},
+            images={name: str(path) for name, path in images[1].items()},
             owner=owner,
             started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         ).write(units.layout)

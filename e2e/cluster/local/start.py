@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.image.seed import plant
 from cluster.local import cgroups, commands, network
-from cluster.local.api import Api, wait_until
+from cluster.local.api import Api
 from cluster.local.control import tail
 from cluster.local.keeper import DETACH
 from cluster.local.layout import Layout, NodeLayout
@@ -19,6 +20,7 @@ from cluster.local.pki import certificates, make_pki
 from cluster.local.render import cni_config, containerd_config, kubeconfig, kubelet_config
 from cluster.local.teardown import read_processes, remember_host
 from cluster.local.units import Units
+from cluster.waiting import wait_until
 
 _START_SECONDS = 90.0
 _CONTROL_PLANE = ("etcd", "apiserver")
@@ -43,7 +45,17 @@ class Lifeline:
         return self.keeper.wait(timeout)
 
 
-def start(units: Units, images: Sequence[Path], lock: Lock) -> Lifeline:
+@dataclass(frozen=True)
+class NodeImages:
+    """The images that every node starts with."""
+
+    seed: Path
+    """A containerd store, see `cluster.image.seed`."""
+    archives: tuple[Path, ...]
+    """To be imported on top of it."""
+
+
+def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     """Start everything; returns when all nodes are ready and have the images.
 
     Raises:
@@ -91,7 +103,7 @@ def _start_keeper(layout: Layout, lock: Lock) -> Lifeline:
     return Lifeline(write_end, keeper)
 
 
-def _start_all(units: Units, images: Sequence[Path], lifeline: Lifeline, pool: Executor) -> None:
+def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Executor) -> None:
     layout, keeper = units.layout, lifeline.keeper
 
     def keeper_runs() -> None:
@@ -99,7 +111,7 @@ def _start_all(units: Units, images: Sequence[Path], lifeline: Lifeline, pool: E
             raise ClusterError(f"the keeper ended: {tail(layout.logs / 'keeper.log')}")
 
     configured = pool.submit(_configure, units)
-    wait_until(layout.control.is_socket, "the cluster's namespaces exist", keeper_runs, _START_SECONDS)
+    wait_until(layout.control.is_socket, "the cluster's namespaces exist", keeper_runs, timeout=_START_SECONDS)
     processes = read_processes(layout.root)
     if processes is None:
         raise ClusterError("the keeper recorded no processes")
@@ -108,8 +120,8 @@ def _start_all(units: Units, images: Sequence[Path], lifeline: Lifeline, pool: E
     configured.result()
     audit = layout.root / "audit-policy.yaml" if units.config.audit_policy else None
     units.start("apiserver", commands.apiserver(layout, units.assets, audit))
-    booted = {node: pool.submit(units.boot, node) for node in layout.node_layouts}
-    loaded = [pool.submit(_load, units, node, boot, images) for node, boot in booted.items()]
+    booted = {node: pool.submit(_boot, units, node, images.seed) for node in layout.node_layouts}
+    loaded = [pool.submit(_load, units, node, boot, images.archives) for node, boot in booted.items()]
     _await_apiserver(units)
     units.start("controller-manager", commands.controller_manager(layout, units.assets))
     units.start("scheduler", commands.scheduler(layout, units.assets))
@@ -120,6 +132,11 @@ def _start_all(units: Units, images: Sequence[Path], lifeline: Lifeline, pool: E
     _await_nodes(units)
     for load in loaded:
         load.result()
+
+
+def _boot(units: Units, node: NodeLayout, seed: Path) -> None:
+    plant(seed, node.folder / "var-lib")
+    units.boot(node)
 
 
 def _load(units: Units, node: NodeLayout, boot: Future[None], images: Sequence[Path]) -> None:
@@ -147,7 +164,9 @@ def _configure(units: Units) -> None:
 
 def _await_apiserver(units: Units) -> None:
     api = Api(units.layout)
-    wait_until(lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), _START_SECONDS)
+    wait_until(
+        lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), timeout=_START_SECONDS
+    )
 
 
 def _await_nodes(units: Units) -> None:
@@ -158,5 +177,5 @@ def _await_nodes(units: Units) -> None:
         lambda: api.ready_nodes() >= wanted and api.has_default_account,
         f"{', '.join(sorted(wanted))} are ready; the kubelets' logs are in {layout.logs}",
         lambda: units.require(*running),
-        _START_SECONDS,
+        timeout=_START_SECONDS,
     )

@@ -10,11 +10,12 @@ from cluster.command import run
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.local import cgroups, commands
-from cluster.local.api import healthy, wait_until
+from cluster.local.api import healthy
 from cluster.local.control import Control
 from cluster.local.layout import KUBELET_HEALTH_PORT, Layout, NodeLayout
 from cluster.local.render import CONTAINERD_SOCKET
 from cluster.local.teardown import read_processes
+from cluster.waiting import wait_until
 
 _START_SECONDS = 60.0
 
@@ -55,7 +56,7 @@ class Units:
         node.control.unlink(missing_ok=True)
         joined = cgroups.create(cgroups.hierarchies(), cgroups.node_system_cgroup(node.name))
         self.start(node.name, commands.node_namespace(node, joined))
-        wait_until(node.control.is_socket, f"{node.name} runs", lambda: self.require(node.name), _START_SECONDS)
+        wait_until(node.control.is_socket, f"{node.name} runs", lambda: self.require(node.name), timeout=_START_SECONDS)
         self.start_in(node, "containerd", commands.containerd(node, self.assets))
         self.await_containerd(node)
 
@@ -83,7 +84,7 @@ class Units:
             lambda: healthy(node.address, KUBELET_HEALTH_PORT),
             f"kubelet of {node.name} is healthy",
             lambda: control.require("kubelet", log),
-            _START_SECONDS,
+            timeout=_START_SECONDS,
         )
 
     def enter(self, node: NodeLayout) -> list[str]:

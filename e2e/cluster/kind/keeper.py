@@ -1,0 +1,19 @@
+"""Removes a kind cluster when the process that started it has ended, however it ended.
+
+Reads a lifeline on standard input: its end means remove, a byte "d" before it means that the cluster is to live on.
+"""
+
+import subprocess
+import sys
+
+DETACH = b"d"
+
+
+def main() -> None:
+    """Wait for the end of standard input, then run the command given as arguments."""
+    if sys.stdin.buffer.read(1) != DETACH:
+        sys.exit(subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
