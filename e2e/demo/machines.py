@@ -21,16 +21,13 @@ class Load:
 class Machine:
     """One node's GPUs: one model, each device with a load of its own."""
 
-    model: str
-    memory_total_mib: int
-    power_limit_watts: int
+    preset: str
+    """The model, by its name in `gpufleet_simgpu.presets`."""
     loads: tuple[Load, ...]
 
 
 H100 = Machine(
-    model="NVIDIA H100 80GB HBM3",
-    memory_total_mib=81559,
-    power_limit_watts=700,
+    preset="h100",
     loads=(
         Load(612, 0, 34, 71),
         Load(2_310, 4, 38, 96),
@@ -44,9 +41,7 @@ H100 = Machine(
 )
 
 A100 = Machine(
-    model="NVIDIA A100-SXM4-80GB",
-    memory_total_mib=81920,
-    power_limit_watts=400,
+    preset="a100",
     loads=(
         Load(590, 0, 31, 58),
         Load(3_870, 6, 37, 88),

@@ -1,0 +1,81 @@
+"""`python -m demo [up|down]`: plays the story, or removes everything that it made.
+
+Exit codes: 0 all proven, 1 something disagrees or did not happen, 2 wrong usage, 3 the cluster or the installation
+failed, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cluster import ClusterConfig, ClusterError, NotRunningError, Provider, attach, up
+from demo import opening, story
+from demo.screen import Screen, make_console
+from demo.stage import Stage
+from proof import EvidenceError, WaitTimeoutError
+from proof.bed import witness_of
+
+FAILED = 3
+INTERRUPTED = 130
+NODES = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    chosen = parser().parse_args(arguments)
+    screen = Screen(make_console(sys.stdout), story.STEPS)
+    try:
+        return down(screen) if chosen.action == "down" else play(screen, chosen.timeout, Provider(chosen.provider))
+    except KeyboardInterrupt:
+        screen.bad("interrupted; what was started goes on")
+        screen.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
+        return INTERRUPTED
+    except (ClusterError, EvidenceError, WaitTimeoutError, TimeoutError) as error:
+        screen.bad("the demo can't go on:")
+        screen.quote(str(error))
+        screen.say("Type `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
+        return FAILED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m demo", description="gpufleet on a real cluster with simulated GPUs.")
+    made.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="play the story, or remove all")
+    made.add_argument("--timeout", type=float, default=90, metavar="SECONDS", help="longest wait for any one thing")
+    providers = [provider.value for provider in Provider]
+    made.add_argument("--provider", choices=providers, default=Provider.AUTO.value, help="who runs the nodes")
+    return made
+
+
+def play(screen: Screen, timeout_seconds: float, provider: Provider) -> int:
+    """The whole story. Returns the exit code; the cluster lives on."""
+    screen.step(
+        "Start a real Kubernetes cluster of two nodes",
+        "Real apiserver, scheduler, kubelets and containerd: only the GPUs are simulated.",
+    )
+    cluster = up(ClusterConfig(nodes=NODES, provider=provider), detach=True)
+    screen.progress(f"{NODES} nodes are ready, with the images on them")
+    screen.step(
+        "Give each node eight GPUs, all different",
+        "Our own libnvidia-ml reads them from a file that can change while everything runs; the agent can't tell.",
+    )
+    driver = opening.make_driver(cluster)
+    with witness_of(cluster) as witness:
+        stage = Stage(cluster, witness, screen, timeout_seconds)
+        opening.clear(stage)
+        story.play(stage, driver)
+        story.close(stage)
+        code = story.verdict(screen, stage.problems)
+        story.what_next(stage, driver)
+    return code
+
+
+def down(screen: Screen) -> int:
+    """Remove workloads, chart and cluster. Returns the exit code; without a cluster there is nothing to do."""
+    try:
+        cluster = attach()
+    except NotRunningError:
+        screen.good("no cluster is running")
+        return 0
+    opening.remove(cluster, screen)
+    return 0

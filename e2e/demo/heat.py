@@ -1,0 +1,146 @@
+"""The act about heat: the best GPU gets hot, and the next workload goes elsewhere and says why.
+
+The same manifest is applied before and after. What it gets before is what it would have got after, had nothing
+changed; so no ranking of our own is needed to know which GPU was best.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from demo import acts, tables
+from demo.driver import Driver
+from demo.stage import WORKLOAD_NAMESPACE, JsonObject, Stage, manifest
+from proof import ReplicaEvidence, WaitTimeoutError, objects
+
+HOT_CELSIUS = 95
+PROBE = Path(__file__).with_name("next.yaml")
+INSIST = "only-the-hot-one"
+
+
+@dataclass(frozen=True, slots=True)
+class Heated:
+    """A GPU that reports `HOT_CELSIUS`, and what it reported before."""
+
+    node: str
+    uuid: str
+    cool_celsius: int
+
+
+def free(stage: Stage, name: str) -> None:
+    """Delete a workload: its devices must be free again."""
+    begin = monotonic()
+    before = _free_gpus(stage)
+    stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
+    stage.delete(name)
+    after = _free_gpus(stage)
+    stage.screen.progress(f"{name}: pods and reservations are gone {monotonic() - begin:.1f} s after kubectl delete")
+    claim = f"the kubelets hold nothing of it any more: {before} GPUs were free, now {after}"
+    stage.check(holds=after > before, subject=name, claim=claim)
+
+
+def heat(stage: Stage, driver: Driver) -> None:
+    """Find the best GPU, heat it, see the next workload avoid it, and hear why from one that insists."""
+    screen, probe = stage.screen, manifest(PROBE)
+    limit = probe["spec"]["requirements"]["maxTemperatureCelsius"]
+    screen.say(f"Which GPU is best now? `next` asks for one below {limit} C; it is deleted once we know.")
+    before = _pick(stage, probe)
+    if before is None:
+        return
+    stage.delete(probe["metadata"]["name"])
+    screen.say(f"The best is {_where(stage, before)}. Now the simulated driver says that it has {HOT_CELSIUS} C.")
+    hot = _make_hot(stage, driver, before)
+    acts.show_fleet(stage, mark=hot.uuid)
+    _avoid(stage, probe, before, hot)
+    _insist(stage, driver, probe, hot)
+
+
+def _make_hot(stage: Stage, driver: Driver, pick: ReplicaEvidence) -> Heated:
+    """Heat the picked GPU and wait until telemetry shows it."""
+    hot = Heated(pick.node, pick.picked[0], driver.temperature(pick.node, pick.picked[0]))
+    stage.screen.command(driver.command(hot.node, hot.uuid, HOT_CELSIUS))
+    begin = monotonic()
+    driver.heat(hot.node, hot.uuid, HOT_CELSIUS)
+    stage.witness.wait_for_telemetry(
+        hot.node, lambda found: temperature(found, hot.uuid) == HOT_CELSIUS, timeout_seconds=stage.timeout_seconds
+    )
+    stage.screen.progress(f"GPUTelemetry {hot.node} shows {HOT_CELSIUS} C after {monotonic() - begin:.1f} s")
+    return hot
+
+
+def _avoid(stage: Stage, probe: JsonObject, before: ReplicaEvidence, hot: Heated) -> None:
+    """Apply the same manifest again: it must get another GPU."""
+    after = _pick(stage, probe)
+    if after is None:
+        return
+    name = probe["metadata"]["name"]
+    stage.screen.say("The terms of the score that the status gives for each pick, in thousandths:")
+    stage.screen.show(tables.score_table([("before the heat", before), ("after", after)], stage.fleet()))
+    found = stage.witness.workload(WORKLOAD_NAMESPACE, name)
+    stage.screen.quote(f"Placed: {objects.condition(found, 'Placed').get('message', '')}")
+    stage.check(
+        holds=hot.uuid not in after.picked,
+        subject=name,
+        claim=f"the same manifest now gets {_where(stage, after)}, not the hot one",
+    )
+    acts.prove(stage, name)
+
+
+def _insist(stage: Stage, driver: Driver, probe: JsonObject, hot: Heated) -> None:
+    """Ask for exactly the hot GPU: the workload waits and says why; once it is cool, it is placed."""
+    screen, wants = stage.screen, deepcopy(probe)
+    wants["metadata"]["name"] = INSIST
+    wants["spec"]["requirements"]["includeUUIDs"] = [hot.uuid]
+    screen.say(f"And who insists on the hot GPU? `{INSIST}` names its UUID and keeps the limit.")
+    stage.apply(wants)
+    try:
+        waiting = stage.witness.wait_for_workload(
+            WORKLOAD_NAMESPACE, INSIST, explained, timeout_seconds=stage.timeout_seconds
+        )
+    except WaitTimeoutError as error:
+        stage.check(holds=False, subject=INSIST, claim="it waits and says why", otherwise=str(error))
+        return
+    explanation = waiting["status"]["explanation"]
+    screen.quote(explanation["message"])
+    reasons = [one["reason"] for one in explanation.get("rejections", [])]
+    stage.check(
+        holds="TooHot" in reasons,
+        subject=INSIST,
+        claim="it waits, and the heat is the reason",
+        otherwise=explanation["message"],
+    )
+    begin = monotonic()
+    driver.heat(hot.node, hot.uuid, hot.cool_celsius)
+    if acts.follow(stage, INSIST):
+        screen.progress(f"back at {hot.cool_celsius} C: placed and Ready after {monotonic() - begin:.1f} s")
+        acts.prove(stage, INSIST)
+
+
+def _pick(stage: Stage, probe: JsonObject) -> ReplicaEvidence | None:
+    """Apply the probe and return its only replica, or None when it isn't Ready in time."""
+    stage.apply(probe)
+    name = probe["metadata"]["name"]
+    return stage.evidence(name).replicas[0] if acts.follow(stage, name) else None
+
+
+def explained(workload: JsonObject) -> bool:
+    """Whether a workload that isn't placed says why."""
+    return objects.condition(workload, "Placed").get("status") == "False" and bool(
+        workload.get("status", {}).get("explanation", {}).get("message")
+    )
+
+
+def temperature(telemetry: JsonObject, uuid: str) -> int | None:
+    """What a GPUTelemetry says of one device, in degrees Celsius."""
+    return next((gpu.temperature_celsius for gpu in objects.gpus(telemetry) if gpu.uuid == uuid), None)
+
+
+def _free_gpus(stage: Stage) -> int:
+    fleet = stage.fleet()
+    return sum(fleet.holder(gpu.uuid) is None for gpu in fleet.gpus)
+
+
+def _where(stage: Stage, replica: ReplicaEvidence) -> str:
+    gpu = stage.fleet().gpu(replica.picked[0])
+    return f"GPU {gpu.index} of {gpu.node} ({gpu.uuid})" if gpu else replica.picked[0]

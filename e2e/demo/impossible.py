@@ -1,0 +1,50 @@
+"""The act about a request that no GPU can meet: it must wait, untouched, and say why in words with numbers."""
+
+import re
+
+from demo.heat import explained
+from demo.stage import WORKLOAD_NAMESPACE, Stage, example
+from proof import WaitTimeoutError
+from proof.contract import WORKLOAD_LABEL
+
+
+def ask_for_the_impossible(stage: Stage, file: str) -> None:
+    """Apply the example, show the explanation as kubectl shows it, and check that nothing was placed."""
+    screen, found = stage.screen, example(file)
+    name = str(found["metadata"]["name"])
+    screen.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{file}.yaml")
+    stage.apply(found)
+    try:
+        waiting = stage.witness.wait_for_workload(
+            WORKLOAD_NAMESPACE, name, explained, timeout_seconds=stage.timeout_seconds
+        )
+    except WaitTimeoutError as error:
+        stage.check(holds=False, subject=name, claim="it says why it waits", otherwise=str(error))
+        return
+    screen.progress(f"{name}: explained")
+    for command in (("get", "gpuworkload", name), ("describe", "gpuworkload", name)):
+        words = (*command, f"--namespace={WORKLOAD_NAMESPACE}")
+        screen.command(f"kubectl {' '.join(words)}")
+        screen.quote(since_status(stage.cluster.kubectl(*words).stdout))
+    explanation = waiting["status"]["explanation"]
+    message = explanation["message"]
+    stage.check(
+        holds=bool(re.search(r"\d", message)) and bool(explanation.get("rejections")),
+        subject=name,
+        claim=f"it says in numbers why: {explanation['devicesConsidered']} devices looked at, each with its reason",
+        otherwise=message,
+    )
+    stage.check(
+        holds="nearestMiss" in explanation,
+        subject=name,
+        claim=f"it names what came nearest: {explanation.get('nearestMiss', {}).get('message', '')}",
+    )
+    pods = stage.witness.pods(WORKLOAD_NAMESPACE, f"{WORKLOAD_LABEL}={name}")
+    bound = [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName")]
+    stage.check(holds=not bound, subject=name, claim="no pod of it is on a node", otherwise=", ".join(bound))
+
+
+def since_status(text: str) -> str:
+    """Of what `kubectl describe` prints, the part from `Status:` on; anything else as it is."""
+    _, found, rest = text.partition("\nStatus:\n")
+    return f"Status:\n{rest}" if found else text

@@ -1,0 +1,72 @@
+"""Installs the chart with helm, as a user would, and waits for telemetry that is newer than the installation."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cluster import repository_root
+from cluster.versions import PROJECT_IMAGE
+from demo.stage import SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, JsonObject, Stage
+
+RELEASE = "gpufleet"
+DRIVER_IN_NODE = "/opt/gpufleet/driver"
+PACKAGES = ("cli", "crds", "nodeagent", "operator")
+PRIVILEGED = "pod-security.kubernetes.io/enforce=privileged"
+
+
+def install(stage: Stage) -> None:
+    """`helm upgrade --install --wait`, then wait until each node's agent has reported since.
+
+    Raises:
+        ClusterError: helm or kubectl failed; the message has its words.
+        WaitTimeoutError: an agent did not report in time.
+    """
+    kubectl, screen = stage.cluster.kubectl, stage.screen
+    for namespace in (SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE):
+        text = kubectl("create", "namespace", namespace, "--dry-run=client", "-o", "yaml").stdout
+        kubectl("apply", "-f", "-", stdin=text)
+    # The agent mounts the kubelet's plugin folder from the host, which only this level of pod security allows.
+    kubectl("label", "--overwrite", "namespace", SYSTEM_NAMESPACE, PRIVILEGED)
+    words = helm_words(repository_root())
+    screen.command(f"helm {' '.join(words)}".replace(f"{repository_root()}/", ""))
+    since = datetime.now(UTC)
+    stage.cluster.helm(*words, timeout=stage.timeout_seconds + 30)
+    screen.progress("the chart is installed, agents and operator are available")
+    for node in stage.cluster.nodes:
+        stage.witness.wait_for_telemetry(
+            node.name, lambda found: fresh(found, since), timeout_seconds=stage.timeout_seconds
+        )
+        screen.progress(f"GPUTelemetry {node.name} is fresh")
+
+
+def helm_words(root: Path) -> tuple[str, ...]:
+    """The arguments of helm. The build's annotation makes pods of an earlier demo start again when the code changed."""
+    repository, _, tag = PROJECT_IMAGE.rpartition(":")
+    build = build_id(root)
+    settings = {
+        "image.repository": repository,
+        "image.tag": tag,
+        "image.pullPolicy": "IfNotPresent",
+        "agent.driver.hostPath": DRIVER_IN_NODE,
+        "agent.podAnnotations.build": build,
+        "operator.podAnnotations.build": build,
+    }
+    sets = tuple(f"--set-string={key}={value}" for key, value in settings.items())
+    chart = str(root / "charts" / "gpufleet")
+    return ("upgrade", "--install", RELEASE, chart, f"--namespace={SYSTEM_NAMESPACE}", *sets, "--wait")
+
+
+def build_id(root: Path) -> str:
+    """A digest of what the image is made of: the packages in it and the lock file."""
+    digest = hashlib.sha256((root / "uv.lock").read_bytes())
+    for folder in PACKAGES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def fresh(telemetry: JsonObject, since: datetime) -> bool:
+    """Whether the agent has written a status with devices after this moment."""
+    status = telemetry.get("status", {})
+    observed = status.get("observedAt")
+    return bool(status.get("devices")) and observed is not None and datetime.fromisoformat(observed) >= since

@@ -1,0 +1,49 @@
+"""What happens before the first act and after the last: simulated GPUs onto the nodes, an old demo off the stage."""
+
+from cluster import Cluster
+from demo.driver import Driver
+from demo.install import RELEASE
+from demo.machines import MACHINES
+from demo.screen import Screen
+from demo.stage import SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, Stage
+from proof.contract import GROUP, WORKLOADS
+
+CRD = f"{WORKLOADS}.{GROUP}"
+
+
+def make_driver(cluster: Cluster) -> Driver:
+    """Build the simulated driver and put it, with a machine's GPUs, into each node's driver folder."""
+    machines = dict(zip((node.name for node in cluster.nodes), MACHINES, strict=True))
+    return Driver.install({node.name: node.driver_dir for node in cluster.nodes}, machines)
+
+
+def clear(stage: Stage) -> None:
+    """Take over a living demo: delete the workloads that an earlier run left, and wait until they are gone."""
+    kubectl = stage.cluster.kubectl
+    if not kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip():
+        return
+    here = f"--namespace={WORKLOAD_NAMESPACE}"
+    left = kubectl("get", WORKLOADS, here, "-o", "jsonpath={.items[*].metadata.name}").stdout.split()
+    for name in left:
+        stage.delete(name)
+    if left:
+        stage.screen.progress(f"an earlier demo was here: its workloads {', '.join(left)} are deleted")
+
+
+def remove(cluster: Cluster, screen: Screen) -> None:
+    """Workloads first, then the chart, then the cluster: in the order in which a user would.
+
+    A broken cluster must go too, so a step that fails is told and the next one follows.
+    """
+    steps = (
+        ("workloads", cluster.kubectl, ("delete", "namespace", WORKLOAD_NAMESPACE, "--ignore-not-found")),
+        ("chart", cluster.helm, ("uninstall", RELEASE, f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found")),
+    )
+    for title, command, words in steps:
+        done = command(*words, check=False)
+        if done.returncode:
+            screen.bad(f"{title}: {done.stderr.strip()}")
+        else:
+            screen.progress(f"{title} removed")
+    cluster.down()
+    screen.good("the cluster is gone")

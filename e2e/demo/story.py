@@ -1,0 +1,113 @@
+"""The whole story in order: each step's title, why it matters, and the act behind it."""
+
+from demo import acts, heat, install, tables
+from demo.driver import Driver
+from demo.impossible import ask_for_the_impossible
+from demo.screen import Screen
+from demo.stage import WORKLOAD_NAMESPACE, Stage
+from proof import Disagreement, EvidenceError, WorkloadEvidence, compare
+
+STEPS = 11
+"""Two before the stage stands (in `cli.py`), nine here."""
+
+
+def play(stage: Stage, driver: Driver) -> None:
+    """Everything after the cluster and its GPUs are there. What does not fit is in `stage.problems`."""
+    step = stage.screen.step
+    step(
+        "Install the chart and wait for live telemetry",
+        "One agent per GPU node reads NVML and publishes a GPUTelemetry object; one operator decides from them.",
+    )
+    install.install(stage)
+    acts.show_fleet(stage)
+
+    step(
+        "One GPU for one container (examples/single.yaml)",
+        "The operator picks the exact device; the proof is that five independent sources name that same UUID.",
+    )
+    acts.place(stage, "single")
+
+    step(
+        "A gang of four GPUs (examples/gang.yaml)",
+        "All of them at once or none: training that gets three of four GPUs only holds them idle.",
+    )
+    acts.place(stage, "gang")
+
+    step(
+        "Eight replicas, spread (examples/spread.yaml)",
+        "Eight pods of equal size in the same second: each must get its own device, on both nodes.",
+    )
+    acts.place(stage, "spread")
+
+    step(
+        "A proportional distribution (examples/distribution.yaml)",
+        "Work is divided by what each replica's devices can take; each container is told its share and prints it.",
+    )
+    acts.place_distribution(stage, "distribution")
+
+    step("The fleet so far, and room again", "Deleting a GPUWorkload frees its devices; nothing is left to clean up.")
+    acts.show_fleet(stage)
+    heat.free(stage, "spread")
+
+    step(
+        "The best GPU gets hot",
+        "Decisions follow live telemetry: the device that was best a moment ago is avoided, and the reason is given.",
+    )
+    heat.heat(stage, driver)
+
+    step(
+        "Ask for the impossible (examples/impossible.yaml)",
+        "What can't be placed waits without holding anything, and says why in words with numbers.",
+    )
+    ask_for_the_impossible(stage, "impossible")
+
+
+def close(stage: Stage) -> None:
+    """Look at everything that still runs once more, all together: no device twice, nothing disturbed."""
+    stage.screen.step("All together, once more", "What was proven first must still hold after all that happened since.")
+    found: list[WorkloadEvidence] = []
+    for name in stage.standing:
+        try:
+            found.append(stage.evidence(name))
+        except EvidenceError as error:
+            stage.note(Disagreement(name, "demo", str(error)))
+    fleet = stage.fleet()
+    acts.show_fleet(stage)
+    problems = compare(found, fleet)
+    stage.note(*problems)
+    if not problems:
+        containers = sum(len(one.replicas) for one in found)
+        devices = sum(len(replica.picked) for one in found for replica in one.replicas)
+        stage.screen.good(f"{devices} devices in {containers} containers of {len(found)} workloads: all sources agree")
+
+
+def verdict(screen: Screen, problems: list[Disagreement]) -> int:
+    """The last lines: times and what did not fit. Returns the exit code."""
+    screen.finish()
+    screen.console.print()
+    screen.show(tables.times_table(screen.times, screen.total_seconds))
+    screen.console.print()
+    if not problems:
+        screen.good("everything that was claimed was seen; nothing disagrees")
+        return 0
+    screen.bad(f"{len(problems)} things do not fit:")
+    for problem in problems:
+        screen.quote(str(problem))
+    return 1
+
+
+def what_next(stage: Stage, driver: Driver) -> None:
+    """What the reader can type now."""
+    screen, node = stage.screen, stage.cluster.nodes[0].name
+    gpu = next((gpu for gpu in stage.fleet().gpus if gpu.node == node), None)
+    screen.console.print()
+    screen.say("The cluster goes on. To look around:")
+    screen.command(f"export KUBECONFIG={stage.cluster.kubeconfig}")
+    screen.command("kubectl get gputelemetries")
+    screen.command(f"kubectl get gpuworkloads --namespace={WORKLOAD_NAMESPACE}")
+    screen.command(f"kubectl describe gpuworkload impossible --namespace={WORKLOAD_NAMESPACE}")
+    if gpu:
+        screen.say("To change what a simulated GPU reports, and see telemetry follow:")
+        screen.command(driver.command(node, gpu.uuid, heat.HOT_CELSIUS))
+    screen.say("To remove everything:")
+    screen.command("make demo-down")

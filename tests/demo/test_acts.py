@@ -1,0 +1,161 @@
+"""The acts against a cluster of paper: what they note when something doesn't fit, and the exit code at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from typing import Any, cast
+
+import pytest
+
+from cluster import Cluster, ClusterError
+from demo import acts, cli, story
+from demo.screen import Screen, make_console
+from demo.stage import Stage
+from proof import (
+    Disagreement,
+    FleetEvidence,
+    ShardEvidence,
+    Source,
+    Statement,
+    WaitTimeoutError,
+    Witness,
+    WorkloadEvidence,
+)
+
+
+@dataclass
+class PaperCluster:
+    """Takes what is applied."""
+
+    applied: list[str] = field(default_factory=list)
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> None:
+        assert words[0] == "apply"
+        assert stdin is not None
+        self.applied.append(stdin)
+
+
+@dataclass
+class PaperWitness:
+    """Says what it was told to say."""
+
+    workload: WorkloadEvidence
+    seen: FleetEvidence
+    ready: bool = True
+
+    def settled(self, *_: str, timeout_seconds: float) -> WorkloadEvidence:
+        return self.workload
+
+    def fleet(self) -> FleetEvidence:
+        return self.seen
+
+    def wait_for_workload(
+        self, namespace: str, name: str, done: Callable[[dict[str, Any]], bool], *, timeout_seconds: float
+    ) -> dict[str, Any]:
+        condition = {"type": "Ready", "status": str(self.ready), "reason": "X"}
+        found = {"metadata": {}, "status": {"placements": [{"state": "Bound"}], "conditions": [condition]}}
+        if not done(found):
+            raise WaitTimeoutError("after 1 s: Ready=False X: no device is free")
+        return found
+
+
+Make = Callable[..., Stage]
+
+
+@pytest.fixture
+def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
+    def made(evidence: WorkloadEvidence = workload, *, ready: bool = True) -> Stage:
+        witness = PaperWitness(evidence, fleet, ready)
+        screen = Screen(make_console(StringIO(), {}), 9)
+        return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
+
+    return made
+
+
+def shown(stage: Stage) -> str:
+    return cast("StringIO", stage.screen.console.file).getvalue()
+
+
+def test_a_workload_that_all_agree_on_is_proven(make: Make) -> None:
+    stage = make()
+    acts.place(stage, "single")
+    assert stage.problems == []
+    assert stage.standing == ["single"]
+    assert "kind: GPUWorkload" in cast("PaperCluster", stage.cluster).applied[0]
+    assert "single: 1 Bound" in shown(stage)
+    assert "ok  2 devices in 2 containers: all six sources name the same ones" in shown(stage)
+    assert story.verdict(stage.screen, stage.problems) == 0
+
+
+def test_a_source_that_differs_ends_in_exit_code_1_with_its_name(make: Make, workload: WorkloadEvidence) -> None:
+    first = workload.replicas[0]
+    says = {**first.says, Source.POD_RESOURCES: Statement(("GPU-22222222-aaaa",))}
+    stage = make(replace(workload, replicas=(replace(first, says=says), workload.replicas[1])))
+    acts.place(stage, "single")
+    assert [problem.source for problem in stage.problems] == [Source.POD_RESOURCES]
+    assert "all six sources" not in shown(stage)
+    assert story.verdict(stage.screen, stage.problems) == 1
+    assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(stage).splitlines()[-1]
+
+
+def test_a_workload_that_is_not_ready_in_time_is_noted_with_its_conditions(make: Make) -> None:
+    stage = make(ready=False)
+    acts.place(stage, "single")
+    assert [str(problem) for problem in stage.problems] == [
+        "single: demo: not so: single becomes Ready (after 1 s: Ready=False X: no device is free)"
+    ]
+
+
+def test_a_container_that_prints_another_share_is_noted(make: Make, workload: WorkloadEvidence) -> None:
+    first = workload.replicas[0]
+    wrong = replace(first, shard=ShardEvidence((0, 50), (0, 50), (0, 49), "shard 0 to 49"))
+    stage = make(replace(workload, replicas=(wrong, workload.replicas[1])))
+    acts.place_distribution(stage, "distribution")
+    assert [problem.source for problem in stage.problems] == ["container log"]
+
+
+def test_the_shares_that_tile_are_said_to(make: Make) -> None:
+    stage = make()
+    acts.place_distribution(stage, "distribution")
+    assert "the shards tile 0..100 exactly" in shown(stage)
+
+
+def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
+    stage = make()
+    stage.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
+    story.close(stage)
+    assert {problem.subject for problem in stage.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "make demo-down"),
+        (ClusterError("helm: no such chart"), 3, "helm: no such chart"),
+        (WaitTimeoutError("GPUTelemetry node-1 after 90 s"), 3, "GPUTelemetry node-1 after 90 s"),
+    ],
+)
+def test_what_ends_the_story_early_has_an_exit_code_and_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, words: str
+) -> None:
+    def play(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "play", play)
+    assert cli.main([]) == code
+    assert words in capsys.readouterr().out
+
+
+def test_a_disagreement_is_the_exit_code_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(screen: Screen, *_: object) -> int:
+        return story.verdict(screen, [Disagreement("a", "b", "c")])
+
+    monkeypatch.setattr(cli, "play", play)
+    assert cli.main(["up"]) == 1
+
+
+def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sideways"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'sideways'" in capsys.readouterr().err

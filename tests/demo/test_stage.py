@@ -1,0 +1,98 @@
+"""The small decisions of the acts: who reserves, what a line of progress says, what is fresh, which manifest counts."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo import heat, impossible, install, stage
+
+
+def telemetry(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "node-1"}, "status": status}
+
+
+DEVICE = {"uuid": "GPU-a", "index": 0, "model": "T4", "health": {"state": "Healthy"}, "temperatureCelsius": 95}
+
+
+def test_a_node_reserves_for_a_workload_of_the_demo_only() -> None:
+    node = {"spec": {"assignments": [{"workload": "spread", "namespace": "gpufleet-demo"}]}}
+    assert stage.reserves(node, "spread")
+    assert not stage.reserves(node, "gang")
+    assert not stage.reserves({"spec": {"assignments": [{"workload": "spread", "namespace": "else"}]}}, "spread")
+    assert not stage.reserves({}, "spread")
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ({}, "seen by the apiserver"),
+        ({"conditions": [{"type": "Placed", "status": "False", "reason": "Waiting"}]}, "Waiting"),
+        ({"placements": [{"state": "Bound"}, {"state": "Reserved"}, {"state": "Bound"}]}, "2 Bound, 1 Reserved"),
+    ],
+)
+def test_progress_counts_states_or_gives_the_reason(status: dict[str, Any], line: str) -> None:
+    assert stage.progress_line({"metadata": {}, "status": status}) == line
+
+
+def test_a_manifest_file_must_hold_one_workload(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("# only a comment\n---\nkind: GPUWorkload\nmetadata: {name: a}\n")
+    assert stage.manifest(path)["metadata"]["name"] == "a"
+    path.write_text("kind: Pod\n")
+    with pytest.raises(ValueError, match="holds 0 GPUWorkloads, not one"):
+        stage.manifest(path)
+
+
+def test_the_probe_is_a_workload_with_a_temperature_limit_below_the_heat() -> None:
+    limit = stage.manifest(heat.PROBE)["spec"]["requirements"]["maxTemperatureCelsius"]
+    assert limit < heat.HOT_CELSIUS
+
+
+def test_telemetry_is_fresh_when_written_with_devices_after_the_moment() -> None:
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert install.fresh(telemetry(devices=[DEVICE], observedAt="2026-01-01T12:00:01Z"), moment)
+    assert not install.fresh(telemetry(devices=[DEVICE], observedAt="2026-01-01T11:59:59Z"), moment)
+    assert not install.fresh(telemetry(devices=[], observedAt="2026-01-01T12:00:01Z"), moment)
+    assert not install.fresh(telemetry(), moment)
+
+
+def test_helm_gets_the_local_image_and_the_driver_folder(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text("")
+    words = install.helm_words(tmp_path)
+    assert words[:4] == ("upgrade", "--install", "gpufleet", f"{tmp_path}/charts/gpufleet")
+    assert {"--set-string=image.repository=localhost/gpufleet", "--set-string=image.tag=dev", "--wait"} <= set(words)
+    assert "--set-string=agent.driver.hostPath=/opt/gpufleet/driver" in words
+
+
+def test_the_build_changes_with_the_code_and_with_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "uv.lock").write_text("")
+    (tmp_path / "operator").mkdir()
+    (tmp_path / "operator" / "a.py").write_text("x = 1")
+    before = install.build_id(tmp_path)
+    (tmp_path / "operator" / "a.txt").write_text("a note")
+    assert install.build_id(tmp_path) == before
+    (tmp_path / "operator" / "a.py").write_text("x = 2")
+    assert install.build_id(tmp_path) != before
+
+
+def test_the_temperature_is_read_per_device() -> None:
+    assert heat.temperature(telemetry(devices=[DEVICE]), "GPU-a") == 95
+    assert heat.temperature(telemetry(devices=[DEVICE]), "GPU-b") is None
+
+
+def test_a_workload_is_explained_when_it_is_not_placed_and_says_why() -> None:
+    condition = {"type": "Placed", "status": "False", "reason": "Waiting"}
+    said: dict[str, Any] = {"metadata": {}, "status": {"conditions": [condition], "explanation": {"message": "why"}}}
+    assert heat.explained(said)
+    said["status"]["explanation"]["message"] = ""
+    assert not heat.explained(said)
+    said["status"] = {"conditions": [{**condition, "status": "True"}], "explanation": {"message": "why"}}
+    assert not heat.explained(said)
+
+
+def test_of_a_description_the_status_and_events_are_shown() -> None:
+    text = "Name: x\nSpec:\n  Status: no\nStatus:\n  Conditions: none\nEvents: <none>\n"
+    assert impossible.since_status(text) == "Status:\n  Conditions: none\nEvents: <none>\n"
+    assert impossible.since_status("NAME  READY\nx  0/1\n") == "NAME  READY\nx  0/1\n"
