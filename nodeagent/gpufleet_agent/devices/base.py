@@ -131,6 +131,14 @@ class EventSource(Protocol):
         """
 
 
+@runtime_checkable
+class Census(Protocol):
+    """Hardware that can tell of devices that it can't list."""
+
+    def left_out(self) -> int:
+        """How many devices there are that `devices()` left out because they don't answer. Doesn't block."""
+
+
 class HardwareError(Exception):
     """The hardware could not answer."""
 

@@ -79,11 +79,12 @@ class _Device:
 
 
 class NvmlHardware:
-    """The node's NVIDIA GPUs: a `Hardware` and an `EventSource`."""
+    """The node's NVIDIA GPUs: a `Hardware`, an `EventSource` and a `Census`."""
 
     def __init__(self) -> None:
         self._open = False
         self._devices: dict[str, _Device] = {}
+        self._left_out = 0
         self._events: XidEvents | None = None
 
     def open(self) -> None:
@@ -129,9 +130,14 @@ class NvmlHardware:
         found = [device for index in range(count) if (device := _find(index)) is not None]
         infos = {device.uuid: info for index, device in found if (info := _describe(index, device)) is not None}
         self._devices = {device.uuid: device for _, device in found if device.uuid in infos}
+        self._left_out = count - len(self._devices)
         peers = peers_of_all([(uuid, infos[uuid].pci_bus_id, device.handle) for uuid, device in self._devices.items()])
         self._events = XidEvents(((device.uuid, device.handle) for device in self._devices.values()), self._answers)
         return tuple(replace(info, nvlink_peers=peers[uuid]) for uuid, info in infos.items())
+
+    def left_out(self) -> int:
+        """See `Census.left_out`."""
+        return self._left_out
 
     def read(self, uuid: str) -> Reading:
         """See `Hardware.read`. Memory is what programs and the driver use, without what the driver reserves."""

@@ -78,6 +78,7 @@ class NodeRecord:
         self._devices: dict[str, _Device] = {}
         self._driver_version: str | None = None
         self._unavailable: str | None = None
+        self._left_out = 0
         self._version = 0
         self._samples = 0
         self._dropped: Counter[str] = Counter()
@@ -93,7 +94,9 @@ class NodeRecord:
         """True once `close` was called."""
         return self._closed
 
-    def register(self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant) -> None:
+    def register(
+        self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant, *, left_out: int = 0
+    ) -> None:
         """Take over what the hardware lists now.
 
         New devices are added, known ones keep their past, and known ones that are missing count as lost: a device
@@ -104,6 +107,7 @@ class NodeRecord:
             self._driver_version = driver_version
             changes.note(changed=self._unavailable is not None)
             self._unavailable = None
+            self._left_out = left_out
             for uuid, info in listed.items():
                 known = self._devices.get(uuid)
                 if known is None:
@@ -192,6 +196,11 @@ class NodeRecord:
                     fell = device.health.event(event.kind, event.message, now.monotonic, now.wall)
                     changes.note(changed=fell)
 
+    @property
+    def left_out(self) -> int:
+        """Devices that the hardware didn't list because they don't answer."""
+        return self._left_out
+
     def faults(self) -> frozenset[str]:
         """Codes of the faults that stand on any device."""
         with self._lock:
@@ -220,6 +229,7 @@ class NodeRecord:
                 sample_age_seconds=None if newest is None else now.monotonic - newest.sampled_at,
                 health_version=self._version,
                 unavailable=self._unavailable,
+                left_out=self._left_out,
                 samples=self._samples,
                 dropped=MappingProxyType(dict(self._dropped)),
             )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from gpufleet_agent.devices.base import DeviceInfo, Hardware, HardwareUnavailableError
+from gpufleet_agent.devices.base import Census, DeviceInfo, Hardware, HardwareUnavailableError
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.record import Instant, NodeRecord
@@ -175,8 +175,9 @@ class Sampler:
         driver_version: str | None
         devices: tuple[DeviceInfo, ...]
         driver_version, devices = await retrying(self._open_once)
-        self._record.register(devices, driver_version, self._clock())
-        _log.info("hardware opened", driver=driver_version, devices=len(devices))
+        left_out = self._hardware.left_out() if isinstance(self._hardware, Census) else 0
+        self._record.register(devices, driver_version, self._clock(), left_out=left_out)
+        _log.info("hardware opened", driver=driver_version, devices=len(devices), left_out=left_out)
         return devices
 
     async def _open_once(self) -> tuple[str | None, tuple[DeviceInfo, ...]]:

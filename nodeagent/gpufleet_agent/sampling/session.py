@@ -110,11 +110,11 @@ class Session:
                 await asyncio.sleep(self._timing.event_wait)
 
     async def _watch(self, wait: float) -> float:
-        """Return when a device has been gone for `wait` seconds and no call is stuck."""
+        """Return when a device is gone, or was left out of the list, and no call is stuck."""
         while True:
             await asyncio.sleep(wait)
             faults = self._record.faults()
-            if not faults & _GONE:
+            if not faults & _GONE and not self._record.left_out:
                 wait = self._timing.reopen_first
             elif Fault.UNRESPONSIVE not in faults:
                 # A driver must not be shut down under a call in flight, so a stuck one puts this off.

@@ -106,6 +106,8 @@ class NodeView:
     """Rises with every change of a device's health and of the list of devices. See `Sampler.changed`."""
     unavailable: str | None = None
     """Why the hardware can't be asked at all, in words; None: it can."""
+    left_out: int = 0
+    """Devices that the driver counts but can't list, because they didn't answer when it was opened."""
     samples: int = 0
     """Good samples since the start."""
     dropped: Mapping[str, int] = field(default_factory=lambda: _NONE)

@@ -230,9 +230,32 @@ def test_a_lost_device_is_left_out_of_the_list_and_the_rest_is_there(simulated: 
     hardware = NvmlHardware()
     hardware.open()
     assert [device.index for device in hardware.devices()] == [0, 3]
+    assert hardware.left_out() == 2
     with pytest.raises(UnknownDeviceError):
         hardware.read(UUIDS[1])
+    simulated.edit(lambda node: node.restore(1).restore(2))
+    hardware.open()
+    assert len(hardware.devices()) == 4
+    assert hardware.left_out() == 0
     hardware.close()
+
+
+def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: "Simulated") -> None:
+    async def main() -> None:
+        simulated.edit(lambda node: node.lose(1))
+        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
+        await sampler.start()
+        view = sampler.view()
+        assert (len(view.devices), view.left_out) == (3, 1)
+        simulated.edit(lambda node: node.restore(1))
+        async with asyncio.timeout(20):
+            while len(sampler.view().devices) < 4:
+                await sampler.changed(sampler.view().health_version)
+        assert sampler.view().left_out == 0
+        await sampler.close()
+
+    asyncio.run(main())
+    assert closed_for_good()
 
 
 def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
