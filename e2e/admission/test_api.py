@@ -1,54 +1,29 @@
 """The CRDs on a real apiserver: every rule accepts and refuses, and what is refused names its field."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from callers import (
+    ASSIGNMENT,
+    NAMESPACE,
+    STATUS,
+    TELEMETRY,
+    TEMPLATE,
+    WORKLOADS,
+    Caller,
+    JsonObject,
+    telemetry,
+    workload,
+)
 from cluster import Cluster, repository_root
-
-JsonObject = dict[str, Any]
-
-NAMESPACE = "e2e-admission"
-TELEMETRY = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
-WORKLOADS = f"/apis/gpufleet.dev/v1alpha1/namespaces/{NAMESPACE}/gpuworkloads"
 
 EXAMPLES = sorted((repository_root() / "examples").glob("*.yaml"))
 
-TEMPLATE: JsonObject = {"spec": {"containers": [{"name": "main", "image": "localhost/busybox:1"}]}}
-
 HEALTHY = {"state": "Healthy"}
-
-ASSIGNMENT: JsonObject = {
-    "podUID": "uid-a",
-    "namespace": "ml",
-    "pod": "train-0-abcde",
-    "container": "main",
-    "workload": "train",
-    "workloadUID": "uid-w",
-    "replica": 0,
-    "replicas": 1,
-    "resource": "gpufleet.dev/gpu",
-    "devices": ["GPU-1"],
-    "decidedAt": "2026-01-01T00:00:00.123456Z",
-}
-
-
-def workload(name: str = "train", **spec: Any) -> JsonObject:
-    """A workload that the operator leaves alone, unless the test says otherwise: it is suspended."""
-    return {
-        "apiVersion": "gpufleet.dev/v1alpha1",
-        "kind": "GPUWorkload",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"suspend": True, "template": TEMPLATE, **spec},
-    }
-
-
-def telemetry(name: str = "e2e-no-such-node", **fields: Any) -> JsonObject:
-    """Telemetry of a node that doesn't exist."""
-    meta = {"apiVersion": "gpufleet.dev/v1alpha1", "kind": "GPUTelemetry", "metadata": {"name": name}}
-    return {**meta, **fields}
 
 
 def assignment(**changed: Any) -> JsonObject:
@@ -146,7 +121,7 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
 
 
 @pytest.mark.parametrize("case", RULES)
-def test_rule_accepts_and_refuses_by_name(admin: Any, case: str) -> None:
+def test_rule_accepts_and_refuses_by_name(admin: Caller, case: str) -> None:
     path, good, bad, field, words = RULES[case]
     accepted = admin.create(path, good)
     assert accepted.allowed, accepted.message
@@ -156,7 +131,7 @@ def test_rule_accepts_and_refuses_by_name(admin: Any, case: str) -> None:
     assert words in refused.message
 
 
-def test_misspelt_field_is_refused_by_strict_validation(admin: Any) -> None:
+def test_misspelt_field_is_refused_by_strict_validation(admin: Caller) -> None:
     refused = admin.create(WORKLOADS, workload(placment={"strategy": "Pack"}))
     assert refused.status == 400
     assert 'unknown field "spec.placment"' in refused.message
@@ -195,7 +170,7 @@ CHANGES: dict[str, tuple[JsonObject, str]] = {
 
 
 @pytest.fixture(scope="module")
-def standing(admin: Any) -> JsonObject:
+def standing(admin: Caller) -> JsonObject:
     """A suspended workload with every field set, in the cluster."""
     made = admin.create(WORKLOADS, FULL, dry_run=None)
     assert made.allowed, made.message
@@ -203,7 +178,7 @@ def standing(admin: Any) -> JsonObject:
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_spec_is_immutable(admin: Any, standing: JsonObject, case: str) -> None:
+def test_spec_is_immutable(admin: Caller, standing: JsonObject, case: str) -> None:
     change, field = CHANGES[case]
     refused = admin.patch(f"{WORKLOADS}/immutable", {"spec": change})
     assert refused.status == 422
@@ -211,7 +186,7 @@ def test_spec_is_immutable(admin: Any, standing: JsonObject, case: str) -> None:
     assert f"{field} is immutable: create another GPUWorkload" in refused.message
 
 
-def test_requirements_and_distribution_cant_be_added_either(admin: Any) -> None:
+def test_requirements_and_distribution_cant_be_added_either(admin: Caller) -> None:
     made = admin.create(WORKLOADS, workload("bare", placement={"gang": True}), dry_run=None)
     assert made.allowed, made.message
     for change in ({"requirements": {"minFreeMemoryMiB": 1}}, {"distribution": {"items": 9}}):
@@ -220,7 +195,7 @@ def test_requirements_and_distribution_cant_be_added_either(admin: Any) -> None:
         assert f"{next(iter(change))} is immutable" in refused.message
 
 
-def test_what_may_change_may_change(admin: Any, standing: JsonObject) -> None:
+def test_what_may_change_may_change(admin: Caller, standing: JsonObject) -> None:
     resumed = admin.patch(f"{WORKLOADS}/immutable", {"spec": {"suspend": False}, "metadata": {"labels": {"a": "b"}}})
     assert resumed.allowed, resumed.message
     again = admin.apply(f"{WORKLOADS}/immutable", FULL, manager="gitops")
@@ -228,7 +203,7 @@ def test_what_may_change_may_change(admin: Any, standing: JsonObject) -> None:
     assert again.body["metadata"]["generation"] == standing["metadata"]["generation"]
 
 
-def test_defaults_are_filled_in(admin: Any) -> None:
+def test_defaults_are_filled_in(admin: Caller) -> None:
     made = admin.create(WORKLOADS, workload()).body
     assert made["spec"] == {
         "replicas": 1,
@@ -247,12 +222,12 @@ def test_defaults_are_filled_in(admin: Any) -> None:
     assert admin.create(TELEMETRY, telemetry()).body["spec"] == {}
 
 
-def test_fresh_workload_is_pending_for_kstatus(admin: Any) -> None:
+def test_fresh_workload_is_pending_for_kstatus(admin: Caller) -> None:
     (condition,) = admin.create(WORKLOADS, workload()).body["status"]["conditions"]
     assert (condition["type"], condition["status"], condition["reason"]) == ("Ready", "Unknown", "Pending")
 
 
-def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Any) -> None:
+def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Caller) -> None:
     body = workload(unheardOf=1, template={"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}, "unheardOf": 1})
     made = admin.create(WORKLOADS, body, field_validation="Ignore").body
     assert "unheardOf" not in made["spec"]
@@ -265,16 +240,12 @@ def device(uuid: str, index: int, **values: Any) -> JsonObject:
 
 def status(*devices: JsonObject) -> JsonObject:
     summary = {"devices": 2, "healthy": 2, "allocated": 0, "memoryUsedMiB": 412, "memoryTotalMiB": 81559}
-    return {
-        "observedAt": "2026-01-01T00:00:00Z",
-        "agentVersion": "0.1.0",
-        "devices": list(devices),
-        "summary": {**summary, "meanUtilizationPercent": 3, "meanTemperatureCelsius": 41, "powerMilliwatts": 71250},
-    }
+    summary |= {"meanUtilizationPercent": 3, "meanTemperatureCelsius": 41, "powerMilliwatts": 71250}
+    return {**STATUS, "devices": list(devices), "summary": summary}
 
 
 @pytest.fixture
-def shown(admin: Any) -> Any:
+def shown(admin: Caller) -> Iterator[str]:
     """A GPUTelemetry in the cluster, gone after the test."""
     path = f"{TELEMETRY}/e2e-no-such-node"
     made = admin.create(TELEMETRY, telemetry(), dry_run=None)
@@ -283,7 +254,7 @@ def shown(admin: Any) -> Any:
     admin.delete(path, dry_run=None)
 
 
-def test_two_managers_keep_their_devices_in_one_list(admin: Any, shown: str) -> None:
+def test_two_managers_keep_their_devices_in_one_list(admin: Caller, shown: str) -> None:
     for manager, one in (("a", device("GPU-1", 0)), ("b", device("GPU-2", 1))):
         applied = admin.apply(f"{shown}/status", telemetry(status=status(one)), manager=manager, dry_run=None)
         assert applied.allowed, applied.message
@@ -294,7 +265,8 @@ def test_two_managers_keep_their_devices_in_one_list(admin: Any, shown: str) -> 
     assert [one["uuid"] for one in gone["status"]["devices"]] == ["GPU-2"]
 
 
-def test_two_managers_keep_their_conditions(admin: Any, standing: JsonObject) -> None:
+@pytest.mark.usefixtures("operator_asleep")  # it writes conditions, too
+def test_two_managers_keep_their_conditions(admin: Caller, standing: JsonObject) -> None:
     path = f"{WORKLOADS}/immutable/status"
     condition = {"status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     meta = {key: standing[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "immutable"}}
@@ -306,7 +278,7 @@ def test_two_managers_keep_their_conditions(admin: Any, standing: JsonObject) ->
     assert types >= {"Degraded", "FromElsewhere"}
 
 
-def test_status_is_written_by_its_subresource_alone(admin: Any, shown: str) -> None:
+def test_status_is_written_by_its_subresource_alone(admin: Caller, shown: str) -> None:
     by_spec = admin.patch(shown, {"status": status()}).body
     assert "status" not in by_spec
     by_status = admin.patch(f"{shown}/status", {"status": status(), "spec": {"assignments": [ASSIGNMENT]}}).body
@@ -314,7 +286,7 @@ def test_status_is_written_by_its_subresource_alone(admin: Any, shown: str) -> N
     assert by_status["spec"] == {}
 
 
-def test_generation_rises_with_spec_alone(admin: Any, shown: str) -> None:
+def test_generation_rises_with_spec_alone(admin: Caller, shown: str) -> None:
     before = admin.get(shown)["metadata"]["generation"]
     after_status = admin.patch(f"{shown}/status", {"status": status()}, dry_run=None).body["metadata"]["generation"]
     reserved = admin.patch(shown, {"spec": {"assignments": [ASSIGNMENT]}}, dry_run=None)
@@ -336,7 +308,7 @@ def test_crds_are_accepted_by_strict_validation_and_complete(installed: Cluster)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_is_accepted(installed: Cluster, admin: Any, path: Path) -> None:
+def test_example_is_accepted(installed: Cluster, admin: Caller, path: Path) -> None:
     words = ("create", f"--namespace={NAMESPACE}", "--dry-run=server", "--validate=strict", "--filename", str(path))
     assert "created (server dry run)" in installed.kubectl(*words).stdout
 
@@ -346,7 +318,7 @@ def cells(line: str) -> str:
     return " ".join(line.split())
 
 
-def test_plain_get_tells_the_story(installed: Cluster, admin: Any, standing: JsonObject, shown: str) -> None:
+def test_plain_get_tells_the_story(installed: Cluster, admin: Caller, standing: JsonObject, shown: str) -> None:
     admin.patch(f"{shown}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
     assert cells(header) == "NAME GPUS HEALTHY ALLOCATED USED MIB TOTAL MIB UTIL % TEMP C POWER MW OBSERVED"

@@ -1,0 +1,118 @@
+"""Someone who talks to the apiserver: the official client's connection, and one method for any request.
+
+Typed calls would hide what matters here: the status, the words and the fields of a refusal.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import urlencode
+
+from kubernetes import client, config
+
+JsonObject = dict[str, Any]
+
+CONTENT_TYPES = {
+    "apply": "application/apply-patch+yaml",
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the apiserver said."""
+
+    status: int
+    body: JsonObject
+
+    @property
+    def allowed(self) -> bool:
+        return self.status < 300
+
+    @property
+    def message(self) -> str:
+        """Of a Status; empty for an object."""
+        return str(self.body.get("message", "")) if self.body.get("kind") == "Status" else ""
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields that a refusal points at."""
+        return {cause.get("field", "") for cause in (self.body.get("details") or {}).get("causes", [])}
+
+
+class Caller:
+    """Someone who talks to the apiserver: the kubeconfig's user, or the bearer of a token."""
+
+    def __init__(self, kubeconfig: Path, token: str | None = None) -> None:
+        admin = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
+        self._headers = {"Accept": "application/json"}
+        self._client = admin
+        if token is not None:  # without the administrator's certificate, which would win over the token
+            bearer = client.Configuration()
+            bearer.host, bearer.ssl_ca_cert = admin.configuration.host, admin.configuration.ssl_ca_cert
+            self._client = client.ApiClient(bearer)
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def call(self, method: str, path: str, body: Any = None, kind: str | None = None, **query: Any) -> Answer:
+        """One request; `kind` is the kind of patch, `query` holds options such as `dry_run="All"`."""
+        options = {_camel(name): value for name, value in query.items() if value is not None}
+        url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(options)}" if options else "")
+        headers = {**self._headers, "Content-Type": CONTENT_TYPES[kind] if kind else "application/json"}
+        answer = self._client.call_api(method, url, headers, body)
+        return Answer(answer.status, json.loads(answer.read()))
+
+    def create(self, path: str, body: JsonObject, **query: Any) -> Answer:
+        """Dry run unless told otherwise; unknown fields are refused."""
+        return self.call("POST", path, body, **{"dry_run": "All", "field_validation": "Strict", **query})
+
+    def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> Answer:
+        """Dry run unless told otherwise; unknown fields are refused."""
+        return self.call("PATCH", path, body, kind, **{"dry_run": "All", "field_validation": "Strict", **query})
+
+    def apply(self, path: str, body: JsonObject, *, manager: str, **query: Any) -> Answer:
+        """Server-side apply with force; dry run unless told otherwise."""
+        return self.patch(path, body, "apply", field_manager=manager, force="true", **query)
+
+    def delete(self, path: str, **query: Any) -> Answer:
+        """Dry run unless told otherwise."""
+        return self.call("DELETE", path, **{"dry_run": "All", **query})
+
+    def get(self, path: str) -> JsonObject:
+        """The object, which must be there."""
+        answer = self.call("GET", path)
+        assert answer.allowed, answer.message
+        return answer.body
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Ask until it holds. Policies reach the apiserver's admission a moment after they are stored."""
+    deadline = monotonic() + seconds
+    while not holds():
+        assert monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        sleep(0.1)
+
+
+def allowed(answer: Answer) -> None:
+    """Assert that it went through."""
+    assert answer.allowed, answer.message
+
+
+def denied(answer: Answer, words: str) -> None:
+    """Assert that an admission policy, and not RBAC, refused it with these words."""
+    assert answer.status == HTTPStatus.FORBIDDEN, answer.message or answer.body
+    assert words in answer.message
+    assert "ValidatingAdmissionPolicy" in answer.message
