@@ -1,10 +1,12 @@
-"""A containerd store with the images that every node starts with, made once and hard-linked into each node.
+"""A containerd store with the images that every node starts with, made once and shared by all nodes.
 
-Importing the large layers takes some 9 s for each node, most of it waiting for the disk. They change only with uv.lock.
-Linked files are safe: nothing ever writes to a committed snapshot or a blob in place; the databases are copied.
+Importing the large layers takes some 9 s for each node, most of it waiting for the disk; they change only with uv.lock.
+A node gets a copy of the databases, hard links to the blobs, and the unpacked layers as read-only mounts: nothing ever
+writes to those in place.
 """
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +18,13 @@ from cluster.progress import Progress
 
 _STORE = "containerd"
 _KEPT = 2
+SNAPSHOTS = "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+MOUNT_LAYERS = f"""\
+for layer in "$1"/seed/{SNAPSHOTS}/*; do
+  mount -o bind,ro "$layer" "/var/lib/{SNAPSHOTS}/${{layer##*/}}"
+done
+"""
+"""Shell lines for the boot of a node: "$1" is its folder, and its /var/lib is mounted."""
 _IMPORT = """\
 export PATH="$1:$PATH"
 mount -t tmpfs tmpfs /run
@@ -68,17 +77,31 @@ def seed_store(
                 namespaces = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
                 runner([*namespaces, *script], timeout=300)
                 store.rename(folder)
-    folder.touch()
-    by_age = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in by_age[_KEPT:]:
-        shutil.rmtree(old)
     return folder
 
 
-def plant(seed: Path, var_lib: Path, runner: Runner = run) -> None:
-    """Give a node the images of a seed, before its containerd starts for the first time."""
-    runner(["cp", "--archive", "--link", str(seed / _STORE), str(var_lib)])
-    for database in var_lib.joinpath(_STORE).rglob("*.db"):
-        own = database.with_suffix(".copy")
-        shutil.copy2(database, own)
-        own.replace(database)
+def prune(current: Path) -> None:
+    """Remove old stores, except the current one; only while no cluster runs from them."""
+    current.touch()
+    by_age = sorted(current.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[_KEPT:]:
+        shutil.rmtree(old)
+
+
+def plant(seed: Path, node: Path) -> None:
+    """Give a node the images of a seed, before its first boot; `MOUNT_LAYERS` does the rest at each boot."""
+    target = node / "var-lib" / _STORE
+
+    def all_layers(folder: str, names: list[str]) -> list[str]:
+        return names if Path(folder) == seed / SNAPSHOTS else []
+
+    def link_or_copy(source: str, copy: str) -> None:
+        if source.endswith(".db"):
+            shutil.copy2(source, copy)
+        else:
+            os.link(source, copy)
+
+    shutil.copytree(seed / _STORE, target, ignore=all_layers, copy_function=link_or_copy)
+    for layer in (seed / SNAPSHOTS).iterdir():
+        (node / "var-lib" / SNAPSHOTS / layer.name).mkdir()
+    (node / "seed").symlink_to(seed)

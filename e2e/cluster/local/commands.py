@@ -4,18 +4,19 @@ import sys
 from pathlib import Path
 
 from cluster.assets import Assets
+from cluster.image.seed import MOUNT_LAYERS
 from cluster.local.layout import API_PORT, SERVICE_NETWORK, Layout, NodeLayout
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _ETCD = "http://127.0.0.1:2379"
 
-_NODE_MOUNTS = """\
+_NODE_MOUNTS = f"""\
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock
 mount --bind "$1/var-lib" /var/lib
 mount --bind "$1/var-log" /var/log
 mount --bind "$1/driver" /opt/gpufleet/driver
-mount --make-rshared /
+{MOUNT_LAYERS}mount --make-rshared /
 shift
 exec "$@"
 """

@@ -12,7 +12,7 @@ from cluster.assets import Assets
 from cluster.config import ClusterConfig, Provider
 from cluster.errors import ConflictError, NotRunningError
 from cluster.image.project import build_image
-from cluster.image.seed import seed_store
+from cluster.image.seed import prune, seed_store
 from cluster.image.small import busybox_archive, pause_archive
 from cluster.local import lock as locks
 from cluster.local.api import Api
@@ -143,6 +143,7 @@ class LocalLifecycle:
         detach: bool,
     ) -> LocalCluster:
         self._clean()
+        prune(images[0].seed)
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
             lifeline = start(units, images[0], lock)

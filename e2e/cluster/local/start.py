@@ -135,7 +135,7 @@ def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Execu
 
 
 def _boot(units: Units, node: NodeLayout, seed: Path) -> None:
-    plant(seed, node.folder / "var-lib")
+    plant(seed, node.folder)
     units.boot(node)
 
 
