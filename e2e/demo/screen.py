@@ -100,21 +100,21 @@ class Screen:
 
     @contextmanager
     def live(self, draw: Callable[[], RenderableType]) -> Iterator[None]:
-        """Keep what `draw` returns on the screen, twice a second, while the block runs; print it once in a pipe.
+        """Print what `draw` returns when the block is done; on a terminal also show it twice a second meanwhile.
 
         `draw` is called from another thread and must not raise.
         """
-        if not self.console.is_terminal:
+        if self.console.is_terminal:
+            with Live(
+                console=self.console,
+                get_renderable=lambda: Padding.indent(draw(), INDENT),
+                refresh_per_second=2,
+                transient=True,  # a table higher than the screen is cut while it is redrawn; the whole one follows
+            ):
+                yield
+        else:
             yield
-            self.show(draw())
-            return
-        with Live(
-            console=self.console,
-            get_renderable=lambda: Padding.indent(draw(), INDENT),
-            refresh_per_second=2,
-            vertical_overflow="visible",
-        ):
-            yield
+        self.show(draw())
 
     def _indented(self, text: Text) -> None:
         self.console.print(Padding.indent(text, INDENT))

@@ -5,12 +5,14 @@ Plain JSON rather than the client's own classes: the judgement is pure and its t
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self, cast
 
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from proof import contract
 from proof.errors import EvidenceError, WaitTimeoutError
@@ -35,24 +37,28 @@ class ApiReader:
     def workload(self, namespace: str, name: str) -> JsonObject:
         """The GPUWorkload as the apiserver has it. Raises EvidenceError when it isn't there."""
         key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS, name)
-        try:
+        with _named(f"GPUWorkload {namespace}/{name}"):
             return cast("JsonObject", self._custom.get_namespaced_custom_object(*key))
-        except ApiException as error:
-            raise EvidenceError(f"GPUWorkload {namespace}/{name}: {error.status} {error.reason}") from error
 
     def telemetry(self) -> list[JsonObject]:
-        """All GPUTelemetry objects."""
+        """All GPUTelemetry objects. Raises EvidenceError when they can't be read."""
         key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
-        return list(cast("JsonObject", self._custom.list_cluster_custom_object(*key))["items"])
+        with _named("GPUTelemetry"):
+            return list(cast("JsonObject", self._custom.list_cluster_custom_object(*key))["items"])
 
     def pods(self, namespace: str, selector: str) -> list[JsonObject]:
-        """Pods by label selector."""
+        """Pods by label selector. Raises EvidenceError when they can't be read."""
         listing: Callable[..., Any] = self._core.list_namespaced_pod
-        answer = listing(namespace, label_selector=selector, _preload_content=False)
-        return list(json.loads(answer.data)["items"])
+        with _named(f"pods of {namespace}"):
+            answer = listing(namespace, label_selector=selector, _preload_content=False)
+            return list(json.loads(answer.data)["items"])
 
     def watch_workload(self, namespace: str, name: str, *, timeout_seconds: float) -> Iterator[JsonObject]:
-        """The GPUWorkload now and at each change, until the time is over or it is deleted."""
+        """The GPUWorkload now and at each change, until the time is over or it is deleted.
+
+        Raises:
+            EvidenceError: the apiserver can't be read.
+        """
         key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS)
         return _watch(self._custom.list_namespaced_custom_object, key, name, timeout_seconds)
 
@@ -84,6 +90,17 @@ class ApiReader:
         raise WaitTimeoutError(f"GPUTelemetry {node} after {timeout_seconds:.0f} s: last written {seen}")
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turn what the client raises into an EvidenceError that says what was read."""
+    try:
+        yield
+    except ApiException as error:
+        raise EvidenceError(f"{what}: {error.status} {error.reason}") from error
+    except HTTPError as error:  # no answer at all
+        raise EvidenceError(f"{what}: {error}") from error
+
+
 def conditions_in_words(workload: Mapping[str, Any]) -> str:
     """Every condition with its reason and message, for an error's text."""
     conditions = workload.get("status", {}).get("conditions", [])
@@ -99,7 +116,8 @@ def _watch(listing: Callable[..., Any], key: tuple[str, ...], name: str, seconds
         stream = watch.Watch().stream(  # type: ignore[no-untyped-call]  # published without types
             listing, *key, field_selector=f"metadata.name={name}", timeout_seconds=max(1, int(left))
         )
-        for event in stream:
-            if event["type"] == "DELETED":
-                return
-            yield event["object"]
+        with _named(name):
+            for event in stream:
+                if event["type"] == "DELETED":
+                    return
+                yield event["object"]

@@ -8,7 +8,7 @@ import pytest
 from kubernetes import watch
 
 from proof.apireader import ApiReader, conditions_in_words
-from proof.errors import WaitTimeoutError
+from proof.errors import EvidenceError, WaitTimeoutError
 from proof.witness import Witness
 
 KUBECONFIG = """
@@ -85,3 +85,8 @@ def test_a_wait_for_telemetry_that_fails_tells_when_it_was_written(
 
 def test_a_workload_without_conditions_says_so() -> None:
     assert conditions_in_words({}) == "no condition"
+
+
+def test_an_apiserver_that_does_not_answer_is_an_error_with_what_was_asked(kubeconfig: Path) -> None:
+    with ApiReader(kubeconfig) as reader, pytest.raises(EvidenceError, match=r"GPUTelemetry: .*Connection refused"):
+        reader.telemetry()
