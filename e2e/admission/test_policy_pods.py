@@ -30,8 +30,8 @@ GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment is removed only
 GATED: JsonObject = {"schedulingGates": [{"name": GATE}, {"name": "example.com/other"}]}
 
 
-def asks(kind: str, part: str = "containers") -> JsonObject:
-    container = {"name": "asks", "image": "localhost/busybox:1", "resources": {kind: {RESOURCE: "1"}}}
+def asks(part: str = "containers") -> JsonObject:
+    container = {"name": "asks", "image": "localhost/busybox:1", "resources": {"limits": {RESOURCE: "1"}}}
     return {part: [container]}
 
 
@@ -117,7 +117,7 @@ def gate_required(installed: Cluster, cast: Cast) -> Iterator[None]:
     """The chart with policy.requireGate, and without it again."""
     chart = ("upgrade", "gpufleet", CHART, f"--namespace={SYSTEM_NAMESPACE}", "--reuse-values")
     installed.helm(*chart, "--set=policy.requireGate=true", f"--set=policy.exemptNamespaces={{{SYSTEM_NAMESPACE}}}")
-    asking = pod("probe", **asks("limits"))
+    asking = pod("probe", **asks())
     wait_until(lambda: cast.user.create(PODS, asking).status == 403, "policy require-gate in force")
     yield
     installed.helm(*chart, "--set=policy.requireGate=false", "--set=policy.exemptNamespaces={kube-system}")
@@ -130,11 +130,11 @@ class TestRequireGate:
 
     @pytest.mark.parametrize("part", ["containers", "initContainers"])
     def test_pod_that_asks_for_devices_needs_the_gate(self, cast: Cast, part: str) -> None:
-        asking = asks("limits", part)
+        asking = asks(part)
         denied(cast.user.create(PODS, pod("bare", **asking)), f"pods that ask for {RESOURCE} need the scheduling gate")
         allowed(cast.user.create(PODS, pod("gated", **{**asking, **GATED})))
 
     def test_other_pods_and_exempt_namespaces_pass(self, cast: Cast, admin: Caller) -> None:
         allowed(cast.user.create(PODS, pod("plain")))
-        allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **asks("limits"))))
-        denied(admin.create(PODS, pod("admin", **asks("limits"))), "create a GPUWorkload instead")
+        allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **asks())))
+        denied(admin.create(PODS, pod("admin", **asks())), "create a GPUWorkload instead")

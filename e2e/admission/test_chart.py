@@ -1,0 +1,131 @@
+"""The chart as helm renders it, and the operator's pod before the apiserver's own security check."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from callers import NAMESPACE, Caller, Cast, JsonObject, allowed
+from cluster import Cluster, ClusterError, repository_root
+
+CHART = str(repository_root() / "charts" / "gpufleet")
+
+Render = Callable[..., dict[tuple[str, str], JsonObject]]
+
+
+@pytest.fixture
+def render(cluster: Cluster) -> Render:
+    """Objects by kind and name, for these settings."""
+
+    def rendered(*settings: str) -> dict[tuple[str, str], JsonObject]:
+        sets = [f"--set={setting}" for setting in settings]
+        text = cluster.helm("template", "gpufleet", CHART, "--namespace=gpufleet-system", *sets).stdout
+        objects = [one for one in yaml.safe_load_all(text) if one]
+        return {(one["kind"], one["metadata"]["name"]): one for one in objects}
+
+    return rendered
+
+
+def pod_of(objects: dict[tuple[str, str], JsonObject], kind: str, name: str) -> Any:
+    return objects[kind, name]["spec"]["template"]["spec"]
+
+
+def crds_of(objects: dict[tuple[str, str], JsonObject]) -> list[JsonObject]:
+    return [one for (kind, _), one in objects.items() if kind == "CustomResourceDefinition"]
+
+
+def kinds(objects: dict[tuple[str, str], JsonObject]) -> set[str]:
+    return {kind for kind, _ in objects}
+
+
+def test_lint_is_clean(cluster: Cluster) -> None:
+    assert "0 chart(s) failed" in cluster.helm("lint", "--strict", CHART).stdout
+
+
+def test_default_installation_is_complete(render: Render) -> None:
+    names = {kind: sorted(name for some, name in render() if some == kind) for kind in kinds(render())}
+    assert names == {
+        "CustomResourceDefinition": ["gputelemetries.gpufleet.dev", "gpuworkloads.gpufleet.dev"],
+        "DaemonSet": ["gpufleet-agent"],
+        "Deployment": ["gpufleet-operator"],
+        "Service": ["gpufleet-agent-metrics", "gpufleet-operator-metrics"],
+        "ServiceAccount": ["gpufleet-agent", "gpufleet-operator"],
+        "ClusterRole": ["gpufleet-agent", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
+        "ClusterRoleBinding": ["gpufleet-agent", "gpufleet-operator"],
+        "ValidatingAdmissionPolicy": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
+        "ValidatingAdmissionPolicyBinding": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
+    }
+
+
+def test_rendered_crds_are_the_generated_ones(render: Render) -> None:
+    generated = {path.stem: yaml.safe_load(path.read_text()) for path in (repository_root() / "crds").glob("*.yaml")}
+    for crd in crds_of(render()):
+        assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        assert crd == generated[crd["spec"]["names"]["plural"]]
+    assert all("annotations" not in crd["metadata"] for crd in crds_of(render("crds.keep=false")))
+    assert crds_of(render("crds.enabled=false")) == []
+
+
+def test_driver_from_the_host_or_from_the_runtime(render: Render) -> None:
+    from_host = pod_of(render("agent.driver.hostPath=/opt/driver"), "DaemonSet", "gpufleet-agent")
+    (agent,) = from_host["containers"]
+    assert {"name": "LD_LIBRARY_PATH", "value": "/opt/gpufleet/driver"} in agent["env"]
+    assert {"name": "driver", "mountPath": "/opt/gpufleet/driver", "readOnly": True} in agent["volumeMounts"]
+    assert {"name": "driver", "hostPath": {"path": "/opt/driver", "type": "Directory"}} in from_host["volumes"]
+    injected = pod_of(render("agent.runtimeClassName=nvidia"), "DaemonSet", "gpufleet-agent")
+    (agent,) = injected["containers"]
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"} in agent["env"]
+    assert injected["runtimeClassName"] == "nvidia"
+    assert "driver" not in {volume["name"] for volume in injected["volumes"]}
+
+
+def test_settings_reach_both_sides(render: Render) -> None:
+    objects = render("resource=nvidia.com/gpu", "agent.extraArgs={--sample-seconds=2}", "policy.requireGate=true")
+    for kind, name in (("DaemonSet", "gpufleet-agent"), ("Deployment", "gpufleet-operator")):
+        (container,) = pod_of(objects, kind, name)["containers"]
+        assert "--resource=nvidia.com/gpu" in container["args"]
+    (agent,) = pod_of(objects, "DaemonSet", "gpufleet-agent")["containers"]
+    assert agent["args"][-1] == "--sample-seconds=2"
+    policy = objects["ValidatingAdmissionPolicy", "gpufleet-require-gate"]["spec"]
+    assert "'nvidia.com/gpu' in" in policy["matchConditions"][0]["expression"]
+
+
+def test_agent_policy_names_the_agents_account(render: Render) -> None:
+    objects = render("fullnameOverride=other")
+    policy = objects["ValidatingAdmissionPolicy", "other-own-node"]["spec"]
+    account = pod_of(objects, "DaemonSet", "other-agent")["serviceAccountName"]
+    assert policy["matchConditions"][0]["expression"].endswith(f"'system:serviceaccount:gpufleet-system:{account}'")
+
+
+def test_optional_parts_are_optional(render: Render) -> None:
+    assert not {"ServiceMonitor", "PodMonitor"} & kinds(render())
+    assert "ServiceMonitor" in kinds(render("metrics.serviceMonitor.enabled=true"))
+    assert not any("Policy" in kind for kind in kinds(render("policy.enabled=false")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("agent.sampelSeconds=1", "'sampelSeconds' not allowed"),
+        ("agnet.port=1", "'agnet' not allowed"),
+        ("operator.port=http", "operator/port"),
+        ("resource=gpu", "resource"),
+    ],
+)
+def test_wrong_value_is_refused_by_name(render: Render, setting: str, words: str) -> None:
+    with pytest.raises(ClusterError, match=words):
+        render(setting)
+
+
+def test_operator_meets_the_restricted_level(render: Render, admin: Caller, cast: Cast) -> None:
+    path, key = f"/api/v1/namespaces/{NAMESPACE}", "pod-security.kubernetes.io/enforce"
+    spec = {**pod_of(render(), "Deployment", "gpufleet-operator"), "serviceAccountName": "user"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}
+    allowed(admin.patch(path, {"metadata": {"labels": {key: "restricted"}}}, dry_run=None))
+    try:
+        allowed(admin.create(f"{path}/pods", pod))
+        spec["securityContext"]["runAsNonRoot"] = False
+        assert "violates PodSecurity" in admin.create(f"{path}/pods", pod).message
+    finally:
+        allowed(admin.patch(path, {"metadata": {"labels": {key: None}}}, dry_run=None))
