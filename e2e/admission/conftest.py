@@ -14,7 +14,6 @@ from callers import (
     ASSIGNMENT,
     NAMESPACE,
     PODS,
-    SYSTEM_NAMESPACE,
     TELEMETRY,
     Answer,
     Caller,
@@ -23,32 +22,22 @@ from callers import (
     pod,
     wait_until,
 )
-from cluster import Cluster, repository_root
-
-CHART = repository_root() / "charts" / "gpufleet"
+from cluster import Cluster
+from support.fleet import Fleet
 
 
 @pytest.fixture(scope="session")
-def installed(cluster: Cluster) -> Cluster:
-    """The cluster with the checkout's chart, under the values of whoever installed it before.
-
-    Nothing here needs the agents, so they aren't waited for.
-    """
-    words = ("upgrade", "--install", "gpufleet", str(CHART), f"--namespace={SYSTEM_NAMESPACE}", "--create-namespace")
-    cluster.helm(*words, "--reset-then-reuse-values", "--set=agent.driver.hostPath=/opt/gpufleet/driver")
-    return cluster
+def installed(fleet: Fleet) -> Cluster:
+    """The cluster with the chart on it."""
+    return fleet.cluster
 
 
 @pytest.fixture
-def operator_asleep(installed: Cluster) -> Iterator[None]:
+def operator_asleep(fleet: Fleet) -> Iterator[None]:
     """No operator while the test lasts, for objects that it would tidy up or write at the same time."""
-    deployment = ("deployment/gpufleet-operator", f"--namespace={SYSTEM_NAMESPACE}")
-    pods = ("pods", f"--namespace={SYSTEM_NAMESPACE}", "--selector=app.kubernetes.io/component=operator")
-    installed.kubectl("scale", *deployment, "--replicas=0")
-    wait_until(lambda: not installed.kubectl("get", *pods, "--output=name").stdout, "the operator is gone")
+    fleet.stop_operator()
     yield
-    installed.kubectl("scale", *deployment, "--replicas=1")
-    installed.kubectl("rollout", "status", *deployment, "--timeout=60s", timeout=70)
+    fleet.start_operator()
 
 
 @pytest.fixture(scope="session")
