@@ -1,6 +1,8 @@
 """The simulated drivers of the nodes: puts them there, and changes what a GPU of them reports while all runs."""
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +27,12 @@ class Driver:
         Raises:
             CompilerError: there is no C compiler, or it refused the sources.
         """
-        for node, folder in folders.items():
-            # The state first: an agent that finds the library without it would report that no driver is loaded.
-            write_state(folder / STATE, simulated(node, machines[node]))
-            build_library(folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            library = build_library(Path(scratch))
+            for node, folder in folders.items():
+                # The state first: an agent that finds the library without it would report that no driver is loaded.
+                write_state(folder / STATE, simulated(node, machines[node]))
+                _replace(library, folder)
         return cls(folders)
 
     def temperature(self, node: str, uuid: str) -> int:
@@ -60,6 +64,13 @@ def python(executable: str = sys.executable) -> str:
     """The running interpreter as a reader in this folder would call it."""
     path = Path(executable)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else executable
+
+
+def _replace(library: Path, folder: Path) -> None:
+    """Put the library there in one step: an agent that has an older one open keeps it as it is."""
+    scratch = folder / f".{library.name}"
+    shutil.copy(library, scratch)
+    scratch.replace(folder / library.name)
 
 
 def _loaded(gpu: SimGpu, load: Load) -> SimGpu:

@@ -22,10 +22,10 @@ def ask_for_the_impossible(stage: Stage, file: str) -> None:
         stage.check(holds=False, subject=name, claim="it says why it waits", otherwise=str(error))
         return
     screen.progress(f"{name}: explained")
-    for command in (("get", "gpuworkload", name), ("describe", "gpuworkload", name)):
-        words = (*command, f"--namespace={WORKLOAD_NAMESPACE}")
+    for verb in ("get", "describe"):
+        words = (verb, "gpuworkload", name, f"--namespace={WORKLOAD_NAMESPACE}")
         screen.command(f"kubectl {' '.join(words)}")
-        screen.quote(since_status(stage.cluster.kubectl(*words).stdout))
+        screen.quote(chapters(stage.cluster.kubectl(*words).stdout, "Explanation", "Events"))
     explanation = waiting["status"]["explanation"]
     message = explanation["message"]
     stage.check(
@@ -44,7 +44,16 @@ def ask_for_the_impossible(stage: Stage, file: str) -> None:
     stage.check(holds=not bound, subject=name, claim="no pod of it is on a node", otherwise=", ".join(bound))
 
 
-def since_status(text: str) -> str:
-    """Of what `kubectl describe` prints, the part from `Status:` on; anything else as it is."""
-    _, found, rest = text.partition("\nStatus:\n")
-    return f"Status:\n{rest}" if found else text
+def chapters(text: str, *titles: str) -> str:
+    """Of what `kubectl describe` prints, the parts under these titles; all of it when none is there."""
+    kept: list[str] = []
+    depth = None
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.strip().removesuffix(":") in titles:
+            depth = indent
+        elif depth is not None and indent <= depth:
+            depth = None
+        if depth is not None:
+            kept.append(line)
+    return "\n".join(kept) or text

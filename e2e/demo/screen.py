@@ -117,7 +117,9 @@ class Screen:
         self.show(draw())
 
     def _indented(self, text: Text) -> None:
-        self.console.print(Padding.indent(text, INDENT))
+        for line in text.wrap(self.console, self.console.width - INDENT):
+            line.rstrip()
+            self.console.print(Text(" " * INDENT) + line)
 
 
 def make_console(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:

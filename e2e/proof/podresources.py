@@ -42,7 +42,12 @@ def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) 
 
 
 def _list(target: str, timeout_seconds: float) -> ListResponse:
-    options = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),)
+    options = (
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        # grpc keeps connections by address in one pool of the process. A descriptor's number is used again for the next
+        # node, so the address is the same, and the answer would be that of the node before.
+        ("grpc.use_local_subchannel_pool", 1),
+    )
     with grpc.insecure_channel(target, options=options) as channel:
         call = channel.unary_unary(
             METHOD,

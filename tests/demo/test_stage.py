@@ -92,7 +92,20 @@ def test_a_workload_is_explained_when_it_is_not_placed_and_says_why() -> None:
     assert not heat.explained(said)
 
 
-def test_of_a_description_the_status_and_events_are_shown() -> None:
-    text = "Name: x\nSpec:\n  Status: no\nStatus:\n  Conditions: none\nEvents: <none>\n"
-    assert impossible.since_status(text) == "Status:\n  Conditions: none\nEvents: <none>\n"
-    assert impossible.since_status("NAME  READY\nx  0/1\n") == "NAME  READY\nx  0/1\n"
+def test_of_a_description_the_named_chapters_are_shown() -> None:
+    text = (
+        "Name: x\nStatus:\n  Conditions:\n    Type: Ready\n  Explanation:\n    Message: why\n    Miss:\n      Node: n\n"
+    )
+    text += "  Nodes:\n  Placements:\nEvents:\n  Type  Reason\n"
+    assert impossible.chapters(text, "Explanation", "Events").splitlines() == [
+        "  Explanation:",
+        "    Message: why",
+        "    Miss:",
+        "      Node: n",
+        "Events:",
+        "  Type  Reason",
+    ]
+
+
+def test_a_text_without_the_chapters_is_shown_whole() -> None:
+    assert impossible.chapters("NAME  READY\nx  0/1\n", "Events") == "NAME  READY\nx  0/1\n"

@@ -31,20 +31,25 @@ IDLE = field(1, b"idle") + field(2, b"demo") + field(3, field(1, b"main"))
 
 @pytest.fixture
 def kubelet(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
-    """Starts a server that answers List with the given bytes."""
-    server = grpc.server(ThreadPoolExecutor(1))
+    """Starts servers, each in a folder of its own, that answer List with the given bytes."""
+    servers = []
 
     def start(answer: bytes) -> Path:
+        server = grpc.server(ThreadPoolExecutor(1))
+        servers.append(server)
+        folder = tmp_path / f"node-{len(servers)}"
+        folder.mkdir()
         method: grpc.RpcMethodHandler[bytes, bytes]
         method = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
         service = grpc.method_handlers_generic_handler("v1.PodResourcesLister", {"List": method})
         server.add_generic_rpc_handlers((service,))
-        server.add_insecure_port(f"unix:{tmp_path}/kubelet.sock")
+        server.add_insecure_port(f"unix:{folder}/kubelet.sock")
         server.start()
-        return tmp_path / "kubelet.sock"
+        return folder / "kubelet.sock"
 
     yield start
-    server.stop(0).wait()
+    for server in servers:
+        server.stop(0).wait()
 
 
 def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes], Path]) -> None:
@@ -61,6 +66,13 @@ def test_a_kubelet_that_does_not_answer_is_an_error_with_its_name(tmp_path: Path
         list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
     with pytest.raises(EvidenceError, match=r"no socket of the kubelet of node-1: .*absent"):
         list_pod_resources("node-1", tmp_path / "absent" / "kubelet.sock")
+
+
+def test_each_node_answers_for_itself_when_asked_one_after_the_other(kubelet: Callable[[bytes], Path]) -> None:
+    busy, idle = kubelet(field(1, POD)), kubelet(field(1, IDLE))
+    for _ in range(3):
+        assert len(list_pod_resources("node-1", busy)) == 2
+        assert list_pod_resources("node-2", idle) == ()
 
 
 def test_a_socket_deeper_than_an_address_is_long_is_reached(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
