@@ -1,0 +1,60 @@
+"""The cluster and what stands on it, shared by all end-to-end tests of a run.
+
+`cluster` is a real cluster of two nodes: the one that runs (`make cluster`), else one that ends with the tests.
+`fleet` is the chart installed on it, with simulated GPUs: 16 in the first node, 8 in the second. `room` is a namespace
+of one test's own; what must hold at the end of every test is checked when it is cleared.
+"""
+
+import re
+import secrets
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from cluster import Cluster, ClusterConfig, up
+from proof.bed import witness_of
+from support import diagnostics
+from support.api import Api
+from support.fleet import Fleet
+from support.gpus import Gpus
+from support.room import Room
+from support.watchdog import Watchdog
+
+GPUS = (16, 8)
+"""Of each node."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with up(ClusterConfig(nodes=len(GPUS))) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def fleet(cluster: Cluster) -> Iterator[Fleet]:
+    gpus = {node.name: Gpus(node, count) for node, count in zip(cluster.nodes, GPUS, strict=True)}
+    api = Api(cluster.kubeconfig)
+    with witness_of(cluster) as witness, Watchdog(witness) as watchdog:
+        found = Fleet(cluster, api, witness, watchdog, gpus)
+        found.install()
+        found.renew_agents()
+        yield found
+    api.close()
+
+
+@pytest.fixture
+def room(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[Room]:
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    found = Room(fleet, f"{words.removeprefix('test-')[:40].strip('-')}-{secrets.token_hex(2)}")
+    yield found
+    found.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test's report says where the objects and logs of that moment are."""
+    report = yield
+    room = getattr(item, "funcargs", {}).get("room")
+    if report.failed and isinstance(room, Room):
+        report.sections.append(("diagnostics", diagnostics.collect(room.fleet, room.namespace)))
+    return report

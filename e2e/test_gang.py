@@ -1,0 +1,78 @@
+"""All replicas or none, and items divided without gap or overlap."""
+
+from proof import compare_shards
+from support.awaiting import eventually, never
+from support.fleet import Fleet
+from support.manifests import SHARD, container, gpuworkload, pod_spec
+from support.room import Room
+
+
+def test_a_gang_that_does_not_fit_reserves_nothing(room: Room, fleet: Fleet) -> None:
+    """Mechanism: a gang is picked as a whole. One of its two replicas would fit, and nothing is reserved for it.
+
+    Without `gang`, the same request holds what fits, and keeps others from it.
+    """
+    room.apply(gpuworkload("gang", replicas=2, count=12, placement={"gang": True}))
+    message = room.wait_condition("gang", "Placed", "False", "NoDevices")
+    print(message)
+    assert "1 of 2 replicas would fit" in message
+    never(lambda: _holds_nothing(room), for_seconds=4)
+    # What the gang does not hold is there for others.
+    room.apply(gpuworkload("other", count=16, node=fleet.nodes[0]))
+    room.proven("other")
+    assert all(pod["spec"].get("schedulingGates") for pod in room.pods("gang"))
+
+
+def test_a_gang_over_two_nodes(room: Room, fleet: Fleet) -> None:
+    """Mechanism: reservations on all nodes before the first pod is let go. Placed whole once the obstacle is gone."""
+    room.apply(gpuworkload("obstacle", node=fleet.nodes[1]))
+    room.proven("obstacle")
+    room.apply(gpuworkload("gang", replicas=3, count=8, placement={"gang": True}))
+    room.wait_condition("gang", "Placed", "False", "NoDevices")
+    room.delete("obstacle")
+    replicas = room.proven("gang")["gang"].replicas
+    assert sorted(replica.node for replica in replicas) == sorted([fleet.nodes[0]] * 2 + [fleet.nodes[1]])
+
+
+def test_distribution_by_free_memory(room: Room, fleet: Fleet) -> None:
+    """Mechanism: shares are computed from all replicas' devices and told by Allocate.
+
+    The ranges tile the items exactly, the container's environment and what it printed agree with the status, and more
+    free memory means a larger share.
+    """
+    node = fleet.nodes[1]
+    uuids = fleet.gpus[node].uuids[:3]
+    for uuid, used in zip(uuids, (0, 20_000, 60_000), strict=True):
+        fleet.gpus[node].report(uuid, memory_used_mib=used)
+    eventually(lambda: _used(fleet, node, uuids[2], 60_000), within=10)
+    room.apply(
+        gpuworkload(
+            "shares",
+            replicas=3,
+            uuids=uuids,
+            placement={"gang": True},
+            distribution={"items": 1_000_003, "mode": "Proportional", "by": "FreeMemory"},
+            template=pod_spec(container(command=SHARD)),
+        )
+    )
+    evidence = room.proven("shares")["shares"]
+    assert compare_shards(evidence) == ()
+    sizes = {}
+    for replica in evidence.replicas:
+        assert replica.shard.status is not None
+        start, end = replica.shard.status
+        sizes[replica.picked[0]] = end - start
+    print(sizes)
+    assert sum(sizes.values()) == 1_000_003
+    assert sizes[uuids[0]] > sizes[uuids[1]] > sizes[uuids[2]] > 0
+
+
+def _holds_nothing(room: Room) -> None:
+    held = room.fleet.assignments(room.namespace)
+    assert not held, f"a gang that doesn't fit holds {held}"
+
+
+def _used(fleet: Fleet, node: str, uuid: str, mib: int) -> None:
+    devices = fleet.telemetry(node)["status"]["devices"]
+    said = next(one["memoryUsedMiB"] for one in devices if one["uuid"] == uuid)
+    assert said >= mib, f"{uuid} is reported with {said} MiB"

@@ -1,0 +1,103 @@
+"""Kubelet and agent are restarted under running pods, which must not notice."""
+
+from datetime import UTC, datetime
+from time import monotonic
+
+from support.api import JsonObject, pods
+from support.awaiting import eventually
+from support.fleet import Fleet
+from support.install import NAMESPACE
+from support.manifests import gpuworkload
+from support.room import Room
+
+REGISTERED_SECONDS = 10
+FRESH_SECONDS = 10
+
+
+def test_kubelet_restart(room: Room, fleet: Fleet) -> None:
+    """Mechanism: the plugin sees the kubelet's new socket and registers again; the kubelet keeps what it handed out.
+
+    A workload that is applied while the kubelet is away may be refused in admission and is replaced; it ends with its
+    devices in any case.
+    """
+    node = fleet.nodes[1]
+    room.apply(gpuworkload("runs", replicas=3, node=node))
+    room.proven("runs")
+    before, registrations = _containers(room, "runs"), fleet.registrations(node)
+    fleet.node(node).stop_kubelet()
+    room.apply(gpuworkload("caught", node=node))
+    fleet.node(node).start_kubelet()
+    began = monotonic()
+    eventually(lambda: _registered(fleet, node, registrations), within=REGISTERED_SECONDS)
+    print(f"registered {monotonic() - began:.1f} s after the kubelet's health endpoint answered")
+    room.apply(gpuworkload("new", count=2, node=node))
+    room.proven("runs", "caught", "new")
+    assert _containers(room, "runs") == before, "running containers were touched"
+
+
+def test_agent_killed(room: Room, fleet: Fleet) -> None:
+    """Mechanism: the agent keeps nothing that it can't read again; the kubelet keeps what it handed out.
+
+    A workload applied in the gap completes, running pods are untouched, and the new pod's telemetry is fresh in time.
+    """
+    node = fleet.nodes[1]
+    room.apply(gpuworkload("runs", count=2, replicas=2, node=node))
+    room.proven("runs")
+    before = _containers(room, "runs")
+    old = fleet.agent_pod(node)["metadata"]
+    killed = datetime.now(UTC)
+    fleet.api.delete(f"{pods(NAMESPACE)}/{old['name']}", grace=0)
+    room.apply(gpuworkload("gap", count=2, node=node))
+    started = eventually(lambda: _started(fleet, node, old["uid"]), within=30)
+    observed = eventually(lambda: _observed_after(fleet, node, started), within=FRESH_SECONDS)
+    print(f"new agent running {started - killed}, fresh {observed - killed} after the kill")
+    assert (observed - started).total_seconds() <= FRESH_SECONDS
+    room.proven("runs", "gap")
+    assert _containers(room, "runs") == before, "running containers were touched"
+
+
+def test_agent_process_killed(room: Room, fleet: Fleet) -> None:
+    """Mechanism: as above, for a crash: the kubelet starts the container again in the same pod.
+
+    The plugin registers again, so that a new pod on the node gets its devices.
+    """
+    node = fleet.nodes[1]
+    room.apply(gpuworkload("runs", node=node))
+    room.proven("runs")
+    before = _containers(room, "runs")
+    killed = datetime.now(UTC)
+    fleet.node(node).run(["kill", "-KILL", str(fleet.agent_process(node))])
+    eventually(lambda: _observed_after(fleet, node, killed), within=30)
+    room.apply(gpuworkload("new", count=7, node=node))
+    room.proven("runs", "new")
+    assert _containers(room, "runs") == before, "running containers were touched"
+
+
+def _containers(room: Room, name: str) -> dict[str, tuple[str, int]]:
+    """Pod -> id of its container and how often it was restarted."""
+    return {
+        pod["metadata"]["uid"]: (status["containerID"], status["restartCount"])
+        for pod in room.pods(name)
+        for status in pod["status"]["containerStatuses"]
+    }
+
+
+def _registered(fleet: Fleet, node: str, before: float) -> None:
+    assert fleet.registrations(node) > before, "the plugin has not registered again"
+    assert fleet.agent_metric(node, "gpufleet_agent_registered") == 1, "the kubelet does not listen"
+
+
+def _started(fleet: Fleet, node: str, old: str) -> datetime:
+    pod: JsonObject = fleet.agent_pod(node)
+    assert pod["metadata"]["uid"] != old, "the old pod stands"
+    running = [one["state"].get("running") for one in pod["status"].get("containerStatuses", [])]
+    assert running, f"the new pod is {pod['status'].get('phase')}"
+    assert running[0], "the new container does not run yet"
+    return datetime.fromisoformat(running[0]["startedAt"])
+
+
+def _observed_after(fleet: Fleet, node: str, moment: datetime) -> datetime:
+    said = fleet.telemetry(node)["status"]["observedAt"]
+    observed = datetime.fromisoformat(said)
+    assert observed > moment, f"last observed at {said}, before {moment}"
+    return observed
