@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import lifecycle
 from cluster.command import search_path
-from cluster.config import ClusterConfig, Provider
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider
 from cluster.errors import ClusterError, HostError
 
 _EXIT_HOST = 2
@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         "Settings: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
         "see docs/test-bed.md.",
     )
+    top.add_argument("--name", default=DEFAULT_NAME, help="clusters of different names can run side by side")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start a cluster, or take over the one that runs")
     build = commands.add_parser("build", help="build what `up` needs, without starting anything")
@@ -67,28 +68,30 @@ def _run(options: argparse.Namespace) -> int:
         case "build":
             lifecycle.build(_config(options))
         case "down":
-            lifecycle.down()
+            lifecycle.down(options.name)
         case "status":
-            return _status()
+            return _status(options.name)
         case "kubeconfig":
-            print(lifecycle.attach().kubeconfig)
+            print(lifecycle.attach(options.name).kubeconfig)
         case "exec":
-            command = lifecycle.attach().node(options.node).command(options.args)
+            command = lifecycle.attach(options.name).node(options.node).command(options.args)
             os.execvpe(command[0], command, {**os.environ, "PATH": search_path()})  # noqa: S606 - no shell is wanted
         case "load":
-            lifecycle.attach().load_image(options.archive.resolve(strict=True))
+            lifecycle.attach(options.name).load_image(options.archive.resolve(strict=True))
     return 0
 
 
-def _status() -> int:
-    found = lifecycle.status()
+def _status(name: str) -> int:
+    found = lifecycle.status(name)
     print(found or "no cluster is running")
     return 0 if found and found.healthy else 1
 
 
 def _config(options: argparse.Namespace) -> ClusterConfig:
     chosen = {"provider": options.provider} if options.provider else {}
-    return ClusterConfig.from_environment(nodes=options.nodes, project_image=not options.no_image, **chosen)
+    return ClusterConfig.from_environment(
+        name=options.name, nodes=options.nodes, project_image=not options.no_image, **chosen
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,28 @@
 """What a caller may choose about a cluster, and the choices that environment variables make for him."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
+
+DEFAULT_NAME = "gpufleet"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,11}")
+"""It becomes part of an interface name, which has 15 characters at most."""
+
+
+def check_name(name: str) -> str:
+    """The name, if a cluster can have it.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"a cluster's name has at most 12 small letters, digits and dashes: {name!r}")
+    return name
 
 
 class Provider(StrEnum):
@@ -24,6 +40,8 @@ class Provider(StrEnum):
 class ClusterConfig:
     """A cluster that somebody wants. Two equal configurations describe the same cluster."""
 
+    name: str = DEFAULT_NAME
+    """Clusters of different names can run side by side, on different networks."""
     nodes: int = 2
     """Number of nodes that run pods."""
     provider: Provider = Provider.AUTO
@@ -40,8 +58,9 @@ class ClusterConfig:
         """Refuse what could not work.
 
         Raises:
-            ValueError: the number of nodes, the interval or the network is out of range.
+            ValueError: a value is out of range.
         """
+        check_name(self.name)
         if not 1 <= self.nodes <= MAX_NODES:
             raise ValueError(f"nodes must be from 1 to {MAX_NODES}, not {self.nodes}")
         if not 1 <= self.node_status_seconds <= 60:

@@ -1,10 +1,9 @@
 """The functions that most callers need: up, down, attach, status, for whichever provider fits this machine."""
 
-from pathlib import Path
 from typing import Protocol
 
 from cluster.command import Runner, run
-from cluster.config import ClusterConfig, Provider, cache_dir
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, cache_dir, check_name
 from cluster.errors import ClusterError
 from cluster.handle import Cluster
 from cluster.kind.lifecycle import KindLifecycle
@@ -14,7 +13,7 @@ from cluster.status import Status
 
 
 class Lifecycle(Protocol):
-    """One provider's clusters; a cache folder has at most one."""
+    """What a provider does with the cluster of one name."""
 
     def up(self, config: ClusterConfig, *, detach: bool) -> Cluster:
         """Start the cluster, or take over the one that runs."""
@@ -47,7 +46,7 @@ def up(config: ClusterConfig | None = None, *, detach: bool = False, progress: P
         ClusterError: something did not start; the machine is clean again.
     """
     config = config or ClusterConfig.from_environment()
-    return lifecycle(config.provider, progress=progress).up(config, detach=detach)
+    return lifecycle(config.provider, config.name, progress=progress).up(config, detach=detach)
 
 
 def build(config: ClusterConfig | None = None, *, progress: Progress | None = None) -> None:
@@ -58,40 +57,41 @@ def build(config: ClusterConfig | None = None, *, progress: Progress | None = No
         ClusterError: a build failed.
     """
     config = config or ClusterConfig.from_environment()
-    lifecycle(config.provider, progress=progress).build(config)
+    lifecycle(config.provider, config.name, progress=progress).build(config)
 
 
-def attach() -> Cluster:
+def attach(name: str = DEFAULT_NAME) -> Cluster:
     """Handle of the running cluster.
 
     Raises:
         NotRunningError: there is none.
     """
-    return lifecycle().attach()
+    return lifecycle(name=name).attach()
 
 
-def down(*, progress: Progress | None = None) -> None:
+def down(name: str = DEFAULT_NAME, *, progress: Progress | None = None) -> None:
     """End the cluster, whoever started it, and remove its traces; nothing happens when there is none.
 
     Raises:
         ConflictError: somebody is just starting one.
         ClusterError: something could not be removed.
     """
-    lifecycle(progress=progress).down()
+    lifecycle(name=name, progress=progress).down()
 
 
-def status() -> Status | None:
+def status(name: str = DEFAULT_NAME) -> Status | None:
     """State of the running cluster; None when there is none."""
-    return lifecycle().status()
+    return lifecycle(name=name).status()
 
 
 def lifecycle(
-    provider: Provider | None = None, *, cache: Path | None = None, progress: Progress | None = None
+    provider: Provider | None = None, name: str = DEFAULT_NAME, *, progress: Progress | None = None
 ) -> Lifecycle:
-    """The provider's functions; the default is the environment's choice."""
-    cache, progress = cache or cache_dir(), progress or Progress()
+    """The provider's functions for the cluster of that name; the default provider is the environment's choice."""
+    progress = progress or Progress()
     chosen = choose_provider(provider or ClusterConfig.from_environment().provider)
-    return KindLifecycle(cache, progress) if chosen is Provider.KIND else LocalLifecycle(cache, progress)
+    kind = KindLifecycle if chosen is Provider.KIND else LocalLifecycle
+    return kind(cache_dir(), progress, check_name(name))
 
 
 def choose_provider(wanted: Provider, runner: Runner = run) -> Provider:

@@ -30,7 +30,8 @@ export PATH="$1:$PATH"
 mount -t tmpfs tmpfs /run
 mount --bind "$2" /var/lib
 shift 2
-containerd --config /dev/null > /run/containerd.log 2>&1 &
+printf '%s\\n' "version = 3" "[plugins.'io.containerd.internal.v1.opt']" "path = '/run/opt'" > /run/containerd.toml
+containerd --config /run/containerd.toml > /run/containerd.log 2>&1 &
 containerd=$!
 until [ -S /run/containerd/containerd.sock ]; do
   kill -0 $containerd || { cat /run/containerd.log >&2; exit 1; }
@@ -80,12 +81,14 @@ def seed_store(
     return folder
 
 
-def prune(current: Path) -> None:
-    """Remove old stores, except the current one; only while no cluster runs from them."""
+def prune(current: Path, cache: Path) -> None:
+    """Remove old stores, except those that the current or another cluster uses."""
     current.touch()
+    used = {link.resolve() for link in cache.glob("cluster*/nodes/*/seed")}
     by_age = sorted(current.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in by_age[_KEPT:]:
-        shutil.rmtree(old)
+        if old not in used:
+            shutil.rmtree(old)
 
 
 def plant(seed: Path, node: Path) -> None:

@@ -9,6 +9,7 @@ from subprocess import CompletedProcess
 
 from cluster.assets import Assets
 from cluster.command import Runner
+from cluster.config import ClusterConfig
 from cluster.handle import Cluster, Node
 from cluster.kind import commands
 from cluster.kind.keeper import DETACH
@@ -20,10 +21,11 @@ _START_SECONDS = 120.0
 class KindNode(Node):
     """A node that is a Docker container."""
 
-    def __init__(self, cluster: "KindCluster", name: str, driver: Path) -> None:
+    def __init__(self, cluster: "KindCluster", name: str, root: Path) -> None:
         self._cluster = cluster
         self.name = name
-        self.driver_dir = driver
+        self.driver_dir = commands.driver_dir(root, name)
+        self.kubelet_dir = commands.kubelet_dir(root, name)
 
     def command(self, args: Sequence[str]) -> list[str]:
         """See `Node.command`."""
@@ -79,7 +81,7 @@ class KindNode(Node):
 
     def load_image(self, archive: Path) -> None:
         """See `Node.load_image`."""
-        self._cluster.kind(commands.load_archive(archive, [self.name]))
+        self._cluster.kind(commands.load_archive(self._cluster.name, archive, [self.name]))
 
     def _do(self, command: list[str]) -> None:
         self._cluster.runner(command, timeout=120)
@@ -95,17 +97,20 @@ class KindNode(Node):
 class KindCluster(Cluster):
     """A cluster in Docker containers."""
 
-    def __init__(self, root: Path, nodes: int, assets: Assets, runner: Runner, end: Callable[[], None]) -> None:
+    def __init__(
+        self, root: Path, config: ClusterConfig, *, assets: Assets, runner: Runner, end: Callable[[], None]
+    ) -> None:
         self._root = root
         self._assets = assets
         self._end = end
         self._lifeline: int | None = None
+        self.name = config.name
         self.runner = runner
         self.owned = False
         self.kubeconfig = root / "kubeconfig"
         self.log_dir = root / "log"
         self.nodes: tuple[KindNode, ...] = tuple(
-            KindNode(self, name, commands.driver_dir(root, name)) for name in commands.worker_names(nodes)
+            KindNode(self, node, root) for node in commands.worker_names(config.name, config.nodes)
         )
 
     def kubectl(
@@ -126,13 +131,13 @@ class KindCluster(Cluster):
 
     def collect_logs(self) -> Path:
         """See `Cluster.collect_logs`."""
-        self.kind(commands.export_logs(self.log_dir))
+        self.kind(commands.export_logs(self.name, self.log_dir))
         return self.log_dir
 
     def own(self) -> None:
         """Tie the cluster's life to this process: a keeper removes it when this process has ended."""
         read_end, self._lifeline = os.pipe()
-        delete = [self._assets["kind"], *commands.delete(self.kubeconfig)[1:]]
+        delete = [self._assets["kind"], *commands.delete(self.name, self.kubeconfig)[1:]]
         subprocess.Popen([sys.executable, "-m", "cluster.kind.keeper", *delete], stdin=read_end, start_new_session=True)
         os.close(read_end)
         self.owned = True

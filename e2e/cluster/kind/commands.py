@@ -9,21 +9,24 @@ import yaml
 from cluster.config import ClusterConfig
 from cluster.versions import KIND_NODE_IMAGE
 
-NAME = "gpufleet"
-"""Name of the kind cluster."""
 DRIVER_MOUNT = "/opt/gpufleet/driver"
 AUDIT_MOUNT = "/etc/kubernetes/gpufleet"
 AUDIT_LOG = "/var/log/kubernetes/audit.log"
 
 
-def worker_names(count: int) -> list[str]:
+def worker_names(name: str, count: int) -> list[str]:
     """The names that kind gives to worker nodes."""
-    return [f"{NAME}-worker{'' if index == 1 else index}" for index in range(1, count + 1)]
+    return [f"{name}-worker{'' if index == 1 else index}" for index in range(1, count + 1)]
 
 
 def driver_dir(root: Path, node: str) -> Path:
     """Host folder that the node sees as /opt/gpufleet/driver."""
     return root / "nodes" / node / "driver"
+
+
+def kubelet_dir(root: Path, node: str) -> Path:
+    """Host folder that the node sees as /var/lib/kubelet."""
+    return root / "nodes" / node / "kubelet"
 
 
 def cluster_config(config: ClusterConfig, root: Path) -> str:
@@ -39,9 +42,12 @@ def cluster_config(config: ClusterConfig, root: Path) -> str:
     workers = [
         {
             "role": "worker",
-            "extraMounts": [{"hostPath": str(driver_dir(root, name)), "containerPath": DRIVER_MOUNT}],
+            "extraMounts": [
+                {"hostPath": str(driver_dir(root, name)), "containerPath": DRIVER_MOUNT},
+                {"hostPath": str(kubelet_dir(root, name)), "containerPath": "/var/lib/kubelet"},
+            ],
         }
-        for name in worker_names(config.nodes)
+        for name in worker_names(config.name, config.nodes)
     ]
     content = {
         "kind": "Cluster",
@@ -52,17 +58,17 @@ def cluster_config(config: ClusterConfig, root: Path) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def create(root: Path, kubeconfig: Path) -> list[str]:
+def create(name: str, root: Path, kubeconfig: Path) -> list[str]:
     """Start the cluster and wait until it is ready."""
     return [
-        "kind", "create", "cluster", f"--name={NAME}", f"--image={KIND_NODE_IMAGE}",
+        "kind", "create", "cluster", f"--name={name}", f"--image={KIND_NODE_IMAGE}",
         f"--config={root / 'kind.yaml'}", f"--kubeconfig={kubeconfig}", "--wait=180s",
     ]  # fmt: skip
 
 
-def delete(kubeconfig: Path) -> list[str]:
+def delete(name: str, kubeconfig: Path) -> list[str]:
     """Remove the cluster; succeeds when there is none."""
-    return ["kind", "delete", "cluster", f"--name={NAME}", f"--kubeconfig={kubeconfig}"]
+    return ["kind", "delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
 
 
 def list_clusters() -> list[str]:
@@ -70,9 +76,9 @@ def list_clusters() -> list[str]:
     return ["kind", "get", "clusters"]
 
 
-def load_archive(archive: Path, nodes: Sequence[str]) -> list[str]:
+def load_archive(name: str, archive: Path, nodes: Sequence[str]) -> list[str]:
     """Load an image archive on some nodes."""
-    return ["kind", "load", "image-archive", str(archive), f"--name={NAME}", f"--nodes={','.join(nodes)}"]
+    return ["kind", "load", "image-archive", str(archive), f"--name={name}", f"--nodes={','.join(nodes)}"]
 
 
 def build_image(name: str, repository: Path) -> list[str]:
@@ -100,9 +106,9 @@ def container(action: str, node: str) -> list[str]:
     return ["docker", action, node]
 
 
-def export_logs(folder: Path) -> list[str]:
+def export_logs(name: str, folder: Path) -> list[str]:
     """Write the logs of every node below a folder."""
-    return ["kind", "export", "logs", str(folder), f"--name={NAME}"]
+    return ["kind", "export", "logs", str(folder), f"--name={name}"]
 
 
 def _audit(root: Path) -> dict[str, object]:

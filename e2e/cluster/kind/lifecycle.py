@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from cluster.assets import Assets, find_assets
 from cluster.command import Runner, run
-from cluster.config import ClusterConfig, Provider, repository_root
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, repository_root
 from cluster.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
 from cluster.image.small import busybox_archive
 from cluster.kind import commands
@@ -29,12 +30,13 @@ _REQUIREMENTS = (Requirement("docker", "docker.io"), Requirement("/bin/busybox",
 
 
 class KindLifecycle:
-    """The one kind cluster of this machine's Docker engine."""
+    """The one kind cluster of this name in this machine's Docker engine."""
 
     def __init__(
         self,
         cache: Path,
         progress: Progress,
+        name: str = DEFAULT_NAME,
         *,
         runner: Runner = run,
         system: System | None = None,
@@ -45,7 +47,8 @@ class KindLifecycle:
         self._run = runner
         self._system = system or Host()
         self._found = assets
-        self._root = cache / "kind"
+        self._name = name
+        self._root = cache / ("kind" if name == DEFAULT_NAME else f"kind-{name}")
 
     def up(self, config: ClusterConfig, *, detach: bool) -> KindCluster:
         """Start the cluster, or take over the one that runs; see `cluster.up`."""
@@ -78,11 +81,11 @@ class KindLifecycle:
         state = self._state()
         if state is None or not self._exists():
             raise NotRunningError("no cluster is running; start one by `make cluster`")
-        return self._handle(int(state["config"]["nodes"]))
+        return self._handle(_config_of(state))
 
     def down(self) -> None:
         """Remove the cluster and its files."""
-        self._kind(commands.delete(self._root / "kubeconfig"))
+        self._kind(commands.delete(self._name, self._root / "kubeconfig"))
         if self._root.exists():
             shutil.rmtree(self._root)
 
@@ -91,7 +94,7 @@ class KindLifecycle:
         state = self._state()
         if state is None or not self._exists():
             return None
-        cluster = self._handle(int(state["config"]["nodes"]))
+        cluster = self._handle(_config_of(state))
         ready = cluster.kubectl("get", "nodes", "-o", _READY, check=False).stdout.split()
         return Status(
             provider=Provider.KIND,
@@ -106,16 +109,17 @@ class KindLifecycle:
     def _create(self, config: ClusterConfig) -> KindCluster:
         if self._root.exists():
             shutil.rmtree(self._root)
-        cluster = self._handle(config.nodes)
+        cluster = self._handle(config)
         for node in cluster.nodes:
             node.driver_dir.mkdir(parents=True)
+            node.kubelet_dir.mkdir()
         if config.audit_policy:
             (self._root / "audit").mkdir()
             (self._root / "audit" / "audit-policy.yaml").write_text(config.audit_policy)
         (self._root / "kind.yaml").write_text(commands.cluster_config(config, self._root))
         with self._progress.step(f"starting {config.nodes} kind nodes and the control plane"):
             try:
-                self._kind(commands.create(self._root, cluster.kubeconfig))
+                self._kind(commands.create(self._name, self._root, cluster.kubeconfig))
                 cluster.load_image(busybox_archive(self._cache, self._run))
             except BaseException:
                 # KeyboardInterrupt included: nothing of the half-started cluster may stay.
@@ -128,7 +132,7 @@ class KindLifecycle:
     def _take_over(self, config: ClusterConfig) -> KindCluster:
         state = self._state()
         if state is None:
-            raise ConflictError(f"a kind cluster named {commands.NAME} exists that was not started from here")
+            raise ConflictError(f"a kind cluster named {self._name} exists that was not started from here")
         differing = [
             f"{name} is {state['config'][name]}, not {getattr(config, name)}"
             for name in _COMPARED
@@ -140,7 +144,7 @@ class KindLifecycle:
                 "End it by `make cluster-down`, or ask for the same"
             )
         self._progress.say(f"          taking over the kind cluster that runs since {state['started']}")
-        return self._handle(config.nodes)
+        return self._handle(config)
 
     def _load_project_image(self, cluster: KindCluster) -> None:
         with self._progress.step(f"building {PROJECT_IMAGE} and loading it"), tempfile.TemporaryDirectory() as scratch:
@@ -150,7 +154,7 @@ class KindLifecycle:
             cluster.load_image(archive)
 
     def _exists(self) -> bool:
-        return commands.NAME in self._kind(commands.list_clusters()).stdout.split()
+        return self._name in self._kind(commands.list_clusters()).stdout.split()
 
     def _state(self) -> dict[str, Any] | None:
         path = self._root / _STATE
@@ -159,8 +163,8 @@ class KindLifecycle:
         content: dict[str, Any] = json.loads(path.read_text())
         return content
 
-    def _handle(self, nodes: int) -> KindCluster:
-        return KindCluster(self._root, nodes, self._assets(), self._run, self.down)
+    def _handle(self, config: ClusterConfig) -> KindCluster:
+        return KindCluster(self._root, config, assets=self._assets(), runner=self._run, end=self.down)
 
     def _assets(self) -> Assets:
         if self._found is None:
@@ -169,6 +173,10 @@ class KindLifecycle:
 
     def _kind(self, command: list[str]) -> CompletedProcess[str]:
         return self._run([self._assets()["kind"], *command[1:]], timeout=600)
+
+
+def _config_of(state: Mapping[str, Any]) -> ClusterConfig:
+    return ClusterConfig(**{**state["config"], "provider": Provider.KIND})
 
 
 def kind_problems(system: System, runner: Runner) -> list[Problem]:

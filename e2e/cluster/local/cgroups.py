@@ -1,4 +1,4 @@
-"""The cgroups of a cluster: one tree `/gpufleet`, in every v1 hierarchy or in the one of v2.
+"""The cgroups of a cluster: one tree, in every v1 hierarchy or in the one of v2.
 
 The tree gives each kubelet a root of its own (two kubelets under one root remove each other's pods), freezes a node as
 a whole, and finds any process of ours that is left, whatever its pid.
@@ -14,8 +14,6 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 
-ROOT = "gpufleet"
-CONTROL_PLANE = f"{ROOT}/control-plane"
 _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb")
 
 
@@ -28,16 +26,6 @@ class Hierarchy:
     controllers: frozenset[str]
     """Controllers of a v1 hierarchy; empty for v2, where cgroup.controllers tells."""
     writable: bool = True
-
-
-def node_cgroup(node: str) -> str:
-    """The cgroup that holds everything of a node, kubelet's cgroupRoot."""
-    return f"{ROOT}/{node}"
-
-
-def node_system_cgroup(node: str) -> str:
-    """Where containerd and kubelet of a node run; a leaf, because v2 wants processes in leaves only."""
-    return f"{ROOT}/{node}/system"
 
 
 def parse_mountinfo(text: str) -> tuple[Hierarchy, ...]:
@@ -113,7 +101,7 @@ def freeze(tree: Iterable[Hierarchy], cgroup: str, *, frozen: bool, timeout: flo
     raise ClusterError("this kernel has no cgroup freezer")
 
 
-def processes(tree: Iterable[Hierarchy], cgroup: str = ROOT) -> set[int]:
+def processes(tree: Iterable[Hierarchy], cgroup: str) -> set[int]:
     """Pids of every process at or below a cgroup, in any hierarchy."""
     pids: set[int] = set()
     for hierarchy in tree:
@@ -123,7 +111,7 @@ def processes(tree: Iterable[Hierarchy], cgroup: str = ROOT) -> set[int]:
     return pids - {0}
 
 
-def remove(tree: Sequence[Hierarchy], cgroup: str = ROOT, timeout: float = 10) -> None:
+def remove(tree: Sequence[Hierarchy], cgroup: str, timeout: float = 10) -> None:
     """Thaw, end what still runs there, and remove a cgroup with everything below it.
 
     Raises:
@@ -143,7 +131,7 @@ def remove(tree: Sequence[Hierarchy], cgroup: str = ROOT, timeout: float = 10) -
         time.sleep(0.01)
 
 
-def thaw_all(tree: Iterable[Hierarchy], cgroup: str = ROOT) -> None:
+def thaw_all(tree: Iterable[Hierarchy], cgroup: str) -> None:
     """Thaw a cgroup and every one below it, if there are any."""
     for hierarchy in tree:
         control, value = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")

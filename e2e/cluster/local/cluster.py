@@ -61,11 +61,11 @@ class LocalNode(Node):
 
     def freeze(self) -> None:
         """See `Node.freeze`."""
-        cgroups.freeze(cgroups.hierarchies(), cgroups.node_cgroup(self.name), frozen=True)
+        cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=True)
 
     def thaw(self) -> None:
         """See `Node.thaw`."""
-        cgroups.freeze(cgroups.hierarchies(), cgroups.node_cgroup(self.name), frozen=False)
+        cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=False)
 
     def kill(self) -> None:
         """See `Node.kill`."""

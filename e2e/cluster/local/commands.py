@@ -5,23 +5,45 @@ from pathlib import Path
 
 from cluster.assets import Assets
 from cluster.image.seed import MOUNT_LAYERS
-from cluster.local.layout import API_PORT, SERVICE_NETWORK, Layout, NodeLayout
+from cluster.local.layout import API_PORT, DRIVER_MOUNT, SERVICE_NETWORK, Layout, NodeLayout
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _ETCD = "http://127.0.0.1:2379"
+
+KUBELET_SYSCTLS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1000000,
+    "kernel/keys/root_maxbytes": 25000000,
+}
+"""Settings of the whole machine that a kubelet sets when it starts, with its values."""
 
 _NODE_MOUNTS = f"""\
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock
 mount --bind "$1/var-lib" /var/lib
 mount --bind "$1/var-log" /var/log
-mount --bind "$1/driver" /opt/gpufleet/driver
+mount --rbind /opt "$1/opt"
+mount -t tmpfs -o mode=755 tmpfs /opt
+for folder in "$1"/opt/*/; do
+  name=/opt/$(basename "$folder")
+  [ ! -d "$folder" ] || [ "$name" = /opt/gpufleet ] || {{ mkdir "$name"; mount --rbind "$folder" "$name"; }}
+done
+mkdir -p {DRIVER_MOUNT}
+mount --bind "$1/driver" {DRIVER_MOUNT}
+for setting in {" ".join(KUBELET_SYSCTLS)}; do
+  mount --bind "$1/sysctl/$(echo $setting | tr / _)" /proc/sys/$setting
+done
 {MOUNT_LAYERS}mount --make-rshared /
 shift
 exec "$@"
 """
 """A node has its own /run (empty at boot), /var/lib and /var/log, so kubelet, containerd and CNI use their usual paths
-and leave nothing on the machine. The shared propagation lets volumes reach pods."""
+and leave nothing on the machine; its /opt is this machine's with one folder more. The settings that a kubelet would
+change for the whole machine are files of the node, with the values that it wants. The shared propagation lets volumes
+reach pods."""
 
 
 def _supervisor(socket: Path, cgroups: list[Path]) -> list[str]:

@@ -20,7 +20,7 @@ from cluster.local.teardown import Processes, tear_down, write_processes
 DETACH = b"d"
 
 
-def keep(root: Path, lifeline: int, command: list[str]) -> None:
+def keep(root: Path, name: str, lifeline: int, command: list[str]) -> None:
     """Run the cluster's namespace until it is to end, then tear it down."""
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
@@ -34,7 +34,7 @@ def keep(root: Path, lifeline: int, command: list[str]) -> None:
         finally:
             namespace.kill()
             namespace.wait()
-            tear_down(root)
+            tear_down(root, name)
 
 
 def _wait(lifeline: int, wake: int, namespace: subprocess.Popen[bytes]) -> None:
@@ -57,6 +57,7 @@ def main() -> None:
     """Keep a cluster; the caller has made its folder and holds the other end of the lifeline."""
     parser = argparse.ArgumentParser(description="owner process of a local test cluster")
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="the cluster's name")
     parser.add_argument("--lifeline", type=int, required=True, help="descriptor of a pipe; its end ends the cluster")
     parser.add_argument("--lock", type=int, required=True, help="descriptor of the locked lock file, held until exit")
     parser.add_argument("command", nargs="+")
@@ -64,7 +65,7 @@ def main() -> None:
     os.set_inheritable(options.lifeline, False)
     os.set_inheritable(options.lock, False)
     try:
-        keep(options.root, options.lifeline, options.command)
+        keep(options.root, options.name, options.lifeline, options.command)
     except Exception:
         # The log's folder may be gone already; whoever waits for this process finds the reason beside the lock file.
         options.root.with_suffix(".error").write_text(traceback.format_exc())

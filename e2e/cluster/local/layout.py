@@ -1,16 +1,28 @@
 """Where the files of a local cluster are, and which addresses its parts have."""
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
-LINK = "gf0"
-"""The interface between this machine and the cluster's network namespace, by the same name on both sides."""
+from cluster.config import DEFAULT_NAME
+
 DRIVER_MOUNT = Path("/opt/gpufleet/driver")
 API_PORT = 6443
 KUBELET_PORT = 10250
 KUBELET_HEALTH_PORT = 10248
 SERVICE_NETWORK = "10.96.0.0/16"
+CGROUP_PREFIX = "gpufleet-"
+
+
+def link_name(cluster: str) -> str:
+    """The host's interface of a cluster."""
+    return "gf0" if cluster == DEFAULT_NAME else f"gf-{cluster}"
+
+
+def cgroup_name(root: Path) -> str:
+    """The cgroup that holds everything of the cluster in this folder, and of no other, whatever its name."""
+    return f"{CGROUP_PREFIX}{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,13 @@ class NodeLayout:
     address: str
     pod_network: str
     bridge: str
+    cgroup: str
+    """Holds everything of the node; the kubelet's root."""
+
+    @property
+    def system_cgroup(self) -> str:
+        """Where containerd and kubelet run; a leaf, because cgroup v2 wants processes in leaves only."""
+        return f"{self.cgroup}/system"
 
     @property
     def control(self) -> Path:
@@ -54,8 +73,19 @@ class Layout:
     """One cluster: everything it has on disk is below `root`."""
 
     root: Path
+    name: str
     network: ipaddress.IPv4Network
     nodes: int
+
+    @property
+    def link(self) -> str:
+        """The interface between this machine and the cluster's network namespace; the same name on both sides."""
+        return link_name(self.name)
+
+    @property
+    def control_plane_cgroup(self) -> str:
+        """Where the control plane runs."""
+        return f"{cgroup_name(self.root)}/control-plane"
 
     @property
     def host_address(self) -> str:
@@ -81,11 +111,6 @@ class Layout:
     def state(self) -> Path:
         """What a later command needs to know about the running cluster."""
         return self.root / "state.json"
-
-    @property
-    def restore(self) -> Path:
-        """What `down` must put back on this machine."""
-        return self.root / "restore.json"
 
     @property
     def pki(self) -> Path:
@@ -115,6 +140,7 @@ class Layout:
             address=str(self.network[10 + index]),
             pod_network=str(list(self.network.subnets(new_prefix=24))[index]),
             bridge=f"gfbr{index}",
+            cgroup=f"{cgroup_name(self.root)}/{name}",
         )
 
     @property

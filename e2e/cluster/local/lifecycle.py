@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.assets import Assets
-from cluster.config import ClusterConfig, Provider
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider
 from cluster.errors import ConflictError, NotRunningError
 from cluster.image.project import build_image
 from cluster.image.seed import prune, seed_store
@@ -35,19 +35,20 @@ _OTHERS_SECONDS = 180.0
 
 
 class LocalLifecycle:
-    """The one local cluster of a cache folder."""
+    """The one local cluster of this name in a cache folder."""
 
-    def __init__(self, cache: Path, progress: Progress) -> None:
+    def __init__(self, cache: Path, progress: Progress, name: str = DEFAULT_NAME) -> None:
         self._cache = cache
         self._progress = progress
-        self._root = cache / "cluster"
-        self._lock_file = cache / "cluster.lock"
-        self._error_file = cache / "cluster.error"
+        self._name = name
+        self._root = cache / ("cluster" if name == DEFAULT_NAME else f"cluster-{name}")
+        self._lock_file = self._root.with_suffix(".lock")
+        self._error_file = self._root.with_suffix(".error")
 
     def up(self, config: ClusterConfig, *, detach: bool) -> LocalCluster:
         """Start the cluster, or take over the one that runs; see `cluster.up`."""
         running = self._running() is not None
-        assets = prepare_host(config, self._cache, self._progress, network_free=not running)
+        assets = prepare_host(config, self._root, self._progress, network_free=not running)
         planted, images = self._node_images(config, assets)
         deadline = time.monotonic() + _OTHERS_SECONDS
         while True:
@@ -78,7 +79,7 @@ class LocalLifecycle:
 
     def build(self, config: ClusterConfig) -> None:
         """Make everything that `up` needs, without starting anything."""
-        assets = prepare_host(config, self._cache, self._progress, network_free=False)
+        assets = prepare_host(config, self._root, self._progress, network_free=False)
         self._node_images(config, assets)
 
     def attach(self) -> LocalCluster:
@@ -143,7 +144,7 @@ class LocalLifecycle:
         detach: bool,
     ) -> LocalCluster:
         self._clean()
-        prune(images[0].seed)
+        prune(images[0].seed, self._cache)
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
             lifeline = start(units, images[0], lock)
@@ -190,7 +191,7 @@ class LocalLifecycle:
     def _clean(self) -> None:
         if self._root.exists():
             with self._progress.step("removing what a cluster left"):
-                tear_down(self._root)
+                tear_down(self._root, self._name)
         if self._error_file.exists():
             self._progress.say(f"The last cluster could not be removed at first:\n{self._error_file.read_text()}")
             self._error_file.unlink()
@@ -206,7 +207,7 @@ class LocalLifecycle:
             time.sleep(0.02)
 
     def _layout(self, config: ClusterConfig) -> Layout:
-        return Layout(self._root, config.network_address, config.nodes)
+        return Layout(self._root, self._name, config.network_address, config.nodes)
 
     def _units(self, config: ClusterConfig, assets: Assets) -> Units:
         return Units(self._layout(config), config, assets)

@@ -6,11 +6,12 @@ goes away with it; the kernel removes the pair too.
 
 import ipaddress
 import json
+from pathlib import Path
 from typing import Any
 
 from cluster.command import Runner, run
 from cluster.errors import ClusterError, ConflictError, Problem
-from cluster.local.layout import LINK, Layout
+from cluster.local.layout import Layout
 
 _SETTINGS = {
     "net/ipv4/ip_forward": "1",
@@ -25,11 +26,12 @@ def connect(layout: Layout, pid: int, runner: Runner = run) -> None:
     Raises:
         ConflictError: another cluster has the link.
     """
-    made = runner(["ip", "link", "add", LINK, "type", "veth", "peer", "name", LINK, "netns", str(pid)], check=False)
+    link = layout.link
+    made = runner(["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", str(pid)], check=False)
     if made.returncode != 0:
         if "File exists" in made.stderr:
-            raise ConflictError(f"interface {LINK} exists: {_alias(runner) or 'not made by gpufleet'}")
-        raise ClusterError(f"can't make interface {LINK}: {made.stderr.strip()}")
+            raise ConflictError(f"interface {link} exists: {_alias(link, runner) or 'not made by gpufleet'}")
+        raise ClusterError(f"can't make interface {link}: {made.stderr.strip()}")
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
     prefix = layout.network.prefixlen
     addresses = [layout.api_address, *(node.address for node in layout.node_layouts)]
@@ -40,41 +42,47 @@ def connect(layout: Layout, pid: int, runner: Runner = run) -> None:
         stdin="\n".join(
             [
                 "link set lo up",
-                *(f"address add {address}/24 dev {LINK}" for address in addresses),
-                f"link set {LINK} up",
+                *(f"address add {address}/24 dev {link}" for address in addresses),
+                f"link set {link} up",
             ]
         ),
     )
-    runner(["ip", "link", "set", LINK, "alias", f"gpufleet test bed in {layout.root}"])
+    runner(["ip", "link", "set", link, "alias", alias_of(layout.root)])
     runner(
         ["ip", "-batch", "-"],
         stdin="\n".join(
             [
-                f"address add {layout.host_address}/24 dev {LINK}",
-                f"link set {LINK} up",
-                f"route add {layout.network.network_address}/{prefix} via {layout.api_address} dev {LINK}",
+                f"address add {layout.host_address}/24 dev {link}",
+                f"link set {link} up",
+                f"route add {layout.network.network_address}/{prefix} via {layout.api_address} dev {link}",
             ]
         ),
     )
 
 
-def disconnect(root: str, runner: Runner = run) -> None:
+def disconnect(link: str, root: Path, runner: Runner = run) -> None:
     """Remove the link if it is the one of the cluster in folder `root` and still there."""
-    if _alias(runner) == f"gpufleet test bed in {root}":
+    if _alias(link, runner) == alias_of(root):
         # The kernel may be removing it at this moment, after the end of the namespace.
-        runner(["ip", "link", "delete", LINK], check=False)
+        runner(["ip", "link", "delete", link], check=False)
 
 
-def overlap(network: ipaddress.IPv4Network, routes: list[dict[str, Any]]) -> Problem | None:
+def alias_of(root: Path) -> str:
+    """What the link of the cluster in folder `root` is marked with."""
+    return f"gpufleet test bed in {root}"
+
+
+def overlap(network: ipaddress.IPv4Network, routes: list[dict[str, Any]], link: str) -> Problem | None:
     """The problem, if any, that the cluster's addresses are already in use.
 
     Args:
         network: what the cluster wants.
         routes: as `ip -json -4 route show table all` prints them.
+        link: the cluster's own interface, which does not count.
     """
     for route in routes:
         destination = route.get("dst", "default")
-        if destination == "default" or route.get("dev") == LINK:
+        if destination == "default" or route.get("dev") == link:
             continue
         taken = ipaddress.ip_network(destination, strict=False)
         if taken.prefixlen > 0 and taken.overlaps(network):
@@ -86,15 +94,8 @@ def overlap(network: ipaddress.IPv4Network, routes: list[dict[str, Any]]) -> Pro
     return None
 
 
-def host_routes(runner: Runner = run) -> list[dict[str, Any]]:
-    """Routes of this machine."""
-    text = runner(["ip", "-json", "-4", "route", "show", "table", "all"]).stdout
-    found: list[dict[str, Any]] = json.loads(text or "[]")
-    return found
-
-
-def _alias(runner: Runner) -> str | None:
-    shown = runner(["ip", "-json", "link", "show", LINK], check=False)
+def _alias(link: str, runner: Runner) -> str | None:
+    shown = runner(["ip", "-json", "link", "show", link], check=False)
     if shown.returncode != 0:
         return None
     alias: str | None = json.loads(shown.stdout)[0].get("ifalias")

@@ -11,8 +11,8 @@ from cluster.assets import Assets, find_assets
 from cluster.config import ENV_CACHE, ClusterConfig
 from cluster.errors import HostError, Problem
 from cluster.local import cgroups
-from cluster.local.layout import LINK
-from cluster.local.network import overlap
+from cluster.local.layout import link_name
+from cluster.local.network import alias_of, overlap
 from cluster.packages import ensure_packages, is_debian_like, missing_packages, package_problem
 from cluster.progress import Progress
 from cluster.system import Host, System
@@ -63,13 +63,13 @@ _FEATURES = (
 
 
 def prepare_host(
-    config: ClusterConfig, cache: Path, progress: Progress, *, network_free: bool, system: System | None = None
+    config: ClusterConfig, root: Path, progress: Progress, *, network_free: bool, system: System | None = None
 ) -> Assets:
     """Make sure that everything is there: rights, packages, kernel features, addresses, binaries.
 
     Args:
         config: the cluster that is to run.
-        cache: folder for binaries and the cluster's files.
+        root: the cluster's folder; the one above it is the cache.
         progress: told about installs and builds.
         network_free: no cluster of this cache is running, so its addresses must be unused.
         system: this machine.
@@ -80,21 +80,22 @@ def prepare_host(
     Raises:
         HostError: something is missing that can't be put right from here; each problem names its fix.
     """
-    system = system or Host()
-    problems = basic_problems(system, cache, config)
+    system, cache = system or Host(), root.parent
+    problems = basic_problems(system, root, config)
     if problems:
         raise HostError(problems)
     ensure_packages(system, progress)
     problems = kernel_problems(system, cache)
     if network_free:
-        problems += network_problems(system, config, cache / "cluster")
+        problems += network_problems(system, config, root)
     if problems:
         raise HostError(problems)
     return find_assets(cache, progress)
 
 
-def basic_problems(system: System, cache: Path, config: ClusterConfig) -> list[Problem]:
+def basic_problems(system: System, root: Path, config: ClusterConfig) -> list[Problem]:
     """What makes every other check pointless: wrong system, no rights, unusable folders."""
+    cache = root.parent
     name, machine = system.kernel()
     if name != "Linux" or machine not in _MACHINES:
         return [
@@ -107,7 +108,7 @@ def basic_problems(system: System, cache: Path, config: ClusterConfig) -> list[P
         if packages:
             debian = is_debian_like(system.read(Path("/etc/os-release")))
             problems.append(package_problem(packages, debian=debian))
-    problems += _folder_problems(cache, config)
+    problems += _folder_problems(root, config)
     free = system.free_bytes(cache)
     if free < _FREE_BYTES:
         fix = f"free some, or set {ENV_CACHE} to a folder with 3 GiB"
@@ -115,14 +116,14 @@ def basic_problems(system: System, cache: Path, config: ClusterConfig) -> list[P
     return problems
 
 
-def _folder_problems(cache: Path, config: ClusterConfig) -> list[Problem]:
-    problems = []
+def _folder_problems(root: Path, config: ClusterConfig) -> list[Problem]:
+    problems, cache = [], root.parent
     for path in (cache, Path(sys.executable).resolve(), Path(__file__)):
         hidden = next((folder for folder in _HIDDEN if path.is_relative_to(folder)), None)
         if hidden:
             fix = f"set {ENV_CACHE}" if path == cache else "move it"
             problems.append(Problem(f"{path} is below {hidden}, which a node replaces by its own", f"{fix} elsewhere"))
-    socket = cache / "cluster" / "nodes" / f"node-{config.nodes}" / "control.sock"
+    socket = root / "nodes" / f"node-{config.nodes}" / "control.sock"
     if len(str(socket)) > _LONGEST_SOCKET:
         fix = f"set {ENV_CACHE} to a folder with a shorter name"
         problems.append(Problem(f"{socket} is too long for a Unix socket ({_LONGEST_SOCKET} characters)", fix))
@@ -142,6 +143,8 @@ def kernel_problems(system: System, cache: Path) -> list[Problem]:
         overlay = _overlay_problem(system, cache)
     problems += [overlay] if overlay else []
     problems += cgroup_problems(system.read(Path("/proc/self/mountinfo")), system)
+    if not system.exists(Path("/opt")):
+        problems.append(Problem("nodes mount a folder below /opt, which this machine lacks", "mkdir /opt"))
     if not system.exists(Path("/dev/kmsg")):
         problems.append(Problem("the kubelet needs /dev/kmsg", "start the container with --device /dev/kmsg"))
     version = system.run(["openssl", "version"]).stdout
@@ -176,17 +179,17 @@ def cgroup_problems(mountinfo: str, system: System) -> list[Problem]:
 
 def network_problems(system: System, config: ClusterConfig, root: Path) -> list[Problem]:
     """Addresses or an interface that somebody else uses."""
-    problems = []
+    problems, link = [], link_name(config.name)
     routes = json.loads(system.run(["ip", "-json", "-4", "route", "show", "table", "all"]).stdout or "[]")
-    if taken := overlap(config.network_address, routes):
+    if taken := overlap(config.network_address, routes, link):
         problems.append(taken)
-    shown = system.run(["ip", "-json", "link", "show", LINK])
+    shown = system.run(["ip", "-json", "link", "show", link])
     if shown.returncode == 0:
         alias = json.loads(shown.stdout)[0].get("ifalias", "")
-        if alias != f"gpufleet test bed in {root}":
-            what = f"interface {LINK} exists ({alias or 'not made by gpufleet'})"
-            other = alias.rpartition(" in ")[2].removesuffix("/cluster")
-            fix = f"{ENV_CACHE}={other} make cluster-down" if alias else f"ip link delete {LINK}, if you don't need it"
+        if alias != alias_of(root):
+            what = f"interface {link} exists ({alias or 'not made by gpufleet'})"
+            other = Path(alias.rpartition(" in ")[2]).parent
+            fix = f"{ENV_CACHE}={other} make cluster-down" if alias else f"ip link delete {link}, if you don't need it"
             problems.append(Problem(what, fix))
     return problems
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from cluster.local.cgroups import node_cgroup
 from cluster.local.layout import KUBELET_HEALTH_PORT, KUBELET_PORT, Layout, NodeLayout
 from cluster.versions import PAUSE_IMAGE
 
@@ -55,7 +54,7 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         "cgroupDriver": "cgroupfs",
         # Not "/": a kubelet removes every pod cgroup below its root that isn't one of its own pods.
-        "cgroupRoot": f"/{node_cgroup(node.name)}",
+        "cgroupRoot": f"/{node.cgroup}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "nodeStatusUpdateFrequency": f"{node_status_seconds}s",
@@ -63,6 +62,8 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "resolvConf": "",
+        # There is no DNS server. Nobody listens here, so a lookup fails at once; without it each pod gets a warning.
+        "clusterDNS": [layout.api_address],
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "registerNode": True,
     }

@@ -18,7 +18,7 @@ from cluster.local.layout import Layout, NodeLayout
 from cluster.local.lock import Lock
 from cluster.local.pki import certificates, make_pki
 from cluster.local.render import cni_config, containerd_config, kubeconfig, kubelet_config
-from cluster.local.teardown import read_processes, remember_host
+from cluster.local.teardown import read_processes
 from cluster.local.units import Units
 from cluster.waiting import wait_until
 
@@ -64,7 +64,6 @@ def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     layout = units.layout
     layout.root.mkdir(mode=0o700, parents=True)
     _make_folders(layout)
-    remember_host(layout.root)
     lifeline = _start_keeper(layout, lock)
     with ThreadPoolExecutor() as pool:
         try:
@@ -81,14 +80,21 @@ def _make_folders(layout: Layout) -> None:
     layout.logs.mkdir()
     (layout.root / "kubeconfig").mkdir()
     for node in layout.node_layouts:
-        for name in ("var-lib", "var-log", "driver", "cni"):
+        for name in ("var-lib", "var-log", "driver", "cni", "opt", "sysctl"):
             (node.folder / name).mkdir(parents=True)
+        for name, value in commands.KUBELET_SYSCTLS.items():
+            (node.folder / "sysctl" / name.replace("/", "_")).write_text(f"{value}\n")
 
 
 def _start_keeper(layout: Layout, lock: Lock) -> Lifeline:
     read_end, write_end = os.pipe()
-    joined = cgroups.create(cgroups.hierarchies(), cgroups.CONTROL_PLANE)
-    arguments = [f"--root={layout.root}", f"--lifeline={read_end}", f"--lock={lock.descriptor}"]
+    joined = cgroups.create(cgroups.hierarchies(), layout.control_plane_cgroup)
+    arguments = [
+        f"--root={layout.root}",
+        f"--name={layout.name}",
+        f"--lifeline={read_end}",
+        f"--lock={lock.descriptor}",
+    ]
     with (layout.logs / "keeper.log").open("wb") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-m", "cluster.local.keeper", *arguments, "--", *commands.namespace(layout, joined)],

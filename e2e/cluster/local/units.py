@@ -54,7 +54,7 @@ class Units:
     def boot(self, node: NodeLayout) -> None:
         """Start a node's namespaces and, in them, containerd; returns once containerd listens."""
         node.control.unlink(missing_ok=True)
-        joined = cgroups.create(cgroups.hierarchies(), cgroups.node_system_cgroup(node.name))
+        joined = cgroups.create(cgroups.hierarchies(), node.system_cgroup)
         self.start(node.name, commands.node_namespace(node, joined))
         wait_until(node.control.is_socket, f"{node.name} runs", lambda: self.require(node.name), timeout=_START_SECONDS)
         self.start_in(node, "containerd", commands.containerd(node, self.assets))
