@@ -1,6 +1,7 @@
 """The cluster and what stands on it, shared by all end-to-end tests of a run.
 
-`cluster` is a real cluster of two nodes: the one that runs (`make cluster`), else one that ends with the tests.
+`cluster` is a real cluster of two nodes and the tests' own: it runs beside that of `make cluster` and `make demo`, and
+ends with the tests, unless it was there before (`python -m cluster up` with this name and network).
 `fleet` is the chart installed on it, with simulated GPUs: 16 in the first node, 8 in the second. `room` is a namespace
 of one test's own; what must hold at the end of every test is checked when it is cleared.
 """
@@ -23,10 +24,12 @@ from support.watchdog import Watchdog
 GPUS = (16, 8)
 """Of each node."""
 
+CLUSTER = ClusterConfig(name="e2e", network="10.246.0.0/16", nodes=len(GPUS))
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    with up(ClusterConfig(nodes=len(GPUS))) as found:
+    with up(CLUSTER) as found:
         yield found
 
 
