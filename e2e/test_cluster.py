@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ from cluster.local.teardown import read_processes
 
 SPARE = ClusterConfig(name="spare", network="10.245.0.0/16", nodes=1, project_image=False)
 ROOT = cache_dir() / "cluster-spare"
+OTHER_LINKS = ("gf0", "gf-e2e")
 SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 
 pytestmark = pytest.mark.skipif(
@@ -44,10 +45,10 @@ class Machine:
 
     links: frozenset[str]
     mounts: frozenset[str]
-    rules: str
+    rules: frozenset[str]
     cgroups: frozenset[str]
     folders: frozenset[str]
-    settings: tuple[str, ...]
+    settings: frozenset[str]
 
     @classmethod
     def now(cls) -> "Machine":
@@ -55,15 +56,21 @@ class Machine:
         rules = subprocess.run(["iptables-save"], capture_output=True, check=True, text=True).stdout
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return cls(
-            links=frozenset(link["ifname"] for link in links),
+            # Other clusters may come and go beside this one.
+            links=frozenset(link["ifname"] for link in links if link["ifname"] not in OTHER_LINKS),
             mounts=frozenset(mounts),
-            rules="\n".join(line for line in rules.splitlines() if not line.startswith("#")),
+            rules=frozenset(line for line in rules.splitlines() if line.startswith("-A")),
             cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroup_name(ROOT)}")),
             folders=frozenset(
                 str(path) for top in ("/opt", "/run", "/var/lib", "/var/log", "/etc") for path in Path(top).iterdir()
             ),
-            settings=tuple(Path("/proc/sys", name).read_text() for name in SYSCTLS),
+            settings=frozenset(f"{name} = {Path('/proc/sys', name).read_text()}" for name in SYSCTLS),
         )
+
+    def new_since(self, before: "Machine") -> dict[str, frozenset[str]]:
+        """What is there now and was not there before, by kind."""
+        added = {field.name: getattr(self, field.name) - getattr(before, field.name) for field in fields(self)}
+        return {name: found for name, found in added.items() if found}
 
 
 @pytest.fixture
@@ -75,7 +82,7 @@ def machine() -> Iterator[Machine]:
     try:
         assert processes_of(ROOT) == []
         assert not ROOT.exists()
-        assert Machine.now() == before
+        assert Machine.now().new_since(before) == {}
     finally:
         down("spare")
 
@@ -123,6 +130,10 @@ def containers(cluster: Cluster, pods: dict[str, str]) -> list[str]:
     return cluster.kubectl("get", "pod", *pods.values(), "-o", f"jsonpath={template}").stdout.split()
 
 
+def can_exec(cluster: Cluster, pods: dict[str, str]) -> bool:
+    return all(cluster.kubectl("exec", name, "--", "true", check=False).returncode == 0 for name in pods.values())
+
+
 def fetch(cluster: Cluster, pods: dict[str, str]) -> str:
     address = cluster.kubectl("get", "pod", pods["server"], "-o", "jsonpath={.status.podIP}").stdout
     return cluster.kubectl("exec", pods["client"], "--", "wget", "-qO-", f"http://{address}:8080/").stdout
@@ -138,6 +149,8 @@ def test_kubelet_and_containerd_restart_under_running_pods(cluster: Cluster, pod
     for node in cluster.nodes:
         node.restart_kubelet()
         node.restart_containerd()
+    # A kubelet that has just started knows its pods only when it has asked the apiserver for them.
+    wait_until(lambda: can_exec(cluster, pods), "the client can be entered again", timeout=30)
     assert fetch(cluster, pods) == "served\n"
     assert containers(cluster, pods) == before
 
@@ -177,7 +190,7 @@ def test_a_cluster_leaves_nothing_behind(machine: Machine) -> None:
         spare.kubectl("apply", "-f", "-", stdin=pod("left", spare.nodes[0].name, ["sleep", "3600"]))
         ready(spare, "left")
         assert processes_of(ROOT)
-        assert Machine.now() != machine
+        assert Machine.now().new_since(machine).keys() >= {"links", "cgroups"}
     with pytest.raises(NotRunningError):
         attach("spare")
 
