@@ -32,6 +32,11 @@ def refusal(node: NodeState, pod: PodNeeds) -> Reason | None:
     return None
 
 
+def keeps_nobody_away(taints: Iterable[Taint]) -> bool:
+    """True when no taint keeps any pod away."""
+    return all(t.effect not in _BLOCKING for t in taints)
+
+
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
     """The first taint that keeps the pod away. PreferNoSchedule doesn't."""
     tolerations = tuple(tolerations)

@@ -1,152 +1,106 @@
 """Why a replica can't be placed: counts by reason, and what came closest, in words with numbers."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
 from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.constraints import untolerated
+from gpufleet_operator.placement.columns import PRESENT, Window
+from gpufleet_operator.placement.draft import Draft
+from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.model import (
-    DeviceState,
-    NearMiss,
-    NodeState,
-    Pick,
-    Reason,
-    Rejected,
-    Request,
-    WhyNot,
-)
-from gpufleet_operator.placement.topology import Candidate, best_set
+from gpufleet_operator.placement.misses import Miss, nearest
+from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
+from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.ranking import NEVER, ranking
 
-_FAR = 10.0
-"""Distance of a miss that no number describes: farther than any that one does."""
+Codes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class _Miss:
-    """One device's failed test: how far it is from passing (0: as good as there), and what it lacks."""
-
-    node: str
-    device: DeviceState
-    reason: Reason
-    distance: float
-    lacks: str
-
-
-def explain(fleet: Fleet, request: Request, replica: int, partial: tuple[Pick, ...]) -> WhyNot:
-    """Why `replica` found no devices in `fleet`; `partial` are the picks of its siblings in the same decision."""
-    misses = [miss for node in fleet.nodes.values() for miss in _misses(node, request, replica)]
-    considered = sum(len(n.devices) for n in fleet.nodes.values())
-    gang_short = [m for m in misses if m.reason is Reason.GANG]
-    rejected = tuple(_count(misses))
-    real = [m for m in misses if m.reason is not Reason.GANG]
-    closest = min(real, key=lambda m: (m.distance, m.node, m.device.index), default=None)
-    nearest = None
+def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
+    """Why `replica` found no devices after what the draft took; `partial` replicas of the request did."""
+    fleet, request = draft.fleet, draft.request
+    columns = fleet.ranked()
+    codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
+    for row in draft.taken:
+        for cells in draft.taken[row]:
+            codes[row, list(cells)] = CODES[Reason.IN_USE] if query.devices.share is None else codes[row, list(cells)]
+    present = (columns.state & PRESENT) != 0
+    eligible = int((codes[present] == CODES[Reason.GANG]).sum())
+    rejected = tuple(_count(codes, present))
+    closest = nearest(fleet, query, codes)
+    parts = _parts(request, fleet, int(present.sum()), eligible, partial)
+    others = [f"{r.devices} {r.reason}" for r in rejected if r.reason is not Reason.GANG]
+    if others:
+        parts.append("not usable: " + ", ".join(others))
     if closest is not None:
-        nearest = NearMiss(closest.node, closest.device.uuid, closest.reason, closest.lacks)
-    parts = _parts(request, fleet, len(partial), misses)
-    if closest is not None:
-        same = _some(sum(m.reason is closest.reason for m in misses), "GPU")
-        parts.append(f"{same} {closest.reason}; the closest is {closest.node}/{closest.device.uuid}: {closest.lacks}")
-    return WhyNot("; ".join(parts), considered, len(gang_short), rejected, nearest)
+        parts.append(_closest(closest, rejected))
+    return WhyNot("; ".join(parts), int(present.sum()), eligible, rejected, closest.as_near_miss() if closest else None)
 
 
-def _misses(node: NodeState, request: Request, replica: int) -> Iterator[_Miss]:
-    aside = request.set_aside.get(replica, frozenset())
-    node_reason = filters.refuse_node(node, request.pod, aside)
-    reasons = {d.uuid: node_reason or filters.refuse_device(d, request.devices) for d in node.devices}
-    passing = [d for d in node.devices if reasons[d.uuid] is None]
-    rest = filters.refuse_room(node, request.pod) or _refuse_set(passing, request) or Reason.GANG
-    for device in node.devices:
-        reason = reasons[device.uuid] or rest
-        distance, lacks = _describe(node, device, reason, request, len(passing))
-        yield _Miss(node.name, device, reason, distance, lacks)
+def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
+    """(rows, width): the code of the first test that each device fails; GANG where it passes them all.
+
+    Where there is no device the code means nothing.
+    """
+    columns = fleet.ranked()
+    found = ranking(fleet, query)
+    codes: Codes = np.zeros(columns.state.shape, np.uint8)
+    node: Codes = np.zeros(columns.rows, np.uint8)
+    for name in aside:
+        row = fleet.row(name)
+        if row is not None:
+            node[row] = CODES[Reason.NODE_SET_ASIDE]
+    node = np.where(node == 0, found.refusals, node)
+    node[(node == 0) & columns.stale] = CODES[Reason.TELEMETRY_STALE]
+    codes[:] = node[:, None]
+    for reason, fails in filters.device_tests(fleet, Window.of(columns, slice(None)), query):
+        codes[(codes == 0) & fails] = CODES[reason]
+    passing = (codes == 0) & ((columns.state & PRESENT) != 0)
+    rest = np.zeros(columns.rows, np.uint8)
+    for reason, lacks in filters.room_tests(Window.of(columns, slice(None)), query):
+        rest[(rest == 0) & lacks] = CODES[reason]
+    rest[(rest == 0) & (passing.sum(axis=1) < query.devices.count)] = CODES[Reason.NODE_DEVICES]
+    split = query.topology is Topology.SAME_NODE
+    rest[(rest == 0) & (split | (found.keys == NEVER))] = CODES[Reason.TOPOLOGY]
+    rest[rest == 0] = CODES[Reason.GANG]
+    return np.where(codes == 0, rest[:, None], codes).astype(np.uint8)
 
 
-def _refuse_set(passing: list[DeviceState], request: Request) -> Reason | None:
-    if len(passing) < request.devices.count:
-        return Reason.NODE_DEVICES
-    candidates = [Candidate(d.uuid, d.index, 0.0, d.numa_node, d.nvlink_peers) for d in passing]
-    if best_set(candidates, request.devices.count, request.topology) is None:
-        return Reason.TOPOLOGY
-    return Reason.TOPOLOGY if request.topology is Topology.SAME_NODE else None
+def _count(codes: Codes, present: NDArray[np.bool_]) -> list[Rejected]:
+    found = []
+    for code in np.unique(codes[present]):
+        where = (codes == code) & present
+        found.append(Rejected(REASONS[int(code) - 1], int(where.sum()), int(where.any(axis=1).sum())))
+    return found
 
 
-def _count(misses: list[_Miss]) -> Iterator[Rejected]:
-    for reason in Reason:
-        found = [m for m in misses if m.reason is reason]
-        if found:
-            yield Rejected(reason, len(found), len({m.node for m in found}))
-
-
-def _parts(request: Request, fleet: Fleet, partial: int, misses: list[_Miss]) -> list[str]:
-    replicas = _some(len(request.replicas), "replica")
-    asked = f"each of {replicas} needs {_some(request.devices.count, 'GPU')}"
-    if not misses:
-        return [asked, f"the fleet has no GPU ({_some(len(fleet.nodes), 'node')})"]
-    eligible = sum(m.reason is Reason.GANG for m in misses)
-    parts = [asked, f"{eligible} of {_some(len(misses), 'GPU')} could serve"]
+def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, partial: int) -> list[str]:
+    replicas = some(len(request.replicas), "replica")
+    asked = f"each of {replicas} needs {_wanted(request)}"
+    if not considered:
+        return [asked, f"the fleet has no GPU ({some(len(fleet.nodes), 'node')})"]
+    parts = [asked, f"{eligible} of {some(considered, 'GPU')} could serve"]
     if partial:
         parts.append(f"{partial} of {replicas} {'would fit' if request.gang else 'placed'}")
-    counts = [f"{r.devices} {r.reason}" for r in _count(misses) if r.reason is not Reason.GANG]
-    return [*parts, "not usable: " + ", ".join(counts)] if counts else parts
+    return parts
 
 
-def _some(number: int, what: str) -> str:
+def _wanted(request: Request) -> str:
+    gpus, share = some(request.devices.count, "GPU"), request.devices.share
+    if share is None:
+        return gpus
+    asked = [f"{share.memory_mib:,} MiB"] if share.memory_mib else []
+    asked += [f"{share.compute_percent} % compute"] if share.compute_percent else []
+    return f"{' and '.join(asked)} of {gpus}"
+
+
+def _closest(closest: Miss, rejected: tuple[Rejected, ...]) -> str:
+    same = next(r.devices for r in rejected if r.reason is closest.reason)
+    where = f"{closest.node}/{closest.device}" if closest.device else closest.node
+    return f"{some(same, 'GPU')} {closest.reason}; the closest is {where}: {closest.lacks}"
+
+
+def some(number: int, what: str) -> str:
+    """`1 GPU`, `2,148 GPUs`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _over(need: float, have: float, unit: str, what: str) -> tuple[float, str]:
-    lacking = need - have
-    return lacking / max(need, 1), f"lacks {lacking:,}{unit} of {what} (needs {need:,}{unit}, has {have:,}{unit})"
-
-
-def _above(have: int | None, limit: int | None, unit: str, what: str) -> tuple[float, str]:
-    over = (have or 0) - (limit or 0)
-    return over / 100, f"is {over} {unit} over the {what} limit (is {have} {unit}, limit {limit} {unit})"
-
-
-def _describe(  # noqa: C901, PLR0912 - one case per reason reads best as one match
-    node: NodeState, device: DeviceState, reason: Reason, request: Request, passing: int
-) -> tuple[float, str]:
-    """(distance, words) for one failed test."""
-    needs, pod = request.devices, request.pod
-    match reason:
-        case Reason.FREE_MEMORY:
-            return _over(needs.min_free_memory_mib or 0, filters.free_memory_mib(device) or 0, " MiB", "free memory")
-        case Reason.UTILIZATION:
-            return _above(device.utilization_percent, needs.max_utilization_percent, "%", "utilization")
-        case Reason.TEMPERATURE:
-            return _above(device.temperature_celsius, needs.max_temperature_celsius, "°C", "temperature")
-        case Reason.NODE_CPU:
-            return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on its node")
-        case Reason.NODE_MEMORY:
-            need, have = pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20
-            return _over(need, have, " MiB", "memory on its node")
-        case Reason.NODE_PODS:
-            return 1.0, "its node has no room for another pod"
-        case Reason.NODE_RESOURCE:
-            name = next(n for n, v in pod.extended.items() if v > node.free_extended.get(n, 0))
-            return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on its node")
-        case Reason.NODE_DEVICES:
-            return (needs.count - passing) / needs.count, f"its node has {passing} usable, {needs.count} are needed"
-        case Reason.TOPOLOGY:
-            return 1.0, f"its node has {passing} usable, but no {needs.count} of them with topology {request.topology}"
-        case Reason.COMPUTE_CAPABILITY:
-            return 2.0, f"has compute capability {device.compute_capability}, needs {needs.min_compute_capability}"
-        case Reason.MODEL:
-            return 2.0, f"is a {device.model}, accepted are {', '.join(sorted(needs.models))}"
-        case Reason.TELEMETRY_STALE:
-            return 3.0, node.stale_reason or "has never been sampled"
-        case Reason.TAINT:
-            taint = untolerated(node.taints, pod.tolerations)
-            return _FAR, f"its node has the taint {taint.key}={taint.value}:{taint.effect}" if taint else "tainted"
-        case Reason.FOREIGN_PROCESS:
-            return 4.0, f"runs {device.process_count} processes that belong to no pod"
-        case Reason.IN_USE:
-            return 5.0, "is reserved or held by another pod"
-        case Reason.NODE_SET_ASIDE:
-            return 6.0, "its node refused this replica lately"
-        case _:
-            return _FAR, f"{reason}"

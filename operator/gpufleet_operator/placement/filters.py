@@ -1,87 +1,149 @@
-"""Hard tests, in the order of `Reason`: the first one that a device fails is the one reported."""
+"""Hard tests, in the order of `Reason`: the first one that a device fails is the one reported.
+
+Each test is a mask over the rows that it is given, True where the device or node fails. A requirement on a value
+that the device doesn't report fails: MEASUREMENT_MISSING.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpufleet_operator.placement import constraints
-from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, PodNeeds, Reason
+from gpufleet_operator.placement.columns import (
+    COLD,
+    FOREIGN,
+    HEALTHY,
+    HELD,
+    MISSING,
+    SAMPLED,
+    SHARED,
+    USABLE,
+    Columns,
+    Mask,
+    Window,
+)
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import DeviceState, Reason
+from gpufleet_operator.placement.query import Query
+
+REASONS = tuple(Reason)
+"""A reason's code is its position here plus one; 0 is none."""
+CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 
 
-def refuse_node(node: NodeState, pod: PodNeeds, set_aside: frozenset[str]) -> Reason | None:
-    """Why no device of this node may serve the pod, before any device is looked at."""
-    if node.name in set_aside:
-        return Reason.NODE_SET_ASIDE
-    if reason := constraints.refusal(node, pod):
-        return reason
-    return Reason.TELEMETRY_STALE if node.stale_reason is not None else None
+def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
+    """(rows, width): the device passes every test of its own.
+
+    Args:
+        fleet: knows models and devices by name.
+        window: the rows in question.
+        query: what is asked for.
+    """
+    state = window.columns.state[window.at]
+    if query.devices.share is not None:
+        state = state & np.uint8(~SHARED & 0xFF)
+    passes: Mask = state == USABLE
+    for _, fails in _demands(fleet, window, query):
+        passes &= ~fails
+    return passes
 
 
-def refuse_room(node: NodeState, pod: PodNeeds) -> Reason | None:
-    """What the node lacks beside the devices, as kube-scheduler counts it."""
-    if pod.cpu_milli > node.free_cpu_milli:
-        return Reason.NODE_CPU
-    if pod.memory_bytes > node.free_memory_bytes:
-        return Reason.NODE_MEMORY
-    if node.free_pods < 1:
-        return Reason.NODE_PODS
-    if any(need > node.free_extended.get(name, 0) for name, need in pod.extended.items()):
-        return Reason.NODE_RESOURCE
-    return None
+def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+    """(rows, width) per test, in order; arguments as of `usable`, which is the same but for the reasons."""
+    taken = HELD | SHARED if query.devices.share is None else HELD
+    state = window.columns.state[window.at]
+    yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
+    yield Reason.UNHEALTHY, (state & HEALTHY) == 0
+    yield Reason.IN_USE, (state & taken) != 0
+    yield Reason.FOREIGN_PROCESS, (state & FOREIGN) != 0
+    yield from _demands(fleet, window, query)
 
 
-def refuse_device(device: DeviceState, needs: DeviceNeeds) -> Reason | None:
-    """Why this device may not serve, or None. A requirement on an absent measurement fails."""
-    return _refuse_state(device) or _refuse_identity(device, needs) or _refuse_measurement(device, needs)
+def has_room(window: Window, query: Query) -> Mask:
+    """(rows,): the node passes every one of `room_tests`."""
+    single = window.single
+    if single is not None:
+        return np.array([_row_has_room(window.columns, single, query)])
+    room = np.ones(window.columns.cpu[window.at].shape, np.bool_)
+    for _, lacks in room_tests(window, query):
+        room &= ~lacks
+    return room
 
 
-def _refuse_state(device: DeviceState) -> Reason | None:
-    if device.sample_age_seconds is None:
-        return Reason.TELEMETRY_STALE
-    if not device.healthy:
-        return Reason.UNHEALTHY
-    if device.held or device.promised_memory_mib or device.promised_compute_percent:
-        return Reason.IN_USE
-    return Reason.FOREIGN_PROCESS if device.process_count else None
+def room_tests(window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+    """(rows,) per test: what the node lacks beside the devices, as kube-scheduler counts it."""
+    pod, columns, at = query.pod, window.columns, window.at
+    yield Reason.NODE_CPU, columns.cpu[at] < pod.cpu_milli
+    yield Reason.NODE_MEMORY, columns.memory[at] < pod.memory_bytes
+    yield Reason.NODE_PODS, columns.pods[at] < 1
+    for name, amount in pod.extended.items():
+        room = columns.extended.get(name)
+        yield Reason.NODE_RESOURCE, np.full(columns.cpu[at].shape, amount > 0) if room is None else room[at] < amount
 
 
-def _refuse_identity(device: DeviceState, needs: DeviceNeeds) -> Reason | None:
-    if needs.include_uuids and device.uuid not in needs.include_uuids:
-        return Reason.NOT_INCLUDED
-    if device.uuid in needs.exclude_uuids:
-        return Reason.EXCLUDED
-    if needs.models and device.model not in needs.models:
-        return Reason.MODEL
-    if needs.min_compute_capability is not None:
-        if device.compute_capability is None:
-            return Reason.MEASUREMENT_MISSING
-        if capability(device.compute_capability) < capability(needs.min_compute_capability):
-            return Reason.COMPUTE_CAPABILITY
-    return None
+def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
+    """`has_room` of one row in plain integers: the usual case when a ranking is brought up to date."""
+    pod = query.pod
+    if columns.cpu[row] < pod.cpu_milli or columns.memory[row] < pod.memory_bytes or columns.pods[row] < 1:
+        return False
+    return all(
+        amount <= (columns.extended[name][row] if name in columns.extended else 0)
+        for name, amount in pod.extended.items()
+    )
 
 
-def _refuse_measurement(device: DeviceState, needs: DeviceNeeds) -> Reason | None:
-    if needs.min_free_memory_mib is not None:
-        free = free_memory_mib(device)
-        if free is None:
-            return Reason.MEASUREMENT_MISSING
-        if free < needs.min_free_memory_mib:
-            return Reason.FREE_MEMORY
-    for limit, value, reason in (
-        (needs.max_utilization_percent, device.utilization_percent, Reason.UTILIZATION),
-        (needs.max_temperature_celsius, device.temperature_celsius, Reason.TEMPERATURE),
-    ):
-        if limit is not None and value is None:
-            return Reason.MEASUREMENT_MISSING
-        if limit is not None and value is not None and value > limit:
-            return reason
-    return None
+def constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArray[np.uint8]:
+    """(rows,): the code of the label or taint test that the node fails, 0 for none."""
+    codes = np.zeros(len(at), np.uint8)
+    pod = query.pod
+    if pod.node_selector or pod.affinity_terms is not None:
+        asked = list(range(len(at)))
+    else:
+        asked = np.flatnonzero(~fleet.columns.plain[at]).tolist()
+    for position in asked:
+        node = fleet.labelled(int(at[position]))
+        reason = None if node is None else constraints.refusal(node, pod)
+        codes[position] = 0 if reason is None else CODES[reason]
+    return codes
+
+
+def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+    """The tests that the request asks for; one that it doesn't ask for costs nothing."""
+    needs, columns, at = query.devices, window.columns, window.at
+    if needs.include_uuids:
+        yield Reason.NOT_INCLUDED, ~_named(fleet, needs.include_uuids)[window.origin]
+    if needs.exclude_uuids:
+        yield Reason.EXCLUDED, _named(fleet, needs.exclude_uuids)[window.origin]
+    if needs.models:
+        accepted = np.zeros(len(fleet.models) + 1, np.bool_)
+        accepted[[code for model, code in fleet.models.items() if model in needs.models]] = True
+        yield Reason.MODEL, ~accepted[columns.model[at]]
+    if query.min_capability is not None:
+        yield Reason.MEASUREMENT_MISSING, columns.capability[at] == MISSING
+        yield Reason.COMPUTE_CAPABILITY, columns.capability[at] < query.min_capability
+    if query.min_free_mib is not None:
+        yield Reason.MEASUREMENT_MISSING, (columns.total_mib[at] == MISSING) | (columns.used_mib[at] == MISSING)
+        yield Reason.FREE_MEMORY, columns.total_mib[at] - columns.used_mib[at] < query.min_free_mib
+    if needs.share is not None and needs.share.compute_percent:
+        yield Reason.MEASUREMENT_MISSING, columns.compute[at] == MISSING
+        yield Reason.COMPUTE, columns.compute[at] > 100 - needs.share.compute_percent
+    if needs.max_utilization_percent is not None:
+        yield Reason.MEASUREMENT_MISSING, columns.compute[at] == MISSING
+        yield Reason.UTILIZATION, columns.compute[at] > needs.max_utilization_percent
+    if needs.max_temperature_celsius is not None:
+        yield Reason.MEASUREMENT_MISSING, columns.temperature[at] == COLD
+        yield Reason.TEMPERATURE, columns.temperature[at] > needs.max_temperature_celsius
+
+
+def _named(fleet: Fleet, uuids: frozenset[str]) -> Mask:
+    mask = np.zeros(fleet.columns.state.shape, np.bool_)
+    for uuid in uuids:
+        if uuid in fleet.where:
+            mask[fleet.where[uuid]] = True
+    return mask
 
 
 def free_memory_mib(device: DeviceState) -> int | None:
-    """Total minus what is promised or in use, whichever is more; None when the device doesn't say."""
-    if device.memory_total_mib is None or device.memory_used_mib is None:
-        return None
-    return device.memory_total_mib - max(device.memory_used_mib, device.promised_memory_mib)
-
-
-def capability(text: str) -> tuple[int, int]:
-    """`9.0` -> (9, 0), so that 10.0 is above 9.0."""
-    major, _, minor = text.partition(".")
-    return int(major), int(minor or 0)
+    """`DeviceState.memory_free_mib`."""
+    return device.memory_free_mib

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     MEASUREMENT_MISSING = "MeasurementMissing"
     """A requirement names a quantity that this device doesn't report."""
     FREE_MEMORY = "InsufficientFreeMemory"
+    COMPUTE = "InsufficientCompute"
+    """Shared use only: what is promised or in use leaves less than the share that is asked for."""
     UTILIZATION = "UtilizationTooHigh"
     TEMPERATURE = "TooHot"
     NODE_CPU = "InsufficientCPU"
@@ -66,11 +68,37 @@ class DeviceState:
     healthy: bool = True
     process_count: int | None = None
     held: bool = False
-    """Reserved by the ledger, or held in the kubelet's eyes, by whomever."""
+    """Reserved or held as a whole: by the ledger or in the kubelet's eyes, by whomever."""
+    sharers: int = 0
+    """Containers that hold a share of the device. `held` is False then."""
     promised_memory_mib: int = 0
+    """Sum of the shares that the sample may already show."""
     promised_compute_percent: int = 0
+    in_flight_memory_mib: int = 0
+    """Sum of the shares that were picked after the sample was taken, so that it can't show them yet."""
+    in_flight_compute_percent: int = 0
     sample_age_seconds: float | None = None
     """Age of the sample at the time of the snapshot; None: never sampled."""
+
+    @property
+    def memory_in_use_mib(self) -> int | None:
+        """Promised or observed, whichever is more, plus what is in flight; None when the device doesn't say."""
+        if self.memory_used_mib is None:
+            return None
+        return max(self.promised_memory_mib, self.memory_used_mib) + self.in_flight_memory_mib
+
+    @property
+    def memory_free_mib(self) -> int | None:
+        """Total minus `memory_in_use_mib`; below 0 when holders take more than there is. None when not known."""
+        used, total = self.memory_in_use_mib, self.memory_total_mib
+        return None if used is None or total is None else total - used
+
+    @property
+    def compute_in_use_percent(self) -> int | None:
+        """As `memory_in_use_mib`, of the utilisation."""
+        if self.utilization_percent is None:
+            return None
+        return max(self.promised_compute_percent, self.utilization_percent) + self.in_flight_compute_percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +108,14 @@ class Taint:
     key: str
     effect: str
     value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a device: what one container is promised of each of its shared devices."""
+
+    memory_mib: int = 0
+    compute_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +182,9 @@ class DeviceNeeds:
     """What each device must satisfy, and how many of them make a replica."""
 
     count: int = 1
+    """Devices of one replica. 0 places a pod without devices, which only the benchmarks ask for."""
+    share: Share | None = None
+    """None: whole devices, held by nobody else. Otherwise a part of each, beside others' parts."""
     min_free_memory_mib: int | None = None
     max_utilization_percent: int | None = None
     max_temperature_celsius: int | None = None
@@ -183,6 +222,10 @@ class Request:
     """Per replica: nodes not to use for now."""
     siblings: Mapping[str, int] = field(default_factory=dict)
     """Replicas of this workload already placed, per node: Spread and SameNode go by them."""
+    priority: int = 0
+    """As admission resolved it from the pod's priority class."""
+    may_preempt: bool = True
+    """False: its class says preemptionPolicy Never, so nobody is proposed as a victim for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,62 +7,101 @@
 | temperature | 30 degrees Celsius or less | 90 or more |
 | power | no draw | at its limit |
 
+Memory and utilization count what is promised or observed, whichever is more, plus the picks that the sample can't
+show yet: so a burst of requests doesn't herd onto one device that looks idle.
+
 A value that the hardware doesn't report counts as 0.5 in the total and is None in the terms: a device gains
-nothing by keeping silent, and isn't shut out either.
+nothing by keeping silent, and isn't shut out either. All sums are integers in millionths, so equal devices tie.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_operator.placement.columns import TERMS, Window
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceState, ScoreWeights, Terms
 
 COOL_CELSIUS = 30
 HOT_CELSIUS = 90
-NEUTRAL = 0.5
+ONE = 1_000_000
+NEUTRAL = ONE // 2
+
+MEMORY, UTILIZATION, TEMPERATURE, POWER = range(TERMS)
+"""Order of the terms."""
 
 
+@lru_cache(maxsize=64)
 def check_weights(weights: ScoreWeights) -> None:
     """Raises InvalidRequestError for a negative weight or a sum of 0."""
-    values = {"memory": weights.memory, "utilization": weights.utilization}
-    values |= {"temperature": weights.temperature, "power": weights.power}
-    for name, value in values.items():
+    for name, value in zip(("memory", "utilization", "temperature", "power"), _values(weights), strict=True):
         if value < 0:
             raise InvalidRequestError(f"weight {name} is {value}, must be 0 or more")
-    if not sum(values.values()):
+    if not sum(_values(weights)):
         raise InvalidRequestError("the weights sum to 0: at least one must be above 0")
 
 
-def score(device: DeviceState, weights: ScoreWeights) -> Terms:
-    """The device's terms and their weighted mean, rounded to millionths so that equal devices tie exactly."""
+def millionths(device: DeviceState) -> tuple[int | None, int | None, int | None, int | None]:
+    """(memory, utilization, temperature, power) in millionths; None where the hardware doesn't say."""
     memory = utilization = temperature = power = None
-    if device.memory_total_mib and device.memory_used_mib is not None:
-        memory = 1 - max(device.memory_used_mib, device.promised_memory_mib) / device.memory_total_mib
-    if device.utilization_percent is not None:
-        utilization = 1 - max(device.utilization_percent, device.promised_compute_percent) / 100
+    free, compute = device.memory_free_mib, device.compute_in_use_percent
+    if free is not None and device.memory_total_mib:
+        memory = memory_millionths(free, device.memory_total_mib)
+    if compute is not None:
+        utilization = utilization_millionths(compute)
     if device.temperature_celsius is not None:
-        span = (HOT_CELSIUS - device.temperature_celsius) / (HOT_CELSIUS - COOL_CELSIUS)
-        temperature = min(1.0, max(0.0, span))
+        span = (HOT_CELSIUS - device.temperature_celsius) * ONE // (HOT_CELSIUS - COOL_CELSIUS)
+        temperature = min(ONE, max(0, span))
     if device.power_milliwatts is not None and device.power_limit_milliwatts:
-        power = max(0.0, 1 - device.power_milliwatts / device.power_limit_milliwatts)
-    weighted = (
-        (memory, weights.memory),
-        (utilization, weights.utilization),
-        (temperature, weights.temperature),
-        (power, weights.power),
-    )
-    total = sum((NEUTRAL if term is None else term) * weight for term, weight in weighted)
-    return Terms(round(total / sum(w for _, w in weighted), 6), memory, utilization, temperature, power)
+        headroom = device.power_limit_milliwatts - device.power_milliwatts
+        power = max(0, headroom * ONE // device.power_limit_milliwatts)
+    return memory, utilization, temperature, power
 
 
-def mean(terms: list[Terms]) -> Terms:
-    """The terms of a replica: the mean over its devices, None where a device lacks the value."""
+def memory_millionths(free_mib: int, total_mib: int) -> int:
+    """The memory term of a device that reports its memory."""
+    return max(0, free_mib * ONE // total_mib)
 
-    def of(values: list[float | None]) -> float | None:
-        known = [v for v in values if v is not None]
-        return round(sum(known) / len(known), 6) if len(known) == len(values) else None
 
-    return Terms(
-        round(sum(t.total for t in terms) / len(terms), 6),
-        of([t.memory for t in terms]),
-        of([t.utilization for t in terms]),
-        of([t.temperature for t in terms]),
-        of([t.power for t in terms]),
-    )
+def utilization_millionths(compute_percent: int) -> int:
+    """The utilization term of a device that reports its utilisation."""
+    return max(0, 100 - compute_percent) * (ONE // 100)
+
+
+def scores(window: Window, weights: ScoreWeights) -> NDArray[np.int64]:
+    """(rows, width): the total of every device in millionths; meaningless where there is no device."""
+    values, total = _vector(weights)
+    return (window.columns.terms[window.at] @ values) // total
+
+
+def terms(window: Window, cells: Sequence[int], weights: ScoreWeights) -> Terms:
+    """The terms of a replica on a window of one row: the mean over its devices, None where one lacks the value.
+
+    A replica without devices has no terms and a total of 1.
+    """
+    if not cells:
+        return Terms(1.0)
+    columns, at, values, count = window.columns, window.at, _values(weights), len(cells)
+    parts = columns.terms[at][0, cells].tolist()
+    total, known, sums = 0, ~0, [0] * TERMS
+    for part, reported in zip(parts, columns.known[at][0, cells].tolist(), strict=True):
+        known &= reported
+        weighted = 0
+        for term in range(TERMS):
+            sums[term] += part[term]
+            weighted += part[term] * values[term]
+        total += weighted // sum(values)
+    means = [round(sums[term] / count) / ONE if known >> term & 1 else None for term in range(TERMS)]
+    return Terms(round(total / count) / ONE, *means)
+
+
+@lru_cache(maxsize=64)
+def _vector(weights: ScoreWeights) -> tuple[NDArray[np.int64], np.int64]:
+    values = _values(weights)
+    return np.array(values, np.int64), np.int64(sum(values))
+
+
+def _values(weights: ScoreWeights) -> tuple[int, int, int, int]:
+    return weights.memory, weights.utilization, weights.temperature, weights.power

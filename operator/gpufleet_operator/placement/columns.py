@@ -1,0 +1,184 @@
+"""The fleet as arrays: one row per node, one column per device of it in index order.
+
+A row changes in place and costs what one node costs. Measurements are integers in the model's units, -1 where the
+hardware doesn't report; score terms are integers in millionths, so that sums are exact and equal devices tie.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints: TypeAlias = NDArray[np.signedinteger[Any]]
+Mask: TypeAlias = NDArray[np.bool_]
+Rows: TypeAlias = slice | NDArray[np.intp]
+"""Which rows a function looks at."""
+
+MISSING = -1
+COLD = -1000
+"""A temperature that isn't reported: below absolute zero, where no device is."""
+
+PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
+"""State bits of a device."""
+USABLE = PRESENT | SAMPLED | HEALTHY
+
+TERMS = 4
+"""Terms of a score."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """All arrays; (rows, width) for devices, (rows,) for nodes."""
+
+    state: NDArray[np.uint8]
+    total_mib: NDArray[np.int32]
+    used_mib: NDArray[np.int32]
+    """Effective: promised or observed, whichever is more, plus in flight."""
+    compute: NDArray[np.int16]
+    """Effective use in percent."""
+    temperature: NDArray[np.int16]
+    known: NDArray[np.uint8]
+    """Which terms the hardware reports, as bits in their order."""
+    capability: NDArray[np.int32]
+    """major * 1000 + minor."""
+    model: NDArray[np.int16]
+    """Index into the fleet's list of models."""
+    numa: NDArray[np.int16]
+    promised_mib: NDArray[np.int32]
+    """All shares of the device, in flight or not."""
+    promised_compute: NDArray[np.int16]
+    free_milli: NDArray[np.int16]
+    """Thousandths of the device that nobody was promised: 1000 idle, 0 held as a whole or out of order."""
+    terms: NDArray[np.int32]
+    """(rows, width, 4): memory, utilization, temperature, power of the score, in millionths."""
+
+    fresh: NDArray[np.bool_]
+    """A node has this row, and its telemetry may be used."""
+    stale: NDArray[np.bool_]
+    """A node has this row, and its telemetry may not be used."""
+    plain: NDArray[np.bool_]
+    """Schedulable and without taints that keep pods away: needs no look at tolerations."""
+    cpu: NDArray[np.int64]
+    memory: NDArray[np.int64]
+    pods: NDArray[np.int64]
+    wiring: NDArray[np.int32]
+    """Index into the fleet's list of NVLink patterns."""
+    identity: NDArray[np.int64]
+    """Rises when labels, taints or cordon of the row's node change."""
+    rank: NDArray[np.int64]
+    """Position of the node's name among all names: decides ties."""
+    extended: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Room for other extended resources, by name; a resource that isn't here is nowhere."""
+
+    @classmethod
+    def empty(cls, rows: int, width: int) -> "Columns":
+        """Rows that no node has."""
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (rows,)) | dict.fromkeys(_PER_DEVICE, (rows, width))
+        shapes["terms"] = (rows, width, TERMS)
+        arrays: dict[str, Any] = {name: np.zeros(shapes[name], dtype) for name, dtype in _DTYPES.items()}
+        return cls(**arrays)
+
+    @property
+    def rows(self) -> int:
+        """Rows there is room for."""
+        return int(self.cpu.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Most devices of a node."""
+        return int(self.state.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all arrays."""
+        own = sum(int(getattr(self, name).nbytes) for name in _DTYPES)
+        return own + sum(room.nbytes for room in self.extended.values())
+
+    def resized(self, rows: int, width: int) -> "Columns":
+        """The same content with room for more."""
+        other = Columns.empty(rows, width)
+        for name in _DTYPES:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            theirs[tuple(slice(n) for n in mine.shape)] = mine
+        for name, room in self.extended.items():
+            other.extended[name] = np.zeros(rows, np.int64)
+            other.extended[name][: len(room)] = room
+        return other
+
+    def map(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> "Columns":
+        """A new object with each array replaced, such as by a copy of one row."""
+        extended = {name: function(room) for name, room in self.extended.items()}
+        return Columns(**{name: function(getattr(self, name)) for name in _DTYPES}, extended=extended)
+
+
+_PER_DEVICE = frozenset(
+    (
+        "state",
+        "total_mib",
+        "used_mib",
+        "compute",
+        "temperature",
+        "known",
+        "capability",
+        "model",
+        "numa",
+        "promised_mib",
+        "promised_compute",
+        "free_milli",
+        "terms",
+    )
+)
+_DTYPES: dict[str, type[np.generic]] = {
+    "state": np.uint8,
+    "total_mib": np.int32,
+    "used_mib": np.int32,
+    "compute": np.int16,
+    "temperature": np.int16,
+    "known": np.uint8,
+    "capability": np.int32,
+    "model": np.int16,
+    "numa": np.int16,
+    "promised_mib": np.int32,
+    "promised_compute": np.int16,
+    "free_milli": np.int16,
+    "terms": np.int32,
+    "fresh": np.bool_,
+    "stale": np.bool_,
+    "plain": np.bool_,
+    "cpu": np.int64,
+    "memory": np.int64,
+    "pods": np.int64,
+    "wiring": np.int32,
+    "identity": np.int64,
+    "rank": np.int64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some rows: where they are in `columns`, and where they stand in the fleet.
+
+    Both are the same but for a draft, which keeps a row of its own with debits that the fleet doesn't know.
+    """
+
+    columns: Columns
+    at: Rows
+    origin: Rows
+
+    @classmethod
+    def of(cls, columns: Columns, at: Rows) -> "Window":
+        """Rows of the fleet as it is."""
+        return cls(columns, at, at)
+
+    @classmethod
+    def row(cls, columns: Columns, row: int) -> "Window":
+        """One row of the fleet as it is."""
+        return cls.of(columns, slice(row, row + 1))
+
+    @property
+    def single(self) -> int | None:
+        """The row in `columns` when there is just one, given as a slice."""
+        at = self.at
+        return at.start if isinstance(at, slice) and at.stop is not None and at.stop - at.start == 1 else None

@@ -1,0 +1,41 @@
+"""What a decision has taken so far: debits on copies of the rows it touched, so that the fleet stays as it is."""
+
+import numpy as np
+
+from gpufleet_operator.placement import rows
+from gpufleet_operator.placement.columns import Columns, Window
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import Pick, Request
+from gpufleet_operator.placement.score import terms
+
+
+class Draft:
+    """The picks of one request, each debited for the next."""
+
+    def __init__(self, fleet: Fleet, request: Request) -> None:
+        self.fleet, self.request = fleet, request
+        self.taken: dict[int, list[tuple[int, ...]]] = {}
+        """Per row: the columns of each pick."""
+        self._own: dict[int, Columns] = {}
+
+    def window(self, row: int) -> Window:
+        """One row with the debits."""
+        own = self._own.get(row)
+        if own is None:
+            return Window.row(self.fleet.columns, row)
+        return Window(own, slice(0, 1), slice(row, row + 1))
+
+    def take(self, row: int, cells: tuple[int, ...]) -> Window:
+        """Debit a pick; returns the row as it is now."""
+        own = self._own.get(row)
+        if own is None:
+            own = self._own[row] = self.fleet.columns.map(lambda a: np.array(a[row : row + 1]))
+        rows.debit(own, 0, cells, self.request.pod, self.request.devices.share)
+        self.taken.setdefault(row, []).append(cells)
+        return self.window(row)
+
+    def pick(self, replica: int, row: int, cells: tuple[int, ...]) -> Pick:
+        """The pick as the caller sees it; to be made before `take`, so that the terms don't count it."""
+        uuids = self.fleet.uuids(row)
+        found = terms(self.window(row), cells, self.request.weights)
+        return Pick(replica, self.fleet.name(row), tuple(uuids[c] for c in cells), found)

@@ -1,0 +1,164 @@
+"""How far a device is from passing the test that it fails, and what it lacks, in words with numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_operator.placement.columns import PRESENT, Columns, Ints
+from gpufleet_operator.placement.constraints import untolerated
+from gpufleet_operator.placement.filters import CODES
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, Reason
+from gpufleet_operator.placement.query import Query
+
+Distances = NDArray[np.float64]
+
+_MEASURED = frozenset({Reason.FREE_MEMORY, Reason.COMPUTE, Reason.UTILIZATION, Reason.TEMPERATURE})
+"""What one device lacks; everything else concerns its node, or isn't a matter of more or less."""
+
+_BY_KIND = {
+    Reason.NODE_PODS: 1.0,
+    Reason.NODE_RESOURCE: 1.0,
+    Reason.TOPOLOGY: 1.5,
+    Reason.COMPUTE_CAPABILITY: 2.0,
+    Reason.MODEL: 2.0,
+    Reason.TELEMETRY_STALE: 3.0,
+    Reason.FOREIGN_PROCESS: 4.0,
+    Reason.IN_USE: 5.0,
+    Reason.NODE_SET_ASIDE: 6.0,
+}
+"""Distance of what no number measures: farther than any number, nearer what passes by itself sooner."""
+
+_FAR = 10.0
+
+_PLAIN = {
+    Reason.NODE_PODS: "its node has no room for another pod",
+    Reason.NODE_SET_ASIDE: "its node refused this replica lately",
+    Reason.NODE_UNSCHEDULABLE: "its node is cordoned",
+    Reason.NODE_AFFINITY: "its node doesn't match the pod's required node affinity",
+    Reason.UNHEALTHY: "has a fault",
+    Reason.NOT_INCLUDED: "is not one of requirements.includeUUIDs",
+    Reason.EXCLUDED: "is one of requirements.excludeUUIDs",
+    Reason.MEASUREMENT_MISSING: "doesn't report a value that a requirement needs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """The closest device. `lacks` completes "the closest is node/device: ..."."""
+
+    node: str
+    device: str
+    reason: Reason
+    lacks: str
+
+    def as_near_miss(self) -> NearMiss:
+        """For the answer."""
+        return NearMiss(self.node, self.device, self.reason, self.lacks)
+
+
+def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
+    """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
+    columns = fleet.ranked()
+    present = (columns.state & PRESENT) != 0
+    failed = present & (codes != CODES[Reason.GANG])
+    if not failed.any():
+        return None
+    distance = np.where(failed, _distances(columns, query, codes), np.inf)
+    lowest = distance.min()
+    at = np.argwhere(distance == lowest)
+    row, column = min(((int(r), int(c)) for r, c in at), key=lambda rc: (columns.rank[rc[0]], rc[1]))
+    reason = tuple(Reason)[int(codes[row, column]) - 1]
+    node, device = fleet.state(row), fleet.cells(row)[column]
+    passing = int((present[row] & (codes[row] >= CODES[Reason.NODE_CPU])).sum())
+    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
+
+
+def _distances(columns: Columns, query: Query, codes: NDArray[np.uint8]) -> Distances:
+    """0: as good as there; below 1: the part of the need that is lacking."""
+    needs, pod = query.devices, query.pod
+    distance: Distances = np.full(codes.shape, _FAR)
+    for reason, value in _BY_KIND.items():
+        distance[codes == CODES[reason]] = value
+
+    def measured(reason: Reason, lacking: Ints, need: int) -> None:
+        where = codes == CODES[reason]
+        share = np.broadcast_to(lacking / max(need, 1), codes.shape)
+        distance[where] = np.minimum(share[where], 1.0)
+
+    share = needs.share.compute_percent if needs.share else 0
+    free = columns.total_mib - columns.used_mib
+    measured(Reason.FREE_MEMORY, (query.min_free_mib or 0) - free, query.min_free_mib or 0)
+    measured(Reason.COMPUTE, columns.compute - (100 - share), share)
+    measured(Reason.UTILIZATION, columns.compute - (needs.max_utilization_percent or 0), 100)
+    measured(Reason.TEMPERATURE, columns.temperature - (needs.max_temperature_celsius or 0), 100)
+    measured(Reason.NODE_CPU, (pod.cpu_milli - columns.cpu)[:, None], pod.cpu_milli)
+    measured(Reason.NODE_MEMORY, (pod.memory_bytes - columns.memory)[:, None], pod.memory_bytes)
+    passing = (codes == CODES[Reason.NODE_DEVICES]).sum(axis=1)
+    measured(Reason.NODE_DEVICES, (needs.count - passing)[:, None], needs.count)
+    return distance
+
+
+def _over(need: int, have: int, unit: str, what: str) -> str:
+    return f"lacks {need - have:,}{unit} of {what} (needs {need:,}{unit}, has {have:,}{unit})"
+
+
+def _above(have: int | None, limit: int | None, unit: str, what: str) -> str:
+    over = (have or 0) - (limit or 0)
+    return f"is {over} {unit} over the {what} limit (is {have} {unit}, limit {limit} {unit})"
+
+
+def _words(node: NodeState, device: DeviceState, reason: Reason, query: Query, passing: int) -> str:
+    needs = query.devices
+    match reason:
+        case Reason.FREE_MEMORY:
+            return _over(query.min_free_mib or 0, device.memory_free_mib or 0, " MiB", "free memory")
+        case Reason.COMPUTE:
+            share = needs.share.compute_percent if needs.share else 0
+            return _over(share, 100 - (device.compute_in_use_percent or 0), " %", "compute")
+        case Reason.UTILIZATION:
+            return _above(device.compute_in_use_percent, needs.max_utilization_percent, "%", "utilization")
+        case Reason.TEMPERATURE:
+            return _above(device.temperature_celsius, needs.max_temperature_celsius, "°C", "temperature")
+        case Reason.NODE_DEVICES:
+            return f"its node has {passing} usable, {needs.count} are needed"
+        case Reason.TOPOLOGY:
+            return f"its node has {passing} usable, but not {needs.count} of them with topology {query.topology}"
+        case Reason.COMPUTE_CAPABILITY:
+            return f"has compute capability {device.compute_capability}, needs {needs.min_compute_capability}"
+        case Reason.MODEL:
+            return f"is a {device.model}, accepted are {', '.join(sorted(needs.models))}"
+        case _:
+            return _words_of_state(node, device, reason, query)
+
+
+def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query: Query) -> str:
+    pod = query.pod
+    match reason:
+        case Reason.TELEMETRY_STALE:
+            return node.stale_reason or "has never been sampled"
+        case Reason.TAINT:
+            taint = untolerated(node.taints, pod.tolerations)
+            return f"its node has the taint {taint.key}={taint.value}:{taint.effect}" if taint else "is tainted"
+        case Reason.NODE_SELECTOR:
+            wrong = next(k for k, v in pod.node_selector.items() if node.labels.get(k) != v)
+            return f"its node has {wrong}={node.labels.get(wrong)}, needs {pod.node_selector[wrong]}"
+        case Reason.FOREIGN_PROCESS:
+            return f"runs {device.process_count} processes that belong to no pod"
+        case Reason.IN_USE:
+            return "is reserved or held by another pod" if device.held else "is shared by other pods"
+        case Reason.NODE_CPU | Reason.NODE_MEMORY | Reason.NODE_RESOURCE:
+            return _words_of_room(node, reason, query)
+        case _:
+            return _PLAIN.get(reason, f"{reason}")
+
+
+def _words_of_room(node: NodeState, reason: Reason, query: Query) -> str:
+    pod = query.pod
+    if reason is Reason.NODE_CPU:
+        return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on its node")
+    if reason is Reason.NODE_MEMORY:
+        return _over(pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20, " MiB", "memory on its node")
+    name = next(n for n, v in pod.extended.items() if v > node.free_extended.get(n, 0))
+    return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on its node")

@@ -1,0 +1,75 @@
+"""A request reduced to what a ranking depends on: requests that ask for the same thing share one ranking."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from gpufleet_api.workload import Topology
+from gpufleet_operator.placement.errors import InvalidRequestError
+from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
+from gpufleet_operator.placement.rows import capability
+from gpufleet_operator.placement.score import check_weights
+
+WHOLE_PERCENT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One replica's question to the fleet. Equal questions have equal keys."""
+
+    devices: DeviceNeeds
+    pod: PodNeeds
+    weights: ScoreWeights
+    topology: Topology
+    key: Hashable = field(compare=False)
+    min_free_mib: int | None = None
+    """Of each device: what the requirement or the share asks for, whichever is more."""
+    min_capability: int | None = None
+
+    @classmethod
+    def of(cls, request: Request) -> "Query":
+        """Raises InvalidRequestError when the request contradicts itself."""
+        needs, share = request.devices, request.devices.share
+        key = (needs, pod_key(request.pod), request.weights, request.topology)
+        free = needs.min_free_memory_mib
+        if share is not None and share.memory_mib:
+            free = max(free or 0, share.memory_mib)
+        least = needs.min_compute_capability
+        return cls(
+            needs,
+            request.pod,
+            request.weights,
+            request.topology,
+            key,
+            free,
+            None if least is None else capability(least),
+        )
+
+
+def pod_key(pod: PodNeeds) -> Hashable:
+    """PodNeeds as something that can be looked up."""
+    if not pod.extended and not pod.node_selector:
+        return (pod.cpu_milli, pod.memory_bytes, pod.affinity_terms, pod.tolerations)
+    return (
+        pod.cpu_milli,
+        pod.memory_bytes,
+        pod.affinity_terms,
+        pod.tolerations,
+        frozenset(pod.extended.items()),
+        frozenset(pod.node_selector.items()),
+    )
+
+
+def check_request(request: Request) -> None:
+    """Raises InvalidRequestError that names the workload and the value."""
+    needs, share = request.devices, request.devices.share
+    if needs.count < 0:
+        raise InvalidRequestError(f"{request.name}: devices.count is {needs.count}, must be 0 or more")
+    if len(set(request.replicas)) != len(request.replicas):
+        raise InvalidRequestError(f"{request.name}: a replica stands twice in {request.replicas}")
+    if both := needs.include_uuids & needs.exclude_uuids:
+        raise InvalidRequestError(f"{request.name}: {min(both)} is both included and excluded")
+    if share is not None and not (share.memory_mib > 0 or share.compute_percent > 0):
+        raise InvalidRequestError(f"{request.name}: a share needs memoryMiB or computePercent above 0, got {share}")
+    if share is not None and (share.memory_mib < 0 or not 0 <= share.compute_percent <= WHOLE_PERCENT):
+        raise InvalidRequestError(f"{request.name}: memoryMiB must be 0 or more, computePercent 0 to 100, got {share}")
+    check_weights(request.weights)

@@ -1,0 +1,143 @@
+"""Writes nodes, devices and debits into the arrays: the one place that knows how a state becomes numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpufleet_operator.placement.columns import (
+    COLD,
+    FOREIGN,
+    HEALTHY,
+    HELD,
+    MISSING,
+    PRESENT,
+    SAMPLED,
+    SHARED,
+    USABLE,
+    Columns,
+)
+from gpufleet_operator.placement.constraints import keeps_nobody_away
+from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
+from gpufleet_operator.placement.score import (
+    MEMORY,
+    NEUTRAL,
+    UTILIZATION,
+    memory_millionths,
+    millionths,
+    utilization_millionths,
+)
+
+WHOLE = 1000
+"""A whole device in thousandths."""
+
+
+def write_device(columns: Columns, row: int, column: int, device: DeviceState, model: int) -> None:
+    """Fill one cell of every device array."""
+    at = (row, column)
+    total, used = device.memory_total_mib, device.memory_in_use_mib
+    compute = device.compute_in_use_percent
+    columns.state[at] = _state(device)
+    columns.total_mib[at] = MISSING if total is None else total
+    columns.used_mib[at] = MISSING if used is None else min(used, 2**31 - 1)
+    columns.compute[at] = MISSING if compute is None else compute
+    columns.temperature[at] = COLD if device.temperature_celsius is None else device.temperature_celsius
+    columns.capability[at] = capability(device.compute_capability)
+    columns.model[at] = model
+    columns.numa[at] = MISSING if device.numa_node is None else device.numa_node
+    columns.promised_mib[at] = device.promised_memory_mib + device.in_flight_memory_mib
+    columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
+    terms = millionths(device)
+    columns.known[at] = sum(1 << bit for bit, term in enumerate(terms) if term is not None)
+    columns.terms[at] = [NEUTRAL if term is None else term for term in terms]
+    columns.free_milli[at] = _free_milli(columns, row, column)
+
+
+def write_node(columns: Columns, row: int, node: NodeState) -> None:
+    """Fill one cell of every node array but `wiring` and `rank`, which the fleet hands out."""
+    columns.fresh[row] = node.stale_reason is None
+    columns.stale[row] = node.stale_reason is not None
+    columns.plain[row] = not node.unschedulable and keeps_nobody_away(node.taints)
+    columns.cpu[row] = node.free_cpu_milli
+    columns.memory[row] = node.free_memory_bytes
+    columns.pods[row] = node.free_pods
+    for name in node.free_extended:
+        if name not in columns.extended:
+            columns.extended[name] = np.zeros(columns.rows, np.int64)
+    for name, room in columns.extended.items():
+        room[row] = node.free_extended.get(name, 0)
+
+
+def clear(columns: Columns, row: int) -> None:
+    """No node has this row any more."""
+    columns.fresh[row] = columns.stale[row] = False
+    columns.state[row] = 0
+    columns.free_milli[row] = 0
+
+
+def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None, share: Share | None) -> None:
+    """Take one pick from a row: its devices (`cells`), and the pod's part of the node's room."""
+    for column in cells:
+        if share is None:
+            columns.state[row, column] |= HELD
+        else:
+            _take_share(columns, row, column, share)
+        columns.free_milli[row, column] = _free_milli(columns, row, column)
+    if pod is not None:
+        columns.cpu[row] -= pod.cpu_milli
+        columns.memory[row] -= pod.memory_bytes
+        columns.pods[row] -= 1
+        for name, amount in pod.extended.items():
+            if name in columns.extended:
+                columns.extended[name][row] -= amount
+
+
+def milli(share: Share, total_mib: int) -> int:
+    """The larger of a share's parts of a device, in thousandths, rounded up."""
+    by_memory = -(-share.memory_mib * WHOLE // total_mib) if total_mib > 0 else 0
+    return max(by_memory, share.compute_percent * (WHOLE // 100))
+
+
+def capability(text: str | None) -> int:
+    """`9.0` -> 9000, so that 10.0 is above 9.0; MISSING for None."""
+    if text is None:
+        return MISSING
+    major, _, minor = text.partition(".")
+    return int(major) * 1000 + int(minor or 0)
+
+
+def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
+    at = (row, column)
+    columns.state[at] |= SHARED
+    columns.promised_mib[at] += share.memory_mib
+    columns.promised_compute[at] += share.compute_percent
+    if columns.used_mib[at] != MISSING:
+        columns.used_mib[at] += share.memory_mib
+        total = int(columns.total_mib[at])
+        if total > 0:
+            columns.terms[row, column, MEMORY] = memory_millionths(total - int(columns.used_mib[at]), total)
+    if columns.compute[at] != MISSING:
+        columns.compute[at] += share.compute_percent
+        columns.terms[row, column, UTILIZATION] = utilization_millionths(int(columns.compute[at]))
+
+
+def _state(device: DeviceState) -> int:
+    shared = bool(device.sharers or device.promised_memory_mib or device.promised_compute_percent)
+    shared = shared or bool(device.in_flight_memory_mib or device.in_flight_compute_percent)
+    bits = PRESENT
+    bits |= SAMPLED if device.sample_age_seconds is not None else 0
+    bits |= HEALTHY if device.healthy else 0
+    bits |= HELD if device.held else 0
+    bits |= SHARED if shared else 0
+    return bits | (FOREIGN if device.process_count and not device.held and not shared else 0)
+
+
+def _free_milli(columns: Columns, row: int, column: int) -> int:
+    at = (row, column)
+    state = int(columns.state[at])
+    if state & ~SHARED != USABLE:
+        return 0
+    if not state & SHARED:
+        return WHOLE
+    promised = Share(int(columns.promised_mib[at]), int(columns.promised_compute[at]))
+    # A device that is shared is never whole again for as long as a sharer is there, however little he has.
+    return max(0, min(WHOLE - 1, WHOLE - milli(promised, int(columns.total_mib[at]))))

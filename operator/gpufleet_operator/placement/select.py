@@ -1,0 +1,66 @@
+"""Strategies: in which order the nodes are offered to a replica.
+
+A selector keeps one key per row; the highest is picked, ties fall to the first node by name.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_api.workload import Strategy
+from gpufleet_operator.placement.columns import Window
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import Request
+from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.ranking import NEVER, SIBLING, Ranking, ranking
+
+
+class Selector(Protocol):
+    """How one request chooses among nodes, and among the devices of the node."""
+
+    def keys(self) -> NDArray[np.int64]:
+        """(rows,): NEVER where the replica can't go. Not to be changed."""
+
+    def cells(self, window: Window) -> tuple[int, ...] | None:
+        """The columns to take of one row."""
+
+    def debited(self, row: int, window: Window) -> None:
+        """A replica of the request went to this row, as it is now."""
+
+
+class ByScore:
+    """Best: the set with the highest score. Spread: the same among the nodes with the fewest replicas."""
+
+    def __init__(self, fleet: Fleet, request: Request, query: Query) -> None:
+        self._fleet = fleet
+        self._ranking: Ranking = ranking(fleet, query)
+        self._keys = self._ranking.keys
+        self._own = False
+        self._siblings: dict[int, int] | None = None
+        if request.strategy is Strategy.SPREAD:
+            placed = ((fleet.row(name), count) for name, count in request.siblings.items())
+            self._siblings = {row: count for row, count in placed if row is not None}
+            for row in self._siblings:
+                self._set(row, int(self._keys[row]))
+
+    def keys(self) -> NDArray[np.int64]:
+        """See Selector."""
+        return self._keys
+
+    def cells(self, window: Window) -> tuple[int, ...] | None:
+        """See Selector."""
+        return self._ranking.choose(self._fleet, window)
+
+    def debited(self, row: int, window: Window) -> None:
+        """See Selector."""
+        if self._siblings is not None:
+            self._siblings[row] = self._siblings.get(row, 0) + 1
+        self._set(row, int(self._ranking.evaluate(window, self._ranking.passes(self._fleet, window))[0]))
+
+    def _set(self, row: int, key: int) -> None:
+        if not self._own:
+            self._keys, self._own = self._keys.copy(), True
+        if key != NEVER and self._siblings is not None:
+            key -= self._siblings.get(row, 0) * int(SIBLING)
+        self._keys[row] = key

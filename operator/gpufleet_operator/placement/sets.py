@@ -1,0 +1,136 @@
+"""The devices of one node that make a replica: the best-connected set.
+
+NVLink: every device reaches every other through links inside the set; among such sets the one with the most
+direct links wins, then the higher sum of scores. NUMA: all devices report the same NUMA node. Otherwise: the
+highest scores. Ties go to the lowest device indices. One device alone satisfies every topology.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_api.workload import Topology
+from gpufleet_operator.placement.columns import Mask, Window
+from gpufleet_operator.placement.wiring import Wiring, connected_sets, grown_set
+
+NONE = -1
+"""The worth of a node that has no set."""
+
+_CHUNK = 1 << 20
+"""Most cells of a temporary array while NVLink sets of many nodes are compared."""
+
+Scores = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What makes a set: how many devices, and how they must be connected."""
+
+    count: int
+    topology: Topology
+    wirings: Sequence[Wiring]
+    """What the arrays' `wiring` points into."""
+
+
+def worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray[np.int64]:
+    """(rows,): the sum of scores of each row's set, NONE where it has none.
+
+    Args:
+        window: the rows, of which wiring and NUMA nodes are read.
+        passes: (rows, width), which devices may be taken.
+        scores: (rows, width), not negative.
+        shape: what makes a set.
+    """
+    count, topology = shape.count, shape.topology
+    if count == 0:
+        return np.zeros(len(passes), np.int64)
+    if topology is Topology.NVLINK and count > 1:
+        return _linked_worth(window, passes, scores, shape)
+    masked = np.where(passes, scores, NONE)
+    if topology is not Topology.NUMA or count == 1:
+        return _top(masked, count)
+    best, numa = np.full(len(passes), NONE, np.int64), window.columns.numa[window.at]
+    for zone in np.unique(numa[passes & (numa >= 0)]):
+        np.maximum(best, _top(np.where(numa == zone, masked, NONE), count), out=best)
+    return best
+
+
+def choose(window: Window, passes: Mask, scores: Scores, shape: Shape) -> tuple[int, ...] | None:
+    """The columns to take, ascending, for a window of a single row; None when it has none. Arguments as of `worth`."""
+    count, topology = shape.count, shape.topology
+    cells, row = np.flatnonzero(passes[0]), scores[0]
+    if len(cells) < count:
+        return None
+    if topology is Topology.NVLINK and count > 1:
+        return _linked_set(shape.wirings[int(window.columns.wiring[window.at][0])], passes[0], row, count)
+    if topology is Topology.NUMA and count > 1:
+        numa = window.columns.numa[window.at][0]
+        cells = cells[numa[cells] >= 0]
+        zones = [cells[numa[cells] == zone] for zone in np.unique(numa[cells])]
+        sets = [_highest(zone, row, count) for zone in zones if len(zone) >= count]
+        return max(sets, key=lambda s: (int(row[list(s)].sum()), [-c for c in s]), default=None)
+    return _highest(cells, row, count)
+
+
+def _top(masked: Scores, count: int) -> NDArray[np.int64]:
+    if count == 1:
+        best: NDArray[np.int64] = masked.max(axis=1)
+        return best
+    if count > masked.shape[1]:
+        return np.full(len(masked), NONE, np.int64)
+    highest = np.sort(masked, axis=1)[:, -count:]
+    return np.where(highest[:, 0] == NONE, NONE, highest.sum(axis=1))
+
+
+def _highest(cells: NDArray[np.intp], row: NDArray[np.int64], count: int) -> tuple[int, ...]:
+    if count == 0:
+        return ()
+    if count == 1:
+        return (int(cells[row[cells].argmax()]),)
+    order = np.argsort(-row[cells], kind="stable")[:count]
+    return tuple(sorted(cells[order].tolist()))
+
+
+def _linked_worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray[np.int64]:
+    count = shape.count
+    best = np.full(len(passes), NONE, np.int64)
+    enough, wirings = passes.sum(axis=1) >= count, window.columns.wiring[window.at]
+    for code in np.unique(wirings[enough]):
+        rows = np.flatnonzero(enough & (wirings == code))
+        wiring = shape.wirings[int(code)]
+        sets = connected_sets(wiring, count)
+        if sets is None:
+            for row in rows:
+                chosen = grown_set(wiring, scores[row], np.flatnonzero(passes[row]).tolist(), count)
+                best[row] = NONE if chosen is None else scores[row][list(chosen)].sum()
+            continue
+        step = max(1, _CHUNK // max(1, len(sets.bits)))
+        for first in range(0, len(rows), step):
+            part = rows[first : first + step]
+            best[part] = _best_linked(passes[part], scores[part], sets.bits, sets.members, sets.links)[1]
+    return best
+
+
+def _best_linked(
+    passes: Mask, scores: Scores, bits: NDArray[np.int64], members: NDArray[np.int64], links: NDArray[np.int64]
+) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Per row: position of the best set, and its sum of scores or NONE."""
+    if not len(bits):
+        return np.zeros(len(passes), np.intp), np.full(len(passes), NONE, np.int64)
+    width = members.shape[1]
+    blocked = (~passes[:, :width]).astype(np.int64) @ (np.int64(1) << np.arange(width, dtype=np.int64))
+    sums = scores[:, :width] @ members.T
+    ranked = np.where((blocked[:, None] & bits) == 0, (links << 32) + sums, NONE)
+    best = ranked.argmax(axis=1)
+    found = ranked[np.arange(len(best)), best] != NONE
+    return best, np.where(found, sums[np.arange(len(best)), best], NONE)
+
+
+def _linked_set(wiring: Wiring, passes: Mask, row: NDArray[np.int64], count: int) -> tuple[int, ...] | None:
+    sets = connected_sets(wiring, count)
+    if sets is None:
+        return grown_set(wiring, row, np.flatnonzero(passes).tolist(), count)
+    best, value = _best_linked(passes[None, :], row[None, :], sets.bits, sets.members, sets.links)
+    return None if int(value[0]) == NONE else tuple(np.flatnonzero(sets.members[int(best[0])]).tolist())
