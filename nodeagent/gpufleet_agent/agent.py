@@ -64,7 +64,9 @@ class Agent:
         self._holdings = Holdings(settings.resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()
-        self._poller = Poller(self._lister, self._holdings, self._admission.quiet, self._changes, rng=rng)
+        self._poller = Poller(
+            self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
+        )
         self._plugin = self._make_plugin()
         self._server = PluginServer(self._plugin, settings.resource, settings.device_plugin_dir, self._counters)
         self._publisher = Publisher(

@@ -16,7 +16,7 @@ from gpufleet_agent.plugin.handover import Answer
 EXPIRY_SECONDS = 10.0
 """How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""
 
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.25
 """The kubelet enters the devices for the pod after it has received Allocate's answer, and that we can't see."""
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import structlog
 
 from gpufleet_agent.changes import Changes
+from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 
@@ -25,6 +26,7 @@ class Poller:
         holdings: What is kept fresh.
         quiet: Gives a moment in which no allocation is in flight (`Admission.quiet`).
         changes: Told when a list differs from the one before.
+        counters: Where lists are counted.
         interval_seconds: Mean time between two lists.
         rng: Source of the jitter that keeps the nodes of a cluster, and the agents of a node, out of step.
     """
@@ -35,6 +37,7 @@ class Poller:
         holdings: Holdings,
         quiet: Callable[[], AbstractAsyncContextManager[None]],
         changes: Changes,
+        counters: Counters,
         *,
         interval_seconds: float = 3.0,
         rng: random.Random,
@@ -43,6 +46,7 @@ class Poller:
         self._holdings = holdings
         self._quiet = quiet
         self._changes = changes
+        self._counters = counters
         self._interval_seconds = interval_seconds
         self._rng = rng
         self._poked = asyncio.Event()
@@ -71,10 +75,12 @@ class Poller:
             try:
                 listing = await self._lister.list(LIST_TIMEOUT_SECONDS)
             except ListingError as error:
+                self._counters.listing_failures.labels("Poll").inc()
                 if not self._failing:
                     log.warning("the kubelet does not list its pods' devices", error=str(error))
                 self._failing = True
                 return
+            self._counters.listing_seconds.labels("Poll").observe(asyncio.get_running_loop().time() - began)
             # Still within the quiet moment: what was handed out before it is in this list, or never came to be.
             changed = self._holdings.update(listing, began)
         if self._failing:

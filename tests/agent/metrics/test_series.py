@@ -1,5 +1,6 @@
 """The series as Prometheus gets them."""
 
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ from gpufleet_agent.devices.base import DeviceInfo, Sample
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import READINGS, DeviceCollector
+from gpufleet_agent.plugin.handover import Reason
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.view import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
@@ -150,3 +152,16 @@ def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> Non
     text = generate_latest(registry).decode()
     assert "gpufleet_agent_assignments" not in text
     assert "gpufleet_agent_listing_age_seconds" not in text
+
+
+def test_every_series_is_in_the_documentation() -> None:
+    documentation = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
+    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    names = {line.split()[2] for line in scraped.text.splitlines() if line.startswith("# TYPE")}
+    assert len(names) > 20
+    assert sorted(name for name in names if f"`{name}`" not in documentation) == []
+
+
+def test_every_reason_of_a_refusal_is_in_the_documentation() -> None:
+    documentation = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
+    assert [reason.value for reason in Reason if f"`{reason.value}`" not in documentation] == []

@@ -5,8 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.changes import Changes
+from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.holdings import Holdings
@@ -36,11 +38,13 @@ class Rig:
         self.holdings = Holdings(RESOURCE)
         self.admission = Admission(expiry_seconds=10, settle_seconds=0.1)
         self.changes = Changes()
+        self.registry = CollectorRegistry()
         self.poller = Poller(
             self.lister,
             self.holdings,
             self.admission.quiet,
             self.changes,
+            Counters(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
         )
 
@@ -94,6 +98,8 @@ def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(
         rig.lister.fails = True
         await rig.poller.poll()
         assert "GPU-0" in rig.holdings.holders([])
+        assert rig.registry.get_sample_value("gpufleet_agent_listing_failures_total", {"caller": "Poll"}) == 1
+        assert rig.registry.get_sample_value("gpufleet_agent_listing_seconds_count", {"caller": "Poll"}) == 2
         assert not rig.admission.in_flight
         async with asyncio.timeout(1), rig.admission.quiet():
             pass
