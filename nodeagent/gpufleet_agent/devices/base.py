@@ -100,18 +100,29 @@ class Hardware(Protocol):
     def driver_version(self) -> str | None:
         """The driver's version, or None when the hardware doesn't say."""
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
-        """All devices that answer, in index order. Empty on a node without any.
+    def slots(self) -> int:
+        """How many devices the driver counts, whether they answer or not. 0 on a node without any.
 
         Raises:
             HardwareUnavailableError: The driver went away.
         """
 
+    def identify(self, slot: int) -> str:
+        """Find out what is in a slot, 0 to `slots() - 1`; returns its UUID. Each slot is asked in its own thread.
+
+        Raises:
+            DeviceError: The device didn't answer; it has no UUID then, and the error names its slot.
+            HardwareUnavailableError: The driver went away.
+        """
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """The devices identified since `open()`, in index order: from memory, never blocks."""
+
     def read(self, uuid: str) -> Reading:
         """Read what is cheap to read.
 
         Raises:
-            UnknownDeviceError: `devices()` named no such device since `open()`.
+            UnknownDeviceError: No such device was identified since `open()`.
             DeviceError: The device didn't answer; the subclass says why.
             HardwareUnavailableError: The driver went away.
         """
@@ -127,16 +138,8 @@ class EventSource(Protocol):
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
         """Block until a device reports something; None after the timeout, or when events aren't supported.
 
-        Called from one thread only. Raises as `Hardware.devices` does.
+        Called from one thread only. Raises as `Hardware.slots` does.
         """
-
-
-@runtime_checkable
-class Census(Protocol):
-    """Hardware that can tell of devices that it can't list."""
-
-    def left_out(self) -> int:
-        """How many devices there are that `devices()` left out because they don't answer. Doesn't block."""
 
 
 class HardwareError(Exception):

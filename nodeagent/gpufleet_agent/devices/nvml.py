@@ -4,8 +4,7 @@ What a device can't tell is found out once and not asked again until NVML is ope
 number should be, are the same as "not supported" and never leave this module.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import threading
 from types import MappingProxyType
 from typing import Any
 
@@ -13,18 +12,17 @@ import pynvml
 import structlog
 
 from gpufleet_agent.devices.base import (
-    DeviceError,
     DeviceEvent,
     DeviceInfo,
-    HardwareError,
     Number,
     Reading,
     SlowReading,
     UnknownDeviceError,
 )
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, device_error, opening_error
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, opening_error
+from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.devices.nvml_events import XidEvents, waiting_error
-from gpufleet_agent.devices.nvml_links import peers_of_all
+from gpufleet_agent.devices.nvml_links import far_ends, with_peers
 
 _log = structlog.get_logger(__name__)
 
@@ -50,41 +48,13 @@ _ARCHITECTURES = MappingProxyType(
 )
 
 
-@dataclass(slots=True)
-class _Device:
-    uuid: str
-    handle: Any
-    unsupported: set[str] = field(default_factory=set)
-    answers: bool = True
-    """Whether the last read succeeded."""
-
-    def ask(self, what: str, call: Callable[[Any], Any]) -> Any:
-        """What `call` answers about this device; None when it has no such value.
-
-        Raises:
-            HardwareError: As `Hardware.read`.
-        """
-        if what in self.unsupported:
-            return None
-        try:
-            return call(self.handle)
-        except pynvml.NVMLError as error:
-            if error.value in NEVER_SUPPORTED:
-                self.unsupported.add(what)
-                _log.info("device does not report", uuid=self.uuid, what=what, why=str(error))
-                return None
-            if error.value in NOT_NOW:
-                return None
-            raise device_error(self.uuid, what, error) from error
-
-
 class NvmlHardware:
-    """The node's NVIDIA GPUs: a `Hardware`, an `EventSource` and a `Census`."""
+    """The node's NVIDIA GPUs: a `Hardware` and an `EventSource`."""
 
     def __init__(self) -> None:
         self._open = False
-        self._devices: dict[str, _Device] = {}
-        self._left_out = 0
+        self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: threads of other devices look at it
+        self._lock = threading.Lock()
         self._events: XidEvents | None = None
 
     def open(self) -> None:
@@ -95,6 +65,7 @@ class NvmlHardware:
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
         self._open = True
+        self._events = XidEvents(lambda: self._devices)
 
     def close(self) -> None:
         """See `Hardware.close`."""
@@ -121,23 +92,32 @@ class NvmlHardware:
             raise opening_error(error) from error
         return version
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
-        """See `Hardware.devices`. A device that is lost already is left out: it doesn't even tell its UUID."""
+    def slots(self) -> int:
+        """See `Hardware.slots`."""
         try:
-            count = pynvml.nvmlDeviceGetCount()
+            count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
-        found = [device for index in range(count) if (device := _find(index)) is not None]
-        infos = {device.uuid: info for index, device in found if (info := _describe(index, device)) is not None}
-        self._devices = {device.uuid: device for _, device in found if device.uuid in infos}
-        self._left_out = count - len(self._devices)
-        peers = peers_of_all([(uuid, infos[uuid].pci_bus_id, device.handle) for uuid, device in self._devices.items()])
-        self._events = XidEvents(((device.uuid, device.handle) for device in self._devices.values()), self._answers)
-        return tuple(replace(info, nvlink_peers=peers[uuid]) for uuid, info in infos.items())
+        return count
 
-    def left_out(self) -> int:
-        """See `Census.left_out`."""
-        return self._left_out
+    def identify(self, slot: int) -> str:
+        """See `Hardware.identify`. A device that is lost already doesn't even tell its UUID."""
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(slot)
+            uuid: str = pynvml.nvmlDeviceGetUUID(handle)
+        except pynvml.NVMLError as error:
+            raise device_error(f"GPU {slot}", "handle", error) from error
+        device = NvmlDevice(uuid, handle)
+        device.info = _describe(slot, device)
+        device.far_ends = far_ends(handle)
+        with self._lock:
+            self._devices = {**self._devices, uuid: device}
+        return uuid
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """See `Hardware.devices`."""
+        known = [(device.info, device.far_ends) for device in self._devices.values() if device.info is not None]
+        return tuple(sorted(with_peers(known), key=lambda info: info.index))
 
     def read(self, uuid: str) -> Reading:
         """See `Hardware.read`. Memory is what programs and the driver use, without what the driver reserves."""
@@ -177,53 +157,28 @@ class NvmlHardware:
         except pynvml.NVMLError as error:
             raise waiting_error(error) from error
 
-    def _device(self, uuid: str) -> _Device:
+    def _device(self, uuid: str) -> NvmlDevice:
         device = self._devices.get(uuid)
         if device is None:
             raise UnknownDeviceError(uuid, "NVML lists no such device")
         return device
 
-    def _answers(self, uuid: str) -> bool:
-        device = self._devices.get(uuid)
-        return device is not None and device.answers
 
-
-def _find(index: int) -> tuple[int, _Device] | None:
-    """The device at an index, or None when it doesn't tell who it is."""
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        return index, _Device(pynvml.nvmlDeviceGetUUID(handle), handle)
-    except pynvml.NVMLError as error:
-        _leave_out_or_raise(index, device_error(f"GPU {index}", "handle", error))
-        return None
-
-
-def _describe(index: int, device: _Device) -> DeviceInfo | None:
-    try:
-        memory = device.ask("memory", _memory)
-        total = None if memory is None else _mib(memory.total)
-        pci = device.ask("PCI", pynvml.nvmlDeviceGetPciInfo)
-        capability = device.ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
-        return DeviceInfo(
-            uuid=device.uuid,
-            index=index,
-            model=device.ask("name", pynvml.nvmlDeviceGetName) or "unknown",
-            architecture=_ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
-            compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
-            pci_bus_id=None if pci is None else pci.busId,
-            numa_node=device.ask("NUMA node", _numa_node),
-            memory_total_mib=None if total is None else round(total),
-        )
-    except HardwareError as error:
-        _leave_out_or_raise(index, error)
-        return None
-
-
-def _leave_out_or_raise(index: int, error: HardwareError) -> None:
-    """A device that can't be described is left out; only what concerns them all is an error."""
-    if not isinstance(error, DeviceError):
-        raise error
-    _log.warning("device does not answer and is left out", index=index, error=str(error))
+def _describe(index: int, device: NvmlDevice) -> DeviceInfo:
+    memory = device.ask("memory", _memory)
+    total = None if memory is None else _mib(memory.total)
+    pci = device.ask("PCI", pynvml.nvmlDeviceGetPciInfo)
+    capability = device.ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
+    return DeviceInfo(
+        uuid=device.uuid,
+        index=index,
+        model=device.ask("name", pynvml.nvmlDeviceGetName) or "unknown",
+        architecture=_ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
+        compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
+        pci_bus_id=None if pci is None else pci.busId,
+        numa_node=device.ask("NUMA node", _numa_node),
+        memory_total_mib=None if total is None else round(total),
+    )
 
 
 def _memory(handle: Any) -> Any:

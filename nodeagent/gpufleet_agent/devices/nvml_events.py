@@ -1,7 +1,7 @@
 """XID events from NVML's event set. Used by one thread."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from ctypes import c_void_p, cast
 from typing import Any
 
@@ -9,6 +9,7 @@ import pynvml
 
 from gpufleet_agent.devices.base import DeviceEvent, HardwareError
 from gpufleet_agent.devices.nvml_codes import APPLICATION_XIDS, NEVER_SUPPORTED, device_error, xid_message
+from gpufleet_agent.devices.nvml_device import NvmlDevice
 
 XID_ERROR = "XidError"
 
@@ -24,17 +25,15 @@ class XidEvents:
     A lost device makes every wait fail at once. It is left out then, and is registered again once it answers.
     """
 
-    def __init__(self, handles: Iterable[tuple[str, Any]], answers: Callable[[str], bool]) -> None:
+    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]]) -> None:
         """Nothing is asked of NVML yet.
 
         Args:
-            handles: UUID and handle of each device.
-            answers: Whether the last read of a device succeeded.
+            devices: The devices that are known at any time, by UUID. They may become more.
         """
-        self._handles = dict(handles)
-        self._uuids = {address(handle): uuid for uuid, handle in self._handles.items()}
-        self._answers = answers
-        self._waiting = dict(self._handles)  # not registered yet, or not any more
+        self._devices = devices
+        self._registered: set[str] = set()
+        self._refused: set[str] = set()
         self._set: Any = None
         self._failed_before = False
 
@@ -46,9 +45,9 @@ class XidEvents:
         """
         if self._set is None:
             self._set = pynvml.nvmlEventSetCreate()
-        # One that doesn't answer might hold up this call, and with it everybody's events.
-        self._register([uuid for uuid in self._waiting if self._answers(uuid)])
-        if len(self._waiting) == len(self._handles):
+        devices = self._devices()
+        self._register(devices)
+        if not self._registered:
             time.sleep(seconds)  # an empty set doesn't wait
             return None
         try:
@@ -66,26 +65,30 @@ class XidEvents:
         if data.eventType != pynvml.nvmlEventTypeXidCriticalError:
             return None
         code = int(data.eventData)
-        uuid = self._uuids.get(address(data.device))
+        whose = address(data.device)
+        uuid = next((device.uuid for device in devices.values() if address(device.handle) == whose), None)
         return DeviceEvent(uuid, XID_ERROR, code, xid_message(code), fault=code not in APPLICATION_XIDS)
 
     def close(self) -> None:
         """Free the set; a later `wait` makes a new one."""
         if self._set is not None:
             event_set, self._set = self._set, None
-            self._waiting = dict(self._handles)
+            self._registered = set()
             pynvml.nvmlEventSetFree(event_set)
 
-    def _register(self, uuids: list[str]) -> None:
-        for uuid in uuids:
+    def _register(self, devices: Mapping[str, NvmlDevice]) -> None:
+        for uuid, device in devices.items():
+            # One that doesn't answer might hold up this call, and with it everybody's events.
+            if uuid in self._registered or uuid in self._refused or not device.answers:
+                continue
             try:
-                pynvml.nvmlDeviceRegisterEvents(self._handles[uuid], pynvml.nvmlEventTypeXidCriticalError, self._set)
+                pynvml.nvmlDeviceRegisterEvents(device.handle, pynvml.nvmlEventTypeXidCriticalError, self._set)
             except pynvml.NVMLError as error:
                 if error.value in NEVER_SUPPORTED:
-                    del self._handles[uuid], self._waiting[uuid]
-                # Else it stays among those that wait for their device to answer.
+                    self._refused.add(uuid)
+                # Else it is tried again before the next wait.
             else:
-                del self._waiting[uuid]
+                self._registered.add(uuid)
 
 
 def waiting_error(error: pynvml.NVMLError) -> HardwareError:

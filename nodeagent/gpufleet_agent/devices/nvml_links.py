@@ -1,44 +1,47 @@
-"""Which devices reach each other by NVLink. Asked once per opening: dozens of calls."""
+"""Which devices reach each other by NVLink. Asked once per opening: dozens of calls a device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pynvml
 
+from gpufleet_agent.devices.base import DeviceInfo
+
 _SWITCH = "switch"
 
 
-def peers_of_all(devices: Sequence[tuple[str, str | None, Any]]) -> dict[str, tuple[str, ...]]:
-    """The peers of each device, sorted.
-
-    Devices that are linked to the node's NVSwitches reach one another through them.
-
-    Args:
-        devices: UUID, PCI bus ID and handle of each.
-    """
-    by_bus_id = {bus_id: uuid for uuid, bus_id, _ in devices if bus_id is not None}
-    ends = {uuid: _far_ends(handle) for uuid, _, handle in devices}
-    on_switch = {uuid for uuid, far_ends in ends.items() if _SWITCH in far_ends}
-    peers = {}
-    for uuid, far_ends in ends.items():
-        direct = {by_bus_id[end] for end in far_ends if end in by_bus_id}
-        reached = direct | (on_switch if uuid in on_switch else set())
-        peers[uuid] = tuple(sorted(reached - {uuid}))
-    return peers
-
-
-def _far_ends(handle: Any) -> set[str]:
-    """Bus IDs of what the device's active links lead to, and `_SWITCH` for any NVSwitch."""
-    far_ends = set()
+def far_ends(handle: Any) -> frozenset[str]:
+    """PCI bus IDs of what the device's active links lead to; any NVSwitch is the same one."""
+    ends = set()
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         try:
             if not pynvml.nvmlDeviceGetNvLinkState(handle, link):
                 continue
             if pynvml.nvmlDeviceGetNvLinkRemoteDeviceType(handle, link) == pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH:
-                far_ends.add(_SWITCH)
+                ends.add(_SWITCH)
             else:
-                far_ends.add(pynvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link).busId)
+                ends.add(pynvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link).busId)
         except pynvml.NVMLError:
             # No NVLink, or no more links. Or the device is lost: then its reads will say so.
             break
-    return far_ends
+    return frozenset(ends)
+
+
+def with_peers(devices: Sequence[tuple[DeviceInfo, frozenset[str]]]) -> Iterator[DeviceInfo]:
+    """The devices with their peers: those at the far end of a link, and behind the switches those that are, too.
+
+    Args:
+        devices: Each with its far ends.
+    """
+    for info, ends in devices:
+        yield replace(
+            info,
+            nvlink_peers=tuple(
+                sorted(
+                    other.uuid
+                    for other, others_ends in devices
+                    if other.uuid != info.uuid and (other.pci_bus_id in ends or _SWITCH in ends & others_ends)
+                )
+            ),
+        )

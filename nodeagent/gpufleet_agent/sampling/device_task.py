@@ -1,4 +1,4 @@
-"""One device: reading it on its schedule, and what each outcome means for it."""
+"""One device: finding out who it is, reading it on its schedule, and what each outcome means for it."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import structlog
 from gpufleet_agent.devices.base import (
     DeviceAccessError,
     DeviceError,
-    DeviceInfo,
     DeviceLostError,
     DeviceResetRequiredError,
     Hardware,
@@ -28,35 +27,67 @@ _log = structlog.get_logger(__name__)
 
 
 class DeviceTask:
-    """Reads one device until cancelled.
+    """Asks what is in one slot, and reads it until cancelled.
 
     Attributes:
-        info: The device.
+        uuid: The device; None until it has said who it is.
         answered: Set once the first read has ended, well or badly, or is overdue.
         access_failures: Reads in a row that failed as they do when the container has lost its device nodes.
+        worker: The one thread in which this device is ever asked.
     """
 
     def __init__(
-        self, hardware: Hardware, info: DeviceInfo, record: NodeRecord, timing: Timing, clock: Callable[[], Instant]
+        self, hardware: Hardware, slot: int, record: NodeRecord, timing: Timing, clock: Callable[[], Instant]
     ) -> None:
-        self.info = info
+        self.uuid: str | None = None
         self.answered = asyncio.Event()
         self.access_failures = 0
+        self.worker = Worker(f"gpu-{slot}")
         self._hardware = hardware
+        self._slot = slot
         self._record = record
         self._timing = timing
         self._clock = clock
-        self._worker = Worker(f"gpu-{info.index}")
         self._outcome = ""
+        self._identity = self.worker.submit(lambda: hardware.identify(slot))
 
-    async def run(self) -> None:
-        """Read on schedule; never returns.
+    @property
+    def identified(self) -> bool:
+        """True when the device has said who it is, or has refused: asking is over."""
+        return self._identity.done()
+
+    async def identify(self) -> None:
+        """Wait until asking is over, at most for the deadline.
+
+        Raises:
+            HardwareUnavailableError: The driver went away.
+            ProcessMustRestartError: Nothing that this process does can help.
+        """
+        await asyncio.wait({self._identity}, timeout=self._timing.deadline)
+        if self.identified:
+            self._take_identity()
+        else:
+            _log.warning("device does not answer", slot=self._slot, fault=str(Fault.UNRESPONSIVE))
+
+    async def run(self, listed: Callable[[], None]) -> None:
+        """Read on schedule; never returns. May be run again after it was cancelled.
+
+        Args:
+            listed: Called when the device says who it is only now, after `identify` had given up waiting.
 
         Raises:
             HardwareUnavailableError: The driver went away.
             ProcessMustRestartError: Nothing that this process does can help.
         """
         loop = asyncio.get_running_loop()
+        if not self.identified:
+            self.answered.set()
+            await asyncio.wait({self._identity})
+            self._take_identity()
+            listed()
+        if self.uuid is None:
+            self.answered.set()
+            await loop.create_future()  # left out until the hardware is opened anew
         due = slow_due = loop.time()
         while True:
             if loop.time() >= slow_due:
@@ -67,14 +98,17 @@ class DeviceTask:
             due = next_due(due, loop.time(), self._timing.sample)
             await asyncio.sleep(due - loop.time())
 
-    def stop(self) -> asyncio.Future[None]:
-        """Done when no call is in flight any more."""
-        return self._worker.stop()
+    def _take_identity(self) -> None:
+        try:
+            self.uuid = self._identity.result()
+        except DeviceError as error:
+            _log.warning("device does not answer and is left out", slot=self._slot, error=str(error))
 
     async def _once(self, read: Callable[[str], T], keep: Callable[[T], None]) -> None:
-        uuid = self.info.uuid
+        uuid = self.uuid
+        assert uuid is not None  # noqa: S101 - `run` has seen to it
         try:
-            keep(await self._answer(lambda: read(uuid)))
+            keep(await self._answer(uuid, lambda: read(uuid)))
         except InvalidSampleError as error:
             self._tell(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
         except DeviceError as error:
@@ -83,14 +117,14 @@ class DeviceTask:
             self._record.failed(uuid, fault, error.message, self._clock())
             self._tell(fault, "device does not answer", fault=str(fault), error=str(error))
 
-    async def _answer(self, call: Callable[[], T]) -> T:
+    async def _answer(self, uuid: str, call: Callable[[], T]) -> T:
         """The call's result, however long it takes; when overdue, the device's health says so meanwhile."""
-        future = self._worker.submit(call)
+        future = self.worker.submit(call)
         deadline = self._timing.deadline
         done, _ = await asyncio.wait({future}, timeout=deadline)
         if not done:
             message = f"a call takes longer than {deadline:g} s"
-            self._record.failed(self.info.uuid, Fault.UNRESPONSIVE, message, self._clock())
+            self._record.failed(uuid, Fault.UNRESPONSIVE, message, self._clock())
             self._tell(Fault.UNRESPONSIVE, "device does not answer", fault=str(Fault.UNRESPONSIVE), error=message)
             self.answered.set()
             await asyncio.wait({future})
@@ -101,13 +135,13 @@ class DeviceTask:
         self.access_failures = 0
         if self._outcome:
             self._outcome = ""
-            _log.info("device answers again", uuid=self.info.uuid, index=self.info.index)
+            _log.info("device answers again", uuid=self.uuid, slot=self._slot)
 
     def _tell(self, outcome: str, message: str, **details: str) -> None:
         """Log an outcome when it isn't the one before: a device may fail each second for a week."""
         if outcome != self._outcome:
             self._outcome = outcome
-            _log.warning(message, uuid=self.info.uuid, index=self.info.index, **details)
+            _log.warning(message, uuid=self.uuid, slot=self._slot, **details)
 
 
 def next_due(due: float, now: float, interval: float) -> float:

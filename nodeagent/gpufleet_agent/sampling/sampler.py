@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from gpufleet_agent.devices.base import Census, DeviceInfo, Hardware, HardwareUnavailableError
+from gpufleet_agent.devices.base import Hardware, HardwareUnavailableError
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.record import Instant, NodeRecord
@@ -142,56 +142,74 @@ class Sampler:
 
     async def _supervise(self, failure: asyncio.Future[Exception]) -> None:
         try:
-            devices = await self._open()
             reopen_wait = self._timing.reopen_first
             while True:
-                self._session = Session(self._hardware, devices, self._record, self._timing, self._clock)
+                session = await self._open()
                 self._opened.set()
-                must_reopen = False
-                try:
-                    reopen_wait = await self._session.run(reopen_wait)
-                except HardwareUnavailableError as error:
-                    _log.warning("hardware unavailable", error=str(error))
-                    self._record.unavailable(str(error), self._clock())
-                    must_reopen = True
-                idle = await self._session.idle()
-                while must_reopen and not idle:
-                    # No device works, so nobody is kept waiting by the call that is stuck.
-                    idle = await self._session.idle()
-                if idle:
-                    await self._call(self._hardware.close)
-                    devices = await self._open()
+                reopen_wait = await self._until_reopening(session, reopen_wait)
+                await self._end(session)
         except Exception as error:  # noqa: BLE001 - whatever it is, sampling has ended: main must know and end too
             _log.error("sampling ended", error=str(error), kind=type(error).__name__)
             failure.set_result(error)
 
-    async def _open(self) -> tuple[DeviceInfo, ...]:
+    async def _until_reopening(self, session: Session, reopen_wait: float) -> float:
+        """Sample until the hardware must be opened anew, or should be and can be; returns the next wait."""
+        while True:
+            try:
+                reopen_wait = await session.run(reopen_wait)
+            except HardwareUnavailableError as error:
+                _log.warning("hardware unavailable", error=str(error))
+                self._record.unavailable(str(error), self._clock())
+                return self._timing.reopen_first
+            # Should a call have got stuck just now, then the others go on, and so do the same threads: a device
+            # must never be asked from a second one.
+            if await session.quiet():
+                return reopen_wait
+            # Long enough for the stuck call to miss its deadline, or it would never be told.
+            reopen_wait = max(reopen_wait, 2 * self._timing.deadline)
+
+    async def _open(self) -> Session:
         """Open the hardware, trying for as long as there is no driver."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(HardwareUnavailableError),
             wait=wait_exponential(multiplier=self._timing.retry_first, max=self._timing.retry_max),
             before_sleep=self._tell_unavailable,
         )
-        driver_version: str | None
-        devices: tuple[DeviceInfo, ...]
-        driver_version, devices = await retrying(self._open_once)
-        left_out = self._hardware.left_out() if isinstance(self._hardware, Census) else 0
-        self._record.register(devices, driver_version, self._clock(), left_out=left_out)
-        _log.info("hardware opened", driver=driver_version, devices=len(devices), left_out=left_out)
-        return devices
+        session: Session = await retrying(self._open_once)
+        return session
 
-    async def _open_once(self) -> tuple[str | None, tuple[DeviceInfo, ...]]:
+    async def _open_once(self) -> Session:
         hardware = self._hardware
 
-        def open_and_list() -> tuple[str | None, tuple[DeviceInfo, ...]]:
+        def open_and_count() -> tuple[str | None, int]:
             hardware.open()
             try:
-                return hardware.driver_version(), hardware.devices()
+                return hardware.driver_version(), hardware.slots()
             except BaseException:
                 hardware.close()
                 raise
 
-        return await self._call(open_and_list)
+        driver_version, slots = await self._call(open_and_count)
+        session = self._session = Session(
+            hardware,
+            slots=slots,
+            driver_version=driver_version,
+            record=self._record,
+            timing=self._timing,
+            clock=self._clock,
+        )
+        try:
+            await session.identify()
+        except HardwareUnavailableError:
+            await self._end(session)
+            raise
+        return session
+
+    async def _end(self, session: Session) -> None:
+        """Close the hardware. Either no call is in flight, or no device works: nobody is kept waiting."""
+        while not await session.stop():
+            _log.warning("hardware can't be closed: a call is still in flight")
+        await self._call(self._hardware.close)
 
     def _tell_unavailable(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome is not None else None
@@ -210,7 +228,7 @@ class Sampler:
             await asyncio.gather(self._task, return_exceptions=True)
         self._record.close()
         self._ring()
-        idle = self._session is None or await self._session.idle()
+        idle = self._session is None or await self._session.stop()
         if self._control is None:
             return
         if idle:

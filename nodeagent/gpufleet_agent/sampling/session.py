@@ -1,14 +1,13 @@
 """One opening of the hardware: all devices and events, until the driver goes away or should be opened anew."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
 from gpufleet_agent.devices.base import (
     AccessLostError,
     DeviceError,
-    DeviceInfo,
     EventSource,
     Hardware,
     UnknownDeviceError,
@@ -22,30 +21,61 @@ from gpufleet_agent.sampling.worker import Worker
 _log = structlog.get_logger(__name__)
 
 _GONE = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+_MOMENT = 1.0
+"""How long the other devices are kept waiting, in seconds, when a call turns out to be stuck."""
 _ACCESS_FAILURES = 5
 """So many failures in a row of every device at once mean that the container has lost its device nodes."""
 
 
 class Session:
-    """Samples the devices that the hardware listed when it was opened."""
+    """Finds out what is in each slot, and samples it."""
 
     def __init__(
         self,
         hardware: Hardware,
-        devices: Sequence[DeviceInfo],
+        *,
+        slots: int,
+        driver_version: str | None,
         record: NodeRecord,
         timing: Timing,
         clock: Callable[[], Instant],
     ) -> None:
+        """Threads start and ask; nothing is recorded yet.
+
+        Args:
+            hardware: Open.
+            slots: How many devices it counts.
+            driver_version: Its driver's version.
+            record: Where everything goes.
+            timing: How often, and how long.
+            clock: The time.
+        """
         self._hardware = hardware
         self._record = record
         self._timing = timing
         self._clock = clock
-        self._devices = [DeviceTask(hardware, info, record, timing, clock) for info in devices]
-        self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and devices else None
+        self._driver_version = driver_version
+        self._devices = [DeviceTask(hardware, slot, record, timing, clock) for slot in range(slots)]
+        self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and slots else None
+        self._workers = [device.worker for device in self._devices]
+        if self._event_worker is not None:
+            self._workers.append(self._event_worker)
+
+    async def identify(self) -> None:
+        """Ask every device who it is, and register those that say so within the deadline.
+
+        Raises:
+            HardwareUnavailableError: The driver went away.
+            ProcessMustRestartError: Nothing that this process does can help.
+        """
+        outcomes = await asyncio.gather(*(device.identify() for device in self._devices), return_exceptions=True)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        self._register()
 
     async def run(self, reopen_wait: float) -> float:
-        """Sample; returns when the hardware should be opened anew.
+        """Sample; returns when the hardware should be opened anew. May be run again when that proved impossible.
 
         Args:
             reopen_wait: After how many seconds with a lost device that is.
@@ -59,7 +89,7 @@ class Session:
         """
         watch = asyncio.ensure_future(self._watch(reopen_wait))
         tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch, asyncio.ensure_future(self._guard_access())]
-        tasks += [asyncio.ensure_future(device.run()) for device in self._devices]
+        tasks += [asyncio.ensure_future(device.run(self._register)) for device in self._devices]
         if self._event_worker is not None:
             tasks.append(asyncio.ensure_future(self._events(self._event_worker)))
         try:
@@ -80,16 +110,21 @@ class Session:
         for device in self._devices:
             await device.answered.wait()
 
-    async def idle(self) -> bool:
-        """Wait for calls in flight, at most for the deadline. True: there are none left, and no threads."""
-        waiting = [device.stop() for device in self._devices]
-        if self._event_worker is not None:
-            waiting.append(self._event_worker.stop())
-        if not waiting:
-            return True
-        timeout = self._timing.deadline + self._timing.event_wait
-        _, pending = await asyncio.wait(waiting, timeout=timeout)
-        return not pending
+    async def quiet(self) -> bool:
+        """Wait a moment for calls in flight. True: there are none, and none begins but by `run`."""
+        moment = min(_MOMENT, self._timing.deadline) + self._timing.event_wait
+        return await _done([worker.submit(_nothing) for worker in self._workers], moment)
+
+    async def stop(self) -> bool:
+        """End the threads, waiting at most for the deadline. True: no call is in flight. Nothing runs after that."""
+        patience = self._timing.deadline + self._timing.event_wait
+        return await _done([worker.stop() for worker in self._workers], patience)
+
+    def _register(self) -> None:
+        listed = self._hardware.devices()
+        left_out = len(self._devices) - len(listed)
+        self._record.register(listed, self._driver_version, self._clock(), left_out=left_out)
+        _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
 
     async def _events(self, worker: Worker) -> None:
         hardware = self._hardware
@@ -116,12 +151,24 @@ class Session:
             faults = self._record.faults()
             if not faults & _GONE and not self._record.left_out:
                 wait = self._timing.reopen_first
-            elif Fault.UNRESPONSIVE not in faults:
+            elif Fault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
                 # A driver must not be shut down under a call in flight, so a stuck one puts this off.
                 return min(wait * 2, self._timing.reopen_max)
 
     async def _guard_access(self) -> None:
         while True:
             await asyncio.sleep(self._timing.sample)
-            if self._devices and all(device.access_failures >= _ACCESS_FAILURES for device in self._devices):
+            failures = [device.access_failures for device in self._devices if device.uuid is not None]
+            if failures and min(failures) >= _ACCESS_FAILURES:
                 raise AccessLostError("every device fails as they do when the container has lost its device nodes")
+
+
+async def _done(futures: list[asyncio.Future[None]], timeout: float) -> bool:  # noqa: ASYNC109 - it answers False
+    if not futures:
+        return True
+    _, pending = await asyncio.wait(futures, timeout=timeout)
+    return not pending
+
+
+def _nothing() -> None:
+    """Comes back when all that was submitted before it has."""

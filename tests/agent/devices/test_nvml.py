@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from gpufleet_agent.devices.base import (
     DeviceAccessError,
+    DeviceError,
     DeviceEvent,
+    DeviceInfo,
     DeviceLostError,
     DeviceReadError,
     DeviceResetRequiredError,
@@ -40,9 +43,17 @@ def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
     """Opened and listed."""
     opened = NvmlHardware()
     opened.open()
-    opened.devices()
+    identify_all(opened)
     yield opened
     opened.close()
+
+
+def identify_all(hardware: NvmlHardware) -> tuple[DeviceInfo, ...]:
+    """As the sampler does it; what doesn't answer is left out."""
+    for slot in range(hardware.slots()):
+        with suppress(DeviceError):
+            hardware.identify(slot)
+    return hardware.devices()
 
 
 def closed_for_good() -> bool:
@@ -54,7 +65,7 @@ def closed_for_good() -> bool:
 
 
 def test_devices_tell_who_they_are(hardware: NvmlHardware) -> None:
-    devices = hardware.devices()
+    devices = identify_all(hardware)
     assert [device.uuid for device in devices] == UUIDS
     assert [device.index for device in devices] == [0, 1, 2, 3]
     third = devices[2]
@@ -73,7 +84,7 @@ def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware
             .with_gpu(3, links=())
         )
     )
-    assert [device.nvlink_peers for device in hardware.devices()] == [
+    assert [device.nvlink_peers for device in identify_all(hardware)] == [
         (UUIDS[1],),
         tuple(sorted((UUIDS[0], UUIDS[2]))),
         (UUIDS[1],),
@@ -126,7 +137,7 @@ def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulate
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0]), "remembered"
     assert hardware.read(UUIDS[1]).temperature_celsius is not None, "for that device alone"
     hardware.open()
-    hardware.devices()
+    identify_all(hardware)
     assert hardware.read(UUIDS[0]).temperature_celsius is not None, "until NVML is opened anew"
 
 
@@ -144,7 +155,7 @@ def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) ->
         )
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
-    assert hardware.devices()[0].memory_total_mib is None
+    assert identify_all(hardware)[0].memory_total_mib is None
 
 
 def test_values_missing_for_a_moment_are_asked_for_again(simulated: "Simulated", hardware: NvmlHardware) -> None:
@@ -200,10 +211,9 @@ def test_opening_fails_with_what_can_be_done_about_it(
 
 def test_a_driver_that_goes_while_listing_is_unavailable(simulated: "Simulated", hardware: NvmlHardware) -> None:
     simulated.state.unlink()
-    with pytest.raises(HardwareUnavailableError):
-        hardware.devices()
-    with pytest.raises(HardwareUnavailableError):
-        hardware.driver_version()
+    for call in (hardware.slots, hardware.driver_version, lambda: hardware.identify(0)):
+        with pytest.raises(HardwareUnavailableError):
+            call()
 
 
 def test_without_a_library_the_message_says_so() -> None:
@@ -225,18 +235,19 @@ def test_without_a_library_the_message_says_so() -> None:
     assert heavy == "False False"
 
 
-def test_a_lost_device_is_left_out_of_the_list_and_the_rest_is_there(simulated: "Simulated") -> None:
+def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.lose(1).with_fail(2, "name", pynvml.NVML_ERROR_GPU_IS_LOST))
     hardware = NvmlHardware()
     hardware.open()
-    assert [device.index for device in hardware.devices()] == [0, 3]
-    assert hardware.left_out() == 2
+    assert hardware.slots() == 4
+    for slot in (1, 2):
+        with pytest.raises(DeviceLostError):
+            hardware.identify(slot)
+    assert [device.index for device in identify_all(hardware)] == [0, 3]
     with pytest.raises(UnknownDeviceError):
         hardware.read(UUIDS[1])
     simulated.edit(lambda node: node.restore(1).restore(2))
-    hardware.open()
-    assert len(hardware.devices()) == 4
-    assert hardware.left_out() == 0
+    assert len(identify_all(hardware)) == 4
     hardware.close()
 
 
@@ -262,7 +273,7 @@ def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
     simulated.write(make_node("h100", 0))
     hardware = NvmlHardware()
     hardware.open()
-    assert hardware.devices() == ()
+    assert (hardware.slots(), hardware.devices()) == (0, ())
     hardware.close()
     hardware.close()
     assert closed_for_good()
@@ -316,12 +327,50 @@ def test_waiting_without_a_driver_is_an_error(simulated: "Simulated", hardware: 
         hardware.wait_event(5)
 
 
+def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_later(simulated: "Simulated") -> None:
+    async def main() -> None:
+        simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
+        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
+        await sampler.start()
+        view = sampler.view()
+        assert [device.info.index for device in view.devices] == [0, 2, 3]
+        assert view.left_out == 1
+        async with asyncio.timeout(20):
+            while (window := sampler.view().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            simulated.edit(lambda node: node.restore(1))
+            while len(sampler.view().devices) < 4:
+                await sampler.changed(sampler.view().health_version)
+        view = sampler.view()
+        assert view.left_out == 0
+        assert [device.info.nvlink_peers for device in view.devices] == [
+            tuple(sorted({*UUIDS} - {uuid})) for uuid in UUIDS
+        ]
+        await sampler.close()
+
+    asyncio.run(main())
+    assert closed_for_good()
+
+
 def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
     """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
     timing = Timing(
-        sample=0.01, slow=0.05, deadline=0.2, event_wait=0.05, retry_first=0.02, retry_max=0.05, reopen_first=0.1
+        sample=0.01,
+        slow=0.05,
+        deadline=0.5,
+        event_wait=0.05,
+        retry_first=0.02,
+        retry_max=0.05,
+        reopen_first=0.1,
+        reopen_max=0.2,
     )
     sampler = Sampler(NvmlHardware(), timing=timing)
+
+    async def to_the_end() -> None:
+        try:
+            await main()
+        finally:
+            await sampler.close()
 
     def state() -> list[list[str]]:
         return [[reason.code for reason in device.health.reasons] for device in sampler.view().devices]
@@ -350,7 +399,6 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
         await becomes([["DriverUnavailable"]] * 4)
         simulated.edit(lambda node: replace(node, error=0))
         await becomes([[], [], [], []])
-        await sampler.close()
 
-    asyncio.run(main())
+    asyncio.run(to_the_end())
     assert closed_for_good()

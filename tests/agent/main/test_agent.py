@@ -46,12 +46,6 @@ class FakeHardware:
     def identify(self, slot: int) -> str:
         return f"GPU-{slot}"
 
-    def slots(self) -> int:
-        return 4
-
-    def identify(self, slot: int) -> str:
-        return f"GPU-{slot}"
-
     def devices(self) -> tuple[DeviceInfo, ...]:
         return tuple(DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", memory_total_mib=80_000) for index in range(4))
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,9 +15,9 @@ FAST = Timing(
     sample=0.005,
     slow=0.02,
     window=60,
-    deadline=0.1,
+    deadline=20,
     event_wait=0.02,
-    opening=0.3,
+    opening=20,
     retry_first=0.01,
     retry_max=0.02,
     reopen_first=0.05,
@@ -32,7 +33,7 @@ class FakeHardware:
     def __init__(self, count: int = 3) -> None:
         self.listed = [DeviceInfo(f"GPU-{index}", index, "Fake") for index in range(count)]
         self.opening: list[Exception | None] = []
-        self.listing: list[Exception] = []
+        self.counting: list[Exception] = []
         self.failures: dict[str, Exception] = {}
         self.stuck: dict[str, threading.Event] = {}
         self.answers: dict[str, Reading] = {}
@@ -64,10 +65,20 @@ class FakeHardware:
     def driver_version(self) -> str | None:
         return "570.1"
 
+    def slots(self) -> int:
+        if self.counting:
+            raise self.counting.pop(0)
+        self.identified: dict[str, DeviceInfo] = {}
+        return len(self.listed)
+
+    def identify(self, slot: int) -> str:
+        info = self.listed[slot]
+        self._answer(info.uuid)
+        self.identified = {**self.identified, info.uuid: info}
+        return info.uuid
+
     def devices(self) -> tuple[DeviceInfo, ...]:
-        if self.listing:
-            raise self.listing.pop(0)
-        return tuple(self.listed)
+        return tuple(sorted(self.identified.values(), key=lambda info: info.index))
 
     def read(self, uuid: str) -> Reading:
         self._answer(uuid)
@@ -146,5 +157,11 @@ def until_fixture() -> Callable[..., object]:
 
 @pytest.fixture(scope="session")
 def fast() -> Timing:
-    """A life in milliseconds."""
+    """A life in milliseconds; what should only be waited for when something is wrong has time, on a busy machine."""
     return FAST
+
+
+@pytest.fixture(scope="session")
+def impatient() -> Timing:
+    """As `fast`, for tests in which a call misses its deadline."""
+    return replace(FAST, deadline=0.3)

@@ -3,6 +3,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,9 +39,9 @@ def test_initialisation_failure_leaves_nothing_half_started(fake: "Fake", fast: 
     assert not fake.is_open
 
 
-def test_hardware_that_opens_but_does_not_list_is_closed_again(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_hardware_that_opens_but_does_not_count_is_closed_again(fake: "Fake", fast: Timing, until: Any) -> None:
     async def main() -> None:
-        fake.listing = [LibraryMismatchError("driver/library version mismatch")]
+        fake.counting = [LibraryMismatchError("driver/library version mismatch")]
         with pytest.raises(LibraryMismatchError):
             await Sampler(fake, timing=fast).start()
         await threads_gone(until)
@@ -52,8 +53,8 @@ def test_hardware_that_opens_but_does_not_list_is_closed_again(fake: "Fake", fas
 def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: "Fake", fast: Timing, until: Any) -> None:
     async def main() -> None:
         fake.open_gate = threading.Event()
-        sampler = Sampler(fake, timing=fast)
-        async with asyncio.timeout(5):
+        sampler = Sampler(fake, timing=replace(fast, opening=0.3))
+        async with asyncio.timeout(15):
             await sampler.start()
         assert sampler.view().unavailable == "the driver has not answered for 0.3 s"
         fake.open_gate.set()
@@ -104,13 +105,15 @@ def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: "Fake", fas
     assert not fake.closed_under_a_call
 
 
-def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(fake: "Fake", fast: Timing) -> None:
+def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(
+    fake: "Fake", impatient: Timing, until: Any
+) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=impatient)
         await sampler.start()
         fake.stuck["GPU-0"] = threading.Event()
-        await sampler.changed(sampler.view().health_version)
-        async with asyncio.timeout(5):
+        await until(lambda: "Unresponsive" in [r.code for r in sampler.view().devices[0].health.reasons])
+        async with asyncio.timeout(15):
             await sampler.close()
         assert gpu_threads() == ["gpu-0"]
 
