@@ -141,7 +141,9 @@ class Agent:
         self._registry.register(
             DeviceCollector(self._sampler.view, self._holders, settings.node_name, settings.window_seconds)
         )
-        self._registry.register(AgentCollector(self._sampler.view, self._reservations, self._listing_age))
+        self._registry.register(
+            AgentCollector(self._sampler.view, self._reservations, self._listing_age, settings.window_seconds)
+        )
         routes = {
             "/metrics": scrape(self._registry),
             "/healthz": probe({"loops": self._pulse.check}),

@@ -20,6 +20,7 @@ class AgentCollector(Collector):
         view: What the sampler knows.
         reservations: Number of reservations read, and the generation of the object; None: not read yet.
         listing_age: Seconds since the last list of the kubelet; None: there was none yet.
+        stale_seconds: A sample older than this says nothing about now.
     """
 
     def __init__(
@@ -27,17 +28,20 @@ class AgentCollector(Collector):
         view: Callable[[], NodeView],
         reservations: Callable[[], tuple[int, int] | None],
         listing_age: Callable[[], float | None],
+        stale_seconds: float,
     ) -> None:
         self._view = view
         self._reservations = reservations
         self._listing_age = listing_age
+        self._stale_seconds = stale_seconds
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
         view = self._view()
         yield from _sampling(view)
         yield from _health(view)
-        yield from _events(view)
+        yield _processes(view, self._stale_seconds)
+        yield _events(view)
         yield from self._obedience()
 
     def _obedience(self) -> Iterable[Metric]:
@@ -86,20 +90,26 @@ def _health(view: NodeView) -> Iterable[Metric]:
     faults = GaugeMetricFamily(
         "gpufleet_agent_device_fault", "Always 1: a fault that stands, by its code.", labels=["gpu", "UUID", "code"]
     )
-    processes = GaugeMetricFamily(
-        "gpufleet_agent_device_processes", "Processes that hold a context on the device.", labels=["gpu", "UUID"]
-    )
     for device in view.devices:
         labels = [str(device.info.index), device.info.uuid]
         healthy.add_metric(labels, int(device.health.state is HealthState.HEALTHY))
         for reason in device.health.reasons:
             faults.add_metric([*labels, reason.code], 1)
-        if device.sample is not None and device.sample.process_count is not None:
-            processes.add_metric(labels, device.sample.process_count)
-    yield from (healthy, faults, processes)
+    yield from (healthy, faults)
 
 
-def _events(view: NodeView) -> Iterable[Metric]:
+def _processes(view: NodeView, stale_seconds: float) -> Metric:
+    processes = GaugeMetricFamily(
+        "gpufleet_agent_device_processes", "Processes that hold a context on the device.", labels=["gpu", "UUID"]
+    )
+    for device in view.devices:
+        sample, age = device.sample, device.sample_age_seconds
+        if sample is not None and sample.process_count is not None and age is not None and age <= stale_seconds:
+            processes.add_metric([str(device.info.index), device.info.uuid], sample.process_count)
+    return processes
+
+
+def _events(view: NodeView) -> Metric:
     events = CounterMetricFamily(
         "gpufleet_agent_device_events",
         "Events that devices reported by themselves, by kind and code (XidError: the XID).",
@@ -109,4 +119,4 @@ def _events(view: NodeView) -> Iterable[Metric]:
         for event in device.events:
             labels = [str(device.info.index), device.info.uuid, event.kind, str(event.code)]
             events.add_metric(labels, event.count)
-    yield events
+    return events

@@ -44,7 +44,7 @@ class Scraped:
     def __init__(self, view: NodeView, holders: dict[str, tuple[Holder, ...]] | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: view, lambda: holders or {}, "node-1", 60.0))
-        registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5))
+        registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0))
         Counters(registry, "1.2.3")
         self.text = generate_latest(registry).decode()
         self.families = list(text_string_to_metric_families(self.text))
@@ -111,6 +111,11 @@ def test_what_is_not_known_now_has_no_series(silent: DeviceView) -> None:
         assert scraped.count(name) == 0
 
 
+def test_processes_of_long_ago_have_no_series() -> None:
+    scraped = Scraped(NodeView((device(0, age=61, **FULL), device(1, **FULL))))
+    assert scraped.count("gpufleet_agent_device_processes") == 1
+
+
 def test_health_events_and_processes() -> None:
     scraped = Scraped(NodeView((device(0, **FULL), device(1, health=SICK, **FULL))))
     assert scraped.value("gpufleet_agent_devices", state="Healthy") == 1
@@ -148,7 +153,7 @@ def test_every_series_has_help_and_no_creation_time() -> None:
 
 def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> None:
     registry = CollectorRegistry()
-    registry.register(AgentCollector(NodeView, lambda: None, lambda: None))
+    registry.register(AgentCollector(NodeView, lambda: None, lambda: None, 60.0))
     text = generate_latest(registry).decode()
     assert "gpufleet_agent_assignments" not in text
     assert "gpufleet_agent_listing_age_seconds" not in text
