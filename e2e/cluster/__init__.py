@@ -25,7 +25,7 @@ from cluster.handle import Cluster, Node
 from cluster.image.project import Image, build_image
 from cluster.lifecycle import attach, build, down, status, up
 from cluster.progress import Progress
-from cluster.status import Status
+from cluster.summary import Status
 from cluster.versions import BUSYBOX_IMAGE, PROJECT_IMAGE
 from cluster.waiting import wait_until
 

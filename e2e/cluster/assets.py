@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.build import ensure_tools
 from cluster.command import Runner, run, search_path
 from cluster.config import ENV_ASSETS
 from cluster.errors import HostError, Problem
+from cluster.gobuild import ensure_tools
 from cluster.progress import Progress
 from cluster.versions import LOCAL_TOOLS, Tool
 

@@ -9,7 +9,7 @@ from cluster.handle import Cluster
 from cluster.kind.lifecycle import KindLifecycle
 from cluster.local.lifecycle import LocalLifecycle
 from cluster.progress import Progress
-from cluster.status import Status
+from cluster.summary import Status
 
 
 class Lifecycle(Protocol):

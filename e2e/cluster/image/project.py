@@ -24,7 +24,7 @@ from cluster.progress import Progress
 from cluster.versions import PROJECT_IMAGE
 
 _EXTRAS = ("operator", "agent", "cli")
-_CONFIG = ImageConfig(
+IMAGE_CONFIG = ImageConfig(
     command=("gpufleet", "--help"),
     user=NONROOT,
     env={"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"},
@@ -60,7 +60,7 @@ class Image:
     @property
     def digest(self) -> str:
         """Of its manifest; the same for the same content."""
-        return image_digest(self.name, [*self.lower, self.code], _CONFIG)
+        return image_digest(self.name, [*self.lower, self.code], IMAGE_CONFIG)
 
     @property
     def size(self) -> int:
@@ -80,10 +80,10 @@ class Image:
         return self._written("lower", _LOWER_IMAGE, self.lower, ())
 
     def _written(self, kind: str, name: str, layers: Sequence[Layer], left_out: Sequence[Layer]) -> Path:
-        digest = image_digest(name, layers, _CONFIG).removeprefix("sha256:")
+        digest = image_digest(name, layers, IMAGE_CONFIG).removeprefix("sha256:")
         output = self.cache / "images" / f"{kind}-{digest[:10]}.tar"
         if not output.exists():
-            write_archive(output, name, layers, _CONFIG, left_out=left_out)
+            write_archive(output, name, layers, IMAGE_CONFIG, left_out=left_out)
         _prune([output])
         return output
 

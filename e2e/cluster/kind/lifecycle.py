@@ -19,7 +19,7 @@ from cluster.kind import commands
 from cluster.kind.cluster import KindCluster
 from cluster.packages import Requirement
 from cluster.progress import Progress
-from cluster.status import Status
+from cluster.summary import Status
 from cluster.system import Host, System
 from cluster.versions import KIND_TOOLS, PROJECT_IMAGE
 

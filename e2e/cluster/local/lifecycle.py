@@ -27,7 +27,7 @@ from cluster.local.state import State, differences
 from cluster.local.teardown import read_processes, tear_down
 from cluster.local.units import Units
 from cluster.progress import Progress
-from cluster.status import Status
+from cluster.summary import Status
 from cluster.versions import BUSYBOX_IMAGE, PAUSE_IMAGE
 
 _OTHERS_SECONDS = 180.0
