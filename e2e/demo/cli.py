@@ -8,13 +8,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import ClusterConfig, ClusterError, NotRunningError, Provider, attach, up
-from demo import opening, story
+from cluster import ClusterConfig, ClusterError, NotRunningError, attach, up
+from demo import opening, story, trouble
 from demo.screen import Screen, make_console
 from demo.stage import Stage
+from gpufleet_simgpu.build import CompilerError
 from proof import EvidenceError, WaitTimeoutError
 from proof.bed import witness_of
 
+FAILURES = (ClusterError, CompilerError, EvidenceError, WaitTimeoutError, TimeoutError)
 FAILED = 3
 INTERRUPTED = 130
 NODES = 2
@@ -25,12 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     screen = Screen(make_console(sys.stdout), story.STEPS)
     try:
-        return down(screen) if chosen.action == "down" else play(screen, chosen.timeout, Provider(chosen.provider))
+        return down(screen) if chosen.action == "down" else play(screen, chosen.timeout)
     except KeyboardInterrupt:
         screen.bad("interrupted; what was started goes on")
         screen.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
         return INTERRUPTED
-    except (ClusterError, EvidenceError, WaitTimeoutError, TimeoutError) as error:
+    except FAILURES as error:
         screen.bad("the demo can't go on:")
         screen.quote(str(error))
         screen.say("Type `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
@@ -42,18 +44,16 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m demo", description="gpufleet on a real cluster with simulated GPUs.")
     made.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="play the story, or remove all")
     made.add_argument("--timeout", type=float, default=90, metavar="SECONDS", help="longest wait for any one thing")
-    providers = [provider.value for provider in Provider]
-    made.add_argument("--provider", choices=providers, default=Provider.AUTO.value, help="who runs the nodes")
     return made
 
 
-def play(screen: Screen, timeout_seconds: float, provider: Provider) -> int:
+def play(screen: Screen, timeout_seconds: float) -> int:
     """The whole story. Returns the exit code; the cluster lives on."""
     screen.step(
         "Start a real Kubernetes cluster of two nodes",
         "Real apiserver, scheduler, kubelets and containerd: only the GPUs are simulated.",
     )
-    cluster = up(ClusterConfig(nodes=NODES, provider=provider), detach=True)
+    cluster = up(ClusterConfig.from_environment(nodes=NODES), detach=True)
     screen.progress(f"{NODES} nodes are ready, with the images on them")
     screen.step(
         "Give each node eight GPUs, all different",
@@ -62,9 +62,13 @@ def play(screen: Screen, timeout_seconds: float, provider: Provider) -> int:
     driver = opening.make_driver(cluster)
     with witness_of(cluster) as witness:
         stage = Stage(cluster, witness, screen, timeout_seconds)
-        opening.clear(stage)
-        story.play(stage, driver)
-        story.close(stage)
+        try:
+            opening.clear(stage)
+            story.play(stage, driver)
+            story.close(stage)
+        except FAILURES:
+            trouble.show(cluster, screen)
+            raise
         code = story.verdict(screen, stage.problems)
         story.what_next(stage, driver)
     return code

@@ -1,6 +1,7 @@
 """Installs the chart with helm, as a user would, and waits for telemetry that is newer than the installation."""
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def install(stage: Stage) -> None:
         kubectl("apply", "-f", "-", stdin=text)
     # The agent mounts the kubelet's plugin folder from the host, which only this level of pod security allows.
     kubectl("label", "--overwrite", "namespace", SYSTEM_NAMESPACE, PRIVILEGED)
-    words = helm_words(repository_root())
+    words = (*helm_words(repository_root()), f"--timeout={stage.timeout_seconds:.0f}s")
     screen.command(f"helm {' '.join(words)}".replace(f"{repository_root()}/", ""))
+    _drop_unfinished(stage)
     since = datetime.now(UTC)
     stage.cluster.helm(*words, timeout=stage.timeout_seconds + 30)
     screen.progress("the chart is installed, agents and operator are available")
@@ -37,6 +39,15 @@ def install(stage: Stage) -> None:
             node.name, lambda found: fresh(found, since), timeout_seconds=stage.timeout_seconds
         )
         screen.progress(f"GPUTelemetry {node.name} is fresh")
+
+
+def _drop_unfinished(stage: Stage) -> None:
+    """Uninstall a release that a killed helm left half done: helm itself refuses to touch it."""
+    here = f"--namespace={SYSTEM_NAMESPACE}"
+    asked = stage.cluster.helm("status", RELEASE, here, "-o", "json", check=False)
+    if asked.returncode == 0 and json.loads(asked.stdout)["info"]["status"].startswith("pending-"):
+        stage.screen.progress("an earlier helm was interrupted: its unfinished release is removed first")
+        stage.cluster.helm("uninstall", RELEASE, here, "--wait", timeout=stage.timeout_seconds + 30)
 
 
 def helm_words(root: Path) -> tuple[str, ...]:
