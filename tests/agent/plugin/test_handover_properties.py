@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
@@ -93,6 +93,7 @@ class ModelKubelet:
         return result
 
 
+@settings(deadline=None)
 @given(ledger=ledgers(), steps=arrivals, unhealthy=st.frozensets(st.sampled_from(UUIDS), max_size=3))
 def test_no_device_is_given_twice_and_reserved_ones_only_to_their_pod(
     ledger: tuple[Assignment, ...], steps: list[Arrival], unhealthy: frozenset[str]
@@ -135,6 +136,7 @@ asks = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     ledger=ledgers(),
     ask=asks,

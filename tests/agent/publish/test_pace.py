@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.publish.deadband import Significance
@@ -50,6 +50,7 @@ def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
     assert writes([URGENT] * 4, step=0.5) == [(1.0, Cause.URGENT), (2.0, Cause.URGENT)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(Significance), min_size=130, max_size=130), st.floats(0, 1))
 def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fails(
     changes: list[Significance], jitter: float

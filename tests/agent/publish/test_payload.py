@@ -213,7 +213,7 @@ def structural_schema() -> Draft202012Validator:
 
 
 @given(view=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
     view: NodeView, holding: bool, generation: int | None
 ) -> None:
