@@ -220,8 +220,9 @@ def _statuses(
 
 
 def _create_trouble(snapshot: Snapshot, workload: Workload) -> str:
+    """What the apiserver has against the pods. A lost answer is nothing that the user could change."""
     setback = snapshot.memory.setbacks.get(create_key(workload.uid))
-    return setback.message if setback else ""
+    return setback.message if setback and setback.by == "apiserver" else ""
 
 
 def _gated(snapshot: Snapshot, standings: Iterable[Standing]) -> dict[str, int]:

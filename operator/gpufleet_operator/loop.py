@@ -100,7 +100,7 @@ class Reconciler:
             pass  # time itself may have changed the decision
 
     def _learn(self, outcomes: Sequence[Outcome], now: float) -> None:
-        told = [(o.action.key, o.failure) for o in outcomes if not o.lost]
+        told = [(o.action.key, o.failure, "network" if o.unanswered else "apiserver") for o in outcomes if not o.lost]
         memory = remember.record(self._memory, told, self._clock.now())
         made = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unanswered]
         self._memory = remember.answered(memory, [(a.workload_uid, a.replica) for a in made])

@@ -74,18 +74,18 @@ def forgive(memory: Memory, workload_uid: str, replica: int) -> Memory:
     return memory if len(kept) == len(memory.refusals) else replace(memory, refusals=kept)
 
 
-def record(memory: Memory, results: Iterable[tuple[str, str | None]], now: datetime) -> Memory:
-    """Note which writes failed (key, message) and which went through (key, None).
+def record(memory: Memory, results: Iterable[tuple[str, str | None, str]], now: datetime) -> Memory:
+    """Note which writes failed (key, message, who says so) and which went through (key, None, "").
 
     Several writes may share a key; one failure among them is a failure of the key, counted once.
     """
     told = list(results)
-    failures = {key: message for key, message in told if message is not None}
-    done = {key for key, _ in told} - failures.keys()
+    failures = {key: (message, by) for key, message, by in told if message is not None}
+    done = {key for key, _, _ in told} - failures.keys()
     setbacks = {key: s for key, s in memory.setbacks.items() if key not in done}
-    for key, message in failures.items():
+    for key, (message, by) in failures.items():
         setbacks[key] = Setback.after(
-            setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by="apiserver"
+            setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by=by
         )
     return replace(memory, setbacks=setbacks)
 

@@ -1,0 +1,180 @@
+"""Steps in any order, crashes anywhere: hypothesis looks for a life that ends badly."""
+
+import asyncio
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from gpufleet_operator.kube.errors import UnavailableError
+
+WORKLOADS = st.builds(
+    lambda replicas, count, gang, shares, strategy: {
+        "replicas": replicas,
+        "devices": {"count": count},
+        "placement": {"gang": gang, "strategy": strategy},
+        **({"distribution": {"items": 100, "mode": "Proportional"}} if gang and shares else {}),
+    },
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["Best", "Pack", "Spread"]),
+)
+
+
+class Lives(RuleBasedStateMachine):
+    """Steps in any order. The test sets what the fixtures hold.
+
+    Few rules, each with many turns, so that a run gets somewhere: pods are bound, run, end and are lost.
+    """
+
+    world_type: Any
+    fault_type: Any
+    crash_type: Any
+    judge: Any
+
+    @initialize(nodes=st.integers(1, 3), devices=st.integers(1, 3), wanted=st.lists(WORKLOADS, min_size=1, max_size=3))
+    def begin(self, nodes: int, devices: int, wanted: list[Any]) -> None:
+        self.runner = asyncio.Runner()
+        self.world = self.world_type(nodes, devices)
+        self.operator = self.judge.operator(self.world, self.runner)
+        self.number = 0
+        for spec in wanted:
+            self.submit(spec)
+
+    def submit(self, spec: Any) -> None:
+        self.number += 1
+        self.world.submit(f"w{self.number}", **spec)
+
+    @rule(spec=WORKLOADS)
+    def user_submits(self, spec: Any) -> None:
+        if len(self.world.of("workloads")) < 5:
+            self.submit(spec)
+
+    @rule(data=st.data(), what=st.sampled_from(["delete", "suspend or resume"]))
+    def user_changes_a_workload(self, data: Any, what: str) -> None:
+        workloads = self.world.of("workloads")
+        if workloads:
+            body = data.draw(st.sampled_from(workloads))
+            key = f"ml/{body['metadata']['name']}"
+            if what == "delete":
+                self.world.remove("workloads", key)
+            else:
+                spec = {**body["spec"], "suspend": not body["spec"].get("suspend", False)}
+                self.world.store("workloads", key, {**body, "metadata": dict(body["metadata"]), "spec": spec})
+
+    @rule(data=st.data(), what=st.sampled_from(["delete", "force delete", "Succeeded", "Failed"]))
+    def a_pod_ends(self, data: Any, what: str) -> None:
+        pods = self.world.of("pods")
+        if what in ("Succeeded", "Failed"):
+            pods = [p for p in pods if p["status"]["phase"] == "Running"]
+        if not pods:
+            return
+        key = f"ml/{data.draw(st.sampled_from(pods))['metadata']['name']}"
+        if what == "delete":
+            self.world.delete_gracefully(key)
+        elif what == "force delete":
+            self.world.remove("pods", key)
+        else:
+            self.world.finish(key, what)
+
+    @rule(heard=st.sampled_from([0, 1, 3, 100]))
+    def operator_decides(self, heard: int) -> None:
+        self.operator.hear(heard)
+        self.operator.act()
+
+    @rule(writes=st.integers(0, 6), after=st.booleans(), heard=st.sampled_from([0, 100]))
+    def operator_dies_while_deciding(self, writes: int, after: bool, heard: int) -> None:
+        self.operator.hear(heard)
+        self.world.fault = self.fault_type(writes, self.crash_type, after=after)
+        try:
+            self.operator.act()
+        except self.crash_type:
+            self.operator = self.judge.operator(self.world, self.runner)
+        self.world.fault = None
+
+    @rule(writes=st.integers(0, 4), after=st.booleans())
+    def an_answer_is_lost(self, writes: int, after: bool) -> None:
+        self.operator.hear(100)
+        self.world.fault = self.fault_type(writes, UnavailableError, after=after)
+        self.operator.act()
+        self.world.fault = None
+
+    @rule(data=st.data(), what=st.sampled_from(["lose", "repeat", "resync", "restart"]))
+    def watches_fail(self, data: Any, what: str) -> None:
+        if what == "lose":
+            self.operator.hear(data.draw(st.integers(1, 5)), lose=True)
+        elif what == "repeat" and self.operator.position:
+            event, kind, body = self.world.log[data.draw(st.integers(0, self.operator.position - 1))]
+            self.operator.see(event, kind, body)
+        elif what == "resync":
+            self.operator.relist()
+        elif what == "restart":
+            self.operator = self.judge.operator(self.world, self.runner)
+
+    @rule(what=st.sampled_from(["scheduler", "kubelets", "agents", "collector"]))
+    def one_of_the_others_acts(self, what: str) -> None:
+        if what == "scheduler":
+            self.world.scheduler()
+        elif what == "collector":
+            self.world.collector()
+        else:
+            for node in self.world.kubelets:
+                getattr(self.world, what.rstrip("s"))(node)
+
+    @rule(rounds=st.integers(1, 3))
+    def a_moment_without_trouble(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for _ in range(2):
+                self.operator.hear(1000)
+                self.operator.act()
+            self.world.scheduler()
+            for node in self.world.kubelets:
+                self.world.kubelet(node)
+                self.world.agent(node)
+            self.world.advance(1)
+
+    @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "node made anew"]))
+    def a_node_fails(self, data: Any, what: str) -> None:
+        name = str(data.draw(st.sampled_from(sorted(self.world.kubelets))))
+        if what == "binding":
+            self.world.refuse_binding ^= {name}
+        elif what == "admission":
+            self.world.refuse_admission ^= {name}
+        elif what == "agent":
+            self.world.silent ^= {name}
+        else:
+            self.world.register_again(name)
+
+    @rule(seconds=st.sampled_from([0.5, 3, 11, 40, 100]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @invariant()
+    def nothing_is_handed_out_twice(self) -> None:
+        if hasattr(self, "world"):
+            self.judge.check_always(self.world)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.judge.settle(self.world, self.operator)
+            self.judge.check_always(self.world)
+            self.judge.check_settled(self.world)
+            self.runner.close()
+
+
+@pytest.mark.timeout(300)
+def test_every_order_of_steps_ends_well(world: Any, fault: Any, crash: Any, judge: Any) -> None:
+    Lives.world_type, Lives.fault_type, Lives.crash_type, Lives.judge = world, fault, crash, judge
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+        Lives,
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

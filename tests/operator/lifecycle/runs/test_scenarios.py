@@ -1,0 +1,254 @@
+"""Single lives, told step by step; and the same life with a crash or a lost answer at each of its writes in turn."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from gpufleet_operator.kube.errors import UnavailableError
+
+GANG = {"replicas": 2, "devices": {"count": 2}, "placement": {"gang": True, "strategy": "Spread"}}
+SHARES = {**GANG, "distribution": {"items": 1000, "mode": "Proportional", "by": "TotalMemory"}}
+MANY = {"replicas": 3, "placement": {"strategy": "Pack"}}
+
+
+def moment(world: Any, operator: Any) -> None:
+    """Everybody acts once, the operator twice."""
+    for _ in range(2):
+        operator.hear(1000)
+        operator.act()
+    world.scheduler()
+    for node in world.kubelets:
+        world.kubelet(node)
+        world.agent(node)
+    world.collector()
+    world.advance(1)
+
+
+def states(world: Any) -> Any:
+    placements = [p for w in world.of("workloads") for p in (w.get("status") or {}).get("placements", [])]
+    return Counter(p["state"] for p in placements)
+
+
+def live(world: Any, operator: Any, spec: Any) -> None:
+    """Apply, run, lose a pod, end."""
+    world.submit("one", **spec)
+    world.submit("two")
+    for _ in range(3):
+        moment(world, operator)
+    name = world.of("pods")[0]["metadata"]["name"]
+    world.delete_gracefully(f"ml/{name}")
+    for _ in range(3):
+        moment(world, operator)
+    world.remove("workloads", "ml/two")
+    for _ in range(2):
+        moment(world, operator)
+
+
+def end(world: Any) -> Any:
+    """What must be the same however it came about."""
+    shares = [
+        (p["shardStart"], p["shardEnd"])
+        for w in world.of("workloads")
+        for p in w["status"]["placements"]
+        if "shardStart" in p
+    ]
+    return states(world), sorted(shares), len(list(world.ledger())), len(world.of("pods"))
+
+
+@pytest.mark.parametrize("spec", [GANG, SHARES, MANY], ids=["gang", "shares", "many"])
+@pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
+@pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
+def test_a_fault_at_any_write_changes_nothing_in_the_end(
+    world: Any, fault: Any, crash: Any, judge: Any, runner: Any, spec: Any, after: bool, crashes: bool
+) -> None:
+    def run(at: int | None) -> tuple[Any, int]:
+        cluster = world(2, 3)
+        planned = fault(10**6 if at is None else at, crash if crashes else UnavailableError, after=after)
+        cluster.fault = planned
+        operator = _Restarting(judge.operator, cluster, runner, crash)
+        live(cluster, operator, spec)
+        writes = 10**6 - planned.left
+        judge.settle(cluster, operator, rounds=6)
+        judge.check_always(cluster)
+        judge.check_settled(cluster)
+        return end(cluster), writes
+
+    expected, writes = run(None)
+    assert writes > 10
+    for at in range(writes):
+        assert run(at)[0] == expected, f"fault at write {at}"
+
+
+class _Restarting:
+    """An operator whose process is started again when it dies."""
+
+    def __init__(self, start: Any, world: Any, runner: Any, crash: Any) -> None:
+        self._start = lambda: start(world, runner)
+        self._crash = crash
+        self._process = self._start()
+
+    def hear(self, number: int) -> None:
+        self._process.hear(number)
+
+    def relist(self) -> None:
+        self._process.relist()
+
+    def act(self) -> None:
+        try:
+            self._process.act()
+        except self._crash:
+            self._process = self._start()
+
+
+def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives(
+    world: Any, judge: Any, runner: Any
+) -> None:
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("first")
+    for _ in range(3):
+        moment(cluster, operator)
+    cluster.submit("second")
+    moment(cluster, operator)
+    (holder,) = [p["metadata"]["name"] for p in cluster.of("pods") if p["spec"].get("nodeName")]
+
+    cluster.remove("workloads", "ml/first")
+    cluster.remove("pods", f"ml/{holder}")
+    moment(cluster, operator)
+
+    assert [a["pod"] for _, a in cluster.ledger()] == [holder], "the agent still reports its container"
+    for _ in range(3):
+        moment(cluster, operator)
+    assert cluster.collisions == []
+    assert states(cluster) == {"Confirmed": 1}
+
+
+def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("first")
+    for _ in range(2):
+        operator.hear(1000)
+        operator.act()
+    cluster.scheduler()
+    cluster.kubelet("node-1")  # started, and gone before the agent has said so
+    cluster.remove("workloads", "ml/first")
+    (pod,) = cluster.of("pods")
+    cluster.remove("pods", f"ml/{pod['metadata']['name']}")
+    cluster.submit("second")
+    for _ in range(2):
+        operator.hear(1000)
+        operator.act()
+
+    assert len(list(cluster.ledger())) == 1, "the last report is older than the pod's end"
+    judge.settle(cluster, operator, rounds=5)
+    assert cluster.collisions == []
+    assert states(cluster) == {"Confirmed": 1}
+
+
+def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("first")
+    cluster.refuse_binding.add("node-1")
+    moment(cluster, operator)
+    assert len(list(cluster.ledger())) == 1
+
+    cluster.remove("workloads", "ml/first")
+    cluster.collector()
+    operator.hear(1000)
+    operator.act()
+
+    assert list(cluster.ledger()) == []
+
+
+def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(2, 2)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("gone", **GANG)
+    for _ in range(3):
+        moment(cluster, operator)
+    assert states(cluster) == {"Confirmed": 2}
+
+    cluster.remove("workloads", "ml/gone")
+    for _ in range(2):
+        cluster.collector()
+        for node in cluster.kubelets:
+            cluster.kubelet(node)
+            cluster.agent(node)
+    assert len(list(cluster.ledger())) == 2
+    judge.settle(cluster, judge.operator(cluster, runner), rounds=5)
+
+    assert list(cluster.ledger()) == []
+    assert cluster.of("pods") == []
+
+
+def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(2, 2)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("gang", **GANG)
+    operator.hear(1000)
+    operator.act()
+    foreign = {"podUID": "uid-x", "namespace": "ml", "pod": "x", "container": "c", "workload": "x", "workloadUID": "x"}
+    rest = {"replica": 0, "replicas": 1, "resource": "gpufleet.dev/gpu", "decidedAt": "2026-01-01T00:00:00Z"}
+    devices = [f"GPU-node-2-{i}" for i in range(2)]
+    node = cluster.objects["telemetry", "node-2"]
+    spec = {"assignments": [{**foreign, **rest, "devices": devices}]}
+    cluster.store("telemetry", "node-2", {**node, "metadata": dict(node["metadata"]), "spec": spec})
+
+    operator.act()  # on a cache that doesn't know of the other writer
+
+    assert [len(t["spec"]["assignments"]) for t in cluster.of("telemetry")] == [1, 1]
+    assert cluster.released == []
+    operator.act()
+    assert [len(t["spec"]["assignments"]) for t in cluster.of("telemetry")] == [0, 1]
+    assert cluster.released == []
+
+
+def test_running_pods_keep_everything_when_their_nodes_object_is_made_anew(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(1, 2)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("one")
+    for _ in range(3):
+        moment(cluster, operator)
+    before = [(p["metadata"]["uid"], p["status"]["phase"]) for p in cluster.of("pods")]
+
+    cluster.register_again("node-1")
+    judge.settle(cluster, operator, rounds=3)
+
+    assert [(p["metadata"]["uid"], p["status"]["phase"]) for p in cluster.of("pods")] == before
+    assert states(cluster) == {"Confirmed": 1}
+    assert len(list(cluster.ledger())) == 1
+
+
+def test_a_refused_node_is_left_for_another(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(2, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("one")
+    cluster.refuse_admission.add("node-1")
+    for _ in range(6):
+        moment(cluster, operator)
+
+    assert states(cluster) == {"Confirmed": 1}
+    assert [n for n, _ in cluster.ledger()] == ["node-2"]
+    assert any(t.startswith("KubeletRefused") for t in cluster.told)
+
+
+def test_stale_telemetry_is_not_scheduled_on_and_its_return_is_noticed(world: Any, judge: Any, runner: Any) -> None:
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.silent.add("node-1")
+    cluster.advance(100)
+    cluster.submit("one")
+    for _ in range(3):
+        moment(cluster, operator)
+    assert states(cluster) == {"Pending": 1}
+    (workload,) = cluster.of("workloads")
+    assert "older than 90 s" in str(workload["status"]["explanation"])
+
+    cluster.silent.clear()
+    for _ in range(3):
+        moment(cluster, operator)
+
+    assert states(cluster) == {"Confirmed": 1}
