@@ -46,14 +46,18 @@ class Written:
     heartbeat_at: float
 
 
-def first_write(pace: Pace, now: float, jitter: float) -> Written:
-    """After the very first write. `jitter` is a random number from 0 to 1."""
-    return _written(pace, now, pace.burst - 1, jitter)
+def first_write(pace: Pace, now: float, jitter: float, built: float | None = None) -> Written:
+    """After the very first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
+    return _written(pace, now, pace.burst - 1, jitter, built)
 
 
-def next_write(pace: Pace, last: Written, now: float, jitter: float) -> Written:
-    """After a later write."""
-    return _written(pace, now, max(0.0, _supply(pace, last, now) - 1), jitter)
+def next_write(pace: Pace, last: Written, now: float, jitter: float, built: float | None = None) -> Written:
+    """After a later write, which was answered `now`.
+
+    What was written is as old as the moment when it was built, so the heartbeat counts from there: an answer that took
+    long, or came while this process stood still, must not put off the next one.
+    """
+    return _written(pace, now, max(0.0, _supply(pace, last, now) - 1), jitter, built)
 
 
 def cause_now(pace: Pace, last: Written, significance: Significance, now: float) -> Cause | None:
@@ -76,5 +80,6 @@ def _supply(pace: Pace, last: Written, now: float) -> float:
     return min(float(pace.burst), last.supply + (now - last.at) / pace.refill)
 
 
-def _written(pace: Pace, now: float, supply: float, jitter: float) -> Written:
-    return Written(at=now, supply=supply, heartbeat_at=now + pace.heartbeat * (1 + pace.jitter * jitter))
+def _written(pace: Pace, now: float, supply: float, jitter: float, built: float | None) -> Written:
+    since = now if built is None else built
+    return Written(at=now, supply=supply, heartbeat_at=since + pace.heartbeat * (1 + pace.jitter * jitter))

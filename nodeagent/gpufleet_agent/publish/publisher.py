@@ -86,7 +86,7 @@ class Publisher:
         status = self._build()
         cause = self._cause(status, now)
         if cause is not None:
-            await self._write(status, cause)
+            await self._write(status, cause, built=now)
 
     def _cause(self, status: Status, now: float) -> Cause | None:
         current = self._own.current
@@ -96,7 +96,7 @@ class Publisher:
             return Cause.URGENT  # another object of the same name, without a status yet
         return cause_now(self._pace, self._last, significance(self._published, status), now)
 
-    async def _write(self, status: Status, cause: Cause) -> None:
+    async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
         try:
             written = await self._api.apply_status(status)
         except KubeError as error:
@@ -105,7 +105,9 @@ class Publisher:
         now = asyncio.get_running_loop().time()
         jitter = self._rng.random()
         self._last = (
-            next_write(self._pace, self._last, now, jitter) if self._last else first_write(self._pace, now, jitter)
+            next_write(self._pace, self._last, now, jitter, built)
+            if self._last
+            else first_write(self._pace, now, jitter, built)
         )
         self._published, self._published_to = status, written.uid
         self._failures = 0

@@ -41,6 +41,12 @@ def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() 
     assert all(later - earlier >= 9 for earlier, later in pairwise(times[6:]))
 
 
+def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
+    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, built=40.0)
+    assert cause_now(PACE, last, NONE, 69.0) is None
+    assert cause_now(PACE, last, NONE, 70.0) is Cause.HEARTBEAT
+
+
 def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
     times = [now for now, _ in writes([CHANGE] * 20 + [URGENT] * 3)]
     assert times[-3:] == [21.0, 22.0, 23.0]

@@ -27,6 +27,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.object: TelemetryObject | None = TelemetryObject("uid-a", 1, 1)
         self.away = False
+        self.takes_seconds = 0.0
         self.attempts: list[float] = []
         self.writes: list[tuple[float, int]] = []
 
@@ -48,6 +49,7 @@ class FakeApi:
         current = await self.get()
         self.writes.append((now, status["devices"][0]["utilizationPercent"]))
         self.object = TelemetryObject(current.uid, current.generation, current.resource_version + 1)
+        await asyncio.sleep(self.takes_seconds)
         return self.object
 
     async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
@@ -104,6 +106,16 @@ def test_it_writes_at_once_and_then_a_heartbeat(in_virtual_time: InVirtualTime) 
             assert times[0] == pytest.approx(0, abs=0.1)
             assert times[1:] == pytest.approx([30, 60, 90], abs=3)
             assert rig.publisher.published
+
+    in_virtual_time(scenario())
+
+
+def test_an_answer_that_comes_late_does_not_put_the_heartbeat_off(in_virtual_time: InVirtualTime) -> None:
+    async def scenario() -> None:
+        async with running() as rig:
+            rig.api.takes_seconds = 28
+            await asyncio.sleep(95)
+            assert [now for now, _ in rig.api.writes] == pytest.approx([0, 30, 60, 90], abs=3)
 
     in_virtual_time(scenario())
 
