@@ -9,8 +9,11 @@ JsonObject = dict[str, Any]
 
 GATE = "gpufleet.dev/assignment"
 IMAGE = "localhost/busybox:1"
-SLEEP = ("sh", "-c", "exec sleep 1000000")
-SHARD = ("sh", "-c", 'echo "shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END"; exec sleep 1000000')
+REST = "trap 'exit 0' TERM; sleep 1000000 & wait"
+"""Ends at once when it is told to: process 1 of a namespace hears only signals that it asked for."""
+
+SLEEP = ("sh", "-c", REST)
+SHARD = ("sh", "-c", f'echo "shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END"; {REST}')
 
 
 def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields: Any) -> JsonObject:
@@ -19,7 +22,7 @@ def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields:
 
 
 def pod_spec(*containers: JsonObject, **fields: Any) -> JsonObject:
-    """Ends a second after it is told to: as process 1 of its namespace, sleep doesn't hear SIGTERM."""
+    """A pod's spec, by default of one container that rests."""
     return {"terminationGracePeriodSeconds": 1, "containers": list(containers) or [container()], **fields}
 
 
