@@ -30,12 +30,10 @@ class Heated:
 
 def free(stage: Stage, name: str) -> None:
     """Delete a workload: its devices must be free again."""
-    begin = monotonic()
     before = _free_gpus(stage)
     stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
     stage.delete(name)
     after = _free_gpus(stage)
-    stage.screen.progress(f"{name}: pods and reservations are gone {monotonic() - begin:.1f} s after kubectl delete")
     claim = f"the kubelets hold nothing of it any more: {before} GPUs were free, now {after}"
     stage.check(holds=after > before, subject=name, claim=claim)
 
@@ -60,13 +58,18 @@ def _make_hot(stage: Stage, driver: Driver, pick: ReplicaEvidence) -> Heated:
     """Heat the picked GPU and wait until telemetry shows it."""
     hot = Heated(pick.node, pick.picked[0], driver.temperature(pick.node, pick.picked[0]))
     stage.screen.command(driver.command(hot.node, hot.uuid, HOT_CELSIUS))
-    begin = monotonic()
-    driver.heat(hot.node, hot.uuid, HOT_CELSIUS)
-    stage.witness.wait_for_telemetry(
-        hot.node, lambda found: temperature(found, hot.uuid) == HOT_CELSIUS, timeout_seconds=stage.timeout_seconds
-    )
-    stage.screen.progress(f"GPUTelemetry {hot.node} shows {HOT_CELSIUS} C after {monotonic() - begin:.1f} s")
+    _set_temperature(stage, driver, hot, HOT_CELSIUS)
     return hot
+
+
+def _set_temperature(stage: Stage, driver: Driver, hot: Heated, celsius: int) -> None:
+    """Let the GPU report this temperature, and wait until telemetry shows it."""
+    begin = monotonic()
+    driver.heat(hot.node, hot.uuid, celsius)
+    stage.witness.wait_for_telemetry(
+        hot.node, lambda found: temperature(found, hot.uuid) == celsius, timeout_seconds=stage.timeout_seconds
+    )
+    stage.screen.progress(f"GPUTelemetry {hot.node} shows {celsius} C after {monotonic() - begin:.1f} s")
 
 
 def _avoid(stage: Stage, probe: JsonObject, before: ReplicaEvidence, hot: Heated) -> None:
@@ -110,10 +113,11 @@ def _insist(stage: Stage, driver: Driver, probe: JsonObject, hot: Heated) -> Non
         claim="it waits, and the heat is the reason",
         otherwise=explanation["message"],
     )
+    screen.say("The GPU cools down, and nobody has to apply anything again:")
+    _set_temperature(stage, driver, hot, hot.cool_celsius)
     begin = monotonic()
-    driver.heat(hot.node, hot.uuid, hot.cool_celsius)
     if acts.follow(stage, INSIST):
-        screen.progress(f"back at {hot.cool_celsius} C: placed and Ready after {monotonic() - begin:.1f} s")
+        screen.progress(f"{INSIST}: Ready {monotonic() - begin:.1f} s later")
         acts.prove(stage, INSIST)
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import yaml
@@ -56,16 +57,22 @@ class Stage:
         Raises:
             WaitTimeoutError: a reservation stands longer than the timeout.
         """
+        begin = monotonic()
         self.standing = [one for one in self.standing if one != name]
         here = f"--namespace={WORKLOAD_NAMESPACE}"
         limit = f"--timeout={self.timeout_seconds:.0f}s"
         self.cluster.kubectl("delete", "gpuworkload", name, here, "--ignore-not-found", limit)
         pods = ("pod", "-l", f"{WORKLOAD_LABEL}={name}")
         self.cluster.kubectl("wait", "--for=delete", *pods, here, limit, timeout=self.timeout_seconds + 10)
+        gone = monotonic() - begin
         for node in self.cluster.nodes:
             self.witness.wait_for_telemetry(
                 node.name, lambda found: not reserves(found, name), timeout_seconds=self.timeout_seconds
             )
+        freed = monotonic() - begin
+        self.screen.progress(
+            f"{name} deleted: its pods were gone after {gone:.1f} s, its reservations after {freed:.1f} s"
+        )
 
     def wait_until_ready(self, name: str) -> JsonObject:
         """Follow a workload until it is Ready, with a line whenever its replicas have come a step further.
