@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return _EXIT_HOST
-    except (ClusterError, ValueError, TimeoutError, KeyError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ClusterError, ValueError, TimeoutError, KeyError, FileNotFoundError) as error:
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; nothing was left running", file=sys.stderr)

@@ -25,6 +25,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def down_command(name: str) -> str:
+    """What the user types to end the cluster of that name."""
+    return "make cluster-down" if name == DEFAULT_NAME else f"python -m cluster --name {name} down"
+
+
 class Provider(StrEnum):
     """Who runs the nodes."""
 

@@ -1,18 +1,17 @@
 """Builds the cluster's binaries from pinned Go modules into a cache, once per version."""
 
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.command import Runner, run
 from cluster.errors import HostError, Problem
+from cluster.filelock import locked
 from cluster.progress import Progress
 from cluster.versions import GO_MINIMUM, LOCAL_TOOLS, Tool
 
@@ -91,7 +90,7 @@ def ensure_tools(
     missing = [tool for tool in tools if not _complete(tool, tool_dir(tool, cache))]
     if missing:
         go = find_go(runner)
-        with _locked(cache / "tools"):
+        with locked(cache / "tools"):
             _build(
                 go, [tool for tool in missing if not _complete(tool, tool_dir(tool, cache))], cache, progress, runner
             )
@@ -100,15 +99,6 @@ def ensure_tools(
 
 def _complete(tool: Tool, folder: Path) -> bool:
     return all((folder / name).is_file() for name, _ in tool.commands)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One build at a time; a second one waits here and then finds everything built."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(go: str, tools: Sequence[Tool], cache: Path, progress: Progress, runner: Runner) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster.command import Runner, run
 from cluster.config import cache_dir, repository_root
 from cluster.errors import HostError, Problem
+from cluster.filelock import locked
 from cluster.image.base import Base, build_base, compile_bytecode
 from cluster.image.oci import ImageConfig, Layer, image_digest, load_layer, make_layer, write_archive
 from cluster.image.users import NONROOT, PATH
@@ -103,7 +104,13 @@ def build_image(
         HostError: uv is missing.
         ClusterError: a step failed; the message holds what it said.
     """
-    cache, progress = cache or cache_dir(), progress or Progress()
+    cache = cache or cache_dir()
+    with locked(cache / "images"):
+        return build_layers(cache, progress or Progress(), repository=repository, runner=runner)
+
+
+def build_layers(cache: Path, progress: Progress, *, repository: Path | None = None, runner: Runner = run) -> Image:
+    """`build_image` for callers that hold the lock of the image folder."""
     repository = repository or repository_root()
     base = build_base(cache, progress, runner)
     dependencies = _dependencies(base, cache, progress, repository, runner)

@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.assets import Assets, find_assets
 from cluster.command import Runner, run
-from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, repository_root
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, down_command, repository_root
 from cluster.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
 from cluster.image.small import busybox_archive
 from cluster.kind import commands
@@ -141,7 +141,7 @@ class KindLifecycle:
         if differing:
             raise ConflictError(
                 f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
-                "End it by `make cluster-down`, or ask for the same"
+                f"End it by `{down_command(self._name)}`, or ask for the same"
             )
         self._progress.say(f"          taking over the kind cluster that runs since {state['started']}")
         return self._handle(config)

@@ -33,7 +33,8 @@ class LocalNode(Node):
 
     def command(self, args: Sequence[str]) -> list[str]:
         """See `Node.command`."""
-        return [*self._units.enter(self._layout), *args]
+        settings = [f"{name}={value}" for name, value in self._units.env.items()]
+        return [*self._units.enter(self._layout), "env", *settings, *args]
 
     def run(
         self, args: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.assets import Assets
-from cluster.config import DEFAULT_NAME, ClusterConfig, Provider
+from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, down_command
 from cluster.errors import ConflictError, NotRunningError
-from cluster.image.project import build_image
+from cluster.filelock import locked
+from cluster.image.project import build_layers
 from cluster.image.seed import prune, seed_store
 from cluster.image.small import busybox_archive, pause_archive
 from cluster.local import lock as locks
@@ -64,12 +65,16 @@ class LocalLifecycle:
 
     def _node_images(self, config: ClusterConfig, assets: Assets) -> tuple[NodeImages, dict[str, Path]]:
         """Build what nodes start with: the store to plant with its archives, and the archive of each image by name."""
+        with locked(self._cache / "images"):
+            return self._build_images(config, assets)
+
+    def _build_images(self, config: ClusterConfig, assets: Assets) -> tuple[NodeImages, dict[str, Path]]:
         small = {PAUSE_IMAGE: pause_archive(self._cache), BUSYBOX_IMAGE: busybox_archive(self._cache)}
         key = [path.name for path in small.values()]
         if not config.project_image:
             seed = seed_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
             return NodeImages(seed, ()), small
-        image = build_image(self._cache, self._progress)
+        image = build_layers(self._cache, self._progress)
         key += [layer.digest for layer in image.lower]
         seed = seed_store(
             self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
@@ -169,7 +174,7 @@ class LocalLifecycle:
         if differing:
             raise ConflictError(
                 f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
-                "End it by `make cluster-down`, or ask for the same"
+                f"End it by `{down_command(self._name)}`, or ask for the same"
             )
         owner = f" (it ends with process {state.owner.pid})" if state.owner else ""
         self._progress.say(f"          taking over the cluster that runs since {state.started}{owner}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.assets import Assets, find_assets
-from cluster.config import ENV_CACHE, ClusterConfig
+from cluster.config import ENV_CACHE, ClusterConfig, down_command
 from cluster.errors import HostError, Problem
 from cluster.local import cgroups
 from cluster.local.layout import link_name
@@ -189,7 +189,11 @@ def network_problems(system: System, config: ClusterConfig, root: Path) -> list[
         if alias != alias_of(root):
             what = f"interface {link} exists ({alias or 'not made by gpufleet'})"
             other = Path(alias.rpartition(" in ")[2]).parent
-            fix = f"{ENV_CACHE}={other} make cluster-down" if alias else f"ip link delete {link}, if you don't need it"
+            fix = (
+                f"{ENV_CACHE}={other} {down_command(config.name)}"
+                if alias
+                else f"ip link delete {link}, if you don't need it"
+            )
             problems.append(Problem(what, fix))
     return problems
 
