@@ -119,17 +119,18 @@ class PluginServer:
         await self._stop()
         server = grpc.aio.server()
         server.add_generic_rpc_handlers([device_plugin_handler(self._plugin)])
+        # Known to _stop before the first await: a cancellation inside start() would leave the bound socket behind.
+        self._server = server
         server.add_insecure_port(unix_address(self._socket))
         await server.start()
-        self._server = server
         self._standing = replace(self._standing, bound=identify(self._socket), registered_with=None)
         log.info("device plugin serves", socket=str(self._socket), resource=self._resource)
 
     async def _stop(self) -> None:
         if self._server is not None:
-            server, self._server = self._server, None
             self._standing = Standing()
-            await server.stop(GRACE_SECONDS)
+            await self._server.stop(GRACE_SECONDS)
+            self._server = None  # only now: when the wait is cancelled, the next _stop goes on with it
 
     async def _register(self) -> None:
         """Try once; what fails is tried again at the next look, for as long as it is still called for."""
