@@ -35,6 +35,7 @@ def remove(cluster: Cluster, screen: Screen) -> None:
 
     A broken cluster must go too, so a step that fails is told and the next one follows.
     """
+    screen.step("Remove everything", "Workloads first, then the chart, then the cluster with all that it made.")
     steps = (
         ("workloads", cluster.kubectl, ("delete", "namespace", WORKLOAD_NAMESPACE, "--ignore-not-found")),
         ("chart", cluster.helm, ("uninstall", RELEASE, f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found")),

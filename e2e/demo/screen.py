@@ -6,7 +6,7 @@ redrawn, and the time that each step took.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -21,6 +21,8 @@ PIPE_COLUMNS = 120
 """Width of a page when nobody says how wide it is."""
 
 INDENT = 2
+QUOTE = "    | "
+MORE = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Screen:
         self._indented(Text.assemble(("NO  ", "bold red"), text))
 
     def quote(self, text: str) -> None:
-        """Somebody's own words, such as kubectl's output, line by line and unwrapped."""
+        """Somebody's own words, such as kubectl's output: whole lines in a pipe, wrapped ones on a terminal."""
         for line in text.rstrip().splitlines():
-            self.console.print(Text(f"    | {line}"), no_wrap=True, overflow="ignore", crop=False)
+            for number, part in enumerate(self._wrapped(Text(line))):
+                lead = QUOTE + MORE if number else QUOTE
+                self.console.print(Text(lead) + part, no_wrap=True, overflow="ignore", crop=False)
 
     def show(self, *parts: RenderableType) -> None:
         """Tables."""
@@ -115,6 +119,15 @@ class Screen:
         else:
             yield
         self.show(draw())
+
+    def _wrapped(self, line: Text) -> Iterable[Text]:
+        room = self.console.width - len(QUOTE)
+        if not self.console.is_terminal or len(line) <= room:
+            return [line]
+        parts = line.wrap(self.console, room - len(MORE))
+        for part in parts:
+            part.rstrip()
+        return parts
 
     def _indented(self, text: Text) -> None:
         for line in text.wrap(self.console, self.console.width - INDENT):

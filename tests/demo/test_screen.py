@@ -69,6 +69,17 @@ def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
     assert quoted == "    | " + "x" * 100
 
 
+def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
+    stream = Terminal()
+    screen = Screen(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
+    screen.quote("short\n" + "word " * 12)
+    assert stream.getvalue().splitlines() == [
+        "    | short",
+        "    | word word word word word word",
+        "    |   word word word word word word",
+    ]
+
+
 def test_each_step_is_timed_from_its_begin_to_the_next() -> None:
     moments = clock(0.0, 1.0, 3.0, 3.0, 7.5, 9.0)
     screen = Screen(make_console(StringIO(), {}), 2, clock=lambda: next(moments))
