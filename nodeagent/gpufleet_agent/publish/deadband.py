@@ -1,5 +1,6 @@
 """Which difference between two statuses is worth a write."""
 
+from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
@@ -12,6 +13,8 @@ MEMORY_SHARE = 0.02
 TEMPERATURE_CELSIUS = 3
 POWER_SHARE = 0.10
 """Of the device's power limit, or of the last value where the limit isn't known: idle power flickers by 10 %."""
+OLD_SECONDS = 5.0
+"""A sample this much older than the status that carries it holds the device back from being picked, sooner or later."""
 
 
 class Significance(IntEnum):
@@ -21,7 +24,7 @@ class Significance(IntEnum):
     CHANGE = 1
     """A reading left its dead band."""
     URGENT = 2
-    """The operator waits for it: devices, health, holders, or the reservations that the agent has read."""
+    """The operator waits for it: devices, health, holders, fresh samples, or the reservations that the agent read."""
 
 
 _STEADY = ("uuid", "index", "model", "computeCapability", "pciBusId", "numaNode", "nvlinkPeers", "memoryTotalMiB")
@@ -33,6 +36,9 @@ def significance(published: Status, current: Status) -> Significance:
         return Significance.URGENT
     pairs = list(zip(published["devices"], current["devices"], strict=True))
     if any(_facts(before) != _facts(after) for before, after in pairs):
+        return Significance.URGENT
+    # After a stuck driver or a frozen process the readings may be what they were: that they are new is the news.
+    if any(_old(published, before) and not _old(current, after) for before, after in pairs):
         return Significance.URGENT
     if any(_left_dead_band(before, after) for before, after in pairs):
         return Significance.CHANGE
@@ -47,6 +53,13 @@ def _facts(device: Status) -> tuple[Any, ...]:
     health = device["health"]
     codes = [reason["code"] for reason in health.get("reasons", ())]
     return tuple(device.get(field) for field in _STEADY), health["state"], codes, device.get("allocatedTo")
+
+
+def _old(status: Status, device: Status) -> bool:
+    if "sampleTime" not in device:
+        return False
+    age = datetime.fromisoformat(status["observedAt"]) - datetime.fromisoformat(device["sampleTime"])
+    return age.total_seconds() > OLD_SECONDS
 
 
 def _left_dead_band(before: Status, after: Status) -> bool:

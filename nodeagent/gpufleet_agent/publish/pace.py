@@ -48,16 +48,26 @@ class Written:
 
 def first_write(pace: Pace, now: float, jitter: float, built: float | None = None) -> Written:
     """After the very first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
-    return _written(pace, now, pace.burst - 1, jitter, built)
+    return _written(pace, now, pace.burst, jitter, built)
 
 
-def next_write(pace: Pace, last: Written, now: float, jitter: float, built: float | None = None) -> Written:
+def next_write(
+    pace: Pace, last: Written, now: float, jitter: float, *, cause: Cause, built: float | None = None
+) -> Written:
     """After a later write, which was answered `now`.
 
-    What was written is as old as the moment when it was built, so the heartbeat counts from there: an answer that took
-    long, or came while this process stood still, must not put off the next one.
+    Args:
+        pace: How often to write.
+        last: The write before.
+        now: When this one was answered.
+        jitter: A random number from 0 to 1.
+        cause: Why it was made. Only a change of readings takes from the supply: a short heartbeat, or holders that
+            come and go, must not make readings wait.
+        built: When its content was made. The heartbeat counts from there, so that an answer that took long, or came
+            while this process stood still, doesn't put off the next one.
     """
-    return _written(pace, now, max(0.0, _supply(pace, last, now) - 1), jitter, built)
+    supply = _supply(pace, last, now)
+    return _written(pace, now, max(0.0, supply - 1) if cause is Cause.CHANGE else supply, jitter, built)
 
 
 def cause_now(pace: Pace, last: Written, significance: Significance, now: float) -> Cause | None:

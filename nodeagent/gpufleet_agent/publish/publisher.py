@@ -105,7 +105,7 @@ class Publisher:
         now = asyncio.get_running_loop().time()
         jitter = self._rng.random()
         self._last = (
-            next_write(self._pace, self._last, now, jitter, built)
+            next_write(self._pace, self._last, now, jitter, cause=cause, built=built)
             if self._last
             else first_write(self._pace, now, jitter, built)
         )

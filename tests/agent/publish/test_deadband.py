@@ -67,6 +67,20 @@ def test_a_devices_change(fields: dict[str, Any], want: Significance) -> None:
     assert significance(current, BASE) is want, "and back again"
 
 
+def test_fresh_samples_after_old_ones_are_urgent_although_the_readings_are_the_same() -> None:
+    def sampled(at: str) -> dict[str, Any]:
+        status = deepcopy(BASE)
+        status |= {"observedAt": "2026-01-01T00:01:00.5Z"}
+        status["devices"][0]["sampleTime"] = at
+        return status
+
+    old, fresh, fresher = (sampled(f"2026-01-01T00:00:{second}.25Z") for second in (55, 56, 59))
+    assert significance(old, fresh) is URGENT
+    assert significance(old, deepcopy(old)) is NONE
+    assert significance(fresh, fresher) is NONE
+    assert significance(fresh, old) is NONE, "the operator reckons with a sample's age itself"
+
+
 def test_small_memory_has_a_band_of_two_percent() -> None:
     before, after = deepcopy(BASE), deepcopy(BASE)
     for status, used in ((before, 1000), (after, 1080)):

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.
         cause = cause_now(PACE, last, change, now)
         if cause is not None:
             written.append((now, cause))
-            last = next_write(PACE, last, now, jitter)
+            last = next_write(PACE, last, now, jitter, cause=cause)
     return written
 
 
@@ -36,13 +37,13 @@ def test_one_change_is_written_at_once_and_puts_the_heartbeat_off() -> None:
 
 def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() -> None:
     times = [now for now, _ in writes([CHANGE] * 60)]
-    assert times[:5] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    assert len(times) == 10
+    assert times[:6] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert len(times) == 11
     assert all(later - earlier >= 9 for earlier, later in pairwise(times[6:]))
 
 
 def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
-    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, built=40.0)
+    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, cause=Cause.HEARTBEAT, built=40.0)
     assert cause_now(PACE, last, NONE, 69.0) is None
     assert cause_now(PACE, last, NONE, 70.0) is Cause.HEARTBEAT
 
@@ -50,6 +51,14 @@ def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
 def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
     times = [now for now, _ in writes([CHANGE] * 20 + [URGENT] * 3)]
     assert times[-3:] == [21.0, 22.0, 23.0]
+
+
+@pytest.mark.parametrize("cause", [Cause.URGENT, Cause.HEARTBEAT])
+def test_only_changes_of_readings_take_from_their_supply(cause: Cause) -> None:
+    last = first_write(PACE, 0.0, 0.0)
+    for second in range(1, 60):
+        last = next_write(PACE, last, float(second), 0.0, cause=cause)
+    assert last.supply == PACE.burst
 
 
 def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
