@@ -217,6 +217,19 @@ def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
     wait_until(lambda: not keeper.alive, "the keeper has removed the cluster", timeout=30)
 
 
+def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:
+    options = ["--name", SPARE.name, "up", "--nodes", "1", "--no-image"]
+    environ = {**os.environ, "GPUFLEET_CLUSTER_NETWORK": SPARE.network, "GPUFLEET_CLUSTER_PROVIDER": "local"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "cluster", *options], stderr=subprocess.PIPE, env=environ, text=True
+    ) as starting:
+        wait_until((ROOT / "log" / "apiserver.log").exists, "the apiserver has been started", timeout=60)
+        starting.send_signal(signal.SIGINT)
+        _, said = starting.communicate(timeout=60)
+    assert starting.returncode == 130
+    assert "interrupted; nothing was left running" in said
+
+
 def test_killing_the_keeper_ends_every_process_and_down_removes_the_rest(machine: Machine) -> None:
     up(SPARE, detach=True)
     keeper_of(ROOT).end(signal.SIGKILL)

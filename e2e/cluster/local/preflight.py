@@ -123,7 +123,7 @@ def _folder_problems(root: Path, config: ClusterConfig) -> list[Problem]:
         if hidden:
             fix = f"set {ENV_CACHE}" if path == cache else "move it"
             problems.append(Problem(f"{path} is below {hidden}, which a node replaces by its own", f"{fix} elsewhere"))
-    socket = root / "nodes" / f"node-{config.nodes}" / "control.sock"
+    socket = root / "nodes" / f"node-{config.nodes}" / "var-lib" / "kubelet" / "pod-resources" / "kubelet.sock"
     if len(str(socket)) > _LONGEST_SOCKET:
         fix = f"set {ENV_CACHE} to a folder with a shorter name"
         problems.append(Problem(f"{socket} is too long for a Unix socket ({_LONGEST_SOCKET} characters)", fix))
