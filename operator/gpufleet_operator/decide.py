@@ -240,5 +240,6 @@ def _due(snapshot: Snapshot, memory: Memory) -> datetime | None:
         place = snapshot.pods[uid].place
         if place is not None:
             moments.append(since + grace(snapshot, place))
+    moments += [noticed + snapshot.limits.parting_delay for noticed, _ in memory.gone.values()]
     later = [m for m in moments if m is not None and m > snapshot.now]
     return min(later, default=None)

@@ -87,9 +87,11 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     if status is None or held_by(status, entry.assignment):
         return False
     # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
-    # two reports was never in one. So either a report has shown it (and this one doesn't), or wait for the next.
-    noticed = snapshot.memory.let_go_after.get(uid, status.observed_at)
-    return uid in snapshot.memory.held or noticed != status.observed_at
+    # two reports was in neither. So a report must have shown it before, or be younger than the pod's end; or else the
+    # agent must have had the time to tell, which is how the reservations of pods end that nobody here has seen.
+    noticed, report = snapshot.memory.gone.get(uid, (snapshot.now, status.observed_at))
+    told = uid in snapshot.memory.held or status.observed_at != report
+    return told or snapshot.now - noticed >= snapshot.limits.parting_delay
 
 
 def _seniority(entry: Entry) -> tuple[str, str, str]:

@@ -14,7 +14,6 @@ import structlog
 from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from prometheus_client import CollectorRegistry
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from gpufleet_operator import logs, podview, project, reconcile
 from gpufleet_operator.cache import Cache
@@ -27,6 +26,7 @@ from gpufleet_operator.kube.cluster import ApiCluster
 from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnavailableError
 from gpufleet_operator.kube.events import Recorder
 from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.kube.retry import patiently
 from gpufleet_operator.loop import Reconciler
 from gpufleet_operator.metrics import Metrics
 from gpufleet_operator.settings import Settings, parse
@@ -139,9 +139,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
 
 async def _decide(reconciler: Reconciler, collections: Collections) -> None:
     """No decision before the caches are complete: a pod that isn't listed yet would look like a deleted one."""
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type((UnavailableError, GoneError)), wait=wait_exponential_jitter(initial=0.5, max=30)
-    ):
+    async for attempt in patiently(UnavailableError, GoneError):
         with attempt:
             await collections.list_ours()
     await collections.nodes_listed.wait()

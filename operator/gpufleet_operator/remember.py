@@ -23,7 +23,7 @@ def observe(snapshot: Snapshot) -> Memory:
     """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
     memory = snapshot.memory
     reserved = {e.assignment.pod_uid: e for e in entries(snapshot)}
-    covered, held, let_go = {}, set(), {}
+    covered, held, gone = {}, set(), {}
     for uid, entry in reserved.items():
         telemetry = snapshot.telemetry[entry.node]
         covered[uid] = memory.covered_from.get(uid, telemetry.generation)
@@ -31,8 +31,8 @@ def observe(snapshot: Snapshot) -> Memory:
         if uid in memory.held or (status is not None and held_by(status, entry.assignment)):
             held.add(uid)
         pod = snapshot.pods.get(uid)
-        if status is not None and (pod is None or pod.terminal):
-            let_go[uid] = memory.let_go_after.get(uid, status.observed_at)
+        if pod is None or pod.terminal:
+            gone[uid] = memory.gone.get(uid, (snapshot.now, status.observed_at if status else ""))
     return replace(
         memory,
         refusals=_refusals(snapshot),
@@ -46,7 +46,7 @@ def observe(snapshot: Snapshot) -> Memory:
         creating={key: name for key, name in memory.creating.items() if key[0] in snapshot.workloads},
         covered_from=covered,
         held=frozenset(held),
-        let_go_after=let_go,
+        gone=gone,
         status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
         known=frozenset(snapshot.workloads),
     )

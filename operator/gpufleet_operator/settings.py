@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     default = Settings()
     parser = argparse.ArgumentParser(
         prog="gpufleet-operator",
-        description="Reserves exact GPUs for GPUWorkloads from live telemetry, and checks that the containers got them.",
+        description="Reserves exact GPUs for GPUWorkloads by live telemetry, and checks that containers got them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--resource", type=_resource, default=default.resource, help="extended resource of one device")

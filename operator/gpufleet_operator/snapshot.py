@@ -24,6 +24,8 @@ class Limits:
     """The same while the agent is stale, or the node's allocatable and the agent's healthy devices differ."""
     holder_delay: timedelta = timedelta(seconds=10)
     """A container that runs this long before the agent's report, and holds nothing in it, runs without devices."""
+    parting_delay: timedelta = timedelta(seconds=5)
+    """An agent tells of an allocation within a second or two. One that it never told of is none after this long."""
     message_interval: timedelta = timedelta(seconds=10)
     """Status isn't written more often than this when only numbers in its messages changed."""
 
@@ -71,8 +73,8 @@ class Memory:
     """Pod uid -> the telemetry generation in which we first saw its reservation."""
     held: frozenset[str] = frozenset()
     """Uids of reserved pods that an agent has reported as holding devices."""
-    let_go_after: Mapping[str, str] = field(default_factory=dict)
-    """Uid of a pod that is gone -> the agent's report (observedAt) when we noticed: only a later one counts."""
+    gone: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
+    """Uid of a reserved pod that is gone or over -> when we noticed, and the agent's report (observedAt) by then."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     known: frozenset[str] = frozenset()

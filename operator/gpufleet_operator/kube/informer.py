@@ -4,16 +4,17 @@ Only the projection of an object is kept, and a list is read page by page, so a 
 megabytes rather than gigabytes. A list replaces everything, so no deletion is missed, however long we were away.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from gpufleet_operator.kube.api import Api, Json
 from gpufleet_operator.kube.errors import GoneError, UnavailableError
+from gpufleet_operator.kube.retry import Sleep, patiently
 
 PAGE = 250
 _WATCH_SECONDS = 300
@@ -59,13 +60,21 @@ class Informer(Generic[T]):
         params: label and field selectors.
         project: object -> what is kept of it.
         sink: where it is kept.
+        sleep: waits between tries.
     """
 
     def __init__(
-        self, api: Api, path: str, params: Mapping[str, str], project: Callable[[Json], T], sink: Sink[T]
+        self,
+        api: Api,
+        path: str,
+        params: Mapping[str, str],
+        project: Callable[[Json], T],
+        sink: Sink[T],
+        *,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._api, self._path, self._params = api, path, params
-        self._project, self._sink = project, sink
+        self._project, self._sink, self._sleep = project, sink, sleep
 
     async def run(self, listed: Callable[[], None]) -> None:
         """Follow the collection forever; `listed` is called after each complete list.
@@ -74,7 +83,7 @@ class Informer(Generic[T]):
             ApiError: the apiserver refuses (no permission, no such kind): that needs a person.
         """
         while True:
-            async for attempt in _patiently():
+            async for attempt in patiently(UnavailableError, GoneError, sleep=self._sleep):
                 with attempt:
                     version = await self.list()
             listed()
@@ -94,7 +103,7 @@ class Informer(Generic[T]):
         """Watch from `version` until that is too old for the apiserver."""
         try:
             while True:
-                async for attempt in _patiently(only=UnavailableError):
+                async for attempt in patiently(UnavailableError, sleep=self._sleep):
                     with attempt:
                         version = await self._watch_once(version)
         except GoneError:
@@ -116,8 +125,3 @@ class Informer(Generic[T]):
             if version == before:
                 raise  # nothing came: wait before the next try
         return version
-
-
-def _patiently(*, only: type[Exception] | tuple[type[Exception], ...] = (UnavailableError, GoneError)) -> AsyncRetrying:
-    """Retries of what can come back, half a second to half a minute apart."""
-    return AsyncRetrying(retry=retry_if_exception_type(only), wait=wait_exponential_jitter(initial=0.5, max=30))

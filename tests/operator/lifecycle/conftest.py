@@ -28,7 +28,7 @@ Key = tuple[str, str]
 """Kind, and name or namespace/name."""
 
 
-class Crash(BaseException):  # noqa: N818 - not an error of anybody's: the process is killed
+class Crash(BaseException):
     """The operator's process ends here."""
 
 

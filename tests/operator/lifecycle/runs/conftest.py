@@ -157,7 +157,7 @@ class Judge:
         free = [sum(u not in taken for u in world.devices(n["metadata"]["name"])) for n in usable]
         fits = sum(number // count for number in free)
         waiting = sum(p["state"] == "Pending" for p in placements)
-        return fits >= (waiting if spec["placement"].get("gang") else 1)
+        return bool(fits >= (waiting if spec["placement"].get("gang") else 1))
 
     def check_shares(self, items: int, shares: Any, replicas: int) -> None:
         if len(shares) == replicas:

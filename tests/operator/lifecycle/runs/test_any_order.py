@@ -169,7 +169,7 @@ class Lives(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_every_order_of_steps_ends_well(world: Any, fault: Any, crash: Any, judge: Any) -> None:
     Lives.world_type, Lives.fault_type, Lives.crash_type, Lives.judge = world, fault, crash, judge
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # hypothesis leaves it untyped
+    run_state_machine_as_test(
         Lives,
         settings=settings(
             max_examples=15,

@@ -1,6 +1,7 @@
 """Single lives, told step by step; and the same life with a crash or a lost answer at each of its writes in turn."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def end(world: Any) -> Any:
 @pytest.mark.parametrize("spec", [GANG, SHARES, MANY], ids=["gang", "shares", "many"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
-def test_a_fault_at_any_write_changes_nothing_in_the_end(
+def test_a_fault_at_any_write_changes_nothing_in_the_end(  # noqa: PLR0917 - fixtures and the case
     world: Any, fault: Any, crash: Any, judge: Any, runner: Any, spec: Any, after: bool, crashes: bool
 ) -> None:
     def run(at: int | None) -> tuple[Any, int]:
@@ -84,7 +85,7 @@ class _Restarting:
     """An operator whose process is started again when it dies."""
 
     def __init__(self, start: Any, world: Any, runner: Any, crash: Any) -> None:
-        self._start = lambda: start(world, runner)
+        self._start: Callable[[], Any] = lambda: start(world, runner)
         self._crash = crash
         self._process = self._start()
 

@@ -1,0 +1,209 @@
+"""Requests and answers on the wire, and what each answer means to the caller."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from gpufleet_operator.kube import errors
+from gpufleet_operator.kube.api import Api
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.cluster import ApiCluster
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+Handler = Callable[[httpx2.Request], httpx2.Response]
+
+
+def connect(handler: Handler, clock: ServerClock | None = None) -> Api:
+    http = httpx2.AsyncClient(base_url="http://api", transport=httpx2.MockTransport(handler))
+    return Api(http, clock or ServerClock(lambda: NOW))
+
+
+def status(code: int, reason: str = "", message: str = "no") -> httpx2.Response:
+    return httpx2.Response(code, json={"kind": "Status", "reason": reason, "message": message, "code": code})
+
+
+MEANINGS: list[tuple[int, str, type[errors.ApiError]]] = [
+    (400, "", errors.InvalidWriteError),
+    (401, "", errors.ApiError),
+    (403, "Forbidden", errors.InvalidWriteError),
+    (404, "NotFound", errors.NotFoundError),
+    (409, "Conflict", errors.ConflictError),
+    (409, "AlreadyExists", errors.AlreadyExistsError),
+    (410, "Expired", errors.GoneError),
+    (422, "Invalid", errors.InvalidWriteError),
+    (429, "", errors.UnavailableError),
+    (500, "", errors.UnavailableError),
+    (504, "Timeout", errors.UnavailableError),
+]
+
+
+@pytest.mark.parametrize(("code", "reason", "kind"), MEANINGS)
+def test_each_status_code_is_a_decision_for_the_caller(code: int, reason: str, kind: type[errors.ApiError]) -> None:
+    api = connect(lambda _: status(code, reason, "because"))
+
+    with pytest.raises(errors.ApiError, match="because") as caught:
+        asyncio.run(api.get("/x"))
+
+    assert type(caught.value) is kind
+    assert caught.value.code == code
+
+
+def test_no_answer_is_unavailable() -> None:
+    def handler(_: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadTimeout("late")
+
+    with pytest.raises(errors.UnavailableError, match="ReadTimeout: late"):
+        asyncio.run(connect(handler).get("/x"))
+
+
+def test_an_error_page_that_is_not_json_is_quoted() -> None:
+    with pytest.raises(errors.UnavailableError, match="Bad Gateway"):
+        asyncio.run(connect(lambda _: httpx2.Response(502, text="Bad Gateway")).get("/x"))
+
+
+def test_a_list_is_read_page_by_page() -> None:
+    asked: list[dict[str, str]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(dict(request.url.params))
+        last = "continue" in request.url.params
+        meta = {"resourceVersion": "9", **({} if last else {"continue": "token"})}
+        return httpx2.Response(200, json={"metadata": meta, "items": [{"page": len(asked)}]})
+
+    async def run() -> list[Any]:
+        return [page async for page in connect(handler).pages("/x", {"labelSelector": "a"}, 250)]
+
+    pages = asyncio.run(run())
+
+    assert [(p.items, p.version) for p in pages] == [([{"page": 1}], "9"), ([{"page": 2}], "9")]
+    assert asked == [
+        {"labelSelector": "a", "limit": "250"},
+        {"labelSelector": "a", "limit": "250", "continue": "token"},
+    ]
+
+
+def watch(lines: list[Any]) -> list[tuple[str, Any]]:
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+
+    async def run() -> list[tuple[str, Any]]:
+        events = connect(lambda _: httpx2.Response(200, content=content)).watch("/x", {}, "5", 300)
+        return [event async for event in events]
+
+    return asyncio.run(run())
+
+
+def test_a_watch_passes_events_and_bookmarks_on() -> None:
+    lines = [{"type": "ADDED", "object": {"a": 1}}, {"type": "BOOKMARK", "object": {"b": 2}}]
+
+    assert watch(lines) == [("ADDED", {"a": 1}), ("BOOKMARK", {"b": 2})]
+
+
+def test_an_error_within_a_watch_is_raised() -> None:
+    with pytest.raises(errors.GoneError, match="too old"):
+        watch([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}])
+
+
+def test_a_watch_asks_for_bookmarks_from_where_it_left_off() -> None:
+    asked: list[httpx2.QueryParams] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.params)
+        return httpx2.Response(200)
+
+    async def run() -> None:
+        async for _ in connect(handler).watch("/x", {"fieldSelector": "f"}, "5", 300):
+            pass
+
+    asyncio.run(run())
+
+    assert dict(asked[0]) == {
+        "fieldSelector": "f",
+        "watch": "true",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": "5",
+        "timeoutSeconds": "300",
+    }
+
+
+class TestCluster:
+    PATCH = (
+        {"op": "test", "path": "/metadata/uid", "value": "u"},
+        {"op": "test", "path": "/metadata/generation", "value": 3},
+        {"op": "add", "path": "/spec", "value": {}},
+    )
+
+    def patch(self, generation: int) -> Any:
+        current = {"metadata": {"uid": "u", "generation": generation}}
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            if request.method == "PATCH":
+                assert request.headers["Content-Type"] == "application/json-patch+json"
+                return status(422, "Invalid", "the server rejected our request")
+            return httpx2.Response(200, json=current)
+
+        return asyncio.run(ApiCluster(connect(handler)).patch_telemetry("node-1", self.PATCH))
+
+    def test_a_failed_test_is_a_lost_race_and_tells_the_object_as_it_is(self) -> None:
+        with pytest.raises(errors.LostRaceError) as caught:
+            self.patch(generation=4)
+
+        assert caught.value.current["metadata"]["generation"] == 4
+
+    def test_the_same_code_with_all_tests_passing_is_a_body_that_was_refused(self) -> None:
+        with pytest.raises(errors.InvalidWriteError, match="rejected"):
+            self.patch(generation=3)
+
+    def test_deletion_names_the_pod_and_its_state_and_no_grace_period(self) -> None:
+        sent: list[Any] = []
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            sent.append((request.method, request.url.path, json.loads(request.content)))
+            return httpx2.Response(200, json={})
+
+        asyncio.run(ApiCluster(connect(handler)).delete_pod("ml", "train-0", "u", "7"))
+
+        ((method, path, body),) = sent
+        assert (method, path) == ("DELETE", "/api/v1/namespaces/ml/pods/train-0")
+        assert body["preconditions"] == {"uid": "u", "resourceVersion": "7"}
+        assert "gracePeriodSeconds" not in body
+
+    @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
+    def test_a_pod_that_exists_already_is_ours_if_we_own_it(self, owner: str, ours: bool) -> None:
+        body = {"metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
+        found = {"metadata": {"ownerReferences": [{"uid": owner}]}}
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            return status(409, "AlreadyExists") if request.method == "POST" else httpx2.Response(200, json=found)
+
+        create = ApiCluster(connect(handler)).create_pod(body)
+        if ours:
+            assert asyncio.run(create) == found
+        else:
+            with pytest.raises(errors.InvalidWriteError, match="belongs to somebody else"):
+                asyncio.run(create)
+
+
+class TestClock:
+    @pytest.mark.parametrize(("skew", "expected"), [(2, 0), (-2, 0), (3600, 3600.5), (-3600, -3599.5)])
+    def test_a_wrong_local_clock_is_corrected_and_a_rounded_date_is_not_believed(
+        self, skew: float, expected: float
+    ) -> None:
+        clock = ServerClock(lambda: NOW)
+        date = (NOW + timedelta(seconds=skew)).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+        asyncio.run(connect(lambda _: httpx2.Response(200, json={}, headers={"Date": date}), clock).get("/x"))
+
+        assert (clock.now() - NOW).total_seconds() == expected
+
+    @pytest.mark.parametrize("date", [None, "yesterday"])
+    def test_no_date_changes_nothing(self, date: str | None) -> None:
+        clock = ServerClock(lambda: NOW)
+
+        clock.heard(date)
+
+        assert clock.now() == NOW

@@ -1,0 +1,84 @@
+"""Events: one object per thing told, counted when it repeats."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gpufleet_operator.actions import Event
+from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
+from gpufleet_operator.kube.events import About, Recorder
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ABOUT = About("ml", "train", "uid-train")
+
+
+class Cluster:
+    def __init__(self) -> None:
+        self.created: list[Any] = []
+        self.patched: list[Any] = []
+        self.exists = False
+        self.expired = False
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        if self.exists:
+            raise AlreadyExistsError("exists", 409)
+        self.created.append(body)
+
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
+        if self.expired:
+            raise NotFoundError("gone", 404)
+        self.patched.append((name, patch[0]["value"]))
+
+
+def recorder(cluster: Cluster) -> Recorder:
+    return Recorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
+
+
+def test_a_repetition_is_a_count() -> None:
+    cluster = Cluster()
+    found = recorder(cluster)
+
+    for _ in range(3):
+        asyncio.run(found.tell(ABOUT, Event("NoDevices", "none", warning=True), NOW))
+
+    (body,) = cluster.created
+    assert (body["reason"], body["message"], body["type"], body["count"]) == ("NoDevices", "none", "Warning", 1)
+    assert body["involvedObject"]["uid"] == "uid-train"
+    assert cluster.patched == [(body["metadata"]["name"], 2), (body["metadata"]["name"], 3)]
+
+
+def test_other_words_are_another_event() -> None:
+    cluster = Cluster()
+    found = recorder(cluster)
+
+    for note in ("one", "two"):
+        asyncio.run(found.tell(ABOUT, Event("NoDevices", note), NOW))
+
+    assert len({body["metadata"]["name"] for body in cluster.created}) == 2
+
+
+def test_an_event_that_an_earlier_process_told_is_not_an_error() -> None:
+    cluster = Cluster()
+    cluster.exists = True
+
+    asyncio.run(recorder(cluster).tell(ABOUT, Event("Placed", "x"), NOW))
+
+
+def test_an_event_that_expired_is_told_anew() -> None:
+    cluster = Cluster()
+    found = recorder(cluster)
+    asyncio.run(found.tell(ABOUT, Event("Placed", "x"), NOW))
+    cluster.expired = True
+
+    asyncio.run(found.tell(ABOUT, Event("Placed", "x"), NOW))
+
+    assert len(cluster.created) == 2
+
+
+def test_a_long_note_is_cut_to_what_the_apiserver_takes() -> None:
+    cluster = Cluster()
+
+    asyncio.run(recorder(cluster).tell(ABOUT, Event("Placed", "x" * 3000), NOW))
+
+    assert len(cluster.created[0]["message"]) == 1024

@@ -1,0 +1,134 @@
+"""List, watch, resume, list again: the copy is complete whatever the connection does."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from gpufleet_operator import project
+from gpufleet_operator.kube.api import Page
+from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError
+from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.store import Store
+from gpufleet_operator.views import Node
+
+
+def node(name: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"uid": f"uid-{name}", "name": name, "resourceVersion": str(version)}}
+
+
+def event(kind: str, name: str, version: int) -> tuple[str, dict[str, Any]]:
+    return kind, node(name, version)
+
+
+class Script:
+    """An apiserver that answers from a script, and remembers from where it was watched."""
+
+    def __init__(self, lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> None:
+        self.lists, self.watches = list(lists), list(watches)
+        self.since: list[str] = []
+        self.over = asyncio.Event()
+
+    async def pages(self, path: str, params: Mapping[str, str], size: int) -> AsyncIterator[Page]:
+        answer = self.lists.pop(0)
+        if isinstance(answer, ApiError):
+            raise answer
+        version, items = answer
+        for item in items:
+            yield Page([item], str(version))
+        yield Page([], str(version))
+
+    async def watch(
+        self, path: str, params: Mapping[str, str], since: str, seconds: int
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        self.since.append(since)
+        if not self.watches:
+            self.over.set()
+            await asyncio.Event().wait()
+        for step in self.watches.pop(0):
+            if isinstance(step, ApiError):
+                raise step
+            yield step
+
+
+def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, Store[Node], int]:
+    """Run an informer to the end of the script, without its pauses."""
+    listed: list[None] = []
+
+    async def run() -> tuple[Script, Store[Node]]:
+        api, store = Script(lists, watches), Store[Node]()
+        informer = Informer[Node](
+            api,  # type: ignore[arg-type]  # the part of Api that it uses
+            "/nodes",
+            {},
+            project.node,
+            store,
+            sleep=_no_sleep,
+        )
+        task = asyncio.create_task(informer.run(lambda: listed.append(None)))
+        over = asyncio.create_task(api.over.wait())
+        await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if not task.done():
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return api, store
+
+    api, store = asyncio.run(run())
+    return api, store, len(listed)
+
+
+async def _no_sleep(seconds: float) -> None:
+    del seconds
+
+
+def names(store: Store[Node]) -> set[str]:
+    return {n.name for n in store.items.values()}
+
+
+def test_events_change_the_copy() -> None:
+    steps = [event("ADDED", "b", 11), event("DELETED", "a", 12), event("MODIFIED", "b", 13)]
+
+    _, store, _ = informed([(10, [node("a", 5)])], [steps])
+
+    assert names(store) == {"b"}
+
+
+def test_the_watch_goes_on_from_the_last_event_or_bookmark() -> None:
+    api, _, _ = informed([(10, [])], [[event("ADDED", "b", 11)], [("BOOKMARK", node("", 40))], []])
+
+    assert api.since == ["10", "11", "40", "40"]
+
+
+def test_a_broken_connection_goes_on_where_it_broke() -> None:
+    broken = [event("ADDED", "b", 11), UnavailableError("broken")]
+
+    api, store, listed = informed([(10, [])], [broken, [UnavailableError("still")], [event("ADDED", "c", 12)]])
+
+    assert api.since == ["10", "11", "11", "12"]
+    assert names(store) == {"b", "c"}
+    assert listed == 1
+
+
+def test_a_version_that_is_too_old_lists_again_and_forgets_what_is_gone() -> None:
+    lists = [(10, [node("a", 5), node("b", 6)]), (50, [node("b", 6)])]
+
+    api, store, listed = informed(lists, [[GoneError("too old", 410)], []])
+
+    assert names(store) == {"b"}
+    assert listed == 2
+    assert api.since == ["10", "50", "50"]
+
+
+def test_a_list_that_fails_is_tried_again() -> None:
+    _, store, _ = informed([UnavailableError("away"), GoneError("slow", 410), (10, [node("a", 5)])], [[]])
+
+    assert names(store) == {"a"}
+
+
+def test_a_refusal_ends_it() -> None:
+    with pytest.raises(ApiError, match="forbidden"):
+        informed([ApiError("forbidden", 401)], [])

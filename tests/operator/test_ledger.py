@@ -1,0 +1,153 @@
+"""Which reservations stand, linger, or are free."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gpufleet_operator import ledger, remember
+from gpufleet_operator.snapshot import Memory, Snapshot
+from gpufleet_operator.views import PodPhase
+
+
+def read(snapshot: Snapshot) -> ledger.Ledger:
+    return ledger.read(snapshot.with_memory(remember.observe(snapshot)))
+
+
+def fates(found: ledger.Ledger) -> tuple[set[str], set[str], set[str]]:
+    return (
+        set(found.live),
+        {e.assignment.pod_uid for e in found.lingering},
+        {e.assignment.pod_uid for e in found.free},
+    )
+
+
+def test_a_live_pods_reservation_stands_wherever_the_pod_is_on_its_way(b: Any) -> None:
+    gated, released, running = b.pod("a"), b.released("b"), b.running("c")
+    assignments = [b.assignment(p, f"GPU-1-{i}") for i, p in enumerate((gated, released, running))]
+
+    found = read(b.snapshot(gated, released, running, b.telemetry(devices=3, assignments=assignments)))
+
+    assert fates(found) == ({gated.uid, released.uid, running.uid}, set(), set())
+
+
+class TestGone:
+    """The pod object is gone; what of the container?"""
+
+    def snapshot(self, b: Any, *, held: bool = False, remembered: Memory | None = None, **fields: Any) -> Snapshot:
+        pod = b.running()
+        assignment = b.assignment(pod)
+        holder = {"GPU-1-0": assignment} if held else {}
+        telemetry = b.telemetry(assignments=[assignment], held=holder, age=fields.pop("age", 1.0))
+        found: Snapshot = b.snapshot(telemetry, memory=remembered, **fields)
+        return found
+
+    uid = "uid-train-0-a"
+
+    def test_it_lives_as_long_as_the_agent_says(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b, held=True))) == (set(), {self.uid}, set())
+
+    def test_a_report_that_once_showed_it_and_no_longer_does_frees_it(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b, remembered=Memory(held=frozenset({self.uid}))))) == (
+            set(),
+            set(),
+            {self.uid},
+        )
+
+    def test_a_report_from_before_its_end_proves_nothing(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b))) == (set(), {self.uid}, set())
+
+    def test_a_later_report_does(self, b: Any) -> None:
+        earlier = Memory(gone={self.uid: (b.now, "2026-01-02T03:00:00.000000Z")})
+        assert fates(read(self.snapshot(b, remembered=earlier))) == (set(), set(), {self.uid})
+
+    def test_an_agent_that_had_time_to_tell_does_as_well(self, b: Any) -> None:
+        snapshot = self.snapshot(b)
+        memory = remember.observe(snapshot)
+        later = replace(snapshot, now=b.now + timedelta(seconds=5))
+
+        assert fates(read(later.with_memory(memory))) == (set(), set(), {self.uid})
+
+    def test_stale_telemetry_proves_nothing(self, b: Any) -> None:
+        remembered = Memory(held=frozenset({self.uid}))
+        assert fates(read(self.snapshot(b, age=200, remembered=remembered))) == (set(), {self.uid}, set())
+
+    def test_a_pod_that_left_before_it_was_bound_never_had_anything(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b, age=200, departed={self.uid: False}))) == (set(), set(), {self.uid})
+
+    def test_a_pod_that_left_its_node_is_waited_for(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b, departed={self.uid: True}))) == (set(), {self.uid}, set())
+
+    def test_a_node_that_is_gone_has_no_containers(self, b: Any) -> None:
+        assert fates(read(self.snapshot(b, held=True, without_nodes=("node-1",)))) == (set(), set(), {self.uid})
+
+    def test_an_agent_that_does_not_know_the_uid_is_understood_by_name(self, b: Any) -> None:
+        pod = b.running()
+        assignment = b.assignment(pod)
+        telemetry = b.telemetry(
+            assignments=[assignment], held={"GPU-1-0": assignment.model_copy(update={"pod_uid": None})}
+        )
+
+        found = read(b.snapshot(telemetry, memory=Memory(held=frozenset({pod.uid}))))
+
+        assert fates(found) == (set(), {pod.uid}, set())
+
+
+@pytest.mark.parametrize("phase", [PodPhase.SUCCEEDED, PodPhase.FAILED])
+def test_a_pod_that_is_over_keeps_its_devices_until_the_agent_shows_them_free(b: Any, phase: PodPhase) -> None:
+    pod = b.running(phase=phase)
+    assignment = b.assignment(pod)
+    still = b.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
+    free = b.telemetry(assignments=[assignment])
+
+    first = b.snapshot(pod, still)
+    memory = remember.observe(first)
+
+    assert fates(read(first)) == (set(), {pod.uid}, set())
+    assert fates(read(b.snapshot(pod, free, memory=memory))) == (set(), set(), {pod.uid})
+
+
+def test_a_refused_pod_frees_its_devices_at_once(b: Any) -> None:
+    pod = b.released(node="node-1", phase=PodPhase.FAILED, reason="UnexpectedAdmissionError")
+
+    assert fates(read(b.snapshot(pod, b.telemetry(assignments=[b.assignment(pod)])))) == (set(), set(), {pod.uid})
+
+
+def test_a_reservation_on_a_node_where_the_pod_can_not_run_is_free(b: Any) -> None:
+    pod = b.released(to="node-2")
+    one, two = (b.telemetry(n, assignments=[b.assignment(pod, f"GPU-{n[-1]}-0")]) for n in ("node-1", "node-2"))
+
+    found = read(b.snapshot(pod, one, two))
+
+    assert found.live[pod.uid].node == "node-2"
+    assert [e.node for e in found.free] == ["node-1"]
+
+
+def test_of_two_reservations_of_a_gated_pod_the_older_one_stands(b: Any) -> None:
+    pod = b.pod()
+    older = b.assignment(pod, "GPU-2-0", decided_at="2026-01-01T00:00:00.000000Z")
+    found = read(
+        b.snapshot(
+            pod,
+            b.telemetry("node-1", assignments=[b.assignment(pod)]),
+            b.telemetry("node-2", assignments=[older]),
+        )
+    )
+
+    assert found.live[pod.uid].node == "node-2"
+    assert [e.node for e in found.free] == ["node-1"]
+
+
+def test_one_device_reserved_twice_goes_to_the_older_and_the_younger_is_named(b: Any) -> None:
+    old, young, gated = b.running("old"), b.running("young"), b.pod("gated")
+    assignments = [
+        b.assignment(old, decided_at="2026-01-01T00:00:00.000000Z"),
+        b.assignment(young, decided_at="2026-01-01T00:00:01.000000Z"),
+        b.assignment(gated, decided_at="2026-01-01T00:00:02.000000Z"),
+    ]
+
+    found = read(b.snapshot(old, young, gated, b.telemetry(assignments=assignments)))
+
+    assert found.conflicted == {young.uid}
+    assert fates(found) == ({old.uid, young.uid}, set(), {gated.uid})

@@ -1,0 +1,206 @@
+"""Pods made from a template, and the one patch that lets them go."""
+
+import json
+from typing import Any
+
+import jsonpatch
+import pytest
+
+from gpufleet_api.names import ASSIGNMENT_ANNOTATION, RESOURCE, SCHEDULING_GATE
+from gpufleet_operator import podbuild, podpatch, podview
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def build(b: Any, template: Any, **spec: Any) -> dict[str, Any]:
+    workload = b.workload(template=template, **spec)
+    return podbuild.build(workload, workload.model.spec, 3, "train-3-x", RESOURCE)
+
+
+class TestBuild:
+    def test_the_chosen_container_gets_the_devices(self, b: Any) -> None:
+        containers = [{"name": "a", "resources": {"limits": {"cpu": "1"}}}, {"name": "b"}]
+
+        body = build(b, {"spec": {"containers": containers}}, devices={"count": 4, "container": "a"})
+
+        assert body["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "1", RESOURCE: "4"}}
+        assert "resources" not in body["spec"]["containers"][1]
+
+    def test_our_gate_comes_beside_the_users(self, b: Any) -> None:
+        gates = [{"name": SCHEDULING_GATE}, {"name": "example.com/quota"}]
+
+        body = build(b, {"spec": {"containers": [{"name": "a"}], "schedulingGates": gates}})
+
+        assert [g["name"] for g in body["spec"]["schedulingGates"]] == ["example.com/quota", SCHEDULING_GATE]
+
+    def test_owner_and_labels(self, b: Any) -> None:
+        body = build(b, {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}})
+
+        assert body["metadata"]["labels"] == {"app": "x", "gpufleet.dev/workload": "train", "gpufleet.dev/replica": "3"}
+        (owner,) = body["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"], owner["controller"]) == ("GPUWorkload", "uid-train", True)
+
+    def test_marks_of_gitops_tools_are_left_behind(self, b: Any) -> None:
+        marks = {
+            "argocd.argoproj.io/tracking-id": "x",
+            "kustomize.toolkit.fluxcd.io/name": "x",
+            "kopf.zalando.org/last": "x",
+            "kubectl.kubernetes.io/last-applied-configuration": "x",
+            "kubectl.kubernetes.io/default-container": "a",
+        }
+
+        body = build(b, {"metadata": {"annotations": marks}, "spec": {"containers": [{"name": "a"}]}})
+
+        assert set(body["metadata"]["annotations"]) == {"kubectl.kubernetes.io/default-container"}
+
+    def test_the_template_itself_is_not_changed(self, b: Any) -> None:
+        template = {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1"}}}]}}
+        before = json.dumps(template)
+
+        build(b, template)
+
+        assert json.dumps(template) == before
+
+
+class TestName:
+    def test_is_new_with_each_seed_and_tells_workload_and_replica(self) -> None:
+        one, two = (podbuild.pod_name("train", 3, seed) for seed in ("a", "b"))
+
+        assert one != two
+        assert one.startswith("train-3-")
+
+    @pytest.mark.parametrize("name", ["a" * 253, "a" * 50 + "." + "b" * 12, "x"])
+    def test_fits_into_a_host_name(self, name: str) -> None:
+        found = podbuild.pod_name(name, 1023, "seed")
+
+        assert len(found) <= 63
+        assert found[0].isalnum()
+        assert found[-1].isalnum()
+        assert ".-" not in found
+
+    def test_two_long_workloads_have_different_labels(self) -> None:
+        one, two = podbuild.label_value("a" * 100 + "1"), podbuild.label_value("a" * 100 + "2")
+
+        assert one != two
+        assert len(one) <= 63
+        assert podbuild.label_value("train") == "train"
+
+
+def body(affinity: Any = None, annotations: Any = None, gates: tuple[str, ...] = (SCHEDULING_GATE,)) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "metadata": {
+            "name": "train-0-a",
+            "namespace": "ml",
+            "uid": "uid-1",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"gpufleet.dev/replica": "0"},
+        },
+        "spec": {"containers": [{"name": "main"}], "schedulingGates": [{"name": g} for g in gates]},
+    }
+    if affinity is not None:
+        found["spec"]["affinity"] = affinity
+    if annotations is not None:
+        found["metadata"]["annotations"] = annotations
+    return found
+
+
+PIN = {"key": "metadata.name", "operator": "In", "values": ["node-1"]}
+GPU_NODES = {"key": "gpu", "operator": "Exists"}
+OWN_FIELD = {"key": "metadata.name", "operator": "NotIn", "values": ["node-9"]}
+
+AFFINITIES: dict[str, tuple[Any, list[Any]]] = {
+    "none": (None, [{"matchFields": [PIN]}]),
+    "empty": ({}, [{"matchFields": [PIN]}]),
+    "of pods": ({"podAntiAffinity": {}}, [{"matchFields": [PIN]}]),
+    "preferred only": (
+        {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        [{"matchFields": [PIN]}],
+    ),
+    "each term gets the pin, an empty one stays empty": (
+        {
+            "nodeAffinity": {
+                REQUIRED: {
+                    "nodeSelectorTerms": [{"matchExpressions": [GPU_NODES]}, {}, {"matchFields": [OWN_FIELD]}],
+                }
+            }
+        },
+        [{"matchExpressions": [GPU_NODES], "matchFields": [PIN]}, {}, {"matchFields": [OWN_FIELD, PIN]}],
+    ),
+}
+
+
+class TestRelease:
+    @pytest.mark.parametrize(("affinity", "terms"), AFFINITIES.values(), ids=AFFINITIES.keys())
+    def test_pins_and_opens_the_gate_at_once(self, b: Any, affinity: Any, terms: list[Any]) -> None:
+        pod = podview.pod(body(affinity))
+        patch = podpatch.release(pod, "node-1", b.assignment(b.pod(), "GPU-1-0"))
+
+        changed = jsonpatch.apply_patch(body(affinity), [dict(op) for op in patch])
+
+        assert changed["spec"]["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"] == terms
+        assert changed["spec"]["schedulingGates"] == []
+        assert podview.pod(changed).pinned == "node-1"
+        assert podview.pod(changed).place == "node-1"
+        note = json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])
+        assert note == {"node": "node-1", "container": "main", "devices": ["GPU-1-0"]}
+
+    def test_keeps_other_annotations_and_tells_the_share(self, b: Any) -> None:
+        pod = podview.pod(body(annotations={"a": "b"}))
+        assignment = b.assignment(b.pod(), shard_start=3, shard_end=9)
+
+        changed = jsonpatch.apply_patch(
+            body(annotations={"a": "b"}), [dict(op) for op in podpatch.release(pod, "node-1", assignment)]
+        )
+
+        assert changed["metadata"]["annotations"]["a"] == "b"
+        assert json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])["shardEnd"] == 9
+
+    @pytest.mark.parametrize("change", ["uid", "resourceVersion"])
+    def test_refers_to_exactly_this_pod_in_this_state(self, b: Any, change: str) -> None:
+        pod = podview.pod(body())
+        other = body()
+        other["metadata"][change] = "99"
+
+        with pytest.raises(jsonpatch.JsonPatchTestFailed):
+            jsonpatch.apply_patch(other, [dict(op) for op in podpatch.release(pod, "node-1", b.assignment(b.pod()))])
+
+
+class TestView:
+    def test_of_what_the_kubelet_and_the_scheduler_say(self) -> None:
+        found = body(gates=())
+        found["spec"]["nodeName"] = "node-1"
+        found["status"] = {
+            "phase": "Running",
+            "conditions": [{"type": "DisruptionTarget", "status": "True"}],
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}},
+                    "allocatedResourcesStatus": [{"name": RESOURCE, "resources": [{"resourceID": "GPU-1"}]}],
+                }
+            ],
+        }
+
+        pod = podview.pod(found)
+
+        assert (pod.node, pod.phase, pod.disrupted, pod.ran) == ("node-1", "Running", True, True)
+        container = pod.container("main")
+        assert container is not None
+        assert container.devices == {RESOURCE: frozenset({"GPU-1"})}
+
+    @pytest.mark.parametrize(
+        ("reason", "expected"), [("Unschedulable", "no node"), ("SchedulingGated", None), ("SchedulerError", None)]
+    )
+    def test_only_unschedulable_is_a_verdict(self, reason: str, expected: str | None) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "no node"}
+
+        assert podview.pod({**body(), "status": {"conditions": [condition]}}).unschedulable == expected
+
+    def test_a_container_that_was_never_made_did_not_run(self) -> None:
+        made = {"name": "main", "state": {"terminated": {"exitCode": 1, "containerID": "containerd://1"}}}
+        never = {"name": "main", "state": {"terminated": {"exitCode": 137}}}
+
+        runs = [podview.pod({**body(), "status": {"containerStatuses": [c]}}).ran for c in (made, never)]
+
+        assert runs == [True, False]

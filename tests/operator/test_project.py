@@ -1,0 +1,97 @@
+"""API objects as they come -> views; what doesn't parse keeps its identity."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gpufleet_api.names import AGENT_FIELD_MANAGER, RESOURCE
+from gpufleet_operator import project
+
+META: dict[str, Any] = {
+    "name": "train",
+    "namespace": "ml",
+    "uid": "u",
+    "generation": 3,
+    "resourceVersion": "7",
+    "creationTimestamp": "2026-01-01T00:00:00Z",
+}
+
+
+def test_a_workload_that_does_not_parse_keeps_identity_and_status_and_says_why() -> None:
+    status = {"conditions": [], "confirmed": "1/1"}
+
+    found = project.workload({"metadata": META, "spec": {"replicas": "many", "template": {}}, "status": status})
+
+    assert found.model is None
+    assert "spec.replicas" in found.invalid
+    assert "'many'" in found.invalid
+    assert found.uid == "u"
+    assert found.status is not None
+    assert found.status.confirmed == "1/1"
+
+
+def telemetry(managed: list[dict[str, Any]], **status: Any) -> dict[str, Any]:
+    full = {
+        "observedAt": "2026-01-01T00:00:00Z",
+        "agentVersion": "x",
+        "summary": {"devices": 0, "healthy": 0, "allocated": 0},
+        **status,
+    }
+    return {"metadata": {**META, "managedFields": managed}, "status": full}
+
+
+AGENT = {"manager": AGENT_FIELD_MANAGER, "subresource": "status", "time": "2026-01-01T10:00:00Z"}
+
+MANAGED: dict[str, tuple[list[dict[str, Any]], datetime | None]] = {
+    "the agent's status write": ([AGENT], datetime(2026, 1, 1, 10, tzinfo=UTC)),
+    "not its write of the object": ([{"manager": AGENT_FIELD_MANAGER, "time": "2026-01-01T10:00:00Z"}], None),
+    "not another's status write": ([{**AGENT, "manager": "kubectl"}], None),
+    "nothing": ([], None),
+}
+
+
+@pytest.mark.parametrize(("managed", "written"), MANAGED.values(), ids=MANAGED.keys())
+def test_freshness_is_the_servers_time_of(managed: list[dict[str, Any]], written: datetime | None) -> None:
+    assert project.telemetry(telemetry(managed)).written_at == written
+
+
+def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None:
+    assignment = {
+        "podUID": "p",
+        "namespace": "ml",
+        "pod": "x",
+        "container": "c",
+        "workload": "w",
+        "workloadUID": "wu",
+        "replica": 0,
+        "replicas": 1,
+        "resource": RESOURCE,
+        "devices": ["GPU-1"],
+        "decidedAt": "2026-01-01T00:00:00Z",
+    }
+    body = {**telemetry([AGENT], summary="all fine"), "spec": {"assignments": [assignment]}}
+
+    found = project.telemetry(body)
+
+    assert [a.pod_uid for a in found.assignments] == ["p"]
+    assert found.status is None
+    assert "can't be read" in found.unreadable
+
+
+def test_a_node_is_counted_in_millicores_and_bytes() -> None:
+    allocatable = {"cpu": "3920m", "memory": "1Gi", "pods": "110", RESOURCE: "8"}
+    taint = {"key": "k", "effect": "NoSchedule"}
+
+    found = project.node({"metadata": META, "spec": {"taints": [taint]}, "status": {"allocatable": allocatable}})
+
+    assert found.allocatable == {"cpu": 3920, "memory": 2**30, "pods": 110, RESOURCE: 8}
+    assert [t.key for t in found.taints] == ["k"]
+
+
+def test_another_pod_counts_by_its_requests() -> None:
+    container = {"resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "1Ki"}}}
+
+    found = project.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [container, container]}})
+
+    assert (found.node, found.requests) == ("n", {"cpu": 500, "memory": 2048})

@@ -1,0 +1,36 @@
+"""A node's room: allocatable minus everything bound or promised."""
+
+from typing import Any
+
+from gpufleet_api.names import RESOURCE
+from gpufleet_operator import ledger, room
+from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_operator.views import PodPhase
+
+
+def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: Any) -> None:
+    needs = PodNeeds(cpu_milli=1000, memory_bytes=2**30, extended={RESOURCE: 1, "example.com/nic": 1})
+    running = b.running("a", needs=needs)
+    released = b.released("b", needs=needs)
+    reserved = b.pod("c", needs=needs)
+    elsewhere = b.running("d", node="node-2", needs=needs)
+    over = b.running("e", phase=PodPhase.SUCCEEDED, needs=needs)
+    telemetry = b.telemetry(
+        devices=4, assignments=[b.assignment(p, f"GPU-1-{i}") for i, p in enumerate((running, reserved))]
+    )
+    node = b.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
+    others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
+    snapshot = b.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
+
+    used = room.usage(snapshot, ledger.read(snapshot))
+    facts = room.facts(node, used["node-1"])
+
+    assert facts.free_cpu_milli == 8000 - 3000 - 500
+    assert facts.free_memory_bytes == 4 * 2**30
+    assert facts.free_pods == 10 - 3 - 2
+    assert facts.free_extended == {RESOURCE: 1, "example.com/nic": -1}
+    assert "pods" not in facts.free_extended
+
+
+def test_a_node_that_nobody_uses_is_all_free(b: Any) -> None:
+    assert room.facts(b.node(), {}).free_cpu_milli == 16_000

@@ -1,0 +1,117 @@
+"""The same object from a watch, from our own write and from a list, in any order: the newest wins."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_operator.cache import Cache, UsageStore
+from gpufleet_operator.store import Store
+from gpufleet_operator.views import BoundPod, Node
+
+
+def node(version: int, uid: str = "u", **fields: Any) -> Node:
+    return Node(uid=uid, name=f"n-{uid}", resource_version=str(version), **fields)
+
+
+def test_a_late_event_does_not_take_back_what_our_own_write_told() -> None:
+    store: Store[Node] = Store()
+    store.put(node(9, unschedulable=True))
+
+    store.put(node(8))
+
+    assert store.items["u"].unschedulable
+
+
+def test_a_deleted_object_stays_deleted() -> None:
+    store: Store[Node] = Store()
+    store.put(node(5))
+    store.remove("u", "6")
+
+    store.put(node(5))
+
+    assert store.items == {}
+
+
+def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None:
+    store: Store[Node] = Store()
+    store.put(node(5, "old"))
+    store.put(node(20, "young"))
+
+    store.replace([node(7, "listed")], "10")
+
+    assert set(store.items) == {"young", "listed"}
+
+
+def test_versions_are_numbers_not_text() -> None:
+    store: Store[Node] = Store()
+    store.put(node(10, unschedulable=True))
+
+    store.put(node(9))
+
+    assert store.items["u"].unschedulable
+
+
+def test_a_new_version_that_says_the_same_is_no_news() -> None:
+    calls: list[int] = []
+    store: Store[Node] = Store(lambda: calls.append(1))
+
+    store.put(node(1))
+    store.put(node(2))
+    store.put(node(3, unschedulable=True))
+
+    assert len(calls) == 2
+    assert store.items["u"].resource_version == "3"
+
+
+POD = st.builds(
+    lambda uid, name, version, cpu: BoundPod(f"u{uid}", f"node-{name}", str(version), {"cpu": cpu}),
+    st.integers(0, 4),
+    st.integers(0, 1),
+    st.integers(1, 50),
+    st.integers(0, 1000),
+)
+
+
+@given(st.lists(st.tuples(POD, st.booleans()), max_size=30))
+def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[BoundPod, bool]]) -> None:
+    store = UsageStore(asyncio.Event())
+    homes: dict[str, str] = {}
+    for pod, gone in steps:
+        # A pod never changes its node.
+        at_home = replace(pod, node=homes.setdefault(pod.uid, pod.node))
+        if gone:
+            store.remove(at_home.uid, at_home.resource_version)
+        else:
+            store.put(at_home)
+
+    expected: dict[str, Counter[str]] = {}
+    for pod in store.items.values():
+        expected.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
+    assert {n: +c for n, c in store.per_node.items()} == {n: +c for n, c in expected.items()}
+
+
+def test_a_pod_that_leaves_is_remembered_with_whether_it_was_on_a_node(b: Any) -> None:
+    cache = Cache()
+    gated, bound = b.pod("a"), b.running("b")
+    for pod in (gated, bound):
+        cache.pods.put(pod)
+
+    for pod in (gated, bound):
+        cache.pods.left(pod)
+
+    assert cache.pods.departed == {gated.uid: False, bound.uid: True}
+    assert cache.pods.items == {}
+
+
+def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot(b: Any) -> None:
+    cache = Cache()
+    cache.telemetry.put(replace(b.telemetry(), uid="new", resource_version="50"))
+    cache.telemetry.put(replace(b.telemetry(), uid="old", resource_version="40"))
+
+    snapshot = cache.snapshot(now=b.now, salt="", memory=b.snapshot().memory, limits=b.snapshot().limits)
+
+    assert snapshot.telemetry["node-1"].uid == "new"

@@ -1,0 +1,164 @@
+"""Templates that no pod can be made from: each problem names the field and the value."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_api.names import RESOURCE
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_operator.template import device_container, problems
+
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def main(**fields: Any) -> dict[str, Any]:
+    return {"name": "main", **fields}
+
+
+def said(template: Any, **devices: Any) -> list[str]:
+    spec = WorkloadSpec.model_construct(
+        template=template, devices=WorkloadSpec.model_fields["devices"].default.model_copy(update=devices)
+    )
+    return [str(p) for p in problems(spec, RESOURCE)]
+
+
+def limits(kind: str = "limits", name: str = RESOURCE, amount: Any = "1") -> dict[str, Any]:
+    return {"resources": {kind: {name: amount}}}
+
+
+def affinity(*terms: Any) -> dict[str, Any]:
+    return {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": list(terms)}}}}
+
+
+BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "node name": ({"nodeName": "n1", "containers": [main()]}, {}, "spec.template.spec.nodeName: is 'n1'"),
+    "own limit": (
+        {"containers": [main(**limits(amount="2"))]},
+        {"count": 4},
+        "containers[0].resources.limits[gpufleet.dev/gpu]: is '2', but spec.devices.count is 4",
+    ),
+    "own request": (
+        {"containers": [main(**limits("requests", amount=3))]},
+        {},
+        "requests[gpufleet.dev/gpu]: is 3, but",
+    ),
+    "another of our resources": (
+        {"containers": [main(**limits(name="gpufleet.dev/gpu-shared"))]},
+        {},
+        "limits[gpufleet.dev/gpu-shared]",
+    ),
+    "unknown container": ({"containers": [main()]}, {"container": "x"}, "spec.devices.container: is 'x', which is no"),
+    "init container chosen": (
+        {"containers": [main()], "initContainers": [{"name": "i"}]},
+        {"container": "i"},
+        "spec.devices.container: is 'i', which is no app container",
+    ),
+    "no container chosen": ({"containers": [main(), {"name": "b"}]}, {}, "spec.devices.container: is missing"),
+    "devices in an init container": (
+        {"containers": [main()], "initContainers": [{"name": "i", **limits()}]},
+        {},
+        "spec.template.spec.initContainers[0].resources.limits[gpufleet.dev/gpu]: is '1'; only the container of",
+    ),
+    "devices in a sidecar": (
+        {"containers": [main(), {"name": "b", **limits()}]},
+        {"container": "main"},
+        "containers[1].resources.limits[gpufleet.dev/gpu]",
+    ),
+    "devices of the pod": ({"containers": [main()], **limits()}, {}, "spec.template.spec.resources.limits["),
+    "visible devices": (
+        {"containers": [main(env=[{"name": "A"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}])]},
+        {},
+        "spec.template.spec.containers[0].env[1].name: is NVIDIA_VISIBLE_DEVICES, which would override",
+    ),
+    "visible devices in an init container": (
+        {"containers": [main()], "initContainers": [{"name": "i", "env": [{"name": "NVIDIA_VISIBLE_DEVICES"}]}]},
+        {},
+        "initContainers[0].env[0].name",
+    ),
+    "our environment": ({"containers": [main(env=[{"name": "GPUFLEET_X"}])]}, {}, "env[0].name: is GPUFLEET_X"),
+    "our environment by prefix": ({"containers": [main(envFrom=[{"prefix": "GPUFLEET_"}])]}, {}, "envFrom[0].prefix"),
+    "affinity of nothing": (
+        {"containers": [main()], **affinity({}, {})},
+        {},
+        "nodeSelectorTerms: is [{}, {}]: only empty",
+    ),
+    "affinity without terms": ({"containers": [main()], **affinity()}, {}, "nodeSelectorTerms: is []"),
+    "no containers": ({"containers": []}, {}, "spec.template.spec.containers: must name at least one container, is []"),
+    "containers is a map": ({"containers": {"name": "main"}}, {}, "spec.template.spec.containers: must be a list"),
+    "a container is text": ({"containers": ["main"]}, {}, "containers[0]: must be a container, is 'main'"),
+    "a container without name": ({"containers": [{}]}, {}, "containers[0].name: must be a name, is None"),
+    "a name twice": ({"containers": [main(), main()]}, {}, "containers[1].name: 'main' stands twice"),
+    "resources is text": (
+        {"containers": [main(resources="lots")]},
+        {},
+        "containers[0].resources: must be a map, is 'lots'",
+    ),
+    "spec is text": ("busybox", {}, "spec.template.spec: must be a pod spec, is 'busybox'"),
+}
+
+
+@pytest.mark.parametrize(("spec", "devices", "message"), BAD.values(), ids=BAD.keys())
+def test_problem(spec: Any, devices: dict[str, Any], message: str) -> None:
+    found = said({"spec": spec}, **devices)
+
+    assert any(message in one for one in found), found
+
+
+def test_our_own_labels_and_annotations_are_not_the_users_to_set() -> None:
+    found = said({"metadata": {"annotations": {"gpufleet.dev/assignment": "x"}}, "spec": {"containers": [main()]}})
+
+    (one,) = found
+    assert one.startswith("spec.template.metadata.annotations: sets gpufleet.dev/assignment; gpufleet.dev/* is")
+
+
+GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
+    "one container": ({"containers": [main()]}, {}),
+    "the same limit": ({"containers": [main(**limits(amount=2))]}, {"count": 2}),
+    "other resources": ({"containers": [main(**limits(name="example.com/nic"))]}, {}),
+    "an affinity with something in it": ({"containers": [main()], **affinity({}, {"matchFields": [{"key": "k"}]})}, {}),
+    "other gates": ({"containers": [main()], "schedulingGates": [{"name": "example.com/quota"}]}, {}),
+    "a chosen container": ({"containers": [main(), {"name": "b"}]}, {"container": "b"}),
+}
+
+
+@pytest.mark.parametrize(("spec", "devices"), GOOD.values(), ids=GOOD.keys())
+def test_no_problem(spec: Any, devices: dict[str, Any]) -> None:
+    assert said({"spec": spec}, **devices) == []
+
+
+def test_the_only_container_is_chosen_by_itself(b: Any) -> None:
+    assert device_container(b.workload().model.spec) == "main"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "spec",
+                    "metadata",
+                    "containers",
+                    "initContainers",
+                    "name",
+                    "env",
+                    "envFrom",
+                    "resources",
+                    "limits",
+                    "affinity",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_whatever_stands_in_the_template_is_a_message_and_not_a_crash(template: Any) -> None:
+    said({"spec": template, "metadata": template})
