@@ -25,7 +25,7 @@ NODES = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     chosen = parser().parse_args(arguments)
-    screen = Screen(make_console(sys.stdout), story.STEPS)
+    screen = Screen(make_console(sys.stdout), story.STEPS if chosen.action == "up" else 1)
     try:
         return down(screen) if chosen.action == "down" else play(screen, chosen.timeout)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster import repository_root
 from cluster.versions import PROJECT_IMAGE
 from demo.stage import SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, JsonObject, Stage
+from proof.contract import RESOURCE
 
 RELEASE = "gpufleet"
 DRIVER_IN_NODE = "/opt/gpufleet/driver"
@@ -16,7 +17,7 @@ PRIVILEGED = "pod-security.kubernetes.io/enforce=privileged"
 
 
 def install(stage: Stage) -> None:
-    """`helm upgrade --install --wait`, then wait until each node's agent has reported since.
+    """`helm upgrade --install --wait`, then wait until each agent has reported since and its kubelet offers devices.
 
     Raises:
         ClusterError: helm or kubectl failed; the message has its words.
@@ -39,6 +40,18 @@ def install(stage: Stage) -> None:
             node.name, lambda found: fresh(found, since), timeout_seconds=stage.timeout_seconds
         )
         screen.progress(f"GPUTelemetry {node.name} is fresh")
+        _wait_until_offered(stage, node.name)
+
+
+def _wait_until_offered(stage: Stage, node: str) -> None:
+    """Wait until the Node object counts as many devices as telemetry: kubelets publish it every 10 s only."""
+    devices = sum(gpu.node == node for gpu in stage.fleet().gpus)
+    escaped = RESOURCE.replace(".", "\\.")
+    path = f"{{.status.allocatable.{escaped}}}"
+    limit = f"--timeout={stage.timeout_seconds:.0f}s"
+    words = ("wait", f"node/{node}", f"--for=jsonpath={path}={devices}", limit)
+    stage.cluster.kubectl(*words, timeout=stage.timeout_seconds + 10)
+    stage.screen.progress(f"the kubelet of {node} offers {devices} devices")
 
 
 def _drop_unfinished(stage: Stage) -> None:
