@@ -24,10 +24,9 @@ def clear(stage: Stage) -> None:
         return
     here = f"--namespace={WORKLOAD_NAMESPACE}"
     left = kubectl("get", WORKLOADS, here, "-o", "jsonpath={.items[*].metadata.name}").stdout.split()
-    for name in left:
-        stage.delete(name)
     if left:
-        stage.screen.progress(f"an earlier demo was here: its workloads {', '.join(left)} are deleted")
+        stage.screen.progress("an earlier demo was here: its workloads go first")
+        stage.delete(*left)
 
 
 def remove(cluster: Cluster, screen: Screen) -> None:

@@ -51,28 +51,26 @@ class Stage:
         text = yaml.safe_dump(dict(manifest), sort_keys=False)
         self.cluster.kubectl("apply", "--validate=strict", f"--namespace={WORKLOAD_NAMESPACE}", "-f", "-", stdin=text)
 
-    def delete(self, name: str) -> None:
-        """Delete a GPUWorkload and wait until its pods are gone and no node reserves anything for it.
+    def delete(self, *names: str) -> None:
+        """Delete GPUWorkloads and wait until their pods are gone and no node reserves anything for them.
 
         Raises:
             WaitTimeoutError: a reservation stands longer than the timeout.
         """
         begin = monotonic()
-        self.standing = [one for one in self.standing if one != name]
-        here = f"--namespace={WORKLOAD_NAMESPACE}"
-        limit = f"--timeout={self.timeout_seconds:.0f}s"
-        self.cluster.kubectl("delete", "gpuworkload", name, here, "--ignore-not-found", limit)
-        pods = ("pod", "-l", f"{WORKLOAD_LABEL}={name}")
+        self.standing = [one for one in self.standing if one not in names]
+        here, limit = f"--namespace={WORKLOAD_NAMESPACE}", f"--timeout={self.timeout_seconds:.0f}s"
+        self.cluster.kubectl("delete", "gpuworkload", *names, here, "--ignore-not-found", limit)
+        pods = ("pod", f"--selector={WORKLOAD_LABEL} in ({','.join(names)})")
         self.cluster.kubectl("wait", "--for=delete", *pods, here, limit, timeout=self.timeout_seconds + 10)
         gone = monotonic() - begin
         for node in self.cluster.nodes:
             self.witness.wait_for_telemetry(
-                node.name, lambda found: not reserves(found, name), timeout_seconds=self.timeout_seconds
+                node.name, lambda found: not reserves(found, *names), timeout_seconds=self.timeout_seconds
             )
         freed = monotonic() - begin
-        self.screen.progress(
-            f"{name} deleted: its pods were gone after {gone:.1f} s, its reservations after {freed:.1f} s"
-        )
+        which = ", ".join(names)
+        self.screen.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
 
     def wait_until_ready(self, name: str) -> JsonObject:
         """Follow a workload until it is Ready, with a line whenever its replicas have come a step further.
@@ -100,10 +98,10 @@ class Stage:
         return self.witness.fleet()
 
 
-def reserves(telemetry: Mapping[str, Any], workload: str) -> bool:
-    """Whether a GPUTelemetry still reserves devices for this workload of the demo."""
+def reserves(telemetry: Mapping[str, Any], *workloads: str) -> bool:
+    """Whether a GPUTelemetry still reserves devices for one of these workloads of the demo."""
     return any(
-        assignment["workload"] == workload and assignment["namespace"] == WORKLOAD_NAMESPACE
+        assignment["workload"] in workloads and assignment["namespace"] == WORKLOAD_NAMESPACE
         for assignment in telemetry.get("spec", {}).get("assignments", [])
     )
 

@@ -19,6 +19,7 @@ DEVICE = {"uuid": "GPU-a", "index": 0, "model": "T4", "health": {"state": "Healt
 def test_a_node_reserves_for_a_workload_of_the_demo_only() -> None:
     node = {"spec": {"assignments": [{"workload": "spread", "namespace": "gpufleet-demo"}]}}
     assert stage.reserves(node, "spread")
+    assert stage.reserves(node, "gang", "spread")
     assert not stage.reserves(node, "gang")
     assert not stage.reserves({"spec": {"assignments": [{"workload": "spread", "namespace": "else"}]}}, "spread")
     assert not stage.reserves({}, "spread")
