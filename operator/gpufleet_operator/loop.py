@@ -55,6 +55,7 @@ class Reconciler:
         self._sweep = sweep_seconds
         self._memory = Memory()
         self._appeared: dict[str, float] = {}
+        self._troubles: set[str] = set()
         self.last_pass: float | None = None
         """When the last pass ended, by the event loop's clock."""
 
@@ -81,8 +82,9 @@ class Reconciler:
         self._memory = actions.memory
         self._metrics.decided(snapshot, actions)
         self._notice(loop.time())
-        for trouble in actions.troubles:
+        for trouble in set(actions.troubles) - self._troubles:
             log.error("fleet contradicts itself", trouble=trouble)
+        self._troubles = set(actions.troubles)
         if not actions.empty:
             with self._metrics.passes.labels("execute").time():
                 outcomes = await self._executor.run(actions)

@@ -161,18 +161,26 @@ async def _resync(collections: Collections, seconds: float) -> None:
 async def _observe(cache: Cache, config: SingleConfig) -> None:
     """Run kopf. It takes SIGTERM and SIGINT for itself, so ours are put on after it has started."""
     existing = asyncio.all_tasks()
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+
+    def stop(reason: Exception) -> None:
+        if not end.done():
+            end.set_exception(reason)
+
     spawned = await kopf.spawn_tasks(
-        registry=reconcile.registry(cache, config), settings=reconcile.settings(), standalone=True, clusterwide=True
+        registry=reconcile.registry(cache, config, stop),
+        settings=reconcile.settings(),
+        standalone=True,
+        clusterwide=True,
     )
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop, StopSignal())
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_stopper(stop))
+        tasks.create_task(_until(end))
         await kopf.run_tasks(spawned, ignored=existing)
         raise RuntimeError("kopf ended by itself")
 
 
-async def _stopper(stop: asyncio.Event) -> None:
-    await stop.wait()
-    raise StopSignal
+async def _until(end: asyncio.Future[None]) -> None:
+    await end

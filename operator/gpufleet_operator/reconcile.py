@@ -5,7 +5,8 @@ onto the objects, and remember in them what we decide from the state alone.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,9 +73,23 @@ def settings() -> kopf.OperatorSettings:
     return found
 
 
-def registry(cache: Cache, config: SingleConfig) -> kopf.OperatorRegistry:
-    """The handlers, bound to the caches. A plain registry: the default one would log in by the official client."""
+def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], None]) -> kopf.OperatorRegistry:
+    """The handlers, bound to the caches. A plain registry: the default one would log in by the official client.
+
+    Args:
+        cache: what the handlers feed.
+        config: where the apiserver is, and who we are.
+        crash: ends the process. By itself kopf logs what an event handler raises and goes on, blind for that object.
+    """
     handlers = kopf.OperatorRegistry()
+
+    @contextmanager
+    def sighted() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is: an object that can't be read must not be overlooked
+            crash(error)
+            raise
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -82,7 +97,8 @@ def registry(cache: Cache, config: SingleConfig) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, WORKLOAD_PLURAL, registry=handlers)
     async def workload(event: Event, **_: Any) -> None:
-        view = project.workload(event["object"])
+        with sighted():
+            view = project.workload(event["object"])
         if event["type"] == "DELETED":
             cache.workloads.remove(view.uid, view.resource_version)
         else:
@@ -90,7 +106,8 @@ def registry(cache: Cache, config: SingleConfig) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, TELEMETRY_PLURAL, registry=handlers)
     async def telemetry(event: Event, **_: Any) -> None:
-        view = project.telemetry(event["object"])
+        with sighted():
+            view = project.telemetry(event["object"])
         if event["type"] == "DELETED":
             cache.telemetry.remove(view.uid, view.resource_version)
         else:
@@ -98,7 +115,8 @@ def registry(cache: Cache, config: SingleConfig) -> kopf.OperatorRegistry:
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
     async def pod(event: Event, **_: Any) -> None:
-        view = podview.pod(event["object"])
+        with sighted():
+            view = podview.pod(event["object"])
         if event["type"] == "DELETED":
             cache.pods.left(view)
         else:

@@ -37,6 +37,13 @@ def write(snapshot: Snapshot, outlook: Outlook) -> WriteStatus | None:
 def build(snapshot: Snapshot, outlook: Outlook) -> WorkloadStatus:
     """The whole status."""
     told = explanation(snapshot, outlook)
+    if outlook.standing is None:
+        # Nothing is known of its replicas now, and what was known of them (shares, successes) must not be lost.
+        before = outlook.workload.status or WorkloadStatus()
+        generation = outlook.workload.generation
+        return before.model_copy(
+            update={"observed_generation": generation, "conditions": conditions(snapshot, outlook, told)}
+        )
     return WorkloadStatus(
         observed_generation=outlook.workload.generation,
         conditions=conditions(snapshot, outlook, told),

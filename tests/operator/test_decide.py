@@ -464,6 +464,14 @@ class TestBadInput:
 
         assert b.condition(actions.statuses[0], "Stalled") == ("True", "InvalidObject")
 
+    def test_what_is_on_record_outlives_an_object_that_does_not_parse(self, b: Any) -> None:
+        record = ReplicaPlacement(replica=0, state=State.SUCCEEDED, shard_start=0, shard_end=9)
+        workload = b.workload(status=WorkloadStatus(placements=[record]))
+
+        actions = decide(b.snapshot(replace(workload, model=None, invalid="x"), b.telemetry()))
+
+        assert actions.statuses[0].status.placements == [record]
+
     def test_pods_that_the_apiserver_refuses_are_told_and_tried_again_later(self, b: Any) -> None:
         setback = Setback(3, b.now, b.now + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
         memory = Memory(setbacks={"create/uid-train": setback})

@@ -217,3 +217,24 @@ def test_without_the_crds_it_ends_with_a_clear_error(world: Any, monkeypatch: py
         asyncio.run(life())
 
     assert caught.group_contains(NotFoundError, match="CRDs are not installed")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
+def test_an_object_that_can_not_be_understood_ends_the_process(world: Any) -> None:
+    """Rather than to go on without it: a pod that isn't seen would look like one that is gone."""
+    cluster = world(1, 1)
+
+    async def life() -> None:
+        async with serving(cluster) as (server, config), asyncio.timeout(20):
+            process = asyncio.create_task(run(Settings(host="127.0.0.1", port=0), config))
+            cluster.submit("one")
+            await until(lambda: bool(cluster.told) or process.done())
+            (pod,) = cluster.of("pods")
+            cluster.change("pods", f"ml/{pod['metadata']['name']}", phase="Strange")
+            await server.notify()
+            await process
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(life())
+
+    assert caught.group_contains(ValueError, match="Strange")
