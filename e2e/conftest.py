@@ -19,7 +19,7 @@ from support.api import Api
 from support.fleet import Fleet
 from support.gpus import Gpus
 from support.room import Room
-from support.watchdog import Watchdog
+from support.watchdog import Watchdog, by_kubelets
 
 GPUS = (16, 8)
 """Of each node."""
@@ -37,7 +37,10 @@ def cluster() -> Iterator[Cluster]:
 def fleet(cluster: Cluster) -> Iterator[Fleet]:
     gpus = {node.name: Gpus(node, count) for node, count in zip(cluster.nodes, GPUS, strict=True)}
     api = Api(cluster.kubeconfig)
-    with witness_of(cluster) as witness, Watchdog(witness) as watchdog:
+    with (
+        witness_of(cluster) as witness,
+        Watchdog(lambda: by_kubelets(witness.holdings()), every_seconds=0.5) as watchdog,
+    ):
         found = Fleet(cluster, api, witness, watchdog, gpus)
         found.install()
         found.renew_agents()

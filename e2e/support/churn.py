@@ -9,11 +9,14 @@ from time import monotonic
 from proof import objects
 from support.api import pods
 from support.awaiting import eventually
-from support.manifests import gpuworkload
+from support.manifests import container, gpuworkload, pod_spec
 from support.room import Room
 
 SIZES = (1, 1, 2, 4)
 HANDS = 6
+DEAF = ("sh", "-c", "exec sleep 1000000")
+"""As process 1 of its namespace it doesn't hear the signal to end, and lives until it is killed."""
+
 LEAVE_SECONDS = 60
 """Longest time in which a workload must have come to its devices, in the middle of all this."""
 
@@ -41,7 +44,8 @@ class Churn:
     def _hand(self, hand: int, end: float) -> str:
         random = Random(f"{self._seed}/{hand}")  # noqa: S311 - a seeded course of events, no secret
         for name in self._names(hand):
-            self._room.apply(gpuworkload(name, count=random.choice(SIZES)))
+            deaf = pod_spec(container(command=DEAF)) if random.random() < 0.5 else None
+            self._room.apply(gpuworkload(name, count=random.choice(SIZES), template=deaf))
             self.done["created"] += 1
             # Some are deleted before they have come to their devices: those in admission are the hard ones.
             if random.random() < 0.7:

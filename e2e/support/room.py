@@ -9,7 +9,7 @@ from proof.contract import REPLICA_LABEL, WORKLOAD_LABEL
 from support.api import NAMESPACES, JsonObject, events, pods, workloads
 from support.awaiting import eventually
 from support.fleet import Fleet
-from support.watchdog import double_holders
+from support.watchdog import by_kubelets, twice
 
 READY_SECONDS = 40
 GONE_SECONDS = 40
@@ -133,7 +133,7 @@ class Room:
         eventually(self._no_reservations, within=FREE_SECONDS)
         eventually(self._no_holdings, within=FREE_SECONDS)
         self.fleet.watchdog.check()
-        assert not double_holders(self.fleet.witness.holdings())
+        assert not twice(by_kubelets(self.fleet.witness.holdings()))
         restarts = self.fleet.operator_restarts()
         assert not any(restarts.values()), f"the operator was restarted: {restarts}"
         self._cool_down()
