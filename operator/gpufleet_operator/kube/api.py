@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -104,8 +105,9 @@ class Api:
             "timeoutSeconds": str(seconds),
         }
         timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=_WATCH_SILENCE_SECONDS)
+        sent = self._clock.local()
         async with _translated(), self._http.stream("GET", path, params=query, timeout=timeout) as response:
-            await self._check(response)
+            await self._check(response, sent)
             async for line in response.aiter_lines():
                 event = json.loads(line)
                 if event["type"] == "ERROR":
@@ -121,6 +123,7 @@ class Api:
         body: Any = None,
         content: str = "application/json",
     ) -> Json:
+        sent = self._clock.local()
         async with _translated():
             response = await self._http.request(
                 method,
@@ -129,12 +132,12 @@ class Api:
                 content=None if body is None else json.dumps(body, separators=(",", ":")),
                 headers={"Content-Type": content, "Accept": "application/json"},
             )
-            await self._check(response)
+            await self._check(response, sent)
             found: Json = response.json()
             return found
 
-    async def _check(self, response: httpx2.Response) -> None:
-        self._clock.heard(response.headers.get("Date"))
+    async def _check(self, response: httpx2.Response, sent: datetime) -> None:
+        self._clock.heard(response.headers.get("Date"), sent)
         if response.is_success:
             return
         await response.aread()
