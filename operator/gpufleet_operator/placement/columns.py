@@ -178,6 +178,13 @@ class Window:
         return cls.of(columns, slice(row, row + 1))
 
     @property
+    def origin_row(self) -> int:
+        """Where the only row of the window stands in the fleet."""
+        if not isinstance(self.origin, slice):
+            raise TypeError(f"a window of one row is wanted, this one has {len(self.origin)}")
+        return int(self.origin.start)
+
+    @property
     def single(self) -> int | None:
         """The row in `columns` when there is just one, given as a slice."""
         at = self.at

@@ -68,10 +68,11 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
 
 
 def _count(codes: Codes, present: NDArray[np.bool_]) -> list[Rejected]:
+    devices = np.bincount(codes[present], minlength=len(REASONS) + 1)
     found = []
-    for code in np.unique(codes[present]):
-        where = (codes == code) & present
-        found.append(Rejected(REASONS[int(code) - 1], int(where.sum()), int(where.any(axis=1).sum())))
+    for code in np.flatnonzero(devices).tolist():
+        nodes = int(((codes == code) & present).any(axis=1).sum())
+        found.append(Rejected(REASONS[code - 1], int(devices[code]), nodes))
     return found
 
 

@@ -96,11 +96,11 @@ def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
 def constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArray[np.uint8]:
     """(rows,): the code of the label or taint test that the node fails, 0 for none."""
     codes = np.zeros(len(at), np.uint8)
-    pod = query.pod
+    columns, pod = fleet.columns, query.pod
     if pod.node_selector or pod.affinity_terms is not None:
         asked = list(range(len(at)))
     else:
-        asked = np.flatnonzero(~fleet.columns.plain[at]).tolist()
+        asked = np.flatnonzero((columns.fresh[at] | columns.stale[at]) & ~columns.plain[at]).tolist()
     for position in asked:
         node = fleet.labelled(int(at[position]))
         reason = None if node is None else constraints.refusal(node, pod)

@@ -51,7 +51,8 @@ class Fleet:
     @classmethod
     def of(cls, nodes: Iterable[NodeState]) -> "Fleet":
         """A fleet of these nodes; raises as `put` does."""
-        fleet = cls()
+        fleet, nodes = cls(), tuple(nodes)
+        fleet.columns = Columns.empty(max(1, len(nodes)), max((len(n.devices) for n in nodes), default=1) or 1)
         for node in nodes:
             fleet.put(node)
         return fleet
@@ -216,7 +217,7 @@ class Fleet:
             self._row[name] = row
             self.epoch += 1
         if row >= columns.rows or width > columns.width:
-            grown = 2 * columns.rows if row >= columns.rows else columns.rows
+            grown = columns.rows * 5 // 4 + 8 if row >= columns.rows else columns.rows
             self.columns = columns.resized(grown, max(width, columns.width))
             self.cache.clear()
         return row

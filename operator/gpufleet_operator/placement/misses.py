@@ -7,15 +7,13 @@ from numpy.typing import NDArray
 
 from gpufleet_operator.placement.columns import PRESENT, Columns, Ints
 from gpufleet_operator.placement.constraints import untolerated
-from gpufleet_operator.placement.filters import CODES
+from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, Reason
 from gpufleet_operator.placement.query import Query
 
 Distances = NDArray[np.float64]
 
-_MEASURED = frozenset({Reason.FREE_MEMORY, Reason.COMPUTE, Reason.UTILIZATION, Reason.TEMPERATURE})
-"""What one device lacks; everything else concerns its node, or isn't a matter of more or less."""
 
 _BY_KIND = {
     Reason.NODE_PODS: 1.0,
@@ -66,10 +64,10 @@ def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None
     if not failed.any():
         return None
     distance = np.where(failed, _distances(columns, query, codes), np.inf)
-    lowest = distance.min()
-    at = np.argwhere(distance == lowest)
-    row, column = min(((int(r), int(c)) for r, c in at), key=lambda rc: (columns.rank[rc[0]], rc[1]))
-    reason = tuple(Reason)[int(codes[row, column]) - 1]
+    rows, cells = np.nonzero(distance == distance.min())
+    first = np.lexsort((cells, columns.rank[rows]))[0]
+    row, column = int(rows[first]), int(cells[first])
+    reason = REASONS[int(codes[row, column]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[column]
     passing = int((present[row] & (codes[row] >= CODES[Reason.NODE_CPU])).sum())
     return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
@@ -78,11 +76,16 @@ def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None
 def _distances(columns: Columns, query: Query, codes: NDArray[np.uint8]) -> Distances:
     """0: as good as there; below 1: the part of the need that is lacking."""
     needs, pod = query.devices, query.pod
-    distance: Distances = np.full(codes.shape, _FAR)
+    by_code = np.full(len(REASONS) + 1, _FAR)
     for reason, value in _BY_KIND.items():
-        distance[codes == CODES[reason]] = value
+        by_code[CODES[reason]] = value
+    distance: Distances = by_code[codes]
+
+    found = set(np.unique(codes).tolist())
 
     def measured(reason: Reason, lacking: Ints, need: int) -> None:
+        if CODES[reason] not in found:
+            return
         where = codes == CODES[reason]
         share = np.broadcast_to(lacking / max(need, 1), codes.shape)
         distance[where] = np.minimum(share[where], 1.0)

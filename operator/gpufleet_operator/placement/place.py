@@ -13,13 +13,17 @@ from gpufleet_operator.placement.explain import explain
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.gang import arrange
 from gpufleet_operator.placement.model import Decision, Pick, Request
+from gpufleet_operator.placement.packing.bypack import ByPack
+from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.query import Query, check_request
 from gpufleet_operator.placement.ranking import NEVER
 from gpufleet_operator.placement.select import ByScore, Selector
 
 
-def place(fleet: Fleet, request: Request) -> Decision:
+def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
     """Choose node and devices for every replica of the request. The fleet is not changed.
+
+    `mix` is what is likely to be asked for; strategy Pack alone goes by it.
 
     A gang gets all of its replicas or none. Equal options are decided by node name, then device index.
 
@@ -28,7 +32,7 @@ def place(fleet: Fleet, request: Request) -> Decision:
     """
     check_request(request)
     query = Query.of(request)
-    selector = _selector(fleet, request, query)
+    selector = _selector(fleet, request, query, mix)
     draft = Draft(fleet, request)
     picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query))
     if not unplaced:
@@ -41,10 +45,12 @@ def place(fleet: Fleet, request: Request) -> Decision:
     return Decision((), request.replicas, explain(Draft(fleet, request), query, unplaced[0], len(picks)))
 
 
-def _selector(fleet: Fleet, request: Request, query: Query) -> Selector:
+def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selector:
     match request.strategy:
-        case Strategy.BEST | Strategy.SPREAD | Strategy.PACK:
+        case Strategy.BEST | Strategy.SPREAD:
             return ByScore(fleet, request, query)
+        case Strategy.PACK:
+            return ByPack(fleet, query, mix)
         case _:
             assert_never(request.strategy)
 
@@ -64,7 +70,7 @@ def _fill(
             continue
         picks.append(draft.pick(replica, row, cells))
         if len(request.replicas) > 1:
-            selector.debited(row, draft.take(row, cells))
+            selector.debited(draft.take(row, cells))
             if request.topology is Topology.SAME_NODE:
                 allowed = np.array([row])
     return tuple(picks), tuple(unplaced)

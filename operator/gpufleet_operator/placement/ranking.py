@@ -16,7 +16,7 @@ _RANK_BITS = 20
 SIBLING = np.int64(1) << 46
 """Above every key: what Spread takes off for each replica that a node has already."""
 
-_KEPT = 256
+_KEPT = 1024
 """Questions whose rankings a fleet keeps."""
 
 
@@ -59,10 +59,7 @@ class Ranking:
     def passes(self, fleet: Fleet, window: Window) -> Mask:
         """As `passing`, of rows that may carry debits that the fleet doesn't know."""
         passes = filters.usable(fleet, window, self.query)
-        node = filters.has_room(window, self.query)
-        node &= window.columns.fresh[window.at]
-        node &= self.refusals[window.origin] == 0
-        passes &= node[:, None]
+        passes &= self._open(window)[:, None]
         return passes
 
     def evaluate(self, window: Window, passes: Mask) -> NDArray[np.int64]:
@@ -70,13 +67,25 @@ class Ranking:
         value = sets.worth(window, passes, scores(window, self.query.weights), self.shape)
         keys: NDArray[np.int64] = (value << _RANK_BITS) - window.columns.rank[window.at]
         keys[value < 0] = NEVER
+        if self.query.devices.count == 0:
+            keys[~self._open(window)] = NEVER
         return keys
 
     def choose(self, fleet: Fleet, window: Window) -> tuple[int, ...] | None:
         """The columns to take of a single row."""
         known = window.columns is fleet.columns
-        passes = self.passing[window.at] if known else self.passes(fleet, window)
+        return self.choose_of(window, self.passing[window.at] if known else self.passes(fleet, window))
+
+    def choose_of(self, window: Window, passes: Mask) -> tuple[int, ...] | None:
+        """The columns to take of a single row, of which `passes` may be taken."""
         return sets.choose(window, passes, scores(window, self.query.weights), self.shape)
+
+    def _open(self, window: Window) -> Mask:
+        """(rows,): nodes that may be used and have room for the pod."""
+        node = filters.has_room(window, self.query)
+        node &= window.columns.fresh[window.at]
+        node &= self.refusals[window.origin] == 0
+        return node
 
     def _refuse(self, fleet: Fleet, at: Rows) -> None:
         identity = fleet.columns.identity

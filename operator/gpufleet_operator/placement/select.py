@@ -25,7 +25,7 @@ class Selector(Protocol):
     def cells(self, window: Window) -> tuple[int, ...] | None:
         """The columns to take of one row."""
 
-    def debited(self, row: int, window: Window) -> None:
+    def debited(self, window: Window) -> None:
         """A replica of the request went to this row, as it is now."""
 
 
@@ -52,8 +52,9 @@ class ByScore:
         """See Selector."""
         return self._ranking.choose(self._fleet, window)
 
-    def debited(self, row: int, window: Window) -> None:
+    def debited(self, window: Window) -> None:
         """See Selector."""
+        row = window.origin_row
         if self._siblings is not None:
             self._siblings[row] = self._siblings.get(row, 0) + 1
         self._set(row, int(self._ranking.evaluate(window, self._ranking.passes(self._fleet, window))[0]))

@@ -1,0 +1,60 @@
+"""What it costs to take one of the last places where a pod that needs several whole devices could go.
+
+The price of a place is that pod's part of the demand for devices, over the part of the fleet that its places are: a
+rare pod with plenty of places costs next to nothing, one with few places left is protected before they are gone.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_operator.placement.packing.mix import Mix
+from gpufleet_operator.placement.packing.streams import STREAMS
+from gpufleet_operator.placement.rows import WHOLE
+
+_WEIGHT = 0.05
+"""Of a lost place against waste. Larger protects places earlier, smaller packs tighter."""
+
+_MOST_TYPES = 32
+"""Types that are protected: those with the largest demand for devices."""
+
+_UNLIMITED = 2**15 - 1
+
+Ints = NDArray[np.int64]
+
+
+class Slots:
+    """Places per node and type. Types are in the columns."""
+
+    def __init__(self, mix: Mix, classes: Mapping[str, int]) -> None:
+        demand = {t: p * t.devices * t.milli for t, p in zip(mix.types, mix.parts, strict=True)}
+        several = [t for t in mix.types if t.devices > 1 and t.milli == WHOLE]
+        self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
+        kinds = max(classes.values(), default=0) + 1
+        self._devices = np.array([t.devices for t in self.types], np.int64)
+        self._cpu = np.array([max(1, t.cpu_milli) for t in self.types], np.int64)
+        self._memory = np.array([max(1, t.memory_bytes) for t in self.types], np.int64)
+        self._accepted = np.zeros((kinds, len(self.types)), np.bool_)
+        for column, kind in enumerate(self.types):
+            named = {classes[model] for model in kind.models}
+            self._accepted[:, column] = [not kind.models or k in named for k in range(kinds)]
+        self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
+
+    def count(self, idle: Ints, cpu: Ints, memory: Ints, kind: Ints) -> NDArray[np.int16]:
+        """(states, types): pods of each type that a node with so many idle devices, CPU and memory can take."""
+        found = np.zeros((len(idle), len(self.types)), np.int16)
+        some = np.flatnonzero(idle > 1) if len(self.types) else ()
+        if len(some):
+            found[some] = self._places(idle[some], cpu[some], memory[some], kind[some])
+        return found
+
+    def _places(self, idle: Ints, cpu: Ints, memory: Ints, kind: Ints) -> Ints:
+        places = idle[:, None] // self._devices
+        np.minimum(places, np.maximum(cpu, 0)[:, None] // self._cpu, out=places)
+        np.minimum(places, np.maximum(memory, 0)[:, None] // self._memory, out=places)
+        return np.where(self._accepted[kind], np.minimum(places, _UNLIMITED), 0)
+
+    def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:
+        """(types,): the price of one place, in the unit of Waste, when the fleet of `devices` has so many."""
+        return self._demand * devices / np.maximum(places, 1)

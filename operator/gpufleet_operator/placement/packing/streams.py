@@ -1,0 +1,85 @@
+"""Streams of likely pods: what the worth of a node is measured with.
+
+Pods that need several devices are not among them: see Slots for what is done for those.
+
+Every stream is a fair sample of the mix: its pods come one from each of equal parts of it, in an order that looks
+random and is always the same. Fair streams tell good from bad with far fewer of them than random ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_operator.placement.packing.mix import Mix, PodType
+
+STREAMS = 64
+LENGTH = 32
+
+MIB = 2**20
+
+_NOTHING = PodType(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """(length, streams) each: pod by pod what is offered, and (length, streams, models) who may take it."""
+
+    cpu: NDArray[np.int64]
+    memory: NDArray[np.int64]
+    """MiB, rounded up."""
+    milli: NDArray[np.int64]
+    """0: a pod without devices."""
+    accepted: NDArray[np.bool_]
+    """By class of models, see `classes`."""
+    classes: dict[str, int]
+    """Model -> class: models that the same types accept are one class. Class 0: every model not named."""
+
+
+def streams(mix: Mix) -> Streams:
+    """The streams of a mix; pods that take nothing when it holds none that needs one device or none."""
+    offered = [(t, p) for t, p in zip(mix.types, mix.parts, strict=True) if t.devices <= 1]
+    types = [t for t, _ in offered] or [_NOTHING]
+    order = _positions([p for _, p in offered] or [1.0])
+    classes, accepted = _classes(types)
+    cpu = np.array([t.cpu_milli for t in types], np.int64)
+    memory = np.array([-(-t.memory_bytes // MIB) for t in types], np.int64)
+    milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
+    return Streams(cpu[order], memory[order], milli[order], accepted[order], classes)
+
+
+def _positions(parts: Sequence[float]) -> NDArray[np.intp]:
+    """(length, streams): which type is offered when.
+
+    Pod `part` of stream s is the type at (part + offset(s)) / LENGTH of the mix, offsets filling 0..1 evenly; the
+    parts of each stream come in an order of their own.
+    """
+    bounds = np.cumsum(np.array(parts))
+    offsets = (np.arange(STREAMS) + 0.5) / STREAMS
+    order = np.argsort(_scrambled(np.arange(LENGTH)[:, None] * STREAMS + np.arange(STREAMS)[None, :]), axis=0)
+    points = (order + offsets[None, :]) / LENGTH * bounds[-1]
+    found: NDArray[np.intp] = np.minimum(np.searchsorted(bounds, points, side="right"), len(bounds) - 1)
+    return found
+
+
+def _scrambled(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A fixed, well mixed 64-bit value for each number (the finalizer of splitmix64)."""
+    with np.errstate(over="ignore"):
+        z = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def _classes(types: Sequence[PodType]) -> tuple[dict[str, int], NDArray[np.bool_]]:
+    """Model -> class, and (types, classes): who accepts whom."""
+    named = sorted({model for t in types for model in t.models})
+    columns = [tuple(not t.models for t in types)]
+    classes = {}
+    for model in named:
+        column = tuple(not t.models or model in t.models for t in types)
+        if column not in columns:
+            columns.append(column)
+        classes[model] = columns.index(column)
+    return classes, np.array(columns, np.bool_).T
