@@ -9,10 +9,11 @@ from gpufleet_operator.placement.columns import PRESENT, Window
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.misses import Miss, nearest
+from gpufleet_operator.placement.misses import nearest
 from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.ranking import NEVER, ranking
+from gpufleet_operator.placement.words import PHRASES
 
 Codes = NDArray[np.uint8]
 
@@ -30,11 +31,11 @@ def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     rejected = tuple(_count(codes, present))
     closest = nearest(fleet, query, codes)
     parts = _parts(request, fleet, int(present.sum()), eligible, partial)
-    others = [f"{r.devices} {r.reason}" for r in rejected if r.reason is not Reason.GANG]
+    others = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected if r.reason is not Reason.GANG]
     if others:
-        parts.append("not usable: " + ", ".join(others))
+        parts.append("unusable are " + ", ".join(others))
     if closest is not None:
-        parts.append(_closest(closest, rejected))
+        parts.append(f"the closest is {closest.node}/{closest.device}: {closest.lacks}")
     return WhyNot("; ".join(parts), int(present.sum()), eligible, rejected, closest.as_near_miss() if closest else None)
 
 
@@ -77,8 +78,9 @@ def _count(codes: Codes, present: NDArray[np.bool_]) -> list[Rejected]:
 
 
 def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, partial: int) -> list[str]:
-    replicas = some(len(request.replicas), "replica")
-    asked = f"each of {replicas} needs {_wanted(request)}"
+    number = len(request.replicas)
+    replicas = some(number, "replica")
+    asked = f"{'each of ' if number > 1 else ''}{replicas} needs {_wanted(request)}"
     if not considered:
         return [asked, f"the fleet has no GPU ({some(len(fleet.nodes), 'node')})"]
     parts = [asked, f"{eligible} of {some(considered, 'GPU')} could serve"]
@@ -94,12 +96,6 @@ def _wanted(request: Request) -> str:
     asked = [f"{share.memory_mib:,} MiB"] if share.memory_mib else []
     asked += [f"{share.compute_percent} % compute"] if share.compute_percent else []
     return f"{' and '.join(asked)} of {gpus}"
-
-
-def _closest(closest: Miss, rejected: tuple[Rejected, ...]) -> str:
-    same = next(r.devices for r in rejected if r.reason is closest.reason)
-    where = f"{closest.node}/{closest.device}" if closest.device else closest.node
-    return f"{some(same, 'GPU')} {closest.reason}; the closest is {where}: {closest.lacks}"
 
 
 def some(number: int, what: str) -> str:

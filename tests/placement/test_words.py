@@ -1,0 +1,7 @@
+from gpufleet_operator.placement.model import Reason
+from gpufleet_operator.placement.words import PHRASES
+
+
+def test_every_reason_has_its_words() -> None:
+    assert set(PHRASES) == set(Reason)
+    assert len(set(PHRASES.values())) == len(Reason), "two reasons must not read alike"
