@@ -208,6 +208,14 @@ class Builders:
         """The same cluster some time later, with what was remembered. Telemetry ages along."""
         return replace(snapshot, now=snapshot.now + timedelta(seconds=seconds), memory=actions.memory)
 
+    def states(self, actions: Actions) -> list[str]:
+        """The replicas' states in the one status that is written."""
+        return [str(p.state) for p in actions.statuses[0].status.placements]
+
+    def explained(self, actions: Actions) -> Any:
+        """The explanation in the one status that is written."""
+        return actions.statuses[0].status.explanation
+
     def condition(self, write: WriteStatus | None, kind: str) -> tuple[str, str]:
         """(status, reason) of a condition in a written status."""
         assert write is not None
