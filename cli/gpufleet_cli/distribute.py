@@ -1,0 +1,94 @@
+"""`gpufleet distribute`: divides items by capacities that are given by hand or read from a fleet."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from gpufleet_cli.errors import InputError
+from gpufleet_operator.distribution import Shares, shares
+from gpufleet_operator.placement.errors import InvalidCapacityError
+
+
+class By(StrEnum):
+    """What a device's capacity is."""
+
+    FREE_MEMORY = "FreeMemory"
+    TOTAL_MEMORY = "TotalMemory"
+    UNIFORM = "Uniform"
+
+
+def divide(items: int, capacities: Mapping[str, float], maxima: Iterable[str]) -> Shares[str]:
+    """Divide by largest remainder.
+
+    Args:
+        items: how many there are.
+        capacities: by receiver, in the order in which they get their ranges.
+        maxima: `5` for everyone, `NAME=5` for one; the latter goes first.
+
+    Raises:
+        InputError: something can't be divided by, or names nobody.
+    """
+    everyone, limits = _limits(maxima)
+    if everyone is not None:
+        limits = {**dict.fromkeys(capacities, everyone), **limits}
+    try:
+        return shares(items, capacities, limits or None)
+    except InvalidCapacityError as error:
+        raise InputError(str(error)) from error
+
+
+def capacities(given: Sequence[str]) -> dict[str, float]:
+    """`["a=1", "b=2.5"]` by name, in order.
+
+    Raises:
+        InputError: no name, no number, or a name that stands twice.
+    """
+    found: dict[str, float] = {}
+    for text in given:
+        name, number = _pair("--capacity", text)
+        if name in found:
+            raise InputError(f"--capacity {text}: {name} stands twice")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise InputError(f"--capacity {text}: {number!r} is not a number") from None
+    return found
+
+
+def as_json(divided: Shares[str]) -> dict[str, Any]:
+    """`{"shares": {name: items}, "ranges": {name: [start, end)}, "unassigned": items}`."""
+    return {
+        "shares": dict(divided.items),
+        "ranges": {name: list(span) for name, span in divided.ranges.items()},
+        "unassigned": divided.unassigned,
+    }
+
+
+def _limits(given: Iterable[str]) -> tuple[int | None, dict[str, int]]:
+    everyone: int | None = None
+    limits: dict[str, int] = {}
+    for text in given:
+        if "=" not in text:
+            if everyone is not None:
+                raise InputError(f"--max {text}: the maximum for everyone stands twice")
+            everyone = _whole("--max", text, text)
+            continue
+        name, number = _pair("--max", text)
+        if name in limits:
+            raise InputError(f"--max {text}: {name} stands twice")
+        limits[name] = _whole("--max", text, number)
+    return everyone, limits
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name:
+        raise InputError(f"{option} {text}: must be NAME=NUMBER")
+    return name, value
+
+
+def _whole(option: str, text: str, number: str) -> int:
+    try:
+        return int(number)
+    except ValueError:
+        raise InputError(f"{option} {text}: {number!r} is not a whole number") from None
