@@ -59,9 +59,10 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
         codes[(codes == 0) & fails] = CODES[reason]
     passing = (codes == 0) & ((columns.state & PRESENT) != 0)
     rest = np.zeros(columns.rows, np.uint8)
+    # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.
+    rest[passing.sum(axis=1) < query.devices.count] = CODES[Reason.NODE_DEVICES]
     for reason, lacks in filters.room_tests(Window.of(columns, slice(None)), query):
         rest[(rest == 0) & lacks] = CODES[reason]
-    rest[(rest == 0) & (passing.sum(axis=1) < query.devices.count)] = CODES[Reason.NODE_DEVICES]
     split = query.topology is Topology.SAME_NODE
     rest[(rest == 0) & (split | (found.keys == NEVER))] = CODES[Reason.TOPOLOGY]
     rest[rest == 0] = CODES[Reason.GANG]

@@ -25,6 +25,8 @@ _BY_KIND = {
     Reason.FOREIGN_PROCESS: 4.0,
     Reason.IN_USE: 5.0,
     Reason.NODE_SET_ASIDE: 6.0,
+    Reason.UNHEALTHY: 7.0,
+    Reason.NODE_UNSCHEDULABLE: 8.0,
 }
 """Distance of what no number measures: farther than any number, nearer what passes by itself sooner."""
 
@@ -69,7 +71,7 @@ def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None
     row, column = int(rows[first]), int(cells[first])
     reason = REASONS[int(codes[row, column]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[column]
-    passing = int((present[row] & (codes[row] >= CODES[Reason.NODE_CPU])).sum())
+    passing = int((present[row] & (codes[row] >= CODES[Reason.NODE_DEVICES])).sum())
     return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
 
 
