@@ -65,6 +65,7 @@ def test_unhealthy_until_it_recovers(room: Room, fleet: Fleet) -> None:
     print(room.wait_condition("waiter", "Placed", "False", "NoDevices"))
     counted = {one["reason"]: one["devices"] for one in room.workload("waiter")["status"]["explanation"]["rejections"]}
     assert counted["DeviceUnhealthy"] == 1
+    assert room.workload("waiter")["status"]["explanation"]["nearestMiss"]["device"] == lost
     _still_gated(room, "waiter")
     # All others are taken, so that it is the node's allocatable that has to change.
     room.apply(gpuworkload("everything", count=7, node=node))
