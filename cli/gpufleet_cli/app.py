@@ -4,30 +4,132 @@ from typing import Annotated
 
 import typer
 
+from gpufleet_cli import options as opt
 from gpufleet_cli.group import Commands
-from gpufleet_cli.options import Format
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Where GPU workloads would go, and why or why not: the operator's engine on a saved fleet, with no cluster.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Says where GPU workloads would go, and why or why not.
+
+    The operator's own engine on a saved fleet: no cluster and no GPU needed. A fleet file is what
+    `kubectl get gputelemetries -o yaml` prints.""",
+    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed, 2 bad input, 130 interrupted.",
 )
 
 
-@app.command()
-def distribute(
-    items: Annotated[int, typer.Option("--items", metavar="N", help="How many items there are to divide.")],
-    capacity: Annotated[list[str], typer.Option("--capacity", metavar="NAME=NUMBER", help="Repeatable.")] = [],
-    maximum: Annotated[list[str], typer.Option("--max", metavar="[NAME=]N", help="Repeatable.")] = [],
-    output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
+@app.command(
+    epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml",
+)
+def simulate(
+    *,
+    files: opt.Files,
+    fleet: opt.FleetFiles,
+    nodes: opt.NodeFiles = None,
+    pods: opt.PodFiles = None,
+    now: opt.Now = None,
+    stale_after: opt.StaleAfter = None,
+    resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    output: opt.Output = opt.Format.TABLE,
 ) -> None:
-    """Divide a number of items in proportion to capacities."""
-    from gpufleet_cli import distribute as run  # noqa: PLC0415 - keeps --help quick
-    from gpufleet_cli.output import write_json  # noqa: PLC0415 - as above
+    """Where workloads would go and why, or why not.
 
-    write_json(run.as_json(run.divide(items, run.capacities(capacity), maximum)))
+    Several workloads are placed one after the other, and what one gets is gone for the next. SCORE is the
+    weighted mean of the terms beside it, each from 0 to 1, which is best: free memory, idleness, coolness and
+    power headroom of the replica's GPUs.
+    """
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    sources = commands.sources(fleet, nodes, pods, now, stale_after)
+    raise typer.Exit(commands.simulate(files, sources, resource, output))
+
+
+@app.command(epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3")
+def rank(
+    *,
+    fleet: opt.FleetFiles,
+    files: opt.MaybeFiles = None,
+    workload: opt.WorkloadName = None,
+    min_free_memory: opt.MinFreeMemory = None,
+    nodes: opt.NodeFiles = None,
+    pods: opt.PodFiles = None,
+    now: opt.Now = None,
+    stale_after: opt.StaleAfter = None,
+    resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    node: opt.OnlyNodes = None,
+    limit: opt.Limit = None,
+    output: opt.Output = opt.Format.TABLE,
+) -> None:
+    """The GPUs that could serve one replica, best first, with their scores."""
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    asked = commands.Asked(files or (), workload, min_free_memory, resource)
+    commands.rank(asked, commands.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+
+
+@app.command(epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml")
+def explain(
+    *,
+    fleet: opt.FleetFiles,
+    files: opt.MaybeFiles = None,
+    workload: opt.WorkloadName = None,
+    min_free_memory: opt.MinFreeMemory = None,
+    nodes: opt.NodeFiles = None,
+    pods: opt.PodFiles = None,
+    now: opt.Now = None,
+    stale_after: opt.StaleAfter = None,
+    resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    node: opt.OnlyNodes = None,
+    limit: opt.Limit = None,
+    output: opt.Output = opt.Format.TABLE,
+) -> None:
+    """For each GPU: whether it could serve one replica, or the first test that it fails."""
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    asked = commands.Asked(files or (), workload, min_free_memory, resource)
+    commands.explain(asked, commands.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+
+
+@app.command(
+    epilog="Examples: gpufleet distribute --items 1000 --by FreeMemory --fleet examples/fleets/mixed.yaml; "
+    "gpufleet distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",
+)
+def distribute(
+    *,
+    items: Annotated[int, typer.Option("--items", metavar="N", help="How many items there are to divide.")],
+    capacity: Annotated[
+        list[str] | None, typer.Option("--capacity", metavar="NAME=NUMBER", help="A receiver. Repeatable.")
+    ] = None,
+    fleet: opt.MaybeFleetFiles = None,
+    by: Annotated[
+        opt.By | None,
+        typer.Option(
+            "--by", help="Capacity of a GPU; FreeMemory unless given.", show_default=False, rich_help_panel="Fleet"
+        ),
+    ] = None,
+    maximum: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="[NAME=]N", help="Most items of one receiver, or of each. Repeatable."),
+    ] = None,
+    now: opt.Now = None,
+    stale_after: opt.StaleAfter = None,
+    output: opt.Output = opt.Format.TABLE,
+) -> None:
+    """Divide items by capacity: among names given by hand, or among the free, healthy GPUs of a fleet.
+
+    Largest remainder: shares and what is unassigned add up to the items, always. Each receiver gets a contiguous
+    range [start, end), in the order in which they are named, or by node and index.
+    """
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    ages = (now, stale_after)
+    commands.distribute(
+        items, named=capacity or (), fleet=fleet or (), by=by, maxima=maximum or (), ages=ages, output=output
+    )
 
 
 @app.command()

@@ -1,20 +1,13 @@
 """`gpufleet distribute`: divides items by capacities that are given by hand or read from a fleet."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, assert_never
 
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.options import By
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
-
-
-class By(StrEnum):
-    """What a device's capacity is."""
-
-    FREE_MEMORY = "FreeMemory"
-    TOTAL_MEMORY = "TotalMemory"
-    UNIFORM = "Uniform"
+from gpufleet_operator.placement.model import DeviceState, Rejected
 
 
 def divide(items: int, capacities: Mapping[str, float], maxima: Iterable[str]) -> Shares[str]:
@@ -55,6 +48,25 @@ def capacities(given: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def of_devices(devices: Iterable[DeviceState], by: By) -> dict[str, float]:
+    """Capacity by UUID, in MiB, or 1 each; a device that doesn't report its memory has none.
+
+    Raises:
+        InputError: there is no device.
+    """
+    found = {device.uuid: float(_capacity(device, by)) for device in devices}
+    if not found:
+        raise InputError("no GPU of the fleet is free and healthy, so there is nobody to divide the items among")
+    return found
+
+
+def notes(rejected: Iterable[Rejected]) -> Iterator[str]:
+    """What to tell the user of devices that take no part."""
+    counts = [f"{r.devices} {r.reason}" for r in rejected]
+    if counts:
+        yield f"GPUs that couldn't be given to anybody take no part: {', '.join(counts)}"
+
+
 def as_json(divided: Shares[str]) -> dict[str, Any]:
     """`{"shares": {name: items}, "ranges": {name: [start, end)}, "unassigned": items}`."""
     return {
@@ -62,6 +74,18 @@ def as_json(divided: Shares[str]) -> dict[str, Any]:
         "ranges": {name: list(span) for name, span in divided.ranges.items()},
         "unassigned": divided.unassigned,
     }
+
+
+def _capacity(device: DeviceState, by: By) -> int:
+    match by:
+        case By.FREE_MEMORY:
+            return max(0, device.memory_free_mib or 0)
+        case By.TOTAL_MEMORY:
+            return device.memory_total_mib or 0
+        case By.UNIFORM:
+            return 1
+        case _:
+            assert_never(by)
 
 
 def _limits(given: Iterable[str]) -> tuple[int | None, dict[str, int]]:

@@ -13,8 +13,8 @@ BAD_INPUT = 2
 class Commands(TyperGroup):
     """The commands in the order of their declaration; InputError never becomes a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
-        """Run the chosen command."""
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command. `ctx` is of the copy of click that typer keeps to itself."""
         try:
             return super().invoke(ctx)
         except InputError as error:

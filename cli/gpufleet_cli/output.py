@@ -1,11 +1,80 @@
-"""Results on stdout: one line of JSON for machines."""
+"""Where results go: JSON and tables to stdout, notes to stderr, so that a pipe gets nothing but the result.
+
+A table on a terminal leaves out what it can spare until it fits, and then breaks lines; in a pipe it is as wide as it
+needs to be, without colours. NO_COLOR and COLUMNS are honoured.
+"""
 
 import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_ENDLESS = 10_000
+"""Columns of a line that nobody looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`spare`: left out on a narrow terminal, the highest number first; 0: always there."""
+
+    header: str
+    number: bool = False
+    spare: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Prints on stdout."""
+
+    console: Console
+
+    @classmethod
+    def of(cls, width: int | None = None) -> "Screen":
+        """The terminal's width, or `width`; endless where stdout is no terminal and COLUMNS isn't set."""
+        console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
+        if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = _ENDLESS
+        return cls(console)
+
+    def line(self, text: str, style: str = "") -> None:
+        """One paragraph, broken at the width."""
+        self.console.print(Text(text, style=style), overflow="fold")
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+        """A table with its header; cells are texts, "-" for what isn't known."""
+        shown = list(range(len(columns)))
+        while True:
+            table = _table(columns, rows, shown)
+            needed = self.console.measure(table, options=self.console.options.update(width=_ENDLESS)).maximum
+            spare = [i for i in shown if columns[i].spare]
+            if needed <= self.console.width or not spare:
+                break
+            shown.remove(max(spare, key=lambda i: (columns[i].spare, i)))
+        self.console.print(table)
 
 
 def write_json(value: Any) -> None:
     """One line, keys in the documented order."""
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def write_notes(notes: Iterable[str]) -> None:
+    """What the user should know of the result, one line each, on stderr."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], shown: Iterable[int]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index in shown:
+        column = columns[index]
+        table.add_column(Text(column.header), justify="right" if column.number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[index]) for index in shown))
+    return table

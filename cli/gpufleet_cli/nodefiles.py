@@ -1,0 +1,66 @@
+"""`--nodes` and `--pods`: labels, taints and room of each node, by the operator's own arithmetic."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpufleet_cli.documents import Document, read
+from gpufleet_cli.errors import InputError
+from gpufleet_operator import project
+from gpufleet_operator.room import facts
+from gpufleet_operator.translate import NodeFacts
+from gpufleet_operator.views import BoundPod, Node
+
+T = TypeVar("T")
+_OVER = frozenset({"Succeeded", "Failed"})
+
+
+def node_facts(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, NodeFacts]:
+    """Per node: allocatable minus the requests of the pods that are bound to it.
+
+    Raises:
+        InputError: a file can't be used, or a node stands twice.
+    """
+    used = _used(pods)
+    found: dict[str, NodeFacts] = {}
+    for document in read(nodes):
+        _expect(document, "Node")
+        if document.name in found:
+            raise InputError(f"{document}: metadata.name: stands twice")
+        if not (document.body.get("status") or {}).get("allocatable"):
+            raise InputError(f"{document}: status.allocatable: is missing, so the node's room isn't known")
+        found[document.name] = facts(_read(document, _node), used.get(document.name, {}))
+    return found
+
+
+def _used(pods: Sequence[Path]) -> Mapping[str, Counter[str]]:
+    used: dict[str, Counter[str]] = {}
+    for document in read(pods):
+        _expect(document, "Pod")
+        phase = (document.body.get("status") or {}).get("phase")
+        if (document.body.get("spec") or {}).get("nodeName") and phase not in _OVER:
+            pod = _read(document, _pod)
+            used.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
+    return used
+
+
+def _node(body: Mapping[str, Any]) -> Node:
+    return project.node({**body, "metadata": {"uid": "", **body["metadata"]}})
+
+
+def _pod(body: Mapping[str, Any]) -> BoundPod:
+    return project.bound_pod({**body, "metadata": {"uid": "", **body["metadata"]}})
+
+
+def _read(document: Document, function: Callable[[Mapping[str, Any]], T]) -> T:
+    try:
+        return function(document.body)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # The operator reads these from an apiserver, which has judged them; a file may hold anything.
+        raise InputError(f"{document}: can't be read as a v1.{document.kind}: {error}") from error
+
+
+def _expect(document: Document, kind: str) -> None:
+    if (document.kind, document.api_version) != (kind, "v1"):
+        raise InputError(f"{document}: a {kind} of v1 is expected (got {document.kind} of {document.api_version})")

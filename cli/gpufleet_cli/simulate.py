@@ -1,0 +1,102 @@
+"""`gpufleet simulate`: places workloads one after the other, as the operator would; each pick counts for the next."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from gpufleet_cli.errors import InputError
+from gpufleet_cli.manifests import Manifest
+from gpufleet_operator import shards
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
+from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Request, WhyNot
+from gpufleet_operator.views import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one workload."""
+
+    manifest: Manifest
+    decision: Decision
+    devices: Mapping[int, tuple[DeviceState, ...]]
+    """Per replica: its devices as they were when they were picked."""
+    ranges: Mapping[int, tuple[int, int]]
+    """Per replica: its share [start, end) of the items; empty without a distribution."""
+    unassigned: int | None = None
+    """Items that nobody can take; None without a distribution."""
+
+    @property
+    def placed(self) -> bool:
+        """True when every replica has devices."""
+        return self.decision.why_not is None
+
+
+def simulate(fleet: Fleet, manifests: Sequence[Manifest], *, nodes_known: bool) -> list[Outcome]:
+    """Place the workloads in this order. The fleet is debited.
+
+    Args:
+        fleet: what there is.
+        manifests: what is asked for.
+        nodes_known: False: nobody knows the nodes' labels, so they aren't tested.
+
+    Raises:
+        InputError: a workload contradicts itself.
+    """
+    return [_place(fleet, manifest, as_asked(manifest.request, nodes_known)) for manifest in manifests]
+
+
+def as_asked(request: Request, nodes_known: bool) -> Request:
+    """The request without its demands on labels when these aren't known."""
+    if nodes_known:
+        return request
+    return replace(request, pod=replace(request.pod, node_selector={}, affinity_terms=None))
+
+
+def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
+    """What to tell the user of demands that `as_asked` takes away."""
+    for request in requests:
+        pod = request.pod
+        if not nodes_known and (pod.node_selector or pod.affinity_terms is not None):
+            yield f"{request.name} selects nodes by label, which isn't checked: no --nodes file"
+
+
+def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
+    try:
+        decision = place(fleet, request)
+    except PlacementError as error:
+        raise InputError(f"{manifest.document}: {error}") from error
+    devices = {pick.replica: _devices(fleet, pick) for pick in decision.picks}
+    try:
+        ranges = _ranges(manifest, devices)
+    except InvalidCapacityError as error:
+        # As the operator has it: without a share there is no pod, so nothing is taken.
+        considered = sum(len(node.devices) for node in fleet.nodes.values())
+        return Outcome(manifest, Decision((), request.replicas, WhyNot(str(error), considered, 0)), {}, {})
+    for pick in decision.picks:
+        fleet.hold(pick.node, pick.devices, request.pod)
+    distribution = manifest.model.spec.distribution
+    left = shards.unassigned(distribution.items, ranges) if distribution and ranges else None
+    return Outcome(manifest, decision, devices, ranges, left)
+
+
+def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:
+    by_uuid = {device.uuid: device for device in fleet.nodes[pick.node].devices}
+    return tuple(by_uuid[uuid] for uuid in pick.devices)
+
+
+def _ranges(manifest: Manifest, devices: Mapping[int, Sequence[DeviceState]]) -> Mapping[int, tuple[int, int]]:
+    """By the operator's own rule. It asks for the workload as it stands in the cluster: this one is new."""
+    if not devices:
+        return {}
+    new = Workload(
+        uid="",
+        namespace=manifest.model.metadata.namespace or "default",
+        name=manifest.model.metadata.name,
+        generation=1,
+        resource_version="",
+        created=datetime.fromtimestamp(0, UTC),
+        deleting=False,
+        model=manifest.model,
+    )
+    return shards.divide(new, manifest.model.spec, {}, devices)

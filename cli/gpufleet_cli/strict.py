@@ -1,0 +1,57 @@
+"""What the apiserver checks by the schema and pydantic doesn't: unknown fields, list elements that stand twice."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from gpufleet_api.crd import WORKLOAD
+from gpufleet_cli.documents import show
+
+Schema = Mapping[str, Any]
+
+
+def workload_problems(body: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of a GPUWorkload, each with its path."""
+    yield from _problems(_schema(), body, "")
+
+
+@cache
+def _schema() -> Schema:
+    (version,) = WORKLOAD.definition()["spec"]["versions"]
+    schema: Schema = version["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _problems(schema: Schema, value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from _object(schema, value, path)
+    elif isinstance(value, list):
+        yield from _doubles(schema, value, path)
+        for index, item in enumerate(value):
+            yield from _problems(schema.get("items", {}), item, f"{path}[{index}]")
+
+
+def _object(schema: Schema, value: Mapping[str, Any], path: str) -> Iterator[str]:
+    fields = schema.get("properties")
+    if fields is None:  # a map, or an object whose fields another API defines
+        for name, item in value.items():
+            yield from _problems(schema.get("additionalProperties", {}), item, f"{path}.{name}".lstrip("."))
+        return
+    for name, item in value.items():
+        at = f"{path}.{name}".lstrip(".")
+        if name in fields:
+            yield from _problems(fields[name], item, at)
+        elif not schema.get("x-kubernetes-preserve-unknown-fields"):
+            yield f"{at}: there is no such field (got {show(item)}); there is {', '.join(sorted(fields))}"
+
+
+def _doubles(schema: Schema, value: list[Any], path: str) -> Iterator[str]:
+    keys = schema.get("x-kubernetes-list-map-keys")
+    if schema.get("x-kubernetes-list-type") not in {"set", "map"}:
+        return
+    seen = []
+    for index, item in enumerate(value):
+        key = [item.get(k) for k in keys] if keys and isinstance(item, dict) else item
+        if key in seen:
+            yield f"{path}[{index}]: {show(key)} stands twice"
+        seen.append(key)

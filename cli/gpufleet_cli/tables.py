@@ -1,0 +1,124 @@
+"""Results as tables for people."""
+
+from collections.abc import Iterable, Sequence
+
+from gpufleet_cli.judge import Verdict, rejections
+from gpufleet_cli.output import Column, Screen
+from gpufleet_cli.simulate import Outcome
+from gpufleet_operator.distribution import Shares
+from gpufleet_operator.placement.model import Rejected, Terms
+
+_TERMS = (
+    Column("SCORE", number=True),
+    Column("MEMORY", number=True, spare=1),
+    Column("UTIL", number=True, spare=1),
+    Column("TEMP", number=True, spare=1),
+    Column("POWER", number=True, spare=1),
+)
+_DEVICE = (Column("NODE"), Column("GPU", number=True), Column("UUID"), Column("MODEL", spare=5))
+_MEASURED = (
+    Column("FREE MiB", number=True, spare=2),
+    Column("UTIL %", number=True, spare=3),
+    Column("TEMP C", number=True, spare=3),
+)
+
+
+def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
+    """One paragraph per workload, with its placements, and why the rest has none."""
+    for position, outcome in enumerate(outcomes):
+        if position:
+            screen.line("")
+        screen.line(_headline(outcome), "bold green" if outcome.placed else "bold red")
+        if outcome.decision.picks:
+            _placements(screen, outcome)
+        why = outcome.decision.why_not
+        if why is not None:
+            screen.line(why.message)
+            if why.rejected:
+                _reasons(screen, why.rejected)
+        if outcome.unassigned:
+            screen.line(f"{outcome.unassigned:,} items are left unassigned: every replica has its maximum")
+
+
+def ranking(screen: Screen, verdicts: Iterable[Verdict]) -> None:
+    """Devices best first."""
+    rows = [[str(rank), *_device(v), *_measured(v), *_terms(v.terms)] for rank, v in enumerate(verdicts, start=1)]
+    screen.table((Column("RANK", number=True), *_DEVICE, *_MEASURED, *_TERMS), rows)
+
+
+def explanation(screen: Screen, verdicts: Iterable[Verdict]) -> None:
+    """Devices with the first test that they fail."""
+    rows = [[*_device(v), v.reason or "passes", v.lacks] for v in verdicts]
+    screen.table((*_DEVICE, Column("FIRST FAILED TEST"), Column("IN WORDS")), rows)
+
+
+def summary(screen: Screen, verdicts: Sequence[Verdict]) -> None:
+    """How many could serve, and by which test the others fail."""
+    passing = sum(v.reason is None for v in verdicts)
+    text = f"{passing:,} of {len(verdicts):,} GPUs could serve"
+    failed = [f"{r.devices:,} {r.reason}" for r in rejections(verdicts)]
+    text += f"; not usable: {', '.join(failed)}" if failed else ""
+    screen.line(text)
+
+
+def _reasons(screen: Screen, rejected: Iterable[Rejected]) -> None:
+    """Counts by reason."""
+    rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
+    screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
+
+
+def division(screen: Screen, divided: Shares[str], capacities: dict[str, float]) -> None:
+    """Shares and ranges, and what is left."""
+    rows = [
+        [name, _number(capacities[name]), str(divided.items[name]), f"[{start}, {end})"]
+        for name, (start, end) in divided.ranges.items()
+    ]
+    headers = (Column("NAME"), Column("CAPACITY", number=True), Column("ITEMS", number=True), Column("RANGE"))
+    screen.table(headers, rows)
+    screen.line(f"{sum(divided.items.values()):,} items assigned, {divided.unassigned:,} unassigned")
+
+
+def _headline(outcome: Outcome) -> str:
+    request, picks = outcome.manifest.request, outcome.decision.picks
+    how = [str(request.strategy), *(["gang"] if request.gang else [])]
+    how += [str(request.topology)] if request.topology != "None" else []
+    state = "placed" if outcome.placed else "not placed" if not picks else "placed in part"
+    nodes = sorted({pick.node for pick in picks})
+    gpus = sum(len(pick.devices) for pick in picks)
+    where = f", {gpus} GPUs on {', '.join(nodes)}" if picks else ""
+    return (
+        f"{outcome.manifest.name}: {state}: {len(picks)} of {len(request.replicas)} replicas{where} ({', '.join(how)})"
+    )
+
+
+def _placements(screen: Screen, outcome: Outcome) -> None:
+    rows = []
+    for pick in outcome.decision.picks:
+        span = outcome.ranges.get(pick.replica)
+        replica = [f"[{span[0]}, {span[1]})"] if span else []
+        for position, device in enumerate(outcome.devices[pick.replica]):
+            # Items and score are the replica's, so they stand once, beside its first device.
+            score = [*replica, *_terms(pick.terms)] if position == 0 else [""] * (len(replica) + len(_TERMS))
+            rows.append([str(pick.replica), pick.node, str(device.index), device.uuid, device.model, *score])
+    items = (Column("ITEMS"),) if outcome.ranges else ()
+    screen.table((Column("REPLICA", number=True), *_DEVICE, *items, *_TERMS), rows)
+
+
+def _device(verdict: Verdict) -> list[str]:
+    device = verdict.device
+    return [verdict.node, str(device.index), device.uuid, device.model]
+
+
+def _measured(verdict: Verdict) -> list[str]:
+    device = verdict.device
+    values = (device.memory_free_mib, device.utilization_percent, device.temperature_celsius)
+    return ["-" if value is None else str(value) for value in values]
+
+
+def _terms(terms: Terms) -> list[str]:
+    values: Sequence[float | None] = (terms.total, terms.memory, terms.utilization, terms.temperature, terms.power)
+    return ["-" if value is None else f"{value:.3f}" for value in values]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
