@@ -57,7 +57,7 @@ def telemetry(body: Json) -> Telemetry:
         resource_version=meta.get("resourceVersion", ""),
         deleting="deletionTimestamp" in meta,
         model=model,
-        written_at=_written_at(meta),
+        written_at=written_at(meta),
         unreadable=unreadable,
     )
 
@@ -94,7 +94,7 @@ def _status_alone(body: Json) -> WorkloadStatus | None:
         return None  # it is written anew
 
 
-def _written_at(meta: Json) -> datetime | None:
+def written_at(meta: Json) -> datetime | None:
     """When the apiserver last recorded a status write of the agent: the only clock that the node can't turn."""
     moments = [
         times.parse(entry["time"])
