@@ -4,6 +4,7 @@ This is the worth that Pack goes by. A pod goes where this expected waste grows 
 stays of use to what is likely to come; CPU and memory beside the devices count as they limit what still fits.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,8 @@ _RARE = 0.002
 """Shares asked for less often than this part of all shares don't make a rest useful."""
 
 _CPU_STEP, _MEMORY_STEP = 0.4, 0.9
-"""Nodes are told apart by CPU and memory in steps of this part of the mean pod's: fewer, with the same outcome."""
+"""Nodes are told apart by CPU and memory in steps of about this part of the mean pod's: far fewer states, and the
+same outcome. Finer steps cost time and gain nothing."""
 
 
 class Waste:
@@ -44,8 +46,8 @@ class Waste:
         self.classes = offered.classes
         self._accepted = offered.accepted
         self._picky = bool((~offered.accepted).any())
-        self._cpu_step = self._step(mix, [t.cpu_milli for t in mix.types], _CPU_STEP)
-        self._memory_step = self._step(mix, [-(-t.memory_bytes // MIB) for t in mix.types], _MEMORY_STEP)
+        self._cpu_step = _step(offered.cpu, _CPU_STEP, 1000)
+        self._memory_step = _step(offered.memory, _MEMORY_STEP, 1)
         self._most_cpu = int(offered.cpu.sum(axis=0).max())
         self._most_memory = int(offered.memory.sum(axis=0).max())
         self._cpu_unit = self._most_cpu // _MOST_ROOM + 1
@@ -54,11 +56,6 @@ class Waste:
         self._milli = offered.milli
         self._useful = _useful_rests(mix)
         self._known: dict[bytes, int] = {}
-
-    @staticmethod
-    def _step(mix: Mix, amounts: list[int], part: float) -> int:
-        mean = sum(a * p for a, p in zip(amounts, mix.parts, strict=True))
-        return max(1, round(mean * part))
 
     def of(self, free: NDArray[np.int16], cpu: Ints, memory: Ints, kind: Ints) -> Ints:
         """The expected waste of each state.
@@ -126,6 +123,12 @@ class Waste:
             np.copyto(room, rest, where=fits)
         total: Ints = (free >> unsigned(bits)).sum(axis=(0, 2), dtype=np.int64)
         return total
+
+
+def _step(amounts: Ints, part: float, unit: int) -> int:
+    """A power of two of the unit: nodes have round sizes, and a step that doesn't divide them belittles idle ones."""
+    mean = float(amounts.mean())
+    return max(1, round(unit * 2.0 ** round(math.log2(mean * part / unit)))) if mean > 0 else 1
 
 
 def _useful_rests(mix: Mix) -> NDArray[np.int32]:

@@ -93,5 +93,3 @@ def _request(row: dict[str, str], strategy: Strategy) -> Request:
 
 def _opened(path: Path) -> "TextIO":
     return gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-
-
