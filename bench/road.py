@@ -4,7 +4,7 @@
 
 Measured: from `create` to a running container with devices, for a GPUWorkload and, in turns with it, for the same pod
 asked of the plain device plugin (no gate, no operator); memory of agent and operator; what they write while nothing
-happens. The chart is installed with its defaults. A cluster that runs is used, else one is started and ended.
+happens. The chart is installed with its defaults, on a cluster of the bench's own that ends with it.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from support.manifests import gpuworkload, plain_pod
 from support.measure import Summary, per_minute, writes
 
 GPUS_PER_NODE = 8
+CLUSTER = ClusterConfig(name="bench", network="10.247.0.0/16", nodes=2)
 ROUND_SECONDS = 60
 PROCESSES = ("gpufleet-agent", "gpufleet-operat")
 """Names as the kernel has them: fifteen characters."""
@@ -165,8 +166,8 @@ def _has_devices(pod: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def prepared() -> Iterator[Bench]:
-    """A bench on the running cluster, or on one of its own."""
-    with up(ClusterConfig(nodes=2)) as cluster:
+    """A bench on a cluster of its own."""
+    with up(CLUSTER) as cluster:
         bench = Bench(cluster)
         bench.install()
         try:
