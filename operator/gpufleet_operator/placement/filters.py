@@ -4,7 +4,7 @@ Each test is a mask over the rows that it is given, True where the device or nod
 that the device doesn't report fails: MEASUREMENT_MISSING.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,9 +112,9 @@ def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reaso
     """The tests that the request asks for; one that it doesn't ask for costs nothing."""
     needs, columns, at = query.devices, window.columns, window.at
     if needs.include_uuids:
-        yield Reason.NOT_INCLUDED, ~_named(fleet, needs.include_uuids)[window.origin]
+        yield Reason.NOT_INCLUDED, ~named(fleet, needs.include_uuids)[window.origin]
     if needs.exclude_uuids:
-        yield Reason.EXCLUDED, _named(fleet, needs.exclude_uuids)[window.origin]
+        yield Reason.EXCLUDED, named(fleet, needs.exclude_uuids)[window.origin]
     if needs.models:
         accepted = np.zeros(len(fleet.models) + 1, np.bool_)
         accepted[[code for model, code in fleet.models.items() if model in needs.models]] = True
@@ -136,7 +136,8 @@ def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reaso
         yield Reason.TEMPERATURE, columns.temperature[at] > needs.max_temperature_celsius
 
 
-def _named(fleet: Fleet, uuids: frozenset[str]) -> Mask:
+def named(fleet: Fleet, uuids: Iterable[str]) -> Mask:
+    """(rows, width): the devices of these UUIDs, of all rows; unknown ones are passed over."""
     mask = np.zeros(fleet.columns.state.shape, np.bool_)
     for uuid in uuids:
         if uuid in fleet.where:

@@ -1,0 +1,70 @@
+"""The fleet in a few numbers. What no device reports is absent, never 0."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpufleet_operator.placement.columns import COLD, HEALTHY, HELD, MISSING, PRESENT, SHARED, USABLE
+from gpufleet_operator.placement.fleet import Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """Over the devices of nodes whose telemetry may be used; `devices` counts all. None: nobody reports it."""
+
+    devices: int
+    healthy: int
+    idle: int
+    """Can be used as a whole now."""
+    held: int
+    """Held as a whole."""
+    shared: int
+    memory_total_mib: int | None
+    memory_used_mib: int | None
+    memory_available_mib: int | None
+    """Of healthy devices that nobody holds as a whole: total minus what is promised or in use."""
+    mean_utilization_percent: float | None
+    mean_temperature_celsius: float | None
+    power_milliwatts: int | None
+    oldest_sample_seconds: float | None
+    """Age of the oldest sample."""
+
+
+def aggregate(fleet: Fleet) -> Aggregates:
+    """The fleet as it is at this version."""
+    kept = fleet.cache.get("aggregates")
+    if not isinstance(kept, tuple) or kept[0] != fleet.version:
+        kept = fleet.cache["aggregates"] = (fleet.version, _aggregate(fleet))
+    found = kept[1]
+    if not isinstance(found, Aggregates):
+        raise TypeError("the cache holds something else")
+    return found
+
+
+def _aggregate(fleet: Fleet) -> Aggregates:
+    columns = fleet.columns
+    present = (columns.state & PRESENT) != 0
+    live = present & columns.fresh[:, None]
+    states = [device for node in fleet.nodes.values() if node.stale_reason is None for device in node.devices]
+    used = [d.memory_used_mib for d in states if d.memory_used_mib is not None]
+    busy = [d.utilization_percent for d in states if d.utilization_percent is not None]
+    power = [d.power_milliwatts for d in states if d.power_milliwatts is not None]
+    ages = [d.sample_age_seconds for d in states if d.sample_age_seconds is not None]
+    memory = live & (columns.total_mib != MISSING)
+    open_ = memory & (columns.used_mib != MISSING) & ((columns.state & ~np.uint8(SHARED)) == USABLE)
+    warm = live & (columns.temperature != COLD)
+    free = np.maximum(columns.total_mib - columns.used_mib, 0)
+    return Aggregates(
+        devices=int(present.sum()),
+        healthy=int((live & ((columns.state & HEALTHY) != 0)).sum()),
+        idle=int((live & (columns.state == USABLE)).sum()),
+        held=int((live & ((columns.state & HELD) != 0)).sum()),
+        shared=int((live & ((columns.state & SHARED) != 0)).sum()),
+        memory_total_mib=int(columns.total_mib[memory].sum(dtype=np.int64)) if memory.any() else None,
+        memory_used_mib=sum(used) if used else None,
+        memory_available_mib=int(free[open_].sum(dtype=np.int64)) if open_.any() else None,
+        mean_utilization_percent=sum(busy) / len(busy) if busy else None,
+        mean_temperature_celsius=float(columns.temperature[warm].mean()) if warm.any() else None,
+        power_milliwatts=sum(power) if power else None,
+        oldest_sample_seconds=max(ages) if ages else None,
+    )

@@ -1,0 +1,124 @@
+"""Devices one by one, best first: for `gpufleet rank`, for what-if questions, and for callers that pick by themselves.
+
+Scores are kept per weights and computed anew only for rows that changed.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_operator.placement import filters
+from gpufleet_operator.placement.columns import USABLE, Mask, Window
+from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import ScoreWeights, Terms
+from gpufleet_operator.placement.score import check_weights, scores, terms
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One device and how good it is."""
+
+    node: str
+    device: str
+    terms: Terms
+
+
+def rank_devices(
+    fleet: Fleet,
+    *,
+    weights: ScoreWeights | None = None,
+    min_free_memory_mib: int | None = None,
+    among: Collection[str] | None = None,
+) -> tuple[Ranked, ...]:
+    """All devices that can be used as a whole now, best first; ties by node name, then device index.
+
+    Args:
+        fleet: the snapshot.
+        weights: of the score's terms; None: the default ones.
+        min_free_memory_mib: devices with less, or that don't report their memory, are left out.
+        among: UUIDs to choose from; None: all.
+
+    Raises:
+        InvalidFleetError: the fleet has no device, or `among` names one that it doesn't have.
+        InvalidRequestError: the weights, or a negative minimum.
+    """
+    weights = weights or ScoreWeights()
+    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among)
+    rows, cells = np.nonzero(wanted)
+    order = np.lexsort((cells, columns.rank[rows], -_scores(fleet, weights)[rows, cells]))
+    return tuple(_ranked(fleet, int(rows[at]), int(cells[at]), weights) for at in order)
+
+
+def select_best_device(
+    fleet: Fleet,
+    *,
+    weights: ScoreWeights | None = None,
+    min_free_memory_mib: int | None = None,
+    among: Collection[str] | None = None,
+) -> Ranked | None:
+    """The first of `rank_devices`, without ranking the rest; None when no device passes. Raises as that does."""
+    weights = weights or ScoreWeights()
+    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among)
+    if not wanted.any():
+        return None
+    masked = np.where(wanted, _scores(fleet, weights), -1)
+    rows, cells = np.nonzero(masked == masked.max())
+    first = np.lexsort((cells, columns.rank[rows]))[0]
+    return _ranked(fleet, int(rows[first]), int(cells[first]), weights)
+
+
+def _wanted(
+    fleet: Fleet, weights: ScoreWeights, min_free_memory_mib: int | None, among: Collection[str] | None
+) -> Mask:
+    check_weights(weights)
+    columns = fleet.columns
+    if not fleet.where:
+        raise InvalidFleetError("the fleet has no device")
+    if min_free_memory_mib is not None and min_free_memory_mib < 0:
+        raise InvalidRequestError(f"min_free_memory_mib is {min_free_memory_mib}, must be 0 or more")
+    wanted: Mask = (columns.state == USABLE) & columns.fresh[:, None]
+    if min_free_memory_mib is not None:
+        known = (columns.total_mib >= 0) & (columns.used_mib >= 0)
+        wanted &= known & (columns.total_mib - columns.used_mib >= min_free_memory_mib)
+    if among is not None:
+        unknown = sorted(uuid for uuid in among if uuid not in fleet.where)
+        if unknown:
+            raise InvalidFleetError(f"device {unknown[0]} is not in the fleet")
+        wanted &= filters.named(fleet, among)
+    return wanted
+
+
+def _ranked(fleet: Fleet, row: int, cell: int, weights: ScoreWeights) -> Ranked:
+    window = Window.row(fleet.columns, row)
+    return Ranked(fleet.name(row), fleet.uuids(row)[cell], terms(window, (cell,), weights))
+
+
+def _scores(fleet: Fleet, weights: ScoreWeights) -> NDArray[np.int64]:
+    key = ("scores", weights)
+    kept = fleet.cache.get(key)
+    if not isinstance(kept, _Scores):
+        kept = fleet.cache[key] = _Scores(weights)
+    return kept.update(fleet)
+
+
+class _Scores:
+    def __init__(self, weights: ScoreWeights) -> None:
+        self._weights = weights
+        self._values: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+        self._version = -1
+
+    def update(self, fleet: Fleet) -> NDArray[np.int64]:
+        """(rows, width), up to date."""
+        if self._version != fleet.version:
+            columns = fleet.columns
+            changed = fleet.changes.since(self._version)
+            if changed is None or self._values.shape != columns.state.shape:
+                self._values = scores(Window.of(columns, slice(None)), self._weights)
+            else:
+                at = np.array(changed, np.intp)
+                self._values[at] = scores(Window.of(columns, at), self._weights)
+            self._version = fleet.version
+        return self._values
