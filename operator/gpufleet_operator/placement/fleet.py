@@ -9,6 +9,7 @@ import numpy as np
 from gpufleet_operator.placement import rows
 from gpufleet_operator.placement.changes import Changes
 from gpufleet_operator.placement.columns import HELD, Columns
+from gpufleet_operator.placement.debits import credited, debited, less_room, more_room
 from gpufleet_operator.placement.errors import InvalidFleetError
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
 from gpufleet_operator.placement.samples import check_sample
@@ -138,6 +139,23 @@ class Fleet:
         self._debits.setdefault(row, []).append(_Debit(tuple(cells), pod, share))
         self.changes.add(row, self.columns.rows)
 
+    def release(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
+        """Take a `hold` back, with the same arguments: for what-if questions.
+
+        Raises:
+            InvalidFleetError: an unknown node or device, or a device that isn't held in this way.
+        """
+        row = self._row.get(node)
+        if row is None:
+            raise InvalidFleetError(f"node {node} is not in the fleet")
+        state, wanted = self.state(row), set(uuids)
+        unknown = wanted - {d.uuid for d in state.devices}
+        if unknown:
+            raise InvalidFleetError(f"node {node} has no device {min(unknown)}")
+        devices = tuple(credited(d, share) if d.uuid in wanted else d for d in state.devices)
+        state = replace(state, devices=devices)
+        self.put(state if pod is None else more_room(state, pod))
+
     def copy(self) -> "Fleet":
         """An independent fleet. The node states are shared, since they never change; nothing cached is taken along."""
         other = Fleet()
@@ -167,9 +185,9 @@ class Fleet:
         if debits:
             cells = list(self._cells[row])
             for debit in debits:
-                node = _less_room(node, debit.pod) if debit.pod is not None else node
+                node = less_room(node, debit.pod) if debit.pod is not None else node
                 for cell in debit.cells:
-                    cells[cell] = _held(cells[cell], debit.share)
+                    cells[cell] = debited(cells[cell], debit.share)
             by_uuid = {d.uuid: d for d in cells}
             node = replace(node, devices=tuple(by_uuid[d.uuid] for d in node.devices))
             self._states[row], self._cells[row] = node, tuple(cells)
@@ -243,26 +261,4 @@ def _same_identity(before: NodeState | None, after: NodeState) -> bool:
         after.unschedulable,
         after.taints,
         after.labels,
-    )
-
-
-def _held(device: DeviceState, share: Share | None) -> DeviceState:
-    if share is None:
-        return replace(device, held=True)
-    return replace(
-        device,
-        sharers=device.sharers + 1,
-        in_flight_memory_mib=device.in_flight_memory_mib + share.memory_mib,
-        in_flight_compute_percent=device.in_flight_compute_percent + share.compute_percent,
-    )
-
-
-def _less_room(node: NodeState, pod: PodNeeds) -> NodeState:
-    extended = {**node.free_extended, **{k: node.free_extended.get(k, 0) - v for k, v in pod.extended.items()}}
-    return replace(
-        node,
-        free_cpu_milli=node.free_cpu_milli - pod.cpu_milli,
-        free_memory_bytes=node.free_memory_bytes - pod.memory_bytes,
-        free_pods=node.free_pods - 1,
-        free_extended=extended,
     )

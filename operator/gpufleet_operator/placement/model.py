@@ -119,25 +119,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
-    """One node: what kube-scheduler would see, and its devices."""
-
-    name: str
-    devices: tuple[DeviceState, ...]
-    labels: Mapping[str, str] = field(default_factory=dict)
-    taints: tuple[Taint, ...] = ()
-    unschedulable: bool = False
-    free_cpu_milli: int = 0
-    """Allocatable minus the requests of every pod bound or pinned here."""
-    free_memory_bytes: int = 0
-    free_pods: int = 0
-    free_extended: Mapping[str, int] = field(default_factory=dict)
-    """Other extended resources, by name."""
-    stale_reason: str | None = None
-    """Set when this node's telemetry may not be used, in words (`telemetry is 94 s old, limit 90 s`)."""
-
-
-@dataclass(frozen=True, slots=True)
 class MatchExpression:
     """As in v1.NodeSelectorRequirement."""
 
@@ -175,6 +156,40 @@ class PodNeeds:
     affinity_terms: tuple[NodeSelectorTerm, ...] | None = None
     """Required node affinity, OR-ed; None: no required affinity."""
     tolerations: tuple[Toleration, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A pod that holds devices of a node: what would come back if it went. Only preemption looks at holders."""
+
+    name: str
+    """namespace/name."""
+    priority: int
+    devices: tuple[str, ...]
+    share: Share | None = None
+    """What it is promised of each; None: it holds them as a whole."""
+    pod: PodNeeds = PodNeeds()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """One node: what kube-scheduler would see, and its devices."""
+
+    name: str
+    devices: tuple[DeviceState, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Taint, ...] = ()
+    unschedulable: bool = False
+    free_cpu_milli: int = 0
+    """Allocatable minus the requests of every pod bound or pinned here."""
+    free_memory_bytes: int = 0
+    free_pods: int = 0
+    free_extended: Mapping[str, int] = field(default_factory=dict)
+    """Other extended resources, by name."""
+    stale_reason: str | None = None
+    """Set when this node's telemetry may not be used, in words (`telemetry is 94 s old, limit 90 s`)."""
+    holders: tuple[Holder, ...] = ()
+    """Pods that might be asked to go; who isn't listed stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,67 @@
+"""What a pick takes from a device and its node, and gives back: on states, as `rows` does it on arrays."""
+
+from dataclasses import replace
+
+from gpufleet_operator.placement.errors import InvalidFleetError
+from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
+
+
+def debited(device: DeviceState, share: Share | None) -> DeviceState:
+    """The device after a pick took it as a whole (None), or a share of it that no sample shows yet."""
+    if share is None:
+        return replace(device, held=True)
+    return replace(
+        device,
+        sharers=device.sharers + 1,
+        in_flight_memory_mib=device.in_flight_memory_mib + share.memory_mib,
+        in_flight_compute_percent=device.in_flight_compute_percent + share.compute_percent,
+    )
+
+
+def credited(device: DeviceState, share: Share | None) -> DeviceState:
+    """The device after a holder let go of it; a share comes off what is in flight first.
+
+    Raises:
+        InvalidFleetError: the device isn't held as a whole, or less of it is promised than the share.
+    """
+    if share is None:
+        if not device.held:
+            raise InvalidFleetError(f"device {device.uuid} is not held as a whole")
+        return replace(device, held=False)
+    memory = min(share.memory_mib, device.in_flight_memory_mib)
+    compute = min(share.compute_percent, device.in_flight_compute_percent)
+    rest = Share(share.memory_mib - memory, share.compute_percent - compute)
+    promised = Share(device.promised_memory_mib, device.promised_compute_percent)
+    if rest.memory_mib > promised.memory_mib or rest.compute_percent > promised.compute_percent or not device.sharers:
+        raise InvalidFleetError(f"device {device.uuid} has promised less than {share}")
+    return replace(
+        device,
+        sharers=device.sharers - 1,
+        in_flight_memory_mib=device.in_flight_memory_mib - memory,
+        in_flight_compute_percent=device.in_flight_compute_percent - compute,
+        promised_memory_mib=promised.memory_mib - rest.memory_mib,
+        promised_compute_percent=promised.compute_percent - rest.compute_percent,
+    )
+
+
+def less_room(node: NodeState, pod: PodNeeds) -> NodeState:
+    """The node after one more pod."""
+    return _room(node, pod, -1)
+
+
+def more_room(node: NodeState, pod: PodNeeds) -> NodeState:
+    """The node after one pod less."""
+    return _room(node, pod, 1)
+
+
+def _room(node: NodeState, pod: PodNeeds, sign: int) -> NodeState:
+    extended = dict(node.free_extended)
+    for name, amount in pod.extended.items():
+        extended[name] = extended.get(name, 0) + sign * amount
+    return replace(
+        node,
+        free_cpu_milli=node.free_cpu_milli + sign * pod.cpu_milli,
+        free_memory_bytes=node.free_memory_bytes + sign * pod.memory_bytes,
+        free_pods=node.free_pods + sign,
+        free_extended=extended,
+    )

@@ -1,0 +1,158 @@
+"""Whom to ask to go, when a request doesn't fit and its priority class may preempt: a proposal, never an act.
+
+On each node, of the pods with lower priority: the victims whose highest priority is lowest, of those the fewest, of
+those the lowest sum of priorities. Nodes are compared in the same way, ties by name. What a victim uses of a device
+is taken to come back with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import comb
+
+from gpufleet_operator.placement.debits import more_room
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import DeviceState, Holder, NodeState, Pick, Request, Share
+from gpufleet_operator.placement.order import hold
+from gpufleet_operator.placement.packing.mix import PRIOR, Mix
+from gpufleet_operator.placement.place import place
+
+_EXACT_SETS = 2_000
+"""Sets of victims of one size and node that are tried one by one; with more, pods are spared greedily."""
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A pod that would have to go."""
+
+    node: str
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """With the victims gone, these replicas have devices. A gang's proposal covers all of its replicas."""
+
+    victims: tuple[Victim, ...]
+    picks: tuple[Pick, ...]
+
+
+def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Proposal | None:
+    """Victims for the replicas that don't fit; None when nobody has to go, or nobody's going would help.
+
+    Replicas are looked at one after the other, so the victims are minimal for each of them, not for all together.
+    The fleet isn't changed. Raises as `place` does.
+    """
+    if not request.may_preempt:
+        return None
+    plan = fleet.copy()
+    victims: list[Victim] = []
+    picks: list[Pick] = []
+    siblings = dict(request.siblings)
+    for replica in request.replicas:
+        single = replace(request, replicas=(replica,), siblings=dict(siblings))
+        decision = place(plan, single, mix)
+        if not decision.picks:
+            going = _cheapest(plan, single)
+            if going is None:
+                if request.gang:
+                    return None
+                continue
+            node, holders = going
+            plan.put(without(plan.nodes[node], holders))
+            victims.extend(Victim(node, holder) for holder in holders)
+            decision = place(plan, replace(single, set_aside={replica: frozenset(plan.nodes) - {node}}), mix)
+        hold(plan, request, decision)
+        picks.extend(decision.picks)
+        siblings[decision.picks[0].node] = siblings.get(decision.picks[0].node, 0) + 1
+    return Proposal(tuple(victims), tuple(picks)) if victims else None
+
+
+def without(node: NodeState, gone: Sequence[Holder]) -> NodeState:
+    """The node once these pods are gone."""
+    devices = {d.uuid: d for d in node.devices}
+    for holder in gone:
+        for uuid in holder.devices:
+            if uuid in devices:
+                devices[uuid] = _let_go(devices[uuid], holder.share)
+        node = more_room(node, holder.pod)
+    kept = tuple(h for h in node.holders if h not in gone)
+    return replace(node, devices=tuple(devices[d.uuid] for d in node.devices), holders=kept)
+
+
+def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
+    if share is None:
+        return _idle(replace(device, held=False))
+    used, busy = device.memory_used_mib, device.utilization_percent
+    left = replace(
+        device,
+        sharers=max(0, device.sharers - 1),
+        promised_memory_mib=max(0, device.promised_memory_mib - share.memory_mib),
+        promised_compute_percent=max(0, device.promised_compute_percent - share.compute_percent),
+        memory_used_mib=None if used is None else max(0, used - share.memory_mib),
+        utilization_percent=None if busy is None else max(0, busy - share.compute_percent),
+    )
+    return left if left.sharers else _idle(left)
+
+
+def _idle(device: DeviceState) -> DeviceState:
+    """Nobody is left: what the sample shows was the holders'."""
+    return replace(
+        device,
+        memory_used_mib=None if device.memory_used_mib is None else 0,
+        utilization_percent=None if device.utilization_percent is None else 0,
+        process_count=None if device.process_count is None else 0,
+    )
+
+
+def _cheapest(plan: Fleet, single: Request) -> tuple[str, tuple[Holder, ...]] | None:
+    best: tuple[tuple[int, int, int, str], tuple[Holder, ...]] | None = None
+    for name in sorted(plan.nodes):
+        node = plan.nodes[name]
+        lower = [h for h in node.holders if h.priority < single.priority]
+        if not lower or (best is not None and min(h.priority for h in lower) > best[0][0]):
+            continue
+        victims = _victims(node, lower, single)
+        if victims is not None:
+            cost = (*_cost(victims), name)
+            best = min(best, (cost, victims), key=lambda b: b[0]) if best else (cost, victims)
+    return None if best is None else (best[0][3], best[1])
+
+
+def _cost(victims: Sequence[Holder]) -> tuple[int, int, int]:
+    return max(h.priority for h in victims), len(victims), sum(h.priority for h in victims)
+
+
+def _victims(node: NodeState, lower: Sequence[Holder], single: Request) -> tuple[Holder, ...] | None:
+    for limit in sorted({h.priority for h in lower}):
+        candidates = sorted((h for h in lower if h.priority <= limit), key=lambda h: (h.priority, h.name))
+        if not _fits(node, candidates, single):
+            continue
+        for size in range(1, len(candidates)):
+            if comb(len(candidates), size) > _EXACT_SETS:
+                return _spared(node, candidates, single)
+            fitting = (chosen for chosen in _by_priority(candidates, size) if _fits(node, chosen, single))
+            found = next(fitting, None)
+            if found is not None:
+                return found
+        return tuple(candidates)
+    return None
+
+
+def _by_priority(candidates: Sequence[Holder], size: int) -> Iterator[tuple[Holder, ...]]:
+    """All sets of a size, the lowest sum of priorities first."""
+    yield from sorted(combinations(candidates, size), key=lambda c: (_cost(c), [h.name for h in c]))
+
+
+def _spared(node: NodeState, candidates: Sequence[Holder], single: Request) -> tuple[Holder, ...]:
+    """Let the most important stay as long as the rest is enough."""
+    going = list(candidates)
+    for holder in reversed(candidates):
+        rest = [h for h in going if h is not holder]
+        if _fits(node, rest, single):
+            going = rest
+    return tuple(going)
+
+
+def _fits(node: NodeState, gone: Sequence[Holder], single: Request) -> bool:
+    return bool(place(Fleet.of([without(node, gone)]), single).picks)

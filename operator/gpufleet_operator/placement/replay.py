@@ -1,0 +1,49 @@
+"""A decision with all that it was made from, to save and to make again: the same bytes, or something has changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gpufleet_operator.placement.codec import from_bytes, to_bytes
+from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.model import Decision, NodeState, Request
+from gpufleet_operator.placement.packing.mix import PRIOR, Mix
+from gpufleet_operator.placement.place import place
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Input and output of one `place`."""
+
+    nodes: tuple[NodeState, ...]
+    """In order of name."""
+    request: Request
+    mix: Mix
+    decision: Decision
+
+
+def record(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Record:
+    """Decide, and keep what the decision was made from. Raises as `place` does."""
+    nodes = tuple(fleet.nodes[name] for name in sorted(fleet.nodes))
+    return Record(nodes, request, mix, place(fleet, request, mix))
+
+
+def save(made: Record) -> bytes:
+    """The record as bytes; equal records give equal bytes."""
+    return to_bytes(made)
+
+
+def load(raw: bytes) -> Record:
+    """What `save` wrote; raises ValueError when it is something else."""
+    return from_bytes(Record, raw)
+
+
+def replay(made: Record, edit: Callable[[Fleet], None] | None = None) -> Record:
+    """Decide again from the same input, or from it after `edit`: what would have been if.
+
+    Raises as `place` and as `edit` do.
+    """
+    fleet = Fleet.of(made.nodes)
+    if edit is None:
+        return replace(made, decision=place(fleet, made.request, made.mix))
+    edit(fleet)
+    return record(fleet, made.request, made.mix)
