@@ -11,7 +11,7 @@ from gpufleet_cli import simulate as simulation
 from gpufleet_cli.ages import Ages
 from gpufleet_cli.documents import STDIN
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.facts import faults_and_holders
+from gpufleet_cli.facts import facts
 from gpufleet_cli.fleetfile import Sources
 from gpufleet_cli.judge import Verdict
 from gpufleet_cli.options import By, Format
@@ -134,8 +134,8 @@ def _judge(asked: Asked, given: Sources, nodes: Sequence[str]) -> _Judged:
     loaded = fleetfile.load(given, request.pod.extended)
     notes += simulation.unchecked([request], loaded.nodes_known)
     verdicts = judge.judge(loaded.fleet, simulation.as_asked(request, loaded.nodes_known), nodes)
-    known = faults_and_holders(loaded.telemetry)
-    detailed = [_detailed(v, known.get((v.device.uuid, v.reason)) if v.reason else None) for v in verdicts]
+    known = facts(loaded.fleet, loaded.telemetry)
+    detailed = [v if v.reason is None else _detailed(v, known.get((v.device.uuid, v.reason))) for v in verdicts]
     passing = sum(v.reason is None for v in verdicts)
     counts = shapes.counts(len(verdicts), passing, judge.rejections(verdicts))
     return _Judged(detailed, counts, (*notes, *loaded.notes))
@@ -160,7 +160,7 @@ def _request(asked: Asked, notes: list[str]) -> Request:
 
 
 def _detailed(verdict: Verdict, detail: str | None) -> Verdict:
-    return replace(verdict, lacks=f"{verdict.lacks}: {detail}") if detail else verdict
+    return replace(verdict, lacks=detail) if detail else verdict
 
 
 def _one_stdin(files: Sequence[Path], given: Sources) -> None:

@@ -8,6 +8,7 @@ from gpufleet_cli.options import By
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
 from gpufleet_operator.placement.model import DeviceState, Rejected
+from gpufleet_operator.placement.words import PHRASES
 
 
 def divide(items: int, capacities: Mapping[str, float], maxima: Iterable[str]) -> Shares[str]:
@@ -62,9 +63,9 @@ def of_devices(devices: Iterable[DeviceState], by: By) -> dict[str, float]:
 
 def notes(rejected: Iterable[Rejected]) -> Iterator[str]:
     """What to tell the user of devices that take no part."""
-    counts = [f"{r.devices} {r.reason}" for r in rejected]
+    counts = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if counts:
-        yield f"GPUs that couldn't be given to anybody take no part: {', '.join(counts)}"
+        yield f"GPUs that can't be given to anybody take no part: {', '.join(counts)}"
 
 
 def as_json(divided: Shares[str]) -> dict[str, Any]:

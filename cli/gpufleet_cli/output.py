@@ -8,9 +8,10 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,14 +19,23 @@ from rich.text import Text
 _ENDLESS = 10_000
 """Columns of a line that nobody looks at."""
 
+_READABLE = 24
+"""A text column of this width can still be read."""
+
+_GAP = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`spare`: left out on a narrow terminal, the highest number first; 0: always there."""
+    """`spare`: left out on a narrow terminal, the highest number first; 0: always there.
+
+    `firm`: kept on one line for as long as breaking others is enough.
+    """
 
     header: str
     number: bool = False
     spare: int = 0
+    firm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +59,15 @@ class Screen:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """A table with its header; cells are texts, "-" for what isn't known."""
         shown = list(range(len(columns)))
-        while True:
-            table = _table(columns, rows, shown)
-            needed = self.console.measure(table, options=self.console.options.update(width=_ENDLESS)).maximum
+        while (needed := _needed(columns, rows, shown)) > self.console.width:
             spare = [i for i in shown if columns[i].spare]
-            if needed <= self.console.width or not spare:
+            if not spare:
                 break
             shown.remove(max(spare, key=lambda i: (columns[i].spare, i)))
-        self.console.print(table)
+        with self.console.capture() as drawn:
+            self.console.print(_table(columns, rows, shown, firm=needed <= self.console.width))
+        for line in drawn.get().splitlines():
+            self.console.file.write(f"{line.rstrip()}\n")
 
 
 def write_json(value: Any) -> None:
@@ -70,11 +81,23 @@ def write_notes(notes: Iterable[str]) -> None:
         typer.echo(f"note: {note}", err=True)
 
 
-def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], shown: Iterable[int]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+    """The width that shows these columns well."""
+    total = _GAP * (len(shown) - 1)
     for index in shown:
         column = columns[index]
-        table.add_column(Text(column.header), justify="right" if column.number else "left", overflow="fold")
+        longest = max(cell_len(text) for text in (column.header, *(row[index] for row in rows)))
+        total += longest if column.firm or column.number else min(longest, _READABLE)
+    return total
+
+
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], shown: Iterable[int], *, firm: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for index in shown:
+        column = columns[index]
+        side: Literal["left", "right"] = "right" if column.number else "left"
+        whole = firm and (column.firm or column.number)
+        table.add_column(Text(column.header), justify=side, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(row[index]) for index in shown))
     return table

@@ -6,7 +6,9 @@ from gpufleet_cli.judge import Verdict, rejections
 from gpufleet_cli.output import Column, Screen
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
+from gpufleet_operator.placement.explain import some
 from gpufleet_operator.placement.model import Rejected, Terms
+from gpufleet_operator.placement.words import PHRASES
 
 _TERMS = (
     Column("SCORE", number=True),
@@ -15,7 +17,9 @@ _TERMS = (
     Column("TEMP", number=True, spare=1),
     Column("POWER", number=True, spare=1),
 )
-_DEVICE = (Column("NODE"), Column("GPU", number=True), Column("UUID"), Column("MODEL", spare=5))
+_WHERE = (Column("NODE", firm=True), Column("GPU", number=True))
+_MODEL = Column("MODEL", spare=5, firm=True)
+_DEVICE = (*_WHERE, Column("UUID", firm=True), _MODEL)
 _MEASURED = (
     Column("FREE MiB", number=True, spare=2),
     Column("UTIL %", number=True, spare=3),
@@ -37,7 +41,7 @@ def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
             if why.rejected:
                 _reasons(screen, why.rejected)
         if outcome.unassigned:
-            screen.line(f"{outcome.unassigned:,} items are left unassigned: every replica has its maximum")
+            screen.line(f"{some(outcome.unassigned, 'item')} left unassigned: every replica has its maximum")
 
 
 def ranking(screen: Screen, verdicts: Iterable[Verdict]) -> None:
@@ -49,16 +53,17 @@ def ranking(screen: Screen, verdicts: Iterable[Verdict]) -> None:
 def explanation(screen: Screen, verdicts: Iterable[Verdict]) -> None:
     """Devices with the first test that they fail."""
     rows = [[*_device(v), v.reason or "passes", v.lacks] for v in verdicts]
-    screen.table((*_DEVICE, Column("FIRST FAILED TEST"), Column("IN WORDS")), rows)
+    # Node and index name the device as well, and the words need the room.
+    named = (*_WHERE, Column("UUID", firm=True, spare=1), _MODEL)
+    screen.table((*named, Column("FIRST FAILED TEST", firm=True), Column("IN WORDS")), rows)
 
 
 def summary(screen: Screen, verdicts: Sequence[Verdict]) -> None:
     """How many could serve, and by which test the others fail."""
     passing = sum(v.reason is None for v in verdicts)
-    text = f"{passing:,} of {len(verdicts):,} GPUs could serve"
-    failed = [f"{r.devices:,} {r.reason}" for r in rejections(verdicts)]
-    text += f"; not usable: {', '.join(failed)}" if failed else ""
-    screen.line(text)
+    text = f"{passing:,} of {some(len(verdicts), 'GPU')} could serve"
+    failed = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejections(verdicts)]
+    screen.line(f"{text}; unusable are {', '.join(failed)}" if failed else text)
 
 
 def _reasons(screen: Screen, rejected: Iterable[Rejected]) -> None:
@@ -75,7 +80,7 @@ def division(screen: Screen, divided: Shares[str], capacities: dict[str, float])
     ]
     headers = (Column("NAME"), Column("CAPACITY", number=True), Column("ITEMS", number=True), Column("RANGE"))
     screen.table(headers, rows)
-    screen.line(f"{sum(divided.items.values()):,} items assigned, {divided.unassigned:,} unassigned")
+    screen.line(f"{some(sum(divided.items.values()), 'item')} assigned, {divided.unassigned:,} unassigned")
 
 
 def _headline(outcome: Outcome) -> str:
