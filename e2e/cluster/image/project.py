@@ -43,7 +43,7 @@ _TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*
 """Of the dependencies: never imported at run time."""
 _NOT_COMPILED = ("kubernetes/**/__pycache__",)
 """Bytecode that is not worth its 27 MB in the image: agent and operator use another client."""
-_LOWER_IMAGE = "localhost/gpufleet-lower:1"
+LOWER_IMAGE = "localhost/gpufleet-lower:1"
 _KEPT = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
 """How many layers and archives of each kind stay in the cache."""
 
@@ -78,11 +78,19 @@ class Image:
 
     def lower_archive(self) -> Path:
         """An OCI archive of an image that has the lower layers only."""
-        return self._written("lower", _LOWER_IMAGE, self.lower, ())
+        return self._written("lower", LOWER_IMAGE, self.lower, ())
+
+    @property
+    def lower_path(self) -> Path:
+        """Where `lower_archive` writes: the same path means the same layers."""
+        return self._path("lower", LOWER_IMAGE, self.lower)
+
+    def _path(self, kind: str, name: str, layers: Sequence[Layer]) -> Path:
+        digest = image_digest(name, layers, IMAGE_CONFIG).removeprefix("sha256:")
+        return self.cache / "images" / f"{kind}-{digest[:10]}.tar"
 
     def _written(self, kind: str, name: str, layers: Sequence[Layer], left_out: Sequence[Layer]) -> Path:
-        digest = image_digest(name, layers, IMAGE_CONFIG).removeprefix("sha256:")
-        output = self.cache / "images" / f"{kind}-{digest[:10]}.tar"
+        output = self._path(kind, name, layers)
         if not output.exists():
             write_archive(output, name, layers, IMAGE_CONFIG, left_out=left_out)
         _prune([output])

@@ -12,7 +12,7 @@ from cluster.assets import Assets
 from cluster.config import DEFAULT_NAME, ClusterConfig, Provider, down_command
 from cluster.errors import ConflictError, NotRunningError
 from cluster.filelock import locked
-from cluster.image.project import build_layers
+from cluster.image.project import LOWER_IMAGE, build_layers
 from cluster.image.seed import prune, seed_store
 from cluster.image.small import busybox_archive, pause_archive
 from cluster.local import lock as locks
@@ -79,8 +79,12 @@ class LocalLifecycle:
         seed = seed_store(
             self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
         )
+        running = self._running()
+        if running is not None and running.images.get(LOWER_IMAGE) != str(image.lower_path):
+            # Its nodes were planted with other layers than the archive of the upper ones builds on.
+            image.lower_archive()
         upper = image.upper_archive()
-        return NodeImages(seed, (upper,)), {**small, image.name: upper}
+        return NodeImages(seed, (upper,)), {**small, LOWER_IMAGE: image.lower_path, image.name: upper}
 
     def build(self, config: ClusterConfig) -> None:
         """Make everything that `up` needs, without starting anything."""

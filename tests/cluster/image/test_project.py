@@ -55,6 +55,9 @@ def test_archives_share_their_digest_and_old_ones_are_pruned(tmp_path: Path) -> 
     assert first.name == f"full-{image.digest.removeprefix('sha256:')[:10]}.tar"
     assert image.upper_archive().stat().st_size < first.stat().st_size
     other = project.Image(tmp_path, (layers[0],), layers[2])
+    assert not image.lower_path.exists()
+    assert image.lower_archive() == image.lower_path
+    assert other.lower_path != image.lower_path
     os.utime(first, (1, 1))
     assert other.archive().exists()
     assert not first.exists()
