@@ -90,7 +90,7 @@ def verdict(screen: Screen, problems: list[Disagreement]) -> int:
     if not problems:
         screen.good("everything that was claimed was seen; nothing disagrees")
         return 0
-    screen.bad(f"{len(problems)} things do not fit:")
+    screen.bad("what does not fit:")
     for problem in problems:
         screen.quote(str(problem))
     return 1
