@@ -31,6 +31,9 @@ class Heated:
 def free(stage: Stage, name: str) -> None:
     """Delete a workload: its devices must be free again."""
     before = _free_gpus(stage)
+    stage.screen.say(
+        "Kubernetes' garbage collector deletes the pods; it knows a newly installed CRD after 30 s at most."
+    )
     stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
     stage.delete(name)
     after = _free_gpus(stage)
