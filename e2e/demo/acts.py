@@ -4,6 +4,7 @@ from functools import partial
 from time import monotonic
 
 from rich.console import RenderableType
+from rich.table import Table
 
 from demo import tables
 from demo.stage import WORKLOAD_NAMESPACE, Stage, example
@@ -13,7 +14,7 @@ from proof.evidence import FleetEvidence
 
 def show_fleet(stage: Stage, mark: str = "") -> None:
     """The table of all GPUs, as it is now."""
-    stage.screen.show(tables.fleet_table(stage.fleet(), mark=mark))
+    stage.screen.show(_fleet_table(stage, mark))
 
 
 def place(stage: Stage, name: str) -> WorkloadEvidence:
@@ -72,9 +73,13 @@ def _judge(stage: Stage, evidence: WorkloadEvidence, fleet: FleetEvidence) -> No
         stage.screen.good(f"{devices} devices in {containers} containers: all six sources name the same ones")
 
 
+def _fleet_table(stage: Stage, mark: str = "") -> Table:
+    return tables.fleet_table(stage.fleet(), stage.screen.console.width, home=WORKLOAD_NAMESPACE, mark=mark)
+
+
 def _draw_fleet(stage: Stage) -> RenderableType:
     """The fleet for a live screen: a cluster that can't be read for a moment must not end the story."""
     try:
-        return tables.fleet_table(stage.fleet())
+        return _fleet_table(stage)
     except EvidenceError as error:
         return str(error)

@@ -41,6 +41,8 @@ def install(stage: Stage) -> None:
         )
         screen.progress(f"GPUTelemetry {node.name} is fresh")
         _wait_until_offered(stage, node.name)
+    # Only an operator takes back what an earlier demo had reserved, and perhaps there was none until now.
+    stage.wait_until_free()
 
 
 def _wait_until_offered(stage: Stage, node: str) -> None:

@@ -25,8 +25,8 @@ def clear(stage: Stage) -> None:
     here = f"--namespace={WORKLOAD_NAMESPACE}"
     left = kubectl("get", WORKLOADS, here, "-o", "jsonpath={.items[*].metadata.name}").stdout.split()
     if left:
-        stage.screen.progress("an earlier demo was here: its workloads go first")
-        stage.delete(*left)
+        stage.screen.progress(f"an earlier demo was here: its workloads {', '.join(left)} are deleted first")
+        stage.delete_pods(*left)
 
 
 def remove(cluster: Cluster, screen: Screen) -> None:

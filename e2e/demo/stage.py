@@ -52,25 +52,37 @@ class Stage:
         self.cluster.kubectl("apply", "--validate=strict", f"--namespace={WORKLOAD_NAMESPACE}", "-f", "-", stdin=text)
 
     def delete(self, *names: str) -> None:
-        """Delete GPUWorkloads and wait until their pods are gone and no node reserves anything for them.
+        """Delete GPUWorkloads and wait until their pods are gone, and then their reservations.
 
         Raises:
             WaitTimeoutError: a reservation stands longer than the timeout.
         """
         begin = monotonic()
+        self.delete_pods(*names)
+        gone = monotonic() - begin
+        self.wait_until_free(*names)
+        freed = monotonic() - begin
+        which = ", ".join(names)
+        self.screen.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
+
+    def delete_pods(self, *names: str) -> None:
+        """Delete GPUWorkloads and wait until their pods are gone."""
         self.standing = [one for one in self.standing if one not in names]
         here, limit = f"--namespace={WORKLOAD_NAMESPACE}", f"--timeout={self.timeout_seconds:.0f}s"
         self.cluster.kubectl("delete", "gpuworkload", *names, here, "--ignore-not-found", limit)
         pods = ("pod", f"--selector={WORKLOAD_LABEL} in ({','.join(names)})")
         self.cluster.kubectl("wait", "--for=delete", *pods, here, limit, timeout=self.timeout_seconds + 10)
-        gone = monotonic() - begin
+
+    def wait_until_free(self, *names: str) -> None:
+        """Wait until no node reserves anything for these workloads of the demo; for any of them when none is named.
+
+        Raises:
+            WaitTimeoutError: a reservation stands longer than the timeout.
+        """
         for node in self.cluster.nodes:
             self.witness.wait_for_telemetry(
                 node.name, lambda found: not reserves(found, *names), timeout_seconds=self.timeout_seconds
             )
-        freed = monotonic() - begin
-        which = ", ".join(names)
-        self.screen.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
 
     def wait_until_ready(self, name: str) -> JsonObject:
         """Follow a workload until it is Ready, with a line whenever its replicas have come a step further.
@@ -99,9 +111,9 @@ class Stage:
 
 
 def reserves(telemetry: Mapping[str, Any], *workloads: str) -> bool:
-    """Whether a GPUTelemetry still reserves devices for one of these workloads of the demo."""
+    """Whether a GPUTelemetry still reserves devices for one of these workloads of the demo, or for any of it."""
     return any(
-        assignment["workload"] in workloads and assignment["namespace"] == WORKLOAD_NAMESPACE
+        (not workloads or assignment["workload"] in workloads) and assignment["namespace"] == WORKLOAD_NAMESPACE
         for assignment in telemetry.get("spec", {}).get("assignments", [])
     )
 

@@ -12,7 +12,7 @@ from proof import FleetEvidence, Gpu, ReplicaEvidence, Source, Statement, Worklo
 from proof.compare import compare_replica
 
 WIDE = 96
-"""From this many columns on, the proof table also shows the reservation."""
+"""From this many columns on, the proof table also shows the reservation, and the fleet each model's full name."""
 
 UUID_DIGITS = 8
 MIB_PER_GIB = 1024
@@ -45,16 +45,23 @@ def _bare(uuid: str) -> str:
     return uuid.removeprefix("GPU-")
 
 
-def fleet_table(fleet: FleetEvidence, *, mark: str = "") -> Table:
-    """Every GPU with its live telemetry and its holder, by the kubelet's word. `mark` is a UUID to point at."""
+def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str = "") -> Table:
+    """Every GPU with its live telemetry and its holder, by the kubelet's word.
+
+    Args:
+        fleet: what to show.
+        width: columns of the screen.
+        home: a namespace that goes without saying.
+        mark: a UUID to point at.
+    """
     table = _table()
     table.add_column("node", no_wrap=True)
     table.add_column("GPU", justify="right")
     table.add_column("UUID", no_wrap=True)
-    table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=22)
+    table.add_column("model", no_wrap=True)
     for title in ("memory GiB", "util", "temp", "power"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("held by", overflow="fold")
+    table.add_column("held by", no_wrap=True, overflow="ellipsis")
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for node, gpus in groupby(fleet.gpus, key=lambda gpu: gpu.node):
         for number, gpu in enumerate(gpus):
@@ -63,15 +70,20 @@ def fleet_table(fleet: FleetEvidence, *, mark: str = "") -> Table:
                 node if number == 0 else "",
                 f"{'> ' if gpu.uuid == mark else ''}{gpu.index}",
                 short(gpu.uuid),
-                gpu.model.removeprefix("NVIDIA "),
+                _model(gpu.model, full=width >= WIDE),
                 _memory(gpu),
                 _measure(gpu.utilization_percent, "%", BUSY_PERCENT),
                 _measure(gpu.temperature_celsius, " C", HOT_CELSIUS),
                 _measure(gpu.power_milliwatts and gpu.power_milliwatts // 1000, " W"),
-                _holder(gpu, f"{holder.namespace}/{holder.pod}" if holder else ""),
+                _holder(gpu, f"{holder.namespace}/{holder.pod}".removeprefix(f"{home}/") if holder else ""),
             )
         table.add_section()
     return table
+
+
+def _model(name: str, *, full: bool) -> str:
+    words = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
+    return words if full else words.split("-")[0].split(" ")[0]
 
 
 def _memory(gpu: Gpu) -> str:

@@ -20,6 +20,7 @@ def test_a_node_reserves_for_a_workload_of_the_demo_only() -> None:
     node = {"spec": {"assignments": [{"workload": "spread", "namespace": "gpufleet-demo"}]}}
     assert stage.reserves(node, "spread")
     assert stage.reserves(node, "gang", "spread")
+    assert stage.reserves(node)
     assert not stage.reserves(node, "gang")
     assert not stage.reserves({"spec": {"assignments": [{"workload": "spread", "namespace": "else"}]}}, "spread")
     assert not stage.reserves({}, "spread")

@@ -29,23 +29,29 @@ def row(text: str, *words: str) -> list[str]:
 
 
 def test_the_fleet_shows_each_gpu_with_its_holder(fleet: FleetEvidence) -> None:
-    text = drawn(tables.fleet_table(fleet))
+    text = drawn(tables.fleet_table(fleet, 120))
     assert row(text, "11111111") == [
         "node-1", "0", "11111111", "H100 80GB HBM3", "2.0 / 80", "3%", "41 C", "-", "demo/train-0-abc",
     ]  # fmt: skip
     assert row(text, "22222222") == ["1", "22222222", "H100 80GB HBM3", "2.0 / 80", "3%", "95 C", "71 W", "free"]
 
 
+def test_a_narrow_fleet_shortens_models_and_holders_and_fits(fleet: FleetEvidence) -> None:
+    text = drawn(tables.fleet_table(fleet, 78, home="demo"), width=78)
+    assert row(text, "11111111")[3:] == ["H100", "2.0 / 80", "3%", "41 C", "-", "train-0-abc"]
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
+
+
 def test_what_is_not_reported_is_a_dash_not_a_zero(fleet: FleetEvidence) -> None:
-    text = drawn(tables.fleet_table(fleet))
+    text = drawn(tables.fleet_table(fleet, 120))
     assert row(text, "33333333")[4:6] == ["2.0 / 80", "-"]
     assert row(text, "44444444")[3:5] == ["-", "3%"]
 
 
 def test_an_unhealthy_gpu_and_the_one_pointed_at_stand_out(fleet: FleetEvidence) -> None:
     sick = replace(fleet, gpus=(replace(fleet.gpus[1], healthy=False),))
-    assert row(drawn(tables.fleet_table(sick, mark="GPU-22222222-aaaa")), "22222222")[1:3] == ["> 1", "22222222"]
-    assert "UNHEALTHY" in drawn(tables.fleet_table(sick))
+    assert row(drawn(tables.fleet_table(sick, 120, mark="GPU-22222222-aaaa")), "22222222")[1:3] == ["> 1", "22222222"]
+    assert "UNHEALTHY" in drawn(tables.fleet_table(sick, 120))
 
 
 def test_the_proof_has_a_column_for_each_source_and_a_verdict(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
