@@ -4,7 +4,8 @@ Contiguous ranges would shift almost every boundary, so after a change a receive
 keeps the items that it has, up to its new share, and the rest goes to those who are short.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,16 +48,15 @@ def reshard(before: Mapping[K, Iterable[Range]], after: Shares[K]) -> Resharding
         if key in after.items:
             kept[key] = mine
         free.extend(over)
-    free.sort()
+    spare = deque(sorted(free))
     given: dict[K, tuple[Range, ...]] = {}
     moved = 0
     for key, share in after.items.items():
         mine = kept.get(key, [])
         short = share - _size(mine)
-        fetched, free = _split(free, short)
         moved += short
-        given[key] = _merged([*mine, *fetched])
-    return Resharding(given, moved, _merged(free))
+        given[key] = _merged([*mine, *_fetched(spare, short)])
+    return Resharding(given, moved, _merged(spare))
 
 
 def _gaps(before: Mapping[K, Iterable[Range]], items: int) -> list[Range]:
@@ -83,6 +83,17 @@ def _split(ranges: Iterable[Range], first: int) -> tuple[list[Range], list[Range
         if end > cut:
             tail.append((cut, end))
     return head, tail
+
+
+def _fetched(spare: deque[Range], items: int) -> Iterator[Range]:
+    """Takes `items` items off the front."""
+    while items:
+        start, end = spare.popleft()
+        cut = min(end, start + items)
+        items -= cut - start
+        yield start, cut
+        if end > cut:
+            spare.appendleft((cut, end))
 
 
 def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:

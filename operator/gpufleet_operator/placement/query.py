@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.rows import capability
@@ -62,6 +62,9 @@ def pod_key(pod: PodNeeds) -> Hashable:
 def check_request(request: Request) -> None:
     """Raises InvalidRequestError that names the workload and the value."""
     needs, share = request.devices, request.devices.share
+    for what, kind, value in (("strategy", Strategy, request.strategy), ("topology", Topology, request.topology)):
+        if not isinstance(value, kind):
+            raise InvalidRequestError(f"{request.name}: {what} {value} is not one of {', '.join(kind)}")
     if needs.count < 0:
         raise InvalidRequestError(f"{request.name}: devices.count is {needs.count}, must be 0 or more")
     if len(set(request.replicas)) != len(request.replicas):

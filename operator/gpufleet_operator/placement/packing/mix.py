@@ -45,7 +45,7 @@ class Mix:
         total = sum(weights.values())
         if not total > 0 or any(weight < 0 for weight in weights.values()):
             raise InvalidRequestError(f"the weights of a mix must be 0 or more and not all 0, their sum is {total}")
-        kept = sorted((t for t in weights if weights[t] > 0), key=_order)
+        kept = sorted((t for t in weights if weights[t] / total > 0), key=_order)
         return cls(tuple(kept), tuple(weights[t] / total for t in kept))
 
     @classmethod
@@ -85,6 +85,7 @@ class Census:
     def __init__(self, prior: Mix = PRIOR, *, prior_pods: float = 32, half_life_pods: float = 4096) -> None:
         self._weights = {t: p * prior_pods for t, p in zip(prior.types, prior.parts, strict=True)}
         self._fading = 0.5 ** (1 / half_life_pods)
+        self._most_at_once = 64 * half_life_pods
         self._scale = 1.0
         """A pod seen now counts this much: growing newcomers is cheaper than shrinking everything."""
         self._mix = prior
@@ -97,9 +98,11 @@ class Census:
 
     def observe(self, kind: PodType, pods: int = 1) -> None:
         """Note that `pods` pods of this type were asked for."""
-        self._scale /= self._fading**pods
-        self._weights[kind] = self._weights.get(kind, 0.0) + pods * self._scale
-        self._new += pods * self._scale
+        grown = self._scale / self._fading ** min(pods, self._most_at_once)
+        weight = (grown - self._scale) / (1 - self._fading)  # each counts more than the one before it
+        self._scale = grown
+        self._weights[kind] = self._weights.get(kind, 0.0) + weight
+        self._new += weight
         if self._new >= _RENEW * sum(self._weights.values()):
             self._renew()
 

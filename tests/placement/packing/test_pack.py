@@ -1,0 +1,151 @@
+"""Strategy Pack: what it keeps whole, and that a fleet told step by step gives the cost of one made anew."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_api.workload import Strategy, Topology
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.model import NodeState, Request, Share
+from gpufleet_operator.placement.packing import Mix, PodType
+from gpufleet_operator.placement.packing.landscape import Landscape
+from gpufleet_operator.placement.rows import WHOLE
+
+GIB = 2**30
+MIX = Mix.of(
+    {
+        PodType(4_000, 8 * GIB, 1): 6,
+        PodType(2_000, 4 * GIB, 1, 500): 2,
+        PodType(1_000, GIB, 1, 250): 2,
+        PodType(32_000, 64 * GIB, 8): 1,
+    }
+)
+
+
+def cost(nodes: list[NodeState], after: list[NodeState]) -> float:
+    """Growth of waste plus the price of lost places, from the definitions."""
+    before, then = Landscape(MIX), Landscape(MIX)
+    before.update(Fleet.of(nodes))
+    then.update(Fleet.of(after))
+    lost = before.total - then.total
+    growth = int(then.waste.sum() - before.waste.sum())
+    return growth + float(np.rint(lost @ before.prices(before.total)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_pick_is_the_cheapest_of_all_options(data: st.DataObject, make: Any, oracle: Any, taken: Any) -> None:
+    nodes = [data.draw(_nodes(make, name)) for name in data.draw(st.permutations(["a", "b", "c"]))]
+    share = data.draw(st.sampled_from([None, Share(20_000, 0), Share(40_000, 10)]))
+    request = make.request(
+        count=1 if share else data.draw(st.sampled_from([1, 2])),
+        share=share,
+        cpu_milli=data.draw(st.sampled_from([0, 4_000])),
+        strategy=Strategy.PACK,
+    )
+    fleet = Fleet.of(nodes)
+    picks = place(fleet, request, MIX).picks
+    options = {}
+    for node in nodes:
+        if oracle.refuse_room(node, request.pod):
+            continue
+        passing = [d.uuid for d in node.devices if oracle.refuse_device(d, request.devices) is None]
+        sets = [[uuid] for uuid in passing] if request.devices.count == 1 else [passing[: request.devices.count]]
+        for chosen in sets:
+            if len(chosen) == request.devices.count:
+                after = [taken(n, chosen, request) if n is node else n for n in nodes]
+                options[node.name, tuple(chosen)] = cost(nodes, after)
+    assert bool(picks) == bool(options)
+    if picks:
+        pick = picks[0]
+        after = [taken(n, pick.devices, request) if n.name == pick.node else n for n in nodes]
+        assert cost(nodes, after) == min(options.values())
+
+
+@st.composite
+def _nodes(draw: st.DrawFn, make: Any, name: str) -> NodeState:
+    devices = []
+    for i in range(draw(st.integers(1, 4))):
+        promised = draw(st.sampled_from([0, 0, 20_000, 40_000]))
+        held = draw(st.sampled_from([False, False, True])) and not promised
+        devices.append(
+            make.device(f"GPU-{name}-{i}", i, sharers=bool(promised), promised_memory_mib=promised, held=held)
+        )
+    made: NodeState = make.node(name, devices, free_cpu_milli=draw(st.sampled_from([3_000, 16_000, 64_000])))
+    return made
+
+
+def test_whole_nodes_stay_whole_for_those_who_need_them(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 8), make.node("b", 8), make.node("c", 8)])
+    request = make.request(cpu_milli=4_000, memory_bytes=8 * GIB, strategy=Strategy.PACK)
+    used = set()
+    for _ in range(8):
+        pick = place(fleet, request, MIX).picks[0]
+        fleet.hold(pick.node, pick.devices, request.pod)
+        used.add(pick.node)
+    assert len(used) == 1
+
+
+def test_a_share_goes_beside_another_where_it_fits_exactly(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 2), make.node("b", 2)])
+    half = make.request(share=Share(40_000, 0), strategy=Strategy.PACK)
+    first = place(fleet, half, MIX).picks[0]
+    fleet.hold(first.node, first.devices, half.pod, half.devices.share)
+    second = place(fleet, half, MIX).picks[0]
+    assert (second.node, second.devices) == (first.node, first.devices)
+
+
+def test_cpu_beside_the_devices_is_kept_for_them(make: Any) -> None:
+    """A pod without devices goes where no device waits for the CPU."""
+    full = make.node("b", [make.device("GPU-b", 0, held=True)], free_cpu_milli=8_000)
+    idle = make.node("a", 1, free_cpu_milli=8_000)
+    request = make.request(count=0, cpu_milli=6_000, strategy=Strategy.PACK)
+    assert place(Fleet.of([idle, full]), request, MIX).picks[0].node == "b"
+
+
+def test_several_replicas_count_for_each_other(make: Any) -> None:
+    """The same picks as one request after the other, each debited."""
+    nodes = [make.node(name, 4, free_cpu_milli=20_000) for name in "abc"]
+    for share in (None, Share(20_000, 10)):
+        at_once = make.request(replicas=6, cpu_milli=4_000, share=share, strategy=Strategy.PACK)
+        one = make.request(cpu_milli=4_000, share=share, strategy=Strategy.PACK)
+        fleet, picks = Fleet.of(nodes), []
+        for _ in range(6):
+            pick = place(fleet, one, MIX).picks[0]
+            fleet.hold(pick.node, pick.devices, one.pod, share)
+            picks.append((pick.node, pick.devices))
+        assert [(p.node, p.devices) for p in place(Fleet.of(nodes), at_once, MIX).picks] == picks
+
+
+def test_topology_holds_under_pack(make: Any) -> None:
+    node = make.wired("a", [(0, 1), (2, 3), (3, 4), (2, 4)], 5)
+    request = make.request(count=3, topology=Topology.NVLINK, strategy=Strategy.PACK)
+    assert place(Fleet.of([node]), request, MIX).picks[0].devices == ("GPU-a-2", "GPU-a-3", "GPU-a-4")
+
+
+def test_the_price_of_places_rises_as_they_get_few(make: Any) -> None:
+    found = Landscape(MIX)
+    found.update(Fleet.of([make.node(name, 8) for name in "abcd"]))
+    assert found.total.tolist() == [4]
+    few, many = found.prices(np.array([1])), found.prices(np.array([4]))
+    assert few[0] == 4 * many[0] > 0
+
+
+def test_free_thousandths_follow_what_is_promised(make: Any) -> None:
+    devices = [
+        make.device("GPU-0", 0),
+        make.device("GPU-1", 1, sharers=1, promised_memory_mib=20_000, promised_compute_percent=10),
+        make.device("GPU-2", 2, sharers=1, promised_memory_mib=0, promised_compute_percent=60),
+        make.device("GPU-3", 3, held=True),
+        make.device("GPU-4", 4, healthy=False),
+    ]
+    fleet = Fleet.of([make.node("a", devices)])
+    assert fleet.columns.free_milli[0, :5].tolist() == [WHOLE, 750, 400, 0, 0]
+
+
+def test_a_fleet_of_full_nodes_says_why(make: Any) -> None:
+    request: Request = make.request(strategy=Strategy.PACK)
+    decision = place(Fleet.of([make.node("a", [make.device("GPU-a", 0, held=True)])]), request, MIX)
+    assert decision.why_not is not None

@@ -1,0 +1,99 @@
+"""Expected waste: against a pod-by-pod simulation in plain Python, and where it must be exact by definition."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
+from gpufleet_operator.placement.packing.streams import LENGTH, STREAMS, streams
+from gpufleet_operator.placement.packing.waste import Waste
+
+GIB = 2**30
+SINGLES = Mix.of({PodType(4_000, GIB, 1): 2, PodType(2_000, GIB, 1, 500): 1, PodType(8_000, 4 * GIB, 0): 1})
+PICKY = Mix.of({PodType(1_000, GIB, 1, 300, frozenset({"A"})): 1, PodType(1_000, GIB, 1, 700): 1})
+
+
+def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, kind: int = 0) -> int:
+    """In thousandths of a device times STREAMS."""
+    found = rule.of(np.array([free], np.int16), np.array([cpu]), np.array([memory]), np.array([kind]))
+    return int(found[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    free=st.lists(st.sampled_from([0, 100, 200, 300, 500, 700, 900, 1000]), min_size=1, max_size=4),
+    cpu=st.sampled_from([0, 4_000, 16_000, 64_000]),
+    memory=st.sampled_from([0, 8 * GIB, 64 * GIB]),
+    case=st.sampled_from([(SINGLES, 0), (PICKY, 0), (PICKY, 1)]),
+)
+def test_it_is_what_is_left_when_every_stream_was_offered(
+    free: list[int], cpu: int, memory: int, case: tuple[Mix, int]
+) -> None:
+    mix, kind = case
+    assert waste(Waste(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
+
+
+def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> int:
+    """Best fit, pod by pod."""
+    offered, left = streams(mix), 0
+    for stream in range(STREAMS):
+        devices, room = list(free), [cpu, memory]
+        for step in range(LENGTH):
+            wants = int(offered.cpu[step, stream]), int(offered.memory[step, stream])
+            milli = int(offered.milli[step, stream])
+            fitting = [d for d in range(len(devices)) if devices[d] >= milli]
+            if not offered.accepted[step, stream, kind] or wants[0] > room[0] or wants[1] > room[1] or not fitting:
+                continue
+            room = [room[0] - wants[0], room[1] - wants[1]]
+            if milli:
+                devices[min(fitting, key=lambda d: (devices[d], d))] -= milli
+        left += sum(devices)
+    return left
+
+
+def test_a_node_without_cpu_wastes_all_its_devices() -> None:
+    assert waste(Waste(SINGLES), [1000, 1000, 400], cpu=0) == 2_400 * STREAMS
+
+
+def test_a_rest_that_no_share_fills_is_waste_to_the_last_thousandth() -> None:
+    rule = Waste(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 810): 1}))
+    assert waste(rule, [190]) == 190 * STREAMS
+    assert waste(rule, [900]) == 90 * STREAMS
+
+
+def test_an_idle_node_with_room_enough_wastes_nothing() -> None:
+    assert waste(Waste(Mix.of({PodType(1_000, GIB, 1): 1})), [1000] * 8) == 0
+
+
+def test_the_order_of_the_devices_makes_no_difference() -> None:
+    rule = Waste(SINGLES)
+    assert waste(rule, [300, 1000, 500, 0], 12_000) == waste(rule, [0, 500, 300, 1000], 12_000)
+
+
+def test_a_mix_of_large_pods_alone_values_every_device_alike() -> None:
+    rule = Waste(Mix.of({PodType(8_000, GIB, 8): 1}))
+    assert waste(rule, [1000, 1000]) == 2_000 * STREAMS
+
+
+def test_states_are_remembered() -> None:
+    rule = Waste(PRIOR)
+    first = waste(rule, [1000, 500])
+    known = dict(rule._known)
+    assert waste(rule, [500, 1000]) == first
+    assert waste(rule, [1000, 500, 0]) == first
+    assert len(known) < len(rule._known) <= len(known) + 1, "the order of devices makes no new state"
+
+
+def test_streams_are_fair_samples_of_the_mix() -> None:
+    """Over all streams each type is offered as often as the mix says, and no stream is far off."""
+    offered = streams(SINGLES)
+    shared = (offered.milli == 500).mean(axis=0)
+    assert abs(float(shared.mean()) - 0.25) < 0.01
+    assert float(abs(shared - 0.25).max()) <= 1 / LENGTH
+
+
+def test_classes_tell_models_apart_only_as_far_as_the_mix_does() -> None:
+    rule = Waste(PICKY)
+    assert rule.classes == {"A": 1}
+    assert waste(rule, [300], kind=0) == 300 * STREAMS
+    assert waste(rule, [300], kind=1) == 0

@@ -1,0 +1,167 @@
+"""Every filter against the oracle, and each by a case of its own."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement.explain import reasons
+from gpufleet_operator.placement.filters import CODES, REASONS
+from gpufleet_operator.placement.model import (
+    MatchExpression,
+    NodeSelectorTerm,
+    Reason,
+    Share,
+    Taint,
+    Toleration,
+)
+from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.ranking import ranking
+
+AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObject, gen: Any, oracle: Any) -> None:
+    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+    fleet, query = Fleet.of(nodes), Query.of(request)
+    codes = reasons(fleet, query, request.set_aside.get(0, frozenset()))
+    passing = ranking(fleet, query).passing
+    for node in nodes:
+        for device in node.devices:
+            row, column = fleet.where[device.uuid]
+            reason = REASONS[codes[row, column] - 1]
+            want = oracle.refuse_node(node, request, 0) or oracle.refuse_device(device, request.devices)
+            assert (None if reason in AFTER_THE_DEVICE else reason) == want
+            aside = node.name in request.set_aside.get(0, frozenset())
+            room = oracle.refuse_room(node, request.pod)
+            if not aside:
+                assert passing[row, column] == (want is None and room is None)
+
+
+@pytest.mark.parametrize(
+    ("device", "needs", "want"),
+    [
+        ({"sample_age_seconds": None}, {}, Reason.TELEMETRY_STALE),
+        ({"healthy": False}, {}, Reason.UNHEALTHY),
+        ({"held": True}, {}, Reason.IN_USE),
+        ({"sharers": 1, "promised_memory_mib": 1}, {}, Reason.IN_USE),
+        ({"sharers": 1, "promised_memory_mib": 1}, {"share": Share(1_000, 0)}, None),
+        ({"held": True}, {"share": Share(1_000, 0)}, Reason.IN_USE),
+        ({"process_count": 1}, {}, Reason.FOREIGN_PROCESS),
+        ({"process_count": 1, "sharers": 1, "promised_memory_mib": 1}, {"share": Share(1, 0)}, None),
+        ({}, {"include_uuids": frozenset({"GPU-other"})}, Reason.NOT_INCLUDED),
+        ({}, {"exclude_uuids": frozenset({"GPU-0"})}, Reason.EXCLUDED),
+        ({}, {"models": frozenset({"A100"})}, Reason.MODEL),
+        ({"compute_capability": "9.0"}, {"min_compute_capability": "10.0"}, Reason.COMPUTE_CAPABILITY),
+        ({"compute_capability": "10.0"}, {"min_compute_capability": "9.0"}, None),
+        ({"compute_capability": None}, {"min_compute_capability": "9.0"}, Reason.MEASUREMENT_MISSING),
+        ({"memory_used_mib": 40_001}, {"min_free_memory_mib": 40_000}, Reason.FREE_MEMORY),
+        ({"memory_used_mib": 40_000}, {"min_free_memory_mib": 40_000}, None),
+        ({"memory_used_mib": None}, {"min_free_memory_mib": 1}, Reason.MEASUREMENT_MISSING),
+        ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.FREE_MEMORY),
+        ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_000, 0)}, None),
+        ({"sharers": 1, "in_flight_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.FREE_MEMORY),
+        ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 41)}, Reason.COMPUTE),
+        (
+            {"sharers": 1, "promised_compute_percent": 10, "utilization_percent": 70},
+            {"share": Share(0, 31)},
+            Reason.COMPUTE,
+        ),
+        ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 40)}, None),
+        ({"utilization_percent": 51}, {"max_utilization_percent": 50}, Reason.UTILIZATION),
+        ({"utilization_percent": 50}, {"max_utilization_percent": 50}, None),
+        ({"utilization_percent": None}, {"max_utilization_percent": 50}, Reason.MEASUREMENT_MISSING),
+        ({"temperature_celsius": 81}, {"max_temperature_celsius": 80}, Reason.TEMPERATURE),
+        ({"temperature_celsius": 80}, {"max_temperature_celsius": 80}, None),
+        ({"temperature_celsius": None}, {"max_temperature_celsius": 80}, Reason.MEASUREMENT_MISSING),
+    ],
+)
+def test_a_device_is_refused_for_what_it_lacks(
+    make: Any, device: dict[str, Any], needs: dict[str, Any], want: Reason | None
+) -> None:
+    assert told(make.node("a", [make.device(**device)]), make.request(**needs)) == (want or Reason.GANG)
+
+
+@pytest.mark.parametrize(
+    ("node", "pod", "want"),
+    [
+        ({"unschedulable": True}, {}, Reason.NODE_UNSCHEDULABLE),
+        (
+            {"unschedulable": True},
+            {"tolerations": (Toleration("node.kubernetes.io/unschedulable", "Exists"),)},
+            None,
+        ),
+        ({}, {"node_selector": {"zone": "a"}}, Reason.NODE_SELECTOR),
+        ({"labels": {"zone": "a"}}, {"node_selector": {"zone": "a"}}, None),
+        ({}, {"affinity_terms": ()}, Reason.NODE_AFFINITY),
+        ({}, {"affinity_terms": (NodeSelectorTerm(),)}, Reason.NODE_AFFINITY),
+        ({"taints": (Taint("t", "NoSchedule"),)}, {}, Reason.TAINT),
+        (
+            {"taints": (Taint("t", "NoExecute"),)},
+            {"tolerations": (Toleration("t", "Exists", effect="NoSchedule"),)},
+            Reason.TAINT,
+        ),
+        ({"taints": (Taint("t", "PreferNoSchedule"),)}, {}, None),
+        ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "v"),)}, None),
+        ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "w"),)}, Reason.TAINT),
+        ({"stale_reason": "old"}, {}, Reason.TELEMETRY_STALE),
+        ({"free_cpu_milli": 999}, {"cpu_milli": 1_000}, Reason.NODE_CPU),
+        ({"free_cpu_milli": 1_000}, {"cpu_milli": 1_000}, None),
+        ({"free_memory_bytes": 0}, {"memory_bytes": 1}, Reason.NODE_MEMORY),
+        ({"free_pods": 0}, {}, Reason.NODE_PODS),
+        ({}, {"extended": {"x.dev/nic": 1}}, Reason.NODE_RESOURCE),
+        ({"free_extended": {"x.dev/nic": 1}}, {"extended": {"x.dev/nic": 1}}, None),
+    ],
+)
+def test_a_node_is_refused_for_what_it_lacks(
+    make: Any, node: dict[str, Any], pod: dict[str, Any], want: Reason | None
+) -> None:
+    assert told(make.node("a", 1, **node), make.request(**pod)) == (want or Reason.GANG)
+
+
+@pytest.mark.parametrize(
+    ("expression", "matches"),
+    [
+        (MatchExpression("zone", "In", ("a", "b")), True),
+        (MatchExpression("zone", "In", ("b",)), False),
+        (MatchExpression("zone", "NotIn", ("b",)), True),
+        (MatchExpression("none", "NotIn", ("b",)), True),
+        (MatchExpression("zone", "Exists"), True),
+        (MatchExpression("none", "Exists"), False),
+        (MatchExpression("none", "DoesNotExist"), True),
+        (MatchExpression("gpus", "Gt", ("7",)), True),
+        (MatchExpression("gpus", "Gt", ("8",)), False),
+        (MatchExpression("gpus", "Lt", ("10",)), True),
+        (MatchExpression("zone", "Gt", ("1",)), False),
+        (MatchExpression("zone", "Later", ("a",)), False),
+    ],
+)
+def test_node_affinity_reads_as_kubernetes_does(make: Any, expression: MatchExpression, matches: bool) -> None:
+    node = make.node("a", 1, labels={"zone": "a", "gpus": "8"})
+    request = make.request(affinity_terms=(NodeSelectorTerm((expression,)),))
+    assert told(node, request) == (Reason.GANG if matches else Reason.NODE_AFFINITY)
+
+
+def test_affinity_by_field_names_the_node(make: Any) -> None:
+    term = NodeSelectorTerm(fields=(MatchExpression("metadata.name", "In", ("a",)),))
+    assert told(make.node("a", 1), make.request(affinity_terms=(term,))) is Reason.GANG
+    assert told(make.node("b", 1), make.request(affinity_terms=(term,))) is Reason.NODE_AFFINITY
+
+
+def test_a_node_set_aside_for_a_replica_is_told_as_that(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    codes = reasons(fleet, Query.of(make.request()), frozenset({"a", "gone"}))
+    assert codes[0, 0] == CODES[Reason.NODE_SET_ASIDE]
+
+
+def told(node: Any, request: Any) -> Reason:
+    """The reason of the node's first device; GANG: it passes everything."""
+    fleet = Fleet.of([node])
+    codes = reasons(fleet, Query.of(request), frozenset())
+    assert np.all(codes[0, : len(node.devices)] == codes[0, 0])
+    return REASONS[int(codes[0, 0]) - 1]

@@ -1,0 +1,158 @@
+"""The snapshot: told step by step it is what it would be told at once, and nothing is dropped silently."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_api.workload import Strategy
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.errors import InvalidFleetError
+from gpufleet_operator.placement.model import PodNeeds, Share
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.DataObject, gen: Any) -> None:
+    """Puts, removals, holds and decisions in between (which fill the caches) leave no trace."""
+    fleet = Fleet()
+    asked = data.draw(st.lists(gen.requests(), min_size=1, max_size=3))
+    for _ in range(data.draw(st.integers(1, 8))):
+        match data.draw(st.sampled_from(["put", "remove", "hold", "place"])):
+            case "put":
+                fleet.put(data.draw(gen.nodes(data.draw(st.sampled_from(["n0", "n1", "n2"])))))
+            case "remove":
+                fleet.remove(data.draw(st.sampled_from(["n0", "n1", "n2"])))
+            case "hold":
+                request = data.draw(st.sampled_from(asked))
+                for pick in place(fleet, request).picks:
+                    fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
+            case _:
+                place(fleet, data.draw(st.sampled_from(asked)))
+    anew = Fleet.of(fleet.nodes.values())
+    for request in asked:
+        assert place(fleet, request) == place(anew, request)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_hold_and_release_are_each_others_opposite(data: st.DataObject, gen: Any) -> None:
+    fleet, request = Fleet.of(data.draw(gen.fleets())), data.draw(gen.requests())
+    before = dict(fleet.nodes)
+    picks = place(fleet, request).picks
+    for pick in picks:
+        fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
+    for pick in reversed(picks):
+        fleet.release(pick.node, pick.devices, request.pod, request.devices.share)
+    zeros = {name: _with_zeros(node, request.pod) for name, node in before.items()}
+    assert {name: _with_zeros(node, request.pod) for name, node in fleet.nodes.items()} == zeros
+
+
+def _with_zeros(node: Any, pod: PodNeeds) -> Any:
+    return replace(node, free_extended={**dict.fromkeys(pod.extended, 0), **node.free_extended})
+
+
+def test_a_hold_debits_the_devices_and_the_room(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 2, free_extended={"x.dev/nic": 2})])
+    fleet.hold("a", ["GPU-a-1"], PodNeeds(1_000, 5, {"x.dev/nic": 1}))
+    node = fleet.nodes["a"]
+    assert [d.held for d in node.devices] == [False, True]
+    assert (node.free_cpu_milli, node.free_memory_bytes, node.free_pods) == (63_000, 512 * 2**30 - 5, 109)
+    assert node.free_extended == {"x.dev/nic": 1}
+
+
+def test_a_shared_hold_is_in_flight_until_the_next_sample(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    fleet.hold("a", ["GPU-a-0"], share=Share(10_000, 30))
+    device = fleet.nodes["a"].devices[0]
+    assert (device.sharers, device.in_flight_memory_mib, device.in_flight_compute_percent) == (1, 10_000, 30)
+    assert (device.memory_free_mib, device.compute_in_use_percent) == (70_000, 30)
+
+
+def test_a_copy_goes_its_own_way(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 2)])
+    copy = fleet.copy()
+    copy.hold("a", ["GPU-a-0"])
+    copy.put(make.node("b", 1))
+    assert not fleet.nodes["a"].devices[0].held
+    assert "b" not in fleet.nodes
+    assert copy.version > fleet.version
+
+
+def test_every_change_raises_the_version(make: Any) -> None:
+    fleet = Fleet()
+    seen = [fleet.version]
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: fleet.put(make.node("a", 2)),
+        lambda: fleet.put(make.node("a", 2)),
+        lambda: fleet.hold("a", ["GPU-a-0"]),
+        lambda: fleet.release("a", ["GPU-a-0"]),
+        lambda: fleet.remove("a"),
+    )
+    for change in changes:
+        change()
+        seen.append(fleet.version)
+    assert seen == sorted(set(seen))
+
+
+def test_unregistered_device_is_refused_by_name(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1), make.node("b", 1)])
+    for call in (fleet.hold, fleet.release):
+        with pytest.raises(InvalidFleetError, match="node a has no device GPU-b-0"):
+            call("a", ["GPU-b-0"])
+        with pytest.raises(InvalidFleetError, match="node gone is not in the fleet"):
+            call("gone", ["GPU-a-0"])
+
+
+def test_a_device_is_not_held_twice(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    fleet.hold("a", ["GPU-a-0"])
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is held already"):
+        fleet.hold("a", ["GPU-a-0"])
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is held already"):
+        fleet.hold("a", ["GPU-a-0"], share=Share(1, 1))
+
+
+def test_what_is_not_held_is_not_released(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 is not held as a whole"):
+        fleet.release("a", ["GPU-a-0"])
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 has promised less"):
+        fleet.release("a", ["GPU-a-0"], share=Share(1, 0))
+
+
+def test_a_uuid_stands_once_in_the_fleet(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node b stands twice, also on a"):
+        fleet.put(make.node("b", [make.device("GPU-a-0", 0)]))
+    with pytest.raises(InvalidFleetError, match="GPU-x of node c stands twice, also on c"):
+        fleet.put(make.node("c", [make.device("GPU-x", 0), make.device("GPU-x", 1)]))
+    assert list(fleet.nodes) == ["a"]
+
+
+def test_a_device_that_left_its_node_may_come_back_on_another(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", [make.device("GPU-x", 0)])])
+    fleet.put(make.node("a", 0))
+    fleet.put(make.node("b", [make.device("GPU-x", 0)]))
+    assert place(fleet, make.request()).picks[0].node == "b"
+
+
+def test_the_devices_of_a_node_stay_in_the_order_in_which_they_came(make: Any) -> None:
+    devices = [make.device("GPU-2", 2), make.device("GPU-0", 0), make.device("GPU-1", 1)]
+    fleet = Fleet.of([make.node("a", devices)])
+    fleet.hold("a", ["GPU-0"])
+    assert [d.uuid for d in fleet.nodes["a"].devices] == ["GPU-2", "GPU-0", "GPU-1"]
+    assert place(fleet, make.request()).picks[0].devices == ("GPU-1",)
+
+
+def test_a_wider_node_and_many_more_nodes_fit_in(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 1)])
+    fleet.put(make.node("wide", 64))
+    for i in range(50):
+        fleet.put(make.node(f"n{i:02}", 2))
+    assert len(fleet.nodes) == 52
+    assert place(fleet, make.request(count=64)).picks[0].node == "wide"
+    assert place(fleet, make.request(replicas=2, count=2, strategy=Strategy.SPREAD)).picks[1].node == "n01"

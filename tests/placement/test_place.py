@@ -1,0 +1,200 @@
+"""Best and Spread, replica by replica, against the oracle; and what must not depend on how the fleet was told."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gpufleet_api.workload import Strategy, Topology
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.errors import InvalidRequestError
+from gpufleet_operator.placement.model import DeviceNeeds, Request, ScoreWeights, Share
+
+UNKNOWN_STRATEGY: dict[str, Any] = {"strategy": "Fastest"}
+UNKNOWN_TOPOLOGY: dict[str, Any] = {"topology": "Ring"}
+BY_SCORE = (Strategy.BEST, Strategy.SPREAD)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_each_replica_gets_the_option_that_the_oracle_finds_best(
+    data: st.DataObject, gen: Any, oracle: Any, taken: Any
+) -> None:
+    nodes = data.draw(gen.fleets())
+    request = replace(data.draw(gen.requests(strategies=BY_SCORE)), gang=False)
+    assume(request.topology is not Topology.SAME_NODE)
+    decision = place(Fleet.of(nodes), request)
+    state, siblings = {n.name: n for n in nodes}, dict(request.siblings)
+    picks = {p.replica: p for p in decision.picks}
+    for replica in request.replicas:
+        options = oracle.options(state, request, replica)
+        if not options:
+            assert replica in decision.unplaced
+            continue
+        pick = picks[replica]
+        spread = request.strategy is Strategy.SPREAD
+        best = min(options, key=lambda o: (siblings.get(o.node, 0) if spread else 0, -o.score))
+        assert (pick.node, pick.devices) == (best.node, best.devices)
+        state[best.node] = taken(state[best.node], best.devices, request)
+        siblings[best.node] = siblings.get(best.node, 0) + 1
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_no_strategy_overcommits_or_breaks_a_test(data: st.DataObject, gen: Any, oracle: Any, taken: Any) -> None:
+    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+    fleet = Fleet.of(nodes)
+    version = fleet.version
+    decision = place(fleet, request)
+    assert fleet.version == version
+    assert {**fleet.nodes} == {n.name: n for n in nodes}
+    assert sorted([p.replica for p in decision.picks] + list(decision.unplaced)) == list(request.replicas)
+    assert (decision.why_not is None) == (not decision.unplaced)
+    if request.gang:
+        assert not decision.picks or not decision.unplaced
+    state = {n.name: n for n in nodes}
+    for pick in decision.picks:
+        node = state[pick.node]
+        assert oracle.refuse_node(node, request, pick.replica) is None
+        assert oracle.refuse_room(node, request.pod) is None
+        devices = [d for d in node.devices if d.uuid in pick.devices]
+        assert len(devices) == len(set(pick.devices)) == request.devices.count
+        assert all(oracle.refuse_device(d, request.devices) is None for d in devices)
+        state[pick.node] = taken(node, pick.devices, request)
+    if request.topology is Topology.SAME_NODE:
+        assert len({p.node for p in decision.picks}) <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_permuting_the_nodes_changes_nothing(data: st.DataObject, gen: Any) -> None:
+    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+    shuffled = data.draw(st.permutations(nodes))
+    assert place(Fleet.of(nodes), request) == place(Fleet.of(shuffled), request)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(
+    data: st.DataObject, gen: Any, make: Any
+) -> None:
+    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+    before = place(Fleet.of(nodes), request)
+    if data.draw(st.booleans()):
+        more = (*nodes, make.node("zz", [make.device("GPU-new", 0)]))
+    else:
+        at = data.draw(st.integers(0, len(nodes) - 1))
+        device = make.device("GPU-new", 60, numa_node=nodes[at].devices[0].numa_node if nodes[at].devices else 0)
+        grown = replace(nodes[at], devices=(*nodes[at].devices, device))
+        more = (*nodes[:at], grown, *nodes[at + 1 :])
+    after = place(Fleet.of(more), request)
+    if not before.unplaced and _complete(request):
+        assert not after.unplaced
+
+
+def _complete(request: Request) -> bool:
+    """Replica by replica, without rearranging, what was free to go elsewhere may now block what is not."""
+    several = request.devices.count > 1 and (request.devices.share or request.topology is Topology.NVLINK)
+    return request.gang or not (any(request.set_aside.values()) or several)
+
+
+def test_an_equal_score_goes_to_the_first_name_and_the_lowest_index(make: Any) -> None:
+    fleet = Fleet.of([make.node("b", 2), make.node("a", 2)])
+    decision = place(fleet, make.request(replicas=3))
+    assert [(p.node, p.devices) for p in decision.picks] == [
+        ("a", ("GPU-a-0",)),
+        ("a", ("GPU-a-1",)),
+        ("b", ("GPU-b-0",)),
+    ]
+
+
+def test_best_takes_the_cooler_the_emptier_and_the_idler(make: Any) -> None:
+    for field, bad in (("temperature_celsius", 80), ("memory_used_mib", 9_000), ("utilization_percent", 40)):
+        devices = [make.device("GPU-bad", 0, **{field: bad}), make.device("GPU-good", 1)]
+        assert place(Fleet.of([make.node("a", devices)]), make.request()).picks[0].devices == ("GPU-good",)
+
+
+def test_spread_puts_as_few_replicas_on_a_node_as_can_be(make: Any) -> None:
+    fleet = Fleet.of([make.node(name, 4) for name in "abc"])
+    decision = place(fleet, make.request(replicas=7, strategy=Strategy.SPREAD, siblings={"a": 1}))
+    counts = {name: sum(p.node == name for p in decision.picks) for name in "abc"}
+    assert counts == {"a": 2, "b": 3, "c": 2}
+
+
+def test_same_node_goes_where_all_fit_even_if_another_is_better(make: Any) -> None:
+    small = make.node("a", [make.device("GPU-a", 0, temperature_celsius=20)])
+    decision = place(Fleet.of([small, make.node("b", 3)]), make.request(replicas=3, topology=Topology.SAME_NODE))
+    assert {p.node for p in decision.picks} == {"b"}
+
+
+def test_same_node_stays_where_the_siblings_are(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 8), make.node("b", 1)])
+    decision = place(fleet, make.request(replicas=2, topology=Topology.SAME_NODE, siblings={"b": 3}))
+    assert [(p.replica, p.node) for p in decision.picks] == [(0, "b")]
+    assert decision.unplaced == (1,)
+
+
+def test_nvlink_prefers_the_set_with_most_links_to_the_best_scores(make: Any) -> None:
+    pairs = [(0, 1), (1, 2), (0, 2), (3, 4)]
+    decision = place(Fleet.of([make.wired("a", pairs, 5)]), make.request(count=3, topology=Topology.NVLINK))
+    assert decision.picks[0].devices == ("GPU-a-0", "GPU-a-1", "GPU-a-2")
+
+
+def test_nvlink_refuses_a_node_whose_free_devices_are_not_joined(make: Any) -> None:
+    decision = place(Fleet.of([make.wired("a", [(0, 1), (2, 3)], 4)]), make.request(count=3, topology=Topology.NVLINK))
+    assert decision.why_not is not None
+    assert "topology" in decision.why_not.message or "NVLink" in decision.why_not.message
+
+
+def test_one_device_satisfies_every_topology(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", [make.device("GPU-a", 0, numa_node=None)])])
+    for topology in Topology:
+        assert place(fleet, make.request(topology=topology)).picks
+
+
+def test_terms_are_the_mean_over_the_devices_and_absent_where_one_lacks_the_value(make: Any) -> None:
+    devices = [make.device("GPU-a", 0, utilization_percent=20), make.device("GPU-b", 1, temperature_celsius=None)]
+    terms = place(Fleet.of([make.node("a", devices)]), make.request(count=2)).picks[0].terms
+    assert terms.utilization == pytest.approx(0.9)
+    assert terms.temperature is None
+    assert terms.memory == 1.0
+    assert 0 <= terms.total <= 1
+
+
+def test_a_burst_does_not_herd_onto_one_device_that_looks_idle(make: Any) -> None:
+    """Shares picked since the sample count at once, though the sample still shows idle devices."""
+    fleet = Fleet.of([make.node("a", 4)])
+    decision = place(fleet, make.request(replicas=8, share=Share(10_000, 20)))
+    assert sorted(p.devices[0] for p in decision.picks) == sorted([f"GPU-a-{i}" for i in range(4)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        (Request("ml/train", (0,), DeviceNeeds(count=-1)), "devices.count is -1"),
+        (Request("ml/train", (0, 0)), "stands twice"),
+        (Request("ml/train", (0,), weights=ScoreWeights(0, 0, 0, 0)), "sum to 0"),
+        (Request("ml/train", (0,), weights=ScoreWeights(memory=-1)), "weight memory is -1"),
+        (
+            Request("ml/train", (0,), DeviceNeeds(include_uuids=frozenset({"G"}), exclude_uuids=frozenset({"G"}))),
+            "G is both included and excluded",
+        ),
+        (Request("ml/train", (0,), DeviceNeeds(share=Share())), "a share needs"),
+        (Request("ml/train", (0,), DeviceNeeds(share=Share(-1, 10))), "memoryMiB must be 0 or more"),
+        (Request("ml/train", (0,), DeviceNeeds(share=Share(0, 101))), "computePercent 0 to 100"),
+        (Request("ml/train", (0,), **UNKNOWN_STRATEGY), "strategy Fastest"),
+        (Request("ml/train", (0,), **UNKNOWN_TOPOLOGY), "topology Ring"),
+    ],
+)
+def test_a_request_that_contradicts_itself_is_refused_by_name(make: Any, request_: Request, named: str) -> None:
+    with pytest.raises(InvalidRequestError, match=named):
+        place(Fleet.of([make.node("a", 1)]), request_)
+
+
+def test_an_empty_fleet_says_so(make: Any) -> None:
+    decision = place(Fleet(), make.request())
+    assert decision.unplaced == (0,)
+    assert decision.why_not is not None
+    assert "the fleet has no GPU" in decision.why_not.message

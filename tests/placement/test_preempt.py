@@ -1,0 +1,139 @@
+"""Preemption is a proposal: who would have to go, as few and as unimportant as can be."""
+
+from itertools import combinations
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_operator.placement import Fleet, place, propose
+from gpufleet_operator.placement.model import Holder, NodeState, PodNeeds, Share
+from gpufleet_operator.placement.preempt import without
+
+
+def crowded(make: Any, name: str, holders: list[tuple[str, int, int]], devices: int = 8, **fields: Any) -> NodeState:
+    """A node whose holders (name, priority, devices) hold its first devices as a whole."""
+    made, given_, at = [], [], 0
+    for who, priority, count in holders:
+        given_.append(
+            Holder(who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000))
+        )
+        at += count
+    for i in range(devices):
+        held = i < at
+        made.append(
+            make.device(f"GPU-{name}-{i}", i, held=held, memory_used_mib=60_000 if held else 0, process_count=int(held))
+        )
+    node: NodeState = make.node(name, made, holders=tuple(given_), **fields)
+    return node
+
+
+def victims(fleet: Fleet, request: Any) -> list[str]:
+    found = propose(fleet, request)
+    return sorted(v.holder.name for v in found.victims) if found else []
+
+
+def test_the_fewest_of_the_least_important_go(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("low-1", 0, 2), ("low-2", 0, 2), ("low-4", 0, 4)])])
+    assert victims(fleet, make.request(count=4, priority=10)) == ["low-4"]
+    assert victims(fleet, make.request(count=2, priority=10)) in (["low-1"], ["low-2"], ["low-4"])
+    assert victims(fleet, make.request(count=6, priority=10)) in (["low-1", "low-4"], ["low-2", "low-4"])
+
+
+def test_two_unimportant_ones_go_before_one_important_one(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("x", 1, 4), ("y", 1, 4)]), crowded(make, "b", [("z", 5, 8)])])
+    assert victims(fleet, make.request(count=8, priority=10)) == ["x", "y"]
+
+
+def test_nobody_of_equal_or_higher_priority_goes(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("equal", 10, 4), ("higher", 11, 4)])])
+    assert propose(fleet, make.request(count=1, priority=10)) is None
+
+
+def test_a_class_that_never_preempts_proposes_nobody(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
+    assert propose(fleet, make.request(count=1, priority=10, may_preempt=False)) is None
+    assert victims(fleet, make.request(count=1, priority=10)) == ["low"]
+
+
+def test_nobody_goes_where_there_is_room(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)]), make.node("b", 8)])
+    assert propose(fleet, make.request(count=8, priority=10)) is None
+
+
+def test_nobody_goes_when_it_would_not_help(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
+    assert propose(fleet, make.request(count=9, priority=10)) is None
+    assert propose(fleet, make.request(count=1, priority=10, models=frozenset({"A100"}))) is None
+
+
+def test_cpu_comes_back_with_its_holder(make: Any) -> None:
+    node = crowded(make, "a", [("low", 0, 1)], free_cpu_milli=0)
+    assert victims(Fleet.of([node]), make.request(count=1, priority=10, cpu_milli=1_000)) == ["low"]
+    assert propose(Fleet.of([node]), make.request(count=1, priority=10, cpu_milli=1_001)) is None
+
+
+def test_a_gang_is_proposed_as_a_whole_or_not_at_all(make: Any) -> None:
+    nodes = [crowded(make, "a", [("a-low", 0, 8)]), crowded(make, "b", [("b-low", 0, 8)])]
+    found = propose(Fleet.of(nodes), make.request(replicas=2, count=8, priority=1, gang=True))
+    assert found is not None
+    assert sorted(v.holder.name for v in found.victims) == ["a-low", "b-low"]
+    assert sorted(p.node for p in found.picks) == ["a", "b"]
+    assert propose(Fleet.of(nodes), make.request(replicas=3, count=8, priority=1, gang=True)) is None
+
+
+def test_the_fleet_is_left_alone(make: Any) -> None:
+    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
+    before, version = dict(fleet.nodes), fleet.version
+    propose(fleet, make.request(count=8, priority=1))
+    assert (dict(fleet.nodes), fleet.version) == (before, version)
+
+
+def test_a_sharer_gives_back_its_share_only(make: Any) -> None:
+    share = Share(30_000, 30)
+    device = make.device(
+        "GPU-a",
+        0,
+        sharers=2,
+        promised_memory_mib=60_000,
+        promised_compute_percent=60,
+        memory_used_mib=50_000,
+        utilization_percent=40,
+        process_count=2,
+    )
+    holders = tuple(Holder(name, 0, ("GPU-a",), share) for name in ("x", "y"))
+    node = make.node("a", [device], holders=holders)
+    left = without(node, holders[:1]).devices[0]
+    assert (left.sharers, left.promised_memory_mib, left.memory_used_mib) == (1, 30_000, 20_000)
+    idle = without(node, holders).devices[0]
+    assert (idle.sharers, idle.memory_used_mib, idle.utilization_percent, idle.process_count) == (0, 0, 0, 0)
+    assert victims(Fleet.of([node]), make.request(share=Share(40_000, 10), priority=1)) in (["x"], ["y"])
+    assert victims(Fleet.of([node]), make.request(priority=1)) == ["x", "y"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    holders=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
+    count=st.integers(1, 8),
+    priority=st.integers(0, 4),
+)
+def test_no_other_set_of_victims_is_better(
+    make: Any, holders: list[tuple[int, int]], count: int, priority: int
+) -> None:
+    named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(holders)]
+    node = crowded(make, "a", named, devices=12)
+    request = make.request(count=count, priority=priority)
+    found = propose(Fleet.of([node]), request)
+    lower = [h for h in node.holders if h.priority < priority]
+    helping = [
+        gone
+        for size in range(len(lower) + 1)
+        for gone in combinations(lower, size)
+        if place(Fleet.of([without(node, gone)]), request).picks
+    ]
+    if found is None:
+        assert not helping or helping[0] == ()
+        return
+    best = min((max(h.priority for h in g), len(g), sum(h.priority for h in g)) for g in helping)
+    chosen = [v.holder for v in found.victims]
+    assert (max(h.priority for h in chosen), len(chosen), sum(h.priority for h in chosen)) == best

@@ -1,0 +1,50 @@
+"""A decision saved and made again gives the same bytes; an edited snapshot answers what would have been."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_api.workload import Strategy
+from gpufleet_operator.placement import Fleet, place, place_all
+from gpufleet_operator.placement.replay import load, record, replay, save
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_record_replays_to_the_same_bytes(data: st.DataObject, gen: Any) -> None:
+    made = record(Fleet.of(data.draw(gen.fleets())), data.draw(gen.requests()))
+    raw = save(made)
+    assert load(raw) == made
+    assert save(replay(load(raw))) == raw
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_the_nodes(make: Any) -> None:
+    nodes = [make.node("a", 2, labels={"x": "1", "y": "2"}), make.node("b", 2)]
+    again = [make.node("b", 2), make.node("a", 2, labels={"y": "2", "x": "1"})]
+    request = make.request(strategy=Strategy.PACK)
+    assert save(record(Fleet.of(nodes), request)) == save(record(Fleet.of(again), request))
+
+
+def test_what_if_a_node_were_away(make: Any) -> None:
+    made = record(Fleet.of([make.node("a", 1), make.node("b", 1)]), make.request())
+    assert made.decision.picks[0].node == "a"
+    without_a = replay(made, lambda fleet: fleet.remove("a"))
+    assert without_a.decision.picks[0].node == "b"
+    assert [n.name for n in without_a.nodes] == ["b"]
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"nodes":[],"request":{},"mix":{},"decision":{}}', b"\xff"])
+def test_other_bytes_are_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        load(raw)
+
+
+def test_the_higher_priority_chooses_first_and_the_answers_keep_their_order(make: Any) -> None:
+    nodes = [make.node("a", [make.device("GPU-hot", 0, temperature_celsius=80), make.device("GPU-cool", 1)])]
+    low, high = make.request(priority=1), make.request(priority=5)
+    fleet = Fleet.of(nodes)
+    decisions = place_all(fleet, [low, high, low])
+    assert [d.picks[0].devices if d.picks else () for d in decisions] == [("GPU-hot",), ("GPU-cool",), ()]
+    assert place(fleet, low).picks[0].devices == ("GPU-cool",), "the fleet is left alone"
