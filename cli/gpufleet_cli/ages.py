@@ -1,12 +1,11 @@
 """How old telemetry of a file counts as. A saved fleet is old by nature, so its age is ignored unless asked for."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_cli.documents import Document
 from gpufleet_cli.errors import InputError
 from gpufleet_operator import times
 from gpufleet_operator.project import written_at
@@ -33,26 +32,24 @@ class Ages:
             clock: the time that it is.
 
         Raises:
-            InputError: not a time, or not a number of seconds.
+            InputError: not a time.
         """
         if now is None and stale_after is None:
             return cls()
-        limit = STALE_AFTER if stale_after is None else stale_after
-        if not math.isfinite(limit) or limit < 0:
-            raise InputError(f"--stale-after {limit}: must be seconds, 0 or more")
         try:
-            return cls(clock if now is None else times.parse(now), limit)
+            moment = clock if now is None else times.parse(now)
         except ValueError:
             raise InputError(f"--now {now}: must be a time such as 2026-01-02T03:04:05Z") from None
+        return cls(moment, STALE_AFTER if stale_after is None else stale_after)
 
-    def of(self, body: Mapping[str, Any], telemetry: GPUTelemetry) -> float:
+    def of(self, document: Document, telemetry: GPUTelemetry) -> float:
         """Seconds since the agent's last status write: by the apiserver's time of it, or else by the agent's own."""
         if self.now is None or telemetry.status is None:
             return 0.0
         try:
-            written = written_at(body["metadata"]) or times.parse(telemetry.status.observed_at)
+            written = written_at(document.body["metadata"]) or times.parse(telemetry.status.observed_at)
         except (AttributeError, TypeError, ValueError) as error:
-            raise InputError(f"metadata.managedFields: can't be read: {error}") from error
+            raise InputError(f"{document}: metadata.managedFields: can't be read: {error}") from error
         return max(0.0, (self.now - written).total_seconds())
 
     def notes(self) -> Iterator[str]:

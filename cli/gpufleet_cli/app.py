@@ -6,6 +6,7 @@ import typer
 
 from gpufleet_cli import options as opt
 from gpufleet_cli.group import Commands
+from gpufleet_cli.numbers import whole
 
 app = typer.Typer(
     cls=Commands,
@@ -100,7 +101,10 @@ def explain(
 )
 def distribute(
     *,
-    items: Annotated[int, typer.Option("--items", metavar="N", help="How many items there are to divide.")],
+    items: Annotated[
+        int,
+        typer.Option("--items", metavar="N", parser=whole("--items", 0), help="How many items there are to divide."),
+    ],
     capacity: Annotated[
         list[str] | None, typer.Option("--capacity", metavar="NAME=NUMBER", help="A receiver. Repeatable.")
     ] = None,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.numbers import to_whole
 from gpufleet_cli.options import By
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
@@ -45,7 +46,7 @@ def capacities(given: Sequence[str]) -> dict[str, float]:
         try:
             found[name] = float(number)
         except ValueError:
-            raise InputError(f"--capacity {text}: {number!r} is not a number") from None
+            raise InputError(f"--capacity {text}: must be a number") from None
     return found
 
 
@@ -96,12 +97,12 @@ def _limits(given: Iterable[str]) -> tuple[int | None, dict[str, int]]:
         if "=" not in text:
             if everyone is not None:
                 raise InputError(f"--max {text}: the maximum for everyone stands twice")
-            everyone = _whole("--max", text, text)
+            everyone = to_whole(f"--max {text}", text, 0)
             continue
         name, number = _pair("--max", text)
         if name in limits:
             raise InputError(f"--max {text}: {name} stands twice")
-        limits[name] = _whole("--max", text, number)
+        limits[name] = to_whole(f"--max {text}", number, 0)
     return everyone, limits
 
 
@@ -110,10 +111,3 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     if not equals or not name:
         raise InputError(f"{option} {text}: must be NAME=NUMBER")
     return name, value
-
-
-def _whole(option: str, text: str, number: str) -> int:
-    try:
-        return int(number)
-    except ValueError:
-        raise InputError(f"{option} {text}: {number!r} is not a whole number") from None

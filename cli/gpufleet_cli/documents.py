@@ -58,17 +58,17 @@ def _objects(where: str, body: Any) -> Iterator[Document]:
         return
     items = body["items"]
     if items is not None and not isinstance(items, list):
-        raise InputError(f"{where}: {kind}: items must be a list, is {show(items)}")
+        raise InputError(f"{where}: {kind}: items: {_wrong('a list', items)}")
     for number, item in enumerate(items or (), start=1):
         yield from _objects(f"{where}, item {number}", item)
 
 
 def _field(where: str, body: Any, field: str) -> str:
     if not isinstance(body, dict):
-        raise InputError(f"{where}: must be a Kubernetes object, is {show(body)}")
+        raise InputError(f"{where}: must be a Kubernetes object (got {show(body)})")
     value = body.get(field)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {field} must be a text, is {show(value)}")
+        raise InputError(f"{where}: {field}: {_wrong('a text', value)}")
     return value
 
 
@@ -76,8 +76,12 @@ def _name(where: str, kind: str, body: Mapping[str, Any]) -> str:
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: {kind}: metadata.name must be a name, is {show(name)}")
+        raise InputError(f"{where}: {kind}: metadata.name: {_wrong('a name', name)}")
     return name
+
+
+def _wrong(wanted: str, value: Any) -> str:
+    return "is missing" if value is None else f"must be {wanted} (got {show(value)})"
 
 
 def _text(path: Path, name: str) -> str:
@@ -103,8 +107,6 @@ def _parse(name: str, text: str) -> list[Any]:
         line = f", line {at.line + 1}" if at else ""
         raise InputError(f"{name}{line}: {error.problem or error.context}") from error
     except (yaml.YAMLError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
     except RecursionError:
         raise InputError(f"{name}: is nested too deeply") from None
@@ -122,5 +124,5 @@ def _unique(name: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def show(value: Any, limit: int = 60) -> str:
     """A value in a message: as JSON, cut to a line."""
-    text = "missing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else text[: limit - 3] + "..."

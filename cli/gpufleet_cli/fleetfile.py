@@ -69,7 +69,7 @@ def load(sources: Sources, extended: Collection[str] = ()) -> Loaded:
                 node_state(
                     telemetry,
                     unknown if facts is None else facts[document.name],
-                    age_seconds=sources.ages.of(document.body, telemetry),
+                    age_seconds=sources.ages.of(document, telemetry),
                     stale_after_seconds=sources.ages.limit,
                 )
             )

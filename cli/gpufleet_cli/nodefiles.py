@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpufleet_cli.documents import Document, read
+from gpufleet_cli.documents import Document, read, show
 from gpufleet_cli.errors import InputError
 from gpufleet_operator import project
 from gpufleet_operator.room import facts
@@ -28,7 +28,7 @@ def node_facts(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, Node
         _expect(document, "Node")
         if document.name in found:
             raise InputError(f"{document}: metadata.name: stands twice")
-        if not (document.body.get("status") or {}).get("allocatable"):
+        if not _part(document, "status").get("allocatable"):
             raise InputError(f"{document}: status.allocatable: is missing, so the node's room isn't known")
         found[document.name] = facts(_read(document, _node), used.get(document.name, {}))
     return found
@@ -38,8 +38,8 @@ def _used(pods: Sequence[Path]) -> Mapping[str, Counter[str]]:
     used: dict[str, Counter[str]] = {}
     for document in read(pods):
         _expect(document, "Pod")
-        phase = (document.body.get("status") or {}).get("phase")
-        if (document.body.get("spec") or {}).get("nodeName") and phase not in _OVER:
+        phase = _part(document, "status").get("phase")
+        if _part(document, "spec").get("nodeName") and phase not in _OVER:
             pod = _read(document, _pod)
             used.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
     return used
@@ -59,6 +59,13 @@ def _read(document: Document, function: Callable[[Mapping[str, Any]], T]) -> T:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The operator reads these from an apiserver, which has judged them; a file may hold anything.
         raise InputError(f"{document}: can't be read as a v1.{document.kind}: {error}") from error
+
+
+def _part(document: Document, field: str) -> Mapping[str, Any]:
+    value = document.body.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"{document}: {field}: must be an object (got {show(value)})")
+    return value or {}
 
 
 def _expect(document: Document, kind: str) -> None:

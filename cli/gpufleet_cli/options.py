@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from gpufleet_api.names import RESOURCE
+from gpufleet_cli.numbers import seconds, whole
 
 
 class Format(StrEnum):
@@ -61,7 +62,7 @@ MinFreeMemory: TypeAlias = Annotated[
     typer.Option(
         "--min-free-memory",
         metavar="MIB",
-        min=0,
+        parser=whole("--min-free-memory", 0),
         help="Memory that must be free on each GPU, instead of a manifest.",
         rich_help_panel=_REQUEST,
     ),
@@ -127,6 +128,7 @@ StaleAfter: TypeAlias = Annotated[
     typer.Option(
         "--stale-after",
         metavar="SECONDS",
+        parser=seconds("--stale-after"),
         help="Judge the telemetry's age (at --now, or now): older isn't used. The operator has 90.",
         rich_help_panel=_SOURCES,
     ),
@@ -136,6 +138,7 @@ OnlyNodes: TypeAlias = Annotated[
     list[str] | None, typer.Option("--node", metavar="NAME", help="Only GPUs of this node. Repeatable.")
 ]
 Limit: TypeAlias = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="Print no more than this many GPUs.")
+    int | None,
+    typer.Option("--limit", metavar="N", parser=whole("--limit", 1), help="Print no more than this many GPUs."),
 ]
 Output: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]

@@ -57,7 +57,9 @@ class Screen:
         self.console.print(Text(text, style=style), overflow="fold")
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-        """A table with its header; cells are texts, "-" for what isn't known."""
+        """A table with its header, or nothing without rows; cells are texts, "-" for what isn't known."""
+        if not rows:
+            return
         shown = list(range(len(columns)))
         while (needed := _needed(columns, rows, shown)) > self.console.width:
             spare = [i for i in shown if columns[i].spare]

@@ -41,7 +41,7 @@ def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
             if why.rejected:
                 _reasons(screen, why.rejected)
         if outcome.unassigned:
-            screen.line(f"{some(outcome.unassigned, 'item')} left unassigned: every replica has its maximum")
+            screen.line(f"{some(outcome.unassigned, 'item')} left unassigned by maxPerReplica")
 
 
 def ranking(screen: Screen, verdicts: Iterable[Verdict]) -> None:
@@ -89,11 +89,9 @@ def _headline(outcome: Outcome) -> str:
     how += [str(request.topology)] if request.topology != "None" else []
     state = "placed" if outcome.placed else "not placed" if not picks else "placed in part"
     nodes = sorted({pick.node for pick in picks})
-    gpus = sum(len(pick.devices) for pick in picks)
-    where = f", {gpus} GPUs on {', '.join(nodes)}" if picks else ""
-    return (
-        f"{outcome.manifest.name}: {state}: {len(picks)} of {len(request.replicas)} replicas{where} ({', '.join(how)})"
-    )
+    gpus, replicas = some(sum(len(pick.devices) for pick in picks), "GPU"), some(len(request.replicas), "replica")
+    where = f", {gpus} on {', '.join(nodes)}" if picks else ""
+    return f"{outcome.manifest.name}: {state}: {len(picks)} of {replicas}{where} ({', '.join(how)})"
 
 
 def _placements(screen: Screen, outcome: Outcome) -> None:

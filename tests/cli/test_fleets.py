@@ -1,0 +1,113 @@
+"""The example fleets are what a reader tries first: real to the letter, and every example works with them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from gpufleet_api.crd import TELEMETRY
+from gpufleet_api.generate import ROOT
+from gpufleet_api.telemetry import GPUTelemetry
+
+FLEETS = sorted((ROOT / "examples" / "fleets").glob("*.yaml"))
+MANIFESTS = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+def objects(path: Path) -> Iterator[dict[str, Any]]:
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        yield from document["items"]
+
+
+def unknown(schema: Any, value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name not in schema.get("properties", {}):
+                yield f"{path}.{name}"
+            else:
+                yield from unknown(schema["properties"][name], item, f"{path}.{name}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from unknown(schema["items"], item, f"{path}[]")
+
+
+def test_the_documented_fleets_are_there() -> None:
+    assert {path.stem for path in FLEETS} >= {"mixed", "faults"}
+
+
+@pytest.mark.parametrize("path", FLEETS, ids=lambda path: path.stem)
+def test_a_fleet_fits_the_crd_and_the_models_and_is_consistent(path: Path) -> None:
+    (version,) = TELEMETRY.definition()["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# "), "a reader wants to know what it shows"
+    uuids: list[str] = []
+    for body in objects(path):
+        jsonschema.validate(body, schema)
+        for part in ("spec", "status"):
+            assert list(unknown(schema["properties"][part], body[part], part)) == []
+        node = GPUTelemetry.model_validate(body)
+        assert node.status is not None
+        devices, summary = node.status.devices, node.status.summary
+        assert len(devices) == summary.devices == 8
+        assert summary.healthy == sum(d.health.state == "Healthy" for d in devices)
+        assert summary.allocated == sum(bool(d.allocated_to) for d in devices)
+        assert summary.memory_used_mib == sum(d.memory_used_mib or 0 for d in devices)
+        assert summary.power_milliwatts == sum(d.power_milliwatts or 0 for d in devices)
+        mine = {d.uuid for d in devices}
+        assert {uuid for a in node.spec.assignments for uuid in a.devices} <= mine
+        held = {a.pod_uid: set(a.devices) for a in node.spec.assignments}
+        for device in devices:
+            assert all(device.uuid in held[holder.pod_uid or ""] for holder in device.allocated_to)
+            assert set(device.nvlink_peers) < mine
+        uuids += mine
+    assert len(uuids) == len(set(uuids)) == 16
+
+
+PLACED = {
+    ("mixed", "single"): True,
+    ("mixed", "gang"): True,
+    ("mixed", "spread"): True,
+    ("mixed", "distribution"): True,
+    ("mixed", "impossible"): False,
+    ("faults", "single"): True,
+    ("faults", "gang"): True,
+    ("faults", "spread"): False,
+    ("faults", "distribution"): True,
+    ("faults", "impossible"): False,
+}
+
+
+@pytest.mark.parametrize("fleet", FLEETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
+def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path, gpufleet: Any) -> None:
+    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet)
+    assert done.code == (0 if PLACED[fleet.stem, manifest.stem] else 1)
+    assert gpufleet("explain", "-f", manifest, "--fleet", fleet).code == 0
+    assert gpufleet("rank", "-f", manifest, "--fleet", fleet).code == 0
+
+
+def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(gpufleet: Any, examples: Path) -> None:
+    done = gpufleet(
+        "explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml", "-o", "json"
+    )
+    assert [d["reason"] for d in done.json["devices"]] == [
+        None,
+        "DeviceUnhealthy",
+        "TooHot",
+        "DeviceInUse",
+        "ForeignProcess",
+        "MeasurementMissing",
+        "TelemetryStale",
+        "InsufficientFreeMemory",
+        None,
+        None,
+        "DeviceUnhealthy",
+        "DeviceInUse",
+        "DeviceInUse",
+        "DeviceInUse",
+        None,
+        "DeviceInUse",
+    ]

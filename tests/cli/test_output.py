@@ -1,0 +1,92 @@
+"""Tables on terminals of any width and in pipes."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gpufleet_cli.output import Column, Screen
+
+COLUMNS = (
+    Column("NODE", firm=True),
+    Column("UUID", firm=True, spare=1),
+    Column("MODEL", firm=True, spare=5),
+    Column("FREE", number=True, spare=2),
+    Column("WORDS"),
+)
+ROWS = [["node-1", "GPU-" + "1" * 36, "NVIDIA H100", "81559", "is held by a pod with a rather long name of its own"]]
+
+
+def drawn(width: int) -> list[str]:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=width, highlight=False, markup=False))
+    screen.table(COLUMNS, ROWS)
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "headers"),
+    [
+        (140, ["NODE", "UUID", "MODEL", "FREE", "WORDS"]),
+        (90, ["NODE", "UUID", "FREE", "WORDS"]),
+        (79, ["NODE", "UUID", "WORDS"]),
+        (50, ["NODE", "WORDS"]),
+    ],
+)
+def test_columns_that_can_be_spared_are_left_out_until_it_fits(width: int, headers: list[str]) -> None:
+    header, *rows = drawn(width)
+    assert header.split() == headers
+    assert all(len(line) <= width for line in (header, *rows))
+    words = header.index("WORDS")
+    assert " ".join(" ".join(line[words:].split()) for line in rows) == ROWS[0][-1]
+
+
+def test_what_can_not_be_spared_is_broken_not_cut() -> None:
+    lines = drawn(16)
+    assert all(len(line) <= 16 for line in lines)
+    text = "".join("".join(line.split()) for line in lines)
+    assert "GPU" not in text
+    assert sorted("".join(text.removeprefix("NODEWORDS"))) == sorted("node-1" + "".join(ROWS[0][-1].split()))
+
+
+def test_brackets_and_colons_in_values_are_printed_as_they_are() -> None:
+    file = io.StringIO()
+    screen = Screen(Console(file=file, width=80, highlight=False, markup=False, emoji=False))
+    screen.table((Column("A"),), [["[bold]x[/] :smile: [0, 2)"]])
+    screen.line("[red]y[/] :smile:")
+    assert file.getvalue().splitlines() == ["A", "[bold]x[/] :smile: [0, 2)", "[red]y[/] :smile:"]
+
+
+def test_a_pipe_gets_whole_lines_without_colours_and_columns_is_honoured(
+    gpufleet: Any, examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml")
+    piped = gpufleet(*arguments)
+    assert "\x1b" not in piped.out
+    assert len(piped.out.splitlines()) == 1 + 16 + 1
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = gpufleet(*arguments)
+    assert max(map(len, narrow.out.splitlines())) <= 80
+    assert "UUID" not in narrow.out
+    assert "XID 79" in narrow.out
+
+
+def test_a_terminal_gets_colours_unless_it_says_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def printed() -> str:
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        screen = Screen.of(width=60)
+        screen.line("placed", "bold green")
+        return terminal.getvalue()
+
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[1;32m" in printed()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "32" not in printed()

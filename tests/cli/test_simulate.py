@@ -1,0 +1,139 @@
+"""Where workloads go, why not, and what it says about it."""
+
+from typing import Any
+
+import pytest
+
+
+def fleet(files: Any) -> str:
+    return str(files.write(files.idle("node-1"), files.idle("node-2", temperatureCelsius=60)))
+
+
+def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: Any, gpufleet: Any) -> None:
+    manifest = files.write(files.workload(devices={"count": 2}))
+    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    assert done.code == 0
+    (workload,) = done.json["workloads"]
+    assert done.json["placed"] is workload["placed"] is True
+    (placement,) = workload["placements"]
+    assert (placement["node"], placement["devices"]) == ("node-1", ["GPU-node-1-0", "GPU-node-1-1"])
+    # Cool at 30 and 31 degrees: (60 + 59) / 2 of the 60 degrees between 30 and 90.
+    assert placement["score"]["temperature"] == pytest.approx(59.5 / 60, abs=1e-4)
+    assert placement["score"]["memory"] == placement["score"]["utilization"] == 1.0
+    assert placement["score"]["power"] == pytest.approx(0.9)
+    assert placement["score"]["total"] == pytest.approx(0.4 + 0.3 + 0.2 * 59.5 / 60 + 0.1 * 0.9, abs=1e-4)
+
+
+def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
+    manifest = files.write(files.workload(replicas=5, placement={"strategy": "Spread"}))
+    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    assert list(done.json) == ["placed", "workloads", "notes"]
+    (workload,) = done.json["workloads"]
+    assert {key: workload[key] for key in ("name", "source", "placed", "strategy", "topology", "gang", "replicas")} == {
+        "name": "default/train",
+        "source": manifest,
+        "placed": False,
+        "strategy": "Spread",
+        "topology": "None",
+        "gang": False,
+        "replicas": 5,
+    }
+    assert [list(p) for p in workload["placements"]] == [["replica", "node", "devices", "score"]] * 4
+    assert workload["unplaced"] == [4]
+    explanation = workload["explanation"]
+    assert list(explanation) == ["message", "devicesConsidered", "devicesEligible", "rejections", "nearestMiss"]
+    assert explanation["devicesConsidered"] == 4
+    assert explanation["rejections"] == [{"reason": "DeviceInUse", "devices": 4, "nodes": 2}]
+    assert list(explanation["nearestMiss"]) == ["node", "device", "reason", "message"]
+
+
+def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: Any, gpufleet: Any) -> None:
+    manifest = files.write(files.workload(requirements={"minFreeMemoryMiB": 82148}))
+    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files))
+    assert done.code == 1
+    assert done.out.startswith("default/train: not placed: 0 of 1 replica (Best)")
+    assert "GPU-node-1-0: lacks 2,148 MiB of free memory (needs 82,148 MiB, has 80,000 MiB)" in done.out
+    assert ["InsufficientFreeMemory", "4", "2"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_workloads_are_placed_one_after_the_other_and_each_pick_is_debited(files: Any, gpufleet: Any) -> None:
+    first, second = files.workload("first", replicas=3), files.workload("second", replicas=2)
+    one = files.write(first, second)
+    done = gpufleet("simulate", "-f", one, "--fleet", fleet(files), "-o", "json")
+    assert done.code == 1
+    placed = [p["devices"] for w in done.json["workloads"] for p in w["placements"]]
+    assert len(placed) == 4
+    assert len({uuid for devices in placed for uuid in devices}) == 4
+    assert [w["placed"] for w in done.json["workloads"]] == [True, False]
+    assert [w["source"] for w in done.json["workloads"]] == [f"{one}, document 1", f"{one}, document 2"]
+    apart = gpufleet(
+        "simulate", "-f", files.write(first), "-f", files.write(second), "--fleet", fleet(files), "-o", "json"
+    )
+    assert [w["placements"] for w in apart.json["workloads"]] == [w["placements"] for w in done.json["workloads"]]
+
+
+def test_a_gang_that_does_not_fit_takes_nothing_from_the_next(files: Any, gpufleet: Any) -> None:
+    gang = files.workload("gang", replicas=5, placement={"gang": True})
+    manifest = files.write(gang, files.workload("next", replicas=4))
+    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    first, second = done.json["workloads"]
+    assert (first["placements"], first["unplaced"]) == ([], [0, 1, 2, 3, 4])
+    assert second["placed"]
+
+
+def test_items_are_divided_as_the_operator_would(files: Any, gpufleet: Any) -> None:
+    nodes = files.write(files.idle("node-1", 1), files.idle("node-2", 1, memoryTotalMiB=20000, temperatureCelsius=60))
+    spec: dict[str, Any] = {
+        "replicas": 2,
+        "placement": {"gang": True},
+        "distribution": {"items": 10, "mode": "Proportional"},
+    }
+    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", nodes, "-o", "json")
+    (workload,) = done.json["workloads"]
+    assert [(p["shardStart"], p["shardEnd"]) for p in workload["placements"]] == [(0, 8), (8, 10)]
+    assert workload["unassignedItems"] == 0
+    spec["distribution"]["maxPerReplica"] = 3
+    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", nodes)
+    assert done.code == 0
+    assert "[0, 3)" in done.out
+    assert "4 items left unassigned by maxPerReplica" in done.out
+
+
+def test_without_a_capacity_to_divide_by_nothing_is_placed(files: Any, gpufleet: Any) -> None:
+    nodes = files.write(files.idle("node-1", 2, memoryTotalMiB=None, memoryUsedMiB=None))
+    manifest = files.write(
+        files.workload(placement={"gang": True}, distribution={"items": 10, "mode": "Proportional"}),
+        files.workload("next", replicas=2),
+    )
+    done = gpufleet("simulate", "-f", manifest, "--fleet", nodes, "-o", "json")
+    first, second = done.json["workloads"]
+    assert (first["placed"], first["placements"], first["unplaced"]) == (False, [], [0])
+    assert first["explanation"]["message"] == "all capacities are 0"
+    assert second["placed"]
+
+
+def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(files: Any, gpufleet: Any) -> None:
+    spec = {"devices": {"count": 2}, "placement": {"gang": True}, "distribution": {"items": 7}}
+    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", fleet(files))
+    headline, header, first, second = done.out.splitlines()
+    assert headline == "default/train: placed: 1 of 1 replica, 2 GPUs on node-1 (Best, gang)"
+    assert " ".join(header.split()) == "REPLICA NODE GPU UUID MODEL ITEMS SCORE MEMORY UTIL TEMP POWER"
+    assert first.split()[:4] == ["0", "node-1", "0", "GPU-node-1-0"]
+    assert "[0, 7)" in first
+    assert second.split() == ["0", "node-1", "1", "GPU-node-1-1", "NVIDIA", "H100", "80GB", "HBM3"]
+    assert all(line == line.rstrip() for line in done.out.splitlines())
+
+
+def test_suspended_workloads_are_placed_with_a_note(files: Any, gpufleet: Any) -> None:
+    done = gpufleet("simulate", "-f", files.write(files.workload(suspend=True)), "--fleet", fleet(files))
+    assert done.code == 0
+    assert "default/train has spec.suspend: true; shown as if it were false" in done.notes
+
+
+def test_manifest_and_fleet_may_come_from_stdin(files: Any, gpufleet: Any) -> None:
+    manifest = files.write(files.workload())
+    with open(fleet(files), encoding="utf-8") as text:  # noqa: PTH123 - a path as text is what the command gets
+        done = gpufleet("simulate", "-f", manifest, "--fleet", "-", stdin=text.read())
+    assert done.code == 0
+    again = gpufleet("simulate", "-f", "-", "--fleet", "-")
+    assert (again.code, again.err) == (2, "error: '-' can be given once: there is one stdin\n")
