@@ -4,6 +4,7 @@ from proof import compare_shards
 from support.awaiting import eventually, never
 from support.fleet import Fleet
 from support.manifests import SHARD, container, gpuworkload, pod_spec
+from support.obstacles import unwritable
 from support.room import Room
 
 
@@ -32,6 +33,25 @@ def test_a_gang_over_two_nodes(room: Room, fleet: Fleet) -> None:
     room.delete("obstacle")
     replicas = room.proven("gang")["gang"].replicas
     assert sorted(replica.node for replica in replicas) == sorted([fleet.nodes[0]] * 2 + [fleet.nodes[1]])
+
+
+def test_a_gang_that_can_not_be_reserved_on_one_node_lets_go_of_the_other(room: Room, fleet: Fleet) -> None:
+    """Mechanism: what was written for a gang is taken back when the rest of it can't be.
+
+    A policy of the test refuses the gang's reservation on one node. Its reservation on the other node, written in the
+    same pass, does not stay: somebody else gets that node. In the end both have what they asked for.
+    """
+    first, second = fleet.nodes
+    with unwritable(fleet.api, second, room.namespace):
+        room.apply(gpuworkload("gang", replicas=3, count=8, placement={"gang": True}))
+        room.wait_condition("gang", "Placed", "False", "NoDevices")
+        eventually(lambda: _holds_nothing(room), within=5)
+        assert all(pod["spec"].get("schedulingGates") for pod in room.pods("gang"))
+        room.apply(gpuworkload("other", count=16, node=first))
+        room.proven("other", within=60)
+        assert all(pod["spec"].get("schedulingGates") for pod in room.pods("gang")), "part of the gang was let go"
+    room.delete("other")
+    room.proven("gang", within=90)
 
 
 def test_distribution_by_free_memory(room: Room, fleet: Fleet) -> None:

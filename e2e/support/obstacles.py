@@ -1,13 +1,15 @@
 """Holds the operator at one exact step of its road, by an admission policy of the tests' own.
 
-`held` refuses to let the gate be taken off pods of one namespace that carry the label `e2e-held`. The reservation has
-then been written and the pod has not been released: the operator stands between the two for as long as a test wants.
+`held` refuses to let the gate be taken off some pods: their reservation has been written, and for as long as a test
+wants they aren't released. `unwritable` refuses reservations on one node while all others can be written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from support.api import BINDINGS, POLICIES, Answer, Api, pods
+from proof.contract import GROUP, RESOURCE, TELEMETRY
+from support.api import BINDINGS, POLICIES, Answer, Api, JsonObject, pods
+from support.api import TELEMETRY as TELEMETRY_PATH
 from support.awaiting import eventually
 from support.manifests import GATE, plain_pod
 
@@ -15,71 +17,87 @@ LABEL = "e2e-held"
 HELD = {LABEL: "true"}
 """Put this on the pods to hold."""
 
-WORDS = "held back by an end-to-end test"
+WORDS = "refused by an end-to-end test"
 SECONDS = 30
 
 
 @contextmanager
 def held(api: Api, namespace: str) -> Iterator[None]:
-    """No gate of ours comes off a pod with the label `HELD` in this namespace, until the block ends.
+    """No gate of ours comes off a pod with the label `HELD` in this namespace, until the block ends."""
+    path = f"{pods(namespace)}/held-probe"
+    api.create(pods(namespace), plain_pod("held-probe", labels=HELD, schedulingGates=[{"name": GATE}]))
+    gated = "spec.?schedulingGates.orValue([]).exists(gate, gate.name == '" + GATE + "')"
+    marked = f"object.metadata.?labels[?'{LABEL}'].orValue('') == 'true'"
+    spec = _policy(
+        resources=("", "v1", "pods"),
+        condition=f"{marked} && object.metadata.namespace == '{namespace}'",
+        valid=f"!oldObject.{gated} || object.{gated}",
+    )
+    patch = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
+    with _in_force(api, f"e2e-held-{namespace}", spec, lambda: api.try_patch(path, patch, "json", dry_run=True)):
+        yield
+    api.delete(path, grace=0)
 
-    Policies reach the apiserver's admission a moment after they are written: a pod of our own shows when this one
-    works, and when it no longer does.
+
+@contextmanager
+def unwritable(api: Api, node: str, namespace: str) -> Iterator[None]:
+    """Nothing can be reserved on this node for pods of this namespace, until the block ends."""
+    spec = _policy(
+        resources=(GROUP, "*", TELEMETRY),
+        condition=f"object.metadata.name == '{node}'",
+        valid=f"!object.?spec.assignments.orValue([]).exists(one, one.namespace == '{namespace}')",
+    )
+    probe = {
+        "podUID": "probe",
+        "namespace": namespace,
+        "pod": "probe",
+        "container": "main",
+        "workload": "probe",
+        "workloadUID": "probe",
+        "replica": 0,
+        "replicas": 1,
+        "resource": RESOURCE,
+        "devices": ["GPU-probe"],
+        "decidedAt": "2026-01-01T00:00:00Z",
+    }
+    patch = {"spec": {"assignments": [probe]}}
+    path = f"{TELEMETRY_PATH}/{node}"
+    with _in_force(api, f"e2e-unwritable-{namespace}", spec, lambda: api.try_patch(path, patch, dry_run=True)):
+        yield
+
+
+@contextmanager
+def _in_force(api: Api, name: str, spec: JsonObject, probe: Callable[[], Answer]) -> Iterator[None]:
+    """A policy from before the block to its end.
+
+    Policies reach the apiserver's admission a moment after they are written: `probe` tries what this one refuses, and
+    so shows when it works and when it no longer does.
     """
-    name = f"e2e-held-{namespace}"
-    probe = plain_pod("held-probe", labels=HELD, schedulingGates=[{"name": GATE}])
-    api.create(pods(namespace), probe)
-    api.create(POLICIES, _policy(name))
-    api.create(BINDINGS, _binding(name, namespace))
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    api.create(POLICIES, {**head, "kind": "ValidatingAdmissionPolicy", "spec": spec})
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    api.create(BINDINGS, {**head, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding})
     try:
-        eventually(lambda: _must(_ungate(api, namespace), refused=True), within=SECONDS)
+        eventually(lambda: _must(probe(), refused=True), within=SECONDS)
         yield
     finally:
         api.delete(f"{BINDINGS}/{name}")
         api.delete(f"{POLICIES}/{name}")
-        eventually(lambda: _must(_ungate(api, namespace), refused=False), within=SECONDS)
-        api.delete(f"{pods(namespace)}/held-probe", grace=0)
-
-
-def _ungate(api: Api, namespace: str) -> Answer:
-    patch = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
-    return api.try_patch(f"{pods(namespace)}/held-probe", patch, "json", dry_run=True)
+        eventually(lambda: _must(probe(), refused=False), within=SECONDS)
 
 
 def _must(answer: Answer, *, refused: bool) -> None:
-    assert (WORDS in answer.message) == refused, f"the policy is not (yet) {'on' if refused else 'off'}: {answer}"
+    if not answer.allowed and WORDS not in answer.message:
+        raise RuntimeError(f"the probe is refused by somebody else: {answer.message}")
+    assert answer.allowed != refused, f"the policy is not (yet) {'on' if refused else 'off'}"
 
 
-def _policy(name: str) -> dict[str, object]:
-    gates = "spec.?schedulingGates.orValue([]).exists(gate, gate.name == '" + GATE + "')"
+def _policy(*, resources: tuple[str, str, str], condition: str, valid: str) -> JsonObject:
+    group, version, resource = resources
+    rule = {"apiGroups": [group], "apiVersions": [version], "operations": ["UPDATE"], "resources": [resource]}
     return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": name},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {
-                "resourceRules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods"]}
-                ]
-            },
-            "matchConditions": [
-                {"name": "held", "expression": f"object.metadata.?labels[?'{LABEL}'].orValue('') == 'true'"}
-            ],
-            "validations": [{"expression": f"!oldObject.{gates} || object.{gates}", "message": WORDS}],
-        },
-    }
-
-
-def _binding(name: str, namespace: str) -> dict[str, object]:
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": name},
-        "spec": {
-            "policyName": name,
-            "validationActions": ["Deny"],
-            "matchResources": {"namespaceSelector": selector},
-        },
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [rule]},
+        "matchConditions": [{"name": "concerned", "expression": condition}],
+        "validations": [{"expression": valid, "message": WORDS}],
     }

@@ -52,7 +52,12 @@ class Reserve:
     @property
     def key(self) -> str:
         """One per node."""
-        return f"reserve/{self.node}"
+        return reserve_key(self.node)
+
+
+def reserve_key(node: str) -> str:
+    """Under which a node's refused reservations are remembered."""
+    return f"reserve/{node}"
 
 
 @dataclass(frozen=True, slots=True)

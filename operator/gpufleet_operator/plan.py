@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import PlacementState, Requirements
 from gpufleet_operator import times
+from gpufleet_operator.actions import reserve_key
 from gpufleet_operator.fleet import Built, build
 from gpufleet_operator.ledger import Entry, Ledger
 from gpufleet_operator.placement import Fleet, place
@@ -143,13 +144,20 @@ class _Planner:
             )
             for r in replicas
         }
+        # A node whose object could not be written a moment ago can't be reserved on: somebody else's turn, and a gang
+        # must not hold its other nodes meanwhile.
+        unwritable = frozenset(
+            name
+            for name in self.snapshot.telemetry
+            if self.snapshot.memory.blocked(reserve_key(name), self.snapshot.now)
+        )
         open_ones = {r.index for r in replicas}
         kept = [r for r in standing.replicas if r.entry is not None and r.index not in open_ones]
         asked = request(
             model,
             replicas=tuple(r.index for r in replicas),
             resource=self.snapshot.limits.resource,
-            set_aside=aside,
+            set_aside={index: nodes | unwritable for index, nodes in aside.items()},
             siblings=Counter(r.entry.node for r in kept if r.entry is not None),
         )
         # What admission made of the pod (LimitRanges, defaults) counts, not what the template says; and our own

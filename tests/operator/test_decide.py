@@ -1,6 +1,7 @@
 """State in, actions out: from a request to its devices."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide import decide
+from gpufleet_operator.snapshot import Memory, Setback
 
 State = PlacementState
 
@@ -112,6 +114,16 @@ def test_other_gates_are_waited_for(b: Any) -> None:
     assert actions.gated == {"OtherGates": 1}
 
 
+def test_another_node_is_taken_while_the_best_one_can_not_be_written(b: Any) -> None:
+    pod = b.pod()
+    memory = Memory(setbacks={"reserve/node-1": Setback(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
+
+    actions = decide(b.snapshot(b.workload(), pod, b.telemetry(), b.telemetry("node-2"), memory=memory))
+
+    assert [(r.node, r.added) for r in actions.reserves] == [("node-2", (pod.uid,))]
+    assert [r.pod_uid for r in actions.releases] == [pod.uid]
+
+
 class TestGang:
     def test_is_reserved_and_released_together(self, b: Any) -> None:
         workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True, "strategy": "Spread"})
@@ -148,6 +160,20 @@ class TestGang:
 
         assert [r.removed for r in actions.reserves] == [(pods[0].uid,)]
         assert not actions.releases
+
+    def test_takes_back_half_a_reservation_while_the_other_node_can_not_be_written(self, b: Any) -> None:
+        workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
+        pods = [b.pod(workload, 0), b.pod(workload, 1)]
+        half = b.telemetry(assignments=[b.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
+        memory = Memory(setbacks={"reserve/node-2": Setback(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
+        snapshot = b.snapshot(workload, *pods, half, b.telemetry("node-2"), memory=memory)
+
+        actions = decide(snapshot)
+
+        assert [(r.node, r.added, r.removed) for r in actions.reserves] == [("node-1", (), (pods[0].uid,))]
+        assert not actions.releases
+        again = decide(b.later(snapshot, actions, 4))
+        assert "node-2" in {r.node for r in again.reserves}, "tried anew"
 
     def test_finishes_releasing_what_a_crash_left_gated(self, b: Any) -> None:
         workload = b.workload(replicas=2, placement={"gang": True})
