@@ -16,6 +16,7 @@ from gpufleet_cli.fleetfile import Sources
 from gpufleet_cli.judge import Verdict
 from gpufleet_cli.options import By, Format
 from gpufleet_cli.output import Screen, write_json, write_notes
+from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import DeviceNeeds, Request
 
 PLACED, NOT_PLACED = 0, 1
@@ -33,6 +34,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
+    fleet: Fleet
+    request: Request
     verdicts: Sequence[Verdict]
     counts: shapes.Json
     notes: tuple[str, ...]
@@ -74,7 +77,7 @@ def simulate(files: Sequence[Path], given: Sources, resource: str, output: Forma
 def rank(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | None, output: Format) -> None:
     """Devices that pass, best first."""
     judged = _judge(asked, given, nodes)
-    best = judge.ranked(judged.verdicts)
+    best = judge.ranked(judged.fleet, judged.request, judged.verdicts)
     if output is Format.JSON:
         write_json(shapes.ranking(best[:limit], judged.counts, judged.notes))
     else:
@@ -138,7 +141,7 @@ def _judge(asked: Asked, given: Sources, nodes: Sequence[str]) -> _Judged:
     detailed = [v if v.reason is None else _detailed(v, known.get((v.device.uuid, v.reason))) for v in verdicts]
     passing = sum(v.reason is None for v in verdicts)
     counts = shapes.counts(len(verdicts), passing, judge.rejections(verdicts))
-    return _Judged(detailed, counts, (*notes, *loaded.notes))
+    return _Judged(loaded.fleet, request, detailed, counts, (*notes, *loaded.notes))
 
 
 def _request(asked: Asked, notes: list[str]) -> Request:

@@ -8,15 +8,13 @@ import numpy as np
 
 from gpufleet_api.workload import Topology
 from gpufleet_cli.errors import InputError
-from gpufleet_operator.placement import Fleet
-from gpufleet_operator.placement.columns import Window
+from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.explain import reasons
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.misses import nearest
 from gpufleet_operator.placement.model import DeviceState, Reason, Rejected, Request, Terms
 from gpufleet_operator.placement.query import Query, check_request
-from gpufleet_operator.placement.score import terms
 
 _PASSES = CODES[Reason.GANG]
 """What the engine writes where nothing but other replicas stands in the way."""
@@ -28,9 +26,16 @@ class Verdict:
 
     node: str
     device: DeviceState
-    terms: Terms
     reason: Reason | None = None
     lacks: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A device that passes, and how good it is."""
+
+    verdict: Verdict
+    terms: Terms
 
 
 def judge(fleet: Fleet, request: Request, nodes: Collection[str] = ()) -> list[Verdict]:
@@ -54,13 +59,16 @@ def judge(fleet: Fleet, request: Request, nodes: Collection[str] = ()) -> list[V
     except PlacementError as error:
         raise InputError(str(error)) from error
     query = Query.of(request)
-    return [verdict for name in sorted(nodes or fleet.nodes) for verdict in _node(fleet, name, query)]
+    return [verdict for name in sorted(set(nodes or fleet.nodes)) for verdict in _node(fleet, name, query)]
 
 
-def ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that pass, best first; ties by node name and index, as the engine breaks them."""
-    passing = [verdict for verdict in verdicts if verdict.reason is None]
-    return sorted(passing, key=lambda v: (-v.terms.total, v.node, v.device.index))
+def ranked(fleet: Fleet, request: Request, verdicts: Sequence[Verdict]) -> list[Ranked]:
+    """Those that pass, best first by the request's weights; ties by node name and index."""
+    passing = {verdict.device.uuid: verdict for verdict in verdicts if verdict.reason is None}
+    if not passing:
+        return []
+    best_first = rank_devices(fleet, weights=request.weights, among=passing)
+    return [Ranked(passing[device.device], device.terms) for device in best_first]
 
 
 def rejections(verdicts: Sequence[Verdict]) -> list[Rejected]:
@@ -74,12 +82,10 @@ def _node(fleet: Fleet, name: str, query: Query) -> Iterator[Verdict]:
     """The node by itself: what a device lacks doesn't depend on other nodes."""
     alone = Fleet.of([fleet.nodes[name]])
     codes = reasons(alone, query, frozenset())
-    window = Window.row(alone.columns, 0)
     for column, device in enumerate(alone.cells(0)):
-        score = terms(window, (column,), query.weights)
         code = int(codes[0, column])
         if code == _PASSES:
-            yield Verdict(name, device, score)
+            yield Verdict(name, device)
             continue
         reason = REASONS[code - 1]
         if reason in (Reason.NODE_DEVICES, Reason.TOPOLOGY):
@@ -89,7 +95,7 @@ def _node(fleet: Fleet, name: str, query: Query) -> Iterator[Verdict]:
             asked = np.full_like(codes, _PASSES)
             asked[0, column] = code
         miss = nearest(alone, query, asked)
-        yield Verdict(name, device, score, reason, miss.lacks if miss else "")
+        yield Verdict(name, device, reason, miss.lacks if miss else "")
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

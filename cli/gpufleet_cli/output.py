@@ -54,7 +54,7 @@ class Screen:
 
     def line(self, text: str, style: str = "") -> None:
         """One paragraph, broken at the width."""
-        self.console.print(Text(text, style=style), overflow="fold")
+        self._print(Text(text, style=style))
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """A table with its header, or nothing without rows; cells are texts, "-" for what isn't known."""
@@ -66,8 +66,12 @@ class Screen:
             if not spare:
                 break
             shown.remove(max(spare, key=lambda i: (columns[i].spare, i)))
+        self._print(_table(columns, rows, shown, firm=needed <= self.console.width))
+
+    def _print(self, what: Text | Table) -> None:
+        """Without the blanks that rich puts at the ends of lines."""
         with self.console.capture() as drawn:
-            self.console.print(_table(columns, rows, shown, firm=needed <= self.console.width))
+            self.console.print(what, overflow="fold")
         for line in drawn.get().splitlines():
             self.console.file.write(f"{line.rstrip()}\n")
 

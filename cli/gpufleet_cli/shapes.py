@@ -6,7 +6,7 @@ Score terms are 0..1 (1 is best), null where the hardware doesn't report the val
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gpufleet_cli.judge import Verdict
+from gpufleet_cli.judge import Ranked, Verdict
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
 
@@ -22,10 +22,12 @@ def simulation(outcomes: Sequence[Outcome], notes: Sequence[str]) -> Json:
     }
 
 
-def ranking(best: Iterable[Verdict], counts: Json, notes: Sequence[str]) -> Json:
+def ranking(best: Iterable[Ranked], counts: Json, notes: Sequence[str]) -> Json:
     """`gpufleet rank -o json`."""
     return {
-        "devices": [{"rank": rank, **_device(v)} for rank, v in enumerate(best, start=1)],
+        "devices": [
+            {"rank": rank, **_device(r.verdict), "score": _terms(r.terms)} for rank, r in enumerate(best, start=1)
+        ],
         **counts,
         "notes": list(notes),
     }
@@ -98,7 +100,6 @@ def _device(verdict: Verdict) -> Json:
         "utilizationPercent": device.utilization_percent,
         "temperatureCelsius": device.temperature_celsius,
         "powerMilliwatts": device.power_milliwatts,
-        "score": _terms(verdict.terms),
     }
 
 

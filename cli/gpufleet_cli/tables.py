@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from gpufleet_cli.judge import Verdict, rejections
+from gpufleet_cli.judge import Ranked, Verdict, rejections
 from gpufleet_cli.output import Column, Screen
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
@@ -44,9 +44,12 @@ def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
             screen.line(f"{some(outcome.unassigned, 'item')} left unassigned by maxPerReplica")
 
 
-def ranking(screen: Screen, verdicts: Iterable[Verdict]) -> None:
+def ranking(screen: Screen, best: Iterable[Ranked]) -> None:
     """Devices best first."""
-    rows = [[str(rank), *_device(v), *_measured(v), *_terms(v.terms)] for rank, v in enumerate(verdicts, start=1)]
+    rows = [
+        [str(rank), *_device(r.verdict), *_measured(r.verdict), *_terms(r.terms)]
+        for rank, r in enumerate(best, start=1)
+    ]
     screen.table((Column("RANK", number=True), *_DEVICE, *_MEASURED, *_TERMS), rows)
 
 

@@ -112,7 +112,7 @@ def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
     done = gpufleet("explain", "--fleet", files.write(files.idle("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
-    assert list(device)[-4:] == ["score", "usable", "reason", "message"]
+    assert list(device)[-4:] == ["powerMilliwatts", "usable", "reason", "message"]
 
 
 def test_nodes_and_limit_narrow_what_is_printed(files: Any, gpufleet: Any) -> None:
