@@ -17,6 +17,9 @@ from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.translate import UNKNOWN_ROOM, NodeFacts, node_state
 
+_MOST_MIB = 2**31 - 1
+"""The engine's limit; the API's is higher."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -117,6 +120,8 @@ def _problems(telemetry: GPUTelemetry) -> Iterator[str]:
         at = f"status.devices[{index}]"
         yield from _time(f"{at}.sampleTime", device.sample_time)
         used, total = device.memory_used_mib, device.memory_total_mib
+        if (total or 0) > _MOST_MIB:
+            yield f"{at}.memoryTotalMiB: must be at most {_MOST_MIB} (got {total})"
         if used is not None and total is not None and used > total:
             yield f"{at}.memoryUsedMiB: is more than memoryTotalMiB, {total} (got {used})"
         if seen[device.uuid] > 1:
