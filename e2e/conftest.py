@@ -12,7 +12,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from cluster import Cluster, ClusterConfig, up
+from cluster import Cluster, ClusterConfig, cache_dir, up
+from cluster.local.lock import Lock, holder
 from proof.bed import witness_of
 from support import diagnostics
 from support.api import Api
@@ -29,8 +30,14 @@ CLUSTER = ClusterConfig(name="e2e", network="10.246.0.0/16", nodes=len(GPUS))
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    # Held by the run, not by the cluster: one that was there before is taken over by one run at a time.
+    path = cache_dir() / "e2e-tests.lock"
+    lock = Lock.try_acquire(path)
+    if lock is None:
+        pytest.exit(f"{holder(path)} runs the end-to-end tests; wait for its end", returncode=2)
     with up(CLUSTER) as found:
         yield found
+    lock.close()
 
 
 @pytest.fixture(scope="session")
