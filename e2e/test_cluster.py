@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def machine() -> Iterator[Machine]:
         assert Machine.now().new_since(before) == {}
     finally:
         down("spare")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Children heed SIGINT, also when this run is in the background of a shell that had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def processes_of(root: Path) -> list[str]:
@@ -220,9 +231,12 @@ def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
 def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:
     options = ["--name", SPARE.name, "up", "--nodes", "1", "--no-image"]
     environ = {**os.environ, "GPUFLEET_CLUSTER_NETWORK": SPARE.network, "GPUFLEET_CLUSTER_PROVIDER": "local"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "cluster", *options], stderr=subprocess.PIPE, env=environ, text=True
-    ) as starting:
+    with (
+        interruptible(),
+        subprocess.Popen(
+            [sys.executable, "-m", "cluster", *options], stderr=subprocess.PIPE, env=environ, text=True
+        ) as starting,
+    ):
         wait_until((ROOT / "log" / "apiserver.log").exists, "the apiserver has been started", timeout=60)
         starting.send_signal(signal.SIGINT)
         _, said = starting.communicate(timeout=60)
