@@ -69,5 +69,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     room = getattr(item, "funcargs", {}).get("room")
     if report.failed and isinstance(room, Room):
-        report.sections.append(("diagnostics", diagnostics.collect(room.fleet, room.namespace)))
+        try:
+            words = diagnostics.collect(room.fleet, room.namespace)
+        except Exception as error:  # noqa: BLE001 - what broke the test may break this, too; its report must come out
+            words = f"could not be collected: {error!r}"
+        report.sections.append(("diagnostics", words))
     return report
