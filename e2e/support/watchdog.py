@@ -44,6 +44,7 @@ class Watchdog:
 
     def check(self) -> int:
         """Fail when a device was ever seen in two hands; else how many looks were taken since last time."""
+        assert self._thread.is_alive(), "nobody watches"
         with self._lock:
             found, self._found = self._found, []
             looks, self._looks = self._looks, 0
