@@ -32,13 +32,7 @@ class Aggregates:
 
 def aggregate(fleet: Fleet) -> Aggregates:
     """The fleet as it is at this version."""
-    kept = fleet.cache.get("aggregates")
-    if not isinstance(kept, tuple) or kept[0] != fleet.version:
-        kept = fleet.cache["aggregates"] = (fleet.version, _aggregate(fleet))
-    found = kept[1]
-    if not isinstance(found, Aggregates):
-        raise TypeError("the cache holds something else")
-    return found
+    return fleet.cache.get(Aggregates, fleet.version, lambda: _aggregate(fleet), kept=1)
 
 
 def _aggregate(fleet: Fleet) -> Aggregates:

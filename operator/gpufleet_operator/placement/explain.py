@@ -5,14 +5,14 @@ from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
 from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import PRESENT, Window
+from gpufleet_operator.placement.columns import PRESENT, Columns, Window
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.misses import nearest
 from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
 from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import NEVER, ranking
+from gpufleet_operator.placement.ranking import Ranking, ranking
 from gpufleet_operator.placement.words import PHRASES
 
 Codes = NDArray[np.uint8]
@@ -20,6 +20,15 @@ Codes = NDArray[np.uint8]
 
 def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     """Why `replica` found no devices after what the draft took; `partial` replicas of the request did."""
+    fleet, request = draft.fleet, draft.request
+    if draft.taken or request.set_aside:
+        return _explain(draft, query, replica, partial)
+    # Nothing but question and fleet went into it: a request that waits is told the same until something changes.
+    key = (query.key, len(request.replicas), request.gang, partial, fleet.version)
+    return fleet.cache.get(WhyNot, key, lambda: _explain(draft, query, replica, partial))
+
+
+def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     fleet, request = draft.fleet, draft.request
     columns = fleet.ranked()
     codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
@@ -45,36 +54,37 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     Where there is no device the code means nothing.
     """
     columns = fleet.ranked()
-    found = ranking(fleet, query)
-    codes: Codes = np.zeros(columns.state.shape, np.uint8)
-    node: Codes = np.zeros(columns.rows, np.uint8)
-    for name in aside:
-        row = fleet.row(name)
-        if row is not None:
-            node[row] = CODES[Reason.NODE_SET_ASIDE]
-    node = np.where(node == 0, found.refusals, node)
-    node[(node == 0) & columns.stale] = CODES[Reason.TELEMETRY_STALE]
-    codes[:] = node[:, None]
-    for reason, fails in filters.device_tests(fleet, Window.of(columns, slice(None)), query):
-        codes[(codes == 0) & fails] = CODES[reason]
-    passing = (codes == 0) & ((columns.state & PRESENT) != 0)
-    rest = np.zeros(columns.rows, np.uint8)
-    # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.
-    rest[passing.sum(axis=1) < query.devices.count] = CODES[Reason.NODE_DEVICES]
-    for reason, lacks in filters.room_tests(Window.of(columns, slice(None)), query):
-        rest[(rest == 0) & lacks] = CODES[reason]
+    found, everything = ranking(fleet, query), Window.of(columns, slice(None))
+    codes: Codes = np.empty(columns.state.shape, np.uint8)
+    # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
+    codes[:] = _of_rest(columns, query, found, filters.usable(fleet, everything, query).sum(axis=1))[:, None]
+    for reason, fails in reversed(list(filters.device_tests(fleet, everything, query))):
+        np.copyto(codes, np.uint8(CODES[reason]), where=fails)
+    node = np.where(found.refusals != 0, found.refusals, columns.stale * np.uint8(CODES[Reason.TELEMETRY_STALE]))
+    node[[row for row in map(fleet.row, aside) if row is not None]] = CODES[Reason.NODE_SET_ASIDE]
+    np.copyto(codes, node[:, None], where=(node != 0)[:, None])
+    return codes
+
+
+def _of_rest(columns: Columns, query: Query, found: Ranking, passing: NDArray[np.int64]) -> Codes:
+    """(rows,): what keeps devices that pass by themselves from serving."""
+    rest = np.full(columns.rows, CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
-    rest[(rest == 0) & (split | (found.keys == NEVER))] = CODES[Reason.TOPOLOGY]
-    rest[rest == 0] = CODES[Reason.GANG]
-    return np.where(codes == 0, rest[:, None], codes).astype(np.uint8)
+    rest[split | ~found.able] = CODES[Reason.TOPOLOGY]
+    for reason, lacks in reversed(list(filters.room_tests(Window.of(columns, slice(None)), query))):
+        rest[lacks] = CODES[reason]
+    # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.
+    rest[passing < query.devices.count] = CODES[Reason.NODE_DEVICES]
+    return rest
 
 
 def _count(codes: Codes, present: NDArray[np.bool_]) -> list[Rejected]:
-    devices = np.bincount(codes[present], minlength=len(REASONS) + 1)
+    rows, given = present.nonzero()[0], codes[present]
+    devices = np.bincount(given)
     found = []
     for code in np.flatnonzero(devices).tolist():
-        nodes = int(((codes == code) & present).any(axis=1).sum())
-        found.append(Rejected(REASONS[code - 1], int(devices[code]), nodes))
+        of = rows[given == code]
+        found.append(Rejected(REASONS[code - 1], int(devices[code]), 1 + int(np.count_nonzero(of[1:] != of[:-1]))))
     return found
 
 

@@ -1,12 +1,12 @@
 """The snapshot that decisions are made on: nodes with their devices, updated one node at a time."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from gpufleet_operator.placement import rows
+from gpufleet_operator.placement.cache import Cache
 from gpufleet_operator.placement.changes import Changes
 from gpufleet_operator.placement.columns import HELD, Columns
 from gpufleet_operator.placement.debits import credited, debited, less_room, more_room
@@ -26,8 +26,8 @@ class _Debit:
 class Fleet:
     """Nodes by name.
 
-    `version` rises with every change; whatever is computed from the fleet is kept in `cache` together with the
-    version it was computed at, and brought up to date by the rows in `changes`.
+    `version` rises with every change; what is computed from the fleet is kept in `cache` together with the version
+    it was computed at, and brought up to date by the rows in `changes`.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Fleet:
         self.wirings: dict[Wiring, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
         """Device -> (row, column)."""
-        self.cache: dict[Hashable, Any] = {}
+        self.cache = Cache()
         self._row: dict[str, int] = {}
         self._vacant: list[int] = []
         self._states: list[NodeState | None] = []

@@ -37,7 +37,7 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
         if only:
             room[np.setdiff1d(np.arange(len(room)), [row for row in only if row is not None])] = 0
     found = ranking(fleet, query)
-    best_first = [int(row) for row in np.argsort(-found.keys, kind="stable") if room[row] > 0]
+    best_first = [int(row) for row in np.argsort(-found.keys(fleet), kind="stable") if room[row] > 0]
     if sum(int(room[row]) for row in best_first) < len(request.replicas):
         return None
     if query.topology is Topology.SAME_NODE:

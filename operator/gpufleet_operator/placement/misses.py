@@ -1,11 +1,12 @@
 """How far a device is from passing the test that it fails, and what it lacks, in words with numbers."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import PRESENT, Columns, Ints
+from gpufleet_operator.placement.columns import PRESENT, Columns
 from gpufleet_operator.placement.constraints import untolerated
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
@@ -13,7 +14,6 @@ from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, 
 from gpufleet_operator.placement.query import Query
 
 Distances = NDArray[np.float64]
-
 
 _BY_KIND = {
     Reason.NODE_PODS: 1.0,
@@ -61,48 +61,55 @@ class Miss:
 def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
     """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
     columns = fleet.ranked()
-    present = (columns.state & PRESENT) != 0
-    failed = present & (codes != CODES[Reason.GANG])
-    if not failed.any():
+    rows, cells = ((columns.state & PRESENT) != 0).nonzero()
+    given = codes[rows, cells]
+    best: tuple[float, int, int, int] | None = None
+    for code in np.flatnonzero(np.bincount(given)).tolist():
+        reason = REASONS[code - 1]
+        if reason is Reason.GANG:
+            continue
+        which = (given == code).nonzero()[0]
+        distance = _distances(columns, query, reason, rows[which], cells[which])
+        which = which[distance == distance.min()]
+        first = which[(columns.rank[rows[which]] * columns.width + cells[which]).argmin()]
+        row, cell = int(rows[first]), int(cells[first])
+        found = (float(distance.min()), int(columns.rank[row]), cell, row)
+        best = found if best is None else min(best, found)
+    if best is None:
         return None
-    distance = np.where(failed, _distances(columns, query, codes), np.inf)
-    rows, cells = np.nonzero(distance == distance.min())
-    first = np.lexsort((cells, columns.rank[rows]))[0]
-    row, column = int(rows[first]), int(cells[first])
-    reason = REASONS[int(codes[row, column]) - 1]
-    node, device = fleet.state(row), fleet.cells(row)[column]
-    passing = int((present[row] & (codes[row] >= CODES[Reason.NODE_DEVICES])).sum())
+    _, _, cell, row = best
+    reason = REASONS[int(codes[row, cell]) - 1]
+    node, device = fleet.state(row), fleet.cells(row)[cell]
+    passing = int((given[rows == row] >= CODES[Reason.NODE_DEVICES]).sum())
     return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
 
 
-def _distances(columns: Columns, query: Query, codes: NDArray[np.uint8]) -> Distances:
-    """0: as good as there; below 1: the part of the need that is lacking."""
+def _distances(
+    columns: Columns, query: Query, reason: Reason, rows: NDArray[np.intp], cells: NDArray[np.intp]
+) -> Distances:
+    """Of devices that all fail the same test. 0: as good as there; below 1: the part of the need that is lacking."""
     needs, pod = query.devices, query.pod
-    by_code = np.full(len(REASONS) + 1, _FAR)
-    for reason, value in _BY_KIND.items():
-        by_code[CODES[reason]] = value
-    distance: Distances = by_code[codes]
-
-    found = set(np.unique(codes).tolist())
-
-    def measured(reason: Reason, lacking: Ints, need: int) -> None:
-        if CODES[reason] not in found:
-            return
-        where = codes == CODES[reason]
-        share = np.broadcast_to(lacking / max(need, 1), codes.shape)
-        distance[where] = np.minimum(share[where], 1.0)
-
     share = needs.share.compute_percent if needs.share else 0
-    free = columns.total_mib - columns.used_mib
-    measured(Reason.FREE_MEMORY, (query.min_free_mib or 0) - free, query.min_free_mib or 0)
-    measured(Reason.COMPUTE, columns.compute - (100 - share), share)
-    measured(Reason.UTILIZATION, columns.compute - (needs.max_utilization_percent or 0), 100)
-    measured(Reason.TEMPERATURE, columns.temperature - (needs.max_temperature_celsius or 0), 100)
-    measured(Reason.NODE_CPU, (pod.cpu_milli - columns.cpu)[:, None], pod.cpu_milli)
-    measured(Reason.NODE_MEMORY, (pod.memory_bytes - columns.memory)[:, None], pod.memory_bytes)
-    passing = (codes == CODES[Reason.NODE_DEVICES]).sum(axis=1)
-    measured(Reason.NODE_DEVICES, (needs.count - passing)[:, None], needs.count)
-    return distance
+    lacking: NDArray[Any]
+    match reason:
+        case Reason.FREE_MEMORY:
+            need = query.min_free_mib or 0
+            lacking = need - (columns.total_mib - columns.used_mib)[rows, cells]
+        case Reason.COMPUTE:
+            need, lacking = share, columns.compute[rows, cells] - (100 - share)
+        case Reason.UTILIZATION:
+            need, lacking = 100, columns.compute[rows, cells] - (needs.max_utilization_percent or 0)
+        case Reason.TEMPERATURE:
+            need, lacking = 100, columns.temperature[rows, cells] - (needs.max_temperature_celsius or 0)
+        case Reason.NODE_CPU:
+            need, lacking = pod.cpu_milli, pod.cpu_milli - columns.cpu[rows]
+        case Reason.NODE_MEMORY:
+            need, lacking = pod.memory_bytes, pod.memory_bytes - columns.memory[rows]
+        case Reason.NODE_DEVICES:
+            need, lacking = needs.count, needs.count - np.bincount(rows)[rows]
+        case _:
+            return np.full(len(rows), _BY_KIND.get(reason, _FAR))
+    return np.minimum(lacking / max(need, 1), 1.0)
 
 
 def _over(need: int, have: int, unit: str, what: str) -> str:

@@ -97,11 +97,7 @@ def _ranked(fleet: Fleet, row: int, cell: int, weights: ScoreWeights) -> Ranked:
 
 
 def _scores(fleet: Fleet, weights: ScoreWeights) -> NDArray[np.int64]:
-    key = ("scores", weights)
-    kept = fleet.cache.get(key)
-    if not isinstance(kept, _Scores):
-        kept = fleet.cache[key] = _Scores(weights)
-    return kept.update(fleet)
+    return fleet.cache.get(_Scores, weights, lambda: _Scores(weights)).update(fleet)
 
 
 class _Scores:

@@ -16,23 +16,23 @@ _RANK_BITS = 20
 SIBLING = np.int64(1) << 46
 """Above every key: what Spread takes off for each replica that a node has already."""
 
-_KEPT = 1024
-"""Questions whose rankings a fleet keeps."""
-
 
 class Ranking:
     """`keys` orders the nodes: higher is better, ties fall to the first name, NEVER can't serve."""
 
     def __init__(self, query: Query) -> None:
         self.query = query
-        self.keys: NDArray[np.int64] = np.zeros(0, np.int64)
         self.passing: Mask = np.zeros((0, 0), np.bool_)
         """(rows, width): devices that may be taken, on nodes that may be used and have room."""
+        self.able: Mask = np.zeros(0, np.bool_)
+        """(rows,): nodes that have a set of such devices."""
         self.refusals: NDArray[np.uint8] = np.zeros(0, np.uint8)
         """Code of the label or taint test that a node fails."""
         self.shape = sets.Shape(query.devices.count, query.topology, ())
+        self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._keyed = self._keyed_epoch = -1
         self._identity: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._version = self._epoch = -1
+        self._version = -1
 
     def update(self, fleet: Fleet) -> None:
         """Look again at the rows that changed since the last time."""
@@ -41,26 +41,46 @@ class Ranking:
         columns = fleet.ranked()
         if len(self.shape.wirings) != len(fleet.wirings):
             self.shape = sets.Shape(self.shape.count, self.shape.topology, tuple(fleet.wirings))
-        changed = fleet.changes.since(self._version) if self._epoch == fleet.epoch else None
-        if changed is None or len(changed) * 4 > columns.rows:
-            everything = Window.of(columns, slice(None))
+        window = _changed(fleet, self._version, len(self.able))
+        if window is None:
+            window = Window.of(columns, slice(None))
             self.refusals = filters.constraint_codes(fleet, np.arange(columns.rows), self.query)
             self._identity = columns.identity.copy()
-            self.passing = self.passes(fleet, everything)
-            self.keys = self.evaluate(everything, self.passing)
+            self.passing = self.passes(fleet, window)
+            self.able = self.is_able(window, self.passing)
         else:
-            one = len(changed) == 1
-            window = Window.row(columns, changed[0]) if one else Window.of(columns, np.array(changed, np.intp))
             self._refuse(fleet, window.at)
             passes = self.passing[window.at] = self.passes(fleet, window)
-            self.keys[window.at] = self.evaluate(window, passes)
-        self._version, self._epoch = fleet.version, fleet.epoch
+            self.able[window.at] = self.is_able(window, passes)
+        self._version = fleet.version
+
+    def keys(self, fleet: Fleet) -> NDArray[np.int64]:
+        """(rows,): the order of the nodes by the score of their best set."""
+        if self._keyed != fleet.version:
+            columns = fleet.ranked()
+            window = _changed(fleet, self._keyed, len(self._keys)) if self._keyed_epoch == fleet.epoch else None
+            if window is None:
+                self._keys = self.evaluate(Window.of(columns, slice(None)), self.passing)
+            else:
+                self._keys[window.at] = self.evaluate(window, self.passing[window.at])
+            self._keyed, self._keyed_epoch = fleet.version, fleet.epoch
+        return self._keys
 
     def passes(self, fleet: Fleet, window: Window) -> Mask:
         """As `passing`, of rows that may carry debits that the fleet doesn't know."""
         passes = filters.usable(fleet, window, self.query)
         passes &= self._open(window)[:, None]
         return passes
+
+    def now(self, fleet: Fleet, window: Window) -> Mask:
+        """As `passes`, from memory where the rows are those of the fleet."""
+        return self.passing[window.at] if window.columns is fleet.columns else self.passes(fleet, window)
+
+    def is_able(self, window: Window, passes: Mask) -> Mask:
+        """As `able`, of rows of which `passes` may be taken."""
+        if self.query.devices.count == 0:
+            return self._open(window)
+        return sets.exist(window, passes, self.shape)
 
     def evaluate(self, window: Window, passes: Mask) -> NDArray[np.int64]:
         """The keys of some rows, of which `passes` may be taken."""
@@ -73,8 +93,7 @@ class Ranking:
 
     def choose(self, fleet: Fleet, window: Window) -> tuple[int, ...] | None:
         """The columns to take of a single row."""
-        known = window.columns is fleet.columns
-        return self.choose_of(window, self.passing[window.at] if known else self.passes(fleet, window))
+        return self.choose_of(window, self.now(fleet, window))
 
     def choose_of(self, window: Window, passes: Mask) -> tuple[int, ...] | None:
         """The columns to take of a single row, of which `passes` may be taken."""
@@ -96,16 +115,16 @@ class Ranking:
             self._identity[rows] = identity[rows]
 
 
+def _changed(fleet: Fleet, version: int, rows: int) -> Window | None:
+    """The rows that changed since a version; None: so many, or unknown, that all are looked at."""
+    columns, changed = fleet.columns, fleet.changes.since(version)
+    if changed is None or rows != columns.rows or len(changed) * 4 > rows:
+        return None
+    return Window.row(columns, changed[0]) if len(changed) == 1 else Window.of(columns, np.array(changed, np.intp))
+
+
 def ranking(fleet: Fleet, query: Query) -> Ranking:
     """The fleet's ranking for this question, up to date."""
-    key = ("ranking", query.key)
-    found = fleet.cache.pop(key, None)
-    if found is None:
-        found = Ranking(query)
-        while len(fleet.cache) >= _KEPT:
-            fleet.cache.pop(next(iter(fleet.cache)))  # the one that was asked longest ago
-    fleet.cache[key] = found
+    found = fleet.cache.get(Ranking, query.key, lambda: Ranking(query))
     found.update(fleet)
-    if not isinstance(found, Ranking):
-        raise TypeError(f"{key} is no ranking")
     return found

@@ -35,7 +35,7 @@ class ByScore:
     def __init__(self, fleet: Fleet, request: Request, query: Query) -> None:
         self._fleet = fleet
         self._ranking: Ranking = ranking(fleet, query)
-        self._keys = self._ranking.keys
+        self._keys = self._ranking.keys(fleet)
         self._own = False
         self._siblings: dict[int, int] | None = None
         if request.strategy is Strategy.SPREAD:

@@ -57,6 +57,17 @@ def worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray
     return best
 
 
+def exist(window: Window, passes: Mask, shape: Shape) -> Mask:
+    """(rows,): the row has a set. Arguments as of `worth`."""
+    if shape.count > 1 and shape.topology in {Topology.NVLINK, Topology.NUMA}:
+        return worth(window, passes, np.zeros(passes.shape, np.int64), shape) >= 0
+    if shape.count == 1:
+        some: Mask = np.logical_or.reduce(passes, axis=1)
+        return some
+    enough: Mask = np.add.reduce(passes, axis=1, dtype=np.intp) >= shape.count
+    return enough
+
+
 def choose(window: Window, passes: Mask, scores: Scores, shape: Shape) -> tuple[int, ...] | None:
     """The columns to take, ascending, for a window of a single row; None when it has none. Arguments as of `worth`."""
     count, topology = shape.count, shape.topology

@@ -8,12 +8,37 @@ from gpufleet_operator.placement.columns import Window
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.packing.landscape import Landscape, landscape
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.outlay import BESIDE, NO, Outlay, Outlays
+from gpufleet_operator.placement.packing.outlay import BESIDE, IDLE, NO, Outlay, Valuer
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.ranking import NEVER, Ranking, ranking
 from gpufleet_operator.placement.rows import WHOLE
 
 _RANK_BITS = 20
+
+
+class Outlays:
+    """The outlay of every row for one question under one mix, kept up to date."""
+
+    def __init__(self, base: Landscape, query: Query) -> None:
+        self.valuer = Valuer(base, query)
+        self.all = Outlay.nothing(0)
+        self._base = base
+        self._version = -1
+
+    def update(self, fleet: Fleet, found: Ranking) -> None:
+        """Look again at the rows that changed since the last time."""
+        if self._version == fleet.version:
+            return
+        columns, sites = fleet.columns, self._base.sites
+        changed = fleet.changes.since(self._version)
+        if changed is None or len(self.all.cells) != columns.rows:
+            self.all = Outlay.nothing(columns.rows)
+            able = found.able.nonzero()[0].tolist()
+        else:
+            self.all.growth[:, changed] = NO
+            able = [row for row, yes in zip(changed, found.able[changed].tolist(), strict=True) if yes]
+        self.valuer.value(self.all, columns, [(row, row, sites[row]) for row in able], found.passing)
+        self._version = fleet.version
 
 
 class ByPack:
@@ -23,31 +48,31 @@ class ByPack:
         self._fleet = fleet
         self._ranking: Ranking = ranking(fleet, query)
         self._base: Landscape = landscape(fleet, mix)
-        self._outlays = outlays(fleet, query, mix, self._ranking, self._base)
-        self._outlay: Outlay = self._outlays.all
+        outlays = fleet.cache.get(Outlays, (id(mix), query.key), lambda: Outlays(self._base, query))
+        outlays.update(fleet, self._ranking)
+        self._valuer, self._outlay = outlays.valuer, outlays.all
         self._places, self._total = self._base.places, self._base.total
         self._own = False
-        self._ways: NDArray[np.intp] = np.zeros(0, np.intp)
+        self._cost = self._outlay.growth
 
     def keys(self) -> NDArray[np.int64]:
         """See Selector."""
         cost = self._outlay.growth
         if len(self._total):
-            prices = np.rint(self._outlays.losses.table @ self._base.prices(self._total)).astype(np.int64)
+            prices = np.rint(self._valuer.losses.table @ self._base.prices(self._total)).astype(np.int64)
             cost = cost + prices[self._outlay.lost]
-        self._ways = cost.argmin(axis=1)
-        best = np.minimum(cost[:, 0], cost[:, 1])
-        keys: NDArray[np.int64] = -(best << _RANK_BITS) - self._fleet.columns.rank
+        self._cost = cost
+        best = np.minimum(cost[BESIDE], cost[IDLE])
+        keys: NDArray[np.int64] = (-best << _RANK_BITS) - self._fleet.columns.rank
         keys[best >= NO] = NEVER
         return keys
 
     def cells(self, window: Window) -> tuple[int, ...] | None:
         """See Selector."""
-        needs = self._ranking.query.devices
-        row = window.origin_row
-        if needs.share is not None and needs.count == 1 and self._ways[row] == BESIDE:
+        needs, row = self._ranking.query.devices, window.origin_row
+        if needs.share is not None and needs.count == 1 and self._cost[BESIDE, row] <= self._cost[IDLE, row]:
             return (int(self._outlay.cells[row]),)
-        passes = self._ranking.passes(self._fleet, window)
+        passes = self._ranking.now(self._fleet, window)
         free = window.columns.free_milli[window.at]
         if needs.share is not None and needs.count == 1:
             passes = passes & (free == WHOLE)
@@ -62,25 +87,11 @@ class ByPack:
         if not self._own:
             self._outlay, self._own = self._outlay.copy(), True
             self._places, self._total = self._places.copy(), self._total.copy()
-        state = base.states(window.columns, window.at)
-        places = base.count_places(state)
-        self._total += places[0] - self._places[row]
-        self._places[row] = places[0]
+        site = base.site(window.columns, 0)
+        places = base.count([site])[0]
+        self._total += places - self._places[row]
+        self._places[row] = places
         passing = self._ranking.passes(self._fleet, window)
-        self._outlay.growth[row] = NO
-        if self._ranking.evaluate(window, passing)[0] != NEVER:
-            now = base.expected_waste(state), places
-            found = self._outlays.outlay(self._ranking, window, passing, now)
-            self._outlay.growth[row], self._outlay.lost[row] = found.growth[0], found.lost[0]
-            self._outlay.cells[row] = found.cells[0]
-
-
-def outlays(fleet: Fleet, query: Query, mix: Mix, found: Ranking, base: Landscape) -> Outlays:
-    """The fleet's outlays for this question under this mix, up to date."""
-    key = ("outlays", id(mix), query.key)
-    kept = fleet.cache.pop(key, None)
-    if not isinstance(kept, Outlays):
-        kept = Outlays(base)
-    fleet.cache[key] = kept
-    kept.update(fleet, found)
-    return kept
+        self._outlay.growth[:, row] = NO
+        if self._ranking.is_able(window, passing)[0]:
+            self._valuer.value(self._outlay, window.columns, [(row, 0, site)], passing)

@@ -5,37 +5,56 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import PRESENT, Columns, Rows
+from gpufleet_operator.placement.columns import Columns
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.packing.mix import Mix
 from gpufleet_operator.placement.packing.slots import Slots
+from gpufleet_operator.placement.packing.streams import STREAMS
 from gpufleet_operator.placement.packing.waste import Waste
 from gpufleet_operator.placement.rows import WHOLE
 
 Ints = NDArray[np.int64]
 
+_KEPT = 4
+"""Mixes whose landscapes a fleet keeps."""
 
-@dataclass(frozen=True, slots=True)
-class States:
-    """Nodes as they are, or as they would be: the first axis of every array is the state."""
+_REMEMBERED = 100_000
+"""Nodes that were seen, in whatever state."""
 
-    free: NDArray[np.int16]
-    cpu: Ints
-    memory: Ints
-    kind: Ints
+
+@dataclass(slots=True)
+class Site:
+    """One node. Not changed: another takes its place."""
+
+    alike: int
+    """The same for nodes whose devices and room are the same."""
+    useful: tuple[int, ...]
+    """See State."""
+    lost: int
+    """Thousandths of its devices that nobody can fill."""
+    idle: int
+    """Idle devices, which are the first ones of `useful`."""
+    cpu: int
+    memory: int
+    kind: int
+    waste: int
+    """Expected, of all of its devices, in the unit of Waste."""
 
 
 class Landscape:
-    """`waste` and `places` are per row; `total` are the places of the whole fleet."""
+    """`sites` and `places` are per row; `total` are the places of the whole fleet."""
 
     def __init__(self, mix: Mix) -> None:
+        self.mix = mix
         self.rule = Waste(mix)
         self.slots = Slots(mix, self.rule.classes)
-        self.waste: Ints = np.zeros(0, np.int64)
-        self.places: NDArray[np.int16] = np.zeros((0, 0), np.int16)
-        self.total: Ints = np.zeros(0, np.int64)
+        self.sites: list[Site] = []
+        self.places: NDArray[np.int16] = np.zeros((0, len(self.slots.types)), np.int16)
+        self.total: Ints = np.zeros(len(self.slots.types), np.int64)
         self.devices = 0
-        self._kinds: Ints = np.zeros(1, np.int64)
+        self._kinds: list[int] = []
+        self._looks: dict[tuple[object, ...], Site] = {}
+        self._seen = 0
         self._version = -1
 
     def update(self, fleet: Fleet) -> None:
@@ -44,37 +63,47 @@ class Landscape:
             return
         columns = fleet.columns
         changed = fleet.changes.since(self._version)
-        if len(self._kinds) != len(fleet.models) + 1:
-            self._kinds = np.zeros(len(fleet.models) + 1, np.int64)
-            for model, code in fleet.models.items():
-                self._kinds[code] = self.rule.classes.get(model, 0)
-        if changed is None or len(self.waste) != columns.rows:
-            states = self.states(columns, slice(None))
-            self.waste = self.expected_waste(states)
-            self.places = self.count_places(states) * columns.fresh[:, None]
+        if len(self._kinds) != len(fleet.models):
+            self._kinds = [self.rule.classes.get(model, 0) for model in fleet.models]
+        if changed is None or len(self.sites) != columns.rows:
+            self.sites = [self.site(columns, row) for row in range(columns.rows)]
+            self.places = self.count(self.sites)
+            self.places[~columns.fresh] = 0
             self.total = self.places.sum(axis=0, dtype=np.int64)
-            self.devices = int(((columns.state & PRESENT) != 0).sum())
         else:
-            at = np.array(changed, np.intp)
-            states = self.states(columns, at)
-            self.waste[at] = self.expected_waste(states)
-            places = self.count_places(states) * columns.fresh[at][:, None]
-            self.total += (places - self.places[at]).sum(axis=0, dtype=np.int64)
-            self.places[at] = places
+            for row in changed:
+                self.sites[row] = self.site(columns, row)
+                places = self.count([self.sites[row]])[0] if columns.fresh[row] else 0
+                self.total += places - self.places[row]
+                self.places[row] = places
+        self.devices = len(fleet.where)
         self._version = fleet.version
 
-    def states(self, columns: Columns, at: Rows) -> States:
-        """Some rows as they are."""
-        return States(columns.free_milli[at], columns.cpu[at], columns.memory[at], self._kinds[columns.model[at][:, 0]])
+    def site(self, columns: Columns, row: int) -> Site:
+        """One row as it is."""
+        free = columns.free_milli[row].tolist()
+        cpu, memory = int(columns.cpu[row]), int(columns.memory[row])
+        kind = self._kinds[columns.model[row, 0]] if self._kinds else 0
+        looks = (tuple(free), cpu, memory, kind, columns.state[row].tobytes(), columns.total_mib[row].tobytes())
+        known = self._looks.get(looks)
+        if known is not None:
+            return known
+        useful, lost = self.rule.split(free)
+        waste = lost * STREAMS + self.rule.of([(useful, *self.rule.steps(cpu, memory), kind)])[0]
+        self._seen += 1
+        site = Site(self._seen, useful, lost, free.count(WHOLE), cpu, memory, kind, waste)
+        if len(self._looks) > _REMEMBERED:
+            self._looks.clear()
+        self._looks[looks] = site
+        return site
 
-    def expected_waste(self, states: States) -> Ints:
-        """See Waste."""
-        return self.rule.of(states.free, states.cpu, states.memory, states.kind)
-
-    def count_places(self, states: States) -> NDArray[np.int16]:
-        """See Slots."""
-        idle = (states.free == WHOLE).sum(axis=1)
-        return self.slots.count(idle, states.cpu, states.memory, states.kind)
+    def count(self, sites: list[Site]) -> NDArray[np.int16]:
+        """(sites, types): the places of each, see Slots."""
+        found = np.zeros((len(sites), len(self.slots.types)), np.int16)
+        some = [at for at, site in enumerate(sites) if site.idle > 1]
+        if some:
+            found[some] = self.slots.count([(s.idle, s.cpu, s.memory, s.kind) for s in map(sites.__getitem__, some)])
+        return found
 
     def prices(self, total: Ints) -> NDArray[np.float64]:
         """See Slots."""
@@ -83,16 +112,7 @@ class Landscape:
 
 def landscape(fleet: Fleet, mix: Mix) -> Landscape:
     """The fleet's landscape under this mix, up to date."""
-    found = fleet.cache.get(("landscape", id(mix)))
-    if not isinstance(found, _Kept) or found.mix is not mix:
-        found = fleet.cache["landscape", id(mix)] = _Kept(mix, Landscape(mix))
-    found.landscape.update(fleet)
-    return found.landscape
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """Holds the mix beside what was made of it, so that its id can't become another's."""
-
-    mix: Mix
-    landscape: Landscape
+    # It holds its mix, so that the mix's id can't become another's while it is kept.
+    found = fleet.cache.get(Landscape, id(mix), lambda: Landscape(mix), _KEPT)
+    found.update(fleet)
+    return found

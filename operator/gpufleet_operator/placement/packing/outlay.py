@@ -1,16 +1,17 @@
 """For one question: what it would cost to serve it on each node, as growth of waste and as places lost."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import SHARED, Mask, Window
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.packing.landscape import Landscape, States
-from gpufleet_operator.placement.ranking import NEVER, Ranking
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.columns import SHARED, Columns
+from gpufleet_operator.placement.packing.landscape import Landscape, Site
+from gpufleet_operator.placement.packing.streams import STREAMS
+from gpufleet_operator.placement.packing.waste import State
+from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.rows import WHOLE, milli
 
 Ints = NDArray[np.int64]
 
@@ -20,16 +21,24 @@ BESIDE, IDLE = 0, 1
 NO = np.int64(2**40)
 """Growth of waste of a way that isn't open: above every growth that is."""
 
+_REMEMBERED = 50_000
+"""Nodes that a question was valued on."""
+
 
 @dataclass(slots=True)
 class Outlay:
-    """(rows, 2): by way."""
+    """(2, rows): by way."""
 
     growth: Ints
     lost: NDArray[np.intp]
     """Which places are lost, as a row of `Losses.table`."""
     cells: NDArray[np.int16]
-    """(rows,): the device to take for BESIDE, when one is asked for."""
+    """(rows,): the device to take for BESIDE."""
+
+    @classmethod
+    def nothing(cls, rows: int) -> "Outlay":
+        """No way is open."""
+        return cls(np.full((2, rows), NO), np.zeros((2, rows), np.intp), np.zeros(rows, np.int16))
 
     def copy(self) -> "Outlay":
         """An independent one."""
@@ -46,157 +55,133 @@ class Losses:
 
     @property
     def table(self) -> NDArray[np.int16]:
-        """(combinations, types)."""
+        """(combinations, types); the first loses nothing."""
         if len(self._table) != len(self._codes):
-            rows = np.frombuffer(b"".join(self._codes), np.int16)
-            self._table = rows.reshape(len(self._codes), self._types)
+            found = np.frombuffer(b"".join(self._codes), np.int16)
+            self._table = found.reshape(len(self._codes), self._types)
         return self._table
 
-    def codes(self, lost: NDArray[np.int16]) -> NDArray[np.intp]:
+    def codes(self, lost: NDArray[np.int16]) -> list[int]:
         """(states, types) -> a row of the table for each state."""
-        codes = np.zeros(len(lost), np.intp)
-        losing = np.flatnonzero(lost.any(axis=1))
-        if len(losing):
-            size, raw = self._types * lost.itemsize, lost[losing].tobytes()
-            known = self._codes
-            codes[losing] = [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
-        return codes
+        size, raw = self._types * lost.itemsize, lost.tobytes()
+        known = self._codes
+        return [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
 
 
-class Outlays:
-    """The outlay of every row, kept up to date."""
+Valued = tuple[int, int, int, int, int]
+"""Growth beside others, growth on idle devices, the losses of both, and the device for the former."""
 
-    def __init__(self, base: Landscape) -> None:
-        self._base = base
+Candidate = tuple[int, int, tuple[int, ...], int, int]
+"""One way to serve: way, device, and what would be left: useful, lost and idle as in Site."""
+
+
+class Valuer:
+    """Values one question on any rows; what it found for one node holds for every node alike."""
+
+    def __init__(self, base: Landscape, query: Query) -> None:
         self.losses = Losses(len(base.slots.types))
-        self.all = _nothing(0)
-        self._version = -1
+        self._base, self._query = base, query
+        self._known: dict[tuple[int, bytes], Valued] = {}
 
-    def update(self, fleet: Fleet, ranking: Ranking) -> None:
-        """Look again at the rows that changed since the last time."""
-        if self._version == fleet.version:
-            return
-        columns = fleet.columns
-        changed = fleet.changes.since(self._version)
-        if changed is None or len(self.all.cells) != columns.rows:
-            self.all = _nothing(columns.rows)
-            at = np.arange(columns.rows)
-        else:
-            at = np.array(changed, np.intp)
-            self.all.growth[at] = NO
-        at = at[ranking.keys[at] != NEVER]
-        if len(at):
-            window = Window.of(columns, at)
-            now = self._base.waste[at], self._base.places[at]
-            found = self.outlay(ranking, window, ranking.passing[at], now)
-            self.all.growth[at], self.all.lost[at], self.all.cells[at] = found.growth, found.lost, found.cells
-        self._version = fleet.version
-
-    def outlay(self, ranking: Ranking, window: Window, passing: Mask, now: tuple[Ints, NDArray[np.int16]]) -> Outlay:
-        """The outlay of some rows that can all serve the question.
+    def value(
+        self, into: Outlay, columns: Columns, rows: Sequence[tuple[int, int, Site]], passing: NDArray[np.bool_]
+    ) -> None:
+        """Write the outlay of rows that can all serve the question.
 
         Args:
-            ranking: of the question.
-            window: the rows.
-            passing: (rows, width), the devices that may be taken.
-            now: (rows,) expected waste and (rows, types) places as they are.
+            into: where to.
+            columns: the arrays that the rows are in.
+            rows: (row of `into`, row of `columns`, the node as it is).
+            passing: (rows of `columns`, width), devices that may be taken.
         """
-        base, pod = self._base, ranking.query.pod
-        waste, places = now
-        before = base.states(window.columns, window.at)
-        room = States(before.free, before.cpu - pod.cpu_milli, before.memory - pod.memory_bytes, before.kind)
-        rows, ways, cells, after = _candidates(room, ranking, window, passing)
-        growth = base.expected_waste(after) - waste[rows]
-        lost = self.losses.codes(places[rows] - base.count_places(after))
-        # Of several shared devices of a node the one that wastes least, of equals the first: so write it last.
-        order = np.lexsort((-cells, -growth))
-        rows, ways = rows[order], ways[order]
-        found = _nothing(len(before.cpu))
-        found.growth[rows, ways] = growth[order]
-        found.lost[rows, ways] = lost[order]
-        beside = ways == BESIDE
-        found.cells[rows[beside]] = cells[order][beside]
-        return found
+        if not rows:
+            return
+        width, raw = columns.width, passing[[at for _, at, _ in rows]].tobytes()
+        keys = [(site.alike, raw[i * width : (i + 1) * width]) for i, (_, _, site) in enumerate(rows)]
+        known = self._known
+        found = list(map(known.get, keys))
+        if None in found:
+            if len(known) > _REMEMBERED:
+                known.clear()
+            new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
+            known.update(zip(new, self._evaluate(columns, list(new.values()), passing), strict=True))
+            found = list(map(known.get, keys))
+        values = np.array(found, np.int64).T
+        to = [row for row, _, _ in rows]
+        into.growth[:, to], into.lost[:, to], into.cells[to] = values[:2], values[2:4], values[4]
+
+    def _evaluate(
+        self, columns: Columns, rows: Sequence[tuple[int, int, Site]], passing: NDArray[np.bool_]
+    ) -> list[Valued]:
+        base, pod = self._base, self._query.pod
+        found: list[tuple[int, Candidate]] = []
+        states: list[State] = []
+        for position, (_, at, site) in enumerate(rows):
+            steps = base.rule.steps(site.cpu - pod.cpu_milli, site.memory - pod.memory_bytes)
+            for candidate in self._candidates(site, columns, at, passing):
+                found.append((position, candidate))
+                states.append((candidate[2], *steps, site.kind))
+        values = base.rule.of(states)
+        lost = self._lost([(rows[position][2], candidate[4]) for position, candidate in found])
+        best: list[list[int]] = [[int(NO), int(NO), 0, 0, 0] for _ in rows]
+        for (position, (way, cell, _, rest, _)), value, code in zip(found, values, lost, strict=True):
+            growth, mine = rest * STREAMS + value - rows[position][2].waste, best[position]
+            if growth < mine[way]:  # of equal devices the first one stands
+                mine[way], mine[2 + way] = growth, code
+                if way == BESIDE:
+                    mine[4] = cell
+        return [(b, i, lost_b, lost_i, cell) for b, i, lost_b, lost_i, cell in best]
+
+    def _lost(self, found: Sequence[tuple[Site, int]]) -> list[int]:
+        """Codes of the places lost on each site when so many idle devices remain."""
+        codes = [0] * len(found)
+        some = [at for at, (site, _) in enumerate(found) if site.idle > 1]
+        if not some or not self._base.slots.types:
+            return codes
+        pod, count = self._query.pod, self._base.slots.count
+        sites = [found[at] for at in some]
+        before = count([(s.idle, s.cpu, s.memory, s.kind) for s, _ in sites])
+        after = count([(i, s.cpu - pod.cpu_milli, s.memory - pod.memory_bytes, s.kind) for s, i in sites])
+        for at, code in zip(some, self.losses.codes(before - after), strict=True):
+            codes[at] = code
+        return codes
+
+    def _candidates(self, site: Site, columns: Columns, at: int, passing: NDArray[np.bool_]) -> Iterator[Candidate]:
+        count, share = self._query.devices.count, self._query.devices.share
+        if share is None:
+            # Which of the idle devices are taken makes no difference to what is left.
+            yield IDLE, 0, site.useful[count:], site.lost, site.idle - count
+            return
+        free = columns.free_milli[at].tolist()
+        open_ = passing[at].nonzero()[0].tolist()
+        total = columns.total_mib[at].tolist()
+        if count > 1:
+            for cell in sorted(open_, key=lambda c: (free[c], c))[:count]:
+                free[cell] = _less(free[cell], milli(share, total[cell]))
+            yield IDLE, 0, *self._base.rule.split(free), free.count(WHOLE)
+            return
+        state = columns.state[at].tolist()
+        tried: set[tuple[int, int]] = set()
+        for cell in open_:
+            before, after = free[cell], _less(free[cell], milli(share, total[cell]))
+            if (before, after) not in tried:
+                tried.add((before, after))
+                beside = state[cell] & SHARED
+                useful, lost = self._replaced(site, before, after)
+                yield BESIDE if beside else IDLE, cell, useful, lost, site.idle - (not beside)
+
+    def _replaced(self, site: Site, before: int, after: int) -> tuple[tuple[int, ...], int]:
+        """What is left, useful and lost, when one device has `after` free instead of `before`."""
+        part = self._base.rule.useful
+        useful, lost = list(site.useful), site.lost + part[before] - before + after - part[after]
+        if part[before]:
+            useful.remove(part[before])
+        if part[after]:
+            useful.append(part[after])
+            useful.sort(reverse=True)
+        return tuple(useful), lost
 
 
-def _nothing(rows: int) -> Outlay:
-    return Outlay(np.full((rows, 2), NO), np.zeros((rows, 2), np.intp), np.zeros(rows, np.int16))
-
-
-def _candidates(
-    room: States, ranking: Ranking, window: Window, passing: Mask
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], States]:
-    needs, found = ranking.query.devices, _Candidates(room)
-    if needs.share is None:
-        found.whole(room.free, passing, needs.count)
-        return found.stacked()
-    wanted = _milli(needs.share, window)
-    if needs.count == 1:
-        shared = passing & ((window.columns.state[window.at] & SHARED) != 0)
-        found.each_shared(room.free, shared, wanted)
-        found.first_idle(room.free, passing & ~shared, wanted)
-    else:
-        found.tightest(room.free, passing, wanted, needs.count)
-    return found.stacked()
-
-
-class _Candidates:
-    """Collects states that serving the question would lead to, to value them all at once."""
-
-    def __init__(self, room: States) -> None:
-        self._room = room
-        self._rows: list[NDArray[np.intp]] = []
-        self._ways: list[int] = []
-        self._cells: list[NDArray[np.intp]] = []
-        self._free: list[NDArray[np.int16]] = []
-
-    def whole(self, free: NDArray[np.int16], passing: Mask, count: int) -> None:
-        """`count` idle devices; which ones makes no difference to the state."""
-        after = free.copy()
-        after[passing & (np.cumsum(passing, axis=1) <= count)] = 0
-        self._add(np.arange(len(free)), IDLE, np.zeros(len(free), np.intp), after)
-
-    def each_shared(self, free: NDArray[np.int16], shared: Mask, wanted: Ints) -> None:
-        """One candidate for each shared device."""
-        rows, cells = np.nonzero(shared)
-        after = free[rows]
-        each = np.arange(len(rows))
-        after[each, cells] = np.maximum(after[each, cells] - wanted[rows, cells], 0)
-        self._add(rows, BESIDE, cells, after)
-
-    def first_idle(self, free: NDArray[np.int16], idle: Mask, wanted: Ints) -> None:
-        """The first idle device."""
-        rows = np.flatnonzero(idle.any(axis=1))
-        cells = idle[rows].argmax(axis=1)
-        after = free[rows]
-        each = np.arange(len(rows))
-        after[each, cells] = np.minimum(np.maximum(after[each, cells] - wanted[rows, cells], 0), WHOLE - 1)
-        self._add(rows, IDLE, cells, after)
-
-    def tightest(self, free: NDArray[np.int16], passing: Mask, wanted: Ints, count: int) -> None:
-        """The `count` devices with least left, shared ones before idle ones."""
-        order = np.argsort(np.where(passing, free, np.int16(WHOLE + 1)), axis=1, kind="stable")[:, :count]
-        rows, after = np.arange(len(free)), free.copy()
-        left = np.take_along_axis(free - wanted, order, axis=1)
-        np.put_along_axis(after, order, np.clip(left, 0, WHOLE - 1).astype(np.int16), axis=1)
-        self._add(rows, IDLE, np.zeros(len(rows), np.intp), after)
-
-    def stacked(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], States]:
-        """(row, way, cell) and state of every candidate."""
-        rows, room = np.concatenate(self._rows), self._room
-        ways = np.repeat(np.array(self._ways, np.intp), [len(r) for r in self._rows])
-        after = States(np.concatenate(self._free), room.cpu[rows], room.memory[rows], room.kind[rows])
-        return rows, ways, np.concatenate(self._cells), after
-
-    def _add(self, rows: NDArray[np.intp], way: int, cells: NDArray[np.intp], free: NDArray[np.int16]) -> None:
-        self._rows.append(rows)
-        self._ways.append(way)
-        self._cells.append(cells)
-        self._free.append(free)
-
-
-def _milli(share: Share, window: Window) -> Ints:
-    """(rows, width): the larger part of each device that the share is, in thousandths, rounded up."""
-    total = np.maximum(window.columns.total_mib[window.at], 1)
-    wanted: Ints = np.maximum(-(-np.int64(share.memory_mib) * WHOLE // total), share.compute_percent * 10)
-    return wanted
+def _less(free: int, wanted: int) -> int:
+    """What is left of a device; one that is shared is never whole again, however small the share."""
+    return max(0, min(free - wanted, WHOLE - 1))

@@ -4,7 +4,7 @@ The price of a place is that pod's part of the demand for devices, over the part
 rare pod with plenty of places costs next to nothing, one with few places left is protected before they are gone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +41,13 @@ class Slots:
             self._accepted[:, column] = [not kind.models or k in named for k in range(kinds)]
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
 
-    def count(self, idle: Ints, cpu: Ints, memory: Ints, kind: Ints) -> NDArray[np.int16]:
-        """(states, types): pods of each type that a node with so many idle devices, CPU and memory can take."""
-        found = np.zeros((len(idle), len(self.types)), np.int16)
-        some = np.flatnonzero(idle > 1) if len(self.types) else ()
-        if len(some):
-            found[some] = self._places(idle[some], cpu[some], memory[some], kind[some])
-        return found
-
-    def _places(self, idle: Ints, cpu: Ints, memory: Ints, kind: Ints) -> Ints:
+    def count(self, nodes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.int16]:
+        """(nodes, types): pods of each type that fit on nodes of (idle devices, CPU, memory, class of model)."""
+        idle, cpu, memory, kind = np.array(nodes, np.int64).T
         places = idle[:, None] // self._devices
         np.minimum(places, np.maximum(cpu, 0)[:, None] // self._cpu, out=places)
         np.minimum(places, np.maximum(memory, 0)[:, None] // self._memory, out=places)
-        return np.where(self._accepted[kind], np.minimum(places, _UNLIMITED), 0)
+        return np.where(self._accepted[kind], np.minimum(places, _UNLIMITED), 0).astype(np.int16)
 
     def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:
         """(types,): the price of one place, in the unit of Waste, when the fleet of `devices` has so many."""

@@ -5,27 +5,26 @@ stays of use to what is likely to come; CPU and memory beside the devices count 
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.streams import MIB, STREAMS, streams
+from gpufleet_operator.placement.packing.streams import MIB, STREAMS, Streams, streams
 from gpufleet_operator.placement.rows import WHOLE
 
 Ints = NDArray[np.int64]
 
-_NARROW = 5
-"""Bits for the column in 16 bits: up to 32 devices that the mix has a use for."""
+_REFUSES = 1 << 31
+"""Free minus wanted wraps around above this where there is too little left."""
 
-_GUARDS = (1 << 30) | (1 << 62)
-"""CPU and memory share one integer, each below its guard bit: a guard that is gone after a subtraction says no."""
-_MOST_ROOM = (1 << 29) - 1
+_MOST_ROOM = _REFUSES - 1
+"""More than any node has."""
 
 _BATCH = 64
-"""Nodes that are simulated at once."""
+"""States that are simulated at once."""
 
 _REMEMBERED = 500_000
 """States whose waste is remembered."""
@@ -38,91 +37,142 @@ _CPU_STEP, _MEMORY_STEP = 0.4, 0.9
 same outcome. Finer steps cost time and gain nothing."""
 
 
+State = tuple[tuple[int, ...], int, int, int]
+"""A node as far as its expected waste depends on it, so that nodes alike are valued once: of each device the
+thousandths that pods of the mix can fill (descending, without zeros), CPU and memory in steps, class of its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offers:
+    """(length, 3, streams): thousandths, CPU, memory; (length, streams, classes): who may take it, None: everyone."""
+
+    wanted: NDArray[np.uint32]
+    accepted: NDArray[np.bool_] | None
+
+
 class Waste:
-    """Expected waste of node states under one mix, in thousandths of a device times STREAMS; remembered."""
+    """Expected waste of states under one mix, in thousandths of a device times STREAMS; remembered."""
 
     def __init__(self, mix: Mix) -> None:
         offered = streams(mix)
         self.classes = offered.classes
+        self.useful = _useful_rests(mix)
+        """For each free part of a device in thousandths: the most of it that shares of the mix can fill."""
         self._accepted = offered.accepted
-        self._picky = bool((~offered.accepted).any())
         self._cpu_step = _step(offered.cpu, _CPU_STEP, 1000)
         self._memory_step = _step(offered.memory, _MEMORY_STEP, 1)
         self._most_cpu = int(offered.cpu.sum(axis=0).max())
         self._most_memory = int(offered.memory.sum(axis=0).max())
-        self._cpu_unit = self._most_cpu // _MOST_ROOM + 1
-        self._memory_unit = self._most_memory // _MOST_ROOM + 1
-        self._room = -(-offered.cpu // self._cpu_unit) | (-(-offered.memory // self._memory_unit) << 32)
-        self._milli = offered.milli
-        self._useful = _useful_rests(mix)
-        self._known: dict[bytes, int] = {}
+        self._wanted, self._cpu_unit, self._memory_unit = _wanted(offered, self._most_cpu, self._most_memory)
+        self._offers: dict[int, _Offers] = {}
+        self._known: dict[State, int] = {}
 
-    def of(self, free: NDArray[np.int16], cpu: Ints, memory: Ints, kind: Ints) -> Ints:
-        """The expected waste of each state.
+    def steps(self, cpu: int, memory: int) -> tuple[int, int]:
+        """`State.cpu` and `State.memory` of a node with so much CPU (millicores) and memory (bytes) left."""
+        memory //= MIB
+        return (
+            (min(self._most_cpu, cpu)) // self._cpu_step if cpu > 0 else 0,
+            (min(self._most_memory, memory)) // self._memory_step if memory > 0 else 0,
+        )
 
-        Args:
-            free: (states, width), thousandths that are free of each device, in any order.
-            cpu: (states,), millicores.
-            memory: (states,), bytes.
-            kind: (states,), class of the node's model, see `classes`.
-        """
-        useful = self._useful[free]
-        lost: Ints = (free.astype(np.int64) - useful).sum(axis=1) * STREAMS
-        cpu = np.minimum(np.maximum(cpu, 0), self._most_cpu) // self._cpu_step
-        memory = np.minimum(np.maximum(memory, 0) // MIB, self._most_memory) // self._memory_step
-        states = np.concatenate((-np.sort(-useful, axis=1), cpu[:, None], memory[:, None], kind[:, None]), axis=1)
-        return lost + self._look_up(np.ascontiguousarray(states, np.int32))
+    def split(self, free: Iterable[int]) -> tuple[tuple[int, ...], int]:
+        """The first part of a State for devices with so many thousandths free, and how many nobody can fill."""
+        useful, lost = [], 0
+        for milli in free:
+            if milli:
+                part = self.useful[milli]
+                lost += milli - part
+                if part:
+                    useful.append(part)
+        useful.sort(reverse=True)
+        return tuple(useful), lost
 
-    def _look_up(self, states: NDArray[np.int32]) -> Ints:
-        size, raw = states.shape[1] * states.itemsize, states.tobytes()
-        keys = [raw[i : i + size] for i in range(0, len(raw), size)]
-        found = list(map(self._known.get, keys))
-        if None in found:
-            self._learn(states, {key: row for row, key in enumerate(keys) if found[row] is None})
-            found = list(map(self._known.get, keys))
-        return np.array(found, np.int64)
+    def of(self, states: Sequence[State]) -> list[int]:
+        """The expected waste of each state."""
+        known = self._known
+        found = list(map(known.get, states))
+        if None not in found:
+            return found  # type: ignore[return-value]  # just tested
+        new = list(dict.fromkeys(state for state, value in zip(states, found, strict=True) if value is None))
+        if len(known) > _REMEMBERED:
+            known.clear()
+            new = list(dict.fromkeys(states))
+        for first in range(0, len(new), _BATCH):
+            part = new[first : first + _BATCH]
+            known.update(zip(part, self._simulate(part), strict=True))
+        return [known[state] for state in states]
 
-    def _learn(self, states: NDArray[np.int32], new: Mapping[bytes, int]) -> None:
-        if len(self._known) > _REMEMBERED:
-            self._known.clear()
-        rows = np.fromiter(new.values(), np.intp, len(new))
-        width = max(1, int((states[rows, :-3] > 0).sum(axis=1).max()))
-        values = [self._simulate(states[rows[first : first + _BATCH]], width) for first in range(0, len(rows), _BATCH)]
-        self._known.update(zip(new, np.concatenate(values).tolist(), strict=True))
-
-    def _simulate(self, states: NDArray[np.int32], width: int) -> Ints:
+    def _simulate(self, states: Sequence[State]) -> list[int]:
         """Offer every stream to every state, best fit within the node, and sum what stays idle."""
-        shape = (width, len(states), STREAMS)
-        # The low bits hold the column, so that no two devices of a node are equal and the tightest is one. Free minus
-        # wanted wraps around above `fits` where the device has too little left.
-        bits, unsigned = (_NARROW, np.uint16) if width <= 1 << _NARROW else (10, np.uint32)
-        fitting = unsigned(np.iinfo(unsigned).max // 2)
-        columns: NDArray[Any] = np.arange(width, dtype=unsigned)[:, None]
-        start: NDArray[Any] = np.left_shift(states[:, :width].T, bits).astype(unsigned) | columns
+        useful = [state[0] for state in states]
+        width = max(1, *map(len, useful))
+        # The low bits hold the device's column, so that no two devices of a node are equal and the tightest is one.
+        # CPU and memory are two more rows below the devices: one subtraction asks for all three.
+        bits = max(1, (width - 1).bit_length())
+        columns = np.arange(width, dtype=np.uint32)
+        start = np.zeros((width + 2, len(states)), np.uint32)
+        for position, parts in enumerate(useful):
+            start[: len(parts), position] = parts
+        start[:width] = (start[:width] << bits) | columns[:, None]
+        start[width] = [cpu * self._cpu_step // self._cpu_unit for _, cpu, _, _ in states]
+        start[width + 1] = [memory * self._memory_step // self._memory_unit for _, _, memory, _ in states]
         free = np.repeat(start[:, :, None], STREAMS, axis=2)
-        wanted = (self._milli << bits).astype(unsigned)
-        cpu = states[:, -3].astype(np.int64) * self._cpu_step // self._cpu_unit
-        memory = states[:, -2].astype(np.int64) * self._memory_step // self._memory_unit
-        room = np.repeat((cpu | (memory << 32) | _GUARDS)[:, None], STREAMS, axis=1)
-        left, rest, hit = np.empty_like(free), np.empty_like(room), np.empty(shape, np.bool_)
-        tightest, fits, other = np.empty(shape[1:], unsigned), np.empty(shape[1:], np.bool_), np.empty_like(room)
-        guards = np.int64(_GUARDS)
-        for step, milli in enumerate(wanted):
-            accepted = self._accepted[step][:, states[:, -1]].T if self._picky else None
-            np.subtract(free, milli, out=left)
-            np.minimum.reduce(left, axis=0, out=tightest)
-            np.subtract(room, self._room[step], out=rest)
-            np.bitwise_and(rest, guards, out=other)
-            np.equal(other, guards, out=fits)
-            fits &= tightest <= fitting
+        offers = self._offers_for(max(max(parts, default=0) for parts in useful))
+        wanted = np.repeat(offers.wanted, (width, 1, 1), axis=1)
+        wanted[:, :width] <<= np.uint32(bits)
+        kinds = [kind for _, _, _, kind in states]
+        accepted = None if offers.accepted is None else np.moveaxis(offers.accepted[:, :, kinds], 2, 1)
+        self._offer(free, wanted, accepted, width)
+        total: Ints = (free[:width] >> np.uint32(bits)).sum(axis=(0, 2), dtype=np.int64)
+        values: list[int] = total.tolist()
+        return values
+
+    def _offers_for(self, largest: int) -> "_Offers":
+        """The pods that could fit on a node whose largest free part is this: all others would pass by."""
+        found = self._offers.get(largest)
+        if found is None:
+            fits = self._wanted[:, 0] <= largest
+            length = max(1, int(fits.sum(axis=0).max()))
+            order = np.argsort(~fits, axis=0, kind="stable")[:length]
+            kept = np.take_along_axis(fits, order, axis=0)
+            wanted = np.take_along_axis(self._wanted, order[:, None, :], axis=0)
+            wanted[:, 1:][np.broadcast_to(~kept[:, None, :], wanted[:, 1:].shape)] = (
+                _MOST_ROOM  # filler that never fits
+            )
+            accepted = np.take_along_axis(self._accepted, order[:, :, None], axis=0)
+            found = self._offers[largest] = _Offers(wanted, None if accepted.all() else accepted)
+        return found
+
+    @staticmethod
+    def _offer(
+        free: NDArray[np.uint32], wanted: NDArray[np.uint32], accepted: NDArray[np.bool_] | None, width: int
+    ) -> None:
+        """Change `free`, (devices and room, states, streams), by one pod of each stream after the other."""
+        left = np.empty_like(free)
+        tightest = np.empty(free.shape[1:], np.uint32)
+        fits = np.empty(free.shape[1:], np.bool_)
+        taken = np.empty(free.shape, np.bool_)
+        here = np.ones(free.shape, np.bool_)  # the rows of CPU and memory stay True: every pod that fits takes of them
+        devices, cpu, memory, chosen = left[:width], left[width], left[width + 1], here[:width]
+        refuses = np.uint32(_REFUSES)
+        for step, pod in enumerate(wanted[:, :, None, :]):
+            np.subtract(free, pod, out=left)
+            np.minimum.reduce(devices, axis=0, out=tightest)
+            np.equal(devices, tightest, out=chosen)
+            np.maximum(tightest, cpu, out=tightest)
+            np.maximum(tightest, memory, out=tightest)
+            np.less(tightest, refuses, out=fits)
             if accepted is not None:
-                fits &= accepted
-            np.equal(left, tightest, out=hit)
-            hit &= fits
-            np.copyto(free, left, where=hit)
-            np.copyto(room, rest, where=fits)
-        total: Ints = (free >> unsigned(bits)).sum(axis=(0, 2), dtype=np.int64)
-        return total
+                np.logical_and(fits, accepted[step], out=fits)
+            np.logical_and(here, fits, out=taken)
+            np.copyto(free, left, where=taken)
+
+
+def _wanted(offered: Streams, most_cpu: int, most_memory: int) -> tuple[NDArray[np.uint32], int, int]:
+    """(length, 3, streams): thousandths of a device, CPU and memory; and the units of the latter, so that they fit."""
+    cpu_unit, memory_unit = most_cpu // (_MOST_ROOM - 1) + 1, most_memory // (_MOST_ROOM - 1) + 1
+    parts = (offered.milli, -(-offered.cpu // cpu_unit), -(-offered.memory // memory_unit))
+    return np.stack(parts, axis=1).astype(np.uint32), cpu_unit, memory_unit
 
 
 def _step(amounts: Ints, part: float, unit: int) -> int:
@@ -131,8 +181,7 @@ def _step(amounts: Ints, part: float, unit: int) -> int:
     return max(1, round(unit * 2.0 ** round(math.log2(mean * part / unit)))) if mean > 0 else 1
 
 
-def _useful_rests(mix: Mix) -> NDArray[np.int32]:
-    """For each free part of a device in thousandths: the most of it that shares of the mix can fill."""
+def _useful_rests(mix: Mix) -> tuple[int, ...]:
     shares: dict[int, float] = {}
     for kind, part in zip(mix.types, mix.parts, strict=True):
         if kind.devices and kind.milli < WHOLE:
@@ -143,6 +192,5 @@ def _useful_rests(mix: Mix) -> NDArray[np.int32]:
     reachable[0] = True
     for size in range(1, WHOLE + 1):
         reachable[size] = any(size >= milli and reachable[size - milli] for milli in asked)
-    useful = np.maximum.accumulate(np.where(reachable, np.arange(WHOLE + 1), 0)).astype(np.int32)
-    useful[WHOLE] = WHOLE
-    return useful
+    useful: list[int] = np.maximum.accumulate(np.where(reachable, np.arange(WHOLE + 1), 0)).tolist()
+    return (*useful[:WHOLE], WHOLE)
