@@ -8,21 +8,21 @@ from typing import TypeVar
 
 from gpufleet_operator.snapshot import Limits, Memory, Snapshot
 from gpufleet_operator.store import LeavingStore, Store, newer
-from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
+from gpufleet_operator.views import BoundPod, Departure, Node, Pod, Telemetry, Workload
 
 _DEPARTED = 20_000
 
 
 class PodStore(Store[Pod]):
-    """Our pods. Remembers of each one that left whether it had been on a node."""
+    """Our pods. Remembers of each one that left how it went."""
 
     def __init__(self, changed: asyncio.Event) -> None:
         super().__init__(changed.set)
-        self.departed: OrderedDict[str, bool] = OrderedDict()
+        self.departed: OrderedDict[str, Departure] = OrderedDict()
 
     def left(self, pod: Pod) -> None:
-        """A deletion with the pod's last state: the only sure word on whether it ever was on a node."""
-        self.departed[pod.uid] = pod.node is not None
+        """A deletion with the pod's last state: the only sure word on whether a container may still run."""
+        self.departed[pod.uid] = pod.departure
         while len(self.departed) > _DEPARTED:
             self.departed.popitem(last=False)
         self.remove(pod.uid, pod.resource_version)

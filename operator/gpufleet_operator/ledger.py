@@ -2,7 +2,8 @@
 
 The ledger is the union of `spec.assignments` over all GPUTelemetry objects and nothing else, so it is complete
 after a restart. A reservation whose pod is gone isn't simply dropped: a container may outlive its pod object
-(forced deletion), so its devices stay taken until the agent's report no longer shows them with that pod.
+(forced deletion), so its devices stay taken until the agent's report no longer shows them with that pod, and for some
+seconds after a forced deletion in any case.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.confirm import rejected
 from gpufleet_operator.holders import held_by
 from gpufleet_operator.snapshot import Snapshot
-from gpufleet_operator.views import Pod
+from gpufleet_operator.views import Departure, Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,8 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     uid = entry.assignment.pod_uid
     if entry.node not in snapshot.nodes:
         return True
-    if snapshot.departed.get(uid) is False or (pod is not None and rejected(pod)):
+    departure = snapshot.departed.get(uid)
+    if departure is Departure.NEVER_BOUND or (pod is not None and rejected(pod)):
         return True  # The pod never was on the node, or the kubelet never started it.
     if snapshot.stale_reason(entry.node) is not None:
         return False
@@ -91,7 +93,9 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     # agent must have had the time to tell, which is how the reservations of pods end that nobody here has seen.
     noticed, report = snapshot.memory.gone.get(uid, (snapshot.now, status.observed_at))
     told = uid in snapshot.memory.held or status.observed_at != report
-    return told or snapshot.now - noticed >= snapshot.limits.parting_delay
+    parted = snapshot.now - noticed >= snapshot.limits.parting_delay
+    # After a forced deletion the kubelet frees the devices in its list at once, and kills the container after that.
+    return parted if departure is Departure.FORCED else told or parted
 
 
 def _seniority(entry: Entry) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import RESOURCE
-from gpufleet_operator.views import Node, Pod, Telemetry, Workload
+from gpufleet_operator.views import Departure, Node, Pod, Telemetry, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,10 @@ class Limits:
     holder_delay: timedelta = timedelta(seconds=10)
     """A container that runs this long before the agent's report, and holds nothing in it, runs without devices."""
     parting_delay: timedelta = timedelta(seconds=5)
-    """An agent tells of an allocation within a second or two. One that it never told of is none after this long."""
+    """An agent tells of an allocation within a second or two. One that it never told of is none after this long.
+
+    And a container lives on for about two seconds after its pod was deleted by force.
+    """
     message_interval: timedelta = timedelta(seconds=10)
     """Status isn't written more often than this when only numbers in its messages changed."""
 
@@ -99,8 +102,8 @@ class Snapshot:
     """By node name."""
     pods: Mapping[str, Pod] = field(default_factory=dict)
     """Pods that carry our workload label, by uid."""
-    departed: Mapping[str, bool] = field(default_factory=dict)
-    """Uids of pods that this process saw go, and whether they were on a node by then."""
+    departed: Mapping[str, Departure] = field(default_factory=dict)
+    """Uids of pods that this process saw go, and how they went."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     """By name."""
     others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -93,6 +93,17 @@ class Container:
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
+class Departure(StrEnum):
+    """How a pod's object went away."""
+
+    NEVER_BOUND = "NeverBound"
+    """It was on no node, so no container of it ever ran."""
+    OVER = "Over"
+    """The kubelet had told that its containers are over, and let the object go."""
+    FORCED = "Forced"
+    """Deleted with grace 0. The kubelet lists it no longer, but kills its containers two seconds later."""
+
+
 @dataclass(frozen=True, slots=True)
 class TermShape:
     """What podpatch must know of one required node selector term."""
@@ -153,6 +164,13 @@ class Pod:
     def terminal(self) -> bool:
         """No container of it runs, or ever will again."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+
+    @property
+    def departure(self) -> Departure:
+        """How it went, if this is its last state. A kubelet ends the phase before it lets the object go (since 1.27)."""
+        if self.node is None:
+            return Departure.NEVER_BOUND
+        return Departure.OVER if self.terminal else Departure.FORCED
 
     @property
     def only_our_gate(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from gpufleet_operator import ledger, remember
 from gpufleet_operator.snapshot import Memory, Snapshot
-from gpufleet_operator.views import PodPhase
+from gpufleet_operator.views import Departure, PodPhase
 
 
 def read(snapshot: Snapshot) -> ledger.Ledger:
@@ -74,10 +74,25 @@ class TestGone:
         assert fates(read(self.snapshot(b, age=200, remembered=remembered))) == (set(), {self.uid}, set())
 
     def test_a_pod_that_left_before_it_was_bound_never_had_anything(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, age=200, departed={self.uid: False}))) == (set(), set(), {self.uid})
+        assert fates(read(self.snapshot(b, age=200, departed={self.uid: Departure.NEVER_BOUND}))) == (
+            set(),
+            set(),
+            {self.uid},
+        )
 
     def test_a_pod_that_left_its_node_is_waited_for(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, departed={self.uid: True}))) == (set(), {self.uid}, set())
+        assert fates(read(self.snapshot(b, departed={self.uid: Departure.OVER}))) == (set(), {self.uid}, set())
+
+    def test_after_a_forced_deletion_the_agents_word_is_not_enough(self, b: Any) -> None:
+        remembered = Memory(held=frozenset({self.uid}))
+        snapshot = self.snapshot(b, remembered=remembered, departed={self.uid: Departure.FORCED})
+        memory = remember.observe(snapshot)
+
+        def fate(seconds: float) -> tuple[set[str], set[str], set[str]]:
+            return fates(read(replace(snapshot, now=b.now + timedelta(seconds=seconds)).with_memory(memory)))
+
+        assert fate(0) == fate(4.9) == (set(), {self.uid}, set())
+        assert fate(5) == (set(), set(), {self.uid})
 
     def test_a_node_that_is_gone_has_no_containers(self, b: Any) -> None:
         assert fates(read(self.snapshot(b, held=True, without_nodes=("node-1",)))) == (set(), set(), {self.uid})

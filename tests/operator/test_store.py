@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.cache import Cache, UsageStore
 from gpufleet_operator.store import Store
-from gpufleet_operator.views import BoundPod, Node
+from gpufleet_operator.views import BoundPod, Departure, Node, PodPhase
 
 
 def node(version: int, uid: str = "u", **fields: Any) -> Node:
@@ -94,16 +94,20 @@ def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[Bo
     assert {n: +c for n, c in store.per_node.items()} == {n: +c for n, c in expected.items()}
 
 
-def test_a_pod_that_leaves_is_remembered_with_whether_it_was_on_a_node(b: Any) -> None:
+def test_a_pod_that_leaves_is_remembered_with_how_it_went(b: Any) -> None:
     cache = Cache()
-    gated, bound = b.pod("a"), b.running("b")
-    for pod in (gated, bound):
+    gated, bound, over = b.pod("a"), b.running("b"), b.running("c", phase=PodPhase.FAILED)
+    for pod in (gated, bound, over):
         cache.pods.put(pod)
 
-    for pod in (gated, bound):
+    for pod in (gated, bound, over):
         cache.pods.left(pod)
 
-    assert cache.pods.departed == {gated.uid: False, bound.uid: True}
+    assert cache.pods.departed == {
+        gated.uid: Departure.NEVER_BOUND,
+        bound.uid: Departure.FORCED,
+        over.uid: Departure.OVER,
+    }
     assert cache.pods.items == {}
 
 
