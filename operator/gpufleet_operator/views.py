@@ -167,7 +167,7 @@ class Pod:
 
     @property
     def departure(self) -> Departure:
-        """How it went, if this is its last state. A kubelet ends the phase before it lets the object go (since 1.27)."""
+        """How it went, if this is its last state. Kubelets (since 1.27) end the phase before they let the object go."""
         if self.node is None:
             return Departure.NEVER_BOUND
         return Departure.OVER if self.terminal else Departure.FORCED

@@ -121,6 +121,11 @@ def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives
     assert [a["pod"] for _, a in cluster.ledger()] == [holder], "the agent still reports its container"
     for _ in range(3):
         moment(cluster, operator)
+    assert [a["pod"] for _, a in cluster.ledger()] == [holder], (
+        "no longer reported, but a kubelet takes time to kill it"
+    )
+    for _ in range(4):
+        moment(cluster, operator)
     assert cluster.collisions == []
     assert states(cluster) == {"Confirmed": 1}
 
