@@ -4,6 +4,8 @@ import os
 from functools import partial
 from time import monotonic
 
+import pytest
+
 from support.churn import Churn
 from support.fleet import Fleet
 from support.room import Room
@@ -12,6 +14,7 @@ from support.watchdog import Watchdog, by_processes
 SECONDS = float(os.environ.get("GPUFLEET_E2E_CHURN_SECONDS", "100"))
 
 
+@pytest.mark.timeout(SECONDS + 300)
 def test_churn_with_forced_deletions(room: Room, fleet: Fleet) -> None:
     """Mechanism: reservation by compare-and-swap, hand-over by asking, devices freed only when the node let go.
 
