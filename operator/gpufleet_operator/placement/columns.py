@@ -156,6 +156,11 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+def how_many(mask: Mask) -> NDArray[np.float32]:
+    """(rows,): how many of each row are True; by far faster than a sum over so short an axis."""
+    return mask.astype(np.float32) @ np.ones(mask.shape[1], np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Some rows: where they are in `columns`, and where they stand in the fleet.

@@ -5,11 +5,11 @@ from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
 from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import PRESENT, Columns, Window
+from gpufleet_operator.placement.columns import PRESENT, Columns, Window, how_many
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.misses import nearest
+from gpufleet_operator.placement.misses import nearest_of
 from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.ranking import Ranking, ranking
@@ -24,7 +24,7 @@ def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     if draft.taken or request.set_aside:
         return _explain(draft, query, replica, partial)
     # Nothing but question and fleet went into it: a request that waits is told the same until something changes.
-    key = (query.key, len(request.replicas), request.gang, partial, fleet.version)
+    key = (query, len(request.replicas), request.gang, partial, fleet.version)
     return fleet.cache.get(WhyNot, key, lambda: _explain(draft, query, replica, partial))
 
 
@@ -32,20 +32,22 @@ def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     fleet, request = draft.fleet, draft.request
     columns = fleet.ranked()
     codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
-    for row in draft.taken:
-        for cells in draft.taken[row]:
-            codes[row, list(cells)] = CODES[Reason.IN_USE] if query.devices.share is None else codes[row, list(cells)]
-    present = (columns.state & PRESENT) != 0
-    eligible = int((codes[present] == CODES[Reason.GANG]).sum())
-    rejected = tuple(_count(codes, present))
-    closest = nearest(fleet, query, codes)
-    parts = _parts(request, fleet, int(present.sum()), eligible, partial)
-    others = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected if r.reason is not Reason.GANG]
+    if query.devices.share is None:
+        for row, picks in draft.taken.items():
+            codes[row, [cell for cells in picks for cell in cells]] = CODES[Reason.IN_USE]
+    present = (columns.state & PRESENT).ravel().nonzero()[0]
+    given = codes.ravel()[present]
+    rejected = _count(given, present // columns.width)
+    considered = len(fleet.where)
+    eligible = considered - sum(r.devices for r in rejected)
+    closest = nearest_of(fleet, query, present, given)
+    parts = _parts(request, fleet, considered, eligible, partial)
+    others = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if others:
         parts.append("unusable are " + ", ".join(others))
     if closest is not None:
         parts.append(f"the closest is {closest.node}/{closest.device}: {closest.lacks}")
-    return WhyNot("; ".join(parts), int(present.sum()), eligible, rejected, closest.as_near_miss() if closest else None)
+    return WhyNot("; ".join(parts), considered, eligible, rejected, closest.as_near_miss() if closest else None)
 
 
 def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
@@ -57,7 +59,7 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     found, everything = ranking(fleet, query), Window.of(columns, slice(None))
     codes: Codes = np.empty(columns.state.shape, np.uint8)
     # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
-    codes[:] = _of_rest(columns, query, found, filters.usable(fleet, everything, query).sum(axis=1))[:, None]
+    codes[:] = _of_rest(columns, query, found, how_many(filters.usable(fleet, everything, query)))[:, None]
     for reason, fails in reversed(list(filters.device_tests(fleet, everything, query))):
         np.copyto(codes, np.uint8(CODES[reason]), where=fails)
     node = np.where(found.refusals != 0, found.refusals, columns.stale * np.uint8(CODES[Reason.TELEMETRY_STALE]))
@@ -66,7 +68,7 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     return codes
 
 
-def _of_rest(columns: Columns, query: Query, found: Ranking, passing: NDArray[np.int64]) -> Codes:
+def _of_rest(columns: Columns, query: Query, found: Ranking, passing: NDArray[np.float32]) -> Codes:
     """(rows,): what keeps devices that pass by themselves from serving."""
     rest = np.full(columns.rows, CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
@@ -78,14 +80,15 @@ def _of_rest(columns: Columns, query: Query, found: Ranking, passing: NDArray[np
     return rest
 
 
-def _count(codes: Codes, present: NDArray[np.bool_]) -> list[Rejected]:
-    rows, given = present.nonzero()[0], codes[present]
+def _count(given: Codes, rows: NDArray[np.intp]) -> tuple[Rejected, ...]:
+    """What keeps the devices that can't serve from it: the code of each, and its row, ascending."""
     devices = np.bincount(given)
+    devices[CODES[Reason.GANG] :] = 0
     found = []
-    for code in np.flatnonzero(devices).tolist():
+    for code in devices.nonzero()[0].tolist():
         of = rows[given == code]
         found.append(Rejected(REASONS[code - 1], int(devices[code]), 1 + int(np.count_nonzero(of[1:] != of[:-1]))))
-    return found
+    return tuple(found)
 
 
 def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, partial: int) -> list[str]:

@@ -33,6 +33,7 @@ class Fleet:
     def __init__(self) -> None:
         self.columns = Columns.empty(8, 8)
         self.changes = Changes()
+        self.version = 0
         self.epoch = 0
         """Rises when a node comes or goes: then the order of names, which decides ties, is another."""
         self.models: dict[str, int] = {}
@@ -57,11 +58,6 @@ class Fleet:
         for node in nodes:
             fleet.put(node)
         return fleet
-
-    @property
-    def version(self) -> int:
-        """Rises with every change."""
-        return self.changes.version
 
     @property
     def nodes(self) -> Mapping[str, NodeState]:
@@ -95,7 +91,7 @@ class Fleet:
             self.columns.identity[row] += 1
         self._states[row], self._cells[row] = node, cells
         self._debits.pop(row, None)
-        self.changes.add(row, self.columns.rows)
+        self._note(row)
 
     def remove(self, name: str) -> None:
         """Forget a node; nothing happens when it isn't there."""
@@ -110,7 +106,7 @@ class Fleet:
         self._debits.pop(row, None)
         self._vacant.append(row)
         self.epoch += 1
-        self.changes.add(row, self.columns.rows)
+        self._note(row)
 
     def hold(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
         """Debit a pick, which the samples can't show yet.
@@ -137,7 +133,7 @@ class Fleet:
             cells.append(at[1])
         rows.debit(self.columns, row, cells, pod, share)
         self._debits.setdefault(row, []).append(_Debit(tuple(cells), pod, share))
-        self.changes.add(row, self.columns.rows)
+        self._note(row)
 
     def release(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
         """Take a `hold` back, with the same arguments: for what-if questions.
@@ -160,7 +156,7 @@ class Fleet:
         """An independent fleet. The node states are shared, since they never change; nothing cached is taken along."""
         other = Fleet()
         other.columns = self.columns.map(np.copy)
-        other.changes = Changes(self.version)
+        other.changes, other.version = Changes(self.version), self.version
         other.epoch = self.epoch
         other.models, other.wirings, other.where = dict(self.models), dict(self.wirings), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
@@ -212,6 +208,10 @@ class Fleet:
         """The devices of a row in the order of the columns."""
         self.state(row)
         return self._cells[row]
+
+    def _note(self, row: int) -> None:
+        self.changes.add(row, self.columns.rows)
+        self.version += 1
 
     def _check(self, node: NodeState) -> None:
         mine, seen = self._row.get(node.name), set()

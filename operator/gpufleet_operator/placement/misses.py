@@ -60,27 +60,32 @@ class Miss:
 
 def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
     """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
+    present = (fleet.columns.state & PRESENT).ravel().nonzero()[0]
+    return nearest_of(fleet, query, present, codes.ravel()[present])
+
+
+def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDArray[np.uint8]) -> Miss | None:
+    """As `nearest`, of devices by their position in the flattened arrays, and the code given to each."""
     columns = fleet.ranked()
-    rows, cells = ((columns.state & PRESENT) != 0).nonzero()
-    given = codes[rows, cells]
     best: tuple[float, int, int, int] | None = None
     for code in np.flatnonzero(np.bincount(given)).tolist():
         reason = REASONS[code - 1]
         if reason is Reason.GANG:
             continue
-        which = (given == code).nonzero()[0]
-        distance = _distances(columns, query, reason, rows[which], cells[which])
-        which = which[distance == distance.min()]
-        first = which[(columns.rank[rows[which]] * columns.width + cells[which]).argmin()]
+        rows, cells = np.divmod(present[given == code], columns.width)
+        distance = _distances(columns, query, reason, rows, cells)
+        least = distance.min()
+        closest = (distance == least).nonzero()[0]
+        first = closest[(columns.rank[rows[closest]] * columns.width + cells[closest]).argmin()]
         row, cell = int(rows[first]), int(cells[first])
-        found = (float(distance.min()), int(columns.rank[row]), cell, row)
+        found = (float(least), int(columns.rank[row]), cell, row)
         best = found if best is None else min(best, found)
     if best is None:
         return None
     _, _, cell, row = best
-    reason = REASONS[int(codes[row, cell]) - 1]
+    reason = REASONS[int(given[present == row * columns.width + cell][0]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[cell]
-    passing = int((given[rows == row] >= CODES[Reason.NODE_DEVICES]).sum())
+    passing = int((given[present // columns.width == row] >= CODES[Reason.NODE_DEVICES]).sum())
     return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
 
 

@@ -15,7 +15,7 @@ from gpufleet_operator.placement.gang import arrange
 from gpufleet_operator.placement.model import Decision, Pick, Request
 from gpufleet_operator.placement.packing.bypack import ByPack
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
-from gpufleet_operator.placement.query import Query, check_request
+from gpufleet_operator.placement.query import Query, check_request, query_key
 from gpufleet_operator.placement.ranking import NEVER
 from gpufleet_operator.placement.select import ByScore, Selector
 
@@ -31,7 +31,7 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
         InvalidRequestError: the request contradicts itself.
     """
     check_request(request)
-    query = Query.of(request)
+    query = fleet.cache.get(Query, query_key(request), lambda: Query.of(request))
     selector = _selector(fleet, request, query, mix)
     draft = Draft(fleet, request)
     picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query))

@@ -1,7 +1,7 @@
 """A request reduced to what a ranking depends on: requests that ask for the same thing share one ranking."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
@@ -12,15 +12,14 @@ from gpufleet_operator.placement.score import check_weights
 WHOLE_PERCENT = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One replica's question to the fleet. Equal questions have equal keys."""
+    """One replica's question to the fleet. What is kept for a question is kept for this very object."""
 
     devices: DeviceNeeds
     pod: PodNeeds
     weights: ScoreWeights
     topology: Topology
-    key: Hashable = field(compare=False)
     min_free_mib: int | None = None
     """Of each device: what the requirement or the share asks for, whichever is more."""
     min_capability: int | None = None
@@ -29,33 +28,26 @@ class Query:
     def of(cls, request: Request) -> "Query":
         """Raises InvalidRequestError when the request contradicts itself."""
         needs, share = request.devices, request.devices.share
-        key = (needs, pod_key(request.pod), request.weights, request.topology)
         free = needs.min_free_memory_mib
         if share is not None and share.memory_mib:
             free = max(free or 0, share.memory_mib)
-        least = needs.min_compute_capability
-        return cls(
-            needs,
-            request.pod,
-            request.weights,
-            request.topology,
-            key,
-            free,
-            None if least is None else capability(least),
-        )
+        least = None if needs.min_compute_capability is None else capability(needs.min_compute_capability)
+        return cls(needs, request.pod, request.weights, request.topology, free, least)
 
 
-def pod_key(pod: PodNeeds) -> Hashable:
-    """PodNeeds as something that can be looked up."""
-    if not pod.extended and not pod.node_selector:
-        return (pod.cpu_milli, pod.memory_bytes, pod.affinity_terms, pod.tolerations)
+def query_key(request: Request) -> Hashable:
+    """Equal for requests that ask the same question."""
+    pod = request.pod
     return (
+        request.devices,
+        request.weights,
+        request.topology,
         pod.cpu_milli,
         pod.memory_bytes,
         pod.affinity_terms,
         pod.tolerations,
-        frozenset(pod.extended.items()),
-        frozenset(pod.node_selector.items()),
+        frozenset(pod.extended.items()) if pod.extended else None,
+        frozenset(pod.node_selector.items()) if pod.node_selector else None,
     )
 
 
@@ -67,7 +59,7 @@ def check_request(request: Request) -> None:
             raise InvalidRequestError(f"{request.name}: {what} {value} is not one of {', '.join(kind)}")
     if needs.count < 0:
         raise InvalidRequestError(f"{request.name}: devices.count is {needs.count}, must be 0 or more")
-    if len(set(request.replicas)) != len(request.replicas):
+    if len(request.replicas) > 1 and len(set(request.replicas)) != len(request.replicas):
         raise InvalidRequestError(f"{request.name}: a replica stands twice in {request.replicas}")
     if both := needs.include_uuids & needs.exclude_uuids:
         raise InvalidRequestError(f"{request.name}: {min(both)} is both included and excluded")

@@ -125,6 +125,6 @@ def _changed(fleet: Fleet, version: int, rows: int) -> Window | None:
 
 def ranking(fleet: Fleet, query: Query) -> Ranking:
     """The fleet's ranking for this question, up to date."""
-    found = fleet.cache.get(Ranking, query.key, lambda: Ranking(query))
+    found = fleet.cache.get(Ranking, query, lambda: Ranking(query))
     found.update(fleet)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Mask, Window
+from gpufleet_operator.placement.columns import Mask, Window, how_many
 from gpufleet_operator.placement.wiring import Wiring, connected_sets, grown_set
 
 NONE = -1
@@ -61,10 +61,7 @@ def exist(window: Window, passes: Mask, shape: Shape) -> Mask:
     """(rows,): the row has a set. Arguments as of `worth`."""
     if shape.count > 1 and shape.topology in {Topology.NVLINK, Topology.NUMA}:
         return worth(window, passes, np.zeros(passes.shape, np.int64), shape) >= 0
-    if shape.count == 1:
-        some: Mask = np.logical_or.reduce(passes, axis=1)
-        return some
-    enough: Mask = np.add.reduce(passes, axis=1, dtype=np.intp) >= shape.count
+    enough: Mask = how_many(passes) >= shape.count
     return enough
 
 

@@ -30,7 +30,7 @@ def cost(nodes: list[NodeState], after: list[NodeState]) -> float:
     before.update(Fleet.of(nodes))
     then.update(Fleet.of(after))
     lost = before.total - then.total
-    growth = int(then.waste.sum() - before.waste.sum())
+    growth = sum(site.waste for site in then.sites) - sum(site.waste for site in before.sites)
     return growth + float(np.rint(lost @ before.prices(before.total)))
 
 

@@ -29,16 +29,33 @@ class Outlays:
         """Look again at the rows that changed since the last time."""
         if self._version == fleet.version:
             return
-        columns, sites = fleet.columns, self._base.sites
+        columns, base = fleet.columns, self._base
         changed = fleet.changes.since(self._version)
         if changed is None or len(self.all.cells) != columns.rows:
             self.all = Outlay.nothing(columns.rows)
-            able = found.able.nonzero()[0].tolist()
+            rows = found.able.nonzero()[0]
+            if len(rows):
+                first, alike = _alike(base.alike[rows], found.passing[rows])
+                values = self.valuer.value(
+                    columns, [(row, base.sites[row]) for row in rows[first].tolist()], found.passing
+                )
+                self.all.write(rows, values[:, alike])
         else:
             self.all.growth[:, changed] = NO
             able = [row for row, yes in zip(changed, found.able[changed].tolist(), strict=True) if yes]
-        self.valuer.value(self.all, columns, [(row, row, sites[row]) for row in able], found.passing)
+            if able:
+                self.all.write(
+                    able, self.valuer.value(columns, [(row, base.sites[row]) for row in able], found.passing)
+                )
         self._version = fleet.version
+
+
+def _alike(sites: NDArray[np.int64], passing: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first of each group of rows that are alike, and the group of each row."""
+    together = np.concatenate((sites[:, None].view(np.uint8), np.packbits(passing, axis=1)), axis=1)
+    whole = np.ascontiguousarray(together).view(np.dtype((np.void, together.shape[1])))[:, 0]
+    _, first, group = np.unique(whole, return_index=True, return_inverse=True)
+    return first, group
 
 
 class ByPack:
@@ -48,7 +65,7 @@ class ByPack:
         self._fleet = fleet
         self._ranking: Ranking = ranking(fleet, query)
         self._base: Landscape = landscape(fleet, mix)
-        outlays = fleet.cache.get(Outlays, (id(mix), query.key), lambda: Outlays(self._base, query))
+        outlays = fleet.cache.get(Outlays, (id(mix), query), lambda: Outlays(self._base, query))
         outlays.update(fleet, self._ranking)
         self._valuer, self._outlay = outlays.valuer, outlays.all
         self._places, self._total = self._base.places, self._base.total
@@ -88,10 +105,9 @@ class ByPack:
             self._outlay, self._own = self._outlay.copy(), True
             self._places, self._total = self._places.copy(), self._total.copy()
         site = base.site(window.columns, 0)
-        places = base.count([site])[0]
-        self._total += places - self._places[row]
-        self._places[row] = places
+        self._total += site.places - self._places[row]
+        self._places[row] = site.places
         passing = self._ranking.passes(self._fleet, window)
         self._outlay.growth[:, row] = NO
         if self._ranking.is_able(window, passing)[0]:
-            self._valuer.value(self._outlay, window.columns, [(row, 0, site)], passing)
+            self._outlay.write([row], self._valuer.value(window.columns, [(0, site)], passing))

@@ -39,6 +39,8 @@ class Site:
     kind: int
     waste: int
     """Expected, of all of its devices, in the unit of Waste."""
+    places: NDArray[np.int16]
+    """By type, see Slots."""
 
 
 class Landscape:
@@ -49,6 +51,7 @@ class Landscape:
         self.rule = Waste(mix)
         self.slots = Slots(mix, self.rule.classes)
         self.sites: list[Site] = []
+        self.alike: Ints = np.zeros(0, np.int64)
         self.places: NDArray[np.int16] = np.zeros((0, len(self.slots.types)), np.int16)
         self.total: Ints = np.zeros(len(self.slots.types), np.int64)
         self.devices = 0
@@ -67,13 +70,15 @@ class Landscape:
             self._kinds = [self.rule.classes.get(model, 0) for model in fleet.models]
         if changed is None or len(self.sites) != columns.rows:
             self.sites = [self.site(columns, row) for row in range(columns.rows)]
-            self.places = self.count(self.sites)
+            self.alike = np.array([site.alike for site in self.sites], np.int64)
+            self.places = np.array([site.places for site in self.sites]).reshape(columns.rows, -1)
             self.places[~columns.fresh] = 0
             self.total = self.places.sum(axis=0, dtype=np.int64)
         else:
             for row in changed:
-                self.sites[row] = self.site(columns, row)
-                places = self.count([self.sites[row]])[0] if columns.fresh[row] else 0
+                site = self.sites[row] = self.site(columns, row)
+                self.alike[row] = site.alike
+                places = site.places if columns.fresh[row] else 0
                 self.total += places - self.places[row]
                 self.places[row] = places
         self.devices = len(fleet.where)
@@ -91,19 +96,14 @@ class Landscape:
         useful, lost = self.rule.split(free)
         waste = lost * STREAMS + self.rule.of([(useful, *self.rule.steps(cpu, memory), kind)])[0]
         self._seen += 1
-        site = Site(self._seen, useful, lost, free.count(WHOLE), cpu, memory, kind, waste)
+        idle = free.count(WHOLE)
+        site = Site(
+            self._seen, useful, lost, idle, cpu, memory, kind, waste, self.slots.count([(idle, cpu, memory, kind)])[0]
+        )
         if len(self._looks) > _REMEMBERED:
             self._looks.clear()
         self._looks[looks] = site
         return site
-
-    def count(self, sites: list[Site]) -> NDArray[np.int16]:
-        """(sites, types): the places of each, see Slots."""
-        found = np.zeros((len(sites), len(self.slots.types)), np.int16)
-        some = [at for at, site in enumerate(sites) if site.idle > 1]
-        if some:
-            found[some] = self.slots.count([(s.idle, s.cpu, s.memory, s.kind) for s in map(sites.__getitem__, some)])
-        return found
 
     def prices(self, total: Ints) -> NDArray[np.float64]:
         """See Slots."""

@@ -40,6 +40,10 @@ class Outlay:
         """No way is open."""
         return cls(np.full((2, rows), NO), np.zeros((2, rows), np.intp), np.zeros(rows, np.int16))
 
+    def write(self, rows: NDArray[np.intp] | Sequence[int], values: NDArray[np.int64]) -> None:
+        """Set some rows to what Valuer.value found."""
+        self.growth[:, rows], self.lost[:, rows], self.cells[rows] = values[:2], values[2:4], values[4]
+
     def copy(self) -> "Outlay":
         """An independent one."""
         return Outlay(self.growth.copy(), self.lost.copy(), self.cells.copy())
@@ -84,20 +88,17 @@ class Valuer:
         self._known: dict[tuple[int, bytes], Valued] = {}
 
     def value(
-        self, into: Outlay, columns: Columns, rows: Sequence[tuple[int, int, Site]], passing: NDArray[np.bool_]
-    ) -> None:
-        """Write the outlay of rows that can all serve the question.
+        self, columns: Columns, rows: Sequence[tuple[int, Site]], passing: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """(5, rows): as Valued, of rows that can all serve the question.
 
         Args:
-            into: where to.
             columns: the arrays that the rows are in.
-            rows: (row of `into`, row of `columns`, the node as it is).
+            rows: which of them, and the node as it is.
             passing: (rows of `columns`, width), devices that may be taken.
         """
-        if not rows:
-            return
-        width, raw = columns.width, passing[[at for _, at, _ in rows]].tobytes()
-        keys = [(site.alike, raw[i * width : (i + 1) * width]) for i, (_, _, site) in enumerate(rows)]
+        width, raw = columns.width, passing[[at for at, _ in rows]].tobytes()
+        keys = [(site.alike, raw[i * width : (i + 1) * width]) for i, (_, site) in enumerate(rows)]
         known = self._known
         found = list(map(known.get, keys))
         if None in found:
@@ -106,26 +107,22 @@ class Valuer:
             new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
             known.update(zip(new, self._evaluate(columns, list(new.values()), passing), strict=True))
             found = list(map(known.get, keys))
-        values = np.array(found, np.int64).T
-        to = [row for row, _, _ in rows]
-        into.growth[:, to], into.lost[:, to], into.cells[to] = values[:2], values[2:4], values[4]
+        return np.array(found, np.int64).T
 
-    def _evaluate(
-        self, columns: Columns, rows: Sequence[tuple[int, int, Site]], passing: NDArray[np.bool_]
-    ) -> list[Valued]:
+    def _evaluate(self, columns: Columns, rows: Sequence[tuple[int, Site]], passing: NDArray[np.bool_]) -> list[Valued]:
         base, pod = self._base, self._query.pod
         found: list[tuple[int, Candidate]] = []
         states: list[State] = []
-        for position, (_, at, site) in enumerate(rows):
+        for position, (at, site) in enumerate(rows):
             steps = base.rule.steps(site.cpu - pod.cpu_milli, site.memory - pod.memory_bytes)
             for candidate in self._candidates(site, columns, at, passing):
                 found.append((position, candidate))
                 states.append((candidate[2], *steps, site.kind))
         values = base.rule.of(states)
-        lost = self._lost([(rows[position][2], candidate[4]) for position, candidate in found])
+        lost = self._lost([(rows[position][1], candidate[4]) for position, candidate in found])
         best: list[list[int]] = [[int(NO), int(NO), 0, 0, 0] for _ in rows]
         for (position, (way, cell, _, rest, _)), value, code in zip(found, values, lost, strict=True):
-            growth, mine = rest * STREAMS + value - rows[position][2].waste, best[position]
+            growth, mine = rest * STREAMS + value - rows[position][1].waste, best[position]
             if growth < mine[way]:  # of equal devices the first one stands
                 mine[way], mine[2 + way] = growth, code
                 if way == BESIDE:
@@ -138,10 +135,11 @@ class Valuer:
         some = [at for at, (site, _) in enumerate(found) if site.idle > 1]
         if not some or not self._base.slots.types:
             return codes
-        pod, count = self._query.pod, self._base.slots.count
-        sites = [found[at] for at in some]
-        before = count([(s.idle, s.cpu, s.memory, s.kind) for s, _ in sites])
-        after = count([(i, s.cpu - pod.cpu_milli, s.memory - pod.memory_bytes, s.kind) for s, i in sites])
+        pod, sites = self._query.pod, [found[at] for at in some]
+        before = np.array([site.places for site, _ in sites])
+        after = self._base.slots.count(
+            [(i, s.cpu - pod.cpu_milli, s.memory - pod.memory_bytes, s.kind) for s, i in sites]
+        )
         for at, code in zip(some, self.losses.codes(before - after), strict=True):
             codes[at] = code
         return codes

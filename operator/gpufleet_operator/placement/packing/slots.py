@@ -43,6 +43,9 @@ class Slots:
 
     def count(self, nodes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.int16]:
         """(nodes, types): pods of each type that fit on nodes of (idle devices, CPU, memory, class of model)."""
+        found = np.zeros((len(nodes), len(self.types)), np.int16)
+        if not self.types or max(node[0] for node in nodes) <= 1:
+            return found
         idle, cpu, memory, kind = np.array(nodes, np.int64).T
         places = idle[:, None] // self._devices
         np.minimum(places, np.maximum(cpu, 0)[:, None] // self._cpu, out=places)

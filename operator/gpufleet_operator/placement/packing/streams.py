@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpufleet_operator.placement.packing.mix import Mix, PodType
 
 STREAMS = 64
-LENGTH = 24
+LENGTH = 20
 
 MIB = 2**20
 

@@ -64,7 +64,7 @@ class Waste:
         self._most_cpu = int(offered.cpu.sum(axis=0).max())
         self._most_memory = int(offered.memory.sum(axis=0).max())
         self._wanted, self._cpu_unit, self._memory_unit = _wanted(offered, self._most_cpu, self._most_memory)
-        self._offers: dict[int, _Offers] = {}
+        self._offers: dict[tuple[int, int], _Offers] = {}
         self._known: dict[State, int] = {}
 
     def steps(self, cpu: int, memory: int) -> tuple[int, int]:
@@ -117,7 +117,7 @@ class Waste:
         start[width] = [cpu * self._cpu_step // self._cpu_unit for _, cpu, _, _ in states]
         start[width + 1] = [memory * self._memory_step // self._memory_unit for _, _, memory, _ in states]
         free = np.repeat(start[:, :, None], STREAMS, axis=2)
-        offers = self._offers_for(max(max(parts, default=0) for parts in useful))
+        offers = self._offers_for(max(max(parts, default=0) for parts in useful), int(start[width].max()))
         wanted = np.repeat(offers.wanted, (width, 1, 1), axis=1)
         wanted[:, :width] <<= np.uint32(bits)
         kinds = [kind for _, _, _, kind in states]
@@ -127,11 +127,11 @@ class Waste:
         values: list[int] = total.tolist()
         return values
 
-    def _offers_for(self, largest: int) -> "_Offers":
-        """The pods that could fit on a node whose largest free part is this: all others would pass by."""
-        found = self._offers.get(largest)
+    def _offers_for(self, largest: int, cpu: int) -> "_Offers":
+        """The pods that could fit on a node with this as its largest free part and so much CPU: others pass by."""
+        found = self._offers.get((largest, cpu))
         if found is None:
-            fits = self._wanted[:, 0] <= largest
+            fits = (self._wanted[:, 0] <= largest) & (self._wanted[:, 1] <= cpu)
             length = max(1, int(fits.sum(axis=0).max()))
             order = np.argsort(~fits, axis=0, kind="stable")[:length]
             kept = np.take_along_axis(fits, order, axis=0)
@@ -140,7 +140,7 @@ class Waste:
                 _MOST_ROOM  # filler that never fits
             )
             accepted = np.take_along_axis(self._accepted, order[:, :, None], axis=0)
-            found = self._offers[largest] = _Offers(wanted, None if accepted.all() else accepted)
+            found = self._offers[largest, cpu] = _Offers(wanted, None if accepted.all() else accepted)
         return found
 
     @staticmethod
