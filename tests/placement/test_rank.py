@@ -44,6 +44,15 @@ def test_the_ranking_follows_what_changed(make: Any) -> None:
     assert [r.device for r in rank_devices(fleet)] == ["GPU-a-0"]
 
 
+def test_a_ranking_is_not_read_after_the_fleet_changed(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", 3)])
+    ranked = rank_devices(fleet)
+    assert [r.device for r in ranked[1:]] == ["GPU-a-1", "GPU-a-2"]
+    fleet.hold("a", ["GPU-a-0"])
+    with pytest.raises(InvalidFleetError, match="changed since it was ranked"):
+        _ = ranked[0]
+
+
 def test_unregistered_device_in_the_subset_is_named(make: Any) -> None:
     fleet = Fleet.of([make.node("a", 1)])
     with pytest.raises(InvalidFleetError, match="device GPU-gone is not in the fleet"):
@@ -64,7 +73,7 @@ def test_an_empty_fleet_and_bad_arguments_are_refused(make: Any) -> None:
 
 def test_nothing_passes_gives_nothing(make: Any) -> None:
     fleet = Fleet.of([make.node("a", 1)])
-    assert rank_devices(fleet, min_free_memory_mib=90_000) == ()
+    assert not rank_devices(fleet, min_free_memory_mib=90_000)
     assert select_best_device(fleet, min_free_memory_mib=90_000) is None
 
 

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpufleet_operator.placement.columns import COLD, HEALTHY, HELD, MISSING, PRESENT, SHARED, USABLE
+from gpufleet_operator.placement.columns import (
+    HEALTHY,
+    HELD,
+    PRESENT,
+    SHARED,
+    UNKNOWN,
+    UNKNOWN_CELSIUS,
+    UNKNOWN_USE,
+    USABLE,
+)
 from gpufleet_operator.placement.fleet import Fleet
 
 
@@ -44,9 +53,9 @@ def _aggregate(fleet: Fleet) -> Aggregates:
     busy = [d.utilization_percent for d in states if d.utilization_percent is not None]
     power = [d.power_milliwatts for d in states if d.power_milliwatts is not None]
     ages = [d.sample_age_seconds for d in states if d.sample_age_seconds is not None]
-    memory = live & (columns.total_mib != MISSING)
-    open_ = memory & (columns.used_mib != MISSING) & ((columns.state & ~np.uint8(SHARED)) == USABLE)
-    warm = live & (columns.temperature != COLD)
+    memory = live & (columns.total_mib != UNKNOWN)
+    open_ = memory & (columns.used_mib != UNKNOWN_USE) & ((columns.state & ~np.uint8(SHARED)) == USABLE)
+    warm = live & (columns.temperature != UNKNOWN_CELSIUS)
     free = np.maximum(columns.total_mib - columns.used_mib, 0)
     return Aggregates(
         devices=int(present.sum()),

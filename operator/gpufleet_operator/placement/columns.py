@@ -1,7 +1,8 @@
 """The fleet as arrays: one row per node, one column per device of it in index order.
 
-A row changes in place and costs what one node costs. Measurements are integers in the model's units, -1 where the
-hardware doesn't report; score terms are integers in millionths, so that sums are exact and equal devices tie.
+A row changes in place and costs what one node costs. Measurements are integers in the model's units; where the
+hardware doesn't report one, the worst value stands for it, so that every limit on it fails. Score terms are integers
+in millionths, so that sums are exact and equal devices tie.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,12 @@ Mask: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = slice | NDArray[np.intp]
 """Which rows a function looks at."""
 
-MISSING = -1
-COLD = -1000
-"""A temperature that isn't reported: below absolute zero, where no device is."""
+UNKNOWN = -1
+"""A total, a compute capability or a NUMA node that isn't reported."""
+UNKNOWN_USE = 2**30
+"""Memory in use that isn't reported."""
+UNKNOWN_PERCENT = 2**14
+UNKNOWN_CELSIUS = 2**14
 
 PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
 """State bits of a device."""
@@ -65,8 +69,6 @@ class Columns:
     pods: NDArray[np.int64]
     wiring: NDArray[np.int32]
     """Index into the fleet's list of NVLink patterns."""
-    identity: NDArray[np.int64]
-    """Rises when labels, taints or cordon of the row's node change."""
     rank: NDArray[np.int64]
     """Position of the node's name among all names: decides ties."""
     extended: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -151,7 +153,6 @@ _DTYPES: dict[str, type[np.generic]] = {
     "memory": np.int64,
     "pods": np.int64,
     "wiring": np.int32,
-    "identity": np.int64,
     "rank": np.int64,
 }
 
@@ -161,9 +162,9 @@ def how_many(mask: Mask) -> NDArray[np.float32]:
     return mask.astype(np.float32) @ np.ones(mask.shape[1], np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Window:
-    """Some rows: where they are in `columns`, and where they stand in the fleet.
+    """Some rows (not changed once made): where they are in `columns`, and where they stand in the fleet.
 
     Both are the same but for a draft, which keeps a row of its own with debits that the fleet doesn't know.
     """

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
 from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import PRESENT, Columns, Window, how_many
+from gpufleet_operator.placement.columns import PRESENT, Window, how_many
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.filters import CODES, REASONS
 from gpufleet_operator.placement.fleet import Fleet
@@ -59,7 +59,7 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     found, everything = ranking(fleet, query), Window.of(columns, slice(None))
     codes: Codes = np.empty(columns.state.shape, np.uint8)
     # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
-    codes[:] = _of_rest(columns, query, found, how_many(filters.usable(fleet, everything, query)))[:, None]
+    codes[:] = _of_rest(fleet, query, found, how_many(filters.usable(fleet, everything, query)))[:, None]
     for reason, fails in reversed(list(filters.device_tests(fleet, everything, query))):
         np.copyto(codes, np.uint8(CODES[reason]), where=fails)
     node = np.where(found.refusals != 0, found.refusals, columns.stale * np.uint8(CODES[Reason.TELEMETRY_STALE]))
@@ -68,11 +68,12 @@ def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     return codes
 
 
-def _of_rest(columns: Columns, query: Query, found: Ranking, passing: NDArray[np.float32]) -> Codes:
+def _of_rest(fleet: Fleet, query: Query, found: Ranking, passing: NDArray[np.float32]) -> Codes:
     """(rows,): what keeps devices that pass by themselves from serving."""
+    columns = fleet.columns
     rest = np.full(columns.rows, CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
-    rest[split | ~found.able] = CODES[Reason.TOPOLOGY]
+    rest[split | ~found.able(fleet)] = CODES[Reason.TOPOLOGY]
     for reason, lacks in reversed(list(filters.room_tests(Window.of(columns, slice(None)), query))):
         rest[lacks] = CODES[reason]
     # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from gpufleet_operator.placement import constraints
 from gpufleet_operator.placement.columns import (
-    COLD,
     FOREIGN,
     HEALTHY,
     HELD,
-    MISSING,
     SAMPLED,
     SHARED,
+    UNKNOWN,
+    UNKNOWN_CELSIUS,
+    UNKNOWN_PERCENT,
+    UNKNOWN_USE,
     USABLE,
     Columns,
     Mask,
@@ -45,7 +47,7 @@ def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
         state = state & np.uint8(~SHARED & 0xFF)
     passes: Mask = state == USABLE
     for _, fails in _demands(fleet, window, query):
-        passes &= ~fails
+        np.greater(passes, fails, out=passes)  # passes and doesn't fail
     return passes
 
 
@@ -57,7 +59,11 @@ def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[R
     yield Reason.UNHEALTHY, (state & HEALTHY) == 0
     yield Reason.IN_USE, (state & taken) != 0
     yield Reason.FOREIGN_PROCESS, (state & FOREIGN) != 0
-    yield from _demands(fleet, window, query)
+    missing = dict(_missing(window, query))
+    for reason, fails in _demands(fleet, window, query):
+        if reason in missing:
+            yield Reason.MEASUREMENT_MISSING, missing[reason]
+        yield reason, fails
 
 
 def has_room(window: Window, query: Query) -> Mask:
@@ -120,20 +126,29 @@ def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reaso
         accepted[[code for model, code in fleet.models.items() if model in needs.models]] = True
         yield Reason.MODEL, ~accepted[columns.model[at]]
     if query.min_capability is not None:
-        yield Reason.MEASUREMENT_MISSING, columns.capability[at] == MISSING
         yield Reason.COMPUTE_CAPABILITY, columns.capability[at] < query.min_capability
     if query.min_free_mib is not None:
-        yield Reason.MEASUREMENT_MISSING, (columns.total_mib[at] == MISSING) | (columns.used_mib[at] == MISSING)
         yield Reason.FREE_MEMORY, columns.total_mib[at] - columns.used_mib[at] < query.min_free_mib
     if needs.share is not None and needs.share.compute_percent:
-        yield Reason.MEASUREMENT_MISSING, columns.compute[at] == MISSING
         yield Reason.COMPUTE, columns.compute[at] > 100 - needs.share.compute_percent
     if needs.max_utilization_percent is not None:
-        yield Reason.MEASUREMENT_MISSING, columns.compute[at] == MISSING
         yield Reason.UTILIZATION, columns.compute[at] > needs.max_utilization_percent
     if needs.max_temperature_celsius is not None:
-        yield Reason.MEASUREMENT_MISSING, columns.temperature[at] == COLD
         yield Reason.TEMPERATURE, columns.temperature[at] > needs.max_temperature_celsius
+
+
+def _missing(window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+    """For a demand: where it fails because the device doesn't report what it is made on."""
+    columns, at = window.columns, window.at
+    if query.min_capability is not None:
+        yield Reason.COMPUTE_CAPABILITY, columns.capability[at] == UNKNOWN
+    if query.min_free_mib is not None:
+        unknown: Mask = (columns.total_mib[at] == UNKNOWN) | (columns.used_mib[at] == UNKNOWN_USE)
+        yield Reason.FREE_MEMORY, unknown
+    yield Reason.COMPUTE, columns.compute[at] == UNKNOWN_PERCENT
+    yield Reason.UTILIZATION, columns.compute[at] == UNKNOWN_PERCENT
+    if query.devices.max_temperature_celsius is not None:
+        yield Reason.TEMPERATURE, columns.temperature[at] == UNKNOWN_CELSIUS
 
 
 def named(fleet: Fleet, uuids: Iterable[str]) -> Mask:

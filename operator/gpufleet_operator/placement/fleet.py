@@ -36,6 +36,8 @@ class Fleet:
         self.version = 0
         self.epoch = 0
         """Rises when a node comes or goes: then the order of names, which decides ties, is another."""
+        self.identities = 0
+        """Rises when labels, taints or cordon of a node change, or a node comes or goes."""
         self.models: dict[str, int] = {}
         self.wirings: dict[Wiring, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
@@ -88,7 +90,7 @@ class Fleet:
             self.where[device.uuid] = (row, column)
         self.columns.wiring[row] = self.wirings.setdefault(Wiring.of(cells), len(self.wirings))
         if not _same_identity(self._states[row], node):
-            self.columns.identity[row] += 1
+            self.identities += 1
         self._states[row], self._cells[row] = node, cells
         self._debits.pop(row, None)
         self._note(row)
@@ -102,7 +104,7 @@ class Fleet:
             del self.where[device.uuid]
         rows.clear(self.columns, row)
         self._states[row], self._cells[row] = None, ()
-        self.columns.identity[row] += 1
+        self.identities += 1
         self._debits.pop(row, None)
         self._vacant.append(row)
         self.epoch += 1
@@ -157,7 +159,7 @@ class Fleet:
         other = Fleet()
         other.columns = self.columns.map(np.copy)
         other.changes, other.version = Changes(self.version), self.version
-        other.epoch = self.epoch
+        other.epoch, other.identities = self.epoch, self.identities
         other.models, other.wirings, other.where = dict(self.models), dict(self.wirings), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
         other._states, other._cells = list(self._states), list(self._cells)

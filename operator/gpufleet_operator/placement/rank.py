@@ -3,8 +3,9 @@
 Scores are kept per weights and computed anew only for rows that changed.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +27,37 @@ class Ranked:
     terms: Terms
 
 
+class Order(Sequence[Ranked]):
+    """Devices, best first. Each is looked up in the fleet when it is asked for, so don't change the fleet meanwhile."""
+
+    def __init__(self, fleet: Fleet, weights: ScoreWeights, rows: NDArray[np.intp], cells: NDArray[np.intp]) -> None:
+        self._fleet, self._weights, self._version = fleet, weights, fleet.version
+        self._rows, self._cells = rows, cells
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Ranked: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Order": ...
+
+    def __getitem__(self, at: int | slice) -> "Ranked | Order":
+        if isinstance(at, slice):
+            return Order(self._fleet, self._weights, self._rows[at], self._cells[at])
+        if self._fleet.version != self._version:
+            raise InvalidFleetError(f"the fleet changed since it was ranked at version {self._version}")
+        return _ranked(self._fleet, int(self._rows[at]), int(self._cells[at]), self._weights)
+
+
 def rank_devices(
     fleet: Fleet,
     *,
     weights: ScoreWeights | None = None,
     min_free_memory_mib: int | None = None,
     among: Collection[str] | None = None,
-) -> tuple[Ranked, ...]:
+) -> Order:
     """All devices that can be used as a whole now, best first; ties by node name, then device index.
 
     Args:
@@ -49,7 +74,7 @@ def rank_devices(
     columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among)
     rows, cells = np.nonzero(wanted)
     order = np.lexsort((cells, columns.rank[rows], -_scores(fleet, weights)[rows, cells]))
-    return tuple(_ranked(fleet, int(rows[at]), int(cells[at]), weights) for at in order)
+    return Order(fleet, weights, rows[order], cells[order])
 
 
 def select_best_device(
@@ -81,8 +106,7 @@ def _wanted(
         raise InvalidRequestError(f"min_free_memory_mib is {min_free_memory_mib}, must be 0 or more")
     wanted: Mask = (columns.state == USABLE) & columns.fresh[:, None]
     if min_free_memory_mib is not None:
-        known = (columns.total_mib >= 0) & (columns.used_mib >= 0)
-        wanted &= known & (columns.total_mib - columns.used_mib >= min_free_memory_mib)
+        wanted &= columns.total_mib - columns.used_mib >= min_free_memory_mib
     if among is not None:
         unknown = sorted(uuid for uuid in among if uuid not in fleet.where)
         if unknown:

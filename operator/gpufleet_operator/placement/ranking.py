@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement import filters, sets
-from gpufleet_operator.placement.columns import Mask, Rows, Window
+from gpufleet_operator.placement.columns import Mask, Window
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.score import scores
@@ -24,46 +24,49 @@ class Ranking:
         self.query = query
         self.passing: Mask = np.zeros((0, 0), np.bool_)
         """(rows, width): devices that may be taken, on nodes that may be used and have room."""
-        self.able: Mask = np.zeros(0, np.bool_)
-        """(rows,): nodes that have a set of such devices."""
         self.refusals: NDArray[np.uint8] = np.zeros(0, np.uint8)
         """Code of the label or taint test that a node fails."""
         self.shape = sets.Shape(query.devices.count, query.topology, ())
-        self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._keyed = self._keyed_epoch = -1
-        self._identity: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._version = -1
+        self._able: Mask | None = None
+        self._keys: NDArray[np.int64] | None = None
+        self._identities = self._version = self._epoch = -1
 
     def update(self, fleet: Fleet) -> None:
-        """Look again at the rows that changed since the last time."""
+        """Look again at the rows that changed since the last time; what was never asked for isn't kept up."""
         if self._version == fleet.version:
             return
         columns = fleet.ranked()
         if len(self.shape.wirings) != len(fleet.wirings):
             self.shape = sets.Shape(self.shape.count, self.shape.topology, tuple(fleet.wirings))
-        window = _changed(fleet, self._version, len(self.able))
-        if window is None:
-            window = Window.of(columns, slice(None))
-            self.refusals = filters.constraint_codes(fleet, np.arange(columns.rows), self.query)
-            self._identity = columns.identity.copy()
-            self.passing = self.passes(fleet, window)
-            self.able = self.is_able(window, self.passing)
-        else:
-            self._refuse(fleet, window.at)
-            passes = self.passing[window.at] = self.passes(fleet, window)
-            self.able[window.at] = self.is_able(window, passes)
+        if self._epoch != fleet.epoch:
+            self._keys, self._epoch = None, fleet.epoch
+        window = _changed(fleet, self._version, len(self.passing))
         self._version = fleet.version
+        if window is None:
+            self.refusals = filters.constraint_codes(fleet, np.arange(columns.rows), self.query)
+            self._identities = fleet.identities
+            self.passing = self.passes(fleet, Window.of(columns, slice(None)))
+            self._able = self._keys = None
+            return
+        if self._identities != fleet.identities:
+            self.refusals[window.at] = filters.constraint_codes(fleet, np.arange(columns.rows)[window.at], self.query)
+            self._identities = fleet.identities
+        passes = self.passing[window.at] = self.passes(fleet, window)
+        if self._able is not None:
+            self._able[window.at] = self.is_able(window, passes)
+        if self._keys is not None:
+            self._keys[window.at] = self.evaluate(window, passes)
+
+    def able(self, fleet: Fleet) -> Mask:
+        """(rows,): nodes that have a set of devices that may be taken; after `update`."""
+        if self._able is None:
+            self._able = self.is_able(Window.of(fleet.columns, slice(None)), self.passing)
+        return self._able
 
     def keys(self, fleet: Fleet) -> NDArray[np.int64]:
-        """(rows,): the order of the nodes by the score of their best set."""
-        if self._keyed != fleet.version:
-            columns = fleet.ranked()
-            window = _changed(fleet, self._keyed, len(self._keys)) if self._keyed_epoch == fleet.epoch else None
-            if window is None:
-                self._keys = self.evaluate(Window.of(columns, slice(None)), self.passing)
-            else:
-                self._keys[window.at] = self.evaluate(window, self.passing[window.at])
-            self._keyed, self._keyed_epoch = fleet.version, fleet.epoch
+        """(rows,): the order of the nodes by the score of their best set; after `update`."""
+        if self._keys is None:
+            self._keys = self.evaluate(Window.of(fleet.columns, slice(None)), self.passing)
         return self._keys
 
     def passes(self, fleet: Fleet, window: Window) -> Mask:
@@ -105,14 +108,6 @@ class Ranking:
         node &= window.columns.fresh[window.at]
         node &= self.refusals[window.origin] == 0
         return node
-
-    def _refuse(self, fleet: Fleet, at: Rows) -> None:
-        identity = fleet.columns.identity
-        moved = identity[at] != self._identity[at]
-        if moved.any():
-            rows = np.arange(len(identity))[at][moved]
-            self.refusals[rows] = filters.constraint_codes(fleet, rows, self.query)
-            self._identity[rows] = identity[rows]
 
 
 def _changed(fleet: Fleet, version: int, rows: int) -> Window | None:

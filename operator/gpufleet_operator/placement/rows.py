@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpufleet_operator.placement.columns import (
-    COLD,
     FOREIGN,
     HEALTHY,
     HELD,
-    MISSING,
     PRESENT,
     SAMPLED,
     SHARED,
+    UNKNOWN,
+    UNKNOWN_CELSIUS,
+    UNKNOWN_PERCENT,
+    UNKNOWN_USE,
     USABLE,
     Columns,
 )
@@ -37,13 +39,13 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     total, used = device.memory_total_mib, device.memory_in_use_mib
     compute = device.compute_in_use_percent
     columns.state[at] = _state(device)
-    columns.total_mib[at] = MISSING if total is None else total
-    columns.used_mib[at] = MISSING if used is None else min(used, 2**31 - 1)
-    columns.compute[at] = MISSING if compute is None else compute
-    columns.temperature[at] = COLD if device.temperature_celsius is None else device.temperature_celsius
+    columns.total_mib[at] = UNKNOWN if total is None else total
+    columns.used_mib[at] = UNKNOWN_USE if used is None else min(used, UNKNOWN_USE - 1)
+    columns.compute[at] = UNKNOWN_PERCENT if compute is None else compute
+    columns.temperature[at] = UNKNOWN_CELSIUS if device.temperature_celsius is None else device.temperature_celsius
     columns.capability[at] = capability(device.compute_capability)
     columns.model[at] = model
-    columns.numa[at] = MISSING if device.numa_node is None else device.numa_node
+    columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
     columns.promised_mib[at] = device.promised_memory_mib + device.in_flight_memory_mib
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
     terms = millionths(device)
@@ -98,9 +100,9 @@ def milli(share: Share, total_mib: int) -> int:
 
 
 def capability(text: str | None) -> int:
-    """`9.0` -> 9000, so that 10.0 is above 9.0; MISSING for None."""
+    """`9.0` -> 9000, so that 10.0 is above 9.0; UNKNOWN for None."""
     if text is None:
-        return MISSING
+        return UNKNOWN
     major, _, minor = text.partition(".")
     return int(major) * 1000 + int(minor or 0)
 
@@ -110,12 +112,12 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     columns.state[at] |= SHARED
     columns.promised_mib[at] += share.memory_mib
     columns.promised_compute[at] += share.compute_percent
-    if columns.used_mib[at] != MISSING:
-        columns.used_mib[at] += share.memory_mib
+    if columns.used_mib[at] != UNKNOWN_USE:
+        columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USE - 1)
         total = int(columns.total_mib[at])
         if total > 0:
             columns.terms[row, column, MEMORY] = memory_millionths(total - int(columns.used_mib[at]), total)
-    if columns.compute[at] != MISSING:
+    if columns.compute[at] != UNKNOWN_PERCENT:
         columns.compute[at] += share.compute_percent
         columns.terms[row, column, UTILIZATION] = utilization_millionths(int(columns.compute[at]))
 

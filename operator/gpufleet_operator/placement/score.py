@@ -83,18 +83,24 @@ def terms(window: Window, cells: Sequence[int], weights: ScoreWeights) -> Terms:
     """
     if not cells:
         return Terms(1.0)
-    columns, at, values, count = window.columns, window.at, _values(weights), len(cells)
-    parts = columns.terms[at][0, cells].tolist()
-    total, known, sums = 0, ~0, [0] * TERMS
-    for part, reported in zip(parts, columns.known[at][0, cells].tolist(), strict=True):
-        known &= reported
-        weighted = 0
-        for term in range(TERMS):
-            sums[term] += part[term]
-            weighted += part[term] * values[term]
-        total += weighted // sum(values)
-    means = [round(sums[term] / count) / ONE if known >> term & 1 else None for term in range(TERMS)]
-    return Terms(round(total / count) / ONE, *means)
+    columns, at = window.columns, window.at
+    values, count = _values(weights), len(cells)
+    memory_weight, utilization_weight, temperature_weight, power_weight = values
+    weight, parts, reported = sum(values), columns.terms[at][0].tolist(), columns.known[at][0].tolist()
+    total, known, memory, utilization, temperature, power = 0, ~0, 0, 0, 0, 0
+    for cell in cells:
+        m, u, t, p = parts[cell]
+        known &= reported[cell]
+        memory, utilization, temperature, power = memory + m, utilization + u, temperature + t, power + p
+        weighted = m * memory_weight + u * utilization_weight + t * temperature_weight + p * power_weight
+        total += weighted // weight
+    return Terms(
+        round(total / count) / ONE,
+        round(memory / count) / ONE if known >> MEMORY & 1 else None,
+        round(utilization / count) / ONE if known >> UTILIZATION & 1 else None,
+        round(temperature / count) / ONE if known >> TEMPERATURE & 1 else None,
+        round(power / count) / ONE if known >> POWER & 1 else None,
+    )
 
 
 @lru_cache(maxsize=64)

@@ -33,7 +33,7 @@ class Outlays:
         changed = fleet.changes.since(self._version)
         if changed is None or len(self.all.cells) != columns.rows:
             self.all = Outlay.nothing(columns.rows)
-            rows = found.able.nonzero()[0]
+            rows = found.able(fleet).nonzero()[0]
             if len(rows):
                 first, alike = _alike(base.alike[rows], found.passing[rows])
                 values = self.valuer.value(
@@ -42,7 +42,7 @@ class Outlays:
                 self.all.write(rows, values[:, alike])
         else:
             self.all.growth[:, changed] = NO
-            able = [row for row, yes in zip(changed, found.able[changed].tolist(), strict=True) if yes]
+            able = [row for row, yes in zip(changed, found.able(fleet)[changed].tolist(), strict=True) if yes]
             if able:
                 self.all.write(
                     able, self.valuer.value(columns, [(row, base.sites[row]) for row in able], found.passing)
