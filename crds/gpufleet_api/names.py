@@ -29,6 +29,12 @@ REPLICA_LABEL: Final = f"{GROUP}/replica"
 RESOURCE: Final = f"{GROUP}/gpu"
 """Default extended resource: one whole device. Configurable in agent and operator."""
 
+SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
+"""Default extended resource of shared use: one slot of one device. Configurable likewise; empty: no sharing."""
+
+SHARED_SLOTS: Final = 16
+"""Default number of slots of one device: how many containers may share it."""
+
 RESOURCE_PREFIX: Final = f"{GROUP}/"
 
 ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
@@ -38,6 +44,9 @@ ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"
 ENV_SHARD_START: Final = "GPUFLEET_SHARD_START"
 ENV_SHARD_END: Final = "GPUFLEET_SHARD_END"
 ENV_DEVICES: Final = "GPUFLEET_DEVICES"
+ENV_MEMORY_MIB: Final = "GPUFLEET_MEMORY_MIB"
+"""Shared use: what is promised of each device's memory."""
+ENV_COMPUTE_PERCENT: Final = "GPUFLEET_COMPUTE_PERCENT"
 
 AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
 OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"

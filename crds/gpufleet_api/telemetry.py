@@ -16,13 +16,15 @@ from gpufleet_api.markers import Cel, ListMap, ListSet
 MAX_DEVICES = 64
 """Most devices of one node."""
 
-MAX_ASSIGNMENTS = 256
+MAX_ASSIGNMENTS = 1024
 """Most reservations of one node."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 MiB = Annotated[int, Field(ge=0, le=2**40)]
 Celsius = Annotated[int, Field(ge=-273, le=1000)]
 Milliwatts = Annotated[int, Field(ge=0, le=2**31 - 1)]
+PromisedMiB = Annotated[int, Field(ge=1, le=2**24)]
+PromisedPercent = Annotated[int, Field(ge=1, le=100)]
 Items = Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -33,6 +35,10 @@ class Assignment(ApiModel):
         Cel(
             "has(self.shardStart) == has(self.shardEnd) && (!has(self.shardStart) || self.shardStart <= self.shardEnd)",
             "shardStart and shardEnd stand together, and shardStart is at most shardEnd",
+        ),
+        Cel(
+            "!has(self.computePercent) || has(self.memoryMiB)",
+            "computePercent belongs to shared devices, whose assignment has memoryMiB",
         ),
     )
 
@@ -46,6 +52,10 @@ class Assignment(ApiModel):
     replicas: Annotated[int, Field(ge=1, le=1024)]
     resource: Annotated[str, Field(min_length=1, max_length=128)]
     devices: Annotated[list[Uuid], Field(min_length=1, max_length=MAX_DEVICES), ListSet()]
+    memory_mib: PromisedMiB | None = None
+    """Shared devices only: the memory of each device that is promised to the container. Absent: whole devices."""
+    compute_percent: PromisedPercent | None = None
+    """Shared devices only: the compute of each device that is promised; absent promises none."""
     shard_start: Items | None = None
     shard_end: Items | None = None
     decided_at: Timestamp
@@ -107,6 +117,12 @@ class Holder(ApiModel):
     pod: Name
     container: Label
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
+    shared: bool | None = None
+    """True: it holds a slot of the device, beside others. Otherwise it holds the device as a whole."""
+    memory_mib: PromisedMiB | None = None
+    """Promised of this device's memory; absent for a slot without assignment."""
+    compute_percent: PromisedPercent | None = None
+    """Promised of this device's compute."""
 
 
 class Device(ApiModel):

@@ -121,6 +121,8 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "replicas": 2,
                 "resource": "gpufleet.dev/gpu",
                 "devices": ["GPU-1"],
+                "memoryMiB": 20_000,
+                "computePercent": 25,
                 "shardStart": 0,
                 "shardEnd": 5,
                 "decidedAt": "2026-01-01T00:00:00.123456Z",
@@ -165,7 +167,17 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                     "temperatureCelsius": STATISTICS,
                     "powerMilliwatts": STATISTICS,
                 },
-                "allocatedTo": [{"namespace": "ml", "pod": "train-0-abcde", "container": "main", "podUID": "p"}],
+                "allocatedTo": [
+                    {
+                        "namespace": "ml",
+                        "pod": "train-0-abcde",
+                        "container": "main",
+                        "podUID": "p",
+                        "shared": True,
+                        "memoryMiB": 20_000,
+                        "computePercent": 25,
+                    }
+                ],
             }
         ],
         "summary": {
