@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="Where the library and its gpus.state are.", metavar="DIRECTORY")]
+_MEMORY_FAULTS = ("ecc_uncorrected", "remap_pending", "remap_failed", "retirement_pending")
+
 Gpu = Annotated[int, typer.Argument(help="Index of the GPU.", min=0)]
 
 
@@ -174,6 +176,7 @@ def _table(node: SimNode) -> Table:
         watts = gpu.power_milliwatts
         faults = [f"{name} fails with {code}" for name, code in gpu.fail.items()]
         faults += [f"{name} takes {milliseconds} ms" for name, milliseconds in gpu.delay.items()]
+        faults += [f"{name} {getattr(gpu, name)}" for name in _MEMORY_FAULTS if getattr(gpu, name)]
         faults += [f"XID {event.code}" for event in node.xids if event.gpu == index]
         table.add_row(
             str(index),

@@ -84,6 +84,8 @@ class SimGpu:
     remapped_uncorrectable: int | None = None
     remap_pending: int | None = None
     remap_failed: int | None = None
+    retirement_pending: int | None = None
+    """Of memory pages, as GPUs before Ampere have it in place of rows."""
     mig_mode: int | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None

@@ -6,6 +6,8 @@ from types import MappingProxyType
 
 from gpufleet_simgpu.model import MAX_GPUS, SWITCH, SimGpu, SimLinks, SimNode
 
+_AMPERE = 7
+"""Of NVML's architectures the first that remaps rows of its memory; those before it retire pages."""
 _NAMESPACE = uuid.UUID("7c0e3a7e-3e0b-5a4e-9a55-2f6a1f0c9b11")
 
 
@@ -24,7 +26,7 @@ class Preset:
     switch_links: int = 0
     pcie_generation: int = 4
     hbm: bool = True
-    """Has ECC that remaps rows and tells the temperature of its memory."""
+    """Tells the temperature of its memory, and from Ampere on remaps rows."""
 
 
 PRESETS = MappingProxyType(
@@ -53,6 +55,7 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
     """
     name = f"{node}/{index}"
     extra = index * 3 % 7
+    remaps = preset.hbm and preset.architecture >= _AMPERE
     return SimGpu(
         uuid=f"GPU-{uuid.uuid5(_NAMESPACE, name)}",
         name=preset.name,
@@ -83,10 +86,11 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
         ecc_enabled=1,
         ecc_corrected=0,
         ecc_uncorrected=0,
-        remapped_correctable=0 if preset.hbm else None,
-        remapped_uncorrectable=0 if preset.hbm else None,
-        remap_pending=0 if preset.hbm else None,
-        remap_failed=0 if preset.hbm else None,
+        remapped_correctable=0 if remaps else None,
+        remapped_uncorrectable=0 if remaps else None,
+        remap_pending=0 if remaps else None,
+        remap_failed=0 if remaps else None,
+        retirement_pending=0 if preset.architecture < _AMPERE else None,
         mig_mode=0 if preset.switch_links else None,
         pcie_generation=preset.pcie_generation,
         pcie_width=16,

@@ -27,6 +27,7 @@ SIM_UINT_CALL(nvmlDeviceGetPerformanceState, SIM_PERFORMANCE_STATE)
 SIM_UINT_CALL(nvmlDeviceGetCurrPcieLinkGeneration, SIM_PCIE_GENERATION)
 SIM_UINT_CALL(nvmlDeviceGetCurrPcieLinkWidth, SIM_PCIE_WIDTH)
 SIM_UINT_CALL(nvmlDeviceGetPcieReplayCounter, SIM_PCIE_REPLAYS)
+SIM_UINT_CALL(nvmlDeviceGetRetiredPagesPendingStatus, SIM_RETIREMENT_PENDING)
 
 /* Bytes of so many MiB. The sentinel stays all ones; a number below zero, for tests of what can't be, wraps. */
 static unsigned long long bytes(long long mib) {

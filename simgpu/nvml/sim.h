@@ -39,6 +39,7 @@
     X(REMAPPED_UNCORRECTABLE, "remapped_uncorrectable")                                                            \
     X(REMAP_PENDING, "remap_pending")                                                                              \
     X(REMAP_FAILED, "remap_failed")                                                                                \
+    X(RETIREMENT_PENDING, "retirement_pending")                                                                    \
     X(MIG_MODE, "mig_mode")                                                                                        \
     X(NUMA_NODE, "numa_node")                                                                                      \
     X(MINOR, "minor")                                                                                              \

@@ -116,6 +116,7 @@ ONE_NUMBER: list[tuple[str, Callable[[Any], Any]]] = [
     ("remapped_uncorrectable", lambda device: pynvml.nvmlDeviceGetRemappedRows(device)[1]),
     ("remap_pending", lambda device: pynvml.nvmlDeviceGetRemappedRows(device)[2]),
     ("remap_failed", lambda device: pynvml.nvmlDeviceGetRemappedRows(device)[3]),
+    ("retirement_pending", pynvml.nvmlDeviceGetRetiredPagesPendingStatus),
     ("mig_mode", lambda device: pynvml.nvmlDeviceGetMigMode(device)[0]),
     ("architecture", pynvml.nvmlDeviceGetArchitecture),
     ("minor", pynvml.nvmlDeviceGetMinorNumber),
