@@ -66,10 +66,14 @@ class Blocked:
 
 
 def _judge(snapshot: Snapshot, ledger: Ledger) -> tuple[dict[str, tuple[Problem, ...]], list[Standing]]:
-    """Workloads whose template can't be used, by uid, and where all others stand."""
-    pods: dict[str, list[Pod]] = {}
+    """Workloads whose template can't be used, by uid, and where all others stand.
+
+    An owner is in its own namespace: a pod elsewhere that names the workload's uid is a stranger, forged or mistaken,
+    and garbage collection treats it as such.
+    """
+    pods: dict[tuple[str, str], list[Pod]] = {}
     for pod in snapshot.pods.values():
-        pods.setdefault(pod.workload_uid, []).append(pod)
+        pods.setdefault((pod.namespace, pod.workload_uid), []).append(pod)
     problems: dict[str, tuple[Problem, ...]] = {}
     standings: list[Standing] = []
     for uid, workload in snapshot.workloads.items():
@@ -79,7 +83,7 @@ def _judge(snapshot: Snapshot, ledger: Ledger) -> tuple[dict[str, tuple[Problem,
         if found := template.problems(spec, snapshot.limits.resource):
             problems[uid] = found
         else:
-            standings.append(stand(workload, spec, pods.get(uid, ()), snapshot, ledger))
+            standings.append(stand(workload, spec, pods.get((workload.namespace, uid), ()), snapshot, ledger))
     return problems, standings
 
 
@@ -240,6 +244,9 @@ def _due(snapshot: Snapshot, memory: Memory) -> datetime | None:
         place = snapshot.pods[uid].place
         if place is not None:
             moments.append(since + grace(snapshot, place))
-    moments += [noticed + snapshot.limits.parting_delay for noticed, _ in memory.gone.values()]
+    noticed = {uid: since for uid, (since, _) in memory.gone.items()}
+    moments += [
+        max(since, memory.let_go.get(uid, since)) + snapshot.limits.parting_delay for uid, since in noticed.items()
+    ]
     later = [m for m in moments if m is not None and m > snapshot.now]
     return min(later, default=None)

@@ -3,7 +3,7 @@
 The ledger is the union of `spec.assignments` over all GPUTelemetry objects and nothing else, so it is complete
 after a restart. A reservation whose pod is gone isn't simply dropped: a container may outlive its pod object
 (forced deletion), so its devices stay taken until the agent's report no longer shows them with that pod, and for some
-seconds after a forced deletion in any case.
+seconds more unless the kubelet has said that the pod is over.
 """
 
 from collections.abc import Iterator, Mapping
@@ -89,13 +89,16 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     if status is None or held_by(status, entry.assignment):
         return False
     # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
-    # two reports was in neither. So a report must have shown it before, or be younger than the pod's end; or else the
-    # agent must have had the time to tell, which is how the reservations of pods end that nobody here has seen.
-    noticed, report = snapshot.memory.gone.get(uid, (snapshot.now, status.observed_at))
-    told = uid in snapshot.memory.held or status.observed_at != report
-    parted = snapshot.now - noticed >= snapshot.limits.parting_delay
-    # After a forced deletion the kubelet frees the devices in its list at once, and kills the container after that.
-    return parted if departure is Departure.FORCED else told or parted
+    # two reports was in neither, and an agent that is cut off tells nothing of either. `let_go` is set by a report
+    # that dropped the pod, or that is younger than our knowledge of its end.
+    noticed, _ = snapshot.memory.gone.get(uid, (snapshot.now, ""))
+    told = snapshot.memory.let_go.get(uid)
+    if pod is not None or departure is Departure.OVER:
+        # The kubelet itself has said that the containers are over.
+        return told is not None or snapshot.now - noticed >= snapshot.limits.parting_delay
+    # Deleted by force, or nobody here knows how: the kubelet drops such a pod from its list when it hears of that, and
+    # kills the containers in the seconds after.
+    return told is not None and snapshot.now - max(told, noticed) >= snapshot.limits.parting_delay
 
 
 def _seniority(entry: Entry) -> tuple[str, str, str]:

@@ -23,16 +23,20 @@ def observe(snapshot: Snapshot) -> Memory:
     """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
     memory = snapshot.memory
     reserved = {e.assignment.pod_uid: e for e in entries(snapshot)}
-    covered, held, gone = {}, set(), {}
+    covered, held, gone, let_go = {}, set(), {}, {}
     for uid, entry in reserved.items():
         telemetry = snapshot.telemetry[entry.node]
         covered[uid] = memory.covered_from.get(uid, telemetry.generation)
-        status = telemetry.status
-        if uid in memory.held or (status is not None and held_by(status, entry.assignment)):
-            held.add(uid)
-        pod = snapshot.pods.get(uid)
+        status, pod = telemetry.status, snapshot.pods.get(uid)
+        report = status.observed_at if status else ""
+        holds = status is not None and bool(held_by(status, entry.assignment))
         if pod is None or pod.terminal:
-            gone[uid] = memory.gone.get(uid, (snapshot.now, status.observed_at if status else ""))
+            gone[uid] = memory.gone.get(uid, (snapshot.now, report))
+        later = uid in gone and report != gone[uid][1]
+        if holds or uid in memory.held:
+            held.add(uid)
+        if status is not None and not holds and (uid in memory.held or later):
+            let_go[uid] = memory.let_go.get(uid, snapshot.now)
     return replace(
         memory,
         refusals=_refusals(snapshot),
@@ -47,6 +51,7 @@ def observe(snapshot: Snapshot) -> Memory:
         covered_from=covered,
         held=frozenset(held),
         gone=gone,
+        let_go=let_go,
         status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
         known=frozenset(snapshot.workloads),
     )

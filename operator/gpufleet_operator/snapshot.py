@@ -25,9 +25,9 @@ class Limits:
     holder_delay: timedelta = timedelta(seconds=10)
     """A container that runs this long before the agent's report, and holds nothing in it, runs without devices."""
     parting_delay: timedelta = timedelta(seconds=5)
-    """An agent tells of an allocation within a second or two. One that it never told of is none after this long.
+    """How long a container may live on after the report that no longer shows its pod, which was deleted by force.
 
-    And a container lives on for about two seconds after its pod was deleted by force.
+    Kubelets take about two seconds. Also how long an agent may take to tell that a pod, which is over, holds nothing.
     """
     message_interval: timedelta = timedelta(seconds=10)
     """Status isn't written more often than this when only numbers in its messages changed."""
@@ -78,6 +78,11 @@ class Memory:
     """Uids of reserved pods that an agent has reported as holding devices."""
     gone: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
     """Uid of a reserved pod that is gone or over -> when we noticed, and the agent's report (observedAt) by then."""
+    let_go: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a reserved pod -> since when the agent's reports show that it holds nothing.
+
+    Counts only from a report that a report with the pod went before, or that is later than our knowledge of its end.
+    """
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     known: frozenset[str] = frozenset()

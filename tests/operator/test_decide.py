@@ -124,6 +124,34 @@ def test_another_node_is_taken_while_the_best_one_can_not_be_written(b: Any) -> 
     assert [r.pod_uid for r in actions.releases] == [pod.uid]
 
 
+class TestForgery:
+    """A pod in another namespace whose ownerReference names the workload's uid, with our label and our gate."""
+
+    def test_gets_nothing_and_is_not_deleted(self, b: Any) -> None:
+        forged = b.pod(namespace="other")
+
+        actions = decide(b.snapshot(b.workload(), forged, b.telemetry()))
+
+        assert not actions.reserves
+        assert not actions.releases
+        assert not actions.deletes
+        assert actions.gated == {"NoWorkload": 1}
+
+    @pytest.mark.parametrize("fields", [{}, {"gates": (), "node": "node-1"}], ids=["gated", "running"])
+    def test_does_not_disturb_the_workload(self, b: Any, fields: dict[str, Any]) -> None:
+        """Older than the real pod, it would otherwise stand for the replica, and the real one would be deleted."""
+        forged = b.pod(suffix="f", namespace="other", created=b.now - timedelta(hours=1), **fields)
+        real = b.running()
+        assignment = b.assignment(real)
+        telemetry = b.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
+
+        actions = decide(b.snapshot(b.workload(), forged, real, telemetry))
+
+        assert not actions.deletes
+        assert not actions.reserves
+        assert b.states(actions) == ["Confirmed"]
+
+
 class TestGang:
     def test_is_reserved_and_released_together(self, b: Any) -> None:
         workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True, "strategy": "Spread"})

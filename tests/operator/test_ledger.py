@@ -48,30 +48,77 @@ class TestGone:
     def test_it_lives_as_long_as_the_agent_says(self, b: Any) -> None:
         assert fates(read(self.snapshot(b, held=True))) == (set(), {self.uid}, set())
 
-    def test_a_report_that_once_showed_it_and_no_longer_does_frees_it(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, remembered=Memory(held=frozenset({self.uid}))))) == (
-            set(),
-            set(),
-            {self.uid},
-        )
+    def fate(self, first: Snapshot, later: Snapshot | None = None, seconds: float = 0) -> str:
+        """What becomes of it so many seconds after `first`, when the cluster is as in `later`."""
+        memory = remember.observe(first)
+        then = replace(later or first, now=first.now + timedelta(seconds=seconds))
+        _, lingering, free = fates(read(then.with_memory(memory)))
+        assert lingering | free == {self.uid}
+        return "lingers" if lingering else "free"
 
-    def test_a_report_from_before_its_end_proves_nothing(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b))) == (set(), {self.uid}, set())
+    def test_a_pod_that_is_over_is_free_when_a_report_drops_it(self, b: Any) -> None:
+        over = {self.uid: Departure.OVER}
+        shown, dropped = self.snapshot(b, held=True, departed=over), self.snapshot(b, departed=over)
 
-    def test_a_later_report_does(self, b: Any) -> None:
-        earlier = Memory(gone={self.uid: (b.now, "2026-01-02T03:00:00.000000Z")})
-        assert fates(read(self.snapshot(b, remembered=earlier))) == (set(), set(), {self.uid})
+        assert self.fate(shown, shown, 60) == "lingers"
+        assert self.fate(shown, dropped) == "free"
 
-    def test_an_agent_that_had_time_to_tell_does_as_well(self, b: Any) -> None:
-        snapshot = self.snapshot(b)
-        memory = remember.observe(snapshot)
-        later = replace(snapshot, now=b.now + timedelta(seconds=5))
+    def test_a_pod_that_is_over_is_free_by_a_report_from_after_that(self, b: Any) -> None:
+        over = {self.uid: Departure.OVER}
+        before, after = self.snapshot(b, departed=over), self.snapshot(b, departed=over, age=0)
 
-        assert fates(read(later.with_memory(memory))) == (set(), set(), {self.uid})
+        assert self.fate(before) == "lingers", "the report may be older than its allocation"
+        assert self.fate(before, after) == "free"
+
+    def test_a_pod_that_is_over_is_free_when_the_agent_had_time_to_tell(self, b: Any) -> None:
+        over = self.snapshot(b, departed={self.uid: Departure.OVER})
+
+        assert self.fate(over, seconds=4.9) == "lingers"
+        assert self.fate(over, seconds=5) == "free"
+
+    @pytest.mark.parametrize("departed", [{}, {uid: Departure.FORCED}], ids=["operator was away", "forced"])
+    class TestWithoutTheKubeletsWord:
+        """Its container may run: nobody has told that it is over."""
+
+        def test_an_agent_that_is_cut_off_tells_nothing_by_its_silence(
+            self, b: Any, departed: dict[str, Departure]
+        ) -> None:
+            """The report is older than the grant; the container runs on, on a node that nobody reaches."""
+            outer = TestGone()
+            assert outer.fate(outer.snapshot(b, departed=departed), seconds=60) == "lingers"
+
+        def test_a_later_report_frees_it_when_the_container_has_had_time_to_die(
+            self, b: Any, departed: dict[str, Departure]
+        ) -> None:
+            outer = TestGone()
+            before, after = outer.snapshot(b, departed=departed), outer.snapshot(b, departed=departed, age=0)
+            memory = remember.observe(
+                replace(after, now=b.now + timedelta(seconds=20)).with_memory(remember.observe(before))
+            )
+            told = replace(after, now=b.now + timedelta(seconds=20)).with_memory(memory)
+
+            assert outer.fate(before, after, 20) == "lingers", "told a moment ago"
+            assert outer.fate(told, seconds=4.9) == "lingers"
+            assert outer.fate(told, seconds=5) == "free"
+
+        def test_a_report_that_dropped_it_counts_from_then(self, b: Any, departed: dict[str, Departure]) -> None:
+            outer = TestGone()
+            shown, dropped = outer.snapshot(b, held=True, departed=departed), outer.snapshot(b, departed=departed)
+            told = dropped.with_memory(remember.observe(dropped.with_memory(remember.observe(shown))))
+
+            assert outer.fate(told, seconds=4.9) == "lingers"
+            assert outer.fate(told, seconds=5) == "free"
+
+        def test_a_report_that_shows_it_again_starts_afresh(self, b: Any, departed: dict[str, Departure]) -> None:
+            outer = TestGone()
+            shown, dropped = outer.snapshot(b, held=True, departed=departed), outer.snapshot(b, departed=departed)
+            memory = remember.observe(dropped.with_memory(remember.observe(shown)))
+
+            assert outer.fate(shown.with_memory(memory), dropped, 5) == "lingers"
 
     def test_stale_telemetry_proves_nothing(self, b: Any) -> None:
-        remembered = Memory(held=frozenset({self.uid}))
-        assert fates(read(self.snapshot(b, age=200, remembered=remembered))) == (set(), {self.uid}, set())
+        over = {self.uid: Departure.OVER}
+        assert self.fate(self.snapshot(b, age=200, departed=over), seconds=60) == "lingers"
 
     def test_a_pod_that_left_before_it_was_bound_never_had_anything(self, b: Any) -> None:
         assert fates(read(self.snapshot(b, age=200, departed={self.uid: Departure.NEVER_BOUND}))) == (
@@ -79,20 +126,6 @@ class TestGone:
             set(),
             {self.uid},
         )
-
-    def test_a_pod_that_left_its_node_is_waited_for(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, departed={self.uid: Departure.OVER}))) == (set(), {self.uid}, set())
-
-    def test_after_a_forced_deletion_the_agents_word_is_not_enough(self, b: Any) -> None:
-        remembered = Memory(held=frozenset({self.uid}))
-        snapshot = self.snapshot(b, remembered=remembered, departed={self.uid: Departure.FORCED})
-        memory = remember.observe(snapshot)
-
-        def fate(seconds: float) -> tuple[set[str], set[str], set[str]]:
-            return fates(read(replace(snapshot, now=b.now + timedelta(seconds=seconds)).with_memory(memory)))
-
-        assert fate(0) == fate(4.9) == (set(), {self.uid}, set())
-        assert fate(5) == (set(), set(), {self.uid})
 
     def test_a_node_that_is_gone_has_no_containers(self, b: Any) -> None:
         assert fates(read(self.snapshot(b, held=True, without_nodes=("node-1",)))) == (set(), set(), {self.uid})

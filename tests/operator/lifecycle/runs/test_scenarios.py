@@ -153,6 +153,38 @@ def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well(world: Any, judg
     assert states(cluster) == {"Confirmed": 1}
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["operator watches", "operator is away"])
+def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_report(
+    world: Any, judge: Any, runner: Any, away: bool
+) -> None:
+    """The last report is older than the grant, and neither kubelet nor agent hear that the pod was deleted by force."""
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    cluster.submit("first")
+    for _ in range(2):
+        operator.hear(1000)
+        operator.act()
+    cluster.scheduler()
+    cluster.kubelet("node-1")
+    cluster.silent.add("node-1")
+    cluster.submit("second")
+    if not away:
+        operator.hear(1000)
+    (pod,) = [p for p in cluster.of("pods") if p["spec"].get("nodeName")]
+    cluster.remove("workloads", "ml/first")
+    cluster.remove("pods", f"ml/{pod['metadata']['name']}")
+    operator = judge.operator(cluster, runner) if away else operator
+    for _ in range(8):
+        operator.hear(1000)
+        operator.act()
+        cluster.advance(4)
+
+    assert [a["podUID"] for _, a in cluster.ledger()] == [pod["metadata"]["uid"]], "its container runs on"
+    judge.settle(cluster, operator, rounds=6)
+    judge.check_always(cluster)
+    assert states(cluster) == {"Confirmed": 1}
+
+
 def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once(world: Any, judge: Any, runner: Any) -> None:
     cluster = world(1, 1)
     operator = judge.operator(cluster, runner)
