@@ -22,8 +22,10 @@ class Significance(IntEnum):
 
     NONE = 0
     CHANGE = 1
-    """A reading left its dead band."""
-    URGENT = 2
+    """A reading of a device that one container holds as a whole left its dead band."""
+    PICKABLE = 2
+    """The same for a device that could be picked: a workload may wait for just that."""
+    URGENT = 3
     """The operator waits for it: devices, health, holders, fresh samples, or the reservations that the agent read."""
 
 
@@ -40,9 +42,10 @@ def significance(published: Status, current: Status) -> Significance:
     # After a stuck driver or a frozen process the readings may be what they were: that they are new is the news.
     if any(_old(published, before) and not _old(current, after) for before, after in pairs):
         return Significance.URGENT
-    if any(_left_dead_band(before, after) for before, after in pairs):
-        return Significance.CHANGE
-    return Significance.NONE
+    moved = [after for before, after in pairs if _left_dead_band(before, after)]
+    if any(_pickable(device) for device in moved):
+        return Significance.PICKABLE
+    return Significance.CHANGE if moved else Significance.NONE
 
 
 def _node_facts(status: Status) -> tuple[Any, ...]:
@@ -53,6 +56,10 @@ def _facts(device: Status) -> tuple[Any, ...]:
     health = device["health"]
     codes = [reason["code"] for reason in health.get("reasons", ())]
     return tuple(device.get(field) for field in _STEADY), health["state"], codes, device.get("allocatedTo")
+
+
+def _pickable(device: Status) -> bool:
+    return all(holder.get("shared", False) for holder in device.get("allocatedTo", ()))
 
 
 def _old(status: Status, device: Status) -> bool:

@@ -1,7 +1,8 @@
 """When to write: at once what matters, a few quick writes for readings, and a heartbeat at rest.
 
 A device whose load flaps would otherwise make every node write every second. A small supply of quick writes, filled
-up slowly, lets a single change through at once and holds back one that goes on and on.
+up slowly, lets a single change through at once and holds back one that goes on and on. What could be picked waits for
+that supply a few seconds at most: a workload may be waiting for just this device to cool, whatever its neighbours do.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,10 @@ class Pace:
     burst: int = 6
     """Writes for readings that may follow each other at `min_interval`."""
     refill: float = 10.0
-    """Time for the supply to grow by one: a load that never settles is written this often."""
+    """Time for the supply to grow by one: a load on held devices that never settles is written this often."""
+    patience: float = 3.0
+    """A reading of a device that could be picked is written this long after the last write at the latest. With sampling
+    and looking once a second each, it is in the cluster within 5 s."""
     max_backoff: float = 30.0
     """Longest wait between two attempts while the apiserver is away."""
 
@@ -76,7 +80,9 @@ def cause_now(pace: Pace, last: Written, significance: Significance, now: float)
         return None
     if significance is Significance.URGENT:
         return Cause.URGENT
-    if significance is Significance.CHANGE and _supply(pace, last, now) >= 1:
+    if significance is Significance.PICKABLE and now - last.at >= pace.patience:
+        return Cause.CHANGE
+    if significance >= Significance.CHANGE and _supply(pace, last, now) >= 1:
         return Cause.CHANGE
     return Cause.HEARTBEAT if now >= last.heartbeat_at else None
 

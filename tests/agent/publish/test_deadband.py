@@ -29,7 +29,8 @@ BASE: dict[str, Any] = {
 }
 SICK = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-01-01T00:00:00Z"}]}
 HELD = [{"namespace": "ml", "pod": "a", "container": "main"}]
-NONE, CHANGE, URGENT = Significance.NONE, Significance.CHANGE, Significance.URGENT
+SLOT = [{**HELD[0], "shared": True}]
+NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
 @pytest.mark.parametrize(
@@ -37,17 +38,17 @@ NONE, CHANGE, URGENT = Significance.NONE, Significance.CHANGE, Significance.URGE
     [
         pytest.param({}, NONE, id="nothing changed"),
         pytest.param({"utilizationPercent": 59}, NONE, id="utilisation moved by 9 points"),
-        pytest.param({"utilizationPercent": 40}, CHANGE, id="utilisation moved by 10 points"),
-        pytest.param({"memoryUtilizationPercent": 30}, CHANGE, id="memory utilisation moved by 10 points"),
+        pytest.param({"utilizationPercent": 40}, PICKABLE, id="utilisation moved by 10 points"),
+        pytest.param({"memoryUtilizationPercent": 30}, PICKABLE, id="memory utilisation moved by 10 points"),
         pytest.param({"memoryUsedMiB": 1255}, NONE, id="memory moved by 255 MiB of 80 GB"),
-        pytest.param({"memoryUsedMiB": 744}, CHANGE, id="memory moved by 256 MiB"),
+        pytest.param({"memoryUsedMiB": 744}, PICKABLE, id="memory moved by 256 MiB"),
         pytest.param({"temperatureCelsius": 42}, NONE, id="temperature moved by 2 C"),
-        pytest.param({"temperatureCelsius": 37}, CHANGE, id="temperature moved by 3 C"),
+        pytest.param({"temperatureCelsius": 37}, PICKABLE, id="temperature moved by 3 C"),
         pytest.param({"powerMilliwatts": 169_999}, NONE, id="power moved by less than a tenth of the limit"),
-        pytest.param({"powerMilliwatts": 170_000}, CHANGE, id="power moved by a tenth of the limit"),
+        pytest.param({"powerMilliwatts": 170_000}, PICKABLE, id="power moved by a tenth of the limit"),
         pytest.param({"processCount": 5}, NONE, id="more processes"),
-        pytest.param({"processCount": 0}, CHANGE, id="the last process left"),
-        pytest.param({"temperatureCelsius": None}, CHANGE, id="a value is not reported any more"),
+        pytest.param({"processCount": 0}, PICKABLE, id="the last process left"),
+        pytest.param({"temperatureCelsius": None}, PICKABLE, id="a value is not reported any more"),
         pytest.param({"sampleTime": "2026-01-01T00:00:09Z"}, NONE, id="only time passed"),
         pytest.param({"window": {"samples": 60, "seconds": 59}}, NONE, id="only the window moved"),
         pytest.param({"health": SICK}, URGENT, id="the device fell ill"),
@@ -65,6 +66,36 @@ def test_a_devices_change(fields: dict[str, Any], want: Significance) -> None:
             device[name] = value
     assert significance(BASE, current) is want
     assert significance(current, BASE) is want, "and back again"
+
+
+@pytest.mark.parametrize(
+    ("holders", "want"),
+    [
+        pytest.param(None, PICKABLE, id="free"),
+        pytest.param(SLOT, PICKABLE, id="shared: more may fit beside"),
+        pytest.param(HELD, CHANGE, id="held as a whole"),
+        pytest.param([*SLOT, *HELD], CHANGE, id="held as a whole, and a slot that is still being let go"),
+    ],
+)
+def test_readings_of_a_device_that_could_be_picked_matter_more(holders: Any, want: Significance) -> None:
+    before = deepcopy(BASE)
+    if holders is not None:
+        before["devices"][0]["allocatedTo"] = holders
+    after = deepcopy(before)
+    after["devices"][0]["temperatureCelsius"] = 80
+    assert significance(before, after) is want
+
+
+def test_the_device_that_could_be_picked_counts_among_many_that_are_held() -> None:
+    before = deepcopy(BASE)
+    free, held = before["devices"][0], {**deepcopy(before["devices"][0]), "uuid": "GPU-1", "allocatedTo": HELD}
+    before["devices"] = [held, free]
+    noise, both = deepcopy(before), deepcopy(before)
+    for status in (noise, both):
+        status["devices"][0]["utilizationPercent"] = 99
+    both["devices"][1]["temperatureCelsius"] = 80
+    assert significance(before, noise) is CHANGE
+    assert significance(before, both) is PICKABLE
 
 
 def test_fresh_samples_after_old_ones_are_urgent_although_the_readings_are_the_same() -> None:
@@ -85,7 +116,7 @@ def test_small_memory_has_a_band_of_two_percent() -> None:
     before, after = deepcopy(BASE), deepcopy(BASE)
     for status, used in ((before, 1000), (after, 1080)):
         status["devices"][0] |= {"memoryTotalMiB": 4000, "memoryUsedMiB": used}
-    assert significance(before, after) is CHANGE
+    assert significance(before, after) is PICKABLE
 
 
 def test_without_a_power_limit_the_band_is_a_tenth_of_the_last_value() -> None:
@@ -93,7 +124,7 @@ def test_without_a_power_limit_the_band_is_a_tenth_of_the_last_value() -> None:
     for status, power in ((before, 100_000), (after, 110_000)):
         del status["devices"][0]["powerLimitMilliwatts"]
         status["devices"][0]["powerMilliwatts"] = power
-    assert significance(before, after) is CHANGE
+    assert significance(before, after) is PICKABLE
 
 
 @pytest.mark.parametrize(

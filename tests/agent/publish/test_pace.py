@@ -8,7 +8,7 @@ from gpufleet_agent.publish.deadband import Significance
 from gpufleet_agent.publish.pace import Cause, Pace, backoff, cause_now, first_write, next_write
 
 PACE = Pace()
-NONE, CHANGE, URGENT = Significance.NONE, Significance.CHANGE, Significance.URGENT
+NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
 def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, Cause]]:
@@ -42,6 +42,20 @@ def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() 
     assert all(later - earlier >= 9 for earlier, later in pairwise(times[6:]))
 
 
+def test_a_device_that_could_be_picked_is_written_every_three_seconds_when_it_never_settles() -> None:
+    times = [now for now, _ in writes([PICKABLE] * 60)]
+    assert times[:6] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert {later - earlier for earlier, later in pairwise(times[10:])} == {3.0}
+
+
+@pytest.mark.parametrize("noise", [CHANGE, PICKABLE])
+@given(st.integers(20, 60))
+def test_a_device_that_cools_is_written_in_time_whatever_its_neighbours_do(noise: Significance, cooled: int) -> None:
+    # One second to the sample and one to the look at it are the agent's own; the rest of the five is this.
+    written = writes([noise] * cooled + [PICKABLE] * 5)
+    assert min(now for now, _ in written if now > cooled) <= cooled + PACE.patience
+
+
 def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
     last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, cause=Cause.HEARTBEAT, built=40.0)
     assert cause_now(PACE, last, NONE, 69.0) is None
@@ -73,7 +87,8 @@ def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fail
     written = writes(changes, jitter=jitter)
     for start in range(0, 120, 10):
         in_minute = [cause for now, cause in written if start < now <= start + 60]
-        assert in_minute.count(Cause.CHANGE) <= PACE.burst + 60 / PACE.refill
+        supply = 60 / PACE.patience if PICKABLE in changes else 60 / PACE.refill
+        assert in_minute.count(Cause.CHANGE) <= PACE.burst + supply
         assert in_minute.count(Cause.HEARTBEAT) <= 2
     times = [0.0, *(now for now, _ in written)]
     assert all(later - earlier <= 34 for earlier, later in pairwise(times))
