@@ -8,9 +8,8 @@ from support.manifests import GATE, gpuworkload
 from support.obstacles import HELD, held
 from support.room import Room
 
-
 UNSEEN_SECONDS = 60
-"""Until the devices of a pod are free whose end nobody saw: a heartbeat of the agent, and time for containers to die."""
+"""Until devices of a pod are free whose end nobody saw: a heartbeat of the agent, and time for containers to die."""
 
 
 def test_killed_between_reservation_and_release(room: Room, fleet: Fleet) -> None:
