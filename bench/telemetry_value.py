@@ -1,0 +1,428 @@
+"""What live telemetry is worth where GPUs are shared and jobs don't use what they were promised.
+
+    uv run bench/telemetry_value.py [--usage genai-usage.csv.gz] [--seeds 5] [--json]
+
+The same arrivals are placed three times by the engine that the operator runs, and what each device would then have had
+to carry is added up from what every job really uses:
+
+- promises: the engine sees an idle device and the shares that are promised of it.
+- live: it sees samples as well, so that a device counts as used by its promises or by what is observed, whichever is
+  more, and shares picked after the sample was taken are debited on top. Samples are taken every --sample-seconds and
+  known --delay-seconds later; as NVML does, they show at most 100 % and at most the memory that there is.
+- equal: by promises, but a job is turned away while as many are admitted as `live` had admitted by then. Whoever
+  admits less overloads less; this column shows what is left when that is taken out.
+
+A refused job doesn't come back, and nobody slows down or is killed: a job's use is what it is, so an overload lasts.
+
+Synthetic use (seeded, see `synthetic`): jobs promise memory and most of them compute; half of them are honest, some
+promise far more than they use and some less. Recorded use: the pods of an inference cluster with a GPU each, of which
+jobs replay what a pod did at that time of day; what they promise is their pod's mean use times an error.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import random
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpufleet_api.workload import Strategy
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, Share
+from gpufleet_operator.placement.packing import Census, PodType
+
+Use: TypeAlias = NDArray[np.float32]
+"""(steps,): memory in MiB or compute in percent from a job's start on."""
+
+STEP_SECONDS = 10
+TOTAL_MIB = 81_920
+GPUS_PER_NODE = 8
+GIB = 1024
+USAGE = Path("../shared/traces/genai-usage.csv.gz")
+"""Where recorded use is looked for when nothing is said; without it the synthetic part runs alone."""
+
+
+class Arm(StrEnum):
+    """What the engine may know."""
+
+    PROMISES = "promises"
+    LIVE = "live"
+    EQUAL = "equal"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One arrival. Times in steps of the grid."""
+
+    start: int
+    share: Share
+    memory: Use
+    compute: Use
+
+    @property
+    def end(self) -> int:
+        """The first step at which it is gone."""
+        return self.start + len(self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run. Percentages are of the device-time in which a device had a job, but for `job_time_over`."""
+
+    arm: Arm
+    strategy: Strategy
+    admitted: int
+    over_compute_percent: float
+    """Jobs wanted more than 100 %."""
+    over_memory_percent: float
+    """Jobs wanted more memory than there is: somebody would have been killed."""
+    over_percent: float
+    """Either."""
+    job_time_over_percent: float
+    """Of the time that jobs ran: on a device where one of the two held."""
+    devices_in_use: float
+    """Mean over the time."""
+    jobs_per_device_in_use: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensing:
+    """How live the telemetry is, in steps."""
+
+    period: int
+    delay: int
+
+    def sample(self, now: int) -> int:
+        """The step of the latest sample that is known at `now`; below 0: none yet."""
+        return (now - self.delay) // self.period * self.period
+
+
+@dataclass(slots=True)
+class _Device:
+    row: int
+    holders: list[Job] = field(default_factory=list)
+
+
+class Cluster:
+    """Devices, who is on them, and what they have to carry at every step."""
+
+    def __init__(self, nodes: int, steps: int, sensing: Sensing, *, live: bool) -> None:
+        devices = nodes * GPUS_PER_NODE
+        self.memory: Use = np.zeros((devices, steps), np.float32)
+        self.compute: Use = np.zeros((devices, steps), np.float32)
+        self.jobs: NDArray[np.int16] = np.zeros((devices, steps), np.int16)
+        self._steps, self._sensing, self._live = steps, sensing, live
+        self._nodes = {
+            f"node-{n:03}": [_Device(n * GPUS_PER_NODE + g) for g in range(GPUS_PER_NODE)] for n in range(nodes)
+        }
+        self._devices = {_uuid(d.row): d for devices in self._nodes.values() for d in devices}
+        self._sample = -1
+        self.fleet = Fleet.of(self._state(name, 0) for name in self._nodes)
+
+    def advance(self, now: int) -> None:
+        """Jobs that are over leave, and the fleet learns what is known at `now`."""
+        sample = self._sensing.sample(now)
+        stale = self._live and sample != self._sample
+        for name, devices in self._nodes.items():
+            left = False
+            for device in devices:
+                staying = [job for job in device.holders if job.end > now]
+                left |= len(staying) != len(device.holders)
+                device.holders = staying
+            if left or stale:
+                self.fleet.put(self._state(name, now))
+        self._sample = sample
+
+    def admit(self, job: Job, node: str, uuid: str) -> None:
+        """The pick is debited at once; what the job really uses begins now."""
+        self.fleet.hold(node, [uuid], share=job.share)
+        device = self._devices[uuid]
+        device.holders.append(job)
+        span = slice(job.start, min(job.end, self._steps))
+        length = span.stop - span.start
+        self.memory[device.row, span] += job.memory[:length]
+        self.compute[device.row, span] += job.compute[:length]
+        self.jobs[device.row, span] += 1
+
+    def _state(self, name: str, now: int) -> NodeState:
+        sample = self._sensing.sample(now)
+        devices = tuple(self._device(i, d, sample) for i, d in enumerate(self._nodes[name]))
+        return NodeState(name, devices, free_pods=10_000)
+
+    def _device(self, index: int, device: _Device, sample: int) -> DeviceState:
+        seen = self._live and sample >= 0
+        old = [job.share for job in device.holders if job.start <= sample]
+        new = [job.share for job in device.holders if job.start > sample]
+        return DeviceState(
+            uuid=_uuid(device.row),
+            index=index,
+            model="GPU",
+            memory_total_mib=TOTAL_MIB,
+            memory_used_mib=min(TOTAL_MIB, round(float(self.memory[device.row, sample]))) if seen else 0,
+            utilization_percent=min(100, round(float(self.compute[device.row, sample]))) if seen else 0,
+            temperature_celsius=None,
+            sharers=len(device.holders),
+            promised_memory_mib=sum(share.memory_mib for share in old),
+            promised_compute_percent=sum(share.compute_percent for share in old),
+            in_flight_memory_mib=sum(share.memory_mib for share in new),
+            in_flight_compute_percent=sum(share.compute_percent for share in new),
+            sample_age_seconds=1.0,
+        )
+
+
+def _uuid(row: int) -> str:
+    return f"GPU-{row:05}"
+
+
+def run(
+    jobs: Sequence[Job],
+    arm: Arm,
+    strategy: Strategy,
+    *,
+    nodes: int,
+    steps: int,
+    sensing: Sensing,
+    allowed: Sequence[int] = (),
+) -> tuple[Outcome, list[int]]:
+    """Place every job when it arrives: the outcome, and after each arrival how many were admitted so far.
+
+    `allowed` is that list of another run, which arm `equal` doesn't get ahead of.
+    """
+    cluster, census = Cluster(nodes, steps, sensing, live=arm is Arm.LIVE), Census()
+    admitted: list[int] = []
+    for at, job in enumerate(jobs):
+        so_far = admitted[-1] if admitted else 0
+        request = Request(f"jobs/{at}", (0,), DeviceNeeds(share=job.share), strategy=strategy)
+        cluster.advance(job.start)
+        if arm is not Arm.EQUAL or so_far < allowed[at]:
+            picks = place(cluster.fleet, request, census.mix).picks
+            for pick in picks:
+                cluster.admit(job, pick.node, pick.devices[0])
+            so_far += len(picks)
+        if strategy is Strategy.PACK:
+            census.observe(PodType.of(request, TOTAL_MIB))
+        admitted.append(so_far)
+    return _outcome(cluster, arm, strategy, admitted[-1]), admitted
+
+
+def _outcome(cluster: Cluster, arm: Arm, strategy: Strategy, admitted: int) -> Outcome:
+    busy = cluster.jobs > 0
+    compute = busy & (cluster.compute > 100.5)
+    memory = busy & (cluster.memory > TOTAL_MIB + 0.5)
+    either, in_use = compute | memory, int(busy.sum())
+    return Outcome(
+        arm,
+        strategy,
+        admitted,
+        100 * int(compute.sum()) / in_use,
+        100 * int(memory.sum()) / in_use,
+        100 * int(either.sum()) / in_use,
+        100 * int(cluster.jobs[either].sum()) / int(cluster.jobs.sum()),
+        in_use / busy.shape[1],
+        int(cluster.jobs.sum()) / in_use,
+    )
+
+
+def synthetic(seed: int, *, devices: int, steps: int, load: float) -> list[Job]:
+    """Jobs that arrive at random (Poisson), so many that what they promise is `load` times what there is.
+
+    - Promise: 4 to 40 GiB, and 10 to 50 % compute; three in ten promise no compute at all.
+    - Lifetime: exponential with a mean of 2 h, at least 5 min.
+    - What they use of their promise: honest (half of the jobs) 80 to 100 %, wasteful (3 in 10) 20 to 60 %, greedy
+      (2 in 10) 120 to 250 %, in memory and compute alike; who promised no compute uses it as if he had.
+    - Memory grows to that level within 1 to 10 min. Compute comes in bursts of about 2 min with pauses as long as the
+      burst, so that bursts are twice the mean level (at most 100 %).
+    """
+    draw = random.Random(seed)
+    mean_life = 7200 // STEP_SECONDS
+    drawn: list[tuple[Share, float, int, int]] = []
+    while len(drawn) < 20_000:
+        memory = draw.choice((4, 8, 8, 10, 16, 16, 20, 24, 40)) * GIB
+        compute = draw.choice((10, 10, 20, 20, 25, 30, 50))
+        kind = draw.random()
+        uses = (
+            draw.uniform(0.8, 1.0) if kind < 0.5 else draw.uniform(0.2, 0.6) if kind < 0.8 else draw.uniform(1.2, 2.5)
+        )
+        life = max(30, round(draw.expovariate(1 / mean_life)))
+        promised = 0 if draw.random() < 0.3 else compute
+        drawn.append((Share(memory, promised), uses, compute, life))
+    per_job = statistics.fmean(max(s.memory_mib / TOTAL_MIB, s.compute_percent / 100) * n for s, _, _, n in drawn)
+    jobs: list[Job] = []
+    at = 0.0
+    for share, uses, compute, life in drawn:
+        at += draw.expovariate(load * devices / per_job)
+        if at >= steps:
+            return jobs
+        ramp = draw.randint(60, 600) / STEP_SECONDS
+        level = min(share.memory_mib * uses, TOTAL_MIB)
+        memory_use = level * np.minimum(1, (1 + np.arange(life)) / ramp)
+        jobs.append(
+            Job(int(at), share, memory_use.astype(np.float32), _bursts(draw, min(100, 2 * compute * uses), life))
+        )
+    raise ValueError(f"{len(drawn)} jobs are too few for {steps} steps: give fewer nodes or hours")
+
+
+def _bursts(draw: random.Random, level: float, steps: int) -> Use:
+    use = np.zeros(steps, np.float32)
+    at = -draw.randint(0, 12)
+    while at < steps:
+        length = max(1, round(draw.expovariate(1 / 12)))
+        use[max(0, at) : max(0, at + length)] = level
+        at += length + max(1, round(draw.expovariate(1 / 12)))
+    return use
+
+
+Recording: TypeAlias = Mapping[str, tuple[Use, Use]]
+"""Pod -> memory and compute at every step of the record's day."""
+
+
+def read_usage(path: Path) -> Recording:
+    """The record on our grid: each value stands until the next one."""
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            values = (row["t_seconds"], row["gpu_memory_used_mib"], row["gpu_utilization_percent"])
+            rows.setdefault(row["pod"], []).append((float(values[0]), float(values[1]), float(values[2])))
+    end = max(samples[-1][0] for samples in rows.values())
+    grid = np.arange(0, end, STEP_SECONDS)
+    found = {}
+    for pod, samples in rows.items():
+        table = np.array(samples)
+        at = np.maximum(np.searchsorted(table[:, 0], grid, side="right") - 1, 0)
+        found[pod] = (table[at, 1].astype(np.float32), table[at, 2].astype(np.float32))
+    return found
+
+
+def recorded(seed: int, recording: Recording, *, devices: int, load: float) -> list[Job]:
+    """Jobs that replay what a pod of the record did at their time of day, from their start to their end.
+
+    Promise: the pod's mean memory, and its mean utilisation, each times an error (lognormal, sigma 0.35: two thirds
+    are within 0.7 and 1.4 of the mean), rounded up to whole GiB and to steps of 5 %. Lifetime: exponential, mean 4 h.
+    """
+    draw, pods = random.Random(seed), sorted(recording)
+    steps = len(recording[pods[0]][0])
+    means = {pod: (float(m.mean()), float(c.mean())) for pod, (m, c) in recording.items()}
+    mean_life = 14_400 // STEP_SECONDS
+    held = statistics.fmean(m for m, _ in means.values()) / TOTAL_MIB * mean_life
+    jobs: list[Job] = []
+    at = 0.0
+    while True:
+        at += draw.expovariate(load * devices / held)
+        start = int(at)
+        if start >= steps:
+            return jobs
+        pod = draw.choice(pods)
+        memory, compute = recording[pod]
+        end = min(steps, start + max(30, round(draw.expovariate(1 / mean_life))))
+        gib = -(-means[pod][0] * draw.lognormvariate(0, 0.35) // GIB)
+        percent = -(-means[pod][1] * draw.lognormvariate(0, 0.35) // 5) * 5
+        share = Share(int(min(gib * GIB, TOTAL_MIB)), int(min(max(percent, 5), 100)))
+        jobs.append(Job(start, share, memory[start:end], compute[start:end]))
+
+
+def compare(
+    draw: Callable[[int], Sequence[Job]],
+    strategies: Iterable[Strategy],
+    *,
+    seeds: int,
+    nodes: int,
+    steps: int,
+    sensing: Sensing,
+) -> list[dict[str, object]]:
+    """Every seed, strategy and arm: one row each, as `--json` prints them."""
+    rows: list[dict[str, object]] = []
+    for seed in range(seeds):
+        jobs = draw(seed)
+        for strategy in strategies:
+            allowed: list[int] = []
+            for arm in (Arm.PROMISES, Arm.LIVE, Arm.EQUAL):
+                outcome, so_far = run(jobs, arm, strategy, nodes=nodes, steps=steps, sensing=sensing, allowed=allowed)
+                allowed = so_far if arm is Arm.LIVE else allowed
+                rows.append({"seed": seed, "offered": len(jobs), **asdict(outcome)})
+    return rows
+
+
+_SHOWN = (
+    ("jobs admitted", "admitted", 0),
+    ("devices in use, mean", "devices_in_use", 1),
+    ("jobs per device in use", "jobs_per_device_in_use", 2),
+    ("device-time over 100 % compute, %", "over_compute_percent", 2),
+    ("device-time out of memory, %", "over_memory_percent", 2),
+    ("device-time either, %", "over_percent", 2),
+    ("job-time on such a device, %", "job_time_over_percent", 2),
+)
+
+
+def show(name: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Medians over the seeds, with the lowest and the highest."""
+    offered = statistics.median(int(str(row["offered"])) for row in rows)
+    print(f"\n{name}: {offered:.0f} jobs offered (median of {len({row['seed'] for row in rows})} seeds)")
+    for strategy in dict.fromkeys(str(row["strategy"]) for row in rows):
+        print(f"  {strategy:36}" + "".join(f"{arm.value:>24}" for arm in Arm))
+        for title, key, digits in _SHOWN:
+            cells = []
+            for arm in Arm:
+                values = [float(str(r[key])) for r in rows if (r["strategy"], r["arm"]) == (strategy, arm)]
+                low, middle, high = min(values), statistics.median(values), max(values)
+                cells.append(f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})")
+            print(f"  {title:36}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description="What live telemetry is worth on shared GPUs.")
+    parser.add_argument("--usage", type=Path, help=f"recorded use of pods; {USAGE} when that is there")
+    parser.add_argument("--seeds", type=int, default=5, help="how many draws of arrivals (5)")
+    parser.add_argument("--nodes", type=int, default=8, help=f"nodes of {GPUS_PER_NODE} GPUs (8)")
+    parser.add_argument("--hours", type=float, default=12, help="of synthetic arrivals (12); the record has its own")
+    parser.add_argument("--load", type=float, default=1.1, help="promised by arrivals, in parts of what there is (1.1)")
+    parser.add_argument(
+        "--sample-seconds", type=int, default=30, help="between two samples (30: the agent's heartbeat)"
+    )
+    parser.add_argument("--delay-seconds", type=int, default=10, help="from a sample to the operator's knowledge (10)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
+    args = parser.parse_args()
+    sensing = Sensing(max(1, args.sample_seconds // STEP_SECONDS), -(-args.delay_seconds // STEP_SECONDS))
+    devices, steps = args.nodes * GPUS_PER_NODE, round(args.hours * 3600 / STEP_SECONDS)
+    both = (Strategy.BEST, Strategy.PACK)
+    results = {
+        "synthetic": compare(
+            lambda seed: synthetic(seed, devices=devices, steps=steps, load=args.load),
+            both,
+            seeds=args.seeds,
+            nodes=args.nodes,
+            steps=steps,
+            sensing=sensing,
+        )
+    }
+    usage = args.usage or (USAGE if USAGE.exists() else None)
+    if usage is None:
+        print(f"no recorded use: {USAGE} isn't there (--usage FILE)", file=sys.stderr)
+    else:
+        recording = read_usage(usage)
+        results["recorded"] = compare(
+            lambda seed: recorded(seed, recording, devices=devices, load=args.load),
+            both,
+            seeds=args.seeds,
+            nodes=args.nodes,
+            steps=len(next(iter(recording.values()))[0]),
+            sensing=sensing,
+        )
+    if args.json:
+        print(json.dumps({"settings": {**vars(args), "usage": str(usage) if usage else None}, **results}))
+        return
+    for name, rows in results.items():
+        show(name, rows)
+
+
+if __name__ == "__main__":
+    main()
