@@ -40,6 +40,39 @@ def status_of(*devices: DeviceView, **fields: Any) -> dict[str, Any]:
     return build_status(view, **{**usual, **fields})
 
 
+FULL: dict[str, Any] = {
+    "uuid": "GPU-0",
+    "index": 0,
+    "model": "M" * 96,
+    "architecture": "Hopper",
+    "computeCapability": "9.0",
+    "pciBusId": "0000:01:00.0",
+    "numaNode": 1,
+    "nvlinkPeers": ["GPU-1"],
+    "sampleTime": "2026-05-28T20:26:39.250000Z",
+    "memoryTotalMiB": 1000,
+    "memoryUsedMiB": 250,
+    "utilizationPercent": 0,
+    "temperatureCelsius": -5,
+    "powerMilliwatts": 71_250,
+    "powerLimitMilliwatts": 700_000,
+    "processCount": 0,
+    "health": {
+        "state": "Unhealthy",
+        "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-05-28T20:25:40.250000Z"}],
+        "since": "2026-05-28T20:25:40.250000Z",
+    },
+    "window": {
+        "samples": 60,
+        "seconds": 60,
+        "utilizationPercent": {"mean": 50, "max": 90, "p95": 80},
+        "temperatureCelsius": {"mean": 40, "max": 41, "p95": 41},
+    },
+    "allocatedTo": [{"namespace": "ml", "pod": "train-0", "container": "main", "podUID": "uid-train-0"}],
+}
+"""A device of which everything is known, as it is published."""
+
+
 def test_a_full_device_and_its_summary() -> None:
     window = WindowStats(60, 59.6, Statistics(49.6, 90, 80), None, Statistics(40.4, 41, 41), None)
     info = DeviceInfo("GPU-0", 0, "M" * 200, "Hopper", "9.0", "0000:01:00.0", 1, ("GPU-1",), 1000)
@@ -62,38 +95,7 @@ def test_a_full_device_and_its_summary() -> None:
         "sampleTime": "2026-05-28T20:26:39.250000Z",
         "agentVersion": "1.2.3",
         "driverVersion": "580.1",
-        "devices": [
-            {
-                "uuid": "GPU-0",
-                "index": 0,
-                "model": "M" * 96,
-                "architecture": "Hopper",
-                "computeCapability": "9.0",
-                "pciBusId": "0000:01:00.0",
-                "numaNode": 1,
-                "nvlinkPeers": ["GPU-1"],
-                "sampleTime": "2026-05-28T20:26:39.250000Z",
-                "memoryTotalMiB": 1000,
-                "memoryUsedMiB": 250,
-                "utilizationPercent": 0,
-                "temperatureCelsius": -5,
-                "powerMilliwatts": 71_250,
-                "powerLimitMilliwatts": 700_000,
-                "processCount": 0,
-                "health": {
-                    "state": "Unhealthy",
-                    "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-05-28T20:25:40.250000Z"}],
-                    "since": "2026-05-28T20:25:40.250000Z",
-                },
-                "window": {
-                    "samples": 60,
-                    "seconds": 60,
-                    "utilizationPercent": {"mean": 50, "max": 90, "p95": 80},
-                    "temperatureCelsius": {"mean": 40, "max": 41, "p95": 41},
-                },
-                "allocatedTo": [{"namespace": "ml", "pod": "train-0", "container": "main", "podUID": "uid-train-0"}],
-            }
-        ],
+        "devices": [FULL],
         "summary": {
             "devices": 1,
             "healthy": 0,
