@@ -18,7 +18,9 @@ import argparse
 import csv
 import gzip
 import json
+import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -67,11 +69,22 @@ class Outcome:
 
 def main() -> None:
     """Run what the command line says."""
-    args = _parser().parse_args()
-    nodes = read_nodes(args.nodes)
+    parser = _parser()
+    args = parser.parse_args()
+    if args.synthetic:
+        with tempfile.TemporaryDirectory() as folder:
+            nodes_file, arrivals_file = synthetic(Path(folder))
+            _report(args, read_nodes(nodes_file), [arrivals_file])
+        return
+    if args.nodes is None or args.arrivals is None:
+        parser.error("--nodes and --arrivals are needed, or --synthetic")
+    _report(args, read_nodes(args.nodes), args.arrivals)
+
+
+def _report(args: argparse.Namespace, nodes: Sequence[NodeState], files: Sequence[Path]) -> None:
     published = _published(args.published) if args.published else {}
     outcomes = []
-    for path in args.arrivals:
+    for path in files:
         arrivals = read_arrivals(path, Strategy(args.strategy))
         placed, outcome = run(path.name.removesuffix(".csv.gz").removesuffix(".csv"), nodes, arrivals, mix=args.mix)
         outcomes.append(outcome)
@@ -243,14 +256,42 @@ def _print_sums(outcomes: Sequence[Outcome], published: dict[str, dict[str, str]
     print(line)
 
 
+def synthetic(folder: Path) -> tuple[Path, Path]:
+    """1,200 nodes of five shapes and 90 kinds of pods, drawn until 130 % of the devices are asked for."""
+    draw, nodes, arrivals = random.Random(7), folder / "nodes.csv", folder / "synthetic.csv"
+    shapes = [(96_000, 393_216, 8)] * 50 + [(104_000, 524_288, 2)] * 34 + [(16_000, 122_880, 2)] * 9
+    shapes += [(128_000, 786_432, 8)] * 3 + [(32_000, 131_072, 4)] * 4
+    drawn = [draw.choice(shapes) for _ in range(1_200)]
+    lines = [f"n{i:04},{cpu},{memory},{gpus},any" for i, (cpu, memory, gpus) in enumerate(drawn)]
+    nodes.write_text("\n".join(["node,cpu_milli,memory_mib,gpu,model", *lines]))
+    kinds = []
+    for _ in range(90):
+        gpus, milli = draw.choices(((0, 0), (1, WHOLE), (1, draw.choice((810, 470, 320, 230)))), (13, 48, 38))[0]
+        if milli == WHOLE and draw.random() < 0.1:
+            gpus = draw.choice((2, 4, 8))
+        size = max(1, gpus)
+        kinds.append(
+            (size * draw.randrange(2_000, 12_000, 100), size * draw.randrange(4_096, 46_080, 512), gpus, milli)
+        )
+    weights = [draw.expovariate(1.0) / max(1, gpus) ** 2 for _, _, gpus, _ in kinds]
+    asked, lines = 0, []
+    while asked < 1.3 * WHOLE * sum(gpus for _, _, gpus in drawn):
+        cpu, memory, gpus, milli = draw.choices(kinds, weights)[0]
+        lines.append(f"{len(lines)},{cpu},{memory},{gpus},{milli},")
+        asked += gpus * milli
+    arrivals.write_text("\n".join(["seq,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec", *lines]))
+    return nodes, arrivals
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=Path, required=True, help="node, cpu_milli, memory_mib, gpu, model")
-    parser.add_argument("--arrivals", type=Path, required=True, nargs="+", help="pods in order, .csv or .csv.gz")
+    parser.add_argument("--nodes", type=Path, help="node, cpu_milli, memory_mib, gpu, model")
+    parser.add_argument("--arrivals", type=Path, nargs="+", help="pods in order, .csv or .csv.gz")
     parser.add_argument("--strategy", choices=[s.value for s in Strategy], default=Strategy.PACK.value)
     parser.add_argument("--mix", choices=("known", "learned"), default="known")
     parser.add_argument("--out", type=Path, help="write seq,node,devices of the pods placed (of the last file)")
     parser.add_argument("--published", type=Path, help="others' figures by arrivals file, to print beside ours")
+    parser.add_argument("--synthetic", action="store_true", help="a made-up fleet and mix of the same kind")
     parser.add_argument("--json", action="store_true", help="for machines")
     return parser
 
