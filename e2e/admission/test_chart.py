@@ -67,6 +67,17 @@ def test_rendered_crds_are_the_generated_ones(render: Render) -> None:
     assert crds_of(render("crds.enabled=false")) == []
 
 
+def test_the_agent_sees_the_nodes_processes_unless_told_otherwise(render: Render) -> None:
+    for settings, sees in (((), True), (("agent.hostPID=false",), False)):
+        assert pod_of(render(*settings), "DaemonSet", "gpufleet-agent")["hostPID"] is sees
+
+
+def test_a_kubernetes_without_what_the_agent_needs_is_refused(cluster: Cluster) -> None:
+    cluster.helm("template", "gpufleet", CHART, "--kube-version=1.34.0")
+    with pytest.raises(ClusterError, match=r"kubeVersion: >=1\.34\.0-0"):
+        cluster.helm("template", "gpufleet", CHART, "--kube-version=1.33.9")
+
+
 def test_driver_from_the_host_or_from_the_runtime(render: Render) -> None:
     from_host = pod_of(render("agent.driver.hostPath=/opt/driver"), "DaemonSet", "gpufleet-agent")
     (agent,) = from_host["containers"]

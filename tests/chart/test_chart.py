@@ -62,6 +62,7 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
         (("agent", "sampleSeconds"), 0),
         (("agent", "driver", "hostPath"), "relative/path"),
         (("agent", "logLevel"), "loud"),
+        (("agent", "hostPID"), "yes"),
         (("agent", "nodeSelector"), {"gpu": True}),
         (("agent", "extraArgs"), ["log-level=debug"]),
         (("operator", "port"), 70000),
@@ -93,7 +94,9 @@ def test_every_value_is_used_by_a_template(values: dict[str, Any]) -> None:
 def test_chart_says_what_it_needs() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["name"] == "gpufleet"
-    assert chart["kubeVersion"] == ">=1.30.0-0", "ValidatingAdmissionPolicy and node-bound tokens"
+    assert chart["kubeVersion"] == ">=1.34.0-0", "the kubelet's PodResources list leaves out pods that have ended"
+    for page in ("charts/gpufleet/README.md", "docs/agent.md", "README.md"):
+        assert re.search(r"Kubernetes\s+1\.34", (ROOT / page).read_text(encoding="utf-8")), page
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{chart["appVersion"]}"' in pyproject
 
