@@ -30,7 +30,7 @@ async def start_part(
     """
     try:
         await start()
-    except Exception as error:
+    except Exception as error:  # whatever it is, whoever started the agent must hear which part it was
         raise PartError(f"{name}: {type(error).__name__}: {error}") from error
     stack.push_async_callback(_close_part, name, close)
     log.debug("started", part=name)

@@ -37,7 +37,7 @@ def write_state(path: Path, node: SimNode) -> None:
             file.write(text)
         scratch.chmod(0o644)  # agents in containers read it as another user
         scratch.replace(path)
-    except BaseException:
+    except BaseException:  # an interrupt, too, must leave no scratch file behind
         scratch.unlink(missing_ok=True)
         raise
 

@@ -1,0 +1,120 @@
+"""The reader below the sampler: from what the driver does to what the agent knows of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pynvml
+
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_simgpu.model import ALL
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+
+
+def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(
+    simulated: "Simulated", closed_for_good: Callable[[], bool]
+) -> None:
+    async def main() -> None:
+        simulated.edit(lambda node: node.lose(1))
+        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
+        await sampler.start()
+        view = sampler.view()
+        assert (len(view.devices), view.left_out) == (3, 1)
+        simulated.edit(lambda node: node.restore(1))
+        async with asyncio.timeout(20):
+            while len(sampler.view().devices) < 4:
+                await sampler.changed(sampler.view().health_version)
+        assert sampler.view().left_out == 0
+        await sampler.close()
+
+    asyncio.run(main())
+    assert closed_for_good()
+
+
+def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_later(
+    simulated: "Simulated", closed_for_good: Callable[[], bool]
+) -> None:
+    async def main() -> None:
+        simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
+        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
+        await sampler.start()
+        view = sampler.view()
+        assert [device.info.index for device in view.devices] == [0, 2, 3]
+        assert view.left_out == 1
+        async with asyncio.timeout(20):
+            while (window := sampler.view().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - samples ring no bell
+                await asyncio.sleep(0.01)
+            simulated.edit(lambda node: node.restore(1))
+            while len(sampler.view().devices) < 4:
+                await sampler.changed(sampler.view().health_version)
+        view = sampler.view()
+        assert view.left_out == 0
+        assert [device.info.nvlink_peers for device in view.devices] == [
+            tuple(sorted({*UUIDS} - {uuid})) for uuid in UUIDS
+        ]
+        await sampler.close()
+
+    asyncio.run(main())
+    assert closed_for_good()
+
+
+def test_the_whole_road_from_the_driver_to_the_view(
+    simulated: "Simulated", closed_for_good: Callable[[], bool]
+) -> None:
+    """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
+    timing = Timing(
+        sample=0.01,
+        slow=0.05,
+        deadline=0.5,
+        event_wait=0.05,
+        retry_first=0.02,
+        retry_max=0.05,
+        reopen_first=0.1,
+        reopen_max=0.2,
+    )
+    sampler = Sampler(NvmlHardware(), timing=timing)
+
+    async def to_the_end() -> None:
+        try:
+            await main()
+        finally:
+            await sampler.close()
+
+    def state() -> list[list[str]]:
+        return [[reason.code for reason in device.health.reasons] for device in sampler.view().devices]
+
+    async def becomes(expected: list[list[str]]) -> None:
+        async with asyncio.timeout(20):
+            while (view := sampler.view()) and state() != expected:
+                await sampler.changed(view.health_version)
+
+    async def main() -> None:
+        await sampler.start()
+        assert [device.info.uuid for device in sampler.view().devices] == UUIDS
+        simulated.edit(lambda node: node.with_gpu(0, temperature_celsius=91))
+        async with asyncio.timeout(10):
+            while (sample := sampler.view().devices[0].sample) and sample.temperature_celsius != 91:  # noqa: ASYNC110 - samples ring no bell
+                await asyncio.sleep(0.01)
+        simulated.edit(lambda node: node.with_xid(1, 79))
+        await becomes([[], ["XidError"], [], []])
+        simulated.edit(lambda node: node.lose(1))
+        await becomes([[], ["DeviceLost", "XidError"], [], []])
+        simulated.edit(lambda node: node.with_delay(2, ALL, 3_600_000))
+        await becomes([[], ["DeviceLost", "XidError"], ["Unresponsive"], []])
+        simulated.edit(lambda node: node.restore(1).restore(2))
+        await becomes([[], [], [], []])
+        simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
+        await becomes([["DriverUnavailable"]] * 4)
+        simulated.edit(lambda node: replace(node, error=0))
+        await becomes([[], [], [], []])
+
+    asyncio.run(to_the_end())
+    assert closed_for_good()
