@@ -27,6 +27,12 @@ class PodStore(Store[Pod]):
             self.departed.popitem(last=False)
         self.remove(pod.uid, pod.resource_version)
 
+    def replaced(self, old: Pod | None, new: Pod | None) -> None:
+        """A pod that is back (its label was taken off and put on again) has not departed."""
+        del old
+        if new is not None:
+            self.departed.pop(new.uid, None)
+
 
 class UsageStore(LeavingStore[BoundPod]):
     """Other people's pods, with their requests summed per node as they come and go."""

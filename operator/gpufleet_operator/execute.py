@@ -59,9 +59,16 @@ class Executor:
     def __init__(self, cluster: Cluster, cache: Cache, clock: ServerClock, recorder: Recorder) -> None:
         self._cluster, self._cache, self._clock, self._recorder = cluster, cache, clock, recorder
         self._slots = asyncio.Semaphore(_PARALLEL)
+        self._beat: Callable[[], None] = lambda: None
 
-    async def run(self, actions: Actions) -> list[Outcome]:
-        """All of it, in order: make, delete and reserve; release what got its devices; report what went well."""
+    async def run(self, actions: Actions, beat: Callable[[], None] = lambda: None) -> list[Outcome]:
+        """All of it, in order: make, delete and reserve; release what got its devices; report what went well.
+
+        Args:
+            actions: the decision.
+            beat: called after each write, however it ended.
+        """
+        self._beat = beat
         creates, deletes, reserves = await asyncio.gather(
             self._all(actions.creates, self._create),
             self._all(actions.deletes, self._delete),
@@ -81,19 +88,29 @@ class Executor:
 
     async def _one(self, action: A, carry_out: Callable[[A], Awaitable[None]]) -> Outcome:
         async with self._slots:
-            try:
-                await carry_out(action)
-            except (LostRaceError, ConflictError) as error:
-                log.info("lost a race", action=action.key, error=str(error))
-                return Outcome(action, lost=True)
-            except _RETRIED as error:
-                log.warning("write failed", action=action.key, error=str(error))
-                return Outcome(action, failure=str(error), unanswered=isinstance(error, UnavailableError))
+            outcome = await self._tried(action, carry_out)
+        self._beat()
+        return outcome
+
+    async def _tried(self, action: A, carry_out: Callable[[A], Awaitable[None]]) -> Outcome:
+        try:
+            await carry_out(action)
+        except (LostRaceError, ConflictError) as error:
+            log.info("lost a race", action=action.key, error=str(error))
+            return Outcome(action, lost=True)
+        except _RETRIED as error:
+            log.warning("write failed", action=action.key, error=str(error))
+            return Outcome(action, failure=str(error), unanswered=isinstance(error, UnavailableError))
         log.debug("done", action=action.key)
         return Outcome(action)
 
     async def _create(self, action: CreatePod) -> None:
-        self._cache.pods.put(podview.pod(await self._cluster.create_pod(action.body)))
+        try:
+            body = await self._cluster.create_pod(action.body)
+        except NotFoundError as error:
+            # The namespace is gone, or the pod that our lost creation had made: decide again.
+            raise ConflictError(str(error), error.code) from error
+        self._cache.pods.put(podview.pod(body))
 
     async def _reserve(self, action: Reserve) -> None:
         try:

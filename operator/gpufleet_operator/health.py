@@ -9,24 +9,24 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 
 class Health:
-    """Alive: a pass ended lately (or start-up is under way). Ready: the caches are complete and a pass was made.
+    """Alive: a pass or a write ended lately (or start-up is under way). Ready: a pass was made on complete caches.
 
     A cluster whose apiserver is away doesn't make the operator unhealthy: passes go on, and a restart would not help.
     """
 
-    def __init__(self, last_pass: Callable[[], float | None], patience_seconds: float) -> None:
-        self._last_pass = last_pass
+    def __init__(self, last_sign: Callable[[], float | None], patience_seconds: float) -> None:
+        self._last_sign = last_sign
         self._patience = patience_seconds
         self._started = asyncio.get_running_loop().time()
 
     def alive(self) -> bool:
         """True while passes are made. Start-up may take as long as the apiserver lets it wait."""
-        last = self._last_pass()
+        last = self._last_sign()
         return last is None or asyncio.get_running_loop().time() - last < self._patience
 
     def ready(self) -> bool:
         """True once the first pass was made."""
-        return self._last_pass() is not None and self.alive()
+        return self._last_sign() is not None and self.alive()
 
 
 @asynccontextmanager

@@ -56,8 +56,11 @@ class Reconciler:
         self._memory = Memory()
         self._appeared: dict[str, float] = {}
         self._troubles: set[str] = set()
-        self.last_pass: float | None = None
-        """When the last pass ended, by the event loop's clock."""
+        self.last_sign: float | None = None
+        """When a pass or one of its writes last ended, by the event loop's clock; None before the first pass is over.
+
+        An apiserver that swallows requests holds each one up for its time-out, and a pass may have hundreds.
+        """
 
     async def run(self) -> None:
         """Pass after pass, until cancelled. An error that nobody planned for ends it."""
@@ -66,8 +69,8 @@ class Reconciler:
         while True:
             started = loop.time()
             due = await self.one_pass()
-            self.last_pass = loop.time()
-            await asyncio.sleep(min(_LONGEST_GAP, max(_SHORTEST_GAP, self.last_pass - started)))
+            self.last_sign = loop.time()
+            await asyncio.sleep(min(_LONGEST_GAP, max(_SHORTEST_GAP, self.last_sign - started)))
             await self._rest(due)
 
     async def one_pass(self) -> datetime | None:
@@ -87,9 +90,13 @@ class Reconciler:
         self._troubles = set(actions.troubles)
         if not actions.empty:
             with self._metrics.passes.labels("execute").time():
-                outcomes = await self._executor.run(actions)
+                outcomes = await self._executor.run(actions, self._beat)
             self._learn(outcomes, loop.time())
         return actions.due
+
+    def _beat(self) -> None:
+        if self.last_sign is not None:
+            self.last_sign = asyncio.get_running_loop().time()
 
     async def _rest(self, due: datetime | None) -> None:
         wait = self._sweep

@@ -35,7 +35,7 @@ from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
 log = structlog.get_logger(__name__)
 
 _PATIENCE_SECONDS = 120.0
-"""A pass that takes longer than this is stuck."""
+"""A pass that takes longer than this, or one of its writes, is stuck."""
 
 
 class StopSignal(Exception):  # noqa: N818 - not an error: the way out of a task group
@@ -123,7 +123,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
         salt=lambda: secrets.token_hex(8),
         sweep_seconds=settings.sweep_seconds,
     )
-    health = Health(lambda: reconciler.last_pass, _PATIENCE_SECONDS)
+    health = Health(lambda: reconciler.last_sign, _PATIENCE_SECONDS)
     collections = Collections.of(api, cache)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(api.close)

@@ -27,23 +27,32 @@ class Store(Generic[T]):
 
     def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
         self.items: dict[str, T] = {}
-        self._graves: OrderedDict[str, None] = OrderedDict()
+        self._graves: OrderedDict[str, str] = OrderedDict()
+        """Uid -> the version at which it left; empty: it is known to be deleted."""
         self._changed = changed
 
     def put(self, item: T) -> None:
         """Keep the object, unless what we have is newer or it is known to be gone."""
         old = self.items.get(item.uid)
-        if item.uid in self._graves or (old is not None and newer(old.resource_version, item.resource_version)):
+        if old is not None and newer(old.resource_version, item.resource_version):
             return
+        if item.uid in self._graves:
+            if not newer(item.resource_version, self._graves[item.uid]):
+                return
+            del self._graves[item.uid]  # it only didn't match our selector for a while
         self.items[item.uid] = item
         if old is None or _different(old, item):
             self.replaced(old, item)
             self._changed()
 
     def remove(self, uid: str, version: str) -> None:
-        """Forget the object for good: a uid is never used again."""
-        del version
-        self._graves[uid] = None
+        """Forget the object as of `version`; without one for good.
+
+        A watch with a selector tells in the same way of an object that is deleted and of one that no longer matches.
+        Only the latter comes back, in a later version.
+        """
+        self._graves[uid] = version
+        self._graves.move_to_end(uid)
         while len(self._graves) > _GRAVES:
             self._graves.popitem(last=False)
         old = self.items.pop(uid, None)
@@ -78,7 +87,7 @@ class LeavingStore(Store[T]):
 
 
 def newer(one: str, other: str) -> bool:
-    """True when resource version `one` is later; versions compare as numbers within a cluster."""
+    """True when resource version `one` is later, False when one isn't known; they are numbers within a cluster."""
     return one.isdigit() and other.isdigit() and int(one) > int(other)
 
 

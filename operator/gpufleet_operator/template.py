@@ -139,8 +139,14 @@ def _env(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
             yield Problem(f"{path}.env[{index}].name", f"is {name}, which would override what the node agent sets")
     for index, entry in enumerate(container.get("envFrom") or ()):
         prefix = str(entry.get("prefix") or "") if isinstance(entry, Mapping) else ""
-        if prefix.startswith(ENV_PREFIX):
-            yield Problem(f"{path}.envFrom[{index}].prefix", f"is {prefix}, which belongs to the node agent")
+        if prefix and _can_reserve(prefix):
+            message = f"is {prefix}, by which a key could override what the node agent sets"
+            yield Problem(f"{path}.envFrom[{index}].prefix", message)
+
+
+def _can_reserve(prefix: str) -> bool:
+    """True when some key behind the prefix makes a name that belongs to the node agent."""
+    return prefix.startswith(ENV_PREFIX) or any(n.startswith(prefix) for n in (ENV_VISIBLE_DEVICES, ENV_PREFIX))
 
 
 def _requested(resources: Any, resource: str) -> Iterator[tuple[str, str, Any]]:

@@ -8,12 +8,12 @@ from prometheus_client import CollectorRegistry, Gauge
 from gpufleet_operator.health import Health, serve
 
 
-def ask(last_pass: float | None, ago: float = 0) -> dict[str, tuple[int, str]]:
+def ask(last_sign: float | None, ago: float = 0) -> dict[str, tuple[int, str]]:
     async def run() -> dict[str, tuple[int, str]]:
         registry = CollectorRegistry()
         Gauge("gpufleet_test", "A test.", registry=registry).set(3)
         now = asyncio.get_running_loop().time()
-        health = Health(lambda: None if last_pass is None else now - ago, 60)
+        health = Health(lambda: None if last_sign is None else now - ago, 60)
         found = {}
         async with serve("127.0.0.1", 0, health, registry) as port, aiohttp.ClientSession() as session:
             for path in ("/healthz", "/readyz", "/metrics"):

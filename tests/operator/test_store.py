@@ -36,6 +36,21 @@ def test_a_deleted_object_stays_deleted() -> None:
     assert store.items == {}
 
 
+def test_an_object_that_left_the_selector_comes_back_in_a_later_version() -> None:
+    """Its label was taken off and put on again; what is known to be deleted never comes back."""
+    store: Store[Node] = Store()
+    for uid in ("relabelled", "listed away", "deleted"):
+        store.put(node(5, uid))
+    store.remove("relabelled", "6")
+    store.remove("deleted", "")
+    store.replace([], "8")
+
+    for uid in ("relabelled", "listed away", "deleted"):
+        store.put(node(9, uid))
+
+    assert set(store.items) == {"relabelled", "listed away"}
+
+
 def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None:
     store: Store[Node] = Store()
     store.put(node(5, "old"))
@@ -109,6 +124,17 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went(b: Any) -> None:
         over.uid: Departure.OVER,
     }
     assert cache.pods.items == {}
+
+
+def test_a_pod_that_is_back_has_not_departed(b: Any) -> None:
+    cache = Cache()
+    cache.pods.put(b.running())
+    cache.pods.left(b.running(resource_version="21"))
+
+    cache.pods.put(b.running(resource_version="22"))
+
+    assert not cache.pods.departed
+    assert set(cache.pods.items) == {b.running().uid}
 
 
 def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot(b: Any) -> None:

@@ -78,7 +78,19 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         "initContainers[0].env[0].name",
     ),
     "our environment": ({"containers": [main(env=[{"name": "GPUFLEET_X"}])]}, {}, "env[0].name: is GPUFLEET_X"),
-    "our environment by prefix": ({"containers": [main(envFrom=[{"prefix": "GPUFLEET_"}])]}, {}, "envFrom[0].prefix"),
+    **{
+        f"our environment by prefix {prefix}": (
+            {"containers": [main(envFrom=[{"configMapRef": {"name": "c"}}, {"prefix": prefix}])]},
+            {},
+            f"envFrom[1].prefix: is {prefix}, by which a key could override",
+        )
+        for prefix in ("GPUFLEET_", "GPUFLEET_SHARD_", "GPU", "NVIDIA_", "NVIDIA_VISIBLE_DEVICE", "N")
+    },
+    "our environment by prefix in an init container": (
+        {"containers": [main()], "initContainers": [{"name": "i", "envFrom": [{"prefix": "NVIDIA_VISIBLE_"}]}]},
+        {},
+        "initContainers[0].envFrom[0].prefix",
+    ),
     "affinity of nothing": (
         {"containers": [main()], **affinity({}, {})},
         {},
@@ -119,6 +131,10 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
     "other resources": ({"containers": [main(**limits(name="example.com/nic"))]}, {}),
     "an affinity with something in it": ({"containers": [main()], **affinity({}, {"matchFields": [{"key": "k"}]})}, {}),
     "other gates": ({"containers": [main()], "schedulingGates": [{"name": "example.com/quota"}]}, {}),
+    "an environment from elsewhere, see decision 8": (
+        {"containers": [main(envFrom=[{"secretRef": {"name": "s"}}, {"prefix": "APP_"}, {"prefix": "NVIDIA_X"}])]},
+        {},
+    ),
     "a chosen container": ({"containers": [main(), {"name": "b"}]}, {"container": "b"}),
 }
 

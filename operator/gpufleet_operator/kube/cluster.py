@@ -19,6 +19,7 @@ class Cluster(Protocol):
 
         Raises:
             InvalidWriteError: refused, or the name belongs to somebody else's pod.
+            NotFoundError: there is no such namespace, or the pod was deleted in this moment.
         """
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:

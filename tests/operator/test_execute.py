@@ -1,0 +1,99 @@
+"""Carrying out a decision: what an answer of the apiserver means, and that every answer is a sign of life."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gpufleet_operator.actions import Actions, CreatePod
+from gpufleet_operator.cache import Cache
+from gpufleet_operator.execute import Executor, Outcome
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.loop import Reconciler
+from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.snapshot import Limits
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Refusing:
+    """An apiserver whose every answer to a creation is the same error."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+
+    async def create_pod(self, body: Any) -> Any:
+        del body
+        await asyncio.sleep(0)
+        raise self.error
+
+
+def executor(error: ApiError, cache: Cache) -> Executor:
+    cluster: Any = Refusing(error)
+    clock = ServerClock(lambda: NOW)
+    return Executor(cluster, cache, clock, Recorder(cluster, "test"))
+
+
+def creates(number: int) -> Actions:
+    return Actions(creates=tuple(CreatePod("uid-w", "ml", f"w-{i}", i, {}) for i in range(number)))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotFoundError('namespaces "ml" not found', 404), {"lost": True}),
+        (InvalidWriteError("exceeded quota", 403), {"failure": "exceeded quota"}),
+        (UnavailableError("no answer"), {"failure": "no answer", "unanswered": True}),
+    ],
+    ids=["the namespace is gone", "refused", "no answer"],
+)
+def test_a_pod_that_can_not_be_made_is_an_outcome_and_not_the_end(error: ApiError, expected: dict[str, Any]) -> None:
+    actions = creates(1)
+
+    outcomes = asyncio.run(executor(error, Cache()).run(actions))
+
+    assert outcomes == [Outcome(actions.creates[0], **expected)]
+
+
+def test_an_answer_that_nobody_planned_for_ends_the_process() -> None:
+    with pytest.raises(ApiError, match="Unauthorized"):
+        asyncio.run(executor(ApiError("Unauthorized", 401), Cache()).run(creates(1)))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_every_write_is_a_sign_of_life_however_it_ends(b: Any, first: bool) -> None:
+    """An apiserver that swallows requests holds up each of hundreds for its time-out: that is no reason to restart.
+
+    Within the first pass there are none: readiness waits for its end.
+    """
+    signs: list[float | None] = []
+
+    class Slow(Refusing):
+        async def create_pod(self, body: Any) -> Any:
+            signs.append(reconciler.last_sign)
+            await asyncio.sleep(0.01)
+            raise self.error
+
+    cache, clock, cluster = Cache(), ServerClock(lambda: b.now), Slow(UnavailableError("no answer"))
+    api: Any = cluster
+    reconciler = Reconciler(
+        cache,
+        Executor(api, cache, clock, Recorder(api, "test")),
+        Limits(),
+        clock,
+        Metrics(CollectorRegistry()),
+        salt=lambda: "salt",
+        sweep_seconds=10,
+    )
+    reconciler.last_sign = None if first else 0.0
+    cache.workloads.put(b.workload(replicas=40))
+
+    asyncio.run(asyncio.wait_for(reconciler.one_pass(), 20))
+
+    assert len(signs) == 40
+    # 16 at a time: the later ones are sent after the answers to the earlier ones.
+    assert set(signs) == {None} if first else len(set(signs)) >= 3
