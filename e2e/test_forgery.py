@@ -1,17 +1,21 @@
 """A pod that claims an assignment by annotation gets nothing by it."""
 
 import json
+from typing import Any
+
+import pytest
 
 from proof import Holding
-from proof.contract import ANNOTATION
-from support.api import Api, JsonObject, pods
+from proof.contract import ANNOTATION, REPLICA_LABEL, WORKLOAD_LABEL
+from support.api import Api, JsonObject, events, pods
 from support.awaiting import eventually
 from support.fleet import Fleet
-from support.manifests import gpuworkload, plain_pod
+from support.manifests import GATE, gpuworkload, plain_pod, pod_spec
 from support.obstacles import HELD, held
 from support.room import Room
 
 USER = "mallory"
+HOLD = "example.com/hold"
 
 
 def test_the_policy_refuses_the_annotation(room: Room, fleet: Fleet) -> None:
@@ -57,6 +61,50 @@ def test_the_plugin_does_not_believe_the_annotation(room: Room, fleet: Fleet) ->
         assert "TooFewUnreserved" in words
     # The owner of the reservation gets all of it, whatever others claimed.
     assert set(room.devices("owner")) == reserved
+
+
+def test_a_pod_of_another_namespace_is_no_replica(room: Room, fleet: Fleet) -> None:
+    """Mechanism: a workload's pods are those of its own namespace that it controls.
+
+    Two pods elsewhere name its uid as their controller, one gated, one running, while its own pod is still gated by a
+    gate of the user's. Neither gets devices, and the operator deletes neither for it (garbage collection does: their
+    owner isn't in their namespace). The workload's own pod gets its devices as if nothing had been.
+    """
+    gated = pod_spec(schedulingGates=[{"name": HOLD}])
+    room.apply(gpuworkload("train", template=gated))
+    real = eventually(lambda: room.pod("train"), within=15)
+    other = Room(fleet, f"{room.namespace}-x")
+    for name, spec in (("gated", {"schedulingGates": [{"name": GATE}]}), ("running", {})):
+        fleet.api.create(pods(other.namespace), _stranger(name, room.workload("train"), **spec))
+    eventually(lambda: _collected(other), within=60)
+    assert room.pod("train")["metadata"]["uid"] == real["metadata"]["uid"], "its own pod was replaced"
+    told = {one["reason"] for one in fleet.api.list(events(room.namespace)) if one["involvedObject"]["name"] == "train"}
+    assert "SurplusPod" not in told, told
+    ungated = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
+    fleet.api.patch(f"{pods(room.namespace)}/{real['metadata']['name']}", ungated, "json")
+    (replica,) = room.proven("train")["train"].replicas
+    assert replica.pod_uid == real["metadata"]["uid"]
+    other.clear()
+
+
+def _stranger(name: str, workload: JsonObject, **spec: Any) -> JsonObject:
+    owner = {key: workload[key] for key in ("apiVersion", "kind")} | {"controller": True}
+    owner |= {key: workload["metadata"][key] for key in ("name", "uid")}
+    body = plain_pod(name, labels={WORKLOAD_LABEL: workload["metadata"]["name"], REPLICA_LABEL: "0"}, **spec)
+    body["metadata"]["ownerReferences"] = [owner]
+    return body
+
+
+def _collected(room: Room) -> None:
+    """Until they are gone they have nothing of ours: no annotation, no reservation, and the gate stays on."""
+    left = room.fleet.api.list(pods(room.namespace))
+    for pod in left:
+        gates = pod["spec"].get("schedulingGates", [])
+        if ANNOTATION in pod["metadata"].get("annotations", {}) or (pod["metadata"]["name"] == "gated" and not gates):
+            pytest.fail(f"{pod['metadata']['name']} was released")
+    if reserved := room.fleet.assignments(room.namespace):
+        pytest.fail(f"reserved for strangers: {reserved}")
+    assert not left, f"not collected yet: {[pod['metadata']['name'] for pod in left]}"
 
 
 def _forged(name: str, device: str, node: str) -> JsonObject:

@@ -13,8 +13,11 @@ from support.watchdog import by_kubelets, twice
 
 READY_SECONDS = 40
 GONE_SECONDS = 40
-FREE_SECONDS = 20
-"""After its pod is gone, a device is free once the agent's next report no longer shows it held: one heartbeat."""
+FREE_SECONDS = 45
+"""After its pod is gone, a device is free once the agent's next report no longer shows it held: one heartbeat at most.
+
+And five seconds later when nobody has said that the pod is over.
+"""
 
 
 class Room:
