@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from time import monotonic
 
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from support.api import JsonObject, pods
 from support.awaiting import eventually
 from support.fleet import Fleet
@@ -38,7 +39,8 @@ def test_kubelet_restart(room: Room, fleet: Fleet) -> None:
 def test_agent_killed(room: Room, fleet: Fleet) -> None:
     """Mechanism: the agent keeps nothing that it can't read again; the kubelet keeps what it handed out.
 
-    A workload applied in the gap completes, running pods are untouched, and the new pod's telemetry is fresh in time.
+    A workload applied in the gap completes, running pods are untouched, and telemetry is fresh in time: counted from the
+    kill, with all that Kubernetes needs to see it, make the next pod and start it.
     """
     node = fleet.nodes[1]
     room.apply(gpuworkload("runs", count=2, replicas=2, node=node))
@@ -48,10 +50,10 @@ def test_agent_killed(room: Room, fleet: Fleet) -> None:
     killed = datetime.now(UTC)
     fleet.api.delete(f"{pods(NAMESPACE)}/{old['name']}", grace=0)
     room.apply(gpuworkload("gap", count=2, node=node))
-    started = eventually(lambda: _started(fleet, node, old["uid"]), within=30)
+    started = eventually(lambda: _started(fleet, node, old["uid"]), within=FRESH_SECONDS)
     observed = eventually(lambda: _observed_after(fleet, node, started), within=FRESH_SECONDS)
     print(f"new agent running {started - killed}, fresh {observed - killed} after the kill")
-    assert (observed - started).total_seconds() <= FRESH_SECONDS
+    assert (observed - killed).total_seconds() <= FRESH_SECONDS
     room.proven("runs", "gap")
     assert _containers(room, "runs") == before, "running containers were touched"
 
@@ -59,15 +61,18 @@ def test_agent_killed(room: Room, fleet: Fleet) -> None:
 def test_agent_process_killed(room: Room, fleet: Fleet) -> None:
     """Mechanism: as above, for a crash: the kubelet starts the container again in the same pod.
 
-    The plugin registers again, so that a new pod on the node gets its devices.
+    The plugin registers again, so that a new pod on the node gets its devices. The agent's pod is a new one, for the
+    kubelet lets a container that has crashed before wait ever longer: its backoff is not ours to promise.
     """
     node = fleet.nodes[1]
+    fleet.renew_agents()
     room.apply(gpuworkload("runs", node=node))
     room.proven("runs")
     before = _containers(room, "runs")
     killed = datetime.now(UTC)
     fleet.node(node).run(["kill", "-KILL", str(fleet.agent_process(node))])
-    eventually(lambda: _observed_after(fleet, node, killed), within=30)
+    observed = eventually(lambda: _observed_after(fleet, node, killed), within=FRESH_SECONDS)
+    print(f"fresh {observed - killed} after the kill")
     room.apply(gpuworkload("new", count=7, node=node))
     room.proven("runs", "new")
     assert _containers(room, "runs") == before, "running containers were touched"
@@ -84,7 +89,9 @@ def _containers(room: Room, name: str) -> dict[str, tuple[str, int]]:
 
 def _registered(fleet: Fleet, node: str, before: float) -> None:
     assert fleet.registrations(node) > before, "the plugin has not registered again"
-    assert fleet.agent_metric(node, "gpufleet_agent_registered") == 1, "the kubelet does not listen"
+    for resource in (RESOURCE, SHARED_RESOURCE):
+        listens = fleet.agent_metric(node, "gpufleet_agent_registered", resource=resource)
+        assert listens == 1, f"the kubelet does not listen for {resource}"
 
 
 def _started(fleet: Fleet, node: str, old: str) -> datetime:

@@ -99,7 +99,9 @@ def test_settings_reach_both_sides(render: Render) -> None:
     (agent,) = pod_of(objects, "DaemonSet", "gpufleet-agent")["containers"]
     assert agent["args"][-1] == "--sample-seconds=2"
     policy = objects["ValidatingAdmissionPolicy", "gpufleet-require-gate"]["spec"]
-    assert "'nvidia.com/gpu' in" in policy["matchConditions"][0]["expression"]
+    assert '["nvidia.com/gpu","gpufleet.dev/gpu-shared"].exists' in policy["matchConditions"][0]["expression"]
+    (unshared,) = pod_of(render("sharedResource="), "DaemonSet", "gpufleet-agent")["containers"]
+    assert "--shared-resource=" in unshared["args"]
 
 
 def test_agent_policy_names_the_agents_account(render: Render) -> None:

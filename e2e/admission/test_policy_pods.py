@@ -23,6 +23,7 @@ CHART = str(repository_root() / "charts" / "gpufleet")
 
 GATE = ANNOTATION = "gpufleet.dev/assignment"
 RESOURCE = "gpufleet.dev/gpu"
+SHARED_RESOURCE = "gpufleet.dev/gpu-shared"
 
 ANNOTATION_IS_THE_OPERATORS = "annotation gpufleet.dev/assignment is written only by who holds the verb assign"
 GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment is removed only by who holds the verb assign"
@@ -131,7 +132,8 @@ class TestRequireGate:
     @pytest.mark.parametrize("part", ["containers", "initContainers"])
     def test_pod_that_asks_for_devices_needs_the_gate(self, cast: Cast, part: str) -> None:
         asking = asks(part)
-        denied(cast.user.create(PODS, pod("bare", **asking)), f"pods that ask for {RESOURCE} need the scheduling gate")
+        words = f"pods that ask for {RESOURCE} or {SHARED_RESOURCE} need the scheduling gate"
+        denied(cast.user.create(PODS, pod("bare", **asking)), words)
         allowed(cast.user.create(PODS, pod("gated", **{**asking, **GATED})))
 
     def test_other_pods_and_exempt_namespaces_pass(self, cast: Cast, admin: Caller) -> None:

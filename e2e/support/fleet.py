@@ -8,6 +8,7 @@ from functools import partial
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import Cluster, Node
+from gpufleet_api.names import RESOURCE
 from proof import Witness, objects
 from support.api import NODES, TELEMETRY, Api, JsonObject, pods
 from support.awaiting import eventually
@@ -112,9 +113,9 @@ class Fleet:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    def registrations(self, node: str) -> float:
-        """How often the agent has registered with its kubelet since it runs."""
-        return self.agent_metric(node, "gpufleet_agent_registrations_total", outcome="Registered")
+    def registrations(self, node: str, resource: str = RESOURCE) -> float:
+        """How often the agent has registered a resource with its kubelet since it runs."""
+        return self.agent_metric(node, "gpufleet_agent_registrations_total", resource=resource, outcome="Registered")
 
     def agent_process(self, node: str) -> int:
         """The agent's process id inside its node."""

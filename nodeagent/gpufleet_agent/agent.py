@@ -20,10 +20,9 @@ from gpufleet_agent.metrics.http import HttpServer
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
 from gpufleet_agent.parts import start_part, supervise
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.asking import Asking, Handover
-from gpufleet_agent.plugin.handover import KnownDevice, Managed, Unmanaged
-from gpufleet_agent.plugin.server import PluginServer
-from gpufleet_agent.plugin.service import DevicePlugin
+from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.plugin.plugins import Plugins, Surroundings
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
@@ -61,14 +60,13 @@ class Agent:
         timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
         self._sampler = Sampler(hardware, timing=timing)
         self._own = OwnObject(api, self._changes, rng)
-        self._holdings = Holdings(settings.resource)
+        self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()
         self._poller = Poller(
             self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
         )
-        self._plugin = self._make_plugin()
-        self._server = PluginServer(self._plugin, settings.resource, settings.device_plugin_dir, self._counters)
+        self._plugins = self._make_plugins()
         self._publisher = Publisher(
             api=api,
             own=self._own,
@@ -93,7 +91,7 @@ class Agent:
             await start_part(stack, "apiserver client", _nothing, self._api.close)
             await start_part(stack, "sampler", self._sampler.start, self._sampler.close)
             await start_part(stack, "PodResources client", _nothing, self._lister.close)
-            await start_part(stack, "device plugin", self._look_for_directory, self._server.close)
+            await start_part(stack, "device plugin", self._plugins.start, self._plugins.close)
             log.info("agent started", version=self._version, node=self._settings.node_name)
             if self._settings.handover is not Handover.ASKING:
                 log.warning(
@@ -104,7 +102,7 @@ class Agent:
                 {
                     "own object": self._own.run(),
                     "PodResources poll": self._poller.run(beat("PodResources poll")),
-                    "device plugin": self._server.run(self._own.known, beat("device plugin")),
+                    **self._plugins.loops(self._own.known, beat),
                     "publisher": self._publisher.run(beat("publisher")),
                     "health": self._forward_health(),
                     "sampler": self._sampler_failure(),
@@ -116,24 +114,20 @@ class Agent:
         """Where /metrics is, once started."""
         return self._http.port
 
-    def _make_plugin(self) -> DevicePlugin:
-        asking = Asking(
-            resource=self._settings.resource,
+    def _make_plugins(self) -> Plugins:
+        around = Surroundings(
+            directory=self._settings.device_plugin_dir,
             devices=self._known_devices,
+            devices_changed=self._devices_changed,
             lister=self._lister,
             own=self._own,
             holdings=self._holdings,
-            counters=self._counters,
-            handover=self._settings.handover,
-        )
-        return DevicePlugin(
-            devices=self._known_devices,
-            devices_changed=self._devices_changed,
-            asking=asking,
             admission=self._admission,
             granted=self._granted,
             counters=self._counters,
+            handover=self._settings.handover,
         )
+        return Plugins(self._settings.served, around)
 
     def _make_http(self) -> HttpServer:
         settings = self._settings
@@ -183,15 +177,11 @@ class Agent:
         return None if at is None else asyncio.get_running_loop().time() - at
 
     def _not_registered(self) -> str | None:
-        # A node without devices has nothing to register.
-        return "not registered with the kubelet" if self._plugin.has_devices and not self._server.registered else None
+        unheard = self._plugins.unregistered()
+        return f"not registered with the kubelet: {', '.join(unheard)}" if unheard else None
 
     def _not_published(self) -> str | None:
         return None if self._publisher.published else "not published yet"
-
-    async def _look_for_directory(self) -> None:
-        if not self._settings.device_plugin_dir.is_dir():
-            raise NotADirectoryError(f"{self._settings.device_plugin_dir} is not there: is this a node with a kubelet?")
 
     async def _forward_health(self) -> None:
         # The first change is told without waiting: it may have come before anybody listened.

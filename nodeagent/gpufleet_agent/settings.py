@@ -9,7 +9,11 @@ from typing import Any
 
 from gpufleet_agent.logs import FORMATS, LEVELS
 from gpufleet_agent.plugin.asking import Handover
-from gpufleet_api.names import RESOURCE
+from gpufleet_agent.resources import Served
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+
+MAX_SLOTS = 64
+"""As many holders of one device as the status has room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,10 @@ class Settings:
     """Name of the Node object, and so of the GPUTelemetry object."""
     resource: str = RESOURCE
     """Extended resource to serve. A cluster that retires its vendor's plugin sets that one's name."""
+    shared_resource: str = SHARED_RESOURCE
+    """Extended resource of shared use; empty: no device is shared."""
+    shared_slots: int = SHARED_SLOTS
+    """Slots of each device: how many containers may share it."""
     sample_seconds: float = 1.0
     """Time between two samples of a device."""
     window_seconds: float = 60.0
@@ -38,6 +46,12 @@ class Settings:
     handover: Handover = Handover.ASKING
     """For diagnosis only: `first-fit` guesses which pod asks, and gets it wrong under load."""
 
+    @property
+    def served(self) -> tuple[Served, ...]:
+        """The resources to serve."""
+        shared = (Served(self.shared_resource, self.shared_slots),) if self.shared_resource else ()
+        return (Served(self.resource), *shared)
+
 
 DEFAULTS = Settings(node_name="")
 
@@ -52,6 +66,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     options = vars(parser.parse_args(arguments))
     if not options["node_name"]:
         parser.error("--node-name is missing, and NODE_NAME is not set")
+    if options["shared_resource"] == options["resource"]:
+        parser.error("--shared-resource and --resource name the same resource")
     host, port = options.pop("listen")
     handover = Handover(options.pop("handover"))
     return Settings(listen_host=host, listen_port=port, handover=handover, **options)
@@ -69,6 +85,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     seconds = {"type": _seconds, "metavar": "S"}
     add("--node-name", environment.get("NODE_NAME", ""), "name of the Node, from $NODE_NAME", metavar="NAME")
     add("--resource", DEFAULTS.resource, "extended resource to serve", type=_resource, metavar="NAME")
+    add(
+        "--shared-resource",
+        DEFAULTS.shared_resource,
+        "extended resource of shared use, one slot of one device; empty: no sharing",
+        type=_optional_resource,
+        metavar="NAME",
+    )
+    add("--shared-slots", DEFAULTS.shared_slots, "containers that may share a device", type=_slots, metavar="N")
     add("--sample-seconds", DEFAULTS.sample_seconds, "between two samples of a device", **seconds)
     add("--window-seconds", DEFAULTS.window_seconds, "window of mean, maximum and p95", **seconds)
     add("--heartbeat-seconds", DEFAULTS.heartbeat_seconds, "longest time between two status writes", **seconds)
@@ -102,6 +126,17 @@ def _resource(text: str) -> str:
     if not (domain and slash and name) or "/" in name:
         raise argparse.ArgumentTypeError(f"{text} is not of the form domain/name")
     return text
+
+
+def _optional_resource(text: str) -> str:
+    return _resource(text) if text else ""
+
+
+def _slots(text: str) -> int:
+    slots = int(text)
+    if not 1 <= slots <= MAX_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MAX_SLOTS}")
+    return slots
 
 
 def _address(text: str) -> tuple[str, int]:

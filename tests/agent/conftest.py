@@ -130,6 +130,8 @@ class FakeKubelet:
     plugins: dict[str, Plugin] = field(default_factory=dict)
     registrations: list[str] = field(default_factory=list)
     pods: dict[ContainerKey, frozenset[str]] = field(default_factory=dict)
+    resources: dict[ContainerKey, str] = field(default_factory=dict)
+    """What a pod holds, where it isn't the resource of whole devices."""
     envs: dict[ContainerKey, dict[str, str]] = field(default_factory=dict)
     lists_during_allocate: int = 0
     lists: int = 0
@@ -194,7 +196,13 @@ class FakeKubelet:
         return plugin is not None and not plugin.stopped and plugin.lists > 0
 
     async def admit(
-        self, pod: str, size: int, *, container: str = "main", forced: tuple[str, ...] = ()
+        self,
+        pod: str,
+        size: int,
+        *,
+        container: str = "main",
+        forced: tuple[str, ...] = (),
+        resource: str = RESOURCE,
     ) -> frozenset[str]:
         """Admit a pod in namespace `ml`; returns its devices.
 
@@ -203,12 +211,13 @@ class FakeKubelet:
         """
         key = ContainerKey("ml", pod, container)
         self.pods[key] = frozenset()
-        plugin = self.plugins[RESOURCE]
+        self.resources[key] = resource
+        plugin = self.plugins[resource]
         free = plugin.healthy.difference(*self.pods.values())
         try:
-            devices = await self._ask(plugin, free, size, forced)
+            devices = await self._ask(resource, free, size, forced)
             self.allocating = True
-            self.envs[key] = await self.allocate(devices)
+            self.envs[key] = await self.allocate(devices, resource)
         except RefusedPodError:
             del self.pods[key]
             raise
@@ -217,7 +226,9 @@ class FakeKubelet:
         self.pods[key] = devices
         return devices
 
-    async def prefer(self, available: frozenset[str], size: int, forced: tuple[str, ...] = ()) -> list[str]:
+    async def prefer(
+        self, available: frozenset[str], size: int, forced: tuple[str, ...] = (), resource: str = RESOURCE
+    ) -> list[str]:
         request = deviceplugin_pb2.PreferredAllocationRequest(
             container_requests=[
                 deviceplugin_pb2.ContainerPreferredAllocationRequest(
@@ -225,23 +236,23 @@ class FakeKubelet:
                 )
             ]
         )
-        answer = await self.plugins[RESOURCE].call(
+        answer = await self.plugins[resource].call(
             "GetPreferredAllocation", request, deviceplugin_pb2.PreferredAllocationResponse
         )
         return list(answer.container_responses[0].deviceIDs)
 
-    async def allocate(self, devices: frozenset[str]) -> dict[str, str]:
+    async def allocate(self, devices: frozenset[str], resource: str = RESOURCE) -> dict[str, str]:
         request = deviceplugin_pb2.AllocateRequest(
             container_requests=[deviceplugin_pb2.ContainerAllocateRequest(devices_ids=devices)]
         )
         try:
-            answer = await self.plugins[RESOURCE].call("Allocate", request, deviceplugin_pb2.AllocateResponse)
+            answer = await self.plugins[resource].call("Allocate", request, deviceplugin_pb2.AllocateResponse)
         except grpc.aio.AioRpcError as error:
             raise RefusedPodError(f"{error.code().name}: {error.details()}") from error
         return dict(answer.container_responses[0].envs)
 
-    async def _ask(self, plugin: Plugin, free: frozenset[str], size: int, forced: tuple[str, ...]) -> frozenset[str]:
-        preferred = [uuid for uuid in await self.prefer(free, size, forced) if uuid in free]
+    async def _ask(self, resource: str, free: frozenset[str], size: int, forced: tuple[str, ...]) -> frozenset[str]:
+        preferred = [uuid for uuid in await self.prefer(free, size, forced, resource) if uuid in free]
         # A short answer is filled up with anything, as the device manager does.
         return frozenset([*preferred, *sorted(free.difference(preferred))][:size])
 
@@ -296,7 +307,9 @@ class FakeKubelet:
                         podresources_pb2.ContainerResources(
                             name=key.container,
                             devices=[
-                                podresources_pb2.ContainerDevices(resource_name=RESOURCE, device_ids=[uuid])
+                                podresources_pb2.ContainerDevices(
+                                    resource_name=self.resources.get(key, RESOURCE), device_ids=[uuid]
+                                )
                                 for uuid in devices
                             ],
                         )

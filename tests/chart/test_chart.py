@@ -71,6 +71,8 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
         (("image", "pullPolicy"), "Sometimes"),
         (("policy", "requireGate"), "yes"),
         (("resource",), "gpu"),
+        (("sharedResource",), "gpu-shared"),
+        (("agent", "sharedSlots"), 65),
         (("metrics", "serviceMonitor", "interval"), "30"),
     ],
 )
@@ -89,6 +91,11 @@ def test_every_value_is_used_by_a_template(values: dict[str, Any]) -> None:
     used = {tuple(match.split(".")) for match in re.findall(r"\.Values\.([A-Za-z.]+)", "".join(TEMPLATES.values()))}
     unused = [path for path in leaves(values) if not any(path[: len(some)] == some for some in used)]
     assert unused == []
+
+
+def test_the_shared_resource_may_be_switched_off(values: dict[str, Any], schema: dict[str, Any]) -> None:
+    values["sharedResource"] = ""
+    jsonschema.validate(values, schema)
 
 
 def test_chart_says_what_it_needs() -> None:

@@ -23,6 +23,9 @@ class Assignment:
     workload: str
     replica: int
     replicas: int
+    memory_mib: int | None = None
+    """Promised of each device; None: whole devices."""
+    compute_percent: int | None = None
     shard_start: int | None = None
     shard_end: int | None = None
     decided_at: str = ""
@@ -60,7 +63,6 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
 
 
 def _assignment(entry: Mapping[str, Any]) -> Assignment:
-    start, end = entry.get("shardStart"), entry.get("shardEnd")
     return Assignment(
         pod_uid=str(entry["podUID"]),
         namespace=str(entry["namespace"]),
@@ -71,7 +73,14 @@ def _assignment(entry: Mapping[str, Any]) -> Assignment:
         workload=str(entry["workload"]),
         replica=int(entry["replica"]),
         replicas=int(entry["replicas"]),
-        shard_start=None if start is None else int(start),
-        shard_end=None if end is None else int(end),
+        memory_mib=_integer(entry, "memoryMiB"),
+        compute_percent=_integer(entry, "computePercent"),
+        shard_start=_integer(entry, "shardStart"),
+        shard_end=_integer(entry, "shardEnd"),
         decided_at=str(entry["decidedAt"]),
     )
+
+
+def _integer(entry: Mapping[str, Any], field: str) -> int | None:
+    value = entry.get(field)
+    return None if value is None else int(value)

@@ -43,13 +43,14 @@ class Counters:
         )
         self.registrations = Counter(
             "gpufleet_agent_registrations",
-            "Registrations with the kubelet, by outcome (Registered, Failed).",
-            ["outcome"],
+            "Registrations with the kubelet, by resource and outcome (Registered, Failed).",
+            ["resource", "outcome"],
             registry=registry,
         )
         self.registered = Gauge(
             "gpufleet_agent_registered",
-            "1 while the kubelet is listening to the device list, else 0.",
+            "1 while the kubelet is listening to the resource's device list, else 0.",
+            ["resource"],
             registry=registry,
         )
         self.status_writes = Counter(

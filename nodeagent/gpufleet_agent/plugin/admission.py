@@ -5,13 +5,15 @@ allocated devices anew, out of the pods that have theirs. An allocation in fligh
 pod) is not among them: its devices would be on offer again, while a pod is being given them. So our own poll waits
 from the start of GetPreferredAllocation until shortly after the end of Allocate; the list inside
 GetPreferredAllocation is harmless, because at that point nothing has been allocated yet.
+
+One for all resources: the kubelet admits a pod's containers and resources one after the other, too.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gpufleet_agent.plugin.handover import Answer
+from gpufleet_agent.plugin.answers import Answer
 
 EXPIRY_SECONDS = 10.0
 """How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""

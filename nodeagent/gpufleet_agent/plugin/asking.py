@@ -10,17 +10,8 @@ from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.plugin.handover import (
-    Answer,
-    Ask,
-    KnownDevice,
-    Managed,
-    Reason,
-    Refusal,
-    Situation,
-    decide,
-    first_fit,
-)
+from gpufleet_agent.plugin.answers import Answer, Ask, KnownDevice, Managed, Reason, Refusal
+from gpufleet_agent.plugin.handover import Situation, decide, first_fit
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
@@ -51,6 +42,7 @@ class Asking:
 
     Args:
         resource: The resource that the plugin serves.
+        shared_resource: The one of slots, be it this plugin's or another's; empty: there is none.
         devices: The devices that it advertises, from memory.
         lister: The kubelet's list.
         own: The reservations.
@@ -63,6 +55,7 @@ class Asking:
         self,
         *,
         resource: str,
+        shared_resource: str = "",
         devices: Callable[[], tuple[KnownDevice, ...]],
         lister: Lister,
         own: OwnObject,
@@ -71,6 +64,7 @@ class Asking:
         handover: Handover = Handover.ASKING,
     ) -> None:
         self._resource = resource
+        self._shared_resource = shared_resource
         self._devices = devices
         self._lister = lister
         self._own = own
@@ -104,7 +98,7 @@ class Asking:
             return Refusal(
                 Reason.RESERVATIONS_UNKNOWN, "the reservations of this node could not be read since the agent started"
             )
-        situation = Situation(self._resource, self._devices(), assignments, listing)
+        situation = Situation(self._resource, self._devices(), assignments, listing, self._shared_resource)
         if self._handover is Handover.FIRST_FIT:
             return first_fit(ask, situation, self._holdings.honoured_uids)
         return decide(ask, situation)

@@ -3,58 +3,19 @@
 The kubelet's requests name no pod. But it admits pods one after the other, and while it waits for the answer to
 GetPreferredAllocation its PodResources list already shows the pod under admission, without devices. So the one
 listed container that has an open assignment of this resource and size, and none of its devices yet, is who asks.
+
+Whole devices and slots of shared ones are two resources of the same devices, and the kubelet keeps no account across
+resources. So a request for either looks at the reservations and holders of both: a device that is used as a whole has
+no sharers, and a shared one is not given as a whole.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.plugin.answers import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, Listing
-
-
-class Reason(StrEnum):
-    """Why an allocation is refused; the label of a counter, so each one is a constant."""
-
-    TWO_CANDIDATES = "TwoCandidates"
-    """More than one listed container could be the one that asks."""
-    TWO_CLAIMANTS = "TwoClaimants"
-    """Another assignment names the same device."""
-    DEVICE_HELD = "DeviceHeld"
-    """The kubelet lists another container as the device's holder."""
-    DEVICE_UNAVAILABLE = "DeviceUnavailable"
-    """The kubelet doesn't offer the device."""
-    DEVICE_UNHEALTHY = "DeviceUnhealthy"
-    DEVICE_UNKNOWN = "DeviceUnknown"
-    FORCED_DEVICE = "ForcedDevice"
-    """The kubelet insists on a device that this pod must not have."""
-    TOO_FEW_UNRESERVED = "TooFewUnreserved"
-    LISTING_FAILED = "ListingFailed"
-    RESERVATIONS_UNKNOWN = "ReservationsUnknown"
-    """Never read since the agent started, so any device may be reserved."""
-    SEVERAL_CONTAINERS = "SeveralContainers"
-    NOT_ASKED = "NotAsked"
-    """Allocate without a preceding GetPreferredAllocation, or too long after it."""
-    OTHER_DEVICES = "OtherDevices"
-    """Allocate names other devices than were answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDevice:
-    """A device that the plugin advertises."""
-
-    uuid: str
-    index: int
-    healthy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One container request of GetPreferredAllocation."""
-
-    available: frozenset[str]
-    size: int
-    must_include: frozenset[str] = frozenset()
+from gpufleet_agent.resources import device_of, slot_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +26,43 @@ class Situation:
     devices: tuple[KnownDevice, ...]
     assignments: tuple[Assignment, ...]
     listing: Listing
+    shared_resource: str = ""
+    """The resource of slots; empty: there is none."""
 
+    @property
+    def shares(self) -> bool:
+        """Whether slots are asked for."""
+        return self.is_shared(self.resource)
 
-@dataclass(frozen=True, slots=True)
-class Managed:
-    """The pod of an assignment asks; it gets exactly the assignment's devices."""
+    def is_shared(self, resource: str) -> bool:
+        """Whether a resource's devices are slots. One that nobody knows any more counts as whole devices."""
+        return bool(self.shared_resource) and resource == self.shared_resource
 
-    assignment: Assignment
-    devices: tuple[str, ...]
-    """In index order."""
+    def rivals(self) -> list[Assignment]:
+        """The assignments whose devices can't be given to another: all of them, or those of whole devices."""
+        return [each for each in self.assignments if not (self.shares and self.is_shared(each.resource))]
 
+    def holders(self) -> dict[str, ContainerKey]:
+        """Who holds a device in a way that keeps it from another, under whatever resource, by UUID."""
+        return {
+            device_of(device_id): listed.key
+            for listed in self.listing
+            for resource, ids in listed.devices.items()
+            if not (self.shares and self.is_shared(resource))
+            for device_id in ids
+        }
 
-@dataclass(frozen=True, slots=True)
-class Unmanaged:
-    """A pod without an assignment asks; it gets devices that nobody has reserved."""
-
-    devices: tuple[str, ...]
-    """In index order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The pod must not start. The kubelet fails it for good, and whoever made it makes another."""
-
-    reason: Reason
-    message: str
-
-
-Answer = Managed | Unmanaged | Refusal
+    def sharers(self) -> dict[str, set[ContainerKey]]:
+        """Who shares a device, or has reserved a share, by UUID."""
+        found: dict[str, set[ContainerKey]] = {}
+        for listed in self.listing:
+            for device_id in listed.of(self.shared_resource):
+                found.setdefault(device_of(device_id), set()).add(listed.key)
+        for assignment in self.assignments:
+            if self.is_shared(assignment.resource):
+                for uuid in assignment.devices:
+                    found.setdefault(uuid, set()).add(key_of(assignment))
+        return found
 
 
 def decide(ask: Ask, situation: Situation) -> Answer:
@@ -120,55 +90,64 @@ def open_assignments(size: int, situation: Situation) -> list[Assignment]:
 
 def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed | Refusal:
     """Give the assignment's devices, if nothing at all speaks against one of them."""
-    wanted = frozenset(assignment.devices)
+    asks = key_of(assignment)
     known = {device.uuid: device for device in situation.devices}
-    holders = _holders(situation)
+    holders = situation.holders()
     claimed = {
-        uuid: other for other in situation.assignments if other.pod_uid != assignment.pod_uid for uuid in other.devices
+        uuid: other for other in situation.rivals() if other.pod_uid != assignment.pod_uid for uuid in other.devices
     }
+    offered = _offered(ask)
     for uuid in assignment.devices:
         if uuid not in known:
-            return Refusal(Reason.DEVICE_UNKNOWN, f"{key_of(assignment)} is assigned {uuid}, which this node lacks")
+            return Refusal(Reason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
         if uuid in claimed:
-            return Refusal(
-                Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {key_of(assignment)} and to {key_of(claimed[uuid])}"
-            )
+            return Refusal(Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}")
         if uuid in holders:
-            return Refusal(Reason.DEVICE_HELD, f"{uuid} of {key_of(assignment)} is still held by {holders[uuid]}")
+            return Refusal(Reason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
         if not known[uuid].healthy:
-            return Refusal(Reason.DEVICE_UNHEALTHY, f"{uuid} of {key_of(assignment)} is unhealthy")
-        if uuid not in ask.available:
-            return Refusal(Reason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {key_of(assignment)}")
-    if not ask.must_include <= wanted:
-        forced = ", ".join(sorted(ask.must_include - wanted))
-        return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on {forced}, not assigned to {key_of(assignment)}")
-    return Managed(assignment, _in_index_order(wanted, situation.devices))
+            return Refusal(Reason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
+        if uuid not in offered:
+            return Refusal(Reason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
+    devices = _in_index_order(assignment.devices, situation)
+    ids = tuple(offered[uuid][0] for uuid in devices)
+    if not ask.must_include <= set(ids):
+        forced = _names(ask.must_include.difference(ids))
+        return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on {forced}, not assigned to {asks}")
+    return Managed(assignment, devices, ids if situation.shares else ())
 
 
 def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
-    """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never."""
-    reserved = {uuid for assignment in situation.assignments for uuid in assignment.devices}
-    forced_reserved = sorted(ask.must_include & reserved)
-    if forced_reserved:
-        return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on reserved devices: {', '.join(forced_reserved)}")
-    barred = reserved.union(_holders(situation)) - ask.must_include
+    """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never.
+
+    Of shared devices one slot each, and those first that are shared already: they can't be given as a whole anyway.
+    """
+    forced = {device_of(device_id) for device_id in ask.must_include}
+    reserved = {uuid for assignment in situation.rivals() for uuid in assignment.devices}
+    if forced & reserved:
+        return Refusal(
+            Reason.FORCED_DEVICE, f"the kubelet insists on reserved devices: {_names(forced.intersection(reserved))}"
+        )
+    barred = reserved.union(situation.holders()) - forced
+    offered, sharers = _offered(ask), situation.sharers() if situation.shares else {}
     usable = [
         device.uuid
         for device in sorted(situation.devices, key=_index)
-        if device.healthy and device.uuid in ask.available and device.uuid not in barred
+        if device.healthy and device.uuid in offered and device.uuid not in barred
     ]
     # What the kubelet insists on is the pod's already, by way of an init container: it comes first.
-    chosen = sorted(usable, key=lambda uuid: uuid not in ask.must_include)[: ask.size]
-    if not ask.must_include <= set(chosen):
-        missing = ", ".join(sorted(ask.must_include - set(chosen)))
+    chosen = sorted(usable, key=lambda uuid: (uuid not in forced, uuid not in sharers, len(sharers.get(uuid, ()))))
+    devices = _in_index_order(chosen[: ask.size], situation)
+    ids = tuple(offered[uuid][0] for uuid in devices)
+    if not ask.must_include <= set(ids):
+        missing = _names(ask.must_include.difference(ids))
         return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on devices that can't be given: {missing}")
-    if len(chosen) < ask.size:
+    if len(devices) < ask.size:
         return Refusal(
             Reason.TOO_FEW_UNRESERVED,
-            f"a pod without an assignment asks for {ask.size} devices; of {len(ask.available)} offered, "
+            f"a pod without an assignment asks for {ask.size} devices; of {len(offered)} offered, "
             f"{len(usable)} are healthy, unreserved and unheld",
         )
-    return Unmanaged(_in_index_order(frozenset(chosen), situation.devices))
+    return Unmanaged(devices, ids if situation.shares else ())
 
 
 def first_fit(ask: Ask, situation: Situation, honoured: frozenset[str]) -> Answer:
@@ -181,15 +160,22 @@ def first_fit(ask: Ask, situation: Situation, honoured: frozenset[str]) -> Answe
         situation: As for `decide`; the listing is not looked at.
         honoured: Pod UIDs whose assignment was given away already.
     """
+    offered = _offered(ask)
     candidates = [
         assignment
         for assignment in situation.assignments
         if assignment.resource == situation.resource
         and len(assignment.devices) == ask.size
         and assignment.pod_uid not in honoured
-        and ask.available.issuperset(assignment.devices)
+        and all(uuid in offered for uuid in assignment.devices)
     ]
-    blind = Situation(situation.resource, situation.devices, situation.assignments, listing=())
+    blind = Situation(
+        situation.resource,
+        situation.devices,
+        situation.assignments,
+        listing=(),
+        shared_resource=situation.shared_resource,
+    )
     if not candidates:
         return unmanaged(ask, blind)
     return managed(min(candidates, key=lambda assignment: assignment.decided_at), ask, blind)
@@ -208,9 +194,9 @@ def check(answered: Answer | None, asked: frozenset[str]) -> Answer:
         case Refusal():
             return answered
         case Managed() | Unmanaged():
-            if asked == frozenset(answered.devices):
+            if asked == frozenset(answered.ids):
                 return answered
-            return Refusal(Reason.OTHER_DEVICES, f"answered {_names(answered.devices)}, but asked for {_names(asked)}")
+            return Refusal(Reason.OTHER_DEVICES, f"answered {_names(answered.ids)}, but asked for {_names(asked)}")
 
 
 def key_of(assignment: Assignment) -> ContainerKey:
@@ -218,12 +204,17 @@ def key_of(assignment: Assignment) -> ContainerKey:
     return ContainerKey(assignment.namespace, assignment.pod, assignment.container)
 
 
-def _holders(situation: Situation) -> dict[str, ContainerKey]:
-    return {uuid: listed.key for listed in situation.listing for uuid in listed.of(situation.resource)}
+def _offered(ask: Ask) -> dict[str, list[str]]:
+    """The device IDs on offer by UUID; first what the kubelet insists on, then the lowest slot."""
+    offered: dict[str, list[str]] = {}
+    for device_id in sorted(ask.available, key=lambda each: (each not in ask.must_include, slot_order(each))):
+        offered.setdefault(device_of(device_id), []).append(device_id)
+    return offered
 
 
-def _in_index_order(uuids: frozenset[str], devices: tuple[KnownDevice, ...]) -> tuple[str, ...]:
-    return tuple(device.uuid for device in sorted(devices, key=_index) if device.uuid in uuids)
+def _in_index_order(uuids: Iterable[str], situation: Situation) -> tuple[str, ...]:
+    wanted = frozenset(uuids)
+    return tuple(device.uuid for device in sorted(situation.devices, key=_index) if device.uuid in wanted)
 
 
 def _index(device: KnownDevice) -> int:

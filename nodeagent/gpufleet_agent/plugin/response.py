@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
-from gpufleet_agent.plugin.handover import Managed, Unmanaged
+from gpufleet_agent.plugin.answers import Managed, Unmanaged
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import (
+    ENV_COMPUTE_PERCENT,
     ENV_DEVICES,
+    ENV_MEMORY_MIB,
     ENV_REPLICA,
     ENV_REPLICAS,
     ENV_SHARD_END,
@@ -31,13 +33,17 @@ def respond(granted: Managed | Unmanaged, inject: Injection = by_environment) ->
 
 
 def share_of(granted: Managed) -> dict[str, str]:
-    """The `GPUFLEET_*` variables: which replica this is, of how many, and its part of the items."""
+    """The `GPUFLEET_*` variables: which replica this is, of how many, its devices, what is promised, its items."""
     assignment = granted.assignment
     share = {
         ENV_REPLICA: str(assignment.replica),
         ENV_REPLICAS: str(assignment.replicas),
         ENV_DEVICES: ",".join(granted.devices),
     }
+    if assignment.memory_mib is not None:
+        share[ENV_MEMORY_MIB] = str(assignment.memory_mib)
+    if assignment.compute_percent is not None:
+        share[ENV_COMPUTE_PERCENT] = str(assignment.compute_percent)
     if assignment.shard_start is not None and assignment.shard_end is not None:
         share |= {ENV_SHARD_START: str(assignment.shard_start), ENV_SHARD_END: str(assignment.shard_end)}
     return share

@@ -37,7 +37,6 @@ class PluginServer:
 
     Args:
         plugin: What is served.
-        resource: The resource's name.
         directory: The kubelet's device plugin directory.
         counters: Where registrations are counted.
         look_seconds: How often the directory is looked at.
@@ -47,7 +46,6 @@ class PluginServer:
     def __init__(
         self,
         plugin: DevicePlugin,
-        resource: str,
         directory: Path,
         counters: Counters,
         *,
@@ -57,8 +55,8 @@ class PluginServer:
         self._look_seconds = look_seconds
         self._unheard_seconds = unheard_seconds
         self._plugin = plugin
-        self._resource = resource
-        self._socket = directory / socket_name(resource)
+        self.resource = plugin.served.resource
+        self._socket = directory / socket_name(self.resource)
         self._kubelet_socket = directory / KUBELET_SOCKET
         self._counters = counters
         self._server: grpc.aio.Server | None = None
@@ -69,6 +67,11 @@ class PluginServer:
     def registered(self) -> bool:
         """Whether the kubelet listens to the device list."""
         return self._plugin.listeners > 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is any device to serve."""
+        return self._plugin.has_devices
 
     async def run(self, ready: Callable[[], Awaitable[None]], beat: Callable[[], None]) -> None:
         """Serve and stay registered, forever.
@@ -124,7 +127,7 @@ class PluginServer:
         server.add_insecure_port(unix_address(self._socket))
         await server.start()
         self._standing = replace(self._standing, bound=identify(self._socket), registered_with=None)
-        log.info("device plugin serves", socket=str(self._socket), resource=self._resource)
+        log.info("device plugin serves", socket=str(self._socket), resource=self.resource)
 
     async def _stop(self) -> None:
         if self._server is not None:
@@ -137,23 +140,28 @@ class PluginServer:
         # Looked at before the call: should the kubelet be replaced during it, the next look sees another socket.
         kubelet = identify(self._kubelet_socket)
         request = pb.RegisterRequest(
-            version=VERSION, endpoint=self._socket.name, resource_name=self._resource, options=OPTIONS
+            version=VERSION, endpoint=self._socket.name, resource_name=self.resource, options=OPTIONS
         )
         try:
             async with unix_channel(self._kubelet_socket) as channel:
                 await RegistrationStub(channel).register(request, timeout_seconds=REGISTER_SECONDS)
         except grpc.aio.AioRpcError as error:
-            self._counters.registrations.labels("Failed").inc()
+            self._counters.registrations.labels(self.resource, "Failed").inc()
             if not self._failing:
-                log.warning("not registered with the kubelet", code=error.code().name, details=error.details())
+                log.warning(
+                    "not registered with the kubelet",
+                    resource=self.resource,
+                    code=error.code().name,
+                    details=error.details(),
+                )
             self._failing = True
             return
         self._failing = False
-        self._counters.registrations.labels("Registered").inc()
+        self._counters.registrations.labels(self.resource, "Registered").inc()
         self._standing = replace(
             self._standing,
             registered_with=kubelet,
             unheard_since=asyncio.get_running_loop().time(),
             unheard_registrations=self._standing.unheard_registrations + 1,
         )
-        log.info("registered with the kubelet", resource=self._resource)
+        log.info("registered with the kubelet", resource=self.resource)

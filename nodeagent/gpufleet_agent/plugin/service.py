@@ -9,11 +9,13 @@ import structlog
 from gpufleet_agent.changes import Changes
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.answers import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Asking
-from gpufleet_agent.plugin.handover import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged, check
+from gpufleet_agent.plugin.handover import check
 from gpufleet_agent.plugin.response import respond
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
+from gpufleet_agent.resources import Served
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,7 @@ class DevicePlugin:
     """Serves one resource.
 
     Args:
+        served: The resource, and how it offers devices.
         devices: The devices to advertise, from memory.
         devices_changed: Notified when `devices` answers something else than before.
         asking: Who asks, and what it gets.
@@ -35,6 +38,7 @@ class DevicePlugin:
     def __init__(
         self,
         *,
+        served: Served,
         devices: Callable[[], tuple[KnownDevice, ...]],
         devices_changed: Changes,
         asking: Asking,
@@ -42,6 +46,7 @@ class DevicePlugin:
         granted: Callable[[Managed | Unmanaged], None],
         counters: Counters,
     ) -> None:
+        self.served = served
         self._devices = devices
         self._devices_changed = devices_changed
         self._asking = asking
@@ -66,19 +71,24 @@ class DevicePlugin:
         """The full list at once and after every change, until the kubelet hangs up or the plugin closes."""
         del request, context
         self.listeners += 1
-        self._counters.registered.set(1)
+        self._tell_listeners()
         try:
             sent: tuple[KnownDevice, ...] | None = None
             while not self._closing:
                 seen, devices = self._devices_changed.version, self._devices()
                 if devices != sent:
-                    log.info("devices told to the kubelet", devices=len(devices), healthy=_healthy(devices))
-                    yield _device_list(devices)
+                    log.info(
+                        "devices told to the kubelet",
+                        resource=self.served.resource,
+                        devices=len(devices),
+                        healthy=_healthy(devices),
+                    )
+                    yield _device_list(devices, self.served)
                     sent = devices
                 await self._devices_changed.wait(seen)
         finally:
             self.listeners -= 1
-            self._counters.registered.set(min(1, self.listeners))
+            self._tell_listeners()
 
     async def get_preferred_allocation(
         self, request: pb.PreferredAllocationRequest, context: Context
@@ -93,14 +103,14 @@ class DevicePlugin:
             self._admission.abandon(ticket)
             raise
         self._admission.answered(ticket, answer)
-        chosen = () if isinstance(answer, Refusal) else answer.devices
+        chosen = () if isinstance(answer, Refusal) else answer.ids
         responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=chosen) for _ in request.container_requests]
         return pb.PreferredAllocationResponse(container_responses=responses)
 
     async def allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
         """Hand over what was just answered, and nothing else."""
         answered = self._admission.take()
-        asked = frozenset(uuid for container in request.container_requests for uuid in container.devices_ids)
+        asked = frozenset(each for container in request.container_requests for each in container.devices_ids)
         result = check(answered, asked)
         if len(request.container_requests) != 1:
             result = _several(len(request.container_requests))
@@ -125,6 +135,9 @@ class DevicePlugin:
         self._closing = True
         self._devices_changed.notify()
 
+    def _tell_listeners(self) -> None:
+        self._counters.registered.labels(self.served.resource).set(min(1, self.listeners))
+
     async def _answer(self, request: pb.PreferredAllocationRequest) -> Answer:
         if len(request.container_requests) != 1:
             return _several(len(request.container_requests))
@@ -143,10 +156,14 @@ def _several(count: int) -> Refusal:
     return Refusal(Reason.SEVERAL_CONTAINERS, f"{count} containers in one call")
 
 
-def _device_list(devices: tuple[KnownDevice, ...]) -> pb.ListAndWatchResponse:
+def _device_list(devices: tuple[KnownDevice, ...], served: Served) -> pb.ListAndWatchResponse:
     # No topology: with it the kubelet's Topology Manager would overrule the operator's choice.
     return pb.ListAndWatchResponse(
-        devices=[pb.Device(ID=device.uuid, health=HEALTHY if device.healthy else UNHEALTHY) for device in devices]
+        devices=[
+            pb.Device(ID=device_id, health=HEALTHY if device.healthy else UNHEALTHY)
+            for device in devices
+            for device_id in served.ids(device.uuid)
+        ]
     )
 
 

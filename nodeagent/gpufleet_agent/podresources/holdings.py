@@ -1,10 +1,14 @@
-"""Who holds which device: the kubelet's list, joined with the pod UIDs of the assignments that were honoured."""
+"""Who holds which device: the kubelet's list, joined with the assignments that were honoured.
+
+Under whatever resource: a device that another plugin gave away is as little free as one that we gave.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
+from gpufleet_agent.resources import device_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,11 @@ class Holder:
     key: ContainerKey
     pod_uid: str | None = None
     """Of the assignment that was honoured; None: a pod without one, or not known any more."""
+    shared: bool = False
+    """It holds a slot."""
+    memory_mib: int | None = None
+    """Promised of this device; None: nothing, or the device as a whole."""
+    compute_percent: int | None = None
 
 
 Holders = Mapping[str, tuple[Holder, ...]]
@@ -21,45 +30,54 @@ Holders = Mapping[str, tuple[Holder, ...]]
 
 
 def holders_of(
-    listing: Listing, resource: str, honoured: Mapping[ContainerKey, Assignment], assignments: Iterable[Assignment]
+    listing: Listing,
+    shared_resource: str,
+    honoured: Mapping[ContainerKey, Assignment],
+    assignments: Iterable[Assignment],
 ) -> Holders:
     """Join the list with the assignments.
 
     Args:
         listing: The kubelet's list.
-        resource: The resource whose devices count.
+        shared_resource: The resource of slots; empty: there is none.
         honoured: What this process handed out and has seen confirmed or is still waiting to see.
         assignments: The reservations as last read; they tell the UID of pods that an earlier process served.
     """
-    reserved = {(_key(assignment), frozenset(assignment.devices)): assignment for assignment in assignments}
-    holders: dict[str, list[Holder]] = {}
+    reserved = {_claim(assignment): assignment for assignment in assignments}
+    holders: dict[str, dict[ContainerKey, Holder]] = {}
     for listed in sorted(listing, key=_order):
-        devices = listed.of(resource)
-        if not devices:
-            continue
-        # The same name may be a later pod's, so the devices must agree too.
-        assignment = honoured.get(listed.key)
-        if assignment is None or frozenset(assignment.devices) != devices:
-            assignment = reserved.get((listed.key, devices))
-        holder = Holder(listed.key, assignment.pod_uid if assignment else None)
-        for uuid in devices:
-            holders.setdefault(uuid, []).append(holder)
-    return {uuid: tuple(held) for uuid, held in holders.items()}
+        for resource, ids in sorted(listed.devices.items()):
+            claim = listed.key, resource, frozenset(map(device_of, ids))
+            # The same name may be a later pod's, so the devices must agree too.
+            assignment = honoured.get(listed.key)
+            if assignment is None or _claim(assignment) != claim:
+                assignment = reserved.get(claim)
+            holder = _holder(listed.key, assignment, shared=resource == shared_resource)
+            for uuid in claim[2]:
+                # Once for each container, whatever the number of resources: the status has them by name.
+                holders.setdefault(uuid, {}).setdefault(listed.key, holder)
+    return {uuid: tuple(held.values()) for uuid, held in holders.items()}
 
 
-def still_held(
-    honoured: Mapping[ContainerKey, Assignment], listing: Listing, resource: str
-) -> dict[ContainerKey, Assignment]:
+def still_held(honoured: Mapping[ContainerKey, Assignment], listing: Listing) -> dict[ContainerKey, Assignment]:
     """What remains of `honoured` once the kubelet has listed, with no allocation in flight, who holds what."""
-    held = {listed.key: listed.of(resource) for listed in listing}
-    return {key: assignment for key, assignment in honoured.items() if held.get(key) == frozenset(assignment.devices)}
+    held = {
+        (listed.key, resource, frozenset(map(device_of, ids)))
+        for listed in listing
+        for resource, ids in listed.devices.items()
+    }
+    return {key: assignment for key, assignment in honoured.items() if _claim(assignment) in held}
 
 
 class Holdings:
-    """The last list and what this process handed out since."""
+    """The last list and what this process handed out since.
 
-    def __init__(self, resource: str) -> None:
-        self.resource = resource
+    Args:
+        shared_resource: The resource of slots; empty: there is none.
+    """
+
+    def __init__(self, shared_resource: str = "") -> None:
+        self._shared_resource = shared_resource
         self.listing: Listing = ()
         self.listed_at: float | None = None
         """Loop time at which the last list was asked for; None: there was none yet."""
@@ -77,17 +95,27 @@ class Holdings:
     def update(self, listing: Listing, listed_at: float) -> bool:
         """Take over a list that was made while no allocation was in flight; True when it tells news."""
         changed = set(map(_facts, listing)) != set(map(_facts, self.listing))
-        self._honoured = still_held(self._honoured, listing, self.resource)
+        self._honoured = still_held(self._honoured, listing)
         self.listing, self.listed_at = listing, listed_at
         return changed
 
     def holders(self, assignments: Iterable[Assignment]) -> Holders:
         """Who holds what, joined with the reservations given."""
-        return holders_of(self.listing, self.resource, self._honoured, assignments)
+        return holders_of(self.listing, self._shared_resource, self._honoured, assignments)
 
 
 def _key(assignment: Assignment) -> ContainerKey:
     return ContainerKey(assignment.namespace, assignment.pod, assignment.container)
+
+
+def _claim(assignment: Assignment) -> tuple[ContainerKey, str, frozenset[str]]:
+    return _key(assignment), assignment.resource, frozenset(assignment.devices)
+
+
+def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> Holder:
+    if assignment is None:
+        return Holder(key, shared=shared)
+    return Holder(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
 
 
 def _order(listed: ListedContainer) -> tuple[str, str, str]:

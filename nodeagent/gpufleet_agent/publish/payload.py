@@ -116,7 +116,15 @@ def _statistics(statistics: Statistics | None) -> Status | None:
 
 def _holder(holder: Holder) -> Status:
     key = holder.key
-    return _present(namespace=key.namespace, pod=key.pod, container=key.container, podUID=holder.pod_uid)
+    return _present(
+        namespace=key.namespace,
+        pod=key.pod,
+        container=key.container,
+        podUID=holder.pod_uid,
+        shared=holder.shared or None,
+        memoryMiB=holder.memory_mib,
+        computePercent=holder.compute_percent,
+    )
 
 
 def _summary(devices: tuple[DeviceView, ...], holders: Holders) -> Status:

@@ -55,6 +55,14 @@ def test_an_object_without_reservations_has_none(spec: dict[str, Any]) -> None:
     assert parse_object({"metadata": METADATA, **spec}).assignments == ()
 
 
+def test_a_share_is_read_with_what_is_promised() -> None:
+    entry = {**ENTRY, "resource": "gpufleet.dev/gpu-shared", "memoryMiB": 8000, "computePercent": 40}
+    document = {"metadata": METADATA, "spec": {"assignments": [entry]}}
+    (ours,) = parse_object(document).assignments
+    (model,) = GPUTelemetry.model_validate(document).spec.assignments
+    assert (ours.memory_mib, ours.compute_percent) == (model.memory_mib, model.compute_percent) == (8000, 40)
+
+
 def test_shard_bounds_are_optional() -> None:
     entry = {name: value for name, value in ENTRY.items() if not name.startswith("shard")}
     (assignment,) = parse_object({"metadata": METADATA, "spec": {"assignments": [entry]}}).assignments

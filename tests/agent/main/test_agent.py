@@ -18,7 +18,7 @@ from gpufleet_agent.kube.model import Assignment, TelemetryObject
 from gpufleet_agent.main import serve
 from gpufleet_agent.parts import PartError
 from gpufleet_agent.settings import Settings
-from gpufleet_api.names import RESOURCE
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
 
 class FakeHardware:
@@ -177,6 +177,48 @@ def test_the_road_from_sample_to_confirmation(kubelet: Any, assignment: Any) -> 
     asyncio.run(scenario())
 
 
+def test_the_road_of_a_share_from_reservation_to_confirmation(kubelet: Any, assignment: Any) -> None:
+    async def scenario() -> None:
+        rig = Rig(kubelet)
+        async with kubelet, running(rig):
+            await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE) and kubelet.serving())
+            assert len(kubelet.plugins[SHARED_RESOURCE].healthy) == 4 * 16
+            share = {"resource": SHARED_RESOURCE, "memory_mib": 20_000}
+            await rig.api.reserve(
+                assignment("serve-0", "GPU-1", compute_percent=25, **share), assignment("serve-1", "GPU-1", **share)
+            )
+            assert await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE) == {"GPU-1::0"}
+            assert await kubelet.admit("serve-1", 1, resource=SHARED_RESOURCE) == {"GPU-1::1"}
+            assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-2"}
+            status = await rig.api.until(lambda status: len(held_by(status)) == 3)
+            both = [
+                {
+                    "namespace": "ml",
+                    "pod": f"serve-{n}",
+                    "container": "main",
+                    "podUID": f"uid-serve-{n}",
+                    "shared": True,
+                }
+                | {"memoryMiB": 20_000}
+                for n in range(2)
+            ]
+            both[0]["computePercent"] = 25
+            assert held_by(status)["GPU-1"] == both
+            assert status["summary"]["allocated"] == 3
+
+    asyncio.run(scenario())
+
+
+def test_without_a_shared_resource_there_is_one_plugin(kubelet: Any) -> None:
+    async def scenario() -> None:
+        rig = Rig(kubelet, shared_resource="")
+        async with kubelet, running(rig):
+            await kubelet.until(kubelet.serving)
+            assert sockets(kubelet.device_plugins) == ["gpufleet.dev_gpu.sock", "kubelet.sock"]
+
+    asyncio.run(scenario())
+
+
 def test_sixteen_pods_at_once_and_none_gets_what_another_was_meant_to_have(kubelet: Any, assignment: Any) -> None:
     async def scenario() -> None:
         rig = Rig(kubelet)
@@ -220,9 +262,10 @@ def test_probes_tell_ready_from_alive(kubelet: Any) -> None:
             await rig.api.until(lambda status: status["devices"])
             assert await fetch(agent, "/healthz") == (200, "loops: ok\n")
             code, body = await fetch(agent, "/readyz")
-            assert (code, body) == (503, "device plugin: not registered with the kubelet\nstatus: ok\n")
+            unheard = "not registered with the kubelet: gpufleet.dev/gpu, gpufleet.dev/gpu-shared"
+            assert (code, body) == (503, f"device plugin: {unheard}\nstatus: ok\n")
             async with kubelet:
-                await kubelet.until(kubelet.serving)
+                await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
                 assert await fetch(agent, "/readyz") == (200, "device plugin: ok\nstatus: ok\n")
 
     asyncio.run(scenario())

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.resources import Served
 from gpufleet_agent.settings import Settings, parse
 
 
@@ -14,6 +15,8 @@ def test_every_flag_has_its_place() -> None:
     flags = {
         "--node-name": "node-2",
         "--resource": "nvidia.com/gpu",
+        "--shared-resource": "nvidia.com/gpu.shared",
+        "--shared-slots": "4",
         "--sample-seconds": "0.5",
         "--window-seconds": "30",
         "--heartbeat-seconds": "15",
@@ -27,6 +30,8 @@ def test_every_flag_has_its_place() -> None:
     assert parse([part for flag in flags.items() for part in flag], {"NODE_NAME": "node-1"}) == Settings(
         node_name="node-2",
         resource="nvidia.com/gpu",
+        shared_resource="nvidia.com/gpu.shared",
+        shared_slots=4,
         sample_seconds=0.5,
         window_seconds=30,
         heartbeat_seconds=15,
@@ -48,6 +53,13 @@ def test_every_flag_has_its_place() -> None:
         (["--sample-seconds", "nan"], "nan is not between 0.01 and 86400 seconds"),
         (["--heartbeat-seconds", "soon"], "invalid"),
         (["--resource", "gpu"], "gpu is not of the form domain/name"),
+        (["--shared-resource", "gpu"], "gpu is not of the form domain/name"),
+        (
+            ["--node-name", "n", "--resource", "a.dev/gpu", "--shared-resource", "a.dev/gpu"],
+            "--shared-resource and --resource name the same resource",
+        ),
+        (["--shared-slots", "0"], "0 is not between 1 and 64"),
+        (["--shared-slots", "65"], "65 is not between 1 and 64"),
         (["--listen", "9400"], "9400 is not of the form host:port"),
         (["--listen", "0.0.0.0:70000"], "0.0.0.0:70000 is not of the form host:port"),
         (["--log-format", "xml"], "invalid choice"),
@@ -60,6 +72,12 @@ def test_a_wrong_command_line_ends_with_status_2_and_says_what_is_wrong(
         parse(arguments, {})
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_empty_name_of_the_shared_resource_switches_sharing_off() -> None:
+    both = parse(["--shared-slots", "2"], {"NODE_NAME": "n"}).served
+    assert both == (Served("gpufleet.dev/gpu"), Served("gpufleet.dev/gpu-shared", 2))
+    assert parse(["--shared-resource", ""], {"NODE_NAME": "n"}).served == (Served("gpufleet.dev/gpu"),)
 
 
 def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:

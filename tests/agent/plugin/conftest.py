@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ from gpufleet_agent.kube.model import Assignment, TelemetryObject
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
-from gpufleet_agent.plugin.handover import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
-from gpufleet_api.names import RESOURCE
+from gpufleet_agent.resources import Served
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+
+SLOTS = 3
 
 DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True) for index in range(8))
 
@@ -61,7 +64,7 @@ class FakeApi:
 
 
 class Rig:
-    """One plugin with everything around it."""
+    """The plugins of both resources with everything around them."""
 
     listing_error = ListingError
 
@@ -72,28 +75,37 @@ class Rig:
         self.registry = CollectorRegistry()
         self.admission = Admission(expiry_seconds=0.5, settle_seconds=0.01)
         self.own = OwnObject(self.api, Changes(), random.Random(0))  # noqa: S311 - jitter
-        self.holdings = Holdings(RESOURCE)
+        self.holdings = Holdings(SHARED_RESOURCE)
         self.grants: list[Managed | Unmanaged] = []
         self.lister = PodResourcesClient(pod_resources)
-        counters = Counters(self.registry, "test")
+        self.counters = Counters(self.registry, "test")
+        self.server, self.shared_server = (
+            PluginServer(
+                self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
+            )
+            for served in (Served(RESOURCE), Served(SHARED_RESOURCE, SLOTS))
+        )
+
+    def make_plugin(self, served: Served, handover: Handover) -> DevicePlugin:
         asking = Asking(
-            resource=RESOURCE,
+            resource=served.resource,
+            shared_resource=SHARED_RESOURCE,
             devices=self.known,
             lister=self.lister,
             own=self.own,
             holdings=self.holdings,
-            counters=counters,
+            counters=self.counters,
             handover=handover,
         )
-        self.plugin = DevicePlugin(
+        return DevicePlugin(
+            served=served,
             devices=self.known,
             devices_changed=self.devices_changed,
             asking=asking,
             admission=self.admission,
             granted=self.grant,
-            counters=counters,
+            counters=self.counters,
         )
-        self.server = PluginServer(self.plugin, RESOURCE, directory, counters, look_seconds=0.05, unheard_seconds=0.3)
 
     def known(self) -> tuple[KnownDevice, ...]:
         return self.devices
@@ -119,19 +131,25 @@ MakeRig = Callable[..., Any]
 
 @pytest.fixture
 def running(kubelet: Any) -> MakeRig:
-    """`async with running() as rig:`: a plugin that serves the test's kubelet, whether or not that has started."""
+    """`async with running() as rig:`: a plugin that serves the test's kubelet, whether or not that has started.
+
+    With `shared=True`, the plugin of slots runs beside it.
+    """
 
     @asynccontextmanager
-    async def run(handover: Handover = Handover.ASKING) -> AsyncIterator[Rig]:
+    async def run(handover: Handover = Handover.ASKING, *, shared: bool = False) -> AsyncIterator[Rig]:
         rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover)
-        task = asyncio.create_task(rig.server.run(lambda: rig.ready(), lambda: None))  # noqa: PLW0108 - tests replace it
+        servers = [rig.server, rig.shared_server] if shared else [rig.server]
+        loops = [server.run(lambda: rig.ready(), lambda: None) for server in servers]  # noqa: PLW0108 - tests replace it
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield rig
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            await rig.server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for server in servers:
+                await server.close()
             await rig.lister.close()
 
     return run

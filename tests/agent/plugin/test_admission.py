@@ -4,7 +4,7 @@ from contextlib import suppress
 import pytest
 
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.handover import Unmanaged
+from gpufleet_agent.plugin.answers import Unmanaged
 
 ANSWER = Unmanaged(("GPU-0",))
 

@@ -1,8 +1,8 @@
 from typing import Any
 
 from gpufleet_agent.podresources.holdings import Holder, Holdings, holders_of
-from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_api.names import RESOURCE
+from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
+from gpufleet_api.names import SHARED_RESOURCE
 
 
 def key(pod: str) -> ContainerKey:
@@ -11,7 +11,7 @@ def key(pod: str) -> ContainerKey:
 
 def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices(assignment: Any, listed: Any) -> None:
     listing = (listed("train-0", "GPU-0", "GPU-1"), listed("bare", "GPU-2"))
-    holders = holders_of(listing, RESOURCE, {}, [assignment("train-0", "GPU-1", "GPU-0")])
+    holders = holders_of(listing, SHARED_RESOURCE, {}, [assignment("train-0", "GPU-1", "GPU-0")])
     managed, bare = Holder(key("train-0"), "uid-train-0"), Holder(key("bare"))
     assert holders == {"GPU-0": (managed,), "GPU-1": (managed,), "GPU-2": (bare,)}
 
@@ -19,26 +19,55 @@ def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices(as
 def test_a_later_pod_of_the_same_name_is_not_taken_for_the_one_that_holds_the_device(
     assignment: Any, listed: Any
 ) -> None:
-    holders = holders_of((listed("db-0", "GPU-0"),), RESOURCE, {}, [assignment("db-0", "GPU-5", pod_uid="uid-later")])
+    holders = holders_of(
+        (listed("db-0", "GPU-0"),), SHARED_RESOURCE, {}, [assignment("db-0", "GPU-5", pod_uid="uid-later")]
+    )
     assert holders == {"GPU-0": (Holder(key("db-0")),)}
 
 
 def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid(assignment: Any, listed: Any) -> None:
     honoured = {key("db-0"): assignment("db-0", "GPU-0", pod_uid="uid-honoured")}
     later = [assignment("db-0", "GPU-0", pod_uid="uid-later")]
-    holders = holders_of((listed("db-0", "GPU-0"),), RESOURCE, honoured, later)
+    holders = holders_of((listed("db-0", "GPU-0"),), SHARED_RESOURCE, honoured, later)
     assert holders["GPU-0"][0].pod_uid == "uid-honoured"
 
 
-def test_other_resources_have_no_holders_here_and_two_holders_of_one_device_both_show(listed: Any) -> None:
-    listing = (listed("b", "GPU-0"), listed("a", "GPU-0"), listed("nic", "eth0", resource="example.com/nic"))
-    assert holders_of(listing, RESOURCE, {}, []) == {"GPU-0": (Holder(key("a")), Holder(key("b")))}
+def test_two_holders_of_one_device_both_show_even_those_that_another_plugin_served(listed: Any) -> None:
+    listing = (listed("b", "GPU-0"), listed("a", "GPU-0::3", resource="nvidia.com/gpu"))
+    assert holders_of(listing, SHARED_RESOURCE, {}, []) == {"GPU-0": (Holder(key("a")), Holder(key("b")))}
+
+
+def test_holders_of_slots_are_sharers_with_what_they_were_promised(assignment: Any, listed: Any) -> None:
+    promised = {"resource": SHARED_RESOURCE, "memory_mib": 4000, "compute_percent": 25}
+    first, second = assignment("first", "GPU-0", "GPU-1", **promised), assignment("second", "GPU-1", **promised)
+    listing = (
+        listed("first", "GPU-0::0", "GPU-1::0", resource=SHARED_RESOURCE),
+        listed("second", "GPU-1::7", resource=SHARED_RESOURCE),
+        listed("bare", "GPU-1::2", resource=SHARED_RESOURCE),
+    )
+    holders = holders_of(listing, SHARED_RESOURCE, {key("first"): first}, [second])
+    shares = {pod: Holder(key(pod), f"uid-{pod}", True, 4000, 25) for pod in ("first", "second")}
+    assert holders == {
+        "GPU-0": (shares["first"],),
+        "GPU-1": (Holder(key("bare"), shared=True), shares["first"], shares["second"]),
+    }
+
+
+def test_an_assignment_of_the_other_resource_is_not_what_the_container_holds(assignment: Any, listed: Any) -> None:
+    whole = [assignment("train-0", "GPU-0")]
+    holders = holders_of((listed("train-0", "GPU-0::0", resource=SHARED_RESOURCE),), SHARED_RESOURCE, {}, whole)
+    assert holders == {"GPU-0": (Holder(key("train-0"), shared=True),)}
+
+
+def test_a_container_shows_once_even_with_a_device_of_two_resources() -> None:
+    twice = ListedContainer(key("odd"), {"a.dev/gpu": frozenset({"GPU-0"}), "b.dev/gpu": frozenset({"GPU-0"})})
+    assert holders_of((twice,), SHARED_RESOURCE, {}, []) == {"GPU-0": (Holder(key("odd")),)}
 
 
 def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder(
     assignment: Any, listed: Any
 ) -> None:
-    holdings = Holdings(RESOURCE)
+    holdings = Holdings(SHARED_RESOURCE)
     holdings.honour(assignment("train-0", "GPU-0"))
     assert holdings.honoured_uids == {"uid-train-0"}
     assert holdings.update((listed("train-0", "GPU-0"),), 1.0)
@@ -49,14 +78,14 @@ def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_h
 
 
 def test_an_allocation_that_the_kubelet_gave_up_is_forgotten(assignment: Any, listed: Any) -> None:
-    holdings = Holdings(RESOURCE)
+    holdings = Holdings(SHARED_RESOURCE)
     holdings.honour(assignment("train-0", "GPU-0"))
     holdings.update((listed("train-0"),), 1.0)
     assert holdings.honoured_uids == frozenset()
 
 
 def test_the_same_facts_in_another_order_are_no_news(listed: Any) -> None:
-    holdings = Holdings(RESOURCE)
+    holdings = Holdings(SHARED_RESOURCE)
     a, b = listed("a", "GPU-0"), listed("b", "GPU-1")
     assert holdings.update((a, b), 1.0)
     assert not holdings.update((b, a), 2.0)

@@ -1,0 +1,92 @@
+"""The words of the hand-over: what is asked, what may be answered, and why not."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gpufleet_agent.kube.model import Assignment
+
+
+class Reason(StrEnum):
+    """Why an allocation is refused; the label of a counter, so each one is a constant."""
+
+    TWO_CANDIDATES = "TwoCandidates"
+    """More than one listed container could be the one that asks."""
+    TWO_CLAIMANTS = "TwoClaimants"
+    """Another assignment names the same device, and one of the two wants it whole."""
+    DEVICE_HELD = "DeviceHeld"
+    """The kubelet lists another container as the device's holder, and one of the two wants it whole."""
+    DEVICE_UNAVAILABLE = "DeviceUnavailable"
+    """The kubelet doesn't offer the device, or no slot of it."""
+    DEVICE_UNHEALTHY = "DeviceUnhealthy"
+    DEVICE_UNKNOWN = "DeviceUnknown"
+    FORCED_DEVICE = "ForcedDevice"
+    """The kubelet insists on a device that this pod must not have."""
+    TOO_FEW_UNRESERVED = "TooFewUnreserved"
+    LISTING_FAILED = "ListingFailed"
+    RESERVATIONS_UNKNOWN = "ReservationsUnknown"
+    """Never read since the agent started, so any device may be reserved."""
+    SEVERAL_CONTAINERS = "SeveralContainers"
+    NOT_ASKED = "NotAsked"
+    """Allocate without a preceding GetPreferredAllocation, or too long after it."""
+    OTHER_DEVICES = "OtherDevices"
+    """Allocate names other devices than were answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """A device that the plugin advertises."""
+
+    uuid: str
+    index: int
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One container request of GetPreferredAllocation. Device IDs: UUIDs or slots, as the resource has them."""
+
+    available: frozenset[str]
+    size: int
+    must_include: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Managed:
+    """The pod of an assignment asks; it gets exactly the assignment's devices."""
+
+    assignment: Assignment
+    devices: tuple[str, ...]
+    """UUIDs in index order."""
+    slots: tuple[str, ...] = ()
+    """One of each device, in the same order; empty: whole devices."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What the kubelet calls them."""
+        return self.slots or self.devices
+
+
+@dataclass(frozen=True, slots=True)
+class Unmanaged:
+    """A pod without an assignment asks; it gets devices that nobody has reserved."""
+
+    devices: tuple[str, ...]
+    """UUIDs in index order."""
+    slots: tuple[str, ...] = ()
+    """One of each device, in the same order; empty: whole devices."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What the kubelet calls them."""
+        return self.slots or self.devices
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The pod must not start. The kubelet fails it for good, and whoever made it makes another."""
+
+    reason: Reason
+    message: str
+
+
+Answer = Managed | Unmanaged | Refusal
