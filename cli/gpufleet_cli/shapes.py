@@ -60,7 +60,7 @@ def _workload(outcome: Outcome) -> Json:
         "replicas": len(request.replicas),
         "placements": [_placement(pick, outcome.ranges) for pick in decision.picks],
         "unplaced": list(decision.unplaced),
-        "explanation": None if decision.why_not is None else _why_not(decision.why_not),
+        "explanation": None if decision.why_not is None else _why_not(decision.why_not, outcome.by_node),
     }
     if outcome.unassigned is not None:
         shape["unassignedItems"] = outcome.unassigned
@@ -79,13 +79,17 @@ def _placement(pick: Pick, ranges: Mapping[int, tuple[int, int]]) -> Json:
     return shape
 
 
-def _why_not(why: WhyNot) -> Json:
+def _why_not(why: WhyNot, by_node: Mapping[str, Sequence[Rejected]]) -> Json:
     near = why.nearest
     return {
         "message": why.message,
         **counts(why.considered, why.eligible, why.rejected),
         "nearestMiss": near
         and {"node": near.node, "device": near.device, "reason": near.reason, "message": near.message},
+        "nodes": [
+            {"name": name, "rejections": [{"reason": r.reason, "devices": r.devices} for r in rejected]}
+            for name, rejected in by_node.items()
+        ],
     }
 
 

@@ -1,7 +1,7 @@
 """`gpufleet simulate`: places workloads one after the other, as the operator would; each pick counts for the next."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gpufleet_cli.errors import InputError
@@ -9,7 +9,8 @@ from gpufleet_cli.manifests import Manifest
 from gpufleet_operator import shards
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
-from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Request, WhyNot
+from gpufleet_operator.placement.explain import by_node
+from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Rejected, Request, WhyNot
 from gpufleet_operator.views import Workload
 
 
@@ -25,6 +26,8 @@ class Outcome:
     """Per replica: its share [start, end) of the items; empty without a distribution."""
     unassigned: int | None = None
     """Items that nobody can take; None without a distribution."""
+    by_node: Mapping[str, tuple[Rejected, ...]] = field(default_factory=dict)
+    """What keeps the devices of each node from taking the replicas that are left; empty when all are placed."""
 
     @property
     def placed(self) -> bool:
@@ -74,10 +77,11 @@ def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
         considered = sum(len(node.devices) for node in fleet.nodes.values())
         return Outcome(manifest, Decision((), request.replicas, WhyNot(str(error), considered, 0)), {}, {})
     for pick in decision.picks:
-        fleet.hold(pick.node, pick.devices, request.pod)
+        fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     distribution = manifest.model.spec.distribution
     left = shards.unassigned(distribution.items, ranges) if distribution and ranges else None
-    return Outcome(manifest, decision, devices, ranges, left)
+    refused = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
+    return Outcome(manifest, decision, devices, ranges, left, refused)
 
 
 def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:

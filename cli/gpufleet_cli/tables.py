@@ -18,6 +18,8 @@ _TERMS = (
     Column("POWER", number=True, spare=1),
 )
 _WHERE = (Column("NODE", firm=True), Column("GPU", number=True))
+_MOST_NODES = 16
+"""A table of more isn't read by anybody."""
 _MODEL = Column("MODEL", spare=5, firm=True)
 _DEVICE = (*_WHERE, Column("UUID", firm=True), _MODEL)
 _MEASURED = (
@@ -40,6 +42,7 @@ def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
             screen.line(why.message)
             if why.rejected:
                 _reasons(screen, why.rejected)
+                _by_node(screen, outcome)
         if outcome.unassigned:
             screen.line(f"{some(outcome.unassigned, 'item')} left unassigned by maxPerReplica")
 
@@ -73,6 +76,15 @@ def _reasons(screen: Screen, rejected: Iterable[Rejected]) -> None:
     """Counts by reason."""
     rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
     screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
+
+
+def _by_node(screen: Screen, outcome: Outcome) -> None:
+    """The same of each node; of a large fleet the first ones."""
+    shown = list(outcome.by_node.items())[:_MOST_NODES]
+    rows = [[name, ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in counts) or "-"] for name, counts in shown]
+    screen.table((Column("NODE", firm=True), Column("UNUSABLE")), rows)
+    if len(outcome.by_node) > len(shown):
+        screen.line(f"and {some(len(outcome.by_node) - len(shown), 'more node')} (all with -o json)")
 
 
 def division(screen: Screen, divided: Shares[str], capacities: dict[str, float]) -> None:

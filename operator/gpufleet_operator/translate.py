@@ -71,6 +71,7 @@ def node_state(
                 telemetry.metadata.name,
                 device,
                 held=device.uuid in reserved or bool(device.allocated_to),
+                sampled_at=device.sample_time or status.sample_time,
                 age=_sample_age(device.sample_time or status.sample_time, status.observed_at, age_seconds),
                 limit=stale_after_seconds,
             )
@@ -149,7 +150,9 @@ def _sample_age(sampled_at: str | None, observed_at: str, age_seconds: float) ->
     return age_seconds + max(0.0, gap.total_seconds())
 
 
-def _device(node: str, device: Device, *, held: bool, age: float | None, limit: float) -> DeviceState:
+def _device(
+    node: str, device: Device, *, held: bool, sampled_at: str | None, age: float | None, limit: float
+) -> DeviceState:
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,
@@ -166,11 +169,15 @@ def _device(node: str, device: Device, *, held: bool, age: float | None, limit: 
         healthy=device.health.state is HealthState.HEALTHY,
         process_count=device.process_count,
         held=held,
-        sample_age_seconds=None if age is None or age > limit else age,
+        sample_age_seconds=age,
+        # The time and not the age: the words end up in a status, which isn't to be written anew every second.
+        stale_reason=None
+        if age is None or age <= limit
+        else f"has no sample of the last {limit:.0f} s (the last is of {sampled_at})",
     )
     try:
         check_sample(node, state)
-    except InvalidSampleError:
+    except InvalidSampleError as error:
         return replace(
             state,
             memory_total_mib=None,
@@ -181,5 +188,6 @@ def _device(node: str, device: Device, *, held: bool, age: float | None, limit: 
             power_limit_milliwatts=None,
             process_count=None,
             sample_age_seconds=None,
+            stale_reason=f"has a sample that can't be true: {error}",
         )
     return state

@@ -41,7 +41,17 @@ def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
     assert [list(p) for p in workload["placements"]] == [["replica", "node", "devices", "score"]] * 4
     assert workload["unplaced"] == [4]
     explanation = workload["explanation"]
-    assert list(explanation) == ["message", "devicesConsidered", "devicesEligible", "rejections", "nearestMiss"]
+    assert list(explanation) == [
+        "message",
+        "devicesConsidered",
+        "devicesEligible",
+        "rejections",
+        "nearestMiss",
+        "nodes",
+    ]
+    assert explanation["nodes"] == [
+        {"name": name, "rejections": [{"reason": "DeviceInUse", "devices": 2}]} for name in ("node-1", "node-2")
+    ]
     assert explanation["devicesConsidered"] == 4
     assert explanation["rejections"] == [{"reason": "DeviceInUse", "devices": 4, "nodes": 2}]
     assert list(explanation["nearestMiss"]) == ["node", "device", "reason", "message"]
@@ -52,7 +62,11 @@ def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: Any, gpu
     done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files))
     assert done.code == 1
     assert done.out.startswith("default/train: not placed: 0 of 1 replica (Best)")
-    assert "GPU-node-1-0: lacks 2,148 MiB of free memory (needs 82,148 MiB, has 80,000 MiB)" in done.out
+    assert (
+        "4 GPUs lack 2,148 MiB of free memory; the closest is node-1/GPU-node-1-0 (needs 82,148 MiB, has 80,000 MiB)"
+        in done.out
+    )
+    assert "node-1  2 with too little free memory" in done.out
     assert ["InsufficientFreeMemory", "4", "2"] in [line.split() for line in done.out.splitlines()]
 
 
@@ -137,3 +151,13 @@ def test_manifest_and_fleet_may_come_from_stdin(files: Any, gpufleet: Any) -> No
     assert done.code == 0
     again = gpufleet("simulate", "-f", "-", "--fleet", "-")
     assert (again.code, again.err) == (2, "error: '-' can be given once: there is one stdin\n")
+
+
+def test_a_sample_that_is_merely_old_is_told_as_that(files: Any, gpufleet: Any) -> None:
+    old = files.device("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
+    done = gpufleet("simulate", "-f", files.write(files.workload()), "--fleet", files.write(files.node("node-1", old)))
+    assert done.code == 1
+    assert "node-1/GPU-node-1-0: has no sample of the last 90 s (the last is of 2025-12-31T23:58:29Z)" in done.out
+    young = files.device("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
+    again = files.write(files.node("node-1", young))
+    assert gpufleet("simulate", "-f", files.write(files.workload()), "--fleet", again).code == 0

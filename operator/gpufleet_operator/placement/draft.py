@@ -34,6 +34,17 @@ class Draft:
         self.taken.setdefault(row, []).append(cells)
         return self.window(row)
 
+    def debited(self) -> Fleet:
+        """The fleet with all that was taken: itself when that is nothing, or else a copy."""
+        if not self.taken:
+            return self.fleet
+        fleet, request = self.fleet.copy(), self.request
+        for row, picks in self.taken.items():
+            uuids = fleet.uuids(row)
+            for cells in picks:
+                fleet.hold(fleet.name(row), [uuids[cell] for cell in cells], request.pod, request.devices.share)
+        return fleet
+
     def pick(self, replica: int, row: int, cells: tuple[int, ...]) -> Pick:
         """The pick as the caller sees it; to be made before `take`, so that the terms don't count it."""
         uuids = self.fleet.uuids(row)

@@ -28,13 +28,26 @@ def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     return fleet.cache.get(WhyNot, key, lambda: _explain(draft, query, replica, partial))
 
 
+def by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[Rejected, ...]]:
+    """Counts by reason of each node that has devices, by name; empty for a node all of whose devices could serve.
+
+    Args:
+        fleet: with the picks of the request's other replicas debited.
+        request: what is asked for.
+        replica: the one that found no devices.
+    """
+    columns = fleet.ranked()
+    codes = reasons(fleet, Query.of(request), request.set_aside.get(replica, frozenset()))
+    present = (columns.state & PRESENT) != 0
+    rows = {fleet.name(row): row for row in present.any(axis=1).nonzero()[0].tolist()}
+    alone = np.zeros(columns.width, np.intp)
+    return {name: _count(codes[row][present[row]], alone[present[row]]) for name, row in sorted(rows.items())}
+
+
 def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
-    fleet, request = draft.fleet, draft.request
+    fleet, request = draft.debited(), draft.request
     columns = fleet.ranked()
     codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
-    if query.devices.share is None:
-        for row, picks in draft.taken.items():
-            codes[row, [cell for cells in picks for cell in cells]] = CODES[Reason.IN_USE]
     present = (columns.state & PRESENT).ravel().nonzero()[0]
     given = codes.ravel()[present]
     rejected = _count(given, present // columns.width)
@@ -46,7 +59,7 @@ def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     if others:
         parts.append("unusable are " + ", ".join(others))
     if closest is not None:
-        parts.append(f"the closest is {closest.node}/{closest.device}: {closest.lacks}")
+        parts.append(closest.in_words())
     return WhyNot("; ".join(parts), considered, eligible, rejected, closest.as_near_miss() if closest else None)
 
 
@@ -99,6 +112,10 @@ def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, parti
     if not considered:
         return [asked, f"the fleet has no GPU ({some(len(fleet.nodes), 'node')})"]
     parts = [asked, f"{eligible} of {some(considered, 'GPU')} could serve"]
+    unknown = sorted(request.devices.include_uuids - fleet.where.keys())
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        parts.append(f"{unknown[0]}{more} of includeUUIDs {'are' if more else 'is'} not in the fleet")
     if partial:
         parts.append(f"{partial} of {replicas} {'would fit' if request.gang else 'placed'}")
     return parts

@@ -30,6 +30,21 @@ _BY_KIND = {
 }
 """Distance of what no number measures: farther than any number, nearer what passes by itself sooner."""
 
+_NUMBER = 1.0
+"""The farthest that what a number measures counts as."""
+
+_MEASURED = frozenset(
+    {
+        Reason.FREE_MEMORY,
+        Reason.COMPUTE,
+        Reason.UTILIZATION,
+        Reason.TEMPERATURE,
+        Reason.NODE_CPU,
+        Reason.NODE_MEMORY,
+        Reason.NODE_DEVICES,
+    }
+)
+
 _FAR = 10.0
 
 _PLAIN = {
@@ -46,16 +61,30 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The closest device. `lacks` completes "the closest is node/device: ..."."""
+    """The closest device. `lacks` says of it what it fails, with numbers."""
 
     node: str
     device: str
     reason: Reason
     lacks: str
+    devices: int = 1
+    """How many fail the same test."""
+    alike: bool = True
+    """They all fail it by as much."""
 
     def as_near_miss(self) -> NearMiss:
         """For the answer."""
         return NearMiss(self.node, self.device, self.reason, self.lacks)
+
+    def in_words(self) -> str:
+        """`3 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-... (needs ..., has ...)`."""
+        device = f"the closest is {self.node}/{self.device}"
+        lack, _, numbers = self.lacks.partition(" (")
+        if self.reason not in {Reason.FREE_MEMORY, Reason.COMPUTE}:
+            return f"{device}: {self.lacks}"
+        lack = lack.removeprefix("lacks ")
+        who = "1 GPU lacks" if self.devices == 1 else f"{self.devices:,} GPUs lack"
+        return f"{who} {lack}{'' if self.alike else ' or more'}; {device} ({numbers}"
 
 
 def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
@@ -68,6 +97,7 @@ def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDA
     """As `nearest`, of devices by their position in the flattened arrays, and the code given to each."""
     columns = fleet.ranked()
     best: tuple[float, int, int, int] | None = None
+    alike: dict[Reason, bool] = {}
     for code in np.flatnonzero(np.bincount(given)).tolist():
         reason = REASONS[code - 1]
         if reason is Reason.GANG:
@@ -75,10 +105,11 @@ def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDA
         rows, cells = np.divmod(present[given == code], columns.width)
         distance = _distances(columns, query, reason, rows, cells)
         least = distance.min()
+        alike[reason] = bool(distance.max() == least)
         closest = (distance == least).nonzero()[0]
         first = closest[(columns.rank[rows[closest]] * columns.width + cells[closest]).argmin()]
         row, cell = int(rows[first]), int(cells[first])
-        found = (float(least), int(columns.rank[row]), cell, row)
+        found = (min(float(least), _NUMBER) if reason in _MEASURED else float(least), int(columns.rank[row]), cell, row)
         best = found if best is None else min(best, found)
     if best is None:
         return None
@@ -86,13 +117,14 @@ def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDA
     reason = REASONS[int(given[present == row * columns.width + cell][0]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[cell]
     passing = int((given[present // columns.width == row] >= CODES[Reason.NODE_DEVICES]).sum())
-    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing))
+    failing = int((given == CODES[reason]).sum())
+    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing), failing, alike[reason])
 
 
 def _distances(
     columns: Columns, query: Query, reason: Reason, rows: NDArray[np.intp], cells: NDArray[np.intp]
 ) -> Distances:
-    """Of devices that all fail the same test. 0: as good as there; below 1: the part of the need that is lacking."""
+    """Of devices that all fail the same test: the part of the need that is lacking, 0: as good as there."""
     needs, pod = query.devices, query.pod
     share = needs.share.compute_percent if needs.share else 0
     lacking: NDArray[Any]
@@ -114,7 +146,7 @@ def _distances(
             need, lacking = needs.count, needs.count - np.bincount(rows)[rows]
         case _:
             return np.full(len(rows), _BY_KIND.get(reason, _FAR))
-    return np.minimum(lacking / max(need, 1), 1.0)
+    return lacking / max(need, 1)
 
 
 def _over(need: int, have: int, unit: str, what: str) -> str:
@@ -154,7 +186,7 @@ def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query:
     pod = query.pod
     match reason:
         case Reason.TELEMETRY_STALE:
-            return node.stale_reason or "has never been sampled"
+            return node.stale_reason or device.stale_reason or "has never been sampled"
         case Reason.TAINT:
             taint = untolerated(node.taints, pod.tolerations)
             return f"its node has the taint {taint.key}={taint.value}:{taint.effect}" if taint else "is tainted"

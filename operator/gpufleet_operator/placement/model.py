@@ -79,6 +79,8 @@ class DeviceState:
     in_flight_compute_percent: int = 0
     sample_age_seconds: float | None = None
     """Age of the sample at the time of the snapshot; None: never sampled."""
+    stale_reason: str | None = None
+    """Set when this device's sample may not be used, in words (`its last sample is 370 s old, limit 90 s`)."""
 
     @property
     def memory_in_use_mib(self) -> int | None:

@@ -126,7 +126,7 @@ def _state(device: DeviceState) -> int:
     shared = bool(device.sharers or device.promised_memory_mib or device.promised_compute_percent)
     shared = shared or bool(device.in_flight_memory_mib or device.in_flight_compute_percent)
     bits = PRESENT
-    bits |= SAMPLED if device.sample_age_seconds is not None else 0
+    bits |= SAMPLED if device.sample_age_seconds is not None and device.stale_reason is None else 0
     bits |= HEALTHY if device.healthy else 0
     bits |= HELD if device.held else 0
     bits |= SHARED if shared else 0
