@@ -38,6 +38,9 @@ SHARED_SLOTS: Final = 16
 RESOURCE_PREFIX: Final = f"{GROUP}/"
 
 ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
+CDI_KIND: Final = f"{GROUP}/gpu"
+"""Vendor and class of our devices to container runtimes, whatever the resource is called."""
+
 ENV_PREFIX: Final = "GPUFLEET_"
 ENV_REPLICA: Final = "GPUFLEET_REPLICA"
 ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"

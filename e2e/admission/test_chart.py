@@ -91,6 +91,28 @@ def test_driver_from_the_host_or_from_the_runtime(render: Render) -> None:
     assert "driver" not in {volume["name"] for volume in injected["volumes"]}
 
 
+def test_a_cdi_strategy_brings_its_directory_and_the_drivers(render: Render) -> None:
+    usual = pod_of(render(), "DaemonSet", "gpufleet-agent")
+    assert not {"cdi", "driver-root"} & {volume["name"] for volume in usual["volumes"]}
+    settings = ["agent.deviceListStrategies={cdi-cri,envvar}", "agent.driverRoot=/run/nvidia/driver"]
+    pod = pod_of(render(*settings, "agent.passDeviceSpecs=true"), "DaemonSet", "gpufleet-agent")
+    (agent,) = pod["containers"]
+    assert {
+        "--device-list-strategy=cdi-cri,envvar",
+        "--pass-device-specs",
+        "--cdi-root=/var/run/cdi",
+        "--cdi-kind=gpufleet.dev/gpu",
+        "--driver-root=/run/nvidia/driver",
+    } <= set(agent["args"])
+    assert {"name": "cdi", "mountPath": "/var/run/cdi"} in agent["volumeMounts"]
+    assert {"name": "cdi", "hostPath": {"path": "/var/run/cdi", "type": "DirectoryOrCreate"}} in pod["volumes"]
+    assert {"name": "driver-root", "mountPath": "/run/nvidia/driver", "readOnly": True} in agent["volumeMounts"]
+    same = ["agent.driver.hostPath=/opt/gpufleet/driver", "agent.driverRoot=/opt/gpufleet/driver"]
+    (agent,) = pod_of(render(*same), "DaemonSet", "gpufleet-agent")["containers"]
+    assert [mount["name"] for mount in agent["volumeMounts"]].count("driver") == 1
+    assert "driver-root" not in {mount["name"] for mount in agent["volumeMounts"]}
+
+
 def test_settings_reach_both_sides(render: Render) -> None:
     objects = render("resource=nvidia.com/gpu", "agent.extraArgs={--sample-seconds=2}", "policy.requireGate=true")
     for kind, name in (("DaemonSet", "gpufleet-agent"), ("Deployment", "gpufleet-operator")):

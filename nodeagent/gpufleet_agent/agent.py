@@ -23,6 +23,7 @@ from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.plugins import Plugins, Surroundings
+from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
@@ -127,6 +128,7 @@ class Agent:
             counters=self._counters,
             handover=self._settings.handover,
         )
+            injection=Injection(self._settings.injection, self._known_devices),
         return Plugins(self._settings.served, around)
 
     def _make_http(self) -> HttpServer:
@@ -147,7 +149,9 @@ class Agent:
 
     def _known_devices(self) -> tuple[KnownDevice, ...]:
         return tuple(
-            KnownDevice(device.info.uuid, device.info.index, device.health.state is HealthState.HEALTHY)
+            KnownDevice(
+                device.info.uuid, device.info.index, device.health.state is HealthState.HEALTHY, device.info.nodes
+            )
             for device in self._sampler.view().devices
         )
 

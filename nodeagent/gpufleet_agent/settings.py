@@ -2,13 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.logs import FORMATS, LEVELS
 from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
 from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 
@@ -41,6 +42,8 @@ class Settings:
     listen_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet's probes come from outside the pod
     listen_port: int = 9400
     """Where /metrics, /healthz and /readyz are served."""
+    injection: InjectionSettings = field(default_factory=InjectionSettings)
+    """How devices get into containers."""
     log_level: str = "info"
     log_format: str = "json"
     handover: Handover = Handover.ASKING
@@ -68,6 +71,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         parser.error("--node-name is missing, and NODE_NAME is not set")
     if options["shared_resource"] == options["resource"]:
         parser.error("--shared-resource and --resource name the same resource")
+    options["injection"] = InjectionSettings(
+        strategies=options.pop("device_list_strategy"),
+        **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
+    )
     host, port = options.pop("listen")
     handover = Handover(options.pop("handover"))
     return Settings(listen_host=host, listen_port=port, handover=handover, **options)
@@ -104,6 +111,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
     )
+    _add_injection(add)
     listen = f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}"
     add("--listen", listen, "where /metrics, /healthz and /readyz are", type=_address, metavar="HOST:PORT")
     add("--log-level", DEFAULTS.log_level, "least severe event that is logged", choices=LEVELS)
@@ -112,6 +120,35 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     handovers = [kind.value for kind in Handover]
     parser.add_argument("--handover", default=DEFAULTS.handover.value, choices=handovers, help=argparse.SUPPRESS)
     return parser
+
+
+def _add_injection(add: Callable[..., None]) -> None:
+    usual = InjectionSettings()
+    add(
+        "--device-list-strategy",
+        Strategy.ENVVAR.value,
+        "how devices get into containers: one or more of envvar, cdi-cri, cdi-annotations, with commas",
+        type=_strategies,
+        metavar="LIST",
+    )
+    add("--pass-device-specs", default=False, description="tell the kubelet the device nodes, too", action="store_true")
+    add("--driver-root", usual.driver_root, "where the driver's /dev is on the host", type=Path, metavar="DIR")
+    add("--cdi-root", usual.cdi_root, "where the CDI file is written", type=Path, metavar="DIR")
+    add(
+        "--cdi-kind",
+        usual.cdi_kind,
+        "vendor and class of CDI names; one that isn't ours: somebody else writes the file, with UUIDs for names",
+        type=_resource,
+        metavar="KIND",
+    )
+
+
+def _strategies(text: str) -> frozenset[Strategy]:
+    try:
+        return frozenset(map(Strategy, text.split(",")))
+    except ValueError as error:
+        known = ", ".join(Strategy)
+        raise argparse.ArgumentTypeError(f"{text} is not a list of {known}") from error
 
 
 def _seconds(text: str) -> float:

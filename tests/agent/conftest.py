@@ -133,6 +133,8 @@ class FakeKubelet:
     resources: dict[ContainerKey, str] = field(default_factory=dict)
     """What a pod holds, where it isn't the resource of whole devices."""
     envs: dict[ContainerKey, dict[str, str]] = field(default_factory=dict)
+    responses: list[deviceplugin_pb2.ContainerAllocateResponse] = field(default_factory=list)
+    """Of all allocations, oldest first."""
     lists_during_allocate: int = 0
     lists: int = 0
     allocating: bool = False
@@ -249,7 +251,9 @@ class FakeKubelet:
             answer = await self.plugins[resource].call("Allocate", request, deviceplugin_pb2.AllocateResponse)
         except grpc.aio.AioRpcError as error:
             raise RefusedPodError(f"{error.code().name}: {error.details()}") from error
-        return dict(answer.container_responses[0].envs)
+        (response,) = answer.container_responses
+        self.responses.append(response)
+        return dict(response.envs)
 
     async def _ask(self, resource: str, free: frozenset[str], size: int, forced: tuple[str, ...]) -> frozenset[str]:
         preferred = [uuid for uuid in await self.prefer(free, size, forced, resource) if uuid in free]

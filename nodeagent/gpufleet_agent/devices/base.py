@@ -24,6 +24,8 @@ class DeviceInfo:
     """UUIDs of the devices of this node that a direct link reaches, sorted."""
     memory_total_mib: int | None = None
 
+    nodes: tuple[str, ...] = ()
+    """Paths of the device nodes that a container needs to use it; not each of them need exist on every node."""
 
 Number = int | float
 

@@ -15,6 +15,7 @@ from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
     Number,
+from gpufleet_agent.devices.nvml_nodes import device_nodes
     Reading,
     SlowReading,
     UnknownDeviceError,
@@ -177,6 +178,7 @@ def _describe(index: int, device: NvmlDevice) -> DeviceInfo:
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         pci_bus_id=None if pci is None else pci.busId,
         numa_node=device.ask("NUMA node", _numa_node),
+        nodes=device_nodes(device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)),
         memory_total_mib=None if total is None else round(total),
     )
 

@@ -30,6 +30,8 @@ class Reason(StrEnum):
     """Allocate without a preceding GetPreferredAllocation, or too long after it."""
     OTHER_DEVICES = "OtherDevices"
     """Allocate names other devices than were answered."""
+    NOT_PREPARED = "NotPrepared"
+    """What the container runtime needs to know of the devices could not be put in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class KnownDevice:
     uuid: str
     index: int
     healthy: bool
+    nodes: tuple[str, ...] = ()
+    """Paths of the device nodes that a container needs to use it, whether or not each exists."""
 
 
 @dataclass(frozen=True, slots=True)

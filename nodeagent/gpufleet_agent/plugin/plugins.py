@@ -12,6 +12,7 @@ from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
+from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import Lister
@@ -34,6 +35,7 @@ class Surroundings:
     admission: Admission
     granted: Callable[[Managed | Unmanaged], None]
     """Called with what a pod was given, before the kubelet hears of it."""
+    injection: Injection
     counters: Counters
     handover: Handover = Handover.ASKING
 
@@ -48,19 +50,22 @@ class Plugins:
 
     def __init__(self, resources: Sequence[Served], around: Surroundings) -> None:
         self._directory = around.directory
+        self._injection = around.injection
         shared = "".join(served.resource for served in resources if served.slots)
         self._servers = [
             PluginServer(_plugin(served, shared, around), around.directory, around.counters) for served in resources
         ]
 
     async def start(self) -> None:
-        """See that there is a kubelet.
+        """See that there is a kubelet, and that files for the container runtime can be written.
 
         Raises:
             NotADirectoryError: There is no directory of plugin sockets.
+            OSError: The CDI file can't be written.
         """
         if not self._directory.is_dir():
             raise NotADirectoryError(f"{self._directory} is not there: is this a node with a kubelet?")
+        self._injection.prepare()
 
     def loops(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
@@ -80,11 +85,14 @@ class Plugins:
         return [server.resource for server in self._servers if server.wanted and not server.registered]
 
     async def close(self) -> None:
-        """Stop serving; the sockets are gone afterwards."""
+        """Stop serving; the sockets and the CDI file are gone afterwards."""
         # At once: each may take its time to end the calls under way.
-        async with asyncio.TaskGroup() as group:
-            for server in self._servers:
-                group.create_task(server.close())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self._servers:
+                    group.create_task(server.close())
+        finally:
+            self._injection.close()
 
 
 def _plugin(served: Served, shared_resource: str, around: Surroundings) -> DevicePlugin:
@@ -105,5 +113,6 @@ def _plugin(served: Served, shared_resource: str, around: Surroundings) -> Devic
         asking=asking,
         admission=around.admission,
         granted=around.granted,
+        injection=around.injection,
         counters=around.counters,
     )

@@ -1,8 +1,7 @@
-"""What Allocate answers: how the container learns of its devices and of its share."""
-
-from collections.abc import Callable
+"""What Allocate answers beside the devices: how the container learns of its share."""
 
 from gpufleet_agent.plugin.answers import Managed, Unmanaged
+from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import (
     ENV_COMPUTE_PERCENT,
@@ -12,21 +11,12 @@ from gpufleet_api.names import (
     ENV_REPLICAS,
     ENV_SHARD_END,
     ENV_SHARD_START,
-    ENV_VISIBLE_DEVICES,
 )
 
-Injection = Callable[[tuple[str, ...]], pb.ContainerAllocateResponse]
-"""How devices, in index order, are put into a container: one function per device list strategy."""
 
-
-def by_environment(devices: tuple[str, ...]) -> pb.ContainerAllocateResponse:
-    """Name the devices to the container runtime in `NVIDIA_VISIBLE_DEVICES`."""
-    return pb.ContainerAllocateResponse(envs={ENV_VISIBLE_DEVICES: ",".join(devices)})
-
-
-def respond(granted: Managed | Unmanaged, inject: Injection = by_environment) -> pb.AllocateResponse:
+def respond(granted: Managed | Unmanaged, injection: Injection) -> pb.AllocateResponse:
     """The answer for one container."""
-    response = inject(granted.devices)
+    response = injection.response(granted.devices)
     if isinstance(granted, Managed):
         response.envs.update(share_of(granted))
     return pb.AllocateResponse(container_responses=[response])

@@ -12,6 +12,7 @@ from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Asking
 from gpufleet_agent.plugin.handover import check
+from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.plugin.response import respond
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
@@ -32,6 +33,7 @@ class DevicePlugin:
         asking: Who asks, and what it gets.
         admission: The allocation in flight.
         granted: Called with what a pod was given, before the kubelet hears of it.
+        injection: How devices get into containers.
         counters: Where outcomes are counted.
     """
 
@@ -44,6 +46,7 @@ class DevicePlugin:
         asking: Asking,
         admission: Admission,
         granted: Callable[[Managed | Unmanaged], None],
+        injection: Injection,
         counters: Counters,
     ) -> None:
         self.served = served
@@ -52,6 +55,7 @@ class DevicePlugin:
         self._asking = asking
         self._admission = admission
         self._granted = granted
+        self._injection = injection
         self._counters = counters
         self._closing = False
         self.listeners = 0
@@ -69,7 +73,7 @@ class DevicePlugin:
 
     async def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
         """The full list at once and after every change, until the kubelet hangs up or the plugin closes."""
-        del request, context
+        del request
         self.listeners += 1
         self._tell_listeners()
         try:
@@ -77,6 +81,7 @@ class DevicePlugin:
             while not self._closing:
                 seen, devices = self._devices_changed.version, self._devices()
                 if devices != sent:
+                    await self._prepare_or_abort(context)
                     log.info(
                         "devices told to the kubelet",
                         resource=self.served.resource,
@@ -114,6 +119,7 @@ class DevicePlugin:
         result = check(answered, asked)
         if len(request.container_requests) != 1:
             result = _several(len(request.container_requests))
+        result = self._prepared(result)
         if isinstance(result, Refusal):
             self._counters.allocations.labels("Refused", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
@@ -121,7 +127,7 @@ class DevicePlugin:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
         self._counters.allocations.labels(type(result).__name__, "").inc()
         self._granted(result)
-        return respond(result)
+        return respond(result, self._injection)
 
     async def pre_start_container(
         self, request: pb.PreStartContainerRequest, context: Context
@@ -134,6 +140,23 @@ class DevicePlugin:
         """End all ListAndWatch streams."""
         self._closing = True
         self._devices_changed.notify()
+
+    def _prepared(self, result: Answer) -> Answer:
+        if not isinstance(result, Refusal):
+            try:
+                # Again: somebody may have tidied up since the devices were listed.
+                self._injection.prepare()
+            except OSError as error:
+                return Refusal(Reason.NOT_PREPARED, f"the CDI file can't be written: {error}")
+        return result
+
+    async def _prepare_or_abort(self, context: Context) -> None:
+        try:
+            self._injection.prepare()
+        except OSError as error:
+            # Registered again in a moment, and so tried again.
+            log.error("devices not offered: the CDI file can't be written", error=str(error))  # noqa: TRY400 - says all
+            await context.abort(grpc.StatusCode.INTERNAL, f"the CDI file can't be written: {error}")
 
     def _tell_listeners(self) -> None:
         self._counters.registered.labels(self.served.resource).set(min(1, self.listeners))

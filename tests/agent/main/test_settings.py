@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
 from gpufleet_agent.resources import Served
 from gpufleet_agent.settings import Settings, parse
 
@@ -23,11 +24,16 @@ def test_every_flag_has_its_place() -> None:
         "--device-plugin-dir": "/plugins",
         "--pod-resources-socket": "/pr.sock",
         "--listen": "[::]:8080",
+        "--device-list-strategy": "cdi-cri,envvar",
+        "--driver-root": "/run/nvidia/driver",
+        "--cdi-root": "/etc/cdi",
+        "--cdi-kind": "nvidia.com/gpu",
         "--log-level": "debug",
         "--log-format": "console",
         "--handover": "first-fit",
     }
-    assert parse([part for flag in flags.items() for part in flag], {"NODE_NAME": "node-1"}) == Settings(
+    arguments = [part for flag in flags.items() for part in flag] + ["--pass-device-specs"]
+    assert parse(arguments, {"NODE_NAME": "node-1"}) == Settings(
         node_name="node-2",
         resource="nvidia.com/gpu",
         shared_resource="nvidia.com/gpu.shared",
@@ -39,6 +45,13 @@ def test_every_flag_has_its_place() -> None:
         pod_resources_socket=Path("/pr.sock"),
         listen_host="::",
         listen_port=8080,
+        injection=InjectionSettings(
+            strategies=frozenset({Strategy.CDI_CRI, Strategy.ENVVAR}),
+            pass_device_specs=True,
+            driver_root=Path("/run/nvidia/driver"),
+            cdi_root=Path("/etc/cdi"),
+            cdi_kind="nvidia.com/gpu",
+        ),
         log_level="debug",
         log_format="console",
         handover=Handover.FIRST_FIT,
@@ -60,6 +73,9 @@ def test_every_flag_has_its_place() -> None:
         ),
         (["--shared-slots", "0"], "0 is not between 1 and 64"),
         (["--shared-slots", "65"], "65 is not between 1 and 64"),
+        (["--device-list-strategy", "cdi"], "cdi is not a list of envvar, cdi-cri, cdi-annotations"),
+        (["--device-list-strategy", ""], " is not a list of envvar"),
+        (["--cdi-kind", "gpu"], "gpu is not of the form domain/name"),
         (["--listen", "9400"], "9400 is not of the form host:port"),
         (["--listen", "0.0.0.0:70000"], "0.0.0.0:70000 is not of the form host:port"),
         (["--log-format", "xml"], "invalid choice"),

@@ -18,6 +18,7 @@ from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
+from gpufleet_agent.plugin.injection import Injection, InjectionSettings
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
@@ -68,7 +69,7 @@ class Rig:
 
     listing_error = ListingError
 
-    def __init__(self, directory: Path, pod_resources: Path, handover: Handover) -> None:
+    def __init__(self, directory: Path, pod_resources: Path, handover: Handover, injection: InjectionSettings) -> None:
         self.api = FakeApi()
         self.devices = DEVICES
         self.devices_changed = Changes()
@@ -79,6 +80,7 @@ class Rig:
         self.grants: list[Managed | Unmanaged] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Counters(self.registry, "test")
+        self.injection = Injection(injection, self.known)
         self.server, self.shared_server = (
             PluginServer(
                 self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
@@ -104,6 +106,7 @@ class Rig:
             asking=asking,
             admission=self.admission,
             granted=self.grant,
+            injection=self.injection,
             counters=self.counters,
         )
 
@@ -137,8 +140,10 @@ def running(kubelet: Any) -> MakeRig:
     """
 
     @asynccontextmanager
-    async def run(handover: Handover = Handover.ASKING, *, shared: bool = False) -> AsyncIterator[Rig]:
-        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover)
+    async def run(
+        handover: Handover = Handover.ASKING, *, shared: bool = False, injection: InjectionSettings | None = None
+    ) -> AsyncIterator[Rig]:
+        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover, injection or InjectionSettings())
         servers = [rig.server, rig.shared_server] if shared else [rig.server]
         loops = [server.run(lambda: rig.ready(), lambda: None) for server in servers]  # noqa: PLW0108 - tests replace it
         tasks = [asyncio.create_task(loop) for loop in loops]

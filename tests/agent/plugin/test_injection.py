@@ -1,0 +1,153 @@
+"""Device list strategies: as plain answers, and against a scripted kubelet over real unix sockets."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.plugin.answers import KnownDevice
+from gpufleet_agent.plugin.injection import Injection, InjectionSettings, Strategy
+
+ENVVAR, CRI, ANNOTATIONS = Strategy.ENVVAR, Strategy.CDI_CRI, Strategy.CDI_ANNOTATIONS
+DEVICES = tuple(
+    KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}", "/dev/nvidiactl", "/dev/nvidia-uvm"))
+    for index in range(3)
+)
+Configure = Callable[..., InjectionSettings]
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    """Settings with a driver that has nodes for GPU-0 and GPU-1, and no nvidia-uvm yet."""
+    driver = tmp_path / "driver"
+    (driver / "dev").mkdir(parents=True)
+    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+        (driver / "dev" / name).touch()
+
+    def make(*strategies: Strategy, **fields: Any) -> InjectionSettings:
+        usual: dict[str, Any] = {"driver_root": driver, "cdi_root": tmp_path / "cdi"}
+        return InjectionSettings(strategies=frozenset(strategies), **{**usual, **fields})
+
+    return make
+
+
+def written(folder: Path) -> list[str]:
+    """Names of the devices in the CDI file."""
+    text = (folder / "cdi" / "gpufleet.dev-gpu.json").read_text(encoding="utf-8")
+    return [device["name"] for device in json.loads(text)["devices"]]
+
+
+NAMES = ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
+ENV = {"NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1"}
+ANNOTATION = {"cdi.k8s.io/gpufleet_GPU-0": ",".join(NAMES)}
+
+
+@pytest.mark.parametrize(
+    ("strategies", "envs", "names", "annotations"),
+    [
+        ((ENVVAR,), ENV, [], {}),
+        ((CRI,), {}, NAMES, {}),
+        ((ANNOTATIONS,), {}, [], ANNOTATION),
+        ((ENVVAR, CRI, ANNOTATIONS), ENV, NAMES, ANNOTATION),
+    ],
+)
+def test_each_strategy_tells_its_own_reader(
+    strategies: tuple[Strategy, ...],
+    envs: dict[str, str],
+    names: list[str],
+    annotations: dict[str, str],
+    configure: Configure,
+) -> None:
+    answer = Injection(configure(*strategies), lambda: DEVICES).response(("GPU-0", "GPU-1"))
+    assert dict(answer.envs) == envs
+    assert [device.name for device in answer.cdi_devices] == names
+    assert dict(answer.annotations) == annotations
+    assert not answer.devices
+    assert not answer.mounts
+
+
+def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(configure: Configure, tmp_path: Path) -> None:
+    injection = Injection(configure(ENVVAR, pass_device_specs=True), lambda: DEVICES)
+    specs = injection.response(("GPU-0", "GPU-1")).devices
+    root = tmp_path / "driver"
+    assert [(spec.container_path, spec.host_path, spec.permissions) for spec in specs] == [
+        (path, f"{root}{path}", "rw") for path in ("/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("strategies", "kind", "written"),
+    [
+        ((ENVVAR,), "gpufleet.dev/gpu", False),
+        ((CRI,), "gpufleet.dev/gpu", True),
+        ((ANNOTATIONS,), "gpufleet.dev/gpu", True),
+        ((CRI,), "nvidia.com/gpu", False),
+    ],
+)
+def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_it(
+    strategies: tuple[Strategy, ...], kind: str, written: bool, configure: Configure, tmp_path: Path
+) -> None:
+    injection = Injection(configure(*strategies, cdi_kind=kind), lambda: DEVICES)
+    injection.prepare()
+    assert (tmp_path / "cdi").exists() is written
+    injection.close()
+    assert list(tmp_path.glob("cdi/*")) == []
+    names = [device.name for device in injection.response(("GPU-1",)).cdi_devices]
+    assert names == ([f"{kind}=GPU-1"] if CRI in strategies else [])
+
+
+def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_up(
+    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running(injection=configure(CRI)) as rig:
+            await kubelet.until(kubelet.serving)
+            assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
+            rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True))
+            await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
+            assert written(tmp_path)[-1] == "GPU-8"
+            assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
+            assert [device.name for device in kubelet.responses[-1].cdi_devices] == NAMES
+            assert not kubelet.responses[-1].envs
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
+    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running(injection=configure(CRI)):
+            await kubelet.until(kubelet.serving)
+            file = tmp_path / "cdi" / "gpufleet.dev-gpu.json"
+            file.unlink()
+            await kubelet.admit("bare", 1)
+            assert len(written(tmp_path)) == 8
+
+    asyncio.run(scenario())
+
+
+def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_be_written(
+    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running(injection=configure(CRI)) as rig:
+            await kubelet.until(kubelet.serving)
+            plugin = kubelet.plugins["gpufleet.dev/gpu"]
+            (tmp_path / "cdi").rename(tmp_path / "away")
+            (tmp_path / "cdi").touch()
+            with pytest.raises(Exception, match="NotPrepared: the CDI file can't be written"):
+                await kubelet.admit("bare", 1)
+            assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="NotPrepared") == 1
+            assert rig.grants == []
+            rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
+            await kubelet.until(lambda: plugin.stopped)
+            (tmp_path / "cdi").unlink()
+            await kubelet.until(lambda: kubelet.serving() and kubelet.plugins["gpufleet.dev/gpu"] is not plugin)
+            assert await kubelet.admit("bare", 1) == {"GPU-1"}
+
+    asyncio.run(scenario())
