@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 
 from gpufleet_api.markers import Cel
 
-_ACRONYMS = {"mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
+_ACRONYMS = {"mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
 
 
 def camel(name: str) -> str:

@@ -20,6 +20,9 @@ SCHEDULING_GATE: Final = f"{GROUP}/assignment"
 ASSIGNMENT_ANNOTATION: Final = f"{GROUP}/assignment"
 """Informational copy of the reservation on the pod, for people. Nothing obeys it."""
 
+ACKNOWLEDGED_FAULTS_ANNOTATION: Final = f"{GROUP}/acknowledged-faults"
+"""On a GPUTelemetry: until when faults of its devices are forgiven. Written by people, obeyed by the agent."""
+
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 """On each pod of a workload: the workload's name. The operator watches pods by its presence."""
 
@@ -35,12 +38,12 @@ SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
 SHARED_SLOTS: Final = 16
 """Default number of slots of one device: how many containers may share it."""
 
-RESOURCE_PREFIX: Final = f"{GROUP}/"
-
-ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of our devices to container runtimes, whatever the resource is called."""
 
+RESOURCE_PREFIX: Final = f"{GROUP}/"
+
+ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 ENV_PREFIX: Final = "GPUFLEET_"
 ENV_REPLICA: Final = "GPUFLEET_REPLICA"
 ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"

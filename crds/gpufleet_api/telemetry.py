@@ -22,10 +22,12 @@ MAX_ASSIGNMENTS = 1024
 Percent = Annotated[int, Field(ge=0, le=100)]
 MiB = Annotated[int, Field(ge=0, le=2**40)]
 Celsius = Annotated[int, Field(ge=-273, le=1000)]
+Megahertz = Annotated[int, Field(ge=0, le=100_000)]
 Milliwatts = Annotated[int, Field(ge=0, le=2**31 - 1)]
 PromisedMiB = Annotated[int, Field(ge=1, le=2**24)]
 PromisedPercent = Annotated[int, Field(ge=1, le=100)]
 Items = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Assignment(ApiModel):
@@ -74,21 +76,72 @@ class HealthState(StrEnum):
     UNHEALTHY = "Unhealthy"
 
 
+class Recovery(StrEnum):
+    """What ends a fault: nothing needs to be done, the device must be reset, or it must be exchanged."""
+
+    AUTOMATIC = "Automatic"
+    RESET = "Reset"
+    REPLACEMENT = "Replacement"
+
+
 class HealthReason(ApiModel):
-    """One standing fault."""
+    """One standing fault, or a warning."""
 
     code: Annotated[str, Field(min_length=1, max_length=64)]
     """CamelCase, such as `XidError` or `DeviceLost`."""
     message: Text | None = None
     since: Timestamp
+    recovery: Recovery | None = None
 
 
 class Health(ApiModel):
-    """A device's health with the faults that stand."""
+    """A device's health with the faults that stand. Warnings are told beside them and make no device unhealthy."""
 
     state: HealthState
     reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    warnings: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
     since: Timestamp | None = None
+
+
+class ThrottleReason(StrEnum):
+    """Why a device runs below the clocks that it could reach."""
+
+    APPLICATION_CLOCKS = "ApplicationsClocksSetting"
+    SW_POWER_CAP = "SwPowerCap"
+    HW_SLOWDOWN = "HwSlowdown"
+    SYNC_BOOST = "SyncBoost"
+    SW_THERMAL_SLOWDOWN = "SwThermalSlowdown"
+    HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
+    HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
+    DISPLAY_CLOCKS = "DisplayClockSetting"
+
+
+class Clocks(ApiModel):
+    """Current clocks."""
+
+    sm_mhz: Megahertz | None = None
+    memory_mhz: Megahertz | None = None
+
+
+class Ecc(ApiModel):
+    """Memory errors since the driver was loaded or the device was reset."""
+
+    corrected_volatile: Count | None = None
+    uncorrected_volatile: Count | None = None
+
+
+class RowRemap(ApiModel):
+    """Replacement of bad rows of memory: one waits for the next reset; one failed, as no spare row is left."""
+
+    pending: bool | None = None
+    failed: bool | None = None
+
+
+class MigMode(StrEnum):
+    """Whether a device is divided into instances."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
 
 
 class Statistics(ApiModel):
@@ -145,8 +198,16 @@ class Device(ApiModel):
     utilization_percent: Percent | None = None
     memory_utilization_percent: Percent | None = None
     temperature_celsius: Celsius | None = None
+    memory_temperature_celsius: Celsius | None = None
     power_milliwatts: Milliwatts | None = None
     power_limit_milliwatts: Milliwatts | None = None
+    clocks: Clocks | None = None
+    throttle_reasons: Annotated[list[ThrottleReason], Field(max_length=16), ListSet()] = []
+    ecc: Ecc | None = None
+    row_remap: RowRemap | None = None
+    page_retirement_pending: bool | None = None
+    """A bad page of memory will be retired at the next reset: GPUs before Ampere, which remap no rows."""
+    mig_mode: MigMode | None = None
     process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
     health: Health
     window: Window | None = None
@@ -176,6 +237,8 @@ class TelemetryStatus(ApiModel):
     sample_time: Timestamp | None = None
     agent_version: Annotated[str, Field(max_length=64)]
     driver_version: Annotated[str, Field(max_length=64)] | None = None
+    boot_id: Annotated[str, Field(max_length=64)] | None = None
+    """Which boot of the node this is about: faults of an earlier one are over."""
     devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
     summary: Summary
 

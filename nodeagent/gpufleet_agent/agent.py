@@ -13,6 +13,7 @@ from gpufleet_agent.changes import Changes
 from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.kube.api import TelemetryApi
 from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.kube.past import FaultMemory, read_boot_id
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import DeviceCollector
@@ -22,8 +23,8 @@ from gpufleet_agent.parts import start_part, supervise
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
 from gpufleet_agent.plugin.asking import Handover
-from gpufleet_agent.plugin.plugins import Plugins, Surroundings
 from gpufleet_agent.plugin.injection import Injection
+from gpufleet_agent.plugin.plugins import Plugins, Surroundings
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
@@ -60,7 +61,9 @@ class Agent:
         """The list of devices, or the health of one, changed."""
         timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
         self._sampler = Sampler(hardware, timing=timing)
-        self._own = OwnObject(api, self._changes, rng)
+        self._boot_id = read_boot_id()
+        memory = FaultMemory(self._boot_id, self._sampler.restore, self._sampler.acknowledge)
+        self._own = OwnObject(api, self._changes, rng, memory.observe)
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()
@@ -125,10 +128,10 @@ class Agent:
             holdings=self._holdings,
             admission=self._admission,
             granted=self._granted,
+            injection=Injection(self._settings.injection, self._known_devices),
             counters=self._counters,
             handover=self._settings.handover,
         )
-            injection=Injection(self._settings.injection, self._known_devices),
         return Plugins(self._settings.served, around)
 
     def _make_http(self) -> HttpServer:
@@ -170,6 +173,7 @@ class Agent:
             generation=self._own.generation,
             observed_at=time.time(),
             agent_version=self._version,
+            boot_id=self._boot_id,
         )
 
     def _reservations(self) -> tuple[int, int] | None:

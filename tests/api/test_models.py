@@ -135,6 +135,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
         "sampleTime": "2026-01-01T00:00:01Z",
         "agentVersion": "0.1.0",
         "driverVersion": "580.65.06",
+        "bootId": "0b5c7a8e-0a6f-4a55-9d0e-6c1f2a3b4c5d",
         "devices": [
             {
                 "uuid": "GPU-1",
@@ -153,10 +154,32 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "temperatureCelsius": 41,
                 "powerMilliwatts": 71_250,
                 "powerLimitMilliwatts": 700_000,
+                "memoryTemperatureCelsius": 52,
+                "clocks": {"smMHz": 1980, "memoryMHz": 2619},
+                "throttleReasons": ["SwPowerCap"],
+                "ecc": {"correctedVolatile": 2, "uncorrectedVolatile": 0},
+                "rowRemap": {"pending": False, "failed": False},
+                "pageRetirementPending": False,
+                "migMode": "Disabled",
                 "processCount": 1,
                 "health": {
                     "state": "Unhealthy",
-                    "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-01-01T00:00:00Z"}],
+                    "reasons": [
+                        {
+                            "code": "XidError",
+                            "message": "XID 79",
+                            "since": "2026-01-01T00:00:00Z",
+                            "recovery": "Reset",
+                        }
+                    ],
+                    "warnings": [
+                        {
+                            "code": "RowRemapPending",
+                            "message": "at the next reset",
+                            "since": "2026-01-01T00:00:00Z",
+                            "recovery": "Reset",
+                        }
+                    ],
                     "since": "2026-01-01T00:00:00Z",
                 },
                 "window": {

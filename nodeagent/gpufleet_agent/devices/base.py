@@ -5,6 +5,7 @@ implementation must allow calls for different devices at the same time from diff
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 
@@ -23,11 +24,35 @@ class DeviceInfo:
     nvlink_peers: tuple[str, ...] = ()
     """UUIDs of the devices of this node that a direct link reaches, sorted."""
     memory_total_mib: int | None = None
-
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs to use it; not each of them need exist on every node."""
 
+
 Number = int | float
+
+
+class ThrottleReason(StrEnum):
+    """Why a device runs below the clocks that it could reach. That it has nothing to do is no such reason."""
+
+    APPLICATION_CLOCKS = "ApplicationsClocksSetting"
+    SW_POWER_CAP = "SwPowerCap"
+    HW_SLOWDOWN = "HwSlowdown"
+    SYNC_BOOST = "SyncBoost"
+    SW_THERMAL_SLOWDOWN = "SwThermalSlowdown"
+    HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
+    HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
+    DISPLAY_CLOCKS = "DisplayClockSetting"
+
+
+class Recovery(StrEnum):
+    """What ends a fault."""
+
+    AUTOMATIC = "Automatic"
+    """Nothing needs to be done: it goes when what it was seen by is seen no longer."""
+    RESET = "Reset"
+    """The device must be reset, its driver reloaded, or the node rebooted."""
+    REPLACEMENT = "Replacement"
+    """The device must be exchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +62,17 @@ class Reading:
     uuid: str
     memory_total_mib: Number | None = None
     memory_used_mib: Number | None = None
+    memory_reserved_mib: Number | None = None
+    """What the driver keeps for itself, beside `memory_used_mib`."""
     utilization_percent: Number | None = None
     memory_utilization_percent: Number | None = None
     temperature_celsius: Number | None = None
+    memory_temperature_celsius: Number | None = None
     power_milliwatts: Number | None = None
     power_limit_milliwatts: Number | None = None
+    sm_clock_mhz: Number | None = None
+    memory_clock_mhz: Number | None = None
+    throttle_reasons: frozenset[ThrottleReason] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,24 +82,69 @@ class SlowReading:
     uuid: str
     process_count: Number | None = None
     """Processes that hold a context on the device, whoever started them."""
+    encoder_percent: Number | None = None
+    decoder_percent: Number | None = None
+    energy_millijoules: Number | None = None
+    """Drawn since the driver was loaded."""
+    pcie_replays: Number | None = None
+    """Since the driver was loaded."""
+    ecc_corrected: Number | None = None
+    """Memory errors since the driver was loaded or the device was reset."""
+    ecc_uncorrected: Number | None = None
+    remapped_correctable: Number | None = None
+    """Rows of memory that were replaced for good, by the kind of error that showed them to be bad."""
+    remapped_uncorrectable: Number | None = None
+    row_remap_pending: bool | None = None
+    """A row will be replaced at the next reset."""
+    row_remap_failed: bool | None = None
+    """There is no spare row left for a bad one."""
+    page_retirement_pending: bool | None = None
+    """A page of memory will be taken out of use at the next reset."""
+    mig_enabled: bool | None = None
+    """Whether the device is divided into instances. None: it can't be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One validated reading of one device at one instant. `None`: the hardware doesn't report the value."""
+class Facts:
+    """A validated slow reading. `None`: not reported."""
+
+    process_count: int | None = None
+    encoder_percent: int | None = None
+    decoder_percent: int | None = None
+    energy_millijoules: int | None = None
+    pcie_replays: int | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    remapped_correctable: int | None = None
+    remapped_uncorrectable: int | None = None
+    row_remap_pending: bool | None = None
+    row_remap_failed: bool | None = None
+    page_retirement_pending: bool | None = None
+    mig_enabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(Facts):
+    """One validated reading of one device at one instant. `None`: the hardware doesn't report the value.
+
+    The facts are those of the last slow reading, which may be some seconds older than the rest.
+    """
 
     uuid: str
     taken_at: float
     """Seconds since the epoch, by the node's clock."""
     memory_total_mib: int | None = None
     memory_used_mib: int | None = None
+    memory_reserved_mib: int | None = None
     utilization_percent: int | None = None
     memory_utilization_percent: int | None = None
     temperature_celsius: int | None = None
+    memory_temperature_celsius: int | None = None
     power_milliwatts: int | None = None
     power_limit_milliwatts: int | None = None
-    process_count: int | None = None
-    """From the last slow reading, which may be some seconds older than the rest."""
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttle_reasons: frozenset[ThrottleReason] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +159,8 @@ class DeviceEvent:
     message: str
     fault: bool
     """False: an application's own doing. Counted, and no reason to call the device unhealthy."""
+    recovery: Recovery = Recovery.AUTOMATIC
+    """What ends the fault."""
 
 
 class Hardware(Protocol):

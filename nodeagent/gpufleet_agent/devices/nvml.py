@@ -5,48 +5,19 @@ number should be, are the same as "not supported" and never leave this module.
 """
 
 import threading
-from types import MappingProxyType
-from typing import Any
 
 import pynvml
 import structlog
 
-from gpufleet_agent.devices.base import (
-    DeviceEvent,
-    DeviceInfo,
-    Number,
-from gpufleet_agent.devices.nvml_nodes import device_nodes
-    Reading,
-    SlowReading,
-    UnknownDeviceError,
-)
+from gpufleet_agent.devices import nvml_values as values
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, opening_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.devices.nvml_events import XidEvents, waiting_error
 from gpufleet_agent.devices.nvml_links import far_ends, with_peers
+from gpufleet_agent.devices.nvml_nodes import device_nodes
 
 _log = structlog.get_logger(__name__)
-
-_MIB = 2**20
-_NUMA_WORDS = 16
-"""Room for 1024 NUMA nodes."""
-_SENTINELS = frozenset({-1, 2**32 - 1, 2**64 - 1})
-"""NVML_VALUE_NOT_AVAILABLE, as it looks in each of NVML's integers."""
-
-_ARCHITECTURES = MappingProxyType(
-    {
-        pynvml.NVML_DEVICE_ARCH_KEPLER: "Kepler",
-        pynvml.NVML_DEVICE_ARCH_MAXWELL: "Maxwell",
-        pynvml.NVML_DEVICE_ARCH_PASCAL: "Pascal",
-        pynvml.NVML_DEVICE_ARCH_VOLTA: "Volta",
-        pynvml.NVML_DEVICE_ARCH_TURING: "Turing",
-        pynvml.NVML_DEVICE_ARCH_AMPERE: "Ampere",
-        pynvml.NVML_DEVICE_ARCH_ADA: "Ada",
-        pynvml.NVML_DEVICE_ARCH_HOPPER: "Hopper",
-        pynvml.NVML_DEVICE_ARCH_BLACKWELL: "Blackwell",
-        pynvml.NVML_DEVICE_ARCH_RUBIN: "Rubin",
-    }
-)
 
 
 class NvmlHardware:
@@ -124,17 +95,24 @@ class NvmlHardware:
         """See `Hardware.read`. Memory is what programs and the driver use, without what the driver reserves."""
         device = self._device(uuid)
         device.answers = False
-        memory = device.ask("memory", _memory)
+        memory = device.ask("memory", values.memory)
         load = device.ask("utilization", pynvml.nvmlDeviceGetUtilizationRates)
+        ask = device.ask
         reading = Reading(
             uuid=uuid,
-            memory_total_mib=None if memory is None else _mib(memory.total),
-            memory_used_mib=None if memory is None else _mib(memory.used),
-            utilization_percent=None if load is None else _known(load.gpu),
-            memory_utilization_percent=None if load is None else _known(load.memory),
-            temperature_celsius=_known(device.ask("temperature", _temperature)),
-            power_milliwatts=_known(device.ask("power", pynvml.nvmlDeviceGetPowerUsage)),
-            power_limit_milliwatts=_known(device.ask("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
+            memory_total_mib=None if memory is None else values.mib(memory.total),
+            memory_used_mib=None if memory is None else values.mib(memory.used),
+            # Only where the driver tells reserved memory from used memory.
+            memory_reserved_mib=values.mib(memory.reserved) if hasattr(memory, "reserved") else None,
+            utilization_percent=None if load is None else values.known(load.gpu),
+            memory_utilization_percent=None if load is None else values.known(load.memory),
+            temperature_celsius=values.known(ask("temperature", values.temperature)),
+            memory_temperature_celsius=values.known(ask("memory temperature", values.memory_temperature)),
+            power_milliwatts=values.known(ask("power", pynvml.nvmlDeviceGetPowerUsage)),
+            power_limit_milliwatts=values.known(ask("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
+            sm_clock_mhz=values.known(ask("SM clock", values.sm_clock)),
+            memory_clock_mhz=values.known(ask("memory clock", values.memory_clock)),
+            throttle_reasons=values.throttle_reasons(ask("throttle reasons", values.throttling)),
         )
         device.answers = True
         return reading
@@ -142,11 +120,26 @@ class NvmlHardware:
     def read_slow(self, uuid: str) -> SlowReading:
         """See `Hardware.read_slow`."""
         device = self._device(uuid)
-        compute = device.ask("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
-        graphics = device.ask("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
-        if compute is None:
-            return SlowReading(uuid=uuid)
-        return SlowReading(uuid=uuid, process_count=len({process.pid for process in (*compute, *(graphics or ()))}))
+        ask = device.ask
+        rows = ask("remapped rows", pynvml.nvmlDeviceGetRemappedRows) or (None,) * 4
+        return SlowReading(
+            uuid=uuid,
+            process_count=_process_count(device),
+            encoder_percent=values.first_known(ask("encoder", pynvml.nvmlDeviceGetEncoderUtilization)),
+            decoder_percent=values.first_known(ask("decoder", pynvml.nvmlDeviceGetDecoderUtilization)),
+            energy_millijoules=values.known(ask("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)),
+            pcie_replays=values.known(ask("PCIe replays", pynvml.nvmlDeviceGetPcieReplayCounter)),
+            ecc_corrected=values.known(ask("corrected ECC errors", values.ecc_corrected)),
+            ecc_uncorrected=values.known(ask("uncorrected ECC errors", values.ecc_uncorrected)),
+            remapped_correctable=values.known(rows[0]),
+            remapped_uncorrectable=values.known(rows[1]),
+            row_remap_pending=values.flag(rows[2]),
+            row_remap_failed=values.flag(rows[3]),
+            page_retirement_pending=values.flag(
+                ask("pending page retirement", pynvml.nvmlDeviceGetRetiredPagesPendingStatus)
+            ),
+            mig_enabled=values.flag(values.first_known(ask("MIG mode", pynvml.nvmlDeviceGetMigMode))),
+        )
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
         """See `EventSource.wait_event`."""
@@ -165,49 +158,25 @@ class NvmlHardware:
         return device
 
 
+def _process_count(device: NvmlDevice) -> int | None:
+    compute = device.ask("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
+    graphics = device.ask("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
+    return None if compute is None else len({process.pid for process in (*compute, *(graphics or ()))})
+
+
 def _describe(index: int, device: NvmlDevice) -> DeviceInfo:
-    memory = device.ask("memory", _memory)
-    total = None if memory is None else _mib(memory.total)
+    memory = device.ask("memory", values.memory)
+    total = None if memory is None else values.mib(memory.total)
     pci = device.ask("PCI", pynvml.nvmlDeviceGetPciInfo)
     capability = device.ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
     return DeviceInfo(
         uuid=device.uuid,
         index=index,
         model=device.ask("name", pynvml.nvmlDeviceGetName) or "unknown",
-        architecture=_ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
+        architecture=values.ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         pci_bus_id=None if pci is None else pci.busId,
-        numa_node=device.ask("NUMA node", _numa_node),
-        nodes=device_nodes(device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)),
+        numa_node=device.ask("NUMA node", values.numa_node),
         memory_total_mib=None if total is None else round(total),
+        nodes=device_nodes(device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)),
     )
-
-
-def _memory(handle: Any) -> Any:
-    try:
-        return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
-    except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
-        return pynvml.nvmlDeviceGetMemoryInfo(handle)  # drivers before 510, which count reserved as used
-
-
-def _temperature(handle: Any) -> Any:
-    try:
-        return pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU)
-    except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
-        return pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)  # drivers before 560
-
-
-def _numa_node(handle: Any) -> int | None:
-    """The one NUMA node nearest to the device. Several, or none, is none."""
-    words = pynvml.nvmlDeviceGetMemoryAffinity(handle, _NUMA_WORDS, pynvml.NVML_AFFINITY_SCOPE_NODE)
-    nodes = [64 * place + bit for place, word in enumerate(words) for bit in range(64) if word >> bit & 1]
-    return nodes[0] if len(nodes) == 1 else None
-
-
-def _known(value: Any) -> Number | None:
-    return None if value is None or value in _SENTINELS else value
-
-
-def _mib(size: int) -> Number | None:
-    known = _known(size)
-    return None if known is None else known / _MIB

@@ -7,12 +7,14 @@ import pynvml
 from gpufleet_agent.devices.base import (
     DeviceAccessError,
     DeviceError,
+    DeviceEvent,
     DeviceLostError,
     DeviceReadError,
     DeviceResetRequiredError,
     HardwareError,
     HardwareUnavailableError,
     LibraryMismatchError,
+    Recovery,
 )
 
 NEVER_SUPPORTED = frozenset(
@@ -64,15 +66,21 @@ def device_error(uuid: str, what: str, error: pynvml.NVMLError) -> HardwareError
     return kinds.get(code, DeviceReadError)(uuid, f"{what}: {error}")
 
 
+XID_ERROR = "XidError"
+
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 """XIDs that a faulty program causes on a sound device."""
 
-_XIDS = MappingProxyType(
+RESET_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 119, 120, 140, 143})
+"""XIDs after which the device must be reset before it can be trusted. The others may pass by themselves."""
+
+XIDS = MappingProxyType(
     {
         13: "graphics engine exception",
         31: "memory page fault",
         43: "GPU stopped processing",
         45: "preemptive cleanup",
+        46: "GPU stopped processing commands",
         48: "double-bit ECC error",
         61: "internal microcontroller breakpoint",
         62: "internal microcontroller halt",
@@ -87,10 +95,15 @@ _XIDS = MappingProxyType(
         109: "context switch timeout",
         119: "GSP firmware did not answer",
         120: "GSP firmware error",
+        140: "unrecovered ECC error",
+        143: "initialisation failed",
     }
 )
+"""In words, as far as we have any."""
 
 
-def xid_message(code: int) -> str:
-    """An XID in words."""
-    return f"XID {code}: {_XIDS[code]}" if code in _XIDS else f"XID {code}"
+def xid_event(uuid: str | None, code: int) -> DeviceEvent:
+    """What an XID means for the device."""
+    words = f"XID {code}: {XIDS[code]}" if code in XIDS else f"XID {code}"
+    recovery = Recovery.RESET if code in RESET_XIDS else Recovery.AUTOMATIC
+    return DeviceEvent(uuid, XID_ERROR, code, words, fault=code not in APPLICATION_XIDS, recovery=recovery)

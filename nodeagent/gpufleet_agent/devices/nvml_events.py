@@ -8,10 +8,8 @@ from typing import Any
 import pynvml
 
 from gpufleet_agent.devices.base import DeviceEvent, HardwareError
-from gpufleet_agent.devices.nvml_codes import APPLICATION_XIDS, NEVER_SUPPORTED, device_error, xid_message
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, xid_event
 from gpufleet_agent.devices.nvml_device import NvmlDevice
-
-XID_ERROR = "XidError"
 
 
 def address(handle: Any) -> int:
@@ -64,10 +62,9 @@ class XidEvents:
         self._failed_before = False
         if data.eventType != pynvml.nvmlEventTypeXidCriticalError:
             return None
-        code = int(data.eventData)
         whose = address(data.device)
         uuid = next((device.uuid for device in devices.values() if address(device.handle) == whose), None)
-        return DeviceEvent(uuid, XID_ERROR, code, xid_message(code), fault=code not in APPLICATION_XIDS)
+        return xid_event(uuid, int(data.eventData))
 
     def close(self) -> None:
         """Free the set; a later `wait` makes a new one."""

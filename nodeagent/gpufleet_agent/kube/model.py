@@ -1,8 +1,10 @@
 """What the agent reads of its own GPUTelemetry object."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
 
 
 class ObjectFormatError(ValueError):
@@ -42,6 +44,10 @@ class TelemetryObject:
     resource_version: int
     """Rises with each write. Comparing them within one kind is what Kubernetes promises since 1.35."""
     assignments: tuple[Assignment, ...] = ()
+    status: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """As it was written last, by this process or an earlier one."""
+    acknowledged: str = ""
+    """What somebody vouches for, see `kube.past`."""
 
 
 def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
@@ -57,6 +63,8 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
             generation=int(metadata["generation"]),
             resource_version=int(metadata["resourceVersion"]),
             assignments=tuple(_assignment(entry) for entry in (document.get("spec") or {}).get("assignments") or ()),
+            status=document.get("status") or {},
+            acknowledged=str((metadata.get("annotations") or {}).get(ACKNOWLEDGED_FAULTS_ANNOTATION, "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ObjectFormatError(f"GPUTelemetry: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 
 import structlog
@@ -23,12 +24,20 @@ class OwnObject:
         api: The object in the cluster.
         changes: Told when the reservations, or the object itself, changed.
         rng: Jitter for the waits between attempts.
+        observe: Called with every version that is newer than the one before, before anybody else sees it.
     """
 
-    def __init__(self, api: TelemetryApi, changes: Changes, rng: random.Random) -> None:
+    def __init__(
+        self,
+        api: TelemetryApi,
+        changes: Changes,
+        rng: random.Random,
+        observe: Callable[[TelemetryObject], None] = lambda _: None,
+    ) -> None:
         self._api = api
         self._changes = changes
         self._rng = rng
+        self._observe = observe
         self.current: TelemetryObject | None = None
         self._known = asyncio.Event()
 
@@ -55,6 +64,7 @@ class OwnObject:
         """
         if self.current is not None and version.resource_version <= self.current.resource_version:
             return
+        self._observe(version)
         before, self.current = self.current, version
         self._known.set()
         if before is None or (before.uid, before.generation) != (version.uid, version.generation):

@@ -29,7 +29,17 @@ class Significance(IntEnum):
     """The operator waits for it: devices, health, holders, fresh samples, or the reservations that the agent read."""
 
 
-_STEADY = ("uuid", "index", "model", "computeCapability", "pciBusId", "numaNode", "nvlinkPeers", "memoryTotalMiB")
+_STEADY = (
+    "uuid",
+    "index",
+    "model",
+    "computeCapability",
+    "pciBusId",
+    "numaNode",
+    "nvlinkPeers",
+    "memoryTotalMiB",
+    "migMode",
+)
 
 
 def significance(published: Status, current: Status) -> Significance:
@@ -53,9 +63,12 @@ def _node_facts(status: Status) -> tuple[Any, ...]:
 
 
 def _facts(device: Status) -> tuple[Any, ...]:
-    health = device["health"]
-    codes = [reason["code"] for reason in health.get("reasons", ())]
-    return tuple(device.get(field) for field in _STEADY), health["state"], codes, device.get("allocatedTo")
+    steady = tuple(device.get(field) for field in _STEADY)
+    return steady, device["health"]["state"], _codes(device, "reasons"), device.get("allocatedTo")
+
+
+def _codes(device: Status, which: str) -> list[str]:
+    return [reason["code"] for reason in device["health"].get(which, ())]
 
 
 def _pickable(device: Status) -> bool:
@@ -78,7 +91,9 @@ def _left_dead_band(before: Status, after: Status) -> bool:
         or _moved(before, after, "memoryUtilizationPercent", UTILIZATION_POINTS)
         or _moved(before, after, "memoryUsedMiB", memory_band)
         or _moved(before, after, "temperatureCelsius", TEMPERATURE_CELSIUS)
+        or _moved(before, after, "memoryTemperatureCelsius", TEMPERATURE_CELSIUS)
         or _moved(before, after, "powerMilliwatts", power_band)
+        or _codes(before, "warnings") != _codes(after, "warnings")
         # That the last process has left the device, or the first one has come, counts; how many there are doesn't.
         or bool(before.get("processCount")) != bool(after.get("processCount"))
     )

@@ -10,19 +10,34 @@ from typing import Any
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
-from gpufleet_agent.sampling.view import DeviceView, HealthState, HealthView, NodeView, Statistics, WindowStats
+from gpufleet_agent.sampling.view import (
+    DeviceView,
+    HealthReason,
+    HealthState,
+    HealthView,
+    NodeView,
+    Statistics,
+    WindowStats,
+)
 
 Status = dict[str, Any]
 
 MAX_DEVICES = 64
 MAX_HOLDERS = 64
 MAX_REASONS = 16
-MAX_TEXT = 1024
+MAX_TEXT = 256
+"""A quarter of what the API allows: with 64 devices in trouble the object must still fit into etcd."""
 MAX_MODEL = 96
 
 
 def build_status(
-    view: NodeView, holders: Holders, *, generation: int | None, observed_at: float, agent_version: str
+    view: NodeView,
+    holders: Holders,
+    *,
+    generation: int | None,
+    observed_at: float,
+    agent_version: str,
+    boot_id: str | None = None,
 ) -> Status:
     """Put the status together.
 
@@ -32,15 +47,17 @@ def build_status(
         generation: `metadata.generation` of the reservations that the agent has read.
         observed_at: Now, in seconds since the epoch by the node's clock.
         agent_version: Version of this program.
+        boot_id: Of the node.
     """
     devices = view.devices[:MAX_DEVICES]
     return _present(
         assignmentsGeneration=generation,
         observedAt=timestamp(observed_at),
-        sampleTime=None if view.sample_time is None else timestamp(view.sample_time),
+        sampleTime=_sample_time(view.sample_age_seconds, observed_at),
         agentVersion=agent_version,
         driverVersion=view.driver_version,
-        devices=[_device(device, holders.get(device.info.uuid, ())) for device in devices],
+        bootId=boot_id,
+        devices=[_device(device, holders.get(device.info.uuid, ()), observed_at) for device in devices],
         summary=_summary(devices, holders),
     )
 
@@ -50,7 +67,13 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _device(device: DeviceView, holders: tuple[Holder, ...]) -> Status:
+def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:
+    # By age and not by the clock at the time: that may have been set since, and a clock that was set back by hours
+    # would let an old sample look fresh for as long.
+    return None if age_seconds is None else timestamp(observed_at - age_seconds)
+
+
+def _device(device: DeviceView, holders: tuple[Holder, ...], observed_at: float) -> Status:
     info, sample = device.info, device.sample
     fields = _present(
         uuid=info.uuid,
@@ -66,33 +89,48 @@ def _device(device: DeviceView, holders: tuple[Holder, ...]) -> Status:
         window=_window(device.window),
         allocatedTo=[_holder(holder) for holder in holders[:MAX_HOLDERS]] or None,
     )
-    return fields if sample is None else fields | _sample(sample)
+    if sample is None:
+        return fields
+    return fields | _present(sampleTime=_sample_time(device.sample_age_seconds, observed_at)) | _sample(sample)
 
 
 def _sample(sample: Sample) -> Status:
+    mig_modes = {None: None, True: "Enabled", False: "Disabled"}
     return _present(
-        sampleTime=timestamp(sample.taken_at),
         memoryTotalMiB=sample.memory_total_mib,
         memoryUsedMiB=sample.memory_used_mib,
         utilizationPercent=sample.utilization_percent,
         memoryUtilizationPercent=sample.memory_utilization_percent,
         temperatureCelsius=sample.temperature_celsius,
+        memoryTemperatureCelsius=sample.memory_temperature_celsius,
         powerMilliwatts=sample.power_milliwatts,
         powerLimitMilliwatts=sample.power_limit_milliwatts,
+        clocks=_present(smMHz=sample.sm_clock_mhz, memoryMHz=sample.memory_clock_mhz) or None,
+        throttleReasons=sorted(reason.value for reason in sample.throttle_reasons or ()) or None,
+        ecc=_present(correctedVolatile=sample.ecc_corrected, uncorrectedVolatile=sample.ecc_uncorrected) or None,
+        rowRemap=_present(pending=sample.row_remap_pending, failed=sample.row_remap_failed) or None,
+        pageRetirementPending=sample.page_retirement_pending,
+        migMode=mig_modes[sample.mig_enabled],
         processCount=sample.process_count,
     )
 
 
 def _health(health: HealthView) -> Status:
-    reasons = [
-        {"code": reason.code, "message": reason.message[:MAX_TEXT], "since": timestamp(reason.since)}
-        for reason in health.reasons[:MAX_REASONS]
-    ]
     return _present(
         state=health.state.value,
-        reasons=reasons or None,
+        reasons=[_reason(reason) for reason in health.reasons[:MAX_REASONS]] or None,
+        warnings=[_reason(reason) for reason in health.warnings[:MAX_REASONS]] or None,
         since=None if health.since is None else timestamp(health.since),
     )
+
+
+def _reason(reason: HealthReason) -> Status:
+    return {
+        "code": reason.code,
+        "message": reason.message[:MAX_TEXT],
+        "since": timestamp(reason.since),
+        "recovery": reason.recovery.value,
+    }
 
 
 def _window(window: WindowStats | None) -> Status | None:

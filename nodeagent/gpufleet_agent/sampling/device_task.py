@@ -92,7 +92,7 @@ class DeviceTask:
         while True:
             if loop.time() >= slow_due:
                 slow_due = loop.time() + self._timing.slow
-                await self._once(self._hardware.read_slow, self._record.record_slow)
+                await self._once(self._hardware.read_slow, self._keep_facts)
             await self._once(self._hardware.read, self._keep)
             self.answered.set()
             due = next_due(due, loop.time(), self._timing.sample)
@@ -136,6 +136,9 @@ class DeviceTask:
         if self._outcome:
             self._outcome = ""
             _log.info("device answers again", uuid=self.uuid, slot=self._slot)
+
+    def _keep_facts(self, reading: SlowReading) -> None:
+        self._record.record_slow(reading, self._clock())
 
     def _tell(self, outcome: str, message: str, **details: str) -> None:
         """Log an outcome when it isn't the one before: a device may fail each second for a week."""

@@ -1,28 +1,29 @@
-"""Whether a device can be used, from what its reads and events say, in both directions.
+"""Whether a device can be used, from what its reads, its events and its readings say, in both directions.
 
-    fault              stands after                            gone after
-    DeviceLost         one read that says so                   `recover_reads` good reads in a row
-    ResetRequired      one read that says so                   as DeviceLost
-    DriverUnavailable  the driver stopped answering            as DeviceLost
-    Unresponsive       one call longer than the deadline       as DeviceLost; the stuck call itself doesn't count
-    ReadFailed         `fail_reads` other failures in a row    as DeviceLost
-    XidError, or       one event that is a fault               1. the device came back from DeviceLost, ResetRequired
-    another event                                                 or DriverUnavailable, so it has been reset; or
-                                                               2. `quiet_seconds` without another such event, while
-                                                                  reads are good
+Unhealthy means a fault and nothing else. Each fault stands and goes by its own rule (the table is in docs/agent.md, and
+a test holds the two together):
+
+    reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive stand after one read that says so,
+              ReadFailed after `fail_reads` other failures in a row. Gone after `recover_reads` good reads in a row.
+    events    Stand after one event. Gone when the device has been reset: it came back from DeviceLost,
+              ResetRequired or DriverUnavailable. Or when somebody acknowledged them. Or, unless they need a reset,
+              after `quiet_seconds` without another while reads are good.
+    readings  See `levels`: each for as long as readings show it. Some are warnings: told, and no fault.
 
 An event that is the application's own doing, and a sample refused as invalid, change nothing here: they are counted.
-Several faults may stand at once, each with its own time; the device is healthy when none does.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from gpufleet_agent.devices.base import DeviceEvent, Recovery
+from gpufleet_agent.sampling.levels import LEVELS, Shown
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 
 
 class Fault(StrEnum):
-    """Faults that reads show. Events bring their own codes."""
+    """Faults that reads show."""
 
     DEVICE_LOST = "DeviceLost"
     RESET_REQUIRED = "ResetRequired"
@@ -31,8 +32,14 @@ class Fault(StrEnum):
     READ_FAILED = "ReadFailed"
 
 
-_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED, Fault.DRIVER_UNAVAILABLE})
+READ_FAULTS = frozenset(fault.value for fault in Fault)
+
+_RESET = frozenset({Fault.DEVICE_LOST.value, Fault.RESET_REQUIRED.value, Fault.DRIVER_UNAVAILABLE.value})
 """A device that comes back from one of these went through a reset."""
+
+_NEEDS_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+
+_STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REPLACEMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,81 +51,190 @@ class HealthPolicy:
     fail_reads: int = 3
     """Failures of no special meaning in a row that make a fault."""
     quiet_seconds: float = 600.0
-    """How long after its last event an event's fault stands."""
+    """How long after its last event an event's fault stands that needs no reset."""
 
     def __post_init__(self) -> None:
         if self.recover_reads < 1 or self.fail_reads < 1 or self.quiet_seconds <= 0:
             raise ValueError("health: reads are counted from 1, and the quiet time is positive")
 
 
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """The last event of a kind, by both clocks."""
+
+    at: float
+    wall: float
+
+
 class Health:
     """One device's health. Times: `at` is monotonic seconds, `wall` seconds since the epoch. Its owner locks."""
 
-    __slots__ = ("_events", "_failures", "_good", "_good_since", "_policy", "_reasons", "_since")
+    __slots__ = (
+        "_counts",
+        "_events",
+        "_failures",
+        "_good",
+        "_good_since",
+        "_policy",
+        "_reasons",
+        "_reset_due",
+        "_since",
+        "_told",
+    )
 
     def __init__(self, policy: HealthPolicy) -> None:
         self._policy = policy
         self._reasons: dict[str, HealthReason] = {}
-        self._events: dict[str, float] = {}
+        """Faults and warnings that stand, by code."""
+        self._events: dict[str, _Last] = {}
+        self._counts: dict[str, int] = {}
+        """By level: readings in a row that contradict what is held of it."""
+        self._told: dict[str, float] = {}
+        """Since when an earlier process held a level to stand."""
         self._since: float | None = None
         self._good = 0
         self._good_since = 0.0
+        self._reset_due = False
+        """A device that comes back now went through a reset."""
         self._failures = 0
 
     def good_read(self, at: float, wall: float) -> bool:
         """A read succeeded. True when that changed anything for a reader of `view`."""
         self._failures = 0
-        if not self._reasons:
+        seen = frozenset(code for code in self._reasons if code in READ_FAULTS)
+        if not seen and not self._events:
+            self._good = 0
             return False
         if self._good == 0:
             self._good_since = at
         self._good += 1
         if self._good < self._policy.recover_reads:
             return False
-        seen = frozenset(code for code in self._reasons if code not in self._events)
         gone = set(seen)
         for code, last in self._events.items():
             # An event after the first good read is about the device as it came back: the reset didn't cure it.
-            was_reset = bool(seen & _RESET) and last <= self._good_since
-            if was_reset or at - last >= self._policy.quiet_seconds:
+            was_reset = self._reset_due and last.at <= self._good_since
+            by_itself = self._reasons[code].recovery is Recovery.AUTOMATIC
+            if was_reset or (by_itself and at - last.at >= self._policy.quiet_seconds):
                 gone.add(code)
-        for code in gone:
-            del self._reasons[code]
-            self._events.pop(code, None)
-        if gone and not self._reasons:
-            self._since = wall
-        return bool(gone)
+        self._reset_due = False
+        return self._remove(gone, wall)
 
-    def failed_read(self, fault: Fault, message: str, wall: float) -> bool:
-        """A read failed, or is overdue. True when that changed anything."""
+    def failed_read(self, fault: Fault, message: str, wall: float, *, sure: bool = True) -> bool:
+        """A read failed, or is overdue. True when that changed anything.
+
+        Args:
+            fault: What it showed.
+            message: The same in words.
+            wall: Now.
+            sure: False when it may be another fault, so that coming back from it proves no reset.
+        """
         self._good = 0
+        self._reset_due = self._reset_due or (sure and fault in _RESET)
         if fault is Fault.READ_FAILED:
             self._failures += 1
             if self._failures < self._policy.fail_reads:
                 return False
-        return self._stand(fault, message, wall)
+        recovery = Recovery.RESET if fault in _NEEDS_RESET else Recovery.AUTOMATIC
+        return self._stand(HealthReason(fault.value, message, wall, recovery))
 
-    def event(self, code: str, message: str, at: float, wall: float) -> bool:
+    def event(self, event: DeviceEvent, at: float, wall: float) -> bool:
         """The device reported a fault by itself. True when that changed anything."""
-        self._events[code] = at
-        return self._stand(code, message, wall)
+        self._events[event.kind] = _Last(at, wall)
+        known = self._reasons.get(event.kind)
+        if known is not None and _STRENGTH.index(known.recovery) > _STRENGTH.index(event.recovery):
+            return False  # what needs a reset is not talked away by what doesn't
+        return self._stand(HealthReason(event.kind, event.message, wall, event.recovery))
+
+    def shown(self, shown: Iterable[Shown], wall: float) -> bool:
+        """Readings showed or denied some levels. True when that changed anything."""
+        changed = False
+        for level, count in shown:
+            stands = level.code in self._reasons
+            if stands == bool(count):
+                self._counts.pop(level.code, None)
+                if not stands:
+                    self._told.pop(level.code, None)
+                    continue
+            else:
+                seen = self._counts[level.code] = self._counts.get(level.code, 0) + 1
+                if seen < (level.fall if stands else level.rise):
+                    continue
+                del self._counts[level.code]
+            if count:
+                since = self._told.pop(level.code, wall)
+                message = level.message.format(count=count)
+                reason = HealthReason(level.code, message, since, level.recovery, fault=level.fault)
+                changed = self._stand(reason) or changed
+            else:
+                changed = self._remove({level.code}, wall) or changed
+        return changed
+
+    def acknowledge(self, until: float, wall: float) -> bool:
+        """Somebody vouches for the device as of `until`: events before that are forgiven. True when any was."""
+        return self._remove({code for code, last in self._events.items() if last.wall <= until}, wall)
+
+    def restore(self, past: HealthView, reported: float, at: float, wall: float) -> bool:
+        """Take over what an earlier process held of the device. True when that changed anything.
+
+        Faults that reads show stand until reads deny them, events until what ends them. What readings show they show
+        again: of that only the time is kept.
+
+        Args:
+            past: What it held.
+            reported: When it said so, which events of that process came before; seconds since the epoch.
+            at: Now; from here on an event's quiet time counts.
+            wall: Now.
+        """
+        changed, was_healthy = False, not self.standing
+        for reason in (*past.reasons, *past.warnings):
+            if reason.code in LEVELS:
+                current = self._reasons.get(reason.code)
+                if current is None:
+                    self._told[reason.code] = reason.since
+                else:
+                    self._reasons[reason.code] = replace(current, since=min(current.since, reason.since))
+                    changed = True
+                continue
+            if reason.code not in READ_FAULTS:
+                self._events.setdefault(reason.code, _Last(at, min(reported, wall)))
+            if reason.code not in self._reasons:
+                self._good = 0
+                self._reset_due = self._reset_due or reason.code in _RESET
+                changed = self._stand(reason) or changed
+        if was_healthy and self.standing and past.since is not None:
+            self._since = past.since
+        return changed
 
     @property
     def standing(self) -> frozenset[str]:
         """Codes of the faults that stand."""
-        return frozenset(self._reasons)
+        return frozenset(code for code, reason in self._reasons.items() if reason.fault)
 
     def view(self) -> HealthView:
-        """State and reasons, to hand out."""
-        state = HealthState.UNHEALTHY if self._reasons else HealthState.HEALTHY
-        return HealthView(state, tuple(self._reasons[code] for code in sorted(self._reasons)), self._since)
+        """State, reasons and warnings, to hand out."""
+        ordered = [self._reasons[code] for code in sorted(self._reasons)]
+        faults = tuple(reason for reason in ordered if reason.fault)
+        warnings = tuple(reason for reason in ordered if not reason.fault)
+        return HealthView(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, self._since, warnings)
 
-    def _stand(self, code: str, message: str, wall: float) -> bool:
-        known = self._reasons.get(code)
-        if known is not None and known.message == message:
-            return False
-        if not self._reasons:
-            self._since = wall
-        # A new message (the next XID's) keeps the time at which the fault began.
-        self._reasons[str(code)] = HealthReason(str(code), message, wall if known is None else known.since)
+    def _stand(self, reason: HealthReason) -> bool:
+        known = self._reasons.get(reason.code)
+        if known is not None:
+            # A new message (the next XID's) keeps the time at which the fault began.
+            reason = replace(reason, since=known.since)
+            if reason == known:
+                return False
+        elif reason.fault and not self.standing:
+            self._since = reason.since
+        self._reasons[reason.code] = reason
         return True
+
+    def _remove(self, codes: Iterable[str], wall: float) -> bool:
+        before = bool(self.standing)
+        gone = [code for code in codes if self._reasons.pop(code, None) is not None]
+        for code in gone:
+            self._events.pop(code, None)
+        if before and not self.standing:
+            self._since = wall
+        return bool(gone)

@@ -10,10 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Sample, SlowReading, UnknownDeviceError
-from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError, SamplerClosedError
+from gpufleet_agent.devices.base import (
+    DeviceEvent,
+    DeviceInfo,
+    Facts,
+    Reading,
+    Sample,
+    SlowReading,
+    UnknownDeviceError,
+)
+from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.validate import validate, validate_process_count
+from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample
+from gpufleet_agent.sampling.past import Acknowledgement, Past
+from gpufleet_agent.sampling.validate import NO_FACTS, validate, validate_facts
 from gpufleet_agent.sampling.view import DeviceView, EventCount, NodeView
 from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
 
@@ -37,7 +47,10 @@ class _Device:
     window: Window
     sample: Sample | None = None
     sampled_at: float = 0.0
-    process_count: int | None = None
+    facts: Facts = NO_FACTS
+    facts_at: float = 0.0
+    listed: bool = True
+    """False: the driver doesn't list it, or nothing does as there is no driver."""
     events: dict[tuple[str, int], EventCount] = field(default_factory=dict)
 
 
@@ -59,6 +72,7 @@ class NodeRecord:
         *,
         window_seconds: float,
         sample_seconds: float,
+        facts_seconds: float = 15.0,
         policy: HealthPolicy,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -67,11 +81,13 @@ class NodeRecord:
         Args:
             window_seconds: Length of each device's window.
             sample_seconds: How often samples are to be expected; sets the window's capacity.
+            facts_seconds: How old the last slow reading may be for samples to carry it.
             policy: When a device is healthy.
             on_change: Called after `health_version` rose, in the thread that caused it, without the lock.
         """
         self._window_seconds = window_seconds
         self._capacity = min(MAX_SAMPLES, int(window_seconds / sample_seconds) + 2)
+        self._facts_seconds = facts_seconds
         self._policy = policy
         self._on_change = on_change
         self._lock = threading.Lock()
@@ -79,6 +95,9 @@ class NodeRecord:
         self._driver_version: str | None = None
         self._unavailable: str | None = None
         self._left_out = 0
+        self._past: Past | None = None
+        self._looked = False
+        """Whether it is known what the hardware lists, or that nothing does."""
         self._version = 0
         self._samples = 0
         self._dropped: Counter[str] = Counter()
@@ -111,24 +130,53 @@ class NodeRecord:
             for uuid, info in listed.items():
                 known = self._devices.get(uuid)
                 if known is None:
-                    window = Window(seconds=self._window_seconds, capacity=self._capacity)
-                    self._devices[uuid] = _Device(info, Health(self._policy), window)
+                    self._add(info)
                     changes.note(changed=True)
                 elif known.info != info:
                     known.info = info
                     changes.note(changed=True)
+            self._looked = True
+            self._recall(changes, now)
             for uuid, device in self._devices.items():
-                if uuid not in listed:
-                    message = "the driver lists it no longer"
-                    changes.note(changed=device.health.failed_read(Fault.DEVICE_LOST, message, now.wall))
+                device.listed = uuid in listed
+                if not device.listed:
+                    changes.note(changed=self._not_listed(device, now))
 
-    def unavailable(self, message: str, now: Instant) -> None:
+    def unavailable(self, message: str, now: Instant, fault: Fault = Fault.DRIVER_UNAVAILABLE) -> None:
         """The hardware as a whole doesn't answer: every known device has that fault."""
         with self._writing() as changes:
             changes.note(changed=self._unavailable != message)
             self._unavailable = message
+            self._looked = True
+            self._recall(changes, now)
             for device in self._devices.values():
-                changes.note(changed=device.health.failed_read(Fault.DRIVER_UNAVAILABLE, message, now.wall))
+                device.listed = False
+                changes.note(changed=device.health.failed_read(fault, message, now.wall))
+
+    def restore(self, past: Past, now: Instant) -> None:
+        """Take over what an earlier process knew; at once, or when it is known which devices there are.
+
+        Devices that are there no longer are faults to be told, as they would be without the restart. When the
+        driver is another one, it was loaded anew and all devices with it: then only those are recalled.
+        """
+        with self._writing() as changes:
+            self._past = past
+            if self._looked:
+                self._recall(changes, now)
+
+    def acknowledge(self, acknowledgement: Acknowledgement, now: Instant) -> None:
+        """Forgive what happened before: events, and that devices are listed no longer. What is still seen stays."""
+        with self._writing() as changes:
+            for uuid, device in tuple(self._devices.items()):
+                if not acknowledgement.covers(uuid):
+                    continue
+                until = acknowledgement.until
+                lost = not device.listed and self._unavailable is None
+                if lost and (device.health.view().since or 0.0) <= until:
+                    del self._devices[uuid]
+                    changes.note(changed=True)
+                else:
+                    changes.note(changed=device.health.acknowledge(until, now.wall))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
         """Validate a reading and add it.
@@ -139,9 +187,10 @@ class NodeRecord:
         """
         with self._writing() as changes:
             device = self._devices.get(reading.uuid)
-            count = device.process_count if device is not None else None
+            fresh = device is not None and now.monotonic - device.facts_at <= self._facts_seconds
+            facts = device.facts if device is not None and fresh else NO_FACTS
             try:
-                sample = validate(reading, registered=self._devices, taken_at=now.wall, process_count=count)
+                sample = validate(reading, registered=self._devices, taken_at=now.wall, facts=facts)
             except InvalidSampleError as error:
                 self._dropped[error.reason] += 1
                 raise
@@ -152,20 +201,20 @@ class NodeRecord:
             device.window.append(sample, device.sampled_at)
             self._samples += 1
             changes.note(changed=device.health.good_read(now.monotonic, now.wall))
+            changes.note(changed=device.health.shown(shown_by_sample(sample), now.wall))
         return sample
 
-    def record_slow(self, reading: SlowReading) -> None:
+    def record_slow(self, reading: SlowReading, now: Instant) -> None:
         """Keep a slow reading: the samples that follow carry it. Raises as `record` does."""
-        with self._writing():
-            device = self._devices.get(reading.uuid)
+        with self._writing() as changes:
             try:
-                if device is None:
-                    message = "no such device is registered"
-                    raise InvalidSampleError(reading.uuid, "uuid", Invalid.UNKNOWN_DEVICE, message)
-                device.process_count = validate_process_count(reading.uuid, reading.process_count)
+                facts = validate_facts(reading, registered=self._devices)
             except InvalidSampleError as error:
                 self._dropped[error.reason] += 1
                 raise
+            device = self._devices[reading.uuid]
+            device.facts, device.facts_at = facts, now.monotonic
+            changes.note(changed=device.health.shown(shown_by_facts(facts), now.wall))
 
     def failed(self, uuid: str, fault: Fault, message: str, now: Instant) -> None:
         """A read of the device failed, or is overdue.
@@ -193,7 +242,7 @@ class NodeRecord:
                 count = 1 if before is None else before.count + 1
                 device.events[key] = EventCount(event.kind, event.code, count, now.wall)
                 if event.fault:
-                    fell = device.health.event(event.kind, event.message, now.monotonic, now.wall)
+                    fell = device.health.event(event, now.monotonic, now.wall)
                     changes.note(changed=fell)
 
     @property
@@ -238,6 +287,35 @@ class NodeRecord:
         """Refuse everything that would be recorded from now on."""
         with self._lock:
             self._closed = True
+
+    def _add(self, info: DeviceInfo) -> _Device:
+        window = Window(seconds=self._window_seconds, capacity=self._capacity)
+        device = self._devices[info.uuid] = _Device(info, Health(self._policy), window)
+        return device
+
+    def _recall(self, changes: _Changes, now: Instant) -> None:
+        past, self._past = self._past, None
+        if past is None:
+            return
+        reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
+        for uuid, was in past.devices.items():
+            device = self._devices.get(uuid)
+            if device is None:
+                device = self._add(was.info)
+                device.listed = False
+                changes.note(changed=True)
+                if self._unavailable is None:
+                    self._not_listed(device, now)
+                else:
+                    device.health.failed_read(Fault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
+            if not reloaded:
+                restored = device.health.restore(was.health, past.reported, now.monotonic, now.wall)
+                changes.note(changed=restored)
+
+    def _not_listed(self, device: _Device, now: Instant) -> bool:
+        # One that is left out for not saying who it is may be this one, and just slow.
+        message = "the driver lists it no longer"
+        return device.health.failed_read(Fault.DEVICE_LOST, message, now.wall, sure=not self._left_out)
 
     def _device(self, uuid: str) -> _Device:
         device = self._devices.get(uuid)

@@ -16,7 +16,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from gpufleet_agent.devices.base import Hardware, HardwareUnavailableError
 from gpufleet_agent.sampling.errors import SamplerClosedError
-from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.health import Fault, HealthPolicy
+from gpufleet_agent.sampling.past import Acknowledgement, Past
 from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.session import Session
 from gpufleet_agent.sampling.timing import Timing
@@ -48,7 +49,11 @@ class Sampler:
         self._timing = timing
         self._clock = clock
         self._record = NodeRecord(
-            window_seconds=timing.window, sample_seconds=timing.sample, policy=policy, on_change=self._on_change
+            window_seconds=timing.window,
+            sample_seconds=timing.sample,
+            facts_seconds=3 * timing.slow + timing.sample,
+            policy=policy,
+            on_change=self._on_change,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bell = asyncio.Event()
@@ -79,7 +84,7 @@ class Sampler:
             self._control = Worker("gpu-control")
             self._task = asyncio.create_task(self._supervise(self._failure), name="sampler")
             await self._wait_until_opened(self._failure)
-        except BaseException:
+        except BaseException:  # a cancelled start, too, must leave no thread and no open driver behind
             await self.close()
             raise
 
@@ -96,6 +101,16 @@ class Sampler:
     def view(self) -> NodeView:
         """What is known now, from memory: never blocks. Still answers after close."""
         return self._record.view(self._clock())
+
+    def restore(self, past: Past) -> None:
+        """Take over what an earlier process knew of the devices. Once, before anybody is told of them."""
+        with suppress(SamplerClosedError):
+            self._record.restore(past, self._clock())
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        """Forgive what happened to devices before; harmless when repeated."""
+        with suppress(SamplerClosedError):
+            self._record.acknowledge(acknowledgement, self._clock())
 
     async def changed(self, seen: int) -> int:
         """Wait until `health_version` differs from `seen`; returns the new one. No change is missed.
@@ -131,7 +146,8 @@ class Sampler:
             if not opened.done() and not self._opened.is_set():
                 message = f"the driver has not answered for {self._timing.opening:g} s"
                 _log.warning("hardware unavailable", error=message)
-                self._record.unavailable(message, self._clock())
+                # Nothing says that it was reloaded, so that coming back is no reset.
+                self._record.unavailable(message, self._clock(), Fault.UNRESPONSIVE)
         finally:
             opened.cancel()
 
@@ -185,7 +201,7 @@ class Sampler:
             hardware.open()
             try:
                 return hardware.driver_version(), hardware.slots()
-            except BaseException:
+            except BaseException:  # nobody else knows that it is open
                 hardware.close()
                 raise
 

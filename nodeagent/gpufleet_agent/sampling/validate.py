@@ -5,13 +5,16 @@ leaked. A number that can't be true must not move a placement, so the whole samp
 """
 
 import math
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
 
-from gpufleet_agent.devices.base import Number, Reading, Sample
+from gpufleet_agent.devices.base import Facts, Number, Reading, Sample, SlowReading
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
 
 ABSOLUTE_ZERO_CELSIUS = -273
+NO_FACTS = Facts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,54 +31,83 @@ _MIB = _Bounds(0, 2**40)
 _PERCENT = _Bounds(0, 100, above=Invalid.OVER_100_PERCENT)
 _MILLIWATTS = _Bounds(0, 2**31 - 1)
 _CELSIUS = _Bounds(ABSOLUTE_ZERO_CELSIUS, 1000, below=Invalid.BELOW_ABSOLUTE_ZERO)
+_MEGAHERTZ = _Bounds(0, 100_000)
 _PROCESSES = _Bounds(0, 100_000)
+_COUNTER = _Bounds(0, 2**53)
+
+_READING: Mapping[str, _Bounds] = MappingProxyType(
+    {
+        "memory_total_mib": _MIB,
+        "memory_used_mib": _MIB,
+        "memory_reserved_mib": _MIB,
+        "utilization_percent": _PERCENT,
+        "memory_utilization_percent": _PERCENT,
+        "temperature_celsius": _CELSIUS,
+        "memory_temperature_celsius": _CELSIUS,
+        "power_milliwatts": _MILLIWATTS,
+        "power_limit_milliwatts": _MILLIWATTS,
+        "sm_clock_mhz": _MEGAHERTZ,
+        "memory_clock_mhz": _MEGAHERTZ,
+    }
+)
+_SLOW_READING: Mapping[str, _Bounds] = MappingProxyType(
+    {
+        "process_count": _PROCESSES,
+        "encoder_percent": _PERCENT,
+        "decoder_percent": _PERCENT,
+        "energy_millijoules": _COUNTER,
+        "pcie_replays": _COUNTER,
+        "ecc_corrected": _COUNTER,
+        "ecc_uncorrected": _COUNTER,
+        "remapped_correctable": _COUNTER,
+        "remapped_uncorrectable": _COUNTER,
+    }
+)
+_FACTS = tuple(field.name for field in fields(Facts))
 
 
-def validate(
-    reading: Reading, *, registered: Container[str], taken_at: float, process_count: int | None = None
-) -> Sample:
+def validate(reading: Reading, *, registered: Container[str], taken_at: float, facts: Facts = NO_FACTS) -> Sample:
     """Turn a reading into a sample; fractions are rounded.
 
     Args:
         reading: What the hardware answered.
         registered: UUIDs of the devices that are registered.
         taken_at: When it answered, in seconds since the epoch.
-        process_count: From the last slow reading, already validated.
+        facts: From the last slow reading, already validated.
 
     Raises:
         InvalidSampleError: Of the first field that can't be true.
     """
     uuid = reading.uuid
-    if uuid not in registered:
-        raise InvalidSampleError(uuid, "uuid", Invalid.UNKNOWN_DEVICE, "no such device is registered")
-    total = _check(uuid, "memory_total_mib", reading.memory_total_mib, _MIB)
-    used = _check(uuid, "memory_used_mib", reading.memory_used_mib, _MIB)
+    _check_registered(uuid, registered)
+    values = _checked(reading, _READING)
+    total, used = values["memory_total_mib"], values["memory_used_mib"]
     if total is not None and used is not None and used > total:
         message = f"{used} MiB used of {total} MiB"
         raise InvalidSampleError(uuid, "memory_used_mib", Invalid.USED_OVER_TOTAL, message)
-    return Sample(
-        uuid=uuid,
-        taken_at=taken_at,
-        memory_total_mib=total,
-        memory_used_mib=used,
-        utilization_percent=_check(uuid, "utilization_percent", reading.utilization_percent, _PERCENT),
-        memory_utilization_percent=_check(
-            uuid, "memory_utilization_percent", reading.memory_utilization_percent, _PERCENT
-        ),
-        temperature_celsius=_check(uuid, "temperature_celsius", reading.temperature_celsius, _CELSIUS),
-        power_milliwatts=_check(uuid, "power_milliwatts", reading.power_milliwatts, _MILLIWATTS),
-        power_limit_milliwatts=_check(uuid, "power_limit_milliwatts", reading.power_limit_milliwatts, _MILLIWATTS),
-        process_count=process_count,
+    known: dict[str, Any] = {name: getattr(facts, name) for name in _FACTS}
+    return Sample(uuid=uuid, taken_at=taken_at, throttle_reasons=reading.throttle_reasons, **values, **known)
+
+
+def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts:
+    """Turn a slow reading into facts. Raises as `validate` does."""
+    _check_registered(reading.uuid, registered)
+    return Facts(
+        row_remap_pending=reading.row_remap_pending,
+        row_remap_failed=reading.row_remap_failed,
+        page_retirement_pending=reading.page_retirement_pending,
+        mig_enabled=reading.mig_enabled,
+        **_checked(reading, _SLOW_READING),
     )
 
 
-def validate_process_count(uuid: str, count: Number | None) -> int | None:
-    """The process count of a slow reading.
+def _check_registered(uuid: str, registered: Container[str]) -> None:
+    if uuid not in registered:
+        raise InvalidSampleError(uuid, "uuid", Invalid.UNKNOWN_DEVICE, "no such device is registered")
 
-    Raises:
-        InvalidSampleError: It can't be true.
-    """
-    return _check(uuid, "process_count", count, _PROCESSES)
+
+def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -> dict[str, Any]:
+    return {name: _check(reading.uuid, name, getattr(reading, name), bounds) for name, bounds in bounds_of.items()}
 
 
 def _check(uuid: str, field: str, value: Number | None, bounds: _Bounds) -> int | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from gpufleet_agent.devices.base import DeviceInfo, Sample
+from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
 
 
 class HealthState(StrEnum):
@@ -21,13 +21,16 @@ class HealthState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthReason:
-    """One standing fault."""
+    """One standing fault, or a warning."""
 
     code: str
-    """CamelCase; `sampling.health.Fault` has the sampler's own, an event's kind is another (`XidError`)."""
+    """CamelCase; of `sampling.health.Fault`, of `sampling.levels`, or an event's kind (`XidError`)."""
     message: str
     since: float
     """Seconds since the epoch."""
+    recovery: Recovery = Recovery.AUTOMATIC
+    fault: bool = True
+    """False: told, and no reason to call the device unhealthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class HealthView:
     reasons: tuple[HealthReason, ...] = ()
     since: float | None = None
     """When `state` last changed, in seconds since the epoch; None: never."""
+    warnings: tuple[HealthReason, ...] = ()
+    """What is told of the device beside its faults, in order of the codes."""
 
 
 @dataclass(frozen=True, slots=True)

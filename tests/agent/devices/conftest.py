@@ -1,9 +1,26 @@
 """What the tests of the hardware share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
+
+from gpufleet_agent.devices.nvml import NvmlHardware
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+
+@pytest.fixture
+def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
+    """Opened and listed."""
+    opened = NvmlHardware()
+    opened.open()
+    for slot in range(opened.slots()):
+        opened.identify(slot)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

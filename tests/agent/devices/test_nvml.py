@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
@@ -13,16 +13,16 @@ import pytest
 from gpufleet_agent.devices.base import (
     DeviceAccessError,
     DeviceError,
-    DeviceEvent,
     DeviceInfo,
     DeviceLostError,
     DeviceReadError,
     DeviceResetRequiredError,
-    EventSource,
     HardwareError,
     HardwareUnavailableError,
     LibraryMismatchError,
     Reading,
+    SlowReading,
+    ThrottleReason,
     UnknownDeviceError,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
@@ -32,17 +32,21 @@ from gpufleet_simgpu.presets import make_node
 if TYPE_CHECKING:
     from tests.conftest import Simulated
 
+SLOW_NUMBERS = (
+    "encoder_percent",
+    "decoder_percent",
+    "energy_millijoules",
+    "pcie_replays",
+    "ecc_corrected",
+    "ecc_uncorrected",
+    "remapped_correctable",
+    "remapped_uncorrectable",
+    "remap_pending",
+    "remap_failed",
+    "retirement_pending",
+    "mig_mode",
+)
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
-
-
-@pytest.fixture
-def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
-    """Opened and listed."""
-    opened = NvmlHardware()
-    opened.open()
-    identify_all(opened)
-    yield opened
-    opened.close()
 
 
 def identify_all(hardware: NvmlHardware) -> tuple[DeviceInfo, ...]:
@@ -91,6 +95,9 @@ def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: N
             memory_utilization_percent=12,
             temperature_celsius=-5,
             power_milliwatts=71250,
+            memory_temperature_celsius=61,
+            sm_clock_mhz=1980,
+            throttle_reasons=0x4 | 0x40 | 0x1 | 0x10000,
             processes=(SimProcess(7, 1), SimProcess(8, 1), SimProcess(8, 0, "G"), SimProcess(9, 0, "G")),
         )
     )
@@ -103,9 +110,86 @@ def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: N
         temperature_celsius=-5,
         power_milliwatts=71250,
         power_limit_milliwatts=700000,
+        memory_reserved_mib=600,
+        memory_temperature_celsius=61,
+        sm_clock_mhz=1980,
+        memory_clock_mhz=2619,
+        # Idling, and bits of a later driver, are left out.
+        throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP, ThrottleReason.HW_THERMAL_SLOWDOWN}),
     )
     assert hardware.read_slow(UUIDS[1]).process_count == 3
     assert hardware.read_slow(UUIDS[0]).process_count == 0
+
+
+def test_every_reason_for_slow_clocks_has_its_bit(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    """By the numbers that the driver's interface gives them."""
+    bits = {
+        0x2: ThrottleReason.APPLICATION_CLOCKS,
+        0x4: ThrottleReason.SW_POWER_CAP,
+        0x8: ThrottleReason.HW_SLOWDOWN,
+        0x10: ThrottleReason.SYNC_BOOST,
+        0x20: ThrottleReason.SW_THERMAL_SLOWDOWN,
+        0x40: ThrottleReason.HW_THERMAL_SLOWDOWN,
+        0x80: ThrottleReason.HW_POWER_BRAKE_SLOWDOWN,
+        0x100: ThrottleReason.DISPLAY_CLOCKS,
+    }
+    assert set(bits.values()) == set(ThrottleReason)
+    for bit, reason in bits.items():
+        simulated.edit(lambda node, bit=bit: node.with_gpu(0, throttle_reasons=bit))  # type: ignore[misc] # default binds now
+        assert hardware.read(UUIDS[0]).throttle_reasons == frozenset({reason})
+    simulated.edit(lambda node: node.with_gpu(0, throttle_reasons=1))
+    assert hardware.read(UUIDS[0]).throttle_reasons == frozenset()
+
+
+def test_a_slow_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(
+            0,
+            encoder_percent=3,
+            decoder_percent=4,
+            energy_millijoules=NOT_AVAILABLE,
+            pcie_replays=5,
+            ecc_corrected=6,
+            ecc_uncorrected=7,
+            remapped_correctable=8,
+            remapped_uncorrectable=9,
+            remap_pending=1,
+            remap_failed=0,
+            mig_mode=1,
+        )
+    )
+    assert hardware.read_slow(UUIDS[0]) == SlowReading(
+        uuid=UUIDS[0],
+        process_count=0,
+        encoder_percent=3,
+        decoder_percent=4,
+        energy_millijoules=None,
+        pcie_replays=5,
+        ecc_corrected=6,
+        ecc_uncorrected=7,
+        remapped_correctable=8,
+        remapped_uncorrectable=9,
+        row_remap_pending=True,
+        row_remap_failed=False,
+        mig_enabled=True,
+    )
+    energy = hardware.read_slow(UUIDS[1]).energy_millijoules
+    assert energy is not None
+    simulated.edit(lambda node: node.with_gpu(1, energy_millijoules=10**9))
+    assert (hardware.read_slow(UUIDS[1]).energy_millijoules or 0) >= 10**9
+
+
+def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: "Simulated") -> None:
+    node = make_node("v100", 2)
+    simulated.write(node.with_gpu(1, retirement_pending=1))
+    hardware = NvmlHardware()
+    hardware.open()
+    identify_all(hardware)
+    first, second = (hardware.read_slow(gpu.uuid) for gpu in node.gpus)
+    hardware.close()
+    assert (first.page_retirement_pending, second.page_retirement_pending) == (False, True)
+    assert (first.row_remap_pending, first.row_remap_failed, first.remapped_correctable) == (None, None, None)
+    assert first.mig_enabled is None
 
 
 def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulated", hardware: NvmlHardware) -> None:
@@ -117,13 +201,19 @@ def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulate
             temperature_celsius=None,
             power_milliwatts=None,
             power_limit_milliwatts=None,
+            memory_temperature_celsius=None,
+            sm_clock_mhz=None,
+            memory_clock_mhz=None,
+            throttle_reasons=None,
+            **dict.fromkeys(SLOW_NUMBERS),
         ).with_fail(0, "processes", pynvml.NVML_ERROR_NO_PERMISSION)
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
-    assert hardware.read_slow(UUIDS[0]).process_count is None
+    assert hardware.read_slow(UUIDS[0]) == SlowReading(uuid=UUIDS[0])
 
     simulated.write(make_node("h100", 4))
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0]), "remembered"
+    assert hardware.read_slow(UUIDS[0]) == SlowReading(uuid=UUIDS[0]), "remembered"
     assert hardware.read(UUIDS[1]).temperature_celsius is not None, "for that device alone"
     hardware.open()
     identify_all(hardware)
@@ -141,9 +231,16 @@ def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) ->
             temperature_celsius=NOT_AVAILABLE,
             power_milliwatts=NOT_AVAILABLE,
             power_limit_milliwatts=NOT_AVAILABLE,
+            memory_reserved_mib=NOT_AVAILABLE,
+            memory_temperature_celsius=NOT_AVAILABLE,
+            sm_clock_mhz=NOT_AVAILABLE,
+            memory_clock_mhz=NOT_AVAILABLE,
+            throttle_reasons=NOT_AVAILABLE,
+            **dict.fromkeys(SLOW_NUMBERS, NOT_AVAILABLE),
         )
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
+    assert hardware.read_slow(UUIDS[0]) == SlowReading(uuid=UUIDS[0], process_count=0)
     assert identify_all(hardware)[0].memory_total_mib is None
 
 
@@ -248,51 +345,3 @@ def test_a_node_without_gpus_has_none(simulated: "Simulated", closed_for_good: C
     hardware.close()
     hardware.close()
     assert closed_for_good()
-
-
-def test_xids_name_their_device_and_whose_fault_they_are(simulated: "Simulated", hardware: NvmlHardware) -> None:
-    assert isinstance(hardware, EventSource)
-    assert hardware.wait_event(0.02) is None
-    simulated.edit(lambda node: node.with_xid(2, 31).with_xid(1, 79).with_xid(1, 777))
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[2], "XidError", 31, "XID 31: memory page fault", fault=False)
-    message = "XID 79: GPU has fallen off the bus"
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True)
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=True)
-
-
-def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: "Simulated", hardware: NvmlHardware) -> None:
-    assert hardware.wait_event(0.02) is None
-    simulated.edit(lambda node: node.lose(1))
-    with pytest.raises(DeviceLostError):
-        hardware.read(UUIDS[1])
-    assert hardware.wait_event(0.02) is None, "the wait that fails"
-    assert hardware.wait_event(0.02) is None, "a new set, without it"
-    simulated.edit(lambda node: node.with_xid(0, 48))
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[0], "XidError", 48, "XID 48: double-bit ECC error", fault=True)
-
-    simulated.edit(lambda node: node.restore(1))
-    hardware.read(UUIDS[1])
-    assert hardware.wait_event(0.02) is None, "registered again"
-    simulated.edit(lambda node: node.with_xid(1, 48))
-    event = hardware.wait_event(5)
-    assert event is not None
-    assert event.uuid == UUIDS[1]
-
-
-def test_devices_without_events_are_waited_for_in_peace(simulated: "Simulated", hardware: NvmlHardware) -> None:
-    def without_events(node: Any) -> Any:
-        for index in range(4):
-            node = node.with_fail(index, "events", pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return node
-
-    simulated.edit(without_events)
-    assert hardware.wait_event(0.01) is None
-    simulated.edit(lambda node: node.with_xid(0, 79))
-    assert hardware.wait_event(0.01) is None
-
-
-def test_waiting_without_a_driver_is_an_error(simulated: "Simulated", hardware: NvmlHardware) -> None:
-    assert hardware.wait_event(0.01) is None
-    simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
-    with pytest.raises(HardwareUnavailableError):
-        hardware.wait_event(5)

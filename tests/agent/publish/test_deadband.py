@@ -20,6 +20,7 @@ BASE: dict[str, Any] = {
             "utilizationPercent": 50,
             "memoryUtilizationPercent": 20,
             "temperatureCelsius": 40,
+            "memoryTemperatureCelsius": 60,
             "powerMilliwatts": 100_000,
             "powerLimitMilliwatts": 700_000,
             "processCount": 1,
@@ -28,6 +29,7 @@ BASE: dict[str, Any] = {
     ],
 }
 SICK = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-01-01T00:00:00Z"}]}
+WARNED = {"state": "Healthy", "warnings": [{"code": "HwThermalSlowdown", "since": "2026-01-01T00:00:00Z"}]}
 HELD = [{"namespace": "ml", "pod": "a", "container": "main"}]
 SLOT = [{**HELD[0], "shared": True}]
 NONE, CHANGE, PICKABLE, URGENT = Significance
@@ -54,6 +56,12 @@ NONE, CHANGE, PICKABLE, URGENT = Significance
         pytest.param({"health": SICK}, URGENT, id="the device fell ill"),
         pytest.param({"allocatedTo": HELD}, URGENT, id="a holder came"),
         pytest.param({"uuid": "GPU-9"}, URGENT, id="another device in the slot"),
+        pytest.param({"migMode": "Enabled"}, URGENT, id="divided into instances"),
+        pytest.param({"memoryTemperatureCelsius": 62}, NONE, id="temperature of the memory moved by 2 C"),
+        pytest.param({"memoryTemperatureCelsius": 63}, PICKABLE, id="temperature of the memory moved by 3 C"),
+        pytest.param({"health": WARNED}, PICKABLE, id="a warning came"),
+        pytest.param({"throttleReasons": ["SwPowerCap"]}, NONE, id="clocks held down by software flicker"),
+        pytest.param({"clocks": {"smMHz": 345}}, NONE, id="so do the clocks themselves"),
         pytest.param({"nvlinkPeers": ["GPU-1"]}, URGENT, id="a link came up"),
     ],
 )

@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from gpufleet_agent.devices.base import DeviceInfo, Sample
+from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample, ThrottleReason
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
@@ -25,17 +27,23 @@ from gpufleet_api.telemetry import TelemetryStatus
 
 NOW = 1_780_000_000.25
 HEALTHY = HealthView(HealthState.HEALTHY)
-SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60),), NOW - 60)
+SICK = HealthView(
+    HealthState.UNHEALTHY,
+    (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),),
+    NOW - 60,
+    (HealthReason("HwThermalSlowdown", "too hot", NOW - 30, fault=False),),
+)
 
 
 def device(index: int, *, health: HealthView = HEALTHY, **values: Any) -> DeviceView:
     uuid = f"GPU-{index}"
     sample = Sample(uuid=uuid, taken_at=NOW - 1, **values) if values else None
-    return DeviceView(DeviceInfo(uuid, index, "NVIDIA H100 80GB HBM3", memory_total_mib=1000), health, sample)
+    info = DeviceInfo(uuid, index, "NVIDIA H100 80GB HBM3", memory_total_mib=1000)
+    return DeviceView(info, health, sample, None if sample is None else 1.0)
 
 
 def status_of(*devices: DeviceView, **fields: Any) -> dict[str, Any]:
-    view = NodeView(devices=devices, driver_version="580.1", sample_time=NOW - 1)
+    view = NodeView(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
     usual: dict[str, Any] = {"holders": {}, "generation": 7, "observed_at": NOW, "agent_version": "1.2.3"}
     return build_status(view, **{**usual, **fields})
 
@@ -56,10 +64,27 @@ FULL: dict[str, Any] = {
     "temperatureCelsius": -5,
     "powerMilliwatts": 71_250,
     "powerLimitMilliwatts": 700_000,
+    "memoryTemperatureCelsius": 61,
+    "clocks": {"smMHz": 1980, "memoryMHz": 2619},
+    "throttleReasons": ["HwThermalSlowdown", "SwPowerCap"],
+    "ecc": {"correctedVolatile": 4, "uncorrectedVolatile": 0},
+    "rowRemap": {"pending": True, "failed": False},
+    "pageRetirementPending": False,
+    "migMode": "Disabled",
     "processCount": 0,
     "health": {
         "state": "Unhealthy",
-        "reasons": [{"code": "XidError", "message": "XID 79", "since": "2026-05-28T20:25:40.250000Z"}],
+        "reasons": [
+            {"code": "XidError", "message": "XID 79", "since": "2026-05-28T20:25:40.250000Z", "recovery": "Reset"}
+        ],
+        "warnings": [
+            {
+                "code": "HwThermalSlowdown",
+                "message": "too hot",
+                "since": "2026-05-28T20:26:10.250000Z",
+                "recovery": "Automatic",
+            }
+        ],
         "since": "2026-05-28T20:25:40.250000Z",
     },
     "window": {
@@ -85,16 +110,29 @@ def test_a_full_device_and_its_summary() -> None:
         temperature_celsius=-5,
         power_milliwatts=71_250,
         power_limit_milliwatts=700_000,
+        memory_temperature_celsius=61,
+        sm_clock_mhz=1980,
+        memory_clock_mhz=2619,
+        memory_reserved_mib=600,
+        throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP, ThrottleReason.HW_THERMAL_SLOWDOWN}),
+        ecc_corrected=4,
+        ecc_uncorrected=0,
+        row_remap_pending=True,
+        row_remap_failed=False,
+        page_retirement_pending=False,
+        mig_enabled=False,
         process_count=0,
     )
     holder = Holder(ContainerKey("ml", "train-0", "main"), "uid-train-0")
-    status = status_of(DeviceView(info, SICK, sample, 1.0, window), holders={"GPU-0": (holder,)})
+    device = DeviceView(info, SICK, sample, 1.0, window)
+    status = status_of(device, holders={"GPU-0": (holder,)}, boot_id="b00t")
     assert status == {
         "assignmentsGeneration": 7,
         "observedAt": "2026-05-28T20:26:40.250000Z",
         "sampleTime": "2026-05-28T20:26:39.250000Z",
         "agentVersion": "1.2.3",
         "driverVersion": "580.1",
+        "bootId": "b00t",
         "devices": [FULL],
         "summary": {
             "devices": 1,
@@ -121,6 +159,7 @@ def test_what_a_device_does_not_report_is_absent_and_does_not_pull_the_mean_down
     assert "powerMilliwatts" not in status["summary"]
     assert "memoryAvailableMiB" not in status["summary"]
     assert "sampleTime" not in status["devices"][2]
+    assert status["devices"][0].keys().isdisjoint({"clocks", "throttleReasons", "ecc", "rowRemap", "migMode"})
     assert status["devices"][2]["memoryTotalMiB"] == 1000
 
 
@@ -143,6 +182,50 @@ def test_a_holder_without_an_assignment_has_no_uid() -> None:
     assert status["devices"][0]["allocatedTo"] == [{"namespace": "ml", "pod": "bare", "container": "main"}]
 
 
+def test_a_clock_that_was_set_since_the_sample_makes_it_neither_older_nor_younger() -> None:
+    """A stuck device, a sample of three hours ago, and a clock that was set back or forth by as much in between."""
+    sample = Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1)
+    view = NodeView(
+        devices=(DeviceView(DeviceInfo("GPU-0", 0, "M"), HEALTHY, sample, 10_800.0),),
+        sample_time=NOW,
+        sample_age_seconds=10_800.0,
+    )
+    for set_by in (-10_800, 0, 10_800):
+        now = NOW + 10_800 + set_by
+        status = build_status(view, {}, generation=1, observed_at=now, agent_version="1")
+        observed = datetime.fromisoformat(status["observedAt"])
+        for told in (status["sampleTime"], status["devices"][0]["sampleTime"]):
+            assert (observed - datetime.fromisoformat(told)).total_seconds() == 10_800
+
+
+def crowded(index: int) -> DeviceView:
+    """A device about which everything is told that can be, at its longest."""
+    uuid = f"GPU-{index:08}-0000-0000-0000-000000000000"
+    told = tuple(HealthReason(f"{'X' * 48}{code}", "m" * 1000, NOW, Recovery.REPLACEMENT) for code in range(16))
+    peers = tuple(f"GPU-{other:08}-0000-0000-0000-000000000000" for other in range(64) if other != index)
+    numbers: dict[str, Any] = dict.fromkeys(Sample.__dataclass_fields__, 2**30)
+    words = {"uuid": uuid, "taken_at": NOW, "throttle_reasons": frozenset(ThrottleReason), "mig_enabled": True}
+    statistics = Statistics(1e6, 2**40, 2**40)
+    return DeviceView(
+        DeviceInfo(uuid, index, "M" * 200, "A" * 32, "10.0", "0" * 32, 7, peers, 2**30),
+        HealthView(HealthState.UNHEALTHY, told, NOW, told),
+        Sample(**{**numbers, **words}),
+        1.0,
+        WindowStats(60, 59.0, statistics, statistics, statistics, statistics),
+    )
+
+
+def test_the_largest_node_with_everything_wrong_fits_into_etcd() -> None:
+    """64 devices, 32 reasons each, and a holder for each of 256 pods: etcd refuses above 1.5 MiB."""
+    devices = [crowded(index) for index in range(64)]
+    holders = [Holder(ContainerKey("n" * 63, "p" * 253, f"{'c' * 62}{index}"), "u" * 36) for index in range(4)]
+    status = status_of(*devices, holders={device.info.uuid: tuple(holders) for device in devices}, boot_id="b" * 36)
+    size = len(json.dumps(status).encode())
+    assert 1_000_000 < size < 1_500_000, f"{size} bytes"
+    usual = status_of(*(device(index, utilization_percent=1) for index in range(8)))
+    assert len(json.dumps(usual)) < 4_000
+
+
 def test_a_timestamp_on_a_whole_second_keeps_its_digits() -> None:
     assert timestamp(1_780_000_000) == "2026-05-28T20:26:40.000000Z"
 
@@ -158,6 +241,8 @@ def used_within_total(sample: Sample) -> Sample:
 counts = st.none() | st.integers(0, 2**30)
 percents = st.none() | st.integers(0, 100)
 times = st.floats(1, 4e9)
+flags = st.none() | st.booleans()
+ages = st.none() | st.floats(0, 1e6)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 texts = st.sampled_from(["M", "x" * 2000, "\u00e9" * 97])
 statistics = st.none() | st.builds(Statistics, st.floats(0, 2**30), st.integers(0, 2**30), st.integers(0, 2**30))
@@ -173,13 +258,21 @@ samples = st.builds(
     power_milliwatts=counts,
     power_limit_milliwatts=counts,
     process_count=st.none() | st.integers(0, 100_000),
+    memory_temperature_celsius=st.none() | st.integers(-273, 1000),
+    sm_clock_mhz=st.none() | st.integers(0, 100_000),
+    memory_clock_mhz=st.none() | st.integers(0, 100_000),
+    throttle_reasons=st.none() | st.frozensets(st.sampled_from(ThrottleReason)),
+    ecc_corrected=counts,
+    ecc_uncorrected=counts,
+    row_remap_pending=flags,
+    row_remap_failed=flags,
+    page_retirement_pending=flags,
+    mig_enabled=flags,
 ).map(used_within_total)
-healths = st.builds(
-    HealthView,
-    st.sampled_from(HealthState),
-    st.lists(st.builds(HealthReason, words, texts, times), max_size=20, unique_by=lambda r: r.code).map(tuple),
-    st.none() | times,
-)
+reasons = st.lists(
+    st.builds(HealthReason, words, texts, times, st.sampled_from(Recovery)), max_size=20, unique_by=lambda r: r.code
+).map(tuple)
+healths = st.builds(HealthView, st.sampled_from(HealthState), reasons, st.none() | times, reasons)
 windows = st.builds(
     WindowStats, st.integers(1, 3600), st.floats(0, 3600), statistics, statistics, statistics, statistics
 )
@@ -198,12 +291,13 @@ infos = st.builds(
 views = st.builds(
     NodeView,
     st.lists(
-        st.builds(DeviceView, infos, healths, st.none() | samples, st.none(), st.none() | windows),
+        st.builds(DeviceView, infos, healths, st.none() | samples, ages, st.none() | windows),
         max_size=2,
         unique_by=lambda device: device.info.uuid,
     ).map(tuple),
     st.none() | words,
     st.none() | times,
+    ages,
 )
 
 

@@ -1,6 +1,8 @@
 import pytest
 
+from gpufleet_agent.devices.base import DeviceEvent, Recovery
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
+from gpufleet_agent.sampling.levels import ECC_UNCORRECTED, LEVELS, ROW_REMAP_PENDING, Level
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 
 POLICY = HealthPolicy(recover_reads=3, fail_reads=3, quiet_seconds=600)
@@ -20,12 +22,21 @@ class Story:
     def fails(self, fault: Fault, second: float) -> bool:
         return self.health.failed_read(fault, "broken", WALL + second)
 
-    def xid(self, second: float, message: str = "Xid 79") -> bool:
-        return self.health.event(XID, message, second, WALL + second)
+    def xid(self, second: float, message: str = "Xid 63", recovery: Recovery = Recovery.AUTOMATIC) -> bool:
+        event = DeviceEvent("GPU-0", XID, 0, message, fault=True, recovery=recovery)
+        return self.health.event(event, second, WALL + second)
+
+    def shows(self, level: Level, *counts: int) -> list[bool]:
+        """Whether each of such readings in a row changed anything."""
+        return [self.health.shown([(level, count)], WALL + second) for second, count in enumerate(counts)]
 
     @property
     def codes(self) -> list[str]:
         return [reason.code for reason in self.health.view().reasons]
+
+    @property
+    def warned(self) -> list[str]:
+        return [reason.code for reason in self.health.view().warnings]
 
 
 def test_a_new_device_is_healthy() -> None:
@@ -35,9 +46,10 @@ def test_a_new_device_is_healthy() -> None:
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.READ_FAILED])
 def test_one_clear_word_is_enough_to_fall_and_three_good_reads_to_rise(fault: Fault) -> None:
     story = Story()
+    recovery = Recovery.RESET if fault in {Fault.DEVICE_LOST, Fault.RESET_REQUIRED} else Recovery.AUTOMATIC
     assert story.fails(fault, 5)
     assert story.health.view() == HealthView(
-        HealthState.UNHEALTHY, (HealthReason(fault.value, "broken", WALL + 5),), WALL + 5
+        HealthState.UNHEALTHY, (HealthReason(fault.value, "broken", WALL + 5, recovery),), WALL + 5
     )
     assert not story.good(6, 7)
     assert story.codes == [fault.value]
@@ -126,3 +138,144 @@ def test_the_same_fault_again_is_no_change() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="health"):
         HealthPolicy(**change)
+
+
+def test_what_needs_a_reset_is_not_forgiven_for_being_quiet() -> None:
+    story = Story()
+    story.xid(10, "Xid 79", Recovery.RESET)
+    story.good(11, 12, 13, 611, 100_000)
+    assert story.codes == [XID]
+    story.fails(Fault.RESET_REQUIRED, 100_001)
+    story.good(100_002, 100_003, 100_004)
+    assert story.codes == []
+
+
+def test_what_needs_a_reset_is_not_talked_away_by_what_does_not() -> None:
+    story = Story()
+    story.xid(10, "Xid 63")
+    assert story.xid(11, "Xid 79", Recovery.RESET)
+    assert not story.xid(12, "Xid 63")
+    assert story.health.view().reasons == (HealthReason(XID, "Xid 79", WALL + 10, Recovery.RESET),)
+
+
+def test_an_acknowledgement_forgives_what_came_before_it() -> None:
+    story = Story()
+    story.xid(10, "Xid 79", Recovery.RESET)
+    story.xid(20, "Xid 79", Recovery.RESET)
+    assert not story.health.acknowledge(WALL + 19, WALL + 30), "it happened again since"
+    assert story.health.acknowledge(WALL + 20, WALL + 31)
+    assert story.health.view() == HealthView(HealthState.HEALTHY, (), WALL + 31)
+    assert not story.health.acknowledge(WALL + 20, WALL + 32)
+    story.xid(40, "Xid 79", Recovery.RESET)
+    assert not story.health.acknowledge(WALL + 20, WALL + 41)
+
+
+def test_an_acknowledgement_does_not_hide_what_is_still_seen() -> None:
+    story = Story()
+    story.shows(ECC_UNCORRECTED, 2)
+    story.fails(Fault.DEVICE_LOST, 1)
+    assert not story.health.acknowledge(WALL + 1000, WALL + 1000)
+    assert story.codes == ["DeviceLost", "EccUncorrected"]
+
+
+@pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
+def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Level) -> None:
+    story = Story()
+
+    def standing() -> list[str]:
+        return story.codes if level.fault else story.warned
+
+    assert not any(story.shows(level, *[1] * (level.rise - 1), 0, *[1] * (level.rise - 1)))
+    assert standing() == []
+    story.shows(level, 0)
+    assert story.shows(level, *[1] * level.rise)[-1]
+    assert standing() == [level.code]
+    assert story.health.view().state is (HealthState.UNHEALTHY if level.fault else HealthState.HEALTHY)
+    assert not any(story.shows(level, *[0] * (level.fall - 1), 1, *[0] * (level.fall - 1)))
+    assert standing() == [level.code]
+    assert story.shows(level, 0) == [True]
+    assert standing() == []
+    assert story.health.view().state is HealthState.HEALTHY
+
+
+def test_a_count_that_rises_is_told_and_keeps_its_time() -> None:
+    story = Story()
+    assert story.shows(ECC_UNCORRECTED, 1, 1, 3) == [True, False, True]
+    (reason,) = story.health.view().reasons
+    assert (reason.message, reason.since) == ("uncorrected memory errors since the last reset: 3", WALL)
+
+
+def test_good_reads_end_no_level() -> None:
+    story = Story()
+    story.shows(ECC_UNCORRECTED, 1)
+    story.good(*range(1000))
+    assert story.codes == ["EccUncorrected"]
+
+
+def past(*reasons: HealthReason, since: float | None = None) -> HealthView:
+    faults = tuple(reason for reason in reasons if reason.fault)
+    warnings = tuple(reason for reason in reasons if not reason.fault)
+    return HealthView(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, since, warnings)
+
+
+def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
+    lasting = HealthReason(XID, "Xid 79", WALL - 500, Recovery.RESET)
+    story = Story()
+    story.good(1, 2, 3)
+    assert story.health.restore(past(lasting, since=WALL - 600), WALL - 1, 4, WALL + 4)
+    assert story.health.view() == HealthView(HealthState.UNHEALTHY, (lasting,), WALL - 600)
+    story.good(5, 6, 7, 10_000)
+    assert story.codes == [XID]
+    assert not story.health.acknowledge(WALL - 2, WALL + 10_000), "it may have come again before the last report"
+    assert story.health.acknowledge(WALL - 1, WALL + 10_000)
+
+
+def test_after_a_restart_the_quiet_time_starts_anew() -> None:
+    story = Story()
+    story.health.restore(past(HealthReason(XID, "Xid 63", WALL - 500)), WALL - 1, 0, WALL)
+    story.good(1, 2, 3, 599)
+    assert story.codes == [XID]
+    story.good(600)
+    assert story.codes == []
+
+
+def test_a_device_that_was_lost_before_the_restart_and_answers_now_was_reset() -> None:
+    story = Story()
+    lost = HealthReason("DeviceLost", "gone", WALL - 500, Recovery.RESET)
+    story.health.restore(past(lost, HealthReason(XID, "Xid 79", WALL - 500, Recovery.RESET)), WALL - 1, 0, WALL)
+    assert story.codes == ["DeviceLost", XID]
+    story.good(1, 2)
+    assert story.codes == ["DeviceLost", XID]
+    story.good(3)
+    assert story.codes == []
+
+
+def test_a_device_that_may_only_have_been_slow_was_not_reset() -> None:
+    story = Story()
+    story.health.failed_read(Fault.DEVICE_LOST, "not listed", WALL, sure=False)
+    story.health.restore(past(HealthReason(XID, "Xid 79", WALL - 500, Recovery.RESET)), WALL - 1, 0, WALL)
+    story.good(1, 2, 3)
+    assert story.codes == [XID]
+
+
+def test_what_readings_show_they_must_show_again_after_a_restart_and_the_time_is_kept() -> None:
+    story = Story()
+    ecc = HealthReason("EccUncorrected", "2", WALL - 500, Recovery.RESET)
+    pending = HealthReason("RowRemapPending", "", WALL - 400, Recovery.RESET, fault=False)
+    story.shows(ECC_UNCORRECTED, 2)
+    assert story.health.restore(past(ecc, pending), WALL - 1, 0, WALL)
+    assert story.warned == []
+    story.shows(ROW_REMAP_PENDING, 1)
+    assert [reason.since for reason in story.health.view().reasons] == [WALL - 500]
+    assert [reason.since for reason in story.health.view().warnings] == [WALL - 400]
+    denied = Story()
+    denied.health.restore(past(ecc), WALL - 1, 0, WALL)
+    denied.shows(ECC_UNCORRECTED, 0, 1)
+    assert [reason.since for reason in denied.health.view().reasons] == [WALL + 1], "another one"
+
+
+def test_what_is_seen_now_is_not_replaced_by_what_was_told_before() -> None:
+    story = Story()
+    story.xid(5, "Xid 95", Recovery.RESET)
+    assert not story.health.restore(past(HealthReason(XID, "Xid 63", WALL - 500)), WALL - 1, 6, WALL)
+    assert [reason.message for reason in story.health.view().reasons] == ["Xid 95"]

@@ -1,15 +1,28 @@
+import asyncio
 import gc
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
+from gpufleet_agent.devices.base import (
+    DeviceEvent,
+    DeviceInfo,
+    Reading,
+    Recovery,
+    SlowReading,
+    ThrottleReason,
+    UnknownDeviceError,
+)
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
+from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.view import EventCount, HealthState
+from gpufleet_agent.sampling.view import EventCount, HealthReason, HealthState, HealthView
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
 XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
@@ -28,7 +41,7 @@ def make(on_change: Callable[[], None] = lambda: None) -> NodeRecord:
 
 def test_a_view_shows_the_last_good_sample_its_age_and_the_window() -> None:
     record = make()
-    record.record_slow(SlowReading(uuid="GPU-1", process_count=4))
+    record.record_slow(SlowReading(uuid="GPU-1", process_count=4), at(1))
     record.record(Reading(uuid="GPU-1", utilization_percent=20), at(1))
     record.record(Reading(uuid="GPU-1", utilization_percent=40), at(2))
     record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1.5))
@@ -59,7 +72,7 @@ def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
     with pytest.raises(InvalidSampleError):
         record.record(Reading(uuid="GPU-9"), at(2))
     with pytest.raises(InvalidSampleError):
-        record.record_slow(SlowReading(uuid="GPU-9", process_count=1))
+        record.record_slow(SlowReading(uuid="GPU-9", process_count=1), at(2))
 
     view = record.view(at(3))
 
@@ -69,6 +82,27 @@ def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
     assert view.devices[0].sample_age_seconds == 2
     assert view.devices[0].health.state is HealthState.HEALTHY
     assert view.samples == 1
+
+
+def test_facts_of_a_slow_reading_that_stays_away_are_not_carried_for_ever() -> None:
+    record = make()
+    record.record_slow(SlowReading(uuid="GPU-0", process_count=4), at(1))
+    assert record.record(Reading(uuid="GPU-0"), at(16)).process_count == 4
+    assert record.record(Reading(uuid="GPU-0"), at(16.5)).process_count is None
+
+
+def test_levels_of_both_kinds_of_reading_reach_the_health() -> None:
+    record = make()
+    record.record_slow(SlowReading(uuid="GPU-0", row_remap_failed=True), at(1))
+    record.record_slow(SlowReading(uuid="GPU-1", row_remap_pending=True), at(1))
+    for second in (1, 2, 3):
+        reasons = frozenset({ThrottleReason.HW_THERMAL_SLOWDOWN, ThrottleReason.SW_POWER_CAP})
+        record.record(Reading(uuid="GPU-2", throttle_reasons=reasons), at(second))
+    healths = [device.health for device in record.view(at(3)).devices]
+    assert [health.state.value for health in healths] == ["Unhealthy", "Healthy", "Healthy"]
+    assert [[reason.code for reason in health.reasons] for health in healths] == [["RowRemapFailed"], [], []]
+    warned = [[reason.code for reason in health.warnings] for health in healths]
+    assert warned == [[], ["RowRemapPending"], ["HwThermalSlowdown"]]
 
 
 def test_a_view_never_changes_under_its_reader() -> None:
@@ -164,11 +198,13 @@ def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
     record.close()
     attempts: list[Callable[[], object]] = [
         lambda: record.record(Reading(uuid="GPU-0"), at(2)),
-        lambda: record.record_slow(SlowReading(uuid="GPU-0")),
+        lambda: record.record_slow(SlowReading(uuid="GPU-0"), at(2)),
         lambda: record.failed("GPU-0", Fault.DEVICE_LOST, "gone", at(2)),
         lambda: record.event(XID_79, at(2)),
         lambda: record.register(DEVICES, None, at(2)),
         lambda: record.unavailable("no driver", at(2)),
+        lambda: record.restore(Past(0), at(2)),
+        lambda: record.acknowledge(Acknowledgement(0), at(2)),
     ]
     for attempt in attempts:
         with pytest.raises(SamplerClosedError):
@@ -199,6 +235,36 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
     assert view.samples == threads * each
     assert view.devices[1].events[0].count == threads * each
     assert [device.window.samples for device in view.devices if device.window] == [62, 62, 62]
+
+
+def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
+    """As it is: readings come from tasks of the event loop, and whoever looks may do so from another thread."""
+    record = make()
+    tasks, each = 6, 300
+
+    async def records(index: int) -> None:
+        for number in range(each):
+            record.record(Reading(uuid=f"GPU-{index % 3}", utilization_percent=number % 101), at(number / 100))
+            await asyncio.sleep(0)
+
+    async def slowly(index: int) -> None:
+        for number in range(each):
+            reading = SlowReading(uuid=f"GPU-{index % 3}", process_count=number)
+            await asyncio.to_thread(record.record_slow, reading, at(number / 100))
+
+    async def main() -> None:
+        looking = [asyncio.to_thread(lambda: record.view(at(1)).samples) for _ in range(20)]
+        jobs = [records(index) for index in range(tasks)] + [slowly(index) for index in range(3)]
+        seen = asyncio.gather(*looking)
+        await asyncio.gather(*jobs, seen)
+        assert all(0 <= samples <= tasks * each for samples in seen.result())
+
+    asyncio.run(main())
+    assert record.view(at(4)).samples == tasks * each
+    record.record(Reading(uuid="GPU-0"), at(4))
+    newest = record.view(at(4)).devices[0].sample
+    assert newest is not None
+    assert newest.process_count == each - 1
 
 
 def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
@@ -236,3 +302,136 @@ def test_a_record_that_nobody_holds_is_freed() -> None:
     del record
     gc.collect()
     assert gone() is None
+
+
+def sick(code: str = "XidError", **fields: Any) -> HealthView:
+    reason = HealthReason(code, "told before", 1_000_000 - 500, **fields)
+    return HealthView(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
+
+
+def past(*healths: HealthView, driver: str | None = "570.1") -> Past:
+    """A report of devices like `DEVICES`, from a second before the first."""
+    devices = {f"GPU-{i}": PastDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
+    return Past(1_000_000 - 1, driver, devices)
+
+
+def codes(record: NodeRecord) -> list[list[str]]:
+    return [[reason.code for reason in device.health.reasons] for device in record.view(at(9)).devices]
+
+
+WELL = HealthView(HealthState.HEALTHY)
+LASTING = sick(recovery=Recovery.RESET)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
+def test_a_restart_forgets_no_fault(late: bool) -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    if late:
+        record.register(DEVICES, "570.1", at(0))
+    record.restore(past(WELL, LASTING, WELL), at(1))
+    if not late:
+        assert codes(record) == []
+        record.register(DEVICES, "570.1", at(2))
+    assert codes(record) == [[], ["XidError"], []]
+    assert record.view(at(9)).devices[1].health == LASTING
+    for second in range(3, 8):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert codes(record) == [[], ["XidError"], []]
+
+
+def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_nobody_misses_it() -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.restore(past(WELL, WELL, WELL), at(0))
+    record.register(DEVICES[:2], "570.1", at(1))
+    assert codes(record) == [[], [], ["DeviceLost"]]
+    assert record.view(at(1)).devices[2].info.model == "Sim"
+    record.acknowledge(Acknowledgement(1_000_000), at(2))
+    assert codes(record) == [[], [], ["DeviceLost"]], "it was gone later than that"
+    record.acknowledge(Acknowledgement(1_000_001, "GPU-2"), at(3))
+    assert codes(record) == [[], []]
+    record.register(DEVICES[:2], "570.1", at(4))
+    assert codes(record) == [[], []]
+    record.register(DEVICES, "570.1", at(5))
+    assert codes(record) == [[], [], []]
+
+
+def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.restore(past(WELL, LASTING), at(0))
+    record.register(DEVICES[:1], "570.1", at(1), left_out=1)
+    assert codes(record) == [[], ["DeviceLost", "XidError"]]
+    record.register(DEVICES[:2], "570.1", at(2))
+    for second in (3, 4, 5):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert codes(record) == [[], ["XidError"]]
+
+
+def test_another_driver_was_loaded_anew_and_forgives() -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.restore(past(LASTING, LASTING, driver="550.9"), at(0))
+    record.register(DEVICES[:1], "570.1", at(1))
+    assert codes(record) == [[], ["DeviceLost"]]
+
+
+def test_without_a_driver_the_devices_of_the_last_report_are_told_with_that_fault() -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.unavailable("no driver", at(0))
+    assert codes(record) == []
+    record.restore(past(WELL, LASTING), at(1))
+    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable", "XidError"]]
+    record.acknowledge(Acknowledgement(1_000_500), at(2))
+    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable"]], "that is still so"
+    record.register(DEVICES[:2], "570.1", at(3))
+    for second in (4, 5, 6):
+        for device in DEVICES[:2]:
+            record.record(Reading(uuid=device.uuid), at(second))
+    assert codes(record) == [[], []]
+
+
+def test_an_acknowledgement_forgives_events_of_its_device() -> None:
+    told: list[int] = []
+    record = make(lambda: told.append(1))
+    record.event(DeviceEvent(None, "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(1))
+    record.acknowledge(Acknowledgement(1_000_001, "GPU-1"), at(2))
+    assert codes(record) == [["XidError"], [], ["XidError"]]
+    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
+    assert codes(record) == [["XidError"], [], ["XidError"]]
+    told.clear()
+    record.acknowledge(Acknowledgement(1_000_001), at(4))
+    record.acknowledge(Acknowledgement(1_000_001), at(5))
+    assert codes(record) == [[], [], []]
+    assert len(told) == 1, "a repeated one changes nothing"
+
+
+def test_thousands_of_samples_keep_no_memory() -> None:
+    """A short soak: rings, counters and reasons are bounded, so that after a full window nothing grows."""
+    record = make()
+
+    def samples(first: int, count: int) -> None:
+        for second in range(first, first + count):
+            for device in DEVICES:
+                reasons = frozenset({ThrottleReason.HW_THERMAL_SLOWDOWN}) if second % 40 < 20 else frozenset()
+                used = second % 80_000
+                reading = Reading(uuid=device.uuid, memory_used_mib=used, throttle_reasons=reasons)
+                record.record(reading, at(second))
+                with suppress(InvalidSampleError):
+                    record.record(Reading(uuid=device.uuid, temperature_celsius=-300), at(second))
+                record.record_slow(SlowReading(uuid=device.uuid, ecc_uncorrected=second % 7), at(second))
+            record.event(XID_13, at(second))
+            record.event(XID_79, at(second))
+            record.failed("GPU-0", Fault.READ_FAILED, "error", at(second))
+            record.acknowledge(Acknowledgement(1_000_000 + second), at(second))
+            record.view(at(second))
+
+    tracemalloc.start()
+    try:
+        samples(0, 300)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        samples(300, 3000)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert record.view(at(3300)).samples == 3300 * len(DEVICES)
+    assert after - before < 4_000, f"{after - before} bytes more after 9000 samples more"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.devices.base import Number, Reading, Sample
+from gpufleet_agent.devices.base import Facts, Number, Reading, Sample, SlowReading, ThrottleReason
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
-from gpufleet_agent.sampling.validate import validate, validate_process_count
+from gpufleet_agent.sampling.validate import validate, validate_facts
 
 UUID = "GPU-1"
 GOOD = Reading(
@@ -20,8 +20,17 @@ GOOD = Reading(
     temperature_celsius=-5,
     power_milliwatts=71250.4,
     power_limit_milliwatts=700000,
+    memory_temperature_celsius=61,
+    sm_clock_mhz=1980,
+    memory_clock_mhz=2619,
+    memory_reserved_mib=600.5,
+    throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP}),
 )
-FIELDS = [name for name in Reading.__dataclass_fields__ if name != "uuid"]
+FACTS = Facts(process_count=2, ecc_uncorrected=0, row_remap_pending=True, mig_enabled=False)
+FIELDS = [name for name in Reading.__dataclass_fields__ if name not in {"uuid", "throttle_reasons"}]
+TEMPERATURES = {"temperature_celsius", "memory_temperature_celsius"}
+SLOW_FLAGS = {"row_remap_pending", "row_remap_failed", "page_retirement_pending", "mig_enabled"}
+SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"uuid", *SLOW_FLAGS}]
 
 
 def with_field(name: str, value: Any) -> Reading:
@@ -29,7 +38,7 @@ def with_field(name: str, value: Any) -> Reading:
 
 
 def check(reading: Reading) -> Sample:
-    return validate(reading, registered={UUID}, taken_at=12.5, process_count=2)
+    return validate(reading, registered={UUID}, taken_at=12.5, facts=FACTS)
 
 
 def test_a_good_reading_becomes_whole_numbers() -> None:
@@ -43,7 +52,15 @@ def test_a_good_reading_becomes_whole_numbers() -> None:
         temperature_celsius=-5,
         power_milliwatts=71250,
         power_limit_milliwatts=700000,
+        memory_temperature_celsius=61,
+        sm_clock_mhz=1980,
+        memory_clock_mhz=2619,
+        memory_reserved_mib=600,
+        throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP}),
         process_count=2,
+        ecc_uncorrected=0,
+        row_remap_pending=True,
+        mig_enabled=False,
     )
 
 
@@ -68,11 +85,12 @@ def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invali
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        *((name, -1, Invalid.NEGATIVE) for name in FIELDS if name != "temperature_celsius"),
+        *((name, -1, Invalid.NEGATIVE) for name in FIELDS if name not in TEMPERATURES),
         ("utilization_percent", 100.5, Invalid.OVER_100_PERCENT),
         ("memory_utilization_percent", 101, Invalid.OVER_100_PERCENT),
-        ("temperature_celsius", -273.5, Invalid.BELOW_ABSOLUTE_ZERO),
-        ("temperature_celsius", 2**31, Invalid.TOO_LARGE),
+        *((name, -273.5, Invalid.BELOW_ABSOLUTE_ZERO) for name in sorted(TEMPERATURES)),
+        *((name, 2**31, Invalid.TOO_LARGE) for name in sorted(TEMPERATURES)),
+        ("sm_clock_mhz", 100_001, Invalid.TOO_LARGE),
         ("power_milliwatts", 2**32 - 1, Invalid.TOO_LARGE),
         ("power_limit_milliwatts", 2**31, Invalid.TOO_LARGE),
         ("memory_used_mib", 81560, Invalid.USED_OVER_TOTAL),
@@ -95,12 +113,31 @@ def test_used_memory_without_a_total_is_fine() -> None:
     assert check(Reading(uuid=UUID, memory_used_mib=5)).memory_used_mib == 5
 
 
-@pytest.mark.parametrize("count", [-1, 100_001, math.nan])
-def test_process_counts_are_checked_too(count: Number) -> None:
-    with pytest.raises(InvalidSampleError, match="process_count"):
-        validate_process_count(UUID, count)
-    assert validate_process_count(UUID, 0) == 0
-    assert validate_process_count(UUID, None) is None
+@pytest.mark.parametrize("name", SLOW_FIELDS)
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (math.nan, Invalid.NOT_A_NUMBER),
+        (math.inf, Invalid.INFINITE),
+        (-1, Invalid.NEGATIVE),
+        (2**63, None),  # by the field: too large, or over 100 %
+    ],
+)
+def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason: Invalid | None) -> None:
+    reading = replace(SlowReading(uuid=UUID), **{name: value})  # type: ignore[arg-type] # of a number
+    with pytest.raises(InvalidSampleError) as raised:
+        validate_facts(reading, registered={UUID})
+    too_much = Invalid.OVER_100_PERCENT if name.endswith("_percent") else Invalid.TOO_LARGE
+    assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason or too_much)
+
+
+def test_facts_are_what_a_slow_reading_says() -> None:
+    values: dict[str, Any] = dict.fromkeys(SLOW_FIELDS, 7) | dict.fromkeys(SLOW_FLAGS, True)
+    assert validate_facts(SlowReading(uuid=UUID, **values), registered={UUID}) == Facts(**values)
+    assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == Facts()
+    with pytest.raises(InvalidSampleError) as raised:
+        validate_facts(SlowReading(uuid="GPU-9"), registered={UUID})
+    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", Invalid.UNKNOWN_DEVICE)
 
 
 @given(st.builds(Reading, uuid=st.just(UUID), **{name: st.none() | st.integers() | st.floats() for name in FIELDS}))
@@ -116,7 +153,7 @@ def test_whatever_comes_in_a_sample_is_within_the_ranges_of_the_api(reading: Rea
         if value is None:
             continue
         assert isinstance(value, int)
-        low, high = (-273, 1000) if name == "temperature_celsius" else (0, 100 if "utilization" in name else 2**40)
+        low, high = (-273, 1000) if name in TEMPERATURES else (0, 100 if "utilization" in name else 2**40)
         assert low <= value <= high
     if sample.memory_used_mib is not None and sample.memory_total_mib is not None:
         assert sample.memory_used_mib <= sample.memory_total_mib

@@ -1,0 +1,143 @@
+"""What the node's object remembers of faults: those that an earlier process reported, and what was acknowledged.
+
+A fault may stand that the driver can't tell again: an XID is reported once, and a device that fell off the bus is not
+even listed any more. After a restart the agent's own last status is the only witness. It is read leniently: whatever
+it lacks is left out, since a report that can't be understood must not keep the agent from its work.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
+from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+log = structlog.get_logger(__name__)
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""The node's also in a container."""
+
+
+class FaultMemory:
+    """Hands over what the object remembers: the last report once, acknowledgements with every version.
+
+    Args:
+        boot_id: Of the node, now.
+        restore: Takes the report.
+        acknowledge: Takes each acknowledgement, again and again.
+    """
+
+    def __init__(
+        self,
+        boot_id: str | None,
+        restore: Callable[[Past], None],
+        acknowledge: Callable[[Acknowledgement], None],
+    ) -> None:
+        self._boot_id = boot_id
+        self._restore = restore
+        self._acknowledge = acknowledge
+        self._restored = False
+
+    def observe(self, version: TelemetryObject) -> None:
+        """Look at a version of the object. The first one has what the process before us wrote last."""
+        if not self._restored:
+            self._restored = True
+            past = read_past(version.status, self._boot_id)
+            if past is not None:
+                self._restore(past)
+        for acknowledgement in read_acknowledgements(version.acknowledged):
+            self._acknowledge(acknowledgement)
+
+
+def read_boot_id(path: Path = BOOT_ID) -> str | None:
+    """Which boot of the node this is; None when the kernel doesn't say."""
+    try:
+        return path.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
+
+
+def read_past(status: Mapping[str, Any], boot_id: str | None) -> Past | None:
+    """What the last report says about the devices; None when there is none, or it is of another boot.
+
+    A node that was booted has had its devices reset, and maybe exchanged.
+
+    Args:
+        status: Of the object.
+        boot_id: Of the node, now. None: not known, and the report counts.
+    """
+    reported = seconds(status.get("observedAt"))
+    if reported is None or (boot_id is not None and status.get("bootId", boot_id) != boot_id):
+        return None
+    devices = {}
+    for entry in status.get("devices") or ():
+        try:
+            device = PastDevice(_info(entry), _health(entry["health"], reported))
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("a device of our last report can't be read", error=repr(error))
+            continue
+        devices[device.info.uuid] = device
+    return Past(reported, status.get("driverVersion"), devices)
+
+
+def read_acknowledgements(text: str) -> tuple[Acknowledgement, ...]:
+    """The annotation's value: times, each about the whole node or, after `<uuid>=`, about one device.
+
+    What isn't a time is left out.
+    """
+    return tuple(_acknowledgements(text))
+
+
+def seconds(timestamp: Any) -> float | None:
+    """RFC 3339 in seconds since the epoch; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except (TypeError, ValueError):
+        return None
+    return None if moment.tzinfo is None else moment.timestamp()
+
+
+def _acknowledgements(text: str) -> Iterator[Acknowledgement]:
+    for entry in text.split(","):
+        uuid, _, time = entry.strip().rpartition("=")
+        until = seconds(time)
+        if until is not None:
+            yield Acknowledgement(until, uuid or None)
+        elif entry.strip():
+            log.warning("an acknowledgement that is no time is ignored", entry=entry.strip())
+
+
+def _info(entry: Mapping[str, Any]) -> DeviceInfo:
+    return DeviceInfo(
+        uuid=str(entry["uuid"]),
+        index=int(entry["index"]),
+        model=str(entry["model"]),
+        architecture=entry.get("architecture"),
+        compute_capability=entry.get("computeCapability"),
+        pci_bus_id=entry.get("pciBusId"),
+        numa_node=entry.get("numaNode"),
+        nvlink_peers=tuple(entry.get("nvlinkPeers") or ()),
+        memory_total_mib=entry.get("memoryTotalMiB"),
+    )
+
+
+def _health(entry: Mapping[str, Any], reported: float) -> HealthView:
+    reasons = tuple(_reason(reason, reported, fault=True) for reason in entry.get("reasons") or ())
+    warnings = tuple(_reason(reason, reported, fault=False) for reason in entry.get("warnings") or ())
+    return HealthView(HealthState(entry["state"]), reasons, seconds(entry.get("since")), warnings)
+
+
+def _reason(entry: Mapping[str, Any], reported: float, *, fault: bool) -> HealthReason:
+    since = seconds(entry.get("since"))
+    return HealthReason(
+        code=str(entry["code"]),
+        message=str(entry.get("message", "")),
+        since=reported if since is None else since,
+        recovery=Recovery(entry.get("recovery", Recovery.AUTOMATIC)),
+        fault=fault,
+    )

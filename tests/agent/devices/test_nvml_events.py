@@ -1,0 +1,67 @@
+"""XIDs as nvidia-ml-py delivers them from simulated GPUs."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pynvml
+import pytest
+
+from gpufleet_agent.devices.base import DeviceEvent, DeviceLostError, EventSource, HardwareUnavailableError, Recovery
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+
+
+def test_xids_name_their_device_and_whose_fault_they_are(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert isinstance(hardware, EventSource)
+    assert hardware.wait_event(0.02) is None
+    simulated.edit(lambda node: node.with_xid(2, 31).with_xid(1, 79).with_xid(1, 777))
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[2], "XidError", 31, "XID 31: memory page fault", fault=False)
+    message = "XID 79: GPU has fallen off the bus"
+    lost = DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True, recovery=Recovery.RESET)
+    assert hardware.wait_event(5) == lost
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=True)
+
+
+def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert hardware.wait_event(0.02) is None
+    simulated.edit(lambda node: node.lose(1))
+    with pytest.raises(DeviceLostError):
+        hardware.read(UUIDS[1])
+    assert hardware.wait_event(0.02) is None, "the wait that fails"
+    assert hardware.wait_event(0.02) is None, "a new set, without it"
+    simulated.edit(lambda node: node.with_xid(0, 48))
+    event = hardware.wait_event(5)
+    assert event is not None
+    assert (event.uuid, event.code) == (UUIDS[0], 48)
+
+    simulated.edit(lambda node: node.restore(1))
+    hardware.read(UUIDS[1])
+    assert hardware.wait_event(0.02) is None, "registered again"
+    simulated.edit(lambda node: node.with_xid(1, 48))
+    event = hardware.wait_event(5)
+    assert event is not None
+    assert event.uuid == UUIDS[1]
+
+
+def test_devices_without_events_are_waited_for_in_peace(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    def without_events(node: Any) -> Any:
+        for index in range(4):
+            node = node.with_fail(index, "events", pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return node
+
+    simulated.edit(without_events)
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: node.with_xid(0, 79))
+    assert hardware.wait_event(0.01) is None
+
+
+def test_waiting_without_a_driver_is_an_error(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
+    with pytest.raises(HardwareUnavailableError):
+        hardware.wait_event(5)

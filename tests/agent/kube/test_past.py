@@ -1,0 +1,123 @@
+"""What a restarted agent learns from the object that the process before it wrote to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
+from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.kube.past import FaultMemory, read_acknowledgements, read_boot_id, read_past
+from gpufleet_agent.publish.payload import build_status
+from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.view import DeviceView, HealthReason, HealthState, HealthView, NodeView
+
+NOW = 1_780_000_000.25
+INFO = DeviceInfo("GPU-0", 0, "NVIDIA H100", "Hopper", "9.0", "0000:1B:00.0", 1, ("GPU-1",), 80_000)
+SICK = HealthView(
+    HealthState.UNHEALTHY,
+    (
+        HealthReason("DeviceLost", "gone", NOW - 50, Recovery.RESET),
+        HealthReason("XidError", "XID 79: gone", NOW - 60, Recovery.RESET),
+    ),
+    NOW - 60,
+    (HealthReason("RowRemapPending", "later", NOW - 30, Recovery.RESET, fault=False),),
+)
+
+
+def written(**fields: Any) -> dict[str, Any]:
+    """The status of a node with one device, as the agent writes it."""
+    device = DeviceView(INFO, SICK, Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1), 1.0)
+    view = NodeView(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)
+    usual: dict[str, Any] = {"generation": 1, "observed_at": NOW, "agent_version": "1", "boot_id": "boot-1"}
+    return build_status(view, {}, **{**usual, **fields})
+
+
+def test_what_was_written_is_read_again() -> None:
+    assert read_past(written(), "boot-1") == Past(NOW, "580.1", {"GPU-0": PastDevice(INFO, SICK)})
+
+
+@pytest.mark.parametrize("boot_id", ["boot-1", None])
+def test_a_report_of_this_boot_counts_and_so_does_one_that_can_not_be_told_apart(boot_id: str | None) -> None:
+    assert read_past(written(), boot_id) is not None
+    assert read_past(written(boot_id=None), boot_id) is not None
+
+
+def test_after_a_reboot_nothing_is_remembered() -> None:
+    assert read_past(written(), "boot-2") is None
+
+
+@pytest.mark.parametrize("status", [{}, {"observedAt": "yesterday"}, {"observedAt": None}, {"observedAt": 5}])
+def test_without_a_report_there_is_no_past(status: dict[str, Any]) -> None:
+    assert read_past(status, "boot-1") is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"uuid": "GPU-9"},
+        {"uuid": "GPU-9", "index": "first", "model": "M", "health": {"state": "Healthy"}},
+        {"uuid": "GPU-9", "index": 1, "model": "M", "health": {"state": "Odd"}},
+        {"uuid": "GPU-9", "index": 1, "model": "M", "health": {"state": "Unhealthy", "reasons": [{"message": "?"}]}},
+        "GPU-9",
+    ],
+)
+def test_a_device_that_can_not_be_read_is_left_out(broken: Any) -> None:
+    status = written()
+    status["devices"].append(broken)
+    past = read_past(status, "boot-1")
+    assert past is not None
+    assert set(past.devices) == {"GPU-0"}
+
+
+def test_an_older_agents_reasons_go_by_themselves_and_stand_since_the_report_at_the_latest() -> None:
+    status = written()
+    status["devices"][0]["health"] = {"state": "Unhealthy", "reasons": [{"code": "XidError"}]}
+    past = read_past(status, "boot-1")
+    assert past is not None
+    assert past.devices["GPU-0"].health.reasons == (HealthReason("XidError", "", NOW, Recovery.AUTOMATIC),)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("", []),
+        ("2026-05-28T20:26:40.250000Z", [Acknowledgement(NOW)]),
+        ("GPU-0=2026-05-28T20:26:40.25Z", [Acknowledgement(NOW, "GPU-0")]),
+        (
+            " GPU-0=2026-05-28T20:26:40.25Z , 2026-05-28T22:26:40.25+02:00,",
+            [Acknowledgement(NOW, "GPU-0"), Acknowledgement(NOW)],
+        ),
+        ("now, GPU-0=, 2026-05-28T20:26:40.25", []),
+    ],
+)
+def test_acknowledgements(text: str, want: list[Acknowledgement]) -> None:
+    assert list(read_acknowledgements(text)) == want
+
+
+def test_an_acknowledgement_is_about_its_device() -> None:
+    assert Acknowledgement(1.0).covers("GPU-0")
+    assert Acknowledgement(1.0, "GPU-0").covers("GPU-0")
+    assert not Acknowledgement(1.0, "GPU-1").covers("GPU-0")
+
+
+def test_the_report_is_handed_over_once_and_acknowledgements_each_time() -> None:
+    pasts: list[Past] = []
+    acknowledged: list[Acknowledgement] = []
+    memory = FaultMemory("boot-1", pasts.append, acknowledged.append)
+    for version in (1, 2):
+        found = TelemetryObject("u", 1, version, status=written(), acknowledged="2026-05-28T20:26:40.25Z")
+        memory.observe(found)
+    assert len(pasts) == 1
+    assert acknowledged == [Acknowledgement(NOW)] * 2
+    # What the first version lacks, a later one can only have from this process.
+    fresh = FaultMemory("boot-1", pasts.append, acknowledged.append)
+    fresh.observe(TelemetryObject("u", 1, 1))
+    fresh.observe(TelemetryObject("u", 1, 2, status=written()))
+    assert len(pasts) == 1
+
+
+def test_the_boot_is_the_kernels(tmp_path: Path) -> None:
+    (tmp_path / "boot_id").write_text("0b5c7a8e-0a6f\n", encoding="ascii")
+    assert read_boot_id(tmp_path / "boot_id") == "0b5c7a8e-0a6f"
+    assert read_boot_id(tmp_path / "none") is None
