@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Window
+from gpufleet_operator.placement.columns import Columns, Window
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.packing.landscape import Landscape, landscape
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.outlay import BESIDE, IDLE, NO, Outlay, Valuer
+from gpufleet_operator.placement.packing.outlay import BESIDE, CLOSED_COLUMN, IDLE, NO_WAY, Outlay, Valuer
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.ranking import NEVER, Ranking, ranking
 from gpufleet_operator.placement.rows import WHOLE
@@ -31,23 +31,23 @@ class Outlays:
             return
         columns, base = fleet.columns, self._base
         changed = fleet.changes.since(self._version)
-        if changed is None or len(self.all.cells) != columns.rows:
+        if changed is None or self.all.values.shape[1] != columns.rows:
             self.all = Outlay.nothing(columns.rows)
-            rows = found.able(fleet).nonzero()[0]
-            if len(rows):
-                first, alike = _alike(base.alike[rows], found.passing[rows])
-                values = self.valuer.value(
-                    columns, [(row, base.sites[row]) for row in rows[first].tolist()], found.passing
-                )
-                self.all.write(rows, values[:, alike])
-        else:
-            self.all.growth[:, changed] = NO
-            able = [row for row, yes in zip(changed, found.able(fleet)[changed].tolist(), strict=True) if yes]
-            if able:
-                self.all.write(
-                    able, self.valuer.value(columns, [(row, base.sites[row]) for row in able], found.passing)
-                )
+            every = found.able(fleet).nonzero()[0]
+            if len(every):
+                first, alike = _alike(base.alike[every], found.passing[every])
+                self.all.values[:, every] = self._value(columns, every[first].tolist(), found)[:, alike]
+        elif changed:
+            able = found.able(fleet)[changed]
+            self.all.values[:, changed] = CLOSED_COLUMN
+            rows = [row for row, yes in zip(changed, able.tolist(), strict=True) if yes]
+            if rows:
+                self.all.values[:, rows] = self._value(columns, rows, found)
         self._version = fleet.version
+
+    def _value(self, columns: Columns, rows: list[int], found: Ranking) -> NDArray[np.int64]:
+        sites = self._base.sites
+        return self.valuer.value(columns, rows, [sites[row] for row in rows], found.passing[rows])
 
 
 def _alike(sites: NDArray[np.int64], passing: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -77,11 +77,11 @@ class ByPack:
         cost = self._outlay.growth
         if len(self._total):
             prices = np.rint(self._valuer.losses.table @ self._base.prices(self._total)).astype(np.int64)
-            cost = cost + prices[self._outlay.lost]
+            cost = cost + prices.take(self._outlay.lost)
         self._cost = cost
         best = np.minimum(cost[BESIDE], cost[IDLE])
         keys: NDArray[np.int64] = (-best << _RANK_BITS) - self._fleet.columns.rank
-        keys[best >= NO] = NEVER
+        keys[best >= NO_WAY] = NEVER
         return keys
 
     def cells(self, window: Window) -> tuple[int, ...] | None:
@@ -108,6 +108,6 @@ class ByPack:
         self._total += site.places - self._places[row]
         self._places[row] = site.places
         passing = self._ranking.passes(self._fleet, window)
-        self._outlay.growth[:, row] = NO
+        self._outlay.values[:, [row]] = CLOSED_COLUMN
         if self._ranking.is_able(window, passing)[0]:
-            self._outlay.write([row], self._valuer.value(window.columns, [(0, site)], passing))
+            self._outlay.values[:, [row]] = self._valuer.value(window.columns, [0], [site], passing)

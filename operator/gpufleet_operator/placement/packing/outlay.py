@@ -1,12 +1,13 @@
 """For one question: what it would cost to serve it on each node, as growth of waste and as places lost."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.columns import SHARED, Columns
+from gpufleet_operator.placement.model import Share
 from gpufleet_operator.placement.packing.landscape import Landscape, Site
 from gpufleet_operator.placement.packing.streams import STREAMS
 from gpufleet_operator.placement.packing.waste import State
@@ -18,35 +19,57 @@ Ints = NDArray[np.int64]
 BESIDE, IDLE = 0, 1
 """The two ways to serve a replica: beside others on shared devices, or on idle devices."""
 
-NO = np.int64(2**40)
+NO_WAY = 2**40
 """Growth of waste of a way that isn't open: above every growth that is."""
+
+Valued = tuple[int, int, int, int, int]
+"""Growth beside others, growth on idle devices, the losses of both, and the device for the former."""
+
+CLOSED: Valued = NO_WAY, NO_WAY, 0, 0, 0
+"""A row where no way is open."""
+
+CLOSED_COLUMN: Ints = np.array(CLOSED, np.int64)[:, None]
 
 _REMEMBERED = 50_000
 """Nodes that a question was valued on."""
 
+_MOST_BITS = 62
+"""Of an integer of numpy."""
 
-@dataclass(slots=True)
+
 class Outlay:
-    """(2, rows): by way."""
+    """What serving costs on each row, all in one array: see Valued for its five lines."""
 
-    growth: Ints
-    lost: NDArray[np.intp]
-    """Which places are lost, as a row of `Losses.table`."""
-    cells: NDArray[np.int16]
-    """(rows,): the device to take for BESIDE."""
+    def __init__(self, values: Ints) -> None:
+        self.values = values
+        """(5, rows)."""
 
     @classmethod
     def nothing(cls, rows: int) -> "Outlay":
         """No way is open."""
-        return cls(np.full((2, rows), NO), np.zeros((2, rows), np.intp), np.zeros(rows, np.int16))
+        return cls(np.repeat(CLOSED_COLUMN, rows, axis=1))
 
-    def write(self, rows: NDArray[np.intp] | Sequence[int], values: NDArray[np.int64]) -> None:
-        """Set some rows to what Valuer.value found."""
-        self.growth[:, rows], self.lost[:, rows], self.cells[rows] = values[:2], values[2:4], values[4]
+    @property
+    def growth(self) -> Ints:
+        """(2, rows): by way."""
+        found: Ints = self.values[:2]
+        return found
+
+    @property
+    def lost(self) -> Ints:
+        """(2, rows): which places are lost, as a row of `Losses.table`."""
+        found: Ints = self.values[2:4]
+        return found
+
+    @property
+    def cells(self) -> Ints:
+        """(rows,): the device to take for BESIDE."""
+        found: Ints = self.values[4]
+        return found
 
     def copy(self) -> "Outlay":
         """An independent one."""
-        return Outlay(self.growth.copy(), self.lost.copy(), self.cells.copy())
+        return Outlay(self.values.copy())
 
 
 class Losses:
@@ -55,14 +78,14 @@ class Losses:
     def __init__(self, types: int) -> None:
         self._codes: dict[bytes, int] = {np.zeros(types, np.int16).tobytes(): 0}
         self._types = types
-        self._table: NDArray[np.int16] = np.zeros((0, types), np.int16)
+        self._table: NDArray[np.float64] = np.zeros((0, types))
 
     @property
-    def table(self) -> NDArray[np.int16]:
+    def table(self) -> NDArray[np.float64]:
         """(combinations, types); the first loses nothing."""
         if len(self._table) != len(self._codes):
             found = np.frombuffer(b"".join(self._codes), np.int16)
-            self._table = found.reshape(len(self._codes), self._types)
+            self._table = found.reshape(len(self._codes), self._types).astype(np.float64)
         return self._table
 
     def codes(self, lost: NDArray[np.int16]) -> list[int]:
@@ -72,11 +95,8 @@ class Losses:
         return [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
 
 
-Valued = tuple[int, int, int, int, int]
-"""Growth beside others, growth on idle devices, the losses of both, and the device for the former."""
-
-Candidate = tuple[int, int, tuple[int, ...], int, int]
-"""One way to serve: way, device, and what would be left: useful, lost and idle as in Site."""
+Sites = Sequence[tuple[int, Site]]
+"""Rows, and the node as it is in each."""
 
 
 class Valuer:
@@ -85,49 +105,130 @@ class Valuer:
     def __init__(self, base: Landscape, query: Query) -> None:
         self.losses = Losses(len(base.slots.types))
         self._base, self._query = base, query
-        self._known: dict[tuple[int, bytes], Valued] = {}
+        self._known: dict[int, int] = {}
+        """Node and devices that may be taken -> a column of `_table`."""
+        self._table: Ints = np.zeros((len(CLOSED), 64), np.int64)
+        self._powers: NDArray[Any] = np.zeros(0, np.int64)
 
-    def value(
-        self, columns: Columns, rows: Sequence[tuple[int, Site]], passing: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
+    def value(self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], passing: NDArray[np.bool_]) -> Ints:
         """(5, rows): as Valued, of rows that can all serve the question.
 
         Args:
             columns: the arrays that the rows are in.
-            rows: which of them, and the node as it is.
-            passing: (rows of `columns`, width), devices that may be taken.
+            rows: which of them.
+            sites: the nodes as they are.
+            passing: (rows, width), devices that may be taken.
         """
-        width, raw = columns.width, passing[[at for at, _ in rows]].tobytes()
-        keys = [(site.alike, raw[i * width : (i + 1) * width]) for i, (_, site) in enumerate(rows)]
+        keys = self._keys(sites, passing)
         known = self._known
-        found = list(map(known.get, keys))
-        if None in found:
+        if not known.keys() >= set(keys):
             if len(known) > _REMEMBERED:
                 known.clear()
-            new = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
-            known.update(zip(new, self._evaluate(columns, list(new.values()), passing), strict=True))
-            found = list(map(known.get, keys))
-        return np.array(found, np.int64).T
+            new = {key: at for at, key in enumerate(keys) if key not in known}
+            at = list(new.values())
+            valued = self._evaluate(columns, [rows[i] for i in at], [sites[i] for i in at], passing[at].tolist())
+            first = len(known)
+            while first + len(new) > self._table.shape[1]:
+                self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
+            self._table[:, first : first + len(new)] = np.array(valued, np.int64).T
+            known.update(zip(new, range(first, first + len(new)), strict=True))
+        values: Ints = self._table[:, [known[key] for key in keys]]
+        return values
 
-    def _evaluate(self, columns: Columns, rows: Sequence[tuple[int, Site]], passing: NDArray[np.bool_]) -> list[Valued]:
-        base, pod = self._base, self._query.pod
-        found: list[tuple[int, Candidate]] = []
+    def _keys(self, sites: Sequence[Site], passing: NDArray[np.bool_]) -> list[int]:
+        width = passing.shape[1]
+        if len(self._powers) != width:
+            self._powers = np.array([1 << bit for bit in range(width)], np.int64 if width <= _MOST_BITS else object)
+        bits: list[int] = (passing @ self._powers).tolist()
+        return [site.alike << width | mine for site, mine in zip(sites, bits, strict=True)]
+
+    def _evaluate(
+        self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], opens: Sequence[Sequence[bool]]
+    ) -> list[Valued]:
+        needs = self._query.devices
+        if needs.share is None:
+            return self._on_idle(sites)
+        if needs.count == 1:
+            return self._on_one(columns, rows, sites, opens, needs.share)
+        return self._on_several(columns, rows, sites, opens, needs.share)
+
+    def _on_idle(self, sites: Sequence[Site]) -> list[Valued]:
+        """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
+        count = self._query.devices.count
+        values = self._base.rule.of([(site.useful[count:], *self._room(site), site.kind) for site in sites])
+        lost = self._lost([(site, site.idle - count) for site in sites])
+        return [
+            (NO_WAY, site.lost * STREAMS + value - site.waste, 0, code, 0)
+            for site, value, code in zip(sites, values, lost, strict=True)
+        ]
+
+    def _on_one(
+        self,
+        columns: Columns,
+        rows: Sequence[int],
+        sites: Sequence[Site],
+        opens: Sequence[Sequence[bool]],
+        share: Share,
+    ) -> list[Valued]:
+        """A part of one device: each device that has another part free is tried, shared ones and idle ones."""
+        replaced = self._base.rule.replaced
+        frees, totals = columns.free_milli[rows].tolist(), columns.total_mib[rows].tolist()
+        besides = (columns.state[rows] & SHARED).tolist()
+        tries: list[tuple[int, int, int, int]] = []  # position, way, device, growth without what is left useful
         states: list[State] = []
-        for position, (at, site) in enumerate(rows):
-            steps = base.rule.steps(site.cpu - pod.cpu_milli, site.memory - pod.memory_bytes)
-            for candidate in self._candidates(site, columns, at, passing):
-                found.append((position, candidate))
-                states.append((candidate[2], *steps, site.kind))
-        values = base.rule.of(states)
-        lost = self._lost([(rows[position][1], candidate[4]) for position, candidate in found])
-        best: list[list[int]] = [[int(NO), int(NO), 0, 0, 0] for _ in rows]
-        for (position, (way, cell, _, rest, _)), value, code in zip(found, values, lost, strict=True):
-            growth, mine = rest * STREAMS + value - rows[position][1].waste, best[position]
-            if growth < mine[way]:  # of equal devices the first one stands
-                mine[way], mine[2 + way] = growth, code
+        for position, site in enumerate(sites):
+            room, seen = self._room(site), set()
+            free, total, beside = frees[position], totals[position], besides[position]
+            for cell, is_open in enumerate(opens[position]):
+                if not is_open or (look := (free[cell], total[cell])) in seen:
+                    continue
+                seen.add(look)  # of equal devices the first one stands
+                useful, more = replaced(site.useful, free[cell], _less(free[cell], milli(share, total[cell])))
+                grown = (site.lost + more) * STREAMS - site.waste
+                tries.append((position, BESIDE if beside[cell] else IDLE, cell, grown))
+                states.append((useful, *room, site.kind))
+        best = [list(CLOSED) for _ in sites]
+        for (position, way, cell, grown), value in zip(tries, self._base.rule.of(states), strict=True):
+            mine = best[position]
+            if grown + value < mine[way]:
+                mine[way] = grown + value
                 if way == BESIDE:
                     mine[4] = cell
-        return [(b, i, lost_b, lost_i, cell) for b, i, lost_b, lost_i, cell in best]
+        lost = self._lost([(site, site.idle) for site in sites] + [(site, site.idle - 1) for site in sites])
+        return [
+            (b, i, lost_b, lost_i, cell)
+            for (b, i, _, _, cell), lost_b, lost_i in zip(best, lost[: len(sites)], lost[len(sites) :], strict=True)
+        ]
+
+    def _on_several(
+        self,
+        columns: Columns,
+        rows: Sequence[int],
+        sites: Sequence[Site],
+        opens: Sequence[Sequence[bool]],
+        share: Share,
+    ) -> list[Valued]:
+        """Parts of several devices at once: of the fullest that will do."""
+        count, rule = self._query.devices.count, self._base.rule
+        left: list[tuple[int, int]] = []  # lost, idle
+        states: list[State] = []
+        for row, site, is_open in zip(rows, sites, opens, strict=True):
+            free, total = columns.free_milli[row].tolist(), columns.total_mib[row].tolist()
+            able = [cell for cell, yes in enumerate(is_open) if yes]
+            for cell in sorted(able, key=lambda c: (free[c], c))[:count]:
+                free[cell] = _less(free[cell], milli(share, total[cell]))
+            useful, lost = rule.split(free)
+            left.append((lost, free.count(WHOLE)))
+            states.append((useful, *self._room(site), site.kind))
+        codes = self._lost([(site, idle) for site, (_, idle) in zip(sites, left, strict=True)])
+        return [
+            (NO_WAY, lost * STREAMS + value - site.waste, 0, code, 0)
+            for site, (lost, _), value, code in zip(sites, left, rule.of(states), codes, strict=True)
+        ]
+
+    def _room(self, site: Site) -> tuple[int, int]:
+        pod = self._query.pod
+        return self._base.rule.steps(site.cpu - pod.cpu_milli, site.memory - pod.memory_bytes)
 
     def _lost(self, found: Sequence[tuple[Site, int]]) -> list[int]:
         """Codes of the places lost on each site when so many idle devices remain."""
@@ -136,48 +237,13 @@ class Valuer:
         if not some or not self._base.slots.types:
             return codes
         pod, sites = self._query.pod, [found[at] for at in some]
-        before = np.array([site.places for site, _ in sites])
+        before = np.concatenate([site.places for site, _ in sites]).reshape(len(sites), -1)
         after = self._base.slots.count(
             [(i, s.cpu - pod.cpu_milli, s.memory - pod.memory_bytes, s.kind) for s, i in sites]
         )
         for at, code in zip(some, self.losses.codes(before - after), strict=True):
             codes[at] = code
         return codes
-
-    def _candidates(self, site: Site, columns: Columns, at: int, passing: NDArray[np.bool_]) -> Iterator[Candidate]:
-        count, share = self._query.devices.count, self._query.devices.share
-        if share is None:
-            # Which of the idle devices are taken makes no difference to what is left.
-            yield IDLE, 0, site.useful[count:], site.lost, site.idle - count
-            return
-        free = columns.free_milli[at].tolist()
-        open_ = passing[at].nonzero()[0].tolist()
-        total = columns.total_mib[at].tolist()
-        if count > 1:
-            for cell in sorted(open_, key=lambda c: (free[c], c))[:count]:
-                free[cell] = _less(free[cell], milli(share, total[cell]))
-            yield IDLE, 0, *self._base.rule.split(free), free.count(WHOLE)
-            return
-        state = columns.state[at].tolist()
-        tried: set[tuple[int, int]] = set()
-        for cell in open_:
-            before, after = free[cell], _less(free[cell], milli(share, total[cell]))
-            if (before, after) not in tried:
-                tried.add((before, after))
-                beside = state[cell] & SHARED
-                useful, lost = self._replaced(site, before, after)
-                yield BESIDE if beside else IDLE, cell, useful, lost, site.idle - (not beside)
-
-    def _replaced(self, site: Site, before: int, after: int) -> tuple[tuple[int, ...], int]:
-        """What is left, useful and lost, when one device has `after` free instead of `before`."""
-        part = self._base.rule.useful
-        useful, lost = list(site.useful), site.lost + part[before] - before + after - part[after]
-        if part[before]:
-            useful.remove(part[before])
-        if part[after]:
-            useful.append(part[after])
-            useful.sort(reverse=True)
-        return tuple(useful), lost
 
 
 def _less(free: int, wanted: int) -> int:

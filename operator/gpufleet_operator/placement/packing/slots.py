@@ -19,8 +19,6 @@ _WEIGHT = 0.05
 _MOST_TYPES = 32
 """Types that are protected: those with the largest demand for devices."""
 
-_UNLIMITED = 2**15 - 1
-
 Ints = NDArray[np.int64]
 
 
@@ -32,25 +30,29 @@ class Slots:
         several = [t for t in mix.types if t.devices > 1 and t.milli == WHOLE]
         self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
         kinds = max(classes.values(), default=0) + 1
-        self._devices = np.array([t.devices for t in self.types], np.int64)
-        self._cpu = np.array([max(1, t.cpu_milli) for t in self.types], np.int64)
-        self._memory = np.array([max(1, t.memory_bytes) for t in self.types], np.int64)
+        self._devices = np.array([t.devices for t in self.types], np.float64)
+        self._cpu = np.array([max(1, t.cpu_milli) for t in self.types], np.float64)
+        self._memory = np.array([max(1, t.memory_bytes) for t in self.types], np.float64)
         self._accepted = np.zeros((kinds, len(self.types)), np.bool_)
         for column, kind in enumerate(self.types):
             named = {classes[model] for model in kind.models}
             self._accepted[:, column] = [not kind.models or k in named for k in range(kinds)]
+        self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
 
     def count(self, nodes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.int16]:
         """(nodes, types): pods of each type that fit on nodes of (idle devices, CPU, memory, class of model)."""
-        found = np.zeros((len(nodes), len(self.types)), np.int16)
         if not self.types or max(node[0] for node in nodes) <= 1:
-            return found
-        idle, cpu, memory, kind = np.array(nodes, np.int64).T
-        places = idle[:, None] // self._devices
-        np.minimum(places, np.maximum(cpu, 0)[:, None] // self._cpu, out=places)
-        np.minimum(places, np.maximum(memory, 0)[:, None] // self._memory, out=places)
-        return np.where(self._accepted[kind], np.minimum(places, _UNLIMITED), 0).astype(np.int16)
+            return np.zeros((len(nodes), len(self.types)), np.int16)
+        # Quotients of whole numbers below 2**53 round down to the right one, and the least of them is what fits.
+        idle, cpu, memory = np.array([node[:3] for node in nodes], np.float64).T[:, :, None]
+        places = idle / self._devices
+        np.minimum(places, cpu / self._cpu, out=places)
+        np.minimum(places, memory / self._memory, out=places)
+        found: NDArray[np.int16] = np.maximum(places, 0, out=places).astype(np.int16)
+        if not self._all_accepted:
+            found *= self._accepted[[node[3] for node in nodes]]
+        return found
 
     def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:
         """(types,): the price of one place, in the unit of Waste, when the fleet of `devices` has so many."""

@@ -5,6 +5,7 @@ stays of use to what is likely to come; CPU and memory beside the devices count 
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class Waste:
         self.useful = _useful_rests(mix)
         """For each free part of a device in thousandths: the most of it that shares of the mix can fill."""
         self._accepted = offered.accepted
+        self._sizes: list[int] = np.unique(np.append(offered.milli, 0)).tolist()
         self._cpu_step = _step(offered.cpu, _CPU_STEP, 1000)
         self._memory_step = _step(offered.memory, _MEMORY_STEP, 1)
         self._most_cpu = int(offered.cpu.sum(axis=0).max())
@@ -66,6 +68,7 @@ class Waste:
         self._wanted, self._cpu_unit, self._memory_unit = _wanted(offered, self._most_cpu, self._most_memory)
         self._offers: dict[tuple[int, int], _Offers] = {}
         self._known: dict[State, int] = {}
+        self._replaced: dict[tuple[tuple[int, ...], int, int], tuple[int, ...]] = {}
 
     def steps(self, cpu: int, memory: int) -> tuple[int, int]:
         """`State.cpu` and `State.memory` of a node with so much CPU (millicores) and memory (bytes) left."""
@@ -86,6 +89,23 @@ class Waste:
                     useful.append(part)
         useful.sort(reverse=True)
         return tuple(useful), lost
+
+    def replaced(self, useful: tuple[int, ...], before: int, after: int) -> tuple[tuple[int, ...], int]:
+        """A State's first part when one device has `after` free instead of `before`; and what more nobody can fill."""
+        part = self.useful
+        gone, come = part[before], part[after]
+        found = self._replaced.get((useful, gone, come))
+        if found is None:
+            left = list(useful)
+            if gone:
+                left.remove(gone)
+            if come:
+                left.append(come)
+                left.sort(reverse=True)
+            if len(self._replaced) > _REMEMBERED:
+                self._replaced.clear()
+            found = self._replaced[useful, gone, come] = tuple(left)
+        return found, gone - before + after - come
 
     def of(self, states: Sequence[State]) -> list[int]:
         """The expected waste of each state."""
@@ -109,16 +129,16 @@ class Waste:
         # The low bits hold the device's column, so that no two devices of a node are equal and the tightest is one.
         # CPU and memory are two more rows below the devices: one subtraction asks for all three.
         bits = max(1, (width - 1).bit_length())
-        columns = np.arange(width, dtype=np.uint32)
         start = np.zeros((width + 2, len(states)), np.uint32)
         for position, parts in enumerate(useful):
             start[: len(parts), position] = parts
-        start[:width] = (start[:width] << bits) | columns[:, None]
+        start[:width] = (start[:width] << bits) | np.arange(width, dtype=np.uint32)[:, None]
         start[width] = [cpu * self._cpu_step // self._cpu_unit for _, cpu, _, _ in states]
         start[width + 1] = [memory * self._memory_step // self._memory_unit for _, _, memory, _ in states]
-        free = np.repeat(start[:, :, None], STREAMS, axis=2)
-        offers = self._offers_for(max(max(parts, default=0) for parts in useful), int(start[width].max()))
-        wanted = np.repeat(offers.wanted, (width, 1, 1), axis=1)
+        free = np.empty((width + 2, len(states), STREAMS), np.uint32)
+        free[:] = start[:, :, None]
+        offers = self._offers_for(max(parts[0] if parts else 0 for parts in useful), int(start[width].max()))
+        wanted = offers.wanted.take([0] * width + [1, 2], axis=1)
         wanted[:, :width] <<= np.uint32(bits)
         kinds = [kind for _, _, _, kind in states]
         accepted = None if offers.accepted is None else np.moveaxis(offers.accepted[:, :, kinds], 2, 1)
@@ -129,18 +149,19 @@ class Waste:
 
     def _offers_for(self, largest: int, cpu: int) -> "_Offers":
         """The pods that could fit on a node with this as its largest free part and so much CPU: others pass by."""
-        found = self._offers.get((largest, cpu))
+        # Rounded, so that there are few: down to what is asked for, and up to a power of two.
+        size, room = bisect_right(self._sizes, largest) - 1, cpu.bit_length()
+        found = self._offers.get((size, room))
         if found is None:
-            fits = (self._wanted[:, 0] <= largest) & (self._wanted[:, 1] <= cpu)
+            fits = (self._wanted[:, 0] <= self._sizes[size]) & (self._wanted[:, 1] < 1 << room)
             length = max(1, int(fits.sum(axis=0).max()))
             order = np.argsort(~fits, axis=0, kind="stable")[:length]
             kept = np.take_along_axis(fits, order, axis=0)
             wanted = np.take_along_axis(self._wanted, order[:, None, :], axis=0)
-            wanted[:, 1:][np.broadcast_to(~kept[:, None, :], wanted[:, 1:].shape)] = (
-                _MOST_ROOM  # filler that never fits
-            )
+            # Filler that never fits.
+            wanted[:, 1:][np.broadcast_to(~kept[:, None, :], wanted[:, 1:].shape)] = _MOST_ROOM
             accepted = np.take_along_axis(self._accepted, order[:, :, None], axis=0)
-            found = self._offers[largest, cpu] = _Offers(wanted, None if accepted.all() else accepted)
+            found = self._offers[size, room] = _Offers(wanted, None if accepted.all() else accepted)
         return found
 
     @staticmethod
@@ -152,7 +173,8 @@ class Waste:
         tightest = np.empty(free.shape[1:], np.uint32)
         fits = np.empty(free.shape[1:], np.bool_)
         taken = np.empty(free.shape, np.bool_)
-        here = np.ones(free.shape, np.bool_)  # the rows of CPU and memory stay True: every pod that fits takes of them
+        here = np.empty(free.shape, np.bool_)
+        here[width:] = True  # CPU and memory: every pod that fits takes of them
         devices, cpu, memory, chosen = left[:width], left[width], left[width + 1], here[:width]
         refuses = np.uint32(_REFUSES)
         for step, pod in enumerate(wanted[:, :, None, :]):
