@@ -15,6 +15,7 @@ $(CACHE)/uv/bin/uv:
 	@python3 -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 
 setup: $(UV) ## Make the virtual environment from the lock file.
+	@test -d .venv || echo "making the virtual environment in .venv (once)" >&2
 	@$(UV) sync --locked --quiet
 
 format: setup ## Format the Python files.
@@ -44,19 +45,19 @@ proto: setup ## Generate the gRPC messages from the .proto files.
 	$(RUN) python -m gpufleet_agent.proto.generate
 
 cluster: setup ## Start a real two-node cluster on this machine.
-	$(RUN) python -m cluster up
+	@$(RUN) python -m cluster up
 
 kubeconfig: setup ## Print the path of the cluster's kubeconfig.
 	@$(RUN) python -m cluster kubeconfig
 
 cluster-down: setup ## Stop the cluster and remove what it made.
-	$(RUN) python -m cluster down
+	@$(RUN) python -m cluster down
 
 demo: setup ## From nothing to GPUWorkloads on a real cluster with simulated GPUs.
-	$(RUN) python -m demo
+	@$(RUN) python -m demo
 
 demo-down: setup ## Remove everything that `make demo` made.
-	$(RUN) python -m demo down
+	@$(RUN) python -m demo down
 
 clean: ## Remove caches in this folder (not the tool cache).
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

@@ -25,6 +25,7 @@ from cluster.handle import Cluster, Node
 from cluster.image.project import Image, build_image
 from cluster.lifecycle import attach, build, down, status, up
 from cluster.progress import Progress
+from cluster.shell import exports
 from cluster.summary import Status
 from cluster.versions import BUSYBOX_IMAGE, PROJECT_IMAGE
 from cluster.waiting import wait_until
@@ -49,6 +50,7 @@ __all__ = [
     "build_image",
     "cache_dir",
     "down",
+    "exports",
     "repository_root",
     "status",
     "up",

@@ -10,6 +10,7 @@ from cluster import lifecycle
 from cluster.command import search_path
 from cluster.config import DEFAULT_NAME, ClusterConfig, Provider
 from cluster.errors import ClusterError, HostError
+from cluster.shell import exports
 
 _EXIT_HOST = 2
 _EXIT_INTERRUPTED = 130
@@ -64,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
     match options.command:
         case "up":
             cluster = lifecycle.up(_config(options), detach=True)
-            print(f"export KUBECONFIG={cluster.kubeconfig}")
+            print("\n".join(exports(cluster)))
         case "build":
             lifecycle.build(_config(options))
         case "down":

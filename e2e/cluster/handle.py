@@ -103,6 +103,10 @@ class Cluster(ABC):
     ) -> CompletedProcess[str]:
         """Run helm as administrator; errors as for `Node.run`."""
 
+    @abstractmethod
+    def program(self, name: str) -> Path:
+        """Path of a program that came with the cluster, such as kubectl. KeyError: it is none of them."""
+
     def collect_logs(self) -> Path:
         """Make sure that `log_dir` holds the logs up to now, and return it."""
         return self.log_dir

@@ -49,7 +49,7 @@ def prove(stage: Stage, workload: str) -> WorkloadEvidence:
     """Ask every source about the workload's devices, show the answers, and note what does not fit."""
     evidence, fleet = stage.evidence(workload), stage.fleet()
     stage.standing.append(workload)
-    stage.screen.show(tables.proof_table(evidence, fleet, stage.screen.console.width))
+    stage.screen.show(tables.proof_table(evidence, fleet))
     _judge(stage, evidence, fleet)
     return evidence
 
@@ -70,7 +70,8 @@ def _judge(stage: Stage, evidence: WorkloadEvidence, fleet: FleetEvidence) -> No
     stage.note(*problems)
     if not problems:
         devices, containers = sum(len(replica.picked) for replica in evidence.replicas), len(evidence.replicas)
-        stage.screen.good(f"{devices} devices in {containers} containers: all six sources name the same ones")
+        what = f"{tables.counted(devices, 'device')} in {tables.counted(containers, 'container')}"
+        stage.screen.good(f"{what}: all six sources name the same")
 
 
 def _fleet_table(stage: Stage, mark: str = "") -> Table:

@@ -60,6 +60,7 @@ def play(screen: Screen, timeout_seconds: float) -> int:
         "Our own libnvidia-ml reads them from a file that can change while everything runs; the agent can't tell.",
     )
     driver = opening.make_driver(cluster)
+    screen.progress(opening.machines_in_words(cluster))
     with witness_of(cluster) as witness:
         stage = Stage(cluster, witness, screen, timeout_seconds)
         try:
@@ -79,7 +80,7 @@ def down(screen: Screen) -> int:
     try:
         cluster = attach()
     except NotRunningError:
-        screen.good("no cluster is running")
+        screen.good("no cluster is running: there is nothing to remove")
         return 0
     opening.remove(cluster, screen)
     return 0

@@ -81,8 +81,8 @@ def _avoid(stage: Stage, probe: JsonObject, before: ReplicaEvidence, hot: Heated
     if after is None:
         return
     name = probe["metadata"]["name"]
-    stage.screen.say("The terms of the score that the status gives for each pick, in thousandths:")
-    stage.screen.show(tables.score_table([("before the heat", before), ("after", after)], stage.fleet()))
+    stage.screen.say("Why this one, as the status tells it: a score from 0 (worst) to 1000 (best), and its terms.")
+    stage.screen.show(tables.score_table([("before the heat", before), ("now", after)], stage.fleet()))
     found = stage.witness.workload(WORKLOAD_NAMESPACE, name)
     stage.screen.quote(f"Placed: {objects.condition(found, 'Placed').get('message', '')}")
     stage.check(

@@ -17,6 +17,12 @@ def make_driver(cluster: Cluster) -> Driver:
     return Driver.install({node.name: node.driver_dir for node in cluster.nodes}, machines)
 
 
+def machines_in_words(cluster: Cluster) -> str:
+    """`node-1 has 8 x H100, node-2 has 8 x A100`."""
+    pairs = zip(cluster.nodes, MACHINES, strict=True)
+    return ", ".join(f"{node.name} has {len(machine.loads)} x {machine.preset.upper()}" for node, machine in pairs)
+
+
 def clear(stage: Stage) -> None:
     """Take over a living demo: delete the workloads that an earlier run left, and wait until they are gone."""
     kubectl = stage.cluster.kubectl

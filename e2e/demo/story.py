@@ -1,5 +1,6 @@
 """The whole story in order: each step's title, why it matters, and the act behind it."""
 
+from cluster import exports
 from demo import acts, heat, install, tables
 from demo.driver import Driver
 from demo.impossible import ask_for_the_impossible
@@ -23,8 +24,9 @@ def play(stage: Stage, driver: Driver) -> None:
 
     step(
         "One GPU for one container (examples/single.yaml)",
-        "The operator picks the exact device; the proof is that five independent sources name that same UUID.",
+        "The operator picks the exact device. The proof is that six sources name that same UUID:",
     )
+    stage.screen.show(tables.legend_table())
     acts.place(stage, "single")
 
     step(
@@ -78,7 +80,8 @@ def close(stage: Stage) -> None:
     if not problems:
         containers = sum(len(one.replicas) for one in found)
         devices = sum(len(replica.picked) for one in found for replica in one.replicas)
-        stage.screen.good(f"{devices} devices in {containers} containers of {len(found)} workloads: all sources agree")
+        what = f"{tables.counted(devices, 'device')} in {tables.counted(containers, 'container')}"
+        stage.screen.good(f"{what} of {tables.counted(len(found), 'workload')}: all sources agree")
 
 
 def verdict(screen: Screen, problems: list[Disagreement]) -> int:
@@ -102,12 +105,16 @@ def what_next(stage: Stage, driver: Driver) -> None:
     gpu = next((gpu for gpu in stage.fleet().gpus if gpu.node == node), None)
     screen.console.print()
     screen.say("The cluster goes on. To look around:")
-    screen.command(f"export KUBECONFIG={stage.cluster.kubeconfig}")
+    for line in exports(stage.cluster):
+        screen.command(line)
     screen.command("kubectl get gputelemetries")
     screen.command(f"kubectl get gpuworkloads --namespace={WORKLOAD_NAMESPACE}")
     screen.command(f"kubectl describe gpuworkload impossible --namespace={WORKLOAD_NAMESPACE}")
     if gpu:
         screen.say("To change what a simulated GPU reports, and see telemetry follow:")
         screen.command(driver.command(node, gpu.uuid, heat.HOT_CELSIUS))
+        screen.command(f"kubectl get gputelemetry {node} --watch")
+    screen.say("To play it once more on the same cluster, as after a change of the code:")
+    screen.command("make demo")
     screen.say("To remove everything:")
     screen.command("make demo-down")

@@ -1,5 +1,6 @@
 """What the demo shows, drawn from evidence. Pure: the same evidence gives the same table."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 
@@ -12,21 +13,38 @@ from proof import FleetEvidence, Gpu, ReplicaEvidence, Source, Statement, Worklo
 from proof.compare import compare_replica
 
 WIDE = 96
-"""From this many columns on, the proof table also shows the reservation, and the fleet each model's full name."""
+"""From this many columns on, the fleet shows each model's full name and each pod's, with the random end of it."""
 
 UUID_DIGITS = 8
+BEFORE_HOLDER = 62
+"""Columns of the screen left of the fleet table's holder where models are short, indent included."""
 MIB_PER_GIB = 1024
+TOTAL = "total"
+"""The term of a score that sums up the others."""
 HOT_CELSIUS = 80
 BUSY_PERCENT = 50
 
 COLUMNS: Mapping[Source, str] = {
-    Source.STATUS: "picked\n(status)",
-    Source.RESERVATION: "reserved\n(spec)",
-    Source.ANNOTATION: "pod\nannot.",
-    Source.ENVIRONMENT: "container\nenv",
-    Source.POD_RESOURCES: "kubelet\nPodRes.",
-    Source.POD_STATUS: "kubelet\nstatus",
+    Source.STATUS: "picked",
+    Source.RESERVATION: "reserved",
+    Source.ANNOTATION: "annot.",
+    Source.ENVIRONMENT: "env",
+    Source.POD_RESOURCES: "kubelet",
+    Source.POD_STATUS: "pod",
 }
+
+LEGEND: Mapping[Source, str] = {
+    Source.STATUS: "status.placements of the GPUWorkload: what the operator picked",
+    Source.RESERVATION: "spec.assignments of the node's GPUTelemetry: what it reserved",
+    Source.ANNOTATION: "annotation of the pod",
+    Source.ENVIRONMENT: "NVIDIA_VISIBLE_DEVICES in the container, by kubectl exec",
+    Source.POD_RESOURCES: "the kubelet's PodResources API, asked on the node",
+    Source.POD_STATUS: "allocatedResourcesStatus in the pod's status, by the kubelet",
+}
+"""What each source is, for who sees the columns for the first time."""
+
+RANDOM_END = re.compile(r"(?<=-\d)-[a-z0-9]{6}$")
+"""Of the name of a replica's pod."""
 
 Namer = Callable[[str], str]
 """A device's UUID, made short."""
@@ -56,12 +74,13 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
     """
     table = _table()
     table.add_column("node", no_wrap=True)
-    table.add_column("GPU", justify="right")
+    table.add_column("GPU", justify="right", no_wrap=True)
     table.add_column("UUID", no_wrap=True)
     table.add_column("model", no_wrap=True)
-    for title in ("memory GiB", "util", "temp", "power"):
+    for title in ("used GiB", "util", "temp", "power"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("held by", no_wrap=True, overflow="ellipsis")
+    # Alone in giving way: rich would else take a little from every column, and no number could be read.
+    table.add_column("held by", no_wrap=True, overflow="ellipsis", max_width=max(8, width - BEFORE_HOLDER))
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for node, gpus in groupby(fleet.gpus, key=lambda gpu: gpu.node):
         for number, gpu in enumerate(gpus):
@@ -75,7 +94,7 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
                 _measure(gpu.utilization_percent, "%", BUSY_PERCENT),
                 _measure(gpu.temperature_celsius, " C", HOT_CELSIUS),
                 _measure(gpu.power_milliwatts and gpu.power_milliwatts // 1000, " W"),
-                _holder(gpu, f"{holder.namespace}/{holder.pod}".removeprefix(f"{home}/") if holder else ""),
+                _holder(gpu, _short(f"{holder.namespace}/{holder.pod}", home, full=width >= WIDE) if holder else ""),
             )
         table.add_section()
     return table
@@ -84,6 +103,11 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
 def _model(name: str, *, full: bool) -> str:
     words = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
     return words if full else words.split("-")[0].split(" ")[0]
+
+
+def _short(pod: str, home: str, *, full: bool) -> str:
+    name = pod.removeprefix(f"{home}/")
+    return name if full else RANDOM_END.sub("", name)
 
 
 def _memory(gpu: Gpu) -> str:
@@ -102,19 +126,27 @@ def _holder(gpu: Gpu, holder: str) -> Text:
     return Text(holder or "free", "bold" if holder else "dim") if gpu.healthy else Text("UNHEALTHY", "bold red")
 
 
-def proof_table(workload: WorkloadEvidence, fleet: FleetEvidence, width: int) -> Table:
+def legend_table() -> Table:
+    """What the columns of `proof_table` are."""
+    table = _table()
+    table.show_header = False
+    for source in Source:
+        table.add_row(COLUMNS[source], LEGEND[source])
+    return table
+
+
+def proof_table(workload: WorkloadEvidence, fleet: FleetEvidence) -> Table:
     """One row per replica: what each source says, and whether all of them say the same."""
-    sources = [source for source in Source if width >= WIDE or source is not Source.RESERVATION]
     table = _table(title=f"{workload.title}: device UUIDs (first digits) by source")
-    table.add_column("replica", justify="right")
+    table.add_column("#", justify="right")
     table.add_column("node", no_wrap=True)
-    for source in sources:
-        table.add_column(COLUMNS[source])
+    for source in Source:
+        table.add_column(COLUMNS[source], no_wrap=True)
     table.add_column("agree?", no_wrap=True)
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for replica in workload.replicas:
         wrong = compare_replica(replica)
-        cells = [_cell(replica.says.get(source), short, bad=source in wrong) for source in sources]
+        cells = [_cell(replica.says.get(source), short, bad=source in wrong) for source in Source]
         table.add_row(str(replica.replica), replica.node, *cells, _verdict(not wrong and bool(replica.picked)))
     return table
 
@@ -156,23 +188,27 @@ def shard_table(workload: WorkloadEvidence) -> Table:
 
 def score_table(picks: Sequence[tuple[str, ReplicaEvidence]], fleet: FleetEvidence) -> Table:
     """Why these devices: the score terms that the status gives for each labelled pick, in thousandths."""
-    terms = list(dict.fromkeys(term for _, replica in picks for term in replica.score))
+    found = dict.fromkeys(term for _, replica in picks for term in replica.score)
+    terms = sorted(found, key=lambda term: term == TOTAL)
     table = _table()
-    for title in ("", "node", "GPU", "UUID"):
+    for title in ("", "node", "GPU"):
         table.add_column(title, no_wrap=True)
     for term in terms:
         table.add_column(term, justify="right", no_wrap=True)
-    short = namer(gpu.uuid for gpu in fleet.gpus)
     for label, replica in picks:
         gpus = [gpu for uuid in replica.picked if (gpu := fleet.gpu(uuid))]
         table.add_row(
             label,
             replica.node,
             " ".join(str(gpu.index) for gpu in gpus),
-            " ".join(short(gpu.uuid) for gpu in gpus),
             *(str(replica.score.get(term, "-")) for term in terms),
         )
     return table
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 device`, `2 devices`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def times_table(times: Sequence[StepTime], total_seconds: float) -> Table:

@@ -83,7 +83,7 @@ def test_a_workload_that_all_agree_on_is_proven(make: Make) -> None:
     assert stage.standing == ["single"]
     assert "kind: GPUWorkload" in cast("PaperCluster", stage.cluster).applied[0]
     assert "single: 1 Bound" in shown(stage)
-    assert "ok  2 devices in 2 containers: all six sources name the same ones" in shown(stage)
+    assert "ok  2 devices in 2 containers: all six sources name the same" in shown(stage)
     assert story.verdict(stage.screen, stage.problems) == 0
 
 

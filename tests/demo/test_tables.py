@@ -36,6 +36,29 @@ def test_the_fleet_shows_each_gpu_with_its_holder(fleet: FleetEvidence) -> None:
     assert row(text, "22222222") == ["1", "22222222", "H100 80GB HBM3", "2.0 / 80", "3%", "95 C", "71 W", "free"]
 
 
+def test_every_source_of_the_proof_is_explained_in_one_narrow_line() -> None:
+    lines = drawn(tables.legend_table(), width=78).splitlines()
+    assert [line.split()[0] for line in lines] == [tables.COLUMNS[source] for source in Source]
+
+
+@pytest.mark.parametrize(
+    ("pod", "said"),
+    [
+        ("only-the-hot-one-0-jj5bx2", "only-the-hot-one-0"),
+        ("distribution-2-rv6sn6", "distribution-2"),
+        ("somebody-elses-pod", "somebody-elses-pod"),
+        ("a-name-that-is-much-longer-than-there-is-room-0-jj5bx2", "a-name-that-is-mu…"),
+    ],
+)
+def test_on_a_narrow_screen_long_names_give_way_and_numbers_do_not(fleet: FleetEvidence, pod: str, said: str) -> None:
+    held = replace(fleet, holdings=(replace(fleet.holdings[0], pod=pod),))
+    text = drawn(tables.fleet_table(held, 80, home="demo", mark="GPU-22222222-aaaa"), width=78)
+    cells_of = row(text, "11111111")
+    assert cells_of[:-1] == ["node-1", "0", "11111111", "H100", "2.0 / 80", "3%", "41 C", "-"]
+    assert cells_of[-1].rstrip() == said
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
+
+
 def test_a_narrow_fleet_shortens_models_and_holders_and_fits(fleet: FleetEvidence) -> None:
     text = drawn(tables.fleet_table(fleet, 78, home="demo"), width=78)
     assert row(text, "11111111")[3:] == ["H100", "2.0 / 80", "3%", "41 C", "-", "train-0-abc"]
@@ -55,14 +78,14 @@ def test_an_unhealthy_gpu_and_the_one_pointed_at_stand_out(fleet: FleetEvidence)
 
 
 def test_the_proof_has_a_column_for_each_source_and_a_verdict(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
-    text = drawn(tables.proof_table(workload, fleet, 120))
+    text = drawn(tables.proof_table(workload, fleet))
     assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 6, "yes"]
     assert row(text, "node-2") == ["1", "node-2", *["33333333"] * 6, "yes"]
 
 
-def test_a_narrow_proof_leaves_the_reservation_out_and_fits(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
-    text = drawn(tables.proof_table(workload, fleet, 80), width=80)
-    assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 5, "yes"]
+def test_the_proof_fits_a_narrow_screen_whole(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
+    text = drawn(tables.proof_table(workload, fleet), width=78)
+    assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 6, "yes"]
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
 
 
@@ -79,13 +102,13 @@ def test_a_source_that_differs_turns_the_verdict(
 ) -> None:
     first = workload.replicas[0]
     spoilt = replace(first, says={**first.says, Source.ENVIRONMENT: statement})
-    text = drawn(tables.proof_table(replace(workload, replicas=(spoilt,)), fleet, 120))
+    text = drawn(tables.proof_table(replace(workload, replicas=(spoilt,)), fleet))
     assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 3, shown, *["11111111"] * 2, "NO"]
 
 
 def test_a_replica_without_devices_is_never_a_proof(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
     empty = replace(workload.replicas[0], says=dict.fromkeys(Source, Statement(())))
-    assert "NO" in drawn(tables.proof_table(replace(workload, replicas=(empty,)), fleet, 120))
+    assert "NO" in drawn(tables.proof_table(replace(workload, replicas=(empty,)), fleet))
 
 
 def test_the_shares_show_range_size_and_the_printed_line(workload: WorkloadEvidence) -> None:
@@ -110,13 +133,26 @@ def test_shares_with_a_gap_turn_every_verdict(workload: WorkloadEvidence) -> Non
 def test_scores_stand_side_by_side(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
     picks = [("before", workload.replicas[0]), ("after", workload.replicas[1])]
     text = drawn(tables.score_table(picks, fleet))
-    assert row(text, "before") == ["before", "node-1", "0", "11111111", "900", "990"]
-    assert row(text, "after") == ["after", "node-2", "0", "33333333", "899", "990"]
+    assert row(text, "before") == ["before", "node-1", "0", "990", "900"]
+    assert row(text, "after") == ["after", "node-2", "0", "990", "899"]
+
+
+def test_scores_of_all_terms_fit_a_narrow_screen(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
+    terms = ("memory", "power", "temperature", "total", "utilization")
+    pick = replace(workload.replicas[0], score=dict.fromkeys(terms, 1000))
+    text = drawn(tables.score_table([("before the heat", pick)], fleet), width=78)
+    assert "…" not in text
+    assert cells(text.splitlines()[0]) == ["node", "GPU", "memory", "power", "temperature", "utilization", "total"]
 
 
 def test_uuids_that_begin_alike_get_more_digits() -> None:
     short = tables.namer(["GPU-12345678-0001", "GPU-12345678-0002", "GPU-12345678-0002"])
     assert short("GPU-12345678-0001") == "12345678-0001"
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 devices"), (1, "1 device"), (2, "2 devices")])
+def test_one_thing_is_no_plural(number: int, words: str) -> None:
+    assert tables.counted(number, "device") == words
 
 
 def test_the_times_add_up_to_a_total_line() -> None:

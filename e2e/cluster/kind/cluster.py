@@ -125,6 +125,10 @@ class KindCluster(Cluster):
         """See `Cluster.helm`."""
         return self._client("helm", args, check=check, stdin=stdin, timeout=timeout)
 
+    def program(self, name: str) -> Path:
+        """See `Cluster.program`."""
+        return Path(self._assets[name])
+
     def kind(self, command: Sequence[str]) -> CompletedProcess[str]:
         """Run a command line of kind with the pinned kind."""
         return self.runner([self._assets["kind"], *command[1:]], timeout=600)

@@ -127,6 +127,10 @@ class LocalCluster(Cluster):
         """See `Cluster.helm`."""
         return run([self._units.assets["helm"], *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
 
+    def program(self, name: str) -> Path:
+        """See `Cluster.program`."""
+        return Path(self._units.assets[name])
+
     def down(self) -> None:
         """See `Cluster.down`."""
         if self._lifeline is None:
