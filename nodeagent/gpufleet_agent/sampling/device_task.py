@@ -112,7 +112,7 @@ class DeviceTask:
         except InvalidSampleError as error:
             self._tell(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
         except DeviceError as error:
-            fault = _fault_of(error)
+            fault = fault_of(error)
             self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
             self._record.failed(uuid, fault, error.message, self._clock())
             self._tell(fault, "device does not answer", fault=str(fault), error=str(error))
@@ -154,7 +154,8 @@ def next_due(due: float, now: float, interval: float) -> float:
     return now + interval - (now - due) % interval
 
 
-def _fault_of(error: DeviceError) -> Fault:
+def fault_of(error: DeviceError) -> Fault:
+    """The fault that an error of a device is, at once or after some of them."""
     match error:
         case DeviceLostError():
             return Fault.DEVICE_LOST

@@ -1,0 +1,141 @@
+"""docs/agent.md says when a device is held to be ill: each line of its tables is played through."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from gpufleet_agent.devices.base import DeviceError, HardwareUnavailableError, ProcessMustRestartError, Recovery
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, XIDS, device_error, opening_error, xid_event
+from gpufleet_agent.sampling.device_task import fault_of
+from gpufleet_agent.sampling.health import READ_FAULTS, Fault, Health, HealthPolicy
+from gpufleet_agent.sampling.levels import LEVELS, SLOW
+from gpufleet_agent.sampling.timing import Timing
+
+PAGE = (Path(__file__).parents[3] / "docs" / "agent.md").read_text(encoding="utf-8")
+
+
+def table(first_column: str) -> list[list[str]]:
+    """The rows of the table whose header begins with these words."""
+    rows: list[list[str]] = []
+    lines = iter(PAGE.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_column} |"):
+            next(lines)
+            for row in lines:
+                if not row.startswith("|"):
+                    return rows
+                rows.append([cell.strip().strip("`") for cell in row.strip("|").split("|")])
+    raise AssertionError(f"no table {first_column!r}")
+
+
+def number(cell: str) -> int:
+    return int(re.match(r"\d+", cell)[0])  # type: ignore[index] # no number: the test fails
+
+
+def numbers(cell: str) -> set[int]:
+    return {int(digits) for digits in re.findall(r"\d+", cell)}
+
+
+ROWS = table("code")
+
+
+def steps(health: Health, code: str, seen_in: str, *, bad: bool) -> Iterator[None]:
+    """One bad, or good, answer of the kind that the row names after the other."""
+    second = 0.0
+    while True:
+        second += 1
+        if seen_in == "read":
+            if bad:
+                health.failed_read(Fault(code), "broken", second)
+            else:
+                health.good_read(second, second)
+        else:
+            health.shown([(LEVELS[code], int(bad))], second)
+        yield
+
+
+def stands(health: Health, code: str, kind: str) -> Recovery | None:
+    view = health.view()
+    assert (view.state.value == "Unhealthy") == bool(view.reasons)
+    reasons = {"fault": view.reasons, "warning": view.warnings}[kind]
+    return next((reason.recovery for reason in reasons if reason.code == code), None)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row[2] != "event"], ids=lambda row: row[0])
+def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
+    code, kind, seen_in, after, gone_after, recovery = row
+    health = Health(HealthPolicy())
+    now = partial(stands, health, code, kind)
+    worse, better = (steps(health, code, seen_in, bad=bad) for bad in (True, False))
+    for _ in range(number(after)):
+        assert now() is None
+        next(worse)
+    assert now() is Recovery(recovery)
+    for _ in range(number(gone_after)):
+        assert now() is Recovery(recovery)
+        next(better)
+    assert now() is None
+    assert health.view().state.value == "Healthy"
+
+
+def test_every_condition_has_its_row() -> None:
+    rows = {code: (kind, seen_in) for code, kind, seen_in, *_ in ROWS}
+    slow = {level.code for level, _ in SLOW}
+    expected = dict.fromkeys(READ_FAULTS, ("fault", "read")) | {"XidError": ("fault", "event")}
+    for level in LEVELS.values():
+        kind = "fault" if level.fault else "warning"
+        expected[level.code] = (kind, "slow reading" if level.code in slow else "reading")
+    assert rows == expected
+    (deadline,) = numbers(next(row[3] for row in ROWS if row[0] == "Unresponsive")) - {1}
+    assert deadline == Timing().deadline
+    assert f"goes after {HealthPolicy().quiet_seconds:.0f} s without another" in " ".join(PAGE.split())
+    timing = Timing()
+    assert f"older than {3 * timing.slow + timing.sample:.0f} s" in " ".join(PAGE.split())
+
+
+def test_each_xid_is_held_against_the_device_as_its_row_says() -> None:
+    application, lasting, passing = table("XID")
+    assert (application[1][:3], lasting[1:], passing) == ("no:", ["yes", "Reset"], ["any other", "yes", "Automatic"])
+    assert numbers(application[0]) == {13, 31, 43, 45, 68, 109}
+    for code in range(1, 1000):
+        event = xid_event("GPU-0", code)
+        assert event.fault == (code not in numbers(application[0]))
+        assert event.recovery is (Recovery.RESET if code in numbers(lasting[0]) else Recovery.AUTOMATIC)
+        assert event.message.startswith(f"XID {code}")
+    assert numbers(application[0]) | numbers(lasting[0]) <= set(XIDS), "each has its words"
+
+
+def meaning(code: int) -> str:
+    """What a code of NVML comes to, in the words of the table."""
+    if code in NEVER_SUPPORTED:
+        return "absent for good"
+    if code in NOT_NOW:
+        return "absent this time"
+    match device_error("GPU-0", "power", pynvml.NVMLError(code)):
+        case ProcessMustRestartError():
+            return "the process ends"
+        case HardwareUnavailableError():
+            return Fault.DRIVER_UNAVAILABLE.value
+        case DeviceError() as error:
+            return fault_of(error).value
+        case error:
+            raise AssertionError(error)
+
+
+def test_each_code_of_nvml_is_taken_for_what_its_row_says() -> None:
+    rows = table("NVML says")
+    anything_else = rows.pop()
+    assert anything_else == ["anything else", "`ReadFailed`".strip("`")]
+    told: dict[int, str] = {}
+    for codes, then in rows:
+        told |= dict.fromkeys(numbers(codes), then)
+    assert {9, 15, 16, 18, 999} <= set(told)
+    for code in (*range(1, 31), 999):
+        words = told.get(code, "ReadFailed").removeprefix("`")
+        assert words.startswith(meaning(code)), f"{code}: {words}"
+        opening = type(opening_error(pynvml.NVMLError(code)))
+        assert issubclass(opening, ProcessMustRestartError if code == 18 else HardwareUnavailableError)
