@@ -39,8 +39,8 @@ def test_kubelet_restart(room: Room, fleet: Fleet) -> None:
 def test_agent_killed(room: Room, fleet: Fleet) -> None:
     """Mechanism: the agent keeps nothing that it can't read again; the kubelet keeps what it handed out.
 
-    A workload applied in the gap completes, running pods are untouched, and telemetry is fresh in time: counted from the
-    kill, with all that Kubernetes needs to see it, make the next pod and start it.
+    A workload applied in the gap completes, running pods are untouched, and telemetry is fresh in time: counted from
+    the kill, with all that Kubernetes needs to see it, make the next pod and start it.
     """
     node = fleet.nodes[1]
     room.apply(gpuworkload("runs", count=2, replicas=2, node=node))
