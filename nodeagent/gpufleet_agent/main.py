@@ -10,6 +10,7 @@ import structlog
 
 from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.footprint import SETTLED_SECONDS, let_go_of_code
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.logs import configure
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status is 0 after a signal, 1 after an error."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(settings.log_level, settings.log_format)
+    let_go_of_code()  # what loading libraries took; again when the agent has settled
     return asyncio.run(serve(lambda: make_agent(settings)))
 
 
@@ -49,6 +51,7 @@ async def serve(make: Callable[[], Agent]) -> int:
     for number in SIGNALS:
         # Taken once: a second signal finds Python's own handling, and ends the process at once.
         loop.add_signal_handler(number, _stop, loop, agent)
+    settled = loop.call_later(SETTLED_SECONDS, let_go_of_code)
     try:
         await agent
     except asyncio.CancelledError:
@@ -58,6 +61,7 @@ async def serve(make: Callable[[], Agent]) -> int:
         log.error("agent failed", error=str(error), exc_info=error.__cause__)  # noqa: TRY400 - with the cause's traceback
         return 1
     finally:
+        settled.cancel()
         _restore(loop)
     return 0
 
