@@ -32,7 +32,7 @@ def free(stage: Stage, name: str) -> None:
     """Delete a workload: its devices must be free again."""
     before = _free_gpus(stage)
     stage.screen.say(
-        "Kubernetes' garbage collector deletes the pods; it knows a newly installed CRD after 30 s at most."
+        "Kubernetes' garbage collector deletes the pods. It learns of a new CRD within 30 s: the first time may take that."
     )
     stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
     stage.delete(name)
@@ -83,8 +83,6 @@ def _avoid(stage: Stage, probe: JsonObject, before: ReplicaEvidence, hot: Heated
     name = probe["metadata"]["name"]
     stage.screen.say("Why this one, as the status tells it: a score from 0 (worst) to 1000 (best), and its terms.")
     stage.screen.show(tables.score_table([("before the heat", before), ("now", after)], stage.fleet()))
-    found = stage.witness.workload(WORKLOAD_NAMESPACE, name)
-    stage.screen.quote(f"Placed: {objects.condition(found, 'Placed').get('message', '')}")
     stage.check(
         holds=hot.uuid not in after.picked,
         subject=name,
