@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
+from gpufleet_operator.placement.packing import PRIOR, Mix
 from gpufleet_operator.snapshot import Limits, Memory, Snapshot
 from gpufleet_operator.store import LeavingStore, Store, newer
 from gpufleet_operator.views import BoundPod, Departure, Node, Pod, Telemetry, Workload
@@ -63,7 +64,7 @@ class Cache:
         self.pods = PodStore(self.dirty)
         self.others = UsageStore(self.dirty)
 
-    def snapshot(self, *, now: datetime, salt: str, memory: Memory, limits: Limits) -> Snapshot:
+    def snapshot(self, *, now: datetime, salt: str, memory: Memory, limits: Limits, mix: Mix = PRIOR) -> Snapshot:
         """The state at this moment. The maps are the live ones: a decision is made without giving up the loop."""
         return Snapshot(
             now=now,
@@ -76,6 +77,7 @@ class Cache:
             others=self.others.per_node,
             memory=memory,
             limits=limits,
+            mix=mix,
         )
 
 

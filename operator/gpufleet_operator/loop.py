@@ -15,6 +15,7 @@ from gpufleet_operator import remember
 from gpufleet_operator.actions import CreatePod, ReleasePod
 from gpufleet_operator.cache import Cache
 from gpufleet_operator.decide import decide
+from gpufleet_operator.demand import Demand
 from gpufleet_operator.execute import Executor, Outcome
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.metrics import Metrics
@@ -54,6 +55,7 @@ class Reconciler:
         self._clock, self._metrics, self._salt = clock, metrics, salt
         self._sweep = sweep_seconds
         self._memory = Memory()
+        self._demand = Demand()
         self._appeared: dict[str, float] = {}
         self._troubles: set[str] = set()
         self.last_sign: float | None = None
@@ -77,8 +79,9 @@ class Reconciler:
         """Decide once and carry it out; returns when to decide again at the latest, if that is known."""
         loop = asyncio.get_running_loop()
         self._cache.dirty.clear()
+        mix = self._demand.mix(self._cache.workloads.items.values(), self._cache.telemetry.items.values())
         snapshot = self._cache.snapshot(
-            now=self._clock.now(), salt=self._salt(), memory=self._memory, limits=self._limits
+            now=self._clock.now(), salt=self._salt(), memory=self._memory, limits=self._limits, mix=mix
         )
         with self._metrics.passes.labels("decide").time():
             actions = decide(snapshot)

@@ -115,7 +115,7 @@ class _Planner:
         workload = standing.workload
         total = sum(len(n.devices) for n in self.fleet.nodes.values())
         try:
-            decision = place(self.fleet, self._request(standing, replicas))
+            decision = place(self.fleet, self._request(standing, replicas), self.snapshot.mix)
             ranges = self._ranges(standing, decision.picks)
         except PlacementError as error:
             self.unplaced[workload.uid] = WhyNot(str(error), total, 0)

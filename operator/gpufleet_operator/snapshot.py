@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import RESOURCE
+from gpufleet_operator.placement.packing import PRIOR, Mix
 from gpufleet_operator.views import Departure, Node, Pod, Telemetry, Workload
 
 
@@ -115,6 +116,8 @@ class Snapshot:
     """Per node: the summed requests of all other live pods, and their number under `pods`."""
     memory: Memory = field(default_factory=Memory)
     limits: Limits = Limits()
+    mix: Mix = PRIOR
+    """What workloads usually ask for: strategy Pack keeps the fleet usable for that."""
 
     def age(self, telemetry: Telemetry) -> timedelta | None:
         """How long ago the apiserver took the agent's last status write; None: it never wrote."""

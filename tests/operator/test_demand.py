@@ -1,0 +1,127 @@
+"""What is learned from the workloads, and that strategy Pack goes by it."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gpufleet_operator import loop
+from gpufleet_operator.actions import Actions
+from gpufleet_operator.cache import Cache
+from gpufleet_operator.decide import decide
+from gpufleet_operator.demand import Demand
+from gpufleet_operator.execute import Executor
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.loop import Reconciler
+from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
+from gpufleet_operator.snapshot import Limits, Snapshot
+
+PAIR = {"devices": {"count": 2}}
+CPU = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2"}}}]}}
+
+
+def parts(mix: Mix) -> dict[PodType, float]:
+    return dict(zip(mix.types, mix.parts, strict=True))
+
+
+def test_a_workload_counts_once_with_all_of_its_replicas(b: Any) -> None:
+    demand, workload = Demand(), b.workload(replicas=96, template=CPU, **PAIR)
+
+    first = demand.mix([workload], [])
+
+    assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.75, abs=0.01)
+    assert demand.mix([workload], []) is first
+    assert demand.mix([b.workload(replicas=96, template=CPU, **PAIR)], []) is first, "the same uid read anew"
+
+
+def test_what_is_gone_goes_on_counting(b: Any) -> None:
+    demand = Demand()
+    demand.mix([b.workload(replicas=96, **PAIR)], [])
+
+    after = demand.mix([b.workload("other", replicas=128)], [])
+
+    assert parts(after)[PodType(0, 0, 2)] > 0.3
+
+
+def test_a_restart_learns_the_same_from_what_exists(b: Any) -> None:
+    """Whatever the order in which the lists come."""
+    workloads = [
+        b.workload(f"w{at}", replicas=1 + at % 7, created=b.now - timedelta(minutes=at), devices={"count": 1 + at % 3})
+        for at in range(40)
+    ]
+
+    before, after = Demand().mix(workloads, []), Demand().mix(workloads[::-1], [])
+
+    assert before == after
+    assert before != PRIOR
+
+
+def test_a_restart_learns_nearly_what_was_learned_one_by_one(b: Any) -> None:
+    workloads = [b.workload(f"w{at:02}", replicas=8, devices={"count": 1 + at % 2}) for at in range(40)]
+    bit_by_bit = Demand()
+    for at in range(1, len(workloads) + 1):
+        learned = bit_by_bit.mix(workloads[:at], [])
+
+    at_once = Demand().mix(workloads, [])
+
+    assert set(learned.types) == set(at_once.types)
+    assert list(learned.parts) == pytest.approx(at_once.parts, abs=0.05)
+
+
+def test_shares_are_measured_on_the_usual_device(b: Any) -> None:
+    """Without any device known they wait; the operator's own lists come before its first pass, an agent may not."""
+    demand = Demand()
+    workload = b.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
+
+    assert demand.mix([workload], []) is PRIOR
+    assert parts(demand.mix([workload], [b.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
+
+
+def test_a_template_that_makes_no_pods_teaches_nothing(b: Any) -> None:
+    bad = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "two"}}}]}}
+
+    assert Demand().mix([b.workload(replicas=96, template=bad)], []) is PRIOR
+
+
+@pytest.mark.parametrize(("usual", "node"), [({"count": 1}, "node-1"), ({"count": 2}, "node-2")])
+def test_pack_keeps_free_what_workloads_usually_ask_for(b: Any, usual: dict[str, int], node: str) -> None:
+    """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
+    mix = Demand().mix([b.workload("usual", replicas=500, devices=usual)], [])
+    asked = b.workload(placement={"strategy": "Pack"})
+    fleet = b.telemetry("node-1", devices=2), b.telemetry("node-2", devices=1)
+
+    actions = decide(b.snapshot(asked, b.pod(), *fleet, mix=mix))
+
+    assert [r.node for r in actions.releases] == [node]
+
+
+def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(
+    b: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Mix] = []
+    workloads = b.workload("one", replicas=64), b.workload("two", replicas=64, **PAIR)
+
+    def process() -> Reconciler:
+        cache, clock, api = Cache(), ServerClock(lambda: b.now), object()
+        for workload in workloads:
+            cache.workloads.put(workload)
+        executor = Executor(cast("Any", api), cache, clock, Recorder(cast("Any", api), "test"))
+        metrics = Metrics(CollectorRegistry())
+        return Reconciler(cache, executor, Limits(), clock, metrics, salt=lambda: "salt", sweep_seconds=10)
+
+    def decided(snapshot: Snapshot) -> Actions:
+        told.append(snapshot.mix)
+        return Actions()
+
+    monkeypatch.setattr(loop, "decide", decided)
+    for reconciler, passes in ((process(), 2), (process(), 1)):
+        for _ in range(passes):
+            asyncio.run(reconciler.one_pass())
+
+    assert told[0] == Demand().mix(workloads, []) != PRIOR
+    assert told[1] is told[0]
+    assert told[2] == told[0]
