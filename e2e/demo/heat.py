@@ -32,7 +32,7 @@ def free(stage: Stage, name: str) -> None:
     """Delete a workload: its devices must be free again."""
     before = _free_gpus(stage)
     stage.screen.say(
-        "Kubernetes' garbage collector deletes the pods. It learns of a new CRD within 30 s: the first time may take that."
+        "Kubernetes' garbage collector deletes the pods. It learns of a new CRD within 30 s: so long may this take."
     )
     stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
     stage.delete(name)
