@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gpufleet_agent.devices.base import ThrottleReason
 from gpufleet_agent.sampling.view import HealthState, NodeView
 
 
@@ -41,6 +42,7 @@ class AgentCollector(Collector):
         yield from _sampling(view)
         yield from _health(view)
         yield _processes(view, self._stale_seconds)
+        yield _throttling(view, self._stale_seconds)
         yield _events(view)
         yield from self._obedience()
 
@@ -90,12 +92,19 @@ def _health(view: NodeView) -> Iterable[Metric]:
     faults = GaugeMetricFamily(
         "gpufleet_agent_device_fault", "Always 1: a fault that stands, by its code.", labels=["gpu", "UUID", "code"]
     )
+    warnings = GaugeMetricFamily(
+        "gpufleet_agent_device_warning",
+        "Always 1: a warning that stands, by its code.",
+        labels=["gpu", "UUID", "code"],
+    )
     for device in view.devices:
         labels = [str(device.info.index), device.info.uuid]
         healthy.add_metric(labels, int(device.health.state is HealthState.HEALTHY))
         for reason in device.health.reasons:
             faults.add_metric([*labels, reason.code], 1)
-    yield from (healthy, faults)
+        for warning in device.health.warnings:
+            warnings.add_metric([*labels, warning.code], 1)
+    yield from (healthy, faults, warnings)
 
 
 def _processes(view: NodeView, stale_seconds: float) -> Metric:
@@ -107,6 +116,21 @@ def _processes(view: NodeView, stale_seconds: float) -> Metric:
         if sample is not None and sample.process_count is not None and age is not None and age <= stale_seconds:
             processes.add_metric([str(device.info.index), device.info.uuid], sample.process_count)
     return processes
+
+
+def _throttling(view: NodeView, stale_seconds: float) -> Metric:
+    throttled = GaugeMetricFamily(
+        "gpufleet_agent_device_throttled",
+        "1 while the clocks are held down for this reason, else 0.",
+        labels=["gpu", "UUID", "reason"],
+    )
+    for device in view.devices:
+        sample, age = device.sample, device.sample_age_seconds
+        if sample is not None and sample.throttle_reasons is not None and age is not None and age <= stale_seconds:
+            for reason in ThrottleReason:
+                labels = [str(device.info.index), device.info.uuid, reason.value]
+                throttled.add_metric(labels, int(reason in sample.throttle_reasons))
+    return throttled
 
 
 def _events(view: NodeView) -> Metric:

@@ -5,12 +5,14 @@ doesn't report has none either.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.devices.base import Sample, ThrottleReason
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.sampling.view import DeviceView, NodeView
 
@@ -29,6 +31,34 @@ LABELS = (
 
 MILLI = 1000
 
+GAUGE = "gauge"
+COUNTER = "unknown"
+"""Counters, as DCGM names them, lack the `_total` that OpenMetrics demands of them. `rate` doesn't mind."""
+
+CLOCK_EVENT_BITS = MappingProxyType(
+    {
+        ThrottleReason.APPLICATION_CLOCKS: 0x2,
+        ThrottleReason.SW_POWER_CAP: 0x4,
+        ThrottleReason.HW_SLOWDOWN: 0x8,
+        ThrottleReason.SYNC_BOOST: 0x10,
+        ThrottleReason.SW_THERMAL_SLOWDOWN: 0x20,
+        ThrottleReason.HW_THERMAL_SLOWDOWN: 0x40,
+        ThrottleReason.HW_POWER_BRAKE_SLOWDOWN: 0x80,
+        ThrottleReason.DISPLAY_CLOCKS: 0x100,
+    }
+)
+"""DCGM's bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One family of series: DCGM's name, what it says with its unit, and where the value comes from."""
+
+    name: str
+    documentation: str
+    value: Callable[[Sample], float | None]
+    kind: str = GAUGE
+
 
 def _free(sample: Sample) -> int | None:
     if sample.memory_total_mib is None or sample.memory_used_mib is None:
@@ -40,24 +70,90 @@ def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / MILLI
 
 
-Reading = Callable[[Sample], float | None]
+def _clock_events(sample: Sample) -> int | None:
+    if sample.throttle_reasons is None:
+        return None
+    return sum(CLOCK_EVENT_BITS[reason] for reason in sample.throttle_reasons)
 
-READINGS: tuple[tuple[str, str, Reading], ...] = (
-    ("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda sample: sample.utilization_percent),
-    (
+
+READINGS: tuple[Reading, ...] = (
+    Reading("DCGM_FI_DEV_SM_CLOCK", "SM clock frequency (in MHz).", lambda of: of.sm_clock_mhz),
+    Reading("DCGM_FI_DEV_MEM_CLOCK", "Memory clock frequency (in MHz).", lambda of: of.memory_clock_mhz),
+    Reading("DCGM_FI_DEV_MEMORY_TEMP", "Memory temperature (in C).", lambda of: of.memory_temperature_celsius),
+    Reading("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda of: of.temperature_celsius),
+    Reading("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda of: _watts(of.power_milliwatts)),
+    Reading(
+        "DCGM_FI_DEV_POWER_MGMT_LIMIT", "Power limit in force (in W).", lambda of: _watts(of.power_limit_milliwatts)
+    ),
+    Reading(
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+        "Energy drawn since the driver was loaded (in mJ); a counter.",
+        lambda of: of.energy_millijoules,
+        COUNTER,
+    ),
+    Reading(
+        "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
+        "PCIe retries since the driver was loaded (number); a counter.",
+        lambda of: of.pcie_replays,
+        COUNTER,
+    ),
+    Reading("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda of: of.utilization_percent),
+    Reading(
         "DCGM_FI_DEV_MEM_COPY_UTIL",
         "Memory utilization: share of time in which memory was read or written (in %).",
-        lambda sample: sample.memory_utilization_percent,
+        lambda of: of.memory_utilization_percent,
     ),
-    ("DCGM_FI_DEV_FB_TOTAL", "Framebuffer memory (in MiB).", lambda sample: sample.memory_total_mib),
-    ("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", lambda sample: sample.memory_used_mib),
-    ("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
-    ("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda sample: sample.temperature_celsius),
-    ("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda sample: _watts(sample.power_milliwatts)),
-    (
-        "DCGM_FI_DEV_POWER_MGMT_LIMIT",
-        "Power limit in force (in W).",
-        lambda sample: _watts(sample.power_limit_milliwatts),
+    Reading("DCGM_FI_DEV_ENC_UTIL", "Encoder utilization (in %).", lambda of: of.encoder_percent),
+    Reading("DCGM_FI_DEV_DEC_UTIL", "Decoder utilization (in %).", lambda of: of.decoder_percent),
+    Reading("DCGM_FI_DEV_FB_TOTAL", "Framebuffer memory (in MiB).", lambda of: of.memory_total_mib),
+    Reading("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", lambda of: of.memory_used_mib),
+    Reading("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
+    Reading(
+        "DCGM_FI_DEV_FB_RESERVED",
+        "Framebuffer memory that the driver keeps for itself (in MiB).",
+        lambda of: of.memory_reserved_mib,
+    ),
+    Reading(
+        "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
+        "Corrected memory errors since the driver was loaded (number); a counter.",
+        lambda of: of.ecc_corrected,
+        COUNTER,
+    ),
+    Reading(
+        "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+        "Uncorrected memory errors since the driver was loaded (number); a counter.",
+        lambda of: of.ecc_uncorrected,
+        COUNTER,
+    ),
+    Reading(
+        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
+        "Rows of memory replaced after corrected errors (number); a counter.",
+        lambda of: of.remapped_correctable,
+        COUNTER,
+    ),
+    Reading(
+        "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
+        "Rows of memory replaced after uncorrected errors (number); a counter.",
+        lambda of: of.remapped_uncorrectable,
+        COUNTER,
+    ),
+    Reading(
+        "DCGM_FI_DEV_ROW_REMAP_PENDING",
+        "Whether a row of memory waits for a reset to be replaced (0 or 1).",
+        lambda of: of.row_remap_pending,
+    ),
+    Reading(
+        "DCGM_FI_DEV_ROW_REMAP_FAILURE",
+        "Whether a row of memory could not be replaced (0 or 1).",
+        lambda of: of.row_remap_failed,
+    ),
+    Reading(
+        "DCGM_FI_DEV_MIG_MODE", "Whether the device is divided into instances (0 or 1).", lambda of: of.mig_enabled
+    ),
+    Reading(
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
+        "Why the clocks are lower than they could be (bits), without the bit that says idle.",
+        _clock_events,
     ),
 )
 
@@ -84,19 +180,19 @@ class DeviceCollector(Collector):
         """Called by the registry at each scrape."""
         view, holders = self._view(), self._holders()
         labelled = [(device, list(self._label_sets(device, view, holders))) for device in view.devices]
-        for name, documentation, read in READINGS:
-            family = GaugeMetricFamily(name, documentation, labels=LABELS)
+        for reading in READINGS:
+            family = Metric(reading.name, reading.documentation, reading.kind)
             for device, label_sets in labelled:
-                value = read(device.sample) if device.sample is not None and self._fresh(device) else None
+                value = reading.value(device.sample) if device.sample is not None and self._fresh(device) else None
                 if value is not None:
                     for labels in label_sets:
-                        family.add_metric(labels, value)
+                        family.add_sample(reading.name, dict(zip(LABELS, labels, strict=True)), value)
             yield family
         yield self._last_xid(labelled)
 
     def _last_xid(self, labelled: list[tuple[DeviceView, list[tuple[str, ...]]]]) -> Metric:
         family = GaugeMetricFamily(
-            "DCGM_FI_DEV_XID_ERRORS", "Code of the last XID error since the agent started.", labels=LABELS
+            "DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", labels=LABELS
         )
         for device, label_sets in labelled:
             xids = [event for event in device.events if event.kind == "XidError"]

@@ -1,24 +1,32 @@
 """The series as Prometheus gets them."""
 
+import re
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as encode_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from gpufleet_agent.devices.base import DeviceInfo, Sample
+from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.metrics.devices import READINGS, DeviceCollector
-from gpufleet_agent.plugin.handover import Reason
+from gpufleet_agent.metrics.devices import CLOCK_EVENT_BITS, READINGS, DeviceCollector
+from gpufleet_agent.plugin.answers import Reason
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.view import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
 
 HEALTHY = HealthView(HealthState.HEALTHY)
-SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", 1.0),), 1.0)
+SICK = HealthView(
+    HealthState.UNHEALTHY,
+    (HealthReason("XidError", "XID 79", 1.0),),
+    1.0,
+    (HealthReason("RowRemapPending", "a row waits for a reset", 1.0),),
+)
 FULL: dict[str, Any] = {
     "memory_total_mib": 81_559,
     "memory_used_mib": 559,
@@ -28,6 +36,23 @@ FULL: dict[str, Any] = {
     "power_milliwatts": 71_250,
     "power_limit_milliwatts": 700_000,
     "process_count": 2,
+    "memory_reserved_mib": 543,
+    "memory_temperature_celsius": 49,
+    "sm_clock_mhz": 1980,
+    "memory_clock_mhz": 2619,
+    "throttle_reasons": frozenset({ThrottleReason.SW_POWER_CAP, ThrottleReason.HW_SLOWDOWN}),
+    "encoder_percent": 3,
+    "decoder_percent": 4,
+    "energy_millijoules": 123_456_789_012,
+    "pcie_replays": 5,
+    "ecc_corrected": 6,
+    "ecc_uncorrected": 0,
+    "remapped_correctable": 1,
+    "remapped_uncorrectable": 2,
+    "row_remap_pending": True,
+    "row_remap_failed": False,
+    "page_retirement_pending": False,
+    "mig_enabled": False,
 }
 
 
@@ -71,6 +96,22 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
         "DCGM_FI_DEV_GPU_TEMP": 41,
         "DCGM_FI_DEV_POWER_USAGE": 71.25,
         "DCGM_FI_DEV_POWER_MGMT_LIMIT": 700,
+        "DCGM_FI_DEV_FB_RESERVED": 543,
+        "DCGM_FI_DEV_MEMORY_TEMP": 49,
+        "DCGM_FI_DEV_SM_CLOCK": 1980,
+        "DCGM_FI_DEV_MEM_CLOCK": 2619,
+        "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": 0x4 | 0x8,
+        "DCGM_FI_DEV_ENC_UTIL": 3,
+        "DCGM_FI_DEV_DEC_UTIL": 4,
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123_456_789_012,
+        "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": 5,
+        "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": 6,
+        "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL": 0,
+        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": 1,
+        "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": 2,
+        "DCGM_FI_DEV_ROW_REMAP_PENDING": 1,
+        "DCGM_FI_DEV_ROW_REMAP_FAILURE": 0,
+        "DCGM_FI_DEV_MIG_MODE": 0,
     }.items():
         assert scraped.value(name, UUID="GPU-0") == value
     (sample,) = [sample for sample in scraped.samples if sample.name == "DCGM_FI_DEV_GPU_UTIL"]
@@ -107,8 +148,9 @@ def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
 )
 def test_what_is_not_known_now_has_no_series(silent: DeviceView) -> None:
     scraped = Scraped(NodeView((silent,)))
-    for name, _, _ in READINGS:
-        assert scraped.count(name) == 0
+    for reading in READINGS:
+        assert scraped.count(reading.name) == 0
+    assert scraped.count("gpufleet_agent_device_throttled") == 0
 
 
 def test_processes_of_long_ago_have_no_series() -> None:
@@ -145,10 +187,60 @@ def test_what_the_agent_says_of_its_own_work() -> None:
     assert scraped.value("gpufleet_agent_build_info", version="1.2.3") == 1
 
 
-def test_every_series_has_help_and_no_creation_time() -> None:
+def test_every_reason_for_low_clocks_has_its_bit_and_a_series() -> None:
+    assert set(CLOCK_EVENT_BITS) == set(ThrottleReason)
+    scraped = Scraped(NodeView((device(0, **FULL),)))
+    assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="SwPowerCap") == 1
+    assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="HwThermalSlowdown") == 0
+    assert scraped.count("gpufleet_agent_device_throttled") == len(ThrottleReason)
+
+
+def test_a_warning_is_told_beside_the_faults() -> None:
     scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
-    assert all(family.documentation for family in scraped.families)
+    assert scraped.value("gpufleet_agent_device_warning", UUID="GPU-0", code="RowRemapPending") == 1
+
+
+UNITS = re.compile(r"\((in (%|MiB|MHz|C|W|mJ)|0 or 1|number|bits|code)\)")
+
+
+def test_every_series_has_help_a_unit_and_no_creation_time() -> None:
+    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    assert [family.name for family in scraped.families if not family.documentation] == []
+    dcgm = [family for family in scraped.families if family.name.startswith("DCGM_")]
+    assert [family.name for family in dcgm if not UNITS.search(family.documentation)] == []
+    assert {family.type for family in dcgm} == {"gauge", "unknown"}
+    assert all("a counter" in family.documentation for family in dcgm if family.type == "unknown")
     assert "_created" not in scraped.text
+
+
+def test_both_formats_say_the_same() -> None:
+    view = NodeView((device(0, health=SICK, **FULL),), driver_version="580.1")
+    registry = CollectorRegistry()
+    registry.register(DeviceCollector(lambda: view, dict, "node-1", 60.0))
+    registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0))
+    Counters(registry, "1.2.3")
+    plain = text_string_to_metric_families(generate_latest(registry).decode())
+    page = encode_openmetrics(registry).decode()  # type: ignore[no-untyped-call] # published without types
+    strict = openmetrics(page)  # type: ignore[no-untyped-call] # published without types
+    told = [
+        {(s.name, *sorted(s.labels.items())) for family in form for s in family.samples} for form in (plain, strict)
+    ]
+    assert len(told[0]) > 40
+    assert told[0] == told[1]
+
+
+def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
+    pod = Holder(ContainerKey("ml", "a", "main"))
+    now: dict[str, Any] = {"view": NodeView((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
+    registry = CollectorRegistry()
+    registry.register(DeviceCollector(lambda: now["view"], lambda: now["holders"], "node-1", 60.0))
+    registry.register(AgentCollector(lambda: now["view"], lambda: None, lambda: None, 60.0))
+    assert 'pod="a"' in generate_latest(registry).decode()
+    now["holders"] = {}
+    assert 'pod="a"' not in (text := generate_latest(registry).decode())
+    assert "GPU-1" in text
+    now["view"] = NodeView((device(0, **FULL),))
+    assert "GPU-1" not in generate_latest(registry).decode()
 
 
 def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> None:
@@ -159,12 +251,26 @@ def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> Non
     assert "gpufleet_agent_listing_age_seconds" not in text
 
 
-def test_every_series_is_in_the_documentation() -> None:
-    documentation = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
+def documented() -> dict[str, str]:
+    """The table of series in docs/agent.md: labels by name."""
+    text = (Path(__file__).parents[3] / "docs" / "agent.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in text.partition("## Series")[2].splitlines() if line.startswith("| `")]
+    return {name: labels.strip() for names, labels in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
+def test_the_documentation_lists_every_series_and_no_other() -> None:
     scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
     names = {line.split()[2] for line in scraped.text.splitlines() if line.startswith("# TYPE")}
-    assert len(names) > 20
-    assert sorted(name for name in names if f"`{name}`" not in documentation) == []
+    assert len(names) > 40
+    assert {name for name in documented() if name != "process_*"} == names
+
+
+def test_the_documentation_has_every_label() -> None:
+    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    table = documented()
+    for sample in scraped.samples:
+        if sample.name in table and table[sample.name] != "as above":
+            assert set(re.findall(r"`([^`]+)`", table[sample.name])) == set(sample.labels), sample.name
 
 
 def test_every_reason_of_a_refusal_is_in_the_documentation() -> None:
