@@ -13,6 +13,7 @@ from gpufleet_cli.models import parse, refuse
 from gpufleet_cli.rules import broken
 from gpufleet_cli.strict import workload_problems
 from gpufleet_operator.placement.model import Request
+from gpufleet_operator.resources import Resources
 from gpufleet_operator.template import problems
 from gpufleet_operator.translate import request
 
@@ -57,7 +58,7 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
         if document.kind != WORKLOAD_KIND or document.api_version.partition("/")[0] != GROUP:
             notes.append(f"{document} ({document.api_version}) is no {WORKLOAD_KIND} of {GROUP}: skipped")
             continue
-        manifest = _manifest(document, resource)
+        manifest = _manifest(document, Resources(resource))
         if manifest.name in workloads:
             first = workloads[manifest.name].document.where
             raise InputError(f"{document}: metadata.name: {manifest.name} stands twice, also in {first}")
@@ -68,16 +69,16 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
     return Manifests(tuple(workloads.values()), tuple(notes))
 
 
-def _manifest(document: Document, resource: str) -> Manifest:
+def _manifest(document: Document, resources: Resources) -> Manifest:
     if document.api_version != API_VERSION:
         raise InputError(f"{document}: apiVersion: must be {API_VERSION} (got {document.api_version})")
     refuse(document, workload_problems(document.body))
     model = parse(GPUWorkload, document)
     refuse(document, _name_problems(model))
     refuse(document, broken(model))
-    refuse(document, map(str, problems(model.spec, resource)))
+    refuse(document, map(str, problems(model.spec, resources)))
     try:
-        return Manifest(document, model, request(model, resource=resource))
+        return Manifest(document, model, request(model, resources=resources))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The template is free-form: on a cluster the apiserver has judged the pod before anyone reads it like this.
         raise InputError(f"{document}: spec.template.spec can't be read as a pod spec: {error}") from error

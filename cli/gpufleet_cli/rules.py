@@ -10,6 +10,8 @@ from typing import Final
 from gpufleet_api.markers import Cel
 from gpufleet_api.workload import (
     MAX_NAME,
+    DeviceMode,
+    Devices,
     Distribution,
     DistributionMode,
     GPUWorkload,
@@ -46,8 +48,31 @@ def _by(workload: GPUWorkload) -> str | None:
     return distribution.by if distribution and distribution.mode is DistributionMode.UNIFORM else None
 
 
+def _promised(workload: GPUWorkload, value: int | None) -> int | None:
+    """What must not be there with whole devices."""
+    return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
+
+
 CHECKS: Final = (
     Check(GPUWorkload.rules[0], "metadata.name", lambda w: len(w.metadata.name) <= MAX_NAME, lambda w: w.metadata.name),
+    Check(
+        Devices.rules[0],
+        "spec.devices.memoryMiB",
+        lambda w: w.spec.devices.mode is DeviceMode.EXCLUSIVE or w.spec.devices.memory_mib is not None,
+        lambda w: w.spec.devices.memory_mib,
+    ),
+    Check(
+        Devices.rules[1],
+        "spec.devices.memoryMiB",
+        lambda w: _promised(w, w.spec.devices.memory_mib) is None,
+        lambda w: w.spec.devices.memory_mib,
+    ),
+    Check(
+        Devices.rules[2],
+        "spec.devices.computePercent",
+        lambda w: _promised(w, w.spec.devices.compute_percent) is None,
+        lambda w: w.spec.devices.compute_percent,
+    ),
     Check(Requirements.rules[0], "spec.requirements.excludeUUIDs", lambda w: not _both(w), _both),
     Check(Weights.rules[0], "spec.placement.weights", lambda w: any(_weights(w).values()), _weights),
     Check(Distribution.rules[0], "spec.distribution.by", lambda w: _by(w) is None, _by),

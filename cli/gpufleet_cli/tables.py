@@ -7,7 +7,7 @@ from gpufleet_cli.output import Column, Screen
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement.explain import some
-from gpufleet_operator.placement.model import Rejected, Terms
+from gpufleet_operator.placement.model import Rejected, Share, Terms
 from gpufleet_operator.placement.words import PHRASES
 
 _TERMS = (
@@ -100,13 +100,22 @@ def division(screen: Screen, divided: Shares[str], capacities: dict[str, float])
 
 def _headline(outcome: Outcome) -> str:
     request, picks = outcome.manifest.request, outcome.decision.picks
-    how = [str(request.strategy), *(["gang"] if request.gang else [])]
+    how = [str(request.strategy), *(["gang"] if request.gang else []), *_part(request.devices.share)]
     how += [str(request.topology)] if request.topology != "None" else []
     state = "placed" if outcome.placed else "not placed" if not picks else "placed in part"
     nodes = sorted({pick.node for pick in picks})
-    gpus, replicas = some(sum(len(pick.devices) for pick in picks), "GPU"), some(len(request.replicas), "replica")
+    taken = {(pick.node, uuid) for pick in picks for uuid in pick.devices}
+    gpus, replicas = some(len(taken), "GPU"), some(len(request.replicas), "replica")
     where = f", {gpus} on {', '.join(nodes)}" if picks else ""
     return f"{outcome.manifest.name}: {state}: {len(picks)} of {replicas}{where} ({', '.join(how)})"
+
+
+def _part(share: Share | None) -> list[str]:
+    """What a replica gets of each device, when not all of it."""
+    if share is None:
+        return []
+    compute = f" and {share.compute_percent} %" if share.compute_percent else ""
+    return [f"{share.memory_mib:,} MiB{compute} of each"]
 
 
 def _placements(screen: Screen, outcome: Outcome) -> None:

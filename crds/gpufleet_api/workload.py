@@ -12,7 +12,7 @@ from pydantic import Field
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
 from gpufleet_api.podtemplate import POD_TEMPLATE
-from gpufleet_api.telemetry import Celsius, Items, MiB, ObjectMeta, Percent
+from gpufleet_api.telemetry import Celsius, Items, MiB, ObjectMeta, Percent, PromisedMiB, PromisedPercent
 
 MAX_REPLICAS = 1024
 MAX_DEVICES_PER_REPLICA = 16
@@ -43,11 +43,47 @@ class Topology(StrEnum):
     """The devices of one replica hang on one NUMA node."""
 
 
+class DeviceMode(StrEnum):
+    """How a container holds its devices."""
+
+    EXCLUSIVE = "Exclusive"
+    """As a whole: nobody else is on them."""
+    SHARED = "Shared"
+    """A part of each, beside others' parts."""
+
+
 class Devices(ApiModel):
     """What each replica gets."""
 
+    rules: ClassVar = (
+        Cel(
+            "self.mode != 'Shared' || has(self.memoryMiB)",
+            "devices.memoryMiB is required with mode Shared: the memory of each device that a replica is promised",
+            reason="FieldValueRequired",
+            field_path=".memoryMiB",
+        ),
+        Cel(
+            "self.mode == 'Shared' || !has(self.memoryMiB)",
+            "devices.memoryMiB belongs to mode Shared; a whole device's memory is asked for by"
+            " requirements.minFreeMemoryMiB",
+            field_path=".memoryMiB",
+        ),
+        Cel(
+            "self.mode == 'Shared' || !has(self.computePercent)",
+            "devices.computePercent belongs to mode Shared; leave it out with mode Exclusive",
+            field_path=".computePercent",
+        ),
+    )
+
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
-    """Whole devices for each replica."""
+    """Devices for each replica, all of one node."""
+    mode: DeviceMode = DeviceMode.EXCLUSIVE
+    """Exclusive: whole devices, with nobody else on them. Shared: a part of each, beside others' parts."""
+    memory_mib: PromisedMiB | None = None
+    """Shared only: memory of each device that a replica is promised, in MiB. All promises together never exceed the
+    device; a container that takes more than it was promised isn't stopped from it."""
+    compute_percent: PromisedPercent | None = None
+    """Shared only: compute of each device that a replica is promised, in percent. Absent promises none."""
     container: Label | None = None
     """The app container that gets them; needed only when the template has more than one."""
 

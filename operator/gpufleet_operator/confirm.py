@@ -11,6 +11,7 @@ from gpufleet_api.telemetry import Assignment, TelemetryStatus
 from gpufleet_api.workload import PlacementState
 from gpufleet_operator import times
 from gpufleet_operator.holders import held_by
+from gpufleet_operator.resources import device_of
 from gpufleet_operator.snapshot import Snapshot
 from gpufleet_operator.views import Container, Pod, PodPhase
 
@@ -37,7 +38,9 @@ def confirm(snapshot: Snapshot, pod: Pod, node: str, assignment: Assignment) -> 
     wanted = frozenset(assignment.devices)
     container = pod.container(assignment.container)
     report = _report(snapshot, node, assignment)
-    kubelet = container.devices.get(assignment.resource) if container else None
+    # For a shared device the kubelet names slots: each of another device, as many as there are devices.
+    ids = container.devices.get(assignment.resource) if container else None
+    kubelet = None if ids is None else frozenset(map(device_of, ids))
     agent = held_by(report, assignment, assignment.container) if report else None
     for held, witness in ((kubelet, "the kubelet"), (agent, "PodResources")):
         if held and held != wanted and report is not None:

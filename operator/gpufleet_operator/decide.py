@@ -80,7 +80,7 @@ def _judge(snapshot: Snapshot, ledger: Ledger) -> tuple[dict[str, tuple[Problem,
         if workload.deleting or workload.model is None:
             continue
         spec = workload.model.spec
-        if found := template.problems(spec, snapshot.limits.resource):
+        if found := template.problems(spec, snapshot.limits.resources):
             problems[uid] = found
         else:
             standings.append(stand(workload, spec, pods.get((workload.namespace, uid), ()), snapshot, ledger))
@@ -111,7 +111,7 @@ def _creates(snapshot: Snapshot, standing: Standing) -> Iterable[CreatePod]:
             name = snapshot.memory.creating.get((workload.uid, replica.index)) or podbuild.pod_name(
                 workload.name, replica.index, f"{snapshot.salt}/{workload.uid}"
             )
-            body = podbuild.build(workload, standing.spec, replica.index, name, snapshot.limits.resource)
+            body = podbuild.build(workload, standing.spec, replica.index, name, snapshot.limits.resources)
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body)
 
 

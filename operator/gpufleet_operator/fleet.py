@@ -38,6 +38,8 @@ def build(snapshot: Snapshot, ledger: Ledger) -> Built:
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),
+            now=snapshot.now,
+            slots=snapshot.limits.resources.slots,
         )
         try:
             fleet.put(state)

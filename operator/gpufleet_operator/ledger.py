@@ -13,6 +13,7 @@ from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.confirm import rejected
 from gpufleet_operator.holders import held_by
 from gpufleet_operator.snapshot import Snapshot
+from gpufleet_operator.uses import Claims
 from gpufleet_operator.views import Departure, Pod
 
 
@@ -35,7 +36,10 @@ class Ledger:
     free: tuple[Entry, ...] = ()
     """To be removed."""
     conflicted: frozenset[str] = frozenset()
-    """Uids of released pods whose devices an older reservation names, too. Never the case unless others write here."""
+    """Uids of released pods whose devices an older reservation has, too, and one of them has them as a whole.
+
+    Never the case unless others write here.
+    """
 
 
 def read(snapshot: Snapshot) -> Ledger:
@@ -44,27 +48,26 @@ def read(snapshot: Snapshot) -> Ledger:
     lingering: list[Entry] = []
     free: list[Entry] = []
     conflicted: set[str] = set()
-    claimed: set[tuple[str, str]] = set()
+    claims = Claims(memory(snapshot))
     for entry in sorted(entries(snapshot), key=_seniority):
         uid = entry.assignment.pod_uid
         pod = snapshot.pods.get(uid)
-        mine = {(entry.node, uuid) for uuid in entry.assignment.devices}
         if pod is None or pod.terminal:
             if has_let_go(snapshot, entry, pod):
                 free.append(entry)
             else:
                 lingering.append(entry)
-                claimed |= mine
+                claims.add(entry.node, entry.assignment)
         elif uid in live or (pod.place is not None and pod.place != entry.node):
             # A roll-back that didn't happen: the pod can't run on this node (or has an older reservation).
             free.append(entry)
-        elif mine & claimed and pod.gates:
+        elif pod.gates and not claims.fits(entry.node, entry.assignment):
             free.append(entry)
         else:
             live[uid] = entry
-            if mine & claimed:
+            if claims.clashes(entry.node, entry.assignment):
                 conflicted.add(uid)
-            claimed |= mine
+            claims.add(entry.node, entry.assignment)
     return Ledger(live, tuple(lingering), tuple(free), frozenset(conflicted))
 
 
@@ -73,6 +76,16 @@ def entries(snapshot: Snapshot) -> Iterator[Entry]:
     for name, telemetry in snapshot.telemetry.items():
         for assignment in telemetry.assignments:
             yield Entry(name, assignment)
+
+
+def memory(snapshot: Snapshot) -> dict[tuple[str, str], int]:
+    """Memory of the devices of all nodes in MiB, as far as it is reported."""
+    return {
+        (name, device.uuid): device.memory_total_mib
+        for name, telemetry in snapshot.telemetry.items()
+        for device in (telemetry.status.devices if telemetry.status else ())
+        if device.memory_total_mib is not None
+    }
 
 
 def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:

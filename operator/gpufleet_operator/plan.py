@@ -23,7 +23,7 @@ from gpufleet_operator.replicas import Replica, Standing, Wait
 from gpufleet_operator.shards import Range, divide, known
 from gpufleet_operator.snapshot import Snapshot
 from gpufleet_operator.template import device_container
-from gpufleet_operator.translate import request
+from gpufleet_operator.translate import request, share
 
 ReplicaKey = tuple[str, int]
 """Workload uid, replica."""
@@ -129,7 +129,7 @@ class _Planner:
                 continue
             entry = self._entry(standing, replica, pick, ranges.get(pick.replica))
             self.picked[workload.uid, pick.replica] = Picked(entry, pick.terms)
-            self.fleet.hold(pick.node, pick.devices, replica.pod.needs)
+            self.fleet.hold(pick.node, pick.devices, replica.pod.needs, share(standing.spec.devices))
 
     def _request(self, standing: Standing, replicas: tuple[Replica, ...]) -> Request:
         workload, model = standing.workload, standing.workload.model
@@ -156,7 +156,7 @@ class _Planner:
         asked = request(
             model,
             replicas=tuple(r.index for r in replicas),
-            resource=self.snapshot.limits.resource,
+            resources=self.snapshot.limits.resources,
             set_aside={index: nodes | unwritable for index, nodes in aside.items()},
             siblings=Counter(r.entry.node for r in kept if r.entry is not None),
         )
@@ -175,7 +175,7 @@ class _Planner:
     def _devices(self, pick: Pick) -> list[DeviceState]:
         return [d for d in self.fleet.nodes[pick.node].devices if d.uuid in pick.devices]
 
-    def _entry(self, standing: Standing, replica: Replica, pick: Pick, share: Range | None) -> Entry:
+    def _entry(self, standing: Standing, replica: Replica, pick: Pick, items: Range | None) -> Entry:
         if replica.pod is None:
             raise TypeError(f"replica {replica.index} has no pod")  # only replicas with a gated pod are open
         assignment = Assignment(
@@ -187,10 +187,12 @@ class _Planner:
             workload_uid=standing.workload.uid,
             replica=replica.index,
             replicas=standing.spec.replicas,
-            resource=self.snapshot.limits.resource,
+            resource=self.snapshot.limits.resources.asked(standing.spec.devices),
             devices=list(pick.devices),
-            shard_start=share[0] if share else None,
-            shard_end=share[1] if share else None,
+            memory_mib=standing.spec.devices.memory_mib,
+            compute_percent=standing.spec.devices.compute_percent,
+            shard_start=items[0] if items else None,
+            shard_end=items[1] if items else None,
             decided_at=times.micros(self.snapshot.now),
         )
         return Entry(pick.node, assignment)

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpufleet_api.names import API_VERSION, REPLICA_LABEL, SCHEDULING_GATE, WORKLOAD_KIND, WORKLOAD_LABEL
 from gpufleet_api.workload import WorkloadSpec
+from gpufleet_operator.resources import Resources
 from gpufleet_operator.template import device_container
 from gpufleet_operator.views import Workload
 
@@ -50,11 +51,11 @@ def label_value(name: str) -> str:
     return f"{name[: _NAME_LENGTH - 11].rstrip('-.')}-{digest}"
 
 
-def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resource: str) -> dict[str, Any]:
+def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resources: Resources) -> dict[str, Any]:
     """The pod as JSON. The template must be without problems (`template.problems`)."""
     pod_spec = dict(spec.template["spec"])
     gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
-    chosen = device_container(spec)
+    chosen, resource = device_container(spec), resources.asked(spec.devices)
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
     pod_spec["containers"] = [
         _with_devices(c, resource, spec.devices.count) if c["name"] == chosen else c for c in pod_spec["containers"]

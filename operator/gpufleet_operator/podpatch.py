@@ -55,6 +55,10 @@ def _pin(pod: Pod, node: str) -> list[Operation]:
 
 def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[Operation]:
     note: dict[str, Any] = {"node": node, "container": assignment.container, "devices": assignment.devices}
+    if assignment.memory_mib is not None:
+        note["memoryMiB"] = assignment.memory_mib
+    if assignment.compute_percent is not None:
+        note["computePercent"] = assignment.compute_percent
     if assignment.shard_start is not None:
         note |= {"shardStart": assignment.shard_start, "shardEnd": assignment.shard_end}
     value = json.dumps(note, separators=(",", ":"))

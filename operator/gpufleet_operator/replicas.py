@@ -14,9 +14,10 @@ from gpufleet_api.workload import PlacementState, WorkloadSpec
 from gpufleet_operator import times
 from gpufleet_operator.confirm import confirm, rejected
 from gpufleet_operator.fleet import may_release
-from gpufleet_operator.ledger import Entry, Ledger
+from gpufleet_operator.ledger import Entry, Ledger, memory
 from gpufleet_operator.snapshot import Snapshot
 from gpufleet_operator.template import device_container
+from gpufleet_operator.uses import Claims
 from gpufleet_operator.views import Pod, PodPhase, Workload
 
 
@@ -222,10 +223,6 @@ class _Judge:
         telemetry = self.snapshot.telemetry.get(place)
         if telemetry is None or telemetry.deleting:
             return None
-        others = (*self.ledger.live.values(), *self.ledger.lingering)
-        claimed = {uuid for e in others if e.node == place for uuid in e.assignment.devices}
-        if claimed & set(record.devices):
-            return None
         assignment = Assignment(
             pod_uid=pod.uid,
             namespace=pod.namespace,
@@ -235,13 +232,18 @@ class _Judge:
             workload_uid=self.workload.uid,
             replica=index,
             replicas=self.spec.replicas,
-            resource=self.snapshot.limits.resource,
+            resource=self.snapshot.limits.resources.asked(self.spec.devices),
             devices=list(record.devices),
+            memory_mib=self.spec.devices.memory_mib,
+            compute_percent=self.spec.devices.compute_percent,
             shard_start=record.shard_start,
             shard_end=record.shard_end,
             decided_at=times.micros(self.snapshot.now),
         )
-        return Entry(place, assignment)
+        claims = Claims(memory(self.snapshot))
+        for other in (*self.ledger.live.values(), *self.ledger.lingering):
+            claims.add(other.node, other.assignment)
+        return None if claims.clashes(place, assignment) else Entry(place, assignment)
 
 
 def grace(snapshot: Snapshot, node: str) -> timedelta:
@@ -253,5 +255,6 @@ def grace(snapshot: Snapshot, node: str) -> timedelta:
     telemetry, v1node = snapshot.telemetry.get(node), snapshot.nodes.get(node)
     if telemetry is None or telemetry.status is None or v1node is None or snapshot.stale_reason(node) is not None:
         return snapshot.limits.settling_grace
-    settled = v1node.allocatable.get(snapshot.limits.resource, 0) == telemetry.status.summary.healthy
+    resources, healthy = snapshot.limits.resources, telemetry.status.summary.healthy
+    settled = all(v1node.allocatable.get(name, 0) == resources.offered(name, healthy) for name in resources.names)
     return snapshot.limits.unschedulable_grace if settled else snapshot.limits.settling_grace

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gpufleet_api.names import RESOURCE
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_operator.resources import Resources
 from gpufleet_operator.snapshot import Limits
+
+_MOST_SLOTS = 64
+"""As many holders of a device as the API has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +18,11 @@ class Settings:
     """Everything that can be set, with safe defaults."""
 
     resource: str = RESOURCE
-    """Extended resource that stands for one whole device. Must be the agent's."""
+    """Extended resource that stands for one whole device. Must be the agent's, as the next two."""
+    shared_resource: str = SHARED_RESOURCE
+    """Extended resource that stands for one slot of a shared device. Empty: devices are never shared."""
+    shared_slots: int = SHARED_SLOTS
+    """Slots of each device."""
     stale_after_seconds: float = 90.0
     """Raise it together with the agent's heartbeat: it should be three of them."""
     sweep_seconds: float = 10.0
@@ -31,7 +39,7 @@ class Settings:
     def limits(self) -> Limits:
         """What decisions depend on."""
         return Limits(
-            resource=self.resource,
+            resources=Resources(self.resource, self.shared_resource, self.shared_slots),
             stale_after=timedelta(seconds=self.stale_after_seconds),
             unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
         )
@@ -46,6 +54,15 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--resource", type=_resource, default=default.resource, help="extended resource of one device")
+    parser.add_argument(
+        "--shared-resource",
+        type=_shared_resource,
+        default=default.shared_resource,
+        help="extended resource of one slot of a shared device; empty: never share",
+    )
+    parser.add_argument(
+        "--shared-slots", type=_slots, default=default.shared_slots, metavar="NUMBER", help="slots of each device"
+    )
     for flag, value, text in (
         ("--stale-after-seconds", default.stale_after_seconds, "telemetry older than this is not used"),
         ("--sweep-seconds", default.sweep_seconds, "decide at least this often"),
@@ -66,6 +83,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--log-format", choices=("json", "console"), default=default.log_format, help=" ")
     found = vars(parser.parse_args(arguments))
     host, port = found.pop("listen")
+    if found["resource"] == found["shared_resource"]:
+        parser.error(f"--resource and --shared-resource are the same: {found['resource']}")
     return Settings(**found, host=host, port=port)
 
 
@@ -81,6 +100,16 @@ def _resource(text: str) -> str:
     if not (domain and slash and name):
         raise argparse.ArgumentTypeError(f"{text!r} must be an extended resource such as {RESOURCE}")
     return text
+
+
+def _shared_resource(text: str) -> str:
+    return _resource(text) if text else ""
+
+
+def _slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 to {_MOST_SLOTS}")
+    return int(text)
 
 
 def _endpoint(text: str) -> tuple[str, int]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from gpufleet_api.names import RESOURCE
 from gpufleet_operator.placement.packing import PRIOR, Mix
+from gpufleet_operator.resources import DEFAULTS, Resources
 from gpufleet_operator.views import Departure, Node, Pod, Telemetry, Workload
 
 
@@ -16,7 +16,7 @@ from gpufleet_operator.views import Departure, Node, Pod, Telemetry, Workload
 class Limits:
     """The operator's settings that decisions depend on."""
 
-    resource: str = RESOURCE
+    resources: Resources = DEFAULTS
     stale_after: timedelta = timedelta(seconds=90)
     """Telemetry older than this isn't used."""
     unschedulable_grace: timedelta = timedelta(seconds=5)

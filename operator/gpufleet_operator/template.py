@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpufleet_api.names import ENV_PREFIX, ENV_VISIBLE_DEVICES, RESOURCE_PREFIX
-from gpufleet_api.workload import WorkloadSpec
+from gpufleet_api.workload import Devices, WorkloadSpec
+from gpufleet_operator.resources import Resources
 
 _SPEC = "spec.template.spec"
 
@@ -25,9 +26,9 @@ class Problem:
         return f"{self.path}: {self.message}"
 
 
-def problems(spec: WorkloadSpec, resource: str) -> tuple[Problem, ...]:
+def problems(spec: WorkloadSpec, resources: Resources) -> tuple[Problem, ...]:
     """Everything wrong with the template, in the order of its fields; empty: pods can be made from it."""
-    return tuple(_problems(spec, resource))
+    return tuple(_problems(spec, resources))
 
 
 def device_container(spec: WorkloadSpec) -> str:
@@ -35,7 +36,9 @@ def device_container(spec: WorkloadSpec) -> str:
     return spec.devices.container or str(spec.template["spec"]["containers"][0]["name"])
 
 
-def _problems(spec: WorkloadSpec, resource: str) -> Iterator[Problem]:
+def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[Problem]:
+    if not resources.asked(spec.devices):
+        yield Problem("spec.devices.mode", f"is {spec.devices.mode}, but sharing is switched off for this cluster")
     yield from _metadata(spec.template.get("metadata"))
     pod = spec.template.get("spec")
     if not isinstance(pod, Mapping):
@@ -44,7 +47,7 @@ def _problems(spec: WorkloadSpec, resource: str) -> Iterator[Problem]:
     if pod.get("nodeName"):
         yield Problem(f"{_SPEC}.nodeName", f"is {_show(pod['nodeName'])}; leave it out, the operator chooses the node")
     yield from _affinity(pod.get("affinity"))
-    yield from _asks(pod.get("resources"), f"{_SPEC}.resources", resource)
+    yield from _asks(pod.get("resources"), f"{_SPEC}.resources", resources)
     shape = list(_shape(pod))
     yield from shape
     if shape:
@@ -57,9 +60,9 @@ def _problems(spec: WorkloadSpec, resource: str) -> Iterator[Problem]:
             path = f"{_SPEC}.{kind}[{index}]"
             yield from _env(container, path)
             if kind == "containers" and container["name"] == chosen:
-                yield from _own_count(container, path, resource, spec.devices.count)
+                yield from _own_count(container, path, resources, spec.devices)
             else:
-                yield from _asks(container.get("resources"), f"{path}.resources", resource)
+                yield from _asks(container.get("resources"), f"{path}.resources", resources)
 
 
 def _metadata(metadata: Any) -> Iterator[Problem]:
@@ -149,24 +152,25 @@ def _can_reserve(prefix: str) -> bool:
     return prefix.startswith(ENV_PREFIX) or any(n.startswith(prefix) for n in (ENV_VISIBLE_DEVICES, ENV_PREFIX))
 
 
-def _requested(resources: Any, resource: str) -> Iterator[tuple[str, str, Any]]:
+def _requested(given: Any, resources: Resources) -> Iterator[tuple[str, str, Any]]:
     """(limits or requests, resource, amount) of what is ours to give."""
     for kind in ("limits", "requests"):
-        amounts = resources.get(kind) if isinstance(resources, Mapping) else None
+        amounts = given.get(kind) if isinstance(given, Mapping) else None
         for name, amount in amounts.items() if isinstance(amounts, Mapping) else ():
-            if name == resource or str(name).startswith(RESOURCE_PREFIX):
+            if name in resources.names or str(name).startswith(RESOURCE_PREFIX):
                 yield kind, str(name), amount
 
 
-def _own_count(container: Mapping[str, Any], path: str, resource: str, count: int) -> Iterator[Problem]:
-    for kind, name, amount in _requested(container.get("resources"), resource):
-        if name != resource or str(amount) != str(count):
-            message = f"is {_show(amount)}, but spec.devices.count is {count}; leave it out, the operator adds it"
+def _own_count(container: Mapping[str, Any], path: str, resources: Resources, asked: Devices) -> Iterator[Problem]:
+    for kind, name, amount in _requested(container.get("resources"), resources):
+        if name != resources.asked(asked) or str(amount) != str(asked.count):
+            wanted = f"spec.devices asks for {asked.count} of mode {asked.mode}"
+            message = f"is {_show(amount)}, but {wanted}; leave it out, the operator adds it"
             yield Problem(f"{path}.resources.{kind}[{name}]", message)
 
 
-def _asks(resources: Any, path: str, resource: str) -> Iterator[Problem]:
-    for kind, name, amount in _requested(resources, resource):
+def _asks(given: Any, path: str, resources: Resources) -> Iterator[Problem]:
+    for kind, name, amount in _requested(given, resources):
         message = f"is {_show(amount)}; only the container of spec.devices.container may have devices"
         yield Problem(f"{path}.{kind}[{name}]", message)
 

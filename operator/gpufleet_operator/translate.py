@@ -8,17 +8,19 @@ telemetry is and what the node has room for is told by the caller, who knows the
     decision = place(fleet, request(workload, replicas=(0, 1)))
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from gpufleet_api.names import RESOURCE
-from gpufleet_api.telemetry import Device, GPUTelemetry, HealthState
-from gpufleet_api.workload import GPUWorkload, Requirements
+from gpufleet_api.names import SHARED_SLOTS
+from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry, HealthState
+from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_operator.placement.errors import InvalidSampleError
-from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Taint
+from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Share, Taint
 from gpufleet_operator.placement.samples import check_sample
 from gpufleet_operator.podspec import pod_needs
+from gpufleet_operator.resources import DEFAULTS, Resources
+from gpufleet_operator.uses import by_device, use_of
 
 UNKNOWN_ROOM = 2**62
 """Stands for "as much as you like" where nothing is known of a node but its telemetry (a saved fleet file)."""
@@ -44,12 +46,14 @@ def node_state(
     age_seconds: float,
     stale_after_seconds: float,
     stale_reason: str | None = None,
+    now: datetime | None = None,
+    slots: int = SHARED_SLOTS,
 ) -> NodeState:
     """One node as the engine sees it.
 
-    A device is held when the ledger (`spec.assignments`) or the kubelet (`status.devices[].allocatedTo`) says
-    so. A device whose sample can't be true loses its measurements and counts as never sampled: it fails closed
-    and takes no other device with it.
+    How a device is used is what the ledger (`spec.assignments`) and the kubelet (`status.devices[].allocatedTo`) say
+    together, see `uses`. A device whose sample can't be true loses its measurements and counts as never sampled: it
+    fails closed and takes no other device with it.
 
     Args:
         telemetry: the node's object.
@@ -57,9 +61,12 @@ def node_state(
         age_seconds: how long ago the agent wrote the status, by one clock for writer and reader.
         stale_after_seconds: an older status or sample isn't used.
         stale_reason: in words, when the caller has another reason not to use this telemetry.
+        now: by the clock that the reservations are dated by, to tell which of them a sample can't show yet; None: the
+            node's clock is believed, as in a saved file.
+        slots: most containers that share one device.
     """
     status = telemetry.status
-    reserved = {uuid for a in telemetry.spec.assignments for uuid in a.devices}
+    reserved = by_device(telemetry.spec.assignments)
     devices: tuple[DeviceState, ...] = ()
     if status is None:
         stale_reason = stale_reason or "the agent has published no telemetry yet"
@@ -70,10 +77,10 @@ def node_state(
             _device(
                 telemetry.metadata.name,
                 device,
-                held=device.uuid in reserved or bool(device.allocated_to),
-                sampled_at=device.sample_time or status.sample_time,
-                age=_sample_age(device.sample_time or status.sample_time, status.observed_at, age_seconds),
+                reserved=reserved.get(device.uuid, ()),
+                taken=_Taken.of(device.sample_time or status.sample_time, status.observed_at, age_seconds, now),
                 limit=stale_after_seconds,
+                slots=slots,
             )
             for device in status.devices
         )
@@ -95,7 +102,7 @@ def request(
     workload: GPUWorkload,
     *,
     replicas: tuple[int, ...] | None = None,
-    resource: str = RESOURCE,
+    resources: Resources = DEFAULTS,
     set_aside: Mapping[int, frozenset[str]] | None = None,
     siblings: Mapping[str, int] | None = None,
 ) -> Request:
@@ -104,7 +111,7 @@ def request(
     Args:
         workload: the user's object.
         replicas: indices still to place; None: all of them.
-        resource: the extended resource that stands for devices, which the engine doesn't count again.
+        resources: the extended resources that stand for devices, which the engine doesn't count again.
         set_aside: per replica, nodes not to use for now.
         siblings: replicas already placed, per node.
 
@@ -117,8 +124,8 @@ def request(
     return Request(
         name=f"{workload.metadata.namespace or 'default'}/{workload.metadata.name}",
         replicas=tuple(range(spec.replicas)) if replicas is None else replicas,
-        devices=device_needs(needed, spec.devices.count),
-        pod=pod_needs(spec.template.get("spec") or {}, node_selector=needed.node_selector, without=(resource,)),
+        devices=replace(device_needs(needed, spec.devices.count), share=share(spec.devices)),
+        pod=pod_needs(spec.template.get("spec") or {}, node_selector=needed.node_selector, without=resources.names),
         strategy=spec.placement.strategy,
         topology=spec.placement.topology,
         weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),
@@ -126,6 +133,13 @@ def request(
         set_aside=set_aside or {},
         siblings=siblings or {},
     )
+
+
+def share(devices: Devices) -> Share | None:
+    """What a replica is promised of each of its devices; None: it gets whole ones."""
+    if devices.mode is DeviceMode.EXCLUSIVE:
+        return None
+    return Share(devices.memory_mib or 0, devices.compute_percent or 0)
 
 
 def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
@@ -142,17 +156,28 @@ def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
     )
 
 
-def _sample_age(sampled_at: str | None, observed_at: str, age_seconds: float) -> float | None:
-    """Age of the sample: of the status, plus what the agent's own clock says lay between sample and status."""
-    if sampled_at is None:
-        return None
-    gap = datetime.fromisoformat(observed_at) - datetime.fromisoformat(sampled_at)
-    return age_seconds + max(0.0, gap.total_seconds())
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """When a sample was taken: by the node's clock as it says, how long ago, and by the clock of reservations."""
+
+    text: str
+    age: float
+    at: datetime
+
+    @classmethod
+    def of(cls, sampled_at: str | None, observed_at: str, age_seconds: float, now: datetime | None) -> "_Taken | None":
+        """Age of the status, plus what the agent's own clock says lay between sample and status. None: never."""
+        if sampled_at is None:
+            return None
+        taken = datetime.fromisoformat(sampled_at)
+        age = age_seconds + max(0.0, (datetime.fromisoformat(observed_at) - taken).total_seconds())
+        return cls(sampled_at, age, taken if now is None else now - timedelta(seconds=age))
 
 
 def _device(
-    node: str, device: Device, *, held: bool, sampled_at: str | None, age: float | None, limit: float
+    node: str, device: Device, *, reserved: Sequence[Assignment], taken: _Taken | None, limit: float, slots: int
 ) -> DeviceState:
+    use = use_of(device, reserved, taken.at if taken else None, slots)
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,
@@ -168,12 +193,17 @@ def _device(
         nvlink_peers=frozenset(device.nvlink_peers),
         healthy=device.health.state is HealthState.HEALTHY,
         process_count=device.process_count,
-        held=held,
-        sample_age_seconds=age,
+        held=use.held,
+        sharers=use.sharers,
+        promised_memory_mib=use.promised_memory_mib,
+        promised_compute_percent=use.promised_compute_percent,
+        in_flight_memory_mib=use.in_flight_memory_mib,
+        in_flight_compute_percent=use.in_flight_compute_percent,
+        sample_age_seconds=taken.age if taken else None,
         # The time and not the age: the words end up in a status, which isn't to be written anew every second.
         stale_reason=None
-        if age is None or age <= limit
-        else f"has no sample of the last {limit:.0f} s (the last is of {sampled_at})",
+        if taken is None or taken.age <= limit
+        else f"has no sample of the last {limit:.0f} s (the last is of {taken.text})",
     )
     try:
         check_sample(node, state)

@@ -29,17 +29,18 @@ def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[st
 
 
 def test_the_documented_examples_are_there() -> None:
-    assert {path.stem for path in EXAMPLES} >= {"single", "gang", "spread", "distribution", "impossible"}
+    assert {path.stem for path in EXAMPLES} >= {"single", "gang", "spread", "distribution", "impossible", "shared"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_fits_the_api_and_says_how_to_use_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    (found,) = list(yaml.safe_load_all(text))
+    documents = list(yaml.safe_load_all(text))
     (version,) = WORKLOAD.definition()["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
-    jsonschema.validate(found, schema)
-    spec = schema["properties"]["spec"]
-    assert list(unknown_fields(spec, found["spec"], "spec")) == []
-    assert GPUWorkload.model_validate(found).metadata.name == path.stem
+    for found in documents:
+        jsonschema.validate(found, schema)
+        spec = schema["properties"]["spec"]
+        assert list(unknown_fields(spec, found["spec"], "spec")) == []
+    assert GPUWorkload.model_validate(documents[0]).metadata.name == path.stem
     assert text.startswith("# "), "a reader wants to know what it shows"

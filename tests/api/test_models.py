@@ -36,7 +36,7 @@ WORKLOAD_OBJECT: dict[str, Any] = {
     "spec": {
         "replicas": 2,
         "template": TEMPLATE,
-        "devices": {"count": 4, "container": "main"},
+        "devices": {"count": 4, "mode": "Shared", "memoryMiB": 20_000, "computePercent": 25, "container": "main"},
         "requirements": {
             "minFreeMemoryMiB": 40_000,
             "maxUtilizationPercent": 50,

@@ -17,7 +17,13 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ({"replicas": True}, "spec.replicas: input should be a valid integer (got true)"),
     ({"template": None}, "spec.template: input should be an object (got null)"),
     ({"devices": {"count": 17}}, "spec.devices.count: input should be less than or equal to 16 (got 17)"),
-    ({"devices": {"counts": 1}}, "spec.devices.counts: there is no such field (got 1); there is container, count"),
+    ({"devices": {"counts": 1}}, "spec.devices.counts: there is no such field (got 1); there is computePercent, con"),
+    ({"devices": {"mode": "Shared"}}, "spec.devices.memoryMiB: devices.memoryMiB is required with mode Shared"),
+    ({"devices": {"memoryMiB": 9}}, "spec.devices.memoryMiB: devices.memoryMiB belongs to mode Shared"),
+    (
+        {"devices": {"computePercent": 9}},
+        "spec.devices.computePercent: devices.computePercent belongs to mode Shared; leave it out with mode Exclusive",
+    ),
     ({"placement": {"strategy": "Fast"}}, "spec.placement.strategy: input should be 'Best', 'Pack' or 'Spread'"),
     ({"placement": {"weights": ZERO}}, "spec.placement.weights: at least one of the weights"),
     (

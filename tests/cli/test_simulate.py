@@ -138,6 +138,17 @@ def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(
     assert all(line == line.rstrip() for line in done.out.splitlines())
 
 
+def test_shares_of_a_device_are_debited_and_told(files: Any, gpufleet: Any) -> None:
+    """81,559 MiB hold two parts of 30,000; the third goes to the other device."""
+    part = {"mode": "Shared", "memoryMiB": 30_000, "computePercent": 10}
+    manifest = files.write(files.workload(replicas=3, devices=part, placement={"strategy": "Pack"}))
+    done = gpufleet("simulate", "-f", manifest, "--fleet", files.write(files.idle("node-1", 2)))
+    assert done.code == 0
+    headline = done.out.splitlines()[0]
+    words = "default/train: placed: 3 of 3 replicas, 2 GPUs on node-1 (Pack, 30,000 MiB and 10 % of each)"
+    assert headline == words
+
+
 def test_suspended_workloads_are_placed_with_a_note(files: Any, gpufleet: Any) -> None:
     done = gpufleet("simulate", "-f", files.write(files.workload(suspend=True)), "--fleet", fleet(files))
     assert done.code == 0

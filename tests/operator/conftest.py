@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gpufleet_api.names import RESOURCE, SCHEDULING_GATE
+from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, GPUTelemetry
 from gpufleet_api.workload import GPUWorkload, WorkloadStatus
 from gpufleet_operator import times
@@ -20,6 +20,24 @@ from gpufleet_operator.views import Container, Node, Pod, PodPhase, Telemetry, W
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEMPLATE: Mapping[str, Any] = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
+
+
+Holders = Assignment | Pod | Sequence[Assignment | Pod]
+
+
+def _holder(one: Assignment | Pod) -> dict[str, Any]:
+    if isinstance(one, Pod):
+        shared = SHARED_RESOURCE in one.needs.extended
+        return {"namespace": one.namespace, "pod": one.name, "container": "main", "podUID": one.uid, "shared": shared}
+    return {
+        "namespace": one.namespace,
+        "pod": one.pod,
+        "container": "main",
+        "podUID": one.pod_uid,
+        "shared": one.memory_mib is not None,
+        "memoryMiB": one.memory_mib,
+        "computePercent": one.compute_percent,
+    }
 
 
 class Builders:
@@ -81,8 +99,13 @@ class Builders:
         devices: Sequence[str] = ("GPU-1-0",),
         **fields: Any,
     ) -> Pod:
-        """A pod that runs on a node; `devices` are the kubelet's words, none on an older kubelet."""
-        held = {RESOURCE: frozenset(devices)} if devices else {}
+        """A pod that runs on a node; `devices` are the kubelet's words, none on an older kubelet.
+
+        With needs of slots, it holds one of each device.
+        """
+        slots = SHARED_RESOURCE in getattr(fields.get("needs"), "extended", {})
+        ids = frozenset(f"{uuid}::3" if slots else uuid for uuid in devices)
+        held = {SHARED_RESOURCE if slots else RESOURCE: ids} if devices else {}
         main = Container("main", running=True, ran=True, started_at=NOW - timedelta(seconds=20), devices=held)
         usual = {"node": node, "phase": PodPhase.RUNNING, "containers": (main,)}
         return self.released(workload, replica, node, **{**usual, **fields})
@@ -110,13 +133,16 @@ class Builders:
         *,
         devices: int = 2,
         assignments: Sequence[Assignment] = (),
-        held: Mapping[str, Assignment | Pod] | None = None,
+        held: Mapping[str, Holders] | None = None,
         age: float = 1.0,
         generation: int = 5,
         covered: int | None = None,
         **device: Any,
     ) -> Telemetry:
-        """A node with devices GPU-<node number>-<index>; `held` tells who the agent reports as holder."""
+        """A node with devices GPU-<node number>-<index>; `held` tells whom the agent reports as holders.
+
+        A pod is a holder without a reservation that the agent knew of; one that asks for slots shares the device.
+        """
         written = NOW - timedelta(seconds=age)
         number = name.rpartition("-")[2]
         uuids = [f"GPU-{number}-{index}" for index in range(devices)]
@@ -146,13 +172,10 @@ class Builders:
         )
 
     def _device(
-        self, uuid: str, index: int, written: datetime, holder: Assignment | Pod | None, given: Mapping[str, Any]
+        self, uuid: str, index: int, written: datetime, holders: Holders | None, given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        allocated = []
-        if holder is not None:
-            name = holder.pod if isinstance(holder, Assignment) else holder.name
-            uid = holder.pod_uid if isinstance(holder, Assignment) else holder.uid
-            allocated = [{"namespace": holder.namespace, "pod": name, "container": "main", "podUID": uid}]
+        holders = holders if isinstance(holders, Sequence) else [holders] if holders else []
+        allocated = [_holder(one) for one in holders]
         return {
             "uuid": uuid,
             "index": index,
@@ -174,6 +197,7 @@ class Builders:
     def node(self, name: str = "node-1", *, devices: int = 2, **fields: Any) -> Node:
         """A node with plenty of room."""
         allocatable = {"cpu": 16_000, "memory": 64 * 2**30, "pods": 110, RESOURCE: devices}
+        allocatable[SHARED_RESOURCE] = devices * SHARED_SLOTS
         return Node(
             **{"uid": f"uid-{name}", "name": name, "resource_version": "40", "allocatable": allocatable, **fields}
         )

@@ -6,18 +6,25 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from gpufleet_api.names import ASSIGNMENT_ANNOTATION, RESOURCE, SCHEDULING_GATE
+from gpufleet_api.names import ASSIGNMENT_ANNOTATION, RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE
 from gpufleet_operator import podbuild, podpatch, podview
+from gpufleet_operator.resources import DEFAULTS
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def build(b: Any, template: Any, **spec: Any) -> dict[str, Any]:
     workload = b.workload(template=template, **spec)
-    return podbuild.build(workload, workload.model.spec, 3, "train-3-x", RESOURCE)
+    return podbuild.build(workload, workload.model.spec, 3, "train-3-x", DEFAULTS)
 
 
 class TestBuild:
+    def test_a_shared_device_is_asked_for_by_its_own_resource(self, b: Any) -> None:
+        devices = {"count": 2, "mode": "Shared", "memoryMiB": 1000}
+        body = build(b, {"spec": {"containers": [{"name": "a"}]}}, devices=devices)
+
+        assert body["spec"]["containers"][0]["resources"] == {"limits": {SHARED_RESOURCE: "2"}}
+
     def test_the_chosen_container_gets_the_devices(self, b: Any) -> None:
         containers = [{"name": "a", "resources": {"limits": {"cpu": "1"}}}, {"name": "b"}]
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from gpufleet_operator.resources import Resources
 from gpufleet_operator.settings import parse
 
 
@@ -11,7 +12,7 @@ def test_defaults() -> None:
     settings = parse([])
 
     assert (settings.host, settings.port) == ("0.0.0.0", 8080)  # noqa: S104 - as the chart has it
-    assert settings.resource == "gpufleet.dev/gpu"
+    assert settings.limits().resources == Resources("gpufleet.dev/gpu", "gpufleet.dev/gpu-shared", 16)
     assert settings.limits().stale_after == timedelta(seconds=90)
     assert settings.limits().unschedulable_grace == timedelta(seconds=5)
 
@@ -21,6 +22,10 @@ def test_everything_can_be_set() -> None:
         [
             "--resource",
             "nvidia.com/gpu",
+            "--shared-resource",
+            "example.com/part",
+            "--shared-slots",
+            "4",
             "--stale-after-seconds",
             "30",
             "--sweep-seconds",
@@ -39,8 +44,14 @@ def test_everything_can_be_set() -> None:
     )
 
     assert (settings.host, settings.port) == ("::1", 9)
-    assert settings.limits().resource == "nvidia.com/gpu"
+    assert settings.limits().resources == Resources("nvidia.com/gpu", "example.com/part", 4)
     assert settings.sweep_seconds == 2.5
+
+
+def test_sharing_can_be_switched_off() -> None:
+    resources = parse(["--shared-resource", ""]).limits().resources
+
+    assert resources.names == ("gpufleet.dev/gpu",)
 
 
 BAD = {
@@ -49,6 +60,10 @@ BAD = {
     "--listen 8080x": "must be HOST:PORT",
     "--listen h:70000": "must be HOST:PORT",
     "--resource gpu": "must be an extended resource",
+    "--shared-resource part": "must be an extended resource",
+    "--shared-resource gpufleet.dev/gpu": "are the same: gpufleet.dev/gpu",
+    "--shared-slots 0": "'0' must be 1 to 64",
+    "--shared-slots x": "'x' must be 1 to 64",
     "--log-level loud": "invalid choice",
 }
 

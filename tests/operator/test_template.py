@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_api.names import RESOURCE
-from gpufleet_api.workload import WorkloadSpec
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_api.workload import DeviceMode, WorkloadSpec
+from gpufleet_operator.resources import DEFAULTS, Resources
 from gpufleet_operator.template import device_container, problems
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -17,11 +18,11 @@ def main(**fields: Any) -> dict[str, Any]:
     return {"name": "main", **fields}
 
 
-def said(template: Any, **devices: Any) -> list[str]:
+def said(template: Any, *, resources: Resources = DEFAULTS, **devices: Any) -> list[str]:
     spec = WorkloadSpec.model_construct(
         template=template, devices=WorkloadSpec.model_fields["devices"].default.model_copy(update=devices)
     )
-    return [str(p) for p in problems(spec, RESOURCE)]
+    return [str(p) for p in problems(spec, resources)]
 
 
 def limits(kind: str = "limits", name: str = RESOURCE, amount: Any = "1") -> dict[str, Any]:
@@ -37,17 +38,27 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "own limit": (
         {"containers": [main(**limits(amount="2"))]},
         {"count": 4},
-        "containers[0].resources.limits[gpufleet.dev/gpu]: is '2', but spec.devices.count is 4",
+        "containers[0].resources.limits[gpufleet.dev/gpu]: is '2', but spec.devices asks for 4 of mode Exclusive",
     ),
     "own request": (
         {"containers": [main(**limits("requests", amount=3))]},
         {},
         "requests[gpufleet.dev/gpu]: is 3, but",
     ),
-    "another of our resources": (
-        {"containers": [main(**limits(name="gpufleet.dev/gpu-shared"))]},
+    "the shared resource with mode Exclusive": (
+        {"containers": [main(**limits(name=SHARED_RESOURCE))]},
         {},
-        "limits[gpufleet.dev/gpu-shared]",
+        "limits[gpufleet.dev/gpu-shared]: is '1', but spec.devices asks for 1 of mode Exclusive",
+    ),
+    "the whole resource with mode Shared": (
+        {"containers": [main(**limits())]},
+        {"mode": DeviceMode.SHARED},
+        "limits[gpufleet.dev/gpu]: is '1', but spec.devices asks for 1 of mode Shared",
+    ),
+    "the shared resource in a sidecar": (
+        {"containers": [main(), {"name": "b", **limits(name=SHARED_RESOURCE)}]},
+        {"container": "main", "mode": DeviceMode.SHARED},
+        "containers[1].resources.limits[gpufleet.dev/gpu-shared]: is '1'; only the container of",
     ),
     "unknown container": ({"containers": [main()]}, {"container": "x"}, "spec.devices.container: is 'x', which is no"),
     "init container chosen": (
@@ -128,6 +139,10 @@ def test_our_own_labels_and_annotations_are_not_the_users_to_set() -> None:
 GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
     "one container": ({"containers": [main()]}, {}),
     "the same limit": ({"containers": [main(**limits(amount=2))]}, {"count": 2}),
+    "the same limit of the shared resource": (
+        {"containers": [main(**limits(name=SHARED_RESOURCE, amount=2))]},
+        {"count": 2, "mode": DeviceMode.SHARED},
+    ),
     "other resources": ({"containers": [main(**limits(name="example.com/nic"))]}, {}),
     "an affinity with something in it": ({"containers": [main()], **affinity({}, {"matchFields": [{"key": "k"}]})}, {}),
     "other gates": ({"containers": [main()], "schedulingGates": [{"name": "example.com/quota"}]}, {}),
@@ -142,6 +157,20 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize(("spec", "devices"), GOOD.values(), ids=GOOD.keys())
 def test_no_problem(spec: Any, devices: dict[str, Any]) -> None:
     assert said({"spec": spec}, **devices) == []
+
+
+def test_sharing_that_is_switched_off_is_told() -> None:
+    found = said({"spec": {"containers": [main()]}}, resources=Resources(shared=""), mode=DeviceMode.SHARED)
+
+    assert found == ["spec.devices.mode: is Shared, but sharing is switched off for this cluster"]
+
+
+def test_a_shared_resource_of_another_name_is_ours_too() -> None:
+    spec = {"containers": [main(), {"name": "b", **limits(name="example.com/part")}]}
+
+    (found,) = said({"spec": spec}, resources=Resources(shared="example.com/part"), container="main")
+
+    assert found.startswith("spec.template.spec.containers[1].resources.limits[example.com/part]: is '1'; only the")
 
 
 def test_the_only_container_is_chosen_by_itself(b: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE
+from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_operator import times
 from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
@@ -22,6 +22,10 @@ from gpufleet_operator.kube.errors import (
     LostRaceError,
     NotFoundError,
 )
+from gpufleet_operator.resources import DEFAULTS, device_of
+
+MEMORY = 1000
+"""MiB of each device."""
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -184,9 +188,11 @@ class World(Apiserver):
     def __init__(self, nodes: int = 2, devices: int = 2) -> None:
         super().__init__()
         self.kubelets: dict[str, dict[str, str]] = {}
-        """Per node: device -> uid of the pod whose container has it."""
+        """Per node: device or slot of one -> uid of the pod whose container has it."""
+        self.promised: dict[str, int] = {}
+        """Uid of a pod that was given slots -> MiB that it was promised of each device."""
         self.collisions: list[str] = []
-        """Reserved devices that were still somebody else's when their pod was admitted. Must stay empty."""
+        """Reserved devices that were still somebody else's when their pod was admitted, or too full. Stays empty."""
         self.refuse_binding: set[str] = set()
         self.refuse_admission: set[str] = set()
         self.silent: set[str] = set()
@@ -196,6 +202,7 @@ class World(Apiserver):
 
     def add_node(self, name: str, devices: int) -> None:
         allocatable = {"cpu": "16", "memory": "64Gi", "pods": "110", RESOURCE: str(devices)}
+        allocatable[SHARED_RESOURCE] = str(devices * SHARED_SLOTS)
         self.store("nodes", name, {"metadata": {"name": name}, "spec": {}, "status": {"allocatable": allocatable}})
         self.kubelets[name] = {}
         self.store("telemetry", name, {"metadata": {"name": name}, "spec": {}})
@@ -241,12 +248,15 @@ class World(Apiserver):
         self.store("telemetry", name, body)
 
     def _device(self, node: str, uuid: str, index: int) -> Json:
-        holder = self.kubelets[node].get(uuid)
         allocated = []
-        if holder is not None:
-            allocated = [{"namespace": "ml", "pod": f"of-{holder}", "container": "main", "podUID": holder}]
+        for device_id, holder in self.kubelets[node].items():
+            if device_of(device_id) == uuid:
+                found: Json = {"namespace": "ml", "pod": f"of-{holder}", "container": "main", "podUID": holder}
+                if device_id != uuid:
+                    found |= {"shared": True, "memoryMiB": self.promised[holder]}
+                allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
-        measured = {"memoryTotalMiB": 1000, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
+        measured = {"memoryTotalMiB": MEMORY, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
         return {**device, **measured, "temperatureCelsius": 40, "allocatedTo": allocated}
 
     def scheduler(self) -> None:
@@ -256,7 +266,8 @@ class World(Apiserver):
                 continue
             key, node = f"ml/{meta['name']}", _pin(spec)
             fits = node is not None and ("nodes", node) in self.objects and node not in self.refuse_binding
-            if fits and node is not None and self._used(node) + _asked(pod) <= len(self.devices(node)):
+            resource, count = _asked(pod)
+            if fits and node is not None and self._used(node, resource) + count <= self._offered(node, resource):
                 bound = copy.deepcopy(pod)
                 bound["spec"]["nodeName"] = node
                 self.store("pods", key, bound)
@@ -264,9 +275,13 @@ class World(Apiserver):
                 refusal = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
                 self.change("pods", key, conditions=[refusal])
 
-    def _used(self, node: str) -> int:
+    def _offered(self, node: str, resource: str) -> int:
+        return DEFAULTS.offered(resource, len(self.devices(node)))
+
+    def _used(self, node: str, resource: str) -> int:
         on_node = (p for p in self.of("pods") if p["spec"].get("nodeName") == node)
-        return sum(_asked(p) for p in on_node if p["status"]["phase"] in ("Pending", "Running"))
+        asked = [_asked(p) for p in on_node if p["status"]["phase"] in ("Pending", "Running")]
+        return sum(count for name, count in asked if name == resource)
 
     def kubelet(self, node: str) -> None:
         """End what is to end, admit what is new. A force-deleted pod's container takes longer than that to die."""
@@ -283,31 +298,49 @@ class World(Apiserver):
                     del table[uuid]
                 self.remove("pods", key)
             elif pod["status"]["phase"] == "Pending":
-                self._admit(node, key, uid, _asked(pod))
+                self._admit(node, key, uid, *_asked(pod))
         for uuid in dying:
             del table[uuid]
 
-    def _admit(self, node: str, key: str, uid: str, count: int) -> None:
+    def _admit(self, node: str, key: str, uid: str, resource: str, count: int) -> None:
         table = self.kubelets[node]
         assignments = self._assignments(node)
-        wanted = next((a["devices"] for a in assignments if a["podUID"] == uid), None)
-        if wanted is None:
+        mine = next((a for a in assignments if a["podUID"] == uid), None)
+        if mine is None:
             reserved = {uuid for a in assignments for uuid in a["devices"]}
-            wanted = [u for u in self.devices(node) if u not in table and u not in reserved][:count]
-        taken = [uuid for uuid in wanted if uuid in table]
+            wanted = [u for u in self.devices(node) if not self.holders(node, u) and u not in reserved][:count]
+        else:
+            wanted = mine["devices"]
+        memory = (mine or {}).get("memoryMiB", 0) if resource == SHARED_RESOURCE else None
+        taken = [uuid for uuid in wanted if not self._fits(node, uuid, memory)]
         if taken:
-            self.collisions.append(f"{key} was to have {taken}, held by {[table[u] for u in taken]}")
+            self.collisions.append(f"{key} was to have {taken}, held by {[self.holders(node, u) for u in taken]}")
         if taken or len(wanted) != count or node in self.refuse_admission:
             self.change("pods", key, phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")
             return
-        table.update(dict.fromkeys(wanted, uid))
-        ids = [{"resourceID": uuid, "health": "Healthy"} for uuid in wanted]
+        given = wanted
+        if memory is not None:
+            self.promised[uid] = memory
+            given = [next(i for n in range(SHARED_SLOTS) if (i := f"{u}::{n}") not in table) for u in wanted]
+        table.update(dict.fromkeys(given, uid))
+        ids = [{"resourceID": device_id, "health": "Healthy"} for device_id in given]
         container = {
             "name": "main",
             "state": {"running": {"startedAt": times.seconds(self.now)}},
-            "allocatedResourcesStatus": [{"name": RESOURCE, "resources": ids}],
+            "allocatedResourcesStatus": [{"name": resource, "resources": ids}],
         }
         self.change("pods", key, phase="Running", containerStatuses=[container])
+
+    def holders(self, node: str, uuid: str) -> dict[str, str]:
+        """Device IDs of a device that are given away, and to whom."""
+        return {i: uid for i, uid in self.kubelets[node].items() if device_of(i) == uuid}
+
+    def _fits(self, node: str, uuid: str, memory: int | None) -> bool:
+        """Whether a device can be given as a whole (None), or so much of it."""
+        held = self.holders(node, uuid)
+        if memory is None or uuid in held:
+            return not held
+        return sum(self.promised[uid] for uid in held.values()) + memory <= MEMORY and len(held) < SHARED_SLOTS
 
     def collector(self) -> None:
         """Pods of workloads that are gone; pods of nodes that are gone."""
@@ -343,8 +376,9 @@ def _pin(spec: Json) -> str | None:
     return next((f["values"][0] for t in terms for f in t.get("matchFields") or ()), None)
 
 
-def _asked(pod: Json) -> int:
-    return int(pod["spec"]["containers"][0]["resources"]["limits"][RESOURCE])
+def _asked(pod: Json) -> tuple[str, int]:
+    ((resource, count),) = pod["spec"]["containers"][0]["resources"]["limits"].items()
+    return resource, int(count)
 
 
 @pytest.fixture(scope="session")

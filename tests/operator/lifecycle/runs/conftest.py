@@ -18,7 +18,11 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
 from gpufleet_operator.loop import Reconciler
 from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.resources import device_of
 from gpufleet_operator.snapshot import Limits
+
+MEMORY = 1000
+"""MiB of each device of a world."""
 
 _PROJECTIONS: dict[str, Callable[[Any], Any]] = {
     "pods": podview.pod,
@@ -107,13 +111,14 @@ class Judge:
         for uid, node, reserved in world.released:
             assert node in reserved, f"{uid} was released to {node} without a reservation there"
         pods = {p["metadata"]["uid"] for p in world.of("pods")}
-        claimed: dict[str, str] = {}
+        claimed: dict[str, list[Any]] = {}
         for _, assignment in world.ledger():
             for uuid in assignment["devices"]:
-                other = claimed.setdefault(uuid, assignment["podUID"])
-                assert other == assignment["podUID"] or not {other, assignment["podUID"]} <= pods, (
-                    f"{uuid} reserved twice"
-                )
+                if assignment["podUID"] in pods:
+                    claimed.setdefault(uuid, []).append(assignment.get("memoryMiB"))
+        for uuid, promises in claimed.items():
+            assert len(promises) == 1 or None not in promises, f"{uuid} reserved twice"
+            assert sum(memory or 0 for memory in promises) <= MEMORY, f"more of {uuid} is promised than there is"
 
     def check_settled(self, world: Any) -> None:
         """I3 and I6, when nothing is under way any more."""
@@ -121,7 +126,8 @@ class Judge:
         reserved = {a["podUID"]: (node, set(a["devices"])) for node, a in world.ledger()}
         for uid, (node, devices) in reserved.items():
             assert uid in pods, f"a reservation of {devices} was leaked"
-            assert {u for u, holder in world.kubelets[node].items() if holder == uid} == devices
+            held = [device_of(u) for u, holder in world.kubelets[node].items() if holder == uid]
+            assert sorted(held) == sorted(devices)
         for workload in world.of("workloads"):
             self.check_workload(world, workload, pods, reserved)
 
@@ -148,16 +154,29 @@ class Judge:
             self.check_shares(distribution["items"], [p for p in placements if "shardStart" in p], spec["replicas"])
 
     def can_place(self, world: Any, spec: Any, placements: Any) -> bool:
-        """Whether more of the workload would fit, on devices that nobody has."""
-        count = spec["devices"]["count"]
-        taken = {uuid for _, a in world.ledger() for uuid in a["devices"]} | {
-            u for t in world.kubelets.values() for u in t
-        }
-        usable = [n for n in world.of("nodes") if not n["spec"].get("unschedulable")]
-        free = [sum(u not in taken for u in world.devices(n["metadata"]["name"])) for n in usable]
-        fits = sum(number // count for number in free)
+        """Whether more of the workload would fit, on devices that nobody has, or beside others' parts."""
+        devices = spec["devices"]
+        usable = [n["metadata"]["name"] for n in world.of("nodes") if not n["spec"].get("unschedulable")]
+        fits = sum(self.fits(world, node, devices["count"], devices.get("memoryMiB")) for node in usable)
         waiting = sum(p["state"] == "Pending" for p in placements)
         return bool(fits >= (waiting if spec["placement"].get("gang") else 1))
+
+    def fits(self, world: Any, node: str, count: int, memory: int | None) -> int:
+        """Replicas that fit on a node: r do when sum(min(parts, r)) is at least r times `count`."""
+        taken: dict[str, list[int]] = {uuid: [] for uuid in world.devices(node)}
+        for name, assignment in world.ledger():
+            for uuid in assignment["devices"] if name == node else ():
+                taken[uuid].append(assignment.get("memoryMiB", MEMORY))
+        parts = []
+        for index, found in enumerate(taken.values()):
+            if memory is None:
+                parts.append(0 if found else 1)
+            else:
+                parts.append((MEMORY - max(sum(found), 10 * index)) // memory)
+        replicas = 0
+        while sum(min(part, replicas + 1) for part in parts) >= (replicas + 1) * count:
+            replicas += 1
+        return replicas
 
     def check_shares(self, items: int, shares: Any, replicas: int) -> None:
         if len(shares) == replicas:

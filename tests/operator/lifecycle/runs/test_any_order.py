@@ -10,15 +10,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gpufleet_operator.kube.errors import UnavailableError
 
+DEVICES = st.one_of(
+    st.builds(lambda count: {"count": count}, st.integers(1, 2)),
+    st.builds(
+        lambda count, memory: {"count": count, "mode": "Shared", "memoryMiB": memory},
+        st.integers(1, 2),
+        st.integers(100, 600),
+    ),
+)
 WORKLOADS = st.builds(
-    lambda replicas, count, gang, shares, strategy: {
+    lambda replicas, devices, gang, shares, strategy: {
         "replicas": replicas,
-        "devices": {"count": count},
+        "devices": devices,
         "placement": {"gang": gang, "strategy": strategy},
         **({"distribution": {"items": 100, "mode": "Proportional"}} if gang and shares else {}),
     },
     st.integers(1, 3),
-    st.integers(1, 2),
+    DEVICES,
     st.booleans(),
     st.booleans(),
     st.sampled_from(["Best", "Pack", "Spread"]),

@@ -11,6 +11,7 @@ from gpufleet_operator.kube.errors import UnavailableError
 GANG = {"replicas": 2, "devices": {"count": 2}, "placement": {"gang": True, "strategy": "Spread"}}
 SHARES = {**GANG, "distribution": {"items": 1000, "mode": "Proportional", "by": "TotalMemory"}}
 MANY = {"replicas": 3, "placement": {"strategy": "Pack"}}
+PARTS = {"replicas": 4, "devices": {"count": 1, "mode": "Shared", "memoryMiB": 400}, "placement": {"strategy": "Pack"}}
 
 
 def moment(world: Any, operator: Any) -> None:
@@ -57,7 +58,7 @@ def end(world: Any) -> Any:
     return states(world), sorted(shares), len(list(world.ledger())), len(world.of("pods"))
 
 
-@pytest.mark.parametrize("spec", [GANG, SHARES, MANY], ids=["gang", "shares", "many"])
+@pytest.mark.parametrize("spec", [GANG, SHARES, MANY, PARTS], ids=["gang", "shares", "many", "parts"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
 def test_a_fault_at_any_write_changes_nothing_in_the_end(  # noqa: PLR0917 - fixtures and the case
@@ -128,6 +129,35 @@ def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives
         moment(cluster, operator)
     assert cluster.collisions == []
     assert states(cluster) == {"Confirmed": 1}
+
+
+def test_what_a_force_deleted_sharer_was_promised_is_not_given_on_while_its_container_lives(
+    world: Any, judge: Any, runner: Any
+) -> None:
+    """The others stay beside it; one that would fit only without it waits, and one that wants all of it even longer."""
+    cluster = world(1, 1)
+    operator = judge.operator(cluster, runner)
+    part = {"count": 1, "mode": "Shared", "memoryMiB": 500}
+    cluster.submit("first", devices=part)
+    cluster.submit("second", devices=part)
+    for _ in range(3):
+        moment(cluster, operator)
+    assert states(cluster) == {"Confirmed": 2}
+    cluster.submit("third", devices=part)
+    cluster.submit("whole")
+    holder = next(p["metadata"]["name"] for p in cluster.of("pods") if p["metadata"]["name"].startswith("first"))
+
+    cluster.remove("workloads", "ml/first")
+    cluster.remove("pods", f"ml/{holder}")
+    for _ in range(3):
+        moment(cluster, operator)
+    assert sorted(a["workload"] for _, a in cluster.ledger()) == ["first", "second"]
+    judge.settle(cluster, operator, rounds=4)
+
+    judge.check_always(cluster)
+    judge.check_settled(cluster)
+    assert sorted(a["workload"] for _, a in cluster.ledger()) == ["second", "third"]
+    assert states(cluster) == {"Confirmed": 2, "Pending": 1}
 
 
 def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well(world: Any, judge: Any, runner: Any) -> None:

@@ -1,0 +1,120 @@
+"""How reservations and holders of one device add up, and which reservations can stand beside each other."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_api.names import SHARED_RESOURCE
+from gpufleet_api.telemetry import Assignment
+from gpufleet_operator import times
+from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_operator.translate import NodeFacts, node_state
+from gpufleet_operator.uses import Claims, Use, use_of
+
+SLOT = PodNeeds(extended={SHARED_RESOURCE: 1})
+
+
+def share(b: Any, name: str, memory: int = 1000, compute: int | None = None, ago: float = 25, **fields: Any) -> Any:
+    """A reservation of a part of GPU-1-0, decided so many seconds ago."""
+    decided = times.micros(b.now - timedelta(seconds=ago))
+    given = {"memory_mib": memory, "compute_percent": compute, "resource": SHARED_RESOURCE, "decided_at": decided}
+    return b.assignment(b.pod(name), "GPU-1-0", **given, **fields)
+
+
+def use(b: Any, reserved: list[Any], held: list[Any], *, age: float = 1, slots: int = 16) -> Use:
+    """Of a device that was measured `age` seconds ago."""
+    device = b.telemetry(held={"GPU-1-0": held}).status.devices[0]
+    return use_of(device, reserved, b.now - timedelta(seconds=age), slots)
+
+
+def test_nobody(b: Any) -> None:
+    assert use(b, [], []) == Use()
+
+
+def test_a_whole_device(b: Any) -> None:
+    whole = b.assignment(b.pod())
+    stranger = b.pod("other")
+
+    assert use(b, [whole], []) == use(b, [whole], [whole]) == use(b, [], [stranger]) == Use(held=True)
+
+
+def test_a_reservation_and_its_holder_count_once(b: Any) -> None:
+    one, two = share(b, "a", 1000, 10), share(b, "b", 500)
+
+    expected = Use(sharers=2, promised_memory_mib=1500, promised_compute_percent=10)
+    assert use(b, [one, two], []) == use(b, [one, two], [one]) == use(b, [one, two], [one, two]) == expected
+
+
+def test_what_was_decided_after_the_sample_is_in_flight(b: Any) -> None:
+    old, new = share(b, "a", 1000, 10, ago=25), share(b, "b", 500, 5, ago=3)
+
+    found = use(b, [old, new], [old], age=10)
+
+    assert (found.promised_memory_mib, found.in_flight_memory_mib) == (1000, 500)
+    assert (found.promised_compute_percent, found.in_flight_compute_percent) == (10, 5)
+
+
+def test_a_holder_without_reservation_keeps_what_it_was_promised(b: Any) -> None:
+    """The node's object was made anew, or the pod asked by itself: then nothing is promised, and it shares as well."""
+    earlier, unmanaged = share(b, "a", 1000), b.pod("x", needs=SLOT)
+
+    assert use(b, [], [earlier]) == Use(sharers=1, promised_memory_mib=1000)
+    assert use(b, [], [unmanaged]) == Use(sharers=1)
+    assert use(b, [share(b, "b", 10)], [earlier, unmanaged]) == Use(sharers=3, promised_memory_mib=1010)
+
+
+def test_one_who_holds_it_as_a_whole_outweighs_all_sharers(b: Any) -> None:
+    assert use(b, [share(b, "a")], [b.pod("x")]) == Use(held=True)
+
+
+@pytest.mark.parametrize(("slots", "full"), [(3, False), (2, True)])
+def test_a_device_without_a_free_slot_is_held(b: Any, slots: int, full: bool) -> None:
+    assert use(b, [share(b, "a")], [b.pod("x", needs=SLOT)], slots=slots).held is full
+
+
+def test_the_clock_of_a_node_does_not_decide_what_is_in_flight(b: Any) -> None:
+    """An hour slow: every reservation would seem newer than every sample, for ever."""
+    moment = times.micros(b.now - timedelta(hours=1))
+    telemetry = b.telemetry(assignments=[share(b, "a", ago=25)], sampleTime=moment).model
+    status = telemetry.status.model_copy(update={"observed_at": moment, "sample_time": moment})
+    model = telemetry.model_copy(update={"status": status})
+
+    state = node_state(model, NodeFacts(), age_seconds=2, stale_after_seconds=90, now=b.now)
+
+    assert (state.devices[0].promised_memory_mib, state.devices[0].in_flight_memory_mib) == (1000, 0)
+
+
+PART = st.tuples(st.integers(1, 600), st.none() | st.integers(1, 60))
+
+
+@given(st.lists(st.none() | PART, max_size=12))
+def test_reservations_that_fit_never_exceed_a_device_nor_mix_its_uses(b: Any, wishes: list[Any]) -> None:
+    claims = Claims({("node-1", "GPU-1-0"): 1000})
+    taken: list[Assignment] = []
+    for number, wish in enumerate(wishes):
+        one = b.assignment(b.pod(f"w{number}")) if wish is None else share(b, f"w{number}", *wish)
+        if claims.fits("node-1", one):
+            assert not claims.clashes("node-1", one)
+            claims.add("node-1", one)
+            taken.append(one)
+
+    whole = [a for a in taken if a.memory_mib is None]
+    assert not whole or len(taken) == 1
+    assert sum(a.memory_mib or 0 for a in taken) <= 1000
+    assert sum(a.compute_percent or 0 for a in taken) <= 100
+    assert bool(taken) == bool(wishes)
+
+
+def test_parts_beside_each_other_never_clash_even_when_too_much_is_promised(b: Any) -> None:
+    """Only a gated pod loses its reservation for that; one that runs is not deleted because a total was corrected."""
+    claims = Claims({("node-1", "GPU-1-0"): 1000})
+    claims.add("node-1", share(b, "a", 800))
+
+    assert not claims.fits("node-1", share(b, "b", 300))
+    assert not claims.clashes("node-1", share(b, "b", 300))
+    assert claims.fits("node-1", share(b, "b", 200))
+    assert claims.fits("node-2", share(b, "b", 300)), "another node"
+    assert claims.clashes("node-1", b.assignment(b.pod()))
