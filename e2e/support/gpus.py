@@ -25,6 +25,10 @@ class Gpus:
         """Let one GPU report other numbers, such as `temperature_celsius=95`."""
         edit(self._path, lambda state: state.with_gpu(self._index(uuid), **fields))
 
+    def xid(self, uuid: str, code: int) -> None:
+        """Let one GPU report an XID, once."""
+        edit(self._path, lambda state: state.with_xid(self._index(uuid), code))
+
     def lose(self, uuid: str) -> None:
         """Let one GPU fall off the bus."""
         edit(self._path, lambda state: state.lose(self._index(uuid)))
