@@ -1,6 +1,7 @@
 """All or nothing: found whenever it exists on small fleets, by exhaustive search; and by cases."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -9,35 +10,40 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.capacity import capacity, disjoint_sets
+from gpufleet_operator.placement.capacity import capacity, packed_sets
 from gpufleet_operator.placement.model import NodeState, Request, Share
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.wiring import Wiring
 
+_SHARES = st.sampled_from([None, None, Share(30_000, 10), Share(20_000, 0), Share(0, 30)])
 
-@settings(max_examples=60, deadline=None)
+
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_gang_is_placed_exactly_when_that_is_possible(
+def test_all_replicas_are_placed_exactly_when_that_is_possible(
     data: st.DataObject, gen: Any, make: Any, oracle: Any, taken: Any
 ) -> None:
+    """Gang or not: what is placeable as a whole is placed as a whole, whatever the strategy would take first."""
     nodes = tuple(data.draw(st.lists(_small_nodes(make), min_size=1, max_size=2, unique_by=lambda n: n.name)))
     aside = {r: data.draw(st.frozensets(st.sampled_from(["a", "b"]), max_size=1)) for r in range(3)}
+    share = data.draw(_SHARES)
     request = make.request(
         replicas=data.draw(st.integers(1, 3)),
-        count=data.draw(st.integers(1, 2)),
-        share=data.draw(st.sampled_from([None, None, Share(30_000, 10)])),
-        topology=data.draw(st.sampled_from([Topology.NONE, Topology.NUMA, Topology.NVLINK])),
+        count=data.draw(st.integers(1, 3)),
+        share=share,
+        min_free_memory_mib=data.draw(st.sampled_from([None, None, 40_000])),
+        max_utilization_percent=data.draw(st.sampled_from([None, None, 15])),
+        topology=data.draw(st.sampled_from(list(Topology))),
         strategy=data.draw(st.sampled_from(list(Strategy))),
-        gang=True,
+        gang=data.draw(st.booleans()),
         set_aside=data.draw(st.sampled_from([{}, aside])),
     )
     decision = place(Fleet.of(nodes), request)
-    # With shares joined by NVLink an arrangement may be missed, as gang.arrange says; never the other way round.
-    possible = _possible({n.name: n for n in nodes}, request, request.replicas, oracle, taken)
-    if decision.picks:
-        assert possible
-    elif request.topology is not Topology.NVLINK or request.devices.share is None:
-        assert not possible
+    together = [{n.name: n} for n in nodes] if request.topology is Topology.SAME_NODE else [{n.name: n for n in nodes}]
+    possible = any(_possible(state, request, request.replicas, oracle, taken) for state in together)
+    assert (not decision.unplaced) == possible
+    if request.gang:
+        assert bool(decision.picks) == possible
 
 
 @st.composite
@@ -87,18 +93,15 @@ def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject, g
         replicas=6,
         count=data.draw(st.integers(1, 3)),
         share=data.draw(st.sampled_from([None, Share(10_000, 0), Share(0, 30), Share(20_000, 20)])),
+        topology=data.draw(st.sampled_from(list(Topology))),
+        min_free_memory_mib=data.draw(st.sampled_from([None, 30_000])),
+        max_utilization_percent=data.draw(st.sampled_from([None, 40])),
         cpu_milli=data.draw(st.sampled_from([0, 1_000])),
     )
     fleet, query = Fleet.of([node]), Query.of(request)
     found = int(capacity(fleet, query, 6)[0])
     for replicas in range(1, 7):
-        gang = make.request(
-            replicas=replicas,
-            count=request.devices.count,
-            share=request.devices.share,
-            gang=True,
-            cpu_milli=request.pod.cpu_milli,
-        )
+        gang = replace(request, replicas=tuple(range(replicas)), gang=True)
         assert bool(place(fleet, gang).picks) == (replicas <= found)
 
 
@@ -136,7 +139,7 @@ def test_a_replica_that_may_not_use_the_only_node_left_makes_another_move(make: 
     assert [(p.replica, p.node) for p in decision.picks] == [(0, "b"), (1, "a")]
 
 
-def test_disjoint_sets_of_a_cube_mesh() -> None:
+def test_sets_of_a_cube_mesh() -> None:
     """Eight devices as in a hybrid cube mesh: two quads, one link between each pair of opposite corners."""
     quads = [*combinations(range(4), 2), *combinations(range(4, 8), 2), *((i, i + 4) for i in range(4))]
     peers = [0] * 8
@@ -144,11 +147,51 @@ def test_disjoint_sets_of_a_cube_mesh() -> None:
         peers[a] |= 1 << b
         peers[b] |= 1 << a
     wiring = Wiring(tuple(peers))
-    assert len(disjoint_sets(wiring, 0xFF, 2, 8)) == 4
-    assert set(disjoint_sets(wiring, 0xFF, 4, 8)) == {0x0F, 0xF0}
-    assert len(disjoint_sets(wiring, 0xFF, 8, 8)) == 1
-    assert len(disjoint_sets(wiring, 0b0111_0111, 3, 8)) == 2
-    assert disjoint_sets(wiring, 0b0001_0010, 2, 8) == ()
+    every, some, two = [1] * 8, [1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 0, 0]
+    assert len(packed_sets(wiring, every, 2, 8)) == 4
+    assert set(packed_sets(wiring, every, 4, 8)) == {0x0F, 0xF0}
+    assert len(packed_sets(wiring, every, 8, 8)) == 1
+    assert len(packed_sets(wiring, some, 3, 8)) == 2
+    assert packed_sets(wiring, two, 2, 8) == ()
+    assert packed_sets(wiring, [2] * 8, 4, 3) == (0x0F, 0xF0, 0x0F)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    pairs=st.lists(st.sampled_from(list(combinations(range(8), 2))), unique=True),
+    slots=st.lists(st.integers(0, 2), min_size=8, max_size=8),
+    count=st.integers(2, 4),
+)
+def test_sets_of_eight_devices_are_as_many_as_there_can_be(
+    pairs: list[tuple[int, int]], slots: list[int], count: int
+) -> None:
+    peers = [0] * 8
+    for a, b in pairs:
+        peers[a] |= 1 << b
+        peers[b] |= 1 << a
+    wiring = Wiring(tuple(peers))
+    found = packed_sets(wiring, slots, count, 16)
+    assert all(bits.bit_count() == count and wiring.connected(bits) for bits in found)
+    assert all(sum(bits >> c & 1 for bits in found) <= slots[c] for c in range(8))
+    assert len(found) == _most_sets(wiring, tuple(slots), count, {})
+
+
+def _most_sets(wiring: Wiring, left: tuple[int, ...], count: int, known: dict[tuple[int, ...], int]) -> int:
+    """By trying everything."""
+    if left not in known:
+        fitting = [
+            chosen
+            for chosen in combinations([c for c in range(8) if left[c]], count)
+            if wiring.connected(sum(1 << c for c in chosen))
+        ]
+        known[left] = max(
+            (
+                1 + _most_sets(wiring, tuple(n - (c in chosen) for c, n in enumerate(left)), count, known)
+                for chosen in fitting
+            ),
+            default=0,
+        )
+    return known[left]
 
 
 def test_a_large_node_grows_its_sets(make: Any) -> None:

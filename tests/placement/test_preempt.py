@@ -1,5 +1,6 @@
 """Preemption is a proposal: who would have to go, as few and as unimportant as can be."""
 
+from collections.abc import Collection
 from itertools import combinations
 from typing import Any
 
@@ -137,3 +138,64 @@ def test_no_other_set_of_victims_is_better(
     best = min((max(h.priority for h in g), len(g), sum(h.priority for h in g)) for g in helping)
     chosen = [v.holder for v in found.victims]
     assert (max(h.priority for h in chosen), len(chosen), sum(h.priority for h in chosen)) == best
+
+
+def test_one_victim_that_makes_room_for_all_goes_before_two(make: Any) -> None:
+    """Replica by replica the two small ones on the first node would go."""
+    nodes = [
+        crowded(make, "a", [("a-1", 0, 1), ("a-2", 0, 1)], devices=2),
+        crowded(make, "b", [("b", 0, 2)], devices=2),
+    ]
+    assert victims(Fleet.of(nodes), make.request(replicas=2, priority=1)) == ["b"]
+    assert victims(Fleet.of(nodes), make.request(replicas=2, priority=1, gang=True)) == ["b"]
+
+
+def test_nobody_goes_where_another_arrangement_makes_room(make: Any) -> None:
+    """Replica 0 would take the cool device, the only one that replica 1 may use."""
+    nodes = [
+        crowded(make, "a", [("low", 0, 1)], devices=1),
+        make.node("b", [make.device("GPU-b", 0, temperature_celsius=20)]),
+        make.node("c", 1),
+    ]
+    request = make.request(replicas=2, priority=1, set_aside={1: frozenset({"c"})})
+    assert propose(Fleet.of(nodes), request) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    held=st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), max_size=3), min_size=1, max_size=2),
+    wanted=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.booleans()),
+)
+def test_victims_on_several_nodes_for_several_replicas_are_the_best_there_are(
+    make: Any, held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
+) -> None:
+    nodes = [
+        crowded(make, name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(holders)], devices=6)
+        for name, holders in zip("ab", held, strict=False)
+    ]
+    replicas, count, priority, gang = wanted
+    request = make.request(replicas=replicas, count=count, priority=priority, gang=gang)
+    lower = {h.name: h.priority for n in nodes for h in n.holders if h.priority < priority}
+    reached = {
+        frozenset(gone): len(place(_left(nodes, gone), request).picks)
+        for size in range(len(lower) + 1)
+        for gone in combinations(lower, size)
+    }
+    most = max(reached.values())
+    found = propose(Fleet.of(nodes), request)
+    if reached[frozenset()] == most:
+        assert found is None
+        return
+    assert found is not None
+    chosen = frozenset(v.holder.name for v in found.victims)
+    assert len(found.picks) == reached[chosen] == most
+    costs = {
+        gone: (max(map(lower.__getitem__, gone)), len(gone), sum(map(lower.__getitem__, gone)))
+        for gone, picks in reached.items()
+        if picks == most
+    }
+    assert costs[chosen] == min(costs.values())
+
+
+def _left(nodes: list[NodeState], gone: Collection[str]) -> Fleet:
+    return Fleet.of(without(n, [h for h in n.holders if h.name in gone]) for n in nodes)

@@ -1,72 +1,144 @@
 """How many replicas of one request each node could take at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Columns, Mask
+from gpufleet_operator.placement.columns import Columns, Mask, Window
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.query import WHOLE_PERCENT, Query
 from gpufleet_operator.placement.ranking import ranking
 from gpufleet_operator.placement.wiring import Wiring, connected_sets
 
-_SEARCH = 200_000
-"""Steps of the search for disjoint sets of one node, after which the best so far stands."""
+_SEARCH = 20_000
+"""States of one node that the search for sets looks at, after which the best so far stands."""
+
+_DEEP = 64
+"""More sets than this of one node are taken as they come, the emptiest devices first, without a search."""
+
+Counts = NDArray[np.int64]
 
 
-def capacity(fleet: Fleet, query: Query, most: int) -> NDArray[np.int64]:
+def capacity(fleet: Fleet, query: Query, most: int) -> Counts:
     """(rows,): replicas that fit side by side on each node, at most `most`.
 
-    Exact, but for nodes with so many devices that not every NVLink set of them can be tried.
+    Exact, but for nodes with so many devices that not every NVLink set of them can be tried, and for more than 64
+    NVLink sets of shared devices of a node.
     """
     columns = fleet.ranked()
     found = ranking(fleet, query)
-    passes = found.passing
-    count, share = query.devices.count, query.devices.share
+    passes, count = found.passing, query.devices.count
     room = np.where(passes.any(axis=1) | (count == 0), _room(columns, query, most), 0)
     if count == 0:
         return np.where(columns.fresh & (found.refusals == 0), np.clip(room, 0, most), 0)
+    each = slots(Window.of(columns, slice(None)), passes, query, most)
     if query.topology is Topology.NVLINK and count > 1:
-        return np.minimum(room, _linked(columns, passes, count, room, found.shape.wirings))
+        return np.minimum(room, _linked(columns, each, count, room, found.shape.wirings))
     if query.topology is Topology.NUMA and count > 1:
         zones = np.unique(columns.numa[passes & (columns.numa >= 0)])
-        slots = _slots(columns, passes, share, most)
-        each = [_rounds(np.where(columns.numa == zone, slots, 0), count, most) for zone in zones]
-        total: NDArray[np.int64] = np.sum(each, axis=0, dtype=np.int64) if each else np.zeros(len(room), np.int64)
+        by_zone = [_rounds(np.where(columns.numa == zone, each, 0), count, most) for zone in zones]
+        total: Counts = np.sum(by_zone, axis=0, dtype=np.int64) if by_zone else np.zeros(len(room), np.int64)
         return np.minimum(room, total)
-    return np.minimum(room, _rounds(_slots(columns, passes, share, most), count, most))
+    return np.minimum(room, _rounds(each, count, most))
 
 
-def disjoint_sets(wiring: Wiring, passing: int, count: int, most: int) -> tuple[int, ...]:
-    """Up to `most` connected sets of `count` columns that share no column, as bits; as many as there can be."""
+def slots(window: Window, passes: Mask, query: Query, most: int) -> Counts:
+    """(rows, width): replicas that each device could serve, one after the other, at most `most`.
+
+    Args:
+        window: the rows.
+        passes: (rows, width), the devices that pass as they are.
+        query: what is asked for. Each share that is given narrows what the next one finds.
+        most: what is never exceeded.
+    """
+    share, needs = query.devices.share, query.devices
+    if share is None:
+        return passes.astype(np.int64)
+    columns, at = window.columns, window.at
+    found = np.full(passes.shape, most, np.int64)
+    if share.memory_mib and query.min_free_mib is not None:
+        free = columns.total_mib[at].astype(np.int64) - columns.used_mib[at]
+        found = np.minimum(found, (free - query.min_free_mib) // share.memory_mib + 1)
+    if share.compute_percent:
+        limit = WHOLE_PERCENT - share.compute_percent
+        if needs.max_utilization_percent is not None:
+            limit = min(limit, needs.max_utilization_percent)
+        found = np.minimum(found, (limit - columns.compute[at].astype(np.int64)) // share.compute_percent + 1)
+    return np.where(passes, found, 0)
+
+
+def packed_sets(wiring: Wiring, slots_: Sequence[int], count: int, most: int) -> tuple[int, ...]:
+    """Up to `most` connected sets of `count` columns, as bits; column c stands in at most `slots_[c]` of them.
+
+    As many as there can be: taken one by one, the emptiest columns first, and searched for where that falls short.
+    """
     sets = connected_sets(wiring, count)
     if sets is None:
         return ()
     order = np.argsort(-sets.links, kind="stable")
-    usable = [int(bits) for bits in sets.bits[order] if int(bits) & ~passing == 0]
-    best: tuple[int, ...] = ()
-    steps = 0
+    candidates = [(int(bits), _columns(int(bits))) for bits in sets.bits[order]]
+    taken = _emptiest_first(candidates, list(slots_), most)
+    if len(taken) >= _bound(slots_, count, most) or min(most, max(slots_, default=0)) > _DEEP:
+        return taken
+    return _searched(candidates, slots_, count, most, taken)
 
-    def search(chosen: tuple[int, ...], free: int, candidates: list[int]) -> None:
-        nonlocal best, steps
-        steps += 1
+
+def _emptiest_first(candidates: Iterable[tuple[int, tuple[int, ...]]], left: list[int], most: int) -> tuple[int, ...]:
+    found: list[int] = []
+    open_ = list(candidates)
+    while len(found) < most:
+        open_ = [(bits, columns) for bits, columns in open_ if all(left[c] for c in columns)]
+        if not open_:
+            break
+        bits, columns = max(open_, key=lambda s: sum(left[c] for c in s[1]))
+        found.append(bits)
+        for column in columns:
+            left[column] -= 1
+    return tuple(found)
+
+
+def _searched(
+    candidates: Sequence[tuple[int, tuple[int, ...]]],
+    slots_: Sequence[int],
+    count: int,
+    most: int,
+    best: tuple[int, ...],
+) -> tuple[int, ...]:
+    seen: set[tuple[int, ...]] = set()  # what is left says how many were taken, so a state is looked at once
+
+    def search(chosen: tuple[int, ...], left: tuple[int, ...]) -> None:
+        nonlocal best
+        if left in seen or len(seen) >= _SEARCH:
+            return
+        seen.add(left)
         if len(chosen) > len(best):
             best = chosen
-        goal = min(most, len(chosen) + free.bit_count() // count)
-        for position, bits in enumerate(candidates):
-            if goal <= len(best) or steps > _SEARCH:
+        goal = len(chosen) + _bound(left, count, most - len(chosen))
+        for bits, columns in candidates:
+            if goal <= len(best):
                 return
-            rest = [b for b in candidates[position + 1 :] if not b & bits]
-            search((*chosen, bits), free & ~bits, rest)
+            if all(left[c] for c in columns):
+                search((*chosen, bits), tuple(n - (bits >> c & 1) for c, n in enumerate(left)))
 
-    search((), passing, usable)
+    search((), tuple(slots_))
     return best
 
 
-def _room(columns: Columns, query: Query, most: int) -> NDArray[np.int64]:
+def _bound(left: Sequence[int], count: int, most: int) -> int:
+    """The most sets of `count` different columns each, were all of them connected: as `_rounds`."""
+    sets = 0
+    while sets < most and sum(min(n, sets + 1) for n in left) >= (sets + 1) * count:
+        sets += 1
+    return sets
+
+
+def _columns(bits: int) -> tuple[int, ...]:
+    return tuple(c for c in range(bits.bit_length()) if bits >> c & 1)
+
+
+def _room(columns: Columns, query: Query, most: int) -> Counts:
     """Replicas that the node has CPU, memory, pods and other resources for."""
     pod = query.pod
     room = np.minimum(columns.pods, most)
@@ -79,41 +151,29 @@ def _room(columns: Columns, query: Query, most: int) -> NDArray[np.int64]:
     return np.maximum(room, 0)
 
 
-def _slots(columns: Columns, passes: Mask, share: Share | None, most: int) -> NDArray[np.int64]:
-    """(rows, width): replicas that each device could serve."""
-    slots = np.where(passes, most if share is not None else 1, 0).astype(np.int64)
-    if share is not None and share.memory_mib:
-        slots = np.minimum(slots, (columns.total_mib - columns.used_mib) // share.memory_mib)
-    if share is not None and share.compute_percent:
-        slots = np.minimum(slots, (100 - columns.compute) // share.compute_percent)
-    return np.where(passes, slots, 0)
-
-
-def _rounds(slots: NDArray[np.int64], count: int, most: int) -> NDArray[np.int64]:
+def _rounds(each: Counts, count: int, most: int) -> Counts:
     """The most replicas of `count` different devices each: r of them fit when sum(min(slots, r)) >= r * count."""
     if count == 1:
-        total: NDArray[np.int64] = np.minimum(slots.sum(axis=1), most)
+        total: Counts = np.minimum(each.sum(axis=1), most)
         return total
-    rounds = np.zeros(len(slots), np.int64)
+    rounds = np.zeros(len(each), np.int64)
     for replicas in range(1, most + 1):
-        fits: Mask = np.minimum(slots, replicas).sum(axis=1) >= replicas * count
+        fits: Mask = np.minimum(each, replicas).sum(axis=1) >= replicas * count
         if not fits.any():
             break
         rounds[fits] = replicas
     return rounds
 
 
-def _linked(
-    columns: Columns, passes: Mask, count: int, room: NDArray[np.int64], wirings: Sequence[Wiring]
-) -> NDArray[np.int64]:
-    found = np.zeros(len(passes), np.int64)
-    known: dict[tuple[int, int, int], int] = {}
-    for row in np.flatnonzero((passes.sum(axis=1) >= count) & (room > 0)):
-        passing = sum(1 << int(c) for c in np.flatnonzero(passes[row]))
-        key = (int(columns.wiring[row]), passing, int(room[row]))
+def _linked(columns: Columns, each: Counts, count: int, room: Counts, wirings: Sequence[Wiring]) -> Counts:
+    found = np.zeros(len(each), np.int64)
+    known: dict[tuple[int, tuple[int, ...], int], int] = {}
+    for row in np.flatnonzero(((each > 0).sum(axis=1) >= count) & (room > 0)):
+        key = (int(columns.wiring[row]), tuple(each[row].tolist()), int(room[row]))
         if key not in known:
             wiring = wirings[key[0]]
-            known[key] = len(disjoint_sets(wiring, passing, count, key[2]))
+            left = key[1][: len(wiring.peers)]
+            known[key] = len(packed_sets(wiring, left, count, key[2]))
             if not known[key] and connected_sets(wiring, count) is None:
                 known[key] = 1  # too many sets to search: one is known to fit, more may
         found[row] = known[key]

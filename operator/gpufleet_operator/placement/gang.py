@@ -1,4 +1,4 @@
-"""All or nothing: finds an arrangement of a whole gang where taking the best option replica by replica got stuck.
+"""Finds an arrangement of all replicas where taking the best option replica by replica got stuck.
 
 Replicas of one request are alike, so one at a time is enough unless (1) some may not use some nodes, (2) sets must
 be joined by NVLink, where a careless set splits the rest, or (3) each needs several shared devices. Those cases are
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement.capacity import capacity, disjoint_sets
+from gpufleet_operator.placement.capacity import capacity, packed_sets, slots
 from gpufleet_operator.placement.columns import Window
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.fleet import Fleet
@@ -22,7 +22,7 @@ from gpufleet_operator.placement.ranking import Ranking, ranking
 def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | None:
     """Picks for every replica, in order of replicas, or None when no arrangement was found.
 
-    With shared devices joined by NVLink, and on nodes with too many NVLink sets to try, an arrangement may be missed.
+    Where `capacity` isn't exact, an arrangement may be missed.
     """
     several = request.devices.count > 1
     hard = any(request.set_aside.values()) or (
@@ -33,9 +33,11 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
     room = capacity(fleet, query, len(request.replicas))
     if query.topology is Topology.SAME_NODE:
         room[room < len(request.replicas)] = 0
-        only = [fleet.row(name) for name in request.siblings]
-        if only:
-            room[np.setdiff1d(np.arange(len(room)), [row for row in only if row is not None])] = 0
+        for aside in request.set_aside.values():
+            room[[row for row in map(fleet.row, aside) if row is not None]] = 0
+        if request.siblings:
+            home = fleet.row(home_of(request.siblings))
+            room[np.arange(len(room)) != (-1 if home is None else home)] = 0
     found = ranking(fleet, query)
     best_first = [int(row) for row in np.argsort(-found.keys(fleet), kind="stable") if room[row] > 0]
     if sum(int(room[row]) for row in best_first) < len(request.replicas):
@@ -84,6 +86,11 @@ def _match(
     return at
 
 
+def home_of(siblings: Mapping[str, int]) -> str:
+    """The node where the replicas that are placed already keep the others, with topology SameNode."""
+    return max(siblings, key=lambda name: (siblings[name], name))
+
+
 def _picks(fleet: Fleet, request: Request, found: Ranking, rows: Mapping[int, int]) -> tuple[Pick, ...] | None:
     draft = Draft(fleet, request)
     wanted: dict[int, int] = {}
@@ -95,7 +102,7 @@ def _picks(fleet: Fleet, request: Request, found: Ranking, rows: Mapping[int, in
     for replica in request.replicas:
         row = rows[replica]
         left = joined[row]
-        cells = (left.pop(0) if left else None) if linked else _emptiest(fleet, draft.window(row), found)
+        cells = (left.pop(0) if left else None) if linked else _emptiest(fleet, draft.window(row), found, wanted[row])
         if cells is None:
             return None
         picks.append(draft.pick(replica, row, cells))
@@ -106,24 +113,22 @@ def _picks(fleet: Fleet, request: Request, found: Ranking, rows: Mapping[int, in
 def _linked_sets(window: Window, found: Ranking, fleet: Fleet, most: int) -> Sequence[tuple[int, ...]]:
     if found.query.topology is not Topology.NVLINK:
         return ()
-    passes = found.passes(fleet, window)[0]
-    passing = sum(1 << int(c) for c in np.flatnonzero(passes))
-    sets = disjoint_sets(
-        found.shape.wirings[int(window.columns.wiring[window.at][0])], passing, found.query.devices.count, most
-    )
+    wiring = found.shape.wirings[int(window.columns.wiring[window.at][0])]
+    each = slots(window, found.passes(fleet, window), found.query, most)[0, : len(wiring.peers)].tolist()
+    sets = packed_sets(wiring, each, found.query.devices.count, most)
     return [tuple(c for c in range(window.columns.width) if bits >> c & 1) for bits in sets]
 
 
-def _emptiest(fleet: Fleet, window: Window, found: Ranking) -> tuple[int, ...] | None:
+def _emptiest(fleet: Fleet, window: Window, found: Ranking, most: int) -> tuple[int, ...] | None:
     """The devices with most room left: with shared devices this leaves the most sets for the rest of the gang."""
-    share, count = found.query.devices.share, found.query.devices.count
-    if share is None or count <= 1 or found.query.topology is Topology.NUMA:
+    query, count = found.query, found.query.devices.count
+    if query.devices.share is None or count <= 1:
         return found.choose(fleet, window)
-    cells = np.flatnonzero(found.passes(fleet, window)[0])
-    if len(cells) < count:
-        return None
-    columns, at = window.columns, window.at
-    memory = (columns.total_mib[at] - columns.used_mib[at])[0, cells] // max(1, share.memory_mib)
-    compute = (100 - columns.compute[at])[0, cells] // max(1, share.compute_percent)
-    slots = memory if not share.compute_percent else compute if not share.memory_mib else np.minimum(memory, compute)
-    return tuple(sorted(cells[np.argsort(-slots, kind="stable")[:count]].tolist()))
+    each = slots(window, found.passes(fleet, window), query, most)[0]
+    zones = [each]
+    if query.topology is Topology.NUMA:
+        numa = window.columns.numa[window.at][0]
+        zones = [np.where(numa == zone, each, 0) for zone in np.unique(numa[numa >= 0])]
+    sets = [np.argsort(-zone, kind="stable")[:count] for zone in zones if (zone > 0).sum() >= count]
+    best = max(sets, key=lambda cells: int(each[cells].sum()), default=None)
+    return None if best is None else tuple(sorted(best.tolist()))

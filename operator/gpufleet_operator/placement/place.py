@@ -11,7 +11,7 @@ from gpufleet_operator.placement.capacity import capacity
 from gpufleet_operator.placement.draft import Draft
 from gpufleet_operator.placement.explain import explain
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.gang import arrange
+from gpufleet_operator.placement.gang import arrange, home_of
 from gpufleet_operator.placement.model import Decision, Pick, Request
 from gpufleet_operator.placement.packing.bypack import ByPack
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
@@ -25,7 +25,8 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
 
     `mix` is what is likely to be asked for; strategy Pack alone goes by it.
 
-    A gang gets all of its replicas or none. Equal options are decided by node name, then device index.
+    Each replica gets the best that is left; where that leaves one without, they are arranged so that all find devices,
+    if that can be. A gang gets all of its replicas or none. Equal options are decided by node name, then device index.
 
     Raises:
         InvalidRequestError: the request contradicts itself.
@@ -37,11 +38,11 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
     picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query))
     if not unplaced:
         return Decision(picks)
-    if not request.gang:
-        return Decision(picks, unplaced, explain(draft, query, unplaced[0], len(picks)))
     rearranged = arrange(fleet, request, query)
     if rearranged is not None:
         return Decision(rearranged)
+    if not request.gang:
+        return Decision(picks, unplaced, explain(draft, query, unplaced[0], len(picks)))
     return Decision((), request.replicas, explain(Draft(fleet, request), query, unplaced[0], len(picks)))
 
 
@@ -97,7 +98,7 @@ def _allowed(fleet: Fleet, request: Request, query: Query) -> NDArray[np.intp] |
     if request.topology is not Topology.SAME_NODE:
         return None
     if request.siblings:
-        return np.array(_rows(fleet, [max(request.siblings, key=lambda n: (request.siblings[n], n))]), np.intp)
+        return np.array(_rows(fleet, [home_of(request.siblings)]), np.intp)
     room = capacity(fleet, query, len(request.replicas))
     for aside in request.set_aside.values():
         room[_rows(fleet, aside)] = 0

@@ -1,8 +1,10 @@
 """Whom to ask to go, when a request doesn't fit and its priority class may preempt: a proposal, never an act.
 
-On each node, of the pods with lower priority: the victims whose highest priority is lowest, of those the fewest, of
-those the lowest sum of priorities. Nodes are compared in the same way, ties by name. What a victim uses of a device
-is taken to come back with it.
+Of the pods with lower priority: the victims whose highest priority is lowest, of those the fewest, of those the lowest
+sum of priorities; ties by name. What a victim uses of a device is taken to come back with it.
+
+Several replicas are looked at together where the victims to choose from are few; with many, one replica after the
+other, so that the victims are minimal for each of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,9 @@ from gpufleet_operator.placement.place import place
 
 _EXACT_SETS = 2_000
 """Sets of victims of one size and node that are tried one by one; with more, pods are spared greedily."""
+
+_TOGETHER = 1_000
+"""Sets of victims of all nodes that are tried for several replicas at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,15 @@ class Proposal:
 def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Proposal | None:
     """Victims for the replicas that don't fit; None when nobody has to go, or nobody's going would help.
 
-    Replicas are looked at one after the other, so the victims are minimal for each of them, not for all together.
     The fleet isn't changed. Raises as `place` does.
     """
-    if not request.may_preempt:
+    if not request.may_preempt or not place(fleet, request, mix).unplaced:
         return None
+    found = _one_by_one(fleet, request, mix)
+    return found if len(request.replicas) == 1 else _together(fleet, request, mix, found)
+
+
+def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> Proposal | None:
     plan = fleet.copy()
     victims: list[Victim] = []
     picks: list[Pick] = []
@@ -66,6 +75,44 @@ def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Proposal | None
         picks.extend(decision.picks)
         siblings[decision.picks[0].node] = siblings.get(decision.picks[0].node, 0) + 1
     return Proposal(tuple(victims), tuple(picks)) if victims else None
+
+
+def _together(fleet: Fleet, request: Request, mix: Mix, known: Proposal | None) -> Proposal | None:
+    """The best victims for as many replicas as can be had; `known` where there are too many to choose from."""
+    lower = [Victim(name, h) for name, n in fleet.nodes.items() for h in n.holders if h.priority < request.priority]
+    lower.sort(key=lambda v: (v.holder.priority, v.node, v.holder.name))
+    plan = fleet.copy()
+    most = len(_after(plan, lower, request, mix))
+    if most <= len(place(fleet, request, mix).picks):
+        return known
+    tried = 0
+    for limit in sorted({v.holder.priority for v in lower}):
+        pool = [v for v in lower if v.holder.priority <= limit]
+        if len(_after(plan, pool, request, mix)) < most:
+            continue
+        for size in range(1, len(pool) + 1):
+            tried += comb(len(pool), size)
+            if tried > _TOGETHER:
+                return known
+            sets = combinations(pool, size)
+            for gone in sorted(
+                sets, key=lambda s: (_cost([v.holder for v in s]), [(v.node, v.holder.name) for v in s])
+            ):
+                picks = _after(plan, gone, request, mix)
+                if len(picks) == most:
+                    return Proposal(gone, picks)
+    return known
+
+
+def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> tuple[Pick, ...]:
+    """What the request would get without these pods; the plan is as before."""
+    before = {victim.node: plan.nodes[victim.node] for victim in gone}
+    for name, node in before.items():
+        plan.put(without(node, [v.holder for v in gone if v.node == name]))
+    picks = place(plan, request, mix).picks
+    for node in before.values():
+        plan.put(node)
+    return picks
 
 
 def without(node: NodeState, gone: Sequence[Holder]) -> NodeState:
