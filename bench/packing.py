@@ -131,8 +131,8 @@ def run(
     return placed, Outcome(
         name,
         len(arrivals),
-        _at(curve, 100),
-        _at(curve, 130),
+        allocated_at(curve, 100),
+        allocated_at(curve, 130),
         first,
         dict(refused),
         dict(asked),
@@ -211,7 +211,8 @@ def size(arrival: Arrival) -> str:
     return "shared" if needs.share is not None else f"{needs.count} GPU"
 
 
-def _at(curve: Iterable[tuple[int, float]], percent: int) -> float:
+def allocated_at(curve: Iterable[tuple[int, float]], percent: int) -> float:
+    """The published measure: the mean over the arrivals at which so many percent had arrived."""
     near = [allocated for arrived, allocated in curve if arrived == percent]
     return round(sum(near) / len(near), 2) if near else float("nan")
 
