@@ -95,6 +95,8 @@ class TestAssignments:
         ("agent", "watch", "gputelemetries.gpufleet.dev", True),
         ("agent", "get", "nodes", True),
         ("agent", "list", "pods", False),
+        ("agent", "create", "events", True),
+        ("agent", "delete", "events", False),
         ("agent", "assign", "gputelemetries.gpufleet.dev", False),
         ("agent", "get", "gpuworkloads.gpufleet.dev", False),
         ("agent", "get", "secrets", False),

@@ -11,9 +11,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpufleet_agent.changes import Changes
 from gpufleet_agent.devices.base import Hardware
-from gpufleet_agent.kube.api import TelemetryApi
+from gpufleet_agent.kube.api import KubeApi
+from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.kube.past import FaultMemory, read_boot_id
+from gpufleet_agent.kube.telling import Teller
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import DeviceCollector
@@ -21,7 +23,7 @@ from gpufleet_agent.metrics.http import HttpServer
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
 from gpufleet_agent.parts import start_part, supervise
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.plugin.plugins import Plugins, Surroundings
@@ -45,11 +47,11 @@ class Agent:
     Args:
         settings: The command line.
         hardware: The node's GPUs.
-        api: This node's GPUTelemetry object.
+        api: This node's GPUTelemetry object, and events.
         rng: Source of all jitter.
     """
 
-    def __init__(self, settings: Settings, hardware: Hardware, api: TelemetryApi, rng: random.Random) -> None:
+    def __init__(self, settings: Settings, hardware: Hardware, api: KubeApi, rng: random.Random) -> None:
         self._settings = settings
         self._api = api
         self._version = version("gpufleet")
@@ -70,6 +72,7 @@ class Agent:
         self._poller = Poller(
             self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
         )
+        self._teller = Teller(api)
         self._plugins = self._make_plugins()
         self._publisher = Publisher(
             api=api,
@@ -107,6 +110,7 @@ class Agent:
                     "own object": self._own.run(),
                     "PodResources poll": self._poller.run(beat("PodResources poll")),
                     **self._plugins.loops(self._own.known, beat),
+                    "events": self._teller.run(),
                     "publisher": self._publisher.run(beat("publisher")),
                     "health": self._forward_health(),
                     "sampler": self._sampler_failure(),
@@ -128,6 +132,7 @@ class Agent:
             holdings=self._holdings,
             admission=self._admission,
             granted=self._granted,
+            refused=self._refused,
             injection=Injection(self._settings.injection, self._known_devices),
             counters=self._counters,
             handover=self._settings.handover,
@@ -153,7 +158,11 @@ class Agent:
     def _known_devices(self) -> tuple[KnownDevice, ...]:
         return tuple(
             KnownDevice(
-                device.info.uuid, device.info.index, device.health.state is HealthState.HEALTHY, device.info.nodes
+                device.info.uuid,
+                device.info.index,
+                device.health.state is HealthState.HEALTHY,
+                processes=(device.sample.process_count if device.sample else None) or 0,
+                nodes=device.info.nodes,
             )
             for device in self._sampler.view().devices
         )
@@ -162,6 +171,17 @@ class Agent:
         if isinstance(granted, Managed):
             self._holdings.honour(granted.assignment)
         self._poller.poke()
+
+    def _refused(self, refusal: Refusal) -> None:
+        for claim in refusal.claims:
+            event = PodEvent(
+                namespace=claim.namespace,
+                pod=claim.pod,
+                pod_uid=claim.pod_uid,
+                reason=refusal.reason.value,
+                message=refusal.message,
+            )
+            self._teller.tell(event)
 
     def _holders(self) -> Holders:
         return self._holdings.holders(self._own.assignments or ())

@@ -127,6 +127,12 @@ def test_agent_may_delete_nothing() -> None:
     assert "delete" not in TEMPLATES["rbac-agent.yaml"]
 
 
+def test_agent_may_tell_of_refusals_and_read_no_pods() -> None:
+    rules = TEMPLATES["rbac-agent.yaml"]
+    assert re.search(r"resources: \[events\]\s+verbs: \[create\]\n", rules)
+    assert "pods" not in re.sub(r"#.*", "", rules)
+
+
 def test_each_policy_has_a_binding_and_fails_closed() -> None:
     policies = {name: text for name, text in TEMPLATES.items() if name.startswith("policy-")}
     assert len(policies) == 4

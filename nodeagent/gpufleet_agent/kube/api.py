@@ -1,9 +1,9 @@
-"""What the agent asks of the apiserver: four calls, all about one object."""
+"""What the agent asks of the apiserver: four calls about one object, and events."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
-from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.kube.model import PodEvent, TelemetryObject
 
 
 class KubeError(Exception):
@@ -53,3 +53,19 @@ class TelemetryApi(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+class EventApi(Protocol):
+    """Events on pods."""
+
+    async def tell(self, event: PodEvent) -> None:
+        """Write an event. The same pod and reason once: what was told already is no error.
+
+        Raises:
+            NotFoundError: The pod's namespace is gone.
+            KubeError: No answer, or a refusal.
+        """
+
+
+class KubeApi(TelemetryApi, EventApi, Protocol):
+    """Everything that the agent asks for."""

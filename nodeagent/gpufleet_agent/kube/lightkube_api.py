@@ -1,23 +1,26 @@
-"""`TelemetryApi` by lightkube. The only module that imports the client."""
+"""`KubeApi` by lightkube. The only module that imports the client."""
 
 import asyncio
+import hashlib
 import random
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import msgspec
 from lightkube import AsyncClient
 from lightkube.core.exceptions import ApiError, ConfigError
-from lightkube.generic_resource import create_global_resource
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
 from gpufleet_agent.kube.api import KubeError, NotFoundError
-from gpufleet_agent.kube.model import TelemetryObject, parse_object
+from gpufleet_agent.kube.model import PodEvent, TelemetryObject, parse_object
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
 
 NOT_FOUND = 404
+CONFLICT = 409
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 
@@ -31,6 +34,10 @@ Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLU
 
 # The generic form: lightkube's own Node class brings the models of the whole core group along.
 Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
+Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
+
+MAX_NOTE = 1024
+MAX_NAME = 253
 
 
 class LightkubeTelemetryApi:
@@ -98,6 +105,39 @@ class LightkubeTelemetryApi:
         finally:
             # lightkube holds the response open in its generator.
             await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
+
+    async def tell(self, event: PodEvent) -> None:
+        """See `EventApi.tell`. The name is made of pod, reason and episode, so that the apiserver refuses a second one."""
+        digest = hashlib.sha256(f"{event.pod_uid}/{event.reason}{event.episode}".encode()).hexdigest()[:16]
+        name = f"{event.pod[: MAX_NAME - len(digest) - 1].rstrip('.-')}.{digest}"
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        manifest = Event(
+            apiVersion="v1",
+            kind="Event",
+            metadata=ObjectMeta(name=name, namespace=event.namespace),
+            involvedObject={
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": event.namespace,
+                "name": event.pod,
+                "uid": event.pod_uid,
+            },
+            type="Warning",
+            reason=event.reason,
+            message=event.message[:MAX_NOTE],
+            source={"component": AGENT_FIELD_MANAGER, "host": self._node_name},
+            reportingComponent=AGENT_FIELD_MANAGER,
+            reportingInstance=self._node_name,
+            firstTimestamp=now,
+            lastTimestamp=now,
+            count=1,
+        )
+        with _translated():
+            try:
+                await self._client.create(manifest)
+            except ApiError as error:
+                if error.status.code != CONFLICT:
+                    raise
 
     async def close(self) -> None:
         """See `TelemetryApi.close`."""

@@ -34,6 +34,21 @@ class Assignment:
     """RFC 3339 in UTC with a fixed number of digits, so that order as text is order in time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodEvent:
+    """Something that went wrong with a pod, in an event's words."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    reason: str
+    """CamelCase, for programs."""
+    message: str
+    """For people."""
+    episode: str = ""
+    """Tells apart events of the same pod and reason; those that have it in common are one event."""
+
+
 @dataclass(frozen=True, slots=True)
 class TelemetryObject:
     """One version of the node's GPUTelemetry object."""

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gpufleet_agent.plugin.answers import Answer
+from gpufleet_agent.plugin.answers import Answer, Unmanaged
 
 EXPIRY_SECONDS = 10.0
 """How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""
@@ -30,6 +30,7 @@ class Admission:
         self._settle_seconds = settle_seconds
         self._ticket = 0
         self._answer: Answer | None = None
+        self._handed: Unmanaged | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._listing = asyncio.Lock()
@@ -47,7 +48,7 @@ class Admission:
         has given it up, and what is still answered to it counts no more.
         """
         self._ticket += 1
-        ticket, self._answer = self._ticket, None
+        ticket, self._answer, self._handed = self._ticket, None, None
         self._idle.clear()
         self._end_after(self._expiry_seconds)
         # A poll that began before us is over in a moment; no new one begins, for the way there is barred above.
@@ -72,6 +73,24 @@ class Admission:
         self._end_after(self._settle_seconds)
         return answer
 
+    def handed(self, grant: Unmanaged) -> None:
+        """Remember what was given, for the containers of the same pod that come next."""
+        self._handed = grant
+        asyncio.get_running_loop().call_later(self._expiry_seconds, self._forget, grant)
+
+    def again(self, asked: frozenset[str]) -> Unmanaged | None:
+        """What was just given, as far as it is asked for again; None: it is not.
+
+        What an init container had, the kubelet gives to the pod's next containers without asking which devices we
+        prefer. All others it asks about first, so Allocate alone for these devices comes from the same pod.
+        """
+        handed = self._handed
+        if handed is None or not asked or not asked <= set(handed.ids):
+            return None
+        pairs = [(uuid, each) for uuid, each in zip(handed.devices, handed.ids, strict=True) if each in asked]
+        slots = tuple(each for _, each in pairs) if handed.slots else ()
+        return Unmanaged(tuple(uuid for uuid, _ in pairs), slots)
+
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
         """A moment for a listing of our own: no allocation is in flight, and one that begins waits for the end."""
@@ -82,6 +101,10 @@ class Admission:
                 if self._idle.is_set():
                     yield
                     return
+
+    def _forget(self, grant: Unmanaged) -> None:
+        if self._handed is grant:
+            self._handed = None
 
     def _end_after(self, seconds: float) -> None:
         if self._timer is not None:

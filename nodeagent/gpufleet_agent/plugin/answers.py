@@ -41,6 +41,8 @@ class KnownDevice:
     uuid: str
     index: int
     healthy: bool
+    processes: int = 0
+    """That were on it when they were last counted, some seconds ago."""
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs to use it, whether or not each exists."""
 
@@ -91,6 +93,8 @@ class Refusal:
 
     reason: Reason
     message: str
+    claims: tuple[Assignment, ...] = ()
+    """Of the pods that it is about, as far as they are known."""
 
 
 Answer = Managed | Unmanaged | Refusal

@@ -70,7 +70,8 @@ def decide(ask: Ask, situation: Situation) -> Answer:
     candidates = open_assignments(ask.size, situation)
     if len(candidates) > 1:
         names = ", ".join(sorted(str(key_of(candidate)) for candidate in candidates))
-        return Refusal(Reason.TWO_CANDIDATES, f"{len(candidates)} containers could be asking: {names}")
+        message = f"{len(candidates)} containers could be asking: {names}"
+        return Refusal(Reason.TWO_CANDIDATES, message, tuple(candidates))
     if not candidates:
         return unmanaged(ask, situation)
     return managed(candidates[0], ask, situation)
@@ -91,6 +92,10 @@ def open_assignments(size: int, situation: Situation) -> list[Assignment]:
 def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed | Refusal:
     """Give the assignment's devices, if nothing at all speaks against one of them."""
     asks = key_of(assignment)
+
+    def refuse(reason: Reason, message: str) -> Refusal:
+        return Refusal(reason, message, (assignment,))
+
     known = {device.uuid: device for device in situation.devices}
     holders = situation.holders()
     claimed = {
@@ -99,25 +104,28 @@ def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed |
     offered = _offered(ask)
     for uuid in assignment.devices:
         if uuid not in known:
-            return Refusal(Reason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
+            return refuse(Reason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
         if uuid in claimed:
-            return Refusal(Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}")
+            return refuse(Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}")
         if uuid in holders:
-            return Refusal(Reason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
+            return refuse(Reason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
         if not known[uuid].healthy:
-            return Refusal(Reason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
+            return refuse(Reason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
         if uuid not in offered:
-            return Refusal(Reason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
+            return refuse(Reason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
     devices = _in_index_order(assignment.devices, situation)
     ids = tuple(offered[uuid][0] for uuid in devices)
     if not ask.must_include <= set(ids):
         forced = _names(ask.must_include.difference(ids))
-        return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on {forced}, not assigned to {asks}")
+        return refuse(Reason.FORCED_DEVICE, f"the kubelet insists on {forced}, not assigned to {asks}")
     return Managed(assignment, devices, ids if situation.shares else ())
 
 
 def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
     """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never.
+
+    Whole devices only when no process is left on them: a container's end isn't always that of its processes, and not
+    all are in containers. (Reserved ones were without when the operator picked them.)
 
     Of shared devices one slot each, and those first that are shared already: they can't be given as a whole anyway.
     """
@@ -134,8 +142,10 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
         for device in sorted(situation.devices, key=_index)
         if device.healthy and device.uuid in offered and device.uuid not in barred
     ]
+    busy = [] if situation.shares else [device.uuid for device in situation.devices if device.processes]
+    idle = [uuid for uuid in usable if uuid not in busy or uuid in forced]
     # What the kubelet insists on is the pod's already, by way of an init container: it comes first.
-    chosen = sorted(usable, key=lambda uuid: (uuid not in forced, uuid not in sharers, len(sharers.get(uuid, ()))))
+    chosen = sorted(idle, key=lambda uuid: (uuid not in forced, uuid not in sharers, len(sharers.get(uuid, ()))))
     devices = _in_index_order(chosen[: ask.size], situation)
     ids = tuple(offered[uuid][0] for uuid in devices)
     if not ask.must_include <= set(ids):
@@ -145,7 +155,8 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
         return Refusal(
             Reason.TOO_FEW_UNRESERVED,
             f"a pod without an assignment asks for {ask.size} devices; of {len(offered)} offered, "
-            f"{len(usable)} are healthy, unreserved and unheld",
+            f"{len(usable)} are healthy, unreserved and unheld"
+            + (f", but processes are left on {len(usable) - len(idle)} of them" if len(idle) < len(usable) else ""),
         )
     return Unmanaged(devices, ids if situation.shares else ())
 

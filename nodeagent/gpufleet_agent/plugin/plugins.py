@@ -10,7 +10,7 @@ from gpufleet_agent.changes import Changes
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
 from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.plugin.server import PluginServer
@@ -35,6 +35,8 @@ class Surroundings:
     admission: Admission
     granted: Callable[[Managed | Unmanaged], None]
     """Called with what a pod was given, before the kubelet hears of it."""
+    refused: Callable[[Refusal], None]
+    """Called with why a pod was given nothing, likewise."""
     injection: Injection
     counters: Counters
     handover: Handover = Handover.ASKING
@@ -113,6 +115,7 @@ def _plugin(served: Served, shared_resource: str, around: Surroundings) -> Devic
         asking=asking,
         admission=around.admission,
         granted=around.granted,
+        refused=around.refused,
         injection=around.injection,
         counters=around.counters,
     )

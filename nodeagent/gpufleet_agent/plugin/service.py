@@ -33,6 +33,7 @@ class DevicePlugin:
         asking: Who asks, and what it gets.
         admission: The allocation in flight.
         granted: Called with what a pod was given, before the kubelet hears of it.
+        refused: Called with why a pod was given nothing, likewise.
         injection: How devices get into containers.
         counters: Where outcomes are counted.
     """
@@ -46,6 +47,7 @@ class DevicePlugin:
         asking: Asking,
         admission: Admission,
         granted: Callable[[Managed | Unmanaged], None],
+        refused: Callable[[Refusal], None],
         injection: Injection,
         counters: Counters,
     ) -> None:
@@ -55,6 +57,7 @@ class DevicePlugin:
         self._asking = asking
         self._admission = admission
         self._granted = granted
+        self._refused = refused
         self._injection = injection
         self._counters = counters
         self._closing = False
@@ -77,10 +80,11 @@ class DevicePlugin:
         self.listeners += 1
         self._tell_listeners()
         try:
-            sent: tuple[KnownDevice, ...] | None = None
+            sent: pb.ListAndWatchResponse | None = None
             while not self._closing:
                 seen, devices = self._devices_changed.version, self._devices()
-                if devices != sent:
+                news = _device_list(devices, self.served)
+                if news != sent:
                     await self._prepare_or_abort(context)
                     log.info(
                         "devices told to the kubelet",
@@ -88,8 +92,8 @@ class DevicePlugin:
                         devices=len(devices),
                         healthy=_healthy(devices),
                     )
-                    yield _device_list(devices, self.served)
-                    sent = devices
+                    yield news
+                    sent = news
                 await self._devices_changed.wait(seen)
         finally:
             self.listeners -= 1
@@ -116,16 +120,19 @@ class DevicePlugin:
         """Hand over what was just answered, and nothing else."""
         answered = self._admission.take()
         asked = frozenset(each for container in request.container_requests for each in container.devices_ids)
-        result = check(answered, asked)
+        result = check(answered or self._admission.again(asked), asked)
         if len(request.container_requests) != 1:
             result = _several(len(request.container_requests))
         result = self._prepared(result)
         if isinstance(result, Refusal):
             self._counters.allocations.labels("Refused", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
+            self._refused(result)
             # The kubelet quotes this in the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
         self._counters.allocations.labels(type(result).__name__, "").inc()
+        if answered is not None and isinstance(result, Unmanaged):
+            self._admission.handed(result)
         self._granted(result)
         return respond(result, self._injection)
 

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -13,7 +15,7 @@ from lightkube.config.kubeconfig import KubeConfig
 
 from gpufleet_agent.kube.api import KubeError, NotFoundError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
-from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
+from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
 
 PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}
@@ -225,3 +227,54 @@ def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(short_path))
     with pytest.raises(KubeError, match="no configuration for the apiserver"):
         LightkubeTelemetryApi("node-1", random.Random(1))  # noqa: S311 - jitter
+
+
+EVENT = PodEvent(namespace="ml", pod="train-0", pod_uid="uid-0", reason="DeviceHeld", message="held by another")
+
+
+def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name() -> None:
+    requests: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(201, json=json.loads(request.content))
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        await api.tell(EVENT)
+        await api.tell(replace(EVENT, message="x" * 5000))
+        await api.tell(replace(EVENT, reason="TwoClaimants"))
+        await api.tell(replace(EVENT, pod_uid="uid-1"))
+        await api.tell(replace(EVENT, pod="a." * 126 + "b"))
+
+    run(handler, scenario)
+    assert {(request.method, request.url.path) for request in requests} == {("POST", "/api/v1/namespaces/ml/events")}
+    first, second, *others = (json.loads(request.content) for request in requests)
+    assert first["involvedObject"] == {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "namespace": "ml",
+        "name": "train-0",
+        "uid": "uid-0",
+    }
+    assert (first["type"], first["reason"], first["message"]) == ("Warning", "DeviceHeld", "held by another")
+    assert first["source"] == {"component": "gpufleet-agent", "host": "node-1"}
+    assert first["count"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["firstTimestamp"])
+    assert first["metadata"]["name"] == second["metadata"]["name"]
+    assert len(second["message"]) == 1024
+    names = {body["metadata"]["name"] for body in (first, *others)}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name) for name in names)
+
+
+def test_an_event_that_was_told_already_is_no_error_and_others_are() -> None:
+    answers = [failure(409, "AlreadyExists"), failure(404, "NotFound"), failure(403, "Forbidden")]
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        await api.tell(EVENT)
+        with pytest.raises(NotFoundError):
+            await api.tell(EVENT)
+        with pytest.raises(KubeError, match="403"):
+            await api.tell(EVENT)
+
+    run(lambda request: answers.pop(0), scenario)

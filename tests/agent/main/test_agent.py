@@ -14,9 +14,10 @@ import structlog
 
 from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.base import DeviceInfo, HardwareUnavailableError, LibraryMismatchError, Reading, SlowReading
-from gpufleet_agent.kube.model import Assignment, TelemetryObject
+from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject
 from gpufleet_agent.main import serve
 from gpufleet_agent.parts import PartError
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.settings import Settings
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
@@ -62,6 +63,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.object = TelemetryObject("uid-node", 1, 1)
         self.statuses: list[Mapping[str, Any]] = []
+        self.events: list[PodEvent] = []
         self.closed = False
         self._news = asyncio.Condition()
 
@@ -87,6 +89,11 @@ class FakeApi:
             seen = self.object.resource_version
             yield self.object
 
+    async def tell(self, event: PodEvent) -> None:
+        async with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
     async def close(self) -> None:
         self.closed = True
 
@@ -95,6 +102,12 @@ class FakeApi:
         async with asyncio.timeout(seconds), self._news:
             await self._news.wait_for(lambda: bool(self.statuses and condition(self.statuses[-1])))
         return self.statuses[-1]
+
+    async def until_told(self, count: int) -> list[PodEvent]:
+        """Wait for events."""
+        async with asyncio.timeout(10), self._news:
+            await self._news.wait_for(lambda: len(self.events) >= count)
+        return self.events
 
     async def _write(self, generation: int, assignments: tuple[Assignment, ...]) -> None:
         async with self._news:
@@ -215,6 +228,53 @@ def test_without_a_shared_resource_there_is_one_plugin(kubelet: Any) -> None:
         async with kubelet, running(rig):
             await kubelet.until(kubelet.serving)
             assert sockets(kubelet.device_plugins) == ["gpufleet.dev_gpu.sock", "kubelet.sock"]
+
+    asyncio.run(scenario())
+
+
+def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are_about(kubelet: Any, assignment: Any) -> None:
+    async def scenario() -> None:
+        rig = Rig(kubelet)
+        async with kubelet, running(rig) as agent:
+            await kubelet.until(kubelet.serving)
+            first, second = assignment("first", "GPU-1"), assignment("second", "GPU-1")
+            await rig.api.reserve(first, second)
+            with pytest.raises(Exception, match=r"TwoClaimants: GPU-1 is assigned to ml/first/main and to ml/second"):
+                await kubelet.admit("first", 1)
+            await rig.api.reserve(assignment("third", "GPU-0"), assignment("fourth", "GPU-2"))
+            kubelet.pods[ContainerKey("ml", "fourth", "main")] = frozenset()
+            with pytest.raises(Exception, match="TwoCandidates: 2 containers could be asking"):
+                await kubelet.admit("third", 1)
+            kubelet.pods.clear()
+            assert await kubelet.admit("bare", 2) == {"GPU-1", "GPU-3"}
+            await rig.api.reserve(assignment("fifth", "GPU-3"))
+            with pytest.raises(Exception, match="DeviceHeld"):
+                await kubelet.admit("fifth", 1)
+            told = [(event.pod, event.pod_uid, event.reason) for event in await rig.api.until_told(4)]
+            assert told == [
+                ("first", "uid-first", "TwoClaimants"),
+                ("third", "uid-third", "TwoCandidates"),
+                ("fourth", "uid-fourth", "TwoCandidates"),
+                ("fifth", "uid-fifth", "DeviceHeld"),
+            ]
+            assert "still held by ml/bare/main" in rig.api.events[-1].message
+            metrics = (await fetch(agent, "/metrics"))[1]
+            for reason in ("TwoClaimants", "TwoCandidates", "DeviceHeld"):
+                assert f'gpufleet_agent_allocations_total{{outcome="Refused",reason="{reason}"}} 1.0' in metrics
+
+    asyncio.run(scenario())
+
+
+def test_a_device_on_which_a_process_is_left_is_not_given_to_a_pod_without_reservation(kubelet: Any) -> None:
+    async def scenario() -> None:
+        rig = Rig(kubelet)
+        rig.hardware.read_slow = lambda uuid: SlowReading(uuid=uuid, process_count=int(uuid == "GPU-0"))  # type: ignore[method-assign] # a process is left
+        async with kubelet, running(rig):
+            await kubelet.until(kubelet.serving)
+            await rig.api.until(lambda status: any(device.get("processCount") for device in status["devices"]))
+            with pytest.raises(Exception, match=r"4 are healthy, .* but processes are left on 1 of them"):
+                await kubelet.admit("greedy", 4)
+            assert await kubelet.admit("bare", 3) == {"GPU-1", "GPU-2", "GPU-3"}
 
     asyncio.run(scenario())
 

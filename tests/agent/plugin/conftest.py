@@ -16,7 +16,7 @@ from gpufleet_agent.kube.model import Assignment, TelemetryObject
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import KnownDevice, Managed, Unmanaged
+from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
 from gpufleet_agent.plugin.injection import Injection, InjectionSettings
 from gpufleet_agent.plugin.server import PluginServer
@@ -78,6 +78,7 @@ class Rig:
         self.own = OwnObject(self.api, Changes(), random.Random(0))  # noqa: S311 - jitter
         self.holdings = Holdings(SHARED_RESOURCE)
         self.grants: list[Managed | Unmanaged] = []
+        self.refusals: list[Refusal] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Counters(self.registry, "test")
         self.injection = Injection(injection, self.known)
@@ -106,6 +107,7 @@ class Rig:
             asking=asking,
             admission=self.admission,
             granted=self.grant,
+            refused=self.refusals.append,
             injection=self.injection,
             counters=self.counters,
         )

@@ -46,6 +46,8 @@ class Case:
     size: int = 1
     must_include: frozenset[str] = frozenset()
     unhealthy: frozenset[str] = frozenset()
+    busy: frozenset[str] = frozenset()
+    """On which a process is left."""
     known: tuple[str, ...] = (A, B, C, D)
     message_has: tuple[str, ...] = field(default=())
 
@@ -195,13 +197,43 @@ CASES = [
         unhealthy=frozenset({C}),
     ),
     Case(
+        "an unmanaged pod gets no device on which a process is left",
+        Unmanaged((B, D)),
+        busy=frozenset({A, C}),
+        size=2,
+    ),
+    Case(
+        "and is told of the processes when that leaves too few",
+        Reason.TOO_FEW_UNRESERVED,
+        listing=(lists("bare"), lists("holder", B)),
+        busy=frozenset({A, B, C}),
+        size=2,
+        message_has=("asks for 2", "3 are healthy", "processes are left on 2 of them"),
+    ),
+    Case(
+        "processes of its own init container don't count",
+        Unmanaged((A,)),
+        busy=frozenset({A}),
+        must_include=frozenset({A}),
+    ),
+    Case(
+        "a reservation is not judged anew by processes: the last ones may have ended since they were counted",
+        Managed(ONE, (C,)),
+        (ONE,),
+        (lists("one"),),
+        busy=frozenset({C}),
+    ),
+    Case(
         "with everything reserved nothing is left to unmanaged pods", Reason.TOO_FEW_UNRESERVED, (reserve("x", *ALL),)
     ),
 ]
 
 
 def situation_of(case: Case) -> tuple[Ask, Situation]:
-    devices = tuple(KnownDevice(uuid, index, uuid not in case.unhealthy) for index, uuid in enumerate(case.known))
+    devices = tuple(
+        KnownDevice(uuid, index, uuid not in case.unhealthy, int(uuid in case.busy))
+        for index, uuid in enumerate(case.known)
+    )
     return Ask(case.available, case.size, case.must_include), Situation(
         RESOURCE, devices, case.assignments, case.listing
     )
@@ -242,6 +274,15 @@ def test_allocate_gives_only_what_was_just_answered(
         assert result.reason is want
     else:
         assert result == want
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.want, Reason)], ids=lambda case: case.name)
+def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -> None:
+    refusal = decide(*situation_of(case))
+    assert isinstance(refusal, Refusal)
+    waiting = {listed.key.pod for listed in case.listing if not listed.of(RESOURCE)}
+    reserved = {claim.pod for claim in case.assignments}
+    assert {claim.pod for claim in refusal.claims} == waiting & reserved
 
 
 def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another(

@@ -127,11 +127,28 @@ def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(
             assert await kubelet.prefer(UUIDS, 1) == ["GPU-1"]
             with pytest.raises(Exception, match=r"OtherDevices: answered GPU-1, but asked for GPU-2"):
                 await kubelet.allocate(frozenset({"GPU-2"}))
-            await kubelet.prefer(UUIDS, 1)
-            await kubelet.allocate(frozenset({"GPU-1"}))
+            await kubelet.admit("train-0", 1)
+            with pytest.raises(Exception, match="NotAsked"):
+                await kubelet.allocate(frozenset({"GPU-0"}))
+            assert len(rig.grants) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_container_gets_what_its_pods_init_container_had_though_nobody_asks_first(kubelet: Any, running: Any) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            assert await kubelet.admit("bare", 2, container="init") == {"GPU-0", "GPU-1"}
+            # The device manager reuses them: no GetPreferredAllocation, one Allocate for each of the next containers.
+            assert await kubelet.allocate(frozenset({"GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-1"}
+            assert await kubelet.allocate(frozenset({"GPU-0", "GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1"}
+            with pytest.raises(Exception, match=r"NotAsked: .* before GPU-0, GPU-2"):
+                await kubelet.allocate(frozenset({"GPU-0", "GPU-2"}))
+            assert [grant.devices for grant in rig.grants] == [("GPU-0", "GPU-1"), ("GPU-1",), ("GPU-0", "GPU-1")]
+            assert await kubelet.admit("other", 1) == {"GPU-2"}
             with pytest.raises(Exception, match="NotAsked"):
                 await kubelet.allocate(frozenset({"GPU-1"}))
-            assert len(rig.grants) == 1
 
     asyncio.run(scenario())
 

@@ -1,0 +1,92 @@
+"""Events are written in order, tried again, given up in the end, and never held up for."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.model import PodEvent
+from gpufleet_agent.kube.telling import ATTEMPTS, MAX_WAITING, Teller
+
+
+def event(pod: str) -> PodEvent:
+    return PodEvent(namespace="ml", pod=pod, pod_uid=f"uid-{pod}", reason="DeviceHeld", message="held by another")
+
+
+class Events:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.attempts = 0
+        self.failing: Callable[[str], Exception | None] = lambda pod: None
+
+    async def tell(self, event: PodEvent) -> None:
+        self.attempts += 1
+        error = self.failing(event.pod)
+        if error is not None:
+            raise error
+        self.told.append(event.pod)
+
+
+async def told(teller: Teller, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await teller.run()
+
+
+def test_in_order_and_through_an_apiserver_that_is_away_for_a_while(in_virtual_time: Any) -> None:
+    async def scenario() -> None:
+        events = Events()
+        events.failing = lambda pod: KubeError("away") if events.attempts < 4 else None
+        teller = Teller(events)
+        for pod in ("a", "b", "c"):
+            teller.tell(event(pod))
+        await told(teller, 200)
+        assert events.told == ["a", "b", "c"]
+
+    in_virtual_time(scenario())
+
+
+def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good(in_virtual_time: Any) -> None:
+    async def scenario() -> None:
+        events = Events()
+        events.failing = lambda pod: KubeError("no") if pod == "a" else None
+        teller = Teller(events)
+        teller.tell(event("a"))
+        teller.tell(event("b"))
+        with structlog.testing.capture_logs() as logs:
+            await told(teller, ATTEMPTS * 30)
+        assert events.told == ["b"]
+        assert events.attempts == ATTEMPTS + 1
+        assert [(line["event"], line["event_of"]) for line in logs] == [("event not written", "a")]
+
+    in_virtual_time(scenario())
+
+
+def test_a_namespace_that_is_gone_is_not_tried_again(in_virtual_time: Any) -> None:
+    async def scenario() -> None:
+        events = Events()
+        events.failing = lambda pod: NotFoundError("no such namespace") if pod == "a" else None
+        teller = Teller(events)
+        teller.tell(event("a"))
+        teller.tell(event("b"))
+        await told(teller, 1)
+        assert (events.told, events.attempts) == (["b"], 2)
+
+    in_virtual_time(scenario())
+
+
+def test_more_than_can_wait_is_left_out_and_logged(in_virtual_time: Any) -> None:
+    async def scenario() -> None:
+        events = Events()
+        teller = Teller(events)
+        with structlog.testing.capture_logs() as logs:
+            for number in range(MAX_WAITING + 2):
+                teller.tell(event(f"p{number}"))
+        assert [line["event_of"] for line in logs] == [f"p{MAX_WAITING}", f"p{MAX_WAITING + 1}"]
+        await told(teller, 1)
+        assert len(events.told) == MAX_WAITING
+
+    in_virtual_time(scenario())
