@@ -32,7 +32,7 @@ from cluster.local.teardown import read_processes
 
 SPARE = ClusterConfig(name="spare", network="10.245.0.0/16", nodes=1, project_image=False)
 ROOT = cache_dir() / "cluster-spare"
-OTHER_LINKS = ("gf0", "gf-e2e")
+LINK = "gf-spare"
 SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 
 pytestmark = pytest.mark.skipif(
@@ -57,8 +57,10 @@ class Machine:
         rules = subprocess.run(["iptables-save"], capture_output=True, check=True, text=True).stdout
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return cls(
-            # Other clusters may come and go beside this one.
-            links=frozenset(link["ifname"] for link in links if link["ifname"] not in OTHER_LINKS),
+            # Other clusters may come and go beside this one; theirs are called gf0 and gf-NAME.
+            links=frozenset(
+                link["ifname"] for link in links if link["ifname"] == LINK or not link["ifname"].startswith("gf")
+            ),
             mounts=frozenset(mounts),
             rules=frozenset(line for line in rules.splitlines() if line.startswith("-A")),
             cgroups=frozenset(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroup_name(ROOT)}")),
@@ -226,6 +228,18 @@ def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
         keeper = keeper_of(ROOT)
         caller.kill()
     wait_until(lambda: not keeper.alive, "the keeper has removed the cluster", timeout=30)
+
+
+def test_a_released_cluster_outlives_its_caller(machine: Machine) -> None:
+    program = (
+        "from cluster import ClusterConfig, up\n"
+        "up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)).release()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    found = status("spare")
+    assert found is not None
+    assert (found.healthy, found.owner) == (True, None)
+    down("spare")
 
 
 def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:

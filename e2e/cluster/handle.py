@@ -112,6 +112,10 @@ class Cluster(ABC):
         return self.log_dir
 
     @abstractmethod
+    def release(self) -> None:
+        """Let the cluster live on until `down`, whatever becomes of this process. Nothing to do when it does anyway."""
+
+    @abstractmethod
     def down(self) -> None:
         """End the cluster and remove what it made."""
 

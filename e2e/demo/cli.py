@@ -8,7 +8,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster import ClusterConfig, ClusterError, NotRunningError, attach, up
+from cluster import (
+    Cluster,
+    ClusterConfig,
+    ClusterError,
+    ConflictError,
+    HostError,
+    NotRunningError,
+    attach,
+    cache_dir,
+    status,
+    up,
+)
+from cluster.local.lock import Lock, holder
 from demo import opening, story, trouble
 from demo.screen import Screen, make_console
 from demo.stage import Stage
@@ -27,11 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     screen = Screen(make_console(sys.stdout), story.STEPS if chosen.action == "up" else 1)
     try:
-        return down(screen) if chosen.action == "down" else play(screen, chosen.timeout)
+        return down(screen) if chosen.action == "down" else play_alone(screen, chosen.timeout)
     except KeyboardInterrupt:
-        screen.bad("interrupted; what was started goes on")
-        screen.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
+        screen.console.print()
+        if status() is None:
+            screen.bad("interrupted; nothing was left running")
+        else:
+            screen.bad("interrupted; the cluster goes on")
+            screen.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
         return INTERRUPTED
+    except (HostError, ConflictError) as error:
+        screen.bad("the demo can't start:")
+        screen.quote(str(error))
+        return FAILED
     except FAILURES as error:
         screen.bad("the demo can't go on:")
         screen.quote(str(error))
@@ -47,13 +67,37 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def play_alone(screen: Screen, timeout_seconds: float) -> int:
+    """As `play`, for one process at a time: two stories on one cluster would take each other's GPUs.
+
+    Raises:
+        ConflictError: another process plays it.
+    """
+    path = cache_dir() / "demo.lock"
+    lock = Lock.try_acquire(path)
+    if lock is None:
+        raise ConflictError(f"{holder(path)} plays the demo; wait for its end")
+    try:
+        return play(screen, timeout_seconds)
+    finally:
+        lock.close()
+
+
 def play(screen: Screen, timeout_seconds: float) -> int:
-    """The whole story. Returns the exit code; the cluster lives on."""
+    """The whole story. Returns the exit code; the cluster lives on, also when the story could not be told."""
     screen.step(
         "Start a real Kubernetes cluster of two nodes",
         "Real apiserver, scheduler, kubelets and containerd: only the GPUs are simulated.",
     )
-    cluster = up(ClusterConfig.from_environment(nodes=NODES), detach=True)
+    # Until the story is over, the cluster ends with this process, kill -9 included, unless it was there before.
+    cluster = up(ClusterConfig.from_environment(nodes=NODES))
+    try:
+        return _play_on(cluster, screen, timeout_seconds)
+    finally:
+        cluster.release()
+
+
+def _play_on(cluster: Cluster, screen: Screen, timeout_seconds: float) -> int:
     screen.progress(f"{NODES} nodes are ready, with the images on them")
     screen.step(
         "Give each node eight GPUs, all different",

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from cluster import Cluster, ClusterError
-from demo import acts, cli, story
+from cluster import Cluster
+from demo import acts, story
 from demo.screen import Screen, make_console
 from demo.stage import Stage
 from proof import (
-    Disagreement,
     FleetEvidence,
     ShardEvidence,
     Source,
@@ -125,37 +124,3 @@ def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
     stage.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
     story.close(stage)
     assert {problem.subject for problem in stage.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (KeyboardInterrupt(), 130, "make demo-down"),
-        (ClusterError("helm: no such chart"), 3, "helm: no such chart"),
-        (WaitTimeoutError("GPUTelemetry node-1 after 90 s"), 3, "GPUTelemetry node-1 after 90 s"),
-    ],
-)
-def test_what_ends_the_story_early_has_an_exit_code_and_words(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, words: str
-) -> None:
-    def play(*_: object) -> int:
-        raise error
-
-    monkeypatch.setattr(cli, "play", play)
-    assert cli.main([]) == code
-    assert words in capsys.readouterr().out
-
-
-def test_a_disagreement_is_the_exit_code_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def play(screen: Screen, *_: object) -> int:
-        return story.verdict(screen, [Disagreement("a", "b", "c")])
-
-    monkeypatch.setattr(cli, "play", play)
-    assert cli.main(["up"]) == 1
-
-
-def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["sideways"])
-    assert ended.value.code == 2
-    assert "invalid choice: 'sideways'" in capsys.readouterr().err

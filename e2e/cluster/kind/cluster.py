@@ -146,12 +146,16 @@ class KindCluster(Cluster):
         os.close(read_end)
         self.owned = True
 
-    def down(self) -> None:
-        """See `Cluster.down`."""
+    def release(self) -> None:
+        """See `Cluster.release`."""
         if self._lifeline is not None:
-            os.write(self._lifeline, DETACH)  # this process removes it itself
+            os.write(self._lifeline, DETACH)
             os.close(self._lifeline)
             self._lifeline, self.owned = None, False
+
+    def down(self) -> None:
+        """See `Cluster.down`."""
+        self.release()  # this process removes it itself
         self._end()
 
     def _client(

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -13,6 +14,7 @@ from cluster.local import cgroups
 from cluster.local.control import Control
 from cluster.local.layout import NodeLayout
 from cluster.local.start import Lifeline
+from cluster.local.state import State
 from cluster.local.units import Units
 
 
@@ -130,6 +132,17 @@ class LocalCluster(Cluster):
     def program(self, name: str) -> Path:
         """See `Cluster.program`."""
         return Path(self._units.assets[name])
+
+    def release(self) -> None:
+        """See `Cluster.release`."""
+        if self._lifeline is None:
+            return
+        layout = self._units.layout
+        state = State.read(layout.state)
+        if state is not None:
+            replace(state, owner=None).write(layout)
+        self._lifeline.detach()
+        self._lifeline, self.owned = None, False
 
     def down(self) -> None:
         """See `Cluster.down`."""

@@ -23,7 +23,7 @@ from cluster.local.identity import ProcessId
 from cluster.local.layout import Layout
 from cluster.local.lock import Lock
 from cluster.local.preflight import prepare_host
-from cluster.local.start import Lifeline, NodeImages, start
+from cluster.local.start import NodeImages, start
 from cluster.local.state import State, differences
 from cluster.local.teardown import read_processes, tear_down
 from cluster.local.units import Units
@@ -157,19 +157,17 @@ class LocalLifecycle:
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
             lifeline = start(units, images[0], lock)
-        owner = None if detach else ProcessId.of(os.getpid())
         State(
             config=config,
             binaries={name: str(path) for name, path in assets.paths.items()},
             images={name: str(path) for name, path in images[1].items()},
-            owner=owner,
+            owner=ProcessId.of(os.getpid()),
             started=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         ).write(units.layout)
-        kept: Lifeline | None = lifeline
+        cluster = LocalCluster(units, self.down, lifeline)
         if detach:
-            lifeline.detach()
-            kept = None
-        return LocalCluster(units, self.down, kept)
+            cluster.release()
+        return cluster
 
     def _take_over(
         self, state: State, config: ClusterConfig, assets: Assets, images: Mapping[str, Path]
