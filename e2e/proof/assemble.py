@@ -42,6 +42,13 @@ class Readings:
     holdings: Sequence[Holding]
     containers: Mapping[str, ContainerReading] = field(default_factory=dict)
     resource: str = contract.RESOURCE
+    shared_resource: str = contract.SHARED_RESOURCE
+
+    @property
+    def asked(self) -> str:
+        """The resource that the workload's containers ask for."""
+        shared = self.workload["spec"].get("devices", {}).get("mode") == "Shared"
+        return self.shared_resource if shared else self.resource
 
 
 def container_of(workload: JsonObject) -> str:
@@ -83,6 +90,7 @@ def workload(readings: Readings) -> WorkloadEvidence:
         replicas=tuple(_replica(readings, placement) for placement in placements),
         items=spec.get("distribution", {}).get("items"),
         unassigned_items=status.get("unassignedItems", 0),
+        memory_mib=spec.get("devices", {}).get("memoryMiB"),
         stray_pods=strays,
     )
 
@@ -102,7 +110,7 @@ def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
             Source.ANNOTATION: objects.annotation(pod),
             Source.ENVIRONMENT: _visible(reading),
             Source.POD_RESOURCES: _held(readings, pod, container),
-            Source.POD_STATUS: objects.pod_status(pod, container, readings.resource),
+            Source.POD_STATUS: objects.pod_status(pod, container, readings.asked),
         }
     if pod is not None and uid != pod["metadata"]["uid"]:
         says[Source.STATUS] = Statement(None, f"names pod uid {uid or '(none)'}, the pod's is {pod['metadata']['uid']}")
@@ -121,6 +129,10 @@ def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
             log=shard,
             log_line=line,
         ),
+        promised_mib={
+            Source.RESERVATION: objects.promised_by_reservation(readings.telemetry, uid),
+            Source.ENVIRONMENT: objects.promised_by_environment(reading.variables or {}),
+        },
         score=dict(placement.get("score", {})),
     )
 
@@ -132,10 +144,10 @@ def _visible(reading: ContainerReading) -> Statement:
 
 
 def _held(readings: Readings, pod: Mapping[str, Any], container: str) -> Statement:
-    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.resource)
+    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.asked)
     for holding in readings.holdings:
         if (holding.namespace, holding.pod, holding.container, holding.resource) == key:
-            return objects.statement(holding.devices)
+            return objects.statement([objects.device_of(one) for one in holding.devices])
     return Statement(None, "the kubelet lists no device for the container")
 
 

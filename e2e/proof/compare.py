@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from proof.evidence import FleetEvidence, ReplicaEvidence, Shard, Source, Statement, WorkloadEvidence
+from proof.objects import device_of
 
 WITNESSES = (Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES, Source.POD_STATUS)
 """The sources that must repeat what the status says."""
@@ -67,13 +68,18 @@ def _disagreements(
                 yield Disagreement(subject, Source.STATUS, message)
             for source, message in compare_replica(replica, witnesses).items():
                 yield Disagreement(subject, source, message)
+            for source, told in replica.promised_mib.items():
+                if told != workload.memory_mib:
+                    yield Disagreement(
+                        subject, source, f"promises {_mib(told)}, the spec asks for {_mib(workload.memory_mib)}"
+                    )
             for uuid in replica.picked:
                 gpu = fleet.gpu(uuid)
                 if gpu is None or gpu.node != replica.node:
                     place = f"on {gpu.node}" if gpu else "on no node"
                     message = f"{uuid} is {place}, the pod on {replica.node or 'no node'}"
                     yield Disagreement(subject, "GPUTelemetry", message)
-    yield from _double_picks(workloads)
+    yield from _double_picks(workloads, fleet)
     yield from _double_holders(fleet)
 
 
@@ -91,25 +97,37 @@ def _replica_count(workload: WorkloadEvidence) -> Iterator[Disagreement]:
         yield Disagreement(workload.title, Source.STATUS, f"does not name the live pod {pod}")
 
 
-def _double_picks(workloads: Iterable[WorkloadEvidence]) -> Iterator[Disagreement]:
-    pickers: defaultdict[str, list[str]] = defaultdict(list)
+def _double_picks(workloads: Iterable[WorkloadEvidence], fleet: FleetEvidence) -> Iterator[Disagreement]:
+    """A device is picked once, or in parts that fit into it."""
+    pickers: defaultdict[str, list[tuple[str, int | None]]] = defaultdict(list)
     for workload in workloads:
         for replica in workload.replicas:
             for uuid in replica.picked:
-                pickers[uuid].append(f"{workload.title}[{replica.replica}]")
+                pickers[uuid].append((f"{workload.title}[{replica.replica}]", workload.memory_mib))
     for uuid, who in sorted(pickers.items()):
-        if len(who) > 1:
-            yield Disagreement(uuid, Source.STATUS, f"picked for {' and '.join(who)}")
+        names = " and ".join(name for name, _ in who)
+        promises = [promised for _, promised in who if promised is not None]
+        if len(who) > 1 and len(promises) < len(who):
+            yield Disagreement(uuid, Source.STATUS, f"picked for {names}")
+        gpu = fleet.gpu(uuid)
+        if gpu is not None and gpu.memory_total_mib is not None and sum(promises) > gpu.memory_total_mib:
+            message = f"{sum(promises)} of {gpu.memory_total_mib} MiB are promised to {names}"
+            yield Disagreement(uuid, Source.STATUS, message)
 
 
 def _double_holders(fleet: FleetEvidence) -> Iterator[Disagreement]:
-    holders: defaultdict[str, list[str]] = defaultdict(list)
+    """A device is held by one container, or each slot of it by one."""
+    holders: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for holding in fleet.holdings:
-        for uuid in holding.devices:
-            holders[uuid].append(f"{holding.namespace}/{holding.pod}/{holding.container}")
-    for uuid, who in sorted(holders.items()):
-        if len(who) > 1:
-            yield Disagreement(uuid, Source.POD_RESOURCES, f"handed to {' and '.join(who)}")
+        for device_id in holding.devices:
+            name = f"{holding.namespace}/{holding.pod}/{holding.container}"
+            holders[device_of(device_id)][device_id].append(name)
+    for uuid, by_id in sorted(holders.items()):
+        # As a whole and in parts: whoever has it, the hands are too many.
+        groups = [[who for hands in by_id.values() for who in hands]] if uuid in by_id else list(by_id.values())
+        for who in groups:
+            if len(who) > 1:
+                yield Disagreement(uuid, Source.POD_RESOURCES, f"handed to {' and '.join(who)}")
 
 
 def compare_shards(workload: WorkloadEvidence) -> tuple[Disagreement, ...]:
@@ -146,6 +164,10 @@ def _gaps(title: str, shards: Sequence[Shard], assigned: int) -> Iterator[Disagr
         reached = end
     if reached != assigned:
         yield Disagreement(title, "shards", f"end at {reached}, assigned are {assigned} items")
+
+
+def _mib(promised: int | None) -> str:
+    return "whole devices" if promised is None else f"{promised} MiB"
 
 
 def _names(devices: Sequence[str]) -> str:

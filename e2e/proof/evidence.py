@@ -55,6 +55,8 @@ class ReplicaEvidence:
     container: str
     says: Mapping[Source, Statement]
     shard: ShardEvidence = ShardEvidence()
+    promised_mib: Mapping[Source, int | None] = field(default_factory=dict)
+    """Memory of each device as promised by the reservation and told to the container; None: whole devices."""
     score: Mapping[str, int] = field(default_factory=dict)
     """Score terms of the status, in thousandths."""
 
@@ -76,6 +78,8 @@ class WorkloadEvidence:
     replicas: tuple[ReplicaEvidence, ...]
     items: int | None = None
     unassigned_items: int = 0
+    memory_mib: int | None = None
+    """Of each device, as the spec asks with mode Shared; None: whole devices."""
     stray_pods: tuple[str, ...] = ()
     """Live pods of the workload that its status does not name."""
 
@@ -103,7 +107,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The devices of one resource that one kubelet says one container has, sorted."""
+    """The devices of one resource that one kubelet says one container has, sorted.
+
+    A shared device is named by a slot of it, `<uuid>::<number>`.
+    """
 
     node: str
     namespace: str
@@ -125,5 +132,5 @@ class FleetEvidence:
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
     def holder(self, uuid: str) -> Holding | None:
-        """Who has this device, says the kubelet; the first of them where it wrongly names several."""
-        return next((holding for holding in self.holdings if uuid in holding.devices), None)
+        """Who has this device, says the kubelet; the first of them where it is shared, or wrongly has several."""
+        return next((one for one in self.holdings if uuid in {d.partition("::")[0] for d in one.devices}), None)

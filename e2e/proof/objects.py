@@ -15,6 +15,11 @@ def statement(devices: Sequence[str]) -> Statement:
     return Statement(tuple(sorted(devices)))
 
 
+def device_of(device_id: str) -> str:
+    """The UUID in a kubelet's words: slots of a shared device are `<uuid>::<number>`."""
+    return device_id.partition("::")[0]
+
+
 def gpus(telemetry: JsonObject) -> tuple[Gpu, ...]:
     """The devices of one GPUTelemetry, by index."""
     devices = telemetry.get("status", {}).get("devices", [])
@@ -65,8 +70,20 @@ def pod_status(pod: JsonObject, container: str, resource: str = contract.RESOURC
         if status["name"] == container:
             for entry in status.get("allocatedResourcesStatus", []):
                 if entry["name"] == resource:
-                    return statement([item["resourceID"] for item in entry.get("resources", [])])
+                    return statement([device_of(item["resourceID"]) for item in entry.get("resources", [])])
     return Statement(None, "no allocatedResourcesStatus for the container")
+
+
+def promised_by_reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> int | None:
+    """MiB of each device that the fleet's GPUTelemetry objects promise to one pod; None: whole devices."""
+    assignments = (one for node in telemetry for one in node.get("spec", {}).get("assignments", []))
+    return next((one.get("memoryMiB") for one in assignments if one["podUID"] == pod_uid), None)
+
+
+def promised_by_environment(variables: Mapping[str, str]) -> int | None:
+    """MiB of each device that a container was told; None: it wasn't told, or no number."""
+    value = variables.get(contract.MEMORY_MIB, "")
+    return int(value) if value.isdecimal() else None
 
 
 def environment(raw: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from proof import EvidenceError, Holding, objects
 from proof.contract import VISIBLE_DEVICES
 
 Holders = Mapping[str, list[str]]
-"""Device -> who has it."""
+"""Device, or slot of a shared one (`<uuid>::<number>`) -> who has it."""
 
 
 class Watchdog:
@@ -96,5 +96,10 @@ def by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
 
 
 def twice(holders: Holders) -> Holders:
-    """The devices that are in more than one hand."""
-    return {uuid: who for uuid, who in holders.items() if len(who) > 1}
+    """The devices and slots that are in more than one hand; a device that is held as a whole has no slots to give."""
+    found = {device_id: who for device_id, who in holders.items() if len(who) > 1}
+    for device_id, who in holders.items():
+        uuid = objects.device_of(device_id)
+        if uuid != device_id and uuid in holders:
+            found[uuid] = [*found.get(uuid, holders[uuid]), *who]
+    return found

@@ -76,6 +76,74 @@ def test_a_device_picked_for_two_workloads_is_reported(readings: Make) -> None:
     assert found[0].message == "picked for demo/train[0] and demo/twin[0]"
 
 
+class TestShared:
+    """The workload of the fixture with 30,000 MiB of each device instead of all of it."""
+
+    def make(self, readings: Make, memory: int = 30_000) -> Readings:
+        made = readings()
+        made.workload["spec"]["devices"].update(mode="Shared", memoryMiB=memory)
+        for node in made.telemetry:
+            for assignment in node["spec"]["assignments"]:
+                assignment["memoryMiB"] = memory
+        for pod in made.pods:
+            (allocated,) = pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"]
+            allocated["name"] = "gpufleet.dev/gpu-shared"
+            for entry in allocated["resources"]:
+                entry["resourceID"] += "::3"
+        holdings = [
+            replace(one, resource="gpufleet.dev/gpu-shared", devices=tuple(f"{uuid}::3" for uuid in one.devices))
+            for one in made.holdings
+        ]
+        told = {
+            name: replace(reading, variables={**(reading.variables or {}), "GPUFLEET_MEMORY_MIB": str(memory)})
+            for name, reading in made.containers.items()
+        }
+        return replace(made, holdings=holdings, containers=told)
+
+    def test_slots_stand_for_their_devices(self, readings: Make) -> None:
+        assert judge(self.make(readings)) == []
+
+    def test_parts_that_fit_into_the_device_are_no_double_picks(self, readings: Make) -> None:
+        made = self.make(readings)
+        first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
+        twin = replace(first, name="twin")
+        assert compare([first, twin], fleet) == ()
+        found = compare([first, twin, replace(first, name="third")], fleet)
+        words = "90000 of 81559 MiB are promised to demo/train[0] and demo/twin[0] and demo/third[0]"
+        assert [one.subject for one in found] == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+        assert found[0].message == words
+
+    def test_a_device_picked_as_a_whole_and_in_part_is_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
+        whole = replace(first, name="whole", memory_mib=None)
+        whole = replace(whole, replicas=tuple(replace(one, promised_mib={}) for one in whole.replicas))
+        assert {str(one) for one in compare([first, whole], fleet)} >= {
+            "GPU-a: status.placements: picked for demo/train[0] and demo/whole[0]"
+        }
+
+    def test_a_slot_that_two_containers_hold_and_a_device_held_in_both_ways_are_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        beside = replace(made.holdings[0], pod="beside", devices=("GPU-a::4", "GPU-b::4"))
+        assert judge(replace(made, holdings=[*made.holdings, beside])) == []
+        same = replace(beside, pod="thief", devices=("GPU-a::3",))
+        assert judge(replace(made, holdings=[*made.holdings, same])) == [
+            "GPU-a: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+        ]
+        whole = replace(beside, pod="thief", resource="gpufleet.dev/gpu", devices=("GPU-b",))
+        assert judge(replace(made, holdings=[*made.holdings, whole])) == [
+            "GPU-b: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+        ]
+
+    def test_another_promise_than_asked_for_is_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        variables = {**(made.containers["train-0-a"].variables or {}), "GPUFLEET_MEMORY_MIB": "1"}
+        wrong = replace(made.containers["train-0-a"], variables=variables)
+        assert judge(replace(made, containers={**made.containers, "train-0-a": wrong})) == [
+            "demo/train[0]: container env: promises 1 MiB, the spec asks for 30000 MiB"
+        ]
+
+
 def spoil_pod(readings: Readings, index: int, change: Callable[[dict[str, Any]], None]) -> Readings:
     pods = [dict(pod) for pod in readings.pods]
     change(pods[index])

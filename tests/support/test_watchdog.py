@@ -17,6 +17,13 @@ def test_both_holders_of_a_device_are_named() -> None:
     assert found == {"GPU-2": ["ml/a/main", "ml/c/main"]}
 
 
+def test_slots_of_a_device_are_held_side_by_side_but_not_beside_the_whole_of_it() -> None:
+    shared = (holding("a", "GPU-1::0"), holding("b", "GPU-1::1"), holding("c", "GPU-2"))
+    assert twice(by_kubelets(shared)) == {}
+    assert twice(by_kubelets((*shared, holding("d", "GPU-1::1")))) == {"GPU-1::1": ["ml/b/main", "ml/d/main"]}
+    assert twice(by_kubelets((*shared, holding("d", "GPU-1")))) == {"GPU-1": ["ml/d/main", "ml/a/main", "ml/b/main"]}
+
+
 def test_a_device_that_one_container_lists_once_is_fine() -> None:
     assert twice(by_kubelets((holding("a", "GPU-1"), holding("b", "GPU-2")))) == {}
 
