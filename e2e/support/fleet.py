@@ -1,6 +1,6 @@
 """The installed product as the tests handle it: two nodes with simulated GPUs, their agents, the operator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -36,14 +36,15 @@ class Fleet:
         """Names, the node with the most GPUs first."""
         return tuple(self.gpus)
 
-    def install(self, agent_args: Sequence[str] = ()) -> None:
+    def install(self, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
         """Install the chart with the tests' values and wait until every agent reports its node's GPUs.
 
         Args:
             agent_args: Further arguments of every agent.
+            agent: Further values of the chart's agent.
         """
         since = datetime.now(UTC)
-        install(self.cluster, agent_args=agent_args)
+        install(self.cluster, agent_args=agent_args, agent=agent)
         self.wait_for_telemetry(since)
 
     def renew_agents(self) -> None:

@@ -1,7 +1,7 @@
 """Installs the chart as a user does, with shorter times than the defaults so that tests needn't wait for minutes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cluster import Cluster, repository_root
 
@@ -11,12 +11,13 @@ HEARTBEAT_SECONDS = 5
 STALE_SECONDS = 15
 
 
-def install(cluster: Cluster, *, agent_args: Sequence[str] = ()) -> None:
+def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
     """`helm upgrade --install --wait` with the tests' values, whatever was set before.
 
     Args:
         cluster: Where.
         agent_args: Further arguments of every agent.
+        agent: Further values of the chart's agent.
 
     Raises:
         ClusterError: helm failed; the message has its words.
@@ -27,6 +28,7 @@ def install(cluster: Cluster, *, agent_args: Sequence[str] = ()) -> None:
             "heartbeatSeconds": HEARTBEAT_SECONDS,
             "extraArgs": list(agent_args),
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
+            **(agent or {}),
         },
         "operator": {"staleAfterSeconds": STALE_SECONDS, "sweepSeconds": 2},
     }
