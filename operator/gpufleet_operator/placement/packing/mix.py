@@ -82,7 +82,7 @@ class Census:
     computed anew with the next one.
     """
 
-    def __init__(self, prior: Mix = PRIOR, *, prior_pods: float = 32, half_life_pods: float = 4096) -> None:
+    def __init__(self, prior: Mix = PRIOR, *, prior_pods: float = 4, half_life_pods: float = 4096) -> None:
         self._weights = {t: p * prior_pods for t, p in zip(prior.types, prior.parts, strict=True)}
         self._fading = 0.5 ** (1 / half_life_pods)
         self._most_at_once = 64 * half_life_pods

@@ -1,0 +1,124 @@
+"""How good the picks of Best and Pack are: against the optimum, found by trying everything, on fleets small enough.
+
+    uv run bench/optimum.py [--rounds 40] [--json]
+
+Best: two replicas of two devices joined by NVLink on two nodes of four; the sum of the scores over the highest there
+is. Pack: pods that ask for shares of three devices, one by one; what is allocated over the most there can be, when all
+pods are known beforehand and any may be turned away. Beside it first fit and best fit on the same pods.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from itertools import combinations
+
+from gpufleet_api.workload import Strategy, Topology
+from gpufleet_operator.placement import Fleet, place, rank_devices
+from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, PodNeeds, Request, Share
+from gpufleet_operator.placement.packing import Mix, PodType
+
+WHOLE = 1000
+DEVICES = 3
+SHARES = {810: 14, 470: 10, 320: 4, 650: 3, 230: 3, 160: 1}
+"""Thousandths of a device, and how often they are asked for: about as in the trace of bench/packing.py."""
+
+
+def node(name: str, draw: random.Random) -> NodeState:
+    """Four devices, each joined to every other, with random load and heat."""
+    uuids = [f"GPU-{name}-{i}" for i in range(4)]
+    devices = [
+        DeviceState(
+            uuid=uuid,
+            index=index,
+            model="any",
+            memory_total_mib=81_559,
+            memory_used_mib=draw.randint(0, 30_000),
+            utilization_percent=draw.randint(0, 40),
+            temperature_celsius=draw.randint(28, 80),
+            nvlink_peers=frozenset(uuids) - {uuid},
+            sample_age_seconds=1.0,
+        )
+        for index, uuid in enumerate(uuids)
+    ]
+    return NodeState(name, tuple(devices), free_cpu_milli=96_000, free_memory_bytes=2**40, free_pods=110)
+
+
+def best_of_optimum(rounds: int, seed: int = 5) -> float:
+    """Sum of scores over the optimum's."""
+    draw, found, optimum = random.Random(seed), 0.0, 0.0
+    needs = PodNeeds(cpu_milli=4_000, memory_bytes=2**34)
+    request = Request("bench/pairs", (0, 1), DeviceNeeds(2), needs, topology=Topology.NVLINK, gang=True)
+    for _ in range(rounds):
+        nodes = [node("a", draw), node("b", draw)]
+        found += sum(p.terms.total for p in place(Fleet.of(nodes), request).picks)
+        score = {r.device: r.terms.total for r in rank_devices(Fleet.of(nodes))}
+        pairs = [pair for n in nodes for pair in combinations([d.uuid for d in n.devices], 2)]
+        both = [(a, b) for a, b in combinations(pairs, 2) if not set(a) & set(b)]
+        optimum += max(sum(score[u] for pair in two for u in pair) / 2 for two in both)
+    return found / optimum
+
+
+def pack_of_optimum(rounds: int, pods: int = 12, seed: int = 6) -> dict[str, float]:
+    """Allocated over the optimum's, by rule."""
+    draw = random.Random(seed)
+    allocated = {"pack": 0, "first_fit": 0, "best_fit": 0}
+    optimum = 0
+    for _ in range(rounds):
+        asked = draw.choices(list(SHARES), list(SHARES.values()), k=pods)
+        allocated["pack"] += packed(asked)
+        allocated["first_fit"] += fitted(asked, tightest=False)
+        allocated["best_fit"] += fitted(asked, tightest=True)
+        optimum += most_allocated(asked)
+    return {f"{rule}_of_optimum": found / optimum for rule, found in allocated.items()}
+
+
+def packed(asked: Sequence[int]) -> int:
+    """Thousandths that Pack allocates."""
+    mix = Mix.of({PodType(0, 0, 1, milli): weight for milli, weight in SHARES.items()})
+    devices = [DeviceState(f"GPU-{i}", i, "any", WHOLE, 0, 0, None, sample_age_seconds=0.0) for i in range(DEVICES)]
+    fleet, allocated = Fleet.of([NodeState("a", tuple(devices), free_pods=99)]), 0
+    for milli in asked:
+        request = Request("bench/share", (0,), DeviceNeeds(share=Share(milli)), strategy=Strategy.PACK)
+        for pick in place(fleet, request, mix).picks:
+            fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
+            allocated += milli
+    return allocated
+
+
+def fitted(asked: Sequence[int], *, tightest: bool) -> int:
+    """Thousandths allocated when each pod takes the first device that has room, or the one with the least of it."""
+    free = [WHOLE] * DEVICES
+    for milli in asked:
+        room = next((f for f in (sorted(free) if tightest else free) if f >= milli), None)
+        if room is not None:
+            free[free.index(room)] -= milli
+    return DEVICES * WHOLE - sum(free)
+
+
+def most_allocated(asked: Sequence[int]) -> int:
+    """Over every way to put each pod on one of the devices, or nowhere."""
+    states: set[tuple[int, ...]] = {(WHOLE,) * DEVICES}
+    for milli in asked:
+        taken = [(s, i) for s in states for i, free in enumerate(s) if free >= milli]
+        states |= {tuple(sorted((*s[:i], s[i] - milli, *s[i + 1 :]))) for s, i in taken}
+    return DEVICES * WHOLE - min(map(sum, states))
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", action="store_true", help="for machines")
+    args = parser.parse_args()
+    found = {"best_of_optimum": best_of_optimum(args.rounds)} | pack_of_optimum(args.rounds)
+    rounded = {name: round(value, 4) for name, value in found.items()}
+    if args.json:
+        print(json.dumps(rounded))
+        return
+    for name, value in rounded.items():
+        print(f"{name.replace('_', ' '):<24}{value:>8}")
+
+
+if __name__ == "__main__":
+    main()
