@@ -97,7 +97,7 @@ class NvmlHardware:
         device.answers = False
         memory = device.ask("memory", values.memory)
         load = device.ask("utilization", pynvml.nvmlDeviceGetUtilizationRates)
-        ask = device.ask
+        ask, extra = device.ask, device.ask_extra
         reading = Reading(
             uuid=uuid,
             memory_total_mib=None if memory is None else values.mib(memory.total),
@@ -107,12 +107,12 @@ class NvmlHardware:
             utilization_percent=None if load is None else values.known(load.gpu),
             memory_utilization_percent=None if load is None else values.known(load.memory),
             temperature_celsius=values.known(ask("temperature", values.temperature)),
-            memory_temperature_celsius=values.known(ask("memory temperature", values.memory_temperature)),
+            memory_temperature_celsius=values.known(extra("memory temperature", values.memory_temperature)),
             power_milliwatts=values.known(ask("power", pynvml.nvmlDeviceGetPowerUsage)),
             power_limit_milliwatts=values.known(ask("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
-            sm_clock_mhz=values.known(ask("SM clock", values.sm_clock)),
-            memory_clock_mhz=values.known(ask("memory clock", values.memory_clock)),
-            throttle_reasons=values.throttle_reasons(ask("throttle reasons", values.throttling)),
+            sm_clock_mhz=values.known(extra("SM clock", values.sm_clock)),
+            memory_clock_mhz=values.known(extra("memory clock", values.memory_clock)),
+            throttle_reasons=values.throttle_reasons(extra("throttle reasons", values.throttling)),
         )
         device.answers = True
         return reading
@@ -120,25 +120,25 @@ class NvmlHardware:
     def read_slow(self, uuid: str) -> SlowReading:
         """See `Hardware.read_slow`."""
         device = self._device(uuid)
-        ask = device.ask
-        rows = ask("remapped rows", pynvml.nvmlDeviceGetRemappedRows) or (None,) * 4
+        extra = device.ask_extra
+        rows = extra("remapped rows", pynvml.nvmlDeviceGetRemappedRows) or (None,) * 4
         return SlowReading(
             uuid=uuid,
             process_count=_process_count(device),
-            encoder_percent=values.first_known(ask("encoder", pynvml.nvmlDeviceGetEncoderUtilization)),
-            decoder_percent=values.first_known(ask("decoder", pynvml.nvmlDeviceGetDecoderUtilization)),
-            energy_millijoules=values.known(ask("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)),
-            pcie_replays=values.known(ask("PCIe replays", pynvml.nvmlDeviceGetPcieReplayCounter)),
-            ecc_corrected=values.known(ask("corrected ECC errors", values.ecc_corrected)),
-            ecc_uncorrected=values.known(ask("uncorrected ECC errors", values.ecc_uncorrected)),
+            encoder_percent=values.first_known(extra("encoder", pynvml.nvmlDeviceGetEncoderUtilization)),
+            decoder_percent=values.first_known(extra("decoder", pynvml.nvmlDeviceGetDecoderUtilization)),
+            energy_millijoules=values.known(extra("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)),
+            pcie_replays=values.known(extra("PCIe replays", pynvml.nvmlDeviceGetPcieReplayCounter)),
+            ecc_corrected=values.known(extra("corrected ECC errors", values.ecc_corrected)),
+            ecc_uncorrected=values.known(extra("uncorrected ECC errors", values.ecc_uncorrected)),
             remapped_correctable=values.known(rows[0]),
             remapped_uncorrectable=values.known(rows[1]),
             row_remap_pending=values.flag(rows[2]),
             row_remap_failed=values.flag(rows[3]),
             page_retirement_pending=values.flag(
-                ask("pending page retirement", pynvml.nvmlDeviceGetRetiredPagesPendingStatus)
+                extra("pending page retirement", pynvml.nvmlDeviceGetRetiredPagesPendingStatus)
             ),
-            mig_enabled=values.flag(values.first_known(ask("MIG mode", pynvml.nvmlDeviceGetMigMode))),
+            mig_enabled=values.flag(values.first_known(extra("MIG mode", pynvml.nvmlDeviceGetMigMode))),
         )
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 import structlog
 
-from gpufleet_agent.devices.base import DeviceInfo
+from gpufleet_agent.devices.base import DeviceInfo, DeviceReadError
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, device_error
 
 _log = structlog.get_logger(__name__)
@@ -20,6 +20,8 @@ class NvmlDevice:
     uuid: str
     handle: Any
     unsupported: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
+    """What the last reading had to do without, see `ask_extra`."""
     info: DeviceInfo | None = None
     """Without peers."""
     far_ends: frozenset[str] = frozenset()
@@ -45,3 +47,22 @@ class NvmlDevice:
             if error.value in NOT_NOW:
                 return None
             raise device_error(self.uuid, what, error) from error
+
+    def ask_extra(self, what: str, call: Callable[[Any], Any]) -> Any:
+        """The same of what a reading can do without: an error of no special meaning is no value.
+
+        Some drivers answer a single call with "unknown error" for as long as they run. That call's value is not worth
+        the rest of the reading, nor the device.
+
+        Raises:
+            HardwareError: As `Hardware.read`, save for a `DeviceReadError`.
+        """
+        try:
+            value = self.ask(what, call)
+        except DeviceReadError as error:
+            if what not in self.failing:
+                self.failing.add(what)
+                _log.warning("device does not say", uuid=self.uuid, what=what, error=str(error))
+            return None
+        self.failing.discard(what)
+        return value
