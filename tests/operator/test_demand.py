@@ -33,7 +33,7 @@ def test_a_workload_counts_once_with_all_of_its_replicas(b: Any) -> None:
 
     first = demand.mix([workload], [])
 
-    assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.75, abs=0.01)
+    assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.96, abs=0.01)
     assert demand.mix([workload], []) is first
     assert demand.mix([b.workload(replicas=96, template=CPU, **PAIR)], []) is first, "the same uid read anew"
 
@@ -87,10 +87,13 @@ def test_a_template_that_makes_no_pods_teaches_nothing(b: Any) -> None:
     assert Demand().mix([b.workload(replicas=96, template=bad)], []) is PRIOR
 
 
-@pytest.mark.parametrize(("usual", "node"), [({"count": 1}, "node-1"), ({"count": 2}, "node-2")])
-def test_pack_keeps_free_what_workloads_usually_ask_for(b: Any, usual: dict[str, int], node: str) -> None:
+SINGLES = Mix.of({PodType(0, 0, 1): 1})
+
+
+@pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
+def test_pack_keeps_free_what_workloads_usually_ask_for(b: Any, pairs: bool, node: str) -> None:
     """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
-    mix = Demand().mix([b.workload("usual", replicas=500, devices=usual)], [])
+    mix = Demand().mix([b.workload("usual", replicas=500, **PAIR)], []) if pairs else SINGLES
     asked = b.workload(placement={"strategy": "Pack"})
     fleet = b.telemetry("node-1", devices=2), b.telemetry("node-2", devices=1)
 
