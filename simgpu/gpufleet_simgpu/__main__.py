@@ -23,6 +23,9 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="Where the library and its gpus.state are.", metavar="DIRECTORY")]
 _MEMORY_FAULTS = ("ecc_uncorrected", "remap_pending", "remap_failed", "retirement_pending")
 
+_WIDE = 140
+"""Columns of a terminal that has room for whole UUIDs."""
+
 Gpu = Annotated[int, typer.Argument(help="Index of the GPU.", min=0)]
 
 
@@ -138,7 +141,8 @@ def driver(
 @app.command()
 def show(folder: Folder) -> None:
     """Print the node as a table."""
-    Console().print(_table(read_state(folder / STATE)))
+    console = Console()
+    console.print(_table(read_state(folder / STATE), narrow=console.width < _WIDE))
 
 
 def _edit(folder: Path, change: Callable[[SimNode], SimNode]) -> None:
@@ -164,10 +168,10 @@ def _process(text: str) -> SimProcess:
             raise typer.BadParameter(f"{text!r}: want PID:MIB or PID:MIB:G")
 
 
-def _table(node: SimNode) -> Table:
+def _table(node: SimNode, *, narrow: bool) -> Table:
     table = Table(title=f"driver {node.driver}" + (f", every call fails with {node.error}" if node.error else ""))
     table.add_column("GPU", justify="right")
-    table.add_column("UUID", no_wrap=True, min_width=12, ratio=1)
+    table.add_column("UUID", no_wrap=True)
     table.add_column("model", no_wrap=True)
     for column in ("MiB", "util %", "°C", "W", "procs"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -180,8 +184,8 @@ def _table(node: SimNode) -> Table:
         faults += [f"XID {event.code}" for event in node.xids if event.gpu == index]
         table.add_row(
             str(index),
-            gpu.uuid,
-            gpu.name,
+            gpu.uuid[:12] if narrow else gpu.uuid,
+            gpu.name.removeprefix("NVIDIA ")[:10] if narrow else gpu.name,
             f"{_text(gpu.memory_used_mib)} / {_text(gpu.memory_total_mib)}",
             _text(gpu.utilization_percent),
             _text(gpu.temperature_celsius),

@@ -24,6 +24,21 @@ class SimProcess:
     pid: int
     memory_mib: int
     kind: str = "C"
+    gpu_instance: int | None = None
+    """The GPU instance in which it runs, on a GPU that is divided."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimMig:
+    """A MIG device: a compute instance within a GPU instance of a GPU whose `mig_mode` is 1."""
+
+    uuid: str
+    profile: str
+    """Such as `1g.10gb`."""
+    gpu_instance: int
+    memory_total_mib: int
+    memory_used_mib: int = 0
+    compute_instance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +106,7 @@ class SimGpu:
     pcie_width: int | None = None
     pcie_replays: int | None = None
     processes: tuple[SimProcess, ...] = ()
+    migs: tuple[SimMig, ...] = ()
     links: tuple[SimLinks, ...] = ()
     series: SimSeries | None = None
     fail: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +127,8 @@ class SimXid:
     sequence: int
     gpu: int
     code: int
+    instances: tuple[int, int] | None = None
+    """GPU and compute instance that it is about; None: the hardware doesn't say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +157,10 @@ class SimNode:
         gpus[index] = replace(gpus[index], **changes)
         return replace(self, gpus=tuple(gpus))
 
-    def with_xid(self, gpu: int, code: int) -> "SimNode":
+    def with_xid(self, gpu: int, code: int, instances: tuple[int, int] | None = None) -> "SimNode":
         """This node with one XID event more; the oldest are dropped when there are too many."""
         sequence = self.xids[-1].sequence + 1 if self.xids else 1
-        return replace(self, xids=(*self.xids, SimXid(sequence, gpu, code))[-MAX_XIDS:])
+        return replace(self, xids=(*self.xids, SimXid(sequence, gpu, code, instances))[-MAX_XIDS:])
 
     def with_fail(self, gpu: int, what: str, code: int) -> "SimNode":
         """This node with calls about `what` (a field, or `ALL`) failing; code 0 ends that."""

@@ -10,12 +10,14 @@
       pci_bus_id 00000000:1B:00.0
       compute_capability 9.0
       temperature_celsius 41        any number of `NUMBERS`; a missing line: not supported; `na`: the sentinel
-      process 4711 5000 C           PID, MiB, C (compute) or G (graphics)
+      process 4711 5000 C           PID, MiB, C (compute) or G (graphics); on a divided GPU also the GPU instance
+      mig 1 0 9984 13 1g.10gb MIG-0a1b...
+                                    a MIG device: GPU and compute instance, MiB, MiB used, profile, UUID
       nvlink switch 18              so many links to an NVSwitch, or to the GPU of an index
       fail power_milliwatts 4       a field's calls, or `all`, fail with this NVML code
       delay all 3600000             a field's calls, or `all`, take so many milliseconds
       series course.txt loop 1764000000.0
-    xid 1 0 79                      sequence, GPU, code
+    xid 1 0 79                      sequence, GPU, code; if the hardware says it also GPU and compute instance
 
 A series file has lines of `<offset in seconds> <number field>=<number> ...`, offsets rising from 0.
 """
@@ -24,12 +26,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimGpu, SimLinks, SimNode, SimProcess, SimSeries, SimXid
+from gpufleet_simgpu.model import (
+    ALL,
+    NOT_AVAILABLE,
+    SWITCH,
+    SimGpu,
+    SimLinks,
+    SimMig,
+    SimNode,
+    SimProcess,
+    SimSeries,
+    SimXid,
+)
 
 T = TypeVar("T", SimNode, SimGpu)
 
 _TEXTS = ("uuid", "name", "pci_bus_id", "compute_capability", "serial")
-_LISTS = ("processes", "links", "series", "fail", "delay")
+_LISTS = ("processes", "migs", "links", "series", "fail", "delay")
 
 NUMBERS = tuple(name for name in SimGpu.__dataclass_fields__ if name not in _TEXTS + _LISTS)
 """Fields that are one number each."""
@@ -70,8 +83,7 @@ def parse(text: str) -> SimNode:
                     raise ValueError(f"the next GPU is {len(gpus)}")
                 gpus.append(SimGpu(uuid="", name="", pci_bus_id=""))
             elif key == "xid":
-                sequence, gpu, code = rest.split()
-                node = replace(node, xids=(*node.xids, SimXid(int(sequence), int(gpu), int(code))))
+                node = replace(node, xids=(*node.xids, _xid(rest)))
             elif gpus:
                 gpus[-1] = _with_line(gpus[-1], key, rest)
             elif key == "driver":
@@ -96,7 +108,8 @@ def _lines(node: SimNode) -> Iterator[str]:
         for line in _gpu_lines(gpu):
             yield f"  {line}"
     for xid in node.xids:
-        yield f"xid {xid.sequence} {xid.gpu} {xid.code}"
+        instances = "" if xid.instances is None else f" {xid.instances[0]} {xid.instances[1]}"
+        yield f"xid {xid.sequence} {xid.gpu} {xid.code}{instances}"
 
 
 def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
@@ -110,7 +123,11 @@ def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
             yield f"{name} {'na' if number == NOT_AVAILABLE else number}"
     for process in gpu.processes:
         memory = "na" if process.memory_mib == NOT_AVAILABLE else process.memory_mib
-        yield f"process {process.pid} {memory} {process.kind}"
+        instance = "" if process.gpu_instance is None else f" {process.gpu_instance}"
+        yield f"process {process.pid} {memory} {process.kind}{instance}"
+    for mig in gpu.migs:
+        numbers = f"{mig.gpu_instance} {mig.compute_instance} {mig.memory_total_mib} {mig.memory_used_mib}"
+        yield f"mig {numbers} {_word(mig.profile, 'profile', spaces=False)} {_word(mig.uuid, 'uuid')}"
     for links in gpu.links:
         yield f"nvlink {links.to} {links.count}"
     yield from _per_field("fail", gpu.fail)
@@ -141,8 +158,12 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
         return _with(gpu, key, _number(rest))
     words = rest.split()
     match key, words:
-        case "process", [pid, memory, ("C" | "G") as kind]:
-            return replace(gpu, processes=(*gpu.processes, SimProcess(int(pid), _number(memory), kind)))
+        case "process", [pid, memory, ("C" | "G") as kind, *instance] if len(instance) <= 1:
+            process = SimProcess(int(pid), _number(memory), kind, int(instance[0]) if instance else None)
+            return replace(gpu, processes=(*gpu.processes, process))
+        case "mig", [gpu_instance, compute_instance, total, used, profile, uuid]:
+            mig = SimMig(uuid, profile, int(gpu_instance), int(total), int(used), int(compute_instance))
+            return replace(gpu, migs=(*gpu.migs, mig))
         case "nvlink", [to, count]:
             far_end = to if to == SWITCH else int(to)
             return replace(gpu, links=(*gpu.links, SimLinks(far_end, int(count))))
@@ -152,6 +173,14 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
             return replace(gpu, series=SimSeries(path, float(start), loop=mode == "loop"))
         case _:
             raise ValueError("is not known, or lacks something")
+
+
+def _xid(rest: str) -> SimXid:
+    sequence, gpu, code, *instances = map(int, rest.split())
+    if not instances:
+        return SimXid(sequence, gpu, code)
+    of_gpu, of_compute = instances
+    return SimXid(sequence, gpu, code, (of_gpu, of_compute))
 
 
 def _with(of: T, name: str, value: Any) -> T:

@@ -7,12 +7,23 @@
 unsigned int sim_initialised;
 
 static struct nvmlDevice_st handles[SIM_MAX_GPUS];
+static struct nvmlDevice_st mig_handles[SIM_MAX_GPUS * SIM_MAX_MIG];
 
 void sim_number_handles(void) {
-    for (unsigned int i = 0; i < SIM_MAX_GPUS; i++) handles[i].index = i;
+    for (unsigned int i = 0; i < SIM_MAX_GPUS; i++)
+        handles[i] = (struct nvmlDevice_st){.index = i, .mig = SIM_NO_INSTANCE};
+    for (unsigned int i = 0; i < SIM_MAX_GPUS * SIM_MAX_MIG; i++)
+        mig_handles[i] = (struct nvmlDevice_st){.index = i / SIM_MAX_MIG, .mig = i % SIM_MAX_MIG};
 }
 
 nvmlDevice_t sim_handle(unsigned int index) { return &handles[index]; }
+
+nvmlDevice_t sim_mig_handle(unsigned int index, unsigned int mig) { return &mig_handles[index * SIM_MAX_MIG + mig]; }
+
+static bool is_handle(nvmlDevice_t device) {
+    return device != NULL && ((device >= handles && device < handles + SIM_MAX_GPUS) ||
+                              (device >= mig_handles && device < mig_handles + SIM_MAX_GPUS * SIM_MAX_MIG));
+}
 
 static double monotonic(void) {
     struct timespec now;
@@ -32,8 +43,16 @@ nvmlReturn_t sim_enter_node(struct sim_state **state) {
 }
 
 nvmlReturn_t sim_enter(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu) {
+    struct sim_mig *mig = NULL;
+    nvmlReturn_t result = sim_enter_any(device, field, gpu, &mig);
+    if (result != NVML_SUCCESS || mig == NULL) return result;
+    sim_unlock();
+    return NVML_ERROR_NOT_SUPPORTED;
+}
+
+nvmlReturn_t sim_enter_any(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu, struct sim_mig **mig) {
     double begun = monotonic();
-    if (device == NULL || device < handles || device >= handles + SIM_MAX_GPUS) return NVML_ERROR_INVALID_ARGUMENT;
+    if (!is_handle(device)) return NVML_ERROR_INVALID_ARGUMENT;
     for (;;) {
         struct sim_state *state = NULL;
         nvmlReturn_t result = sim_enter_node(&state);
@@ -52,6 +71,9 @@ nvmlReturn_t sim_enter(nvmlDevice_t device, enum sim_field field, struct sim_gpu
             continue;
         }
         result = (*gpu)->fail_all != NVML_SUCCESS ? (*gpu)->fail_all : (*gpu)->fail[field];
+        *mig = device->mig == SIM_NO_INSTANCE ? NULL : &(*gpu)->migs[device->mig];
+        /* Destroyed since the handle was given out. */
+        if (result == NVML_SUCCESS && *mig != NULL && device->mig >= (*gpu)->mig_count) result = NVML_ERROR_NOT_FOUND;
         if (result != NVML_SUCCESS) sim_unlock();
         return result;
     }

@@ -64,8 +64,8 @@ static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventD
             .device = sim_handle(xid->gpu),
             .eventType = NVML_EVENT_XID_CRITICAL_ERROR,
             .eventData = xid->code,
-            .gpuInstanceId = ~0u,
-            .computeInstanceId = ~0u,
+            .gpuInstanceId = xid->gpu_instance,
+            .computeInstanceId = xid->compute_instance,
         };
         return NVML_SUCCESS;
     }

@@ -6,9 +6,17 @@
 
 static nvmlReturn_t text(nvmlDevice_t device, enum sim_field field, char *to, unsigned int size) {
     struct sim_gpu *gpu = NULL;
-    nvmlReturn_t result = sim_enter(device, field, &gpu);
+    struct sim_mig *mig = NULL;
+    nvmlReturn_t result = sim_enter_any(device, field, &gpu, &mig);
     if (result != NVML_SUCCESS) return result;
     const char *from = field == SIM_NAME ? gpu->name : field == SIM_UUID ? gpu->uuid : gpu->serial;
+    char name[NVML_NAME_SIZE + sizeof mig->profile + 8];
+    if (mig != NULL && field == SIM_NAME) {
+        snprintf(name, sizeof name, "%s MIG %s", gpu->name, mig->profile);
+        from = name;
+    } else if (mig != NULL) {
+        from = field == SIM_UUID ? mig->uuid : "";
+    }
     result = sim_copy(to, size, from);
     sim_unlock();
     return result;

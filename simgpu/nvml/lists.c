@@ -52,19 +52,20 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device,
 
 static nvmlReturn_t processes(nvmlDevice_t device, char kind, unsigned int *count, nvmlProcessInfo_t *infos) {
     struct sim_gpu *gpu = NULL;
+    struct sim_mig *mig = NULL;
     if (count == NULL) return NVML_ERROR_INVALID_ARGUMENT;
-    nvmlReturn_t result = sim_enter(device, SIM_PROCESSES, &gpu);
+    nvmlReturn_t result = sim_enter_any(device, SIM_PROCESSES, &gpu, &mig);
     if (result != NVML_SUCCESS) return result;
     unsigned int room = infos == NULL ? 0 : *count, found = 0;
     for (unsigned int i = 0; i < gpu->process_count; i++) {
         const struct sim_process *process = &gpu->processes[i];
-        if (process->kind != kind) continue;
+        if (process->kind != kind || (mig != NULL && process->gpu_instance != mig->gpu_instance)) continue;
         if (found < room)
             infos[found] = (nvmlProcessInfo_t){
                 .pid = process->pid,
                 .usedGpuMemory = process->memory_mib < 0 ? ~0ull : (unsigned long long)process->memory_mib << 20,
-                .gpuInstanceId = ~0u,
-                .computeInstanceId = ~0u,
+                .gpuInstanceId = process->gpu_instance,
+                .computeInstanceId = process->gpu_instance == SIM_NO_INSTANCE ? SIM_NO_INSTANCE : 0,
             };
         found++;
     }

@@ -36,14 +36,20 @@ static unsigned long long bytes(long long mib) {
 
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
     struct sim_gpu *gpu = NULL;
+    struct sim_mig *mig = NULL;
     long long total = 0, used = 0, reserved = 0;
     if (memory == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     if (memory->version != NVML_MEMORY_V2) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-    nvmlReturn_t result = sim_enter(device, SIM_MEMORY_USED, &gpu);
+    nvmlReturn_t result = sim_enter_any(device, SIM_MEMORY_USED, &gpu, &mig);
     if (result != NVML_SUCCESS) return result;
-    result = sim_number_locked(gpu, SIM_MEMORY_TOTAL, &total);
-    if (result == NVML_SUCCESS) result = sim_number_locked(gpu, SIM_MEMORY_USED, &used);
-    if (sim_number_locked(gpu, SIM_MEMORY_RESERVED, &reserved) != NVML_SUCCESS) reserved = 0;
+    if (mig != NULL) {
+        total = mig->memory_total_mib;
+        used = mig->memory_used_mib;
+    } else {
+        result = sim_number_locked(gpu, SIM_MEMORY_TOTAL, &total);
+        if (result == NVML_SUCCESS) result = sim_number_locked(gpu, SIM_MEMORY_USED, &used);
+        if (sim_number_locked(gpu, SIM_MEMORY_RESERVED, &reserved) != NVML_SUCCESS) reserved = 0;
+    }
     sim_unlock();
     if (result != NVML_SUCCESS) return result;
     memory->total = bytes(total);

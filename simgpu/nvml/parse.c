@@ -9,6 +9,7 @@
 #include "sim.h"
 
 #define BLANKS " \t\r\n"
+#define MAX_INSTANCE 15
 
 struct parser {
     const char *path;
@@ -28,6 +29,8 @@ __attribute__((format(printf, 2, 3))) static bool refuse(struct parser *parser, 
 }
 
 static char *next_word(struct parser *parser) { return strtok_r(NULL, BLANKS, &parser->rest); }
+
+static bool more_words(const struct parser *parser) { return parser->rest[strspn(parser->rest, BLANKS)] != '\0'; }
 
 static bool next_number(struct parser *parser, long long *number) {
     char *word = next_word(parser), *end = NULL;
@@ -92,8 +95,25 @@ static bool add_process(struct parser *parser) {
     char *kind = next_word(parser);
     if (kind == NULL || (strcmp(kind, "C") != 0 && strcmp(kind, "G") != 0)) return refuse(parser, "want C or G");
     process->kind = kind[0];
+    process->gpu_instance = SIM_NO_INSTANCE;
     gpu->process_count++;
-    return true;
+    return !more_words(parser) || next_count(parser, MAX_INSTANCE, &process->gpu_instance);
+}
+
+/* `mig <GPU instance> <compute instance> <MiB> <MiB used> <profile> <uuid>` */
+static bool add_mig(struct parser *parser) {
+    struct sim_gpu *gpu = parser->gpu;
+    if (gpu->mig_count == SIM_MAX_MIG) return refuse(parser, "more than %d MIG devices", SIM_MAX_MIG);
+    struct sim_mig *mig = &gpu->migs[gpu->mig_count];
+    if (!next_count(parser, MAX_INSTANCE, &mig->gpu_instance) ||
+        !next_count(parser, MAX_INSTANCE, &mig->compute_instance) || !next_number(parser, &mig->memory_total_mib) ||
+        !next_number(parser, &mig->memory_used_mib))
+        return false;
+    char *profile = next_word(parser);
+    if (profile == NULL || strlen(profile) >= sizeof mig->profile) return refuse(parser, "want a profile");
+    strcpy(mig->profile, profile);
+    gpu->mig_count++;
+    return rest_of_line(parser, mig->uuid, sizeof mig->uuid);
 }
 
 /* `nvlink switch <count>` or `nvlink <gpu> <count>`: so many links more, numbered on */
@@ -146,6 +166,7 @@ static bool gpu_line(struct parser *parser, const char *key) {
     if (strcmp(key, "fail") == 0) return set_per_field(parser, gpu->fail, &gpu->fail_all);
     if (strcmp(key, "delay") == 0) return set_per_field(parser, gpu->delay_ms, &gpu->delay_all_ms);
     if (strcmp(key, "process") == 0) return add_process(parser);
+    if (strcmp(key, "mig") == 0) return add_mig(parser);
     if (strcmp(key, "series") == 0) return set_series(parser);
     if (!sim_field_of(key, &field)) return refuse(parser, "no field `%s`", key);
     switch (field) {
@@ -162,18 +183,25 @@ static bool gpu_line(struct parser *parser, const char *key) {
     return next_number(parser, &gpu->values[field].number);
 }
 
-/* `xid <sequence> <gpu> <code>`, sequences rising: each event set delivers each of them once */
+/* `xid <sequence> <gpu> <code> [<GPU instance> <compute instance>]`, sequences rising: each event set delivers each of them once */
 static bool add_xid(struct parser *parser) {
     struct sim_state *state = parser->state;
     long long sequence = 0, code = 0;
-    unsigned int gpu = 0;
+    unsigned int gpu = 0, gpu_instance = SIM_NO_INSTANCE, compute_instance = SIM_NO_INSTANCE;
     if (!next_number(parser, &sequence) || !next_count(parser, SIM_MAX_GPUS - 1, &gpu) || !next_number(parser, &code))
+        return false;
+    if (more_words(parser) && (!next_count(parser, MAX_INSTANCE, &gpu_instance) ||
+                               !next_count(parser, MAX_INSTANCE, &compute_instance)))
         return false;
     unsigned long long last = state->xid_count == 0 ? 0 : state->xids[state->xid_count - 1].sequence;
     if (sequence <= 0 || (unsigned long long)sequence <= last) return refuse(parser, "xid sequences must rise from 1");
     if (state->xid_count == SIM_MAX_XIDS) return refuse(parser, "more than %d xids", SIM_MAX_XIDS);
     state->xids[state->xid_count++] =
-        (struct sim_xid){.sequence = (unsigned long long)sequence, .gpu = gpu, .code = (unsigned long long)code};
+        (struct sim_xid){.sequence = (unsigned long long)sequence,
+                         .gpu = gpu,
+                         .gpu_instance = gpu_instance,
+                         .compute_instance = compute_instance,
+                         .code = (unsigned long long)code};
     return true;
 }
 

@@ -10,6 +10,8 @@
 #define SIM_MAX_GPUS 64
 #define SIM_MAX_PROCESSES 64
 #define SIM_MAX_XIDS 256
+#define SIM_MAX_MIG 7
+#define SIM_NO_INSTANCE (~0u)
 
 /* Every quantity of a GPU that may be absent (not supported), fail or be slow on its own, by its name in the file.
  * The facts after the numbers have lines of their own; they are listed so that they too can fail or be slow. */
@@ -72,6 +74,15 @@ struct sim_process {
     unsigned int pid;
     long long memory_mib;
     char kind; /* C: compute, G: graphics */
+    unsigned int gpu_instance; /* SIM_NO_INSTANCE: the GPU isn't divided */
+};
+
+/* A MIG device: a compute instance within a GPU instance. */
+struct sim_mig {
+    unsigned int gpu_instance, compute_instance;
+    long long memory_total_mib, memory_used_mib;
+    char profile[32]; /* 1g.10gb */
+    char uuid[NVML_UUID_SIZE];
 };
 
 struct sim_link {
@@ -107,6 +118,8 @@ struct sim_gpu {
     unsigned int delay_all_ms;
     struct sim_process processes[SIM_MAX_PROCESSES];
     unsigned int process_count;
+    struct sim_mig migs[SIM_MAX_MIG];
+    unsigned int mig_count;
     struct sim_link links[NVML_NVLINK_MAX_LINKS];
     unsigned int link_count;
     struct sim_series series;
@@ -115,6 +128,7 @@ struct sim_gpu {
 struct sim_xid {
     unsigned long long sequence;
     unsigned int gpu;
+    unsigned int gpu_instance, compute_instance;
     unsigned long long code;
 };
 
@@ -151,15 +165,19 @@ void sim_pause(unsigned int milliseconds);
 
 /* call.c */
 struct nvmlDevice_st {
-    unsigned int index;
+    unsigned int index; /* of the GPU */
+    unsigned int mig;   /* place of the MIG device in the GPU's list; SIM_NO_INSTANCE: the GPU itself */
 };
 extern unsigned int sim_initialised;
 /* Once, under the lock, before the first handle is given out. */
 void sim_number_handles(void);
 nvmlDevice_t sim_handle(unsigned int index);
+nvmlDevice_t sim_mig_handle(unsigned int index, unsigned int mig);
 /* The checks that every call begins with. On NVML_SUCCESS the lock is held and sim_unlock is the caller's duty. */
 nvmlReturn_t sim_enter_node(struct sim_state **state);
 nvmlReturn_t sim_enter(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu);
+/* The same for calls that MIG devices answer, too: *mig is NULL for a GPU. Other calls about them are NOT_SUPPORTED. */
+nvmlReturn_t sim_enter_any(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu, struct sim_mig **mig);
 /* One number of one device, from the series or the file; NOT_SUPPORTED when neither has it. */
 nvmlReturn_t sim_number(nvmlDevice_t device, enum sim_field field, long long *number);
 nvmlReturn_t sim_number_locked(const struct sim_gpu *gpu, enum sim_field field, long long *number);

@@ -5,13 +5,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_simgpu.model import ALL, MAX_XIDS, NOT_AVAILABLE, SWITCH, SimGpu, SimLinks, SimNode, SimProcess, SimSeries
+from gpufleet_simgpu.model import (
+    ALL,
+    MAX_XIDS,
+    NOT_AVAILABLE,
+    SWITCH,
+    SimGpu,
+    SimLinks,
+    SimMig,
+    SimNode,
+    SimProcess,
+    SimSeries,
+)
 from gpufleet_simgpu.presets import PRESETS, busy, make_node
 from gpufleet_simgpu.text import FIELDS, NUMBERS, StateFormatError, parse, render
 
 words = st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=20)
 texts = st.lists(words, min_size=1, max_size=4).map(" ".join)
-processes = st.builds(SimProcess, st.integers(1, 2**31 - 1), st.integers(-1, 10**6), st.sampled_from(["C", "G"]))
+instances = st.integers(0, 15)
+processes = st.builds(
+    SimProcess,
+    st.integers(1, 2**31 - 1),
+    st.integers(-1, 10**6),
+    st.sampled_from(["C", "G"]),
+    st.none() | instances,
+)
+migs = st.builds(SimMig, words, words, instances, st.integers(0, 10**6), st.integers(0, 10**6), instances)
 links = st.builds(SimLinks, st.integers(0, 63) | st.just(SWITCH), st.integers(1, 18))
 series = st.builds(SimSeries, words, st.floats(0, 2e9), loop=st.booleans())
 per_field = st.dictionaries(st.sampled_from([ALL, *FIELDS]), st.integers(0, 999), max_size=4)
@@ -24,6 +43,7 @@ gpus = st.builds(
     serial=st.none() | words,
     **{name: st.none() | st.integers(-5, 2**40) for name in NUMBERS},
     processes=st.lists(processes, max_size=3).map(tuple),
+    migs=st.lists(migs, max_size=3).map(tuple),
     links=st.lists(links, max_size=3).map(tuple),
     series=st.none() | series,
     fail=per_field,
@@ -38,10 +58,15 @@ nodes = st.builds(
 )
 
 
-@given(nodes, st.lists(st.tuples(st.integers(0, 63), st.integers(1, 200)), max_size=4))
-def test_what_is_written_is_what_is_read(node: SimNode, xids: list[tuple[int, int]]) -> None:
-    for gpu, code in xids:
-        node = node.with_xid(gpu, code)
+@given(
+    nodes,
+    st.lists(
+        st.tuples(st.integers(0, 63), st.integers(1, 200), st.none() | st.tuples(instances, instances)), max_size=4
+    ),
+)
+def test_what_is_written_is_what_is_read(node: SimNode, xids: list[tuple[int, int, tuple[int, int] | None]]) -> None:
+    for gpu, code, where in xids:
+        node = node.with_xid(gpu, code, where)
     assert parse(render(node)) == node
 
 
