@@ -163,6 +163,14 @@ class Window(ApiModel):
     power_milliwatts: Statistics | None = None
 
 
+class Overuse(ApiModel):
+    """A holder uses more of the device's memory than it was promised. Nothing caps it; `memoryMiB` says the promise."""
+
+    memory_used_mib: MiB
+    """As of about the last heartbeat."""
+    since: Timestamp
+
+
 class Holder(ApiModel):
     """A container that holds the device, says the kubelet. `podUID` is that of the assignment honoured."""
 
@@ -176,6 +184,8 @@ class Holder(ApiModel):
     """Promised of this device's memory; absent for a slot without assignment."""
     compute_percent: PromisedPercent | None = None
     """Promised of this device's compute."""
+    overuse: Overuse | None = None
+    """Present while it lasts."""
 
 
 class Device(ApiModel):

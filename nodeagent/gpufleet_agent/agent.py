@@ -21,6 +21,7 @@ from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import DeviceCollector
 from gpufleet_agent.metrics.http import HttpServer
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
+from gpufleet_agent.overuse.watch import OveruseWatch
 from gpufleet_agent.parts import start_part, supervise
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
@@ -73,6 +74,13 @@ class Agent:
             self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
         )
         self._teller = Teller(api)
+        self._overuse = OveruseWatch(
+            view=self._sampler.view,
+            holders=self._holders,
+            tell=self._teller.tell,
+            changes=self._changes,
+            clock=time.time,
+        )
         self._plugins = self._make_plugins()
         self._publisher = Publisher(
             api=api,
@@ -111,6 +119,7 @@ class Agent:
                     "PodResources poll": self._poller.run(beat("PodResources poll")),
                     **self._plugins.loops(self._own.known, beat),
                     "events": self._teller.run(),
+                    "over-use": self._overuse.run(beat("over-use")),
                     "publisher": self._publisher.run(beat("publisher")),
                     "health": self._forward_health(),
                     "sampler": self._sampler_failure(),
@@ -146,7 +155,13 @@ class Agent:
             DeviceCollector(self._sampler.view, self._holders, settings.node_name, settings.window_seconds)
         )
         self._registry.register(
-            AgentCollector(self._sampler.view, self._reservations, self._listing_age, settings.window_seconds)
+            AgentCollector(
+                self._sampler.view,
+                self._reservations,
+                self._listing_age,
+                settings.window_seconds,
+                lambda: (self._overuse.uses, self._overuse.standing, self._overuse.begun),
+            )
         )
         routes = {
             "/metrics": scrape(self._registry),
@@ -194,6 +209,7 @@ class Agent:
             observed_at=time.time(),
             agent_version=self._version,
             boot_id=self._boot_id,
+            overuse=self._overuse.standing,
         )
 
     def _reservations(self) -> tuple[int, int] | None:

@@ -52,6 +52,7 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "topology": "NVLink",
             "weights": {"memory": 1, "utilization": 2, "temperature": 3, "power": 4},
             "gang": True,
+            "onDegraded": "Replace",
         },
         "distribution": {"items": 10, "mode": "Proportional", "by": "TotalMemory", "maxPerReplica": 8},
         "suspend": True,
@@ -199,6 +200,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                         "shared": True,
                         "memoryMiB": 20_000,
                         "computePercent": 25,
+                        "overuse": {"memoryUsedMiB": 21_000, "since": "2026-01-01T00:00:00Z"},
                     }
                 ],
             }

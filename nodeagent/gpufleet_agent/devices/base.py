@@ -75,6 +75,16 @@ class Reading:
     throttle_reasons: frozenset[ThrottleReason] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """A process that holds a context on a device, and how much of the device's memory it uses."""
+
+    pid: int
+    """In the host's numbering."""
+    memory_mib: Number | None
+    """`None`: not reported."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowReading:
     """Facts that cost milliseconds to get and are asked for more rarely. `None`: not reported."""
@@ -82,6 +92,8 @@ class SlowReading:
     uuid: str
     process_count: Number | None = None
     """Processes that hold a context on the device, whoever started them."""
+    processes: tuple[ProcessMemory, ...] | None = None
+    """The same one by one, in order of their numbers."""
     encoder_percent: Number | None = None
     decoder_percent: Number | None = None
     energy_millijoules: Number | None = None
@@ -109,6 +121,7 @@ class Facts:
     """A validated slow reading. `None`: not reported."""
 
     process_count: int | None = None
+    processes: tuple[ProcessMemory, ...] | None = None
     encoder_percent: int | None = None
     decoder_percent: int | None = None
     energy_millijoules: int | None = None

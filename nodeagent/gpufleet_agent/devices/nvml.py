@@ -10,7 +10,14 @@ import pynvml
 import structlog
 
 from gpufleet_agent.devices import nvml_values as values
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
+from gpufleet_agent.devices.base import (
+    DeviceEvent,
+    DeviceInfo,
+    ProcessMemory,
+    Reading,
+    SlowReading,
+    UnknownDeviceError,
+)
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, opening_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.devices.nvml_events import XidEvents, waiting_error
@@ -121,10 +128,12 @@ class NvmlHardware:
         """See `Hardware.read_slow`."""
         device = self._device(uuid)
         extra = device.ask_extra
+        processes = _processes(device)
         rows = extra("remapped rows", pynvml.nvmlDeviceGetRemappedRows) or (None,) * 4
         return SlowReading(
             uuid=uuid,
-            process_count=_process_count(device),
+            process_count=None if processes is None else len(processes),
+            processes=processes,
             encoder_percent=values.first_known(extra("encoder", pynvml.nvmlDeviceGetEncoderUtilization)),
             decoder_percent=values.first_known(extra("decoder", pynvml.nvmlDeviceGetDecoderUtilization)),
             energy_millijoules=values.known(extra("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)),
@@ -158,10 +167,14 @@ class NvmlHardware:
         return device
 
 
-def _process_count(device: NvmlDevice) -> int | None:
+def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
+    """Of both lists; a process that draws and computes is in both, with the same memory."""
     compute = device.ask("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
     graphics = device.ask("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
-    return None if compute is None else len({process.pid for process in (*compute, *(graphics or ()))})
+    if compute is None:
+        return None
+    used = {process.pid: process.usedGpuMemory for process in (*(graphics or ()), *compute)}
+    return tuple(ProcessMemory(pid, None if size is None else values.mib(size)) for pid, size in sorted(used.items()))
 
 
 def _describe(index: int, device: NvmlDevice) -> DeviceInfo:

@@ -107,7 +107,7 @@ class LightkubeTelemetryApi:
             await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
 
     async def tell(self, event: PodEvent) -> None:
-        """See `EventApi.tell`. The name is made of pod, reason and episode, so that the apiserver refuses a second one."""
+        """See `EventApi.tell`. Its name is made of what it is about, so that the apiserver refuses a second one."""
         digest = hashlib.sha256(f"{event.pod_uid}/{event.reason}{event.episode}".encode()).hexdigest()[:16]
         name = f"{event.pod[: MAX_NAME - len(digest) - 1].rstrip('.-')}.{digest}"
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

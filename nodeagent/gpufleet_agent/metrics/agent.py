@@ -11,6 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import ThrottleReason
+from gpufleet_agent.overuse.episodes import Overuse
+from gpufleet_agent.overuse.use import Use
 from gpufleet_agent.sampling.view import HealthState, NodeView
 
 
@@ -22,6 +24,7 @@ class AgentCollector(Collector):
         reservations: Number of reservations read, and the generation of the object; None: not read yet.
         listing_age: Seconds since the last list of the kubelet; None: there was none yet.
         stale_seconds: A sample older than this says nothing about now.
+        overuse: What holders of shared devices use, and how many episodes of over-use there were.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class AgentCollector(Collector):
         reservations: Callable[[], tuple[int, int] | None],
         listing_age: Callable[[], float | None],
         stale_seconds: float,
+        overuse: Callable[[], tuple[tuple[Use, ...], tuple[Overuse, ...], int]] = lambda: ((), (), 0),
     ) -> None:
         self._view = view
         self._reservations = reservations
         self._listing_age = listing_age
         self._stale_seconds = stale_seconds
+        self._overuse = overuse
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at each scrape."""
@@ -44,6 +49,7 @@ class AgentCollector(Collector):
         yield _processes(view, self._stale_seconds)
         yield _throttling(view, self._stale_seconds)
         yield _events(view)
+        yield from _shares(*self._overuse())
         yield from self._obedience()
 
     def _obedience(self) -> Iterable[Metric]:
@@ -131,6 +137,36 @@ def _throttling(view: NodeView, stale_seconds: float) -> Metric:
                 labels = [str(device.info.index), device.info.uuid, reason.value]
                 throttled.add_metric(labels, int(reason in sample.throttle_reasons))
     return throttled
+
+
+def _shares(uses: tuple[Use, ...], standing: tuple[Overuse, ...], begun: int) -> Iterable[Metric]:
+    labels = ["gpu", "UUID", "namespace", "pod", "container"]
+    promised = GaugeMetricFamily(
+        "gpufleet_agent_share_memory_promised_mebibytes",
+        "Memory of a shared device that a holder was promised (in MiB).",
+        labels=labels,
+    )
+    used = GaugeMetricFamily(
+        "gpufleet_agent_share_memory_used_mebibytes",
+        "Memory of a shared device that the holder's processes use (in MiB).",
+        labels=labels,
+    )
+    overused = GaugeMetricFamily(
+        "gpufleet_agent_share_memory_overused",
+        "1 while the holder uses more memory than it was promised, else 0.",
+        labels=labels,
+    )
+    over = {(one.use.uuid, one.use.pod_uid) for one in standing}
+    for use in uses:
+        values = [str(use.index), use.uuid, use.key.namespace, use.key.pod, use.key.container]
+        promised.add_metric(values, use.promised_mib)
+        if use.used_mib is not None:
+            used.add_metric(values, use.used_mib)
+        overused.add_metric(values, int((use.uuid, use.pod_uid) in over))
+    yield from (promised, used, overused)
+    yield CounterMetricFamily(
+        "gpufleet_agent_share_overuse_episodes", "Times that a holder began to use more than it was promised.", begun
+    )
 
 
 def _events(view: NodeView) -> Metric:

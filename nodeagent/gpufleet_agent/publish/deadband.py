@@ -64,7 +64,12 @@ def _node_facts(status: Status) -> tuple[Any, ...]:
 
 def _facts(device: Status) -> tuple[Any, ...]:
     steady = tuple(device.get(field) for field in _STEADY)
-    return steady, device["health"]["state"], _codes(device, "reasons"), device.get("allocatedTo")
+    return steady, device["health"]["state"], _codes(device, "reasons"), _held(device)
+
+
+def _held(device: Status) -> list[Status]:
+    # How much a holder uses beyond its promise goes up and down; that it does is the news.
+    return [{**holder, "overuse": "overuse" in holder} for holder in device.get("allocatedTo", ())]
 
 
 def _codes(device: Status, which: str) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.overuse.episodes import Overuse
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.sampling.view import (
     DeviceView,
@@ -38,6 +39,7 @@ def build_status(
     observed_at: float,
     agent_version: str,
     boot_id: str | None = None,
+    overuse: Iterable[Overuse] = (),
 ) -> Status:
     """Put the status together.
 
@@ -48,8 +50,10 @@ def build_status(
         observed_at: Now, in seconds since the epoch by the node's clock.
         agent_version: Version of this program.
         boot_id: Of the node.
+        overuse: Holders that use more memory than they were promised.
     """
     devices = view.devices[:MAX_DEVICES]
+    over = {(one.use.uuid, one.use.pod_uid): one for one in overuse}
     return _present(
         assignmentsGeneration=generation,
         observedAt=timestamp(observed_at),
@@ -57,7 +61,17 @@ def build_status(
         agentVersion=agent_version,
         driverVersion=view.driver_version,
         bootId=boot_id,
-        devices=[_device(device, holders.get(device.info.uuid, ()), observed_at) for device in devices],
+        devices=[
+            _device(
+                device,
+                [
+                    _holder(holder, over.get((device.info.uuid, holder.pod_uid or "")))
+                    for holder in holders.get(device.info.uuid, ())[:MAX_HOLDERS]
+                ],
+                observed_at,
+            )
+            for device in devices
+        ],
         summary=_summary(devices, holders),
     )
 
@@ -73,7 +87,7 @@ def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:
     return None if age_seconds is None else timestamp(observed_at - age_seconds)
 
 
-def _device(device: DeviceView, holders: tuple[Holder, ...], observed_at: float) -> Status:
+def _device(device: DeviceView, holders: list[Status], observed_at: float) -> Status:
     info, sample = device.info, device.sample
     fields = _present(
         uuid=info.uuid,
@@ -87,7 +101,7 @@ def _device(device: DeviceView, holders: tuple[Holder, ...], observed_at: float)
         memoryTotalMiB=info.memory_total_mib,
         health=_health(device.health),
         window=_window(device.window),
-        allocatedTo=[_holder(holder) for holder in holders[:MAX_HOLDERS]] or None,
+        allocatedTo=holders or None,
     )
     if sample is None:
         return fields
@@ -152,7 +166,7 @@ def _statistics(statistics: Statistics | None) -> Status | None:
     return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
 
 
-def _holder(holder: Holder) -> Status:
+def _holder(holder: Holder, overuse: Overuse | None) -> Status:
     key = holder.key
     return _present(
         namespace=key.namespace,
@@ -162,6 +176,7 @@ def _holder(holder: Holder) -> Status:
         shared=holder.shared or None,
         memoryMiB=holder.memory_mib,
         computePercent=holder.compute_percent,
+        overuse=None if overuse is None else {"memoryUsedMiB": overuse.used_mib, "since": timestamp(overuse.since)},
     )
 
 

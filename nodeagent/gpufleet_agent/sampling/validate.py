@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from gpufleet_agent.devices.base import Facts, Number, Reading, Sample, SlowReading
+from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
 
 ABSOLUTE_ZERO_CELSIUS = -273
@@ -97,7 +97,17 @@ def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts
         row_remap_failed=reading.row_remap_failed,
         page_retirement_pending=reading.page_retirement_pending,
         mig_enabled=reading.mig_enabled,
+        processes=_checked_processes(reading),
         **_checked(reading, _SLOW_READING),
+    )
+
+
+def _checked_processes(reading: SlowReading) -> tuple[ProcessMemory, ...] | None:
+    if reading.processes is None:
+        return None
+    return tuple(
+        ProcessMemory(process.pid, _check(reading.uuid, "processes", process.memory_mib, _MIB))
+        for process in reading.processes
     )
 
 

@@ -20,6 +20,7 @@ from gpufleet_agent.devices.base import (
     HardwareError,
     HardwareUnavailableError,
     LibraryMismatchError,
+    ProcessMemory,
     Reading,
     SlowReading,
     ThrottleReason,
@@ -117,7 +118,9 @@ def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: N
         # Idling, and bits of a later driver, are left out.
         throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP, ThrottleReason.HW_THERMAL_SLOWDOWN}),
     )
-    assert hardware.read_slow(UUIDS[1]).process_count == 3
+    slow = hardware.read_slow(UUIDS[1])
+    assert slow.process_count == 3
+    assert slow.processes == (ProcessMemory(7, 1), ProcessMemory(8, 1), ProcessMemory(9, 0))
     assert hardware.read_slow(UUIDS[0]).process_count == 0
 
 
@@ -161,6 +164,7 @@ def test_a_slow_reading_is_what_the_hardware_says(simulated: "Simulated", hardwa
     assert hardware.read_slow(UUIDS[0]) == SlowReading(
         uuid=UUIDS[0],
         process_count=0,
+        processes=(),
         encoder_percent=3,
         decoder_percent=4,
         energy_millijoules=None,
@@ -236,11 +240,14 @@ def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) ->
             sm_clock_mhz=NOT_AVAILABLE,
             memory_clock_mhz=NOT_AVAILABLE,
             throttle_reasons=NOT_AVAILABLE,
+            processes=(SimProcess(7, NOT_AVAILABLE),),
             **dict.fromkeys(SLOW_NUMBERS, NOT_AVAILABLE),
         )
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
-    assert hardware.read_slow(UUIDS[0]) == SlowReading(uuid=UUIDS[0], process_count=0)
+    assert hardware.read_slow(UUIDS[0]) == SlowReading(
+        uuid=UUIDS[0], process_count=1, processes=(ProcessMemory(7, None),)
+    )
     assert identify_all(hardware)[0].memory_total_mib is None
 
 

@@ -15,6 +15,8 @@ from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import CLOCK_EVENT_BITS, READINGS, DeviceCollector
+from gpufleet_agent.overuse.episodes import Overuse
+from gpufleet_agent.overuse.use import Use
 from gpufleet_agent.plugin.answers import Reason
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
@@ -26,6 +28,10 @@ SICK = HealthView(
     (HealthReason("XidError", "XID 79", 1.0),),
     1.0,
     (HealthReason("RowRemapPending", "a row waits for a reset", 1.0),),
+)
+USES = (
+    Use("GPU-0", 0, ContainerKey("ml", "a", "main"), "uid-a", 1000, 1200),
+    Use("GPU-0", 0, ContainerKey("ml", "b", "main"), "uid-b", 2000, None),
 )
 FULL: dict[str, Any] = {
     "memory_total_mib": 81_559,
@@ -69,7 +75,8 @@ class Scraped:
     def __init__(self, view: NodeView, holders: dict[str, tuple[Holder, ...]] | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: view, lambda: holders or {}, "node-1", 60.0))
-        registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0))
+        shares = lambda: (USES, (Overuse(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
+        registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0, shares))
         Counters(registry, "1.2.3")
         self.text = generate_latest(registry).decode()
         self.families = list(text_string_to_metric_families(self.text))
@@ -193,6 +200,22 @@ def test_every_reason_for_low_clocks_has_its_bit_and_a_series() -> None:
     assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="SwPowerCap") == 1
     assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="HwThermalSlowdown") == 0
     assert scraped.count("gpufleet_agent_device_throttled") == len(ThrottleReason)
+
+
+def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
+    scraped = Scraped(NodeView((device(0, **FULL),)))
+    share = "gpufleet_agent_share_memory"
+    told = {
+        pod: {
+            sample.name: sample.value
+            for sample in scraped.samples
+            if share in sample.name and sample.labels["pod"] == pod
+        }
+        for pod in ("a", "b")
+    }
+    assert told["a"] == {f"{share}_promised_mebibytes": 1000, f"{share}_used_mebibytes": 1200, f"{share}_overused": 1}
+    assert told["b"] == {f"{share}_promised_mebibytes": 2000, f"{share}_overused": 0}
+    assert scraped.value("gpufleet_agent_share_overuse_episodes_total") == 4
 
 
 def test_a_warning_is_told_beside_the_faults() -> None:

@@ -35,6 +35,20 @@ SLOT = [{**HELD[0], "shared": True}]
 NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
+def over(mib: int) -> list[dict[str, Any]]:
+    return [{**SLOT[0], "overuse": {"memoryUsedMiB": mib, "since": "2026-01-01T00:00:00Z"}}]
+
+
+def test_that_a_holder_uses_too_much_is_urgent_how_much_is_not() -> None:
+    before, after = deepcopy(BASE), deepcopy(BASE)
+    before["devices"][0]["allocatedTo"] = SLOT
+    after["devices"][0]["allocatedTo"] = over(1200)
+    assert significance(before, after) is URGENT
+    assert significance(after, before) is URGENT
+    before["devices"][0]["allocatedTo"] = over(9000)
+    assert significance(before, after) is NONE
+
+
 @pytest.mark.parametrize(
     ("fields", "want"),
     [

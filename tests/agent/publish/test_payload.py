@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample, ThrottleReason
+from gpufleet_agent.overuse.episodes import Overuse
+from gpufleet_agent.overuse.use import Use
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
@@ -145,6 +147,17 @@ def test_a_full_device_and_its_summary() -> None:
             "powerMilliwatts": 71_250,
         },
     }
+
+
+def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
+    holder = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=100)
+    other = Holder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=100)
+    over = Overuse(Use("GPU-1", 1, holder.key, "uid-a", 100, 150), NOW - 10)
+    holders = {"GPU-0": (holder, other), "GPU-1": (holder, other)}
+    status = status_of(device(0), device(1), holders=holders, overuse=(over,))
+    TelemetryStatus.model_validate(status)
+    told = [one.get("overuse") for gpu in status["devices"] for one in gpu["allocatedTo"]]
+    assert told == [None, None, {"memoryUsedMiB": 150, "since": "2026-05-28T20:26:30.250000Z"}, None]
 
 
 def test_a_node_without_devices_has_counts_and_no_means() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.devices.base import Facts, Number, Reading, Sample, SlowReading, ThrottleReason
+from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading, ThrottleReason
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
 from gpufleet_agent.sampling.validate import validate, validate_facts
 
@@ -30,7 +30,7 @@ FACTS = Facts(process_count=2, ecc_uncorrected=0, row_remap_pending=True, mig_en
 FIELDS = [name for name in Reading.__dataclass_fields__ if name not in {"uuid", "throttle_reasons"}]
 TEMPERATURES = {"temperature_celsius", "memory_temperature_celsius"}
 SLOW_FLAGS = {"row_remap_pending", "row_remap_failed", "page_retirement_pending", "mig_enabled"}
-SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"uuid", *SLOW_FLAGS}]
+SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"uuid", "processes", *SLOW_FLAGS}]
 
 
 def with_field(name: str, value: Any) -> Reading:
@@ -129,6 +129,18 @@ def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason:
         validate_facts(reading, registered={UUID})
     too_much = Invalid.OVER_100_PERCENT if name.endswith("_percent") else Invalid.TOO_LARGE
     assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason or too_much)
+
+
+@pytest.mark.parametrize("size", [math.nan, math.inf, -1, 2**63])
+def test_so_is_the_memory_of_each_process(size: Number) -> None:
+    reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5), ProcessMemory(2, size)))
+    with pytest.raises(InvalidSampleError, match="processes"):
+        validate_facts(reading, registered={UUID})
+
+
+def test_memory_of_processes_becomes_whole_numbers() -> None:
+    reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5.4), ProcessMemory(2, None)))
+    assert validate_facts(reading, registered={UUID}).processes == (ProcessMemory(1, 5), ProcessMemory(2, None))
 
 
 def test_facts_are_what_a_slow_reading_says() -> None:

@@ -1,0 +1,28 @@
+"""From a process's cgroups to the pod that it runs in.
+
+The kubelet puts the pod's UID into the path of its cgroup, in one of two spellings:
+
+    cgroupfs  /kubepods/burstable/pod6a9d8b1c-.../<container>
+    systemd   /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod6a9d8b1c_....slice/<container>.scope
+
+A static pod's UID may be 32 digits without dashes. Version 1 has a line per controller, version 2 one line. What lies
+above differs (kind nests the kubelet's root in another), and a reader in a cgroup namespace sees paths that begin with
+`/..`; neither matters here.
+"""
+
+import re
+
+_POD = re.compile(
+    r"(?:^|[/-])pod(?P<uid>[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?=/|$)",
+    re.MULTILINE,
+)
+
+
+def pod_uids(cgroups: str) -> tuple[str, ...]:
+    """UIDs of the pods that a process runs in, outermost first; more than one when clusters are nested.
+
+    Args:
+        cgroups: What `/proc/PID/cgroup` holds.
+    """
+    found = (match["uid"].replace("_", "-") for match in _POD.finditer(cgroups))
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,71 @@
+"""How much of a shared device's memory each holder uses, as far as that can be said."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gpufleet_agent.devices.base import ProcessMemory
+from gpufleet_agent.podresources.holdings import Holder, Holders
+from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.sampling.view import DeviceView
+
+PodsOf = Callable[[int], tuple[str, ...] | None]
+"""UIDs of the pods that the process of a number runs in; None: nobody can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A holder that was promised memory of a device, and what it uses of it."""
+
+    uuid: str
+    index: int
+    key: ContainerKey
+    pod_uid: str
+    promised_mib: int
+    used_mib: int | None
+    """None: nobody can tell."""
+
+
+def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf) -> Iterator[Use]:
+    """Each holder that was promised memory of the device.
+
+    Processes go to the pod that they run in. Where that can't be said of each, the whole device's use is that of its
+    only holder, and of several it can't be said.
+    """
+    sample = device.sample
+    processes = None if sample is None else sample.processes
+    by_pod = None if processes is None else _by_pod(processes, {holder.pod_uid for holder in holders}, pods)
+    for holder in holders:
+        if holder.memory_mib is None or holder.pod_uid is None:
+            continue
+        used: int | None = None
+        if by_pod is not None:
+            used = by_pod.get(holder.pod_uid, 0)
+        elif len(holders) == 1 and sample is not None:
+            used = sample.memory_used_mib
+        yield Use(device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used)
+
+
+def uses(devices: tuple[DeviceView, ...], holders: Holders, pods: PodsOf) -> tuple[Use, ...]:
+    """Each holder of the node that was promised memory of a device. Asks about processes of shared devices alone."""
+    return tuple(
+        use
+        for device in devices
+        if any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
+        for use in uses_of(device, holders[device.info.uuid], pods)
+    )
+
+
+def _by_pod(processes: tuple[ProcessMemory, ...], wanted: set[str | None], pods: PodsOf) -> dict[str, int] | None:
+    """MiB by pod UID; None when one of a holder may be missing: it can't be found, or tells nothing."""
+    found: dict[str, int] = {}
+    for process in processes:
+        inside = pods(process.pid)
+        if inside is None:
+            return None
+        owner = next((uid for uid in inside if uid in wanted), None)
+        if owner is None:
+            continue  # of the host, or of a pod that was promised nothing
+        if process.memory_mib is None:
+            return None
+        found[owner] = found.get(owner, 0) + round(process.memory_mib)
+    return found

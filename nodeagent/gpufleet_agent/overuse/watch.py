@@ -1,0 +1,101 @@
+"""Looks at the use of shared devices every few seconds, and tells whoever should know."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.kube.model import PodEvent
+from gpufleet_agent.overuse.episodes import Episodes, Overuse
+from gpufleet_agent.overuse.owners import pods_of
+from gpufleet_agent.overuse.use import PodsOf, Use, uses
+from gpufleet_agent.podresources.holdings import Holders
+from gpufleet_agent.sampling.view import NodeView
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+"""As often as processes are listed."""
+
+REASON = "MemoryOveruse"
+
+
+class OveruseWatch:
+    """Knows who is over.
+
+    Args:
+        view: What the sampler knows.
+        holders: Who holds which device, and what they were promised.
+        tell: Where events go.
+        changes: Told when an episode begins or ends.
+        clock: Now, in seconds since the epoch.
+        pods: Which pods a process runs in.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: Callable[[], NodeView],
+        holders: Callable[[], Holders],
+        tell: Callable[[PodEvent], None],
+        changes: Changes,
+        clock: Callable[[], float],
+        pods: PodsOf = pods_of,
+    ) -> None:
+        self._view = view
+        self._holders = holders
+        self._tell = tell
+        self._changes = changes
+        self._clock = clock
+        self._pods = pods
+        self._episodes = Episodes()
+        self.uses: tuple[Use, ...] = ()
+        """As of the last look."""
+        self.begun = 0
+        """Episodes since the start."""
+
+    @property
+    def standing(self) -> tuple[Overuse, ...]:
+        """Episodes that go on."""
+        return self._episodes.standing
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Look forever; calls `beat` each time round."""
+        while True:
+            beat()
+            self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Look once."""
+        self.uses = uses(self._view().devices, self._holders(), self._pods)
+        begun, ended = self._episodes.look(self.uses, self._clock())
+        for overuse in begun:
+            self.begun += 1
+            log.warning("memory over-used", **_facts(overuse))
+            self._tell(_event(overuse))
+        for overuse in ended:
+            log.info("memory over-used no longer", **_facts(overuse))
+        if begun or ended:
+            self._changes.notify()
+
+
+def _facts(overuse: Overuse) -> dict[str, object]:
+    use = overuse.use
+    return {"holder": str(use.key), "uuid": use.uuid, "promised_mib": use.promised_mib, "used_mib": overuse.used_mib}
+
+
+def _event(overuse: Overuse) -> PodEvent:
+    use = overuse.use
+    since = datetime.fromtimestamp(overuse.since, UTC).isoformat(timespec="seconds")
+    return PodEvent(
+        namespace=use.key.namespace,
+        pod=use.key.pod,
+        pod_uid=use.pod_uid,
+        reason=REASON,
+        message=f"container {use.key.container} uses {overuse.used_mib} MiB of GPU {use.index} ({use.uuid}), "
+        f"and was promised {use.promised_mib} MiB",
+        episode=f"{use.uuid}/{since}",
+    )

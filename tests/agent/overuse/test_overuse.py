@@ -1,0 +1,175 @@
+"""Who uses more than promised: what is said, when, and to whom."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.devices.base import DeviceInfo, ProcessMemory, Sample
+from gpufleet_agent.kube.model import PodEvent
+from gpufleet_agent.overuse.episodes import BEGIN, END, Episodes
+from gpufleet_agent.overuse.owners import pods_of
+from gpufleet_agent.overuse.use import Use, uses
+from gpufleet_agent.overuse.watch import OveruseWatch
+from gpufleet_agent.podresources.holdings import Holder
+from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.sampling.view import DeviceView, HealthState, HealthView, NodeView
+
+A = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
+B = Holder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
+STRANGER = Holder(ContainerKey("ml", "c", "main"), shared=True)
+PODS = MappingProxyType({1: ("uid-a",), 2: ("uid-b",), 3: ("uid-c",), 4: (), 5: ("uid-outer", "uid-a")})
+
+
+def device(*processes: tuple[int, int | None], used: int | None = 5000, listed: bool = True) -> DeviceView:
+    found = tuple(ProcessMemory(pid, mib) for pid, mib in processes) if listed else None
+    sample = Sample(uuid="GPU-0", taken_at=1.0, memory_used_mib=used, processes=found)
+    return DeviceView(DeviceInfo("GPU-0", 0, "NVIDIA H100"), HealthView(HealthState.HEALTHY), sample, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "holders", "expected"),
+    [
+        pytest.param(device((1, 700), (2, 1500)), (A, B), [700, 1500], id="each process goes to its pod"),
+        pytest.param(device((1, 700), (5, 400)), (A, B), [1100, 0], id="several add up, one in a nested cluster"),
+        pytest.param(device((1, 700), (3, 9000), (4, 9000)), (A,), [700], id="strangers and the host don't count"),
+        pytest.param(device((1, 700), (99, 10)), (A, B), [None, None], id="a process that can't be found"),
+        pytest.param(device((1, None)), (A, B), [None, None], id="the driver doesn't tell what it uses"),
+        pytest.param(device((1, None)), (A,), [5000], id="then the only holder answers for the device"),
+        pytest.param(device(listed=False), (A,), [5000], id="no list of processes"),
+        pytest.param(device(listed=False), (A, STRANGER), [None], id="no list, and two holders"),
+        pytest.param(device(listed=False, used=None), (A,), [None], id="nothing is known at all"),
+        pytest.param(device((3, 9000)), (STRANGER,), [], id="nothing was promised"),
+    ],
+)
+def test_what_holders_use(seen: DeviceView, holders: tuple[Holder, ...], expected: list[int | None]) -> None:
+    assert [use.used_mib for use in uses((seen,), {"GPU-0": holders}, PODS.get)] == expected
+
+
+def test_processes_of_devices_without_promises_are_not_looked_up() -> None:
+    def never(pid: int) -> tuple[str, ...]:
+        raise AssertionError(f"process {pid} was looked up")
+
+    assert uses((device((3, 1)),), {"GPU-0": (STRANGER,)}, never) == ()
+    assert uses((device((3, 1)),), {}, never) == ()
+
+
+def use(used: int | None, pod: str = "a") -> Use:
+    return Use("GPU-0", 0, ContainerKey("ml", pod, "main"), f"uid-{pod}", 1000, used)
+
+
+def course(*numbers: int | None) -> list[tuple[int, int, int]]:
+    """Episodes begun, ended and standing at each look."""
+    episodes = Episodes()
+    told = []
+    for second, number in enumerate(numbers):
+        begun, ended = episodes.look([use(number)], float(second))
+        told.append((len(begun), len(ended), len(episodes.standing)))
+    return told
+
+
+def test_an_episode_begins_and_ends_once() -> None:
+    assert BEGIN == 2
+    assert END == 3
+    assert course(1001, 1001, 1500, 1000, 900, 900, 900) == [
+        (0, 0, 0),
+        (1, 0, 1),
+        (0, 0, 1),
+        (0, 0, 1),
+        (0, 0, 1),
+        (0, 1, 0),
+        (0, 0, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param((1001, 1000) * 10, id="flickers around the promise"),
+        pytest.param((1000,) * 10, id="uses exactly what was promised"),
+        pytest.param((None,) * 10, id="nobody can tell"),
+    ],
+)
+def test_no_episode(numbers: tuple[int | None, ...]) -> None:
+    assert {begun for begun, _, _ in course(*numbers)} == {0}
+
+
+def test_an_episode_that_flickers_goes_on() -> None:
+    told = course(1001, 1001, *(900, 900, 1001) * 5)
+    assert sum(begun for begun, _, _ in told) == 1
+    assert told[-1][2] == 1
+
+
+def test_a_look_that_cannot_tell_changes_nothing() -> None:
+    assert course(1001, None, 1001)[-1] == (1, 0, 1)
+    assert course(1001, 1001, 900, None, 900, None)[-1] == (0, 0, 1)
+
+
+def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
+    episodes = Episodes()
+    episodes.look([use(2000)], 1.0)
+    ((begun,), _) = episodes.look([use(3000)], 2.0)
+    assert (begun.since, begun.used_mib) == (2.0, 3000)
+    _, (ended,) = episodes.look([use(1, "b")], 3.0)
+    assert ended.use.pod_uid == "uid-a"
+    assert episodes.standing == ()
+
+
+def watching(seen: list[DeviceView]) -> tuple[OveruseWatch, list[PodEvent], Changes]:
+    events: list[PodEvent] = []
+    changes = Changes()
+    watch = OveruseWatch(
+        view=lambda: NodeView((seen[0],)),
+        holders=lambda: {"GPU-0": (A, B)},
+        tell=events.append,
+        changes=changes,
+        clock=lambda: 1_800_000_000.0,
+        pods=PODS.get,
+    )
+    return watch, events, changes
+
+
+def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None:
+    seen = [device((1, 1200), (2, 100))]
+    watch, events, changes = watching(seen)
+    for _ in range(5):
+        watch.look()
+    (event,) = events
+    assert (event.namespace, event.pod, event.pod_uid, event.reason) == ("ml", "a", "uid-a", "MemoryOveruse")
+    assert event.message == "container main uses 1200 MiB of GPU 0 (GPU-0), and was promised 1000 MiB"
+    assert (changes.version, watch.begun, len(watch.standing)) == (1, 1, 1)
+    seen[0] = device((1, 900), (2, 100))
+    for _ in range(END):
+        watch.look()
+    assert (changes.version, watch.begun, len(watch.standing)) == (2, 1, 0)
+    seen[0] = device((1, 1200), (2, 100))
+    for _ in range(BEGIN):
+        watch.look()
+    assert len(events) == 2
+
+
+def test_it_looks_again_and_again(in_virtual_time: Callable[[Any], None]) -> None:
+    watch, events, _ = watching([device((1, 1200))])
+    beats: list[float] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(12):
+                await watch.run(lambda: beats.append(loop.time()))
+
+    in_virtual_time(scenario())
+    assert len(beats) == 3
+    assert len(events) == 1
+
+
+def test_the_kernel_is_asked_which_pod_a_process_is_in(tmp_path: Path) -> None:
+    uid = "6a9d8b1c-1f2e-4a3b-9c4d-5e6f70819203"
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cgroup").write_text(f"0::/kubepods/burstable/pod{uid}/abc\n")
+    assert pods_of(7, tmp_path) == (uid,)
+    assert pods_of(8, tmp_path) is None
