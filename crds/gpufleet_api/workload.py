@@ -137,6 +137,15 @@ class Weights(ApiModel):
     power: Weight = 10
 
 
+class OnDegraded(StrEnum):
+    """What becomes of a replica when one of its devices turns out to be faulty."""
+
+    IGNORE = "Ignore"
+    """Condition Degraded, and nothing else."""
+    REPLACE = "Replace"
+    """Condition Degraded; then the pod is deleted and placed anew, on devices that are healthy."""
+
+
 class Placement(ApiModel):
     """How the replicas are placed."""
 
@@ -149,6 +158,9 @@ class Placement(ApiModel):
     weights: Weights = Weights()
     gang: bool = False
     """All replicas at once or none."""
+    on_degraded: OnDegraded = OnDegraded.IGNORE
+    """When a device of a running replica becomes Unhealthy. Ignore: condition Degraded tells of it, the pod runs on.
+    Replace: after some seconds the pod is deleted as well, and placed anew on healthy devices."""
 
 
 class DistributionMode(StrEnum):

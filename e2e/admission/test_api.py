@@ -131,6 +131,13 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
     ),
     "replicas": (WORKLOADS, workload(replicas=1024), workload(replicas=1025), "spec.replicas", "1024"),
     "count": (WORKLOADS, workload(devices={"count": 1}), workload(devices={"count": 0}), "spec.devices.count", "1"),
+    "onDegraded": (
+        WORKLOADS,
+        workload(placement={"onDegraded": "Replace"}),
+        workload(placement={"onDegraded": "Restart"}),
+        "spec.placement.onDegraded",
+        '"Ignore", "Replace"',
+    ),
     "strategy": (
         WORKLOADS,
         workload(placement={"strategy": "Pack"}),
@@ -251,11 +258,12 @@ def test_defaults_are_filled_in(admin: Caller) -> None:
         "replicas": 1,
         "suspend": True,
         "template": TEMPLATE,
-        "devices": {"count": 1},
+        "devices": {"count": 1, "mode": "Exclusive"},
         "placement": {
             "strategy": "Best",
             "topology": "None",
             "gang": False,
+            "onDegraded": "Ignore",
             "weights": {"memory": 40, "utilization": 30, "temperature": 20, "power": 10},
         },
     }

@@ -244,6 +244,7 @@ def _due(snapshot: Snapshot, memory: Memory) -> datetime | None:
         place = snapshot.pods[uid].place
         if place is not None:
             moments.append(since + grace(snapshot, place))
+    moments += [since + snapshot.limits.degraded_grace for since in memory.degraded_since.values()]
     noticed = {uid: since for uid, (since, _) in memory.gone.items()}
     moments += [
         max(since, memory.let_go.get(uid, since)) + snapshot.limits.parting_delay for uid, since in noticed.items()

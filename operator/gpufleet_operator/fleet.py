@@ -69,6 +69,16 @@ def faulty_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, .
     return tuple(uuid for uuid in assignment.devices if uuid not in healthy)
 
 
+def unhealthy_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
+    """Devices of a reservation that the agent reports with a fault.
+
+    Not those that it doesn't report: an agent that starts before the driver knows of no device at all.
+    """
+    devices = telemetry.status.devices if telemetry.status else ()
+    faulty = {d.uuid for d in devices if d.health.state == "Unhealthy"}
+    return tuple(uuid for uuid in assignment.devices if uuid in faulty)
+
+
 def _by_node(ledger: Ledger) -> dict[str, list[Assignment]]:
     standing: dict[str, list[Assignment]] = {}
     for entry in (*ledger.live.values(), *ledger.lingering):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpufleet_operator import times
+from gpufleet_operator.fleet import unhealthy_devices
 from gpufleet_operator.holders import held_by
 from gpufleet_operator.ledger import entries
 from gpufleet_operator.snapshot import Memory, RefusalKey, Setback, Snapshot
@@ -52,6 +53,12 @@ def observe(snapshot: Snapshot) -> Memory:
         held=frozenset(held),
         gone=gone,
         let_go=let_go,
+        degraded_since={
+            uid: memory.degraded_since.get(uid, snapshot.now)
+            for uid, entry in reserved.items()
+            if snapshot.stale_reason(entry.node) is None
+            and unhealthy_devices(snapshot.telemetry[entry.node], entry.assignment)
+        },
         status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
         known=frozenset(snapshot.workloads),
     )

@@ -10,10 +10,10 @@ from datetime import timedelta
 from enum import StrEnum
 
 from gpufleet_api.telemetry import Assignment
-from gpufleet_api.workload import PlacementState, WorkloadSpec
+from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
 from gpufleet_operator import times
 from gpufleet_operator.confirm import confirm, rejected
-from gpufleet_operator.fleet import may_release
+from gpufleet_operator.fleet import may_release, unhealthy_devices
 from gpufleet_operator.ledger import Entry, Ledger, memory
 from gpufleet_operator.snapshot import Snapshot
 from gpufleet_operator.template import device_container
@@ -42,6 +42,7 @@ class Fault(StrEnum):
     REJECTED = "KubeletRefused"
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
+    DEGRADED = "DeviceUnhealthy"
 
     @property
     def is_trouble(self) -> bool:
@@ -185,7 +186,20 @@ class _Judge:
             record is not None and record.pod_uid == pod.uid and record.state is PlacementState.CONFIRMED
         )
         state = PlacementState.CONFIRMED if confirmed else PlacementState.BOUND
-        return Replica(index, state, pod=pod, entry=entry, recovered=recovered)
+        message = self._degraded(index, pod, entry)
+        return Replica(index, state, pod=pod, entry=entry, recovered=recovered, message=message)
+
+    def _degraded(self, index: int, pod: Pod, entry: Entry) -> str:
+        """Have a pod replaced whose device is faulty, if that is wanted and the fault stands for long enough."""
+        since = self.snapshot.memory.degraded_since.get(pod.uid)
+        if since is None or self.spec.placement.on_degraded is not OnDegraded.REPLACE:
+            return ""
+        if self.snapshot.now - since < self.snapshot.limits.degraded_grace:
+            return ""
+        faulty = ", ".join(unhealthy_devices(self.snapshot.telemetry[entry.node], entry.assignment))
+        message = f"unhealthy: {faulty}; the pod is being replaced"
+        self.drop([pod], index, Fault.DEGRADED, message)
+        return message
 
     def _mismatch(self, index: int, pod: Pod, entry: Entry | None, message: str) -> Replica:
         self.drop([pod], index, Fault.MISMATCH, message, pod.place)

@@ -30,6 +30,8 @@ class Limits:
 
     Kubelets take about two seconds. Also how long an agent may take to tell that a pod, which is over, holds nothing.
     """
+    degraded_grace: timedelta = timedelta(seconds=10)
+    """How long a device must be Unhealthy before its pod is replaced, where that is wanted."""
     message_interval: timedelta = timedelta(seconds=10)
     """Status isn't written more often than this when only numbers in its messages changed."""
 
@@ -84,6 +86,8 @@ class Memory:
 
     Counts only from a report that a report with the pod went before, or that is later than our knowledge of its end.
     """
+    degraded_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a reserved pod -> since when fresh telemetry shows a fault of one of its devices, by our clock."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     known: frozenset[str] = frozenset()

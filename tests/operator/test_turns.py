@@ -269,5 +269,47 @@ class TestDegraded:
         assert b.condition(write, "Degraded") == ("True", "DeviceUnhealthy")
         assert b.condition(write, "Ready") == ("True", "Confirmed")
 
+    def replacing(self, b: Any, seconds: float, *, policy: str = "Replace", age: float = 1, **later: Any) -> Actions:
+        """A confirmed pod whose first device of two was faulty at first, so many seconds later."""
+        workload = b.workload(placement={"onDegraded": policy})
+        pod = b.running()
+        assignment = b.assignment(pod)
+        fields = {"assignments": [assignment], "held": {"GPU-1-0": assignment}}
+        first = b.snapshot(workload, pod, b.telemetry(health={"state": "Unhealthy"}, age=age, **fields))
+        now = {"health": {"state": "Unhealthy"}, **later}
+        then = b.snapshot(workload, pod, b.telemetry("node-2"), b.telemetry(age=age - seconds, **fields, **now))
+        return decide(b.later(then, decide(first), seconds))
+
+    def test_replace_waits_ten_seconds_and_deletes_exactly_that_pod(self, b: Any) -> None:
+        assert not self.replacing(b, 9.9).deletes
+        actions = self.replacing(b, 10)
+
+        (delete,) = actions.deletes
+        assert (delete.uid, delete.resource_version, delete.fault) == ("uid-train-0-a", "20", Fault.DEGRADED)
+        assert "GPU-1-0" in delete.message
+        assert not actions.reserves, "the devices stay reserved until the pod is gone"
+        assert b.condition(actions.statuses[0], "Degraded") == ("True", "DeviceUnhealthy")
+
+    def test_what_is_not_asked_for_or_not_known_replaces_nothing(self, b: Any) -> None:
+        assert not self.replacing(b, 60, policy="Ignore").deletes
+        assert not self.replacing(b, 60, health={"state": "Healthy"}).deletes, "it came back"
+        assert not self.replacing(b, 60, age=200).deletes, "stale telemetry"
+        assert not self.replacing(b, 60, devices=0).deletes, "an agent that starts before the driver knows no device"
+
+    def test_the_new_pod_goes_to_devices_that_are_healthy(self, b: Any) -> None:
+        workload = b.workload(placement={"onDegraded": "Replace"})
+        old, new = b.running(deleting=True), b.pod(suffix="b")
+        sick = b.telemetry(assignments=[b.assignment(old)], health={"state": "Unhealthy"})
+
+        actions = decide(b.snapshot(workload, old, new, sick, b.telemetry("node-2")))
+
+        assert [(r.pod_uid, r.node) for r in actions.releases] == [(new.uid, "node-2")]
+
+    def test_a_decision_is_due_when_the_time_is_over(self, b: Any) -> None:
+        workload, pod = b.workload(placement={"onDegraded": "Replace"}), b.running()
+        sick = b.telemetry(assignments=[b.assignment(pod)], health={"state": "Unhealthy"})
+
+        assert decide(b.snapshot(workload, pod, sick)).due == b.now + timedelta(seconds=10)
+
     def test_stale_telemetry_is_told(self, b: Any) -> None:
         assert b.condition(self.confirmed(b, age=200), "Degraded") == ("True", "TelemetryStale")
