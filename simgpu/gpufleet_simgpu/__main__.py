@@ -1,12 +1,13 @@
 """`python -m gpufleet_simgpu`: make simulated GPUs, and change them while an agent looks at them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import HEAVY_HEAD, SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -169,31 +170,43 @@ def _process(text: str) -> SimProcess:
 
 
 def _table(node: SimNode, *, narrow: bool) -> Table:
-    table = Table(title=f"driver {node.driver}" + (f", every call fails with {node.error}" if node.error else ""))
+    models = ", ".join(sorted({gpu.name for gpu in node.gpus}))
+    error = f", every call fails with {node.error}" if node.error else ""
+    table = Table(title=f"{models}; driver {node.driver}{error}", box=SIMPLE if narrow else HEAVY_HEAD)
     table.add_column("GPU", justify="right")
     table.add_column("UUID", no_wrap=True)
-    table.add_column("model", no_wrap=True)
+    if not narrow:
+        table.add_column("model", no_wrap=True)
     for column in ("MiB", "util %", "°C", "W", "procs"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("faults", overflow="fold")
     for index, gpu in enumerate(node.gpus):
         watts = gpu.power_milliwatts
-        faults = [f"{name} fails with {code}" for name, code in gpu.fail.items()]
-        faults += [f"{name} takes {milliseconds} ms" for name, milliseconds in gpu.delay.items()]
-        faults += [f"{name} {getattr(gpu, name)}" for name in _MEMORY_FAULTS if getattr(gpu, name)]
-        faults += [f"XID {event.code}" for event in node.xids if event.gpu == index]
         table.add_row(
             str(index),
-            gpu.uuid[:12] if narrow else gpu.uuid,
-            gpu.name.removeprefix("NVIDIA ")[:10] if narrow else gpu.name,
+            *([gpu.uuid[:12]] if narrow else [gpu.uuid, gpu.name]),
             f"{_text(gpu.memory_used_mib)} / {_text(gpu.memory_total_mib)}",
             _text(gpu.utilization_percent),
             _text(gpu.temperature_celsius),
             "-" if watts is None else f"{watts / 1000:.0f}",
             str(len(gpu.processes)),
-            "lost" if gpu.lost else ", ".join(faults),
+            "lost" if gpu.lost else ", ".join(_faults(node, index)),
         )
     return table
+
+
+def _faults(node: SimNode, index: int) -> Iterator[str]:
+    gpu = node.gpus[index]
+    for name, code in gpu.fail.items():
+        yield f"{name} fails with {code}"
+    for name, milliseconds in gpu.delay.items():
+        yield f"{name} takes {milliseconds} ms"
+    for name in _MEMORY_FAULTS:
+        if getattr(gpu, name):
+            yield f"{name} {getattr(gpu, name)}"
+    for event in node.xids:
+        if event.gpu == index:
+            yield f"XID {event.code}"
 
 
 def _text(number: int | None) -> str:
