@@ -67,7 +67,7 @@ def ranked(fleet: Fleet, request: Request, verdicts: Sequence[Verdict]) -> list[
     passing = {verdict.device.uuid: verdict for verdict in verdicts if verdict.reason is None}
     if not passing:
         return []
-    best_first = rank_devices(fleet, weights=request.weights, among=passing)
+    best_first = rank_devices(fleet, weights=request.weights, among=passing, share=request.devices.share)
     return [Ranked(passing[device.device], device.terms) for device in best_first]
 
 

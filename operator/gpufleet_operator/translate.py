@@ -199,6 +199,7 @@ def _device(
         promised_compute_percent=use.promised_compute_percent,
         in_flight_memory_mib=use.in_flight_memory_mib,
         in_flight_compute_percent=use.in_flight_compute_percent,
+        free_slots=max(0, slots - use.sharers),
         sample_age_seconds=taken.age if taken else None,
         # The time and not the age: the words end up in a status, which isn't to be written anew every second.
         stale_reason=None

@@ -72,11 +72,13 @@ PLACED = {
     ("mixed", "spread"): True,
     ("mixed", "distribution"): True,
     ("mixed", "impossible"): False,
+    ("mixed", "shared"): True,
     ("faults", "single"): True,
     ("faults", "gang"): True,
     ("faults", "spread"): False,
     ("faults", "distribution"): True,
     ("faults", "impossible"): False,
+    ("faults", "shared"): True,
 }
 
 
@@ -85,8 +87,10 @@ PLACED = {
 def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path, gpufleet: Any) -> None:
     done = gpufleet("simulate", "-f", manifest, "--fleet", fleet)
     assert done.code == (0 if PLACED[fleet.stem, manifest.stem] else 1)
-    assert gpufleet("explain", "-f", manifest, "--fleet", fleet).code == 0
-    assert gpufleet("rank", "-f", manifest, "--fleet", fleet).code == 0
+    for workload in yaml.safe_load_all(manifest.read_text(encoding="utf-8")):
+        one = ("-f", manifest, "--workload", workload["metadata"]["name"], "--fleet", fleet)
+        assert gpufleet("explain", *one).code == 0
+        assert gpufleet("rank", *one).code == 0
 
 
 def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(gpufleet: Any, examples: Path) -> None:

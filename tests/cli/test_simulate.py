@@ -172,3 +172,49 @@ def test_a_sample_that_is_merely_old_is_told_as_that(files: Any, gpufleet: Any) 
     young = files.device("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
     again = files.write(files.node("node-1", young))
     assert gpufleet("simulate", "-f", files.write(files.workload()), "--fleet", again).code == 0
+
+
+def test_shares_of_one_device_are_promised_until_it_is_full(files: Any, gpufleet: Any) -> None:
+    spec = {"devices": {"mode": "Shared", "memoryMiB": 30000, "computePercent": 20}}
+    fleet = files.write(files.idle("node-1", 1))
+    done = gpufleet("simulate", "-f", files.write(files.workload(replicas=3, **spec)), "--fleet", fleet)
+    assert done.code == 1
+    assert done.out.startswith("default/train: placed in part: 2 of 3 replicas, 1 GPU on node-1 (Best, 30,000 MiB")
+    assert (
+        "1 GPU lacks 10,000 MiB of free memory; the closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
+    )
+    whole = files.write(files.workload(**spec), files.workload("whole"))
+    done = gpufleet("simulate", "-f", whole, "--fleet", fleet, "-o", "json")
+    shared, refused = done.json["workloads"]
+    assert shared["placed"]
+    assert refused["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
+
+
+def test_what_a_reservation_promises_of_a_device_is_debited(files: Any, gpufleet: Any) -> None:
+    node = files.idle("node-1", 1)
+    node["spec"] = {
+        "assignments": [
+            {
+                "workload": "other",
+                "workloadUID": "w",
+                "replica": 0,
+                "replicas": 1,
+                "podUID": "u",
+                "namespace": "ml",
+                "pod": "other-0",
+                "container": "main",
+                "resource": "gpufleet.dev/gpu-shared",
+                "devices": ["GPU-node-1-0"],
+                "memoryMiB": 60000,
+                "computePercent": 50,
+                "decidedAt": "2025-12-31T23:00:00Z",
+            }
+        ]
+    }
+    fleet = files.write(node)
+    for memory, compute, code in ((20000, 50, 0), (20001, 50, 1), (20000, 51, 1)):
+        devices = {"mode": "Shared", "memoryMiB": memory, "computePercent": compute}
+        manifest = files.write(files.workload(devices=devices))
+        assert gpufleet("simulate", "-f", manifest, "--fleet", fleet).code == code
+        done = gpufleet("rank", "-f", manifest, "--fleet", fleet, "-o", "json")
+        assert len(done.json["devices"]) == 1 - code

@@ -109,6 +109,7 @@ def devices(draw: st.DrawFn, uuid: str, index: int, peers: frozenset[str]) -> De
         process_count=draw(st.sampled_from([0, 0, 0, None, 2])),
         held=draw(st.sampled_from([False, False, True])),
         sharers=1 if promised else 0,
+        free_slots=draw(st.sampled_from([None, None, 0, 1, 15])),
         promised_memory_mib=promised.memory_mib if promised else 0,
         promised_compute_percent=promised.compute_percent if promised else 0,
         sample_age_seconds=draw(st.sampled_from([1.0, 1.0, 1.0, None])),
@@ -226,6 +227,7 @@ class Oracle:
             (d.sample_age_seconds is None, Reason.TELEMETRY_STALE),
             (not d.healthy, Reason.UNHEALTHY),
             (d.held or (shared and needs.share is None), Reason.IN_USE),
+            (needs.share is not None and d.free_slots == 0, Reason.IN_USE),
             (bool(d.process_count) and not d.held and not shared, Reason.FOREIGN_PROCESS),
             (bool(needs.include_uuids) and d.uuid not in needs.include_uuids, Reason.NOT_INCLUDED),
             (d.uuid in needs.exclude_uuids, Reason.EXCLUDED),
@@ -326,7 +328,8 @@ def taken() -> Any:
                 memory = d.in_flight_memory_mib + share.memory_mib
                 compute = d.in_flight_compute_percent + share.compute_percent
                 more: dict[str, Any] = {"in_flight_memory_mib": memory, "in_flight_compute_percent": compute}
-                made.append(replace(d, sharers=d.sharers + 1, **more))
+                slots = None if d.free_slots is None else d.free_slots - 1
+                made.append(replace(d, sharers=d.sharers + 1, free_slots=slots, **more))
         extended = {k: v - r.pod.extended.get(k, 0) for k, v in n.free_extended.items()}
         return replace(
             n,

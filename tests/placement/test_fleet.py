@@ -156,3 +156,19 @@ def test_a_wider_node_and_many_more_nodes_fit_in(make: Any) -> None:
     assert len(fleet.nodes) == 52
     assert place(fleet, make.request(count=64)).picks[0].node == "wide"
     assert place(fleet, make.request(replicas=2, count=2, strategy=Strategy.SPREAD)).picks[1].node == "n01"
+
+
+def test_a_device_is_shared_by_no_more_than_its_slots(make: Any) -> None:
+    fleet = Fleet.of([make.node("a", [make.device("GPU-0", 0, free_slots=2), make.device("GPU-1", 1, free_slots=1)])])
+    request = make.request(replicas=4, share=Share(1_000, 0))
+    for strategy in Strategy:
+        decision = place(fleet, replace(request, strategy=strategy))
+        assert sorted(p.devices for p in decision.picks) == [("GPU-0",), ("GPU-0",), ("GPU-1",)]
+        assert decision.why_not is not None
+        assert "2 in use" in decision.why_not.message
+        assert decision.why_not.message.endswith("has no slot left for another sharer")
+    fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
+    with pytest.raises(InvalidFleetError, match="GPU-1 of node a has no slot left"):
+        fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
+    fleet.release("a", ["GPU-1"], share=Share(1_000, 0))
+    assert fleet.nodes["a"].devices[1].free_slots == 1

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, aggregate, rank_devices, select_best_device
 from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
-from gpufleet_operator.placement.model import DeviceNeeds, ScoreWeights
+from gpufleet_operator.placement.model import DeviceNeeds, ScoreWeights, Share
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,3 +127,20 @@ def test_aggregates_follow_a_hold(make: Any) -> None:
     assert aggregate(fleet).idle == 2
     fleet.hold("a", ["GPU-a-0"])
     assert aggregate(fleet).idle == 1
+
+
+def test_a_share_is_ranked_among_shared_devices_as_well(make: Any) -> None:
+    devices = [
+        make.device("GPU-0", 0, sharers=1, promised_memory_mib=30_000),
+        make.device("GPU-1", 1, temperature_celsius=80),
+        make.device("GPU-2", 2, sharers=1, promised_memory_mib=75_000),
+        make.device("GPU-3", 3, sharers=1, promised_memory_mib=1_000, free_slots=0),
+        make.device("GPU-4", 4, held=True),
+    ]
+    fleet = Fleet.of([make.node("a", devices)])
+    assert [r.device for r in rank_devices(fleet)] == ["GPU-1"]
+    weights = ScoreWeights(0, 0, 1, 0)
+    assert [r.device for r in rank_devices(fleet, share=Share(10_000, 10), weights=weights)] == ["GPU-0", "GPU-1"]
+    best = select_best_device(fleet, share=Share(10_000, 10), weights=weights)
+    assert best is not None
+    assert best.device == "GPU-0"

@@ -57,7 +57,7 @@ def slots(window: Window, passes: Mask, query: Query, most: int) -> Counts:
     if share is None:
         return passes.astype(np.int64)
     columns, at = window.columns, window.at
-    found = np.full(passes.shape, most, np.int64)
+    found = np.minimum(columns.slots[at].astype(np.int64), most)
     if share.memory_mib and query.min_free_mib is not None:
         free = columns.total_mib[at].astype(np.int64) - columns.used_mib[at]
         found = np.minimum(found, (free - query.min_free_mib) // share.memory_mib + 1)

@@ -23,6 +23,8 @@ UNKNOWN_USE = 2**30
 """Memory in use that isn't reported."""
 UNKNOWN_PERCENT = 2**14
 UNKNOWN_CELSIUS = 2**14
+MOST_SLOTS = 2**14
+"""Where nobody limits how many share a device."""
 
 PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
 """State bits of a device."""
@@ -53,6 +55,8 @@ class Columns:
     promised_mib: NDArray[np.int32]
     """All shares of the device, in flight or not."""
     promised_compute: NDArray[np.int16]
+    slots: NDArray[np.int16]
+    """How many more containers may share the device."""
     free_milli: NDArray[np.int16]
     """Thousandths of the device that nobody was promised: 1000 idle, 0 held as a whole or out of order."""
     terms: NDArray[np.int32]
@@ -128,6 +132,7 @@ _PER_DEVICE = frozenset(
         "numa",
         "promised_mib",
         "promised_compute",
+        "slots",
         "free_milli",
         "terms",
     )
@@ -144,6 +149,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "numa": np.int16,
     "promised_mib": np.int32,
     "promised_compute": np.int16,
+    "slots": np.int16,
     "free_milli": np.int16,
     "terms": np.int32,
     "fresh": np.bool_,

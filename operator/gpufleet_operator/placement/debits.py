@@ -13,6 +13,7 @@ def debited(device: DeviceState, share: Share | None) -> DeviceState:
     return replace(
         device,
         sharers=device.sharers + 1,
+        free_slots=None if device.free_slots is None else device.free_slots - 1,
         in_flight_memory_mib=device.in_flight_memory_mib + share.memory_mib,
         in_flight_compute_percent=device.in_flight_compute_percent + share.compute_percent,
     )
@@ -37,6 +38,7 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
     return replace(
         device,
         sharers=device.sharers - 1,
+        free_slots=None if device.free_slots is None else device.free_slots + 1,
         in_flight_memory_mib=device.in_flight_memory_mib - memory,
         in_flight_compute_percent=device.in_flight_compute_percent - compute,
         promised_memory_mib=promised.memory_mib - rest.memory_mib,

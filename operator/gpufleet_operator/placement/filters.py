@@ -46,6 +46,8 @@ def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
     if query.devices.share is not None:
         state = state & np.uint8(~SHARED & 0xFF)
     passes: Mask = state == USABLE
+    if query.devices.share is not None:
+        passes &= window.columns.slots[window.at] > 0
     for _, fails in _demands(fleet, window, query):
         np.greater(passes, fails, out=passes)  # passes and doesn't fail
     return passes
@@ -57,7 +59,10 @@ def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[R
     state = window.columns.state[window.at]
     yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
     yield Reason.UNHEALTHY, (state & HEALTHY) == 0
-    yield Reason.IN_USE, (state & taken) != 0
+    in_use: Mask = (state & taken) != 0
+    if query.devices.share is not None:
+        in_use |= window.columns.slots[window.at] < 1
+    yield Reason.IN_USE, in_use
     yield Reason.FOREIGN_PROCESS, (state & FOREIGN) != 0
     missing = dict(_missing(window, query))
     for reason, fails in _demands(fleet, window, query):

@@ -120,7 +120,8 @@ class Fleet:
             share: what each device is promised away; None: the devices are held as a whole.
 
         Raises:
-            InvalidFleetError: an unknown node or device, or a device that is held as a whole already.
+            InvalidFleetError: an unknown node or device, or a device that is held as a whole already or, for a share,
+                has no slot left.
         """
         row = self._row.get(node)
         if row is None:
@@ -132,6 +133,8 @@ class Fleet:
                 raise InvalidFleetError(f"node {node} has no device {uuid}")
             if self.columns.state[at] & HELD:
                 raise InvalidFleetError(f"device {uuid} of node {node} is held already")
+            if share is not None and self.columns.slots[at] < 1:
+                raise InvalidFleetError(f"device {uuid} of node {node} has no slot left")
             cells.append(at[1])
         rows.debit(self.columns, row, cells, pod, share)
         self._debits.setdefault(row, []).append(_Debit(tuple(cells), pod, share))

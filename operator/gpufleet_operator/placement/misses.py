@@ -196,7 +196,9 @@ def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query:
         case Reason.FOREIGN_PROCESS:
             return f"runs {device.process_count} processes that belong to no pod"
         case Reason.IN_USE:
-            return "is reserved or held by another pod" if device.held else "is shared by other pods"
+            if device.held:
+                return "is reserved or held by another pod"
+            return "is shared by other pods" if query.devices.share is None else "has no slot left for another sharer"
         case Reason.NODE_CPU | Reason.NODE_MEMORY | Reason.NODE_RESOURCE:
             return _words_of_room(node, reason, query)
         case _:

@@ -77,6 +77,8 @@ class DeviceState:
     in_flight_memory_mib: int = 0
     """Sum of the shares that were picked after the sample was taken, so that it can't show them yet."""
     in_flight_compute_percent: int = 0
+    free_slots: int | None = None
+    """How many more containers may share the device; None: as many as there is room for."""
     sample_age_seconds: float | None = None
     """Age of the sample at the time of the snapshot; None: never sampled."""
     stale_reason: str | None = None

@@ -134,6 +134,7 @@ def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
     left = replace(
         device,
         sharers=max(0, device.sharers - 1),
+        free_slots=None if device.free_slots is None else device.free_slots + 1,
         promised_memory_mib=max(0, device.promised_memory_mib - share.memory_mib),
         promised_compute_percent=max(0, device.promised_compute_percent - share.compute_percent),
         memory_used_mib=None if used is None else max(0, used - share.memory_mib),

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import USABLE, Mask, Window
+from gpufleet_operator.placement.columns import Mask, Window
 from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
 from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.model import ScoreWeights, Terms
+from gpufleet_operator.placement.model import DeviceNeeds, Request, ScoreWeights, Share, Terms
+from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.score import check_weights, scores, terms
 
 
@@ -57,21 +58,23 @@ def rank_devices(
     weights: ScoreWeights | None = None,
     min_free_memory_mib: int | None = None,
     among: Collection[str] | None = None,
+    share: Share | None = None,
 ) -> Order:
-    """All devices that can be used as a whole now, best first; ties by node name, then device index.
+    """All devices that can be used now, best first; ties by node name, then device index.
 
     Args:
         fleet: the snapshot.
         weights: of the score's terms; None: the default ones.
         min_free_memory_mib: devices with less, or that don't report their memory, are left out.
         among: UUIDs to choose from; None: all.
+        share: what is to be had of each, beside others' shares; None: it is to be used as a whole.
 
     Raises:
         InvalidFleetError: the fleet has no device, or `among` names one that it doesn't have.
         InvalidRequestError: the weights, or a negative minimum.
     """
     weights = weights or ScoreWeights()
-    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among)
+    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among, share)
     rows, cells = np.nonzero(wanted)
     order = np.lexsort((cells, columns.rank[rows], -_scores(fleet, weights)[rows, cells]))
     return Order(fleet, weights, rows[order], cells[order])
@@ -83,10 +86,11 @@ def select_best_device(
     weights: ScoreWeights | None = None,
     min_free_memory_mib: int | None = None,
     among: Collection[str] | None = None,
+    share: Share | None = None,
 ) -> Ranked | None:
     """The first of `rank_devices`, without ranking the rest; None when no device passes. Raises as that does."""
     weights = weights or ScoreWeights()
-    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among)
+    columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among, share)
     if not wanted.any():
         return None
     masked = np.where(wanted, _scores(fleet, weights), -1)
@@ -96,7 +100,11 @@ def select_best_device(
 
 
 def _wanted(
-    fleet: Fleet, weights: ScoreWeights, min_free_memory_mib: int | None, among: Collection[str] | None
+    fleet: Fleet,
+    weights: ScoreWeights,
+    min_free_memory_mib: int | None,
+    among: Collection[str] | None,
+    share: Share | None,
 ) -> Mask:
     check_weights(weights)
     columns = fleet.columns
@@ -104,9 +112,9 @@ def _wanted(
         raise InvalidFleetError("the fleet has no device")
     if min_free_memory_mib is not None and min_free_memory_mib < 0:
         raise InvalidRequestError(f"min_free_memory_mib is {min_free_memory_mib}, must be 0 or more")
-    wanted: Mask = (columns.state == USABLE) & columns.fresh[:, None]
-    if min_free_memory_mib is not None:
-        wanted &= columns.total_mib - columns.used_mib >= min_free_memory_mib
+    needs = DeviceNeeds(min_free_memory_mib=min_free_memory_mib, share=share)
+    query = Query.of(Request("rank", (0,), needs))
+    wanted: Mask = filters.usable(fleet, Window.of(columns, slice(None)), query) & columns.fresh[:, None]
     if among is not None:
         unknown = sorted(uuid for uuid in among if uuid not in fleet.where)
         if unknown:

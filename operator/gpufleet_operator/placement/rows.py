@@ -8,6 +8,7 @@ from gpufleet_operator.placement.columns import (
     FOREIGN,
     HEALTHY,
     HELD,
+    MOST_SLOTS,
     PRESENT,
     SAMPLED,
     SHARED,
@@ -48,6 +49,7 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
     columns.promised_mib[at] = device.promised_memory_mib + device.in_flight_memory_mib
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
+    columns.slots[at] = MOST_SLOTS if device.free_slots is None else min(device.free_slots, MOST_SLOTS)
     terms = millionths(device)
     columns.known[at] = sum(1 << bit for bit, term in enumerate(terms) if term is not None)
     columns.terms[at] = [NEUTRAL if term is None else term for term in terms]
@@ -110,6 +112,7 @@ def capability(text: str | None) -> int:
 def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     at = (row, column)
     columns.state[at] |= SHARED
+    columns.slots[at] -= 1
     columns.promised_mib[at] += share.memory_mib
     columns.promised_compute[at] += share.compute_percent
     if columns.used_mib[at] != UNKNOWN_USE:

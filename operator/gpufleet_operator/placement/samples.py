@@ -22,6 +22,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("promised_compute_percent", 0, 1000),
     ("in_flight_memory_mib", 0, _MOST),
     ("in_flight_compute_percent", 0, 1000),
+    ("free_slots", 0, 1000),
     ("sample_age_seconds", 0, 1e12),
 )
 """(field, lowest, highest)."""
