@@ -43,6 +43,8 @@ def test_xid(room: Room, fleet: Fleet, node: str) -> None:
     before = eventually(lambda: _fault(fleet, node, sick, "XidError"), within=SOON_SECONDS)
     print(f"in the status {monotonic() - began:.1f} s after the XID: {before}")
     assert before["recovery"] == "Reset", before
+    boot_id = fleet.node(node).run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
+    assert fleet.telemetry(node)["status"]["bootId"] == boot_id
     eventually(lambda: _offers(fleet, node, len(well)), within=ALLOCATABLE_SECONDS)
     room.apply(gpuworkload("on-it", uuids=(sick,)), gpuworkload("beside-it", count=len(well), node=node))
     _refused(room, "on-it")
