@@ -4,6 +4,7 @@ What a device can't tell is found out once and not asked again until NVML is ope
 number should be, are the same as "not supported" and never leave this module.
 """
 
+import os
 import threading
 
 import pynvml
@@ -168,7 +169,10 @@ class NvmlHardware:
 
 
 def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
-    """Of both lists; a process that draws and computes is in both, with the same memory."""
+    """Of both lists; a process that draws and computes is in both, with the same memory. None: not known."""
+    if os.getpid() == 1:
+        # Alone in a PID namespace of our own, for which the driver lists nobody else's processes and says "none".
+        return None
     compute = device.ask("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
     graphics = device.ask("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
     if compute is None:

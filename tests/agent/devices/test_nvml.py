@@ -196,6 +196,15 @@ def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: "Simulated
     assert first.mig_enabled is None
 
 
+def test_who_is_alone_in_its_pid_namespace_knows_of_no_processes_and_does_not_say_none(
+    simulated: "Simulated", hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated.edit(lambda node: node.with_gpu(0, processes=(SimProcess(7, 1),)))
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    slow = hardware.read_slow(UUIDS[0])
+    assert (slow.process_count, slow.processes) == (None, None)
+
+
 def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulated", hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
