@@ -171,7 +171,10 @@ class DistributionMode(StrEnum):
 
 
 class Capacity(StrEnum):
-    """What a proportional distribution measures a replica by: the sum over its devices."""
+    """What a proportional distribution measures a replica by: the sum over its devices.
+
+    A replica of shared devices has what it is promised of them.
+    """
 
     FREE_MEMORY = "FreeMemory"
     TOTAL_MEMORY = "TotalMemory"

@@ -51,7 +51,7 @@ def divide(
         if distribution.mode is DistributionMode.UNIFORM:
             fresh = uniform(distribution.items, range(spec.replicas), distribution.max_per_replica)
         else:
-            capacities = {index: _capacity(distribution, picked.get(index, ())) for index in range(spec.replicas)}
+            capacities = {index: _capacity(spec, distribution, picked.get(index, ())) for index in range(spec.replicas)}
             fresh = shares(distribution.items, capacities, distribution.max_per_replica)
         return fresh.ranges
     left = workload.status.unassigned_items if workload.status else None
@@ -63,8 +63,13 @@ def unassigned(items: int, ranges: Mapping[int, Range]) -> int:
     return items - sum(end - start for start, end in ranges.values())
 
 
-def _capacity(distribution: Distribution, devices: Sequence[DeviceState]) -> int:
-    """A replica's capacity in MiB: the sum over its devices; a device that doesn't say counts nothing."""
+def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[DeviceState]) -> int:
+    """A replica's capacity in MiB: the sum over its devices; a device that doesn't say counts nothing.
+
+    Of shared devices it has what it is promised, whatever else is free.
+    """
+    if spec.devices.memory_mib is not None:
+        return spec.devices.memory_mib * len(devices)
     if distribution.by is Capacity.TOTAL_MEMORY:
         return sum(d.memory_total_mib or 0 for d in devices)
     return sum(max(0, free_memory_mib(d) or 0) for d in devices)

@@ -123,6 +123,24 @@ def test_picks_that_the_sample_can_not_show_yet_are_debited(b: Any) -> None:
     assert not actions.reserves, "81,559 - 40,000 - 20,000 is below 25,000"
 
 
+@pytest.mark.parametrize("by", ["FreeMemory", "TotalMemory"])
+def test_items_are_divided_by_what_is_promised_whatever_is_free(b: Any, by: str) -> None:
+    spec = {
+        "devices": shared(20_000),
+        "placement": {"gang": True, "strategy": "Spread"},
+        "distribution": {"items": 1000, "mode": "Proportional", "by": by},
+    }
+    workload = b.workload(replicas=2, **spec)
+    pods = [b.pod(workload, i, needs=SLOT) for i in range(2)]
+
+    actions = decide(
+        b.snapshot(workload, *pods, b.telemetry(devices=1), b.telemetry("node-2", devices=1, memoryUsedMiB=50_000))
+    )
+
+    ranges = sorted((a.shard_start, a.shard_end) for a in assigned(actions))
+    assert ranges == [(0, 500), (500, 1000)]
+
+
 class TestProof:
     """The kubelet names slots, the agent devices."""
 
