@@ -1,36 +1,39 @@
 """How fast the engine decides, how that grows with the fleet, and how good its picks are.
 
-    uv run bench/engine.py [--json] [--nodes 5000] [--trace-nodes N.csv --trace-arrivals A.csv] [--plot growth.svg]
+    uv run bench/engine.py [--quick] [--json] [--nodes 5000] [--trace-nodes N.csv --trace-arrivals A.csv] [--plot X.svg]
 
 Every decision is made as the operator makes it: `place`, then the pick is debited with `Fleet.hold`, so the next
-decision sees it. Rates are per second of processor time of one thread, so that a neighbour on the machine doesn't
-count. Fleets are synthetic and seeded: nodes of eight devices, NVLink inside each half, random load, heat and power.
-Beside it, in the same run, the same single placements by plain Python over lists of objects, as one would write it at
-first. Pack is timed on a trace (bench/packing.py), or without one on a synthetic fleet and mix of the same kind.
-Quality: Best and Pack against the optimum found by exhaustive search on small fleets.
+decision sees it. Each figure is the median of five repeats or more, by processor time of one thread, so that a
+neighbour on the machine counts little; lowest, highest and the median by the wall clock stand beside it. Fleets are
+synthetic and seeded: nodes of eight devices, NVLink inside each half, random load, heat and power. In the same run the
+same single placements by plain Python over lists of objects, as one would write it at first. Pack is timed by
+bench/packing.py on a trace, or without one on a synthetic fleet and mix of the same kind. bench/optimum.py compares the
+picks of Best and Pack with the optimum.
 """
 
 import argparse
 import json
 import math
+import os
 import random
+import statistics
 import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload import Topology
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Pick, PodNeeds, Request, Share
-from gpufleet_operator.placement.packing import Mix, PodType
 
 GIB = 2**30
 PER_NODE = 8
 SIZES = (100, 250, 500, 1_000, 2_500, 5_000)
+REPEATS = 5
 POD = PodNeeds(cpu_milli=4_000, memory_bytes=16 * GIB)
 ONE = Request("bench/one", (0,), DeviceNeeds(min_free_memory_mib=20_000, max_temperature_celsius=88), POD)
 GANG8 = Request("bench/gang", tuple(range(8)), ONE.devices, POD, gang=True)
@@ -70,13 +73,44 @@ def _node(name: str, draw: random.Random) -> NodeState:
     return NodeState(name, devices, free_cpu_milli=96_000, free_memory_bytes=1_024 * GIB, free_pods=110)
 
 
-def per_second(decide: Callable[[], object], seconds: float = 2.0, least: int = 20) -> float:
-    """Calls per second of processor time, over at least `seconds` of it."""
-    calls, began = 0, time.process_time()
-    while calls < least or time.process_time() - began < seconds:
-        decide()
-        calls += 1
-    return calls / (time.process_time() - began)
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of one figure over its repeats."""
+
+    low: float
+    median: float
+    high: float
+    wall: float
+    """The median by the wall clock."""
+
+
+def spread(cpu: Sequence[float], wall: Sequence[float]) -> Spread:
+    """Of what was measured in each repeat."""
+    return Spread(min(cpu), statistics.median(cpu), max(cpu), statistics.median(wall))
+
+
+def per_second(decide: Callable[[], object], seconds: float, least: int = 20) -> Spread:
+    """Calls per second; each repeat lasts at least `seconds` and makes at least so many calls."""
+    cpu, wall = [], []
+    for _ in range(REPEATS):
+        calls, began, began_wall = 0, time.process_time(), time.perf_counter()
+        while calls < least or time.process_time() - began < seconds:
+            decide()
+            calls += 1
+        cpu.append(calls / (time.process_time() - began))
+        wall.append(calls / (time.perf_counter() - began_wall))
+    return spread(cpu, wall)
+
+
+def milliseconds(calls: Iterable[Callable[[], object]]) -> Spread:
+    """What each call takes."""
+    cpu, wall = [], []
+    for call in calls:
+        began, began_wall = time.process_time(), time.perf_counter()
+        call()
+        cpu.append(1_000 * (time.process_time() - began))
+        wall.append(1_000 * (time.perf_counter() - began_wall))
+    return spread(cpu, wall)
 
 
 def placing(fleet: Fleet, requests: Iterator[Request]) -> Callable[[], None]:
@@ -141,46 +175,35 @@ def churning(fleet: Fleet, seed: int = 4) -> Callable[[], None]:
     return once
 
 
-def rerank_ms(fleet: Fleet) -> float:
-    """A full ranking of every device after every node has changed."""
+def reranking(fleet: Fleet) -> Iterator[Callable[[], object]]:
+    """A decision that ranks every device after every node has changed; the question has been asked before."""
     nodes = list(fleet.nodes.values())
-    best = float("inf")
-    for round_ in range(5):
+    place(fleet, ONE)
+    for round_ in range(REPEATS):
         for node in nodes:
             warmer = [replace(d, temperature_celsius=30 + (d.index + round_) % 50) for d in node.devices]
             fleet.put(replace(node, devices=tuple(warmer)))
-        began = time.process_time()
-        place(fleet, replace(ONE, devices=DeviceNeeds(min_free_memory_mib=20_000 + round_)))
-        best = min(best, 1_000 * (time.process_time() - began))
-    return best
-
-
-@dataclass
-class PlainDevice:
-    """A device as plain Python would have it."""
-
-    state: DeviceState
-    held: bool = False
+        yield lambda: place(fleet, ONE)
 
 
 class Plain:
     """Single placements as one writes them at first: every device of every node, for every decision."""
 
     def __init__(self, nodes: Sequence[NodeState]) -> None:
-        self.nodes = {n.name: (n, [PlainDevice(d) for d in n.devices]) for n in nodes}
+        self.nodes = {n.name: n.devices for n in nodes}
+        self.held: set[str] = set()
         self.free = {n.name: [n.free_cpu_milli, n.free_memory_bytes, n.free_pods] for n in nodes}
 
     def place(self, request: Request) -> None:
         """Filter, score, take the best."""
-        best: tuple[float, str, PlainDevice] | None = None
+        best: tuple[float, str, str] | None = None
         needs, pod = request.devices, request.pod
-        for name, (_, devices) in self.nodes.items():
+        for name, devices in self.nodes.items():
             cpu, memory, pods = self.free[name]
             if cpu < pod.cpu_milli or memory < pod.memory_bytes or pods < 1:
                 continue
-            for device in devices:
-                state = device.state
-                if device.held or not state.healthy or state.process_count:
+            for state in devices:
+                if state.uuid in self.held or not state.healthy or state.process_count:
                     continue
                 total, used = state.memory_total_mib or 0, state.memory_used_mib or 0
                 heat, power = state.temperature_celsius or 0, state.power_milliwatts or 0
@@ -190,9 +213,9 @@ class Plain:
                 score += 0.2 * min(1.0, max(0.0, (90 - heat) / 60))
                 score += 0.1 * (1 - power / (state.power_limit_milliwatts or 1))
                 if best is None or score > best[0]:
-                    best = (score, name, device)
+                    best = (score, name, state.uuid)
         if best is not None:
-            best[2].held = True
+            self.held.add(best[2])
             room = self.free[best[1]]
             room[0], room[1], room[2] = room[0] - pod.cpu_milli, room[1] - pod.memory_bytes, room[2] - 1
 
@@ -208,118 +231,80 @@ def bytes_per_device(count: int) -> float:
     return used / (count * PER_NODE)
 
 
-def growth() -> list[dict[str, float]]:
-    """By number of nodes, microseconds: the first decision on a question, which looks at every device, and one more."""
+def growth(seconds: float) -> list[dict[str, float]]:
+    """By number of nodes: making the fleet (ms), ranking it anew (ms), and one more decision (microseconds)."""
     found = []
     for count in SIZES:
-        fleet = Fleet.of(fleet_nodes(count))
-        place(fleet, ONE)
-        again = 1e6 / per_second(placing(fleet, always(ONE)), 0.5)
-        asked = [replace(ONE, devices=DeviceNeeds(min_free_memory_mib=10_000 + n)) for n in range(30)]
-        first = min(_processor_us(place, fleet, request) for request in asked)
-        found.append({"nodes": count, "first_us": round(first, 1), "again_us": round(again, 1)})
+        say(f"growth: {count:,} nodes")
+        nodes = fleet_nodes(count)
+        built = milliseconds([lambda: Fleet.of(nodes)] * 3)  # noqa: B023 - called before the loop goes on
+        fleet = Fleet.of(nodes)
+        ranked = milliseconds(reranking(fleet))
+        again = 1e6 / per_second(placing(fleet, always(ONE)), seconds).median
+        point = {"nodes": count, "build_ms": built.median, "rerank_ms": ranked.median, "again_us": again}
+        found.append({name: round(value, 3) for name, value in point.items()})
     return found
 
 
-def _processor_us(call: Callable[..., object], *args: object) -> float:
-    began = time.process_time()
-    call(*args)
-    return 1e6 * (time.process_time() - began)
+def script(name: str, *options: str) -> Any:
+    """What another benchmark prints for machines."""
+    command = [sys.executable, str(Path(__file__).with_name(name)), "--json", *options]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def best_of_optimum(rounds: int = 50) -> float:
-    """Two replicas of two joined devices on two nodes of four: the sum of their scores over the best there is."""
-    draw, found, optimum = random.Random(5), 0.0, 0.0
-    request = Request("bench/pairs", (0, 1), DeviceNeeds(2), POD, topology=Topology.NVLINK, gang=True)
-    for _ in range(rounds):
-        nodes = [replace(n, devices=n.devices[:4]) for n in (_node("a", draw), _node("b", draw))]
-        found += sum(p.terms.total for p in place(Fleet.of(nodes), request).picks)
-        score = {r.device: r.terms.total for r in rank_devices(Fleet.of(nodes))}
-        pairs = [pair for n in nodes for pair in combinations([d.uuid for d in n.devices], 2)]
-        both = [(a, b) for a, b in combinations(pairs, 2) if not set(a) & set(b)]
-        optimum += max(sum(score[u] for pair in two for u in pair) / 2 for two in both)
-    return found / optimum
+def pack_per_s(nodes: Path | None, arrivals: Path | None, repeats: int) -> Spread:
+    """Decisions per second of bench/packing.py."""
+    options = ["--synthetic"]
+    if nodes is not None and arrivals is not None:
+        options = ["--nodes", str(nodes), "--arrivals", str(arrivals)]
+    runs = [script("packing.py", *options)[0] for _ in range(repeats)]
+    return spread([r["decisions_per_cpu_s"] for r in runs], [r["decisions_per_s"] for r in runs])
 
 
-def pack_of_optimum(rounds: int = 40, pods: int = 12) -> tuple[float, float]:
-    """Pods that ask for shares of three devices, in order of arrival: what is allocated over the most there can be.
-
-    The optimum knows all pods beforehand and may turn any of them away; the others take what fits when it comes.
-
-    Returns:
-        Pack, and first fit on the same arrivals.
-    """
-    draw = random.Random(6)
-    shares = {810: 14, 470: 10, 320: 4, 650: 3, 230: 3, 160: 1}
-    mix = Mix.of({PodType(0, 0, 1, milli): weight for milli, weight in shares.items()})
-    packed = fitted = optimum = 0
-    for _ in range(rounds):
-        asked = draw.choices(list(shares), list(shares.values()), k=pods)
-        packed += _packed(asked, mix)
-        free = [1_000] * 3
-        for milli in asked:
-            at = next((i for i, f in enumerate(free) if f >= milli), None)
-            if at is not None:
-                free[at] -= milli
-        fitted += 3_000 - sum(free)
-        optimum += _most_allocated(asked)
-    return packed / optimum, fitted / optimum
-
-
-def _packed(asked: Sequence[int], mix: Mix) -> int:
-    devices = [DeviceState(f"GPU-{i}", i, "any", 1_000, 0, 0, None, sample_age_seconds=0.0) for i in range(3)]
-    fleet, allocated = Fleet.of([NodeState("a", tuple(devices), free_pods=99)]), 0
-    for milli in asked:
-        request = Request("bench/share", (0,), DeviceNeeds(share=Share(milli)), strategy=Strategy.PACK)
-        for pick in place(fleet, request, mix).picks:
-            fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
-            allocated += milli
-    return allocated
-
-
-def _most_allocated(asked: Sequence[int]) -> int:
-    """Over every way to put each pod on one of three devices, or nowhere."""
-    states: set[tuple[int, ...]] = {(1_000, 1_000, 1_000)}
-    for milli in asked:
-        taken = [(s, i) for s in states for i, free in enumerate(s) if free >= milli]
-        states |= {tuple(sorted((*s[:i], s[i] - milli, *s[i + 1 :]))) for s, i in taken}
-    return 3_000 - min(map(sum, states))
-
-
-def pack_per_s(nodes: Path | None, arrivals: Path | None) -> float:
-    """Decisions per second of bench/packing.py, by its wall clock."""
-    command = [sys.executable, str(Path(__file__).with_name("packing.py")), "--json"]
-    given = nodes is not None and arrivals is not None
-    command += ["--nodes", str(nodes), "--arrivals", str(arrivals)] if given else ["--synthetic"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)[0]["decisions_per_s"])
-
-
-def measure(count: int, trace: tuple[Path | None, Path | None]) -> dict[str, object]:
-    """Every figure."""
+def speeds(count: int, seconds: float) -> dict[str, Spread]:
+    """What the engine does with a fleet of so many nodes."""
     nodes = fleet_nodes(count)
-    fresh = Fleet.of(nodes)
-    plain, points = Plain(nodes), growth()
-    packed, fitted = pack_of_optimum()
+    fresh, plain = Fleet.of(nodes), Plain(nodes)
+    measured: dict[str, Callable[[], Spread]] = {
+        "single_per_s": lambda: per_second(placing(fresh.copy(), always(ONE)), seconds),
+        "naive_single_per_s": lambda: per_second(lambda: plain.place(ONE), seconds, least=3),
+        "gang8_per_s": lambda: per_second(placing(fresh.copy(), always(GANG8)), seconds),
+        "mixed_per_s": lambda: per_second(placing(occupied(nodes, 0.6), mixed()), seconds),
+        "shared_per_s": lambda: per_second(placing(fresh.copy(), always(SHARED)), seconds),
+        "churn_per_s": lambda: per_second(churning(fresh.copy()), seconds),
+        "rerank_ms": lambda: milliseconds(reranking(fresh.copy())),
+        "list_all_ms": lambda: milliseconds([lambda: rank_devices(fresh.copy())] * REPEATS),
+    }
+    found = {}
+    for name, measure in measured.items():
+        say(f"{LABELS[name]}")
+        found[name] = measure()
+    return found
+
+
+def say(what: str) -> None:
+    """How far we are."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Every figure. A rate or a time is its median; the rest of the spread is under `spread`."""
+    seconds = 0.1 if args.quick else 0.5
+    load = os.getloadavg()[0]
+    found = speeds(args.nodes, seconds)
+    say(LABELS["pack_per_s"])
+    found["pack_per_s"] = pack_per_s(args.trace_nodes, args.trace_arrivals, 1 if args.quick else REPEATS)
+    say("memory, optimum")
     return {
-        "nodes": count,
-        "devices": count * PER_NODE,
-        "single_per_s": round(per_second(placing(fresh.copy(), always(ONE)))),
-        "naive_single_per_s": round(per_second(lambda: plain.place(ONE), least=5), 1),
-        "gang8_per_s": round(per_second(placing(fresh.copy(), always(GANG8)))),
-        "mixed_per_s": round(per_second(placing(occupied(nodes, 0.6), mixed()))),
-        "shared_per_s": round(per_second(placing(fresh.copy(), always(SHARED)))),
-        "churn_per_s": round(per_second(churning(fresh.copy()))),
-        "pack_per_s": round(pack_per_s(*trace)),
-        "rerank_ms": round(rerank_ms(fresh.copy()), 2),
-        "list_all_ms": round(_processor_us(rank_devices, fresh.copy()) / 1_000, 2),
+        "nodes": args.nodes,
+        "devices": args.nodes * PER_NODE,
+        **{name: round(figure.median, 2) for name, figure in found.items()},
         "bytes_per_device": round(bytes_per_device(1_000)),
-        "array_bytes_per_device": round(fresh.columns.nbytes / (count * PER_NODE), 1),
-        "growth": round(points[-1]["first_us"] / points[0]["first_us"], 1),
-        "growth_points": points,
-        "best_of_optimum": round(best_of_optimum(), 4),
-        "pack_of_optimum": round(packed, 4),
-        "first_fit_of_optimum": round(fitted, 4),
+        "array_bytes_per_device": round(Fleet.of(fleet_nodes(1_000)).columns.nbytes / (1_000 * PER_NODE), 1),
+        **script("optimum.py"),
+        "growth": growth(seconds / 5),
+        "spread": {name: asdict(figure) for name, figure in found.items()},
+        "load": [round(load, 1), round(os.getloadavg()[0], 1)],
     }
 
 
@@ -330,65 +315,82 @@ LABELS = {
     "mixed_per_s": "1, 2, 4 or 8 devices at 60 % occupancy, per second",
     "shared_per_s": "shares of a device per second",
     "churn_per_s": "rounds of churn (an update, an end, a placement) per second",
-    "pack_per_s": "Pack on a trace, decisions per second (wall clock)",
-    "rerank_ms": "ranking after every node changed, ms",
+    "pack_per_s": "Pack on a trace, decisions per second",
+    "rerank_ms": "a decision after every node changed, ms",
     "list_all_ms": "all devices listed in order, ms",
     "bytes_per_device": "memory per device, all in all, bytes",
     "array_bytes_per_device": "of it arrays, bytes",
-    "growth": "first decision, 5,000 nodes against 100 (linear: 50)",
     "best_of_optimum": "Best, of the optimum by exhaustive search",
     "pack_of_optimum": "Pack, of the optimum by exhaustive search",
     "first_fit_of_optimum": "first fit, of the same",
+    "best_fit_of_optimum": "best fit, of the same",
 }
 
 
 def plot(points: Sequence[dict[str, float]]) -> str:
-    """Time of a decision over nodes, both axes logarithmic, as SVG."""
-    width, height, left, top = 520, 320, 60, 20
+    """Time over nodes, both axes logarithmic, as SVG. Parallel to the grey line is linear."""
+    width, height, left, top = 560, 320, 70, 20
 
-    def at(nodes: float, us: float) -> str:
+    def at(nodes: float, ms: float) -> str:
         x = left + (math.log10(nodes) - 2) / 1.7 * (width - left - 20)
-        return f"{x:.1f},{top + (4.5 - math.log10(us)) / 3.5 * (height - top - 40):.1f}"
+        return f"{x:.1f},{top + (3 - math.log10(ms)) / 5 * (height - top - 40):.1f}"
 
+    lines = [
+        ("#c0392b", "make the fleet", [(p["nodes"], p["build_ms"]) for p in points]),
+        ("#1e8449", "rank all of it anew", [(p["nodes"], p["rerank_ms"]) for p in points]),
+        ("#2471a3", "one more decision", [(p["nodes"], p["again_us"] / 1_000) for p in points]),
+        ("#bbbbbb", "linear", [(p["nodes"], p["nodes"] / 10_000) for p in points]),
+    ]
     body = []
-    for key, color, label in (("first_us", "#c0392b", "first decision"), ("again_us", "#2471a3", "one more")):
-        line = " ".join(at(p["nodes"], p[key]) for p in points)
-        x, y = at(points[-1]["nodes"], points[-1][key]).split(",")
+    for color, label, course in lines:
+        x, y = at(*course[-1]).split(",")
+        line = " ".join(at(*point) for point in course)
         body.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
         body.append(f'<text x="{x}" y="{float(y) - 8}" text-anchor="end" fill="{color}">{label}</text>')
-    for us in (10, 100, 1_000, 10_000):
-        x, y = at(100, us).split(",")
-        body.append(f'<text x="{left - 6}" y="{y}" text-anchor="end">{us:,} us</text>')
-    for p in points:
-        x, _ = at(p["nodes"], 10).split(",")
-        body.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{p["nodes"]:,}</text>')
+    for ms in (0.01, 0.1, 1, 10, 100, 1_000):
+        x, y = at(100, ms).split(",")
+        body.append(f'<text x="{left - 8}" y="{y}" text-anchor="end">{ms:g} ms</text>')
+    for point in points:
+        x, _ = at(point["nodes"], 0.01).split(",")
+        body.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle">{point["nodes"]:,}</text>')
     style = 'font-family="sans-serif" font-size="11"'
     size = f'width="{width}" height="{height}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>' + "".join(body) + "</svg>\n"
+
+
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    print(f"{found['nodes']:,} nodes, {found['devices']:,} devices; by processor time of one thread")
+    print(f"{'':<62}{'median':>12}{'lowest':>12}{'highest':>12}{'by wall':>12}")
+    for key, label in LABELS.items():
+        line = f"{label:<62}{found[key]:>12,}"
+        if key in found["spread"]:
+            figure = found["spread"][key]
+            line += "".join(f"{round(figure[part], 2):>12,}" for part in ("low", "high", "wall"))
+        print(line)
+    print(f"{'nodes':>8}{'make, ms':>12}{'rank anew, ms':>15}{'one more, us':>14}")
+    for point in found["growth"]:
+        print(f"{point['nodes']:>8,}{point['build_ms']:>12,}{point['rerank_ms']:>15,}{point['again_us']:>14,}")
+    print(f"load of the machine: {found['load'][0]} before, {found['load'][1]} after")
 
 
 def main() -> None:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=5_000, help="size of the fleet, eight devices each")
-    parser.add_argument("--trace-nodes", type=Path, help="as of bench/packing.py")
-    parser.add_argument("--trace-arrivals", type=Path, help="as of bench/packing.py")
+    parser.add_argument("--quick", action="store_true", help="shorter repeats, Pack once")
+    parser.add_argument("--trace-nodes", type=Path, help="--nodes of bench/packing.py")
+    parser.add_argument("--trace-arrivals", type=Path, help="--arrivals of bench/packing.py, one file")
     parser.add_argument("--plot", type=Path, help="write the growth as SVG")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
-    found = measure(args.nodes, (args.trace_nodes, args.trace_arrivals))
-    points = found["growth_points"]
-    if args.plot and isinstance(points, list):
-        args.plot.write_text(plot(points))
+    found = measure(args)
+    if args.plot:
+        args.plot.write_text(plot(found["growth"]))
     if args.json:
         print(json.dumps(found))
-        return
-    print(f"{found['nodes']:,} nodes, {found['devices']:,} devices; rates by processor time of one thread")
-    for key, label in LABELS.items():
-        print(f"{label:<62}{found[key]:>12,}")
-    print("nodes, first decision on a question, one more (us):")
-    for point in points if isinstance(points, list) else ():
-        print(f"{point['nodes']:>8,}{point['first_us']:>12,}{point['again_us']:>12,}")
+    else:
+        show(found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ arrived GPU demand rounds to 100 % and to 130 % of capacity. With --published FI
 on the same arrivals stand beside ours.
 
 The mix of requests is known beforehand (how often each kind of pod is asked for, not in which order), as it is for
-the published rules; with --mix learned it is learned from the arrivals as they come, starting from a general prior.
+the published rules; with --mix learned it is learned from the arrivals as they come, starting from a general prior, as
+the operator does it. --mix both runs both and prints both; everything else, and --out, is then of the known mix.
 
 The trace is read by path. A device's thousandths stand as its memory in MiB, so a share of 810 thousandths is 810 of
 1,000 exactly.
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -55,7 +56,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. Allocations in percent of capacity, `decisions_per_s` by the wall clock."""
+    """One run. Allocations in percent of capacity; decisions per second by the wall clock, and of processor time."""
 
     arrivals: str
     pods: int
@@ -65,6 +66,9 @@ class Outcome:
     refused: dict[str, int]
     asked: dict[str, int]
     decisions_per_s: float
+    decisions_per_cpu_s: float
+    allocated_at_130_learned: float | None = None
+    """With the mix learned, where both were asked for."""
 
 
 def main() -> None:
@@ -86,7 +90,11 @@ def _report(args: argparse.Namespace, nodes: Sequence[NodeState], files: Sequenc
     outcomes = []
     for path in files:
         arrivals = read_arrivals(path, Strategy(args.strategy))
-        placed, outcome = run(path.name.removesuffix(".csv.gz").removesuffix(".csv"), nodes, arrivals, mix=args.mix)
+        name = path.name.removesuffix(".csv.gz").removesuffix(".csv")
+        placed, outcome = run(name, nodes, arrivals, mix="known" if args.mix == "both" else args.mix)
+        if args.mix == "both":
+            learned = run(name, nodes, arrivals, mix="learned")[1]
+            outcome = replace(outcome, allocated_at_130_learned=learned.allocated_at_130)
         outcomes.append(outcome)
         if args.out:
             _write(args.out, placed)
@@ -110,7 +118,7 @@ def run(
     refused: Counter[str] = Counter()
     placed: list[tuple[Arrival, Pick]] = []
     first = None
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     for arrival in arrivals:
         request = arrival.request
         decision = place(fleet, request, census.mix if mix == "learned" else known)
@@ -126,7 +134,7 @@ def run(
             refused[size(arrival)] += 1
             first = round(100 * arrived / capacity, 1) if first is None else first
         curve.append((round(100 * arrived / capacity), 100 * used / capacity))
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     asked = Counter(size(arrival) for arrival in arrivals)
     return placed, Outcome(
         name,
@@ -137,6 +145,7 @@ def run(
         dict(refused),
         dict(asked),
         round(len(arrivals) / seconds, 1),
+        round(len(arrivals) / cpu_seconds, 1),
     )
 
 
@@ -233,19 +242,19 @@ def _published(path: Path) -> dict[str, dict[str, str]]:
 
 def _print(outcome: Outcome, published: dict[str, str], *, heading: bool) -> None:
     rules = [key.removesuffix("@130") for key in published if key.endswith("@130")]
+    both = outcome.allocated_at_130_learned is not None
     if heading:
-        print("GPU allocated at 130 % of arrivals, in percent; refused pods by size")
-        others = "".join(f"{rule:>14}" for rule in rules)
-        print(f"{'arrivals':<16}{others}{'gpufleet':>10}  {'first refusal':>13}  {'decisions/s':>11}  refused of asked")
-    others = "".join(f"{published[f'{rule}@130']:>14}" for rule in rules)
+        print("GPU allocated at 130 % of arrivals, %; decisions per second (of processor time); refused pods by size")
+        others = "".join(f"{rule:>14}" for rule in (*rules, "gpufleet", *(["mix learned"] if both else [])))
+        print(f"{'arrivals':<16}{others}  {'first refusal':>13}  {'decisions/s':>15}  refused of asked")
+    figures = [*(float(published[f"{rule}@130"]) for rule in rules), outcome.allocated_at_130]
+    figures += [] if outcome.allocated_at_130_learned is None else [outcome.allocated_at_130_learned]
     counts = [f"{c} {outcome.refused.get(c, 0)}/{outcome.asked[c]}" for c in COLUMNS if c in outcome.asked]
     counts += [f"{c} {n}/{outcome.asked[c]}" for c, n in outcome.refused.items() if c not in COLUMNS]
     first = "none" if outcome.first_refusal_at is None else f"{outcome.first_refusal_at} %"
-    print(
-        f"{outcome.arrivals:<16}{others}{outcome.allocated_at_130:>10.2f}  {first:>13}  "
-        f"{outcome.decisions_per_s:>11,.0f}  {', '.join(counts)}",
-        flush=True,
-    )
+    speed = f"{outcome.decisions_per_s:,.0f} ({outcome.decisions_per_cpu_s:,.0f})"
+    allocated = "".join(f"{figure:>14.2f}" for figure in figures)
+    print(f"{outcome.arrivals:<16}{allocated}  {first:>13}  {speed:>15}  {', '.join(counts)}", flush=True)
 
 
 def _print_sums(outcomes: Sequence[Outcome], published: dict[str, dict[str, str]]) -> None:
@@ -289,7 +298,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=Path, help="node, cpu_milli, memory_mib, gpu, model")
     parser.add_argument("--arrivals", type=Path, nargs="+", help="pods in order, .csv or .csv.gz")
     parser.add_argument("--strategy", choices=[s.value for s in Strategy], default=Strategy.PACK.value)
-    parser.add_argument("--mix", choices=("known", "learned"), default="known")
+    parser.add_argument("--mix", choices=("known", "learned", "both"), default="known")
     parser.add_argument("--out", type=Path, help="write seq,node,devices of the pods placed (of the last file)")
     parser.add_argument("--published", type=Path, help="others' figures by arrivals file, to print beside ours")
     parser.add_argument("--synthetic", action="store_true", help="a made-up fleet and mix of the same kind")
