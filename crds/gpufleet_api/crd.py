@@ -99,8 +99,8 @@ WORKLOAD: Final = Resource(
     scope="Namespaced",
     columns=(
         Column("Confirmed", "string", ".status.confirmed", "Replicas whose devices the kubelet confirmed, of all."),
+        Column("GPUs each", "integer", ".spec.devices.count", "Devices of each replica."),
         Column("Strategy", "string", ".spec.placement.strategy", "How devices are chosen."),
-        Column("GPUs", "integer", ".spec.devices.count", "Devices of each replica."),
         Column("Nodes", "string", ".status.nodes", "Nodes in use."),
         Column(
             "Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether all replicas hold devices."
@@ -137,7 +137,7 @@ TELEMETRY: Final = Resource(
         Column("Total MiB", "integer", ".status.summary.memoryTotalMiB", "Memory of all devices."),
         Column("Util %", "integer", ".status.summary.meanUtilizationPercent", "Mean compute utilization."),
         Column("Temp C", "integer", ".status.summary.meanTemperatureCelsius", "Mean temperature."),
-        Column("Power mW", "integer", ".status.summary.powerMilliwatts", "Power drawn by all devices."),
+        Column("Milliwatts", "integer", ".status.summary.powerMilliwatts", "Power drawn by all devices."),
         Column("Observed", "date", ".status.observedAt", "Time since the agent last wrote."),
         Column("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
         Column("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),

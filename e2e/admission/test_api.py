@@ -371,11 +371,11 @@ def cells(line: str) -> str:
 def test_plain_get_tells_the_story(installed: Cluster, admin: Caller, standing: JsonObject, shown: str) -> None:
     admin.patch(f"{shown}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
-    assert cells(header) == "NAME GPUS HEALTHY ALLOCATED USED MIB TOTAL MIB UTIL % TEMP C POWER MW OBSERVED"
+    assert cells(header) == "NAME GPUS HEALTHY ALLOCATED USED MIB TOTAL MIB UTIL % TEMP C MILLIWATTS OBSERVED"
     assert cells(row).startswith("e2e-no-such-node 2 2 0 412 81559 3 41 71250 ")
     header, row = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
-    assert cells(header) == "NAME CONFIRMED STRATEGY GPUS NODES READY REASON AGE"
-    assert " Pack 2 " in cells(row)
+    assert cells(header) == "NAME CONFIRMED GPUS EACH STRATEGY NODES READY REASON AGE"
+    assert " 2 Pack " in cells(row)
 
 
 def test_explain_is_helpful(installed: Cluster) -> None:
