@@ -19,7 +19,7 @@ app = typer.Typer(
 
     The operator's own engine on a saved fleet: no cluster and no GPU needed. A fleet file is what
     `kubectl get gputelemetries -o yaml` prints.""",
-    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed, 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed (replay: another decision), 2 bad input, 130 interrupted.",
 )
 
 
@@ -35,6 +35,9 @@ def simulate(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    without: opt.Without = None,
+    free: opt.Free = None,
+    save: opt.Save = None,
     output: opt.Output = opt.Format.TABLE,
 ) -> None:
     """Where workloads would go and why, or why not.
@@ -46,7 +49,25 @@ def simulate(
     from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
 
     sources = commands.sources(fleet, nodes, pods, now, stale_after)
-    raise typer.Exit(commands.simulate(files, sources, resource, output))
+    edits = commands.edits(without, free)
+    raise typer.Exit(commands.simulate(files, sources, resource, edits=edits, save=save, output=output))
+
+
+@app.command(epilog="Example: gpufleet replay decisions.jsonl --without node-1")
+def replay(
+    *,
+    file: opt.Saved,
+    without: opt.Without = None,
+    free: opt.Free = None,
+    output: opt.Output = opt.Format.TABLE,
+) -> None:
+    """Decide again what was saved, and compare byte for byte; or decide on an edited fleet.
+
+    Exit code 0: the same decisions, or all is placed on the edited fleet; 1: not so.
+    """
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    raise typer.Exit(commands.replay(file, commands.edits(without, free), output))
 
 
 @app.command(epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3")

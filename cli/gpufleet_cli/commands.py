@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpufleet_cli import distribute as division
 from gpufleet_cli import fleetfile, judge, manifests, shapes, tables
+from gpufleet_cli import replay as saved
 from gpufleet_cli import simulate as simulation
 from gpufleet_cli.ages import Ages
 from gpufleet_cli.documents import STDIN
@@ -16,7 +17,9 @@ from gpufleet_cli.fleetfile import Sources
 from gpufleet_cli.judge import Verdict
 from gpufleet_cli.options import By, Format
 from gpufleet_cli.output import Screen, write_json, write_notes
+from gpufleet_cli.whatif import Edits
 from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement.explain import some
 from gpufleet_operator.placement.model import DeviceNeeds, Request
 
 PLACED, NOT_PLACED = 0, 1
@@ -52,13 +55,21 @@ def sources(
     return Sources(fleet, nodes or (), pods or (), Ages.parse(now, stale_after, datetime.now(UTC)))
 
 
-def simulate(files: Sequence[Path], given: Sources, resource: str, output: Format) -> int:
+def edits(without: Sequence[str] | None, free: Sequence[str] | None) -> Edits:
+    """What `--without` and `--free` say."""
+    return Edits(without or (), free or ())
+
+
+def simulate(
+    files: Sequence[Path], given: Sources, resource: str, *, edits: Edits, save: Path | None, output: Format
+) -> int:
     """Returns the exit code."""
     _one_stdin(files, given)
     asked = manifests.load(files, resource)
     workloads = asked.workloads
     extended = {name for m in workloads for name in m.request.pod.extended}
     loaded = fleetfile.load(given, extended)
+    edits.apply(loaded.fleet)
     outcomes = simulation.simulate(loaded.fleet, workloads, nodes_known=loaded.nodes_known)
     notes = (
         *asked.notes,
@@ -66,12 +77,26 @@ def simulate(files: Sequence[Path], given: Sources, resource: str, output: Forma
         *simulation.unchecked([m.request for m in workloads], loaded.nodes_known),
         *loaded.notes,
     )
+    if save is not None:
+        saved.save(save, [outcome.record for outcome in outcomes])
+        notes = (*notes, f"saved to {save}: {some(len(outcomes), 'decision')}, see gpufleet replay")
     if output is Format.JSON:
         write_json(shapes.simulation(outcomes, notes))
     else:
         tables.simulation(Screen.of(), outcomes)
     write_notes(notes)
     return PLACED if all(outcome.placed for outcome in outcomes) else NOT_PLACED
+
+
+def replay(path: Path, edits: Edits, output: Format) -> int:
+    """Returns the exit code."""
+    replayed = saved.replay(path, edits)
+    if output is Format.JSON:
+        write_json(shapes.replay(replayed))
+    else:
+        tables.replay(Screen.of(), replayed, edited=bool(edits))
+    fine = (not r.made.decision.unplaced if edits else r.same for r in replayed)
+    return PLACED if all(fine) else NOT_PLACED
 
 
 def rank(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | None, output: Format) -> None:

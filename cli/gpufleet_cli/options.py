@@ -134,6 +134,31 @@ StaleAfter: TypeAlias = Annotated[
     ),
 ]
 
+_WHAT_IF = "What if"
+
+Without: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="NODE|UUID",
+        help="As if this node or GPU were away. Repeatable.",
+        rich_help_panel=_WHAT_IF,
+    ),
+]
+Free: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--free", metavar="UUID", help="As if nobody held or used this GPU. Repeatable.", rich_help_panel=_WHAT_IF
+    ),
+]
+Save: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--save", metavar="FILE", help="Write the decisions with all that they were made from, for gpufleet replay."
+    ),
+]
+Saved: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="What gpufleet simulate --save wrote.")]
+
 OnlyNodes: TypeAlias = Annotated[
     list[str] | None, typer.Option("--node", metavar="NAME", help="Only GPUs of this node. Repeatable.")
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpufleet_cli.judge import Ranked, Verdict
+from gpufleet_cli.replay import Replayed
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
 
@@ -19,6 +20,23 @@ def simulation(outcomes: Sequence[Outcome], notes: Sequence[str]) -> Json:
         "placed": all(outcome.placed for outcome in outcomes),
         "workloads": [_workload(outcome) for outcome in outcomes],
         "notes": list(notes),
+    }
+
+
+def replay(replayed: Sequence[Replayed]) -> Json:
+    """`gpufleet replay -o json`."""
+    return {
+        "same": all(one.same for one in replayed),
+        "decisions": [
+            {
+                "name": one.saved.request.name,
+                "same": one.same,
+                "placements": [_placement(pick, {}) for pick in one.made.decision.picks],
+                "unplaced": list(one.made.decision.unplaced),
+                "explanation": None if one.made.decision.why_not is None else _why_not(one.made.decision.why_not, {}),
+            }
+            for one in replayed
+        ],
     }
 
 

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.manifests import Manifest
 from gpufleet_operator import shards
-from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 from gpufleet_operator.placement.explain import by_node
 from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Rejected, Request, WhyNot
+from gpufleet_operator.placement.replay import Record, record
 from gpufleet_operator.views import Workload
 
 
@@ -19,7 +20,10 @@ class Outcome:
     """What became of one workload."""
 
     manifest: Manifest
+    record: Record
+    """What the engine was told, and what it answered."""
     decision: Decision
+    """The answer, or none of it when the items can't be divided."""
     devices: Mapping[int, tuple[DeviceState, ...]]
     """Per replica: its devices as they were when they were picked."""
     ranges: Mapping[int, tuple[int, int]]
@@ -66,22 +70,23 @@ def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
 
 def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
     try:
-        decision = place(fleet, request)
+        made = record(fleet, request)
     except PlacementError as error:
         raise InputError(f"{manifest.document}: {error}") from error
+    decision = made.decision
     devices = {pick.replica: _devices(fleet, pick) for pick in decision.picks}
     try:
         ranges = _ranges(manifest, devices)
     except InvalidCapacityError as error:
         # As the operator has it: without a share there is no pod, so nothing is taken.
         considered = sum(len(node.devices) for node in fleet.nodes.values())
-        return Outcome(manifest, Decision((), request.replicas, WhyNot(str(error), considered, 0)), {}, {})
+        return Outcome(manifest, made, Decision((), request.replicas, WhyNot(str(error), considered, 0)), {}, {})
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     distribution = manifest.model.spec.distribution
     left = shards.unassigned(distribution.items, ranges) if distribution and ranges else None
     refused = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
-    return Outcome(manifest, decision, devices, ranges, left, refused)
+    return Outcome(manifest, made, decision, devices, ranges, left, refused)
 
 
 def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:

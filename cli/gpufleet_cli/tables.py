@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from gpufleet_cli.judge import Ranked, Verdict, rejections
 from gpufleet_cli.output import Column, Screen
+from gpufleet_cli.replay import Replayed
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement.explain import some
@@ -45,6 +46,21 @@ def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
                 _by_node(screen, outcome)
         if outcome.unassigned:
             screen.line(f"{some(outcome.unassigned, 'item')} left unassigned by maxPerReplica")
+
+
+def replay(screen: Screen, replayed: Iterable[Replayed], *, edited: bool) -> None:
+    """Per decision whether it is the same; with an edited fleet, or where it differs, what it is now."""
+    for one in replayed:
+        request, decision = one.made.request, one.made.decision
+        how = f"byte for byte ({one.size:,} bytes)" if not edited else "on the edited fleet as well"
+        state = f"the same decision, {how}" if one.same else "another decision"
+        screen.line(f"{request.name}: {state}", "bold green" if one.same else "bold")
+        if one.same and not edited:
+            continue
+        rows = [[str(p.replica), p.node, uuid] for p in decision.picks for uuid in p.devices]
+        screen.table((Column("REPLICA", number=True), Column("NODE", firm=True), Column("UUID", firm=True)), rows)
+        if decision.why_not is not None:
+            screen.line(decision.why_not.message)
 
 
 def ranking(screen: Screen, best: Iterable[Ranked]) -> None:
