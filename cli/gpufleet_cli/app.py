@@ -19,7 +19,8 @@ app = typer.Typer(
 
     The operator's own engine on a saved fleet: no cluster and no GPU needed. A fleet file is what
     `kubectl get gputelemetries -o yaml` prints.""",
-    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed (replay: another decision), 2 bad input, 130 interrupted.",
+    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed (replay: another decision), 2 bad input, "
+    "130 interrupted.",
 )
 
 
