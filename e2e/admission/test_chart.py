@@ -113,6 +113,16 @@ def test_a_cdi_strategy_brings_its_directory_and_the_drivers(render: Render) -> 
     assert "driver-root" not in {mount["name"] for mount in agent["volumeMounts"]}
 
 
+def test_partitions_need_a_capability_and_whole_gpus_dont(render: Render) -> None:
+    (usual,) = pod_of(render(), "DaemonSet", "gpufleet-agent")["containers"]
+    assert usual["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert usual["securityContext"]["allowPrivilegeEscalation"] is False
+    (agent,) = pod_of(render("agent.migStrategy=single"), "DaemonSet", "gpufleet-agent")["containers"]
+    assert "--mig-strategy=single" in agent["args"]
+    assert agent["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    assert {"name": "NVIDIA_MIG_MONITOR_DEVICES", "value": "all"} in agent["env"]
+
+
 def test_settings_reach_both_sides(render: Render) -> None:
     objects = render("resource=nvidia.com/gpu", "agent.extraArgs={--sample-seconds=2}", "policy.requireGate=true")
     for kind, name in (("DaemonSet", "gpufleet-agent"), ("Deployment", "gpufleet-operator")):

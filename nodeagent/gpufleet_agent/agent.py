@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import version
 
 import structlog
@@ -34,6 +35,7 @@ from gpufleet_agent.podresources.poller import Poller
 from gpufleet_agent.publish.pace import Pace
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.view import HealthState
@@ -74,6 +76,8 @@ class Agent:
             self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
         )
         self._teller = Teller(api)
+        self._apart = settings.mig_strategy is MigStrategy.MIXED
+        """Partitions have resources of their own, which the operator doesn't hand out."""
         self._overuse = OveruseWatch(
             view=self._sampler.view,
             holders=self._holders,
@@ -176,6 +180,7 @@ class Agent:
                 device.info.uuid,
                 device.info.index,
                 device.health.state is HealthState.HEALTHY,
+                profile=device.info.profile if self._apart else None,
                 processes=(device.sample.process_count if device.sample else None) or 0,
                 nodes=device.info.nodes,
             )
@@ -202,8 +207,12 @@ class Agent:
         return self._holdings.holders(self._own.assignments or ())
 
     def _status(self) -> Status:
+        view = self._sampler.view()
+        if self._apart:
+            # What the status names, the operator may reserve, and a reservation is of our own resources.
+            view = replace(view, devices=tuple(device for device in view.devices if device.info.profile is None))
         return build_status(
-            self._sampler.view(),
+            view,
             self._holders(),
             generation=self._own.generation,
             observed_at=time.time(),

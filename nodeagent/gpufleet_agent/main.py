@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from gpufleet_agent.agent import Agent
-from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.footprint import SETTLED_SECONDS, let_go_of_code
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.logs import configure
 from gpufleet_agent.parts import PartError
+from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.settings import Settings, parse
 
 log = structlog.get_logger(__name__)
@@ -35,16 +36,39 @@ def make_agent(settings: Settings) -> Agent:
 
     Raises:
         KubeError: There is no configuration that says where the apiserver is.
+        OSError: The recording can't be read, or can't be written.
+        ValueError: It is no recording.
     """
     rng = random.Random()  # noqa: S311 - jitter
-    return Agent(settings, NvmlHardware(), LightkubeTelemetryApi(settings.node_name, rng), rng)
+    return Agent(settings, make_hardware(settings), LightkubeTelemetryApi(settings.node_name, rng), rng)
+
+
+def make_hardware(settings: Settings) -> Hardware:
+    """What the node's GPUs are asked by, recorded where that is wanted. Raises as `make_agent`.
+
+    Of the implementations only the one in use is loaded.
+    """
+    hardware: Hardware
+    if settings.recording is not None:
+        from gpufleet_agent.devices.recorded import load  # noqa: PLC0415 - see above
+
+        hardware = load(settings.recording)
+    else:
+        from gpufleet_agent.devices.nvml import NvmlHardware  # noqa: PLC0415 - see above
+
+        hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE)
+    if settings.record is not None:
+        from gpufleet_agent.devices.recorder import Recorder  # noqa: PLC0415 - see above
+
+        hardware = Recorder(hardware, settings.record)
+    return hardware
 
 
 async def serve(make: Callable[[], Agent]) -> int:
     """Run an agent; returns the exit status. Errors are logged here, with the part that they come from."""
     try:
         agent = asyncio.create_task(make().run(), name="agent")
-    except (KubeError, ValueError) as error:
+    except (KubeError, ValueError, OSError) as error:
         log.error("agent not started", error=str(error))  # noqa: TRY400 - no traceback: it says what to mend
         return 1
     loop = asyncio.get_running_loop()

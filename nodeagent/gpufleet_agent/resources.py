@@ -4,6 +4,7 @@ To the kubelet a slot is a device of a second resource; to everybody else it is 
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 SLOT_MARK = "::"
 """Between a slot's device and number, as NVIDIA's plugin names its replicas; no UUID has it."""
@@ -20,6 +21,22 @@ def slot_order(device_id: str) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else -1), device_id
 
 
+class MigStrategy(StrEnum):
+    """What becomes of a GPU that is divided by MIG. Names as those of NVIDIA's plugin."""
+
+    NONE = "none"
+    """It is one device."""
+    SINGLE = "single"
+    """Each partition is a device like any other."""
+    MIXED = "mixed"
+    """Each kind of partition has a resource of its own."""
+
+
+def partition_resource(resource: str, profile: str) -> str:
+    """The resource of a kind of partition: `nvidia.com/mig-1g.10gb.me` beside `nvidia.com/gpu` for `1g.10gb+me`."""
+    return f"{resource.partition('/')[0]}/mig-{profile.replace('+', '.')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """One resource as its plugin serves it."""
@@ -27,6 +44,8 @@ class Served:
     resource: str
     slots: int = 0
     """Slots of each device; 0: the resource stands for whole devices."""
+    profile: str | None = None
+    """The kind of partition that it stands for; None: devices that have no resource by kind."""
 
     def ids(self, uuid: str) -> tuple[str, ...]:
         """The device IDs by which a device is offered."""

@@ -10,7 +10,7 @@ from typing import Any
 from gpufleet_agent.logs import FORMATS, LEVELS
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
-from gpufleet_agent.resources import Served
+from gpufleet_agent.resources import MigStrategy, Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 
 MAX_SLOTS = 64
@@ -42,10 +42,16 @@ class Settings:
     listen_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet's probes come from outside the pod
     listen_port: int = 9400
     """Where /metrics, /healthz and /readyz are served."""
+    mig_strategy: MigStrategy = MigStrategy.NONE
+    """What becomes of a GPU that is divided by MIG."""
     injection: InjectionSettings = field(default_factory=InjectionSettings)
     """How devices get into containers."""
     log_level: str = "info"
     log_format: str = "json"
+    recording: Path | None = None
+    """The file that is played in place of a driver; None: the hardware is NVML's."""
+    record: Path | None = None
+    """Where to write down what the hardware says; None: nowhere."""
     handover: Handover = Handover.ASKING
     """For diagnosis only: `first-fit` guesses which pod asks, and gets it wrong under load."""
 
@@ -71,12 +77,15 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         parser.error("--node-name is missing, and NODE_NAME is not set")
     if options["shared_resource"] == options["resource"]:
         parser.error("--shared-resource and --resource name the same resource")
+    if (options.pop("hardware") == "recorded") != (options["recording"] is not None):
+        parser.error("--hardware recorded and --recording go together")
     options["injection"] = InjectionSettings(
         strategies=options.pop("device_list_strategy"),
         **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
     )
     host, port = options.pop("listen")
     handover = Handover(options.pop("handover"))
+    options["mig_strategy"] = MigStrategy(options["mig_strategy"])
     return Settings(listen_host=host, listen_port=port, handover=handover, **options)
 
 
@@ -111,7 +120,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=Path,
         metavar="PATH",
     )
+    add(
+        "--mig-strategy",
+        DEFAULTS.mig_strategy.value,
+        "a GPU divided by MIG: one device, its partitions under the resource, or under one for each kind",
+        choices=[strategy.value for strategy in MigStrategy],
+    )
     _add_injection(add)
+    _add_hardware(parser)
     listen = f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}"
     add("--listen", listen, "where /metrics, /healthz and /readyz are", type=_address, metavar="HOST:PORT")
     add("--log-level", DEFAULTS.log_level, "least severe event that is logged", choices=LEVELS)
@@ -120,6 +136,15 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     handovers = [kind.value for kind in Handover]
     parser.add_argument("--handover", default=DEFAULTS.handover.value, choices=handovers, help=argparse.SUPPRESS)
     return parser
+
+
+def _add_hardware(parser: argparse.ArgumentParser) -> None:
+    kinds = ("nvml", "recorded")
+    parser.add_argument(
+        "--hardware", default=kinds[0], choices=kinds, help="where readings come from (default: %(default)s)"
+    )
+    parser.add_argument("--recording", type=Path, metavar="FILE", help="the file that `--hardware recorded` plays")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write what the hardware says into a recording")
 
 
 def _add_injection(add: Callable[..., None]) -> None:

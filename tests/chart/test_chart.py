@@ -73,6 +73,7 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
         (("resource",), "gpu"),
         (("sharedResource",), "gpu-shared"),
         (("agent", "sharedSlots"), 65),
+        (("agent", "migStrategy"), "all"),
         (("agent", "deviceListStrategies"), ["cdi"]),
         (("agent", "deviceListStrategies"), []),
         (("agent", "cdi", "kind"), "gpu"),

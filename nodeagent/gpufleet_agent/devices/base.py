@@ -26,6 +26,10 @@ class DeviceInfo:
     memory_total_mib: int | None = None
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs to use it; not each of them need exist on every node."""
+    parent: str | None = None
+    """UUID of the device that this one is a partition of. The parent itself is not listed then."""
+    profile: str | None = None
+    """What kind of partition it is, in the vendor's words."""
 
 
 Number = int | float

@@ -10,6 +10,7 @@ import threading
 import pynvml
 import structlog
 
+from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices import nvml_values as values
 from gpufleet_agent.devices.base import (
     DeviceEvent,
@@ -31,7 +32,14 @@ _log = structlog.get_logger(__name__)
 class NvmlHardware:
     """The node's NVIDIA GPUs: a `Hardware` and an `EventSource`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, partitions: bool = False) -> None:
+        """Nothing is asked of NVML yet.
+
+        Args:
+            partitions: Whether a GPU that is divided by MIG is listed as its partitions. Otherwise it is one device.
+        """
+        self._partitions = partitions
+        self._places: tuple[mig.Place, ...] = ()
         self._open = False
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: threads of other devices look at it
         self._lock = threading.Lock()
@@ -78,25 +86,29 @@ class NvmlHardware:
             count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
-        return count
+        self._places = tuple(mig.places(count) if self._partitions else map(mig.Place, range(count)))
+        return len(self._places)
 
     def identify(self, slot: int) -> str:
         """See `Hardware.identify`. A device that is lost already doesn't even tell its UUID."""
+        place = self._places[slot]
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(slot)
+            handle, gpu = mig.handles(place)
             uuid: str = pynvml.nvmlDeviceGetUUID(handle)
+            device = NvmlDevice(uuid, handle, gpu, None if gpu is None else mig.instances(handle))
+            parent = None if gpu is None else pynvml.nvmlDeviceGetUUID(gpu)
         except pynvml.NVMLError as error:
-            raise device_error(f"GPU {slot}", "handle", error) from error
-        device = NvmlDevice(uuid, handle)
-        device.info = _describe(slot, device)
-        device.far_ends = far_ends(handle)
+            raise device_error(f"GPU {place.gpu}", "handle", error) from error
+        device.info = _describe(place.gpu, device, parent)
+        device.far_ends = far_ends(handle) if gpu is None else frozenset()
         with self._lock:
             self._devices = {**self._devices, uuid: device}
         return uuid
 
     def devices(self) -> tuple[DeviceInfo, ...]:
         """See `Hardware.devices`."""
-        known = [(device.info, device.far_ends) for device in self._devices.values() if device.info is not None]
+        ordered = sorted(self._devices.values(), key=lambda device: device.instances or (0, 0))
+        known = [(device.info, device.far_ends) for device in ordered if device.info is not None]
         return tuple(sorted(with_peers(known), key=lambda info: info.index))
 
     def read(self, uuid: str) -> Reading:
@@ -181,7 +193,10 @@ def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
     return tuple(ProcessMemory(pid, None if size is None else values.mib(size)) for pid, size in sorted(used.items()))
 
 
-def _describe(index: int, device: NvmlDevice) -> DeviceInfo:
+def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
+    model: str = device.ask("name", pynvml.nvmlDeviceGetName) or "unknown"
+    minor = device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)
+    capabilities = mig.capability_nodes(minor, device.instances) if device.instances else ()
     memory = device.ask("memory", values.memory)
     total = None if memory is None else values.mib(memory.total)
     pci = device.ask("PCI", pynvml.nvmlDeviceGetPciInfo)
@@ -189,11 +204,13 @@ def _describe(index: int, device: NvmlDevice) -> DeviceInfo:
     return DeviceInfo(
         uuid=device.uuid,
         index=index,
-        model=device.ask("name", pynvml.nvmlDeviceGetName) or "unknown",
+        model=model,
         architecture=values.ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         pci_bus_id=None if pci is None else pci.busId,
         numa_node=device.ask("NUMA node", values.numa_node),
         memory_total_mib=None if total is None else round(total),
-        nodes=device_nodes(device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)),
+        nodes=device_nodes(minor) + capabilities,
+        parent=parent,
+        profile=mig.profile(model) if parent else None,
     )

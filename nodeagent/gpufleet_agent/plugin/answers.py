@@ -43,6 +43,8 @@ class KnownDevice:
     healthy: bool
     processes: int = 0
     """That were on it when they were last counted, some seconds ago."""
+    profile: str | None = None
+    """The kind of partition, where each kind has its own resource."""
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs to use it, whether or not each exists."""
 

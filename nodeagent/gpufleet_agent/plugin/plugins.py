@@ -17,7 +17,7 @@ from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
-from gpufleet_agent.resources import Served
+from gpufleet_agent.resources import Served, partition_resource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +46,16 @@ class Plugins:
     """Serves every resource of the node.
 
     Args:
-        resources: Which ones, and how.
+        resources: Which ones, and how. The first is that of whole devices.
         around: What they have in common.
     """
 
     def __init__(self, resources: Sequence[Served], around: Surroundings) -> None:
-        self._directory = around.directory
-        self._injection = around.injection
-        shared = "".join(served.resource for served in resources if served.slots)
-        self._servers = [
-            PluginServer(_plugin(served, shared, around), around.directory, around.counters) for served in resources
-        ]
+        self._around = around
+        self._resource = resources[0].resource
+        self._shared = "".join(served.resource for served in resources if served.slots)
+        self._servers = [self._server(served) for served in resources]
+        self._profiles: set[str] = set()
 
     async def start(self) -> None:
         """See that there is a kubelet, and that files for the container runtime can be written.
@@ -65,9 +64,10 @@ class Plugins:
             NotADirectoryError: There is no directory of plugin sockets.
             OSError: The CDI file can't be written.
         """
-        if not self._directory.is_dir():
-            raise NotADirectoryError(f"{self._directory} is not there: is this a node with a kubelet?")
-        self._injection.prepare()
+        directory = self._around.directory
+        if not directory.is_dir():
+            raise NotADirectoryError(f"{directory} is not there: is this a node with a kubelet?")
+        self._around.injection.prepare()
 
     def loops(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
@@ -78,8 +78,11 @@ class Plugins:
             ready: Returns when allocations can be answered.
             beat: Gives what a loop of this name calls each time round.
         """
-        names = {f"device plugin {server.resource}": server for server in self._servers}
-        return {name: server.run(ready, beat(name)) for name, server in names.items()}
+        names = {_name(server): server for server in self._servers}
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            name: server.run(ready, beat(name)) for name, server in names.items()
+        }
+        return {**loops, "partitions": self._serve_partitions(ready, beat)}
 
     def unregistered(self) -> list[str]:
         """Resources that have devices and that the kubelet doesn't listen to."""
@@ -94,14 +97,42 @@ class Plugins:
                 for server in self._servers:
                     group.create_task(server.close())
         finally:
-            self._injection.close()
+            self._around.injection.close()
+
+
+    async def _serve_partitions(
+        self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
+    ) -> None:
+        """Serve each kind of partition from when the first one is known: a driver may take its time."""
+        around = self._around
+        async with asyncio.TaskGroup() as group:
+            while True:
+                seen = around.devices_changed.version
+                found = {device.profile for device in around.devices() if device.profile is not None}
+                for profile in sorted(found - self._profiles):
+                    self._profiles.add(profile)
+                    server = self._server(Served(partition_resource(self._resource, profile), profile=profile))
+                    self._servers.append(server)
+                    group.create_task(server.run(ready, beat(_name(server))))
+                await around.devices_changed.wait(seen)
+
+    def _server(self, served: Served) -> PluginServer:
+        around = self._around
+        return PluginServer(_plugin(served, self._shared, around), around.directory, around.counters)
+
+
+def _name(server: PluginServer) -> str:
+    return f"device plugin {server.resource}"
 
 
 def _plugin(served: Served, shared_resource: str, around: Surroundings) -> DevicePlugin:
+    def devices() -> tuple[KnownDevice, ...]:
+        return tuple(device for device in around.devices() if device.profile == served.profile)
+
     asking = Asking(
         resource=served.resource,
         shared_resource=shared_resource,
-        devices=around.devices,
+        devices=devices,
         lister=around.lister,
         own=around.own,
         holdings=around.holdings,
@@ -110,7 +141,7 @@ def _plugin(served: Served, shared_resource: str, around: Surroundings) -> Devic
     )
     return DevicePlugin(
         served=served,
-        devices=around.devices,
+        devices=devices,
         devices_changed=around.devices_changed,
         asking=asking,
         admission=around.admission,

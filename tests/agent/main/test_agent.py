@@ -18,6 +18,7 @@ from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject
 from gpufleet_agent.main import serve
 from gpufleet_agent.parts import PartError
 from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.settings import Settings
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
@@ -261,6 +262,34 @@ def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are_about
             metrics = (await fetch(agent, "/metrics"))[1]
             for reason in ("TwoClaimants", "TwoCandidates", "DeviceHeld"):
                 assert f'gpufleet_agent_allocations_total{{outcome="Refused",reason="{reason}"}} 1.0' in metrics
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "resource", "published"),
+    [
+        (MigStrategy.SINGLE, RESOURCE, ["GPU-0", "MIG-1", "GPU-2", "GPU-3"]),
+        (MigStrategy.MIXED, "gpufleet.dev/mig-1g.10gb", ["GPU-0", "GPU-2", "GPU-3"]),
+    ],
+)
+def test_a_partition_is_a_device_like_any_other_or_one_that_the_operator_never_hears_of(
+    strategy: MigStrategy, resource: str, published: list[str], kubelet: Any
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(kubelet, mig_strategy=strategy)
+        whole = rig.hardware.devices()
+        partition = DeviceInfo("MIG-1", 1, "NVIDIA H100 MIG 1g.10gb", parent="GPU-1", profile="1g.10gb")
+        rig.hardware.identify = lambda slot: "MIG-1" if slot == 1 else f"GPU-{slot}"  # type: ignore[method-assign] # GPU-1 is divided
+        rig.hardware.devices = lambda: (whole[0], partition, *whole[2:])  # type: ignore[method-assign] # likewise
+        async with kubelet, running(rig) as agent:
+            await kubelet.until(lambda: kubelet.serving() and kubelet.serving(resource))
+            assert "MIG-1" in kubelet.plugins[resource].healthy
+            assert ("MIG-1" in kubelet.plugins[RESOURCE].healthy) is (resource == RESOURCE)
+            status = await rig.api.until(lambda status: status["devices"])
+            assert [device["uuid"] for device in status["devices"]] == published
+            assert status["summary"]["devices"] == len(published)
+            assert 'UUID="MIG-1"' in (await fetch(agent, "/metrics"))[1]
 
     asyncio.run(scenario())
 

@@ -4,7 +4,7 @@ import pytest
 
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
-from gpufleet_agent.resources import Served
+from gpufleet_agent.resources import MigStrategy, Served
 from gpufleet_agent.settings import Settings, parse
 
 
@@ -24,10 +24,14 @@ def test_every_flag_has_its_place() -> None:
         "--device-plugin-dir": "/plugins",
         "--pod-resources-socket": "/pr.sock",
         "--listen": "[::]:8080",
+        "--mig-strategy": "mixed",
         "--device-list-strategy": "cdi-cri,envvar",
         "--driver-root": "/run/nvidia/driver",
         "--cdi-root": "/etc/cdi",
         "--cdi-kind": "nvidia.com/gpu",
+        "--hardware": "recorded",
+        "--recording": "/day.jsonl",
+        "--record": "/copy.jsonl",
         "--log-level": "debug",
         "--log-format": "console",
         "--handover": "first-fit",
@@ -45,6 +49,7 @@ def test_every_flag_has_its_place() -> None:
         pod_resources_socket=Path("/pr.sock"),
         listen_host="::",
         listen_port=8080,
+        mig_strategy=MigStrategy.MIXED,
         injection=InjectionSettings(
             strategies=frozenset({Strategy.CDI_CRI, Strategy.ENVVAR}),
             pass_device_specs=True,
@@ -52,6 +57,8 @@ def test_every_flag_has_its_place() -> None:
             cdi_root=Path("/etc/cdi"),
             cdi_kind="nvidia.com/gpu",
         ),
+        recording=Path("/day.jsonl"),
+        record=Path("/copy.jsonl"),
         log_level="debug",
         log_format="console",
         handover=Handover.FIRST_FIT,
@@ -75,6 +82,10 @@ def test_every_flag_has_its_place() -> None:
         (["--shared-slots", "65"], "65 is not between 1 and 64"),
         (["--device-list-strategy", "cdi"], "cdi is not a list of envvar, cdi-cri, cdi-annotations"),
         (["--device-list-strategy", ""], " is not a list of envvar"),
+        (["--mig-strategy", "all"], "invalid choice"),
+        (["--hardware", "rocm"], "invalid choice"),
+        (["--node-name", "n", "--hardware", "recorded"], "--hardware recorded and --recording go together"),
+        (["--node-name", "n", "--recording", "f"], "--hardware recorded and --recording go together"),
         (["--cdi-kind", "gpu"], "gpu is not of the form domain/name"),
         (["--listen", "9400"], "9400 is not of the form host:port"),
         (["--listen", "0.0.0.0:70000"], "0.0.0.0:70000 is not of the form host:port"),

@@ -160,3 +160,16 @@ def running(kubelet: Any) -> MakeRig:
             await rig.lister.close()
 
     return run
+
+
+@pytest.fixture
+def idle_rig(kubelet: Any) -> MakeRig:
+    """`async with idle_rig() as rig:`: the same with no plugin running."""
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Rig]:
+        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, Handover.ASKING, InjectionSettings())
+        yield rig
+        await rig.lister.close()
+
+    return make

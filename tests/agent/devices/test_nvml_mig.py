@@ -1,0 +1,144 @@
+"""Partitions on the real nvidia-ml-py and simulated GPUs."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.devices.base import DeviceError, DeviceInfo, DeviceLostError
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.devices.nvml_mig import capability_nodes, profile
+from gpufleet_simgpu.model import SimMig, SimProcess
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+WHOLE = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+MIGS = (
+    SimMig("MIG-big", "3g.40gb", 2, 40448, 20000),
+    SimMig("MIG-small", "1g.10gb", 1, 9984, 13),
+    SimMig("MIG-media", "1g.10gb+me", 9, 9984, 14),
+)
+
+
+@pytest.fixture
+def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
+    """Four GPUs, of which the second is divided and the third is to be."""
+    simulated.edit(
+        lambda node: node.with_gpu(
+            1, mig_mode=1, migs=MIGS, minor=6, temperature_celsius=71, ecc_uncorrected=3
+        ).with_gpu(2, mig_mode=1)
+    )
+    opened = NvmlHardware(partitions=True)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def identify_all(hardware: NvmlHardware) -> tuple[DeviceInfo, ...]:
+    for slot in range(hardware.slots()):
+        with suppress(DeviceError):
+            hardware.identify(slot)
+    return hardware.devices()
+
+
+def test_a_divided_gpu_is_its_partitions_and_the_others_are_as_they_were(hardware: NvmlHardware) -> None:
+    devices = identify_all(hardware)
+    assert [(one.uuid, one.index, one.parent, one.profile) for one in devices] == [
+        (WHOLE[0], 0, None, None),
+        ("MIG-small", 1, WHOLE[1], "1g.10gb"),
+        ("MIG-big", 1, WHOLE[1], "3g.40gb"),
+        ("MIG-media", 1, WHOLE[1], "1g.10gb+me"),
+        (WHOLE[3], 3, None, None),
+    ]
+    small = devices[1]
+    assert (small.model, small.memory_total_mib) == ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9984)
+    assert (small.architecture, small.compute_capability, small.numa_node) == ("Hopper", "9.0", 0)
+    assert small.pci_bus_id == make_node("h100", 4).gpus[1].pci_bus_id
+    assert small.nodes[0] == "/dev/nvidia6"
+    assert small.nvlink_peers == ()
+    assert devices[0].nvlink_peers == (WHOLE[3],)
+
+
+def test_without_partitions_the_same_gpu_is_one_device(hardware: NvmlHardware) -> None:
+    hardware.close()
+    whole = NvmlHardware()
+    whole.open()
+    assert [one.uuid for one in identify_all(whole)] == WHOLE
+    assert whole.read_slow(WHOLE[1]).mig_enabled is True
+    whole.close()
+
+
+def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
+    simulated: "Simulated", hardware: NvmlHardware
+) -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(
+            1, processes=(SimProcess(7, 5, gpu_instance=2), SimProcess(8, 5, gpu_instance=2), SimProcess(9, 5))
+        )
+    )
+    identify_all(hardware)
+    big = hardware.read("MIG-big")
+    assert (big.memory_total_mib, big.memory_used_mib, big.temperature_celsius) == (40448, 20000, 71)
+    assert (big.utilization_percent, big.power_milliwatts, big.sm_clock_mhz) == (None, None, None)
+    slow = hardware.read_slow("MIG-big")
+    assert (slow.process_count, slow.ecc_uncorrected, slow.mig_enabled) == (2, 3, None)
+    assert hardware.read_slow("MIG-small").process_count == 0
+
+
+def test_a_partition_that_is_there_no_more_is_lost_and_so_are_those_of_a_lost_gpu(
+    simulated: "Simulated", hardware: NvmlHardware
+) -> None:
+    identify_all(hardware)
+    simulated.edit(lambda node: node.with_gpu(1, migs=MIGS[:2]))
+    hardware.read("MIG-big")
+    with pytest.raises(DeviceLostError, match="the partition is there no more"):
+        hardware.read("MIG-media")
+    simulated.edit(lambda node: node.lose(1))
+    for uuid in ("MIG-big", "MIG-small"):
+        with pytest.raises(DeviceLostError):
+            hardware.read(uuid)
+    assert hardware.read(WHOLE[3]).memory_total_mib
+
+
+def test_a_lost_gpu_counts_as_whole_and_hides_no_other(simulated: "Simulated", hardware: NvmlHardware) -> None:
+    simulated.edit(lambda node: node.lose(1))
+    assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], WHOLE[3]]
+    assert hardware.slots() == 3
+
+
+def test_an_xid_is_told_of_the_partition_that_it_names_or_of_all_of_its_gpu(
+    simulated: "Simulated", hardware: NvmlHardware
+) -> None:
+    identify_all(hardware)
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: node.with_xid(1, 48, (1, 0)).with_xid(1, 79).with_xid(3, 31))
+    told = [hardware.wait_event(1) for _ in range(5)]
+    assert [(one.uuid, one.code) for one in told if one] == [
+        ("MIG-small", 48),
+        ("MIG-big", 79),
+        ("MIG-small", 79),
+        ("MIG-media", 79),
+        (WHOLE[3], 31),
+    ]
+    assert hardware.wait_event(0.01) is None, "each GPU reports each event once, whatever the number of its partitions"
+
+
+def test_the_nodes_that_let_a_container_use_a_partition(tmp_path: Path) -> None:
+    table = tmp_path / "mig-minors"
+    table.write_text("config 1\nmonitor 2\ngpu6/gi1/access 30\ngpu6/gi1/ci0/access 31\ngpu6/gi2/access 39\n")
+    assert capability_nodes(6, (1, 0), table) == ("/dev/nvidia-caps/nvidia-cap30", "/dev/nvidia-caps/nvidia-cap31")
+    assert capability_nodes(6, (2, 0), table) == ("/dev/nvidia-caps/nvidia-cap39",)
+    assert capability_nodes(None, (1, 0), table) == ()
+    assert capability_nodes(6, (1, 0), tmp_path / "missing") == ()
+
+
+@given(st.sampled_from(["NVIDIA A100-SXM4-80GB", "NVIDIA H100 NVL"]), st.from_regex(r"\A[1-7]g\.[0-9]+gb(\+me)?\Z"))
+def test_the_profile_is_read_from_the_name(model: str, kind: str) -> None:
+    assert profile(f"{model} MIG {kind}") == kind
+    assert profile(model) is None
