@@ -121,8 +121,7 @@ class KindLifecycle:
             try:
                 self._kind(commands.create(self._name, self._root, cluster.kubeconfig))
                 cluster.load_image(busybox_archive(self._cache, self._run))
-            except BaseException:
-                # KeyboardInterrupt included: nothing of the half-started cluster may stay.
+            except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
                 self.down()
                 raise
         started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

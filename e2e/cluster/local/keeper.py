@@ -66,8 +66,8 @@ def main() -> None:
     os.set_inheritable(options.lock, False)
     try:
         keep(options.root, options.name, options.lifeline, options.command)
-    except Exception:
-        # The log's folder may be gone already; whoever waits for this process finds the reason beside the lock file.
+    except Exception:  # whatever it is, whoever waits for this process must find the reason
+        # Beside the lock file, because the log's folder may be gone already.
         options.root.with_suffix(".error").write_text(traceback.format_exc())
         raise
 

@@ -68,9 +68,8 @@ def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     with ThreadPoolExecutor() as pool:
         try:
             _start_all(units, images, lifeline, pool)
-        except BaseException:
-            # Whatever it is, KeyboardInterrupt included: nothing of the half-started cluster may stay. Inside the
-            # pool's block, because its threads end only when what they wait for has ended.
+        except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
+            # Inside the pool's block, because its threads end only when what they wait for has ended.
             lifeline.cut()
             raise
     return lifeline
