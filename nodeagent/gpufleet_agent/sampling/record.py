@@ -119,7 +119,8 @@ class NodeRecord:
         """Take over what the hardware lists now.
 
         New devices are added, known ones keep their past, and known ones that are missing count as lost: a device
-        that vanished from its slot is a fault to be told, not to be forgotten.
+        that vanished from its slot is a fault to be told, not to be forgotten. Unless others are in its place: then
+        it was divided, joined or exchanged.
         """
         listed = {info.uuid: info for info in devices}
         with self._writing() as changes:
@@ -135,11 +136,15 @@ class NodeRecord:
                 elif known.info != info:
                     known.info = info
                     changes.note(changed=True)
-            self._looked = True
-            self._recall(changes, now)
             for uuid, device in self._devices.items():
                 device.listed = uuid in listed
-                if not device.listed:
+            self._looked = True
+            self._recall(changes, now)
+            for uuid, device in tuple(self._devices.items()):
+                if not device.listed and self._at_the_place_of(device.info):
+                    del self._devices[uuid]
+                    changes.note(changed=True)
+                elif not device.listed:
                     changes.note(changed=self._not_listed(device, now))
 
     def unavailable(self, message: str, now: Instant, fault: Fault = Fault.DRIVER_UNAVAILABLE) -> None:
@@ -299,18 +304,31 @@ class NodeRecord:
             return
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
-            device = self._devices.get(uuid)
-            if device is None:
-                device = self._add(was.info)
-                device.listed = False
+            known = self._devices.get(uuid)
+            # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
+            heirs = self._at_the_place_of(was.info) if known is None else [known]
+            if not heirs:
+                heirs = [self._add_missing(was.info, now)]
                 changes.note(changed=True)
-                if self._unavailable is None:
-                    self._not_listed(device, now)
-                else:
-                    device.health.failed_read(Fault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
             if not reloaded:
-                restored = device.health.restore(was.health, past.reported, now.monotonic, now.wall)
-                changes.note(changed=restored)
+                for heir in heirs:
+                    restored = heir.health.restore(was.health, past.reported, now.monotonic, now.wall)
+                    changes.note(changed=restored)
+
+    def _add_missing(self, info: DeviceInfo, now: Instant) -> _Device:
+        device = self._add(info)
+        device.listed = False
+        if self._unavailable is None:
+            self._not_listed(device, now)
+        else:
+            device.health.failed_read(Fault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
+        return device
+
+    def _at_the_place_of(self, info: DeviceInfo) -> "list[_Device]":
+        """Devices that are listed at the bus address of one that isn't."""
+        if info.pci_bus_id is None:
+            return []
+        return [known for known in self._devices.values() if known.listed and known.info.pci_bus_id == info.pci_bus_id]
 
     def _not_listed(self, device: _Device, now: Instant) -> bool:
         # One that is left out for not saying who it is may be this one, and just slow.

@@ -5,7 +5,6 @@ import tracemalloc
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
@@ -13,16 +12,15 @@ from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
     Reading,
-    Recovery,
     SlowReading,
     ThrottleReason,
     UnknownDeviceError,
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.past import Acknowledgement, Past
 from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.view import EventCount, HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.view import EventCount, HealthState
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
 XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
@@ -304,105 +302,6 @@ def test_a_record_that_nobody_holds_is_freed() -> None:
     assert gone() is None
 
 
-def sick(code: str = "XidError", **fields: Any) -> HealthView:
-    reason = HealthReason(code, "told before", 1_000_000 - 500, **fields)
-    return HealthView(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
-
-
-def past(*healths: HealthView, driver: str | None = "570.1") -> Past:
-    """A report of devices like `DEVICES`, from a second before the first."""
-    devices = {f"GPU-{i}": PastDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
-    return Past(1_000_000 - 1, driver, devices)
-
-
-def codes(record: NodeRecord) -> list[list[str]]:
-    return [[reason.code for reason in device.health.reasons] for device in record.view(at(9)).devices]
-
-
-WELL = HealthView(HealthState.HEALTHY)
-LASTING = sick(recovery=Recovery.RESET)
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
-def test_a_restart_forgets_no_fault(late: bool) -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-    if late:
-        record.register(DEVICES, "570.1", at(0))
-    record.restore(past(WELL, LASTING, WELL), at(1))
-    if not late:
-        assert codes(record) == []
-        record.register(DEVICES, "570.1", at(2))
-    assert codes(record) == [[], ["XidError"], []]
-    assert record.view(at(9)).devices[1].health == LASTING
-    for second in range(3, 8):
-        record.record(Reading(uuid="GPU-1"), at(second))
-    assert codes(record) == [[], ["XidError"], []]
-
-
-def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_nobody_misses_it() -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-    record.restore(past(WELL, WELL, WELL), at(0))
-    record.register(DEVICES[:2], "570.1", at(1))
-    assert codes(record) == [[], [], ["DeviceLost"]]
-    assert record.view(at(1)).devices[2].info.model == "Sim"
-    record.acknowledge(Acknowledgement(1_000_000), at(2))
-    assert codes(record) == [[], [], ["DeviceLost"]], "it was gone later than that"
-    record.acknowledge(Acknowledgement(1_000_001, "GPU-2"), at(3))
-    assert codes(record) == [[], []]
-    record.register(DEVICES[:2], "570.1", at(4))
-    assert codes(record) == [[], []]
-    record.register(DEVICES, "570.1", at(5))
-    assert codes(record) == [[], [], []]
-
-
-def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-    record.restore(past(WELL, LASTING), at(0))
-    record.register(DEVICES[:1], "570.1", at(1), left_out=1)
-    assert codes(record) == [[], ["DeviceLost", "XidError"]]
-    record.register(DEVICES[:2], "570.1", at(2))
-    for second in (3, 4, 5):
-        record.record(Reading(uuid="GPU-1"), at(second))
-    assert codes(record) == [[], ["XidError"]]
-
-
-def test_another_driver_was_loaded_anew_and_forgives() -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-    record.restore(past(LASTING, LASTING, driver="550.9"), at(0))
-    record.register(DEVICES[:1], "570.1", at(1))
-    assert codes(record) == [[], ["DeviceLost"]]
-
-
-def test_without_a_driver_the_devices_of_the_last_report_are_told_with_that_fault() -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-    record.unavailable("no driver", at(0))
-    assert codes(record) == []
-    record.restore(past(WELL, LASTING), at(1))
-    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable", "XidError"]]
-    record.acknowledge(Acknowledgement(1_000_500), at(2))
-    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable"]], "that is still so"
-    record.register(DEVICES[:2], "570.1", at(3))
-    for second in (4, 5, 6):
-        for device in DEVICES[:2]:
-            record.record(Reading(uuid=device.uuid), at(second))
-    assert codes(record) == [[], []]
-
-
-def test_an_acknowledgement_forgives_events_of_its_device() -> None:
-    told: list[int] = []
-    record = make(lambda: told.append(1))
-    record.event(DeviceEvent(None, "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(1))
-    record.acknowledge(Acknowledgement(1_000_001, "GPU-1"), at(2))
-    assert codes(record) == [["XidError"], [], ["XidError"]]
-    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
-    assert codes(record) == [["XidError"], [], ["XidError"]]
-    told.clear()
-    record.acknowledge(Acknowledgement(1_000_001), at(4))
-    record.acknowledge(Acknowledgement(1_000_001), at(5))
-    assert codes(record) == [[], [], []]
-    assert len(told) == 1, "a repeated one changes nothing"
-
-
 def test_thousands_of_samples_keep_no_memory() -> None:
     """A short soak: rings, counters and reasons are bounded, so that after a full window nothing grows."""
     record = make()
@@ -421,17 +320,18 @@ def test_thousands_of_samples_keep_no_memory() -> None:
             record.event(XID_79, at(second))
             record.failed("GPU-0", Fault.READ_FAILED, "error", at(second))
             record.acknowledge(Acknowledgement(1_000_000 + second), at(second))
-            record.view(at(second))
+            if second % 10 == 0:
+                record.view(at(second))
 
     tracemalloc.start()
     try:
-        samples(0, 300)
+        samples(0, 200)
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        samples(300, 3000)
+        samples(200, 1000)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert record.view(at(3300)).samples == 3300 * len(DEVICES)
-    assert after - before < 4_000, f"{after - before} bytes more after 9000 samples more"
+    assert record.view(at(1200)).samples == 1200 * len(DEVICES)
+    assert after - before < 4_000, f"{after - before} bytes more after 3000 samples more"

@@ -1,0 +1,145 @@
+"""What an earlier process knew of the devices, taken over by the record of this one."""
+
+import pytest
+
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
+from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
+
+
+def at(seconds: float) -> Instant:
+    return Instant(monotonic=seconds, wall=1_000_000 + seconds)
+
+
+def make() -> NodeRecord:
+    return NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+
+
+def sick(code: str = "XidError", recovery: Recovery = Recovery.AUTOMATIC) -> HealthView:
+    reason = HealthReason(code, "told before", 1_000_000 - 500, recovery)
+    return HealthView(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
+
+
+def past(*healths: HealthView, driver: str | None = "570.1") -> Past:
+    """A report of devices like `DEVICES`, from a second before the first."""
+    devices = {f"GPU-{i}": PastDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
+    return Past(1_000_000 - 1, driver, devices)
+
+
+def codes(record: NodeRecord) -> list[list[str]]:
+    return [[reason.code for reason in device.health.reasons] for device in record.view(at(9)).devices]
+
+
+WELL = HealthView(HealthState.HEALTHY)
+LASTING = sick(recovery=Recovery.RESET)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
+def test_a_restart_forgets_no_fault(late: bool) -> None:
+    record = make()
+    if late:
+        record.register(DEVICES, "570.1", at(0))
+    record.restore(past(WELL, LASTING, WELL), at(1))
+    if not late:
+        assert codes(record) == []
+        record.register(DEVICES, "570.1", at(2))
+    assert codes(record) == [[], ["XidError"], []]
+    assert record.view(at(9)).devices[1].health == LASTING
+    for second in range(3, 8):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert codes(record) == [[], ["XidError"], []]
+
+
+def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_nobody_misses_it() -> None:
+    record = make()
+    record.restore(past(WELL, WELL, WELL), at(0))
+    record.register(DEVICES[:2], "570.1", at(1))
+    assert codes(record) == [[], [], ["DeviceLost"]]
+    assert record.view(at(1)).devices[2].info.model == "Sim"
+    record.acknowledge(Acknowledgement(1_000_000), at(2))
+    assert codes(record) == [[], [], ["DeviceLost"]], "it was gone later than that"
+    record.acknowledge(Acknowledgement(1_000_001, "GPU-2"), at(3))
+    assert codes(record) == [[], []]
+    record.register(DEVICES[:2], "570.1", at(4))
+    assert codes(record) == [[], []]
+    record.register(DEVICES, "570.1", at(5))
+    assert codes(record) == [[], [], []]
+
+
+def placed(uuid: str, address: str | None = "0000:1B:00.0") -> DeviceInfo:
+    return DeviceInfo(uuid, 0, "Sim", pci_bus_id=address)
+
+
+def test_a_device_with_others_in_its_place_was_divided_and_not_lost() -> None:
+    record = make()
+    record.register([placed("GPU-0"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(0))
+    record.register([placed("MIG-0"), placed("MIG-1"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(1))
+    assert {device.info.uuid for device in record.view(at(1)).devices} == {"MIG-0", "MIG-1", "GPU-1"}
+    assert codes(record) == [[], [], []]
+    record.register([placed("MIG-0"), placed("MIG-1")], "570.1", at(2))
+    assert sorted(codes(record)) == [[], [], ["DeviceLost"]]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
+def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: bool) -> None:
+    record = make()
+    before = Past(1_000_000 - 1, "570.1", {"GPU-0": PastDevice(placed("GPU-0"), LASTING)})
+    if not late:
+        record.restore(before, at(0))
+    record.register([placed("MIG-0"), placed("MIG-1"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(1))
+    if late:
+        record.restore(before, at(2))
+    standing = {device.info.uuid: device.health.reasons for device in record.view(at(3)).devices}
+    assert standing == {"MIG-0": LASTING.reasons, "MIG-1": LASTING.reasons, "GPU-1": ()}
+
+
+def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None:
+    record = make()
+    record.restore(past(WELL, LASTING), at(0))
+    record.register(DEVICES[:1], "570.1", at(1), left_out=1)
+    assert codes(record) == [[], ["DeviceLost", "XidError"]]
+    record.register(DEVICES[:2], "570.1", at(2))
+    for second in (3, 4, 5):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert codes(record) == [[], ["XidError"]]
+
+
+def test_another_driver_was_loaded_anew_and_forgives() -> None:
+    record = make()
+    record.restore(past(LASTING, LASTING, driver="550.9"), at(0))
+    record.register(DEVICES[:1], "570.1", at(1))
+    assert codes(record) == [[], ["DeviceLost"]]
+
+
+def test_without_a_driver_the_devices_of_the_last_report_are_told_with_that_fault() -> None:
+    record = make()
+    record.unavailable("no driver", at(0))
+    assert codes(record) == []
+    record.restore(past(WELL, LASTING), at(1))
+    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable", "XidError"]]
+    record.acknowledge(Acknowledgement(1_000_500), at(2))
+    assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable"]], "that is still so"
+    record.register(DEVICES[:2], "570.1", at(3))
+    for second in (4, 5, 6):
+        for device in DEVICES[:2]:
+            record.record(Reading(uuid=device.uuid), at(second))
+    assert codes(record) == [[], []]
+
+
+def test_an_acknowledgement_forgives_events_of_its_device() -> None:
+    record = make()
+    record.register(DEVICES, "570.1", at(0))
+    record.event(DeviceEvent(None, "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(1))
+    record.acknowledge(Acknowledgement(1_000_001, "GPU-1"), at(2))
+    assert codes(record) == [["XidError"], [], ["XidError"]]
+    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
+    assert codes(record) == [["XidError"], [], ["XidError"]]
+    version = record.health_version
+    record.acknowledge(Acknowledgement(1_000_001), at(4))
+    record.acknowledge(Acknowledgement(1_000_001), at(5))
+    assert codes(record) == [[], [], []]
+    assert record.health_version == version + 1, "a repeated one changes nothing"
