@@ -149,3 +149,16 @@ def test_a_fleet_of_full_nodes_says_why(make: Any) -> None:
     request: Request = make.request(strategy=Strategy.PACK)
     decision = place(Fleet.of([make.node("a", [make.device("GPU-a", 0, held=True)])]), request, MIX)
     assert decision.why_not is not None
+
+
+def test_a_model_that_only_pods_of_several_devices_name_has_places_of_its_own(make: Any) -> None:
+    """Whether the fleet has that model or not. Nobody else in the mix names any."""
+    mix = Mix.of({PodType(1_000, GIB, 1): 3, PodType(1_000, GIB, 2, models=frozenset({"H100", "unheard of"})): 1})
+    models = {"a": "L4", "b": "H100"}
+    nodes = [make.node(n, [make.device(f"{n}-{i}", i, model=model) for i in range(2)]) for n, model in models.items()]
+    landscape = Landscape(mix)
+    landscape.update(Fleet.of(nodes))
+
+    assert landscape.total.tolist() == [1], "one place, on the node of that model"
+    (pick,) = place(Fleet.of(nodes), make.request(strategy=Strategy.PACK), mix).picks
+    assert pick.node == "a", "the last place of those who need two of that model is left"

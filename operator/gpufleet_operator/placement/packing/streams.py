@@ -39,10 +39,12 @@ class Streams:
 
 def streams(mix: Mix) -> Streams:
     """The streams of a mix; pods that take nothing when it holds none that needs one device or none."""
-    offered = [(t, p) for t, p in zip(mix.types, mix.parts, strict=True) if t.devices <= 1]
-    types = [t for t, _ in offered] or [_NOTHING]
-    order = _positions([p for _, p in offered] or [1.0])
-    classes, accepted = _classes(types)
+    everything, parts = (*mix.types, _NOTHING), (*mix.parts, 1.0)
+    # Models that only pods of several devices name are classes of their own, too: `Slots` goes by them.
+    classes, accepted = _classes(everything)
+    rows = [row for row, t in enumerate(mix.types) if t.devices <= 1] or [len(mix.types)]
+    types, accepted = [everything[row] for row in rows], accepted[rows]
+    order = _positions([parts[row] for row in rows])
     cpu = np.array([t.cpu_milli for t in types], np.int64)
     memory = np.array([-(-t.memory_bytes // MIB) for t in types], np.int64)
     milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
