@@ -14,7 +14,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-SETTLED_SECONDS = 20.0
+SETTLED_SECONDS = 10.0
 """After the start; what runs from then on is what runs always."""
 
 _MADV_DONTNEED = 4

@@ -60,6 +60,14 @@ def test_a_reading_stands_until_the_next_and_it_starts_again_at_the_end() -> Non
     assert [player.celsius(7 + at) for at in (0, 3, 5)] == [40, 50, 60]
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples" / "recordings").glob("*")), ids=str)
+def test_the_examples_can_be_played(path: Path) -> None:
+    hardware = load(path)
+    hardware.open()
+    assert [hardware.identify(slot) for slot in range(hardware.slots())] == [one.uuid for one in hardware.devices()]
+    assert all(hardware.read(one.uuid).temperature_celsius for one in hardware.devices())
+
+
 def test_what_was_not_recorded_is_not_reported() -> None:
     player = Player(reading(0, 40))
     assert player.hardware.read("GPU-0") == Reading(uuid="GPU-0", temperature_celsius=40)

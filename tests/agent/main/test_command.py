@@ -10,6 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from gpufleet_agent.devices.recorded import load
+
 HEAVY = ("pydantic", "kopf", "numpy", "rich", "kubernetes", "aiohttp", "gpufleet_api.telemetry", "gpufleet_operator")
 
 
@@ -26,12 +28,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(folder: Path, port: int, **environment: str) -> "subprocess.Popen[str]":
+def start(folder: Path, port: int, *more: str, **environment: str) -> "subprocess.Popen[str]":
     """The agent on a machine without driver and kubelet, and with an apiserver that is away."""
     plugins = folder / "device-plugins"
-    plugins.mkdir()
+    plugins.mkdir(parents=True)
     command = [sys.executable, "-m", "gpufleet_agent.main", "--node-name=node-1", f"--device-plugin-dir={plugins}"]
-    command += [f"--pod-resources-socket={folder}/pr.sock", f"--listen=127.0.0.1:{port}"]
+    command += [f"--pod-resources-socket={folder}/pr.sock", f"--listen=127.0.0.1:{port}", *more]
     inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG"}}
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**inherited, "HOME": str(folder), **environment}
@@ -71,6 +73,43 @@ def test_with_everything_away_it_stays_calm_answers_its_probes_and_ends_on_sigte
             process.kill()
     assert "hardware unavailable" in [event["event"] for event in events] or Path("/dev/nvidiactl").exists()
     assert rest[-1]["event"] == "agent stopped"
+
+
+RECORDINGS = Path(__file__).parents[3] / "examples" / "recordings"
+
+
+def test_it_plays_a_recording_and_writes_another(short_path: Path) -> None:
+    port, copy = free_port(), short_path / "copy.jsonl"
+    played = ("--hardware=recorded", f"--recording={RECORDINGS / 'hot.jsonl'}", f"--record={copy}")
+    with start(short_path, port, *played, KUBECONFIG=kubeconfig(short_path)) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                if json.loads(line)["event"] == "agent started":
+                    break
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                page = answer.read().decode()
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
+    temperatures = [line for line in page.splitlines() if line.startswith("DCGM_FI_DEV_GPU_TEMP{")]
+    assert sorted(line.rpartition(" ")[2] for line in temperatures) == ["33.0", "36.0"]
+    assert len(load(copy)._slots) == 2
+
+
+def test_a_file_that_is_no_recording_is_refused(short_path: Path) -> None:
+    wrong = short_path / "wrong.jsonl"
+    wrong.write_text("{}")
+    for file, message in ((wrong, "line 1"), (short_path / "absent", "No such file")):
+        played = ("--hardware=recorded", f"--recording={file}")
+        with start(short_path / f"{file.stem}.d", free_port(), *played, KUBECONFIG=kubeconfig(short_path)) as process:
+            _, err = process.communicate(timeout=30)
+        assert process.returncode == 1
+        (event,) = map(json.loads, err.splitlines())
+        assert event["event"] == "agent not started"
+        assert message in event["error"]
 
 
 def test_without_a_configuration_for_the_apiserver_it_says_so_and_fails(short_path: Path) -> None:
