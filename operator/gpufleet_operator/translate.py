@@ -78,7 +78,7 @@ def node_state(
                 telemetry.metadata.name,
                 device,
                 reserved=reserved.get(device.uuid, ()),
-                taken=_Taken.of(device.sample_time or status.sample_time, status.observed_at, age_seconds, now),
+                taken=_Taken.of(sampled_at(device, status.sample_time), status.observed_at, age_seconds, now),
                 limit=stale_after_seconds,
                 slots=slots,
             )
@@ -135,6 +135,17 @@ def request(
     )
 
 
+def sampled_at(device: Device, newest: str | None) -> str | None:
+    """When a device was last sampled; None: never.
+
+    Args:
+        device: as reported. The agent dates each sample; a file written by hand may date the node alone.
+        newest: of all samples of the node. It says nothing of a device that has never given a value.
+    """
+    values = (device.memory_used_mib, device.utilization_percent, device.temperature_celsius, device.power_milliwatts)
+    return device.sample_time or (newest if any(value is not None for value in values) else None)
+
+
 def share(devices: Devices) -> Share | None:
     """What a replica is promised of each of its devices; None: it gets whole ones."""
     if devices.mode is DeviceMode.EXCLUSIVE:
@@ -177,7 +188,7 @@ class _Taken:
 def _device(
     node: str, device: Device, *, reserved: Sequence[Assignment], taken: _Taken | None, limit: float, slots: int
 ) -> DeviceState:
-    use = use_of(device, reserved, taken.at if taken else None, slots)
+    use = use_of(device, reserved, taken.at if taken else None)
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,

@@ -32,31 +32,27 @@ def by_device(assignments: Iterable[Assignment]) -> dict[str, list[Assignment]]:
     return found
 
 
-def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None, slots: int) -> Use:
+def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None) -> Use:
     """One device's use.
 
-    A device is held as a whole when a reservation or a holder says so, and also when all of its slots are taken: then
-    nobody else can have it. A holder that goes with a reservation is the same container; one without holds a slot
-    that nothing is promised of, or what an earlier reservation promised.
+    A device is held as a whole when a reservation or a holder says so. A holder that goes with a reservation is the
+    same container; one without holds a slot that nothing is promised of, or what an earlier reservation promised.
 
     Args:
         device: as the agent reports it.
         reserved: the reservations that name it.
         sampled_at: when it was measured, by the clock that reservations are dated by; what was decided later is in
             flight, because the sample can't show it. None: never.
-        slots: most sharers of a device.
     """
     strangers = [h for h in device.allocated_to if not any(is_holder(h, a) for a in reserved)]
     sharers = [h for h in strangers if h.shared or h.memory_mib is not None]
-    number = len(reserved) + len(sharers)
     whole = any(a.memory_mib is None for a in reserved) or len(sharers) < len(strangers)
     if whole:
         return Use(held=True)
     in_flight = [a for a in reserved if sampled_at is None or times.parse(a.decided_at) > sampled_at]
     settled: list[Assignment | Holder] = [*sharers, *(a for a in reserved if a not in in_flight)]
     return Use(
-        held=number >= slots,
-        sharers=number,
+        sharers=len(reserved) + len(sharers),
         promised_memory_mib=sum(one.memory_mib or 0 for one in settled),
         promised_compute_percent=sum(one.compute_percent or 0 for one in settled),
         in_flight_memory_mib=sum(a.memory_mib or 0 for a in in_flight),

@@ -13,6 +13,8 @@ from gpufleet_api.telemetry import Assignment
 from gpufleet_operator import times
 from gpufleet_operator.decide import decide
 from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_operator.resources import Resources
+from gpufleet_operator.snapshot import Limits
 
 TOTAL = 81559
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
@@ -139,6 +141,16 @@ def test_items_are_divided_by_what_is_promised_whatever_is_free(b: Any, by: str)
 
     ranges = sorted((a.shard_start, a.shard_end) for a in assigned(actions))
     assert ranges == [(0, 500), (500, 1000)]
+
+
+def test_a_device_has_no_more_sharers_than_slots(b: Any) -> None:
+    workload = b.workload(replicas=6, devices=shared(1), placement={"strategy": "Pack"})
+    pods = [b.pod(workload, i, needs=SLOT) for i in range(6)]
+    limits = Limits(resources=Resources(slots=2))
+
+    actions = decide(b.snapshot(workload, *pods, b.telemetry(), limits=limits))
+
+    assert max(Counter(uuid for a in assigned(actions) for uuid in a.devices).values()) == 2
 
 
 class TestProof:

@@ -24,10 +24,10 @@ def share(b: Any, name: str, memory: int = 1000, compute: int | None = None, ago
     return b.assignment(b.pod(name), "GPU-1-0", **given, **fields)
 
 
-def use(b: Any, reserved: list[Any], held: list[Any], *, age: float = 1, slots: int = 16) -> Use:
+def use(b: Any, reserved: list[Any], held: list[Any], *, age: float = 1) -> Use:
     """Of a device that was measured `age` seconds ago."""
     device = b.telemetry(held={"GPU-1-0": held}).status.devices[0]
-    return use_of(device, reserved, b.now - timedelta(seconds=age), slots)
+    return use_of(device, reserved, b.now - timedelta(seconds=age))
 
 
 def test_nobody(b: Any) -> None:
@@ -70,9 +70,13 @@ def test_one_who_holds_it_as_a_whole_outweighs_all_sharers(b: Any) -> None:
     assert use(b, [share(b, "a")], [b.pod("x")]) == Use(held=True)
 
 
-@pytest.mark.parametrize(("slots", "full"), [(3, False), (2, True)])
-def test_a_device_without_a_free_slot_is_held(b: Any, slots: int, full: bool) -> None:
-    assert use(b, [share(b, "a")], [b.pod("x", needs=SLOT)], slots=slots).held is full
+@pytest.mark.parametrize(("slots", "free"), [(3, 1), (2, 0), (1, 0)])
+def test_a_device_has_as_many_slots_left_as_nobody_holds(b: Any, slots: int, free: int) -> None:
+    telemetry = b.telemetry(assignments=[share(b, "a")], held={"GPU-1-0": [b.pod("x", needs=SLOT)]}).model
+
+    state = node_state(telemetry, NodeFacts(), age_seconds=2, stale_after_seconds=90, slots=slots)
+
+    assert state.devices[0].free_slots == free
 
 
 def test_the_clock_of_a_node_does_not_decide_what_is_in_flight(b: Any) -> None:
