@@ -100,13 +100,13 @@ WORKLOAD: Final = Resource(
     columns=(
         Column("Confirmed", "string", ".status.confirmed", "Replicas whose devices the kubelet confirmed, of all."),
         Column("GPUs each", "integer", ".spec.devices.count", "Devices of each replica."),
-        Column("Strategy", "string", ".spec.placement.strategy", "How devices are chosen."),
         Column("Nodes", "string", ".status.nodes", "Nodes in use."),
         Column(
             "Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether all replicas hold devices."
         ),
         Column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or isn't."),
         _AGE,
+        Column("Strategy", "string", ".spec.placement.strategy", "How devices are chosen.", wide=True),
         Column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The same in words.", wide=True),
     ),
     # Without a condition, kstatus (kubectl wait, Argo CD, Flux) would call an object that no operator has seen Current.

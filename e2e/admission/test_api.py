@@ -34,6 +34,10 @@ def with_template(template: Any) -> JsonObject:
     return workload(template=template)
 
 
+def weighted(*weights: int) -> JsonObject:
+    return {"items": 9, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
+
+
 # The rule's field or object, what is accepted, what is refused, the field of the refusal, words of its message.
 RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
     "name": (WORKLOADS, workload("n" * 50), workload("n" * 51), "<nil>", "metadata.name may have at most 50"),
@@ -92,6 +96,27 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         workload(placement={"gang": True}, distribution={"items": 9, "mode": "Uniform", "by": "TotalMemory"}),
         "spec.distribution.by",
         "distribution.by belongs to mode Proportional",
+    ),
+    "weights of the distribution": (
+        WORKLOADS,
+        workload(placement={"gang": True}, replicas=2, distribution=weighted(1, 0)),
+        workload(placement={"gang": True}, replicas=2, distribution={**weighted(1, 1), "by": "FreeMemory"}),
+        "spec.distribution.weights",
+        "distribution.weights is needed with by: Weights",
+    ),
+    "weights all zero": (
+        WORKLOADS,
+        workload(placement={"gang": True}, distribution=weighted(1)),
+        workload(placement={"gang": True}, distribution=weighted(0)),
+        "spec.distribution.weights",
+        "at least one of distribution.weights must be above 0",
+    ),
+    "weights per replica": (
+        WORKLOADS,
+        workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2, 3)),
+        workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2)),
+        "spec.distribution.weights",
+        "one number for each of spec.replicas",
     ),
     "distribution needs a gang": (
         WORKLOADS,
@@ -374,8 +399,8 @@ def test_plain_get_tells_the_story(installed: Cluster, admin: Caller, standing: 
     assert cells(header) == "NAME GPUS HEALTHY ALLOCATED USED MIB TOTAL MIB UTIL % TEMP C MILLIWATTS OBSERVED"
     assert cells(row).startswith("e2e-no-such-node 2 2 0 412 81559 3 41 71250 ")
     header, row = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
-    assert cells(header) == "NAME CONFIRMED GPUS EACH STRATEGY NODES READY REASON AGE"
-    assert " 2 Pack " in cells(row)
+    assert cells(header) == "NAME CONFIRMED GPUS EACH NODES READY REASON AGE"
+    assert " 2 " in cells(row)
 
 
 def test_explain_is_helpful(installed: Cluster) -> None:

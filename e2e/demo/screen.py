@@ -21,7 +21,7 @@ PIPE_COLUMNS = 120
 """Width of a page when nobody says how wide it is."""
 
 INDENT = 2
-QUOTE = "    | "
+QUOTE = "  | "
 MORE = "  "
 
 

@@ -66,7 +66,7 @@ def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
     screen.quote("x" * 100)
     *wrapped, quoted = stream.getvalue().splitlines()
     assert all(len(line) <= 40 and line.startswith("  word") for line in wrapped)
-    assert quoted == "    | " + "x" * 100
+    assert quoted == "  | " + "x" * 100
 
 
 def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
@@ -74,9 +74,9 @@ def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
     screen = Screen(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
     screen.quote("short\n" + "word " * 12)
     assert stream.getvalue().splitlines() == [
-        "    | short",
-        "    | word word word word word word",
-        "    |   word word word word word word",
+        "  | short",
+        "  | word word word word word word word",
+        "  |   word word word word word",
     ]
 
 
