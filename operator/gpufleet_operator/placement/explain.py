@@ -12,7 +12,7 @@ from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.misses import nearest_of
 from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
 from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import Ranking, ranking
+from gpufleet_operator.placement.ranking import Ranking, changed_rows, ranking
 from gpufleet_operator.placement.words import PHRASES
 
 Codes = NDArray[np.uint8]
@@ -48,12 +48,12 @@ def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     fleet, request = draft.debited(), draft.request
     columns = fleet.ranked()
     codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
-    present = (columns.state & PRESENT).ravel().nonzero()[0]
-    given = codes.ravel()[present]
-    rejected = _count(given, present // columns.width)
+    rows, cells = (columns.state & PRESENT).nonzero()
+    given = codes[rows, cells]
+    rejected = _count(given, rows)
     considered = len(fleet.where)
     eligible = considered - sum(r.devices for r in rejected)
-    closest = nearest_of(fleet, query, present, given)
+    closest = nearest_of(fleet, query, rows, cells, given)
     parts = _parts(request, fleet, considered, eligible, partial)
     others = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if others:
@@ -66,31 +66,59 @@ def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
 def reasons(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     """(rows, width): the code of the first test that each device fails; GANG where it passes them all.
 
-    Where there is no device the code means nothing.
+    Where there is no device the code means nothing. Not to be changed.
     """
-    columns = fleet.ranked()
-    found, everything = ranking(fleet, query), Window.of(columns, slice(None))
-    codes: Codes = np.empty(columns.state.shape, np.uint8)
-    # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
-    codes[:] = _of_rest(fleet, query, found, how_many(filters.usable(fleet, everything, query)))[:, None]
-    for reason, fails in reversed(list(filters.device_tests(fleet, everything, query))):
-        np.copyto(codes, np.uint8(CODES[reason]), where=fails)
-    node = np.where(found.refusals != 0, found.refusals, columns.stale * np.uint8(CODES[Reason.TELEMETRY_STALE]))
-    node[[row for row in map(fleet.row, aside) if row is not None]] = CODES[Reason.NODE_SET_ASIDE]
-    np.copyto(codes, node[:, None], where=(node != 0)[:, None])
+    codes = fleet.cache.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
+    if aside:
+        codes = codes.copy()
+        codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[Reason.NODE_SET_ASIDE]
     return codes
 
 
-def _of_rest(fleet: Fleet, query: Query, found: Ranking, passing: NDArray[np.float32]) -> Codes:
+class _Reasons:
+    """The codes for one question, kept up to date row by row."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._codes: Codes = np.zeros((0, 0), np.uint8)
+        self._version = -1
+
+    def update(self, fleet: Fleet) -> Codes:
+        """Look again at the rows that changed since the last time."""
+        if self._version != fleet.version:
+            found = ranking(fleet, self._query)
+            window = changed_rows(fleet, self._version, len(self._codes))
+            if window is None:
+                self._codes = self._first(fleet, found, Window.of(fleet.columns, slice(None)))
+            else:
+                self._codes[window.at] = self._first(fleet, found, window)
+            self._version = fleet.version
+        return self._codes
+
+    def _first(self, fleet: Fleet, found: Ranking, window: Window) -> Codes:
+        """The first test that each device of these rows fails."""
+        columns, at, query = fleet.ranked(), window.at, self._query
+        codes: Codes = np.empty(columns.state[at].shape, np.uint8)
+        # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
+        codes[:] = _of_rest(fleet, query, found, window)[:, None]
+        for reason, fails in reversed(list(filters.device_tests(fleet, window, query))):
+            np.copyto(codes, np.uint8(CODES[reason]), where=fails)
+        refusals = found.refusals[at]
+        node = np.where(refusals != 0, refusals, columns.stale[at] * np.uint8(CODES[Reason.TELEMETRY_STALE]))
+        np.copyto(codes, node[:, None], where=(node != 0)[:, None])
+        return codes
+
+
+def _of_rest(fleet: Fleet, query: Query, found: Ranking, window: Window) -> Codes:
     """(rows,): what keeps devices that pass by themselves from serving."""
-    columns = fleet.columns
-    rest = np.full(columns.rows, CODES[Reason.GANG], np.uint8)
+    able = found.able(fleet)[window.at]
+    rest = np.full(len(able), CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
-    rest[split | ~found.able(fleet)] = CODES[Reason.TOPOLOGY]
-    for reason, lacks in reversed(list(filters.room_tests(Window.of(columns, slice(None)), query))):
+    rest[split | ~able] = CODES[Reason.TOPOLOGY]
+    for reason, lacks in reversed(list(filters.room_tests(window, query))):
         rest[lacks] = CODES[reason]
     # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.
-    rest[passing < query.devices.count] = CODES[Reason.NODE_DEVICES]
+    rest[how_many(filters.usable(fleet, window, query)) < query.devices.count] = CODES[Reason.NODE_DEVICES]
     return rest
 
 

@@ -14,6 +14,7 @@ from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, 
 from gpufleet_operator.placement.query import Query
 
 Distances = NDArray[np.float64]
+Places = NDArray[np.intp]
 
 _BY_KIND = {
     Reason.NODE_PODS: 1.0,
@@ -89,24 +90,26 @@ class Miss:
 
 def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
     """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
-    present = (fleet.columns.state & PRESENT).ravel().nonzero()[0]
-    return nearest_of(fleet, query, present, codes.ravel()[present])
+    rows, cells = (fleet.columns.state & PRESENT).nonzero()
+    return nearest_of(fleet, query, rows, cells, codes[rows, cells])
 
 
-def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDArray[np.uint8]) -> Miss | None:
-    """As `nearest`, of devices by their position in the flattened arrays, and the code given to each."""
+def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Miss | None:
+    """As `nearest`, of devices by their row and cell, and the code given to each."""
     columns = fleet.ranked()
     best: tuple[float, int, int, int] | None = None
     alike: dict[Reason, bool] = {}
-    for code in np.flatnonzero(np.bincount(given)).tolist():
-        reason = REASONS[code - 1]
-        if reason is Reason.GANG:
+    # What numbers measure first: whatever lacks a part of something is closer than what lacks another model.
+    reasons = [REASONS[code - 1] for code in np.bincount(given).nonzero()[0].tolist()]
+    for reason in sorted(reasons, key=lambda r: r not in _MEASURED):
+        at_least = 0.0 if reason in _MEASURED else _BY_KIND.get(reason, _FAR)
+        if reason is Reason.GANG or (best is not None and best[0] < at_least):
             continue
-        rows, cells = np.divmod(present[given == code], columns.width)
-        distance = _distances(columns, query, reason, rows, cells)
+        failing = (given == CODES[reason]).nonzero()[0]
+        distance = _distances(columns, query, reason, rows[failing], cells[failing])
         least = distance.min()
         alike[reason] = bool(distance.max() == least)
-        closest = (distance == least).nonzero()[0]
+        closest = failing[distance == least]
         first = closest[(columns.rank[rows[closest]] * columns.width + cells[closest]).argmin()]
         row, cell = int(rows[first]), int(cells[first])
         found = (min(float(least), _NUMBER) if reason in _MEASURED else float(least), int(columns.rank[row]), cell, row)
@@ -114,16 +117,15 @@ def nearest_of(fleet: Fleet, query: Query, present: NDArray[np.intp], given: NDA
     if best is None:
         return None
     _, _, cell, row = best
-    reason = REASONS[int(given[present == row * columns.width + cell][0]) - 1]
+    here = rows == row
+    reason = REASONS[int(given[here & (cells == cell)][0]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[cell]
-    passing = int((given[present // columns.width == row] >= CODES[Reason.NODE_DEVICES]).sum())
-    failing = int((given == CODES[reason]).sum())
-    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing), failing, alike[reason])
+    passing = int((given[here] >= CODES[Reason.NODE_DEVICES]).sum())
+    count = int((given == CODES[reason]).sum())
+    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing), count, alike[reason])
 
 
-def _distances(
-    columns: Columns, query: Query, reason: Reason, rows: NDArray[np.intp], cells: NDArray[np.intp]
-) -> Distances:
+def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cells: Places) -> Distances:
     """Of devices that all fail the same test: the part of the need that is lacking, 0: as good as there."""
     needs, pod = query.devices, query.pod
     share = needs.share.compute_percent if needs.share else 0

@@ -40,7 +40,7 @@ class Ranking:
             self.shape = sets.Shape(self.shape.count, self.shape.topology, tuple(fleet.wirings))
         if self._epoch != fleet.epoch:
             self._keys, self._epoch = None, fleet.epoch
-        window = _changed(fleet, self._version, len(self.passing))
+        window = changed_rows(fleet, self._version, len(self.passing))
         self._version = fleet.version
         if window is None:
             self.refusals = filters.constraint_codes(fleet, np.arange(columns.rows), self.query)
@@ -110,7 +110,7 @@ class Ranking:
         return node
 
 
-def _changed(fleet: Fleet, version: int, rows: int) -> Window | None:
+def changed_rows(fleet: Fleet, version: int, rows: int) -> Window | None:
     """The rows that changed since a version; None: so many, or unknown, that all are looked at."""
     columns, changed = fleet.columns, fleet.changes.since(version)
     if changed is None or rows != columns.rows or len(changed) * 4 > rows:
