@@ -10,6 +10,7 @@ from typing import Final
 from gpufleet_api.markers import Cel
 from gpufleet_api.workload import (
     MAX_NAME,
+    Capacity,
     DeviceMode,
     Devices,
     Distribution,
@@ -48,6 +49,11 @@ def _by(workload: GPUWorkload) -> str | None:
     return distribution.by if distribution and distribution.mode is DistributionMode.UNIFORM else None
 
 
+def _parts(workload: GPUWorkload) -> list[int] | None:
+    distribution = workload.spec.distribution
+    return distribution.weights if distribution else None
+
+
 def _promised(workload: GPUWorkload, value: int | None) -> int | None:
     """What must not be there with whole devices."""
     return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
@@ -76,6 +82,23 @@ CHECKS: Final = (
     Check(Requirements.rules[0], "spec.requirements.excludeUUIDs", lambda w: not _both(w), _both),
     Check(Weights.rules[0], "spec.placement.weights", lambda w: any(_weights(w).values()), _weights),
     Check(Distribution.rules[0], "spec.distribution.by", lambda w: _by(w) is None, _by),
+    Check(
+        Distribution.rules[1],
+        "spec.distribution.weights",
+        lambda w: (
+            w.spec.distribution is None or (w.spec.distribution.by is Capacity.WEIGHTS) == (_parts(w) is not None)
+        ),
+        _parts,
+    ),
+    Check(
+        Distribution.rules[2], "spec.distribution.weights", lambda w: _parts(w) is None or any(_parts(w) or ()), _parts
+    ),
+    Check(
+        WorkloadSpec.rules[-2],
+        "spec.distribution.weights",
+        lambda w: _parts(w) is None or len(_parts(w) or ()) == w.spec.replicas,
+        _parts,
+    ),
     Check(
         WorkloadSpec.rules[-1],
         "spec.placement.gang",

@@ -178,6 +178,8 @@ class Capacity(StrEnum):
 
     FREE_MEMORY = "FreeMemory"
     TOTAL_MEMORY = "TotalMemory"
+    WEIGHTS = "Weights"
+    """The user's own numbers, whatever the devices."""
 
 
 class Distribution(ApiModel):
@@ -189,6 +191,16 @@ class Distribution(ApiModel):
             "distribution.by belongs to mode Proportional; leave it out with mode Uniform",
             field_path=".by",
         ),
+        Cel(
+            "(has(self.by) && self.by == 'Weights') == has(self.weights)",
+            "distribution.weights is needed with by: Weights, and belongs to nothing else",
+            field_path=".weights",
+        ),
+        Cel(
+            "!has(self.weights) || self.weights.exists(w, w > 0)",
+            "at least one of distribution.weights must be above 0",
+            field_path=".weights",
+        ),
     )
 
     items: Annotated[int, Field(ge=1, le=2**53)]
@@ -197,6 +209,14 @@ class Distribution(ApiModel):
     """Uniform: equal shares. Proportional: shares by the capacity of each replica's devices."""
     by: Capacity | None = None
     """Proportional only; FreeMemory when absent."""
+    weights: (
+        Annotated[
+            list[Annotated[int, Field(ge=0, le=1_000_000)]],
+            Field(min_length=1, max_length=MAX_REPLICAS),
+        ]
+        | None
+    ) = None
+    """With by: Weights, one number per replica, in order. Only their ratio matters; 0 gets nothing."""
     max_per_replica: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """No replica gets more; what is left over is reported as status.unassignedItems."""
 
@@ -219,6 +239,12 @@ class WorkloadSpec(ApiModel):
         _immutable("requirements", optional=True),
         _immutable("placement"),
         _immutable("distribution", optional=True),
+        Cel(
+            "!has(self.distribution) || !has(self.distribution.weights)"
+            " || size(self.distribution.weights) == self.replicas",
+            "distribution.weights must have one number for each of spec.replicas",
+            field_path=".distribution.weights",
+        ),
         Cel(
             "!has(self.distribution) || self.placement.gang",
             "distribution needs placement.gang: true, because the shares depend on all replicas' devices",

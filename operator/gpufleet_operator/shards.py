@@ -50,6 +50,8 @@ def divide(
     if not given:
         if distribution.mode is DistributionMode.UNIFORM:
             fresh = uniform(distribution.items, range(spec.replicas), distribution.max_per_replica)
+        elif distribution.weights is not None:
+            fresh = shares(distribution.items, dict(enumerate(distribution.weights)), distribution.max_per_replica)
         else:
             capacities = {index: _capacity(spec, distribution, picked.get(index, ())) for index in range(spec.replicas)}
             fresh = shares(distribution.items, capacities, distribution.max_per_replica)

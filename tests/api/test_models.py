@@ -54,7 +54,7 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "gang": True,
             "onDegraded": "Replace",
         },
-        "distribution": {"items": 10, "mode": "Proportional", "by": "TotalMemory", "maxPerReplica": 8},
+        "distribution": {"items": 10, "mode": "Proportional", "by": "Weights", "weights": [3, 1], "maxPerReplica": 8},
         "suspend": True,
     },
     "status": {

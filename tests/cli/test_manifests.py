@@ -11,6 +11,11 @@ from gpufleet_cli.rules import CHECKS
 TEMPLATE = {"containers": [{"name": "main", "image": "example:1"}]}
 ZERO = dict.fromkeys(("memory", "utilization", "temperature", "power"), 0)
 
+
+def _weighted(*weights: int) -> dict[str, Any]:
+    return {"items": 5, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
+
+
 SPECS: list[tuple[dict[str, Any], str]] = [
     ({"replicas": 0}, "spec.replicas: input should be greater than or equal to 1 (got 0)"),
     ({"replicas": "2"}, 'spec.replicas: input should be a valid integer (got "2")'),
@@ -40,6 +45,22 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     (
         {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Uniform", "by": "FreeMemory"}},
         "spec.distribution.by: distribution.by belongs to mode Proportional",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Proportional", "by": "Weights"}},
+        "spec.distribution.weights: distribution.weights is needed with by: Weights",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Proportional", "weights": [1]}},
+        "spec.distribution.weights: distribution.weights is needed with by: Weights, and belongs to nothing else",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": _weighted(0)},
+        "spec.distribution.weights: at least one of distribution.weights must be above 0 (got [0])",
+    ),
+    (
+        {"placement": {"gang": True}, "replicas": 2, "distribution": _weighted(3)},
+        "spec.distribution.weights: distribution.weights must have one number for each of spec.replicas (got [3])",
     ),
     ({"template": {"spec": {}}}, "spec.template.spec.containers: must name at least one container, is None"),
     ({"template": {"spec": {**TEMPLATE, "nodeName": "n"}}}, "spec.template.spec.nodeName: is 'n'; leave it out"),

@@ -241,6 +241,16 @@ class TestDistribution:
         assert sorted(ranges) == [(0, 0, 500), (1, 500, 1000)]
         assert actions.statuses[0].status.unassigned_items == 0
 
+    def test_weights_are_the_users_own_whatever_the_devices(self, b: Any) -> None:
+        shares = {"items": 1000, "mode": "Proportional", "by": "Weights", "weights": [1, 3]}
+        workload = b.workload(replicas=2, placement={"gang": True}, distribution=shares)
+        one, two = b.telemetry(devices=1), b.telemetry("node-2", devices=1, memoryUsedMiB=50_000)
+
+        actions = decide(b.snapshot(workload, b.pod(workload, 0), b.pod(workload, 1), one, two))
+
+        ranges = [(a.replica, a.shard_start, a.shard_end) for r in actions.reserves for a in r.assignments]
+        assert sorted(ranges) == [(0, 0, 250), (1, 250, 1000)]
+
     def test_a_replaced_replica_keeps_its_range(self, b: Any) -> None:
         running = b.running("train", 1, devices=("GPU-1-1",))
         told = b.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)

@@ -1,0 +1,186 @@
+"""What the CRDs' rules and bounds accept and refuse on a real apiserver; each refusal names its field."""
+
+from typing import Any
+
+import pytest
+
+from callers import ASSIGNMENT, TELEMETRY, WORKLOADS, Caller, JsonObject, telemetry, workload
+
+
+def assignment(**changed: Any) -> JsonObject:
+    return telemetry(spec={"assignments": [{**ASSIGNMENT, **changed}]})
+
+
+def with_template(template: Any) -> JsonObject:
+    return workload(template=template)
+
+
+def weighted(*weights: int) -> JsonObject:
+    return {"items": 9, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
+
+
+# The rule's field or object, what is accepted, what is refused, the field of the refusal, words of its message.
+RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
+    "name": (WORKLOADS, workload("n" * 50), workload("n" * 51), "<nil>", "metadata.name may have at most 50"),
+    "include and exclude": (
+        WORKLOADS,
+        workload(requirements={"includeUUIDs": ["GPU-1"], "excludeUUIDs": ["GPU-2"]}),
+        workload(requirements={"includeUUIDs": ["GPU-1", "GPU-2"], "excludeUUIDs": ["GPU-2"]}),
+        "spec.requirements.excludeUUIDs",
+        "includeUUIDs or in excludeUUIDs",
+    ),
+    "shared memory": (
+        WORKLOADS,
+        workload(devices={"mode": "Shared", "memoryMiB": 20_000}),
+        workload(devices={"mode": "Shared"}),
+        "spec.devices.memoryMiB",
+        "devices.memoryMiB is required with mode Shared",
+    ),
+    "exclusive memory": (
+        WORKLOADS,
+        workload(devices={"mode": "Exclusive"}),
+        workload(devices={"memoryMiB": 20_000}),
+        "spec.devices.memoryMiB",
+        "devices.memoryMiB belongs to mode Shared",
+    ),
+    "shared compute": (
+        WORKLOADS,
+        workload(devices={"mode": "Shared", "memoryMiB": 1, "computePercent": 100}),
+        workload(devices={"mode": "Shared", "memoryMiB": 1, "computePercent": 101}),
+        "spec.devices.computePercent",
+        "less than or equal to 100",
+    ),
+    "exclusive compute": (
+        WORKLOADS,
+        workload(devices={}),
+        workload(devices={"computePercent": 20}),
+        "spec.devices.computePercent",
+        "devices.computePercent belongs to mode Shared",
+    ),
+    "mode": (
+        WORKLOADS,
+        workload(devices={"mode": "Shared", "memoryMiB": 1}),
+        workload(devices={"mode": "Timesliced", "memoryMiB": 1}),
+        "spec.devices.mode",
+        '"Exclusive", "Shared"',
+    ),
+    "weights": (
+        WORKLOADS,
+        workload(placement={"weights": {"memory": 0, "utilization": 0, "temperature": 0, "power": 1}}),
+        workload(placement={"weights": {"memory": 0, "utilization": 0, "temperature": 0, "power": 0}}),
+        "spec.placement.weights",
+        "weights memory, utilization, temperature and power must be above 0",
+    ),
+    "distribution.by": (
+        WORKLOADS,
+        workload(placement={"gang": True}, distribution={"items": 9, "mode": "Proportional", "by": "TotalMemory"}),
+        workload(placement={"gang": True}, distribution={"items": 9, "mode": "Uniform", "by": "TotalMemory"}),
+        "spec.distribution.by",
+        "distribution.by belongs to mode Proportional",
+    ),
+    "weights of the distribution": (
+        WORKLOADS,
+        workload(placement={"gang": True}, replicas=2, distribution=weighted(1, 0)),
+        workload(placement={"gang": True}, replicas=2, distribution={**weighted(1, 1), "by": "FreeMemory"}),
+        "spec.distribution.weights",
+        "distribution.weights is needed with by: Weights",
+    ),
+    "weights all zero": (
+        WORKLOADS,
+        workload(placement={"gang": True}, distribution=weighted(1)),
+        workload(placement={"gang": True}, distribution=weighted(0)),
+        "spec.distribution.weights",
+        "at least one of distribution.weights must be above 0",
+    ),
+    "weights per replica": (
+        WORKLOADS,
+        workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2, 3)),
+        workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2)),
+        "spec.distribution.weights",
+        "one number for each of spec.replicas",
+    ),
+    "distribution needs a gang": (
+        WORKLOADS,
+        workload(placement={"gang": True}, distribution={"items": 9}),
+        workload(distribution={"items": 9}),
+        "spec.placement.gang",
+        "distribution needs placement.gang: true",
+    ),
+    "shard order": (
+        TELEMETRY,
+        assignment(shardStart=0, shardEnd=5),
+        assignment(shardStart=6, shardEnd=5),
+        "spec.assignments[0]",
+        "shardStart is at most shardEnd",
+    ),
+    "shard halves": (
+        TELEMETRY,
+        assignment(),
+        assignment(shardStart=0),
+        "spec.assignments[0]",
+        "shardStart and shardEnd stand together",
+    ),
+    "promised compute": (
+        TELEMETRY,
+        assignment(memoryMiB=1, computePercent=1),
+        assignment(computePercent=1),
+        "spec.assignments[0]",
+        "computePercent belongs to shared devices",
+    ),
+    "template.spec": (WORKLOADS, workload(), with_template({}), "spec.template.spec", "Required value"),
+    "template.spec.containers": (
+        WORKLOADS,
+        with_template({"metadata": {"labels": {"a": "b"}, "creationTimestamp": None}, "spec": {"containers": []}}),
+        with_template({"spec": {"restartPolicy": "Never"}}),
+        "spec.template.spec.containers",
+        "Required value",
+    ),
+    "replicas": (WORKLOADS, workload(replicas=1024), workload(replicas=1025), "spec.replicas", "1024"),
+    "count": (WORKLOADS, workload(devices={"count": 1}), workload(devices={"count": 0}), "spec.devices.count", "1"),
+    "onDegraded": (
+        WORKLOADS,
+        workload(placement={"onDegraded": "Replace"}),
+        workload(placement={"onDegraded": "Restart"}),
+        "spec.placement.onDegraded",
+        '"Ignore", "Replace"',
+    ),
+    "strategy": (
+        WORKLOADS,
+        workload(placement={"strategy": "Pack"}),
+        workload(placement={"strategy": "Fastest"}),
+        "spec.placement.strategy",
+        '"Best", "Pack", "Spread"',
+    ),
+    "capability": (
+        WORKLOADS,
+        workload(requirements={"minComputeCapability": "8.0"}),
+        workload(requirements={"minComputeCapability": "8"}),
+        "spec.requirements.minComputeCapability",
+        "should match",
+    ),
+    "set": (
+        WORKLOADS,
+        workload(requirements={"models": ["a", "b"]}),
+        workload(requirements={"models": ["a", "a"]}),
+        "spec.requirements.models[1]",
+        "Duplicate value",
+    ),
+    "one assignment per pod": (
+        TELEMETRY,
+        telemetry(spec={"assignments": [ASSIGNMENT, {**ASSIGNMENT, "podUID": "uid-b"}]}),
+        telemetry(spec={"assignments": [ASSIGNMENT, ASSIGNMENT]}),
+        "spec.assignments[1]",
+        "Duplicate value",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RULES)
+def test_rule_accepts_and_refuses_by_name(admin: Caller, case: str) -> None:
+    path, good, bad, field, words = RULES[case]
+    accepted = admin.create(path, good)
+    assert accepted.allowed, accepted.message
+    refused = admin.create(path, bad)
+    assert refused.status == 422
+    assert field in refused.fields
+    assert words in refused.message
