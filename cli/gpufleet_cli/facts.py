@@ -6,6 +6,7 @@ from datetime import datetime
 from gpufleet_api.telemetry import Device, GPUTelemetry
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import Reason
+from gpufleet_operator.translate import sampled_at
 
 Facts = Mapping[tuple[str, Reason], str]
 """By device UUID and the reason that they explain: words that stand in place of the engine's."""
@@ -27,7 +28,7 @@ def facts(fleet: Fleet, telemetry: Mapping[str, GPUTelemetry]) -> Facts:
             continue
         for device in node.status.devices:
             found |= _of_device(device)
-            sampled = device.sample_time or node.status.sample_time
+            sampled = sampled_at(device, node.status.sample_time)
             if sampled is not None and fleet.nodes[name].stale_reason is None:
                 found[device.uuid, Reason.TELEMETRY_STALE] = _age(sampled, node.status.observed_at)
     return found

@@ -224,8 +224,8 @@ class Oracle:
         percent = needs.share.compute_percent if needs.share else 0
         wanted, has = needs.min_compute_capability, d.compute_capability
         tests = (
-            (d.sample_age_seconds is None, Reason.TELEMETRY_STALE),
             (not d.healthy, Reason.UNHEALTHY),
+            (d.sample_age_seconds is None, Reason.TELEMETRY_STALE),
             (d.held or (shared and needs.share is None), Reason.IN_USE),
             (needs.share is not None and d.free_slots == 0, Reason.IN_USE),
             (bool(d.process_count) and not d.held and not shared, Reason.FOREIGN_PROCESS),

@@ -48,6 +48,8 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
     [
         ({"sample_age_seconds": None}, {}, Reason.TELEMETRY_STALE),
         ({"healthy": False}, {}, Reason.UNHEALTHY),
+        ({"healthy": False, "sample_age_seconds": None}, {}, Reason.UNHEALTHY),
+        ({"stale_reason": "old"}, {}, Reason.TELEMETRY_STALE),
         ({"held": True}, {}, Reason.IN_USE),
         ({"sharers": 1, "promised_memory_mib": 1}, {}, Reason.IN_USE),
         ({"sharers": 1, "promised_memory_mib": 1}, {"share": Share(1_000, 0)}, None),

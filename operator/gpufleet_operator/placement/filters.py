@@ -57,8 +57,8 @@ def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[R
     """(rows, width) per test, in order; arguments as of `usable`, which is the same but for the reasons."""
     taken = HELD | SHARED if query.devices.share is None else HELD
     state = window.columns.state[window.at]
-    yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
     yield Reason.UNHEALTHY, (state & HEALTHY) == 0
+    yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
     in_use: Mask = (state & taken) != 0
     if query.devices.share is not None:
         in_use |= window.columns.slots[window.at] < 1

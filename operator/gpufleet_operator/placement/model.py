@@ -23,6 +23,7 @@ class Reason(StrEnum):
     TAINT = "TaintNotTolerated"
     TELEMETRY_STALE = "TelemetryStale"
     UNHEALTHY = "DeviceUnhealthy"
+    """Told before that the device's own samples are old: a device with a fault often gives none."""
     IN_USE = "DeviceInUse"
     """Reserved or held by another pod."""
     FOREIGN_PROCESS = "ForeignProcess"

@@ -1,0 +1,210 @@
+"""The whole road without a cluster: fake GPUs behind the agent's Protocol, the agent's own sampling and payload, and
+the operator's decisions on the objects as an apiserver would hold them, written back until nothing is left to do."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, UnknownDeviceError
+from gpufleet_agent.publish.payload import build_status
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.timing import Timing
+from gpufleet_api.telemetry import Assignment, GPUTelemetry
+from gpufleet_api.workload import WorkloadStatus
+from gpufleet_operator import podview, project
+from gpufleet_operator.decide import decide
+from gpufleet_operator.snapshot import Memory, Snapshot
+
+TIMING = Timing(sample=0.01, slow=0.01, window=60, deadline=20, opening=20, retry_first=0.01, retry_max=0.02)
+CREATED = "2026-01-01T00:00:00Z"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a device answers. An exception is raised instead of a reading."""
+
+    info: DeviceInfo
+    reading: Reading | Exception
+    processes: int = 0
+
+
+def gpu(uuid: str, index: int, *, model: str = "Big", failure: Exception | None = None, **values: Any) -> Gpu:
+    """A healthy idle device of 80,000 MiB."""
+    usual = {
+        "memory_total_mib": 80_000,
+        "memory_used_mib": 0,
+        "utilization_percent": 0,
+        "temperature_celsius": 40,
+        "power_milliwatts": 70_000,
+        "power_limit_milliwatts": 700_000,
+    }
+    return Gpu(DeviceInfo(uuid, index, model), failure or Reading(uuid=uuid, **{**usual, **values}))
+
+
+@dataclass
+class Hardware:
+    """One node's devices, as `gpufleet_agent.devices.base.Hardware` has it."""
+
+    gpus: Sequence[Gpu]
+    opening: Exception | None = None
+    is_open: bool = False
+    known: dict[str, Gpu] = field(default_factory=dict)
+
+    def open(self) -> None:
+        if self.opening is not None:
+            raise self.opening
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def driver_version(self) -> str | None:
+        return "570.1"
+
+    def slots(self) -> int:
+        self.known = {}
+        return len(self.gpus)
+
+    def identify(self, slot: int) -> str:
+        found = self.gpus[slot]
+        self.known = {**self.known, found.info.uuid: found}
+        return found.info.uuid
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        return tuple(sorted((g.info for g in self.known.values()), key=lambda info: info.index))
+
+    def read(self, uuid: str) -> Reading:
+        found = self._known(uuid)
+        if isinstance(found.reading, Exception):
+            raise found.reading
+        return found.reading
+
+    def read_slow(self, uuid: str) -> SlowReading:
+        return SlowReading(uuid=uuid, process_count=self._known(uuid).processes)
+
+    def _known(self, uuid: str) -> Gpu:
+        if uuid not in self.known:
+            raise UnknownDeviceError(uuid, "nobody registered it")
+        return self.known[uuid]
+
+
+def published(hardware: Hardware) -> Json:
+    """What the agent of this node would publish: sampled once, as JSON."""
+
+    async def sample() -> Json:
+        sampler = Sampler(hardware, timing=TIMING)
+        await sampler.start()
+        observed = datetime.now(UTC).timestamp()
+        status = build_status(sampler.view(), {}, generation=1, observed_at=observed, agent_version="0.1.0")
+        await sampler.close()
+        return status
+
+    status: Json = json.loads(json.dumps(asyncio.run(sample())))
+    return status
+
+
+@dataclass
+class Cluster:
+    """Nodes, telemetry, pods and workloads as objects; `settle` lets the operator decide and does what it asks."""
+
+    nodes: dict[str, Json] = field(default_factory=dict)
+    telemetry: dict[str, Json] = field(default_factory=dict)
+    pods: dict[str, Json] = field(default_factory=dict)
+    workloads: dict[str, Json] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def join(self, name: str, hardware: Hardware) -> None:
+        """A node whose agent has published."""
+        room = {"cpu": "64", "memory": "256Gi", "pods": "110", "gpufleet.dev/gpu": str(len(hardware.gpus))}
+        self.nodes[name] = {"metadata": {"name": name, "uid": name}, "status": {"allocatable": room}}
+        fields = {"manager": "gpufleet-agent", "operation": "Apply", "subresource": "status"}
+        fields["time"] = self.now.isoformat(timespec="seconds").replace("+00:00", "Z")
+        self.telemetry[name] = {
+            "apiVersion": "gpufleet.dev/v1alpha1",
+            "kind": "GPUTelemetry",
+            "metadata": {"name": name, "uid": f"t-{name}", "generation": 1, "managedFields": [fields]},
+            "spec": {"assignments": []},
+            "status": published(hardware),
+        }
+
+    def apply(self, name: str, **spec: Any) -> None:
+        """A user's GPUWorkload in namespace ml."""
+        meta = {"name": name, "namespace": "ml", "uid": f"w-{name}", "generation": 1, "creationTimestamp": CREATED}
+        template = {"spec": {"containers": [{"name": "main", "image": "example:1"}]}}
+        self.workloads[name] = {
+            "apiVersion": "gpufleet.dev/v1alpha1",
+            "kind": "GPUWorkload",
+            "metadata": meta,
+            "spec": {"template": template, **spec},
+        }
+
+    def settle(self) -> None:
+        """Decide and do, until a decision asks for nothing that isn't done."""
+        for step in range(8):
+            actions = decide(self._snapshot(str(step)))
+            self.memory = actions.memory
+            for status in actions.statuses:
+                self.workloads[status.name]["status"] = status.status.model_dump(mode="json", exclude_none=True)
+            for made in actions.creates:
+                meta = {**made.body["metadata"], "uid": f"p-{made.name}", "creationTimestamp": CREATED}
+                self.pods[made.name] = {**made.body, "metadata": meta}
+            for reserve in actions.reserves:
+                body = self.telemetry[reserve.node]
+                assert (reserve.uid, reserve.generation) == (body["metadata"]["uid"], body["metadata"]["generation"])
+                body["spec"]["assignments"] = [
+                    a.model_dump(mode="json", exclude_none=True) for a in reserve.assignments
+                ]
+                body["metadata"]["generation"] += 1
+            if not (actions.creates or actions.reserves):
+                return
+        raise AssertionError("the operator doesn't come to rest")
+
+    def assignments(self, workload: str) -> dict[int, tuple[str, Assignment]]:
+        """Replica -> (node, reservation), as the ledger has it."""
+        found = {}
+        for name, body in self.telemetry.items():
+            for one in GPUTelemetry.model_validate(body).spec.assignments:
+                if one.workload == workload:
+                    found[one.replica] = (name, one)
+        return dict(sorted(found.items()))
+
+    def status(self, workload: str) -> WorkloadStatus:
+        """What the user is told."""
+        return WorkloadStatus.model_validate(self.workloads[workload]["status"])
+
+    def _snapshot(self, salt: str) -> Snapshot:
+        return Snapshot(
+            now=self.now + timedelta(seconds=1),
+            salt=salt,
+            workloads=_by_uid(project.workload(body) for body in self.workloads.values()),
+            telemetry={name: project.telemetry(body) for name, body in self.telemetry.items()},
+            pods=_by_uid(podview.pod(body) for body in self.pods.values()),
+            nodes={name: project.node(body) for name, body in self.nodes.items()},
+            memory=self.memory,
+        )
+
+
+def _by_uid(items: Any) -> Mapping[str, Any]:
+    return {item.uid: item for item in items}
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """`make.gpu("GPU-0", 0)`, `make.hardware(...)`, `make.published(...)`."""
+    return SimpleNamespace(
+        gpu=gpu, hardware=lambda *gpus, **fields: Hardware(gpus, **fields), published=published, timing=TIMING
+    )
