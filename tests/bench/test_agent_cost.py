@@ -1,0 +1,79 @@
+"""What the benchmarks of the agent count."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpufleet_simgpu.model import NOT_AVAILABLE
+from standin.process import Course, peak_mib, quantile, thread_count
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_course_has_slope_and_load() -> None:
+    course = Course(1, [0.0, 10.0, 20.0, 30.0], [50.0, 50.1, 50.2, 50.3], [1.0, 1.1, 1.2, 1.3])
+    assert course.slope_mib_per_hour == pytest.approx(36)
+    assert course.cpu_percent == pytest.approx(1)
+    assert course.mean_mib(0.25) == pytest.approx(50.0)
+    assert course.mean_mib(-0.5) == pytest.approx(50.25)
+    assert course.after(10.0).seconds == 20
+
+
+def test_the_kernel_counts_this_process() -> None:
+    course = Course(os.getpid())
+    course.look(0.0)
+    sum(range(3_000_000))
+    course.look(1.0)
+    assert 10 < course.rss_mib[0] <= peak_mib(os.getpid()) + 1
+    assert course.cpu_seconds[1] > course.cpu_seconds[0] > 0
+    assert thread_count(os.getpid()) >= 1
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
+def test_quantiles_are_values_that_occurred(share: float, value: int) -> None:
+    assert quantile(list(range(100, 0, -1)), share) == value
+
+
+def test_a_limit_that_is_passed_is_said() -> None:
+    agent = load("agent")
+    fine = dict(agent.LIMITS)
+    assert agent.over(fine) == []
+    assert agent.over({**fine, "rss_mib": 60.1}) == ["rss_mib is 60.1, more than 60"]
+
+
+def test_fields_are_counted_by_the_devices_that_tell_them(simulated: "Simulated") -> None:
+    simulated.edit(
+        lambda node: node.with_gpu(1, encoder_percent=None).with_gpu(2, power_milliwatts=NOT_AVAILABLE, numa_node=None)
+    )
+    bench = load("nvml")
+    with bench.timed() as costs:
+        hardware = bench.opened()
+        fields = bench.reported(hardware)
+        hardware.close()
+    assert bench.is_simulated()
+    assert fields["temperature_celsius"] == [0, 1, 2, 3]
+    assert fields["encoder_percent"] == [0, 2, 3]
+    assert fields["power_milliwatts"] == [0, 1, 3]
+    assert fields["numa_node"] == [0, 1, 3]
+    assert fields["processes"] == [0, 1, 2, 3], "an empty list is an answer"
+    by_name = {cost.what: cost for cost in costs()}
+    assert by_name["temperature"].calls == 4
+    assert by_name["encoder"].calls == 3, "that it isn't supported costs once"
+    assert 0 < by_name["power"].p50 <= by_name["power"].p99 <= by_name["power"].max
