@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -105,3 +106,45 @@ def test_a_cancelled_listing_lets_allocations_through(listings: int) -> None:
             await admission.begin()
 
     asyncio.run(scenario())
+
+
+def test_what_was_handed_over_is_given_again_in_part_until_the_next_question() -> None:
+    async def scenario() -> None:
+        admission = make()
+        await admission.begin()
+        admission.handed(Unmanaged(("GPU-0", "GPU-1")))
+        assert admission.again(frozenset({"GPU-1"})) == Unmanaged(("GPU-1",))
+        assert admission.again(frozenset({"GPU-0", "GPU-1"})) == Unmanaged(("GPU-0", "GPU-1"))
+        assert admission.again(frozenset({"GPU-1", "GPU-2"})) is None
+        assert admission.again(frozenset()) is None
+        await admission.begin()
+        assert admission.again(frozenset({"GPU-1"})) is None
+
+    asyncio.run(scenario())
+
+
+def test_slots_are_given_again_as_slots() -> None:
+    async def scenario() -> None:
+        admission = make()
+        admission.handed(Unmanaged(("GPU-0", "GPU-1"), ("GPU-0::4", "GPU-1::2")))
+        assert admission.again(frozenset({"GPU-1::2"})) == Unmanaged(("GPU-1",), ("GPU-1::2",))
+        assert admission.again(frozenset({"GPU-1::3"})) is None
+        assert admission.again(frozenset({"GPU-1"})) is None
+
+    asyncio.run(scenario())
+
+
+def test_what_was_handed_over_is_forgotten_in_time_and_a_later_one_is_not_forgotten_with_it(
+    in_virtual_time: Any,
+) -> None:
+    async def scenario() -> None:
+        admission = make()
+        admission.handed(Unmanaged(("GPU-0",)))
+        await asyncio.sleep(0.06)
+        admission.handed(Unmanaged(("GPU-1",)))
+        await asyncio.sleep(0.06)
+        assert admission.again(frozenset({"GPU-1"})) is not None
+        await asyncio.sleep(0.06)
+        assert admission.again(frozenset({"GPU-1"})) is None
+
+    in_virtual_time(scenario())
