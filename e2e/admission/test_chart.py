@@ -132,8 +132,10 @@ def test_settings_reach_both_sides(render: Render) -> None:
     assert agent["args"][-1] == "--sample-seconds=2"
     policy = objects["ValidatingAdmissionPolicy", "gpufleet-require-gate"]["spec"]
     assert '["nvidia.com/gpu","gpufleet.dev/gpu-shared"].exists' in policy["matchConditions"][0]["expression"]
-    (unshared,) = pod_of(render("sharedResource="), "DaemonSet", "gpufleet-agent")["containers"]
-    assert "--shared-resource=" in unshared["args"]
+    unshared = render("sharedResource=", "agent.sharedSlots=4")
+    for kind, name in (("DaemonSet", "gpufleet-agent"), ("Deployment", "gpufleet-operator")):
+        (container,) = pod_of(unshared, kind, name)["containers"]
+        assert {"--shared-resource=", "--shared-slots=4"} <= set(container["args"])
 
 
 def test_agent_policy_names_the_agents_account(render: Render) -> None:
