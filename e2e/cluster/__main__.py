@@ -70,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
             lifecycle.build(_config(options))
         case "down":
             lifecycle.down(options.name)
+            print("no cluster is running, and nothing of one is left")
         case "status":
             return _status(options.name)
         case "kubeconfig":

@@ -49,3 +49,13 @@ def test_nothing_running_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_exec_wants_a_node_and_a_command() -> None:
     options = command_line.parser().parse_args(["exec", "node-1", "--", "ls", "-l", "/"])
     assert (options.node, options.args) == ("node-1", ["ls", "-l", "/"])
+
+
+def test_down_says_what_is_true_also_when_there_was_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+    monkeypatch.setattr(lifecycle, "down", ended.append)
+    assert command_line.main(["--name", "mine", "down"]) == 0
+    assert ended == ["mine"]
+    assert capsys.readouterr().out == "no cluster is running, and nothing of one is left\n"
