@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gpufleet_agent.devices.base import ProcessMemory
+from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.view import DeviceView
 
 PodsOf = Callable[[int], tuple[str, ...] | None]
 """UIDs of the pods that the process of a number runs in; None: nobody can tell."""
+
+
+IDLE_MIB = 512
+"""A device that nobody uses has less than this in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf) -> It
     only holder, and of several it can't be said.
     """
     sample = device.sample
-    processes = None if sample is None else sample.processes
+    processes = None if sample is None or _hidden(sample) else sample.processes
     by_pod = None if processes is None else _by_pod(processes, {holder.pod_uid for holder in holders}, pods)
     for holder in holders:
         if holder.memory_mib is None or holder.pod_uid is None:
@@ -53,6 +57,11 @@ def uses(devices: tuple[DeviceView, ...], holders: Holders, pods: PodsOf) -> tup
         if any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
         for use in uses_of(device, holders[device.info.uuid], pods)
     )
+
+
+def _hidden(sample: Sample) -> bool:
+    """Whether memory is in use and no process is listed: the driver hides those of other PID namespaces."""
+    return sample.processes == () and (sample.memory_used_mib or 0) > IDLE_MIB
 
 
 def _by_pod(processes: tuple[ProcessMemory, ...], wanted: set[str | None], pods: PodsOf) -> dict[str, int] | None:
