@@ -1,0 +1,243 @@
+"""What must never go wrong when samples are recorded, each under the name by which it is asked for.
+
+The finer cases are in tests/agent/sampling, tests/placement and tests/distribution; here each goes through the whole
+component, as the agent and the operator use it.
+"""
+
+import asyncio
+import gc
+import math
+import threading
+import tracemalloc
+import weakref
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.devices.base import LibraryMismatchError, Reading, UnknownDeviceError
+from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_operator.distribution import shares
+from gpufleet_operator.placement import Fleet, place, rank_devices
+from gpufleet_operator.placement.errors import InvalidCapacityError, InvalidFleetError, PlacementError
+from gpufleet_operator.placement.model import DeviceNeeds, Request
+from gpufleet_operator.translate import NodeFacts, node_state
+
+
+def at(seconds: float) -> Instant:
+    return Instant(monotonic=seconds, wall=1_000_000 + seconds)
+
+
+def recording(hardware: Any) -> NodeRecord:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record.register(tuple(one.info for one in hardware.gpus), None, at(0))
+    return record
+
+
+def gpu_threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("gpu-")}
+
+
+def fleet_of(status: dict[str, Any]) -> Fleet:
+    """The operator's fleet of one node that published this."""
+    body = {"metadata": {"name": "a"}, "spec": {}, "status": status}
+    telemetry = GPUTelemetry.model_validate(body)
+    return Fleet.of([node_state(telemetry, NodeFacts(), age_seconds=1, stale_after_seconds=90)])
+
+
+def test_concurrent_recording(make: Any) -> None:
+    """Eight threads record for four devices while two read: nothing is lost, and every view adds up."""
+    record = recording(make.hardware(*(make.gpu(f"GPU-{i}", i) for i in range(4))))
+    writers, each = 8, 400
+    barrier, done = threading.Barrier(writers + 2), threading.Event()
+    torn: list[str] = []
+
+    def write(index: int) -> None:
+        barrier.wait()
+        for number in range(each):
+            busy = number % 101  # memory says the same as utilization, so that a torn sample shows
+            uuid = f"GPU-{index % 4}"
+            record.record(
+                Reading(uuid=uuid, memory_total_mib=100, memory_used_mib=min(busy, 100), utilization_percent=busy),
+                at(1),
+            )
+
+    def read() -> None:
+        barrier.wait()
+        while not done.is_set():
+            for device in record.view(at(1)).devices:
+                sample = device.sample
+                if sample is not None and sample.memory_used_mib != sample.utilization_percent:
+                    torn.append(device.info.uuid)
+
+    writing = [threading.Thread(target=write, args=(index,)) for index in range(writers)]
+    reading = [threading.Thread(target=read) for _ in range(2)]
+    for thread in (*writing, *reading):
+        thread.start()
+    for thread in writing:
+        thread.join()
+    done.set()
+    for thread in reading:
+        thread.join()
+    assert not torn
+    view = record.view(at(1))
+    assert view.samples == writers * each
+    assert not any(view.dropped.values())
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+def test_initialisation_failure(make: Any, counts: int) -> None:
+    """The driver doesn't fit, at once or when it is asked for its devices: typed error, nothing left half-started."""
+    error = LibraryMismatchError("driver/library version mismatch")
+    hardware = make.hardware(make.gpu("GPU-0", 0), **({} if counts else {"opening": error}))
+    if counts:
+
+        def slots() -> int:
+            raise error
+
+        hardware.slots = slots
+
+    async def main() -> None:
+        sampler = Sampler(hardware, timing=make.timing)
+        with pytest.raises(LibraryMismatchError, match="version mismatch"):
+            await sampler.start()
+        with pytest.raises(SamplerClosedError):
+            await sampler.start()
+        assert sampler.view().devices == ()
+        assert {task.get_name() for task in asyncio.all_tasks()} - {"sampler-close"} == {
+            asyncio.current_task().get_name()  # type: ignore[union-attr]  # a task runs this
+        }
+
+    asyncio.run(main())
+    assert not hardware.is_open
+    for thread in threading.enumerate():
+        if thread.name.startswith("gpu-"):
+            thread.join(10)
+    assert gpu_threads() == set()
+
+
+def test_division_by_zero_in_capacity_distribution(cluster: Any, make: Any) -> None:
+    """No device has room: the division names it instead of dividing by zero, and the operator reserves nothing."""
+    with pytest.raises(InvalidCapacityError, match="all capacities are 0") as caught:
+        shares(10, {"GPU-0": 0, "GPU-1": 0.0})
+    assert isinstance(caught.value, PlacementError)
+    assert shares(10, {"GPU-0": 0, "GPU-1": 5}).items == {"GPU-0": 0, "GPU-1": 10}
+    with pytest.raises(InvalidCapacityError):
+        shares(10, {})
+    cluster.join("a", make.hardware(*(make.gpu(f"GPU-{i}", i, memory_used_mib=80_000) for i in range(2))))
+    distribution = {"items": 10, "mode": "Proportional", "by": "FreeMemory"}
+    cluster.apply("train", replicas=2, placement={"gang": True}, distribution=distribution)
+    cluster.settle()
+    assert cluster.assignments("train") == {}
+    assert "all capacities are 0" in cluster.status("train").model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("utilization_percent", math.nan, Invalid.NOT_A_NUMBER),
+        ("utilization_percent", 101, Invalid.OVER_100_PERCENT),
+        ("memory_used_mib", math.inf, Invalid.INFINITE),
+        ("memory_used_mib", -1, Invalid.NEGATIVE),
+        ("memory_used_mib", 80_001, Invalid.USED_OVER_TOTAL),
+        ("temperature_celsius", -274, Invalid.BELOW_ABSOLUTE_ZERO),
+    ],
+)
+def test_invalid_metrics(make: Any, field: str, value: float, reason: Invalid) -> None:
+    """Dropped with a typed error that names device and field, and never scheduled on; the neighbour is used."""
+    hardware = make.hardware(make.gpu("GPU-bad", 0, **{field: value}), make.gpu("GPU-good", 1, temperature_celsius=80))
+    with pytest.raises(InvalidSampleError, match=f"GPU-bad: {field}") as caught:
+        recording(hardware).record(hardware.gpus[0].reading, at(1))
+    assert caught.value.reason is reason
+    fleet = fleet_of(make.published(hardware))
+    decision = place(fleet, Request("ml/train", (0, 1)))
+    assert [pick.devices for pick in decision.picks] == [("GPU-good",)]
+    assert decision.why_not is not None
+    assert "GPU-bad: has never been sampled" in decision.why_not.message
+
+
+def test_memory_clean_up_on_shutdown(make: Any) -> None:
+    """A sampler that was closed frees threads, hardware, windows and itself; a hundred lives take no more than one."""
+
+    async def live() -> "weakref.ref[Sampler]":
+        hardware = make.hardware(*(make.gpu(f"GPU-{i}", i) for i in range(4)))
+        sampler = Sampler(hardware, timing=make.timing)
+        await sampler.start()
+        await sampler.close()
+        assert not hardware.is_open
+        assert gpu_threads() == set()
+        return weakref.ref(sampler)
+
+    def lives(number: int) -> int:
+        for _ in range(number):
+            gone = asyncio.run(live())
+            gc.collect()
+            assert gone() is None
+        return tracemalloc.get_traced_memory()[0]
+
+    lives(3)  # imports, caches of the interpreter
+    tracemalloc.start()
+    try:
+        few, many = lives(3), lives(12)
+    finally:
+        tracemalloc.stop()
+    assert many - few < 100_000, "bytes of a window alone would be more than this twelve times"
+
+
+def test_cancellation_during_recording(make: Any) -> None:
+    """Cancelled in the middle of a read: the read ends by itself, its answer is dropped, everything is let go of."""
+    gate, entered = threading.Event(), threading.Event()
+    hardware = make.hardware(make.gpu("GPU-0", 0), make.gpu("GPU-1", 1))
+    read = hardware.read
+
+    def held(uuid: str) -> Reading:
+        if uuid == "GPU-1":
+            entered.set()
+            gate.wait(30)
+        answer: Reading = read(uuid)
+        return answer
+
+    hardware.read = held
+
+    async def main() -> None:
+        sampler = Sampler(hardware, timing=make.timing)
+        starting = asyncio.create_task(sampler.start())
+        assert await asyncio.to_thread(entered.wait, 30)
+        starting.cancel()
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert not hardware.is_open
+        view = sampler.view()
+        assert [device.sample is not None for device in view.devices] == [True, False]
+        with pytest.raises(SamplerClosedError):
+            await sampler.changed(view.health_version)
+
+    asyncio.run(main())
+    assert gpu_threads() == set()
+
+
+def test_unregistered_device(make: Any) -> None:
+    """Refused by name wherever a UUID comes in: hardware, recording, fleet, ranking, requests."""
+    hardware = make.hardware(make.gpu("GPU-0", 0))
+    hardware.open()
+    hardware.slots()
+    hardware.identify(0)
+    with pytest.raises(UnknownDeviceError, match="GPU-x"):
+        hardware.read("GPU-x")
+    record = recording(hardware)
+    with pytest.raises(InvalidSampleError, match="GPU-x") as caught:
+        record.record(Reading(uuid="GPU-x"), at(1))
+    assert caught.value.reason is Invalid.UNKNOWN_DEVICE
+    assert record.view(at(1)).dropped[Invalid.UNKNOWN_DEVICE] == 1
+    fleet = fleet_of(make.published(make.hardware(make.gpu("GPU-0", 0))))
+    with pytest.raises(InvalidFleetError, match="node a has no device GPU-x"):
+        fleet.hold("a", ["GPU-x"])
+    with pytest.raises(InvalidFleetError, match="device GPU-x is not in the fleet"):
+        rank_devices(fleet, among=["GPU-0", "GPU-x"])
+    decision = place(fleet, Request("ml/train", (0,), DeviceNeeds(include_uuids=frozenset({"GPU-x"}))))
+    assert decision.why_not is not None
+    assert "GPU-x of includeUUIDs is not in the fleet" in decision.why_not.message
