@@ -1,0 +1,88 @@
+"""Over-use, from the driver's process list to status, series and event."""
+
+import asyncio
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.kube.model import PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.overuse import watch
+from gpufleet_api.names import SHARED_RESOURCE
+from gpufleet_simgpu.model import SimProcess
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+UUID = make_node("h100", 4).gpus[1].uuid
+ASSIGNMENT: dict[str, Any] = {
+    "podUID": "uid-serve-0",
+    "namespace": "ml",
+    "pod": "serve-0",
+    "container": "main",
+    "workload": "serve",
+    "workloadUID": "w",
+    "replica": 0,
+    "replicas": 1,
+    "resource": SHARED_RESOURCE,
+    "devices": [UUID],
+    "memoryMiB": 20_000,
+    "decidedAt": "2026-01-01T00:00:00.000000Z",
+}
+
+
+def overuse(status: Mapping[str, Any]) -> list[Any]:
+    return [holder.get("overuse") for one in status.get("devices", ()) for holder in one.get("allocatedTo", ())]
+
+
+def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
+    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    # A process that is gone before anybody can look it up: the only holder answers for the whole device.
+    simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=30_000, processes=(SimProcess(2**22 - 1, 30_000),)))
+    events: list[PodEvent] = []
+
+    async def main() -> None:
+        cluster = make_cluster()
+
+        async def get() -> TelemetryObject:
+            document = {"metadata": cluster.metadata, "status": cluster.status, "spec": {"assignments": [ASSIGNMENT]}}
+            return parse_object(document)
+
+        async def tell(event: PodEvent) -> None:
+            events.append(event)
+
+        cluster.get, cluster.tell = get, tell
+        agent = make_agent(cluster, NvmlHardware())
+        task = asyncio.create_task(agent.run())
+        try:
+            async with kubelet:
+                await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE))
+                await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE)
+                await cluster.until(lambda _: any(overuse(cluster.status)))
+                (told,) = overuse(cluster.status)
+                assert told["memoryUsedMiB"] == 30_000
+                url = f"http://127.0.0.1:{agent.http_port}/metrics"
+                page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+                simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=15_000))
+                await cluster.until(lambda _: overuse(cluster.status) == [None])
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        labels = f'{{UUID="{UUID}",container="main",gpu="1",namespace="ml",pod="serve-0"}}'
+        assert f"gpufleet_agent_share_memory_overused{labels} 1.0" in page
+        assert f"gpufleet_agent_share_memory_used_mebibytes{labels} 30000.0" in page
+
+    asyncio.run(main())
+    (event,) = events
+    assert (event.namespace, event.pod, event.pod_uid, event.reason) == (
+        "ml",
+        "serve-0",
+        "uid-serve-0",
+        "MemoryOveruse",
+    )
+    assert event.message == f"container main uses 30000 MiB of GPU 1 ({UUID}), and was promised 20000 MiB"
