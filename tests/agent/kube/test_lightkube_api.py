@@ -244,6 +244,7 @@ def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name()
         await api.tell(replace(EVENT, message="x" * 5000))
         await api.tell(replace(EVENT, reason="TwoClaimants"))
         await api.tell(replace(EVENT, pod_uid="uid-1"))
+        await api.tell(replace(EVENT, episode="again"))
         await api.tell(replace(EVENT, pod="a." * 126 + "b"))
 
     run(handler, scenario)
@@ -263,7 +264,7 @@ def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name()
     assert first["metadata"]["name"] == second["metadata"]["name"]
     assert len(second["message"]) == 1024
     names = {body["metadata"]["name"] for body in (first, *others)}
-    assert len(names) == 4
+    assert len(names) == 5
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name) for name in names)
 
 

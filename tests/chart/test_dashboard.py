@@ -1,0 +1,45 @@
+"""The dashboard asks for series that exist."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BOARD: dict[str, Any] = json.loads(
+    (ROOT / "charts/gpufleet/files/dashboards/gpufleet.json").read_text(encoding="utf-8")
+)
+
+
+def documented() -> set[str]:
+    """Names in the table of series, which tests of the agent hold to what it exposes."""
+    section = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8").partition("## Series")[2]
+    return set(re.findall(r"`((?:DCGM_FI|gpufleet_agent)_\w+)`", section))
+
+
+def queries() -> list[str]:
+    return [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
+
+
+def test_every_query_is_about_documented_series() -> None:
+    named = {name for query in queries() for name in re.findall(r"(?:DCGM_FI|gpufleet_agent)_\w+", query)}
+    assert len(named) > 20
+    assert named - documented() == set()
+
+
+def test_counters_are_asked_for_their_growth_alone() -> None:
+    for query in queries():
+        for counter in re.findall(r"gpufleet_agent_\w+_total", query):
+            assert re.search(rf"(rate|increase)\({counter}", query), query
+
+
+def test_panels_neither_overlap_nor_share_a_number() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in BOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(at["x"] + dx, at["y"] + dy) for dx in range(at["w"]) for dy in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    numbers = [panel["id"] for panel in BOARD["panels"]]
+    assert len(numbers) == len(set(numbers))
