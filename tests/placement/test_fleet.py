@@ -131,6 +131,8 @@ def test_a_uuid_stands_once_in_the_fleet(make: Any) -> None:
     with pytest.raises(InvalidFleetError, match="GPU-x of node c stands twice, also on c"):
         fleet.put(make.node("c", [make.device("GPU-x", 0), make.device("GPU-x", 1)]))
     assert list(fleet.nodes) == ["a"]
+    with pytest.raises(InvalidFleetError, match="node a stands twice"):
+        Fleet.of([make.node("a", 1), make.node("a", 1)])
 
 
 def test_a_device_that_left_its_node_may_come_back_on_another(make: Any) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.model import DeviceNeeds, Request, ScoreWeights, Share
+from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights, Share
 
 UNKNOWN_STRATEGY: dict[str, Any] = {"strategy": "Fastest"}
 UNKNOWN_TOPOLOGY: dict[str, Any] = {"topology": "Ring"}
@@ -201,6 +201,11 @@ def test_a_burst_does_not_herd_onto_one_device_that_looks_idle(make: Any) -> Non
             "G is both included and excluded",
         ),
         (Request("ml/train", (0,), DeviceNeeds(share=Share())), "a share needs"),
+        (Request("ml/train", (0,), DeviceNeeds(min_free_memory_mib=-5)), "min_free_memory_mib is -5"),
+        (Request("ml/train", (0,), DeviceNeeds(max_utilization_percent=-1)), "max_utilization_percent is -1"),
+        (Request("ml/train", (0,), DeviceNeeds(min_compute_capability="new")), "min_compute_capability is new"),
+        (Request("ml/train", (0,), pod=PodNeeds(cpu_milli=-1)), "cpu_milli is -1"),
+        (Request("ml/train", (0,), pod=PodNeeds(extended={"x.dev/nic": -2})), "x.dev/nic is -2"),
         (Request("ml/train", (0,), DeviceNeeds(share=Share(-1, 10))), "memoryMiB must be 0 or more"),
         (Request("ml/train", (0,), DeviceNeeds(share=Share(0, 101))), "computePercent 0 to 100"),
         (Request("ml/train", (0,), **UNKNOWN_STRATEGY), "strategy Fastest"),
@@ -217,3 +222,6 @@ def test_an_empty_fleet_says_so(make: Any) -> None:
     assert decision.unplaced == (0,)
     assert decision.why_not is not None
     assert "the fleet has no GPU" in decision.why_not.message
+    silent = place(Fleet.of([make.node("a", 0), make.node("b", 0, stale_reason="no telemetry yet")]), make.request())
+    assert silent.why_not is not None
+    assert silent.why_not.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"

@@ -25,6 +25,8 @@ from gpufleet_operator.placement.errors import InvalidSampleError, PlacementErro
         ("power_milliwatts", -1),
         ("power_limit_milliwatts", math.inf),
         ("process_count", -1),
+        ("compute_capability", "nine"),
+        ("free_slots", -1),
         ("promised_memory_mib", -1),
         ("promised_compute_percent", -5),
         ("in_flight_memory_mib", math.nan),
@@ -32,7 +34,7 @@ from gpufleet_operator.placement.errors import InvalidSampleError, PlacementErro
         ("sample_age_seconds", math.nan),
     ],
 )
-def test_invalid_metrics_are_refused_by_field(make: Any, field: str, value: float) -> None:
+def test_invalid_metrics_are_refused_by_field(make: Any, field: str, value: float | str) -> None:
     fleet = Fleet.of([make.node("a", 1)])
     before, version = dict(fleet.nodes), fleet.version
     with pytest.raises(InvalidSampleError, match=rf"b/GPU-bad: {field} is {value}"):

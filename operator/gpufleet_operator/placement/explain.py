@@ -138,7 +138,7 @@ def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, parti
     replicas = some(number, "replica")
     asked = f"{'each of ' if number > 1 else ''}{replicas} needs {_wanted(request)}"
     if not considered:
-        return [asked, f"the fleet has no GPU ({some(len(fleet.nodes), 'node')})"]
+        return [asked, f"the fleet has no GPU ({some(len(fleet.nodes), 'node')})", *_untold(fleet)]
     parts = [asked, f"{eligible} of {some(considered, 'GPU')} could serve"]
     unknown = sorted(request.devices.include_uuids - fleet.where.keys())
     if unknown:
@@ -147,6 +147,12 @@ def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, parti
     if partial:
         parts.append(f"{partial} of {replicas} {'would fit' if request.gang else 'placed'}")
     return parts
+
+
+def _untold(fleet: Fleet) -> list[str]:
+    """Why nothing is known of the first node by name that can't be used."""
+    untold = sorted((node.name, node.stale_reason) for node in fleet.nodes.values() if node.stale_reason)
+    return [f"{untold[0][0]}: {untold[0][1]}"] if untold else []
 
 
 def _wanted(request: Request) -> str:

@@ -54,10 +54,12 @@ class Fleet:
 
     @classmethod
     def of(cls, nodes: Iterable[NodeState]) -> "Fleet":
-        """A fleet of these nodes; raises as `put` does."""
+        """A fleet of these nodes; raises as `put` does, and InvalidFleetError when a name stands twice."""
         fleet, nodes = cls(), tuple(nodes)
         fleet.columns = Columns.empty(max(1, len(nodes)), max((len(n.devices) for n in nodes), default=1) or 1)
         for node in nodes:
+            if node.name in fleet.nodes:
+                raise InvalidFleetError(f"node {node.name} stands twice")
             fleet.put(node)
         return fleet
 

@@ -1,12 +1,13 @@
 """A request reduced to what a ranking depends on: requests that ask for the same thing share one ranking."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.rows import capability
+from gpufleet_operator.placement.samples import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.score import check_weights
 
 WHOLE_PERCENT = 100
@@ -26,7 +27,8 @@ class Query:
 
     @classmethod
     def of(cls, request: Request) -> "Query":
-        """Raises InvalidRequestError when the request contradicts itself."""
+        """Raises InvalidRequestError for numbers that can't be asked for, named by workload and value."""
+        _check_amounts(request)
         needs, share = request.devices, request.devices.share
         free = needs.min_free_memory_mib
         if share is not None and share.memory_mib:
@@ -68,3 +70,22 @@ def check_request(request: Request) -> None:
     if share is not None and (share.memory_mib < 0 or not 0 <= share.compute_percent <= WHOLE_PERCENT):
         raise InvalidRequestError(f"{request.name}: memoryMiB must be 0 or more, computePercent 0 to 100, got {share}")
     check_weights(request.weights)
+
+
+def _check_amounts(request: Request) -> None:
+    for what, amount in _amounts(request):
+        if amount < 0:
+            raise InvalidRequestError(f"{request.name}: {what} is {amount}, must be 0 or more")
+    least = request.devices.min_compute_capability
+    if least is not None and not COMPUTE_CAPABILITY.fullmatch(least):
+        raise InvalidRequestError(f"{request.name}: min_compute_capability is {least}, must be such as 9.0")
+
+
+def _amounts(request: Request) -> Iterator[tuple[str, int]]:
+    """What is asked for in numbers."""
+    needs, pod = request.devices, request.pod
+    yield "min_free_memory_mib", needs.min_free_memory_mib or 0
+    yield "max_utilization_percent", needs.max_utilization_percent or 0
+    yield "cpu_milli", pod.cpu_milli
+    yield "memory_bytes", pod.memory_bytes
+    yield from pod.extended.items()

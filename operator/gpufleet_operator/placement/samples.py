@@ -1,11 +1,13 @@
 """Refuses measurements that can't be true, before any of them reaches a score."""
 
 import math
+import re
 
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.model import DeviceState
 
 ABSOLUTE_ZERO_CELSIUS = -273
+COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 _MOST = 2**31 - 1
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
@@ -36,6 +38,9 @@ def check_sample(node: str, device: DeviceState) -> None:
             continue
         if not lowest <= value <= highest or not math.isfinite(value):  # NaN fails every comparison
             raise InvalidSampleError(f"{node}/{device.uuid}: {name} is {value}, must be {lowest} to {highest:.0f}")
+    capability = device.compute_capability
+    if capability is not None and not COMPUTE_CAPABILITY.fullmatch(capability):
+        raise InvalidSampleError(f"{node}/{device.uuid}: compute_capability is {capability}, must be such as 9.0")
     total, used = device.memory_total_mib, device.memory_used_mib
     if total is not None and used is not None and used > total:
         raise InvalidSampleError(f"{node}/{device.uuid}: memory_used_mib is {used}, above memory_total_mib {total}")
