@@ -5,7 +5,7 @@ CACHE := $(or $(GPUFLEET_CACHE),$(HOME)/.cache/gpufleet)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help setup format lint types unit test e2e crds proto cluster kubeconfig cluster-down demo demo-down clean
+.PHONY: help setup format lint types unit test e2e crds proto cluster kubeconfig cluster-down demo demo-recorded demo-down clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ cluster-down: setup ## Stop the cluster and remove what it made.
 
 demo: setup ## From nothing to GPUWorkloads on a real cluster with simulated GPUs.
 	@$(RUN) python -m demo
+
+demo-recorded: setup ## The agent on a recorded node, two minutes: no cluster, no root.
+	@$(RUN) python -m demo.recorded
 
 demo-down: setup ## Remove everything that `make demo` made.
 	@$(RUN) python -m demo down
