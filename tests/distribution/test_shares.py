@@ -96,6 +96,10 @@ def test_what_a_full_receiver_leaves_goes_to_the_others_in_proportion() -> None:
     assert found.items == {"a": 40, "b": 30, "c": 30}
 
 
+def test_a_capacity_may_be_larger_than_any_float() -> None:
+    assert shares(10, {"a": 4 * 10**400, "b": 10**400, "c": 1}).items == {"a": 8, "b": 2, "c": 0}
+
+
 def test_equal_remainders_go_to_whoever_comes_first() -> None:
     assert list(shares(1, {"b": 1, "a": 1}).items.values()) == [1, 0]
 

@@ -1,6 +1,6 @@
 """Divides a number of items by capacity: largest remainder, with a maximum per receiver.
 
-Exact: capacities are taken as fractions, so that shares + unassigned = items for every input, however large.
+Exact: capacities are brought to whole numbers, so that shares + unassigned = items for every input, however large.
 """
 
 import math
@@ -54,10 +54,10 @@ def shares(items: int, capacities: Mapping[K, float], maximum: Mapping[K, int] |
     limits = _limits(weights, maximum)
     given = dict.fromkeys(weights, 0)
     waiting = {key: weight for key, weight in weights.items() if weight}
-    total = sum(waiting.values(), start=Fraction(0))
+    total = sum(waiting.values())
     # Whoever would get his maximum or more is filled and leaves, and the others' parts grow by what he left.
     # In order of maximum per capacity, nobody who fills can come after one who doesn't, so this is one pass.
-    for key in sorted(limits.keys() & waiting.keys(), key=lambda key: limits[key] / waiting[key]):
+    for key in sorted(limits.keys() & waiting.keys(), key=lambda key: Fraction(limits[key], waiting[key])):
         if items * waiting[key] < limits[key] * total:
             break
         given[key] = limits[key]
@@ -68,20 +68,24 @@ def shares(items: int, capacities: Mapping[K, float], maximum: Mapping[K, int] |
     return Shares(given | _largest_remainder(items, waiting, total))
 
 
-def _checked(items: int, capacities: Mapping[K, float]) -> dict[K, Fraction]:
+def _checked(items: int, capacities: Mapping[K, float]) -> dict[K, int]:
+    """The capacities in whole numbers of the same ratio: each float is a whole number over a power of two."""
     if items < 0:
         raise InvalidCapacityError(f"items is {items}, must be 0 or more")
     if not capacities:
         raise InvalidCapacityError("there is nobody to divide the items among")
     for key, capacity in capacities.items():
-        if not math.isfinite(capacity) or capacity < 0:
+        finite = isinstance(capacity, int) or math.isfinite(capacity)
+        if not finite or capacity < 0:
             raise InvalidCapacityError(f"the capacity of {key} is {capacity}, must be finite and 0 or more")
     if not any(capacities.values()):
         raise InvalidCapacityError("all capacities are 0")
-    return {key: Fraction(capacity) for key, capacity in capacities.items()}
+    ratios = {key: capacity.as_integer_ratio() for key, capacity in capacities.items()}
+    common = math.lcm(*{below for _, below in ratios.values()})
+    return {key: above * (common // below) for key, (above, below) in ratios.items()}
 
 
-def _limits(weights: Mapping[K, Fraction], maximum: Mapping[K, int] | int | None) -> dict[K, int]:
+def _limits(weights: Mapping[K, int], maximum: Mapping[K, int] | int | None) -> dict[K, int]:
     if maximum is None:
         return {}
     limits = dict(maximum) if isinstance(maximum, Mapping) else dict.fromkeys(weights, maximum)
@@ -93,9 +97,9 @@ def _limits(weights: Mapping[K, Fraction], maximum: Mapping[K, int] | int | None
     return limits
 
 
-def _largest_remainder(items: int, weights: Mapping[K, Fraction], total: Fraction) -> dict[K, int]:
+def _largest_remainder(items: int, weights: Mapping[K, int], total: int) -> dict[K, int]:
     """Everyone's whole part; the items left go one each to the largest remainders, first come first."""
     parts = {key: divmod(items * weight, total) for key, weight in weights.items()}
-    left = items - sum(int(whole) for whole, _ in parts.values())
+    left = items - sum(whole for whole, _ in parts.values())
     lucky = set(sorted(parts, key=lambda key: -parts[key][1])[:left])
-    return {key: int(whole) + (key in lucky) for key, (whole, _) in parts.items()}
+    return {key: whole + (key in lucky) for key, (whole, _) in parts.items()}
