@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.sampling.window import Window
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.model import SimGpu, SimProcess, SimSeries
@@ -38,6 +41,14 @@ EXTRA_SCRAPES = 100
 """Made after the measurement, one right after the other: forty scrapes have no 99th percentile."""
 IMPORTS = 7
 LIMITS = {"rss_mib": 60.0, "rss_peak_mib": 60.0, "cpu_percent": 1.0, "writes_per_minute": 2.0, "import_s": 0.7}
+FLAT = Sample(
+    uuid="",
+    taken_at=0,
+    utilization_percent=90,
+    memory_used_mib=60_000,
+    temperature_celsius=64,
+    power_milliwatts=500_000,
+)
 _IMPORT = "from time import perf_counter as t; b = t(); import gpufleet_agent.main; print(t() - b)"
 
 
@@ -104,10 +115,19 @@ async def import_seconds() -> float:
 
 
 def window_bytes() -> int:
-    """Memory of one device's window, as its rings take it."""
-    from gpufleet_agent.sampling.window import Window  # noqa: PLC0415 - the agent is measured in its own process
-
-    return Window(seconds=60, capacity=62).nbytes
+    """Memory of one device's window of a minute, filled, with all that hangs on it; in bytes."""
+    count = 100
+    full = range(200)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    windows = [Window(seconds=60, capacity=62) for _ in range(count)]
+    for window in windows:
+        for second in full:
+            window.append(FLAT, float(second))
+        window.stats(full[-1])
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return round((after - before) / count)
 
 
 async def measure(seconds: float, console: Console) -> Found:

@@ -45,12 +45,6 @@ class Window:
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the rings take, in bytes. It never grows."""
-        rings: tuple[array[float] | array[int], ...] = (self._times, *self._rings)
-        return sum(len(ring) * ring.itemsize for ring in rings)
-
     def append(self, sample: Sample, at: float) -> None:
         """Add a sample in constant time, in place of the oldest when full.
 
