@@ -1,4 +1,4 @@
-"""docs/cli.md shows what the commands print, to the letter."""
+"""docs/cli.md and README.md show what the commands print, to the letter."""
 
 import re
 import shlex
@@ -10,7 +10,8 @@ import pytest
 from gpufleet_api.generate import ROOT
 
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"```\n\$ gpufleet (.*?)\n(.*?)\n```", PAGE, re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = list(dict.fromkeys(re.findall(r"```\n\$ gpufleet (.*?)\n(.*?)\n```", PAGE + README, re.DOTALL)))
 
 
 def test_every_command_is_shown() -> None:
