@@ -1,9 +1,10 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.resources import Served, device_of, slot_order
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["GPU-5e4a", "MIG-77"]), st.integers(0, 64))
 def test_every_id_by_which_a_device_is_offered_leads_back_to_it(uuid: str, slots: int) -> None:
     ids = Served("example.com/gpu", slots).ids(uuid)
