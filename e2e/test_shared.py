@@ -4,7 +4,7 @@ import pytest
 
 from proof import Holding
 from proof.contract import MEMORY_MIB, SHARED_RESOURCE, VISIBLE_DEVICES
-from support.api import JsonObject, pods
+from support.api import JsonObject, events, pods
 from support.awaiting import eventually, never
 from support.fleet import Fleet
 from support.manifests import container, gpuworkload, plain_pod
@@ -94,6 +94,39 @@ def test_pods_of_nobody_get_slots_of_shared_devices_and_no_shared_device_as_a_wh
     fleet.api.create(pods(room.namespace), plain_pod("modest", count=7, **here))
     assert set(eventually(lambda: _holding(room, "modest"), within=20).devices) == set(uuids[:7])
     room.proven("owner")
+
+
+def test_a_burst_of_both_uses_under_forced_deletion(room: Room, fleet: Fleet) -> None:
+    """Mechanism: as above, all at once. Nobody is refused by a kubelet, for the ledger never gives what is still held.
+
+    Six workloads of three parts and three of whole devices on one node of eight; half of them lose their pods by force,
+    with no time to end, and go while others take their place.
+    """
+    node = fleet.nodes[1]
+    uuids = fleet.gpus[node].uuids
+    parts, wholes = [f"part-{i}" for i in range(6)], [f"whole-{i}" for i in range(3)]
+    asked = {"mode": "Shared", "memoryMiB": 15_000}
+
+    def apply(names: list[str]) -> None:
+        for name in names:
+            if name.startswith("part"):
+                room.apply(gpuworkload(name, replicas=3, devices=asked, uuids=uuids, placement={"strategy": "Pack"}))
+            else:
+                room.apply(gpuworkload(name, uuids=uuids, placement={"strategy": "Pack"}))
+
+    apply([*wholes, *parts])
+    room.proven(*wholes, *parts, within=60)
+    gone = [*parts[::2], wholes[0]]
+    for name in gone:
+        room.delete(name)
+        for pod in room.every_pod(name):
+            fleet.api.delete(f"{pods(room.namespace)}/{pod['metadata']['name']}", grace=0)
+    fresh = ["part-6", "part-7", "part-8", "whole-3"]
+    apply(fresh)
+    left = [name for name in (*parts, *wholes) if name not in gone]
+    room.proven(*left, *fresh, within=90)
+    reasons = {one["reason"] for one in fleet.api.list(events(room.namespace))}
+    assert not reasons & {"KubeletRefused", "DeviceMismatch", "SchedulerRefused"}, reasons
 
 
 def _slots(fleet: Fleet, uuid: str) -> list[str]:
