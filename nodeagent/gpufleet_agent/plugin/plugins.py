@@ -99,7 +99,6 @@ class Plugins:
         finally:
             self._around.injection.close()
 
-
     async def _serve_partitions(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
     ) -> None:
