@@ -117,6 +117,23 @@ def explain(
     commands.explain(asked, commands.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
+@app.command(epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
+def summary(
+    *,
+    fleet: opt.FleetFiles,
+    now: opt.Now = None,
+    stale_after: opt.StaleAfter = None,
+    output: opt.Output = opt.Format.TABLE,
+) -> None:
+    """The fleet in a few numbers, node by node and in all.
+
+    Nodes with stale telemetry count with their GPUs alone. A dash is a value that nobody reports.
+    """
+    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+
+    commands.summary(commands.sources(fleet, None, None, now, stale_after), output)
+
+
 @app.command(
     epilog="Examples: gpufleet distribute --items 1000 --by FreeMemory --fleet examples/fleets/mixed.yaml; "
     "gpufleet distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",

@@ -18,7 +18,7 @@ from gpufleet_cli.judge import Verdict
 from gpufleet_cli.options import By, Format
 from gpufleet_cli.output import Screen, write_json, write_notes
 from gpufleet_cli.whatif import Edits
-from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement import Fleet, aggregate
 from gpufleet_operator.placement.explain import some
 from gpufleet_operator.placement.model import DeviceNeeds, Request
 
@@ -97,6 +97,17 @@ def replay(path: Path, edits: Edits, output: Format) -> int:
         tables.replay(Screen.of(), replayed, edited=bool(edits))
     fine = (not r.made.decision.unplaced if edits else r.same for r in replayed)
     return PLACED if all(fine) else NOT_PLACED
+
+
+def summary(given: Sources, output: Format) -> None:
+    """Aggregates of each node, and of all."""
+    loaded = fleetfile.load(given)
+    nodes = {name: aggregate(Fleet.of([loaded.fleet.nodes[name]])) for name in sorted(loaded.fleet.nodes)}
+    if output is Format.JSON:
+        write_json(shapes.summary(nodes, aggregate(loaded.fleet), loaded.notes))
+    else:
+        tables.aggregates(Screen.of(), {**nodes, "all": aggregate(loaded.fleet)})
+    write_notes(loaded.notes)
 
 
 def rank(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | None, output: Format) -> None:

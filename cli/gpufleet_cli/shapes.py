@@ -9,6 +9,7 @@ from typing import Any
 from gpufleet_cli.judge import Ranked, Verdict
 from gpufleet_cli.replay import Replayed
 from gpufleet_cli.simulate import Outcome
+from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
 
 Json = dict[str, Any]
@@ -37,6 +38,29 @@ def replay(replayed: Sequence[Replayed]) -> Json:
             }
             for one in replayed
         ],
+    }
+
+
+def summary(nodes: Mapping[str, Aggregates], fleet: Aggregates, notes: Sequence[str]) -> Json:
+    """`gpufleet summary -o json`."""
+    named = [{"name": name, **_aggregates(found)} for name, found in nodes.items()]
+    return {**_aggregates(fleet), "nodes": named, "notes": list(notes)}
+
+
+def _aggregates(found: Aggregates) -> Json:
+    return {
+        "devices": found.devices,
+        "healthy": found.healthy,
+        "idle": found.idle,
+        "held": found.held,
+        "shared": found.shared,
+        "memoryTotalMiB": found.memory_total_mib,
+        "memoryUsedMiB": found.memory_used_mib,
+        "memoryAvailableMiB": found.memory_available_mib,
+        "meanUtilizationPercent": found.mean_utilization_percent,
+        "meanTemperatureCelsius": found.mean_temperature_celsius,
+        "powerMilliwatts": found.power_milliwatts,
+        "oldestSampleSeconds": found.oldest_sample_seconds,
     }
 
 

@@ -1,12 +1,13 @@
 """Results as tables for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet_cli.judge import Ranked, Verdict, rejections
 from gpufleet_cli.output import Column, Screen
 from gpufleet_cli.replay import Replayed
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
+from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.explain import some
 from gpufleet_operator.placement.model import Rejected, Share, Terms
 from gpufleet_operator.placement.words import PHRASES
@@ -70,6 +71,33 @@ def ranking(screen: Screen, best: Iterable[Ranked]) -> None:
         for rank, r in enumerate(best, start=1)
     ]
     screen.table((Column("RANK", number=True), *_DEVICE, *_MEASURED, *_TERMS), rows)
+
+
+def aggregates(screen: Screen, found: Mapping[str, Aggregates]) -> None:
+    """One line for each node, and for all of them."""
+    headers = (
+        "GPUS",
+        "HEALTHY",
+        "IDLE",
+        "HELD",
+        "SHARED",
+        "TOTAL MiB",
+        "USED MiB",
+        "FREE MiB",
+        "UTIL %",
+        "TEMP C",
+        "W",
+    )
+    rows = []
+    for name, one in found.items():
+        watts = None if one.power_milliwatts is None else one.power_milliwatts / 1000
+        counts = (one.devices, one.healthy, one.idle, one.held, one.shared)
+        memory = (one.memory_total_mib, one.memory_used_mib, one.memory_available_mib)
+        means = (one.mean_utilization_percent, one.mean_temperature_celsius, watts, one.oldest_sample_seconds)
+        cells = [*counts, *memory, *(None if value is None else round(value) for value in means)]
+        rows.append([name, *("-" if cell is None else str(cell) for cell in cells)])
+    columns = [Column(header, number=True) for header in (*headers, "OLDEST s")]
+    screen.table((Column("NODE", firm=True), *columns), rows)
 
 
 def explanation(screen: Screen, verdicts: Iterable[Verdict]) -> None:

@@ -15,7 +15,14 @@ SHOWN = list(dict.fromkeys(re.findall(r"```\n\$ gpufleet (.*?)\n(.*?)\n```", PAG
 
 
 def test_every_command_is_shown() -> None:
-    assert {command.split()[0] for command, _ in SHOWN} == {"simulate", "replay", "rank", "explain", "distribute"}
+    assert {command.split()[0] for command, _ in SHOWN} == {
+        "simulate",
+        "replay",
+        "rank",
+        "explain",
+        "summary",
+        "distribute",
+    }
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
@@ -34,7 +41,7 @@ def test_what_the_page_shows_is_what_is_printed(
 
 
 def test_the_page_names_every_option_that_its_examples_do_not_explain(gpufleet: Any) -> None:
-    for command in ("simulate", "replay", "rank", "explain", "distribute"):
+    for command in ("simulate", "replay", "rank", "explain", "summary", "distribute"):
         options = set(re.findall(r"--[a-z-]+", gpufleet(command, "--help").out))
         assert options - {"--help", "--filename", "--output", "--workload", "--resource"} <= set(
             re.findall(r"--[a-z-]+", PAGE)

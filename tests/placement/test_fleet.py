@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy
-from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement import Fleet, aggregate, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidFleetError
 from gpufleet_operator.placement.model import PodNeeds, Share
 
@@ -32,9 +32,15 @@ def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.Dat
                     fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
             case _:
                 place(fleet, data.draw(st.sampled_from(asked)))
+                aggregate(fleet)
+                if fleet.where:
+                    rank_devices(fleet)
     anew = Fleet.of(fleet.nodes.values())
     for request in asked:
         assert place(fleet, request) == place(anew, request)
+    assert aggregate(fleet) == aggregate(anew)
+    if anew.where:
+        assert list(rank_devices(fleet)) == list(rank_devices(anew))
 
 
 @settings(max_examples=60, deadline=None)

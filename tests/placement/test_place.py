@@ -77,6 +77,19 @@ def test_permuting_the_nodes_changes_nothing(data: st.DataObject, gen: Any) -> N
     assert place(Fleet.of(nodes), request) == place(Fleet.of(shuffled), request)
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject, gen: Any) -> None:
+    """Names decide nothing but ties: as many replicas are placed, and each one's score is the same."""
+    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests(strategies=BY_SCORE))
+    request = replace(request, set_aside={}, siblings={}, replicas=(0,))
+    names = data.draw(st.permutations([n.name for n in nodes]))
+    renamed = [replace(n, name=f"z-{name}") for n, name in zip(nodes, names, strict=True)]
+    before, after = place(Fleet.of(nodes), request), place(Fleet.of(renamed), request)
+    assert [p.terms.total for p in before.picks] == [p.terms.total for p in after.picks]
+    assert before.unplaced == after.unplaced
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(
