@@ -7,6 +7,8 @@ class Changes:
     def __init__(self, version: int = 0) -> None:
         self._oldest = version
         self._rows: list[int] = []
+        self._told: tuple[int, int, list[int]] = (-1, -1, [])
+        """The last answer of `since`, and what it was the answer to."""
 
     @property
     def version(self) -> int:
@@ -22,8 +24,10 @@ class Changes:
             self._oldest += dropped
 
     def since(self, version: int) -> list[int] | None:
-        """The rows that changed after `version`, ascending; None: any of them may have."""
+        """The rows that changed after `version`, ascending; None: any of them may have. Not to be changed."""
         if version < self._oldest:
             return None
-        changed = self._rows[version - self._oldest :]
-        return changed if len(changed) == 1 else sorted(set(changed))
+        if self._told[:2] != (version, self.version):  # several ask the same, one after the other
+            changed = self._rows[version - self._oldest :]
+            self._told = version, self.version, changed if len(changed) == 1 else sorted(set(changed))
+        return self._told[2]

@@ -76,9 +76,13 @@ def has_room(window: Window, query: Query) -> Mask:
     single = window.single
     if single is not None:
         return np.array([_row_has_room(window.columns, single, query)])
-    room = np.ones(window.columns.cpu[window.at].shape, np.bool_)
-    for _, lacks in room_tests(window, query):
-        room &= ~lacks
+    columns, at, pod = window.columns, window.at, query.pod
+    room: Mask = columns.cpu[at] >= pod.cpu_milli
+    room &= columns.memory[at] >= pod.memory_bytes
+    room &= columns.pods[at] >= 1
+    if pod.extended:
+        for _, lacks in room_tests(window, query):
+            room &= ~lacks
     return room
 
 

@@ -54,6 +54,7 @@ class Landscape:
         self.alike: Ints = np.zeros(0, np.int64)
         self.places: NDArray[np.int16] = np.zeros((0, len(self.slots.types)), np.int16)
         self.total: Ints = np.zeros(len(self.slots.types), np.int64)
+        self._none: NDArray[np.int16] = np.zeros(len(self.slots.types), np.int16)
         self.devices = 0
         self._kinds: list[int] = []
         self._looks: dict[tuple[object, ...], Site] = {}
@@ -97,9 +98,8 @@ class Landscape:
         waste = lost * STREAMS + self.rule.of([(useful, *self.rule.steps(cpu, memory), kind)])[0]
         self._seen += 1
         idle = free.count(WHOLE)
-        site = Site(
-            self._seen, useful, lost, idle, cpu, memory, kind, waste, self.slots.count([(idle, cpu, memory, kind)])[0]
-        )
+        places = self.slots.count([idle], [cpu], [memory], [kind])[0] if idle > 1 else self._none
+        site = Site(self._seen, useful, lost, idle, cpu, memory, kind, waste, places)
         if len(self._looks) > _REMEMBERED:
             self._looks.clear()
         self._looks[looks] = site

@@ -155,8 +155,10 @@ class Valuer:
     def _on_idle(self, sites: Sequence[Site]) -> list[Valued]:
         """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
         count = self._query.devices.count
-        values = self._base.rule.of([(site.useful[count:], *self._room(site), site.kind) for site in sites])
-        lost = self._lost([(site, site.idle - count) for site in sites])
+        values = self._base.rule.of(
+            [(site.useful[count:], *room, site.kind) for site, room in zip(sites, self._rooms(sites), strict=True)]
+        )
+        lost = self._lost(sites, [site.idle - count for site in sites])
         return [
             (NO_WAY, site.lost * STREAMS + value - site.waste, 0, code, 0)
             for site, value, code in zip(sites, values, lost, strict=True)
@@ -176,8 +178,8 @@ class Valuer:
         besides = (columns.state[rows] & SHARED).tolist()
         tries: list[tuple[int, int, int, int]] = []  # position, way, device, growth without what is left useful
         states: list[State] = []
-        for position, site in enumerate(sites):
-            room, seen = self._room(site), set()
+        for position, (site, room) in enumerate(zip(sites, self._rooms(sites), strict=True)):
+            seen = set()
             free, total, beside = frees[position], totals[position], besides[position]
             for cell, is_open in enumerate(opens[position]):
                 if not is_open or (look := (free[cell], total[cell])) in seen:
@@ -194,7 +196,8 @@ class Valuer:
                 mine[way] = grown + value
                 if way == BESIDE:
                     mine[4] = cell
-        lost = self._lost([(site, site.idle) for site in sites] + [(site, site.idle - 1) for site in sites])
+        idle = [site.idle for site in sites]
+        lost = self._lost([*sites, *sites], idle + [number - 1 for number in idle])
         return [
             (b, i, lost_b, lost_i, cell)
             for (b, i, _, _, cell), lost_b, lost_i in zip(best, lost[: len(sites)], lost[len(sites) :], strict=True)
@@ -212,37 +215,40 @@ class Valuer:
         count, rule = self._query.devices.count, self._base.rule
         left: list[tuple[int, int]] = []  # lost, idle
         states: list[State] = []
-        for row, site, is_open in zip(rows, sites, opens, strict=True):
+        for row, site, is_open, room in zip(rows, sites, opens, self._rooms(sites), strict=True):
             free, total = columns.free_milli[row].tolist(), columns.total_mib[row].tolist()
             able = [cell for cell, yes in enumerate(is_open) if yes]
             for cell in sorted(able, key=lambda c: (free[c], c))[:count]:
                 free[cell] = _less(free[cell], milli(share, total[cell]))
             useful, lost = rule.split(free)
             left.append((lost, free.count(WHOLE)))
-            states.append((useful, *self._room(site), site.kind))
-        codes = self._lost([(site, idle) for site, (_, idle) in zip(sites, left, strict=True)])
+            states.append((useful, *room, site.kind))
+        codes = self._lost(sites, [idle for _, idle in left])
         return [
             (NO_WAY, lost * STREAMS + value - site.waste, 0, code, 0)
             for site, (lost, _), value, code in zip(sites, left, rule.of(states), codes, strict=True)
         ]
 
-    def _room(self, site: Site) -> tuple[int, int]:
-        pod = self._query.pod
-        return self._base.rule.steps(site.cpu - pod.cpu_milli, site.memory - pod.memory_bytes)
+    def _rooms(self, sites: Sequence[Site]) -> list[tuple[int, int]]:
+        return self._base.rule.rooms([(site.cpu, site.memory) for site in sites], self._query.pod)
 
-    def _lost(self, found: Sequence[tuple[Site, int]]) -> list[int]:
+    def _lost(self, sites: Sequence[Site], idle: Sequence[int]) -> list[int]:
         """Codes of the places lost on each site when so many idle devices remain."""
-        codes = [0] * len(found)
-        some = [at for at, (site, _) in enumerate(found) if site.idle > 1]
+        codes = [0] * len(sites)
+        some = [at for at, site in enumerate(sites) if site.idle > 1]
         if not some or not self._base.slots.types:
             return codes
-        pod, sites = self._query.pod, [found[at] for at in some]
-        before = np.concatenate([site.places for site, _ in sites]).reshape(len(sites), -1)
-        after = self._base.slots.count(
-            [(i, s.cpu - pod.cpu_milli, s.memory - pod.memory_bytes, s.kind) for s, i in sites]
+        pod, chosen = self._query.pod, [sites[at] for at in some]
+        lost = np.concatenate([site.places for site in chosen]).reshape(len(some), -1)
+        lost -= self._base.slots.count(
+            [idle[at] for at in some],
+            [site.cpu - pod.cpu_milli for site in chosen],
+            [site.memory - pod.memory_bytes for site in chosen],
+            [site.kind for site in chosen],
         )
-        for at, code in zip(some, self.losses.codes(before - after), strict=True):
-            codes[at] = code
+        losing = np.unique(lost.nonzero()[0])
+        for at, code in zip(losing.tolist(), self.losses.codes(lost[losing]), strict=True):
+            codes[some[at]] = code
         return codes
 
 

@@ -40,18 +40,19 @@ class Slots:
         self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
 
-    def count(self, nodes: Sequence[tuple[int, int, int, int]]) -> NDArray[np.int16]:
-        """(nodes, types): pods of each type that fit on nodes of (idle devices, CPU, memory, class of model)."""
-        if not self.types or max(node[0] for node in nodes) <= 1:
-            return np.zeros((len(nodes), len(self.types)), np.int16)
+    def count(
+        self, idle: Sequence[int], cpu: Sequence[int], memory: Sequence[int], kind: Sequence[int]
+    ) -> NDArray[np.int16]:
+        """(nodes, types): pods of each type that fit on nodes with so many idle devices, CPU, memory, such models."""
+        if not self.types or max(idle, default=0) <= 1:
+            return np.zeros((len(idle), len(self.types)), np.int16)
         # Quotients of whole numbers below 2**53 round down to the right one, and the least of them is what fits.
-        idle, cpu, memory = np.array([node[:3] for node in nodes], np.float64).T[:, :, None]
-        places = idle / self._devices
-        np.minimum(places, cpu / self._cpu, out=places)
-        np.minimum(places, memory / self._memory, out=places)
+        places = np.array(idle, np.float64)[:, None] / self._devices
+        np.minimum(places, np.array(cpu, np.float64)[:, None] / self._cpu, out=places)
+        np.minimum(places, np.array(memory, np.float64)[:, None] / self._memory, out=places)
         found: NDArray[np.int16] = np.maximum(places, 0, out=places).astype(np.int16)
         if not self._all_accepted:
-            found *= self._accepted[[node[3] for node in nodes]]
+            found *= self._accepted[kind]
         return found
 
     def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:

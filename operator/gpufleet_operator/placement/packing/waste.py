@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.placement.packing.mix import Mix
 from gpufleet_operator.placement.packing.streams import MIB, STREAMS, Streams, streams
 from gpufleet_operator.placement.rows import WHOLE
@@ -72,11 +73,22 @@ class Waste:
 
     def steps(self, cpu: int, memory: int) -> tuple[int, int]:
         """`State.cpu` and `State.memory` of a node with so much CPU (millicores) and memory (bytes) left."""
-        memory //= MIB
-        return (
-            (min(self._most_cpu, cpu)) // self._cpu_step if cpu > 0 else 0,
-            (min(self._most_memory, memory)) // self._memory_step if memory > 0 else 0,
-        )
+        return self.rooms([(cpu, memory)], PodNeeds())[0]
+
+    def rooms(self, rooms: Iterable[tuple[int, int]], pod: PodNeeds) -> list[tuple[int, int]]:
+        """As `steps`, of nodes with so much CPU and memory less what a pod takes."""
+        cpu_taken, memory_taken = pod.cpu_milli, pod.memory_bytes
+        most_cpu, cpu_step = self._most_cpu, self._cpu_step
+        most_memory, memory_step = self._most_memory * MIB, self._memory_step * MIB
+        found = []
+        for room in rooms:
+            cpu, memory = room[0] - cpu_taken, room[1] - memory_taken
+            if cpu > most_cpu:  # noqa: PLR1730 - min() takes three times as long, and this is asked very often
+                cpu = most_cpu
+            if memory > most_memory:  # noqa: PLR1730 - as above
+                memory = most_memory
+            found.append((cpu // cpu_step if cpu > 0 else 0, memory // memory_step if memory > 0 else 0))
+        return found
 
     def split(self, free: Iterable[int]) -> tuple[tuple[int, ...], int]:
         """The first part of a State for devices with so many thousandths free, and how many nobody can fill."""
