@@ -54,7 +54,7 @@ def test_exec_wants_a_node_and_a_command() -> None:
 def test_down_says_what_is_true_also_when_there_was_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ended = []
+    ended: list[str] = []
     monkeypatch.setattr(lifecycle, "down", ended.append)
     assert command_line.main(["--name", "mine", "down"]) == 0
     assert ended == ["mine"]

@@ -65,11 +65,19 @@ class Worker:
                 except Exception as raised:  # noqa: BLE001 - it belongs to whoever awaits the future
                     error = raised
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                if job.function is None:
+                    job.loop.call_soon_threadsafe(self._gone, job.future)
+                    return
                 job.loop.call_soon_threadsafe(_settle, job.future, result, error)
             if job.function is None:
                 return
             # Else the last outcome, with its traceback, would be kept alive while this thread waits.
             del job, result, error
+
+    def _gone(self, future: asyncio.Future[Any]) -> None:
+        # The thread has only to return: this waits for no driver.
+        self._thread.join()
+        _settle(future, None, None)
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
