@@ -132,7 +132,7 @@ def window_bytes() -> int:
 
 async def measure(seconds: float, console: Console) -> Found:
     """Everything."""
-    imported = await import_seconds()
+    imported, per_window = await import_seconds(), window_bytes()
     uuids = [gpu.uuid for gpu in make_node("h100", GPUS, node=NODE).gpus]
     with tempfile.TemporaryDirectory(prefix="gf") as name, Progress(console=console, transient=True) as progress:
         folder = Path(name)
@@ -166,7 +166,7 @@ async def measure(seconds: float, console: Console) -> Found:
         scrape_ms_p99=round(quantile(node.scrapes, 0.99), 2),
         scrape_bytes=len(node.page),
         import_s=round(imported, 3),
-        window_bytes_per_device=window_bytes(),
+        window_bytes_per_device=per_window,
         threads=threads,
         load_average=round(os.getloadavg()[0], 2),
     )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,13 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for number, document in enumerate(self.served.versions(seconds)):
-            line = json.dumps({"type": "MODIFIED" if number else "ADDED", "object": document}).encode() + b"\n"
-            try:
+        with suppress(OSError):  # the agent left
+            for number, document in enumerate(self.served.versions(seconds)):
+                line = json.dumps({"type": "MODIFIED" if number else "ADDED", "object": document}).encode() + b"\n"
                 self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-            except OSError:
-                return  # the agent left
-        self.wfile.write(b"0\r\n\r\n")
+            self.wfile.write(b"0\r\n\r\n")
 
 
 @contextmanager
