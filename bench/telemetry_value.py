@@ -26,7 +26,7 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -76,28 +76,27 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. Percentages are of the device-time in which a device had a job, but for `job_time_over`."""
+    """One run, means over the time. Percentages are of the device-time in which a device had a job: its jobs wanted
+    more than 100 % compute, more memory than there is, either; and of the time that jobs ran on such a device.
+    """
 
     arm: Arm
     strategy: Strategy
     admitted: int
     over_compute_percent: float
-    """Jobs wanted more than 100 %."""
     over_memory_percent: float
-    """Jobs wanted more memory than there is: somebody would have been killed."""
     over_percent: float
-    """Either."""
     job_time_over_percent: float
-    """Of the time that jobs ran: on a device where one of the two held."""
     devices_in_use: float
-    """Mean over the time."""
     jobs_per_device_in_use: float
 
 
 @dataclass(frozen=True, slots=True)
-class Sensing:
-    """How live the telemetry is, in steps."""
+class Setting:
+    """How many nodes, and in steps: how long, a sample how often, and known how late."""
 
+    nodes: int
+    steps: int
     period: int
     delay: int
 
@@ -115,22 +114,22 @@ class _Device:
 class Cluster:
     """Devices, who is on them, and what they have to carry at every step."""
 
-    def __init__(self, nodes: int, steps: int, sensing: Sensing, *, live: bool) -> None:
-        devices = nodes * GPUS_PER_NODE
-        self.memory: Use = np.zeros((devices, steps), np.float32)
-        self.compute: Use = np.zeros((devices, steps), np.float32)
-        self.jobs: NDArray[np.int16] = np.zeros((devices, steps), np.int16)
-        self._steps, self._sensing, self._live = steps, sensing, live
+    def __init__(self, setting: Setting, *, live: bool) -> None:
+        shape = (setting.nodes * GPUS_PER_NODE, setting.steps)
+        self.memory: Use = np.zeros(shape, np.float32)
+        self.compute: Use = np.zeros(shape, np.float32)
+        self.jobs: NDArray[np.int16] = np.zeros(shape, np.int16)
+        self._setting, self._live = setting, live
         self._nodes = {
-            f"node-{n:03}": [_Device(n * GPUS_PER_NODE + g) for g in range(GPUS_PER_NODE)] for n in range(nodes)
+            f"node-{n:03}": [_Device(n * GPUS_PER_NODE + g) for g in range(GPUS_PER_NODE)] for n in range(setting.nodes)
         }
-        self._devices = {_uuid(d.row): d for devices in self._nodes.values() for d in devices}
+        self._devices = {f"GPU-{d.row:05}": d for devices in self._nodes.values() for d in devices}
         self._sample = -1
         self.fleet = Fleet.of(self._state(name, 0) for name in self._nodes)
 
     def advance(self, now: int) -> None:
         """Jobs that are over leave, and the fleet learns what is known at `now`."""
-        sample = self._sensing.sample(now)
+        sample = self._setting.sample(now)
         stale = self._live and sample != self._sample
         for name, devices in self._nodes.items():
             left = False
@@ -147,14 +146,14 @@ class Cluster:
         self.fleet.hold(node, [uuid], share=job.share)
         device = self._devices[uuid]
         device.holders.append(job)
-        span = slice(job.start, min(job.end, self._steps))
+        span = slice(job.start, min(job.end, self._setting.steps))
         length = span.stop - span.start
         self.memory[device.row, span] += job.memory[:length]
         self.compute[device.row, span] += job.compute[:length]
         self.jobs[device.row, span] += 1
 
     def _state(self, name: str, now: int) -> NodeState:
-        sample = self._sensing.sample(now)
+        sample = self._setting.sample(now)
         devices = tuple(self._device(i, d, sample) for i, d in enumerate(self._nodes[name]))
         return NodeState(name, devices, free_pods=10_000)
 
@@ -163,7 +162,7 @@ class Cluster:
         old = [job.share for job in device.holders if job.start <= sample]
         new = [job.share for job in device.holders if job.start > sample]
         return DeviceState(
-            uuid=_uuid(device.row),
+            uuid=f"GPU-{device.row:05}",
             index=index,
             model="GPU",
             memory_total_mib=TOTAL_MIB,
@@ -179,25 +178,14 @@ class Cluster:
         )
 
 
-def _uuid(row: int) -> str:
-    return f"GPU-{row:05}"
-
-
 def run(
-    jobs: Sequence[Job],
-    arm: Arm,
-    strategy: Strategy,
-    *,
-    nodes: int,
-    steps: int,
-    sensing: Sensing,
-    allowed: Sequence[int] = (),
+    jobs: Sequence[Job], arm: Arm, strategy: Strategy, setting: Setting, allowed: Sequence[int] = ()
 ) -> tuple[Outcome, list[int]]:
     """Place every job when it arrives: the outcome, and after each arrival how many were admitted so far.
 
     `allowed` is that list of another run, which arm `equal` doesn't get ahead of.
     """
-    cluster, census = Cluster(nodes, steps, sensing, live=arm is Arm.LIVE), Census()
+    cluster, census = Cluster(setting, live=arm is Arm.LIVE), Census()
     admitted: list[int] = []
     for at, job in enumerate(jobs):
         so_far = admitted[-1] if admitted else 0
@@ -329,23 +317,15 @@ def recorded(seed: int, recording: Recording, *, devices: int, load: float) -> l
         jobs.append(Job(start, share, memory[start:end], compute[start:end]))
 
 
-def compare(
-    draw: Callable[[int], Sequence[Job]],
-    strategies: Iterable[Strategy],
-    *,
-    seeds: int,
-    nodes: int,
-    steps: int,
-    sensing: Sensing,
-) -> list[dict[str, object]]:
+def compare(draw: Callable[[int], Sequence[Job]], seeds: int, setting: Setting) -> list[dict[str, object]]:
     """Every seed, strategy and arm: one row each, as `--json` prints them."""
     rows: list[dict[str, object]] = []
     for seed in range(seeds):
         jobs = draw(seed)
-        for strategy in strategies:
+        for strategy in (Strategy.BEST, Strategy.PACK):
             allowed: list[int] = []
             for arm in (Arm.PROMISES, Arm.LIVE, Arm.EQUAL):
-                outcome, so_far = run(jobs, arm, strategy, nodes=nodes, steps=steps, sensing=sensing, allowed=allowed)
+                outcome, so_far = run(jobs, arm, strategy, setting, allowed)
                 allowed = so_far if arm is Arm.LIVE else allowed
                 rows.append({"seed": seed, "offered": len(jobs), **asdict(outcome)})
     return rows
@@ -385,37 +365,31 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=8, help=f"nodes of {GPUS_PER_NODE} GPUs (8)")
     parser.add_argument("--hours", type=float, default=12, help="of synthetic arrivals (12); the record has its own")
     parser.add_argument("--load", type=float, default=1.1, help="promised by arrivals, in parts of what there is (1.1)")
-    parser.add_argument(
-        "--sample-seconds", type=int, default=30, help="between two samples (30: the agent's heartbeat)"
-    )
+    parser.add_argument("--sample-seconds", type=int, default=30, help="between two samples (30, as the heartbeat)")
     parser.add_argument("--delay-seconds", type=int, default=10, help="from a sample to the operator's knowledge (10)")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
     args = parser.parse_args()
-    sensing = Sensing(max(1, args.sample_seconds // STEP_SECONDS), -(-args.delay_seconds // STEP_SECONDS))
+    usage = args.usage or (USAGE if USAGE.exists() else None)
+    if usage is not None and not usage.exists():
+        parser.error(f"--usage {usage}: there is no such file")
+    live = max(1, args.sample_seconds // STEP_SECONDS), -(-args.delay_seconds // STEP_SECONDS)
     devices, steps = args.nodes * GPUS_PER_NODE, round(args.hours * 3600 / STEP_SECONDS)
-    both = (Strategy.BEST, Strategy.PACK)
     results = {
         "synthetic": compare(
             lambda seed: synthetic(seed, devices=devices, steps=steps, load=args.load),
-            both,
-            seeds=args.seeds,
-            nodes=args.nodes,
-            steps=steps,
-            sensing=sensing,
+            args.seeds,
+            Setting(args.nodes, steps, *live),
         )
     }
-    usage = args.usage or (USAGE if USAGE.exists() else None)
     if usage is None:
         print(f"no recorded use: {USAGE} isn't there (--usage FILE)", file=sys.stderr)
     else:
         recording = read_usage(usage)
+        day = len(next(iter(recording.values()))[0])
         results["recorded"] = compare(
             lambda seed: recorded(seed, recording, devices=devices, load=args.load),
-            both,
-            seeds=args.seeds,
-            nodes=args.nodes,
-            steps=len(next(iter(recording.values()))[0]),
-            sensing=sensing,
+            args.seeds,
+            Setting(args.nodes, day, *live),
         )
     if args.json:
         print(json.dumps({"settings": {**vars(args), "usage": str(usage) if usage else None}, **results}))

@@ -30,9 +30,9 @@ def job(bench: Any, start: int, promised: Share, memory: float, compute: float) 
     return bench.Job(start, promised, np.full(100, memory, np.float32), np.full(100, compute, np.float32))
 
 
-def run(bench: Any, jobs: list[Any], arm: str, **fields: Any) -> Any:
-    usual: dict[str, Any] = {"nodes": 1, "steps": 100, "sensing": bench.Sensing(3, 1)}
-    return bench.run(jobs, bench.Arm(arm), Strategy.BEST, **{**usual, **fields})
+def run(bench: Any, jobs: list[Any], arm: str, steps: int = 100, allowed: Any = ()) -> Any:
+    setting = bench.Setting(1, steps, 3, 1)
+    return bench.run(jobs, bench.Arm(arm), Strategy.BEST, setting, allowed)
 
 
 def test_a_device_that_is_fuller_than_promised_is_seen_by_samples_alone(bench: Any) -> None:
@@ -64,8 +64,8 @@ def test_what_was_picked_since_the_sample_is_debited(bench: Any) -> None:
 
 
 def test_a_sample_is_known_only_after_its_delay(bench: Any) -> None:
-    sensing = bench.Sensing(period=3, delay=1)
-    assert [sensing.sample(now) for now in range(8)] == [-3, 0, 0, 0, 3, 3, 3, 6]
+    setting = bench.Setting(nodes=1, steps=8, period=3, delay=1)
+    assert [setting.sample(now) for now in range(8)] == [-3, 0, 0, 0, 3, 3, 3, 6]
 
 
 def test_equal_never_gets_ahead_of_live(bench: Any) -> None:
