@@ -12,7 +12,7 @@ to carry is added up from what every job really uses:
 - equal: by promises, but a job is turned away while as many are admitted as `live` had admitted by then. Whoever
   admits less overloads less; this column shows what is left when that is taken out.
 
-A refused job doesn't come back, and nobody slows down or is killed: a job's use is what it is, so an overload lasts.
+A refused job doesn't come back, and nobody slows down or is killed, so an overload lasts.
 
 Synthetic use (seeded, see `synthetic`): jobs promise memory and most of them compute; half of them are honest, some
 promise far more than they use and some less. Recorded use: the pods of an inference cluster with a GPU each, of which
@@ -76,9 +76,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run, means over the time. Percentages are of the device-time in which a device had a job: its jobs wanted
-    more than 100 % compute, more memory than there is, either; and of the time that jobs ran on such a device.
-    """
+    """One run. Percentages are of the time in which a device had a job; `job_time` is that of the jobs on such ones."""
 
     arm: Arm
     strategy: Strategy
