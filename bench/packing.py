@@ -121,7 +121,7 @@ def run(
     began, began_cpu = time.perf_counter(), time.process_time()
     for arrival in arrivals:
         request = arrival.request
-        decision = place(fleet, request, census.mix if mix == "learned" else known)
+        decision = place(fleet, request, census.mix if mix == "learned" else known, why=False)
         arrived += arrival.milli
         if mix == "learned":
             census.observe(pod_type(request))

@@ -8,6 +8,8 @@ T = TypeVar("T")
 _KEPT = 512
 """Of each kind."""
 
+_NOTHING: Any = object()
+
 
 class Cache:
     """Values know themselves at which version of the fleet they were computed."""
@@ -18,10 +20,8 @@ class Cache:
     def get(self, kind: type[T], key: Hashable, make: Callable[[], T], kept: int = _KEPT) -> T:
         """The value that is kept under this key, or a new one, which may push out the one used longest ago."""
         values = self._kinds.setdefault(kind, {})
-        value: T
-        if key in values:
-            value = values.pop(key)
-        else:
+        value: T = values.pop(key, _NOTHING)  # keys are large: each look costs a hash
+        if value is _NOTHING:
             value = make()
             while len(values) >= kept:
                 del values[next(iter(values))]

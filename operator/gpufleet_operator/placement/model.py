@@ -302,7 +302,7 @@ class WhyNot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one Request. `why_not` is set exactly when `unplaced` isn't empty."""
+    """The answer to one Request. `why_not` is set exactly when `unplaced` isn't empty and reasons were asked for."""
 
     picks: tuple[Pick, ...]
     unplaced: tuple[int, ...] = ()

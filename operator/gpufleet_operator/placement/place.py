@@ -20,10 +20,11 @@ from gpufleet_operator.placement.ranking import NEVER
 from gpufleet_operator.placement.select import ByScore, Selector
 
 
-def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
+def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, why: bool = True) -> Decision:
     """Choose node and devices for every replica of the request. The fleet is not changed.
 
-    `mix` is what is likely to be asked for; strategy Pack alone goes by it.
+    `mix` is what is likely to be asked for; strategy Pack alone goes by it. Without `why`, what finds no devices isn't
+    told the reasons: for whoever asks thousands of times and doesn't read them.
 
     Each replica gets the best that is left; where that leaves one without, they are arranged so that all find devices,
     if that can be. A gang gets all of its replicas or none. Equal options are decided by node name, then device index.
@@ -41,9 +42,9 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Decision:
     rearranged = arrange(fleet, request, query)
     if rearranged is not None:
         return Decision(rearranged)
-    if not request.gang:
-        return Decision(picks, unplaced, explain(draft, query, unplaced[0], len(picks)))
-    return Decision((), request.replicas, explain(Draft(fleet, request), query, unplaced[0], len(picks)))
+    told = Draft(fleet, request) if request.gang else draft
+    why_not = explain(told, query, unplaced[0], len(picks)) if why else None
+    return Decision((), request.replicas, why_not) if request.gang else Decision(picks, unplaced, why_not)
 
 
 def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selector:
