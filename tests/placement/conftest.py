@@ -93,6 +93,7 @@ def devices(draw: st.DrawFn, uuid: str, index: int, peers: frozenset[str]) -> De
     total = draw(st.none() | st.sampled_from([40_000, 80_000]))
     used = None if total is None else draw(st.none() | st.sampled_from([0, 1, total // 2, total]))
     promised = draw(st.sampled_from([None, None, Share(10_000, 10), Share(30_000, 50)]))
+    in_flight = draw(st.sampled_from([None, None, None, Share(10_000, 40)]))
     return device(
         uuid,
         index,
@@ -108,10 +109,12 @@ def devices(draw: st.DrawFn, uuid: str, index: int, peers: frozenset[str]) -> De
         healthy=draw(st.sampled_from([True, True, True, False])),
         process_count=draw(st.sampled_from([0, 0, 0, None, 2])),
         held=draw(st.sampled_from([False, False, True])),
-        sharers=1 if promised else 0,
+        sharers=bool(promised) + bool(in_flight),
         free_slots=draw(st.sampled_from([None, None, 0, 1, 15])),
         promised_memory_mib=promised.memory_mib if promised else 0,
         promised_compute_percent=promised.compute_percent if promised else 0,
+        in_flight_memory_mib=in_flight.memory_mib if in_flight else 0,
+        in_flight_compute_percent=in_flight.compute_percent if in_flight else 0,
         sample_age_seconds=draw(st.sampled_from([1.0, 1.0, 1.0, None])),
     )
 
@@ -204,9 +207,9 @@ class Oracle:
     """Slow and plain: every device, every set, one after the other."""
 
     def score(self, d: DeviceState, w: ScoreWeights) -> int:
-        total, used = d.memory_total_mib, d.memory_in_use_mib
+        total, used = d.memory_total_mib, _in_use(d)[0]
         memory = 500_000 if not total or used is None else max(0, (total - used) * 1_000_000 // total)
-        busy = d.compute_in_use_percent
+        busy = _in_use(d)[1]
         utilization = 500_000 if busy is None else max(0, 100 - busy) * 10_000
         t = d.temperature_celsius
         temperature = 500_000 if t is None else min(1_000_000, max(0, (90 - t) * 1_000_000 // 60))
@@ -222,6 +225,8 @@ class Oracle:
         if needs.share is not None and needs.share.memory_mib:
             least = max(least or 0, needs.share.memory_mib)
         percent = needs.share.compute_percent if needs.share else 0
+        (used, busy), total = _in_use(d), d.memory_total_mib
+        free = None if used is None or total is None else total - used
         wanted, has = needs.min_compute_capability, d.compute_capability
         tests = (
             (not d.healthy, Reason.UNHEALTHY),
@@ -234,11 +239,11 @@ class Oracle:
             (bool(needs.models) and d.model not in needs.models, Reason.MODEL),
             (wanted is not None and has is None, Reason.MEASUREMENT_MISSING),
             (wanted is not None and has is not None and _version(has) < _version(wanted), Reason.COMPUTE_CAPABILITY),
-            (least is not None and d.memory_free_mib is None, Reason.MEASUREMENT_MISSING),
-            (least is not None and (d.memory_free_mib or 0) < least, Reason.FREE_MEMORY),
-            (percent and d.compute_in_use_percent is None, Reason.MEASUREMENT_MISSING),
-            (percent and (d.compute_in_use_percent or 0) + percent > 100, Reason.COMPUTE),
-            *_limit(needs.max_utilization_percent, d.compute_in_use_percent, Reason.UTILIZATION),
+            (least is not None and free is None, Reason.MEASUREMENT_MISSING),
+            (least is not None and (free or 0) < least, Reason.FREE_MEMORY),
+            (percent and busy is None, Reason.MEASUREMENT_MISSING),
+            (percent and (busy or 0) + percent > 100, Reason.COMPUTE),
+            *_limit(needs.max_utilization_percent, busy, Reason.UTILIZATION),
             *_limit(needs.max_temperature_celsius, d.temperature_celsius, Reason.TEMPERATURE),
         )
         return next((reason for failed, reason in tests if failed), None)
@@ -279,6 +284,13 @@ class Oracle:
 
     def options(self, state: Mapping[str, NodeState], r: Request, replica: int) -> list[Option]:
         return [o for name in sorted(state) if (o := self.option(state[name], r, replica))]
+
+
+def _in_use(d: DeviceState) -> tuple[int | None, int | None]:
+    """Memory and compute: promised or observed, whichever is more, and what is in flight on top."""
+    used, busy = d.memory_used_mib, d.utilization_percent
+    memory = None if used is None else max(used, d.promised_memory_mib) + d.in_flight_memory_mib
+    return memory, None if busy is None else max(busy, d.promised_compute_percent) + d.in_flight_compute_percent
 
 
 def _version(text: str) -> tuple[int, ...]:
