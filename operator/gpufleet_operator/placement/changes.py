@@ -7,8 +7,8 @@ class Changes:
     def __init__(self, version: int = 0) -> None:
         self._oldest = version
         self._rows: list[int] = []
-        self._told: tuple[int, int, list[int]] = (-1, -1, [])
-        """The last answer of `since`, and what it was the answer to."""
+        self._told: dict[int, list[int]] = {}
+        """Answers of `since`, until there is another change."""
 
     @property
     def version(self) -> int:
@@ -18,6 +18,7 @@ class Changes:
     def add(self, row: int, rows: int) -> None:
         """Note a change of `row` in a fleet of `rows`."""
         self._rows.append(row)
+        self._told.clear()
         if len(self._rows) > 4 * rows + 1024:
             dropped = len(self._rows) // 2
             del self._rows[:dropped]
@@ -27,7 +28,8 @@ class Changes:
         """The rows that changed after `version`, ascending; None: any of them may have. Not to be changed."""
         if version < self._oldest:
             return None
-        if self._told[:2] != (version, self.version):  # several ask the same, one after the other
+        told = self._told.get(version)
+        if told is None:  # several ask the same, one after the other
             changed = self._rows[version - self._oldest :]
-            self._told = version, self.version, changed if len(changed) == 1 else sorted(set(changed))
-        return self._told[2]
+            told = self._told[version] = changed if len(changed) == 1 else sorted(set(changed))
+        return told

@@ -32,6 +32,27 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
     assert waste(Waste(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    mix=st.sampled_from([SINGLES, PICKY]),
+    rooms=st.lists(
+        st.tuples(
+            st.sampled_from([(1000,), (1000, 700), (500, 300, 300)]),
+            st.integers(0, 12).map(lambda n: n * 3_000),
+            st.integers(0, 8).map(lambda n: n * 3 * GIB),
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+)
+def test_what_is_known_of_one_node_holds_for_another_only_where_it_is_the_same(
+    mix: Mix, rooms: list[tuple[tuple[int, ...], int, int]]
+) -> None:
+    one_by_one = Waste(mix)
+    for free, cpu, memory in rooms:
+        assert waste(one_by_one, list(free), cpu, memory) == waste(Waste(mix), list(free), cpu, memory)
+
+
 def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> int:
     """Best fit, pod by pod."""
     offered, left = streams(mix), 0

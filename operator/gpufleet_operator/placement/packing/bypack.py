@@ -36,18 +36,19 @@ class Outlays:
             every = found.able(fleet).nonzero()[0]
             if len(every):
                 first, alike = _alike(base.alike[every], found.passing[every])
-                self.all.values[:, every] = self._value(columns, every[first].tolist(), found)[:, alike]
+                self.all.values[:, every] = self._value(columns, every[first], found)[:, alike]
         elif changed:
-            able = found.able(fleet)[changed]
-            self.all.values[:, changed] = CLOSED_COLUMN
-            rows = [row for row, yes in zip(changed, able.tolist(), strict=True) if yes]
-            if rows:
+            at = np.array(changed, np.intp)
+            rows = at[found.able(fleet)[at]]
+            if len(rows) < len(at):
+                self.all.values[:, at] = CLOSED_COLUMN
+            if len(rows):
                 self.all.values[:, rows] = self._value(columns, rows, found)
         self._version = fleet.version
 
-    def _value(self, columns: Columns, rows: list[int], found: Ranking) -> NDArray[np.int64]:
-        sites = self._base.sites
-        return self.valuer.value(columns, rows, [sites[row] for row in rows], found.passing[rows])
+    def _value(self, columns: Columns, rows: NDArray[np.intp], found: Ranking) -> NDArray[np.int64]:
+        base = self._base
+        return self.valuer.value(columns, rows, base.alike[rows], base.sites, found.passing[rows])
 
 
 def _alike(sites: NDArray[np.int64], passing: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -110,4 +111,6 @@ class ByPack:
         passing = self._ranking.passes(self._fleet, window)
         self._outlay.values[:, [row]] = CLOSED_COLUMN
         if self._ranking.is_able(window, passing)[0]:
-            self._outlay.values[:, [row]] = self._valuer.value(window.columns, [0], [site], passing)
+            alike = np.array([site.alike], np.int64)
+            value = self._valuer.value(window.columns, np.zeros(1, np.intp), alike, [site], passing)
+            self._outlay.values[:, [row]] = value

@@ -33,8 +33,8 @@ CLOSED_COLUMN: Ints = np.array(CLOSED, np.int64)[:, None]
 _REMEMBERED = 50_000
 """Nodes that a question was valued on."""
 
-_MOST_BITS = 62
-"""Of an integer of numpy."""
+_MOST_BITS = 32
+"""Devices of a node whose numbers fit, together with `Site.alike`, into an integer of numpy."""
 
 
 class Outlay:
@@ -110,37 +110,47 @@ class Valuer:
         self._table: Ints = np.zeros((len(CLOSED), 64), np.int64)
         self._powers: NDArray[Any] = np.zeros(0, np.int64)
 
-    def value(self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], passing: NDArray[np.bool_]) -> Ints:
+    def value(
+        self,
+        columns: Columns,
+        rows: NDArray[np.intp],
+        alike: Ints,
+        sites: Sequence[Site],
+        passing: NDArray[np.bool_],
+    ) -> Ints:
         """(5, rows): as Valued, of rows that can all serve the question.
 
         Args:
             columns: the arrays that the rows are in.
             rows: which of them.
-            sites: the nodes as they are.
+            alike: of each, see Site.
+            sites: all nodes of the arrays as they are.
             passing: (rows, width), devices that may be taken.
         """
-        keys = self._keys(sites, passing)
-        known = self._known
-        if not known.keys() >= set(keys):
+        known, keys = self._known, self._keys(alike, passing)
+        found = list(map(known.get, keys))
+        if None in found:
             if len(known) > _REMEMBERED:
                 known.clear()
             new = {key: at for at, key in enumerate(keys) if key not in known}
             at = list(new.values())
-            valued = self._evaluate(columns, [rows[i] for i in at], [sites[i] for i in at], passing[at].tolist())
-            first = len(known)
-            while first + len(new) > self._table.shape[1]:
+            chosen = rows[at].tolist()
+            valued = self._evaluate(columns, chosen, [sites[row] for row in chosen], passing[at].tolist())
+            first, end = len(known), len(known) + len(new)
+            while end > self._table.shape[1]:
                 self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
-            self._table[:, first : first + len(new)] = np.array(valued, np.int64).T
-            known.update(zip(new, range(first, first + len(new)), strict=True))
-        values: Ints = self._table[:, [known[key] for key in keys]]
-        return values
+            self._table[:, first:end] = np.array(valued, np.int64).T
+            known.update(zip(new, range(first, end), strict=True))
+            found = [known[key] for key in keys]
+        return self._table.take(found, axis=1)  # type: ignore[arg-type]  # none of them is None any more
 
-    def _keys(self, sites: Sequence[Site], passing: NDArray[np.bool_]) -> list[int]:
+    def _keys(self, alike: Ints, passing: NDArray[np.bool_]) -> list[int]:
         width = passing.shape[1]
-        if len(self._powers) != width:
-            self._powers = np.array([1 << bit for bit in range(width)], np.int64 if width <= _MOST_BITS else object)
-        bits: list[int] = (passing @ self._powers).tolist()
-        return [site.alike << width | mine for site, mine in zip(sites, bits, strict=True)]
+        if len(self._powers) != width + 1:
+            # Numbers of Python where numpy's are too short.
+            self._powers = np.array([1 << bit for bit in range(width + 1)], np.int64 if width <= _MOST_BITS else object)
+        keys: list[int] = (passing @ self._powers[:-1] + alike * self._powers[-1]).tolist()
+        return keys
 
     def _evaluate(
         self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], opens: Sequence[Sequence[bool]]
@@ -246,7 +256,7 @@ class Valuer:
             [site.memory - pod.memory_bytes for site in chosen],
             [site.kind for site in chosen],
         )
-        losing = np.unique(lost.nonzero()[0])
+        losing = np.flatnonzero(lost.any(axis=1))
         for at, code in zip(losing.tolist(), self.losses.codes(lost[losing]), strict=True):
             codes[some[at]] = code
         return codes

@@ -69,6 +69,8 @@ class Waste:
         self._wanted, self._cpu_unit, self._memory_unit = _wanted(offered, self._most_cpu, self._most_memory)
         self._offers: dict[tuple[int, int], _Offers] = {}
         self._known: dict[State, int] = {}
+        self._ranges: dict[tuple[tuple[int, ...], int], list[tuple[int, int, int, int, int]]] = {}
+        """By useful parts and class of model: from which to which CPU, and memory, the waste is the same."""
         self._replaced: dict[tuple[tuple[int, ...], int, int], tuple[int, ...]] = {}
 
     def steps(self, cpu: int, memory: int) -> tuple[int, int]:
@@ -128,14 +130,35 @@ class Waste:
         new = list(dict.fromkeys(state for state, value in zip(states, found, strict=True) if value is None))
         if len(known) > _REMEMBERED:
             known.clear()
+            self._ranges.clear()
             new = list(dict.fromkeys(states))
-        for first in range(0, len(new), _BATCH):
-            part = new[first : first + _BATCH]
-            known.update(zip(part, self._simulate(part), strict=True))
+        for state in new:
+            value = self._in_range(state)
+            if value is not None:
+                known[state] = value
+        unknown = [state for state in new if state not in known]
+        for first in range(0, len(unknown), _BATCH):
+            part = unknown[first : first + _BATCH]
+            for state, (value, least_cpu, least_memory) in zip(part, self._simulate(part), strict=True):
+                known[state] = value
+                useful, cpu, memory, kind = state
+                range_ = (least_cpu, cpu, least_memory, memory, value)
+                self._ranges.setdefault((useful, kind), []).append(range_)
         return [known[state] for state in states]
 
-    def _simulate(self, states: Sequence[State]) -> list[int]:
-        """Offer every stream to every state, best fit within the node, and sum what stays idle."""
+    def _in_range(self, state: State) -> int | None:
+        """The waste of a state that has less room than one that is known, but not less than was taken there."""
+        useful, cpu, memory, kind = state
+        for least_cpu, most_cpu, least_memory, most_memory, value in self._ranges.get((useful, kind), ()):
+            if least_cpu <= cpu <= most_cpu and least_memory <= memory <= most_memory:
+                return value
+        return None
+
+    def _simulate(self, states: Sequence[State]) -> list[tuple[int, int, int]]:
+        """Offer every stream to every state, best fit within the node, and sum what stays idle.
+
+        Beside it the least CPU and memory, in steps, with which every stream would have gone the same way.
+        """
         useful = [state[0] for state in states]
         width = max(1, *map(len, useful))
         # The low bits hold the device's column, so that no two devices of a node are equal and the tightest is one.
@@ -156,8 +179,10 @@ class Waste:
         accepted = None if offers.accepted is None else np.moveaxis(offers.accepted[:, :, kinds], 2, 1)
         self._offer(free, wanted, accepted, width)
         total: Ints = (free[:width] >> np.uint32(bits)).sum(axis=(0, 2), dtype=np.int64)
-        values: list[int] = total.tolist()
-        return values
+        taken = (start[width:] - free[width:].min(axis=2)).astype(np.int64)
+        least_cpu = -(-taken[0] * self._cpu_unit // self._cpu_step)
+        least_memory = -(-taken[1] * self._memory_unit // self._memory_step)
+        return list(zip(total.tolist(), least_cpu.tolist(), least_memory.tolist(), strict=True))
 
     def _offers_for(self, largest: int, cpu: int) -> "_Offers":
         """The pods that could fit on a node with this as its largest free part and so much CPU: others pass by."""
