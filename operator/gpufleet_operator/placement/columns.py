@@ -7,6 +7,7 @@ in millionths, so that sums are exact and equal devices tie.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -165,7 +166,12 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 def how_many(mask: Mask) -> NDArray[np.float32]:
     """(rows,): how many of each row are True; by far faster than a sum over so short an axis."""
-    return mask.astype(np.float32) @ np.ones(mask.shape[1], np.float32)
+    return mask.astype(np.float32) @ _ones(mask.shape[1])
+
+
+@lru_cache(maxsize=8)
+def _ones(width: int) -> NDArray[np.float32]:
+    return np.ones(width, np.float32)
 
 
 @dataclass(slots=True)

@@ -78,10 +78,13 @@ class ByPack:
         cost = self._outlay.growth
         if len(self._total):
             prices = np.rint(self._valuer.losses.table @ self._base.prices(self._total)).astype(np.int64)
-            cost = cost + prices.take(self._outlay.lost)
+            cost = prices.take(self._outlay.lost)
+            cost += self._outlay.growth
         self._cost = cost
         best = np.minimum(cost[BESIDE], cost[IDLE])
-        keys: NDArray[np.int64] = (-best << _RANK_BITS) - self._fleet.columns.rank
+        keys: NDArray[np.int64] = best << _RANK_BITS
+        np.negative(keys, out=keys)
+        keys -= self._fleet.columns.rank
         keys[best >= NO_WAY] = NEVER
         return keys
 

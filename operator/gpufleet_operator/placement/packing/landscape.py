@@ -1,6 +1,7 @@
 """The fleet as Pack sees it under one mix: each node's expected waste and places, kept up to date row by row."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class Landscape:
 
     def __init__(self, mix: Mix) -> None:
         self.mix = mix
-        self.rule = Waste(mix)
+        self.rule = _rule(mix)
         self.slots = Slots(mix, self.rule.classes)
         self.sites: list[Site] = []
         self.alike: Ints = np.zeros(0, np.int64)
@@ -108,6 +109,12 @@ class Landscape:
     def prices(self, total: Ints) -> NDArray[np.float64]:
         """See Slots."""
         return self.slots.prices(total, self.devices)
+
+
+@lru_cache(maxsize=2)
+def _rule(mix: Mix) -> Waste:
+    """Kept beyond the fleet: the operator makes a new one for every pass, and the nodes are mostly as they were."""
+    return Waste(mix)
 
 
 def landscape(fleet: Fleet, mix: Mix) -> Landscape:

@@ -28,7 +28,7 @@ _MOST_ROOM = _REFUSES - 1
 _BATCH = 64
 """States that are simulated at once."""
 
-_REMEMBERED = 500_000
+_REMEMBERED = 100_000
 """States whose waste is remembered."""
 
 _RARE = 0.002
