@@ -5,13 +5,14 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.capacity import capacity, packed_sets
-from gpufleet_operator.placement.model import NodeState, Request, Share
+from gpufleet_operator.placement.model import NodeState, Request, ScoreWeights, Share
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.wiring import Wiring
 
@@ -87,8 +88,8 @@ def _possible(state: dict[str, NodeState], request: Request, left: Sequence[int]
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject, gen: Any, make: Any) -> None:
-    node = data.draw(gen.nodes())
+def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject, make: Any) -> None:
+    node = data.draw(_small_nodes(make))
     request = make.request(
         replicas=6,
         count=data.draw(st.integers(1, 3)),
@@ -117,6 +118,42 @@ def test_without_gang_what_fits_is_placed(make: Any) -> None:
     decision = place(Fleet.of([make.node("a", 4)]), make.request(replicas=3, count=2))
     assert [p.replica for p in decision.picks] == [0, 1]
     assert decision.unplaced == (2,)
+
+
+@pytest.mark.parametrize(
+    ("needs", "replicas"),
+    [
+        ({}, 4),
+        ({"min_free_memory_mib": 40_000}, 3),
+        ({"min_free_memory_mib": 60_001}, 1),
+        ({"max_utilization_percent": 20}, 3),
+        ({"max_utilization_percent": 9}, 1),
+        ({"min_free_memory_mib": 40_000, "max_utilization_percent": 10}, 2),
+    ],
+)
+def test_each_share_narrows_what_the_next_one_finds(make: Any, needs: dict[str, int], replicas: int) -> None:
+    """80,000 MiB idle, 20,000 MiB and 10 % for each: each one is tested as it is placed, and capacity knows."""
+    fleet, share = Fleet.of([make.node("a", 1)]), Share(20_000, 10)
+    request = make.request(replicas=9, share=share, **needs)
+    assert capacity(fleet, Query.of(request), 9).max() == replicas
+    assert len(place(fleet, request).picks) == replicas
+
+
+@pytest.mark.parametrize("topology", [Topology.NONE, Topology.SAME_NODE, Topology.NUMA, Topology.NVLINK])
+@pytest.mark.parametrize("gang", [True, False])
+def test_the_roomiest_device_serves_each_replica_of_two_shares(make: Any, topology: Topology, gang: bool) -> None:
+    """The cool pair is taken first, and then the third device, which has room for two, is alone."""
+    peers = frozenset({"GPU-0", "GPU-1", "GPU-2"})
+    devices = [
+        make.device(f"GPU-{i}", i, temperature_celsius=30, sharers=1, promised_memory_mib=40_000, nvlink_peers=peers)
+        for i in range(2)
+    ]
+    fleet = Fleet.of([make.node("a", [*devices, make.device("GPU-2", 2, temperature_celsius=70, nvlink_peers=peers)])])
+    request = make.request(
+        replicas=2, count=2, share=Share(40_000, 0), topology=topology, gang=gang, weights=ScoreWeights(0, 0, 1, 0)
+    )
+    assert place(fleet, replace(request, replicas=(0,))).picks[0].devices == ("GPU-0", "GPU-1")
+    assert [p.devices for p in place(fleet, request).picks] == [("GPU-0", "GPU-2"), ("GPU-1", "GPU-2")]
 
 
 def test_a_careless_first_set_does_not_split_the_rest(make: Any) -> None:

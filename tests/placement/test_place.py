@@ -1,7 +1,7 @@
 """Best and Spread, replica by replica, against the oracle; and what must not depend on how the fleet was told."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import Any
 
 import pytest
@@ -151,24 +151,24 @@ def test_nvlink_prefers_the_set_with_most_links_to_the_best_scores(make: Any) ->
     assert decision.picks[0].devices == ("GPU-a-0", "GPU-a-1", "GPU-a-2")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_set_of_a_node_of_eight_is_the_best_of_all_sets(data: st.DataObject, make: Any, oracle: Any) -> None:
     """NVLink and NUMA, any wiring, some devices away: links, then scores, then the lowest indices, by trying all."""
-    pairs = data.draw(st.lists(st.sampled_from(list(combinations(range(8), 2))), unique=True))
-    wired = make.wired("a", pairs, 8)
+    joined = data.draw(st.lists(st.booleans(), min_size=28, max_size=28))
+    wired = make.wired("a", list(compress(combinations(range(8), 2), joined)), 8)
     devices = [
         replace(
             d,
             held=data.draw(st.sampled_from([False, False, False, True])),
             numa_node=data.draw(st.sampled_from([0, 1])),
-            temperature_celsius=data.draw(st.sampled_from([30, 45, 60])),
+            temperature_celsius=data.draw(st.integers(30, 60)),
         )
         for d in wired.devices
     ]
     node = make.node("a", devices)
-    topology = data.draw(st.sampled_from([Topology.NVLINK, Topology.NUMA]))
-    request = make.request(count=data.draw(st.integers(2, 8)), topology=topology)
+    topology = data.draw(st.sampled_from([Topology.NVLINK, Topology.NVLINK, Topology.NUMA]))
+    request = make.request(count=data.draw(st.integers(2, 6)), topology=topology)
     best = oracle.option(node, request, 0)
     picks = place(Fleet.of([node]), request).picks
     assert (picks[0].devices if picks else None) == (best.devices if best else None)
