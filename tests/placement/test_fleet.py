@@ -76,6 +76,16 @@ def test_a_shared_hold_is_in_flight_until_the_next_sample(make: Any) -> None:
     device = fleet.nodes["a"].devices[0]
     assert (device.sharers, device.in_flight_memory_mib, device.in_flight_compute_percent) == (1, 10_000, 30)
     assert (device.memory_free_mib, device.compute_in_use_percent) == (70_000, 30)
+    fleet.release("a", ["GPU-a-0"], share=Share(10_000, 30))
+    assert fleet.nodes["a"] == replace(make.node("a", 1), free_pods=110)
+
+
+def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows(make: Any) -> None:
+    promised = make.device("GPU-0", 0, sharers=2, promised_memory_mib=30_000, in_flight_memory_mib=10_000)
+    fleet = Fleet.of([make.node("a", [promised])])
+    fleet.release("a", ["GPU-0"], share=Share(15_000, 0))
+    left = fleet.nodes["a"].devices[0]
+    assert (left.sharers, left.in_flight_memory_mib, left.promised_memory_mib) == (1, 0, 25_000)
 
 
 def test_a_copy_goes_its_own_way(make: Any) -> None:

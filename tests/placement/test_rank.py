@@ -27,6 +27,7 @@ def test_the_ranking_holds_every_usable_device_once_best_first(data: st.DataObje
     ]
     ranked = rank_devices(fleet, weights=weights, min_free_memory_mib=least)
     assert [r.device for r in ranked] == [uuid for *_, uuid in sorted(want)]
+    assert [r.terms.total for r in ranked] == [-worth / 1_000_000 for worth, *_ in sorted(want)]
     assert select_best_device(fleet, weights=weights, min_free_memory_mib=least) == (ranked[0] if ranked else None)
 
 
