@@ -190,7 +190,7 @@ def run(
         request = Request(f"jobs/{at}", (0,), DeviceNeeds(share=job.share), strategy=strategy)
         cluster.advance(job.start)
         if arm is not Arm.EQUAL or so_far < allowed[at]:
-            picks = place(cluster.fleet, request, census.mix).picks
+            picks = place(cluster.fleet, request, census.mix, why=False).picks
             for pick in picks:
                 cluster.admit(job, pick.node, pick.devices[0])
             so_far += len(picks)

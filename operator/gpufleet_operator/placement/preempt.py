@@ -47,7 +47,7 @@ def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Proposal | None
 
     The fleet isn't changed. Raises as `place` does.
     """
-    if not request.may_preempt or not place(fleet, request, mix).unplaced:
+    if not request.may_preempt or not place(fleet, request, mix, why=False).unplaced:
         return None
     found = _one_by_one(fleet, request, mix)
     return found if len(request.replicas) == 1 else _together(fleet, request, mix, found)
@@ -60,7 +60,7 @@ def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> Proposal | None:
     siblings = dict(request.siblings)
     for replica in request.replicas:
         single = replace(request, replicas=(replica,), siblings=dict(siblings))
-        decision = place(plan, single, mix)
+        decision = place(plan, single, mix, why=False)
         if not decision.picks:
             going = _cheapest(plan, single)
             if going is None:
@@ -83,7 +83,7 @@ def _together(fleet: Fleet, request: Request, mix: Mix, known: Proposal | None) 
     lower.sort(key=lambda v: (v.holder.priority, v.node, v.holder.name))
     plan = fleet.copy()
     most = len(_after(plan, lower, request, mix))
-    if most <= len(place(fleet, request, mix).picks):
+    if most <= len(place(fleet, request, mix, why=False).picks):
         return known
     tried = 0
     for limit in sorted({v.holder.priority for v in lower}):
@@ -109,7 +109,7 @@ def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> t
     before = {victim.node: plan.nodes[victim.node] for victim in gone}
     for name, node in before.items():
         plan.put(without(node, [v.holder for v in gone if v.node == name]))
-    picks = place(plan, request, mix).picks
+    picks = place(plan, request, mix, why=False).picks
     for node in before.values():
         plan.put(node)
     return picks
@@ -203,4 +203,4 @@ def _spared(node: NodeState, candidates: Sequence[Holder], single: Request) -> t
 
 
 def _fits(node: NodeState, gone: Sequence[Holder], single: Request) -> bool:
-    return bool(place(Fleet.of([without(node, gone)]), single).picks)
+    return bool(place(Fleet.of([without(node, gone)]), single, why=False).picks)
