@@ -67,6 +67,8 @@ class Found:
     """Mean of the last tenth."""
     rss_slope_mib_per_hour: float
     """Least squares over the seconds after the warm-up."""
+    rss_slope_late_mib_per_hour: float
+    """The same of the second half alone: code that runs rarely has come back by then, see `gpufleet_agent.footprint`."""
     cpu_percent: float
     """Of one core."""
     writes_per_minute: float
@@ -159,6 +161,7 @@ async def measure(seconds: float, console: Console) -> Found:
         rss_start_mib=round(steady.mean_mib(0.1), 2),
         rss_end_mib=round(steady.mean_mib(-0.1), 2),
         rss_slope_mib_per_hour=round(steady.slope_mib_per_hour, 2),
+        rss_slope_late_mib_per_hour=round(course.after(course.at[0] + course.seconds / 2).slope_mib_per_hour, 2),
         cpu_percent=round(steady.cpu_percent, 3),
         writes_per_minute=round(writes * 60 / steady.seconds, 2),
         written_bytes=round(node.server.written_bytes / max(1, node.server.written)),

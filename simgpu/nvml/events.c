@@ -3,7 +3,7 @@
 
 #include "sim.h"
 
-#define POLL_MS 10
+#define POLL_MS 100
 
 struct nvmlEventSet_st {
     unsigned long long delivered; /* the last sequence number that this set is done with */
@@ -76,14 +76,16 @@ static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventD
 
 SIM_EXPORT nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout_ms) {
     if (set == NULL || data == NULL) return NVML_ERROR_INVALID_ARGUMENT;
-    for (unsigned int waited = 0;; waited += POLL_MS) {
+    for (unsigned int waited = 0, step;; waited += step) {
         struct sim_state *state = NULL;
         nvmlReturn_t result = sim_enter_node(&state);
         if (result != NVML_SUCCESS) return result;
         result = look(state, set, data);
         sim_unlock();
         if (result != NVML_ERROR_TIMEOUT || waited >= timeout_ms) return result;
-        sim_pause(POLL_MS);
+        /* A driver sleeps until something happens. Looking more often would be the agent's largest cost, and not its own. */
+        step = timeout_ms - waited < POLL_MS ? timeout_ms - waited : POLL_MS;
+        sim_pause(step);
     }
 }
 
