@@ -68,7 +68,7 @@ class Found:
     rss_slope_mib_per_hour: float
     """Least squares over the seconds after the warm-up."""
     rss_slope_late_mib_per_hour: float
-    """The same of the second half alone: code that runs rarely has come back by then, see `gpufleet_agent.footprint`."""
+    """The same of the second half: code that runs rarely has come back by then, see `gpufleet_agent.footprint`."""
     cpu_percent: float
     """Of one core."""
     writes_per_minute: float
