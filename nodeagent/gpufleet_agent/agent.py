@@ -30,6 +30,7 @@ from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import Injection
 from gpufleet_agent.plugin.plugins import Plugins, Surroundings
 from gpufleet_agent.podresources.client import PodResourcesClient
+from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
 from gpufleet_agent.publish.pace import Pace
@@ -72,8 +73,15 @@ class Agent:
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()
+        self._completeness = Completeness(settings.pod_resources_socket, settings.own_pod)
         self._poller = Poller(
-            self._lister, self._holdings, self._admission.quiet, self._changes, self._counters, rng=rng
+            self._lister,
+            self._holdings,
+            self._completeness,
+            quiet=self._admission.quiet,
+            changes=self._changes,
+            counters=self._counters,
+            rng=rng,
         )
         self._teller = Teller(api)
         self._apart = settings.mig_strategy is MigStrategy.MIXED
@@ -148,6 +156,7 @@ class Agent:
             refused=self._refused,
             injection=Injection(self._settings.injection, self._known_devices),
             counters=self._counters,
+            listed=self._poller.take_over,
             handover=self._settings.handover,
         )
         return Plugins(self._settings.served, around)
@@ -206,7 +215,11 @@ class Agent:
     def _holders(self) -> Holders:
         return self._holdings.holders(self._own.assignments or ())
 
-    def _status(self) -> Status:
+    def _status(self) -> Status | None:
+        if self._holdings.listed_at is None:
+            # Not known who holds what, and a device without holders is one that may be given away. What an earlier
+            # process published stands meanwhile, and ages.
+            return None
         view = self._sampler.view()
         if self._apart:
             # What the status names, the operator may reserve, and a reservation is of our own resources.
@@ -234,7 +247,10 @@ class Agent:
         return f"not registered with the kubelet: {', '.join(unheard)}" if unheard else None
 
     def _not_published(self) -> str | None:
-        return None if self._publisher.published else "not published yet"
+        if self._publisher.published:
+            return None
+        unlisted = self._holdings.listed_at is None and self._completeness.problem
+        return f"not published yet: {unlisted}" if unlisted else "not published yet"
 
     async def _forward_health(self) -> None:
         # The first change is told without waiting: it may have come before anybody listened.

@@ -23,6 +23,8 @@ class Settings:
 
     node_name: str
     """Name of the Node object, and so of the GPUTelemetry object."""
+    own_pod: tuple[str, str] | None = None
+    """Namespace and name of the pod that the agent runs in; None: in none."""
     resource: str = RESOURCE
     """Extended resource to serve. A cluster that retires its vendor's plugin sets that one's name."""
     shared_resource: str = SHARED_RESOURCE
@@ -83,6 +85,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         strategies=options.pop("device_list_strategy"),
         **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
     )
+    options["own_pod"] = _own_pod(environment)
     host, port = options.pop("listen")
     handover = Handover(options.pop("handover"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
@@ -166,6 +169,11 @@ def _add_injection(add: Callable[..., None]) -> None:
         type=_resource,
         metavar="KIND",
     )
+
+
+def _own_pod(environment: Mapping[str, str]) -> tuple[str, str] | None:
+    namespace, name = environment.get("POD_NAMESPACE", ""), environment.get("POD_NAME", "")
+    return (namespace, name) if namespace and name else None
 
 
 def _strategies(text: str) -> frozenset[Strategy]:

@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 
 from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.podresources import completeness
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
 from gpufleet_agent.proto.channel import unix_address, unix_channel
@@ -338,6 +339,7 @@ class FakeKubelet:
 
 
 @pytest.fixture
-def kubelet(short_path: Path) -> FakeKubelet:
-    """A kubelet that is not started yet: `async with kubelet:`."""
+def kubelet(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeKubelet:
+    """A kubelet that is not started yet: `async with kubelet:`. It knows its pods as soon as it is."""
+    monkeypatch.setattr(completeness, "SETTLE_SECONDS", 0.0)
     return FakeKubelet(short_path)

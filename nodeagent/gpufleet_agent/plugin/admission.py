@@ -4,7 +4,9 @@ Why: PodResources List lets the kubelet collect the devices of pods that are gon
 allocated devices anew, out of the pods that have theirs. An allocation in flight (answered, not yet entered for its
 pod) is not among them: its devices would be on offer again, while a pod is being given them. So our own poll waits
 from the start of GetPreferredAllocation until shortly after the end of Allocate; the list inside
-GetPreferredAllocation is harmless, because at that point nothing has been allocated yet.
+GetPreferredAllocation is harmless, because at that point nothing has been allocated yet: the kubelet, which admits one
+pod after the other, has entered what the one before was given, or given it up. So that list is as good as a poll, and
+where allocations leave no moment for one it takes its place (`Poller.take_over`).
 
 One for all resources: the kubelet admits a pod's containers and resources one after the other, too.
 """
@@ -72,6 +74,10 @@ class Admission:
         self._idle.clear()
         self._end_after(self._settle_seconds)
         return answer
+
+    def refused(self) -> None:
+        """Allocate gave nothing, so the kubelet has nothing to enter."""
+        self._end()
 
     def handed(self, grant: Unmanaged) -> None:
         """Remember what was given, for the containers of the same pod that come next."""

@@ -1,6 +1,7 @@
 """Gathers what a hand-over decision rests on: a list from the kubelet and the reservations, both fresh if possible."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -19,10 +20,16 @@ from gpufleet_agent.podresources.listing import Listing
 log = structlog.get_logger(__name__)
 
 READ_SECONDS = 0.3
-"""How long an allocation waits for a fresh read of the reservations when memory knows who asks."""
+"""How long an allocation waits for a fresh read of the reservations when memory knows who asks; one read, no second."""
 
 PATIENCE_SECONDS = 2.0
-"""How long when memory doesn't. A pod whose reservation is still on its way here must not pass for an unmanaged one."""
+"""How long when memory doesn't: reads that fail, be it at once, are tried again until then.
+
+A pod whose reservation is still on its way here must not pass for an unmanaged one.
+"""
+
+RETRY_SECONDS = 0.2
+"""Between two such reads."""
 
 LIST_SECONDS = 5.0
 """How long for the kubelet's list; without it nothing can be given. The kubelet itself sets no deadline."""
@@ -48,6 +55,7 @@ class Asking:
         own: The reservations.
         holdings: What was handed out so far.
         counters: Where reads and lists are counted.
+        listed: Told of each list, and the loop time at which it was asked for; returns the one to go by.
         handover: How to find out who asks.
     """
 
@@ -61,6 +69,7 @@ class Asking:
         own: OwnObject,
         holdings: Holdings,
         counters: Counters,
+        listed: Callable[[Listing, float], Listing],
         handover: Handover = Handover.ASKING,
     ) -> None:
         self._resource = resource
@@ -70,22 +79,22 @@ class Asking:
         self._own = own
         self._holdings = holdings
         self._counters = counters
+        self._listed = listed
         self._handover = handover
 
     async def answer(self, ask: Ask) -> Answer:
         """Find out who asks and what it gets. Never raises for anything that the outside does or leaves undone."""
         read = asyncio.create_task(self._refresh())
-        read_by = asyncio.get_running_loop().time() + READ_SECONDS
+        began = asyncio.get_running_loop().time()
         try:
             listing = await self._list()
             if isinstance(listing, Refusal):
                 return listing
-            await _wait(read, read_by)
+            await _wait(read, began + READ_SECONDS)
             outcome = "Fresh" if read.done() and read.result() else "Memory"
             answer = self._decide(ask, listing)
-            if not isinstance(answer, Managed) and not read.done():
-                await _wait(read, read_by - READ_SECONDS + PATIENCE_SECONDS)
-                outcome = "Late" if read.done() and read.result() else "Memory"
+            if not isinstance(answer, Managed) and outcome == "Memory" and await self._insist(read, began):
+                outcome = "Late"
                 answer = self._decide(ask, listing)
             self._counters.reservation_reads.labels(outcome).inc()
             return answer
@@ -103,11 +112,23 @@ class Asking:
             return first_fit(ask, situation, self._holdings.honoured_uids)
         return decide(ask, situation)
 
-    async def _refresh(self) -> bool:
+    async def _refresh(self, *, level: int = logging.WARNING) -> bool:
         try:
             await self._own.refresh()
         except (KubeError, ObjectFormatError) as error:
-            log.warning("reservations not read afresh", error=str(error))
+            log.log(level, "reservations not read afresh", error=str(error))
+            return False
+        return True
+
+    async def _insist(self, read: "asyncio.Task[bool]", began: float) -> bool:
+        """Read until it succeeds, as long as patience lasts; whether it did."""
+        try:
+            async with asyncio.timeout_at(began + PATIENCE_SECONDS):
+                fresh = await read
+                while not fresh:
+                    await asyncio.sleep(RETRY_SECONDS)
+                    fresh = await self._refresh(level=logging.DEBUG)  # said once
+        except TimeoutError:
             return False
         return True
 
@@ -121,7 +142,7 @@ class Asking:
             self._counters.listing_failures.labels("Allocation").inc()
             return Refusal(Reason.LISTING_FAILED, f"the kubelet did not say who asks: {error}")
         self._counters.listing_seconds.labels("Allocation").observe(asyncio.get_running_loop().time() - began)
-        return listing
+        return self._listed(listing, began)
 
 
 async def _wait(task: asyncio.Task[bool], until: float) -> None:

@@ -17,6 +17,7 @@ from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served, partition_resource
 
 
@@ -39,6 +40,8 @@ class Surroundings:
     """Called with why a pod was given nothing, likewise."""
     injection: Injection
     counters: Counters
+    listed: Callable[[Listing, float], Listing]
+    """Called with each list that was made for an allocation, and when by the loop's time; returns the one to go by."""
     handover: Handover = Handover.ASKING
 
 
@@ -136,6 +139,7 @@ def _plugin(served: Served, shared_resource: str, around: Surroundings) -> Devic
         own=around.own,
         holdings=around.holdings,
         counters=around.counters,
+        listed=around.listed,
         handover=around.handover,
     )
     return DevicePlugin(

@@ -127,6 +127,7 @@ class DevicePlugin:
         if isinstance(result, Refusal):
             self._counters.allocations.labels("Refused", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
+            self._admission.refused()
             self._refused(result)
             # The kubelet quotes this in the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")

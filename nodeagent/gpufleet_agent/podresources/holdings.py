@@ -80,7 +80,7 @@ class Holdings:
         self._shared_resource = shared_resource
         self.listing: Listing = ()
         self.listed_at: float | None = None
-        """Loop time at which the last list was asked for; None: there was none yet."""
+        """Loop time at which the last complete list was asked for; None: there was none yet."""
         self._honoured: dict[ContainerKey, Assignment] = {}
 
     def honour(self, assignment: Assignment) -> None:
@@ -92,11 +92,22 @@ class Holdings:
         """Pod UIDs of the assignments handed out and not seen to end."""
         return frozenset(assignment.pod_uid for assignment in self._honoured.values())
 
-    def update(self, listing: Listing, listed_at: float) -> bool:
-        """Take over a list that was made while no allocation was in flight; True when it tells news."""
-        changed = set(map(_facts, listing)) != set(map(_facts, self.listing))
-        self._honoured = still_held(self._honoured, listing)
-        self.listing, self.listed_at = listing, listed_at
+    def update(self, listing: Listing, listed_at: float, *, complete: bool = True) -> bool:
+        """Take over a list that was made while no allocation was in flight; True when it tells news.
+
+        Args:
+            listing: The list.
+            listed_at: Loop time at which it was asked for.
+            complete: Whether a container that it lacks is gone; if not, what it was last known to hold stands.
+        """
+        first = complete and self.listed_at is None
+        if complete:
+            self._honoured, self.listed_at = still_held(self._honoured, listing), listed_at
+        else:
+            named = {listed.key for listed in listing}
+            listing = (*listing, *(listed for listed in self.listing if listed.devices and listed.key not in named))
+        changed = first or set(map(_facts, listing)) != set(map(_facts, self.listing))
+        self.listing = listing
         return changed
 
     def holders(self, assignments: Iterable[Assignment]) -> Holders:

@@ -1,21 +1,34 @@
-"""Reads the kubelet's list every few seconds, and at once after an allocation."""
+"""Reads the kubelet's list every few seconds, and at once after an allocation.
+
+A list that fails changes nothing, however long it goes on: the holders known last are the best that is known, and to
+drop them would offer their devices. `gpufleet_agent_listing_age_seconds` and readiness tell of it.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
 from gpufleet_agent.changes import Changes
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.podresources.client import Lister, ListingError
+from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.listing import Listing
 
 log = structlog.get_logger(__name__)
 
 LIST_TIMEOUT_SECONDS = 2.0
 """An allocation that begins during the call waits for its end, so it must not take long."""
+
+QUIET_SECONDS = 5.0
+"""How long a list waits for a moment without allocations, before the loop comes round.
+
+Where there is none for longer, pods come one after the other, and each of them had a list made just before it
+(`take_over`); so nothing is missed, and the loop that waits for a good reason isn't taken for a hanging one.
+"""
 
 
 class Poller:
@@ -24,6 +37,7 @@ class Poller:
     Args:
         lister: Where lists come from.
         holdings: What is kept fresh.
+        completeness: Tells which lists name everybody.
         quiet: Gives a moment in which no allocation is in flight (`Admission.quiet`).
         changes: Told when a list differs from the one before.
         counters: Where lists are counted.
@@ -35,15 +49,17 @@ class Poller:
         self,
         lister: Lister,
         holdings: Holdings,
+        completeness: Completeness,
+        *,
         quiet: Callable[[], AbstractAsyncContextManager[None]],
         changes: Changes,
         counters: Counters,
-        *,
         interval_seconds: float = 3.0,
         rng: random.Random,
     ) -> None:
         self._lister = lister
         self._holdings = holdings
+        self._completeness = completeness
         self._quiet = quiet
         self._changes = changes
         self._counters = counters
@@ -61,16 +77,22 @@ class Poller:
         while True:
             beat()
             self._poked.clear()
-            await self.poll()
+            if not await self.poll():
+                continue
             try:
                 async with asyncio.timeout(self._interval_seconds * self._rng.uniform(0.8, 1.2)):
                     await self._poked.wait()
             except TimeoutError:
                 pass
 
-    async def poll(self) -> None:
-        """List once."""
-        async with self._quiet():
+    async def poll(self) -> bool:
+        """List once; False: there was no moment for it."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(QUIET_SECONDS):
+                    await stack.enter_async_context(self._quiet())
+            except TimeoutError:
+                return False
             began = asyncio.get_running_loop().time()
             try:
                 listing = await self._lister.list(LIST_TIMEOUT_SECONDS)
@@ -79,12 +101,25 @@ class Poller:
                 if not self._failing:
                     log.warning("the kubelet does not list its pods' devices", error=str(error))
                 self._failing = True
-                return
+                return True
             self._counters.listing_seconds.labels("Poll").observe(asyncio.get_running_loop().time() - began)
             # Still within the quiet moment: what was handed out before it is in this list, or never came to be.
-            changed = self._holdings.update(listing, began)
+            self.take_over(listing, began)
         if self._failing:
             log.info("the kubelet lists its pods' devices again")
         self._failing = False
-        if changed:
+        return True
+
+    def take_over(self, listing: Listing, began: float) -> Listing:
+        """Take over a list that was made while no allocation was in flight: ours, or one made for an allocation.
+
+        Returns it, with what is known beside it of pods that it lacks because the kubelet has just started.
+
+        Args:
+            listing: The list.
+            began: Loop time at which it was asked for.
+        """
+        complete = self._completeness.judge(listing, asyncio.get_running_loop().time())
+        if self._holdings.update(listing, began, complete=complete):
             self._changes.notify()
+        return self._holdings.listing

@@ -26,7 +26,7 @@ class Publisher:
     Args:
         api: The object in the cluster.
         own: What is known of the object; it is the one that creates it.
-        build: The status as of now, from memory.
+        build: The status as of now, from memory; None: not enough is known yet to tell the truth.
         changes: Notified when something changed that can't wait for the next tick.
         pace: How often to write.
         counters: Where writes are counted.
@@ -38,7 +38,7 @@ class Publisher:
         *,
         api: TelemetryApi,
         own: OwnObject,
-        build: Callable[[], Status],
+        build: Callable[[], Status | None],
         changes: Changes,
         pace: Pace,
         counters: Counters,
@@ -84,6 +84,8 @@ class Publisher:
             return
         # Built just before it is written: what an absent apiserver missed in between needs no telling.
         status = self._build()
+        if status is None:
+            return
         cause = self._cause(status, now)
         if cause is not None:
             await self._write(status, cause, built=now)

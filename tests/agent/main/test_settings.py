@@ -113,3 +113,18 @@ def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[
     help_text = capsys.readouterr().out
     assert "--heartbeat-seconds" in help_text
     assert "handover" not in help_text
+
+
+@pytest.mark.parametrize(
+    ("environment", "own_pod"),
+    [
+        ({}, None),
+        ({"POD_NAME": "agent"}, None),
+        ({"POD_NAMESPACE": "ml", "POD_NAME": ""}, None),
+        ({"POD_NAMESPACE": "ml", "POD_NAME": "agent"}, ("ml", "agent")),
+    ],
+)
+def test_the_agents_own_pod_is_named_by_the_environment(
+    environment: dict[str, str], own_pod: tuple[str, str] | None
+) -> None:
+    assert parse(["--node-name", "n"], environment).own_pod == own_pod

@@ -23,6 +23,7 @@ from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
@@ -98,6 +99,7 @@ class Rig:
             own=self.own,
             holdings=self.holdings,
             counters=self.counters,
+            listed=self.listed,
             handover=handover,
         )
         return DevicePlugin(
@@ -114,6 +116,10 @@ class Rig:
 
     def known(self) -> tuple[KnownDevice, ...]:
         return self.devices
+
+    def listed(self, listing: Listing, began: float) -> Listing:
+        self.holdings.update(listing, began)
+        return listing
 
     def tell(self, *devices: KnownDevice) -> None:
         self.devices = devices

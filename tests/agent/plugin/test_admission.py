@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import Unmanaged
+from gpufleet_agent.plugin.answers import Reason, Refusal, Unmanaged
 
 ANSWER = Unmanaged(("GPU-0",))
 
@@ -44,6 +44,17 @@ def test_no_listing_from_the_question_until_the_kubelet_has_entered_the_devices(
         assert not await is_quiet(admission), "the kubelet enters the devices after it has our answer"
         async with asyncio.timeout(1), admission.quiet():
             pass
+
+    asyncio.run(scenario())
+
+
+def test_after_a_refusal_there_is_nothing_to_wait_for() -> None:
+    async def scenario() -> None:
+        admission = make()
+        admission.answered(await admission.begin(), Refusal(Reason.DEVICE_HELD, "no"))
+        admission.take()
+        admission.refused()
+        assert await is_quiet(admission)
 
     asyncio.run(scenario())
 

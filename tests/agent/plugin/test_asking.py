@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gpufleet_agent.plugin.asking import PATIENCE_SECONDS
+
 
 def read_outcome(rig: Any) -> list[str]:
     outcomes = ("Fresh", "Late", "Memory")
@@ -96,5 +98,35 @@ def test_without_the_kubelets_list_nothing_is_given(kubelet: Any, running: Any) 
             with pytest.raises(Exception, match=r"ListingFailed: .* the kubelet is busy"):
                 await kubelet.admit("bare", 1)
             assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_read_that_fails_at_once_is_tried_again_before_a_pod_passes_for_an_unmanaged_one(
+    kubelet: Any, running: Any, assignment: Any
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-5"))
+            rig.api.away = True
+            before = rig.api.reads
+            asyncio.get_running_loop().call_later(0.7, setattr, rig.api, "away", False)
+            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+            assert read_outcome(rig) == ["Late"]
+            assert 3 <= rig.api.reads - before <= 8
+
+    asyncio.run(scenario())
+
+
+def test_patience_has_an_end(kubelet: Any, running: Any) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.away = True
+            began = asyncio.get_running_loop().time()
+            assert await kubelet.admit("bare", 1) == {"GPU-0"}
+            assert PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < PATIENCE_SECONDS + 1.5
+            assert read_outcome(rig) == ["Memory"]
 
     asyncio.run(scenario())

@@ -37,6 +37,7 @@ async def serving(kubelet: Any, rig: Any) -> AsyncIterator[Plugins]:
         refused=rig.refusals.append,
         injection=rig.injection,
         counters=rig.counters,
+        listed=rig.listed,
     )
     plugins = Plugins([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
     await plugins.start()

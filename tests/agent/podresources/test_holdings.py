@@ -90,3 +90,30 @@ def test_the_same_facts_in_another_order_are_no_news(listed: Any) -> None:
     assert holdings.update((a, b), 1.0)
     assert not holdings.update((b, a), 2.0)
     assert holdings.listed_at == 2.0
+
+
+def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true(listed: Any, assignment: Any) -> None:
+    holdings = Holdings(SHARED_RESOURCE)
+    reserved = assignment("a", "GPU-0")
+    holdings.honour(reserved)
+    assert holdings.update((), 1.0, complete=False) is False
+    told = [holdings.listed_at]
+    assert holdings.update((listed("a", "GPU-0"), listed("b", "GPU-1"), listed("bare")), 2.0)
+    assert holdings.update((listed("b"), listed("c", "GPU-1")), 3.0, complete=False)
+    held = holdings.holders([])
+    assert {uuid: [holder.key.pod for holder in holders] for uuid, holders in held.items()} == {
+        "GPU-0": ["a"],
+        "GPU-1": ["c"],
+    }
+    assert held["GPU-0"][0].pod_uid == "uid-a", "who it was given to is remembered, too"
+    assert {one.key.pod for one in holdings.listing} == {"a", "b", "c"}, "a pod without devices isn't made up"
+    assert [*told, holdings.listed_at] == [None, 2.0]
+    assert holdings.update((), 4.0)
+    assert holdings.holders([]) == {}
+    assert holdings.honoured_uids == frozenset()
+
+
+def test_the_first_complete_list_is_news_even_if_it_is_empty() -> None:
+    holdings = Holdings(SHARED_RESOURCE)
+    assert holdings.update((), 1.0)
+    assert not holdings.update((), 2.0)

@@ -2,6 +2,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from prometheus_client import CollectorRegistry
 from gpufleet_agent.changes import Changes
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
+from gpufleet_agent.plugin.answers import Unmanaged
 from gpufleet_agent.podresources.client import ListingError
+from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completeness
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.podresources.poller import Poller
@@ -33,25 +36,41 @@ class FakeLister:
 
 
 class Rig:
-    def __init__(self) -> None:
+    def __init__(self, socket: Path) -> None:
         self.lister = FakeLister()
         self.holdings = Holdings(RESOURCE)
+        # The kubelet has run for an hour.
+        self.completeness = Completeness(socket, clock=lambda: socket.stat().st_ctime + 3600)
         self.admission = Admission(expiry_seconds=10, settle_seconds=0.1)
         self.changes = Changes()
         self.registry = CollectorRegistry()
         self.poller = Poller(
             self.lister,
             self.holdings,
-            self.admission.quiet,
-            self.changes,
-            Counters(self.registry, "test"),
+            self.completeness,
+            quiet=self.admission.quiet,
+            changes=self.changes,
+            counters=Counters(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
         )
 
 
-def test_it_lists_every_three_seconds_or_so_and_out_of_step(in_virtual_time: InVirtualTime) -> None:
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    """Stands for the kubelet's socket: only its age matters."""
+    (tmp_path / "kubelet.sock").touch()
+    return tmp_path / "kubelet.sock"
+
+
+def restart(socket: Path) -> None:
+    """The kubelet makes its socket anew."""
+    (socket.parent / "new").touch()
+    (socket.parent / "new").replace(socket)
+
+
+def test_it_lists_every_three_seconds_or_so_and_out_of_step(in_virtual_time: InVirtualTime, socket: Path) -> None:
     async def scenario() -> None:
-        rig = Rig()
+        rig = Rig(socket)
         task = asyncio.create_task(rig.poller.run(lambda: None))
         await asyncio.sleep(300)
         task.cancel()
@@ -66,10 +85,10 @@ def test_it_lists_every_three_seconds_or_so_and_out_of_step(in_virtual_time: InV
 
 
 def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_entered_the_devices(
-    in_virtual_time: InVirtualTime,
+    in_virtual_time: InVirtualTime, socket: Path
 ) -> None:
     async def scenario() -> None:
-        rig = Rig()
+        rig = Rig(socket)
         task = asyncio.create_task(rig.poller.run(lambda: None))
         await asyncio.sleep(0.5)
         began = asyncio.get_running_loop().time()
@@ -86,10 +105,10 @@ def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_ent
 
 
 def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(
-    in_virtual_time: InVirtualTime, listed: Any
+    in_virtual_time: InVirtualTime, listed: Any, socket: Path
 ) -> None:
     async def scenario() -> None:
-        rig = Rig()
+        rig = Rig(socket)
         rig.lister.listing = (listed("a", "GPU-0"),)
         await rig.poller.poll()
         assert rig.changes.version == 1
@@ -103,5 +122,68 @@ def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(
         assert not rig.admission.in_flight
         async with asyncio.timeout(1), rig.admission.quiet():
             pass
+
+    in_virtual_time(scenario())
+
+
+def test_however_long_the_kubelet_does_not_answer_nobody_is_forgotten(
+    in_virtual_time: InVirtualTime, listed: Any, socket: Path
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(socket)
+        rig.lister.listing = (listed("a", "GPU-0"),)
+        task = asyncio.create_task(rig.poller.run(lambda: None))
+        await asyncio.sleep(1)
+        rig.lister.fails = True
+        await asyncio.sleep(24 * 3600)
+        task.cancel()
+        assert "GPU-0" in rig.holdings.holders([])
+
+    in_virtual_time(scenario())
+
+
+def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_knows_its_pods(
+    in_virtual_time: InVirtualTime, listed: Any, socket: Path
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(socket)
+        rig.lister.listing = (listed("a", "GPU-0"), listed("b", "GPU-1"))
+        task = asyncio.create_task(rig.poller.run(lambda: None))
+        await asyncio.sleep(1)
+        before, listed_at = rig.changes.version, rig.holdings.listed_at
+        restart(socket)
+        rig.lister.listing = (listed("b", "GPU-1"),)
+        await asyncio.sleep(SETTLE_SECONDS - 2)
+        assert set(rig.holdings.holders([])) == {"GPU-0", "GPU-1"}
+        assert (rig.changes.version, rig.holdings.listed_at) == (before, listed_at)
+        await asyncio.sleep(12)
+        task.cancel()
+        assert set(rig.holdings.holders([])) == {"GPU-1"}
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("answer", [None, Unmanaged(("GPU-0",))])
+def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lists_take_the_place_of_its_own(
+    in_virtual_time: InVirtualTime, listed: Any, socket: Path, answer: Unmanaged | None
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(socket)
+        loop = asyncio.get_running_loop()
+        beats: list[float] = []
+        task = asyncio.create_task(rig.poller.run(lambda: beats.append(loop.time())))
+        await asyncio.sleep(0)
+        for number in range(2500):
+            ticket = await rig.admission.begin()
+            went = rig.poller.take_over((listed(f"pod-{number}", "GPU-0"),), loop.time())
+            assert went[0].key.pod == f"pod-{number}"
+            if answer is not None:
+                rig.admission.answered(ticket, answer)
+                rig.admission.take()
+            await asyncio.sleep(0.05)
+        task.cancel()
+        assert max(later - earlier for earlier, later in pairwise(beats)) < 10
+        assert beats[-1] > 1110
+        assert rig.holdings.listed_at == pytest.approx(loop.time(), abs=0.1)
 
     in_virtual_time(scenario())
