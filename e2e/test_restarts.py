@@ -69,10 +69,15 @@ def test_agent_process_killed(room: Room, fleet: Fleet) -> None:
     room.apply(gpuworkload("runs", node=node))
     room.proven("runs")
     before = _containers(room, "runs")
+    old, process = fleet.agent_pod(node), fleet.agent_process(node)
     killed = datetime.now(UTC)
-    fleet.node(node).run(["kill", "-KILL", str(fleet.agent_process(node))])
-    observed = eventually(lambda: _observed_after(fleet, node, killed), within=FRESH_SECONDS)
+    fleet.node(node).run(["kill", "-KILL", str(process)])
+    dead = datetime.now(UTC)  # nothing that the old process observed is later
+    observed = eventually(lambda: _observed_after(fleet, node, dead), within=FRESH_SECONDS)
     print(f"fresh {observed - killed} after the kill")
+    assert fleet.agent_process(node) != process, "the old process lives"
+    new = eventually(lambda: _restarted(fleet, node, old), within=FRESH_SECONDS)
+    print(f"container started again at {new}")
     room.apply(gpuworkload("new", count=7, node=node))
     room.proven("runs", "new")
     assert _containers(room, "runs") == before, "running containers were touched"
@@ -101,6 +106,16 @@ def _started(fleet: Fleet, node: str, old: str) -> datetime:
     assert running, f"the new pod is {pod['status'].get('phase')}"
     assert running[0], "the new container does not run yet"
     return datetime.fromisoformat(running[0]["startedAt"])
+
+
+def _restarted(fleet: Fleet, node: str, old: JsonObject) -> datetime:
+    """When the container of the same pod was started again."""
+    pod = fleet.agent_pod(node)
+    assert pod["metadata"]["uid"] == old["metadata"]["uid"], "the pod was replaced"
+    (was,), (now,) = old["status"]["containerStatuses"], pod["status"]["containerStatuses"]
+    assert now["containerID"] != was["containerID"], "the old container stands"
+    assert now["restartCount"] == was["restartCount"] + 1
+    return datetime.fromisoformat(now["state"]["running"]["startedAt"])
 
 
 def _observed_after(fleet: Fleet, node: str, moment: datetime) -> datetime:
