@@ -115,7 +115,9 @@ def _restarted(fleet: Fleet, node: str, old: JsonObject) -> datetime:
     (was,), (now,) = old["status"]["containerStatuses"], pod["status"]["containerStatuses"]
     assert now["containerID"] != was["containerID"], "the old container stands"
     assert now["restartCount"] == was["restartCount"] + 1
-    return datetime.fromisoformat(now["state"]["running"]["startedAt"])
+    running = now["state"].get("running")
+    assert running, f"the new container is {now['state']}"
+    return datetime.fromisoformat(running["startedAt"])
 
 
 def _observed_after(fleet: Fleet, node: str, moment: datetime) -> datetime:
