@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from gpufleet_cli.documents import Document, read, show
 from gpufleet_cli.errors import InputError
 from gpufleet_operator import project
+from gpufleet_operator.quantities import quantity
 from gpufleet_operator.room import facts
 from gpufleet_operator.translate import NodeFacts
 from gpufleet_operator.views import BoundPod, Node
@@ -46,11 +47,22 @@ def _used(pods: Sequence[Path]) -> Mapping[str, Counter[str]]:
 
 
 def _node(body: Mapping[str, Any]) -> Node:
+    _check((body.get("status") or {}).get("allocatable") or {})
     return project.node({**body, "metadata": {"uid": "", **body["metadata"]}})
 
 
 def _pod(body: Mapping[str, Any]) -> BoundPod:
+    spec = body["spec"]
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+        for kind in ("limits", "requests"):
+            _check((container.get("resources") or {}).get(kind) or {})
     return project.bound_pod({**body, "metadata": {"uid": "", **body["metadata"]}})
+
+
+def _check(amounts: Mapping[str, Any]) -> None:
+    """Raises ValueError for what isn't a quantity; the operator, which can't ask anybody, takes it for a huge one."""
+    for amount in amounts.values():
+        quantity(amount)
 
 
 def _read(document: Document, function: Callable[[Mapping[str, Any]], T]) -> T:

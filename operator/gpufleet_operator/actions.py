@@ -141,6 +141,8 @@ class Actions:
     """Gated pods by what they wait for."""
     troubles: tuple[str, ...] = ()
     """What is wrong with the cluster itself, such as one UUID on two nodes."""
+    unforeseen: Mapping[str, str] = field(default_factory=dict)
+    """Workloads found unusable for a reason that no rule foresaw -> traceback. Only in the pass that found out."""
 
     @property
     def empty(self) -> bool:

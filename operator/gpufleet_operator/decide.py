@@ -13,15 +13,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_operator import ledger as ledgers
-from gpufleet_operator import podbuild, podpatch, remember, report, template
+from gpufleet_operator import podbuild, podpatch, remember, report
 from gpufleet_operator.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve, WriteStatus, create_key
+from gpufleet_operator.judge import Verdict, judge
 from gpufleet_operator.ledger import Ledger
 from gpufleet_operator.outlook import Outlook
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.plan import Plan, plan
+from gpufleet_operator.problem import Problem
 from gpufleet_operator.replicas import REFUSED_BY, Replica, Standing, Wait, grace, stand
 from gpufleet_operator.snapshot import Memory, Snapshot
-from gpufleet_operator.template import Problem
 from gpufleet_operator.views import Pod, Workload
 
 
@@ -29,9 +30,10 @@ def decide(snapshot: Snapshot) -> Actions:
     """Everything that should be done now. Calling it again after it was done asks for nothing."""
     snapshot = snapshot.with_memory(remember.observe(snapshot))
     ledger = ledgers.read(snapshot)
-    problems, standings = _judge(snapshot, ledger)
+    verdicts = _judge(snapshot)
+    standings = _standings(snapshot, ledger, verdicts)
     planned = plan(snapshot, ledger, standings)
-    memory = _memory(snapshot, standings)
+    memory = replace(_memory(snapshot, standings), verdicts=verdicts)
     blocked = Blocked(snapshot)
     reserves = tuple(r for r in _reserves(snapshot, planned.ledger) if blocked.passes(r.key))
     unwritten = _unwritten(snapshot, planned.ledger, reserves)
@@ -39,6 +41,7 @@ def decide(snapshot: Snapshot) -> Actions:
     memory = replace(memory, creating={**memory.creating, **{(c.workload_uid, c.replica): c.name for c in creates}})
     deletes = tuple(d for s in standings for d in _deletes(s) if blocked.passes(d.key))
     releases = tuple(r for s in standings for r in _releases(s, planned, reserves, unwritten) if blocked.passes(r.key))
+    problems = {uid: verdict.problems for uid, verdict in verdicts.items()}
     statuses, memory = _statuses(replace(snapshot, memory=memory), problems, standings, planned, blocked)
     return Actions(
         creates=creates,
@@ -51,6 +54,11 @@ def decide(snapshot: Snapshot) -> Actions:
         unplaced=planned.unplaced,
         gated=_gated(snapshot, standings),
         troubles=planned.troubles,
+        unforeseen={
+            snapshot.workloads[uid].full_name: verdict.unforeseen
+            for uid, verdict in verdicts.items()
+            if verdict.unforeseen and snapshot.memory.verdicts.get(uid) is not verdict
+        },
     )
 
 
@@ -65,8 +73,21 @@ class Blocked:
         return not self._memory.blocked(key, self._now)
 
 
-def _judge(snapshot: Snapshot, ledger: Ledger) -> tuple[dict[str, tuple[Problem, ...]], list[Standing]]:
-    """Workloads whose template can't be used, by uid, and where all others stand.
+def _judge(snapshot: Snapshot) -> dict[str, Verdict]:
+    """By uid: what is thought of each workload that parses. Kept for as long as its generation stands."""
+    verdicts: dict[str, Verdict] = {}
+    for uid, workload in snapshot.workloads.items():
+        if workload.deleting or workload.model is None:
+            continue
+        known = snapshot.memory.verdicts.get(uid)
+        if known is None or known.generation != workload.generation:
+            known = judge(workload, workload.model, snapshot.limits.resources)
+        verdicts[uid] = known
+    return verdicts
+
+
+def _standings(snapshot: Snapshot, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> list[Standing]:
+    """Where the workloads without problems stand.
 
     An owner is in its own namespace: a pod elsewhere that names the workload's uid is a stranger, forged or mistaken,
     and garbage collection treats it as such.
@@ -74,17 +95,13 @@ def _judge(snapshot: Snapshot, ledger: Ledger) -> tuple[dict[str, tuple[Problem,
     pods: dict[tuple[str, str], list[Pod]] = {}
     for pod in snapshot.pods.values():
         pods.setdefault((pod.namespace, pod.workload_uid), []).append(pod)
-    problems: dict[str, tuple[Problem, ...]] = {}
     standings: list[Standing] = []
-    for uid, workload in snapshot.workloads.items():
-        if workload.deleting or workload.model is None:
-            continue
-        spec = workload.model.spec
-        if found := template.problems(spec, snapshot.limits.resources):
-            problems[uid] = found
-        else:
-            standings.append(stand(workload, spec, pods.get((workload.namespace, uid), ()), snapshot, ledger))
-    return problems, standings
+    for uid, verdict in verdicts.items():
+        workload = snapshot.workloads[uid]
+        if workload.model is not None and not verdict.problems:
+            mine = pods.get((workload.namespace, uid), ())
+            standings.append(stand(workload, workload.model.spec, mine, snapshot, ledger))
+    return standings
 
 
 def _memory(snapshot: Snapshot, standings: Iterable[Standing]) -> Memory:

@@ -6,15 +6,26 @@ when it is gone, and fades with those that come after it. A restart begins with 
 
 from collections.abc import Collection, Iterable
 
+from gpufleet_operator.judge import judge
 from gpufleet_operator.placement.packing import Census, Mix, PodType
+from gpufleet_operator.resources import DEFAULTS, Resources
 from gpufleet_operator.translate import request
 from gpufleet_operator.views import Telemetry, Workload
 
+_MOST_CPU_MILLI = 10**9
+_MOST_MEMORY_BYTES = 2**50
+"""A million CPUs, a pebibyte: no node has more, so who asks for it is never placed and says nothing of the usual."""
+
 
 class Demand:
-    """Learns from pass to pass."""
+    """Learns from pass to pass.
 
-    def __init__(self) -> None:
+    Args:
+        resources: the extended resources that stand for devices.
+    """
+
+    def __init__(self, resources: Resources = DEFAULTS) -> None:
+        self._resources = resources
         self._census = Census()
         self._counted: frozenset[str] = frozenset()
         """Uids of workloads; those that are gone are forgotten, since no other gets their uid."""
@@ -37,12 +48,11 @@ class Demand:
 
     def _count(self, workload: Workload, device_memory_mib: int) -> bool:
         """False: it can't be measured yet."""
-        if workload.model is None:
+        if workload.model is None or judge(workload, workload.model, self._resources).problems:
+            return True  # its conditions say so, and it gets no pods
+        asked = request(workload.model, resources=self._resources)
+        if asked.pod.cpu_milli > _MOST_CPU_MILLI or asked.pod.memory_bytes > _MOST_MEMORY_BYTES:
             return True
-        try:
-            asked = request(workload.model)
-        except ValueError:
-            return True  # a quantity that can't be read: its conditions say so, and it gets no pods
         if asked.devices.share is not None and not device_memory_mib:
             return False
         self._census.observe(PodType.of(asked, device_memory_mib), len(asked.replicas))

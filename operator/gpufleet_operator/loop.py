@@ -55,7 +55,7 @@ class Reconciler:
         self._clock, self._metrics, self._salt = clock, metrics, salt
         self._sweep = sweep_seconds
         self._memory = Memory()
-        self._demand = Demand()
+        self._demand = Demand(limits.resources)
         self._appeared: dict[str, float] = {}
         self._troubles: set[str] = set()
         self.last_sign: float | None = None
@@ -91,6 +91,8 @@ class Reconciler:
         for trouble in set(actions.troubles) - self._troubles:
             log.error("fleet contradicts itself", trouble=trouble)
         self._troubles = set(actions.troubles)
+        for workload, trace in actions.unforeseen.items():
+            log.error("a template can't be used for a reason that no rule foresaw", workload=workload, traceback=trace)
         if not actions.empty:
             with self._metrics.passes.labels("execute").time():
                 outcomes = await self._executor.run(actions, self._beat)

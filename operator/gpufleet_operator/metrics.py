@@ -70,6 +70,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.unforeseen = Counter(
+            "gpufleet_operator_unforeseen_errors",
+            "Errors that nobody planned for: of a workload's template, or of an object that can't be read.",
+            ["kind"],
+            registry=registry,
+        )
+
     def decided(self, snapshot: Snapshot, actions: Actions) -> None:
         """After a decision: gauges are set anew, so that what is gone disappears."""
         self.gated.clear()
@@ -77,6 +84,7 @@ class Metrics:
             self.gated.labels(reason).set(number)
         self.unplaced.set(len(actions.unplaced))
         self.troubles.set(len(actions.troubles))
+        self.unforeseen.labels("template").inc(len(actions.unforeseen))
         self.telemetry_age.clear()
         for name, telemetry in snapshot.telemetry.items():
             age = snapshot.age(telemetry)

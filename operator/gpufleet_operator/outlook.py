@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from gpufleet_operator.ledger import Entry
 from gpufleet_operator.placement.model import Terms, WhyNot
+from gpufleet_operator.problem import Problem
 from gpufleet_operator.replicas import Replica, Standing
-from gpufleet_operator.template import Problem
 from gpufleet_operator.views import Workload
 
 

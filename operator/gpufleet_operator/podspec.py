@@ -1,10 +1,15 @@
-"""What a pod asks of its node, read from a pod spec as JSON: kube-scheduler's own arithmetic."""
+"""What a pod asks of its node, read from a pod spec as JSON: kube-scheduler's own arithmetic.
 
-from collections.abc import Iterable, Mapping
+Read without judging (`podrules` judges), so this never raises: anybody's pod comes through here, and none may stop the
+operator. What makes no sense counts against the pod: an amount that can't be read is more than any node has, a term
+or an expression that can't be read matches no node.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpufleet_operator.placement.model import MatchExpression, NodeSelectorTerm, PodNeeds, Taint, Toleration
-from gpufleet_operator.quantities import milli, whole
+from gpufleet_operator.quantities import MOST, milli, whole
 
 Json = Mapping[str, Any]
 
@@ -12,85 +17,87 @@ _NATIVE = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 
 
 def pod_requests(spec: Json) -> dict[str, int]:
-    """Effective requests by resource name: CPU in millicores, the rest in units.
+    """Effective requests by resource name: CPU in millicores, the rest in units, each at most `quantities.MOST`.
 
     As in component-helpers `PodRequests`: app containers and restartable init containers (sidecars) add up; an
     ordinary init container needs its own beside the sidecars started before it; the larger of the two counts,
     unless the pod states its own; overhead comes on top. A container that gives only a limit requests that much.
-
-    Raises:
-        ValueError: a quantity that can't be read.
     """
-    total = _sum(_container_requests(c) for c in spec.get("containers") or ())
+    total = _sum(_container_requests(c) for c in _maps(spec.get("containers")))
     sidecars: dict[str, int] = {}
     init: dict[str, int] = {}
-    for container in spec.get("initContainers") or ():
+    for container in _maps(spec.get("initContainers")):
         asked = _container_requests(container)
         if container.get("restartPolicy") == "Always":
             sidecars = _sum((sidecars, asked))
             init = _max(init, sidecars)
         else:
             init = _max(init, _sum((sidecars, asked)))
-    pod_level = (spec.get("resources") or {}).get("requests") or {}
+    pod_level = _map(_map(spec.get("resources")).get("requests"))
     effective = {**_max(_sum((total, sidecars)), init), **_amounts(pod_level)}
-    return _sum((effective, _amounts(spec.get("overhead") or {})))
+    return _sum((effective, _amounts(_map(spec.get("overhead")))))
 
 
-def pod_needs(spec: Json, *, node_selector: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> PodNeeds:
+def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> PodNeeds:
     """The engine's view of a pod spec.
 
     Args:
-        spec: v1.PodSpec as JSON.
+        spec: v1.PodSpec as JSON; anything else asks for nothing.
         node_selector: labels asked for beside the pod's own.
         without: resources that the engine places itself and doesn't count, such as `gpufleet.dev/gpu`.
-
-    Raises:
-        ValueError: a quantity that can't be read.
     """
+    spec = _map(spec)
     asked = pod_requests(spec)
     skipped = _NATIVE | frozenset(without)
+    selector = {str(key): _text(value) for key, value in _map(spec.get("nodeSelector")).items()}
     return PodNeeds(
         cpu_milli=asked.get("cpu", 0),
         memory_bytes=asked.get("memory", 0),
         extended={name: amount for name, amount in asked.items() if name not in skipped and amount},
-        node_selector={**(spec.get("nodeSelector") or {}), **(node_selector or {})},
+        node_selector={**selector, **(node_selector or {})},
         affinity_terms=_affinity_terms(spec),
         tolerations=tuple(
             Toleration(
-                key=t.get("key") or "",
-                operator=t.get("operator") or "Equal",
-                value=t.get("value") or "",
-                effect=t.get("effect") or "",
+                key=_text(t.get("key")),
+                operator=_text(t.get("operator")) or "Equal",
+                value=_text(t.get("value")),
+                effect=_text(t.get("effect")),
             )
-            for t in spec.get("tolerations") or ()
+            for t in _maps(spec.get("tolerations"))
+            if t
         ),
     )
 
 
 def taints(spec: Json) -> tuple[Taint, ...]:
     """The taints of a v1.NodeSpec."""
-    return tuple(Taint(t["key"], t["effect"], t.get("value") or "") for t in spec.get("taints") or ())
+    return tuple(
+        Taint(_text(t.get("key")), _text(t.get("effect")), _text(t.get("value"))) for t in _maps(spec.get("taints"))
+    )
 
 
-def amounts(resources: Json) -> dict[str, int]:
-    """A ResourceList: CPU in millicores, the rest in units."""
-    return _amounts(resources)
+def allocatable(resources: Json) -> dict[str, int]:
+    """What a node offers: CPU in millicores, the rest in units; nothing of what can't be read."""
+    return _amounts(resources, unreadable=0)
 
 
 def _container_requests(container: Json) -> dict[str, int]:
-    resources = container.get("resources") or {}
-    return _amounts({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
+    resources = _map(container.get("resources"))
+    return _amounts({**_map(resources.get("limits")), **_map(resources.get("requests"))})
 
 
-def _amounts(resources: Json) -> dict[str, int]:
-    return {name: milli(value) if name == "cpu" else whole(value) for name, value in resources.items()}
+def _amounts(resources: Json, *, unreadable: int = MOST) -> dict[str, int]:
+    return {
+        str(name): (milli if name == "cpu" else whole)(value, unreadable=unreadable)
+        for name, value in resources.items()
+    }
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         for name, amount in part.items():
-            total[name] = total.get(name, 0) + amount
+            total[name] = min(MOST, total.get(name, 0) + amount)
     return total
 
 
@@ -99,15 +106,34 @@ def _max(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
 
 
 def _affinity_terms(spec: Json) -> tuple[NodeSelectorTerm, ...] | None:
-    node_affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    node_affinity = _map(_map(spec.get("affinity")).get("nodeAffinity"))
     required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if required is None:
         return None
     return tuple(
         NodeSelectorTerm(_expressions(term.get("matchExpressions")), _expressions(term.get("matchFields")))
-        for term in required.get("nodeSelectorTerms") or ()
+        for term in _maps(_map(required).get("nodeSelectorTerms"))
     )
 
 
-def _expressions(given: Iterable[Json] | None) -> tuple[MatchExpression, ...]:
-    return tuple(MatchExpression(e["key"], e["operator"], tuple(e.get("values") or ())) for e in given or ())
+def _expressions(given: Any) -> tuple[MatchExpression, ...]:
+    return tuple(
+        MatchExpression(_text(e.get("key")), _text(e.get("operator")), tuple(map(_text, _list(e.get("values")))))
+        for e in _maps(given)
+    )
+
+
+def _map(value: Any) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _maps(value: Any) -> Iterable[Json]:
+    return map(_map, _list(value))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -72,7 +72,7 @@ def node(body: Json) -> Node:
         labels=dict(meta.get("labels") or {}),
         taints=podspec.taints(spec),
         unschedulable=bool(spec.get("unschedulable")),
-        allocatable=podspec.amounts((body.get("status") or {}).get("allocatable") or {}),
+        allocatable=podspec.allocatable((body.get("status") or {}).get("allocatable") or {}),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from gpufleet_operator.judge import Verdict
 from gpufleet_operator.placement.packing import PRIOR, Mix
 from gpufleet_operator.resources import DEFAULTS, Resources
 from gpufleet_operator.views import Departure, Node, Pod, Telemetry, Workload
@@ -88,6 +89,8 @@ class Memory:
     """
     degraded_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a reserved pod -> since when fresh telemetry shows a fault of one of its devices, by our clock."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """Workload uid -> what was thought of its generation."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     known: frozenset[str] = frozenset()

@@ -5,25 +5,16 @@ field and the value and says what to do. Whatever stands in the template, this n
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gpufleet_api.names import ENV_PREFIX, ENV_VISIBLE_DEVICES, RESOURCE_PREFIX
 from gpufleet_api.workload import Devices, WorkloadSpec
+from gpufleet_operator.podrules import container_name, pod_parts
+from gpufleet_operator.podrules import resources as amounts
+from gpufleet_operator.problem import Problem, show
 from gpufleet_operator.resources import Resources
 
 _SPEC = "spec.template.spec"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that the user has to change."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 def problems(spec: WorkloadSpec, resources: Resources) -> tuple[Problem, ...]:
@@ -42,10 +33,11 @@ def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[Problem]:
     yield from _metadata(spec.template.get("metadata"))
     pod = spec.template.get("spec")
     if not isinstance(pod, Mapping):
-        yield Problem(_SPEC, f"must be a pod spec, is {_show(pod)}")
+        yield Problem(_SPEC, f"must be a pod spec, is {show(pod)}")
         return
     if pod.get("nodeName"):
-        yield Problem(f"{_SPEC}.nodeName", f"is {_show(pod['nodeName'])}; leave it out, the operator chooses the node")
+        yield Problem(f"{_SPEC}.nodeName", f"is {show(pod['nodeName'])}; leave it out, the operator chooses the node")
+    yield from pod_parts(pod, _SPEC)
     yield from _affinity(pod.get("affinity"))
     yield from _asks(pod.get("resources"), f"{_SPEC}.resources", resources)
     shape = list(_shape(pod))
@@ -70,12 +62,12 @@ def _metadata(metadata: Any) -> Iterator[Problem]:
     if metadata is None:
         return
     if not isinstance(metadata, Mapping):
-        yield Problem(path, f"must hold labels and annotations, is {_show(metadata)}")
+        yield Problem(path, f"must hold labels and annotations, is {show(metadata)}")
         return
     for kind in ("labels", "annotations"):
         entries = metadata.get(kind) or {}
         if not isinstance(entries, Mapping):
-            yield Problem(f"{path}.{kind}", f"must be a map, is {_show(entries)}")
+            yield Problem(f"{path}.{kind}", f"must be a map, is {show(entries)}")
             continue
         for key in entries:
             if str(key).startswith(RESOURCE_PREFIX):
@@ -92,39 +84,40 @@ def _affinity(affinity: Any) -> Iterator[Problem]:
     full = [t for t in terms if isinstance(t, Mapping) and any(t.values())] if isinstance(terms, list) else []
     if not full:
         path = f"{_SPEC}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        yield Problem(path, f"is {_show(terms)}: only empty terms, which match no node; the node can't be pinned")
+        yield Problem(path, f"is {show(terms)}: only empty terms, which match no node; the node can't be pinned")
 
 
 def _shape(pod: Mapping[str, Any]) -> Iterator[Problem]:
     """Containers must be lists of objects with different names, or nothing else can be judged."""
     if not pod.get("containers"):
-        yield Problem(f"{_SPEC}.containers", f"must name at least one container, is {_show(pod.get('containers'))}")
+        yield Problem(f"{_SPEC}.containers", f"must name at least one container, is {show(pod.get('containers'))}")
     seen: set[str] = set()
     for kind in ("containers", "initContainers"):
         containers = pod.get(kind) or ()
         if not isinstance(containers, list | tuple):
-            yield Problem(f"{_SPEC}.{kind}", f"must be a list, is {_show(containers)}")
+            yield Problem(f"{_SPEC}.{kind}", f"must be a list, is {show(containers)}")
             continue
         for index, container in enumerate(containers):
             path = f"{_SPEC}.{kind}[{index}]"
             if not isinstance(container, Mapping):
-                yield Problem(path, f"must be a container, is {_show(container)}")
+                yield Problem(path, f"must be a container, is {show(container)}")
                 continue
             name = container.get("name")
-            if not isinstance(name, str) or not name:
-                yield Problem(f"{path}.name", f"must be a name, is {_show(name)}")
-            elif name in seen:
-                yield Problem(f"{path}.name", f"{_show(name)} stands twice")
-            else:
-                seen.add(name)
+            wrong = list(container_name(name, f"{path}.name"))
+            yield from wrong
+            if not wrong and name in seen:
+                yield Problem(f"{path}.name", f"{show(name)} stands twice")
+            if not wrong:
+                seen.add(str(name))
             yield from _parts(container, path)
 
 
 def _parts(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    for field, kind in (("resources", Mapping), ("env", list), ("envFrom", list)):
+    yield from amounts(container.get("resources"), f"{path}.resources")
+    for field in ("env", "envFrom"):
         value = container.get(field)
-        if value is not None and not isinstance(value, kind):
-            yield Problem(f"{path}.{field}", f"must be a {'list' if kind is list else 'map'}, is {_show(value)}")
+        if value is not None and not isinstance(value, list | tuple):
+            yield Problem(f"{path}.{field}", f"must be a list, is {show(value)}")
 
 
 def _choice(wanted: str | None, names: list[str]) -> Iterator[Problem]:
@@ -132,7 +125,7 @@ def _choice(wanted: str | None, names: list[str]) -> Iterator[Problem]:
     if wanted is None and len(names) > 1:
         yield Problem("spec.devices.container", f"is missing: the template has several containers, name one of {known}")
     elif wanted is not None and wanted not in names:
-        yield Problem("spec.devices.container", f"is {_show(wanted)}, which is no app container; there is {known}")
+        yield Problem("spec.devices.container", f"is {show(wanted)}, which is no app container; there is {known}")
 
 
 def _env(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -165,16 +158,11 @@ def _own_count(container: Mapping[str, Any], path: str, resources: Resources, as
     for kind, name, amount in _requested(container.get("resources"), resources):
         if name != resources.asked(asked) or str(amount) != str(asked.count):
             wanted = f"spec.devices asks for {asked.count} of mode {asked.mode}"
-            message = f"is {_show(amount)}, but {wanted}; leave it out, the operator adds it"
+            message = f"is {show(amount)}, but {wanted}; leave it out, the operator adds it"
             yield Problem(f"{path}.resources.{kind}[{name}]", message)
 
 
 def _asks(given: Any, path: str, resources: Resources) -> Iterator[Problem]:
     for kind, name, amount in _requested(given, resources):
-        message = f"is {_show(amount)}; only the container of spec.devices.container may have devices"
+        message = f"is {show(amount)}; only the container of spec.devices.container may have devices"
         yield Problem(f"{path}.{kind}[{name}]", message)
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - a line's width

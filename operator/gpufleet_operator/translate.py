@@ -114,9 +114,6 @@ def request(
         resources: the extended resources that stand for devices, which the engine doesn't count again.
         set_aside: per replica, nodes not to use for now.
         siblings: replicas already placed, per node.
-
-    Raises:
-        ValueError: the template names a quantity that can't be read.
     """
     spec = workload.spec
     needed = spec.requirements or Requirements()
@@ -125,7 +122,7 @@ def request(
         name=f"{workload.metadata.namespace or 'default'}/{workload.metadata.name}",
         replicas=tuple(range(spec.replicas)) if replicas is None else replicas,
         devices=replace(device_needs(needed, spec.devices.count), share=share(spec.devices)),
-        pod=pod_needs(spec.template.get("spec") or {}, node_selector=needed.node_selector, without=resources.names),
+        pod=pod_needs(spec.template.get("spec"), node_selector=needed.node_selector, without=resources.names),
         strategy=spec.placement.strategy,
         topology=spec.placement.topology,
         weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),

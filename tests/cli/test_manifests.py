@@ -66,9 +66,9 @@ SPECS: list[tuple[dict[str, Any], str]] = [
     ({"template": {"spec": {**TEMPLATE, "nodeName": "n"}}}, "spec.template.spec.nodeName: is 'n'; leave it out"),
     (
         {"template": {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "1zz"}}}]}}},
-        "spec.template.spec can't be read as a pod spec: '1zz' is not a resource quantity",
+        "spec.template.spec.containers[0].resources.requests[cpu]: is '1zz', which is not a resource quantity",
     ),
-    ({"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}}, "spec.template.spec can't be read as a pod spec"),
+    ({"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}}, "spec.template.spec.tolerations[0]: must be a map"),
 ]
 
 

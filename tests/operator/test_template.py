@@ -118,6 +118,96 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         "containers[0].resources: must be a map, is 'lots'",
     ),
+    "an amount that is none": (
+        {"containers": [main(**limits("requests", "cpu", "many"))]},
+        {},
+        "containers[0].resources.requests[cpu]: is 'many', which is not a resource quantity",
+    ),
+    "an amount that is true": ({"containers": [main(**limits(name="cpu", amount=True))]}, {}, "limits[cpu]: is True"),
+    "an amount below 0": (
+        {"containers": [main(**limits(name="cpu", amount="-1"))]},
+        {},
+        "containers[0].resources.limits[cpu]: is '-1', must be 0 or more",
+    ),
+    "limits is a list": (
+        {"containers": [main(resources={"limits": ["cpu"]})]},
+        {},
+        "containers[0].resources.limits: must be a map, is ['cpu']",
+    ),
+    "an amount of an init container": (
+        {"containers": [main()], "initContainers": [{"name": "i", **limits(name="cpu", amount="x")}]},
+        {},
+        "spec.template.spec.initContainers[0].resources.limits[cpu]: is 'x'",
+    ),
+    "an amount of the pod": (
+        {"containers": [main()], **limits("requests", "cpu", "x")},
+        {},
+        "spec.template.spec.resources.requests[cpu]: is 'x'",
+    ),
+    "overhead": ({"containers": [main()], "overhead": {"cpu": "x"}}, {}, "spec.template.spec.overhead[cpu]: is 'x'"),
+    "a gate that is nothing": (
+        {"containers": [main()], "schedulingGates": [None]},
+        {},
+        "spec.template.spec.schedulingGates[0]: must be a map, is None",
+    ),
+    "a gate without name": (
+        {"containers": [main()], "schedulingGates": [{}]},
+        {},
+        "spec.template.spec.schedulingGates[0].name: must be a name, is None",
+    ),
+    "gates are text": (
+        {"containers": [main()], "schedulingGates": "x"},
+        {},
+        "spec.template.spec.schedulingGates: must be a list, is 'x'",
+    ),
+    "gates are a map": ({"containers": [main()], "schedulingGates": {"a": 1}}, {}, "schedulingGates: must be a list"),
+    "a toleration that is nothing": (
+        {"containers": [main()], "tolerations": [None]},
+        {},
+        "spec.template.spec.tolerations[0]: must be a map, is None",
+    ),
+    "a toleration with a number": (
+        {"containers": [main()], "tolerations": [{"key": 1}]},
+        {},
+        "spec.template.spec.tolerations[0].key: must be a text, is 1",
+    ),
+    "a node selector that is a list": (
+        {"containers": [main()], "nodeSelector": ["a"]},
+        {},
+        "spec.template.spec.nodeSelector: must be a map, is ['a']",
+    ),
+    "a node selector with a number": (
+        {"containers": [main()], "nodeSelector": {"a": 1}},
+        {},
+        "spec.template.spec.nodeSelector[a]: must be a text, is 1",
+    ),
+    "affinity is text": ({"containers": [main()], "affinity": "x"}, {}, "spec.template.spec.affinity: must be a map"),
+    "a term that is nothing": (
+        {"containers": [main()], **affinity(None, {"matchFields": [{"key": "k", "operator": "Exists"}]})},
+        {},
+        "nodeSelectorTerms[0]: must be a map, is None",
+    ),
+    "an expression without key": (
+        {"containers": [main()], **affinity({"matchExpressions": [{"operator": "Exists"}]})},
+        {},
+        "nodeSelectorTerms[0].matchExpressions[0].key: must be a text, is None",
+    ),
+    "expressions are text": (
+        {"containers": [main()], **affinity({"matchExpressions": "x"})},
+        {},
+        "nodeSelectorTerms[0].matchExpressions: must be a list, is 'x'",
+    ),
+    "values are numbers": (
+        {"containers": [main()], **affinity({"matchFields": [{"key": "k", "operator": "In", "values": [1]}]})},
+        {},
+        "nodeSelectorTerms[0].matchFields[0].values: must be a list of texts, is [1]",
+    ),
+    "a name that is too long": (
+        {"containers": [{"name": "m" * 64}]},
+        {},
+        "spec.template.spec.containers[0].name: is 'mmm",
+    ),
+    "a name in capitals": ({"containers": [{"name": "Main"}]}, {}, "containers[0].name: is 'Main'; a name has up to"),
     "spec is text": ("busybox", {}, "spec.template.spec: must be a pod spec, is 'busybox'"),
 }
 
@@ -144,7 +234,23 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
         {"count": 2, "mode": DeviceMode.SHARED},
     ),
     "other resources": ({"containers": [main(**limits(name="example.com/nic"))]}, {}),
-    "an affinity with something in it": ({"containers": [main()], **affinity({}, {"matchFields": [{"key": "k"}]})}, {}),
+    "an affinity with something in it": (
+        {"containers": [main()], **affinity({}, {"matchFields": [{"key": "k", "operator": "Exists"}]})},
+        {},
+    ),
+    "amounts of every form": (
+        {
+            "containers": [
+                main(resources={"limits": {"cpu": None, "memory": "1e9999"}, "requests": {"cpu": 0.5, "memory": 7}})
+            ],
+            "overhead": None,
+            "tolerations": None,
+            "affinity": None,
+            "nodeSelector": None,
+            "schedulingGates": None,
+        },
+        {},
+    ),
     "other gates": ({"containers": [main()], "schedulingGates": [{"name": "example.com/quota"}]}, {}),
     "an environment from elsewhere, see decision 8": (
         {"containers": [main(envFrom=[{"secretRef": {"name": "s"}}, {"prefix": "APP_"}, {"prefix": "NVIDIA_X"}])]},

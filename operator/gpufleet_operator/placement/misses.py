@@ -133,7 +133,8 @@ def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cel
     match reason:
         case Reason.FREE_MEMORY:
             need = query.min_free_mib or 0
-            lacking = need - (columns.total_mib - columns.used_mib)[rows, cells]
+            free = columns.total_mib[rows, cells] - columns.used_mib[rows, cells]
+            lacking = need - free.astype(np.int64)  # two such numbers of 32 bits may differ by more than 31
         case Reason.COMPUTE:
             need, lacking = share, columns.compute[rows, cells] - (100 - share)
         case Reason.UTILIZATION:

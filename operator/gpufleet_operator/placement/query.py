@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
-from gpufleet_operator.placement.rows import capability
+from gpufleet_operator.placement.rows import MOST_ROOM, capability
 from gpufleet_operator.placement.samples import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.score import check_weights
 
 WHOLE_PERCENT = 100
+
+_MOST_MIB = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,19 +75,21 @@ def check_request(request: Request) -> None:
 
 
 def _check_amounts(request: Request) -> None:
-    for what, amount in _amounts(request):
-        if amount < 0:
-            raise InvalidRequestError(f"{request.name}: {what} is {amount}, must be 0 or more")
+    for what, amount, most in _amounts(request):
+        if not 0 <= amount <= most:
+            words = "0 or more" if amount < 0 else f"{most} or less"
+            raise InvalidRequestError(f"{request.name}: {what} is {amount}, must be {words}")
     least = request.devices.min_compute_capability
     if least is not None and not COMPUTE_CAPABILITY.fullmatch(least):
         raise InvalidRequestError(f"{request.name}: min_compute_capability is {least}, must be such as 9.0")
 
 
-def _amounts(request: Request) -> Iterator[tuple[str, int]]:
-    """What is asked for in numbers."""
+def _amounts(request: Request) -> Iterator[tuple[str, int, int]]:
+    """What is asked for in numbers, and the most that the arrays can be compared with."""
     needs, pod = request.devices, request.pod
-    yield "min_free_memory_mib", needs.min_free_memory_mib or 0
-    yield "max_utilization_percent", needs.max_utilization_percent or 0
-    yield "cpu_milli", pod.cpu_milli
-    yield "memory_bytes", pod.memory_bytes
-    yield from pod.extended.items()
+    yield "min_free_memory_mib", needs.min_free_memory_mib or 0, _MOST_MIB
+    yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, _MOST_MIB
+    yield "max_utilization_percent", needs.max_utilization_percent or 0, _MOST_MIB
+    yield "cpu_milli", pod.cpu_milli, MOST_ROOM
+    yield "memory_bytes", pod.memory_bytes, MOST_ROOM
+    yield from ((name, amount, MOST_ROOM) for name, amount in pod.extended.items())

@@ -33,6 +33,13 @@ from gpufleet_operator.placement.score import (
 WHOLE = 1000
 """A whole device in thousandths."""
 
+MOST_ROOM = 2**62
+LEAST_ROOM = -(2**61)
+"""Between these a node's room is counted exactly; an amount asked for is at most `MOST_ROOM`. So the difference of the
+two fits into 64 bits, whatever is asked for and debited."""
+
+_MOST_MIB = 2**31 - 1
+
 
 def write_device(columns: Columns, row: int, column: int, device: DeviceState, model: int) -> None:
     """Fill one cell of every device array."""
@@ -47,7 +54,7 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     columns.capability[at] = capability(device.compute_capability)
     columns.model[at] = model
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
-    columns.promised_mib[at] = device.promised_memory_mib + device.in_flight_memory_mib
+    columns.promised_mib[at] = min(_MOST_MIB, device.promised_memory_mib + device.in_flight_memory_mib)
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
     columns.slots[at] = MOST_SLOTS if device.free_slots is None else min(device.free_slots, MOST_SLOTS)
     terms = millionths(device)
@@ -61,14 +68,14 @@ def write_node(columns: Columns, row: int, node: NodeState) -> None:
     columns.fresh[row] = node.stale_reason is None
     columns.stale[row] = node.stale_reason is not None
     columns.plain[row] = not node.unschedulable and keeps_nobody_away(node.taints)
-    columns.cpu[row] = node.free_cpu_milli
-    columns.memory[row] = node.free_memory_bytes
-    columns.pods[row] = node.free_pods
+    columns.cpu[row] = _room(node.free_cpu_milli)
+    columns.memory[row] = _room(node.free_memory_bytes)
+    columns.pods[row] = _room(node.free_pods)
     for name in node.free_extended:
         if name not in columns.extended:
             columns.extended[name] = np.zeros(columns.rows, np.int64)
     for name, room in columns.extended.items():
-        room[row] = node.free_extended.get(name, 0)
+        room[row] = _room(node.free_extended.get(name, 0))
 
 
 def clear(columns: Columns, row: int) -> None:
@@ -87,12 +94,12 @@ def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None
             _take_share(columns, row, column, share)
         columns.free_milli[row, column] = _free_milli(columns, row, column)
     if pod is not None:
-        columns.cpu[row] -= pod.cpu_milli
-        columns.memory[row] -= pod.memory_bytes
-        columns.pods[row] -= 1
+        columns.cpu[row] = _room(int(columns.cpu[row]) - pod.cpu_milli)
+        columns.memory[row] = _room(int(columns.memory[row]) - pod.memory_bytes)
+        columns.pods[row] = _room(int(columns.pods[row]) - 1)
         for name, amount in pod.extended.items():
             if name in columns.extended:
-                columns.extended[name][row] -= amount
+                columns.extended[name][row] = _room(int(columns.extended[name][row]) - amount)
 
 
 def milli(share: Share, total_mib: int) -> int:
@@ -113,7 +120,7 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     at = (row, column)
     columns.state[at] |= SHARED
     columns.slots[at] -= 1
-    columns.promised_mib[at] += share.memory_mib
+    columns.promised_mib[at] = min(_MOST_MIB, int(columns.promised_mib[at]) + share.memory_mib)
     columns.promised_compute[at] += share.compute_percent
     if columns.used_mib[at] != UNKNOWN_USE:
         columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USE - 1)
@@ -123,6 +130,10 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     if columns.compute[at] != UNKNOWN_PERCENT:
         columns.compute[at] += share.compute_percent
         columns.terms[row, column, UTILIZATION] = utilization_millionths(int(columns.compute[at]))
+
+
+def _room(amount: int) -> int:
+    return max(LEAST_ROOM, min(MOST_ROOM, amount))
 
 
 def _state(device: DeviceState) -> int:

@@ -19,6 +19,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("power_milliwatts", 0, _MOST),
     ("power_limit_milliwatts", 0, _MOST),
     ("process_count", 0, _MOST),
+    ("numa_node", 0, 2**15 - 1),
     ("sharers", 0, 1000),
     ("promised_memory_mib", 0, _MOST),
     ("promised_compute_percent", 0, 1000),

@@ -1,0 +1,215 @@
+"""One workload's template is its own affair: whatever is wrong with it, the others' pods are made and placed."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpufleet_api.names import RESOURCE
+from gpufleet_operator import podbuild
+from gpufleet_operator.decide import decide
+from gpufleet_operator.demand import Demand
+from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_operator.podspec import pod_needs
+from gpufleet_operator.views import Container
+
+FULL: dict[str, Any] = {
+    "metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}},
+    "spec": {
+        "containers": [
+            {
+                "name": "main",
+                "image": "x",
+                "env": [{"name": "A", "value": "1"}],
+                "envFrom": [{"prefix": "P_", "configMapRef": {"name": "c"}}],
+                "resources": {"limits": {"cpu": "2", RESOURCE: "1"}, "requests": {"cpu": "1", "memory": "1Gi"}},
+            }
+        ],
+        "initContainers": [
+            {"name": "first", "restartPolicy": "Always", "resources": {"requests": {"memory": "1Mi"}}},
+            {"name": "second", "resources": {"limits": {"cpu": "1e1"}}},
+        ],
+        "resources": {"requests": {"cpu": "3"}},
+        "overhead": {"cpu": "10m"},
+        "schedulingGates": [{"name": "example.com/quota"}],
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}],
+                            "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-1"]}],
+                        }
+                    ]
+                }
+            }
+        },
+    },
+}
+
+Path = tuple[Any, ...]
+
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    2**70,
+    0.5,
+    "",
+    "x",
+    "8E",
+    "1e9999",
+    "-1",
+    "m" * 300,
+    [],
+    {},
+    [None],
+    ["x"],
+    [{}],
+)
+ODD = (*ODD, {"a": None}, {"x": "y"}, {"name": None}, {"cpu": "8E"}, [[]], {"spec": []}, [{"name": "A"}])
+
+
+def paths(node: Any, here: Path = ()) -> Iterator[Path]:
+    """Every node of a document."""
+    yield here
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from paths(value, (*here, key))
+
+
+def changed(document: Any, path: Path, value: Any) -> Any:
+    """The document with another value at a path."""
+    if not path:
+        return value
+    document = copy.deepcopy(document)
+    parent = document
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[path[-1]] = value
+    return document
+
+
+JSON = st.recursive(
+    st.sampled_from(ODD) | st.integers() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["name", "cpu", "key"]), inner),
+    max_leaves=4,
+)
+
+
+def live_beside(b: Any, templates: Sequence[Any]) -> None:
+    """Everything that the operator does with templates, from its first pass to pods, beside a good workload."""
+    good, nodes = b.workload("good"), [b.telemetry(f"node-{number}") for number in (1, 2)]
+    odd = {f"uid-odd-{at}": b.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
+    pods, demand = [b.pod(good)], Demand()
+    for _ in range(2):
+        mix = demand.mix([*odd.values(), good], nodes)
+        actions = decide(b.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
+        assert "good-0-a" in {r.name for r in actions.releases}
+        assert not actions.unforeseen, actions.unforeseen
+        made = {c.workload_uid: c.body for c in actions.creates}
+        for write in (s for s in actions.statuses if s.workload_uid in odd):
+            stalled = next(c for c in write.status.conditions if c.type == "Stalled")
+            if stalled.status == "True":
+                assert stalled.reason == "InvalidTemplate"
+                assert stalled.message.startswith("spec."), stalled.message
+                assert write.workload_uid not in made
+        pods += [b.pod(odd[uid], needs=pod_needs(body["spec"])) for uid, body in made.items()]
+
+
+ALL = [p for p in paths(FULL) if p]
+
+
+def test_the_whole_template_is_good(b: Any) -> None:
+    """Or what is made of it would prove nothing."""
+    snapshot = b.snapshot(b.workload(template=FULL), b.telemetry())
+
+    assert len(decide(snapshot).creates) == 1
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: ".".join(map(str, p)))
+def test_another_value_anywhere_stops_nobody_else(b: Any, path: Sequence[Any]) -> None:
+    live_beside(b, [changed(FULL, tuple(path), value) for value in ODD])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_several_other_values_stop_nobody_else(b: Any, data: Any) -> None:
+    templates = []
+    for _ in range(4):
+        template: Any = FULL
+        for _ in range(data.draw(st.integers(1, 3))):
+            path = data.draw(st.sampled_from([p for p in paths(template) if p]))
+            template = changed(template, path, data.draw(JSON))
+        templates.append(template)
+
+    live_beside(b, templates)
+
+
+def test_what_no_rule_foresaw_is_a_problem_of_one_workload(b: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is told once, with its traceback, not in every pass."""
+    build = podbuild.build
+
+    def breaks(workload: Any, *rest: Any) -> Any:
+        if workload.name == "bad":
+            raise ZeroDivisionError("nobody thought of this")
+        return build(workload, *rest)
+
+    monkeypatch.setattr(podbuild, "build", breaks)
+    bad, good = b.workload("bad"), b.workload("good")
+    snapshot = b.snapshot(bad, good, b.pod(good), b.telemetry())
+
+    actions = decide(snapshot)
+    again = decide(b.later(snapshot, actions, 1))
+
+    assert [r.name for r in actions.releases] == ["good-0-a"]
+    write = next(s for s in actions.statuses if s.name == "bad")
+    assert b.condition(write, "Stalled") == ("True", "InvalidTemplate")
+    assert write.status.conditions[-1].message == (
+        "spec.template: can't be used: ZeroDivisionError: nobody thought of this"
+    )
+    assert "in breaks" in actions.unforeseen["ml/bad"]
+    assert not again.unforeseen
+    assert Demand().mix([bad], []) == Demand().mix([], [])
+
+
+HUGE = [
+    PodNeeds(cpu_milli=8 * 10**21),
+    PodNeeds(memory_bytes=2**63 - 1),
+    PodNeeds(memory_bytes=2**64),
+    PodNeeds(extended={"example.com/x": 2**64, RESOURCE: 1}),
+]
+
+
+@pytest.mark.parametrize("needs", HUGE, ids=str)
+@pytest.mark.parametrize("strategy", ["Best", "Pack", "Spread"])
+def test_no_amount_is_too_large_to_be_counted(b: Any, needs: PodNeeds, strategy: str) -> None:
+    """A pod that waits, one that runs, and a good workload beside them, on a node that is left out of room."""
+    huge, good = b.workload("huge", placement={"strategy": strategy}), b.workload("good")
+    running = b.running("gone", needs=needs, containers=(Container("main", running=True),))
+
+    actions = decide(b.snapshot(huge, good, b.pod(huge, needs=needs), running, b.pod(good), *map(b.telemetry, NODES)))
+
+    assert [r.name for r in actions.releases] == ["good-0-a"]
+    assert needs.extended or [r.node for r in actions.releases] == ["node-2"]
+    assert huge.uid in actions.unplaced
+
+
+NODES = ("node-1", "node-2")
+
+
+@pytest.mark.parametrize("amount", ["8E", "9223372036854775807", "1e9999", "x"])
+@pytest.mark.parametrize("name", ["cpu", "memory", "example.com/x"])
+def test_others_pods_may_ask_for_any_amount(b: Any, name: str, amount: str) -> None:
+    needs = pod_needs({"containers": [{"resources": {"requests": {name: amount}}}] * 3})
+    others = {"node-1": {"cpu": 3 * needs.cpu_milli, "memory": 3 * needs.memory_bytes, "pods": 3, **needs.extended}}
+    good = b.workload("good")
+
+    actions = decide(b.snapshot(good, b.pod(good), *map(b.telemetry, NODES), others=others))
+
+    assert [r.name for r in actions.releases] == ["good-0-a"]

@@ -1,0 +1,52 @@
+"""Quantities: judged exactly, counted without ever failing."""
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_operator.quantities import MOST, milli, quantity, whole
+
+READ: dict[Any, Fraction] = {
+    "1500m": Fraction(3, 2),
+    "2Gi": Fraction(2**31),
+    "1e3": Fraction(1000),
+    "1E3": Fraction(1000),
+    "8E": Fraction(8 * 10**18),
+    ".5": Fraction(1, 2),
+    "1.": Fraction(1),
+    "+1k": Fraction(1000),
+    "-1": Fraction(-1),
+    "100n": Fraction(1, 10**7),
+    "0e9999": Fraction(0),
+    None: Fraction(0),
+    7: Fraction(7),
+    0.5: Fraction(1, 2),
+}
+
+
+@pytest.mark.parametrize(("text", "value"), READ.items())
+def test_quantity(text: Any, value: Fraction) -> None:
+    assert quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 Gi", "1ki", "e3", True, [], {}, "1" * 200, float("nan")])
+def test_no_quantity(text: Any) -> None:
+    with pytest.raises(ValueError, match="is not a resource quantity"):
+        quantity(text)
+
+
+def test_amounts_beyond_every_node_are_all_the_same() -> None:
+    """The apiserver takes an exponent of any size and keeps it as it is."""
+    assert milli("8E") == whole("1e9999") == whole("9" * 90) == milli("1e999999999999999999") == MOST
+    assert whole("1e-9999") == 1
+    assert milli("-1") == 0
+    assert (milli("many"), whole("many", unreadable=0)) == (MOST, 0)
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()))
+def test_whatever_stands_there_counts_as_something(value: Any) -> None:
+    assert 0 <= milli(value) <= MOST
+    assert 0 <= whole(value) <= MOST
