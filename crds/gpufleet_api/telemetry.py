@@ -20,7 +20,7 @@ MAX_ASSIGNMENTS = 1024
 """Most reservations of one node."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
-MiB = Annotated[int, Field(ge=0, le=2**40)]
+MiB = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Celsius = Annotated[int, Field(ge=-273, le=1000)]
 Megahertz = Annotated[int, Field(ge=0, le=100_000)]
 Milliwatts = Annotated[int, Field(ge=0, le=2**31 - 1)]
