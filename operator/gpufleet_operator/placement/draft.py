@@ -47,6 +47,6 @@ class Draft:
 
     def pick(self, replica: int, row: int, cells: tuple[int, ...]) -> Pick:
         """The pick as the caller sees it; to be made before `take`, so that the terms don't count it."""
-        uuids = self.fleet.uuids(row)
+        uuids = [self.fleet.uuid(row, cell) for cell in cells]
         found = terms(self.window(row), cells, self.request.weights)
-        return Pick(replica, self.fleet.name(row), tuple(uuids[c] for c in cells), found)
+        return Pick(replica, self.fleet.name(row), tuple(uuids), found)

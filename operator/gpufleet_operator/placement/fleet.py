@@ -1,7 +1,8 @@
 """The snapshot that decisions are made on: nodes with their devices, updated one node at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +17,7 @@ from gpufleet_operator.placement.samples import check_sample
 from gpufleet_operator.placement.wiring import Wiring
 
 
-@dataclass(frozen=True, slots=True)
-class _Debit:
+class _Debit(NamedTuple):
     cells: tuple[int, ...]
     pod: PodNeeds | None
     share: Share | None
@@ -206,6 +206,10 @@ class Fleet:
         if node is None:
             raise InvalidFleetError(f"row {row} holds no node")
         return node.name
+
+    def uuid(self, row: int, column: int) -> str:
+        """One device by its place in the arrays."""
+        return self._cells[row][column].uuid
 
     def uuids(self, row: int) -> list[str]:
         """The devices of a row in the order of the columns."""

@@ -104,7 +104,10 @@ class Ranking:
 
     def _open(self, window: Window) -> Mask:
         """(rows,): nodes that may be used and have room for the pod."""
-        node = filters.has_room(window, self.query)
+        node, single = filters.has_room(window, self.query), window.single
+        if single is not None:
+            usable = window.columns.fresh[single] and not self.refusals[window.origin_row]
+            return node if usable else np.zeros(1, np.bool_)
         node &= window.columns.fresh[window.at]
         node &= self.refusals[window.origin] == 0
         return node

@@ -68,6 +68,10 @@ def exist(window: Window, passes: Mask, shape: Shape) -> Mask:
 def choose(window: Window, passes: Mask, scores: Scores, shape: Shape) -> tuple[int, ...] | None:
     """The columns to take, ascending, for a window of a single row; None when it has none. Arguments as of `worth`."""
     count, topology = shape.count, shape.topology
+    if count == 1:
+        alone = np.where(passes[0], scores[0], NONE)
+        cell = int(alone.argmax())
+        return None if alone[cell] == NONE else (cell,)
     cells, row = np.flatnonzero(passes[0]), scores[0]
     if len(cells) < count:
         return None
@@ -95,8 +99,6 @@ def _top(masked: Scores, count: int) -> NDArray[np.int64]:
 def _highest(cells: NDArray[np.intp], row: NDArray[np.int64], count: int) -> tuple[int, ...]:
     if count == 0:
         return ()
-    if count == 1:
-        return (int(cells[row[cells].argmax()]),)
     order = np.argsort(-row[cells], kind="stable")[:count]
     return tuple(sorted(cells[order].tolist()))
 
