@@ -68,8 +68,9 @@ class Agent:
         timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
         self._sampler = Sampler(hardware, timing=timing)
         self._boot_id = read_boot_id()
-        memory = FaultMemory(self._boot_id, self._sampler.restore, self._sampler.acknowledge)
-        self._own = OwnObject(api, self._changes, rng, memory.observe)
+        unreadable = self._counters.unreadable.labels
+        memory = FaultMemory(self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc)
+        self._own = OwnObject(api, self._changes, rng, memory.observe, unreadable=unreadable("Object").inc)
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()

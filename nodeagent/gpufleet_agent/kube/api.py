@@ -32,6 +32,7 @@ class TelemetryApi(Protocol):
         Raises:
             NotFoundError: There is no Node of that name, or no such kind in the cluster.
             KubeError: No answer, or a refusal.
+            ObjectFormatError: What came is not a GPUTelemetry.
         """
 
     async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
@@ -40,6 +41,7 @@ class TelemetryApi(Protocol):
         Raises:
             NotFoundError: The object does not exist.
             KubeError: No answer, or a refusal.
+            ObjectFormatError: What came is not a GPUTelemetry; the status was written.
         """
 
     def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
@@ -49,6 +51,7 @@ class TelemetryApi(Protocol):
 
         Raises:
             KubeError: No answer, a refusal, or the connection broke.
+            ObjectFormatError: What came is not a GPUTelemetry.
         """
 
     async def close(self) -> None:

@@ -78,11 +78,17 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
             generation=int(metadata["generation"]),
             resource_version=int(metadata["resourceVersion"]),
             assignments=tuple(_assignment(entry) for entry in (document.get("spec") or {}).get("assignments") or ()),
-            status=document.get("status") or {},
+            status=_mapping(document.get("status")),
             acknowledged=str((metadata.get("annotations") or {}).get(ACKNOWLEDGED_FAULTS_ANNOTATION, "")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        # AttributeError: a list or text where an object should be. OverflowError: a number without end as an integer.
         raise ObjectFormatError(f"GPUTelemetry: {type(error).__name__}: {error}") from error
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """The status is read leniently: one that is no object tells nothing."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _assignment(entry: Mapping[str, Any]) -> Assignment:

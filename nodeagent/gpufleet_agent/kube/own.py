@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -25,6 +25,7 @@ class OwnObject:
         changes: Told when the reservations, or the object itself, changed.
         rng: Jitter for the waits between attempts.
         observe: Called with every version that is newer than the one before, before anybody else sees it.
+        unreadable: Called for every version that can't be read.
     """
 
     def __init__(
@@ -33,11 +34,14 @@ class OwnObject:
         changes: Changes,
         rng: random.Random,
         observe: Callable[[TelemetryObject], None] = lambda _: None,
+        *,
+        unreadable: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self._changes = changes
         self._rng = rng
         self._observe = observe
+        self._unreadable = unreadable
         self.current: TelemetryObject | None = None
         self._known = asyncio.Event()
 
@@ -79,14 +83,15 @@ class OwnObject:
             ObjectFormatError: What came is not a GPUTelemetry.
         """
         try:
-            self.adopt(await self._api.get())
+            with self._counting():
+                self.adopt(await self._api.get())
         except NotFoundError:
             self._forget()
 
     async def recreate(self) -> None:
         """Create the object that turned out to be missing; left to the next attempt when that fails, too."""
         with suppress(KubeError, ObjectFormatError):
-            self.adopt(await self._api.ensure())
+            await self._ensure()
 
     async def run(self) -> None:
         """Make sure that the object exists, and follow it; forever."""
@@ -106,26 +111,39 @@ class OwnObject:
     async def _make_sure(self, *, repair: bool) -> None:
         """Read the object and create it if missing; with `repair`, also see to its owner."""
         if repair:
-            self.adopt(await self._api.ensure())
+            await self._ensure()
             return
         await self.refresh()
         if self.current is None:
-            self.adopt(await self._api.ensure())
+            await self._ensure()
 
     async def _follow(self) -> None:
         """Watch until the watch ends, for whatever reason."""
         try:
-            async with aclosing(self._api.watch()) as versions:
-                async for version in versions:
-                    if version is None:
-                        # With its Node, or by hand. In the first case `ensure` fails until there is a Node again.
-                        log.warning("the GPUTelemetry object was deleted")
-                        self._forget()
-                        return
-                    self.adopt(version)
+            with self._counting():
+                async with aclosing(self._api.watch()) as versions:
+                    async for version in versions:
+                        if version is None:
+                            # With its Node, or by hand. In the first case `ensure` fails until there is a Node again.
+                            log.warning("the GPUTelemetry object was deleted")
+                            self._forget()
+                            return
+                        self.adopt(version)
         except (KubeError, ObjectFormatError) as error:
             log.warning("the watch on our object broke", error=str(error))
             await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+
+    async def _ensure(self) -> None:
+        with self._counting():
+            self.adopt(await self._api.ensure())
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except ObjectFormatError:
+            self._unreadable()
+            raise
 
     def _forget(self) -> None:
         self._known.set()

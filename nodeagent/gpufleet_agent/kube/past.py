@@ -8,7 +8,7 @@ it lacks is left out, since a report that can't be understood must not keep the 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -16,6 +16,8 @@ from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,7 @@ class FaultMemory:
         boot_id: Of the node, now.
         restore: Takes the report.
         acknowledge: Takes each acknowledgement, again and again.
+        unreadable: Called for each part of the report that makes no sense.
     """
 
     def __init__(
@@ -37,17 +40,19 @@ class FaultMemory:
         boot_id: str | None,
         restore: Callable[[Past], None],
         acknowledge: Callable[[Acknowledgement], None],
+        unreadable: Callable[[], None],
     ) -> None:
         self._boot_id = boot_id
         self._restore = restore
         self._acknowledge = acknowledge
+        self._unreadable = unreadable
         self._restored = False
 
     def observe(self, version: TelemetryObject) -> None:
         """Look at a version of the object. The first one has what the process before us wrote last."""
         if not self._restored:
             self._restored = True
-            past = read_past(version.status, self._boot_id)
+            past = read_past(version.status, self._boot_id, self._unreadable)
             if past is not None:
                 self._restore(past)
         for acknowledgement in read_acknowledgements(version.acknowledged):
@@ -62,7 +67,9 @@ def read_boot_id(path: Path = BOOT_ID) -> str | None:
         return None
 
 
-def read_past(status: Mapping[str, Any], boot_id: str | None) -> Past | None:
+def read_past(
+    status: Mapping[str, Any], boot_id: str | None, unreadable: Callable[[], None] = lambda: None
+) -> Past | None:
     """What the last report says about the devices; None when there is none, or it is of another boot.
 
     A node that was booted has had its devices reset, and maybe exchanged.
@@ -70,19 +77,27 @@ def read_past(status: Mapping[str, Any], boot_id: str | None) -> Past | None:
     Args:
         status: Of the object.
         boot_id: Of the node, now. None: not known, and the report counts.
+        unreadable: Called for each part that makes no sense; it may be of another version of the API.
     """
     reported = seconds(status.get("observedAt"))
     if reported is None or (boot_id is not None and status.get("bootId", boot_id) != boot_id):
         return None
+    try:
+        driver_version, entries = _text(status, "driverVersion"), _items(status, "devices")
+    except TypeError as error:
+        log.warning("our last report can't be read", error=repr(error))
+        unreadable()
+        return None
     devices = {}
-    for entry in status.get("devices") or ():
+    for entry in entries:
         try:
             device = PastDevice(_info(entry), _health(entry["health"], reported))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             log.warning("a device of our last report can't be read", error=repr(error))
+            unreadable()
             continue
         devices[device.info.uuid] = device
-    return Past(reported, status.get("driverVersion"), devices)
+    return Past(reported, driver_version, devices)
 
 
 def read_acknowledgements(text: str) -> tuple[Acknowledgement, ...]:
@@ -114,30 +129,56 @@ def _acknowledgements(text: str) -> Iterator[Acknowledgement]:
 
 def _info(entry: Mapping[str, Any]) -> DeviceInfo:
     return DeviceInfo(
-        uuid=str(entry["uuid"]),
+        uuid=_required(entry, "uuid"),
         index=int(entry["index"]),
-        model=str(entry["model"]),
-        architecture=entry.get("architecture"),
-        compute_capability=entry.get("computeCapability"),
-        pci_bus_id=entry.get("pciBusId"),
-        numa_node=entry.get("numaNode"),
-        nvlink_peers=tuple(entry.get("nvlinkPeers") or ()),
-        memory_total_mib=entry.get("memoryTotalMiB"),
+        model=_required(entry, "model"),
+        architecture=_text(entry, "architecture"),
+        compute_capability=_text(entry, "computeCapability"),
+        pci_bus_id=_text(entry, "pciBusId"),
+        numa_node=_integer(entry, "numaNode"),
+        nvlink_peers=tuple(_of(str, peer) for peer in _items(entry, "nvlinkPeers")),
+        memory_total_mib=_integer(entry, "memoryTotalMiB"),
     )
 
 
 def _health(entry: Mapping[str, Any], reported: float) -> HealthView:
-    reasons = tuple(_reason(reason, reported, fault=True) for reason in entry.get("reasons") or ())
-    warnings = tuple(_reason(reason, reported, fault=False) for reason in entry.get("warnings") or ())
+    reasons = tuple(_reason(reason, reported, fault=True) for reason in _items(entry, "reasons"))
+    warnings = tuple(_reason(reason, reported, fault=False) for reason in _items(entry, "warnings"))
     return HealthView(HealthState(entry["state"]), reasons, seconds(entry.get("since")), warnings)
 
 
 def _reason(entry: Mapping[str, Any], reported: float, *, fault: bool) -> HealthReason:
     since = seconds(entry.get("since"))
     return HealthReason(
-        code=str(entry["code"]),
-        message=str(entry.get("message", "")),
+        code=_required(entry, "code"),
+        message=_text(entry, "message") or "",
         since=reported if since is None else since,
         recovery=Recovery(entry.get("recovery", Recovery.AUTOMATIC)),
         fault=fault,
     )
+
+
+def _of(kind: type[T], value: Any) -> T:
+    """The value, if it is what it should be: nothing else may get into what the agent reports again."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _required(entry: Mapping[str, Any], field: str) -> str:
+    return _of(str, entry[field])
+
+
+def _text(entry: Mapping[str, Any], field: str) -> str | None:
+    value = entry.get(field)
+    return None if value is None else _of(str, value)
+
+
+def _integer(entry: Mapping[str, Any], field: str) -> int | None:
+    value = entry.get(field)
+    return None if value is None else _of(int, value)
+
+
+def _items(entry: Mapping[str, Any], field: str) -> list[Any]:
+    value = entry.get(field)
+    return [] if value is None else _of(list, value)

@@ -53,6 +53,13 @@ class Counters:
             ["resource"],
             registry=registry,
         )
+        self.unreadable = Counter(
+            "gpufleet_agent_unreadable",
+            "What was read of the own object and makes no sense, by part (Object: a version of it, which is left out; "
+            "Past: what an earlier process reported, or a part of that, which is taken for unknown).",
+            ["part"],
+            registry=registry,
+        )
         self.status_writes = Counter(
             "gpufleet_agent_status_writes",
             "Writes of the GPUTelemetry status, by cause (Change, Urgent, Heartbeat) and outcome (Written, Failed).",

@@ -8,6 +8,7 @@ import structlog
 
 from gpufleet_agent.changes import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
+from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.own import OwnObject
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.publish.deadband import significance
@@ -101,7 +102,9 @@ class Publisher:
     async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
         try:
             written = await self._api.apply_status(status)
-        except KubeError as error:
+        except (KubeError, ObjectFormatError) as error:
+            if isinstance(error, ObjectFormatError):
+                self._counters.unreadable.labels("Object").inc()
             await self._failed(error, cause)
             return
         now = asyncio.get_running_loop().time()
@@ -117,7 +120,7 @@ class Publisher:
         # The answer tells the newest generation; should it have risen, the next write follows at once.
         self._own.adopt(written)
 
-    async def _failed(self, error: KubeError, cause: Cause) -> None:
+    async def _failed(self, error: KubeError | ObjectFormatError, cause: Cause) -> None:
         self._failures += 1
         self._counters.status_writes.labels(cause.value, "Failed").inc()
         wait = backoff(self._pace, self._failures, self._rng.random())

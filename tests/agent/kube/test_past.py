@@ -104,14 +104,14 @@ def test_an_acknowledgement_is_about_its_device() -> None:
 def test_the_report_is_handed_over_once_and_acknowledgements_each_time() -> None:
     pasts: list[Past] = []
     acknowledged: list[Acknowledgement] = []
-    memory = FaultMemory("boot-1", pasts.append, acknowledged.append)
+    memory = FaultMemory("boot-1", pasts.append, acknowledged.append, lambda: None)
     for version in (1, 2):
         found = TelemetryObject("u", 1, version, status=written(), acknowledged="2026-05-28T20:26:40.25Z")
         memory.observe(found)
     assert len(pasts) == 1
     assert acknowledged == [Acknowledgement(NOW)] * 2
     # What the first version lacks, a later one can only have from this process.
-    fresh = FaultMemory("boot-1", pasts.append, acknowledged.append)
+    fresh = FaultMemory("boot-1", pasts.append, acknowledged.append, lambda: None)
     fresh.observe(TelemetryObject("u", 1, 1))
     fresh.observe(TelemetryObject("u", 1, 2, status=written()))
     assert len(pasts) == 1

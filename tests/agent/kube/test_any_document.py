@@ -1,0 +1,232 @@
+"""Whatever stands in the own object, by another version of the API or by hand: the agent lives and goes on."""
+
+import asyncio
+import copy
+import json
+import random
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.devices.base import DeviceInfo
+from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
+from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.kube.past import FaultMemory
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.publish.pace import Pace
+from gpufleet_agent.publish.payload import build_status
+from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.past import Acknowledgement, Past
+from gpufleet_agent.sampling.record import Instant, NodeRecord
+
+InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
+
+NOW = Instant(monotonic=100.0, wall=1_780_000_000.0)
+GOOD: dict[str, Any] = {
+    "metadata": {"uid": "u", "generation": 3, "resourceVersion": "7", "annotations": {"a": "b"}},
+    "spec": {
+        "assignments": [
+            {
+                "podUID": "p",
+                "namespace": "ml",
+                "pod": "train-0",
+                "container": "main",
+                "resource": "gpufleet.dev/gpu",
+                "devices": ["GPU-0"],
+                "workload": "train",
+                "replica": 0,
+                "replicas": 1,
+                "memoryMiB": 5,
+                "decidedAt": "2026-01-01T00:00:00.000000Z",
+            }
+        ]
+    },
+    "status": {
+        "observedAt": "2026-05-28T20:26:39Z",
+        "driverVersion": "580.1",
+        "devices": [
+            {
+                "uuid": "GPU-0",
+                "index": 0,
+                "model": "H100",
+                "numaNode": 1,
+                "nvlinkPeers": ["GPU-1"],
+                "memoryTotalMiB": 80_000,
+                "health": {
+                    "state": "Unhealthy",
+                    "since": "2026-05-28T20:00:00Z",
+                    "reasons": [{"code": "XidError", "since": "2026-05-28T20:00:00Z", "recovery": "Reset"}],
+                    "warnings": [{"code": "RowRemapPending", "message": "later", "recovery": "Reset"}],
+                },
+            }
+        ],
+    },
+}
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("2026-05-28T20:26:39Z"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to everything inside a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, inner in items for place in ((*path, key), *places(inner, (*path, key)))]
+
+
+@st.composite
+def bent(draw: st.DrawFn) -> dict[str, Any]:
+    """A good document with something else in up to three places."""
+    document = copy.deepcopy(GOOD)
+    for place in draw(st.lists(st.sampled_from(places(GOOD)), min_size=1, max_size=3)):
+        # A place inside something that was replaced is gone.
+        with suppress(KeyError, IndexError, TypeError):
+            target: Any = document
+            for key in place[:-1]:
+                target = target[key]
+            target[place[-1]] = draw(anything)
+    return document
+
+
+def remember(version: TelemetryObject) -> tuple[NodeRecord, list[None]]:
+    """What an agent that starts makes of an object."""
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    complaints: list[None] = []
+
+    def restore(past: Past) -> None:
+        record.restore(past, NOW)
+
+    def acknowledge(acknowledgement: Acknowledgement) -> None:
+        record.acknowledge(acknowledgement, NOW)
+
+    FaultMemory(None, restore, acknowledge, lambda: complaints.append(None)).observe(version)
+    record.register([DeviceInfo("GPU-0", 0, "H100")], "580.1", NOW)
+    return record, complaints
+
+
+def report(record: NodeRecord) -> Mapping[str, Any]:
+    return build_status(record.view(NOW), {}, generation=1, observed_at=NOW.wall, agent_version="1", boot_id=None)
+
+
+def reported_codes(status: Mapping[str, Any]) -> list[str]:
+    return [reason["code"] for device in status["devices"] for reason in device["health"].get("reasons", ())]
+
+
+def test_the_good_document_is_remembered_without_complaint() -> None:
+    record, complaints = remember(parse_object(GOOD))
+    assert reported_codes(report(record)) == ["XidError"]
+    assert complaints == []
+
+
+@settings(deadline=None, max_examples=300)
+@given(bent() | st.fixed_dictionaries({"metadata": st.just(GOOD["metadata"]), "spec": anything, "status": anything}))
+def test_any_document_is_read_refused_or_forgotten_but_never_reported_again_as_it_came(document: Any) -> None:
+    try:
+        version = parse_object(document)
+    except ObjectFormatError:
+        return
+    status = report(remember(version)[0])
+    json.dumps(status, allow_nan=False)
+    for device in status["devices"]:
+        assert isinstance(device["uuid"], str)
+        assert isinstance(device["model"], str)
+        for field, kind in (("numaNode", int), ("memoryTotalMiB", int), ("nvlinkPeers", list)):
+            assert isinstance(device.get(field), kind | None)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "bad",
+        ["bad"],
+        {**GOOD["status"], "devices": 7},
+        {**GOOD["status"], "devices": {"GPU-0": {}}},
+        {**GOOD["status"], "driverVersion": {"major": 580}},
+        {**GOOD["status"], "devices": [7]},
+        {**GOOD["status"], "devices": [{**GOOD["status"]["devices"][0], "health": "bad"}]},
+        {
+            **GOOD["status"],
+            "devices": [{**GOOD["status"]["devices"][0], "health": {"state": "Healthy", "reasons": ["x"]}}],
+        },
+        {**GOOD["status"], "devices": [{**GOOD["status"]["devices"][0], "index": float("inf")}]},
+        {**GOOD["status"], "devices": [{**GOOD["status"]["devices"][0], "numaNode": {}}]},
+    ],
+)
+def test_a_past_of_another_form_is_none(status: Any) -> None:
+    record, complaints = remember(parse_object({**GOOD, "status": status}))
+    assert reported_codes(report(record)) == []
+    assert len(complaints) == (isinstance(status, dict))
+
+
+class FakeApi:
+    """Answers with documents, the newest last."""
+
+    def __init__(self) -> None:
+        self.document: Any = GOOD
+        self.writes = 0
+
+    async def get(self) -> TelemetryObject:
+        return parse_object(self.document)
+
+    async def ensure(self) -> TelemetryObject:
+        return parse_object(self.document)
+
+    async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
+        self.writes += 1
+        return parse_object(self.document)
+
+    async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
+        yield parse_object(self.document)
+        await asyncio.sleep(5)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("spec", ["bad", {"assignments": "bad"}, {"assignments": ["bad"]}, {"assignments": [{}]}])
+def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_who_writes_and_is_counted(
+    in_virtual_time: InVirtualTime, spec: Any
+) -> None:
+    async def scenario() -> None:
+        registry = CollectorRegistry()
+        counters = Counters(registry, "test")
+        api, changes, rng = FakeApi(), Changes(), random.Random(1)  # noqa: S311 - jitter
+        own = OwnObject(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
+        publisher = Publisher(
+            api=api,
+            own=own,
+            build=lambda: {"assignmentsGeneration": 1, "devices": []},
+            changes=changes,
+            pace=Pace(),
+            counters=counters,
+            rng=rng,
+        )
+        loops = [asyncio.create_task(loop) for loop in (own.run(), publisher.run(lambda: None))]
+        await asyncio.sleep(2)
+        known = own.current
+        assert publisher.published
+        api.document = {**GOOD, "spec": spec}
+        writes = api.writes
+        await asyncio.sleep(300)
+        assert not any(loop.done() for loop in loops)
+        assert own.current is known
+        assert api.writes > writes + 5
+        count = registry.get_sample_value("gpufleet_agent_unreadable_total", {"part": "Object"})
+        assert count is not None
+        assert count > 10
+        api.document = {**GOOD, "metadata": {**GOOD["metadata"], "resourceVersion": "9"}}
+        await asyncio.sleep(60)
+        assert own.current is not known
+        for loop in loops:
+            loop.cancel()
+
+    in_virtual_time(scenario())
