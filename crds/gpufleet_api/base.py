@@ -4,9 +4,10 @@ Unknown fields are ignored rather than refused, so that an operator reads what a
 is what refuses a misspelt field (strict field validation).
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from gpufleet_api.markers import Cel
@@ -55,5 +56,18 @@ Uuid = Annotated[str, Field(min_length=1, max_length=96)]
 Text = Annotated[str, Field(max_length=1024)]
 """A sentence for people."""
 
-Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+
+def _moment(text: str) -> str:
+    """What the apiserver takes for a date-time is more than RFC 3339; who reads it later must not be the one to fail."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("must have an offset, such as Z")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must be within the years 1 to 9999") from error
+    return text
+
+
+Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 """RFC 3339 in UTC; with microseconds where order within a second matters."""

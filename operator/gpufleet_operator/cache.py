@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
+from gpufleet_operator.loose import Json
 from gpufleet_operator.placement.packing import PRIOR, Mix
+from gpufleet_operator.reader import Reader
 from gpufleet_operator.snapshot import Limits, Memory, Snapshot
 from gpufleet_operator.store import LeavingStore, Store, newer
 from gpufleet_operator.views import BoundPod, Departure, Node, Pod, Telemetry, Workload
@@ -54,15 +56,42 @@ class UsageStore(LeavingStore[BoundPod]):
 
 
 class Cache:
-    """All stores. `dirty` is set by every change that can matter to a decision."""
+    """All stores. `dirty` is set by every change that can matter to a decision.
 
-    def __init__(self) -> None:
+    Args:
+        reader: how objects come in.
+    """
+
+    def __init__(self, reader: Reader | None = None) -> None:
+        self.reader = reader or Reader()
         self.dirty = asyncio.Event()
         self.workloads: Store[Workload] = Store(self.dirty.set)
         self.telemetry: Store[Telemetry] = Store(self.dirty.set)
         self.nodes: Store[Node] = Store(self.dirty.set)
         self.pods = PodStore(self.dirty)
         self.others = UsageStore(self.dirty)
+
+    def read_workload(self, body: Json) -> None:
+        """Take in a GPUWorkload as the apiserver told it, if it can be read."""
+        if (view := self.reader.workload(body)) is not None:
+            self.workloads.put(view)
+
+    def read_telemetry(self, body: Json) -> None:
+        """As `read_workload`, a GPUTelemetry."""
+        if (view := self.reader.telemetry(body)) is not None:
+            self.telemetry.put(view)
+
+    def read_pod(self, body: Json) -> None:
+        """As `read_workload`, a pod with our label."""
+        if (view := self.reader.pod(body)) is not None:
+            self.pods.put(view)
+
+    def pod_left(self, body: Json) -> None:
+        """A pod with our label is deleted; `body` is its last state."""
+        if (view := self.reader.pod(body)) is not None:
+            self.pods.left(view)
+        else:
+            self.pods.remove(*identity(body))
 
     def snapshot(self, *, now: datetime, salt: str, memory: Memory, limits: Limits, mix: Mix = PRIOR) -> Snapshot:
         """The state at this moment. The maps are the live ones: a decision is made without giving up the loop."""
@@ -79,6 +108,12 @@ class Cache:
             limits=limits,
             mix=mix,
         )
+
+
+def identity(body: Json) -> tuple[str, str]:
+    """Uid and resource version of an object."""
+    meta = body["metadata"]
+    return str(meta["uid"]), str(meta.get("resourceVersion", ""))
 
 
 def _taken(pod: BoundPod) -> dict[str, int]:

@@ -65,7 +65,7 @@ def _runs_without(snapshot: Snapshot, report: TelemetryStatus, container: Contai
     """Nothing is held, though the report is later than the start by a margin. Both times are the node's own clock."""
     if not container.running or container.started_at is None:
         return False
-    return times.parse(report.observed_at) >= container.started_at + snapshot.limits.holder_delay
+    return times.parse(report.observed_at) - container.started_at >= snapshot.limits.holder_delay
 
 
 def _names(devices: frozenset[str]) -> str:

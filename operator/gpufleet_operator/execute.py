@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from gpufleet_operator import patches, podview, project
+from gpufleet_operator import patches
 from gpufleet_operator.actions import Actions, CreatePod, DeletePod, Event, ReleasePod, Reserve, WriteStatus
 from gpufleet_operator.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
@@ -110,29 +110,29 @@ class Executor:
         except NotFoundError as error:
             # The namespace is gone, or the pod that our lost creation had made: decide again.
             raise ConflictError(str(error), error.code) from error
-        self._cache.pods.put(podview.pod(body))
+        self._cache.read_pod(body)
 
     async def _reserve(self, action: Reserve) -> None:
         try:
             body = await self._cluster.patch_telemetry(action.node, patches.reserve(action))
         except LostRaceError as error:
-            self._cache.telemetry.put(project.telemetry(error.current))
+            self._cache.read_telemetry(error.current)
             raise
         except NotFoundError as error:
             self._cache.telemetry.remove(action.uid, "")
             raise ConflictError(str(error), error.code) from error
-        self._cache.telemetry.put(project.telemetry(body))
+        self._cache.read_telemetry(body)
 
     async def _release(self, action: ReleasePod) -> None:
         try:
             body = await self._cluster.patch_pod(action.namespace, action.name, action.patch)
         except LostRaceError as error:
-            self._cache.pods.put(podview.pod(error.current))
+            self._cache.read_pod(error.current)
             raise
         except NotFoundError as error:
             self._cache.pods.remove(action.pod_uid, "")
             raise ConflictError(str(error), error.code) from error
-        self._cache.pods.put(podview.pod(body))
+        self._cache.read_pod(body)
 
     async def _delete(self, action: DeletePod) -> None:
         try:
@@ -153,12 +153,12 @@ class Executor:
             body = await self._cluster.patch_workload_status(action.namespace, action.name, patches.status(action))
         except LostRaceError as error:
             self._cache.workloads.remove(action.workload_uid, "")
-            self._cache.workloads.put(project.workload(error.current))
+            self._cache.read_workload(error.current)
             raise
         except NotFoundError:
             self._cache.workloads.remove(action.workload_uid, "")
             return
-        self._cache.workloads.put(project.workload(body))
+        self._cache.read_workload(body)
         for event in action.events:
             await self._tell(About(action.namespace, action.name, action.workload_uid), event)
 

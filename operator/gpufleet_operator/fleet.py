@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from gpufleet_api.telemetry import Assignment, TelemetrySpec
 from gpufleet_operator.ledger import Entry, Ledger
 from gpufleet_operator.placement import Fleet
-from gpufleet_operator.placement.errors import InvalidFleetError
+from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.room import facts, usage
 from gpufleet_operator.snapshot import Snapshot
 from gpufleet_operator.translate import node_state
@@ -24,7 +24,7 @@ def build(snapshot: Snapshot, ledger: Ledger) -> Built:
     """Nodes with their free devices and room, `ledger` being what will stand after this pass.
 
     Two nodes that report the same UUID (a cloned machine, a device moved while running) can't both be right: the
-    first by name keeps it, the other takes no part until they agree.
+    first by name keeps it, the other takes no part until they agree. Nor does a node with a number that can't be.
     """
     fleet, troubles = Fleet(), []
     used = usage(snapshot, ledger)
@@ -43,7 +43,7 @@ def build(snapshot: Snapshot, ledger: Ledger) -> Built:
         )
         try:
             fleet.put(state)
-        except InvalidFleetError as error:
+        except PlacementError as error:
             troubles.append(str(error))
             fleet.put(replace(state, devices=(), stale_reason=str(error)))
     return Built(fleet, tuple(troubles))

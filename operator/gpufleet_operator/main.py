@@ -15,7 +15,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator import logs, podview, project, reconcile
+from gpufleet_operator import logs, reconcile
 from gpufleet_operator.cache import Cache
 from gpufleet_operator.execute import Executor
 from gpufleet_operator.health import Health, serve
@@ -29,6 +29,7 @@ from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.retry import patiently
 from gpufleet_operator.loop import Reconciler
 from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.reader import Reader
 from gpufleet_operator.settings import Settings, parse
 from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
 
@@ -58,11 +59,11 @@ class Collections:
     def of(cls, api: Api, cache: Cache) -> "Collections":
         """Wire the collections to the caches."""
         return cls(
-            workloads=Informer(api, paths.WORKLOADS, {}, project.workload, cache.workloads),
-            telemetry=Informer(api, paths.TELEMETRIES, {}, project.telemetry, cache.telemetry),
-            pods=Informer(api, paths.PODS, paths.OUR_PODS, podview.pod, cache.pods),
-            nodes=Informer(api, paths.NODES, {}, project.node, cache.nodes),
-            others=Informer(api, paths.PODS, paths.OTHER_PODS, project.bound_pod, cache.others),
+            workloads=Informer(api, paths.WORKLOADS, {}, cache.reader.workload, cache.workloads),
+            telemetry=Informer(api, paths.TELEMETRIES, {}, cache.reader.telemetry, cache.telemetry),
+            pods=Informer(api, paths.PODS, paths.OUR_PODS, cache.reader.pod, cache.pods),
+            nodes=Informer(api, paths.NODES, {}, cache.reader.node, cache.nodes),
+            others=Informer(api, paths.PODS, paths.OTHER_PODS, cache.reader.bound_pod, cache.others),
         )
 
     async def list_ours(self) -> None:
@@ -110,8 +111,8 @@ async def run(settings: Settings, config: SingleConfig) -> None:
     Raises:
         ExceptionGroup: of StopSignal after a signal, else of what went wrong.
     """
-    cache, clock = Cache(), ServerClock()
     metrics = Metrics(CollectorRegistry())
+    cache, clock = Cache(Reader(metrics.unforeseen.labels("object").inc)), ServerClock()
     api = Api.connect(config, clock)
     cluster = ApiCluster(api)
     reconciler = Reconciler(

@@ -5,13 +5,12 @@ operator. What makes no sense counts against the pod: an amount that can't be re
 or an expression that can't be read matches no node.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gpufleet_operator.loose import Json, as_list, as_map, maps, text
 from gpufleet_operator.placement.model import MatchExpression, NodeSelectorTerm, PodNeeds, Taint, Toleration
 from gpufleet_operator.quantities import MOST, milli, whole
-
-Json = Mapping[str, Any]
 
 _NATIVE = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 
@@ -23,19 +22,19 @@ def pod_requests(spec: Json) -> dict[str, int]:
     ordinary init container needs its own beside the sidecars started before it; the larger of the two counts,
     unless the pod states its own; overhead comes on top. A container that gives only a limit requests that much.
     """
-    total = _sum(_container_requests(c) for c in _maps(spec.get("containers")))
+    total = _sum(_container_requests(c) for c in maps(spec.get("containers")))
     sidecars: dict[str, int] = {}
     init: dict[str, int] = {}
-    for container in _maps(spec.get("initContainers")):
+    for container in maps(spec.get("initContainers")):
         asked = _container_requests(container)
         if container.get("restartPolicy") == "Always":
             sidecars = _sum((sidecars, asked))
             init = _max(init, sidecars)
         else:
             init = _max(init, _sum((sidecars, asked)))
-    pod_level = _map(_map(spec.get("resources")).get("requests"))
+    pod_level = as_map(as_map(spec.get("resources")).get("requests"))
     effective = {**_max(_sum((total, sidecars)), init), **_amounts(pod_level)}
-    return _sum((effective, _amounts(_map(spec.get("overhead")))))
+    return _sum((effective, _amounts(as_map(spec.get("overhead")))))
 
 
 def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> PodNeeds:
@@ -46,10 +45,10 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
         node_selector: labels asked for beside the pod's own.
         without: resources that the engine places itself and doesn't count, such as `gpufleet.dev/gpu`.
     """
-    spec = _map(spec)
+    spec = as_map(spec)
     asked = pod_requests(spec)
     skipped = _NATIVE | frozenset(without)
-    selector = {str(key): _text(value) for key, value in _map(spec.get("nodeSelector")).items()}
+    selector = {str(key): text(value) for key, value in as_map(spec.get("nodeSelector")).items()}
     return PodNeeds(
         cpu_milli=asked.get("cpu", 0),
         memory_bytes=asked.get("memory", 0),
@@ -58,12 +57,12 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
         affinity_terms=_affinity_terms(spec),
         tolerations=tuple(
             Toleration(
-                key=_text(t.get("key")),
-                operator=_text(t.get("operator")) or "Equal",
-                value=_text(t.get("value")),
-                effect=_text(t.get("effect")),
+                key=text(t.get("key")),
+                operator=text(t.get("operator")) or "Equal",
+                value=text(t.get("value")),
+                effect=text(t.get("effect")),
             )
-            for t in _maps(spec.get("tolerations"))
+            for t in maps(spec.get("tolerations"))
             if t
         ),
     )
@@ -72,7 +71,7 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
 def taints(spec: Json) -> tuple[Taint, ...]:
     """The taints of a v1.NodeSpec."""
     return tuple(
-        Taint(_text(t.get("key")), _text(t.get("effect")), _text(t.get("value"))) for t in _maps(spec.get("taints"))
+        Taint(text(t.get("key")), text(t.get("effect")), text(t.get("value"))) for t in maps(spec.get("taints"))
     )
 
 
@@ -82,8 +81,8 @@ def allocatable(resources: Json) -> dict[str, int]:
 
 
 def _container_requests(container: Json) -> dict[str, int]:
-    resources = _map(container.get("resources"))
-    return _amounts({**_map(resources.get("limits")), **_map(resources.get("requests"))})
+    resources = as_map(container.get("resources"))
+    return _amounts({**as_map(resources.get("limits")), **as_map(resources.get("requests"))})
 
 
 def _amounts(resources: Json, *, unreadable: int = MOST) -> dict[str, int]:
@@ -106,34 +105,18 @@ def _max(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
 
 
 def _affinity_terms(spec: Json) -> tuple[NodeSelectorTerm, ...] | None:
-    node_affinity = _map(_map(spec.get("affinity")).get("nodeAffinity"))
+    node_affinity = as_map(as_map(spec.get("affinity")).get("nodeAffinity"))
     required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if required is None:
         return None
     return tuple(
         NodeSelectorTerm(_expressions(term.get("matchExpressions")), _expressions(term.get("matchFields")))
-        for term in _maps(_map(required).get("nodeSelectorTerms"))
+        for term in maps(as_map(required).get("nodeSelectorTerms"))
     )
 
 
 def _expressions(given: Any) -> tuple[MatchExpression, ...]:
     return tuple(
-        MatchExpression(_text(e.get("key")), _text(e.get("operator")), tuple(map(_text, _list(e.get("values")))))
-        for e in _maps(given)
+        MatchExpression(text(e.get("key")), text(e.get("operator")), tuple(map(text, as_list(e.get("values")))))
+        for e in maps(given)
     )
-
-
-def _map(value: Any) -> Json:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
-
-
-def _maps(value: Any) -> Iterable[Json]:
-    return map(_map, _list(value))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

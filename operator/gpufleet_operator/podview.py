@@ -1,42 +1,49 @@
-"""A v1.Pod as JSON -> the view that decisions are made on."""
+"""A v1.Pod as JSON -> the view that decisions are made on.
 
-from collections.abc import Iterable, Mapping
+Only `metadata` has to be sound. A pod that we didn't see would be made again, and again: so whatever else is of another
+form than expected is left out rather than refused.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WORKLOAD_KIND
 from gpufleet_operator import podspec, times
+from gpufleet_operator.loose import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.views import AffinityShape, Container, Pod, PodPhase, TermShape
-
-Json = Mapping[str, Any]
 
 
 def pod(body: Json) -> Pod:
-    """Project a pod. The requests are those after admission (LimitRanges, defaulted tolerations)."""
-    meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
-    replica = (meta.get("labels") or {}).get(REPLICA_LABEL, "")
-    shape = _affinity_shape(spec)
+    """Project a pod. The requests are those after admission (LimitRanges, defaulted tolerations).
+
+    Raises:
+        KeyError, ValueError: metadata lacks identity or a time that can be read.
+    """
+    meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
+    replica = text(as_map(meta.get("labels")).get(REPLICA_LABEL))
     return Pod(
         uid=meta["uid"],
         namespace=meta["namespace"],
         name=meta["name"],
         resource_version=meta.get("resourceVersion", ""),
         created=times.parse(meta["creationTimestamp"]),
-        workload_uid=_owner(meta.get("ownerReferences") or ()),
+        workload_uid=_owner(maps(meta.get("ownerReferences"))),
         replica=int(replica) if replica.isascii() and replica.isdigit() else None,
         deleting="deletionTimestamp" in meta,
-        gates=tuple(g["name"] for g in spec.get("schedulingGates") or ()),
-        node=spec.get("nodeName") or None,
+        gates=tuple(text(g.get("name")) for g in maps(spec.get("schedulingGates"))),
+        node=text(spec.get("nodeName")) or None,
         pinned=_pinned(spec),
-        phase=PodPhase(status.get("phase") or "Pending"),
-        reason=status.get("reason") or "",
-        message=status.get("message") or "",
+        phase=_phase(text(status.get("phase"))),
+        reason=text(status.get("reason")),
+        message=text(status.get("message")),
         disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
         unschedulable=_unschedulable(status),
         nominated=bool(status.get("nominatedNodeName")),
-        containers=tuple(_container(c) for c in status.get("containerStatuses") or ()),
-        priority=spec.get("priority") or 0,
+        containers=tuple(_container(c) for c in maps(status.get("containerStatuses"))),
+        priority=number(spec.get("priority")),
         needs=podspec.pod_needs(spec),
-        affinity=shape,
+        affinity=_affinity_shape(spec),
         annotated="annotations" in meta,
     )
 
@@ -44,12 +51,18 @@ def pod(body: Json) -> Pod:
 def _owner(references: Iterable[Json]) -> str:
     for ref in references:
         if ref.get("controller") and ref.get("kind") == WORKLOAD_KIND and ref.get("apiVersion") == API_VERSION:
-            return str(ref["uid"])
+            return text(ref.get("uid"))
     return ""
 
 
+def _phase(name: str) -> PodPhase:
+    if not name:
+        return PodPhase.PENDING
+    return PodPhase(name) if name in tuple(PodPhase) else PodPhase.UNKNOWN
+
+
 def _condition(status: Json, kind: str) -> Json:
-    return next((c for c in status.get("conditions") or () if c.get("type") == kind), {})
+    return next((c for c in maps(status.get("conditions")) if c.get("type") == kind), {})
 
 
 def _unschedulable(status: Json) -> str | None:
@@ -60,30 +73,36 @@ def _unschedulable(status: Json) -> str | None:
 
 
 def _container(status: Json) -> Container:
-    state, last = status.get("state") or {}, status.get("lastState") or {}
+    state, last = as_map(status.get("state")), as_map(status.get("lastState"))
     running, ended = state.get("running"), state.get("terminated")
-    started = (running or ended or {}).get("startedAt")
     return Container(
-        name=status["name"],
+        name=text(status.get("name")),
         running=running is not None,
         # A container that the runtime never made has no id; `terminated` alone is also written for those.
         ran=running is not None or bool(_ran(ended) or _ran(last.get("terminated"))),
-        started_at=times.parse(started) if started else None,
+        started_at=_moment(as_map(running or ended).get("startedAt")),
         devices={
-            entry["name"]: frozenset(r["resourceID"] for r in entry.get("resources") or ())
-            for entry in status.get("allocatedResourcesStatus") or ()
+            text(entry.get("name")): frozenset(text(r.get("resourceID")) for r in maps(entry.get("resources")))
+            for entry in maps(status.get("allocatedResourcesStatus"))
         },
     )
 
 
-def _ran(terminated: Json | None) -> bool:
-    return bool(terminated and terminated.get("containerID"))
+def _ran(terminated: Any) -> bool:
+    return bool(as_map(terminated).get("containerID"))
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return times.parse(text(value))
+    except (OverflowError, ValueError):
+        return None
 
 
 def _required_terms(spec: Json) -> list[Json] | None:
-    node_affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    node_affinity = as_map(as_map(spec.get("affinity")).get("nodeAffinity"))
     required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    return None if required is None else list(required.get("nodeSelectorTerms") or ())
+    return None if required is None else list(maps(as_map(required).get("nodeSelectorTerms")))
 
 
 def _affinity_shape(spec: Json) -> AffinityShape:
@@ -91,7 +110,7 @@ def _affinity_shape(spec: Json) -> AffinityShape:
     affinity = spec.get("affinity")
     return AffinityShape(
         affinity=affinity is not None,
-        node_affinity=(affinity or {}).get("nodeAffinity") is not None,
+        node_affinity=as_map(affinity).get("nodeAffinity") is not None,
         terms=None
         if terms is None
         else tuple(
@@ -106,7 +125,7 @@ def _affinity_shape(spec: Json) -> AffinityShape:
 def _pinned(spec: Json) -> str | None:
     """Our pin is appended, so it is the last match field of a term that isn't empty."""
     for term in _required_terms(spec) or ():
-        for field in reversed(term.get("matchFields") or ()):
+        for field in reversed(list(maps(term.get("matchFields")))):
             if field.get("key") == "metadata.name" and field.get("operator") == "In":
-                return str(next(iter(field.get("values") or ()), "")) or None
+                return text(next(iter(as_list(field.get("values"))), "")) or None
     return None

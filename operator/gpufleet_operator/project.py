@@ -1,8 +1,6 @@
 """API objects as JSON -> views: GPUWorkload, GPUTelemetry, Node and other people's pods. Pods of ours: `podview.py`."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,9 +8,8 @@ from gpufleet_api.names import AGENT_FIELD_MANAGER
 from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
 from gpufleet_api.workload import GPUWorkload, WorkloadStatus
 from gpufleet_operator import podspec, times
+from gpufleet_operator.loose import Json, as_map, maps, text
 from gpufleet_operator.views import BoundPod, Node, Telemetry, Workload
-
-Json = Mapping[str, Any]
 
 
 def workload(body: Json) -> Workload:
@@ -64,15 +61,15 @@ def telemetry(body: Json) -> Telemetry:
 
 def node(body: Json) -> Node:
     """A v1.Node."""
-    meta, spec = body["metadata"], body.get("spec") or {}
+    meta, spec = body["metadata"], as_map(body.get("spec"))
     return Node(
         uid=meta["uid"],
         name=meta["name"],
         resource_version=meta.get("resourceVersion", ""),
-        labels=dict(meta.get("labels") or {}),
+        labels={key: text(value) for key, value in as_map(meta.get("labels")).items()},
         taints=podspec.taints(spec),
         unschedulable=bool(spec.get("unschedulable")),
-        allocatable=podspec.allocatable((body.get("status") or {}).get("allocatable") or {}),
+        allocatable=podspec.allocatable(as_map(as_map(body.get("status")).get("allocatable"))),
     )
 
 
@@ -81,7 +78,7 @@ def bound_pod(body: Json) -> BoundPod:
     meta, spec = body["metadata"], body["spec"]
     return BoundPod(
         uid=meta["uid"],
-        node=spec["nodeName"],
+        node=str(spec["nodeName"]),
         resource_version=meta.get("resourceVersion", ""),
         requests=podspec.pod_requests(spec),
     )
@@ -98,7 +95,7 @@ def written_at(meta: Json) -> datetime | None:
     """When the apiserver last recorded a status write of the agent: the only clock that the node can't turn."""
     moments = [
         times.parse(entry["time"])
-        for entry in meta.get("managedFields") or ()
+        for entry in maps(meta.get("managedFields"))
         if entry.get("manager") == AGENT_FIELD_MANAGER and entry.get("subresource") == "status" and entry.get("time")
     ]
     return max(moments, default=None)

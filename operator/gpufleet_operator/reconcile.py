@@ -15,8 +15,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User
 
 from gpufleet_api.names import GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
-from gpufleet_operator import podview, project
-from gpufleet_operator.cache import Cache
+from gpufleet_operator.cache import Cache, identity
 
 Event = Mapping[str, Any]
 
@@ -87,7 +86,7 @@ def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], No
     def sighted() -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is: an object that can't be read must not be overlooked
+        except Exception as error:  # whatever it is: the cache may have missed something (see `crash`)
             crash(error)
             raise
 
@@ -98,29 +97,26 @@ def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], No
     @kopf.on.event(GROUP, VERSION, WORKLOAD_PLURAL, registry=handlers)
     async def workload(event: Event, **_: Any) -> None:
         with sighted():
-            view = project.workload(event["object"])
-        if event["type"] == "DELETED":
-            cache.workloads.remove(view.uid, view.resource_version)
-        else:
-            cache.workloads.put(view)
+            if event["type"] == "DELETED":
+                cache.workloads.remove(*identity(event["object"]))
+            else:
+                cache.read_workload(event["object"])
 
     @kopf.on.event(GROUP, VERSION, TELEMETRY_PLURAL, registry=handlers)
     async def telemetry(event: Event, **_: Any) -> None:
         with sighted():
-            view = project.telemetry(event["object"])
-        if event["type"] == "DELETED":
-            cache.telemetry.remove(view.uid, view.resource_version)
-        else:
-            cache.telemetry.put(view)
+            if event["type"] == "DELETED":
+                cache.telemetry.remove(*identity(event["object"]))
+            else:
+                cache.read_telemetry(event["object"])
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
     async def pod(event: Event, **_: Any) -> None:
         with sighted():
-            view = podview.pod(event["object"])
-        if event["type"] == "DELETED":
-            cache.pods.left(view)
-        else:
-            cache.pods.put(view)
+            if event["type"] != "DELETED":
+                cache.read_pod(event["object"])
+            else:
+                cache.pod_left(event["object"])
 
     return handlers
 

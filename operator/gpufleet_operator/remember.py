@@ -131,6 +131,7 @@ def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Setback]:
         # After a restart: the refusals that status still tells, so that we don't run into the same wall again.
         for told in status.explanation.refusals:
             key = (uid, told.replica, told.node)
-            until = times.parse(told.time) + timedelta(seconds=REFUSAL_BASE_SECONDS)
-            refusals.setdefault(key, Setback(1, times.parse(told.time), until, told.message, told.by))
+            at = min(times.parse(told.time), snapshot.now)
+            until = at + timedelta(seconds=REFUSAL_BASE_SECONDS)
+            refusals.setdefault(key, Setback(1, at, until, told.message, told.by))
     return refusals

@@ -6,7 +6,7 @@ isn't brought back by an older report.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -60,11 +60,17 @@ class Store(Generic[T]):
             self.replaced(old, None)
             self._changed()
 
-    def replace(self, items: Sequence[T], version: str) -> None:
-        """A complete list, as of `version`: what isn't in it and isn't younger is gone."""
+    def replace(self, items: Sequence[T], version: str, unread: Collection[str] = ()) -> None:
+        """A complete list, as of `version`: what isn't in it and isn't younger is gone.
+
+        Args:
+            items: what could be read of the list.
+            version: the list's.
+            unread: uids of what couldn't; such an object stays as it was last known.
+        """
         for item in items:
             self.put(item)
-        listed = {item.uid for item in items}
+        listed = {item.uid for item in items}.union(unread)
         missing = [i for i in self.items.values() if i.uid not in listed and not newer(i.resource_version, version)]
         for item in missing:
             self.remove(item.uid, version)

@@ -15,12 +15,16 @@ from datetime import datetime, timedelta
 from gpufleet_api.names import SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry, HealthState
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
+from gpufleet_operator import times
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Share, Taint
 from gpufleet_operator.placement.samples import check_sample
 from gpufleet_operator.podspec import pod_needs
 from gpufleet_operator.resources import DEFAULTS, Resources
 from gpufleet_operator.uses import by_device, use_of
+
+_OLDEST_SECONDS = 10 * 365 * 86_400.0
+"""No age is counted further than ten years, so that a clock at the beginning of time is no error of ours."""
 
 UNKNOWN_ROOM = 2**62
 """Stands for "as much as you like" where nothing is known of a node but its telemetry (a saved fleet file)."""
@@ -177,8 +181,9 @@ class _Taken:
         """Age of the status, plus what the agent's own clock says lay between sample and status. None: never."""
         if sampled_at is None:
             return None
-        taken = datetime.fromisoformat(sampled_at)
-        age = age_seconds + max(0.0, (datetime.fromisoformat(observed_at) - taken).total_seconds())
+        taken = times.parse(sampled_at)
+        age = age_seconds + max(0.0, (times.parse(observed_at) - taken).total_seconds())
+        age = min(age, _OLDEST_SECONDS)
         return cls(sampled_at, age, taken if now is None else now - timedelta(seconds=age))
 
 
@@ -217,16 +222,17 @@ def _device(
     try:
         check_sample(node, state)
     except InvalidSampleError as error:
-        return replace(
-            state,
+        # Nothing that could be the wrong value is kept: what it is and where it stands, that it is taken, and why not.
+        return DeviceState(
+            uuid=device.uuid,
+            index=device.index,
+            model=device.model,
             memory_total_mib=None,
             memory_used_mib=None,
             utilization_percent=None,
             temperature_celsius=None,
-            power_milliwatts=None,
-            power_limit_milliwatts=None,
-            process_count=None,
-            sample_age_seconds=None,
+            healthy=state.healthy,
+            held=state.held,
             stale_reason=f"has a sample that can't be true: {error}",
         )
     return state

@@ -6,7 +6,7 @@ megabytes rather than gigabytes. A list replaces everything, so no deletion is m
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
@@ -47,8 +47,8 @@ class Sink(Protocol[T_contra]):
     def remove(self, uid: str, version: str) -> None:
         """An object is gone, or no longer matches."""
 
-    def replace(self, items: Sequence[T_contra], version: str) -> None:
-        """This is everything, as of `version`."""
+    def replace(self, items: Sequence[T_contra], version: str, unread: Collection[str] = ()) -> None:
+        """This is everything, as of `version`, but for the objects with the uids `unread`, which exist as well."""
 
 
 class Informer(Generic[T]):
@@ -58,7 +58,7 @@ class Informer(Generic[T]):
         api: the apiserver.
         path: the collection's path, such as `/api/v1/nodes`.
         params: label and field selectors.
-        project: object -> what is kept of it.
+        project: object -> what is kept of it; None: it can't be read, and what was known of it before stays.
         sink: where it is kept.
         sleep: waits between tries.
     """
@@ -68,7 +68,7 @@ class Informer(Generic[T]):
         api: Api,
         path: str,
         params: Mapping[str, str],
-        project: Callable[[Json], T],
+        project: Callable[[Json], T | None],
         sink: Sink[T],
         *,
         sleep: Sleep = asyncio.sleep,
@@ -92,11 +92,17 @@ class Informer(Generic[T]):
     async def list(self) -> str:
         """Read everything into the sink; returns the list's version. Raises UnavailableError or GoneError."""
         items: list[T] = []
+        unread: list[str] = []
         version = ""
         async for page in self._api.pages(self._path, self._params, PAGE):
             version = version or page.version
-            items.extend(self._project(body) for body in page.items)
-        self._sink.replace(items, version)
+            for body in page.items:
+                item = self._project(body)
+                if item is not None:
+                    items.append(item)
+                else:
+                    unread.append(str(body.get("metadata", {}).get("uid")))
+        self._sink.replace(items, version, unread)
         return version
 
     async def _follow(self, version: str) -> None:
@@ -119,8 +125,8 @@ class Informer(Generic[T]):
                     version = str(body["metadata"]["resourceVersion"])
                     if kind == "DELETED":
                         self._sink.remove(body["metadata"]["uid"], version)
-                    elif kind != "BOOKMARK":
-                        self._sink.put(self._project(body))
+                    elif kind != "BOOKMARK" and (item := self._project(body)) is not None:
+                        self._sink.put(item)
         except UnavailableError:
             if version == before:
                 raise  # nothing came: wait before the next try

@@ -132,3 +132,26 @@ def test_a_list_that_fails_is_tried_again() -> None:
 def test_a_refusal_ends_it() -> None:
     with pytest.raises(ApiError, match="forbidden"):
         informed([ApiError("forbidden", 401)], [])
+
+
+def test_what_can_not_be_read_stays_as_it_was() -> None:
+    """In a list and in a watch: only a deletion takes it away."""
+
+    def project_good(body: Mapping[str, Any]) -> Node | None:
+        return None if body["metadata"].get("labels") == "odd" else project.node(body)
+
+    def odd(name: str, version: int) -> dict[str, Any]:
+        return {"metadata": {**node(name, version)["metadata"], "labels": "odd"}}
+
+    async def run() -> Store[Node]:
+        steps = [("MODIFIED", odd("b", 11)), event("DELETED", "c", 12), ("DELETED", odd("d", 13))]
+        lists = [(5, [node(n, 1) for n in "abcd"]), (10, [odd("a", 6), *(node(n, 1) for n in "bcd")])]
+        api, store = Script(lists, [steps]), Store[Node]()
+        informer = Informer[Node](api, "/nodes", {}, project_good, store)  # type: ignore[arg-type]  # as above
+        await informer.list()
+        version = await informer.list()
+        async with asyncio.timeout(5):
+            await informer._watch_once(version)
+        return store
+
+    assert names(asyncio.run(run())) == {"a", "b"}
