@@ -2,6 +2,8 @@
 
     python bench/agent.py [--seconds 600] [--json]
 
+A run of two minutes tells everything but growth: code that runs rarely, and was given back, returns within ten.
+
 The command `gpufleet-agent` runs as users run it; what it talks to are stand-ins on real sockets of this process: an
 apiserver (HTTPS), a kubelet, and our own libnvidia-ml.so.1. All devices are held and busy, with readings that flicker
 within the dead band, are sampled each second and scraped each 15 s. Memory and CPU are those that the kernel counts
@@ -32,11 +34,15 @@ from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.model import SimGpu, SimProcess, SimSeries
 from gpufleet_simgpu.presets import busy, make_node
 from standin.node import running
-from standin.process import Course, peak_mib, quantile, thread_count
+from standin.process import Course, peak_mib, per_minute, quantile, thread_count
 
 NODE = "bench"
 GPUS = 8
 WARM_UP_SECONDS = 60.0
+GROWTH_SECONDS = 600.0
+"""Code that the agent let go of comes back for minutes, whenever it runs for the first time since: no growth."""
+ENOUGH_SECONDS = 60.0
+"""In these there is a heartbeat, at the latest 33 s after the one before, whose distance is known."""
 EXTRA_SCRAPES = 100
 """Made after the measurement, one right after the other: forty scrapes have no 99th percentile."""
 IMPORTS = 7
@@ -65,13 +71,14 @@ class Found:
     """Mean of the first tenth after the warm-up."""
     rss_end_mib: float
     """Mean of the last tenth."""
-    rss_slope_mib_per_hour: float
-    """Least squares over the seconds after the warm-up."""
-    rss_slope_late_mib_per_hour: float
+    rss_slope_mib_per_hour: float | None
+    """Theil and Sen's over the seconds after the warm-up; None: too short a run to tell."""
+    rss_slope_late_mib_per_hour: float | None
     """The same of the second half: code that runs rarely has come back by then, see `gpufleet_agent.footprint`."""
     cpu_percent: float
     """Of one core."""
-    writes_per_minute: float
+    writes_per_minute: float | None
+    """By the time between two; None: too short a run to tell."""
     written_bytes: float
     """Mean size of a write of the status."""
     scrape_ms_p50: float
@@ -147,23 +154,24 @@ async def measure(seconds: float, console: Console) -> Found:
                 progress.update(task, completed=passed, description=f"measuring: {course.rss_mib[-1]:.1f} MiB")
 
             warm_up = min(WARM_UP_SECONDS, seconds / 3)
-            asyncio.get_running_loop().call_later(warm_up, node.server.writes.clear)
             course = await node.follow(seconds, told)
-            writes = node.server.writes.total()
+            writes = tuple(node.server.written_at)
             peak, threads = peak_mib(node.process.pid), thread_count(node.process.pid)
             for _ in range(EXTRA_SCRAPES):
                 await node.scrape()
-    steady = course.after(course.at[0] + warm_up)
+    steady, late = course.after(course.at[0] + warm_up), course.after(course.at[0] + course.seconds / 2)
+    tells_growth = seconds >= GROWTH_SECONDS
+    rate = per_minute(writes, steady.at[0], steady.at[-1])
     return Found(
         seconds=round(course.seconds, 1),
         rss_mib=round(max(steady.rss_mib), 2),
         rss_peak_mib=round(peak, 2),
         rss_start_mib=round(steady.mean_mib(0.1), 2),
         rss_end_mib=round(steady.mean_mib(-0.1), 2),
-        rss_slope_mib_per_hour=round(steady.slope_mib_per_hour, 2),
-        rss_slope_late_mib_per_hour=round(course.after(course.at[0] + course.seconds / 2).slope_mib_per_hour, 2),
+        rss_slope_mib_per_hour=round(steady.slope_mib_per_hour, 2) if tells_growth else None,
+        rss_slope_late_mib_per_hour=round(late.slope_mib_per_hour, 2) if tells_growth else None,
         cpu_percent=round(steady.cpu_percent, 3),
-        writes_per_minute=round(writes * 60 / steady.seconds, 2),
+        writes_per_minute=None if rate is None else round(rate, 2),
         written_bytes=round(node.server.written_bytes / max(1, node.server.written)),
         scrape_ms_p50=round(quantile(node.scrapes, 0.5), 2),
         scrape_ms_p99=round(quantile(node.scrapes, 0.99), 2),
@@ -183,20 +191,29 @@ def show(found: Found, console: Console) -> None:
     table.add_column("limit", justify="right")
     for name, value in asdict(found).items():
         limit = LIMITS.get(name)
-        style = "red" if limit is not None and value > limit else ""
-        table.add_row(name, f"{value:g}", "" if limit is None else f"{limit:g}", style=style)
+        style = "red" if limit is not None and value is not None and value > limit else ""
+        shown = "too short a run" if value is None else f"{value:g}"
+        table.add_row(name, shown, "" if limit is None else f"{limit:g}", style=style)
     console.print(table)
 
 
-def over(found: Mapping[str, float]) -> list[str]:
+def over(found: Mapping[str, float | None]) -> list[str]:
     """What is over its limit, in words."""
-    return [f"{name} is {found[name]:g}, more than {limit:g}" for name, limit in LIMITS.items() if found[name] > limit]
+    return [
+        f"{name} is {value:g}, more than {limit:g}"
+        for name, limit in LIMITS.items()
+        if (value := found[name]) is not None and value > limit
+    ]
 
 
 def main() -> int:
     """The command. The exit status is 1 when something is over its limit."""
     parser = argparse.ArgumentParser(description="Measure what the agent costs a node.")
-    parser.add_argument("--seconds", type=float, default=600, help="how long to measure (default: %(default)s)")
+    length = (
+        f"how long to measure (default: %(default)s); the rate of writes needs some {ENOUGH_SECONDS:g}, "
+        f"the slopes of memory {GROWTH_SECONDS:g}: a shorter run leaves them out"
+    )
+    parser.add_argument("--seconds", type=float, default=600, help=length)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     if options.seconds < 5:

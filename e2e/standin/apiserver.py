@@ -5,7 +5,6 @@ import ssl
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,9 +23,9 @@ class ApiServer:
 
     node: str
     spec: dict[str, Any] = field(default_factory=dict)
-    writes: Counter[str] = field(default_factory=Counter)
-    """By resource and subresource, such as `gputelemetries/status`."""
     written: int = 0
+    written_at: list[float] = field(default_factory=list)
+    """`time.monotonic()` of each write."""
     written_bytes: int = 0
     status: dict[str, Any] = field(default_factory=dict)
     version: int = 1
@@ -49,8 +48,8 @@ class ApiServer:
     def write(self, what: str, body: dict[str, Any], size: int) -> dict[str, Any]:
         """Take over a write."""
         with self.changed:
-            self.writes[what] += 1
             self.written += 1
+            self.written_at.append(time.monotonic())
             self.written_bytes += size
             if what == "gputelemetries/status":
                 self.status = body["status"]

@@ -5,8 +5,8 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,20 @@ class Node:
         return course
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody else gets before the agent listens on it, seconds from now.
+
+    A port that is only looked up and let go may be anybody's by then: of who asks for any free one, or of a connection,
+    even of one that asks whether the agent is ready, to itself. One that is bound isn't given to those, and who asks
+    for it by its number may listen on it, as long as both allow that the address is reused.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
+
+
 @asynccontextmanager
 async def running(
     folder: Path, name: str, held: Sequence[str], environment: Mapping[str, str], *flags: str
@@ -77,11 +91,8 @@ async def running(
         RuntimeError: The agent ended.
         TimeoutError: It takes too long.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     server = ApiServer(name)
-    with serving(folder, server) as kubeconfig:
+    with reserved_port() as port, serving(folder, server) as kubeconfig:
         async with Kubelet(folder) as kubelet:
             for number, uuid in enumerate(held):
                 kubelet.held["ml", f"train-{number}", "main"] = {RESOURCE: [uuid]}

@@ -4,9 +4,14 @@ import asyncio
 import os
 import statistics
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
+
+SLOPE_LOOKS = 300
+"""Of a longer course every second, third, ... look: the number of pairs grows with the square."""
 
 
 @dataclass(slots=True)
@@ -47,8 +52,15 @@ class Course:
 
     @property
     def slope_mib_per_hour(self) -> float:
-        """Growth of the resident memory, by least squares."""
-        return statistics.linear_regression(self.at, self.rss_mib).slope * 3600
+        """Growth of the resident memory: the median of the slopes between all pairs of looks (Theil and Sen).
+
+        A step, as when code is loaded, counts as one and not as growth.
+        """
+        every = -(-len(self.at) // SLOPE_LOOKS)
+        looks = list(zip(self.at[::every], self.rss_mib[::every], strict=True))
+        return 3600 * statistics.median(
+            (later - earlier) / (after - before) for (before, earlier), (after, later) in combinations(looks, 2)
+        )
 
     def mean_mib(self, share: float) -> float:
         """Mean resident memory over the first share of the course; over the last when negative."""
@@ -70,6 +82,27 @@ def thread_count(pid: int) -> int:
 def quantile(values: Sequence[float], share: float) -> float:
     """Nearest rank: a value that occurred."""
     return sorted(values)[max(0, -(-int(share * 1000) * len(values) // 1000) - 1)]
+
+
+def per_minute(times: Sequence[float], begin: float, end: float) -> float | None:
+    """How often something happens that happened at these times, by the time between one and the next.
+
+    Not by counting those from `begin` to `end`: one a half minute gives 1 or 2 in 40 seconds, by chance. The last one
+    before `begin` begins the first interval.
+
+    Args:
+        times: In order, in seconds.
+        begin: What came before is no part of it.
+        end: Likewise, after.
+
+    Returns:
+        None: There aren't two of them, so nothing can be said.
+    """
+    first = max(0, bisect_right(times, begin) - 1)
+    within = times[first : bisect_right(times, end)]
+    if len(within) < 2:
+        return None
+    return 60 * (len(within) - 1) / (within[-1] - within[0])
 
 
 async def scrape(port: int, path: str = "/metrics") -> tuple[float, int, bytes]:

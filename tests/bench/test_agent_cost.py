@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpufleet_simgpu.model import NOT_AVAILABLE
-from standin.process import Course, peak_mib, quantile, thread_count
+from standin.process import Course, peak_mib, per_minute, quantile, thread_count
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -36,6 +36,29 @@ def test_a_course_has_slope_and_load() -> None:
     assert course.after(10.0).seconds == 20
 
 
+def test_a_step_is_no_growth_and_growth_is_seen_beside_it() -> None:
+    at = [float(second) for second in range(600)]
+    step = [50.0 + (3 if second >= 200 else 0) for second in range(600)]
+    assert Course(1, at, step, at).slope_mib_per_hour == 0
+    growing = [mib + second / 360 for second, mib in enumerate(step[:60] + [53.0] * 540)]
+    assert Course(1, at, growing, at).slope_mib_per_hour == pytest.approx(10, rel=0.2)
+
+
+@pytest.mark.parametrize("begin", [0.0, 10.0, 29.0, 31.5])
+@pytest.mark.parametrize("length", [26.0, 40.0, 80.0, 600.0])
+def test_a_rate_does_not_hang_on_where_the_window_lies(begin: float, length: float) -> None:
+    times = [second * 31.5 for second in range(30)]
+    rate = per_minute(times, begin, begin + length)
+    none_within = (begin + length) // 31.5 == begin // 31.5
+    assert rate is None if none_within else rate == pytest.approx(60 / 31.5)
+
+
+def test_what_was_written_at_the_start_is_no_part_of_the_rate() -> None:
+    assert per_minute([0.0, 0.1, 1.0, 31.0, 61.0], 20.0, 70.0) == pytest.approx(2)
+    assert per_minute([0.0, 0.1, 1.0], 20.0, 70.0) is None
+    assert per_minute([], 20.0, 70.0) is None
+
+
 def test_the_kernel_counts_this_process() -> None:
     course = Course(os.getpid())
     course.look(0.0)
@@ -55,6 +78,7 @@ def test_a_limit_that_is_passed_is_said() -> None:
     agent = load("agent")
     fine = dict(agent.LIMITS)
     assert agent.over(fine) == []
+    assert agent.over({**fine, "writes_per_minute": None}) == []
     assert agent.over({**fine, "rss_mib": 60.1}) == ["rss_mib is 60.1, more than 60"]
 
 
