@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from gpufleet_api.markers import Cel
 
@@ -58,14 +59,14 @@ Text = Annotated[str, Field(max_length=1024)]
 
 
 def _moment(text: str) -> str:
-    """What the apiserver takes for a date-time is more than RFC 3339; who reads it later must not be the one to fail."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("must have an offset, such as Z")
+    """The apiserver takes more than RFC 3339 for a date-time; who reads it later must not be the one to fail."""
     try:
+        moment = datetime.fromisoformat(text)
         moment.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("must be within the years 1 to 9999") from error
+    except (OverflowError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise PydanticCustomError("timestamp", "must be a time such as 2026-01-02T03:04:05Z")
     return text
 
 

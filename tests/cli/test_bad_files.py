@@ -52,7 +52,7 @@ SAMPLES: list[tuple[dict[str, Any], str]] = [
     ({"memoryUsedMiB": -1}, "memoryUsedMiB: input should be greater than or equal to 0 (got -1)"),
     ({"utilizationPercent": 101}, "utilizationPercent: input should be less than or equal to 100 (got 101)"),
     ({"memoryUsedMiB": 80001}, "memoryUsedMiB: is more than memoryTotalMiB, 80000 (got 80001)"),
-    ({"memoryTotalMiB": 2**31}, "memoryTotalMiB: must be at most 2147483647 (got 2147483648)"),
+    ({"memoryTotalMiB": 2**31}, "memoryTotalMiB: input should be less than or equal to 2147483647 (got 2147483648)"),
     ({"numaNode": "1"}, 'numaNode: input should be a valid integer (got "1")'),
     ({"model": None}, "model: field required"),
     ({"sampleTime": "noon"}, 'sampleTime: must be a time such as 2026-01-02T03:04:05Z (got "noon")'),
