@@ -9,7 +9,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -220,21 +220,31 @@ def test_without_the_crds_it_ends_with_a_clear_error(world: Any, monkeypatch: py
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
-def test_an_object_that_can_not_be_understood_ends_the_process(world: Any) -> None:
-    """Rather than to go on without it: a pod that isn't seen would look like one that is gone."""
-    cluster = world(1, 1)
+def test_an_object_that_can_not_be_understood_stays_as_it_was_and_stops_nobody_else(world: Any) -> None:
+    """The pod's devices stay its own."""
+    cluster = world(1, 2)
+    cluster.now = cluster.now.now(cluster.now.tzinfo)
+    cluster.agent(next(iter(cluster.kubelets)))
 
     async def life() -> None:
-        async with serving(cluster) as (server, config), asyncio.timeout(20):
+        async with serving(cluster) as (server, config), asyncio.timeout(30):
             process = asyncio.create_task(run(Settings(host="127.0.0.1", port=0), config))
             cluster.submit("one")
-            await until(lambda: bool(cluster.told) or process.done())
+            await until(lambda: len(cluster.released) == 1 or process.done())
             (pod,) = cluster.of("pods")
-            cluster.change("pods", f"ml/{pod['metadata']['name']}", phase="Strange")
+            odd = {**pod, "metadata": {**pod["metadata"], "creationTimestamp": "noon"}}
+            cluster.store("pods", f"ml/{pod['metadata']['name']}", odd)
             await server.notify()
-            await process
+            cluster.submit("two")
+            await server.notify()
+            await until(lambda: len(cluster.released) == 2 or process.done())
+            assert not process.done(), process
+            process.cancel()
+            with suppress(asyncio.CancelledError):
+                await process
 
-    with pytest.raises(BaseExceptionGroup) as caught:
-        asyncio.run(life())
+    asyncio.run(life())
 
-    assert caught.group_contains(ValueError, match="Strange")
+    taken = [tuple(a["devices"]) for t in cluster.of("telemetry") for a in t["spec"]["assignments"]]
+    assert len(set(taken)) == len(taken) == 2
+    assert not cluster.collisions
