@@ -62,12 +62,12 @@ class Completeness:
             stat = self._socket.stat()
         except OSError as error:
             return f"the kubelet's socket can't be looked at: {error.strerror}"
-        kubelet = stat.st_ino, stat.st_ctime_ns
+        kubelet = stat.st_ino, stat.st_mtime_ns
         if kubelet != self._kubelet:
             # The first one that this process meets may have been there for long.
             first, self._kubelet = self._kubelet is None, kubelet
             self._since = None
-            self._settled = first and self._clock() - stat.st_ctime >= SETTLE_SECONDS
+            self._settled = first and self._clock() - stat.st_mtime >= SETTLE_SECONDS
         if self._own_pod is not None and not any((one.key.namespace, one.key.pod) == self._own_pod for one in listing):
             self._since = None
             return f"it lacks the agent's own pod {'/'.join(self._own_pod)}: the kubelet doesn't know its pods yet"

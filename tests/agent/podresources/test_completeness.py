@@ -19,7 +19,7 @@ class Kubelet:
         self.age = age
         self.starts = 0
         self.start()
-        self.completeness = Completeness(self.socket, own_pod, clock=lambda: self.socket.stat().st_ctime + self.age)
+        self.completeness = Completeness(self.socket, own_pod, clock=lambda: self.socket.stat().st_mtime + self.age)
 
     def start(self) -> None:
         self.starts += 1

@@ -40,7 +40,7 @@ class Rig:
         self.lister = FakeLister()
         self.holdings = Holdings(RESOURCE)
         # The kubelet has run for an hour.
-        self.completeness = Completeness(socket, clock=lambda: socket.stat().st_ctime + 3600)
+        self.completeness = Completeness(socket, clock=lambda: socket.stat().st_mtime + 3600)
         self.admission = Admission(expiry_seconds=10, settle_seconds=0.1)
         self.changes = Changes()
         self.registry = CollectorRegistry()
