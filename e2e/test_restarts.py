@@ -1,6 +1,10 @@
 """Kubelet and agent are restarted under running pods, which must not notice."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Event
 from time import monotonic
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
@@ -19,20 +23,22 @@ def test_kubelet_restart(room: Room, fleet: Fleet) -> None:
     """Mechanism: the plugin sees the kubelet's new socket and registers again; the kubelet keeps what it handed out.
 
     A workload that is applied while the kubelet is away may be refused in admission and is replaced; it ends with its
-    devices in any case.
+    devices in any case. The new kubelet lists pods as it hears of them, and nothing is taken for freed by that.
     """
     node = fleet.nodes[1]
     room.apply(gpuworkload("runs", replicas=3, node=node))
     room.proven("runs")
     before, registrations = _containers(room, "runs"), fleet.registrations(node)
-    fleet.node(node).stop_kubelet()
-    room.apply(gpuworkload("caught", node=node))
-    fleet.node(node).start_kubelet()
-    began = monotonic()
-    eventually(lambda: _registered(fleet, node, registrations), within=REGISTERED_SECONDS)
-    print(f"registered {monotonic() - began:.1f} s after the kubelet's health endpoint answered")
-    room.apply(gpuworkload("new", count=2, node=node))
-    room.proven("runs", "caught", "new")
+    with _holders_told(fleet, node) as told:
+        fleet.node(node).stop_kubelet()
+        room.apply(gpuworkload("caught", node=node))
+        fleet.node(node).start_kubelet()
+        began = monotonic()
+        eventually(lambda: _registered(fleet, node, registrations), within=REGISTERED_SECONDS)
+        print(f"registered {monotonic() - began:.1f} s after the kubelet's health endpoint answered")
+        room.apply(gpuworkload("new", count=2, node=node))
+        room.proven("runs", "caught", "new")
+    assert all(set(before) <= holders for holders in told), "for a moment the agent took devices that are held for free"
     assert _containers(room, "runs") == before, "running containers were touched"
 
 
@@ -81,6 +87,29 @@ def test_agent_process_killed(room: Room, fleet: Fleet) -> None:
     room.apply(gpuworkload("new", count=7, node=node))
     room.proven("runs", "new")
     assert _containers(room, "runs") == before, "running containers were touched"
+
+
+@contextmanager
+def _holders_told(fleet: Fleet, node: str) -> Iterator[set[frozenset[str]]]:
+    """The pods that hold something by the node's telemetry, as it was at one moment or another until the block ends.
+
+    The agent writes once a second at most, so ten looks a second see everything that it writes.
+    """
+    told: set[frozenset[str]] = set()
+    over = Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            devices = fleet.telemetry(node)["status"]["devices"]
+            told.add(frozenset(one["podUID"] for device in devices for one in device.get("allocatedTo", ())))
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            yield told
+        finally:
+            over.set()
+        looking.result()
 
 
 def _containers(room: Room, name: str) -> dict[str, tuple[str, int]]:
