@@ -47,7 +47,7 @@ def confirm(snapshot: Snapshot, pod: Pod, node: str, assignment: Assignment) -> 
             return Verdict(PlacementState.MISMATCH, f"{witness} says {_names(held)}; reserved: {_names(wanted)}")
     if wanted in (kubelet, agent):
         return Verdict(PlacementState.CONFIRMED)
-    if report is not None and container is not None and _runs_without(snapshot, report, container):
+    if report is not None and container is not None and _runs_without(snapshot, pod, report, container):
         return Verdict(PlacementState.MISMATCH, f"the container runs without devices; reserved: {_names(wanted)}")
     return Verdict(PlacementState.BOUND)
 
@@ -61,11 +61,16 @@ def _report(snapshot: Snapshot, node: str, assignment: Assignment) -> TelemetryS
     return telemetry.status if (telemetry.status.assignments_generation or 0) >= first else None
 
 
-def _runs_without(snapshot: Snapshot, report: TelemetryStatus, container: Container) -> bool:
-    """Nothing is held, though the report is later than the start by a margin. Both times are the node's own clock."""
-    if not container.running or container.started_at is None:
+def _runs_without(snapshot: Snapshot, pod: Pod, report: TelemetryStatus, container: Container) -> bool:
+    """Nothing is held, in two reports since the container's start with some seconds between, nor in any between.
+
+    One report alone may stem from an agent that had just started: a pod is deleted for this verdict, so it takes a
+    second look. The times are the node's own clock.
+    """
+    first = snapshot.memory.bare.get(pod.uid)
+    if not container.running or first is None:
         return False
-    return times.parse(report.observed_at) - container.started_at >= snapshot.limits.holder_delay
+    return times.parse(report.observed_at) - times.parse(first) >= snapshot.limits.holder_delay
 
 
 def _names(devices: frozenset[str]) -> str:

@@ -103,12 +103,13 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
         return False
     # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
     # two reports was in neither, and an agent that is cut off tells nothing of either. `let_go` is set by a report
-    # that dropped the pod, or that is younger than our knowledge of its end.
+    # that is younger than our knowledge of its end.
     noticed, _ = snapshot.memory.gone.get(uid, (snapshot.now, ""))
     told = snapshot.memory.let_go.get(uid)
     if pod is not None or departure is Departure.OVER:
-        # The kubelet itself has said that the containers are over.
-        return told is not None or snapshot.now - noticed >= snapshot.limits.parting_delay
+        # The kubelet itself has said that the containers are over. A report that has dropped it may have come earlier.
+        dropped = told is not None or uid in snapshot.memory.held
+        return dropped or snapshot.now - noticed >= snapshot.limits.parting_delay
     # Deleted by force, or nobody here knows how: the kubelet drops such a pod from its list when it hears of that, and
     # kills the containers in the seconds after.
     return told is not None and snapshot.now - max(told, noticed) >= snapshot.limits.parting_delay

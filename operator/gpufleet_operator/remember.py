@@ -24,7 +24,7 @@ def observe(snapshot: Snapshot) -> Memory:
     """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
     memory = snapshot.memory
     reserved = {e.assignment.pod_uid: e for e in entries(snapshot)}
-    covered, held, gone, let_go = {}, set(), {}, {}
+    covered, held, gone, let_go, bare = {}, set(), {}, {}, {}
     for uid, entry in reserved.items():
         telemetry = snapshot.telemetry[entry.node]
         covered[uid] = memory.covered_from.get(uid, telemetry.generation)
@@ -33,11 +33,15 @@ def observe(snapshot: Snapshot) -> Memory:
         holds = status is not None and bool(held_by(status, entry.assignment))
         if pod is None or pod.terminal:
             gone[uid] = memory.gone.get(uid, (snapshot.now, report))
-        later = uid in gone and report != gone[uid][1]
         if holds or uid in memory.held:
             held.add(uid)
-        if status is not None and not holds and (uid in memory.held or later):
+        # Only a report from after its end tells that it is over: while it lived, one report may have missed it (an
+        # agent that has just started), and that report may still be the latest.
+        later = uid in gone and report != gone[uid][1]
+        if status is not None and not holds and later:
             let_go[uid] = memory.let_go.get(uid, snapshot.now)
+        if pod is not None and not holds and _runs(pod, entry.assignment.container, before=report):
+            bare[uid] = memory.bare.get(uid, report)
     return replace(
         memory,
         refusals=_refusals(snapshot),
@@ -53,6 +57,7 @@ def observe(snapshot: Snapshot) -> Memory:
         held=frozenset(held),
         gone=gone,
         let_go=let_go,
+        bare=bare,
         degraded_since={
             uid: memory.degraded_since.get(uid, snapshot.now)
             for uid, entry in reserved.items()
@@ -62,6 +67,13 @@ def observe(snapshot: Snapshot) -> Memory:
         status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
         known=frozenset(snapshot.workloads),
     )
+
+
+def _runs(pod: Pod, name: str, *, before: str) -> bool:
+    """True when the container has been running before that report, by the node's own clock."""
+    container = pod.container(name)
+    started = container.started_at if container and container.running and not pod.terminal else None
+    return started is not None and before != "" and times.parse(before) >= started
 
 
 def refused_by_scheduler(pod: Pod) -> bool:

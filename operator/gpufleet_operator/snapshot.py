@@ -25,7 +25,7 @@ class Limits:
     settling_grace: timedelta = timedelta(seconds=30)
     """The same while the agent is stale, or the node's allocatable and the agent's healthy devices differ."""
     holder_delay: timedelta = timedelta(seconds=10)
-    """A container that runs this long before the agent's report, and holds nothing in it, runs without devices."""
+    """A container that holds nothing in two reports since its start, so long apart, runs without devices."""
     parting_delay: timedelta = timedelta(seconds=5)
     """How long a container may live on after the report that no longer shows its pod, which was deleted by force.
 
@@ -83,10 +83,13 @@ class Memory:
     gone: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
     """Uid of a reserved pod that is gone or over -> when we noticed, and the agent's report (observedAt) by then."""
     let_go: Mapping[str, datetime] = field(default_factory=dict)
-    """Uid of a reserved pod -> since when the agent's reports show that it holds nothing.
+    """Uid of a reserved pod that is gone or over -> since when the agent's reports show that it holds nothing.
 
-    Counts only from a report that a report with the pod went before, or that is later than our knowledge of its end.
+    Counts only from a report that is later than our knowledge of its end.
     """
+    bare: Mapping[str, str] = field(default_factory=dict)
+    """Uid of a reserved pod whose container runs -> observedAt of the first of the reports, in a row and since the
+    container's start, in which it holds nothing."""
     degraded_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a reserved pod -> since when fresh telemetry shows a fault of one of its devices, by our clock."""
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)

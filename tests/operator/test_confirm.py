@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_operator import remember
 from gpufleet_operator.confirm import Verdict, confirm, rejected
 from gpufleet_operator.snapshot import Memory
 from gpufleet_operator.views import Container, PodPhase
@@ -51,13 +52,34 @@ def test_coverage_is_of_the_generation_that_brought_the_reservation_not_of_the_l
     assert judge(b, ("GPU-1-2",), (), covered=3, generation=9, memory=seen).state == "Mismatch"
 
 
-@pytest.mark.parametrize(("seconds", "state"), [(12, "Mismatch"), (5, "Bound")])
-def test_running_without_devices(b: Any, seconds: float, state: str) -> None:
-    """A container that runs for a while before the report that shows nothing."""
-    started = b.now - timedelta(seconds=1 + seconds)
-    container = Container("main", running=True, ran=True, started_at=started)
+class TestRunningWithoutDevices:
+    """An older kubelet, so that only the agent's reports tell; the container was started 60 s before them."""
 
-    assert judge(b, (), (), container=container).state == state
+    def verdicts(self, b: Any, *reports: tuple[float, bool]) -> list[str]:
+        """After each report: seconds after the start of the container, and whether it shows the devices."""
+        memory, found = Memory(), []
+        started = b.now - timedelta(seconds=60)
+        pod = b.running(containers=(Container("main", running=True, ran=True, started_at=started),))
+        assignment = b.assignment(pod)
+        for seconds, held in reports:
+            holders = {"GPU-1-0": assignment} if held else {}
+            telemetry = b.telemetry(assignments=[assignment], held=holders, age=60 - seconds)
+            memory = remember.observe(b.snapshot(pod, telemetry, memory=memory))
+            found.append(str(confirm(b.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment).state))
+        return found
+
+    def test_takes_two_reports_since_its_start(self, b: Any) -> None:
+        assert self.verdicts(b, (1, False), (5, False), (12, False)) == ["Bound", "Bound", "Mismatch"]
+
+    def test_one_report_alone_may_be_the_agents_first_look(self, b: Any) -> None:
+        assert self.verdicts(b, (50, False)) == ["Bound"]
+        assert self.verdicts(b, (20, True), (50, False), (55, False)) == ["Confirmed", "Bound", "Bound"]
+
+    def test_a_report_from_before_its_start_is_none(self, b: Any) -> None:
+        assert self.verdicts(b, (-20, False), (50, False), (55, False)) == ["Bound", "Bound", "Bound"]
+
+    def test_a_report_that_shows_it_starts_afresh(self, b: Any) -> None:
+        assert self.verdicts(b, (5, False), (20, True), (30, False)) == ["Bound", "Confirmed", "Bound"]
 
 
 REFUSALS = {

@@ -103,11 +103,29 @@ class TestGone:
 
         def test_a_report_that_dropped_it_counts_from_then(self, b: Any, departed: dict[str, Departure]) -> None:
             outer = TestGone()
-            shown, dropped = outer.snapshot(b, held=True, departed=departed), outer.snapshot(b, departed=departed)
+            shown = outer.snapshot(b, held=True, departed=departed)
+            dropped = outer.snapshot(b, departed=departed, age=0)
             told = dropped.with_memory(remember.observe(dropped.with_memory(remember.observe(shown))))
 
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
+
+        def test_a_report_that_missed_it_while_it_lived_counts_for_nothing(
+            self, b: Any, departed: dict[str, Departure]
+        ) -> None:
+            """The agent had just started; its next report is the first one that tells anything."""
+            outer, pod = TestGone(), b.running()
+            shown, missed = outer.snapshot(b, held=True), outer.snapshot(b, age=0.5)
+            alive = {pod.uid: pod}
+            memory = remember.observe(replace(shown, pods=alive))
+            memory = remember.observe(replace(missed, pods=alive).with_memory(memory))
+            gone = replace(missed, departed=departed).with_memory(memory)
+
+            assert outer.fate(gone, seconds=60) == "lingers"
+            later = outer.snapshot(b, departed=departed, age=0)
+            assert outer.fate(gone, later, 60) == "lingers", "told a moment ago"
+            memory = remember.observe(later.with_memory(remember.observe(gone)))
+            assert outer.fate(later.with_memory(memory), seconds=5) == "free"
 
         def test_a_report_that_shows_it_again_starts_afresh(self, b: Any, departed: dict[str, Departure]) -> None:
             outer = TestGone()
