@@ -19,6 +19,18 @@ def _limits(amount: str) -> dict[str, Any]:
     return {"resources": {"limits": {GPU: amount}}}
 
 
+def _template(**fields: Any) -> dict[str, Any]:
+    return {"template": pod_spec(**fields)}
+
+
+def _requests(**amounts: Any) -> dict[str, Any]:
+    return {"template": pod_spec(container(resources={"requests": amounts}))}
+
+
+def _terms(*terms: Any) -> dict[str, Any]:
+    return _template(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": list(terms)}}})
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "node-name": ({"template": pod_spec(nodeName="node-1")}, f"{POD}.nodeName"),
     "own-limit": (
@@ -53,7 +65,44 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"template": pod_spec(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [{}]}}})},
         f"{POD}.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms",
     ),
+    "cpu-of-words": (_requests(cpu="many"), f"{POD}.containers[0].resources.requests[cpu]"),
+    "cpu-below-zero": (_requests(cpu="-1"), f"{POD}.containers[0].resources.requests[cpu]"),
+    "limits-list": (
+        {"template": pod_spec(container(resources={"limits": ["cpu"]}))},
+        f"{POD}.containers[0].resources.limits",
+    ),
+    "overhead-of-words": (_template(overhead={"cpu": "x"}), f"{POD}.overhead[cpu]"),
+    "gate-null": (_template(schedulingGates=[None]), f"{POD}.schedulingGates[0]"),
+    "gate-text": (_template(schedulingGates=["x"]), f"{POD}.schedulingGates[0]"),
+    "gates-text": (_template(schedulingGates="x"), f"{POD}.schedulingGates"),
+    "gates-map": (_template(schedulingGates={"name": "x"}), f"{POD}.schedulingGates"),
+    "toleration-null": (_template(tolerations=[None]), f"{POD}.tolerations[0]"),
+    "affinity-text": (_template(affinity="x"), f"{POD}.affinity"),
+    "term-null": (
+        _terms(None, {"matchExpressions": [{"key": "a", "operator": "Exists"}]}),
+        f"{POD}.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms[0]",
+    ),
+    "expression-without-key": (
+        _terms({"matchExpressions": [{"operator": "Exists"}]}),
+        f"{POD}.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms[0].matchExpressions[0].key",
+    ),
+    "node-selector-list": (_template(nodeSelector=["a"]), f"{POD}.nodeSelector"),
+    "container-text": (_template(containers=["x"]), f"{POD}.containers[0]"),
+    "container-null": (_template(containers=[None]), f"{POD}.containers[0]"),
+    "container-empty": (_template(containers=[{}]), f"{POD}.containers[0].name"),
+    "init-containers-text": (_template(initContainers="x"), f"{POD}.initContainers"),
+    "resources-text": ({"template": pod_spec(container(resources="x"))}, f"{POD}.containers[0].resources"),
+    "long-container-name": ({"template": pod_spec(container("m" * 64))}, f"{POD}.containers[0].name"),
 }
+"""Fields of the workload, and how the message begins."""
+
+HUGE: dict[str, dict[str, Any]] = {
+    "cpu-8e": _requests(cpu="8E"),
+    "cpu-1e9999": _requests(cpu="1e9999"),
+    "memory-most": _requests(memory="9223372036854775807"),
+    "free-memory-most": {"requirements": {"minFreeMemoryMiB": 2**31 - 1}},
+}
+"""More than anybody has: pods are made, and wait."""
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -83,6 +132,19 @@ def test_affinity_to_no_node(room: Room, fleet: Fleet) -> None:
     said = room.workload("lonely")["status"]["explanation"]
     counted = {one["reason"]: (one["devices"], one["nodes"]) for one in said["rejections"]}
     assert counted["NodeAffinityMismatch"] == (24, 2), said
+
+
+def test_amounts_without_measure(room: Room) -> None:
+    """Mechanism: an amount that no node has is an amount like any other; the good one beside them is placed.
+
+    `cpu: null` is 0, as for the apiserver.
+    """
+    for case, fields in HUGE.items():
+        room.apply(gpuworkload(case, **fields))
+    room.apply(gpuworkload("nothing", **_requests(cpu=None)))
+    room.proven("nothing")
+    for case in HUGE:
+        print(case, room.wait_condition(case, "Placed", "False", "NoDevices"))
 
 
 def test_a_pod_that_the_apiserver_refuses(room: Room) -> None:
