@@ -52,7 +52,9 @@ def test_memory_is_compared_beyond_31_bits(make: Any) -> None:
     full = make.device("GPU-full", 0, memory_total_mib=10, memory_used_mib=10, in_flight_memory_mib=2**29)
     free = make.device("GPU-free", 1, memory_total_mib=100, memory_used_mib=10)
 
-    decision = place(Fleet.of([make.node("a", [full, free])]), make.request(min_free_memory_mib=2**31 - 1))
+    decision = place(
+        Fleet.of([make.node("a", [full, free])]), make.request(share=Share(1), min_free_memory_mib=2**31 - 1)
+    )
 
     assert decision.why_not is not None
     assert decision.why_not.nearest is not None
