@@ -1,5 +1,6 @@
 """The acts that apply an example, wait until it is placed, and put the proof on the screen."""
 
+from collections.abc import Iterable
 from functools import partial
 from time import monotonic
 
@@ -7,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from demo import tables
-from demo.stage import WORKLOAD_NAMESPACE, Stage, example
+from demo.stage import WORKLOAD_NAMESPACE, Stage, examples
 from proof import EvidenceError, WaitTimeoutError, WorkloadEvidence, compare, compare_shards
 from proof.evidence import FleetEvidence
 
@@ -17,22 +18,23 @@ def show_fleet(stage: Stage, mark: str = "") -> None:
     stage.screen.show(_fleet_table(stage, mark))
 
 
-def place(stage: Stage, name: str) -> WorkloadEvidence:
-    """Apply an example, watch its way to Ready with the fleet beside it, and prove its devices.
+def place(stage: Stage, name: str) -> list[WorkloadEvidence]:
+    """Apply an example, watch the way of its workloads to Ready with the fleet beside them, and prove their devices.
 
     A workload that isn't Ready in time is noted as a problem; its evidence then says how far it came.
     """
     screen = stage.screen
-    found = example(name)
-    workload = str(found["metadata"]["name"])
+    found = examples(name)
+    workloads = [str(one["metadata"]["name"]) for one in found]
     screen.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{name}.yaml")
     begin = monotonic()
-    stage.apply(found)
+    for one in found:
+        stage.apply(one)
     with screen.live(partial(_draw_fleet, stage)):
-        ready = follow(stage, workload)
+        ready = [workload for workload in workloads if follow(stage, workload)]
     if ready:
-        screen.progress(f"{workload}: Ready {monotonic() - begin:.1f} s after kubectl apply")
-    return prove(stage, workload)
+        screen.progress(f"{', '.join(ready)}: Ready {monotonic() - begin:.1f} s after kubectl apply")
+    return [prove(stage, workload) for workload in workloads]
 
 
 def follow(stage: Stage, workload: str) -> bool:
@@ -54,24 +56,46 @@ def prove(stage: Stage, workload: str) -> WorkloadEvidence:
     return evidence
 
 
-def place_distribution(stage: Stage, name: str) -> WorkloadEvidence:
-    """As `place`, and prove the shares too."""
-    evidence = place(stage, name)
+def place_distribution(stage: Stage, name: str) -> None:
+    """As `place`, of one workload, and prove its shares too."""
+    (evidence,) = place(stage, name)
     stage.screen.show(tables.shard_table(evidence))
     problems = compare_shards(evidence)
     stage.note(*problems)
     if not problems:
         stage.screen.good(f"the shards tile 0..{evidence.items:,} exactly, and status, env and log name the same ones")
-    return evidence
+
+
+def place_sharers(stage: Stage, name: str) -> None:
+    """As `place`, and show what each container was promised of the one device that they share."""
+    found = place(stage, name)
+    fleet = stage.fleet()
+    stage.screen.show(tables.sharing_table(found, fleet))
+    replicas = [(workload.memory_mib or 0, replica) for workload in found for replica in workload.replicas]
+    uuids = dict.fromkeys(uuid for _, replica in replicas for uuid in replica.picked)
+    gpus = [gpu for uuid in uuids if (gpu := fleet.gpu(uuid))]
+    where = " and ".join(f"GPU {gpu.index} of {gpu.node} ({gpu.memory_total_mib or 0:,} MiB)" for gpu in gpus)
+    promised = sum(promised for promised, _ in replicas)
+    stage.check(
+        holds=len(gpus) == 1 and promised <= (gpus[0].memory_total_mib or 0),
+        subject=name,
+        claim=f"{len(replicas)} containers share one GPU, and what they are promised fits into it",
+        otherwise=f"{promised:,} MiB are promised of {where}",
+    )
+
+
+def devices_in_containers(workloads: Iterable[WorkloadEvidence]) -> str:
+    """`4 devices in 1 container`; a device that is shared counts once."""
+    replicas = [replica for workload in workloads for replica in workload.replicas]
+    devices = {uuid for replica in replicas for uuid in replica.picked}
+    return f"{tables.counted(len(devices), 'device')} in {tables.counted(len(replicas), 'container')}"
 
 
 def _judge(stage: Stage, evidence: WorkloadEvidence, fleet: FleetEvidence) -> None:
     problems = compare([evidence], fleet)
     stage.note(*problems)
     if not problems:
-        devices, containers = sum(len(replica.picked) for replica in evidence.replicas), len(evidence.replicas)
-        what = f"{tables.counted(devices, 'device')} in {tables.counted(containers, 'container')}"
-        stage.screen.good(f"{what}: all six sources name the same")
+        stage.screen.good(f"{devices_in_containers([evidence])}: all six sources name the same")
 
 
 def _fleet_table(stage: Stage, mark: str = "") -> Table:

@@ -3,14 +3,14 @@
 import re
 
 from demo.heat import explained
-from demo.stage import WORKLOAD_NAMESPACE, Stage, example
+from demo.stage import WORKLOAD_NAMESPACE, Stage, examples
 from proof import WaitTimeoutError
 from proof.contract import WORKLOAD_LABEL
 
 
 def ask_for_the_impossible(stage: Stage, file: str) -> None:
     """Apply the example, show the explanation as kubectl shows it, and check that nothing was placed."""
-    screen, found = stage.screen, example(file)
+    screen, (found,) = stage.screen, examples(file)
     name = str(found["metadata"]["name"])
     screen.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{file}.yaml")
     stage.apply(found)

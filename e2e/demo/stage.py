@@ -127,15 +127,20 @@ def progress_line(workload: Mapping[str, Any]) -> str:
     return counted or reason or "seen by the apiserver"
 
 
-def example(name: str) -> JsonObject:
-    """The GPUWorkload in `examples/<name>.yaml`, as a reader would apply it."""
-    return manifest(repository_root() / "examples" / f"{name}.yaml")
+def examples(name: str) -> list[JsonObject]:
+    """The GPUWorkloads in `examples/<name>.yaml`, as a reader would apply them."""
+    return manifests(repository_root() / "examples" / f"{name}.yaml")
 
 
 def manifest(path: Path) -> JsonObject:
     """The one GPUWorkload in a manifest file. Raises ValueError when there isn't exactly one."""
-    documents = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
-    found = [one for one in documents if one.get("kind") == "GPUWorkload"]
+    found = manifests(path)
     if len(found) != 1:
         raise ValueError(f"{path} holds {len(found)} GPUWorkloads, not one")
-    return dict(found[0])
+    return found[0]
+
+
+def manifests(path: Path) -> list[JsonObject]:
+    """The GPUWorkloads in a manifest file, in its order."""
+    documents = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    return [dict(one) for one in documents if one.get("kind") == "GPUWorkload"]

@@ -8,8 +8,8 @@ from demo.screen import Screen
 from demo.stage import WORKLOAD_NAMESPACE, Stage
 from proof import Disagreement, EvidenceError, WorkloadEvidence, compare
 
-STEPS = 11
-"""Two before the stage stands (in `cli.py`), nine here."""
+STEPS = 12
+"""Two before the stage stands (in `cli.py`), ten here."""
 
 
 def play(stage: Stage, driver: Driver) -> None:
@@ -52,6 +52,12 @@ def play(stage: Stage, driver: Driver) -> None:
     heat.free(stage, "spread")
 
     step(
+        "Three containers share one GPU (examples/shared.yaml)",
+        "Small work needs no GPU of its own: each is promised a part of the memory, and the device is not oversold.",
+    )
+    acts.place_sharers(stage, "shared")
+
+    step(
         "The best GPU gets hot",
         "Decisions follow live telemetry: the device that was best a moment ago is avoided, and the reason is given.",
     )
@@ -78,9 +84,7 @@ def close(stage: Stage) -> None:
     problems = compare(found, fleet)
     stage.note(*problems)
     if not problems:
-        containers = sum(len(one.replicas) for one in found)
-        devices = sum(len(replica.picked) for one in found for replica in one.replicas)
-        what = f"{tables.counted(devices, 'device')} in {tables.counted(containers, 'container')}"
+        what = acts.devices_in_containers(found)
         stage.screen.good(f"{what} of {tables.counted(len(found), 'workload')}: all sources agree")
 
 
@@ -116,5 +120,7 @@ def what_next(stage: Stage, driver: Driver) -> None:
         screen.command(f"kubectl get gputelemetry {node} --watch")
     screen.say("To play it once more on the same cluster, as after a change of the code:")
     screen.command("make demo")
+    screen.say("To see what the agent makes of a recorded node, with no cluster and no root:")
+    screen.command("make demo-recorded")
     screen.say("To remove everything:")
     screen.command("make demo-down")

@@ -84,7 +84,7 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for node, gpus in groupby(fleet.gpus, key=lambda gpu: gpu.node):
         for number, gpu in enumerate(gpus):
-            holder = fleet.holder(gpu.uuid)
+            holders = list(dict.fromkeys(f"{one.namespace}/{one.pod}" for one in fleet.holders(gpu.uuid)))
             table.add_row(
                 node if number == 0 else "",
                 f"{'> ' if gpu.uuid == mark else ''}{gpu.index}",
@@ -94,7 +94,7 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
                 _measure(gpu.utilization_percent, "%", BUSY_PERCENT),
                 _measure(gpu.temperature_celsius, " C", HOT_CELSIUS),
                 _measure(gpu.power_milliwatts and gpu.power_milliwatts // 1000, " W"),
-                _holder(gpu, _short(f"{holder.namespace}/{holder.pod}", home, full=width >= WIDE) if holder else ""),
+                _holder(gpu, _held_by(holders, home, full=width >= WIDE)),
             )
         table.add_section()
     return table
@@ -103,6 +103,12 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
 def _model(name: str, *, full: bool) -> str:
     words = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
     return words if full else words.split("-")[0].split(" ")[0]
+
+
+def _held_by(pods: Sequence[str], home: str, *, full: bool) -> str:
+    if len(pods) > 1:
+        return f"shared by {len(pods)}"
+    return _short(pods[0], home, full=full) if pods else ""
 
 
 def _short(pod: str, home: str, *, full: bool) -> str:
@@ -183,6 +189,29 @@ def shard_table(workload: WorkloadEvidence) -> Table:
             replica.shard.log_line or "nothing",
             _verdict(subject not in wrong and workload.title not in wrong),
         )
+    return table
+
+
+def sharing_table(workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence) -> Table:
+    """Who shares which device, by the kubelet's slots, and how much memory of it each source says is promised."""
+    table = _table(title="promised memory of the device in MiB, by source")
+    for title in ("pod", "device", "slot"):
+        table.add_column(title, no_wrap=True)
+    for title in ("asked", "reserved", "told"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("agree?", no_wrap=True)
+    short = namer(gpu.uuid for gpu in fleet.gpus)
+    for workload in workloads:
+        for replica in workload.replicas:
+            told = [replica.promised_mib.get(source) for source in (Source.RESERVATION, Source.ENVIRONMENT)]
+            ids = [device for one in fleet.holdings if one.pod == replica.pod for device in one.devices]
+            table.add_row(
+                _short(replica.pod, "", full=False),
+                "\n".join(short(uuid) for uuid in replica.picked),
+                "\n".join(device_id.partition("::")[2] or "whole" for device_id in ids) or "none",
+                *("-" if mib is None else f"{mib:,}" for mib in (workload.memory_mib, *told)),
+                _verdict({*told} == {workload.memory_mib} and not compare_replica(replica)),
+            )
     return table
 
 

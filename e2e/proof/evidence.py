@@ -131,6 +131,10 @@ class FleetEvidence:
         """The device of this UUID."""
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
+    def holders(self, uuid: str) -> tuple[Holding, ...]:
+        """All who have this device, or a slot of it, says the kubelet."""
+        return tuple(one for one in self.holdings if uuid in {d.partition("::")[0] for d in one.devices})
+
     def holder(self, uuid: str) -> Holding | None:
         """Who has this device, says the kubelet; the first of them where it is shared, or wrongly has several."""
-        return next((one for one in self.holdings if uuid in {d.partition("::")[0] for d in one.devices}), None)
+        return next(iter(self.holders(uuid)), None)

@@ -1,5 +1,7 @@
 """Evidence by hand: two nodes of two GPUs, and a workload of two replicas that everybody agrees on."""
 
+from dataclasses import replace
+
 import pytest
 
 from proof import FleetEvidence, Gpu, Holding, ReplicaEvidence, ShardEvidence, Source, Statement, WorkloadEvidence
@@ -39,6 +41,24 @@ def fleet() -> FleetEvidence:
             Holding("node-2", "demo", "train-1-abc", "main", "gpufleet.dev/gpu", ("GPU-33333333-aaaa",)),
         ),
     )
+
+
+@pytest.fixture
+def sharers() -> tuple[list[WorkloadEvidence], FleetEvidence]:
+    """Two workloads, of two replicas and one, on one device, whose slots the kubelet has given."""
+    uuid, found = "GPU-11111111-aaaa", []
+    holdings: list[Holding] = []
+    for name, replicas, memory in (("shared", 2, 8000), ("shared-inference", 1, 12_000)):
+        told = {Source.RESERVATION: memory, Source.ENVIRONMENT: memory}
+        pods = [
+            replace(replica(index, "node-1", uuid), pod=f"{name}-{index}-a1b2c3", promised_mib=told)
+            for index in range(replicas)
+        ]
+        found.append(WorkloadEvidence("demo", name, replicas, 1, tuple(pods), memory_mib=memory))
+        for one in pods:
+            slot = f"{uuid}::{len(holdings)}"
+            holdings.append(Holding("node-1", "demo", one.pod, "main", "gpufleet.dev/gpu-shared", (slot,)))
+    return found, FleetEvidence((gpu("node-1", 0, uuid), gpu("node-1", 1, "GPU-22222222-aaaa")), tuple(holdings))
 
 
 @pytest.fixture

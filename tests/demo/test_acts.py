@@ -41,9 +41,11 @@ class PaperWitness:
     workload: WorkloadEvidence
     seen: FleetEvidence
     ready: bool = True
+    others: dict[str, WorkloadEvidence] = field(default_factory=dict)
+    """Of workloads that have their own."""
 
-    def settled(self, *_: str, timeout_seconds: float) -> WorkloadEvidence:
-        return self.workload
+    def settled(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
+        return self.others.get(name, self.workload)
 
     def fleet(self) -> FleetEvidence:
         return self.seen
@@ -69,6 +71,17 @@ def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
         return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
 
     return made
+
+
+Sharers = tuple[list[WorkloadEvidence], FleetEvidence]
+
+
+def shared_stage(sharers: Sharers) -> Stage:
+    """One on which the example's workloads have what `sharers` says."""
+    found, fleet = sharers
+    witness = PaperWitness(found[0], fleet, others={one.name: one for one in found})
+    screen = Screen(make_console(StringIO(), {"COLUMNS": "80"}), 9)
+    return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
 
 
 def shown(stage: Stage) -> str:
@@ -117,6 +130,31 @@ def test_the_shares_that_tile_are_said_to(make: Make) -> None:
     stage = make()
     acts.place_distribution(stage, "distribution")
     assert "the shards tile 0..100 exactly" in shown(stage)
+
+
+def test_sharers_of_one_device_are_proven_together(sharers: Sharers) -> None:
+    stage = shared_stage(sharers)
+    acts.place_sharers(stage, "shared")
+    assert stage.problems == []
+    assert stage.standing == ["shared", "shared-inference"]
+    assert len(cast("PaperCluster", stage.cluster).applied) == 2
+    assert "shared, shared-inference: Ready" in shown(stage)
+    assert "ok  1 device in 2 containers: all six sources name the same" in shown(stage)
+    assert "ok  1 device in 1 container: all six sources name the same" in shown(stage)
+    assert "ok  3 containers share one GPU" in shown(stage)
+    story.close(stage)
+    assert "ok  1 device in 3 containers of 2 workloads: all sources agree" in shown(stage)
+    assert max(len(line) for line in shown(stage).splitlines()) <= 80
+
+
+def test_sharers_that_are_not_on_one_device_are_noted(sharers: Sharers) -> None:
+    (first, second), fleet = sharers
+    away = {source: Statement(("GPU-22222222-aaaa",)) for source in Source}
+    moved = replace(second, replicas=(replace(second.replicas[0], says=away),))
+    stage = shared_stage(([first, moved], fleet))
+    acts.place_sharers(stage, "shared")
+    (problem,) = stage.problems
+    assert "28,000 MiB are promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
 
 
 def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from demo import heat, impossible, install, stage
+from demo import heat, impossible, install, machines, stage
+from gpufleet_simgpu.presets import make_node
 
 
 def telemetry(**status: Any) -> dict[str, Any]:
@@ -45,6 +46,16 @@ def test_a_manifest_file_must_hold_one_workload(tmp_path: Path) -> None:
     path.write_text("kind: Pod\n")
     with pytest.raises(ValueError, match="holds 0 GPUWorkloads, not one"):
         stage.manifest(path)
+
+
+def test_the_sharers_fit_into_any_gpu_of_the_demo() -> None:
+    """Which of the free ones they get depends on what was learned from earlier runs."""
+    asked = [one["spec"] for one in stage.examples("shared")]
+    together = sum(spec.get("replicas", 1) * spec["devices"]["memoryMiB"] for spec in asked)
+    for machine in machines.MACHINES:
+        total = make_node(machine.preset, 1).gpus[0].memory_total_mib
+        assert total is not None
+        assert together < total - max(load.memory_used_mib for load in machine.loads)
 
 
 def test_the_probe_is_a_workload_with_a_temperature_limit_below_the_heat() -> None:

@@ -65,6 +65,31 @@ def test_a_narrow_fleet_shortens_models_and_holders_and_fits(fleet: FleetEvidenc
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
 
 
+def test_a_shared_device_is_held_by_so_many(sharers: tuple[list[WorkloadEvidence], FleetEvidence]) -> None:
+    text = drawn(tables.fleet_table(sharers[1], 78, home="demo"), width=78)
+    assert cells(text.splitlines()[2])[-1] == "shared by 3"
+    assert row(text, "22222222")[-1] == "free"
+
+
+def test_each_sharer_is_shown_with_its_slot_and_its_promise(
+    sharers: tuple[list[WorkloadEvidence], FleetEvidence],
+) -> None:
+    found, fleet = sharers
+    text = drawn(tables.sharing_table(found, fleet), width=78)
+    assert row(text, "shared-1") == ["shared-1", "11111111", "1", "8,000", "8,000", "8,000", "yes"]
+    assert row(text, "shared-inference-0")[1:] == ["11111111", "2", "12,000", "12,000", "12,000", "yes"]
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
+
+
+def test_a_sharer_that_was_told_another_promise_stands_out(
+    sharers: tuple[list[WorkloadEvidence], FleetEvidence],
+) -> None:
+    (_, second), fleet = sharers
+    told = {Source.RESERVATION: 12_000, Source.ENVIRONMENT: None}
+    wrong = replace(second, replicas=(replace(second.replicas[0], promised_mib=told),))
+    assert row(drawn(tables.sharing_table([wrong], fleet)), "12,000")[3:] == ["12,000", "12,000", "-", "NO"]
+
+
 def test_what_is_not_reported_is_a_dash_not_a_zero(fleet: FleetEvidence) -> None:
     text = drawn(tables.fleet_table(fleet, 120))
     assert row(text, "33333333")[4:6] == ["2.0 / 80", "-"]
