@@ -238,3 +238,28 @@ def test_an_empty_fleet_says_so(make: Any) -> None:
     silent = place(Fleet.of([make.node("a", 0), make.node("b", 0, stale_reason="no telemetry yet")]), make.request())
     assert silent.why_not is not None
     assert silent.why_not.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"
+
+
+def test_what_was_refused_is_placed_as_soon_as_something_is_freed(make: Any) -> None:
+    fleet = Fleet.of([make.node("node-1", 1), make.node("node-2", 1)])
+    one, both = make.request(), make.request(replicas=2, gang=True)
+    assert not place(fleet, both).unplaced
+    fleet.hold("node-1", ["GPU-node-1-0"])
+    assert place(fleet, both).unplaced == (0, 1)
+    assert place(fleet, one).picks[0].node == "node-2"  # that both found no place says nothing of one
+    fleet.hold("node-2", ["GPU-node-2-0"])
+    first = place(fleet, one)
+    assert first.unplaced
+    assert place(fleet, one) == first
+    fleet.release("node-1", ["GPU-node-1-0"])
+    assert place(fleet, one).picks[0].node == "node-1"
+    fleet.hold("node-1", ["GPU-node-1-0"])
+    assert place(fleet, one).unplaced
+    fleet.put(make.node("node-3", 1))
+    assert place(fleet, one).picks[0].node == "node-3"
+
+
+def test_a_replica_that_set_everything_aside_shuts_nobody_else_out(make: Any) -> None:
+    fleet = Fleet.of([make.node("node-1", 1)])
+    assert place(fleet, make.request(set_aside={0: frozenset({"node-1"})})).unplaced
+    assert place(fleet, make.request()).picks

@@ -38,6 +38,8 @@ class Fleet:
         """Rises when a node comes or goes: then the order of names, which decides ties, is another."""
         self.identities = 0
         """Rises when labels, taints or cordon of a node change, or a node comes or goes."""
+        self.freed = 0
+        """Rises with every change but a `hold`: what no node can serve, none can until then."""
         self.models: dict[str, int] = {}
         self.wirings: dict[Wiring, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
@@ -95,6 +97,7 @@ class Fleet:
             self.identities += 1
         self._states[row], self._cells[row] = node, cells
         self._debits.pop(row, None)
+        self.freed += 1
         self._note(row)
 
     def remove(self, name: str) -> None:
@@ -110,6 +113,7 @@ class Fleet:
         self._debits.pop(row, None)
         self._vacant.append(row)
         self.epoch += 1
+        self.freed += 1
         self._note(row)
 
     def hold(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
@@ -164,7 +168,7 @@ class Fleet:
         other = Fleet()
         other.columns = self.columns.map(np.copy)
         other.changes, other.version = Changes(self.version), self.version
-        other.epoch, other.identities = self.epoch, self.identities
+        other.epoch, other.identities, other.freed = self.epoch, self.identities, self.freed
         other.models, other.wirings, other.where = dict(self.models), dict(self.wirings), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
         other._states, other._cells = list(self._states), list(self._cells)

@@ -20,6 +20,13 @@ from gpufleet_operator.placement.ranking import NEVER
 from gpufleet_operator.placement.select import ByScore, Selector
 
 
+class _Tried:
+    """A question that no node could serve isn't asked again until something was freed."""
+
+    in_vain_at = -1
+    """`Fleet.freed` then."""
+
+
 def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, why: bool = True) -> Decision:
     """Choose node and devices for every replica of the request. The fleet is not changed.
 
@@ -34,9 +41,12 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, why: bool = True)
     """
     check_request(request)
     query = fleet.cache.get(Query, query_key(request), lambda: Query.of(request))
-    selector = _selector(fleet, request, query, mix)
-    draft = Draft(fleet, request)
-    picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query))
+    draft, tried = Draft(fleet, request), fleet.cache.get(_Tried, query, _Tried)
+    picks: tuple[Pick, ...] = ()
+    unplaced = request.replicas
+    if tried.in_vain_at != fleet.freed:
+        selector = _selector(fleet, request, query, mix)
+        picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query), tried)
     if not unplaced:
         return Decision(picks)
     rearranged = arrange(fleet, request, query)
@@ -58,14 +68,17 @@ def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selecto
 
 
 def _fill(
-    draft: Draft, selector: Selector, allowed: NDArray[np.intp] | None
+    draft: Draft, selector: Selector, allowed: NDArray[np.intp] | None, tried: _Tried
 ) -> tuple[tuple[Pick, ...], tuple[int, ...]]:
     """Give each replica the best node that is left: (picks, replicas without one)."""
     request = draft.request
     picks: list[Pick] = []
     unplaced: list[int] = []
     for replica in request.replicas:
-        row = _best(selector.keys(), allowed, _rows(draft.fleet, request.set_aside.get(replica, ())))
+        keys, aside = selector.keys(), _rows(draft.fleet, request.set_aside.get(replica, ()))
+        row = _best(keys, allowed, aside)
+        if row is None and allowed is None and not aside and not draft.taken:
+            tried.in_vain_at = draft.fleet.freed
         cells = None if row is None else selector.cells(draft.window(row))
         if row is None or cells is None:
             unplaced.append(replica)
