@@ -99,7 +99,7 @@ class Landscape:
         waste = lost * STREAMS + self.rule.of([(useful, *self.rule.steps(cpu, memory), kind)])[0]
         self._seen += 1
         idle = free.count(WHOLE)
-        places = self.slots.count([idle], [cpu], [memory], [kind])[0] if idle > 1 else self._none
+        places = self.slots.count([(idle, cpu, memory)], [kind])[0] if idle > 1 else self._none
         site = Site(self._seen, useful, lost, idle, cpu, memory, kind, waste, places)
         if len(self._looks) > _REMEMBERED:
             self._looks.clear()

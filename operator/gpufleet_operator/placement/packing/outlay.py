@@ -109,6 +109,8 @@ class Valuer:
         """Node and devices that may be taken -> a column of `_table`."""
         self._table: Ints = np.zeros((len(CLOSED), 64), np.int64)
         self._powers: NDArray[Any] = np.zeros(0, np.int64)
+        self._rests: dict[tuple[int, int], int] = {}
+        """Thousandths free and memory of a device -> thousandths free once it is shared by one more."""
 
     def value(
         self,
@@ -154,7 +156,7 @@ class Valuer:
 
     def _evaluate(
         self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], opens: Sequence[Sequence[bool]]
-    ) -> list[Valued]:
+    ) -> Sequence[Sequence[int]]:
         needs = self._query.devices
         if needs.share is None:
             return self._on_idle(sites)
@@ -162,7 +164,7 @@ class Valuer:
             return self._on_one(columns, rows, sites, opens, needs.share)
         return self._on_several(columns, rows, sites, opens, needs.share)
 
-    def _on_idle(self, sites: Sequence[Site]) -> list[Valued]:
+    def _on_idle(self, sites: Sequence[Site]) -> Sequence[Sequence[int]]:
         """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
         count = self._query.devices.count
         values = self._base.rule.of(
@@ -181,9 +183,9 @@ class Valuer:
         sites: Sequence[Site],
         opens: Sequence[Sequence[bool]],
         share: Share,
-    ) -> list[Valued]:
+    ) -> Sequence[Sequence[int]]:
         """A part of one device: each device that has another part free is tried, shared ones and idle ones."""
-        replaced = self._base.rule.replaced
+        replaced, rests = self._base.rule.replaced, self._rests
         frees, totals = columns.free_milli[rows].tolist(), columns.total_mib[rows].tolist()
         besides = (columns.state[rows] & SHARED).tolist()
         tries: list[tuple[int, int, int, int]] = []  # position, way, device, growth without what is left useful
@@ -195,7 +197,10 @@ class Valuer:
                 if not is_open or (look := (free[cell], total[cell])) in seen:
                     continue
                 seen.add(look)  # of equal devices the first one stands
-                useful, more = replaced(site.useful, free[cell], _less(free[cell], milli(share, total[cell])))
+                rest = rests.get(look)
+                if rest is None:
+                    rest = rests[look] = _less(free[cell], milli(share, total[cell]))
+                useful, more = replaced(site.useful, look[0], rest)
                 grown = (site.lost + more) * STREAMS - site.waste
                 tries.append((position, BESIDE if beside[cell] else IDLE, cell, grown))
                 states.append((useful, *room, site.kind))
@@ -206,12 +211,17 @@ class Valuer:
                 mine[way] = grown + value
                 if way == BESIDE:
                     mine[4] = cell
-        idle = [site.idle for site in sites]
-        lost = self._lost([*sites, *sites], idle + [number - 1 for number in idle])
-        return [
-            (b, i, lost_b, lost_i, cell)
-            for (b, i, _, _, cell), lost_b, lost_i in zip(best, lost[: len(sites)], lost[len(sites) :], strict=True)
+        ways = [
+            (position, way)
+            for position, mine in enumerate(best)
+            if sites[position].idle > 1
+            for way in (BESIDE, IDLE)
+            if mine[way] != NO_WAY
         ]
+        left = [sites[position].idle - (way == IDLE) for position, way in ways]
+        for (position, way), code in zip(ways, self._lost([sites[p] for p, _ in ways], left), strict=True):
+            best[position][2 + way] = code
+        return best
 
     def _on_several(
         self,
@@ -220,7 +230,7 @@ class Valuer:
         sites: Sequence[Site],
         opens: Sequence[Sequence[bool]],
         share: Share,
-    ) -> list[Valued]:
+    ) -> Sequence[Sequence[int]]:
         """Parts of several devices at once: of the fullest that will do."""
         count, rule = self._query.devices.count, self._base.rule
         left: list[tuple[int, int]] = []  # lost, idle
@@ -250,15 +260,11 @@ class Valuer:
             return codes
         pod, chosen = self._query.pod, [sites[at] for at in some]
         lost = np.concatenate([site.places for site in chosen]).reshape(len(some), -1)
-        lost -= self._base.slots.count(
-            [idle[at] for at in some],
-            [site.cpu - pod.cpu_milli for site in chosen],
-            [site.memory - pod.memory_bytes for site in chosen],
-            [site.kind for site in chosen],
-        )
-        losing = np.flatnonzero(lost.any(axis=1))
-        for at, code in zip(losing.tolist(), self.losses.codes(lost[losing]), strict=True):
-            codes[some[at]] = code
+        cpu, memory = pod.cpu_milli, pod.memory_bytes
+        rooms = [(idle[at], site.cpu - cpu, site.memory - memory) for at, site in zip(some, chosen, strict=True)]
+        lost -= self._base.slots.count(rooms, [site.kind for site in chosen])
+        for at, code in zip(some, self.losses.codes(lost), strict=True):
+            codes[at] = code
         return codes
 
 

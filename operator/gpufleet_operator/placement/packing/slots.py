@@ -30,9 +30,9 @@ class Slots:
         several = [t for t in mix.types if t.devices > 1 and t.milli == WHOLE]
         self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
         kinds = max(classes.values(), default=0) + 1
-        self._devices = np.array([t.devices for t in self.types], np.float64)
-        self._cpu = np.array([max(1, t.cpu_milli) for t in self.types], np.float64)
-        self._memory = np.array([max(1, t.memory_bytes) for t in self.types], np.float64)
+        takes = [(t.devices, max(1, t.cpu_milli), max(1, t.memory_bytes)) for t in self.types]
+        self._takes = np.array(takes, np.float64).reshape(-1, 3).T[:, None, :].copy()
+        """(3, 1, types)."""
         self._accepted = np.zeros((kinds, len(self.types)), np.bool_)
         for column, kind in enumerate(self.types):
             named = {classes[model] for model in kind.models}
@@ -40,16 +40,10 @@ class Slots:
         self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
 
-    def count(
-        self, idle: Sequence[int], cpu: Sequence[int], memory: Sequence[int], kind: Sequence[int]
-    ) -> NDArray[np.int16]:
+    def count(self, rooms: Sequence[tuple[int, int, int]], kind: Sequence[int]) -> NDArray[np.int16]:
         """(nodes, types): pods of each type that fit on nodes with so many idle devices, CPU, memory, such models."""
-        if not self.types or max(idle, default=0) <= 1:
-            return np.zeros((len(idle), len(self.types)), np.int16)
         # Quotients of whole numbers below 2**53 round down to the right one, and the least of them is what fits.
-        places = np.array(idle, np.float64)[:, None] / self._devices
-        np.minimum(places, np.array(cpu, np.float64)[:, None] / self._cpu, out=places)
-        np.minimum(places, np.array(memory, np.float64)[:, None] / self._memory, out=places)
+        places = np.minimum.reduce(np.array(rooms, np.float64).T[:, :, None] / self._takes)
         found: NDArray[np.int16] = np.maximum(places, 0, out=places).astype(np.int16)
         if not self._all_accepted:
             found *= self._accepted[kind]

@@ -159,30 +159,32 @@ class Waste:
 
         Beside it the least CPU and memory, in steps, with which every stream would have gone the same way.
         """
-        useful = [state[0] for state in states]
-        width = max(1, *map(len, useful))
+        width = max(1, *[len(state[0]) for state in states])
         # The low bits hold the device's column, so that no two devices of a node are equal and the tightest is one.
         # CPU and memory are two more rows below the devices: one subtraction asks for all three.
         bits = max(1, (width - 1).bit_length())
-        start = np.zeros((width + 2, len(states)), np.uint32)
-        for position, parts in enumerate(useful):
-            start[: len(parts), position] = parts
-        start[:width] = (start[:width] << bits) | np.arange(width, dtype=np.uint32)[:, None]
-        start[width] = [cpu * self._cpu_step // self._cpu_unit for _, cpu, _, _ in states]
-        start[width + 1] = [memory * self._memory_step // self._memory_unit for _, _, memory, _ in states]
+        cpu_step, cpu_unit = self._cpu_step, self._cpu_unit
+        memory_step, memory_unit = self._memory_step, self._memory_unit
+        rooms = [(cpu * cpu_step // cpu_unit, memory * memory_step // memory_unit) for _, cpu, memory, _ in states]
+        none = (0,) * width
+        parts = [(*useful, *none[len(useful) :], *room) for (useful, _, _, _), room in zip(states, rooms, strict=True)]
+        start = np.array(parts, np.uint32).T[:, :, None]
         free = np.empty((width + 2, len(states), STREAMS), np.uint32)
-        free[:] = start[:, :, None]
-        offers = self._offers_for(max(parts[0] if parts else 0 for parts in useful), int(start[width].max()))
+        free[:] = start
+        free[:width] = (start[:width] << np.uint32(bits)) | np.arange(width, dtype=np.uint32)[:, None, None]
+        offers = self._offers_for(max(state[0][:1] or (0,) for state in states)[0], max(rooms)[0])
         wanted = offers.wanted.take([0] * width + [1, 2], axis=1)
         wanted[:, :width] <<= np.uint32(bits)
         kinds = [kind for _, _, _, kind in states]
         accepted = None if offers.accepted is None else np.moveaxis(offers.accepted[:, :, kinds], 2, 1)
         self._offer(free, wanted, accepted, width)
-        total: Ints = (free[:width] >> np.uint32(bits)).sum(axis=(0, 2), dtype=np.int64)
-        taken = (start[width:] - free[width:].min(axis=2)).astype(np.int64)
-        least_cpu = -(-taken[0] * self._cpu_unit // self._cpu_step)
-        least_memory = -(-taken[1] * self._memory_unit // self._memory_step)
-        return list(zip(total.tolist(), least_cpu.tolist(), least_memory.tolist(), strict=True))
+        total = np.add.reduce(free[:width] >> np.uint32(bits)).sum(axis=1).tolist()
+        found = []
+        least = free[width:].min(axis=2).T.tolist()
+        for value, room, (cpu, memory) in zip(total, rooms, least, strict=True):
+            cpu_taken, memory_taken = (room[0] - cpu) * cpu_unit, (room[1] - memory) * memory_unit
+            found.append((value, -(-cpu_taken // cpu_step), -(-memory_taken // memory_step)))
+        return found
 
     def _offers_for(self, largest: int, cpu: int) -> "_Offers":
         """The pods that could fit on a node with this as its largest free part and so much CPU: others pass by."""
@@ -213,7 +215,7 @@ class Waste:
         here = np.empty(free.shape, np.bool_)
         here[width:] = True  # CPU and memory: every pod that fits takes of them
         devices, cpu, memory, chosen = left[:width], left[width], left[width + 1], here[:width]
-        refuses = np.uint32(_REFUSES)
+        refuses = np.array(_REFUSES, np.uint32)  # unlike a scalar, it needs no conversion at each step
         for step, pod in enumerate(wanted[:, :, None, :]):
             np.subtract(free, pod, out=left)
             np.minimum.reduce(devices, axis=0, out=tightest)
