@@ -1,4 +1,5 @@
 import statistics
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -102,8 +103,41 @@ def test_a_window_that_can_hold_nothing_is_refused(seconds: float, capacity: int
 
 def test_a_window_takes_its_memory_once() -> None:
     window = Window(seconds=60, capacity=64)
-    before = [ring.buffer_info() for ring in window._rings]
-    for second in range(1000):
-        window.append(sample(second % 100), float(second))
-    assert [ring.buffer_info() for ring in window._rings] == before
+
+    def buffers() -> list[tuple[int, int]]:
+        rings = [series._ring.buffer_info() for series in window._series]
+        return rings + [(series._ordered.buffer_info()[0], 0) for series in window._series]
+
+    for second in range(100):
+        window.append(sample(second % 100, second % 7), float(second))
+    before = buffers()
+    for second in range(100, 1000):
+        window.append(sample(second % 100, second % 7), float(second))
+    assert buffers() == before
     assert len(window) == 61
+
+
+def test_aggregates_of_an_hour_are_made_without_copying_it() -> None:
+    window = Window(seconds=3600, capacity=3602)
+    for second in range(4000):
+        window.append(sample(second % 101, second % 50), float(second))
+    tracemalloc.start()
+    try:
+        stats = window.stats(3999.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert stats is not None
+    assert stats.samples == 3601
+    assert peak < 3601, "bytes: less than one for each sample"
+
+
+def test_a_gap_as_long_as_the_window_leaves_the_sample_after_it_alone() -> None:
+    window = Window(seconds=60, capacity=10)
+    for second in range(20):
+        window.append(sample(90), float(second))
+    window.append(sample(10), 100.0)
+    stats = window.stats(100.0)
+    assert stats is not None
+    assert (stats.samples, stats.seconds) == (1, 0.0)
+    assert stats.utilization_percent == Statistics(10.0, 10, 10)
