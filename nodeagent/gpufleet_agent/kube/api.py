@@ -11,7 +11,11 @@ class KubeError(Exception):
 
 
 class NotFoundError(KubeError):
-    """The object, or the node that it belongs to, does not exist."""
+    """The apiserver says that the object, or what it belongs to, does not exist. No other 404 does."""
+
+
+class RefusedError(KubeError):
+    """The apiserver won't do it, however often it is asked the same way."""
 
 
 class TelemetryApi(Protocol):
@@ -30,8 +34,8 @@ class TelemetryApi(Protocol):
         """Make sure that the object exists and belongs to the Node object. Touches neither spec nor status.
 
         Raises:
-            NotFoundError: There is no Node of that name, or no such kind in the cluster.
-            KubeError: No answer, or a refusal.
+            NotFoundError: There is no Node of that name.
+            KubeError: No answer, a refusal, or no such kind in the cluster.
             ObjectFormatError: What came is not a GPUTelemetry.
         """
 
@@ -66,7 +70,8 @@ class EventApi(Protocol):
 
         Raises:
             NotFoundError: The pod's namespace is gone.
-            KubeError: No answer, or a refusal.
+            RefusedError: Not allowed, or not there: the namespace is on its way out.
+            KubeError: No answer.
         """
 
 

@@ -15,12 +15,12 @@ from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError
-from gpufleet_agent.kube.model import PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
+from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
 
-NOT_FOUND = 404
 CONFLICT = 409
+REFUSALS = frozenset({400, 403, 405, 413, 422})
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 
@@ -149,15 +149,28 @@ def _translated() -> Iterator[None]:
     """Turn the client's errors into ours."""
     try:
         yield
+    except ObjectFormatError:
+        raise
     except ApiError as error:
-        kind = NotFoundError if error.status.code == NOT_FOUND else KubeError
-        raise kind(f"apiserver: {error.status.code} {error.status.reason}: {error.status.message}") from error
+        status = error.status
+        if status.reason is None and error.response is not None:
+            raise KubeError(f"apiserver: {error.response.status_code} without a Status") from error
+        raise _kind(error)(f"apiserver: {status.code} {status.reason}: {status.message}") from error
     except httpx2.HTTPStatusError as error:
         # Not from Kubernetes itself: a proxy, or a plain-text 404 for a group that isn't installed.
-        kind = NotFoundError if error.response.status_code == NOT_FOUND else KubeError
-        raise kind(f"apiserver: {error}") from error
+        raise KubeError(f"apiserver: {error}") from error
     except httpx2.HTTPError as error:
         raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error
-    except (ConfigError, msgspec.DecodeError) as error:
-        # The service account's token file is missing, or the answer was cut off in the middle.
+    except (ConfigError, msgspec.DecodeError, OSError, ValueError, LookupError) as error:
+        # The service account's token file is missing, or can't be read (out of file descriptors, EIO); the answer was
+        # cut off in the middle, is no JSON though it says so, or lacks the Content-Type that the client looks for.
         raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error
+
+
+def _kind(error: ApiError) -> type[KubeError]:
+    """What a refusal in Kubernetes' words means."""
+    details = error.status.details
+    # With the name of what is missing. A load balancer's JSON has none, nor has an apiserver that lacks the kind.
+    if error.status.reason == "NotFound" and details is not None and details.name:
+        return NotFoundError
+    return RefusedError if error.status.code in REFUSALS else KubeError

@@ -12,7 +12,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gpufleet_agent.kube.api import EventApi, KubeError, NotFoundError
+from gpufleet_agent.kube.api import EventApi, KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.model import PodEvent
 
 log = structlog.get_logger(__name__)
@@ -22,6 +22,8 @@ MAX_WAITING = 64
 
 ATTEMPTS = 12
 """Some minutes in all. What can't be written for so long is news no more."""
+
+_FINAL = (NotFoundError, RefusedError)
 
 
 class Teller:
@@ -48,12 +50,13 @@ class Teller:
             event = await self._waiting.get()
             try:
                 async for attempt in AsyncRetrying(
-                    # The pod's namespace is gone, and with it whoever would read this.
-                    retry=retry_if_exception_type(KubeError) & retry_if_not_exception_type(NotFoundError),
+                    # These stay: the pod's namespace is gone, and with it whoever would read this, or is on its way out
+                    # (403). The events of others wait behind this one.
+                    retry=retry_if_exception_type(KubeError) & retry_if_not_exception_type(_FINAL),
                     wait=wait_random_exponential(multiplier=0.2, max=30.0),
                     stop=stop_after_attempt(ATTEMPTS),
                 ):
                     with attempt:
                         await self._api.tell(event)
-            except (RetryError, NotFoundError) as error:
+            except (RetryError, *_FINAL) as error:
                 log.warning("event not written", event_of=event.pod, reason=event.reason, error=str(error))

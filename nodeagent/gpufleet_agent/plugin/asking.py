@@ -118,6 +118,10 @@ class Asking:
         except (KubeError, ObjectFormatError) as error:
             log.log(level, "reservations not read afresh", error=str(error))
             return False
+        except Exception:
+            # Raised, it would be the pod's, which the kubelet then fails for good. Memory serves; `own.run` crashes.
+            log.log(level, "reservations not read afresh, for no reason that was foreseen", exc_info=True)
+            return False
         return True
 
     async def _insist(self, read: "asyncio.Task[bool]", began: float) -> bool:

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
+from gpufleet_agent.kube.own import OwnObject
 
 PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}
@@ -44,9 +47,13 @@ def run(handler: Handler, scenario: Callable[[LightkubeTelemetryApi], Coroutine[
     asyncio.run(go())
 
 
-def failure(code: int, reason: str = "Reason") -> httpx2.Response:
-    status = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": "in words"}
+def failure(code: int, reason: str = "Reason", **fields: Any) -> httpx2.Response:
+    status = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": "in words", **fields}
     return httpx2.Response(code, json=status)
+
+
+def missing(kind: str, name: str) -> httpx2.Response:
+    return failure(404, "NotFound", details={"group": "gpufleet.dev", "kind": kind, "name": name})
 
 
 def test_get_reads_one_object_by_name() -> None:
@@ -164,11 +171,20 @@ def test_a_watch_on_a_dead_connection_ends_by_itself(in_virtual_time: Callable[.
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        pytest.param(failure(404, "NotFound"), NotFoundError, "404 NotFound: in words", id="no such object"),
+        pytest.param(missing("gputelemetries", "node-1"), NotFoundError, "404 NotFound: in words", id="no such object"),
         pytest.param(
-            httpx2.Response(404, text="404 page not found"), NotFoundError, "404", id="no such kind in this cluster"
+            httpx2.Response(404, text="404 page not found"), KubeError, "404", id="no such kind in this cluster"
         ),
-        pytest.param(failure(403, "Forbidden"), KubeError, "403 Forbidden: in words", id="not allowed"),
+        pytest.param(failure(404, "NotFound"), KubeError, "404", id="the same, said as a Status"),
+        pytest.param(httpx2.Response(404, json={"error": "no route"}), KubeError, "404", id="a proxy's own 404"),
+        pytest.param(
+            httpx2.Response(404, text="<html>", headers={"Content-Type": "application/json"}),
+            KubeError,
+            "JSONDecodeError",
+            id="no JSON, though it says so",
+        ),
+        pytest.param(httpx2.Response(404, content=b""), KubeError, "content-type", id="nothing says what it is"),
+        pytest.param(failure(403, "Forbidden"), RefusedError, "403 Forbidden: in words", id="not allowed"),
         pytest.param(failure(429, "TooManyRequests"), KubeError, "429", id="too many requests"),
         pytest.param(httpx2.Response(503, text="no backend"), KubeError, "503", id="a proxy without a backend"),
         pytest.param(httpx2.Response(200, text='{"metadata": {'), KubeError, "Decode", id="cut off in the middle"),
@@ -180,13 +196,46 @@ def test_an_answer_that_is_none_becomes_an_error_of_ours(
 ) -> None:
     async def scenario(api: LightkubeTelemetryApi) -> None:
         for call in (api.get(), api.apply_status({})):
-            with pytest.raises(error, match=message):
+            with pytest.raises(error, match=f"(?i){message}") as raised:
                 await call
+            assert type(raised.value) is error
 
     run(lambda _: answer, scenario)
 
 
-@pytest.mark.parametrize("cause", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow")])
+@pytest.mark.parametrize(
+    ("answer", "pods"),
+    [
+        pytest.param(httpx2.Response(404, text="default backend - 404"), ["train-0"], id="of a load balancer"),
+        pytest.param(httpx2.Response(404, json={"error": "no route"}), ["train-0"], id="of a load balancer, in JSON"),
+        pytest.param(missing("gputelemetries", "node-1"), [], id="of the apiserver: the object is gone"),
+    ],
+)
+def test_only_the_apiservers_word_that_the_object_is_gone_makes_the_agent_forget_reservations(
+    answer: httpx2.Response, pods: list[str], assignment: Any
+) -> None:
+    answers = [answer]
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        own = OwnObject(api, Changes(), random.Random(1))  # noqa: S311 - jitter
+        own.adopt(replace(PARSED, assignments=(assignment("train-0", "GPU-1"),)))
+        with suppress(KubeError):
+            await own.refresh()
+        assert own.assignments is not None
+        assert [each.pod for each in own.assignments] == pods
+
+    run(lambda _: answers.pop(), scenario)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        pytest.param(httpx2.ConnectError("refused"), id="refused"),
+        pytest.param(httpx2.ReadTimeout("slow"), id="slow"),
+        pytest.param(OSError(24, "Too many open files"), id="the token file can't be opened"),
+        pytest.param(PermissionError(13, "Permission denied"), id="the token file can't be read"),
+    ],
+)
 def test_no_answer_becomes_an_error_of_ours(cause: Exception) -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
         raise cause
@@ -269,13 +318,16 @@ def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name()
 
 
 def test_an_event_that_was_told_already_is_no_error_and_others_are() -> None:
-    answers = [failure(409, "AlreadyExists"), failure(404, "NotFound"), failure(403, "Forbidden")]
+    answers = [failure(409, "AlreadyExists"), missing("namespaces", "ml"), failure(403, "Forbidden"), failure(500)]
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
         await api.tell(EVENT)
         with pytest.raises(NotFoundError):
             await api.tell(EVENT)
-        with pytest.raises(KubeError, match="403"):
+        with pytest.raises(RefusedError, match="403"):
             await api.tell(EVENT)
+        with pytest.raises(KubeError, match="500") as raised:
+            await api.tell(EVENT)
+        assert not isinstance(raised.value, RefusedError)
 
     run(lambda request: answers.pop(0), scenario)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import structlog
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.kube.telling import ATTEMPTS, MAX_WAITING, Teller
 
@@ -65,10 +66,11 @@ def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good(i
     in_virtual_time(scenario())
 
 
-def test_a_namespace_that_is_gone_is_not_tried_again(in_virtual_time: Any) -> None:
+@pytest.mark.parametrize("error", [NotFoundError("no such namespace"), RefusedError("403: being terminated")])
+def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(in_virtual_time: Any, error: KubeError) -> None:
     async def scenario() -> None:
         events = Events()
-        events.failing = lambda pod: NotFoundError("no such namespace") if pod == "a" else None
+        events.failing = lambda pod: error if pod == "a" else None
         teller = Teller(events)
         teller.tell(event("a"))
         teller.tell(event("b"))

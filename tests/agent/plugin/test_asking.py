@@ -130,3 +130,23 @@ def test_patience_has_an_end(kubelet: Any, running: Any) -> None:
             assert read_outcome(rig) == ["Memory"]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("the client was closed")])
+def test_whatever_a_read_fails_with_memory_serves(
+    kubelet: Any, running: Any, assignment: Any, error: Exception
+) -> None:
+    async def scenario() -> None:
+        async with kubelet, running() as rig:
+            await kubelet.until(kubelet.serving)
+            rig.api.reserve(assignment("train-0", "GPU-5"))
+            await rig.own.refresh()
+
+            async def fail() -> None:
+                raise error
+
+            rig.api.get = fail
+            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+            assert read_outcome(rig) == ["Memory"]
+
+    asyncio.run(scenario())
