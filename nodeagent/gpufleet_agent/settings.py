@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,21 @@ from typing import Any
 from gpufleet_agent.logs import FORMATS, LEVELS
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
-from gpufleet_agent.resources import MigStrategy, Served
+from gpufleet_agent.resources import MigStrategy, Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 
 MAX_SLOTS = 64
 """As many holders of one device as the status has room for."""
+MAX_SAMPLE_SECONDS, MAX_WINDOW_SECONDS, MAX_HEARTBEAT_SECONDS = 60.0, 3600.0, 600.0
+"""The chart allows no more, either: a sample's age and a window are of the present, and a silent node isn't used."""
+_MIN_SECONDS = 0.01
+
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_RESOURCE = re.compile(rf"{_LABEL}([.]{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
+"""A domain has no underscore, so no two resources share the file name of a socket."""
+_RESOURCE_LENGTH = 128
+_CDI_KIND = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
+"""As of CDI 0.5.0: a dot in the class came later, and a runtime drops a file with a kind that it doesn't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +88,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     options = vars(parser.parse_args(arguments))
     if not options["node_name"]:
         parser.error("--node-name is missing, and NODE_NAME is not set")
-    if options["shared_resource"] == options["resource"]:
-        parser.error("--shared-resource and --resource name the same resource")
+    _check_together(parser, options)
     if (options.pop("hardware") == "recorded") != (options["recording"] is not None):
         parser.error("--hardware recorded and --recording go together")
     options["injection"] = InjectionSettings(
@@ -92,6 +102,20 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     return Settings(listen_host=host, listen_port=port, handover=handover, **options)
 
 
+def _check_together(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:
+    """End with a message where flags that are right by themselves don't go together."""
+    resource, shared = options["resource"], options["shared_resource"]
+    if shared == resource:
+        parser.error("--shared-resource and --resource name the same resource")
+    partitions = partition_resource(resource, "")
+    if options["mig_strategy"] == MigStrategy.MIXED:
+        for flag, name in (("--resource", resource), ("--shared-resource", shared)):
+            if name.startswith(partitions):
+                parser.error(f"{flag} {name} is named as partitions are with --mig-strategy mixed ({partitions}...)")
+    if options["window_seconds"] < 2 * options["sample_seconds"]:
+        parser.error("--window-seconds must be at least twice --sample-seconds: one sample is no window")
+
+
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gpufleet-agent",
@@ -101,7 +125,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     def add(flag: str, default: object, description: str, **how: Any) -> None:
         parser.add_argument(flag, default=default, help=f"{description} (default: %(default)s)", **how)
 
-    seconds = {"type": _seconds, "metavar": "S"}
+    def add_seconds(flag: str, default: float, most: float, description: str) -> None:
+        add(flag, default, f"{description}, at most {most:g}", type=_seconds(most), metavar="S")
+
     add("--node-name", environment.get("NODE_NAME", ""), "name of the Node, from $NODE_NAME", metavar="NAME")
     add("--resource", DEFAULTS.resource, "extended resource to serve", type=_resource, metavar="NAME")
     add(
@@ -112,9 +138,14 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
     )
     add("--shared-slots", DEFAULTS.shared_slots, "containers that may share a device", type=_slots, metavar="N")
-    add("--sample-seconds", DEFAULTS.sample_seconds, "between two samples of a device", **seconds)
-    add("--window-seconds", DEFAULTS.window_seconds, "window of mean, maximum and p95", **seconds)
-    add("--heartbeat-seconds", DEFAULTS.heartbeat_seconds, "longest time between two status writes", **seconds)
+    add_seconds("--sample-seconds", DEFAULTS.sample_seconds, MAX_SAMPLE_SECONDS, "between two samples of a device")
+    add_seconds("--window-seconds", DEFAULTS.window_seconds, MAX_WINDOW_SECONDS, "window of mean, maximum and p95")
+    add_seconds(
+        "--heartbeat-seconds",
+        DEFAULTS.heartbeat_seconds,
+        MAX_HEARTBEAT_SECONDS,
+        "longest time between two status writes",
+    )
     add("--device-plugin-dir", DEFAULTS.device_plugin_dir, "the kubelet's plugin sockets", type=Path, metavar="DIR")
     add(
         "--pod-resources-socket",
@@ -166,7 +197,7 @@ def _add_injection(add: Callable[..., None]) -> None:
         "--cdi-kind",
         usual.cdi_kind,
         "vendor and class of CDI names; one that isn't ours: somebody else writes the file, with UUIDs for names",
-        type=_resource,
+        type=_cdi_kind,
         metavar="KIND",
     )
 
@@ -184,17 +215,24 @@ def _strategies(text: str) -> frozenset[Strategy]:
         raise argparse.ArgumentTypeError(f"{text} is not a list of {known}") from error
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.01 <= seconds <= 86_400:  # noqa: PLR2004 - also refuses NaN
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
-    return seconds
+def _seconds(most: float) -> Callable[[str], float]:
+    def seconds_of(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds") from error
+        if not _MIN_SECONDS <= seconds <= most:  # also refuses NaN
+            raise argparse.ArgumentTypeError(f"{text} is not between {_MIN_SECONDS} and {most:g} seconds")
+        return seconds
+
+    return seconds_of
 
 
 def _resource(text: str) -> str:
-    domain, slash, name = text.partition("/")
-    if not (domain and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text} is not of the form domain/name")
+    if not _RESOURCE.fullmatch(text) or len(text) > _RESOURCE_LENGTH:
+        raise argparse.ArgumentTypeError(f"{text} is not of the form domain/name, as extended resources are")
+    if text.startswith("requests.") or "kubernetes.io/" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a name that Kubernetes keeps for itself")
     return text
 
 
@@ -202,8 +240,17 @@ def _optional_resource(text: str) -> str:
     return _resource(text) if text else ""
 
 
+def _cdi_kind(text: str) -> str:
+    if not _CDI_KIND.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form vendor/class, as CDI has it")
+    return text
+
+
 def _slots(text: str) -> int:
-    slots = int(text)
+    try:
+        slots = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from error
     if not 1 <= slots <= MAX_SLOTS:
         raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MAX_SLOTS}")
     return slots
