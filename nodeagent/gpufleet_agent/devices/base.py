@@ -247,6 +247,10 @@ class HardwareUnavailableError(HardwareError):
     """No driver answers: not loaded, or being restarted. Worth trying again later."""
 
 
+class DriverNotLoadedError(HardwareUnavailableError):
+    """The driver says itself that it isn't loaded, or was loaded anew: whatever comes back from this was reset."""
+
+
 class ProcessMustRestartError(HardwareError):
     """Nothing that this process does can help; a new container may."""
 

@@ -11,6 +11,7 @@ from gpufleet_agent.devices.base import (
     DeviceLostError,
     DeviceReadError,
     DeviceResetRequiredError,
+    DriverNotLoadedError,
     HardwareError,
     HardwareUnavailableError,
     LibraryMismatchError,
@@ -49,6 +50,8 @@ def opening_error(error: pynvml.NVMLError) -> HardwareError:
         return LibraryMismatchError(f"NVML: {error}: the driver was upgraded beneath this process")
     if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
         return HardwareUnavailableError("NVML: libnvidia-ml.so.1 not found: no NVIDIA driver in this container")
+    if error.value in _DRIVER_GONE:
+        return DriverNotLoadedError(f"NVML: {error}")
     return HardwareUnavailableError(f"NVML: {error}")
 
 

@@ -5,9 +5,10 @@ a test holds the two together):
 
     reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive stand after one read that says so,
               ReadFailed after `fail_reads` other failures in a row. Gone after `recover_reads` good reads in a row.
-    events    Stand after one event. Gone when the device has been reset: it came back from DeviceLost,
-              ResetRequired or DriverUnavailable. Or when somebody acknowledged them. Or, unless they need a reset,
-              after `quiet_seconds` without another while reads are good.
+    events    Stand after one event. Gone when the device has been reset: it came back from DeviceLost or
+              ResetRequired, or from DriverUnavailable when the driver itself said that it wasn't loaded. Or when
+              somebody acknowledged them. Or, unless they need a reset, after `quiet_seconds` without another while
+              reads are good.
     readings  See `levels`: each for as long as readings show it. Some are warnings: told, and no fault.
 
 An event that is the application's own doing, and a sample refused as invalid, change nothing here: they are counted.
@@ -35,7 +36,7 @@ class Fault(StrEnum):
 READ_FAULTS = frozenset(fault.value for fault in Fault)
 
 _RESET = frozenset({Fault.DEVICE_LOST.value, Fault.RESET_REQUIRED.value, Fault.DRIVER_UNAVAILABLE.value})
-"""A device that comes back from one of these went through a reset."""
+"""A device that comes back from one of these went through a reset, where it is sure that it was this one."""
 
 _NEEDS_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
 
@@ -200,7 +201,8 @@ class Health:
                 self._events.setdefault(reason.code, _Last(at, min(reported, wall)))
             if reason.code not in self._reasons:
                 self._good = 0
-                self._reset_due = self._reset_due or reason.code in _RESET
+                # Why there was no driver is not told: having it back proves no reset.
+                self._reset_due = self._reset_due or reason.code in _NEEDS_RESET
                 changed = self._stand(reason) or changed
         if was_healthy and self.standing and past.since is not None:
             self._since = past.since

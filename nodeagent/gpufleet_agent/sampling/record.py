@@ -147,8 +147,18 @@ class NodeRecord:
                 elif not device.listed:
                     changes.note(changed=self._not_listed(device, now))
 
-    def unavailable(self, message: str, now: Instant, fault: Fault = Fault.DRIVER_UNAVAILABLE) -> None:
-        """The hardware as a whole doesn't answer: every known device has that fault."""
+    def unavailable(
+        self, message: str, now: Instant, fault: Fault = Fault.DRIVER_UNAVAILABLE, *, unloaded: bool = False
+    ) -> None:
+        """The hardware as a whole doesn't answer: every known device has that fault.
+
+        Args:
+            message: Why, in words.
+            now: The time.
+            fault: What it is.
+            unloaded: The driver was certainly not loaded, so that devices come back from this as from a reset. An
+                attempt to open it that fails for another reason proves nothing.
+        """
         with self._writing() as changes:
             changes.note(changed=self._unavailable != message)
             self._unavailable = message
@@ -156,7 +166,7 @@ class NodeRecord:
             self._recall(changes, now)
             for device in self._devices.values():
                 device.listed = False
-                changes.note(changed=device.health.failed_read(fault, message, now.wall))
+                changes.note(changed=device.health.failed_read(fault, message, now.wall, sure=unloaded))
 
     def restore(self, past: Past, now: Instant) -> None:
         """Take over what an earlier process knew; at once, or when it is known which devices there are.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from gpufleet_agent.devices.base import Hardware, HardwareUnavailableError
+from gpufleet_agent.devices.base import DriverNotLoadedError, Hardware, HardwareUnavailableError
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.past import Acknowledgement, Past
@@ -175,7 +175,7 @@ class Sampler:
                 reopen_wait = await session.run(reopen_wait)
             except HardwareUnavailableError as error:
                 _log.warning("hardware unavailable", error=str(error))
-                self._record.unavailable(str(error), self._clock())
+                self._tell_record(error)
                 return self._timing.reopen_first
             # Should a call have got stuck just now, then the others go on, and so do the same threads: a device
             # must never be asked from a second one.
@@ -231,8 +231,11 @@ class Sampler:
         error = attempt.outcome.exception() if attempt.outcome is not None else None
         if attempt.attempt_number == 1:
             _log.warning("hardware unavailable", error=str(error))
-        self._record.unavailable(str(error), self._clock())
+        self._tell_record(error)
         self._opened.set()
+
+    def _tell_record(self, error: BaseException | None) -> None:
+        self._record.unavailable(str(error), self._clock(), unloaded=isinstance(error, DriverNotLoadedError))
 
     async def _call(self, function: Callable[[], T]) -> T:
         assert self._control is not None  # noqa: S101 - set by start

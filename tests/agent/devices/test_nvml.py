@@ -17,6 +17,7 @@ from gpufleet_agent.devices.base import (
     DeviceLostError,
     DeviceReadError,
     DeviceResetRequiredError,
+    DriverNotLoadedError,
     HardwareError,
     HardwareUnavailableError,
     LibraryMismatchError,
@@ -288,8 +289,8 @@ def test_values_missing_for_a_moment_are_asked_for_again(simulated: "Simulated",
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (pynvml.NVML_ERROR_UNINITIALIZED, HardwareUnavailableError),
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_UNINITIALIZED, DriverNotLoadedError),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, DriverNotLoadedError),
         (pynvml.NVML_ERROR_GPU_IS_LOST, DeviceLostError),
         (pynvml.NVML_ERROR_RESET_REQUIRED, DeviceResetRequiredError),
         (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, LibraryMismatchError),
@@ -312,7 +313,7 @@ def test_each_return_code_is_taken_for_what_it_means(
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, HardwareUnavailableError),
+        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, DriverNotLoadedError),
         (pynvml.NVML_ERROR_NO_PERMISSION, HardwareUnavailableError),
         (pynvml.NVML_ERROR_UNKNOWN, HardwareUnavailableError),
         (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, LibraryMismatchError),

@@ -12,6 +12,7 @@ from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
     Reading,
+    Recovery,
     SlowReading,
     ThrottleReason,
     UnknownDeviceError,
@@ -335,3 +336,14 @@ def test_thousands_of_samples_keep_no_memory() -> None:
         tracemalloc.stop()
     assert record.view(at(1200)).samples == 1200 * len(DEVICES)
     assert after - before < 4_000, f"{after - before} bytes more after 3000 samples more"
+
+
+@pytest.mark.parametrize(("unloaded", "left"), [(False, ["XidError"]), (True, [])])
+def test_only_a_driver_that_was_not_loaded_has_reset_the_devices(unloaded: bool, left: list[str]) -> None:
+    record = make()
+    record.event(DeviceEvent("GPU-1", "XidError", 48, "ECC", fault=True, recovery=Recovery.RESET), at(1))
+    record.unavailable("initialisation failed", at(2), unloaded=unloaded)
+    record.register(DEVICES, "570.1", at(3))
+    for second in (4, 5, 6):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert [reason.code for reason in record.view(at(6)).devices[1].health.reasons] == left

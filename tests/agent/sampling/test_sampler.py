@@ -13,6 +13,7 @@ from gpufleet_agent.devices.base import (
     DeviceInfo,
     DeviceLostError,
     DeviceResetRequiredError,
+    DriverNotLoadedError,
     HardwareUnavailableError,
     LibraryMismatchError,
     Reading,
@@ -265,8 +266,8 @@ def test_a_driver_restart_is_survived_with_the_devices_past(fake: "Fake", fast: 
         await sampler.start()
         fake.events.append(XID_79)
         await until(lambda: codes(sampler, 1) == ["XidError"])
-        fake.opening = [HardwareUnavailableError("driver not loaded")] * 3
-        fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], HardwareUnavailableError("uninitialized"))
+        fake.opening = [DriverNotLoadedError("driver not loaded")] * 3
+        fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], DriverNotLoadedError("uninitialized"))
         await until(lambda: sampler.view().unavailable == "driver not loaded")
         assert codes(sampler, 0) == ["DriverUnavailable"]
         fake.failures.clear()
