@@ -57,8 +57,18 @@ async def supervise(loops: Mapping[str, Coroutine[Any, Any, object]]) -> None:
 
 async def _close_part(name: str, close: Callable[[], Awaitable[object]]) -> None:
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
+        async with asyncio.timeout(CLOSE_SECONDS) as timeout:
             await close()
-    except TimeoutError:
-        log.warning("closing took too long: left to the end of the process", part=name, seconds=CLOSE_SECONDS)
-    log.debug("closed", part=name)
+    except TimeoutError as error:
+        if timeout.expired():
+            log.warning("closing took too long: left to the end of the process", part=name, seconds=CLOSE_SECONDS)
+        else:
+            _failed_to_close(name, error)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the parts before it must be closed, and this one named
+        _failed_to_close(name, error)
+    else:
+        log.debug("closed", part=name)
+
+
+def _failed_to_close(name: str, error: Exception) -> None:
+    log.error("closing failed: left to the end of the process", part=name, error=repr(error), exc_info=error)

@@ -60,6 +60,27 @@ def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypa
     assert [event["part"] for event in events if event["log_level"] == "warning"] == ["b"]
 
 
+@pytest.mark.parametrize("error", [OSError("is a directory"), TimeoutError("of its own"), ValueError("defect")])
+def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Exception) -> None:
+    log: list[str] = []
+
+    async def fail() -> None:
+        raise error
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            a, b = Part("a", log), Part("b", log)
+            await start_part(stack, "a", a.start, a.close)
+            await start_part(stack, "b", b.start, fail)
+            raise PartError("c: the first to fail")
+
+    with structlog.testing.capture_logs() as events, pytest.raises(PartError, match="c: the first to fail"):
+        asyncio.run(scenario())
+    assert log == ["+a", "+b", "-a"]
+    (event,) = [event for event in events if event["log_level"] == "error"]
+    assert (event["part"], event["exc_info"]) == ("b", error)
+
+
 def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
     ended: list[str] = []
 
