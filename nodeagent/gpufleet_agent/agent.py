@@ -28,6 +28,7 @@ from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Handover
 from gpufleet_agent.plugin.injection import Injection
+from gpufleet_agent.plugin.leftovers import in_use
 from gpufleet_agent.plugin.plugins import Plugins, Surroundings
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import Completeness
@@ -191,10 +192,12 @@ class Agent:
                 device.info.index,
                 device.health.state is HealthState.HEALTHY,
                 profile=device.info.profile if self._apart else None,
-                processes=(device.sample.process_count if device.sample else None) or 0,
+                in_use=in_use(device.sample),
                 nodes=device.info.nodes,
             )
             for device in self._sampler.view().devices
+            # A partition whose kind the driver doesn't tell is of no resource, least of all of that of whole GPUs.
+            if not (self._apart and device.info.parent is not None and device.info.profile is None)
         )
 
     def _granted(self, granted: Managed | Unmanaged) -> None:
@@ -224,7 +227,7 @@ class Agent:
         view = self._sampler.view()
         if self._apart:
             # What the status names, the operator may reserve, and a reservation is of our own resources.
-            view = replace(view, devices=tuple(device for device in view.devices if device.info.profile is None))
+            view = replace(view, devices=tuple(device for device in view.devices if device.info.parent is None))
         return build_status(
             view,
             self._holders(),

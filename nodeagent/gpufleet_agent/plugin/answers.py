@@ -41,8 +41,8 @@ class KnownDevice:
     uuid: str
     index: int
     healthy: bool
-    processes: int = 0
-    """That were on it when they were last counted, some seconds ago."""
+    in_use: bool = False
+    """Whether processes were or may have been on it when they were last counted, some seconds ago."""
     profile: str | None = None
     """The kind of partition, where each kind has its own resource."""
     nodes: tuple[str, ...] = ()

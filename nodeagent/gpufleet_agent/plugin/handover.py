@@ -124,8 +124,9 @@ def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed |
 def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
     """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never.
 
-    Whole devices only when no process is left on them: a container's end isn't always that of its processes, and not
-    all are in containers. (Reserved ones were without when the operator picked them.)
+    Only when no process is left on them: a container's end isn't always that of its processes, and not all are in
+    containers. (Reserved ones were without when the operator picked them.) On a device that is shared already they are
+    those of its sharers.
 
     Of shared devices one slot each, and those first that are shared already: they can't be given as a whole anyway.
     """
@@ -142,7 +143,7 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
         for device in sorted(situation.devices, key=_index)
         if device.healthy and device.uuid in offered and device.uuid not in barred
     ]
-    busy = [] if situation.shares else [device.uuid for device in situation.devices if device.processes]
+    busy = {device.uuid for device in situation.devices if device.in_use}.difference(sharers)
     idle = [uuid for uuid in usable if uuid not in busy or uuid in forced]
     # What the kubelet insists on is the pod's already, by way of an init container: it comes first.
     chosen = sorted(idle, key=lambda uuid: (uuid not in forced, uuid not in sharers, len(sharers.get(uuid, ()))))
@@ -156,7 +157,11 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
             Reason.TOO_FEW_UNRESERVED,
             f"a pod without an assignment asks for {ask.size} devices; of {len(offered)} offered, "
             f"{len(usable)} are healthy, unreserved and unheld"
-            + (f", but processes are left on {len(usable) - len(idle)} of them" if len(idle) < len(usable) else ""),
+            + (
+                f", but processes are, or may be, left on {len(usable) - len(idle)} of them"
+                if len(idle) < len(usable)
+                else ""
+            ),
         )
     return Unmanaged(devices, ids if situation.shares else ())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.devices.base import DeviceInfo, HardwareUnavailableError, SlowReading
+from gpufleet_agent.devices.base import DeviceInfo, DeviceReadError, HardwareUnavailableError, Reading, SlowReading
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.resources import MigStrategy
@@ -115,6 +115,21 @@ def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are_about
     asyncio.run(scenario())
 
 
+def test_a_partition_whose_kind_is_not_told_is_no_whole_gpu(kubelet: Any, make_rig: Any) -> None:
+    async def scenario() -> None:
+        rig = make_rig(mig_strategy=MigStrategy.MIXED)
+        whole = rig.hardware.devices()
+        rig.hardware.identify = lambda slot: "MIG-1" if slot == 1 else f"GPU-{slot}"  # GPU-1 is divided
+        rig.hardware.devices = lambda: (whole[0], DeviceInfo("MIG-1", 1, "unknown", parent="GPU-1"), *whole[2:])
+        async with kubelet, rig.running():
+            await kubelet.until(kubelet.serving)
+            assert kubelet.plugins[RESOURCE].healthy == {"GPU-0", "GPU-2", "GPU-3"}
+            status = await rig.api.until(lambda status: status["devices"])
+            assert [device["uuid"] for device in status["devices"]] == ["GPU-0", "GPU-2", "GPU-3"]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("strategy", "resource", "published"),
     [
@@ -154,9 +169,36 @@ def test_a_device_on_which_a_process_is_left_is_not_given_to_a_pod_without_reser
         async with kubelet, rig.running():
             await kubelet.until(kubelet.serving)
             await rig.api.until(lambda status: any(device.get("processCount") for device in status["devices"]))
-            with pytest.raises(Exception, match=r"4 are healthy, .* but processes are left on 1 of them"):
+            with pytest.raises(Exception, match=r"4 are healthy, .* but processes are, or may be, left on 1 of them"):
                 await kubelet.admit("greedy", 4)
             assert await kubelet.admit("bare", 3) == {"GPU-1", "GPU-2", "GPU-3"}
+
+    asyncio.run(scenario())
+
+
+def test_a_device_whose_processes_cannot_be_counted_is_given_only_once_its_memory_is_idle(
+    kubelet: Any, make_rig: Any
+) -> None:
+    async def scenario() -> None:
+        rig = make_rig()
+        used = {"GPU-0": 70_000}
+
+        def read_slow(uuid: str) -> SlowReading:
+            raise DeviceReadError(uuid, "compute processes: Unknown Error")
+
+        rig.hardware.read_slow = read_slow
+        rig.hardware.read = lambda uuid: Reading(
+            uuid=uuid, memory_total_mib=80_000, memory_used_mib=used.get(uuid, 500)
+        )
+        async with kubelet, rig.running():
+            await kubelet.until(kubelet.serving)
+            with pytest.raises(Exception, match=r"processes are, or may be, left on 1 of them"):
+                await kubelet.admit("greedy", 4)
+            with pytest.raises(Exception, match=r"processes are, or may be, left on 1 of them"):
+                await kubelet.admit("greedy-shared", 4, resource=SHARED_RESOURCE)
+            used.clear()
+            await rig.api.until(lambda status: all(each["memoryUsedMiB"] == 500 for each in status["devices"]))
+            assert len(await kubelet.admit("bare", 4)) == 4
 
     asyncio.run(scenario())
 

@@ -45,6 +45,7 @@ class Case:
     size: int = 1
     must_include: frozenset[str] = frozenset()
     unhealthy: frozenset[str] = frozenset()
+    busy: frozenset[str] = frozenset()
     resource: str = SHARED_RESOURCE
     message_has: tuple[str, ...] = ()
 
@@ -209,11 +210,40 @@ CASES = [
         available=frozenset({A, B, C, D}),
         resource=RESOURCE,
     ),
+    Case(
+        "an unmanaged pod gets no slot of a device on which a process is left",
+        Unmanaged((B,), (f"{B}::0",)),
+        listing=(lists("bare"),),
+        busy=frozenset({A}),
+    ),
+    Case(
+        "and is told of the processes when that leaves nothing",
+        Reason.TOO_FEW_UNRESERVED,
+        listing=(lists("bare"),),
+        busy=frozenset({A, B, C, D}),
+        message_has=("processes are, or may be, left on 4 of them",),
+    ),
+    Case(
+        "but on a device with sharers the processes are theirs",
+        Unmanaged((D,), (f"{D}::0",)),
+        listing=(lists("bare"), lists("other", f"{D}::4")),
+        busy=frozenset({A, B, C, D}),
+    ),
+    Case(
+        "processes of its own init container don't count for slots either",
+        Unmanaged((A,), (f"{A}::0",)),
+        listing=(lists("bare"),),
+        must_include=frozenset({f"{A}::0"}),
+        busy=frozenset({A}),
+    ),
 ]
 
 
 def situation_of(case: Case) -> tuple[Ask, Situation]:
-    devices = tuple(KnownDevice(uuid, index, uuid not in case.unhealthy) for index, uuid in enumerate((A, B, C, D)))
+    devices = tuple(
+        KnownDevice(uuid, index, uuid not in case.unhealthy, uuid in case.busy)
+        for index, uuid in enumerate((A, B, C, D))
+    )
     ask = Ask(case.available, case.size, case.must_include)
     return ask, Situation(case.resource, devices, case.assignments, case.listing, SHARED_RESOURCE)
 

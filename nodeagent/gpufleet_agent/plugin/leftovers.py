@@ -1,0 +1,20 @@
+"""Whether anybody's processes may be left on a device: what keeps it from pods that nobody picked it for."""
+
+from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.overuse.use import IDLE_MIB
+
+
+def in_use(sample: Sample | None) -> bool:
+    """Whether a process is on the device, or may be.
+
+    Processes that can't be counted (the driver fails, or hides those of other PID namespaces) still show in the memory
+    that they use. A device of which neither is known counts as used.
+
+    Args:
+        sample: The device's last good one.
+    """
+    if sample is None:
+        return True
+    if sample.process_count is not None:
+        return sample.process_count > 0
+    return sample.memory_used_mib is None or sample.memory_used_mib > IDLE_MIB
