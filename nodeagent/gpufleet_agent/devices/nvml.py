@@ -6,6 +6,7 @@ number should be, are the same as "not supported" and never leave this module.
 
 import os
 import threading
+from collections import deque
 
 import pynvml
 import structlog
@@ -44,6 +45,7 @@ class NvmlHardware:
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: threads of other devices look at it
         self._lock = threading.Lock()
         self._events: XidEvents | None = None
+        self._told: deque[DeviceEvent] = deque()
 
     def open(self) -> None:
         """See `Hardware.open`."""
@@ -53,7 +55,7 @@ class NvmlHardware:
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
         self._open = True
-        self._events = XidEvents(lambda: self._devices)
+        self._events = XidEvents(lambda: self._devices, self._told)
 
     def close(self) -> None:
         """See `Hardware.close`."""
@@ -194,21 +196,23 @@ def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
 
 
 def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
-    model: str = device.ask("name", pynvml.nvmlDeviceGetName) or "unknown"
-    minor = device.ask("minor number", pynvml.nvmlDeviceGetMinorNumber)
+    # Asked as extras: one odd answer here is not worth the device, which would be left out and looked for without end.
+    ask = device.ask_extra
+    model: str = ask("name", pynvml.nvmlDeviceGetName) or "unknown"
+    minor = ask("minor number", pynvml.nvmlDeviceGetMinorNumber)
     capabilities = mig.capability_nodes(minor, device.instances) if device.instances else ()
-    memory = device.ask("memory", values.memory)
+    memory = ask("memory", values.memory)
     total = None if memory is None else values.mib(memory.total)
-    pci = device.ask("PCI", pynvml.nvmlDeviceGetPciInfo)
-    capability = device.ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
+    pci = ask("PCI", pynvml.nvmlDeviceGetPciInfo)
+    capability = ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
     return DeviceInfo(
         uuid=device.uuid,
         index=index,
         model=model,
-        architecture=values.ARCHITECTURES.get(device.ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
+        architecture=values.ARCHITECTURES.get(ask("architecture", pynvml.nvmlDeviceGetArchitecture)),
         compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
         pci_bus_id=None if pci is None else pci.busId,
-        numa_node=device.ask("NUMA node", values.numa_node),
+        numa_node=ask("NUMA node", values.numa_node),
         memory_total_mib=None if total is None else round(total),
         nodes=device_nodes(minor) + capabilities,
         parent=parent,

@@ -27,17 +27,18 @@ class XidEvents:
     A lost device makes every wait fail at once. It is left out then, and is registered again once it answers.
     """
 
-    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]]) -> None:
+    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]], told: deque[DeviceEvent]) -> None:
         """Nothing is asked of NVML yet.
 
         Args:
             devices: The devices that are known at any time, by UUID. They may become more.
+            told: What came and wasn't fetched yet: of a GPU that is divided, the same for each partition that it may be
+                about. Outlives this opening.
         """
         self._devices = devices
         self._registered: set[str] = set()
         self._refused: set[str] = set()
-        self._told: deque[DeviceEvent] = deque()
-        """Of a GPU that is divided, the same for each partition that it may be about."""
+        self._told = told
         self._set: Any = None
         self._failed_before = False
 

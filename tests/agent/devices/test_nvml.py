@@ -70,6 +70,22 @@ def test_devices_tell_who_they_are(hardware: NvmlHardware) -> None:
     assert hardware.driver_version() == "580.95.05"
 
 
+@pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_IRQ_ISSUE, 12345])
+@pytest.mark.parametrize(
+    "what", ["architecture", "compute_capability", "name", "memory_total_mib", "minor", "numa_node", "pci_bus_id"]
+)
+def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(
+    simulated: "Simulated", closed_for_good: Callable[[], bool], what: str, code: int
+) -> None:
+    simulated.edit(lambda node: node.with_fail(1, what, code))
+    hardware = NvmlHardware()
+    hardware.open()
+    devices = identify_all(hardware)
+    hardware.close()
+    assert [device.uuid for device in devices] == UUIDS
+    assert closed_for_good()
+
+
 def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: (
