@@ -22,11 +22,14 @@ VERSION = "0.5.0"
 ANNOTATION_PREFIX = "cdi.k8s.io/gpufleet_"
 
 Nodes = Callable[[str], tuple[tuple[str, str], ...]]
-"""From UUID to device nodes: path in the container, path on the host."""
+"""From UUID to device nodes: path in the container, path on the host. None: a container couldn't use the device."""
 
 
 def spec_of(kind: str, devices: Iterable[KnownDevice], nodes: Nodes) -> dict[str, Any]:
-    """The specification of some devices, each under its UUID.
+    """The specification of those devices that have nodes, each under its UUID.
+
+    One without is left out: its name would stand for nothing, and a container would start that has no device. As it
+    is, the runtime says that it doesn't know the name.
 
     `NVIDIA_VISIBLE_DEVICES=void` is in it because images set `all`, and NVIDIA's runtime, where it is the node's
     default, would obey that and add every GPU to the ones that are injected here.
@@ -35,8 +38,9 @@ def spec_of(kind: str, devices: Iterable[KnownDevice], nodes: Nodes) -> dict[str
         "cdiVersion": VERSION,
         "kind": kind,
         "devices": [
-            {"name": device.uuid, "containerEdits": _edits(nodes(device.uuid))}
+            {"name": device.uuid, "containerEdits": _edits(found)}
             for device in sorted(devices, key=lambda device: device.index)
+            if (found := nodes(device.uuid))
         ],
     }
 
@@ -74,20 +78,22 @@ class CdiFile:
         Raises:
             OSError: It can't be written.
         """
-        if not devices:
+        spec = spec_of(self._kind, devices, self._nodes)
+        if not spec["devices"]:
             self.remove()  # a file without devices is invalid
             return
-        text = json.dumps(spec_of(self._kind, devices, self._nodes), indent=1)
+        content = json.dumps(spec, indent=1).encode()
         try:
-            if self._path.read_text(encoding="utf-8") == text:
+            # Bytes: whatever somebody has put there, it needn't be text.
+            if self._path.read_bytes() == content:
                 return
         except FileNotFoundError:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         # Runtimes read names that end in .json or .yaml alone.
         part = self._path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
         part.rename(self._path)
-        log.info("CDI file written", path=str(self._path), devices=len(devices))
+        log.info("CDI file written", path=str(self._path), devices=len(spec["devices"]))
 
     def remove(self) -> None:
         """Take the file away, and what a process that was killed while it wrote has left.
@@ -100,9 +106,9 @@ class CdiFile:
 
 
 def _edits(nodes: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    edits: dict[str, Any] = {"env": [f"{ENV_VISIBLE_DEVICES}=void"]}
-    if nodes:
-        edits["deviceNodes"] = [
+    return {
+        "env": [f"{ENV_VISIBLE_DEVICES}=void"],
+        "deviceNodes": [
             {"path": path, "permissions": "rw"} | ({} if host == path else {"hostPath": host}) for path, host in nodes
-        ]
-    return edits
+        ],
+    }

@@ -1,14 +1,21 @@
 """How devices get into a container: the device list strategies."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+
+import structlog
 
 from gpufleet_agent.plugin.answers import KnownDevice
 from gpufleet_agent.plugin.cdi import CdiFile, annotation, qualified
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import CDI_KIND, ENV_VISIBLE_DEVICES
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Between two looks for device nodes that are missing."""
 
 
 class Strategy(StrEnum):
@@ -50,12 +57,22 @@ class Injection:
     Args:
         settings: What is configured.
         devices: The devices of the node, from memory.
+        look_seconds: How often to look for device nodes where they matter.
     """
 
-    def __init__(self, settings: InjectionSettings, devices: Callable[[], tuple[KnownDevice, ...]]) -> None:
+    def __init__(
+        self,
+        settings: InjectionSettings,
+        devices: Callable[[], tuple[KnownDevice, ...]],
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._settings = settings
         self._devices = devices
         self._file = CdiFile(settings.cdi_root, settings.cdi_kind, self.nodes) if settings.writes_cdi else None
+        self._without: frozenset[str] = frozenset()
+        self.look_seconds = look_seconds if settings.writes_cdi else None
+        """How often to ask `usable` again, as nobody tells when a device node comes or goes; None: no need to."""
 
     def prepare(self) -> None:
         """Have everything in place that a container with any of the devices needs.
@@ -65,6 +82,22 @@ class Injection:
         """
         if self._file is not None:
             self._file.write(self._devices())
+
+    def usable(self, devices: tuple[KnownDevice, ...]) -> tuple[KnownDevice, ...]:
+        """All of the devices; those that the agent's CDI file can't give to a container are not healthy.
+
+        Args:
+            devices: All devices of the node.
+        """
+        if self._file is None:
+            return devices
+        without = frozenset(device.uuid for device in devices if not self._has_own_node(device))
+        if without != self._without:
+            self._without = without
+            if without:
+                root = str(self._settings.driver_root)
+                log.warning("devices not offered: no device node", devices=sorted(without), driver_root=root)
+        return tuple(replace(device, healthy=False) if device.uuid in without else device for device in devices)
 
     def response(self, uuids: tuple[str, ...]) -> pb.ContainerAllocateResponse:
         """What the kubelet is told for a container with these devices, in index order."""
@@ -85,8 +118,11 @@ class Injection:
         return answer
 
     def nodes(self, uuid: str) -> tuple[tuple[str, str], ...]:
-        """The device nodes of a device that exist: path in the container, path on the host."""
-        found = [device.nodes for device in self._devices() if device.uuid == uuid]
+        """The device nodes of a device that exist: path in the container, path on the host.
+
+        None when its own is missing: those that all devices have in common are of no use alone.
+        """
+        found = [device.nodes for device in self._devices() if device.uuid == uuid and self._has_own_node(device)]
         return tuple(self._existing(path for nodes in found for path in nodes))
 
     def close(self) -> None:
@@ -97,6 +133,10 @@ class Injection:
         """
         if self._file is not None:
             self._file.remove()
+
+    def _has_own_node(self, device: KnownDevice) -> bool:
+        # The first one is the device's own.
+        return any(self._existing(device.nodes[:1]))
 
     def _existing(self, paths: Iterable[str]) -> Iterable[tuple[str, str]]:
         for path in paths:

@@ -129,7 +129,7 @@ def _name(server: PluginServer) -> str:
 
 def _plugin(served: Served, shared_resource: str, around: Surroundings) -> DevicePlugin:
     def devices() -> tuple[KnownDevice, ...]:
-        return tuple(device for device in around.devices() if device.profile == served.profile)
+        return tuple(device for device in around.injection.usable(around.devices()) if device.profile == served.profile)
 
     asking = Asking(
         resource=served.resource,

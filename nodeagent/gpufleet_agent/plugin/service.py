@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import grpc
 import structlog
@@ -94,7 +95,9 @@ class DevicePlugin:
                     )
                     yield news
                     sent = news
-                await self._devices_changed.wait(seen)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._injection.look_seconds):
+                        await self._devices_changed.wait(seen)
         finally:
             self.listeners -= 1
             self._tell_listeners()

@@ -29,7 +29,7 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
 SLOTS = 3
 
-DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True) for index in range(8))
+DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(8))
 
 
 class FakeApi:
@@ -82,7 +82,7 @@ class Rig:
         self.refusals: list[Refusal] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Counters(self.registry, "test")
-        self.injection = Injection(injection, self.known)
+        self.injection = Injection(injection, self.known, look_seconds=0.05)
         self.server, self.shared_server = (
             PluginServer(
                 self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
@@ -94,7 +94,7 @@ class Rig:
         asking = Asking(
             resource=served.resource,
             shared_resource=SHARED_RESOURCE,
-            devices=self.known,
+            devices=self.usable,
             lister=self.lister,
             own=self.own,
             holdings=self.holdings,
@@ -104,7 +104,7 @@ class Rig:
         )
         return DevicePlugin(
             served=served,
-            devices=self.known,
+            devices=self.usable,
             devices_changed=self.devices_changed,
             asking=asking,
             admission=self.admission,
@@ -116,6 +116,9 @@ class Rig:
 
     def known(self) -> tuple[KnownDevice, ...]:
         return self.devices
+
+    def usable(self) -> tuple[KnownDevice, ...]:
+        return self.injection.usable(self.devices)
 
     def listed(self, listing: Listing, began: float) -> Listing:
         self.holdings.update(listing, began)

@@ -86,12 +86,13 @@ paths = st.text("abc019/_-", min_size=1, max_size=40).map("/{}".format)
 
 
 @settings(deadline=None)
-@given(st.dictionaries(uuids, st.lists(st.tuples(paths, paths), max_size=3), min_size=1, max_size=4))
+@given(st.dictionaries(uuids, st.lists(st.tuples(paths, paths), max_size=3), max_size=4))
 def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str, str]]]) -> None:
     devices = [KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate(found)]
     spec = spec_of(CDI_KIND, devices, lambda uuid: tuple(found[uuid]))
-    jsonschema.validate(json.loads(json.dumps(spec)), SPECIFICATION)
-    assert [device["name"] for device in spec["devices"]] == list(found)
+    assert [device["name"] for device in spec["devices"]] == [uuid for uuid, nodes in found.items() if nodes]
+    if spec["devices"]:
+        jsonschema.validate(json.loads(json.dumps(spec)), SPECIFICATION)
 
 
 def test_each_device_goes_by_its_uuid_and_brings_its_nodes_and_keeps_the_vendors_runtime_away(
@@ -144,8 +145,24 @@ def test_it_is_written_when_something_changed_and_left_alone_otherwise(make: Any
     assert path.exists(), "somebody tidied up"
 
 
+def test_devices_without_nodes_are_left_out_and_no_file_is_left_without_devices(make: Any, path: Path) -> None:
+    make(lambda uuid: two_nodes(uuid) if uuid == "GPU-1" else ()).write(DEVICES)
+    assert [device["name"] for device in json.loads(path.read_text())["devices"]] == ["GPU-1"]
+    make(no_nodes).write(DEVICES)
+    assert not path.exists()
+
+
+def test_whatever_somebody_has_put_there_is_repaired(make: Any, path: Path) -> None:
+    file = make()
+    file.write(DEVICES)
+    right = path.read_text()
+    path.write_bytes(b"\xff\xfe\x00")
+    file.write(DEVICES)
+    assert path.read_text() == right
+
+
 def test_no_devices_no_file_and_nothing_is_left_at_the_end(make: Any, path: Path) -> None:
-    file = make(no_nodes)
+    file = make()
     file.write(DEVICES)
     jsonschema.validate(json.loads(path.read_text()), SPECIFICATION)
     file.write(())

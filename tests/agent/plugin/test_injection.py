@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from gpufleet_agent.plugin.answers import KnownDevice
 from gpufleet_agent.plugin.injection import Injection, InjectionSettings, Strategy
@@ -22,10 +23,10 @@ Configure = Callable[..., InjectionSettings]
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Configure:
-    """Settings with a driver that has nodes for GPU-0 and GPU-1, and no nvidia-uvm yet."""
+    """Settings with a driver that has nodes for nine GPUs, and no nvidia-uvm yet."""
     driver = tmp_path / "driver"
     (driver / "dev").mkdir(parents=True)
-    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+    for name in (*(f"nvidia{minor}" for minor in range(9)), "nvidiactl"):
         (driver / "dev" / name).touch()
 
     def make(*strategies: Strategy, **fields: Any) -> InjectionSettings:
@@ -107,7 +108,7 @@ def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_up(
         async with kubelet, running(injection=configure(CRI)) as rig:
             await kubelet.until(kubelet.serving)
             assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
-            rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True))
+            rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
             await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
             assert written(tmp_path)[-1] == "GPU-8"
             assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
@@ -129,6 +130,40 @@ def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
             assert len(written(tmp_path)) == 8
 
     asyncio.run(scenario())
+
+
+def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
+    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        node = tmp_path / "driver" / "dev" / "nvidia0"
+        node.unlink()
+        async with kubelet, running(injection=configure(CRI)):
+            await kubelet.until(kubelet.serving)
+            plugin = kubelet.plugins["gpufleet.dev/gpu"]
+            assert "GPU-0" not in plugin.healthy
+            assert len(plugin.healthy) == 7
+            assert "GPU-0" not in written(tmp_path)
+            assert await kubelet.admit("first", 1) == {"GPU-1"}
+            node.touch()
+            await kubelet.until(lambda: "GPU-0" in plugin.healthy)
+            assert written(tmp_path)[0] == "GPU-0"
+            assert await kubelet.admit("second", 1) == {"GPU-0"}
+
+    with structlog.testing.capture_logs() as events:
+        asyncio.run(scenario())
+    warnings = [event for event in events if event["event"] == "devices not offered: no device node"]
+    assert [event["devices"] for event in warnings] == [["GPU-0"]]
+
+
+@pytest.mark.parametrize("strategy", [ENVVAR, CRI])
+def test_common_nodes_alone_make_no_device(strategy: Strategy, configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "driver" / "dev" / "nvidia0").unlink()
+    injection = Injection(configure(strategy), lambda: DEVICES)
+    assert injection.nodes("GPU-0") == ()
+    assert len(injection.nodes("GPU-1")) == 2
+    healthy = [device.uuid for device in injection.usable(DEVICES) if device.healthy]
+    assert healthy == (["GPU-1", "GPU-2"] if strategy is CRI else ["GPU-0", "GPU-1", "GPU-2"])
 
 
 def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_be_written(
