@@ -94,6 +94,8 @@ class Agent:
             tell=self._teller.tell,
             changes=self._changes,
             clock=time.time,
+            # As long as a list of processes may stand.
+            stale_seconds=3 * timing.slow + timing.sample,
         )
         self._plugins = self._make_plugins()
         self._publisher = Publisher(

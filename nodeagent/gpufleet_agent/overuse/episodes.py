@@ -3,7 +3,8 @@
     begins  used is more than promised in `BEGIN` looks in a row
     ends    used is at most what is promised in `END` looks in a row, or the holder is gone
 
-A look at which nobody can tell what is used changes nothing.
+A look at which nobody can tell what is used changes nothing, nor does one that finds the reading of the look before:
+processes are listed no more often than one looks, so a peak that was read once must not count twice.
 """
 
 from collections.abc import Iterable
@@ -41,6 +42,8 @@ class Episodes:
         self._standing: dict[_Key, Overuse] = {}
         self._streak: dict[_Key, int] = {}
         """Looks in a row that spoke for a change."""
+        self._judged: dict[_Key, object] = {}
+        """The reading that was judged last."""
 
     @property
     def standing(self) -> tuple[Overuse, ...]:
@@ -57,10 +60,12 @@ class Episodes:
         now = {(use.uuid, use.pod_uid): use for use in uses}
         ended = [self._standing.pop(key) for key in self._standing.keys() - now.keys()]
         self._streak = {key: count for key, count in self._streak.items() if key in now}
+        self._judged = {key: reading for key, reading in self._judged.items() if key in now}
         begun = []
         for key, use in now.items():
-            if use.used_mib is None:
+            if use.used_mib is None or (use.reading is not None and use.reading is self._judged.get(key)):
                 continue
+            self._judged[key] = use.reading
             stands = key in self._standing
             over = use.used_mib > use.promised_mib
             self._streak[key] = self._streak.get(key, 0) + 1 if over is not stands else 0

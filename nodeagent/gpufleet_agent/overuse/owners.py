@@ -15,5 +15,6 @@ def pods_of(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
     """
     try:
         return pod_uids((proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError:
+        # Gone before or while it is read, or another's; or this process has no file descriptor left.
         return None

@@ -1,7 +1,7 @@
 """How much of a shared device's memory each holder uses, as far as that can be said."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
@@ -27,36 +27,57 @@ class Use:
     promised_mib: int
     used_mib: int | None
     """None: nobody can tell."""
+    reading: object = field(default=None, compare=False, repr=False)
+    """What of the hardware said so: one object for each reading. None: it isn't known which."""
 
 
-def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf) -> Iterator[Use]:
+def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf, stale_seconds: float) -> Iterator[Use]:
     """Each holder that was promised memory of the device.
 
     Processes go to the pod that they run in. Where that can't be said of each, the whole device's use is that of its
-    only holder, and of several it can't be said.
+    only holder, and of several it can't be said. Nor can it from a sample that is older than `stale_seconds`: it may
+    be of the time of another holder.
     """
-    sample = device.sample
+    sample = _fresh(device, stale_seconds)
     processes = None if sample is None or _hidden(sample) else sample.processes
     by_pod = None if processes is None else _by_pod(processes, {holder.pod_uid for holder in holders}, pods)
     for holder in holders:
         if holder.memory_mib is None or holder.pod_uid is None:
             continue
         used: int | None = None
+        reading: object = sample
         if by_pod is not None:
             used = by_pod.get(holder.pod_uid, 0)
+            # The list stays the same object in all samples until the next slow reading; an empty one is ever the same.
+            reading = processes or sample
         elif len(holders) == 1 and sample is not None:
             used = sample.memory_used_mib
-        yield Use(device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used)
+        yield Use(device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used, reading)
 
 
-def uses(devices: tuple[DeviceView, ...], holders: Holders, pods: PodsOf) -> tuple[Use, ...]:
+def uses(devices: tuple[DeviceView, ...], holders: Holders, pods: PodsOf, stale_seconds: float) -> tuple[Use, ...]:
     """Each holder of the node that was promised memory of a device. Asks about processes of shared devices alone."""
     return tuple(
         use
         for device in devices
-        if any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
-        for use in uses_of(device, holders[device.info.uuid], pods)
+        if _promised(device, holders)
+        for use in uses_of(device, holders[device.info.uuid], pods, stale_seconds)
     )
+
+
+def processes_of(devices: tuple[DeviceView, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
+    """Numbers of the processes that `uses` may ask about."""
+    samples = (_fresh(device, stale_seconds) for device in devices if _promised(device, holders))
+    return frozenset(process.pid for sample in samples if sample is not None for process in sample.processes or ())
+
+
+def _promised(device: DeviceView, holders: Holders) -> bool:
+    return any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
+
+
+def _fresh(device: DeviceView, stale_seconds: float) -> Sample | None:
+    age = device.sample_age_seconds
+    return device.sample if age is not None and age <= stale_seconds else None
 
 
 def _hidden(sample: Sample) -> bool:

@@ -1,7 +1,7 @@
 """Looks at the use of shared devices every few seconds, and tells whoever should know."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -10,7 +10,7 @@ from gpufleet_agent.changes import Changes
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import Episodes, Overuse
 from gpufleet_agent.overuse.owners import pods_of
-from gpufleet_agent.overuse.use import PodsOf, Use, uses
+from gpufleet_agent.overuse.use import PodsOf, Use, processes_of, uses
 from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.sampling.view import NodeView
 
@@ -31,6 +31,7 @@ class OveruseWatch:
         tell: Where events go.
         changes: Told when an episode begins or ends.
         clock: Now, in seconds since the epoch.
+        stale_seconds: A sample that is older says nothing of who uses what now.
         pods: Which pods a process runs in.
     """
 
@@ -42,6 +43,7 @@ class OveruseWatch:
         tell: Callable[[PodEvent], None],
         changes: Changes,
         clock: Callable[[], float],
+        stale_seconds: float,
         pods: PodsOf = pods_of,
     ) -> None:
         self._view = view
@@ -49,6 +51,7 @@ class OveruseWatch:
         self._tell = tell
         self._changes = changes
         self._clock = clock
+        self._stale_seconds = stale_seconds
         self._pods = pods
         self._episodes = Episodes()
         self.uses: tuple[Use, ...] = ()
@@ -65,12 +68,16 @@ class OveruseWatch:
         """Look forever; calls `beat` each time round."""
         while True:
             beat()
-            self.look()
+            await self.look()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Look once."""
-        self.uses = uses(self._view().devices, self._holders(), self._pods)
+        devices, holders = self._view().devices, self._holders()
+        wanted = processes_of(devices, holders, self._stale_seconds)
+        # In a thread: some hundred processes take tens of milliseconds, and a kernel that moves cgroups makes one wait.
+        owners = await asyncio.to_thread(_owners, wanted, self._pods) if wanted else {}
+        self.uses = uses(devices, holders, owners.get, self._stale_seconds)
         begun, ended = self._episodes.look(self.uses, self._clock())
         for overuse in begun:
             self.begun += 1
@@ -80,6 +87,10 @@ class OveruseWatch:
             log.info("memory over-used no longer", **_facts(overuse))
         if begun or ended:
             self._changes.notify()
+
+
+def _owners(processes: Iterable[int], pods: PodsOf) -> Mapping[int, tuple[str, ...] | None]:
+    return {process: pods(process) for process in processes}
 
 
 def _facts(overuse: Overuse) -> dict[str, object]:

@@ -1,7 +1,9 @@
 """Who uses more than promised: what is said, when, and to whom."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +15,7 @@ from gpufleet_agent.devices.base import DeviceInfo, ProcessMemory, Sample
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import BEGIN, END, Episodes
 from gpufleet_agent.overuse.owners import pods_of
-from gpufleet_agent.overuse.use import Use, uses
+from gpufleet_agent.overuse.use import PodsOf, Use, processes_of, uses
 from gpufleet_agent.overuse.watch import OveruseWatch
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
@@ -22,13 +24,16 @@ from gpufleet_agent.sampling.view import DeviceView, HealthState, HealthView, No
 A = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
 B = Holder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
 STRANGER = Holder(ContainerKey("ml", "c", "main"), shared=True)
+STALE = 16.0
 PODS = MappingProxyType({1: ("uid-a",), 2: ("uid-b",), 3: ("uid-c",), 4: (), 5: ("uid-outer", "uid-a")})
 
 
-def device(*processes: tuple[int, int | None], used: int | None = 5000, listed: bool = True) -> DeviceView:
+def device(
+    *processes: tuple[int, int | None], used: int | None = 5000, listed: bool = True, age: float | None = 0.1
+) -> DeviceView:
     found = tuple(ProcessMemory(pid, mib) for pid, mib in processes) if listed else None
     sample = Sample(uuid="GPU-0", taken_at=1.0, memory_used_mib=used, processes=found)
-    return DeviceView(DeviceInfo("GPU-0", 0, "NVIDIA H100"), HealthView(HealthState.HEALTHY), sample, 0.1)
+    return DeviceView(DeviceInfo("GPU-0", 0, "NVIDIA H100"), HealthView(HealthState.HEALTHY), sample, age)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +52,23 @@ def device(*processes: tuple[int, int | None], used: int | None = 5000, listed: 
         pytest.param(device(listed=False), (A, STRANGER), [None], id="no list, and two holders"),
         pytest.param(device(listed=False, used=None), (A,), [None], id="nothing is known at all"),
         pytest.param(device((3, 9000)), (STRANGER,), [], id="nothing was promised"),
+        pytest.param(device((1, 700), age=17.0), (A,), [None], id="the sample is too old to speak of now"),
+        pytest.param(device(listed=False, age=None), (A,), [None], id="nobody knows how old it is"),
     ],
 )
 def test_what_holders_use(seen: DeviceView, holders: tuple[Holder, ...], expected: list[int | None]) -> None:
-    assert [use.used_mib for use in uses((seen,), {"GPU-0": holders}, PODS.get)] == expected
+    assert [use.used_mib for use in uses((seen,), {"GPU-0": holders}, PODS.get, STALE)] == expected
 
 
 def test_processes_of_devices_without_promises_are_not_looked_up() -> None:
     def never(pid: int) -> tuple[str, ...]:
         raise AssertionError(f"process {pid} was looked up")
 
-    assert uses((device((3, 1)),), {"GPU-0": (STRANGER,)}, never) == ()
-    assert uses((device((3, 1)),), {}, never) == ()
+    for holders in ({"GPU-0": (STRANGER,)}, {}):
+        assert uses((device((3, 1)),), holders, never, STALE) == ()
+        assert processes_of((device((3, 1)),), holders, STALE) == frozenset()
+    assert processes_of((device((3, 1), (7, 1)),), {"GPU-0": (A,)}, STALE) == {3, 7}
+    assert processes_of((device((3, 1), age=17.0),), {"GPU-0": (A,)}, STALE) == frozenset()
 
 
 def use(used: int | None, pod: str = "a") -> Use:
@@ -112,6 +122,37 @@ def test_a_look_that_cannot_tell_changes_nothing() -> None:
     assert course(1001, 1001, 900, None, 900, None)[-1] == (0, 0, 1)
 
 
+def looks(*found: tuple[DeviceView, ...]) -> list[int]:
+    """How many episodes stand after each look at a device of which A was promised 1000 MiB."""
+    episodes = Episodes()
+    standing = []
+    for second, devices in enumerate(found):
+        episodes.look(uses(devices, {"GPU-0": (A, B)}, PODS.get, STALE), float(second))
+        standing.append(len(episodes.standing))
+    return standing
+
+
+def later(before: DeviceView) -> DeviceView:
+    """The next sample, which carries the same list of processes."""
+    assert before.sample is not None
+    return replace(before, sample=replace(before.sample, taken_at=before.sample.taken_at + 1))
+
+
+def test_a_peak_that_was_read_once_does_not_count_twice_however_often_one_looks() -> None:
+    peak = device((1, 1200))
+    assert looks((peak,), (peak,), (later(peak),)) == [0, 0, 0]
+    assert looks((peak,), (later(peak),), (device((1, 1200)),)) == [0, 0, 1]
+
+
+def test_nor_does_a_low_that_was_read_once_and_an_empty_list_is_told_apart_by_its_sample() -> None:
+    begun = [(device((1, 1200)),), (device((1, 1200)),)]
+    low = device((1, 900))
+    assert looks(*begun, (low,), (low,), (low,))[-1] == 1
+    none = device(used=3)
+    assert looks(*begun, (none,), (later(none),), (later(none),))[-1] == 0
+    assert looks(*begun, (none,), (none,), (none,))[-1] == 1
+
+
 def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
     episodes = Episodes()
     episodes.look([use(2000)], 1.0)
@@ -122,7 +163,7 @@ def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
     assert episodes.standing == ()
 
 
-def watching(seen: list[DeviceView]) -> tuple[OveruseWatch, list[PodEvent], Changes]:
+def watching(seen: list[DeviceView], pods: PodsOf = PODS.get) -> tuple[OveruseWatch, list[PodEvent], Changes]:
     events: list[PodEvent] = []
     changes = Changes()
     watch = OveruseWatch(
@@ -131,32 +172,33 @@ def watching(seen: list[DeviceView]) -> tuple[OveruseWatch, list[PodEvent], Chan
         tell=events.append,
         changes=changes,
         clock=lambda: 1_800_000_000.0,
-        pods=PODS.get,
+        stale_seconds=STALE,
+        pods=pods,
     )
     return watch, events, changes
 
 
 def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None:
-    seen = [device((1, 1200), (2, 100))]
-    watch, events, changes = watching(seen)
-    for _ in range(5):
-        watch.look()
+    watch, events, changes = watching(seen := [device()])
+
+    async def look(times: int, used: int) -> None:
+        for _ in range(times):
+            seen[0] = device((1, used), (2, 100))
+            await watch.look()
+
+    asyncio.run(look(5, 1200))
     (event,) = events
     assert (event.namespace, event.pod, event.pod_uid, event.reason) == ("ml", "a", "uid-a", "MemoryOveruse")
     assert event.message == "container main uses 1200 MiB of GPU 0 (GPU-0), and was promised 1000 MiB"
     assert (changes.version, watch.begun, len(watch.standing)) == (1, 1, 1)
-    seen[0] = device((1, 900), (2, 100))
-    for _ in range(END):
-        watch.look()
+    asyncio.run(look(END, 900))
     assert (changes.version, watch.begun, len(watch.standing)) == (2, 1, 0)
-    seen[0] = device((1, 1200), (2, 100))
-    for _ in range(BEGIN):
-        watch.look()
+    asyncio.run(look(BEGIN, 1200))
     assert len(events) == 2
 
 
 def test_it_looks_again_and_again(in_virtual_time: Callable[[Any], None]) -> None:
-    watch, events, _ = watching([device((1, 1200))])
+    watch, _, _ = watching([device(used=3)])
     beats: list[float] = []
 
     async def scenario() -> None:
@@ -167,7 +209,28 @@ def test_it_looks_again_and_again(in_virtual_time: Callable[[Any], None]) -> Non
 
     in_virtual_time(scenario())
     assert len(beats) == 3
-    assert len(events) == 1
+
+
+def test_the_loop_runs_on_while_the_kernel_takes_its_time_to_say_whose_a_process_is() -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(pid: int) -> tuple[str, ...] | None:
+        asked.set()
+        assert answer.wait(10)
+        return PODS.get(pid)
+
+    watch, _, _ = watching([device((1, 700), (2, 300))], slow)
+
+    async def scenario() -> None:
+        async with asyncio.timeout(10):
+            look = asyncio.create_task(watch.look())
+            assert await asyncio.to_thread(asked.wait, 10)
+            assert not look.done()
+            answer.set()
+            await look
+
+    asyncio.run(scenario())
+    assert [use.used_mib for use in watch.uses] == [700, 300]
 
 
 def test_the_kernel_is_asked_which_pod_a_process_is_in(tmp_path: Path) -> None:
@@ -176,3 +239,5 @@ def test_the_kernel_is_asked_which_pod_a_process_is_in(tmp_path: Path) -> None:
     (tmp_path / "7" / "cgroup").write_text(f"0::/kubepods/burstable/pod{uid}/abc\n")
     assert pods_of(7, tmp_path) == (uid,)
     assert pods_of(8, tmp_path) is None
+    (tmp_path / "9" / "cgroup").mkdir(parents=True)  # any other error of the system
+    assert pods_of(9, tmp_path) is None
