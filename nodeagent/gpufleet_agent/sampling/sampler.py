@@ -14,7 +14,12 @@ from typing import Any, TypeVar
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from gpufleet_agent.devices.base import DriverNotLoadedError, Hardware, HardwareUnavailableError
+from gpufleet_agent.devices.base import (
+    DriverNotLoadedError,
+    Hardware,
+    HardwareUnavailableError,
+    ProcessMustRestartError,
+)
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.past import Acknowledgement, Past
@@ -27,6 +32,9 @@ from gpufleet_agent.sampling.worker import Worker
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
+
+_STOPPING_TURNS = 5
+"""How often a session is given the deadline to end before only a new process can open the driver."""
 
 
 def now() -> Instant:
@@ -222,10 +230,17 @@ class Sampler:
         return session
 
     async def _end(self, session: Session) -> None:
-        """Close the hardware. Either no call is in flight, or no device works: nobody is kept waiting."""
-        while not await session.stop():
+        """Close the hardware. Either no call is in flight, or no device works: nobody is kept waiting.
+
+        Raises:
+            ProcessMustRestartError: A call never came back, and under it the driver must not be closed.
+        """
+        for _ in range(_STOPPING_TURNS):
+            if await session.stop():
+                await self._call(self._hardware.close)
+                return
             _log.warning("hardware can't be closed: a call is still in flight")
-        await self._call(self._hardware.close)
+        raise ProcessMustRestartError("a call that is stuck keeps the driver from being opened anew")
 
     def _tell_unavailable(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome is not None else None

@@ -8,11 +8,13 @@ import structlog
 from gpufleet_agent.devices.base import (
     AccessLostError,
     DeviceError,
+    DeviceEvent,
     EventSource,
     Hardware,
     UnknownDeviceError,
 )
 from gpufleet_agent.sampling.device_task import DeviceTask
+from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault
 from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.timing import Timing
@@ -25,6 +27,9 @@ _MOMENT = 1.0
 """How long the other devices are kept waiting, in seconds, when a call turns out to be stuck."""
 _ACCESS_FAILURES = 5
 """So many failures in a row of every device at once mean that the container has lost its device nodes."""
+
+_MAX_WAITING = 64
+"""Events that are taken from the driver's queue before it is closed, so that a torrent doesn't keep it open."""
 
 
 class Session:
@@ -57,7 +62,7 @@ class Session:
         self._driver_version = driver_version
         self._devices = [DeviceTask(hardware, slot, record, timing, clock) for slot in range(slots)]
         self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and slots else None
-        self._workers = [device.worker for device in self._devices]
+        self._workers: list[Worker] = [device.worker for device in self._devices]
         if self._event_worker is not None:
             self._workers.append(self._event_worker)
 
@@ -113,7 +118,11 @@ class Session:
     async def quiet(self) -> bool:
         """Wait a moment for calls in flight. True: there are none, and none begins but by `run`."""
         moment = min(_MOMENT, self._timing.deadline) + self._timing.event_wait
-        return await _done([worker.submit(_nothing) for worker in self._workers], moment)
+        calls = [device.worker.submit(_nothing) for device in self._devices]
+        if self._event_worker is not None:
+            # What waits to be told would be gone with the driver's event queue.
+            calls.append(self._ask_for_events(self._event_worker, 0.0, _MAX_WAITING))
+        return await _done(calls, moment)
 
     async def stop(self) -> bool:
         """End the threads, waiting at most for the deadline. True: no call is in flight. Nothing runs after that."""
@@ -127,22 +136,43 @@ class Session:
         _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
 
     async def _events(self, worker: Worker) -> None:
-        hardware = self._hardware
-        assert isinstance(hardware, EventSource)  # noqa: S101 - there is a worker only then
         while True:
+            asked = self._ask_for_events(worker, self._timing.event_wait)
+            await asyncio.wait({asked})  # being cancelled here leaves the call, and what it brings, alone
             try:
-                event = await worker.submit(lambda: hardware.wait_event(self._timing.event_wait))
-                if event is None:
-                    continue
-                level = _log.error if event.fault else _log.info
-                level("device event", uuid=event.uuid, kind=event.kind, code=event.code, message=event.message)
-                self._record.event(event, self._clock())
-            except UnknownDeviceError as error:
-                _log.warning("event of a device that is not registered", error=str(error))
+                asked.result()
             except DeviceError as error:
                 # The device's own reads say the same in its health; here it must not become a busy loop.
                 _log.debug("waiting for events failed", error=str(error))
                 await asyncio.sleep(self._timing.event_wait)
+
+    def _ask_for_events(self, worker: Worker, seconds: float, most: int = 1) -> asyncio.Future[None]:
+        """Wait for events in the worker, and record each there and then.
+
+        A driver tells an event once. One that comes when nobody waits for the future any more, as while the driver is
+        being opened anew, must count all the same.
+        """
+        hardware = self._hardware
+        assert isinstance(hardware, EventSource)  # noqa: S101 - there is a worker only then
+
+        def ask() -> None:
+            for _ in range(most):
+                event = hardware.wait_event(seconds)
+                if event is None:
+                    return
+                self._keep_event(event)
+
+        return worker.submit(ask)
+
+    def _keep_event(self, event: DeviceEvent) -> None:
+        level = _log.error if event.fault else _log.info
+        level("device event", uuid=event.uuid, kind=event.kind, code=event.code, message=event.message)
+        try:
+            self._record.event(event, self._clock())
+        except UnknownDeviceError as error:
+            _log.warning("event of a device that is not registered", error=str(error))
+        except SamplerClosedError:
+            _log.warning("an event came after the end", uuid=event.uuid)
 
     async def _watch(self, wait: float) -> float:
         """Return when a device is gone, or was left out of the list, and no call is stuck."""

@@ -1,0 +1,95 @@
+"""What must not go wrong while the driver is opened anew."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpufleet_agent.devices.base import (
+    DeviceEvent,
+    DeviceLostError,
+    DriverNotLoadedError,
+    ProcessMustRestartError,
+    Recovery,
+)
+from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.session import Session
+from gpufleet_agent.sampling.timing import Timing
+
+if TYPE_CHECKING:
+    from tests.agent.sampling.conftest import FakeHardwareWithEvents as Fake
+
+
+def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
+    fake: "Fake", fast: Timing, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for it is in flight, and those who waited for the wait have left."""
+    waiting, left = threading.Event(), threading.Event()
+
+    def wait_event(seconds: float) -> DeviceEvent | None:
+        if not left.is_set():
+            waiting.set()
+            assert left.wait(20)
+            return DeviceEvent("GPU-1", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET)
+        time.sleep(seconds)
+        return None
+
+    quiet = Session.quiet
+
+    async def leaving(session: Session) -> bool:
+        left.set()
+        return await quiet(session)
+
+    monkeypatch.setattr(fake, "wait_event", wait_event)
+    monkeypatch.setattr(Session, "quiet", leaving)
+
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        assert waiting.wait(20)
+        fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
+        await until(lambda: fake.opened > 1)
+        assert [reason.code for reason in sampler.view().devices[1].health.reasons] == ["XidError"]
+        await sampler.close()
+
+    asyncio.run(main())
+
+
+def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
+    fake: "Fake", fast: Timing, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = Session.quiet
+
+    async def three_more(session: Session) -> bool:
+        fake.events += [DeviceEvent(f"GPU-{i}", "XidError", 79, "XID 79", fault=True) for i in (1, 2, 1)]
+        return await quiet(session)
+
+    monkeypatch.setattr(Session, "quiet", three_more)
+
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
+        await until(lambda: fake.opened > 1)
+        assert [sum(event.count for event in device.events) for device in sampler.view().devices] == [0, 2, 1]
+        await sampler.close()
+
+    asyncio.run(main())
+
+
+def test_a_call_that_never_comes_back_from_a_driver_that_has_gone_ends_the_process(
+    fake: "Fake", impatient: Timing, until: Any
+) -> None:
+    async def main() -> None:
+        fake.stuck["GPU-0"] = threading.Event()
+        sampler = Sampler(fake, timing=replace(impatient, deadline=0.05))
+        fake.failures["GPU-1"] = DriverNotLoadedError("uninitialized")
+        async with asyncio.timeout(20):
+            with pytest.raises(ProcessMustRestartError, match="stuck"):
+                await sampler.start()
+        assert not fake.closed_under_a_call
+
+    asyncio.run(main())
