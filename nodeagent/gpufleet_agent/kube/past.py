@@ -5,7 +5,9 @@ even listed any more. After a restart the agent's own last status is the only wi
 it lacks is left out, since a report that can't be understood must not keep the agent from its work.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,13 +28,19 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class FaultMemory:
-    """Hands over what the object remembers: the last report once, acknowledgements with every version.
+    """Hands over what the object remembers: the last report once, and each acknowledgement once.
+
+    An annotation stays on the object and is in every version of it. Handed over again it would forgive faults that came
+    after it, whenever its time isn't past by the node's clock: it lies ahead, or the clock was set back.
+    So the first version's, which a process before us may have had already, count up to its last report at most, and not
+    at all when their time is still to come.
 
     Args:
         boot_id: Of the node, now.
         restore: Takes the report.
-        acknowledge: Takes each acknowledgement, again and again.
+        acknowledge: Takes each acknowledgement.
         unreadable: Called for each part of the report that makes no sense.
+        clock: Seconds since the epoch.
     """
 
     def __init__(
@@ -41,22 +49,30 @@ class FaultMemory:
         restore: Callable[[Past], None],
         acknowledge: Callable[[Acknowledgement], None],
         unreadable: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._boot_id = boot_id
         self._restore = restore
         self._acknowledge = acknowledge
         self._unreadable = unreadable
+        self._clock = clock
         self._restored = False
+        self._seen: set[Acknowledgement] = set()
 
     def observe(self, version: TelemetryObject) -> None:
         """Look at a version of the object. The first one has what the process before us wrote last."""
-        if not self._restored:
-            self._restored = True
-            past = read_past(version.status, self._boot_id, self._unreadable)
-            if past is not None:
-                self._restore(past)
-        for acknowledgement in read_acknowledgements(version.acknowledged):
-            self._acknowledge(acknowledgement)
+        first, self._restored = not self._restored, True
+        past = read_past(version.status, self._boot_id, self._unreadable) if first else None
+        if past is not None:
+            self._restore(past)
+        new = [one for one in read_acknowledgements(version.acknowledged) if one not in self._seen]
+        self._seen.update(new)
+        for acknowledgement in new:
+            if first and acknowledgement.until > self._clock():
+                log.warning("an acknowledgement whose time is still to come is ignored", until=acknowledgement.until)
+                continue
+            latest = acknowledgement.until if past is None else past.reported
+            self._acknowledge(replace(acknowledgement, until=min(acknowledgement.until, latest)))
 
 
 def read_boot_id(path: Path = BOOT_ID) -> str | None:

@@ -208,6 +208,11 @@ class Health:
             self._since = past.since
         return changed
 
+    def since(self, code: str) -> float | None:
+        """Since when a fault or warning stands, in seconds since the epoch; None: it doesn't."""
+        reason = self._reasons.get(code)
+        return None if reason is None else reason.since
+
     @property
     def standing(self) -> frozenset[str]:
         """Codes of the faults that stand."""

@@ -180,14 +180,18 @@ class NodeRecord:
                 self._recall(changes, now)
 
     def acknowledge(self, acknowledgement: Acknowledgement, now: Instant) -> None:
-        """Forgive what happened before: events, and that devices are listed no longer. What is still seen stays."""
+        """Forgive what happened before: events, and that devices are listed no longer. What is still seen stays.
+
+        What is yet to happen can't be vouched for: a time that lies ahead counts as `now`.
+        """
+        until = min(acknowledgement.until, now.wall)
         with self._writing() as changes:
             for uuid, device in tuple(self._devices.items()):
                 if not acknowledgement.covers(uuid):
                     continue
-                until = acknowledgement.until
-                lost = not device.listed and self._unavailable is None
-                if lost and (device.health.view().since or 0.0) <= until:
+                lost_since = device.health.since(Fault.DEVICE_LOST)
+                missing = not device.listed and self._unavailable is None
+                if missing and lost_since is not None and lost_since <= until:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 else:

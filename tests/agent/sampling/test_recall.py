@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.record import Instant, NodeRecord
@@ -143,3 +143,25 @@ def test_an_acknowledgement_forgives_events_of_its_device() -> None:
     record.acknowledge(Acknowledgement(1_000_001), at(5))
     assert codes(record) == [[], [], []]
     assert record.health_version == version + 1, "a repeated one changes nothing"
+
+
+def test_an_acknowledgement_forgives_nothing_that_is_yet_to_happen() -> None:
+    record = make()
+    record.register(DEVICES, "570.1", at(0))
+    # By two threads: the event's clock was looked at after the acknowledgement's.
+    record.event(DeviceEvent("GPU-1", "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(10))
+    record.acknowledge(Acknowledgement(1_003_600), at(9))
+    assert codes(record) == [[], ["XidError"], []]
+    record.acknowledge(Acknowledgement(1_003_600), at(10))
+    assert codes(record) == [[], [], []]
+
+
+def test_a_loss_is_acknowledged_by_its_own_time_and_not_by_an_older_faults() -> None:
+    record = make()
+    record.register(DEVICES, "570.1", at(0))
+    record.record_slow(SlowReading(uuid="GPU-1", ecc_uncorrected=1), at(10))
+    record.register([DEVICES[0], DEVICES[2]], "570.1", at(500))
+    record.acknowledge(Acknowledgement(1_000_100), at(501))
+    assert codes(record) == [[], ["DeviceLost", "EccUncorrected"], []]
+    record.acknowledge(Acknowledgement(1_000_500), at(502))
+    assert codes(record) == [[], []]
