@@ -16,6 +16,7 @@ from gpufleet_agent.devices import nvml_values as values
 from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
+    DeviceReadError,
     ProcessMemory,
     Reading,
     SlowReading,
@@ -33,13 +34,16 @@ _log = structlog.get_logger(__name__)
 class NvmlHardware:
     """The node's NVIDIA GPUs: a `Hardware` and an `EventSource`."""
 
-    def __init__(self, *, partitions: bool = False) -> None:
+    def __init__(self, *, partitions: bool = False, patience_seconds: float = 5.0) -> None:
         """Nothing is asked of NVML yet.
 
         Args:
             partitions: Whether a GPU that is divided by MIG is listed as its partitions. Otherwise it is one device.
+            patience_seconds: How long the GPUs may take to tell whether they are divided.
         """
         self._partitions = partitions
+        self._patience_seconds = patience_seconds
+        self._survey: mig.Survey | None = None
         self._places: tuple[mig.Place, ...] = ()
         self._open = False
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: threads of other devices look at it
@@ -88,12 +92,15 @@ class NvmlHardware:
             count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
-        self._places = tuple(mig.places(count) if self._partitions else map(mig.Place, range(count)))
+        self._survey = mig.Survey(count, patience_seconds=self._patience_seconds) if self._partitions else None
+        self._places = tuple(map(mig.Place, range(count)) if self._survey is None else self._survey.places())
         return len(self._places)
 
     def identify(self, slot: int) -> str:
         """See `Hardware.identify`. A device that is lost already doesn't even tell its UUID."""
         place = self._places[slot]
+        if self._survey is not None and place.partition is None and not self._survey.is_whole(place.gpu):
+            raise DeviceReadError(f"GPU {place.gpu}", "said too late that it is divided: left out until opened anew")
         try:
             handle, gpu = mig.handles(place)
             uuid: str = pynvml.nvmlDeviceGetUUID(handle)

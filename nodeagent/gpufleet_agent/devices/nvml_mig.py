@@ -5,13 +5,18 @@ load, clocks and power can't be told apart by NVML and are not reported. Partiti
 whoever divides a GPU anew restarts the agent, as with the vendor's plugin.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 import structlog
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -52,28 +57,62 @@ class Place:
     """Its place in the divided GPU; None: the GPU as a whole."""
 
 
-def places(count: int) -> Iterator[Place]:
-    """The partitions of the GPUs that are divided, and the others as they are.
+class Survey:
+    """How each GPU of one opening is divided, asked in a thread for each: one that is stuck holds up nobody else."""
 
-    A GPU that doesn't answer counts as whole: it will say so itself. One that is divided and has no partition yet is of
-    no use to anybody, and left out.
+    def __init__(self, count: int, *, patience_seconds: float) -> None:
+        """Ask, and wait for the answers.
 
-    Args:
-        count: GPUs of the node.
-    """
-    for gpu in range(count):
+        Args:
+            count: GPUs of the node.
+            patience_seconds: How long all of them together may take.
+        """
+        self._answers = [_in_thread(partial(_places, gpu), name=f"mig-{gpu}") for gpu in range(count)]
+        wait(self._answers, timeout=patience_seconds)
+        self._late = frozenset(gpu for gpu, answer in enumerate(self._answers) if not answer.done())
+
+    def places(self) -> Iterator[Place]:
+        """The partitions of the GPUs that are divided, and the others as they are.
+
+        A GPU that doesn't answer, or not yet, counts as whole: it will say so itself. One that is divided and has no
+        partition yet is of no use to anybody, and left out.
+        """
+        for gpu, answer in enumerate(self._answers):
+            yield from [Place(gpu)] if gpu in self._late else answer.result()
+
+    def is_whole(self, gpu: int) -> bool:
+        """Whether a GPU that counts as whole is. Waits for one that is late: nobody else may ask it meanwhile."""
+        return self._answers[gpu].result() == [Place(gpu)]
+
+
+def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
+    """As an executor does, in a daemon: an executor's threads are waited for when the process ends."""
+    future: Future[T] = Future()
+
+    def run() -> None:
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
-            divided = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
-            partitions = list(_partitions(handle)) if divided else []
-        except pynvml.NVMLError:
-            yield Place(gpu)
-            continue
-        if not divided:
-            yield Place(gpu)
-        elif not partitions:
-            _log.warning("GPU is in MIG mode and has no partitions: left out", gpu=gpu)
-        yield from (Place(gpu, partition) for partition in partitions)
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def _places(gpu: int) -> list[Place]:
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
+        divided = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+        partitions = list(_partitions(handle)) if divided else []
+    except pynvml.NVMLError:
+        return [Place(gpu)]
+    if not divided:
+        return [Place(gpu)]
+    if not partitions:
+        _log.warning("GPU is in MIG mode and has no partitions: left out", gpu=gpu)
+    return [Place(gpu, partition) for partition in partitions]
 
 
 def handles(place: Place) -> tuple[Any, Any]:

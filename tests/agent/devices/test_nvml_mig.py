@@ -1,5 +1,6 @@
 """Partitions on the real nvidia-ml-py and simulated GPUs."""
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,30 @@ def test_a_divided_gpu_is_its_partitions_and_the_others_are_as_they_were(hardwar
     assert small.nodes[0] == "/dev/nvidia6"
     assert small.nvlink_peers == ()
     assert devices[0].nvlink_peers == (WHOLE[3],)
+
+
+def test_a_gpu_that_does_not_say_whether_it_is_divided_holds_up_nobody_else(
+    simulated: "Simulated", hardware: NvmlHardware
+) -> None:
+    hardware.close()
+    simulated.edit(lambda node: node.with_gpu(2, mig_mode=0).with_delay(1, "mig_mode", 2000))
+    slow = NvmlHardware(partitions=True, patience_seconds=0.3)
+    slow.open()
+    began = time.monotonic()
+    assert slow.slots() == 4
+    assert time.monotonic() - began < 1.5
+    for slot in (0, 2, 3):
+        slow.identify(slot)
+    assert time.monotonic() - began < 1.5
+    assert [one.uuid for one in slow.devices()] == [WHOLE[0], WHOLE[2], WHOLE[3]]
+    with pytest.raises(DeviceError, match="divided"):
+        slow.identify(1)
+    assert time.monotonic() - began >= 2, "it was waited for: nobody asks it from a second thread"
+    simulated.edit(lambda node: node.with_delay(1, "mig_mode", 0))
+    slow.close()
+    slow.open()
+    assert len(identify_all(slow)) == 6
+    slow.close()
 
 
 def test_without_partitions_the_same_gpu_is_one_device(hardware: NvmlHardware) -> None:
