@@ -34,6 +34,7 @@ from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
+from gpufleet_agent.publish.deadband import old_after
 from gpufleet_agent.publish.pace import Pace
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
@@ -103,7 +104,7 @@ class Agent:
             own=self._own,
             build=self._status,
             changes=self._changes,
-            pace=Pace(heartbeat=settings.heartbeat_seconds),
+            pace=Pace(heartbeat=settings.heartbeat_seconds, old=old_after(settings.sample_seconds)),
             counters=self._counters,
             rng=rng,
         )

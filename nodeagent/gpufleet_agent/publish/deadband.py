@@ -14,7 +14,8 @@ TEMPERATURE_CELSIUS = 3
 POWER_SHARE = 0.10
 """Of the device's power limit, or of the last value where the limit isn't known: idle power flickers by 10 %."""
 OLD_SECONDS = 5.0
-"""A sample this much older than the status that carries it holds the device back from being picked, sooner or later."""
+"""A sample this much older than the status that carries it holds the device back from being picked, sooner or later.
+Unless samples are taken more rarely: see `old_after`."""
 
 
 class Significance(IntEnum):
@@ -42,15 +43,29 @@ _STEADY = (
 )
 
 
-def significance(published: Status, current: Status) -> Significance:
-    """Compare the status as last written with the one that would be written now."""
+def old_after(sample_seconds: float) -> float:
+    """From which age on a sample is old, in seconds, where one is taken every `sample_seconds`.
+
+    Between two samples the age goes up to `sample_seconds`, and that it falls again is no news.
+    """
+    return max(OLD_SECONDS, 2 * sample_seconds)
+
+
+def significance(published: Status, current: Status, old_seconds: float = OLD_SECONDS) -> Significance:
+    """Compare the status as last written with the one that would be written now.
+
+    Args:
+        published: The former.
+        current: The latter.
+        old_seconds: From which age on a sample is old.
+    """
     if _node_facts(published) != _node_facts(current):
         return Significance.URGENT
     pairs = list(zip(published["devices"], current["devices"], strict=True))
     if any(_facts(before) != _facts(after) for before, after in pairs):
         return Significance.URGENT
     # After a stuck driver or a frozen process the readings may be what they were: that they are new is the news.
-    if any(_old(published, before) and not _old(current, after) for before, after in pairs):
+    if any(_age(published, before) > old_seconds >= _age(current, after) for before, after in pairs):
         return Significance.URGENT
     moved = [after for before, after in pairs if _left_dead_band(before, after)]
     if any(_pickable(device) for device in moved):
@@ -80,11 +95,11 @@ def _pickable(device: Status) -> bool:
     return all(holder.get("shared", False) for holder in device.get("allocatedTo", ()))
 
 
-def _old(status: Status, device: Status) -> bool:
+def _age(status: Status, device: Status) -> float:
     if "sampleTime" not in device:
-        return False
+        return 0.0
     age = datetime.fromisoformat(status["observedAt"]) - datetime.fromisoformat(device["sampleTime"])
-    return age.total_seconds() > OLD_SECONDS
+    return age.total_seconds()
 
 
 def _left_dead_band(before: Status, after: Status) -> bool:

@@ -8,7 +8,7 @@ that supply a few seconds at most: a workload may be waiting for just this devic
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gpufleet_agent.publish.deadband import Significance
+from gpufleet_agent.publish.deadband import OLD_SECONDS, Significance
 
 
 class Cause(StrEnum):
@@ -36,6 +36,8 @@ class Pace:
     patience: float = 3.0
     """A reading of a device that could be picked is written this long after the last write at the latest. With sampling
     and looking once a second each, it is in the cluster within 5 s."""
+    old: float = OLD_SECONDS
+    """From which age on a sample is old: that it is fresh again is written at once."""
     max_backoff: float = 30.0
     """Longest wait between two attempts while the apiserver is away."""
 

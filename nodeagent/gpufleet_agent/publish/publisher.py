@@ -97,7 +97,7 @@ class Publisher:
             return Cause.URGENT
         if current.uid != self._published_to and now - self._last.at >= self._pace.min_interval:
             return Cause.URGENT  # another object of the same name, without a status yet
-        return cause_now(self._pace, self._last, significance(self._published, status), now)
+        return cause_now(self._pace, self._last, significance(self._published, status, self._pace.old), now)
 
     async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
         try:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, ThrottleReason
-from gpufleet_agent.publish.deadband import significance
+from gpufleet_agent.publish.deadband import old_after, significance
 from gpufleet_agent.publish.pace import Cause, Pace, cause_now, first_write, next_write
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.sampling.health import HealthPolicy
@@ -24,10 +24,10 @@ DEVICES = tuple(
 
 
 class Node:
-    """Eight devices, read once a second by clocks that the test sets."""
+    """Eight devices, read by clocks that the test sets."""
 
-    def __init__(self) -> None:
-        self.record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    def __init__(self, sample_seconds: int = 1) -> None:
+        self.record = NodeRecord(window_seconds=60, sample_seconds=sample_seconds, policy=HealthPolicy())
         self.record.register(DEVICES, "580.1", Instant(0, START))
 
     def read(self, uuid: str, second: float, skew: float, load: Callable[[str], float]) -> None:
@@ -54,19 +54,20 @@ class Node:
         return build_status(self.record.view(now), {}, generation=1, observed_at=now.wall, agent_version="1")
 
 
-def writes(seed: int, seconds: int) -> list[float]:
+def writes(seed: int, seconds: int, sample_seconds: int) -> list[float]:
     """When a node at rest writes its status: its devices' readings flicker as idle ones do."""
-    rng, pace, node = random.Random(seed), Pace(), Node()  # noqa: S311 - noise
+    rng, pace, node = random.Random(seed), Pace(old=old_after(sample_seconds)), Node(sample_seconds)  # noqa: S311 - noise
     times: list[float] = []
     last = written = None
     for second in range(seconds):
-        for device in DEVICES:
-            node.read(device.uuid, second, 0, lambda _: rng.uniform(-2, 2))
+        if second % sample_seconds == 0:
+            for device in DEVICES:
+                node.read(device.uuid, second, 0, lambda _: rng.uniform(-2, 2))
         status = node.status(second)
         if last is None or written is None:
             last, written = first_write(pace, second, rng.random()), status
         else:
-            cause = cause_now(pace, last, significance(written, status), second)
+            cause = cause_now(pace, last, significance(written, status, pace.old), second)
             if cause is None:
                 continue
             last, written = next_write(pace, last, second, rng.random(), cause=cause), status
@@ -74,9 +75,10 @@ def writes(seed: int, seconds: int) -> list[float]:
     return times
 
 
-def test_at_rest_a_node_writes_twice_a_minute_at_most() -> None:
+@pytest.mark.parametrize("sample_seconds", [1, 10, 20, 60])
+def test_at_rest_a_node_writes_twice_a_minute_at_most(sample_seconds: int) -> None:
     """Readings that flicker, clocks that swing, software's throttling and counters of errors are no news."""
-    times = writes(seed=1, seconds=600)
+    times = writes(seed=1, seconds=600, sample_seconds=sample_seconds)
     assert all(30 <= later - earlier <= 34 for earlier, later in pairwise(times))
     for start in range(541):
         assert sum(start <= time < start + 60 for time in times) <= 2
