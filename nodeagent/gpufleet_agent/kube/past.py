@@ -8,7 +8,7 @@ it lacks is left out, since a report that can't be understood must not keep the 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,9 @@ from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(9999, 1, 1, tzinfo=UTC)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """The node's also in a container."""
@@ -125,12 +128,15 @@ def read_acknowledgements(text: str) -> tuple[Acknowledgement, ...]:
 
 
 def seconds(timestamp: Any) -> float | None:
-    """RFC 3339 in seconds since the epoch; None for anything else."""
+    """RFC 3339 in seconds since the epoch; None for anything else, and for a time that no node's clock has shown."""
     try:
         moment = datetime.fromisoformat(timestamp)
     except (TypeError, ValueError):
         return None
-    return None if moment.tzinfo is None else moment.timestamp()
+    if moment.tzinfo is None:
+        return None
+    # Some hours from either end of what a datetime can be, a time is none in UTC, and couldn't be written again.
+    return moment.timestamp() if _EPOCH <= moment < _END else None
 
 
 def _acknowledgements(text: str) -> Iterator[Acknowledgement]:

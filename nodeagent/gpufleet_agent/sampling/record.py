@@ -23,7 +23,7 @@ from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedErro
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
 from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample
 from gpufleet_agent.sampling.past import Acknowledgement, Past
-from gpufleet_agent.sampling.validate import NO_FACTS, validate, validate_facts
+from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
 from gpufleet_agent.sampling.view import DeviceView, EventCount, NodeView
 from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
 
@@ -122,7 +122,7 @@ class NodeRecord:
         that vanished from its slot is a fault to be told, not to be forgotten. Unless others are in its place: then
         it was divided, joined or exchanged.
         """
-        listed = {info.uuid: info for info in devices}
+        listed = {info.uuid: believable(info) for info in devices}
         with self._writing() as changes:
             self._driver_version = driver_version
             changes.note(changed=self._unavailable is not None)
@@ -322,7 +322,7 @@ class NodeRecord:
             # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
             heirs = self._at_the_place_of(was.info) if known is None else [known]
             if not heirs:
-                heirs = [self._add_missing(was.info, now)]
+                heirs = [self._add_missing(believable(was.info), now)]
                 changes.note(changed=True)
             if not reloaded:
                 for heir in heirs:

@@ -6,11 +6,11 @@ leaked. A number that can't be true must not move a placement, so the whole samp
 
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading
+from gpufleet_agent.devices.base import DeviceInfo, Facts, Number, ProcessMemory, Reading, Sample, SlowReading
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
 
 ABSOLUTE_ZERO_CELSIUS = -273
@@ -27,7 +27,8 @@ class _Bounds:
     above: Invalid = Invalid.TOO_LARGE
 
 
-_MIB = _Bounds(0, 2**40)
+_MIB = _Bounds(0, 2**24)  # 16 TiB: the node's sum of 64 such devices is within GPUTelemetry's bound, too
+_NUMA_NODE = _Bounds(0, 1023)
 _PERCENT = _Bounds(0, 100, above=Invalid.OVER_100_PERCENT)
 _MILLIWATTS = _Bounds(0, 2**31 - 1)
 _CELSIUS = _Bounds(ABSOLUTE_ZERO_CELSIUS, 1000, below=Invalid.BELOW_ABSOLUTE_ZERO)
@@ -100,6 +101,19 @@ def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts
         processes=_checked_processes(reading),
         **_checked(reading, _SLOW_READING),
     )
+
+
+def believable(info: DeviceInfo) -> DeviceInfo:
+    """A device's description without the numbers that can't be true: one would make the whole status invalid."""
+    return replace(
+        info,
+        memory_total_mib=_within(_MIB, info.memory_total_mib),
+        numa_node=_within(_NUMA_NODE, info.numa_node),
+    )
+
+
+def _within(bounds: _Bounds, value: int | None) -> int | None:
+    return value if value is not None and bounds.low <= value <= bounds.high else None
 
 
 def _checked_processes(reading: SlowReading) -> tuple[ProcessMemory, ...] | None:

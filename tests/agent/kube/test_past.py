@@ -78,6 +78,18 @@ def test_an_older_agents_reasons_go_by_themselves_and_stand_since_the_report_at_
     assert past.devices["GPU-0"].health.reasons == (HealthReason("XidError", "", NOW, Recovery.AUTOMATIC),)
 
 
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "1969-12-31T23:59:59Z"])
+def test_a_time_that_can_not_be_written_again_is_that_of_the_report(since: str) -> None:
+    status = written()
+    reason = {"code": "XidError", "message": "gone", "since": since, "recovery": "Reset"}
+    status["devices"][0]["health"] = {"state": "Unhealthy", "since": since, "reasons": [reason]}
+    past = read_past(status, "boot-1")
+    assert past is not None
+    assert past.devices["GPU-0"].health == HealthView(
+        HealthState.UNHEALTHY, (HealthReason("XidError", "gone", NOW, Recovery.RESET),), None
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "want"),
     [

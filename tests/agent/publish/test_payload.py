@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -10,12 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample, ThrottleReason
+from gpufleet_agent.devices.base import DeviceInfo, Reading, Recovery, Sample, ThrottleReason
 from gpufleet_agent.overuse.episodes import Overuse
 from gpufleet_agent.overuse.use import Use
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
+from gpufleet_agent.sampling.errors import InvalidSampleError
+from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.view import (
     DeviceView,
     HealthReason,
@@ -332,3 +336,18 @@ def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
     structural_schema().validate(status)
     # Equal both ways: the models ignore fields that they don't know.
     assert TelemetryStatus.model_validate(status).model_dump(by_alias=True, exclude_unset=True, mode="json") == status
+
+
+@given(st.lists(st.integers(-(2**63), 2**63) | st.sampled_from([0, 2**24, 2**31, 2**40]), min_size=1, max_size=8))
+def test_no_size_that_hardware_makes_up_makes_the_nodes_status_invalid(sizes: list[int]) -> None:
+    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    now = Instant(1, NOW)
+    infos = [
+        DeviceInfo(f"GPU-{index}", index, "M", memory_total_mib=size, numa_node=size)
+        for index, size in enumerate(sizes)
+    ]
+    record.register(infos, "580.1", now)
+    for info in infos:
+        with suppress(InvalidSampleError):
+            record.record(Reading(uuid=info.uuid, memory_total_mib=info.memory_total_mib), now)
+    TelemetryStatus.model_validate(build_status(record.view(now), {}, generation=1, observed_at=NOW, agent_version="1"))
