@@ -171,9 +171,20 @@ class Health:
                 changed = self._remove({level.code}, wall) or changed
         return changed
 
-    def acknowledge(self, until: float, wall: float) -> bool:
-        """Somebody vouches for the device as of `until`: events before that are forgiven. True when any was."""
-        return self._remove({code for code, last in self._events.items() if last.wall <= until}, wall)
+    def acknowledge(self, until: float, wall: float, untold: Iterable[str] = ()) -> bool:
+        """Somebody vouches for the device as of `until`. True when anything was forgiven.
+
+        Args:
+            until: Events before that are forgiven; seconds since the epoch.
+            wall: Now.
+            untold: Levels that readings say nothing about any more: nothing else would ever end them.
+        """
+        gone = {code for code, last in self._events.items() if last.wall <= until}
+        for code in untold:
+            if code in self._reasons and self._reasons[code].since <= until:
+                gone.add(code)
+                self._counts.pop(code, None)
+        return self._remove(gone, wall)
 
     def restore(self, past: HealthView, reported: float, at: float, wall: float) -> bool:
         """Take over what an earlier process held of the device. True when that changed anything.

@@ -99,6 +99,11 @@ def shown_by_facts(facts: Facts) -> tuple[Shown, ...]:
     return tuple((level, count) for level, count in answers if count is not None)
 
 
+def untold_by_facts(facts: Facts) -> frozenset[str]:
+    """Codes of the levels that a slow reading says nothing about: the device doesn't report them, or no longer."""
+    return frozenset(level.code for level, read in SLOW if read(facts) is None)
+
+
 def shown_by_sample(sample: Sample) -> tuple[Shown, ...]:
     """What a reading says."""
     if sample.throttle_reasons is None:

@@ -21,7 +21,7 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample
+from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample, untold_by_facts
 from gpufleet_agent.sampling.past import Acknowledgement, Past
 from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
 from gpufleet_agent.sampling.view import DeviceView, EventCount, NodeView
@@ -195,7 +195,8 @@ class NodeRecord:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 else:
-                    changes.note(changed=device.health.acknowledge(until, now.wall))
+                    untold = untold_by_facts(device.facts)
+                    changes.note(changed=device.health.acknowledge(until, now.wall, untold))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
         """Validate a reading and add it.

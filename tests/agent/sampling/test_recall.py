@@ -165,3 +165,17 @@ def test_a_loss_is_acknowledged_by_its_own_time_and_not_by_an_older_faults() -> 
     assert codes(record) == [[], ["DeviceLost", "EccUncorrected"], []]
     record.acknowledge(Acknowledgement(1_000_500), at(502))
     assert codes(record) == [[], []]
+
+
+def test_what_a_device_reports_no_longer_can_be_acknowledged_and_what_it_reports_can_not() -> None:
+    record = make()
+    record.register(DEVICES, "570.1", at(0))
+    for uuid in ("GPU-0", "GPU-1"):
+        record.record_slow(SlowReading(uuid=uuid, ecc_uncorrected=2), at(1))
+    record.record_slow(SlowReading(uuid="GPU-1"), at(2))
+    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
+    assert codes(record) == [["EccUncorrected"], ["EccUncorrected"], []], "it began later than that"
+    record.acknowledge(Acknowledgement(1_000_002), at(3))
+    assert codes(record) == [["EccUncorrected"], [], []]
+    record.record_slow(SlowReading(uuid="GPU-1", ecc_uncorrected=2), at(4))
+    assert codes(record) == [["EccUncorrected"], ["EccUncorrected"], []], "switched on again, it shows at once"
