@@ -213,7 +213,10 @@ class Hardware(Protocol):
         """
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """The devices identified since `open()`, in index order: from memory, never blocks."""
+        """The devices identified since `open()`, in index order: from memory, never blocks.
+
+        May change as devices are read: a link that failed leads to nobody any more.
+        """
 
     def read(self, uuid: str) -> Reading:
         """Read what is cheap to read.

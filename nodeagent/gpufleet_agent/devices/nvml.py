@@ -6,6 +6,7 @@ number should be, are the same as "not supported" and never leave this module.
 
 import os
 import threading
+import time
 from collections import deque
 
 import pynvml
@@ -34,14 +35,16 @@ _log = structlog.get_logger(__name__)
 class NvmlHardware:
     """The node's NVIDIA GPUs: a `Hardware` and an `EventSource`."""
 
-    def __init__(self, *, partitions: bool = False, patience_seconds: float = 5.0) -> None:
+    def __init__(self, *, partitions: bool = False, patience_seconds: float = 5.0, links_seconds: float = 60.0) -> None:
         """Nothing is asked of NVML yet.
 
         Args:
             partitions: Whether a GPU that is divided by MIG is listed as its partitions. Otherwise it is one device.
             patience_seconds: How long the GPUs may take to tell whether they are divided.
+            links_seconds: How often a device is asked what its NVLinks lead to.
         """
         self._partitions = partitions
+        self._links_seconds = links_seconds
         self._patience_seconds = patience_seconds
         self._survey: mig.Survey | None = None
         self._places: tuple[mig.Place, ...] = ()
@@ -109,7 +112,7 @@ class NvmlHardware:
         except pynvml.NVMLError as error:
             raise device_error(f"GPU {place.gpu}", "handle", error) from error
         device.info = _describe(place.gpu, device, parent)
-        device.far_ends = far_ends(handle) if gpu is None else frozenset()
+        self._ask_for_links(device)
         with self._lock:
             self._devices = {**self._devices, uuid: device}
         return uuid
@@ -151,6 +154,8 @@ class NvmlHardware:
         device = self._device(uuid)
         extra = device.ask_extra
         processes = _processes(device)
+        if time.monotonic() - device.links_at >= self._links_seconds:
+            self._ask_for_links(device)
         rows = extra("remapped rows", pynvml.nvmlDeviceGetRemappedRows) or (None,) * 4
         return SlowReading(
             uuid=uuid,
@@ -181,6 +186,12 @@ class NvmlHardware:
             return events.wait(timeout_seconds)
         except pynvml.NVMLError as error:
             raise waiting_error(error) from error
+
+    @staticmethod
+    def _ask_for_links(device: NvmlDevice) -> None:
+        device.links_at = time.monotonic()
+        if device.gpu is None:
+            device.far_ends = far_ends(device.handle, device.far_ends)
 
     def _device(self, uuid: str) -> NvmlDevice:
         device = self._devices.get(uuid)

@@ -31,6 +31,8 @@ class NvmlDevice:
     """Without peers."""
     far_ends: frozenset[str] = frozenset()
     """What its NVLinks lead to, see `nvml_links`."""
+    links_at: float = 0.0
+    """When it was asked for them, in monotonic seconds."""
     answers: bool = True
     """Whether the last read succeeded."""
 

@@ -9,6 +9,7 @@ from gpufleet_agent.devices.base import (
     AccessLostError,
     DeviceError,
     DeviceEvent,
+    DeviceInfo,
     EventSource,
     Hardware,
     UnknownDeviceError,
@@ -60,6 +61,7 @@ class Session:
         self._timing = timing
         self._clock = clock
         self._driver_version = driver_version
+        self._listed: tuple[DeviceInfo, ...] = ()
         self._devices = [DeviceTask(hardware, slot, record, timing, clock) for slot in range(slots)]
         self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and slots else None
         self._workers: list[Worker] = [device.worker for device in self._devices]
@@ -93,7 +95,8 @@ class Session:
             ProcessMustRestartError: Nothing that this process does can help.
         """
         watch = asyncio.ensure_future(self._watch(reopen_wait))
-        tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch, asyncio.ensure_future(self._guard_access())]
+        tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch]
+        tasks += [asyncio.ensure_future(guard) for guard in (self._guard_access(), self._guard_list())]
         tasks += [asyncio.ensure_future(device.run(self._register)) for device in self._devices]
         if self._event_worker is not None:
             tasks.append(asyncio.ensure_future(self._events(self._event_worker)))
@@ -130,7 +133,7 @@ class Session:
         return await _done([worker.stop() for worker in self._workers], patience)
 
     def _register(self) -> None:
-        listed = self._hardware.devices()
+        listed = self._listed = self._hardware.devices()
         left_out = len(self._devices) - len(listed)
         self._record.register(listed, self._driver_version, self._clock(), left_out=left_out)
         _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
@@ -191,6 +194,13 @@ class Session:
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _ACCESS_FAILURES:
                 raise AccessLostError("every device fails as they do when the container has lost its device nodes")
+
+    async def _guard_list(self) -> None:
+        """Register anew when the devices say something else of themselves than before, such as other peers."""
+        while True:
+            await asyncio.sleep(self._timing.slow)
+            if self._hardware.devices() != self._listed:
+                self._register()
 
 
 async def _done(futures: list[asyncio.Future[None]], timeout: float) -> bool:  # noqa: ASYNC109 - it answers False

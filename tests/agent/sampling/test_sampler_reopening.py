@@ -93,3 +93,18 @@ def test_a_call_that_never_comes_back_from_a_driver_that_has_gone_ends_the_proce
         assert not fake.closed_under_a_call
 
     asyncio.run(main())
+
+
+def test_what_devices_say_of_themselves_later_is_taken_over(fake: "Fake", fast: Timing, until: Any) -> None:
+    async def main() -> None:
+        sampler = Sampler(fake, timing=fast)
+        await sampler.start()
+        fake.identified = {
+            **fake.identified,
+            "GPU-1": replace(fake.identified["GPU-1"], nvlink_peers=("GPU-2",)),
+        }
+        await until(lambda: sampler.view().devices[1].info.nvlink_peers == ("GPU-2",))
+        assert fake.opened == 1
+        await sampler.close()
+
+    asyncio.run(main())
