@@ -92,7 +92,7 @@ class DeviceTask:
         while True:
             if loop.time() >= slow_due:
                 slow_due = loop.time() + self._timing.slow
-                await self._once(self._hardware.read_slow, self._keep_facts)
+                await self._once(self._hardware.read_slow, self._keep_facts, slow=True)
             await self._once(self._hardware.read, self._keep)
             self.answered.set()
             due = next_due(due, loop.time(), self._timing.sample)
@@ -104,7 +104,7 @@ class DeviceTask:
         except DeviceError as error:
             _log.warning("device does not answer and is left out", slot=self._slot, error=str(error))
 
-    async def _once(self, read: Callable[[str], T], keep: Callable[[T], None]) -> None:
+    async def _once(self, read: Callable[[str], T], keep: Callable[[T], None], *, slow: bool = False) -> None:
         uuid = self.uuid
         assert uuid is not None  # noqa: S101 - `run` has seen to it
         try:
@@ -114,7 +114,7 @@ class DeviceTask:
         except DeviceError as error:
             fault = fault_of(error)
             self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
-            self._record.failed(uuid, fault, error.message, self._clock())
+            self._record.failed(uuid, fault, error.message, self._clock(), slow=slow)
             self._tell(fault, "device does not answer", fault=str(fault), error=str(error))
 
     async def _answer(self, uuid: str, call: Callable[[], T]) -> T:

@@ -4,7 +4,8 @@ Unhealthy means a fault and nothing else. Each fault stands and goes by its own 
 a test holds the two together):
 
     reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive stand after one read that says so,
-              ReadFailed after `fail_reads` other failures in a row. Gone after `recover_reads` good reads in a row.
+              ReadFailed after `fail_reads` other failures in a row, of reads or of slow reads, each counted by
+              themselves. Gone after `recover_reads` good reads in a row, once slow reads succeed, too.
     events    Stand after one event. Gone when the device has been reset: it came back from DeviceLost or
               ResetRequired, or from DriverUnavailable when the driver itself said that it wasn't loaded. Or when
               somebody acknowledged them. Or, unless they need a reset, after `quiet_seconds` without another while
@@ -80,6 +81,7 @@ class Health:
         "_reasons",
         "_reset_due",
         "_since",
+        "_slow_failures",
         "_told",
     )
 
@@ -98,11 +100,15 @@ class Health:
         self._reset_due = False
         """A device that comes back now went through a reset."""
         self._failures = 0
+        self._slow_failures = 0
+        """Of slow reads, in a row: good reads in between are no answer to these."""
 
     def good_read(self, at: float, wall: float) -> bool:
         """A read succeeded. True when that changed anything for a reader of `view`."""
         self._failures = 0
         seen = frozenset(code for code in self._reasons if code in READ_FAULTS)
+        if self._slow_failures >= self._policy.fail_reads:
+            seen -= {Fault.READ_FAILED.value}
         if not seen and not self._events:
             self._good = 0
             return False
@@ -121,7 +127,11 @@ class Health:
         self._reset_due = False
         return self._remove(gone, wall)
 
-    def failed_read(self, fault: Fault, message: str, wall: float, *, sure: bool = True) -> bool:
+    def good_slow_read(self) -> None:
+        """A slow read succeeded. Good reads end the fault, if its failing was one."""
+        self._slow_failures = 0
+
+    def failed_read(self, fault: Fault, message: str, wall: float, *, sure: bool = True, slow: bool = False) -> bool:
         """A read failed, or is overdue. True when that changed anything.
 
         Args:
@@ -129,10 +139,16 @@ class Health:
             message: The same in words.
             wall: Now.
             sure: False when it may be another fault, so that coming back from it proves no reset.
+            slow: It was a slow read. Those that fail by themselves are counted by themselves.
         """
-        self._good = 0
+        if fault is Fault.READ_FAILED and slow:
+            self._slow_failures += 1
+            if self._slow_failures < self._policy.fail_reads:
+                return False
+        else:
+            self._good = 0
         self._reset_due = self._reset_due or (sure and fault in _RESET)
-        if fault is Fault.READ_FAILED:
+        if fault is Fault.READ_FAILED and not slow:
             self._failures += 1
             if self._failures < self._policy.fail_reads:
                 return False

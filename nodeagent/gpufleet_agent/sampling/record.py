@@ -234,10 +234,11 @@ class NodeRecord:
                 raise
             device = self._devices[reading.uuid]
             device.facts, device.facts_at = facts, now.monotonic
+            device.health.good_slow_read()
             changes.note(changed=device.health.shown(shown_by_facts(facts), now.wall))
 
-    def failed(self, uuid: str, fault: Fault, message: str, now: Instant) -> None:
-        """A read of the device failed, or is overdue.
+    def failed(self, uuid: str, fault: Fault, message: str, now: Instant, *, slow: bool = False) -> None:
+        """A read of the device (`slow`: a slow one) failed, or is overdue.
 
         Raises:
             UnknownDeviceError: No such device is registered.
@@ -247,7 +248,7 @@ class NodeRecord:
             device = self._device(uuid)
             if fault is not Fault.UNRESPONSIVE:
                 self._dropped[READ_FAILED] += 1
-            changes.note(changed=device.health.failed_read(fault, message, now.wall))
+            changes.note(changed=device.health.failed_read(fault, message, now.wall, slow=slow))
 
     def event(self, event: DeviceEvent, now: Instant) -> None:
         """Count what a device reported, and hold it against the device when it is a fault. Raises as `failed` does.

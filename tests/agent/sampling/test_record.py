@@ -347,3 +347,36 @@ def test_only_a_driver_that_was_not_loaded_has_reset_the_devices(unloaded: bool,
     for second in (4, 5, 6):
         record.record(Reading(uuid="GPU-1"), at(second))
     assert [reason.code for reason in record.view(at(6)).devices[1].health.reasons] == left
+
+
+def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_reads() -> None:
+    record = make()
+
+    def minute(start: int, *, failing: bool) -> None:
+        for second in range(start, start + 60):
+            if second % 5 == 0 and failing:
+                record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=True)
+            elif second % 5 == 0:
+                record.record_slow(SlowReading(uuid="GPU-1", process_count=0), at(second))
+            record.record(Reading(uuid="GPU-1"), at(second))
+            seen.append(len(record.view(at(second)).devices[1].health.reasons))
+
+    seen: list[int] = []
+    minute(0, failing=True)
+    assert seen == [0] * 10 + [1] * 50, "stands from the third on, and doesn't flap"
+    seen.clear()
+    minute(60, failing=False)
+    assert seen == [1] * 2 + [0] * 58
+
+
+def test_slow_reads_that_fail_keep_no_other_fault_from_ending() -> None:
+    record = make()
+    record.failed("GPU-1", Fault.UNRESPONSIVE, "slow", at(0))
+    for second in (1, 2, 3):
+        record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=second < 3)
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert [reason.code for reason in record.view(at(3)).devices[1].health.reasons] == ["Unresponsive"]
+    for second in (4, 5):
+        record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=True)
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert [reason.code for reason in record.view(at(5)).devices[1].health.reasons] == ["ReadFailed"]
