@@ -56,9 +56,9 @@ def judge(fleet: Fleet, request: Request, nodes: Collection[str] = ()) -> list[V
         request = replace(request, topology=Topology.NONE)
     try:
         check_request(request)
+        query = Query.of(request)
     except PlacementError as error:
         raise InputError(str(error)) from error
-    query = Query.of(request)
     return [verdict for name in sorted(set(nodes or fleet.nodes)) for verdict in _node(fleet, name, query)]
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 
 def test_devices_come_best_first_and_only_those_that_pass(files: Any, gpufleet: Any) -> None:
     fleet = files.write(
@@ -114,3 +116,12 @@ def test_nothing_that_passes_is_said_in_one_line(files: Any, gpufleet: Any) -> N
     fleet = files.write(files.idle("node-1", 2, health={"state": "Unhealthy"}))
     done = gpufleet("rank", "--fleet", fleet)
     assert (done.code, done.out) == (0, "0 of 2 GPUs could serve; unusable are 2 unhealthy\n")
+
+
+@pytest.mark.parametrize("command", ["rank", "explain"])
+def test_more_memory_than_can_be_asked_for_is_bad_input(files: Any, gpufleet: Any, command: str) -> None:
+    fleet = files.write(files.idle("node-1", 1))
+    done = gpufleet(command, "--fleet", fleet, "--min-free-memory", "99999999999")
+    assert (done.code, done.out) == (2, "")
+    assert "min_free_memory_mib is 99999999999, must be 2147483647 or less" in done.err
+    assert done.err.count("\n") == 1
