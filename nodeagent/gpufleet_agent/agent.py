@@ -20,7 +20,7 @@ from gpufleet_agent.kube.telling import Teller
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.metrics.devices import DeviceCollector
-from gpufleet_agent.metrics.http import HttpServer
+from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
 from gpufleet_agent.overuse.watch import OveruseWatch
 from gpufleet_agent.parts import start_part, supervise
@@ -181,7 +181,7 @@ class Agent:
                 lambda: (self._overuse.uses, self._overuse.standing, self._overuse.begun),
             )
         )
-        routes = {
+        routes: dict[str, Handler | AsyncHandler] = {
             "/metrics": scrape(self._registry),
             "/healthz": probe({"loops": self._pulse.check}),
             "/readyz": probe({"device plugin": self._not_registered, "status": self._not_published}),

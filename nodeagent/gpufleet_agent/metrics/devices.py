@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -186,31 +185,30 @@ class DeviceCollector(Collector):
                 value = reading.value(device.sample) if device.sample is not None and self._fresh(device) else None
                 if value is not None:
                     for labels in label_sets:
-                        family.add_sample(reading.name, dict(zip(LABELS, labels, strict=True)), value)
+                        family.add_sample(reading.name, labels, value)
             yield family
         yield self._last_xid(labelled)
 
-    def _last_xid(self, labelled: list[tuple[DeviceView, list[tuple[str, ...]]]]) -> Metric:
-        family = GaugeMetricFamily(
-            "DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", labels=LABELS
-        )
+    def _last_xid(self, labelled: list[tuple[DeviceView, list[dict[str, str]]]]) -> Metric:
+        family = Metric("DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", GAUGE)
         for device, label_sets in labelled:
             xids = [event for event in device.events if event.kind == "XidError"]
             if xids:
                 last = max(xids, key=lambda event: event.last_at)
                 for labels in label_sets:
-                    family.add_metric(labels, last.code)
+                    family.add_sample(family.name, labels, last.code)
         return family
 
     def _fresh(self, device: DeviceView) -> bool:
         return device.sample_age_seconds is not None and device.sample_age_seconds <= self._stale_seconds
 
-    def _label_sets(self, device: DeviceView, view: NodeView, holders: Holders) -> Iterator[tuple[str, ...]]:
+    def _label_sets(self, device: DeviceView, view: NodeView, holders: Holders) -> Iterator[dict[str, str]]:
+        """One for each holder; all the device's readings carry the same, which are thousands where it is shared."""
         info = device.info
         nobody: tuple[Holder | None, ...] = (None,)
         for holder in holders.get(info.uuid) or nobody:
             held = ("", "", "") if holder is None else (holder.key.namespace, holder.key.pod, holder.key.container)
-            yield (
+            values = (
                 str(info.index),
                 info.uuid,
                 info.pci_bus_id or "",
@@ -220,3 +218,4 @@ class DeviceCollector(Collector):
                 view.driver_version or "",
                 *held,
             )
+            yield dict(zip(LABELS, values, strict=True))

@@ -1,10 +1,11 @@
 """A small HTTP server for Prometheus and the kubelet's probes, on the agent's own event loop.
 
-On the loop on purpose: that /healthz is answered at all shows that the loop runs.
+On the loop on purpose: that /healthz is answered at all shows that the loop runs. A handler that takes longer is
+asynchronous, and does its work elsewhere.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -32,6 +33,7 @@ Headers = Mapping[str, str]
 """By lower-case name."""
 
 Handler = Callable[[Headers], Response]
+AsyncHandler = Callable[[Headers], Awaitable[Response]]
 
 
 class RequestError(Exception):
@@ -51,7 +53,7 @@ class HttpServer:
         routes: What to answer, by path.
     """
 
-    def __init__(self, host: str, port: int, routes: Mapping[str, Handler]) -> None:
+    def __init__(self, host: str, port: int, routes: Mapping[str, Handler | AsyncHandler]) -> None:
         self._host = host
         self._port = port
         self._routes = routes
@@ -101,23 +103,24 @@ class HttpServer:
                 await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            head = False
-            try:
+        head = False
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 method, path, headers = await _request(reader)
-                head = method == "HEAD"
-                response = self._answer(path, headers)
-            except RequestError as error:
-                response = Response(f"{error.status.phrase}\n".encode(), error.status)
+            head = method == "HEAD"
+            response = await self._answer(path, headers)
+        except RequestError as error:
+            response = Response(f"{error.status.phrase}\n".encode(), error.status)
         writer.write(_head(response) + (b"" if head else response.body))
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await writer.drain()
 
-    def _answer(self, path: str, headers: Headers) -> Response:
+    async def _answer(self, path: str, headers: Headers) -> Response:
         handler = self._routes.get(path)
         if handler is None:
             raise RequestError(HTTPStatus.NOT_FOUND)
-        return handler(headers)
+        answer = handler(headers)
+        return answer if isinstance(answer, Response) else await answer
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, str, Headers]:

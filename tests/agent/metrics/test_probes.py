@@ -1,7 +1,15 @@
+import asyncio
+import threading
+from collections.abc import Iterable
 from http import HTTPStatus
 
+import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
+from gpufleet_agent.metrics import probes
+from gpufleet_agent.metrics.http import Headers, Response
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
 
 
@@ -33,9 +41,49 @@ def test_a_loop_that_does_not_come_round_for_a_minute_is_hanging_until_it_does()
 def test_a_scrape_is_in_the_format_that_was_asked_for() -> None:
     registry = CollectorRegistry()
     Gauge("a", "Help.", registry=registry).set(1)
-    plain = scrape(registry)({})
+    handle = scrape(registry)
+
+    async def ask(headers: Headers) -> Response:
+        return await handle(headers)
+
+    plain = asyncio.run(ask({}))
     assert plain.content_type.startswith("text/plain")
     assert plain.body == b"# HELP a Help.\n# TYPE a gauge\na 1.0\n"
-    openmetrics = scrape(registry)({"accept": "application/openmetrics-text; version=1.0.0"})
+    openmetrics = asyncio.run(ask({"accept": "application/openmetrics-text; version=1.0.0"}))
     assert openmetrics.content_type.startswith("application/openmetrics-text")
     assert openmetrics.body.endswith(b"# EOF\n")
+
+
+def test_a_scrape_is_collected_on_the_loop_and_encoded_off_it_while_the_loop_runs_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop_thread = threading.get_ident()
+    threads: dict[str, int] = {}
+    encoding, go_on = threading.Event(), threading.Event()
+
+    class Collecting(Collector):
+        def collect(self) -> Iterable[Metric]:
+            threads["collected"] = threading.get_ident()
+            yield Metric("a", "Help.", "gauge")
+
+    def encode(registry: CollectorRegistry) -> bytes:
+        threads["encoded"] = threading.get_ident()
+        encoding.set()
+        assert go_on.wait(10)
+        return ",".join(metric.name for metric in registry.collect()).encode()
+
+    monkeypatch.setattr(probes, "choose_encoder", lambda accept: (encode, "text/x-test"))
+    registry = CollectorRegistry()
+    registry.register(Collecting())
+
+    async def scenario() -> Response:
+        async with asyncio.timeout(10):
+            answer = asyncio.ensure_future(scrape(registry)({}))
+            assert await asyncio.to_thread(encoding.wait, 10)
+            assert not answer.done()
+            go_on.set()
+            return await answer
+
+    assert asyncio.run(scenario()).body == b"a"
+    assert threads["collected"] == loop_thread
+    assert threads["encoded"] != loop_thread
