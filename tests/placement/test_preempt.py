@@ -112,6 +112,33 @@ def test_a_sharer_gives_back_its_share_only(make: Any) -> None:
     assert victims(Fleet.of([node]), make.request(priority=1)) == ["x", "y"]
 
 
+def test_a_share_that_no_sample_shows_yet_comes_back_as_well(make: Any) -> None:
+    low = Holder("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
+    fleet = Fleet.of([make.node("a", 1, holders=(low,))])
+    fleet.hold("a", ["GPU-a-0"], low.pod, low.share)
+    assert victims(fleet, make.request(priority=10)) == ["low"]
+    left = without(fleet.nodes["a"], [low]).devices[0]
+    assert (left.in_flight_memory_mib, left.in_flight_compute_percent, left.sharers) == (0, 0, 0)
+
+
+def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows(make: Any) -> None:
+    device = make.device(
+        "GPU-a",
+        0,
+        sharers=2,
+        promised_memory_mib=30_000,
+        promised_compute_percent=30,
+        memory_used_mib=40_000,
+        utilization_percent=35,
+        in_flight_memory_mib=10_000,
+        in_flight_compute_percent=30,
+    )
+    low = Holder("low", 0, ("GPU-a",), Share(15_000, 30))
+    left = without(make.node("a", [device], holders=(low,)), [low]).devices[0]
+    assert (left.in_flight_memory_mib, left.promised_memory_mib, left.memory_used_mib) == (0, 25_000, 35_000)
+    assert (left.in_flight_compute_percent, left.promised_compute_percent, left.utilization_percent) == (0, 30, 35)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     holders=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),

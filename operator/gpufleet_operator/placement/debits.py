@@ -29,9 +29,7 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
         if not device.held:
             raise InvalidFleetError(f"device {device.uuid} is not held as a whole")
         return replace(device, held=False)
-    memory = min(share.memory_mib, device.in_flight_memory_mib)
-    compute = min(share.compute_percent, device.in_flight_compute_percent)
-    rest = Share(share.memory_mib - memory, share.compute_percent - compute)
+    flying, rest = split(device, share)
     promised = Share(device.promised_memory_mib, device.promised_compute_percent)
     if rest.memory_mib > promised.memory_mib or rest.compute_percent > promised.compute_percent or not device.sharers:
         raise InvalidFleetError(f"device {device.uuid} has promised less than {share}")
@@ -39,11 +37,18 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
         device,
         sharers=device.sharers - 1,
         free_slots=None if device.free_slots is None else device.free_slots + 1,
-        in_flight_memory_mib=device.in_flight_memory_mib - memory,
-        in_flight_compute_percent=device.in_flight_compute_percent - compute,
+        in_flight_memory_mib=device.in_flight_memory_mib - flying.memory_mib,
+        in_flight_compute_percent=device.in_flight_compute_percent - flying.compute_percent,
         promised_memory_mib=promised.memory_mib - rest.memory_mib,
         promised_compute_percent=promised.compute_percent - rest.compute_percent,
     )
+
+
+def split(device: DeviceState, share: Share) -> tuple[Share, Share]:
+    """What of a share that ends is in flight, no sample shows it yet, and the rest, which was promised before."""
+    memory = min(share.memory_mib, device.in_flight_memory_mib)
+    compute = min(share.compute_percent, device.in_flight_compute_percent)
+    return Share(memory, compute), Share(share.memory_mib - memory, share.compute_percent - compute)
 
 
 def less_room(node: NodeState, pod: PodNeeds) -> NodeState:

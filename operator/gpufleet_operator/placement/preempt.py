@@ -1,7 +1,8 @@
 """Whom to ask to go, when a request doesn't fit and its priority class may preempt: a proposal, never an act.
 
 Of the pods with lower priority: the victims whose highest priority is lowest, of those the fewest, of those the lowest
-sum of priorities; ties by name. What a victim uses of a device is taken to come back with it.
+sum of priorities; ties by name. What a victim uses of a device is taken to come back with it; of a share, what no
+sample shows yet comes back first.
 
 Several replicas are looked at together where the victims to choose from are few; with many, one replica after the
 other, so that the victims are minimal for each of them.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
-from gpufleet_operator.placement.debits import more_room
+from gpufleet_operator.placement.debits import more_room, split
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, Holder, NodeState, Pick, Request, Share
 from gpufleet_operator.placement.order import hold
@@ -130,15 +131,18 @@ def without(node: NodeState, gone: Sequence[Holder]) -> NodeState:
 def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
     if share is None:
         return _idle(replace(device, held=False))
+    flying, rest = split(device, share)
     used, busy = device.memory_used_mib, device.utilization_percent
     left = replace(
         device,
         sharers=max(0, device.sharers - 1),
         free_slots=None if device.free_slots is None else device.free_slots + 1,
-        promised_memory_mib=max(0, device.promised_memory_mib - share.memory_mib),
-        promised_compute_percent=max(0, device.promised_compute_percent - share.compute_percent),
-        memory_used_mib=None if used is None else max(0, used - share.memory_mib),
-        utilization_percent=None if busy is None else max(0, busy - share.compute_percent),
+        in_flight_memory_mib=device.in_flight_memory_mib - flying.memory_mib,
+        in_flight_compute_percent=device.in_flight_compute_percent - flying.compute_percent,
+        promised_memory_mib=max(0, device.promised_memory_mib - rest.memory_mib),
+        promised_compute_percent=max(0, device.promised_compute_percent - rest.compute_percent),
+        memory_used_mib=None if used is None else max(0, used - rest.memory_mib),
+        utilization_percent=None if busy is None else max(0, busy - rest.compute_percent),
     )
     return left if left.sharers else _idle(left)
 
