@@ -221,10 +221,9 @@ class Plain:
 
 
 def bytes_per_device(count: int) -> float:
-    """Memory of the whole fleet object, caches of one question included, by device."""
-    nodes = fleet_nodes(count)
+    """Memory of the whole fleet object, its node states and the caches of one question included, by device."""
     tracemalloc.start()
-    fleet = Fleet.of(nodes)
+    fleet = Fleet.of(fleet_nodes(count))
     place(fleet, ONE)
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
