@@ -76,10 +76,18 @@ def test_quantiles_are_values_that_occurred(share: float, value: int) -> None:
 
 def test_a_limit_that_is_passed_is_said() -> None:
     agent = load("agent")
-    fine = dict(agent.LIMITS)
-    assert agent.over(fine) == []
-    assert agent.over({**fine, "writes_per_minute": None}) == []
-    assert agent.over({**fine, "rss_mib": 60.1}) == ["rss_mib is 60.1, more than 60"]
+    fine = agent.LIMITS | agent.GROWTH_LIMITS
+    assert agent.over(fine, 600.4) == []
+    assert agent.over({**fine, "writes_per_minute": None}, 600.4) == []
+    assert agent.over({**fine, "rss_mib": 60.1}, 30.0) == ["rss_mib is 60.1, more than 60"]
+    assert agent.over({**fine, "scrape_ms_p99": 100.5}, 30.0) == ["scrape_ms_p99 is 100.5, more than 100"]
+
+
+def test_growth_has_a_limit_in_a_run_that_is_long_enough_to_tell() -> None:
+    agent = load("agent")
+    growing = agent.LIMITS | {"rss_slope_mib_per_hour": 3.0, "rss_slope_late_mib_per_hour": 7.0}
+    assert agent.over(growing, 599.8) == ["rss_slope_late_mib_per_hour is 7, more than 6"]
+    assert agent.over(growing, 120.0) == []
 
 
 def test_fields_are_counted_by_the_devices_that_tell_them(simulated: "Simulated") -> None:
