@@ -298,6 +298,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "nodes": args.nodes,
         "devices": args.nodes * PER_NODE,
         **{name: round(figure.median, 2) for name, figure in found.items()},
+        "pack_on": args.trace_arrivals.name if args.trace_arrivals else "synthetic",
         "bytes_per_device": round(bytes_per_device(1_000)),
         "array_bytes_per_device": round(Fleet.of(fleet_nodes(1_000)).columns.nbytes / (1_000 * PER_NODE), 1),
         **script("optimum.py"),
@@ -314,7 +315,7 @@ LABELS = {
     "mixed_per_s": "1, 2, 4 or 8 devices at 60 % occupancy, per second",
     "shared_per_s": "shares of a device per second",
     "churn_per_s": "rounds of churn (an update, an end, a placement) per second",
-    "pack_per_s": "Pack on a trace, decisions per second",
+    "pack_per_s": "Pack, decisions per second",
     "rerank_ms": "a decision after every node changed, ms",
     "list_all_ms": "all devices listed in order, ms",
     "bytes_per_device": "memory per device, all in all, bytes",
@@ -367,6 +368,7 @@ def show(found: dict[str, Any]) -> None:
             figure = found["spread"][key]
             line += "".join(f"{round(figure[part], 2):>12,}" for part in ("low", "high", "wall"))
         print(line)
+    print(f"{'Pack was timed on':<62}{found['pack_on']:>12}")
     print(f"{'nodes':>8}{'make, ms':>12}{'rank anew, ms':>15}{'one more, us':>14}")
     for point in found["growth"]:
         print(f"{point['nodes']:>8,}{point['build_ms']:>12,}{point['rerank_ms']:>15,}{point['again_us']:>14,}")
@@ -383,6 +385,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the growth as SVG")
     parser.add_argument("--json", action="store_true", help="for machines")
     args = parser.parse_args()
+    if (args.trace_nodes is None) != (args.trace_arrivals is None):
+        parser.error("--trace-nodes and --trace-arrivals go together")
     found = measure(args)
     if args.plot:
         args.plot.write_text(plot(found["growth"]))
