@@ -1,6 +1,9 @@
 """`gpufleet distribute`: divides items by capacities that are given by hand or read from a fleet."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, assert_never
 
 from gpufleet_cli.errors import InputError
@@ -12,7 +15,15 @@ from gpufleet_operator.placement.model import DeviceState, Rejected
 from gpufleet_operator.placement.words import PHRASES
 
 
-def divide(items: int, capacities: Mapping[str, float], maxima: Iterable[str]) -> Shares[str]:
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a receiver's part goes by. `text` is what the user wrote, or the whole number of a fleet's device."""
+
+    number: float | Fraction
+    text: str
+
+
+def divide(items: int, capacities: Mapping[str, Capacity], maxima: Iterable[str]) -> Shares[str]:
     """Divide by largest remainder.
 
     Args:
@@ -27,36 +38,37 @@ def divide(items: int, capacities: Mapping[str, float], maxima: Iterable[str]) -
     if everyone is not None:
         limits = {**dict.fromkeys(capacities, everyone), **limits}
     try:
-        return shares(items, capacities, limits or None)
+        return shares(items, {name: c.number for name, c in capacities.items()}, limits or None)
     except InvalidCapacityError as error:
         raise InputError(str(error)) from error
 
 
-def capacities(given: Sequence[str]) -> dict[str, float]:
-    """`["a=1", "b=2.5"]` by name, in order.
+def capacities(given: Sequence[str]) -> dict[str, Capacity]:
+    """`["a=1", "b=2.5"]` by name, in order; 0.1 is a tenth, not the float next to it.
 
     Raises:
         InputError: no name, no number, or a name that stands twice.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Capacity] = {}
     for text in given:
         name, number = _pair("--capacity", text)
         if name in found:
             raise InputError(f"--capacity {text}: {name} stands twice")
         try:
-            found[name] = float(number)
+            found[name] = Capacity(_exact(number), number)
         except ValueError:
             raise InputError(f"--capacity {text}: must be a number") from None
     return found
 
 
-def of_devices(devices: Iterable[DeviceState], by: By) -> dict[str, float]:
+def of_devices(devices: Iterable[DeviceState], by: By) -> dict[str, Capacity]:
     """Capacity by UUID, in MiB, or 1 each; a device that doesn't report its memory has none.
 
     Raises:
         InputError: there is no device.
     """
-    found = {device.uuid: float(_capacity(device, by)) for device in devices}
+    amounts = {device.uuid: _capacity(device, by) for device in devices}
+    found = {uuid: Capacity(amount, str(amount)) for uuid, amount in amounts.items()}
     if not found:
         raise InputError("no GPU of the fleet is free and healthy, so there is nobody to divide the items among")
     return found
@@ -76,6 +88,18 @@ def as_json(divided: Shares[str]) -> dict[str, Any]:
         "ranges": {name: list(span) for name, span in divided.ranges.items()},
         "unassigned": divided.unassigned,
     }
+
+
+def _exact(text: str) -> float | Fraction:
+    """As written, where that is above 0 and no float's overflow. Raises ValueError as `float` does."""
+    number = float(text)
+    # NaN, infinity and negatives are refused later; 0 may hide an exponent that as a fraction would fill the memory.
+    if not (math.isfinite(number) and number > 0):
+        return number
+    try:
+        return Fraction(text)
+    except ValueError:  # more digits than Python turns into a whole number: beyond any float's precision
+        return number
 
 
 def _capacity(device: DeviceState, by: By) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from gpufleet_cli.distribute import Capacity
 from gpufleet_cli.judge import Ranked, Verdict, rejections
 from gpufleet_cli.output import Column, Screen
 from gpufleet_cli.replay import Replayed
@@ -131,10 +132,10 @@ def _by_node(screen: Screen, outcome: Outcome) -> None:
         screen.line(f"and {some(len(outcome.by_node) - len(shown), 'more node')} (all with -o json)")
 
 
-def division(screen: Screen, divided: Shares[str], capacities: dict[str, float]) -> None:
+def division(screen: Screen, divided: Shares[str], capacities: Mapping[str, Capacity]) -> None:
     """Shares and ranges, and what is left."""
     rows = [
-        [name, _number(capacities[name]), str(divided.items[name]), f"[{start}, {end})"]
+        [name, capacities[name].text, str(divided.items[name]), f"[{start}, {end})"]
         for name, (start, end) in divided.ranges.items()
     ]
     headers = (Column("NAME"), Column("CAPACITY", number=True), Column("ITEMS", number=True), Column("RANGE"))
@@ -189,7 +190,3 @@ def _measured(verdict: Verdict) -> list[str]:
 def _terms(terms: Terms) -> list[str]:
     values: Sequence[float | None] = (terms.total, terms.memory, terms.utilization, terms.temperature, terms.power)
     return ["-" if value is None else f"{value:.3f}" for value in values]
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else str(value)

@@ -45,6 +45,23 @@ def test_a_name_may_hold_an_equals_sign(gpufleet: Any) -> None:
     assert done.json["shares"] == {"zone=a": 1}
 
 
+def test_decimal_fractions_are_what_they_say(gpufleet: Any) -> None:
+    """The floats next to them would leave the second less than a third."""
+    named = ["--capacity", "a=0.3", "--capacity", "b=0.2", "--capacity", "c=0.1"]
+    done = gpufleet("distribute", "--items", "3", *named, "-o", "json")
+    assert done.json["shares"] == {"a": 2, "b": 1, "c": 0}
+    table = gpufleet("distribute", "--items", "3", "--capacity", "a=0.30", "--capacity", "b=3e-1")
+    assert [line.split()[:3] for line in table.out.splitlines()[1:3]] == [["a", "0.30", "2"], ["b", "3e-1", "1"]]
+
+
+@pytest.mark.parametrize("tiny", ["1e-999999999", "0e999999999", "0." + "0" * 5000 + "1"])
+def test_an_exponent_of_any_size_costs_nothing(tiny: str, gpufleet: Any) -> None:
+    done = gpufleet("distribute", "--items", "3", "--capacity", "a=1", "--capacity", f"b={tiny}", "-o", "json")
+    assert done.json["shares"] == {"a": 3, "b": 0}
+    many = gpufleet("distribute", "--items", "3", "--capacity", f"a=1.{'0' * 5000}1", "--capacity", "b=2", "-o", "json")
+    assert many.json["shares"] == {"a": 1, "b": 2}
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     items=st.integers(0, 10**12),
@@ -96,6 +113,8 @@ BAD = [
     (["--items", "7", "--capacity", "a=x"], "--capacity a=x: must be a number"),
     (["--items", "7", "--capacity", "a=nan"], "the capacity of a is nan, must be finite and 0 or more"),
     (["--items", "7", "--capacity", "a=inf"], "the capacity of a is inf, must be finite and 0 or more"),
+    (["--items", "7", "--capacity", "a=1e999999999"], "the capacity of a is inf, must be finite and 0 or more"),
+    (["--items", "7", "--capacity", "a=1/3"], "--capacity a=1/3: must be a number"),
     (["--items", "7", "--capacity", "a=-1"], "the capacity of a is -1.0, must be finite and 0 or more"),
     (["--items", "7", "--capacity", "a=0", "--capacity", "b=0"], "all capacities are 0"),
     (["--items", "7", "--capacity", "a=1", "--capacity", "a=2"], "--capacity a=2: a stands twice"),

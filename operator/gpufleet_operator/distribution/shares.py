@@ -39,7 +39,9 @@ def uniform(items: int, receivers: Sequence[K], maximum: Mapping[K, int] | int |
     return shares(items, dict.fromkeys(receivers, 1), maximum)
 
 
-def shares(items: int, capacities: Mapping[K, float], maximum: Mapping[K, int] | int | None = None) -> Shares[K]:
+def shares(
+    items: int, capacities: Mapping[K, float | Fraction], maximum: Mapping[K, int] | int | None = None
+) -> Shares[K]:
     """Divide `items` in proportion to `capacities`.
 
     A receiver of capacity 0 gets nothing. With `maximum` (one for all, or per receiver), what a full receiver
@@ -68,14 +70,14 @@ def shares(items: int, capacities: Mapping[K, float], maximum: Mapping[K, int] |
     return Shares(given | _largest_remainder(items, waiting, total))
 
 
-def _checked(items: int, capacities: Mapping[K, float]) -> dict[K, int]:
-    """The capacities in whole numbers of the same ratio: each float is a whole number over a power of two."""
+def _checked(items: int, capacities: Mapping[K, float | Fraction]) -> dict[K, int]:
+    """The capacities in whole numbers of the same ratio: each float, too, is a whole number over another."""
     if items < 0:
         raise InvalidCapacityError(f"items is {items}, must be 0 or more")
     if not capacities:
         raise InvalidCapacityError("there is nobody to divide the items among")
     for key, capacity in capacities.items():
-        finite = isinstance(capacity, int) or math.isfinite(capacity)
+        finite = isinstance(capacity, int | Fraction) or math.isfinite(capacity)
         if not finite or capacity < 0:
             raise InvalidCapacityError(f"the capacity of {key} is {capacity}, must be finite and 0 or more")
     if not any(capacities.values()):
