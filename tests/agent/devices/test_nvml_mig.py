@@ -171,3 +171,17 @@ def test_the_nodes_that_let_a_container_use_a_partition(tmp_path: Path) -> None:
 def test_the_profile_is_read_from_the_name(model: str, kind: str) -> None:
     assert profile(f"{model} MIG {kind}") == kind
     assert profile(model) is None
+
+
+def test_an_event_of_several_partitions_is_told_of_each_though_the_driver_is_opened_anew_in_between(
+    simulated: "Simulated", hardware: NvmlHardware
+) -> None:
+    identify_all(hardware)
+    hardware.wait_event(0.01)  # from here on events are listened for
+    simulated.edit(lambda node: node.with_xid(1, 79))
+    first = hardware.wait_event(5)
+    hardware.close()
+    hardware.open()
+    rest = [hardware.wait_event(0.01), hardware.wait_event(0.01)]
+    assert {event.uuid for event in (first, *rest) if event is not None} == {one.uuid for one in MIGS}
+    assert hardware.wait_event(0.01) is None
