@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_operator.placement import Fleet, aggregate, rank_devices, select_best_device
+from gpufleet_operator.placement import Fleet, aggregate, place, rank_devices, select_best_device
 from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, ScoreWeights, Share
 
@@ -145,3 +145,16 @@ def test_a_share_is_ranked_among_shared_devices_as_well(make: Any) -> None:
     best = select_best_device(fleet, share=Share(10_000, 10), weights=weights)
     assert best is not None
     assert best.device == "GPU-0"
+
+
+def test_weights_of_any_size_that_is_allowed_rank_alike_and_larger_ones_are_refused(make: Any) -> None:
+    devices = [make.device("GPU-0", 0, memory_used_mib=40_000), make.device("GPU-1", 1, memory_used_mib=0)]
+    fleet = Fleet.of([make.node("a", devices)])
+    small, large = (rank_devices(fleet, weights=ScoreWeights(*[weight] * 4)) for weight in (1, 1_000_000))
+    assert list(small) == list(large)
+    assert [r.device for r in large] == ["GPU-1", "GPU-0"]
+    for weights in (ScoreWeights(memory=1_000_001), ScoreWeights(power=2**63)):
+        with pytest.raises(InvalidRequestError, match=r"weight (memory|power) is \d+, must be 1000000 or less"):
+            rank_devices(fleet, weights=weights)
+        with pytest.raises(InvalidRequestError, match="must be 1000000 or less"):
+            place(fleet, make.request(weights=weights))

@@ -33,12 +33,18 @@ MEMORY, UTILIZATION, TEMPERATURE, POWER = range(TERMS)
 """Order of the terms."""
 
 
+MOST_WEIGHT = 1_000_000
+"""Only the ratio of weights matters; with these all sums of millionths stay far within 64 bits."""
+
+
 @lru_cache(maxsize=64)
 def check_weights(weights: ScoreWeights) -> None:
-    """Raises InvalidRequestError for a negative weight or a sum of 0."""
+    """Raises InvalidRequestError for a weight that is negative or above 1,000,000, or a sum of 0."""
     for name, value in zip(("memory", "utilization", "temperature", "power"), _values(weights), strict=True):
         if value < 0:
             raise InvalidRequestError(f"weight {name} is {value}, must be 0 or more")
+        if value > MOST_WEIGHT:
+            raise InvalidRequestError(f"weight {name} is {value}, must be {MOST_WEIGHT} or less")
     if not sum(_values(weights)):
         raise InvalidRequestError("the weights sum to 0: at least one must be above 0")
 
