@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -190,3 +191,12 @@ def test_a_device_is_shared_by_no_more_than_its_slots(make: Any) -> None:
         fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
     fleet.release("a", ["GPU-1"], share=Share(1_000, 0))
     assert fleet.nodes["a"].devices[1].free_slots == 1
+
+
+def test_the_order_in_which_devices_of_one_index_come_decides_nothing(make: Any) -> None:
+    devices = [make.device(f"GPU-{name}", 0) for name in "bac"]
+    for order in permutations(devices):
+        fleet = Fleet.of([make.node("a", order)])
+        assert [r.device for r in rank_devices(fleet)] == ["GPU-a", "GPU-b", "GPU-c"]
+        assert place(fleet, make.request(count=2)).picks[0].devices == ("GPU-a", "GPU-b")
+        assert fleet.nodes["a"].devices == order

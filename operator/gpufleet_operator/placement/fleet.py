@@ -81,7 +81,7 @@ class Fleet:
             InvalidSampleError: a measurement can't be true; the fleet is as before.
             InvalidFleetError: a UUID stands twice, here or on another node; the fleet is as before.
         """
-        cells = tuple(sorted(node.devices, key=lambda d: d.index))
+        cells = tuple(sorted(node.devices, key=lambda d: (d.index, d.uuid)))
         self._check(node)
         row = self._claim(node.name, len(cells))
         for device in self._cells[row]:
