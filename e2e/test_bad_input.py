@@ -32,6 +32,7 @@ def _terms(*terms: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "misspelt": ({"template": pod_spec(container(imagge="x"))}, "spec.containers[0].imagge"),
     "node-name": ({"template": pod_spec(nodeName="node-1")}, f"{POD}.nodeName"),
     "own-limit": (
         {"count": 1, "template": pod_spec(container(**_limits("2")))},

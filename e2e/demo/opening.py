@@ -1,6 +1,6 @@
 """What happens before the first act and after the last: simulated GPUs onto the nodes, an old demo off the stage."""
 
-from cluster import Cluster
+from cluster import Cluster, ConflictError
 from demo.driver import Driver
 from demo.install import RELEASE
 from demo.machines import MACHINES
@@ -9,6 +9,7 @@ from demo.stage import SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE, Stage
 from proof.contract import GROUP, WORKLOADS
 
 CRD = f"{WORKLOADS}.{GROUP}"
+_NAMES = '{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'
 
 
 def make_driver(cluster: Cluster) -> Driver:
@@ -24,10 +25,25 @@ def machines_in_words(cluster: Cluster) -> str:
 
 
 def clear(stage: Stage) -> None:
-    """Take over a living demo: delete the workloads that an earlier run left, and wait until they are gone."""
+    """Take over a living demo: delete the workloads that an earlier run left, and wait until they are gone.
+
+    Raises:
+        ConflictError: GPUWorkloads of other namespaces may hold what the story needs; they aren't ours to delete.
+    """
     kubectl = stage.cluster.kubectl
     if not kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip():
         return
+    elsewhere = (
+        "--all-namespaces",
+        f"--field-selector=metadata.namespace!={WORKLOAD_NAMESPACE}",
+        "-o",
+        f"jsonpath={_NAMES}",
+    )
+    if others := kubectl("get", WORKLOADS, *elsewhere).stdout.split():
+        deletions = "\n".join(
+            "  kubectl delete gpuworkload --namespace={} {}".format(*one.split("/")) for one in others
+        )
+        raise ConflictError(f"workloads of yours may hold GPUs that the story needs; delete them first:\n{deletions}")
     here = f"--namespace={WORKLOAD_NAMESPACE}"
     left = kubectl("get", WORKLOADS, here, "-o", "jsonpath={.items[*].metadata.name}").stdout.split()
     if left:

@@ -156,7 +156,10 @@ def _assignment(text: str) -> tuple[str, int | None]:
         raise typer.BadParameter(f"{text!r}: want FIELD=VALUE with one of {', '.join(NUMBERS)}")
     if value == "none":
         return name, None
-    return name, NOT_AVAILABLE if value == "na" else int(value)
+    try:
+        return name, NOT_AVAILABLE if value == "na" else int(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: {value!r} is no whole number, nor `na` or `none`") from error
 
 
 def _process(text: str) -> SimProcess:

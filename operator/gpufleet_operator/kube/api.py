@@ -69,9 +69,10 @@ class Api:
         """Read an object or a list."""
         return await self._request("GET", path, params=params)
 
-    async def create(self, path: str, body: Json) -> Json:
-        """Make an object; returns it as stored."""
-        return await self._request("POST", path, params=_MANAGER, body=body)
+    async def create(self, path: str, body: Json, *, strict: bool = False) -> Json:
+        """Make an object; returns it as stored. `strict` refuses fields that the apiserver doesn't know."""
+        params = {**_MANAGER, "fieldValidation": "Strict"} if strict else _MANAGER
+        return await self._request("POST", path, params=params, body=body)
 
     async def json_patch(self, path: str, operations: Sequence[Json]) -> Json:
         """Apply a JSON Patch; returns the object as stored."""

@@ -59,7 +59,8 @@ class ApiCluster:
         """See `Cluster.create_pod`."""
         meta = body["metadata"]
         try:
-            return await self._api.create(paths.pods(meta["namespace"]), body)
+            # Strict: a misspelt field of a template is told to its author and not left out in silence.
+            return await self._api.create(paths.pods(meta["namespace"]), body, strict=True)
         except AlreadyExistsError as error:
             # Our own creation, carried out although its answer got lost.
             found = await self._api.get(paths.pod(meta["namespace"], meta["name"]))

@@ -172,6 +172,16 @@ class TestCluster:
         assert body["preconditions"] == {"uid": "u", "resourceVersion": "7"}
         assert "gracePeriodSeconds" not in body
 
+    def test_a_pod_with_a_field_that_nobody_knows_is_refused(self) -> None:
+        body = {"metadata": {"namespace": "ml", "name": "train-0"}}
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            assert request.url.params["fieldValidation"] == "Strict"
+            return status(400, "BadRequest")
+
+        with pytest.raises(errors.InvalidWriteError):
+            asyncio.run(ApiCluster(connect(handler)).create_pod(body))
+
     @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
     def test_a_pod_that_exists_already_is_ours_if_we_own_it(self, owner: str, ours: bool) -> None:
         body = {"metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
