@@ -14,6 +14,7 @@ from gpufleet_agent.devices.base import (
     Hardware,
     UnknownDeviceError,
 )
+from gpufleet_agent.sampling.absence import Absence
 from gpufleet_agent.sampling.device_task import DeviceTask
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault
@@ -178,15 +179,16 @@ class Session:
             _log.warning("an event came after the end", uuid=event.uuid)
 
     async def _watch(self, wait: float) -> float:
-        """Return when a device is gone, or was left out of the list, and no call is stuck."""
+        """Return when a device is gone for long, or was left out of the list, and no call is stuck."""
+        loop = asyncio.get_running_loop()
+        absence = Absence(wait, self._timing.reopen_first, loop.time())
         while True:
-            await asyncio.sleep(wait)
+            await asyncio.sleep(min(self._timing.reopen_first, self._timing.slow))
             faults = self._record.faults()
-            if not faults & _GONE and not self._record.left_out:
-                wait = self._timing.reopen_first
-            elif Fault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
+            over = absence.is_over(loop.time(), gone=bool(faults & _GONE) or self._record.left_out > 0)
+            if over and Fault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
                 # A driver must not be shut down under a call in flight, so a stuck one puts this off.
-                return min(wait * 2, self._timing.reopen_max)
+                return min(absence.wait * 2, self._timing.reopen_max)
 
     async def _guard_access(self) -> None:
         while True:
