@@ -32,7 +32,6 @@ def _terms(*terms: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "misspelt": ({"template": pod_spec(container(imagge="x"))}, "spec.containers[0].imagge"),
     "node-name": ({"template": pod_spec(nodeName="node-1")}, f"{POD}.nodeName"),
     "own-limit": (
         {"count": 1, "template": pod_spec(container(**_limits("2")))},
@@ -154,6 +153,14 @@ def test_a_pod_that_the_apiserver_refuses(room: Room) -> None:
     message = room.wait_condition("bad-image", "Stalled", "True", "PodCreateFailed")
     print(message)
     assert "spec.containers[0].image" in message, message
+
+
+def test_a_field_that_nobody_knows(room: Room) -> None:
+    """Mechanism: pods are created with strict validation, so that a misspelt field isn't left out in silence."""
+    room.apply(gpuworkload("misspelt", template=pod_spec(container(imagge="x"))))
+    message = room.wait_condition("misspelt", "Stalled", "True", "PodCreateFailed")
+    print(message)
+    assert 'unknown field "spec.containers[0].imagge"' in message, message
 
 
 def test_a_good_workload_beside_bad_ones(room: Room) -> None:
