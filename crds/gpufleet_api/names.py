@@ -3,6 +3,7 @@
 Free of pydantic on purpose: the agent runs on each GPU node and imports only this module of the API.
 """
 
+from enum import StrEnum
 from typing import Final
 
 GROUP: Final = "gpufleet.dev"
@@ -59,3 +60,17 @@ OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 
 ASSIGN_VERB: Final = "assign"
 """Custom verb on gputelemetries: who holds it may write reservations and release gated pods."""
+
+
+class ThrottleReason(StrEnum):
+    """Why a device runs below the clocks that it could reach."""
+
+    # That it has nothing to do is no such reason.
+    APPLICATION_CLOCKS = "ApplicationsClocksSetting"
+    SW_POWER_CAP = "SwPowerCap"
+    HW_SLOWDOWN = "HwSlowdown"
+    SYNC_BOOST = "SyncBoost"
+    SW_THERMAL_SLOWDOWN = "SwThermalSlowdown"
+    HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
+    HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
+    DISPLAY_CLOCKS = "DisplayClockSetting"

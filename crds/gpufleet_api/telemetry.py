@@ -12,6 +12,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, ListMap, ListSet
+from gpufleet_api.names import ThrottleReason
 
 MAX_DEVICES = 64
 """Most devices of one node."""
@@ -101,19 +102,6 @@ class Health(ApiModel):
     reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
     warnings: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
     since: Timestamp | None = None
-
-
-class ThrottleReason(StrEnum):
-    """Why a device runs below the clocks that it could reach."""
-
-    APPLICATION_CLOCKS = "ApplicationsClocksSetting"
-    SW_POWER_CAP = "SwPowerCap"
-    HW_SLOWDOWN = "HwSlowdown"
-    SYNC_BOOST = "SyncBoost"
-    SW_THERMAL_SLOWDOWN = "SwThermalSlowdown"
-    HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
-    HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
-    DISPLAY_CLOCKS = "DisplayClockSetting"
 
 
 class Clocks(ApiModel):

@@ -69,7 +69,6 @@ class Metrics:
             "Contradictions in the fleet, such as one UUID reported by two nodes.",
             registry=registry,
         )
-
         self.unforeseen = Counter(
             "gpufleet_operator_unforeseen_errors",
             "Errors that nobody planned for: of a workload's template, or of an object that can't be read.",

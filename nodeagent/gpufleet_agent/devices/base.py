@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gpufleet_api.names import ThrottleReason as ThrottleReason  # noqa: PLC0414 - a word of the Protocol, too
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
@@ -33,19 +35,6 @@ class DeviceInfo:
 
 
 Number = int | float
-
-
-class ThrottleReason(StrEnum):
-    """Why a device runs below the clocks that it could reach. That it has nothing to do is no such reason."""
-
-    APPLICATION_CLOCKS = "ApplicationsClocksSetting"
-    SW_POWER_CAP = "SwPowerCap"
-    HW_SLOWDOWN = "HwSlowdown"
-    SYNC_BOOST = "SyncBoost"
-    SW_THERMAL_SLOWDOWN = "SwThermalSlowdown"
-    HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
-    HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
-    DISPLAY_CLOCKS = "DisplayClockSetting"
 
 
 class Recovery(StrEnum):

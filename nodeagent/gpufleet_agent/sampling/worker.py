@@ -57,20 +57,18 @@ class Worker:
     def _run(self) -> None:
         while True:
             job = self._jobs.get()
+            if job.function is None:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    job.loop.call_soon_threadsafe(self._gone, job.future)
+                return
             result: Any = None
             error: Exception | None = None
-            if job.function is not None:
-                try:
-                    result = job.function()
-                except Exception as raised:  # noqa: BLE001 - it belongs to whoever awaits the future
-                    error = raised
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                if job.function is None:
-                    job.loop.call_soon_threadsafe(self._gone, job.future)
-                    return
+            try:
+                result = job.function()
+            except Exception as raised:  # noqa: BLE001 - it belongs to whoever awaits the future
+                error = raised
+            with suppress(RuntimeError):  # as above
                 job.loop.call_soon_threadsafe(_settle, job.future, result, error)
-            if job.function is None:
-                return
             # Else the last outcome, with its traceback, would be kept alive while this thread waits.
             del job, result, error
 
