@@ -159,7 +159,7 @@ class Agent:
             admission=self._admission,
             granted=self._granted,
             refused=self._refused,
-            injection=Injection(self._settings.injection, self._known_devices),
+            injection=Injection(self._settings.injection, self._known_devices, self._devices_changed),
             counters=self._counters,
             listed=self._poller.take_over,
             handover=self._settings.handover,

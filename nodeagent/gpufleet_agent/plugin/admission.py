@@ -12,8 +12,8 @@ One for all resources: the kubelet admits a pod's containers and resources one a
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from gpufleet_agent.plugin.answers import Answer, Unmanaged
 
@@ -42,6 +42,11 @@ class Admission:
     def in_flight(self) -> bool:
         """Whether our own poll has to wait."""
         return not self._idle.is_set()
+
+    @property
+    def ticket(self) -> int:
+        """Of the last allocation that was started."""
+        return self._ticket
 
     async def begin(self) -> int:
         """Start an allocation; returns its ticket once no poll of ours is under way any more.
@@ -75,9 +80,22 @@ class Admission:
         self._end_after(self._settle_seconds)
         return answer
 
-    def refused(self) -> None:
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """While what Allocate hands over is put in place, which may take its time: the kubelet enters it after that."""
+        ticket = self._ticket
+        self._end_after(self._expiry_seconds)
+        try:
+            yield
+        finally:
+            if ticket == self._ticket:
+                self._idle.clear()
+                self._end_after(self._settle_seconds)
+
+    def refused(self, ticket: int) -> None:
         """Allocate gave nothing, so the kubelet has nothing to enter."""
-        self._end()
+        if ticket == self._ticket:
+            self._end()
 
     def handed(self, grant: Unmanaged) -> None:
         """Remember what was given, for the containers of the same pod that come next."""

@@ -1,18 +1,18 @@
 """How devices get into a container: the device list strategies."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import structlog
-
+from gpufleet_agent.changes import Changes
 from gpufleet_agent.plugin.answers import KnownDevice
 from gpufleet_agent.plugin.cdi import CdiFile, annotation, qualified
+from gpufleet_agent.plugin.preparation import PATIENCE_SECONDS, Preparation
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import CDI_KIND, ENV_VISIBLE_DEVICES
-
-log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 5.0
 """Between two looks for device nodes that are missing."""
@@ -57,47 +57,75 @@ class Injection:
     Args:
         settings: What is configured.
         devices: The devices of the node, from memory.
+        changes: Notified when `usable` answers something else than before.
         look_seconds: How often to look for device nodes where they matter.
+        patience_seconds: How long the file system may take to answer.
     """
 
     def __init__(
         self,
         settings: InjectionSettings,
         devices: Callable[[], tuple[KnownDevice, ...]],
+        changes: Changes,
         *,
         look_seconds: float = LOOK_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._settings = settings
-        self._devices = devices
-        self._file = CdiFile(settings.cdi_root, settings.cdi_kind, self.nodes) if settings.writes_cdi else None
-        self._without: frozenset[str] = frozenset()
-        self.look_seconds = look_seconds if settings.writes_cdi else None
-        """How often to ask `usable` again, as nobody tells when a device node comes or goes; None: no need to."""
+        self._look_seconds = look_seconds
+        self._prepares = settings.writes_cdi or settings.pass_device_specs
+        self._files = Preparation(
+            devices,
+            settings.driver_root,
+            partial(CdiFile, settings.cdi_root, settings.cdi_kind) if settings.writes_cdi else None,
+            changes,
+            patience_seconds,
+        )
 
-    def prepare(self) -> None:
-        """Have everything in place that a container with any of the devices needs.
+    async def prepare(self) -> None:
+        """Have everything in place that a container with any of the devices needs, if anything is.
 
         Raises:
-            OSError: The CDI file can't be written.
+            OSError: The CDI file can't be written, or the file system doesn't answer in time.
         """
-        if self._file is not None:
-            self._file.write(self._devices())
+        if self._prepares:
+            await self._files.prepare()
+
+    def loops(self, beat: Callable[[str], Callable[[], None]]) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run for ever, by name.
+
+        Args:
+            beat: Gives what a loop of this name calls each time round.
+        """
+        if not self._settings.writes_cdi:
+            return {}
+        return {"CDI file": self._files.keep(beat("CDI file"), self._look_seconds)}
 
     def usable(self, devices: tuple[KnownDevice, ...]) -> tuple[KnownDevice, ...]:
-        """All of the devices; those that the agent's CDI file can't give to a container are not healthy.
+        """The devices that may be named to the kubelet; those that no container can be given now are not healthy.
+
+        With the agent's CDI file, one that nobody has looked at yet is left out: it isn't in the file.
 
         Args:
             devices: All devices of the node.
         """
-        if self._file is None:
+        if not self._settings.writes_cdi:
             return devices
-        without = frozenset(device.uuid for device in devices if not self._has_own_node(device))
-        if without != self._without:
-            self._without = without
-            if without:
-                root = str(self._settings.driver_root)
-                log.warning("devices not offered: no device node", devices=sorted(without), driver_root=root)
-        return tuple(replace(device, healthy=False) if device.uuid in without else device for device in devices)
+        in_place = self._files.in_place
+        return tuple(
+            device if device.uuid in in_place else replace(device, healthy=False)
+            for device in devices
+            if device.uuid in self._files.nodes
+        )
+
+    @property
+    def task(self) -> str:
+        """What `prepare` has failed to do when it raises, in words."""
+        return "write the CDI file" if self._settings.writes_cdi else "look at the device nodes"
+
+    def lacks(self, uuids: Iterable[str]) -> list[str]:
+        """Those of the devices that the last look found no container could be given."""
+        return sorted(set(uuids).difference(self._files.in_place)) if self._settings.writes_cdi else []
 
     def response(self, uuids: tuple[str, ...]) -> pb.ContainerAllocateResponse:
         """What the kubelet is told for a container with these devices, in index order."""
@@ -118,28 +146,16 @@ class Injection:
         return answer
 
     def nodes(self, uuid: str) -> tuple[tuple[str, str], ...]:
-        """The device nodes of a device that exist: path in the container, path on the host.
+        """The device nodes of a device that existed at the last look: path in the container, path on the host.
 
         None when its own is missing: those that all devices have in common are of no use alone.
         """
-        found = [device.nodes for device in self._devices() if device.uuid == uuid and self._has_own_node(device)]
-        return tuple(self._existing(path for nodes in found for path in nodes))
+        return self._files.nodes.get(uuid, ())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take away what was put in place.
 
         Raises:
             OSError: The CDI file can't be removed.
         """
-        if self._file is not None:
-            self._file.remove()
-
-    def _has_own_node(self, device: KnownDevice) -> bool:
-        # The first one is the device's own.
-        return any(self._existing(device.nodes[:1]))
-
-    def _existing(self, paths: Iterable[str]) -> Iterable[tuple[str, str]]:
-        for path in paths:
-            host = self._settings.driver_root / path.lstrip("/")
-            if host.exists():
-                yield path, str(host)
+        await self._files.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,19 @@ class Plugins:
 
         Raises:
             NotADirectoryError: There is no directory of plugin sockets.
-            OSError: The CDI file can't be written.
+            OSError: The CDI file can't be written, or the file system doesn't answer.
         """
         directory = self._around.directory
         if not directory.is_dir():
             raise NotADirectoryError(f"{directory} is not there: is this a node with a kubelet?")
-        self._around.injection.prepare()
+        try:
+            await self._around.injection.prepare()
+        except BaseException:
+            with suppress(OSError, TimeoutError):
+                # What hangs takes the file away by itself, should it ever go on.
+                async with asyncio.timeout(0):
+                    await self._around.injection.close()
+            raise
 
     def loops(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
@@ -85,7 +93,7 @@ class Plugins:
         loops: dict[str, Coroutine[Any, Any, None]] = {
             name: server.run(ready, beat(name)) for name, server in names.items()
         }
-        return {**loops, "partitions": self._serve_partitions(ready, beat)}
+        return {**loops, **self._around.injection.loops(beat), "partitions": self._serve_partitions(ready, beat)}
 
     def unregistered(self) -> list[str]:
         """Resources that have devices and that the kubelet doesn't listen to."""
@@ -100,7 +108,7 @@ class Plugins:
                 for server in self._servers:
                     group.create_task(server.close())
         finally:
-            self._around.injection.close()
+            await self._around.injection.close()
 
     async def _serve_partitions(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]

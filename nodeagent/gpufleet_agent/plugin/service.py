@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 import grpc
 import structlog
@@ -77,7 +76,7 @@ class DevicePlugin:
 
     async def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
         """The full list at once and after every change, until the kubelet hangs up or the plugin closes."""
-        del request
+        del request, context
         self.listeners += 1
         self._tell_listeners()
         try:
@@ -86,7 +85,6 @@ class DevicePlugin:
                 seen, devices = self._devices_changed.version, self._devices()
                 news = _device_list(devices, self.served)
                 if news != sent:
-                    await self._prepare_or_abort(context)
                     log.info(
                         "devices told to the kubelet",
                         resource=self.served.resource,
@@ -95,9 +93,7 @@ class DevicePlugin:
                     )
                     yield news
                     sent = news
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._injection.look_seconds):
-                        await self._devices_changed.wait(seen)
+                await self._devices_changed.wait(seen)
         finally:
             self.listeners -= 1
             self._tell_listeners()
@@ -126,11 +122,12 @@ class DevicePlugin:
         result = check(answered or self._admission.again(asked), asked)
         if len(request.container_requests) != 1:
             result = _several(len(request.container_requests))
-        result = self._prepared(result)
+        ticket = self._admission.ticket
+        result = await self._prepared(result)
         if isinstance(result, Refusal):
             self._counters.allocations.labels("Refused", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
-            self._admission.refused()
+            self._admission.refused(ticket)
             self._refused(result)
             # The kubelet quotes this in the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
@@ -152,22 +149,23 @@ class DevicePlugin:
         self._closing = True
         self._devices_changed.notify()
 
-    def _prepared(self, result: Answer) -> Answer:
-        if not isinstance(result, Refusal):
-            try:
-                # Again: somebody may have tidied up since the devices were listed.
-                self._injection.prepare()
-            except OSError as error:
-                return Refusal(Reason.NOT_PREPARED, f"the CDI file can't be written: {error}")
-        return result
-
-    async def _prepare_or_abort(self, context: Context) -> None:
+    async def _prepared(self, result: Answer) -> Answer:
+        if isinstance(result, Refusal):
+            return result
+        ticket = self._admission.ticket
         try:
-            self._injection.prepare()
+            with self._admission.preparing():
+                # Again: somebody may have tidied up since the devices were listed.
+                await self._injection.prepare()
         except OSError as error:
-            # Registered again in a moment, and so tried again.
-            log.error("devices not offered: the CDI file can't be written", error=str(error))  # noqa: TRY400 - says all
-            await context.abort(grpc.StatusCode.INTERNAL, f"the CDI file can't be written: {error}")
+            return Refusal(Reason.NOT_PREPARED, f"can't {self._injection.task}: {error}")
+        if ticket != self._admission.ticket:
+            # A kubelet that was restarted has given us up, and the next pod may have been answered the same devices.
+            return Refusal(Reason.NOT_ASKED, "another allocation began before these devices were prepared")
+        lacking = self._injection.lacks(result.devices)
+        if lacking:
+            return Refusal(Reason.NOT_PREPARED, f"no device node for {', '.join(lacking)}")
+        return result
 
     def _tell_listeners(self) -> None:
         self._counters.registered.labels(self.served.resource).set(min(1, self.listeners))

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.plugin.admission import Admission
 from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.asking import Asking, Handover
-from gpufleet_agent.plugin.injection import Injection, InjectionSettings
+from gpufleet_agent.plugin.cdi import CdiFile
+from gpufleet_agent.plugin.injection import Injection, InjectionSettings, Strategy
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.service import DevicePlugin
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
@@ -30,6 +32,36 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 SLOTS = 3
 
 DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(8))
+
+
+class Disk:
+    """Where CDI files are written: a real one that can be made to hang, as a network mount or a dying disk does."""
+
+    def __init__(self) -> None:
+        self.writing = 0
+        self.most_at_once = 0
+        self.writes = 0
+        self._going_on = threading.Event()
+        self._going_on.set()
+        self._count = threading.Lock()
+
+    def hang(self) -> None:
+        self._going_on.clear()
+
+    def go_on(self) -> None:
+        self._going_on.set()
+
+    def write(self, write: Callable[[], None]) -> None:
+        with self._count:
+            self.writes += 1
+            self.writing += 1
+            self.most_at_once = max(self.most_at_once, self.writing)
+        try:
+            assert self._going_on.wait(60), "nobody made the disk go on"
+            write()
+        finally:
+            with self._count:
+                self.writing -= 1
 
 
 class FakeApi:
@@ -70,7 +102,14 @@ class Rig:
 
     listing_error = ListingError
 
-    def __init__(self, directory: Path, pod_resources: Path, handover: Handover, injection: InjectionSettings) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        pod_resources: Path,
+        handover: Handover,
+        injection: InjectionSettings,
+        patience_seconds: float = 20,
+    ) -> None:
         self.api = FakeApi()
         self.devices = DEVICES
         self.devices_changed = Changes()
@@ -82,7 +121,9 @@ class Rig:
         self.refusals: list[Refusal] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Counters(self.registry, "test")
-        self.injection = Injection(injection, self.known, look_seconds=0.05)
+        self.injection = Injection(
+            injection, self.known, self.devices_changed, look_seconds=0.05, patience_seconds=patience_seconds
+        )
         self.server, self.shared_server = (
             PluginServer(
                 self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
@@ -144,6 +185,30 @@ MakeRig = Callable[..., Any]
 
 
 @pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """What all CDI files of the test are written to."""
+    disk, write = Disk(), CdiFile.write
+    monkeypatch.setattr(CdiFile, "write", lambda self, devices: disk.write(lambda: write(self, devices)))
+    yield disk
+    disk.go_on()
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Callable[..., InjectionSettings]:
+    """Settings with a driver that has nodes for nine GPUs, and no nvidia-uvm yet."""
+    driver = tmp_path / "driver"
+    (driver / "dev").mkdir(parents=True)
+    for name in (*(f"nvidia{minor}" for minor in range(9)), "nvidiactl"):
+        (driver / "dev" / name).touch()
+
+    def make(*strategies: Strategy, **fields: Any) -> InjectionSettings:
+        usual: dict[str, Any] = {"driver_root": driver, "cdi_root": tmp_path / "cdi"}
+        return InjectionSettings(strategies=frozenset(strategies), **{**usual, **fields})
+
+    return make
+
+
+@pytest.fixture
 def running(kubelet: Any) -> MakeRig:
     """`async with running() as rig:`: a plugin that serves the test's kubelet, whether or not that has started.
 
@@ -152,11 +217,18 @@ def running(kubelet: Any) -> MakeRig:
 
     @asynccontextmanager
     async def run(
-        handover: Handover = Handover.ASKING, *, shared: bool = False, injection: InjectionSettings | None = None
+        handover: Handover = Handover.ASKING,
+        *,
+        shared: bool = False,
+        injection: InjectionSettings | None = None,
+        patience_seconds: float = 20,
     ) -> AsyncIterator[Rig]:
-        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover, injection or InjectionSettings())
+        settings = injection or InjectionSettings()
+        rig = Rig(kubelet.device_plugins, kubelet.pod_resources, handover, settings, patience_seconds)
         servers = [rig.server, rig.shared_server] if shared else [rig.server]
         loops = [server.run(lambda: rig.ready(), lambda: None) for server in servers]  # noqa: PLW0108 - tests replace it
+        await rig.injection.prepare()
+        loops += rig.injection.loops(lambda _: lambda: None).values()
         tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             yield rig
@@ -167,6 +239,7 @@ def running(kubelet: Any) -> MakeRig:
             for server in servers:
                 await server.close()
             await rig.lister.close()
+            await rig.injection.close()
 
     return run
 

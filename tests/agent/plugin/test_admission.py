@@ -53,7 +53,7 @@ def test_after_a_refusal_there_is_nothing_to_wait_for() -> None:
         admission = make()
         admission.answered(await admission.begin(), Refusal(Reason.DEVICE_HELD, "no"))
         admission.take()
-        admission.refused()
+        admission.refused(admission.ticket)
         assert await is_quiet(admission)
 
     asyncio.run(scenario())

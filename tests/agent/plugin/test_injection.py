@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
+from gpufleet_agent.changes import Changes
 from gpufleet_agent.plugin.answers import KnownDevice
 from gpufleet_agent.plugin.injection import Injection, InjectionSettings, Strategy
 
@@ -21,25 +22,22 @@ DEVICES = tuple(
 Configure = Callable[..., InjectionSettings]
 
 
-@pytest.fixture
-def configure(tmp_path: Path) -> Configure:
-    """Settings with a driver that has nodes for nine GPUs, and no nvidia-uvm yet."""
-    driver = tmp_path / "driver"
-    (driver / "dev").mkdir(parents=True)
-    for name in (*(f"nvidia{minor}" for minor in range(9)), "nvidiactl"):
-        (driver / "dev" / name).touch()
-
-    def make(*strategies: Strategy, **fields: Any) -> InjectionSettings:
-        usual: dict[str, Any] = {"driver_root": driver, "cdi_root": tmp_path / "cdi"}
-        return InjectionSettings(strategies=frozenset(strategies), **{**usual, **fields})
-
-    return make
-
-
 def written(folder: Path) -> list[str]:
     """Names of the devices in the CDI file."""
     text = (folder / "cdi" / "gpufleet.dev-gpu.json").read_text(encoding="utf-8")
     return [device["name"] for device in json.loads(text)["devices"]]
+
+
+def prepared(settings: InjectionSettings) -> Injection:
+    """One that has looked at the nodes of DEVICES."""
+
+    async def prepare() -> Injection:
+        injection = Injection(settings, lambda: DEVICES, Changes())
+        await injection.prepare()
+        await injection.close()
+        return injection
+
+    return asyncio.run(prepare())
 
 
 NAMES = ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
@@ -63,7 +61,7 @@ def test_each_strategy_tells_its_own_reader(
     annotations: dict[str, str],
     configure: Configure,
 ) -> None:
-    answer = Injection(configure(*strategies), lambda: DEVICES).response(("GPU-0", "GPU-1"))
+    answer = Injection(configure(*strategies), lambda: DEVICES, Changes()).response(("GPU-0", "GPU-1"))
     assert dict(answer.envs) == envs
     assert [device.name for device in answer.cdi_devices] == names
     assert dict(answer.annotations) == annotations
@@ -72,7 +70,7 @@ def test_each_strategy_tells_its_own_reader(
 
 
 def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(configure: Configure, tmp_path: Path) -> None:
-    injection = Injection(configure(ENVVAR, pass_device_specs=True), lambda: DEVICES)
+    injection = prepared(configure(ENVVAR, pass_device_specs=True))
     specs = injection.response(("GPU-0", "GPU-1")).devices
     root = tmp_path / "driver"
     assert [(spec.container_path, spec.host_path, spec.permissions) for spec in specs] == [
@@ -92,10 +90,14 @@ def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(configu
 def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_it(
     strategies: tuple[Strategy, ...], kind: str, written: bool, configure: Configure, tmp_path: Path
 ) -> None:
-    injection = Injection(configure(*strategies, cdi_kind=kind), lambda: DEVICES)
-    injection.prepare()
-    assert (tmp_path / "cdi").exists() is written
-    injection.close()
+    async def scenario() -> Injection:
+        injection = Injection(configure(*strategies, cdi_kind=kind), lambda: DEVICES, Changes())
+        await injection.prepare()
+        assert (tmp_path / "cdi").exists() is written
+        await injection.close()
+        return injection
+
+    injection = asyncio.run(scenario())
     assert list(tmp_path.glob("cdi/*")) == []
     names = [device.name for device in injection.response(("GPU-1",)).cdi_devices]
     assert names == ([f"{kind}=GPU-1"] if CRI in strategies else [])
@@ -159,7 +161,7 @@ def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
 @pytest.mark.parametrize("strategy", [ENVVAR, CRI])
 def test_common_nodes_alone_make_no_device(strategy: Strategy, configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "driver" / "dev" / "nvidia0").unlink()
-    injection = Injection(configure(strategy), lambda: DEVICES)
+    injection = prepared(configure(strategy, pass_device_specs=True))
     assert injection.nodes("GPU-0") == ()
     assert len(injection.nodes("GPU-1")) == 2
     healthy = [device.uuid for device in injection.usable(DEVICES) if device.healthy]
@@ -175,14 +177,15 @@ def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_
             plugin = kubelet.plugins["gpufleet.dev/gpu"]
             (tmp_path / "cdi").rename(tmp_path / "away")
             (tmp_path / "cdi").touch()
-            with pytest.raises(Exception, match="NotPrepared: the CDI file can't be written"):
+            with pytest.raises(Exception, match="NotPrepared: can't write the CDI file"):
                 await kubelet.admit("bare", 1)
             assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="NotPrepared") == 1
             assert rig.grants == []
+            await kubelet.until(lambda: not plugin.healthy)
             rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
-            await kubelet.until(lambda: plugin.stopped)
             (tmp_path / "cdi").unlink()
-            await kubelet.until(lambda: kubelet.serving() and kubelet.plugins["gpufleet.dev/gpu"] is not plugin)
+            await kubelet.until(lambda: len(plugin.healthy) == 7)
+            assert not plugin.stopped
             assert await kubelet.admit("bare", 1) == {"GPU-1"}
 
     asyncio.run(scenario())
