@@ -37,6 +37,7 @@ def node(name: str, draw: random.Random) -> NodeState:
             utilization_percent=draw.randint(0, 40),
             temperature_celsius=draw.randint(28, 80),
             nvlink_peers=frozenset(uuids) - {uuid},
+            process_count=0,
             sample_age_seconds=1.0,
         )
         for index, uuid in enumerate(uuids)

@@ -172,6 +172,7 @@ class Cluster:
             promised_compute_percent=sum(share.compute_percent for share in old),
             in_flight_memory_mib=sum(share.memory_mib for share in new),
             in_flight_compute_percent=sum(share.compute_percent for share in new),
+            process_count=0,
             sample_age_seconds=1.0,
         )
 

@@ -39,6 +39,9 @@ SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
 SHARED_SLOTS: Final = 16
 """Default number of slots of one device: how many containers may share it."""
 
+IDLE_MEMORY_MIB: Final = 512
+"""A device that nobody uses has no more than this in use. Where processes can't be counted, this tells."""
+
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of our devices to container runtimes, whatever the resource is called."""
 

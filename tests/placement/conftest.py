@@ -91,7 +91,7 @@ _SHARE = st.builds(Share, st.sampled_from([0, 10_000, 40_000]), st.sampled_from(
 @st.composite
 def devices(draw: st.DrawFn, uuid: str, index: int, peers: frozenset[str]) -> DeviceState:
     total = draw(st.none() | st.sampled_from([40_000, 80_000]))
-    used = None if total is None else draw(st.none() | st.sampled_from([0, 1, total // 2, total]))
+    used = None if total is None else draw(st.none() | st.sampled_from([0, 1, 512, 513, total // 2, total]))
     promised = draw(st.sampled_from([None, None, Share(10_000, 10), Share(30_000, 50)]))
     in_flight = draw(st.sampled_from([None, None, None, Share(10_000, 40)]))
     return device(
@@ -233,7 +233,7 @@ class Oracle:
             (d.sample_age_seconds is None, Reason.TELEMETRY_STALE),
             (d.held or (shared and needs.share is None), Reason.IN_USE),
             (needs.share is not None and d.free_slots == 0, Reason.IN_USE),
-            (bool(d.process_count) and not d.held and not shared, Reason.FOREIGN_PROCESS),
+            (_busy(d) and not d.held and not shared, Reason.FOREIGN_PROCESS),
             (bool(needs.include_uuids) and d.uuid not in needs.include_uuids, Reason.NOT_INCLUDED),
             (d.uuid in needs.exclude_uuids, Reason.EXCLUDED),
             (bool(needs.models) and d.model not in needs.models, Reason.MODEL),
@@ -284,6 +284,12 @@ class Oracle:
 
     def options(self, state: Mapping[str, NodeState], r: Request, replica: int) -> list[Option]:
         return [o for name in sorted(state) if (o := self.option(state[name], r, replica))]
+
+
+def _busy(d: DeviceState) -> bool:
+    """Processes are on it, or nothing speaks against it: not counted, and more memory in use than an idle one has."""
+    used = 513 if d.memory_used_mib is None else d.memory_used_mib
+    return d.process_count > 0 if d.process_count is not None else used > 512
 
 
 def _in_use(d: DeviceState) -> tuple[int | None, int | None]:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,3 +140,29 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
     assert {r.reason: (r.devices, r.nodes) for r in decision.why_not.rejected} == {
         reason: (devices[reason], nodes[reason]) for reason in devices
     }
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({"process_count": 1}, "runs 1 process that belongs to no pod"),
+        ({"process_count": 2}, "runs 2 processes that belong to no pod"),
+        (
+            {"process_count": None, "memory_used_mib": 9_000},
+            (
+                "may run processes that belong to no pod: it doesn't tell their number, and 9,000 MiB are in use "
+                "(idle: 512 MiB at most)"
+            ),
+        ),
+        (
+            {"process_count": None, "memory_used_mib": None},
+            "may run processes that belong to no pod: it tells neither their number nor the memory in use",
+        ),
+    ],
+)
+def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: dict[str, Any], words: str, make: Any) -> None:
+    told = place(Fleet.of([make.node("a", [make.device(**device)])]), make.request()).why_not
+    assert told is not None
+    assert told.nearest is not None
+    assert (told.nearest.reason, told.nearest.message) == (Reason.FOREIGN_PROCESS, words)
+    assert "1 with a process, or maybe one, that belongs to no pod of ours" in told.message

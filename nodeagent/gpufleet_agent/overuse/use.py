@@ -7,13 +7,10 @@ from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.view import DeviceView
+from gpufleet_api.names import IDLE_MEMORY_MIB
 
 PodsOf = Callable[[int], tuple[str, ...] | None]
 """UIDs of the pods that the process of a number runs in; None: nobody can tell."""
-
-
-IDLE_MIB = 512
-"""A device that nobody uses has less than this in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,7 @@ def _fresh(device: DeviceView, stale_seconds: float) -> Sample | None:
 
 def _hidden(sample: Sample) -> bool:
     """Whether memory is in use and no process is listed: the driver hides those of other PID namespaces."""
-    return sample.processes == () and (sample.memory_used_mib or 0) > IDLE_MIB
+    return sample.processes == () and (sample.memory_used_mib or 0) > IDLE_MEMORY_MIB
 
 
 def _by_pod(processes: tuple[ProcessMemory, ...], wanted: set[str | None], pods: PodsOf) -> dict[str, int] | None:

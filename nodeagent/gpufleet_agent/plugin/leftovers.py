@@ -1,7 +1,7 @@
 """Whether anybody's processes may be left on a device: what keeps it from pods that nobody picked it for."""
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.overuse.use import IDLE_MIB
+from gpufleet_api.names import IDLE_MEMORY_MIB
 
 
 def in_use(sample: Sample | None) -> bool:
@@ -17,4 +17,4 @@ def in_use(sample: Sample | None) -> bool:
         return True
     if sample.process_count is not None:
         return sample.process_count > 0
-    return sample.memory_used_mib is None or sample.memory_used_mib > IDLE_MIB
+    return sample.memory_used_mib is None or sample.memory_used_mib > IDLE_MEMORY_MIB

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_api.names import IDLE_MEMORY_MIB
 from gpufleet_operator.placement.columns import PRESENT, Columns
 from gpufleet_operator.placement.constraints import untolerated
 from gpufleet_operator.placement.filters import CODES, REASONS
@@ -197,7 +198,7 @@ def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query:
             wrong = next(k for k, v in pod.node_selector.items() if node.labels.get(k) != v)
             return f"its node has {wrong}={node.labels.get(wrong)}, needs {pod.node_selector[wrong]}"
         case Reason.FOREIGN_PROCESS:
-            return f"runs {device.process_count} processes that belong to no pod"
+            return _words_of_use(device)
         case Reason.IN_USE:
             if device.held:
                 return "is reserved or held by another pod"
@@ -206,6 +207,18 @@ def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query:
             return _words_of_room(node, reason, query)
         case _:
             return _PLAIN.get(reason, f"{reason}")
+
+
+def _words_of_use(device: DeviceState) -> str:
+    if device.process_count is not None:
+        one = device.process_count == 1
+        return f"runs {device.process_count} {'process that belongs' if one else 'processes that belong'} to no pod"
+    if device.memory_used_mib is None:
+        return "may run processes that belong to no pod: it tells neither their number nor the memory in use"
+    return (
+        "may run processes that belong to no pod: it doesn't tell their number, and "
+        f"{device.memory_used_mib:,} MiB are in use (idle: {IDLE_MEMORY_MIB} MiB at most)"
+    )
 
 
 def _words_of_room(node: NodeState, reason: Reason, query: Query) -> str:

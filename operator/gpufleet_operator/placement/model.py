@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gpufleet_api.names import IDLE_MEMORY_MIB
 from gpufleet_api.workload import Strategy, Topology
 
 
@@ -27,7 +28,7 @@ class Reason(StrEnum):
     IN_USE = "DeviceInUse"
     """Reserved or held by another pod."""
     FOREIGN_PROCESS = "ForeignProcess"
-    """A process that belongs to no pod of ours is on the device."""
+    """A process that belongs to no pod of ours is on the device, or may be."""
     NOT_INCLUDED = "NotInIncludeUUIDs"
     EXCLUDED = "InExcludeUUIDs"
     MODEL = "ModelNotAccepted"
@@ -68,6 +69,7 @@ class DeviceState:
     nvlink_peers: frozenset[str] = frozenset()
     healthy: bool = True
     process_count: int | None = None
+    """None: the driver doesn't count them."""
     held: bool = False
     """Reserved or held as a whole: by the ledger or in the kubelet's eyes, by whomever."""
     sharers: int = 0
@@ -84,6 +86,16 @@ class DeviceState:
     """Age of the sample at the time of the snapshot; None: never sampled."""
     stale_reason: str | None = None
     """Set when this device's sample may not be used, in words (`its last sample is 370 s old, limit 90 s`)."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process is on the device, or may be: where they aren't counted, the memory in use tells.
+
+        As the node agent judges it, for pods that nobody picked a device for.
+        """
+        if self.process_count is not None:
+            return self.process_count > 0
+        return self.memory_used_mib is None or self.memory_used_mib > IDLE_MEMORY_MIB
 
     @property
     def memory_in_use_mib(self) -> int | None:

@@ -144,7 +144,7 @@ def _state(device: DeviceState) -> int:
     bits |= HEALTHY if device.healthy else 0
     bits |= HELD if device.held else 0
     bits |= SHARED if shared else 0
-    return bits | (FOREIGN if device.process_count and not device.held and not shared else 0)
+    return bits | (FOREIGN if device.in_use and not device.held and not shared else 0)
 
 
 def _free_milli(columns: Columns, row: int, column: int) -> int:

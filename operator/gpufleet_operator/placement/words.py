@@ -11,7 +11,7 @@ PHRASES: dict[Reason, str] = {
     Reason.TELEMETRY_STALE: "with stale telemetry",
     Reason.UNHEALTHY: "unhealthy",
     Reason.IN_USE: "in use",
-    Reason.FOREIGN_PROCESS: "with a process that belongs to no pod of ours",
+    Reason.FOREIGN_PROCESS: "with a process, or maybe one, that belongs to no pod of ours",
     Reason.NOT_INCLUDED: "not in includeUUIDs",
     Reason.EXCLUDED: "in excludeUUIDs",
     Reason.MODEL: "of a model that isn't accepted",

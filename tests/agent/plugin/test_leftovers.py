@@ -1,8 +1,8 @@
 import pytest
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.overuse.use import IDLE_MIB
 from gpufleet_agent.plugin.leftovers import in_use
+from gpufleet_api.names import IDLE_MEMORY_MIB
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from gpufleet_agent.plugin.leftovers import in_use
         pytest.param(2, 3, True, id="some"),
         pytest.param(0, 70_000, False, id="none, and what is in use is the driver's"),
         pytest.param(None, 70_000, True, id="not counted, and memory is in use"),
-        pytest.param(None, IDLE_MIB, False, id="not counted, and memory is back to idle"),
+        pytest.param(None, IDLE_MEMORY_MIB, False, id="not counted, and memory is back to idle"),
         pytest.param(None, None, True, id="nothing is known"),
     ],
 )

@@ -1,0 +1,26 @@
+"""Agent and operator judge alike whether a device may be in use: what one offers, the other never gives away."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.plugin.leftovers import in_use
+from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, PodNeeds, Request, Share
+
+MEMORY = st.none() | st.integers(IDLE_MEMORY_MIB - 2, IDLE_MEMORY_MIB + 2) | st.integers(0, 80_000)
+PROCESSES = st.none() | st.integers(0, 2)
+
+
+@given(memory=MEMORY, processes=PROCESSES, share=st.none() | st.just(Share(compute_percent=10)))
+def test_a_device_is_given_exactly_when_the_agent_calls_it_unused(
+    memory: int | None, processes: int | None, share: Share | None
+) -> None:
+    device = DeviceState(
+        "GPU-0", 0, "H100", 80_000, memory, 0, 40, process_count=processes, sample_age_seconds=1.0, healthy=True
+    )
+    fleet = Fleet.of([NodeState("a", (device,), free_cpu_milli=1_000, free_memory_bytes=2**30, free_pods=10)])
+    request = Request("ml/train", (0,), DeviceNeeds(1, share), PodNeeds())
+    sample = Sample(uuid="GPU-0", taken_at=1.0, memory_used_mib=memory, process_count=processes)
+    assert bool(place(fleet, request).picks) is not in_use(sample)
