@@ -23,6 +23,7 @@ from standin.node import Node, running
 
 RECORDING = repository_root() / "examples" / "recordings" / "hot.jsonl"
 SECONDS = 125.0
+FLAGS = ("--hardware=recorded", "--window-seconds=30", "--log-level=error")
 
 Status = Mapping[str, Any]
 
@@ -86,7 +87,7 @@ async def play(recording: Path, seconds: float, console: Console) -> None:
     """Run the agent on the recording."""
     with recording.open("rb") as lines:
         uuids = [info.uuid for info in parse(lines).devices()]
-    flags = ("--hardware=recorded", f"--recording={recording}", "--window-seconds=30", "--log-level=error")
+    flags = (*FLAGS, f"--recording={recording}")
     with tempfile.TemporaryDirectory(prefix="gf") as folder:
         async with running(Path(folder), "recorded", uuids[1:], {}, *flags) as node:
             await follow(node, seconds, console)

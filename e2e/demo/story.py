@@ -1,15 +1,15 @@
 """The whole story in order: each step's title, why it matters, and the act behind it."""
 
 from cluster import exports
-from demo import acts, heat, install, tables
+from demo import acts, heat, install, replayed, tables
 from demo.driver import Driver
 from demo.impossible import ask_for_the_impossible
 from demo.screen import Screen
 from demo.stage import WORKLOAD_NAMESPACE, Stage
 from proof import Disagreement, EvidenceError, WorkloadEvidence, compare
 
-STEPS = 12
-"""Two before the stage stands (in `cli.py`), ten here."""
+STEPS = 13
+"""Two before the stage stands (in `cli.py`), eleven here."""
 
 
 def play(stage: Stage, driver: Driver) -> None:
@@ -69,6 +69,12 @@ def play(stage: Stage, driver: Driver) -> None:
     )
     ask_for_the_impossible(stage, "impossible")
 
+    step(
+        "The agent on a recorded node (examples/recordings/hot.jsonl)",
+        "Hardware is one small interface: a recording stands in for a driver, as another vendor's driver would.",
+    )
+    replayed.play(stage)
+
 
 def close(stage: Stage) -> None:
     """Look at everything that still runs once more, all together: no device twice, nothing disturbed."""
@@ -115,12 +121,12 @@ def what_next(stage: Stage, driver: Driver) -> None:
     screen.command(f"kubectl get gpuworkloads --namespace={WORKLOAD_NAMESPACE}")
     screen.command(f"kubectl describe gpuworkload impossible --namespace={WORKLOAD_NAMESPACE}")
     if gpu:
-        screen.say("To change what a simulated GPU reports, and see telemetry follow:")
+        screen.say("To change what a simulated GPU reports, and see telemetry follow (Temp C is the mean of the node):")
         screen.command(driver.command(node, gpu.uuid, heat.HOT_CELSIUS))
         screen.command(f"kubectl get gputelemetry {node} --watch")
     screen.say("To play it once more on the same cluster, as after a change of the code:")
     screen.command("make demo")
-    screen.say("To see what the agent makes of a recorded node, with no cluster and no root:")
+    screen.say("To see the whole recording, two minutes, with no cluster and no root:")
     screen.command("make demo-recorded")
     screen.say("To remove everything:")
     screen.command("make demo-down")

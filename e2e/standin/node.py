@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from standin.apiserver import ApiServer, serving
 from standin.kubelet import Kubelet
@@ -76,7 +77,12 @@ def reserved_port() -> Iterator[int]:
 
 @asynccontextmanager
 async def running(
-    folder: Path, name: str, held: Sequence[str], environment: Mapping[str, str], *flags: str
+    folder: Path,
+    name: str,
+    held: Sequence[str],
+    environment: Mapping[str, str],
+    *flags: str,
+    log: BinaryIO | None = None,
 ) -> AsyncIterator[Node]:
     """The agent, registered and published, with a pod on each of the devices held.
 
@@ -86,6 +92,7 @@ async def running(
         held: UUIDs.
         environment: Beside PATH and the way to the apiserver.
         flags: More of the agent's.
+        log: Where its log goes; None: to this process's stderr.
 
     Raises:
         RuntimeError: The agent ended.
@@ -100,7 +107,7 @@ async def running(
             command += [f"--device-plugin-dir={kubelet.device_plugins}", f"--listen=127.0.0.1:{port}"]
             command += [f"--pod-resources-socket={kubelet.pod_resources}", "--log-level=warning", *flags]
             inherited = {"PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(kubeconfig)}
-            process = await asyncio.create_subprocess_exec(*command, env={**inherited, **environment})
+            process = await asyncio.create_subprocess_exec(*command, stderr=log, env={**inherited, **environment})
             try:
                 node = Node(server, kubelet, process, port)
                 await _until_ready(node)
