@@ -20,6 +20,7 @@ from gpufleet_agent.settings import Settings, parse
 
 log = structlog.get_logger(__name__)
 
+BYTES_PER_MIB = 2**20
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -60,7 +61,7 @@ def make_hardware(settings: Settings) -> Hardware:
     if settings.record is not None:
         from gpufleet_agent.devices.recorder import Recorder  # noqa: PLC0415 - see above
 
-        hardware = Recorder(hardware, settings.record)
+        hardware = Recorder(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
     return hardware
 
 

@@ -16,6 +16,7 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 
 MAX_SLOTS = 64
 """As many holders of one device as the status has room for."""
+MAX_RECORD_MIB = 2**20
 MAX_SAMPLE_SECONDS, MAX_WINDOW_SECONDS, MAX_HEARTBEAT_SECONDS = 60.0, 3600.0, 600.0
 """The chart allows no more, either: a sample's age and a window are of the present, and a silent node isn't used."""
 _MIN_SECONDS = 0.01
@@ -65,6 +66,8 @@ class Settings:
     """The file that is played in place of a driver; None: the hardware is NVML's."""
     record: Path | None = None
     """Where to write down what the hardware says; None: nowhere."""
+    record_max_mib: int = 1024
+    """How large that file may become."""
     handover: Handover = Handover.ASKING
     """For diagnosis only: `first-fit` guesses which pod asks, and gets it wrong under load."""
 
@@ -137,7 +140,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=_optional_resource,
         metavar="NAME",
     )
-    add("--shared-slots", DEFAULTS.shared_slots, "containers that may share a device", type=_slots, metavar="N")
+    add(
+        "--shared-slots",
+        DEFAULTS.shared_slots,
+        "containers that may share a device",
+        type=_whole(MAX_SLOTS),
+        metavar="N",
+    )
     add_seconds("--sample-seconds", DEFAULTS.sample_seconds, MAX_SAMPLE_SECONDS, "between two samples of a device")
     add_seconds("--window-seconds", DEFAULTS.window_seconds, MAX_WINDOW_SECONDS, "window of mean, maximum and p95")
     add_seconds(
@@ -179,6 +188,10 @@ def _add_hardware(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recording", type=Path, metavar="FILE", help="the file that `--hardware recorded` plays")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write what the hardware says into a recording")
+    most = "the recording ends at this size, and the agent goes on (default: %(default)s)"
+    parser.add_argument(
+        "--record-max-mib", default=DEFAULTS.record_max_mib, type=_whole(MAX_RECORD_MIB), metavar="MIB", help=most
+    )
 
 
 def _add_injection(add: Callable[..., None]) -> None:
@@ -246,14 +259,17 @@ def _cdi_kind(text: str) -> str:
     return text
 
 
-def _slots(text: str) -> int:
-    try:
-        slots = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from error
-    if not 1 <= slots <= MAX_SLOTS:
-        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MAX_SLOTS}")
-    return slots
+def _whole(most: int) -> Callable[[str], int]:
+    def whole_of(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number") from error
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not between 1 and {most}")
+        return number
+
+    return whole_of
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -27,23 +27,28 @@ _log = structlog.get_logger(__name__)
 class Recorder:
     """A `Hardware` and an `EventSource` that asks another and takes down the answers that differ from the ones before.
 
-    A file that can't be written to ends the recording and nothing else.
+    A file that can't be written to, or that has become as large as it may, ends the recording and nothing else.
 
     Args:
         hardware: What is asked.
         path: The file; one that is there is replaced.
+        max_bytes: How large it may become; it never ends within a line for that.
         clock: Monotonic seconds.
 
     Raises:
         OSError: The file can't be made.
     """
 
-    def __init__(self, hardware: Hardware, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, hardware: Hardware, path: Path, *, max_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._hardware = hardware
         path.write_bytes(b"")
         self._path = path
         self._file: BinaryIO | None = None
-        self._full = False
+        self._max_bytes = max_bytes
+        self._written_bytes = 0
+        self._ended = False
         self._clock = clock
         self._lock = threading.Lock()
         self._began: float | None = None
@@ -52,7 +57,7 @@ class Recorder:
     def open(self) -> None:
         """See `Hardware.open`."""
         with self._lock:
-            if self._file is None and not self._full:
+            if self._file is None and not self._ended:
                 self._file = self._path.open("ab", buffering=0)
         self._ask(self._hardware.open)
 
@@ -153,9 +158,15 @@ class Recorder:
     def _write(self, line: bytes) -> None:
         if self._file is None:
             return
-        try:
-            self._file.write(line)
-        except OSError as error:
-            _log.error("recording ended", error=str(error))
-            self._file.close()
-            self._file, self._full = None, True
+        self._written_bytes += len(line)
+        if self._written_bytes > self._max_bytes:
+            _log.warning("recording ended: it is as large as it may become", max_bytes=self._max_bytes)
+        else:
+            try:
+                self._file.write(line)
+            except OSError as error:
+                _log.error("recording ended", error=str(error))
+            else:
+                return
+        self._file.close()
+        self._file, self._ended = None, True

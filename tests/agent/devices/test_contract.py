@@ -99,7 +99,7 @@ class Recorded:
 
 def record(path: Path) -> Recording:
     """Two rounds of everything that NVML says."""
-    recorder = Recorder(NvmlHardware(), path)
+    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     for slot in range(recorder.slots()):

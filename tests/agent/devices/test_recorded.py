@@ -1,10 +1,12 @@
 """Recordings: what is written, what is refused, and what is played."""
 
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,7 +162,7 @@ def test_what_is_written_is_read_again(contents: list[Any]) -> None:
 @pytest.fixture
 def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[Recorder, Path, Callable[[], list[str]]]]:
     path = tmp_path / "node.jsonl"
-    recorder = Recorder(NvmlHardware(), path)
+    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     for slot in range(recorder.slots()):
@@ -200,13 +202,42 @@ def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", tap
 
 
 def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: "Simulated") -> None:
-    recorder = Recorder(NvmlHardware(), Path("/dev/full"))
+    recorder = Recorder(NvmlHardware(), Path("/dev/full"), max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     assert recorder.slots() == 4
     assert recorder.identify(0) == UUIDS[0]
     assert recorder.read(UUIDS[0]).memory_total_mib is not None
     recorder.close()
+
+
+@pytest.mark.parametrize("spare_bytes", [0, 30])
+def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
+    spare_bytes: int, simulated: "Simulated", tmp_path: Path
+) -> None:
+    def record(path: Path, max_bytes: int) -> Recorder:
+        recorder = Recorder(NvmlHardware(), path, max_bytes=max_bytes, clock=lambda: 0.0)
+        recorder.open()
+        recorder.driver_version()
+        assert recorder.slots() == 4
+        recorder.identify(0)
+        return recorder
+
+    room = tmp_path / "room.jsonl"
+    record(room, 2**20).close()
+    path, most = tmp_path / "node.jsonl", room.stat().st_size + spare_bytes
+    with structlog.testing.capture_logs() as events:
+        recorder = record(path, most)
+        for celsius in (50, 60, 70):
+            simulated.edit(methodcaller("with_gpu", 0, temperature_celsius=celsius))
+            assert recorder.read(UUIDS[0]).temperature_celsius == celsius
+        recorder.close()
+        recorder.open()
+        assert recorder.slots() == 4
+        recorder.close()
+    assert [event["event"] for event in events] == ["recording ended: it is as large as it may become"]
+    assert path.read_bytes() == room.read_bytes(), "whole lines alone, and none after the one that had no room"
+    assert load(path).driver_version() == "580.95.05"
 
 
 def test_a_sampler_cannot_tell_a_recording_from_the_hardware(simulated: "Simulated", taped: Any) -> None:
