@@ -58,8 +58,21 @@ class Ask:
     must_include: frozenset[str] = frozenset()
 
 
+class Given:
+    """What is given, whoever asks: the part that the kubelet hears of."""
+
+    __slots__ = ()
+    devices: tuple[str, ...]
+    slots: tuple[str, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What the kubelet calls them."""
+        return self.slots or self.devices
+
+
 @dataclass(frozen=True, slots=True)
-class Managed:
+class Managed(Given):
     """The pod of an assignment asks; it gets exactly the assignment's devices."""
 
     assignment: Assignment
@@ -68,25 +81,15 @@ class Managed:
     slots: tuple[str, ...] = ()
     """One of each device, in the same order; empty: whole devices."""
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """What the kubelet calls them."""
-        return self.slots or self.devices
-
 
 @dataclass(frozen=True, slots=True)
-class Unmanaged:
+class Unmanaged(Given):
     """A pod without an assignment asks; it gets devices that nobody has reserved."""
 
     devices: tuple[str, ...]
     """UUIDs in index order."""
     slots: tuple[str, ...] = ()
     """One of each device, in the same order; empty: whole devices."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """What the kubelet calls them."""
-        return self.slots or self.devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -77,8 +78,8 @@ def make_cluster() -> Callable[[], Cluster]:
 
 
 @pytest.fixture
-def make_agent(kubelet: Any) -> Callable[[Cluster, Hardware], Agent]:
-    """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet."""
+def make_agent(kubelet: Any) -> Callable[..., Agent]:
+    """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
     settings = Settings(
         node_name="node-1",
         device_plugin_dir=kubelet.device_plugins,
@@ -88,7 +89,11 @@ def make_agent(kubelet: Any) -> Callable[[Cluster, Hardware], Agent]:
         listen_host="127.0.0.1",
         listen_port=0,
     )
-    return lambda cluster, hardware: Agent(settings, hardware, cluster, random.Random(1))  # noqa: S311 - jitter
+
+    def make(cluster: Cluster, hardware: Hardware, **changes: Any) -> Agent:
+        return Agent(replace(settings, **changes), hardware, cluster, random.Random(1))  # noqa: S311 - jitter
+
+    return make
 
 
 class FakeHardware:
@@ -117,13 +122,22 @@ class FakeHardware:
         return f"GPU-{slot}"
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        return tuple(DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", memory_total_mib=80_000) for index in range(4))
+        return tuple(
+            DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", memory_total_mib=80_000, nodes=(f"/dev/nvidia{index}",))
+            for index in range(4)
+        )
 
     def read(self, uuid: str) -> Reading:
         return Reading(uuid=uuid, memory_total_mib=80_000, memory_used_mib=500, utilization_percent=3)
 
     def read_slow(self, uuid: str) -> SlowReading:
         return SlowReading(uuid=uuid, process_count=0)
+
+
+@pytest.fixture(scope="session")
+def make_hardware() -> Callable[[], FakeHardware]:
+    """Four GPUs that answer at once: `gpus = make_hardware()`."""
+    return FakeHardware
 
 
 class FakeApi:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import gpufleet_agent
-from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading
+from gpufleet_agent.agent import Agent
+from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
 
 OURS = str(Path(gpufleet_agent.__file__).parent)
 
@@ -77,37 +78,7 @@ class Watch:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("gpu-")]
-
-
-class Gpus:
-    """Two, which answer at once. NVML's wait for events would make each end of the agent a second long."""
-
-    open_count = 0
-
-    def open(self) -> None:
-        self.open_count += 1
-
-    def close(self) -> None:
-        self.open_count = 0
-
-    def driver_version(self) -> str | None:
-        return "580.1"
-
-    def slots(self) -> int:
-        return 2
-
-    def identify(self, slot: int) -> str:
-        return f"GPU-{slot}"
-
-    def devices(self) -> tuple[DeviceInfo, ...]:
-        return tuple(DeviceInfo(f"GPU-{index}", index, "NVIDIA H100") for index in range(2))
-
-    def read(self, uuid: str) -> Reading:
-        return Reading(uuid=uuid, utilization_percent=3)
-
-    def read_slow(self, uuid: str) -> SlowReading:
-        return SlowReading(uuid=uuid, process_count=0)
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("gpu-", "device-files"))]
 
 
 async def nothing_is_left(kubelet: Any) -> None:
@@ -124,22 +95,19 @@ async def nothing_is_left(kubelet: Any) -> None:
     assert [path.name for path in kubelet.device_plugins.glob("*.sock")] == ["kubelet.sock"]
 
 
-async def up_and_down(
-    kubelet: Any, make: Callable[[Gpus], Any], watch: Watch, when: str, at: Point | None
-) -> dict[Point, None]:
+async def up_and_down(kubelet: Any, agent: Agent, watch: Watch, when: str, at: Point | None) -> dict[Point, None]:
     """Run an agent until the kubelet listens to it and end it; returns the points that it came to `when`.
 
     Args:
         kubelet: The scripted one.
-        make: Makes the agent.
+        agent: Not begun. Its GPUs answer at once: NVML's wait for events would make each end a second long.
         watch: Of this loop.
         when: `up` or `down`: which part of the way.
         at: Where on that part it is cancelled, for the second time if that is on its way down.
     """
     kubelet.plugins.clear()
     watch.points.clear()
-    gpus = Gpus()
-    task = watch.main = asyncio.create_task(make(gpus).run())
+    task = watch.main = asyncio.create_task(agent.run())
     watch.cancel_at = at if when == "up" else None
     serving = asyncio.ensure_future(kubelet.until(kubelet.serving))
     await asyncio.wait({task, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,23 +122,38 @@ async def up_and_down(
         await task
     watch.main = None
     await nothing_is_left(kubelet)
-    assert not gpus.open_count
     return dict(watch.points) if when == "down" else seen
 
 
+@pytest.fixture
+def injection(tmp_path: Path) -> InjectionSettings:
+    """With a CDI file, for four GPUs."""
+    (tmp_path / "dev").mkdir()
+    for index in range(4):
+        (tmp_path / "dev" / f"nvidia{index}").touch()
+    return InjectionSettings(strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi")
+
+
 @pytest.mark.parametrize("when", ["up", "down"])
-def test_cancelled_at_each_await(when: str, kubelet: Any, make_agent: Any, make_cluster: Any) -> None:
+def test_cancelled_at_each_await(
+    *, when: str, injection: InjectionSettings, kubelet: Any, make_agent: Any, make_cluster: Any, make_hardware: Any
+) -> None:
     async def main() -> None:
         watch = Watch()
         async with kubelet:
 
-            def run(at: Point | None = None) -> Awaitable[dict[Point, None]]:
-                return up_and_down(kubelet, lambda gpus: make_agent(make_cluster(), gpus), watch, when, at)
+            async def run(at: Point | None = None) -> dict[Point, None]:
+                gpus = make_hardware()
+                agent = make_agent(make_cluster(), gpus, injection=injection)
+                points = await up_and_down(kubelet, agent, watch, when, at)
+                assert not gpus.open_count
+                assert not list(injection.cdi_root.glob("*")), "the CDI file"
+                return points
 
             points = [point for point in await run() if point[0]]
             files = {file for file, _ in points}
             if when == "up":
-                expected = {"parts", "changes", "kube/own", "plugin/server", "sampling/sampler"}
+                expected = {"parts", "changes", "kube/own", "plugin/server", "plugin/preparation", "sampling/sampler"}
                 assert {f"/{name}.py" for name in expected} <= files, files
             assert len(points) >= 8, points
             missed = 0
