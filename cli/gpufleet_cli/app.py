@@ -45,7 +45,7 @@ def simulate(
 
     Several workloads are placed one after the other, and what one gets is gone for the next. SCORE is the
     weighted mean of the terms beside it, each from 0 to 1, which is best: free memory, idleness, coolness and
-    power headroom of the replica's GPUs.
+    power headroom of the replica's GPUs. A GPUWorkload's status has the same in thousandths: 810 is 0.810 here.
     """
     from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
 
@@ -87,7 +87,10 @@ def rank(
     limit: opt.Limit = None,
     output: opt.Output = opt.Format.TABLE,
 ) -> None:
-    """The GPUs that could serve one replica, best first, with their scores."""
+    """The GPUs that could serve one replica, best first, with their scores.
+
+    SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is 0.810 here.
+    """
     from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
 
     asked = commands.Asked(files or (), workload, min_free_memory, resource)
