@@ -89,7 +89,8 @@ def rank(
 ) -> None:
     """The GPUs that could serve one replica, best first, with their scores.
 
-    SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is 0.810 here.
+    SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is
+    0.810 here.
     """
     from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
 
