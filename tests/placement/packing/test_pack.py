@@ -3,14 +3,15 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import NodeState, Request, Share
-from gpufleet_operator.placement.packing import Mix, PodType
-from gpufleet_operator.placement.packing.landscape import Landscape
+from gpufleet_operator.placement.packing import Mix, PodType, waste
+from gpufleet_operator.placement.packing.landscape import Landscape, _rule
 from gpufleet_operator.placement.rows import WHOLE
 
 GIB = 2**30
@@ -30,7 +31,7 @@ def cost(nodes: list[NodeState], after: list[NodeState]) -> float:
     before.update(Fleet.of(nodes))
     then.update(Fleet.of(after))
     lost = before.total - then.total
-    growth = sum(site.waste for site in then.sites) - sum(site.waste for site in before.sites)
+    growth = int(then.sites.waste.sum()) - int(before.sites.waste.sum())
     return growth + float(np.rint(lost @ before.prices(before.total)))
 
 
@@ -143,6 +144,27 @@ def test_free_thousandths_follow_what_is_promised(make: Any) -> None:
     ]
     fleet = Fleet.of([make.node("a", devices)])
     assert fleet.columns.free_milli[0, :5].tolist() == [WHOLE, 750, 400, 0, 0]
+
+
+def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same picks whether all is forgotten before each decision or nothing ever."""
+    nodes = [make.node(name, 3, free_cpu_milli=20_000) for name in "abc"]
+    asked = [
+        make.request(share=share, cpu_milli=2_000, strategy=Strategy.PACK) for share in (None, Share(20_000, 0)) * 4
+    ]
+
+    def picks() -> list[tuple[str, ...]]:
+        fleet, found = Fleet.of(nodes), []
+        for request in asked:
+            pick = place(fleet, request, MIX).picks[0]
+            fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
+            found.append(pick.devices)
+        return found
+
+    expected, generation = picks(), _rule(MIX).generation
+    monkeypatch.setattr(waste, "_REMEMBERED", 0)
+    assert picks() == expected
+    assert _rule(MIX).generation > generation
 
 
 def test_a_fleet_of_full_nodes_says_why(make: Any) -> None:

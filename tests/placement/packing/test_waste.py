@@ -1,9 +1,12 @@
 """Expected waste: against a pod-by-pod simulation in plain Python, and where it must be exact by definition."""
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
+from gpufleet_operator.placement.packing import waste as module
 from gpufleet_operator.placement.packing.streams import LENGTH, STREAMS, streams
 from gpufleet_operator.placement.packing.waste import Waste
 
@@ -15,7 +18,8 @@ PICKY = Mix.of({PodType(1_000, GIB, 1, 300, frozenset({"A"})): 1, PodType(1_000,
 def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, kind: int = 0) -> int:
     """In thousandths of a device times STREAMS."""
     useful, lost = rule.split(free)
-    return lost * STREAMS + rule.of([(useful, *rule.steps(cpu, memory), kind)])[0]
+    keys = rule.keys(np.array([useful]), np.array([kind]), rule.rooms(np.array([cpu]), np.array([memory])))
+    return lost * STREAMS + int(rule.of(keys)[0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,6 +106,32 @@ def test_states_are_remembered() -> None:
     assert waste(rule, [500, 1000]) == first
     assert waste(rule, [1000, 500, 0]) == first
     assert rule._known == known, "neither the order of devices nor one that is full makes a new state"
+
+
+def test_a_part_of_a_device_is_replaced_as_if_the_node_had_been_looked_at_anew() -> None:
+    rule = Waste(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
+    useful = rule.useful
+    for free in ([1000, 500, 310], [1000], [260, 260]):
+        number, lost = rule.split(free)
+        for at, before in enumerate(free):
+            for after in (0, 20, 240, 250, 999):
+                then = rule.split([*free[:at], after, *free[at + 1 :]])
+                gone, come = useful[[before]], useful[[after]]
+                replaced = int(rule.replaced(np.array([number]), gone, come)[0])
+                assert (replaced, lost + int(gone[0] - before + after - come[0])) == then
+        whole = free.count(1000)
+        assert int(rule.without(np.array([number]), whole)[0]) == rule.split(free[whole:])[0]
+
+
+def test_numbers_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    rule = Waste(SINGLES)
+    nodes = [[1000] * idle + [500] * half for idle in range(3) for half in range(3)]
+    before = [waste(rule, free, 12_000) for free in nodes]
+    assert rule.generation == 0, "none is void in the middle of a decision"
+    rule.tidy()
+    assert rule.generation == 1
+    assert [waste(rule, free, 12_000) for free in nodes] == before
 
 
 def test_streams_are_fair_samples_of_the_mix() -> None:

@@ -8,7 +8,7 @@ from gpufleet_operator.placement.columns import Columns, Window
 from gpufleet_operator.placement.fleet import Fleet
 from gpufleet_operator.placement.packing.landscape import Landscape, landscape
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.outlay import BESIDE, CLOSED_COLUMN, IDLE, NO_WAY, Outlay, Valuer
+from gpufleet_operator.placement.packing.outlay import BESIDE, CLOSED, IDLE, NO_WAY, Outlay, Valuer
 from gpufleet_operator.placement.query import Query
 from gpufleet_operator.placement.ranking import NEVER, Ranking, ranking
 from gpufleet_operator.placement.rows import WHOLE
@@ -35,20 +35,19 @@ class Outlays:
             self.all = Outlay.nothing(columns.rows)
             every = found.able(fleet).nonzero()[0]
             if len(every):
-                first, alike = _alike(base.alike[every], found.passing[every])
+                first, alike = _alike(base.sites.alike[every], found.passing[every])
                 self.all.values[:, every] = self._value(columns, every[first], found)[:, alike]
         elif changed:
             at = np.array(changed, np.intp)
             rows = at[found.able(fleet)[at]]
             if len(rows) < len(at):
-                self.all.values[:, at] = CLOSED_COLUMN
+                self.all.values[:, at] = CLOSED
             if len(rows):
                 self.all.values[:, rows] = self._value(columns, rows, found)
         self._version = fleet.version
 
     def _value(self, columns: Columns, rows: NDArray[np.intp], found: Ranking) -> NDArray[np.int64]:
-        base = self._base
-        return self.valuer.value(columns, rows, base.alike[rows], base.sites, found.passing[rows])
+        return self.valuer.value(columns, rows, self._base.sites.take(rows), found.passing[rows])
 
 
 def _alike(sites: NDArray[np.int64], passing: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -81,11 +80,12 @@ class ByPack:
             cost = prices.take(self._outlay.lost)
             cost += self._outlay.growth
         self._cost = cost
-        best = np.minimum(cost[BESIDE], cost[IDLE])
-        keys: NDArray[np.int64] = best << _RANK_BITS
+        keys: NDArray[np.int64] = np.minimum(cost[BESIDE], cost[IDLE])
+        closed = keys >= NO_WAY
+        keys <<= _RANK_BITS
+        keys += self._fleet.columns.rank
         np.negative(keys, out=keys)
-        keys -= self._fleet.columns.rank
-        keys[best >= NO_WAY] = NEVER
+        np.putmask(keys, closed, NEVER)
         return keys
 
     def cells(self, window: Window) -> tuple[int, ...] | None:
@@ -109,11 +109,10 @@ class ByPack:
             self._outlay, self._own = self._outlay.copy(), True
             self._places, self._total = self._places.copy(), self._total.copy()
         site = base.site(window.columns, 0)
-        self._total += site.places - self._places[row]
-        self._places[row] = site.places
+        self._total += site.places[0] - self._places[row]
+        self._places[row] = site.places[0]
         passing = self._ranking.passes(self._fleet, window)
-        self._outlay.values[:, [row]] = CLOSED_COLUMN
+        self._outlay.values[:, [row]] = CLOSED
         if self._ranking.is_able(window, passing)[0]:
-            alike = np.array([site.alike], np.int64)
-            value = self._valuer.value(window.columns, np.zeros(1, np.intp), alike, [site], passing)
+            value = self._valuer.value(window.columns, np.zeros(1, np.intp), site, passing)
             self._outlay.values[:, [row]] = value

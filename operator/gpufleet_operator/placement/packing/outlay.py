@@ -1,18 +1,15 @@
 """For one question: what it would cost to serve it on each node, as growth of waste and as places lost."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.columns import SHARED, Columns
 from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.packing.landscape import Landscape, Site
+from gpufleet_operator.placement.packing.landscape import Landscape
+from gpufleet_operator.placement.packing.sites import Sites
 from gpufleet_operator.placement.packing.streams import STREAMS
-from gpufleet_operator.placement.packing.waste import State
 from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.rows import WHOLE, milli
+from gpufleet_operator.placement.rows import WHOLE
 
 Ints = NDArray[np.int64]
 
@@ -22,32 +19,21 @@ BESIDE, IDLE = 0, 1
 NO_WAY = 2**40
 """Growth of waste of a way that isn't open: above every growth that is."""
 
-Valued = tuple[int, int, int, int, int]
-"""Growth beside others, growth on idle devices, the losses of both, and the device for the former."""
-
-CLOSED: Valued = NO_WAY, NO_WAY, 0, 0, 0
-"""A row where no way is open."""
-
-CLOSED_COLUMN: Ints = np.array(CLOSED, np.int64)[:, None]
-
-_REMEMBERED = 50_000
-"""Nodes that a question was valued on."""
-
-_MOST_BITS = 32
-"""Devices of a node whose numbers fit, together with `Site.alike`, into an integer of numpy."""
+CLOSED: Ints = np.array((NO_WAY, NO_WAY, 0, 0, 0), np.int64)[:, None]
+"""A row where no way is open: see Outlay."""
 
 
 class Outlay:
-    """What serving costs on each row, all in one array: see Valued for its five lines."""
+    """What serving costs on each row, all in one array."""
 
     def __init__(self, values: Ints) -> None:
         self.values = values
-        """(5, rows)."""
+        """(5, rows): growth beside others and on idle devices, the losses of both, and the device for the former."""
 
     @classmethod
     def nothing(cls, rows: int) -> "Outlay":
         """No way is open."""
-        return cls(np.repeat(CLOSED_COLUMN, rows, axis=1))
+        return cls(np.repeat(CLOSED, rows, axis=1))
 
     @property
     def growth(self) -> Ints:
@@ -88,186 +74,114 @@ class Losses:
             self._table = found.reshape(len(self._codes), self._types).astype(np.float64)
         return self._table
 
-    def codes(self, lost: NDArray[np.int16]) -> list[int]:
-        """(states, types) -> a row of the table for each state."""
-        size, raw = self._types * lost.itemsize, lost.tobytes()
-        known = self._codes
-        return [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
-
-
-Sites = Sequence[tuple[int, Site]]
-"""Rows, and the node as it is in each."""
+    def codes(self, lost: NDArray[np.int16]) -> Ints:
+        """(..., types) -> a row of the table for each."""
+        found = np.zeros(lost.shape[:-1], np.int64)
+        some = lost.any(axis=-1)
+        if some.any():
+            size, raw = self._types * lost.itemsize, lost[some].tobytes()
+            known = self._codes
+            found[some] = [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
+        return found
 
 
 class Valuer:
-    """Values one question on any rows; what it found for one node holds for every node alike."""
+    """Values one question on any rows."""
 
     def __init__(self, base: Landscape, query: Query) -> None:
         self.losses = Losses(len(base.slots.types))
         self._base, self._query = base, query
-        self._known: dict[int, int] = {}
-        """Node and devices that may be taken -> a column of `_table`."""
-        self._table: Ints = np.zeros((len(CLOSED), 64), np.int64)
-        self._powers: NDArray[Any] = np.zeros(0, np.int64)
-        self._rests: dict[tuple[int, int], int] = {}
-        """Thousandths free and memory of a device -> thousandths free once it is shared by one more."""
 
-    def value(
-        self,
-        columns: Columns,
-        rows: NDArray[np.intp],
-        alike: Ints,
-        sites: Sequence[Site],
-        passing: NDArray[np.bool_],
-    ) -> Ints:
-        """(5, rows): as Valued, of rows that can all serve the question.
+    def value(self, columns: Columns, rows: NDArray[np.intp], sites: Sites, passing: NDArray[np.bool_]) -> Ints:
+        """(5, rows): as Outlay, of rows that can all serve the question.
 
         Args:
             columns: the arrays that the rows are in.
             rows: which of them.
-            alike: of each, see Site.
-            sites: all nodes of the arrays as they are.
+            sites: the nodes in them.
             passing: (rows, width), devices that may be taken.
         """
-        known, keys = self._known, self._keys(alike, passing)
-        found = list(map(known.get, keys))
-        if None in found:
-            if len(known) > _REMEMBERED:
-                known.clear()
-            new = {key: at for at, key in enumerate(keys) if key not in known}
-            at = list(new.values())
-            chosen = rows[at].tolist()
-            valued = self._evaluate(columns, chosen, [sites[row] for row in chosen], passing[at].tolist())
-            first, end = len(known), len(known) + len(new)
-            while end > self._table.shape[1]:
-                self._table = np.concatenate((self._table, np.zeros_like(self._table)), axis=1)
-            self._table[:, first:end] = np.array(valued, np.int64).T
-            known.update(zip(new, range(first, end), strict=True))
-            found = [known[key] for key in keys]
-        return self._table.take(found, axis=1)  # type: ignore[arg-type]  # none of them is None any more
-
-    def _keys(self, alike: Ints, passing: NDArray[np.bool_]) -> list[int]:
-        width = passing.shape[1]
-        if len(self._powers) != width + 1:
-            # Numbers of Python where numpy's are too short.
-            self._powers = np.array([1 << bit for bit in range(width + 1)], np.int64 if width <= _MOST_BITS else object)
-        keys: list[int] = (passing @ self._powers[:-1] + alike * self._powers[-1]).tolist()
-        return keys
-
-    def _evaluate(
-        self, columns: Columns, rows: Sequence[int], sites: Sequence[Site], opens: Sequence[Sequence[bool]]
-    ) -> Sequence[Sequence[int]]:
         needs = self._query.devices
         if needs.share is None:
             return self._on_idle(sites)
-        if needs.count == 1:
-            return self._on_one(columns, rows, sites, opens, needs.share)
-        return self._on_several(columns, rows, sites, opens, needs.share)
+        free, total = columns.free_milli[rows].astype(np.int64), columns.total_mib[rows].astype(np.int64)
+        rests = _rests(free, total, needs.share)
+        if needs.count > 1:
+            return self._on_several(sites, free, rests, passing)
+        tried = passing & ~_repeated(free, total, passing)
+        return self._on_one(sites, free, rests, tried, (columns.state[rows] & SHARED) > 0)
 
-    def _on_idle(self, sites: Sequence[Site]) -> Sequence[Sequence[int]]:
+    def _on_idle(self, sites: Sites) -> Ints:
         """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
         count = self._query.devices.count
-        values = self._base.rule.of(
-            [(site.useful[count:], *room, site.kind) for site, room in zip(sites, self._rooms(sites), strict=True)]
-        )
-        lost = self._lost(sites, [site.idle - count for site in sites])
-        return [
-            (NO_WAY, site.lost * STREAMS + value - site.waste, 0, code, 0)
-            for site, value, code in zip(sites, values, lost, strict=True)
-        ]
+        useful = self._base.rule.without(sites.useful, count) if count else sites.useful
+        return self._only(sites, useful, sites.lost, sites.idle - count)
 
     def _on_one(
-        self,
-        columns: Columns,
-        rows: Sequence[int],
-        sites: Sequence[Site],
-        opens: Sequence[Sequence[bool]],
-        share: Share,
-    ) -> Sequence[Sequence[int]]:
-        """A part of one device: each device that has another part free is tried, shared ones and idle ones."""
-        replaced, rests = self._base.rule.replaced, self._rests
-        frees, totals = columns.free_milli[rows].tolist(), columns.total_mib[rows].tolist()
-        besides = (columns.state[rows] & SHARED).tolist()
-        tries: list[tuple[int, int, int, int]] = []  # position, way, device, growth without what is left useful
-        states: list[State] = []
-        for position, (site, room) in enumerate(zip(sites, self._rooms(sites), strict=True)):
-            seen = set()
-            free, total, beside = frees[position], totals[position], besides[position]
-            for cell, is_open in enumerate(opens[position]):
-                if not is_open or (look := (free[cell], total[cell])) in seen:
-                    continue
-                seen.add(look)  # of equal devices the first one stands
-                rest = rests.get(look)
-                if rest is None:
-                    rest = rests[look] = _less(free[cell], milli(share, total[cell]))
-                useful, more = replaced(site.useful, look[0], rest)
-                grown = (site.lost + more) * STREAMS - site.waste
-                tries.append((position, BESIDE if beside[cell] else IDLE, cell, grown))
-                states.append((useful, *room, site.kind))
-        best = [list(CLOSED) for _ in sites]
-        for (position, way, cell, grown), value in zip(tries, self._base.rule.of(states), strict=True):
-            mine = best[position]
-            if grown + value < mine[way]:
-                mine[way] = grown + value
-                if way == BESIDE:
-                    mine[4] = cell
-        ways = [
-            (position, way)
-            for position, mine in enumerate(best)
-            if sites[position].idle > 1
-            for way in (BESIDE, IDLE)
-            if mine[way] != NO_WAY
-        ]
-        left = [sites[position].idle - (way == IDLE) for position, way in ways]
-        for (position, way), code in zip(ways, self._lost([sites[p] for p, _ in ways], left), strict=True):
-            best[position][2 + way] = code
-        return best
+        self, sites: Sites, free: Ints, rests: Ints, tried: NDArray[np.bool_], shared: NDArray[np.bool_]
+    ) -> Ints:
+        """A part of one device: (rows, width) each, what is free of it before and after, and whether it is tried."""
+        rule, shape = self._base.rule, tried.shape
+        at = tried.ravel().nonzero()[0]
+        row, before, after = at // shape[1], free.take(at), rests.take(at)
+        gone, come = rule.useful.take(before), rule.useful.take(after)
+        useful = rule.replaced(sites.useful.take(row), gone, come)
+        grown = sites.lost.take(row) + (gone - before + after - come)
+        grown *= STREAMS
+        grown += rule.of(rule.keys(useful, sites.kind.take(row), self._rooms(sites).take(row)))
+        grown -= sites.waste.take(row)
+        costs = np.full((2, *shape), NO_WAY)
+        way = np.where(shared.take(at), BESIDE, IDLE)
+        costs.reshape(-1)[way * tried.size + at] = grown
+        found = np.empty((5, shape[0]), np.int64)
+        np.minimum.reduce(costs, axis=2, out=found[:2])
+        lost = self._lost(sites, np.stack((sites.idle, sites.idle - 1)))
+        lost[found[:2] == NO_WAY] = 0
+        found[2:4] = self.losses.codes(lost)
+        found[4] = costs[BESIDE].argmin(axis=1)  # of equal devices the first one stands
+        return found
 
-    def _on_several(
-        self,
-        columns: Columns,
-        rows: Sequence[int],
-        sites: Sequence[Site],
-        opens: Sequence[Sequence[bool]],
-        share: Share,
-    ) -> Sequence[Sequence[int]]:
+    def _on_several(self, sites: Sites, free: Ints, rests: Ints, passing: NDArray[np.bool_]) -> Ints:
         """Parts of several devices at once: of the fullest that will do."""
-        count, rule = self._query.devices.count, self._base.rule
-        left: list[tuple[int, int]] = []  # lost, idle
-        states: list[State] = []
-        for row, site, is_open, room in zip(rows, sites, opens, self._rooms(sites), strict=True):
-            free, total = columns.free_milli[row].tolist(), columns.total_mib[row].tolist()
-            able = [cell for cell, yes in enumerate(is_open) if yes]
-            for cell in sorted(able, key=lambda c: (free[c], c))[:count]:
-                free[cell] = _less(free[cell], milli(share, total[cell]))
-            useful, lost = rule.split(free)
-            left.append((lost, free.count(WHOLE)))
-            states.append((useful, *room, site.kind))
-        codes = self._lost(sites, [idle for _, idle in left])
-        return [
-            (NO_WAY, lost * STREAMS + value - site.waste, 0, code, 0)
-            for site, (lost, _), value, code in zip(sites, left, rule.of(states), codes, strict=True)
-        ]
+        fullest = np.argsort(np.where(passing, free, WHOLE + 1), axis=1, kind="stable")[:, : self._query.devices.count]
+        left = free.copy()
+        np.put_along_axis(left, fullest, np.take_along_axis(rests, fullest, axis=1), axis=1)
+        split = np.array([self._base.rule.split(row) for row in left.tolist()], np.int64).reshape(-1, 2)
+        return self._only(sites, split[:, 0], split[:, 1], (left == WHOLE).sum(axis=1))
 
-    def _rooms(self, sites: Sequence[Site]) -> list[tuple[int, int]]:
-        return self._base.rule.rooms([(site.cpu, site.memory) for site in sites], self._query.pod)
+    def _only(self, sites: Sites, useful: Ints, lost: Ints, idle: Ints) -> Ints:
+        """As Outlay where there is one way: with this left useful, lost and idle on each node."""
+        rule = self._base.rule
+        found = np.zeros((5, len(useful)), np.int64)
+        found[BESIDE] = NO_WAY
+        grown = lost * STREAMS
+        grown += rule.of(rule.keys(useful, sites.kind, self._rooms(sites)))
+        np.subtract(grown, sites.waste, out=found[IDLE])
+        found[2 + IDLE] = self.losses.codes(self._lost(sites, idle[None]))[0]
+        return found
 
-    def _lost(self, sites: Sequence[Site], idle: Sequence[int]) -> list[int]:
-        """Codes of the places lost on each site when so many idle devices remain."""
-        codes = [0] * len(sites)
-        some = [at for at, site in enumerate(sites) if site.idle > 1]
-        if not some or not self._base.slots.types:
-            return codes
-        pod, chosen = self._query.pod, [sites[at] for at in some]
-        lost = np.concatenate([site.places for site in chosen]).reshape(len(some), -1)
-        cpu, memory = pod.cpu_milli, pod.memory_bytes
-        rooms = [(idle[at], site.cpu - cpu, site.memory - memory) for at, site in zip(some, chosen, strict=True)]
-        lost -= self._base.slots.count(rooms, [site.kind for site in chosen])
-        for at, code in zip(some, self.losses.codes(lost), strict=True):
-            codes[at] = code
-        return codes
+    def _rooms(self, sites: Sites) -> Ints:
+        pod = self._query.pod
+        return self._base.rule.rooms(sites.cpu - pod.cpu_milli, sites.memory - pod.memory_bytes)
+
+    def _lost(self, sites: Sites, idle: Ints) -> NDArray[np.int16]:
+        """(cases, nodes, types): places lost on each node when so many idle devices remain, (cases, nodes)."""
+        if not sites.places.any():
+            return np.zeros((*idle.shape, sites.places.shape[1]), np.int16)
+        lost: NDArray[np.int16] = sites.places - self._base.slots.count(idle, sites, self._query.pod)
+        return lost
 
 
-def _less(free: int, wanted: int) -> int:
-    """What is left of a device; one that is shared is never whole again, however small the share."""
-    return max(0, min(free - wanted, WHOLE - 1))
+def _rests(free: Ints, total: Ints, share: Share) -> Ints:
+    """What is left of each device: see `milli`; one that is shared is never whole again, however small the share."""
+    by_memory = -(-share.memory_mib * WHOLE // np.maximum(total, 1))
+    wanted = np.maximum(np.where(total > 0, by_memory, 0), share.compute_percent * (WHOLE // 100))
+    return np.maximum(np.minimum(free - wanted, WHOLE - 1), 0)
+
+
+def _repeated(free: Ints, total: Ints, passing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(rows, width): another one before it on the node may be taken and is its like, so it need not be tried."""
+    order = np.arange(free.shape[1])
+    look = np.where(passing, (free << 32) + total, -2 - order)  # a total is -1 at least
+    repeated: NDArray[np.bool_] = (look[:, :, None] == look[:, None, :]).argmax(axis=2) != order
+    return repeated

@@ -4,12 +4,14 @@ The price of a place is that pod's part of the demand for devices, over the part
 rare pod with plenty of places costs next to nothing, one with few places left is protected before they are gone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.placement.packing.mix import Mix
+from gpufleet_operator.placement.packing.sites import Sites
 from gpufleet_operator.placement.packing.streams import STREAMS
 from gpufleet_operator.placement.rows import WHOLE
 
@@ -31,8 +33,8 @@ class Slots:
         self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
         kinds = max(classes.values(), default=0) + 1
         takes = [(t.devices, max(1, t.cpu_milli), max(1, t.memory_bytes)) for t in self.types]
-        self._takes = np.array(takes, np.float64).reshape(-1, 3).T[:, None, :].copy()
-        """(3, 1, types)."""
+        self._takes = np.array(takes, np.float64).reshape(-1, 3).T[:, None, None, :].copy()
+        """(3, 1, 1, types)."""
         self._accepted = np.zeros((kinds, len(self.types)), np.bool_)
         for column, kind in enumerate(self.types):
             named = {classes[model] for model in kind.models}
@@ -40,13 +42,23 @@ class Slots:
         self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
 
-    def count(self, rooms: Sequence[tuple[int, int, int]], kind: Sequence[int]) -> NDArray[np.int16]:
-        """(nodes, types): pods of each type that fit on nodes with so many idle devices, CPU, memory, such models."""
+    def count(self, idle: Ints, sites: Sites, pod: PodNeeds | None = None) -> NDArray[np.int16]:
+        """(cases, nodes, types): pods of each type that fit on nodes with so many devices idle, beside one more pod.
+
+        Args:
+            idle: (cases, nodes).
+            sites: the nodes.
+            pod: takes of their CPU and memory.
+        """
         # Quotients of whole numbers below 2**53 round down to the right one, and the least of them is what fits.
-        places = np.minimum.reduce(np.array(rooms, np.float64).T[:, :, None] / self._takes)
+        room = np.empty((3, *idle.shape, 1))
+        room[0, :, :, 0] = idle
+        room[1, :, :, 0] = sites.cpu if pod is None else sites.cpu - pod.cpu_milli
+        room[2, :, :, 0] = sites.memory if pod is None else sites.memory - pod.memory_bytes
+        places = np.minimum.reduce(room / self._takes)
         found: NDArray[np.int16] = np.maximum(places, 0, out=places).astype(np.int16)
         if not self._all_accepted:
-            found *= self._accepted[kind]
+            found *= self._accepted[sites.kind]
         return found
 
     def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:
