@@ -113,6 +113,19 @@ def test_a_cdi_strategy_brings_its_directory_and_the_drivers(render: Render) -> 
     assert "driver-root" not in {mount["name"] for mount in agent["volumeMounts"]}
 
 
+def test_faults_are_kept_on_the_node_unless_told_otherwise(render: Render) -> None:
+    pod = pod_of(render(), "DaemonSet", "gpufleet-agent")
+    (agent,) = pod["containers"]
+    assert "--state-dir=/var/lib/gpufleet" in agent["args"]
+    assert {"name": "state", "mountPath": "/var/lib/gpufleet"} in agent["volumeMounts"]
+    assert {"name": "state", "hostPath": {"path": "/var/lib/gpufleet", "type": "DirectoryOrCreate"}} in pod["volumes"]
+    assert agent["securityContext"]["readOnlyRootFilesystem"] is True
+    pod = pod_of(render("agent.stateDir="), "DaemonSet", "gpufleet-agent")
+    (agent,) = pod["containers"]
+    assert "--state-dir=" in agent["args"]
+    assert "state" not in {entry["name"] for entry in (*agent["volumeMounts"], *pod["volumes"])}
+
+
 def test_partitions_need_a_capability_and_whole_gpus_dont(render: Render) -> None:
     (usual,) = pod_of(render(), "DaemonSet", "gpufleet-agent")["containers"]
     assert usual["securityContext"]["capabilities"] == {"drop": ["ALL"]}

@@ -105,7 +105,8 @@ async def running(
                 kubelet.held["ml", f"train-{number}", "main"] = {RESOURCE: [uuid]}
             command = [str(Path(sys.executable).with_name("gpufleet-agent")), f"--node-name={name}"]
             command += [f"--device-plugin-dir={kubelet.device_plugins}", f"--listen=127.0.0.1:{port}"]
-            command += [f"--pod-resources-socket={kubelet.pod_resources}", "--log-level=warning", *flags]
+            command += [f"--pod-resources-socket={kubelet.pod_resources}", f"--state-dir={folder / 'state'}"]
+            command += ["--log-level=warning", *flags]
             inherited = {"PATH": os.environ["PATH"], "HOME": str(folder), "KUBECONFIG": str(kubeconfig)}
             process = await asyncio.create_subprocess_exec(*command, stderr=log, env={**inherited, **environment})
             try:

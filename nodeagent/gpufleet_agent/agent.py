@@ -11,11 +11,12 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpufleet_agent.changes import Changes
+from gpufleet_agent.checkpoint.keeper import Keeper
 from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.kube.api import KubeApi
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.kube.own import OwnObject
-from gpufleet_agent.kube.past import FaultMemory, read_boot_id
+from gpufleet_agent.kube.past import FaultMemory, read_boot_id, seconds
 from gpufleet_agent.kube.telling import Teller
 from gpufleet_agent.metrics.agent import AgentCollector
 from gpufleet_agent.metrics.counters import Counters
@@ -39,6 +40,7 @@ from gpufleet_agent.publish.pace import Pace
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.resources import MigStrategy
+from gpufleet_agent.sampling.past import Checkpoint
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.view import HealthState
@@ -71,8 +73,10 @@ class Agent:
         self._sampler = Sampler(hardware, timing=timing)
         self._boot_id = read_boot_id()
         unreadable = self._counters.unreadable.labels
-        memory = FaultMemory(self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc)
-        self._own = OwnObject(api, self._changes, rng, memory.observe, unreadable=unreadable("Object").inc)
+        self._memory = FaultMemory(
+            self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc
+        )
+        self._own = OwnObject(api, self._changes, rng, self._memory.observe, unreadable=unreadable("Object").inc)
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = Admission()
@@ -108,6 +112,9 @@ class Agent:
             counters=self._counters,
             rng=rng,
         )
+        self._file: Checkpoint | None = None
+        """What an earlier process kept on the node."""
+        self._keeper = self._make_keeper()
         self._pulse = Pulse(time.monotonic)
         self._http = self._make_http()
 
@@ -121,6 +128,9 @@ class Agent:
             # First, so that the probes are answered while a driver takes its time.
             await start_part(stack, "HTTP server", self._http.start, self._http.close)
             await start_part(stack, "apiserver client", _nothing, self._api.close)
+            if self._keeper is not None:
+                # Before the sampler, so that no device is told of without its faults, and so that it closes after it.
+                await start_part(stack, "checkpoint", self._keeper.start, self._keeper.close)
             await start_part(stack, "sampler", self._sampler.start, self._sampler.close)
             await start_part(stack, "PodResources client", _nothing, self._lister.close)
             await start_part(stack, "device plugin", self._plugins.start, self._plugins.close)
@@ -130,8 +140,10 @@ class Agent:
                     "the hand-over guesses which pod asks: for diagnosis only", handover=self._settings.handover
                 )
             beat = self._pulse.of
+            keeping = {} if self._keeper is None else {"checkpoint": self._keeper.run(beat("checkpoint"))}
             await supervise(
                 {
+                    **keeping,
                     "own object": self._own.run(),
                     "PodResources poll": self._poller.run(beat("PodResources poll")),
                     **self._plugins.loops(self._own.known, beat),
@@ -147,6 +159,36 @@ class Agent:
     def http_port(self) -> int:
         """Where /metrics is, once started."""
         return self._http.port
+
+    def _make_keeper(self) -> Keeper | None:
+        directory = self._settings.state_dir
+        if directory is None:
+            return None
+        return Keeper(
+            directory,
+            node=self._settings.node_name,
+            boot_id=self._boot_id,
+            remember=self._remember,
+            take_over=self._take_over,
+            changes=self._devices_changed,
+            counters=self._counters,
+        )
+
+    def _take_over(self, file: Checkpoint) -> None:
+        self._file = file
+        self._memory.remember(file)
+        self._sampler.restore(file.past)
+
+    def _remember(self) -> Checkpoint | None:
+        past = self._sampler.remembered()
+        if past is None:
+            return None
+        current = self._own.current
+        reports = {self._publisher.attempted, seconds(current.status.get("observedAt")) if current else None}
+        if current is None and self._file is not None:
+            # Nobody has seen the object yet, so it may still be as it was for the process before this one.
+            reports |= self._file.reports
+        return Checkpoint(past, self._memory.acknowledged, frozenset(one for one in reports if one is not None))
 
     def _make_plugins(self) -> Plugins:
         around = Surroundings(

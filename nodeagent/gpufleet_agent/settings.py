@@ -53,6 +53,8 @@ class Settings:
     """The kubelet's directory, with its kubelet.sock. Another one only where the kubelet's root is elsewhere."""
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     """The kubelet's list of who holds what."""
+    state_dir: Path | None = Path("/var/lib/gpufleet")
+    """Where faults that are told once outlive the agent; None: nowhere but in the status."""
     listen_host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet's probes come from outside the pod
     listen_port: int = 9400
     """Where /metrics, /healthz and /readyz are served."""
@@ -115,6 +117,9 @@ def _check_together(parser: argparse.ArgumentParser, options: Mapping[str, Any])
         for flag, name in (("--resource", resource), ("--shared-resource", shared)):
             if name.startswith(partitions):
                 parser.error(f"{flag} {name} is named as partitions are with --mig-strategy mixed ({partitions}...)")
+    state_dir, plugins = options["state_dir"], options["device_plugin_dir"]
+    if state_dir is not None and plugins in (state_dir, *state_dir.parents):
+        parser.error(f"--state-dir {state_dir} is in --device-plugin-dir, which the kubelet empties when it starts")
     if options["window_seconds"] < 2 * options["sample_seconds"]:
         parser.error("--window-seconds must be at least twice --sample-seconds: one sample is no window")
 
@@ -162,6 +167,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "the kubelet's PodResources socket",
         type=Path,
         metavar="PATH",
+    )
+    add(
+        "--state-dir",
+        DEFAULTS.state_dir,
+        "where faults are kept for the agent's restart; empty: in the status alone",
+        type=lambda text: Path(text) if text else None,
+        metavar="DIR",
     )
     add(
         "--mig-strategy",

@@ -85,6 +85,8 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
         (("agent", "cdi", "kind"), "1x/gpu"),
         (("agent", "cdi", "root"), "cdi"),
         (("agent", "driverRoot"), "run/nvidia/driver"),
+        (("agent", "stateDir"), "state"),
+        (("agent", "stateDir"), "/"),
         (("metrics", "serviceMonitor", "interval"), "30"),
     ],
 )
@@ -107,6 +109,11 @@ def test_every_value_is_used_by_a_template(values: dict[str, Any]) -> None:
 
 def test_the_shared_resource_may_be_switched_off(values: dict[str, Any], schema: dict[str, Any]) -> None:
     values["sharedResource"] = ""
+    jsonschema.validate(values, schema)
+
+
+def test_keeping_faults_on_the_node_may_be_switched_off(values: dict[str, Any], schema: dict[str, Any]) -> None:
+    values["agent"]["stateDir"] = ""
     jsonschema.validate(values, schema)
 
 

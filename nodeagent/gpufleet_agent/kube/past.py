@@ -1,8 +1,8 @@
 """What the node's object remembers of faults: those that an earlier process reported, and what was acknowledged.
 
 A fault may stand that the driver can't tell again: an XID is reported once, and a device that fell off the bus is not
-even listed any more. After a restart the agent's own last status is the only witness. It is read leniently: whatever
-it lacks is left out, since a report that can't be understood must not keep the agent from its work.
+even listed any more. After a restart the agent's own last status is a witness, beside the file on the node. It is read
+leniently: whatever it lacks is left out, since a report that can't be understood must not keep the agent from its work.
 """
 
 import time
@@ -16,7 +16,8 @@ import structlog
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.merge import beyond, is_newer, merge
+from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 
 T = TypeVar("T")
@@ -25,6 +26,10 @@ log = structlog.get_logger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 1, 1, tzinfo=UTC)
+
+MAX_MARKS = 256
+_NEVER = 0.0
+"""Nothing happened that early."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """The node's also in a container."""
@@ -35,8 +40,8 @@ class FaultMemory:
 
     An annotation stays on the object and is in every version of it. Handed over again it would forgive faults that came
     after it, whenever its time isn't past by the node's clock: it lies ahead, or the clock was set back.
-    So the first version's, which a process before us may have had already, count up to its last report at most, and not
-    at all when their time is still to come.
+    So the first version's count as they did for the process before us, where the node's file says that it had them.
+    Where it may have had them, they count up to its last report at most, and not at all while their time is to come.
 
     Args:
         boot_id: Of the node, now.
@@ -61,21 +66,51 @@ class FaultMemory:
         self._clock = clock
         self._restored = False
         self._seen: set[Acknowledgement] = set()
+        self._file: Checkpoint | None = None
+        self._marks: dict[Acknowledgement, float] = {}
+
+    def remember(self, file: Checkpoint) -> None:
+        """The node's file was read, and what it says taken over; before the first version, if the disk answers."""
+        self._file = file
+        self._marks = {**file.acknowledged, **self._marks}
+
+    @property
+    def acknowledged(self) -> Mapping[Acknowledgement, float]:
+        """What the object acknowledges, and up to when that counted; seconds since the epoch. The last 256."""
+        return self._marks
 
     def observe(self, version: TelemetryObject) -> None:
         """Look at a version of the object. The first one has what the process before us wrote last."""
         first, self._restored = not self._restored, True
-        past = read_past(version.status, self._boot_id, self._unreadable) if first else None
-        if past is not None:
-            self._restore(past)
-        new = [one for one in read_acknowledgements(version.acknowledged) if one not in self._seen]
+        past = self._take_over(read_past(version.status, self._boot_id, self._unreadable)) if first else None
+        named = read_acknowledgements(version.acknowledged)
+        new = [one for one in named if one not in self._seen]
         self._seen.update(new)
         for acknowledgement in new:
-            if first and acknowledgement.until > self._clock():
-                log.warning("an acknowledgement whose time is still to come is ignored", until=acknowledgement.until)
-                continue
-            latest = acknowledgement.until if past is None else past.reported
-            self._acknowledge(replace(acknowledgement, until=min(acknowledgement.until, latest)))
+            until = self._counts_until(acknowledgement, None if past is None else past.reported, first=first)
+            self._marks[acknowledgement] = min(until, self._clock())
+            if until != _NEVER:
+                self._acknowledge(replace(acknowledgement, until=until))
+        self._marks = {one: self._marks[one] for one in named[-MAX_MARKS:]}
+
+    def _counts_until(self, acknowledgement: Acknowledgement, reported: float | None, *, first: bool) -> float:
+        until = acknowledgement.until
+        if acknowledgement in self._marks:
+            return min(until, self._marks[acknowledgement])
+        if first and until > self._clock():
+            log.warning("an acknowledgement whose time is still to come is ignored", until=until)
+            return _NEVER
+        return until if reported is None else min(until, reported)
+
+    def _take_over(self, status: Past | None) -> Past | None:
+        file = self._file
+        if file is None or status is None:
+            if status is not None:
+                self._restore(status)
+            return status if file is None else file.past
+        merged = merge(file.past, status, status_is_newer=is_newer(status, file))
+        self._restore(beyond(merged, file.past))
+        return merged
 
 
 def read_boot_id(path: Path = BOOT_ID) -> str | None:

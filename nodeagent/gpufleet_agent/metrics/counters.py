@@ -55,9 +55,22 @@ class Counters:
         )
         self.unreadable = Counter(
             "gpufleet_agent_unreadable",
-            "What was read of the own object and makes no sense, by part (Object: a version of it, which is left out; "
-            "Past: what an earlier process reported, or a part of that, which is taken for unknown).",
+            "What was read and makes no sense, by part (Object: a version of it, which is left out; "
+            "Past: what an earlier process reported, or a part of that, which is taken for unknown; "
+            "Checkpoint: the file with faults on the node, which is set aside).",
             ["part"],
+            registry=registry,
+        )
+        self.checkpoint_writes = Counter(
+            "gpufleet_agent_checkpoint_writes",
+            "Writes of the file in which faults outlive the agent, by outcome (Written, Failed).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.checkpoint_current = Gauge(
+            "gpufleet_agent_checkpoint_current",
+            "1 while the file on the node has every fault that is told once, 0 while it can't be written.",
+            ["path"],
             registry=registry,
         )
         self.status_writes = Counter(

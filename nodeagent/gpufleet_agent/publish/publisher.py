@@ -10,6 +10,7 @@ from gpufleet_agent.changes import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.own import OwnObject
+from gpufleet_agent.kube.past import seconds
 from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.publish.deadband import significance
 from gpufleet_agent.publish.pace import Cause, Pace, Written, backoff, cause_now, first_write, next_write
@@ -54,6 +55,8 @@ class Publisher:
         self._rng = rng
         self._published: Status | None = None
         self._published_to: str | None = None
+        self.attempted: float | None = None
+        """`observedAt` of the newest status that was sent, whether it arrived or not; in seconds since the epoch."""
         self._last: Written | None = None
         self._failures = 0
         self._not_before = 0.0
@@ -100,6 +103,7 @@ class Publisher:
         return cause_now(self._pace, self._last, significance(self._published, status, self._pace.old), now)
 
     async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
+        self.attempted = seconds(status.get("observedAt"))
         try:
             written = await self._api.apply_status(status)
         except (KubeError, ObjectFormatError) as error:

@@ -15,9 +15,10 @@ a test holds the two together):
 An event that is the application's own doing, and a sample refused as invalid, change nothing here: they are counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from gpufleet_agent.devices.base import DeviceEvent, Recovery
 from gpufleet_agent.sampling.levels import LEVELS, Shown
@@ -40,6 +41,16 @@ _RESET = frozenset({Fault.DEVICE_LOST.value, Fault.RESET_REQUIRED.value, Fault.D
 """A device that comes back from one of these went through a reset, where it is sure that it was this one."""
 
 _NEEDS_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+
+
+def is_told_once(code: str) -> bool:
+    """Whether the hardware may not tell this fault again to a process that starts later.
+
+    Events are told once. A device that was lost may not be listed any more, and one that needed a reset may have got
+    it: coming back is what ends its events.
+    """
+    return code not in LEVELS and (code not in READ_FAULTS or code in _NEEDS_RESET)
+
 
 _STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REPLACEMENT)
 
@@ -66,6 +77,8 @@ class _Last:
 
     at: float
     wall: float
+    taken_over: bool = False
+    """An earlier process saw it, and this one hasn't."""
 
 
 class Health:
@@ -202,7 +215,14 @@ class Health:
                 self._counts.pop(code, None)
         return self._remove(gone, wall)
 
-    def restore(self, past: HealthView, reported: float, at: float, wall: float) -> bool:
+    def restore(
+        self,
+        past: HealthView,
+        reported: float,
+        at: float,
+        wall: float,
+        last: Mapping[str, float] = MappingProxyType({}),
+    ) -> bool:
         """Take over what an earlier process held of the device. True when that changed anything.
 
         Faults that reads show stand until reads deny them, events until what ends them. What readings show they show
@@ -213,6 +233,7 @@ class Health:
             reported: When it said so, which events of that process came before; seconds since the epoch.
             at: Now; from here on an event's quiet time counts.
             wall: Now.
+            last: By code: when an event came last, where that is known better; seconds since the epoch.
         """
         changed, was_healthy = False, not self.standing
         for reason in (*past.reasons, *past.warnings):
@@ -225,8 +246,13 @@ class Health:
                     changed = True
                 continue
             if reason.code not in READ_FAULTS:
-                self._events.setdefault(reason.code, _Last(at, min(reported, wall)))
-            if reason.code not in self._reasons:
+                came = min(last.get(reason.code, reported), wall)
+                self._events.setdefault(reason.code, _Last(at, came, taken_over=True))
+            known = self._reasons.get(reason.code)
+            if known is not None and reason.code in READ_FAULTS and reason.since < known.since:
+                self._reasons[reason.code] = replace(known, since=reason.since)
+                changed = True
+            elif known is None:
                 self._good = 0
                 # Why there was no driver is not told: having it back proves no reset.
                 self._reset_due = self._reset_due or reason.code in _NEEDS_RESET
@@ -234,6 +260,18 @@ class Health:
         if was_healthy and self.standing and past.since is not None:
             self._since = past.since
         return changed
+
+    def withdraw(self, codes: Iterable[str], wall: float) -> bool:
+        """Events that were taken over turn out to have ended before. True when that changed anything."""
+        ours = (code for code in codes if code in self._events)
+        return self._remove([code for code in ours if self._events[code].taken_over], wall)
+
+    def remembered(self) -> tuple[HealthView, dict[str, float]]:
+        """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
+        reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_told_once(code))
+        state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
+        last = {code: last.wall for code, last in self._events.items()}
+        return HealthView(state, reasons, self._since if reasons else None), last
 
     def since(self, code: str) -> float | None:
         """Since when a fault or warning stands, in seconds since the epoch; None: it doesn't."""

@@ -14,8 +14,12 @@ class PastDevice:
 
     info: DeviceInfo
     health: HealthView
+    last: Mapping[str, float] = field(default_factory=lambda: _NEVER)
+    """By code of an event that stands: when it came last, in seconds since the epoch. Else: when it was reported."""
 
 
+_NEVER: Mapping[str, float] = MappingProxyType({})
+_NOTHING: Mapping[str, frozenset[str]] = MappingProxyType({})
 _NONE: Mapping[str, PastDevice] = MappingProxyType({})
 
 
@@ -28,6 +32,8 @@ class Past:
     driver_version: str | None = None
     devices: Mapping[str, PastDevice] = field(default_factory=lambda: _NONE)
     """By UUID."""
+    ended: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
+    """By UUID: codes of events that were taken over before, and that this newer report says have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +48,18 @@ class Acknowledgement:
     def covers(self, uuid: str) -> bool:
         """Whether it is about this device."""
         return self.uuid in {None, uuid}
+
+
+_NO_MARKS: Mapping[Acknowledgement, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What an agent keeps on its node for the one after it: what the status doesn't tell, or may not have told yet."""
+
+    past: Past
+    """Faults that are told once, alone; when it was kept is its `reported`."""
+    acknowledged: Mapping[Acknowledgement, float] = field(default_factory=lambda: _NO_MARKS)
+    """Those that were seen, each with the time up to which it counted, in seconds since the epoch."""
+    reports: frozenset[float] = frozenset()
+    """`reported` of statuses that this is certainly later than, whatever the node's clock did in between."""

@@ -22,7 +22,7 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
 from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample, untold_by_facts
-from gpufleet_agent.sampling.past import Acknowledgement, Past
+from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
 from gpufleet_agent.sampling.view import DeviceView, EventCount, NodeView
 from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
@@ -95,7 +95,9 @@ class NodeRecord:
         self._driver_version: str | None = None
         self._unavailable: str | None = None
         self._left_out = 0
-        self._past: Past | None = None
+        self._pasts: list[Past] = []
+        self._driver_before: str | None = None
+        """Of the last report that was taken over."""
         self._looked = False
         """Whether it is known what the hardware lists, or that nothing does."""
         self._version = 0
@@ -175,7 +177,7 @@ class NodeRecord:
         driver is another one, it was loaded anew and all devices with it: then only those are recalled.
         """
         with self._writing() as changes:
-            self._past = past
+            self._pasts.append(past)
             if self._looked:
                 self._recall(changes, now)
 
@@ -304,6 +306,20 @@ class NodeRecord:
                 dropped=MappingProxyType(dict(self._dropped)),
             )
 
+    def remembered(self, now: Instant) -> Past | None:
+        """What a later process may not hear again; None: it isn't known yet what devices there are.
+
+        Still answers after `close`.
+        """
+        with self._lock:
+            if not self._looked:
+                return None
+            devices = {}
+            for uuid, device in self._devices.items():
+                health, last = device.health.remembered()
+                devices[uuid] = PastDevice(device.info, health, last)
+            return Past(now.wall, self._driver_version or self._driver_before, devices)
+
     def close(self) -> None:
         """Refuse everything that would be recorded from now on."""
         with self._lock:
@@ -315,9 +331,12 @@ class NodeRecord:
         return device
 
     def _recall(self, changes: _Changes, now: Instant) -> None:
-        past, self._past = self._past, None
-        if past is None:
-            return
+        pasts, self._pasts = self._pasts, []
+        for past in pasts:
+            self._recall_one(past, changes, now)
+
+    def _recall_one(self, past: Past, changes: _Changes, now: Instant) -> None:
+        self._driver_before = past.driver_version
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
             known = self._devices.get(uuid)
@@ -326,10 +345,11 @@ class NodeRecord:
             if not heirs:
                 heirs = [self._add_missing(believable(was.info), now)]
                 changes.note(changed=True)
-            if not reloaded:
-                for heir in heirs:
-                    restored = heir.health.restore(was.health, past.reported, now.monotonic, now.wall)
+            for heir in heirs:
+                if not reloaded:
+                    restored = heir.health.restore(was.health, past.reported, now.monotonic, now.wall, was.last)
                     changes.note(changed=restored)
+                changes.note(changed=heir.health.withdraw(past.ended.get(uuid, ()), now.wall))
 
     def _add_missing(self, info: DeviceInfo, now: Instant) -> _Device:
         device = self._add(info)

@@ -110,8 +110,12 @@ class Sampler:
         """What is known now, from memory: never blocks. Still answers after close."""
         return self._record.view(self._clock())
 
+    def remembered(self) -> Past | None:
+        """What a later process may not hear again; None: it isn't known yet what devices there are."""
+        return self._record.remembered(self._clock())
+
     def restore(self, past: Past) -> None:
-        """Take over what an earlier process knew of the devices. Once, before anybody is told of them."""
+        """Take over what an earlier process knew of the devices, from each source once, before anybody is told."""
         with suppress(SamplerClosedError):
             self._record.restore(past, self._clock())
 

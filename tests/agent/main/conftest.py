@@ -12,6 +12,7 @@ import pytest
 
 from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.base import DeviceInfo, Hardware, Reading, SlowReading
+from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject, parse_object
 from gpufleet_agent.settings import Settings
 from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
@@ -23,6 +24,8 @@ class Cluster:
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {"uid": "u", "generation": 1, "resourceVersion": "1"}
         self.status: Mapping[str, Any] = {}
+        self.away = False
+        """Nobody answers."""
         self._news = asyncio.Condition()
 
     async def acknowledge(self, value: str) -> None:
@@ -30,12 +33,14 @@ class Cluster:
         await self._written()
 
     async def get(self) -> TelemetryObject:
+        self._answer()
         return parse_object({"metadata": self.metadata, "status": self.status})
 
     async def ensure(self) -> TelemetryObject:
         return await self.get()
 
     async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
+        self._answer()
         self.status = status
         await self._written()
         return await self.get()
@@ -65,6 +70,10 @@ class Cluster:
             for device in self.status["devices"]
         }
 
+    def _answer(self) -> None:
+        if self.away:
+            raise KubeError("away")
+
     async def _written(self) -> None:
         async with self._news:
             self.metadata["resourceVersion"] = str(int(self.metadata["resourceVersion"]) + 1)
@@ -79,11 +88,15 @@ def make_cluster() -> Callable[[], Cluster]:
 
 @pytest.fixture
 def make_agent(kubelet: Any) -> Callable[..., Agent]:
-    """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
+    """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named.
+
+    Nothing is kept on disk unless they say so.
+    """
     settings = Settings(
         node_name="node-1",
         device_plugin_dir=kubelet.device_plugins,
         pod_resources_socket=kubelet.pod_resources,
+        state_dir=None,
         sample_seconds=0.05,
         heartbeat_seconds=1,
         listen_host="127.0.0.1",
@@ -213,6 +226,7 @@ class Rig:
             "sample_seconds": 0.05,
             "device_plugin_dir": kubelet.device_plugins,
             "pod_resources_socket": kubelet.pod_resources,
+            "state_dir": None,
             "listen_host": "127.0.0.1",
             "listen_port": 0,
         }

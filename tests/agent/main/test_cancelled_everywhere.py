@@ -78,7 +78,8 @@ class Watch:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("gpu-", "device-files"))]
+    ours = ("gpu-", "device-files", "checkpoint")
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
 async def nothing_is_left(kubelet: Any) -> None:
@@ -144,16 +145,25 @@ def test_cancelled_at_each_await(
 
             async def run(at: Point | None = None) -> dict[Point, None]:
                 gpus = make_hardware()
-                agent = make_agent(make_cluster(), gpus, injection=injection)
+                agent = make_agent(make_cluster(), gpus, injection=injection, state_dir=injection.driver_root / "state")
                 points = await up_and_down(kubelet, agent, watch, when, at)
                 assert not gpus.open_count
                 assert not list(injection.cdi_root.glob("*")), "the CDI file"
+                assert not list(injection.driver_root.glob("state/.*")), "a checkpoint that was begun"
                 return points
 
             points = [point for point in await run() if point[0]]
             files = {file for file, _ in points}
             if when == "up":
-                expected = {"parts", "changes", "kube/own", "plugin/server", "plugin/preparation", "sampling/sampler"}
+                expected = {
+                    "parts",
+                    "changes",
+                    "checkpoint/keeper",
+                    "kube/own",
+                    "plugin/server",
+                    "plugin/preparation",
+                    "sampling/sampler",
+                }
                 assert {f"/{name}.py" for name in expected} <= files, files
             assert len(points) >= 8, points
             missed = 0

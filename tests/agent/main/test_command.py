@@ -33,7 +33,7 @@ def start(folder: Path, port: int, *more: str, **environment: str) -> "subproces
     plugins = folder / "device-plugins"
     plugins.mkdir(parents=True)
     command = [sys.executable, "-m", "gpufleet_agent.main", "--node-name=node-1", f"--device-plugin-dir={plugins}"]
-    command += [f"--pod-resources-socket={folder}/pr.sock", f"--listen=127.0.0.1:{port}", *more]
+    command += [f"--pod-resources-socket={folder}/pr.sock", f"--listen=127.0.0.1:{port}", "--state-dir=", *more]
     inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG"}}
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**inherited, "HOME": str(folder), **environment}

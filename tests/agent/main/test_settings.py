@@ -23,6 +23,7 @@ def test_every_flag_has_its_place() -> None:
         "--heartbeat-seconds": "15",
         "--device-plugin-dir": "/plugins",
         "--pod-resources-socket": "/pr.sock",
+        "--state-dir": "/state",
         "--listen": "[::]:8080",
         "--mig-strategy": "mixed",
         "--device-list-strategy": "cdi-cri,envvar",
@@ -48,6 +49,7 @@ def test_every_flag_has_its_place() -> None:
         heartbeat_seconds=15,
         device_plugin_dir=Path("/plugins"),
         pod_resources_socket=Path("/pr.sock"),
+        state_dir=Path("/state"),
         listen_host="::",
         listen_port=8080,
         mig_strategy=MigStrategy.MIXED,
@@ -117,6 +119,10 @@ def test_every_flag_has_its_place() -> None:
         (["--cdi-kind", "gpu"], "gpu is not of the form vendor/class"),
         (["--cdi-kind", "1x/y"], "1x/y is not of the form vendor/class"),
         (["--cdi-kind", "x.y/a.b"], "x.y/a.b is not of the form vendor/class"),
+        (
+            ["--node-name=n", "--state-dir=/var/lib/kubelet/device-plugins/faults"],
+            "--state-dir /var/lib/kubelet/device-plugins/faults is in --device-plugin-dir",
+        ),
         (["--listen", "9400"], "9400 is not of the form host:port"),
         (["--listen", "0.0.0.0:70000"], "0.0.0.0:70000 is not of the form host:port"),
         (["--log-format", "xml"], "invalid choice"),
@@ -129,6 +135,11 @@ def test_a_wrong_command_line_ends_with_status_2_and_says_what_is_wrong(
         parse(arguments, {})
     assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_empty_state_directory_keeps_nothing() -> None:
+    assert parse([], {"NODE_NAME": "n"}).state_dir == Path("/var/lib/gpufleet")
+    assert parse(["--state-dir", ""], {"NODE_NAME": "n"}).state_dir is None
 
 
 def test_an_empty_name_of_the_shared_resource_switches_sharing_off() -> None:

@@ -1,0 +1,257 @@
+"""Keeps the file equal to what the agent knows, and hands over what it said at the start.
+
+The file system may be full, read-only, or hang. None of that may cost more than the memory of a fault: it is logged
+once, counted, and tried again; all of it happens in a thread of its own, and nobody waits for it for long.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.checkpoint.document import (
+    CheckpointError,
+    Document,
+    Kept,
+    decode,
+    encode,
+    essence,
+    substance,
+    to_bytes,
+)
+from gpufleet_agent.checkpoint.file import CheckpointFile
+from gpufleet_agent.checkpoint.pace import Pace
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.sampling.past import Checkpoint
+from gpufleet_agent.sampling.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 10.0
+"""How often what nobody tells of is looked at: that a fault came again, and that the file is still there."""
+PATIENCE_SECONDS = 3.0
+CLOSE_SECONDS = 1.5
+"""Less than a part may take to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What reading came to."""
+
+    kept: Kept | None = None
+    problem: str = ""
+    aside: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    done: asyncio.Future[None]
+    substance: Document
+    essence: Document
+
+
+class Keeper:
+    """The checkpoint of one agent. Make it, `start` it, let it `run`, and `close` it, all in one event loop.
+
+    Args:
+        directory: Where the file is.
+        node: Name of the node.
+        boot_id: Of the node, now.
+        remember: What is to be kept now; None: not known yet, and the file must stand as it is.
+        take_over: Called once with what the file says, if that is about this boot of the node.
+        changes: Notified when a fault came or went.
+        counters: Where writes, and files that make no sense, are counted.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        node: str,
+        boot_id: str | None,
+        remember: Callable[[], Checkpoint | None],
+        take_over: Callable[[Checkpoint], None],
+        changes: Changes,
+        counters: Counters,
+        patience_seconds: float = PATIENCE_SECONDS,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._file = CheckpointFile(directory)
+        self._node = node
+        self._boot_id = boot_id
+        self._remember = remember
+        self._take_over = take_over
+        self._changes = changes
+        self._counters = counters
+        self._current = counters.checkpoint_current.labels(str(self._file.path))
+        self._current.set(1)
+        self._patience_seconds = patience_seconds
+        self._look_seconds = look_seconds
+        self._pace = Pace()
+        self._worker: Worker | None = None
+        self._reading: asyncio.Future[_Found] | None = None
+        self._write: _Write | None = None
+        self._substance: Document | None = None
+        """Of the file as it is on the disk; None: not known, or of no use."""
+        self._essence: Document | None = None
+        self._look: asyncio.Future[bool] | None = None
+        self._looked = 0.0
+        self._problem = ""
+
+    async def start(self) -> None:
+        """Read the file, and have it taken over. A file system that doesn't answer is waited for no longer than 3 s."""
+        self._worker = Worker("checkpoint")
+        self._reading = self._worker.submit(self._read)
+        self._reading.add_done_callback(self._have_read)
+        try:
+            await asyncio.wait({self._reading}, timeout=self._patience_seconds)
+        except BaseException:  # cancelled: nobody will close what did not start
+            self._worker.stop()
+            raise
+        if self._reading is not None:
+            self._fail("the file system doesn't answer; what it remembers of faults is not known yet")
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Write when there is something to keep, for ever; calls `beat` each time round."""
+        loop = asyncio.get_running_loop()
+        while True:
+            beat()
+            seen = self._changes.version
+            due = await self._step(loop.time())
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changes.wait(seen)
+
+    async def close(self) -> None:
+        """Keep what is known at the end. Cancelled or not, what is being written is written to its end."""
+        if self._worker is None:
+            return
+        document = self._document()
+        if document is not None and self._write is None and substance(document) != self._substance:
+            self._begin(document)
+        stopped = self._worker.stop()
+        await asyncio.wait({stopped}, timeout=CLOSE_SECONDS)
+        if self._write is not None:
+            self._fail("the file system doesn't answer: what it remembers may be old")
+
+    async def _step(self, now: float) -> float:
+        """Write if it is due; returns when to come again at the latest, in seconds of the loop's clock."""
+        later = now + self._look_seconds
+        if self._reading is not None or self._write is not None:
+            return later  # what was asked of the file system first comes first
+        document = self._document()
+        if document is None:
+            return later
+        if substance(document) == self._substance:
+            await self._look_after(now)
+            return later
+        urgent = essence(document) != self._essence
+        due = self._pace.due(urgent=urgent)
+        if due > now:
+            return min(due, later)
+        self._pace.wrote(now, urgent=urgent)
+        write = self._begin(document)
+        await asyncio.wait({write.done}, timeout=self._patience_seconds)
+        if not write.done.done():
+            self._fail("the file system doesn't answer")
+        return later
+
+    def _document(self) -> Document | None:
+        checkpoint = self._remember() if self._reading is None else None
+        if checkpoint is None:
+            return None
+        document = encode(Kept(checkpoint, self._node, self._boot_id))
+        if self._substance is None and not document["devices"] and not document["acknowledged"]:
+            return None  # a node without devices keeps no file
+        return document
+
+    def _begin(self, document: Document) -> _Write:
+        assert self._worker is not None  # noqa: S101 - set by start
+        content = to_bytes(document)
+        done = self._worker.submit(lambda: self._file.write(content))
+        self._write = _Write(done, substance(document), essence(document))
+        done.add_done_callback(self._wrote)
+        return self._write
+
+    def _wrote(self, done: asyncio.Future[None]) -> None:
+        write, self._write = self._write, None
+        if write is None or done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._counters.checkpoint_writes.labels("Failed").inc()
+            self._pace.failed(asyncio.get_running_loop().time())
+            self._fail(str(error))
+            return
+        self._counters.checkpoint_writes.labels("Written").inc()
+        self._substance, self._essence = write.substance, write.essence
+        self._looked = asyncio.get_running_loop().time()
+        self._well()
+
+    async def _look_after(self, now: float) -> None:
+        """See that nobody has replaced the file or taken it away; then it is written again."""
+        if self._worker is None or (self._look is not None and not self._look.done()):
+            return
+        self._well()
+        if now < self._looked + self._look_seconds:
+            return
+        self._looked = now
+        look = self._look = self._worker.submit(self._file.is_as_written)
+        await asyncio.wait({look}, timeout=self._patience_seconds)
+        if not look.done():
+            self._fail("the file system doesn't answer")
+        elif look.exception() is not None or not look.result():
+            log.warning(
+                "the file with the faults was changed by somebody else: written anew", path=str(self._file.path)
+            )
+            self._substance = self._essence = None
+
+    def _read(self) -> _Found:
+        try:
+            content = self._file.read()
+            kept = None if content is None else decode(content)
+            if kept is not None and kept.node != self._node:
+                raise CheckpointError(f"it is node {kept.node}'s: does it share the directory with this one?")
+            return _Found(kept)
+        except CheckpointError as error:
+            try:
+                return _Found(None, str(error), self._file.set_aside())
+            except OSError as obstacle:
+                return _Found(None, f"{error}; and it can't be set aside: {obstacle}")
+        except OSError as error:
+            return _Found(None, str(error))
+
+    def _have_read(self, reading: asyncio.Future[_Found]) -> None:
+        self._reading = None
+        if reading.cancelled():
+            return
+        found, path = reading.result(), str(self._file.path)
+        if found.problem:
+            self._counters.unreadable.labels("Checkpoint").inc()
+            aside = None if found.aside is None else str(found.aside)
+            log.warning("the file with the faults can't be read", path=path, reason=found.problem, set_aside=aside)
+        if found.kept is None:
+            return
+        kept = found.kept
+        if self._boot_id is not None and kept.boot_id not in {None, self._boot_id}:
+            log.info("the file with the faults is of another boot of the node: ignored", path=path)
+            return
+        document = encode(kept)
+        self._substance, self._essence = substance(document), essence(document)
+        self._take_over(kept.checkpoint)
+
+    def _fail(self, problem: str) -> None:
+        self._current.set(0)
+        if problem != self._problem:
+            log.error("faults are not kept on this node", path=str(self._file.path), error=problem)
+        self._problem = problem
+
+    def _well(self) -> None:
+        self._current.set(1)
+        if self._problem:
+            log.info("faults are kept on this node again", path=str(self._file.path))
+        self._problem = ""

@@ -1,0 +1,94 @@
+"""What two memories of an earlier process say together: the node's file and the last status. Pure.
+
+Of each device the newer one counts. The file is written when a fault that is told once comes or goes, so it is the
+newer one unless a status was written by a process that did not keep it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gpufleet_agent.sampling.health import is_told_once
+from gpufleet_agent.sampling.past import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+
+def is_newer(status: Past, file: Checkpoint) -> bool:
+    """Whether the status was written after the file.
+
+    Not by the clock alone: it may have been set back in between, and an old status would talk away a new fault.
+    """
+    return status.reported not in file.reports and status.reported > file.past.reported
+
+
+def merge(file: Past, status: Past, *, status_is_newer: bool) -> Past:
+    """Everything that is known of the devices.
+
+    Of a device that both name, faults that are told once are those of the newer one, and what readings and reads show
+    is as in the status, which alone has it. A device that only one names is as that one says: the file knows
+    partitions that a status leaves out, and all of them when there was no status. A driver that was loaded anew
+    between the two took the older one's faults with it.
+    """
+    newer, older = (status, file) if status_is_newer else (file, status)
+    if None not in {newer.driver_version, older.driver_version} and newer.driver_version != older.driver_version:
+        older = replace(older, devices={uuid: _well(device) for uuid, device in older.devices.items()})
+        file, status = (older, newer) if status_is_newer else (newer, older)
+    devices = {}
+    for uuid in {**status.devices, **file.devices}:
+        kept, told = file.devices.get(uuid), status.devices.get(uuid)
+        if kept is not None and told is not None:
+            devices[uuid] = _both(kept, file.reported, told, status.reported, status_is_newer=status_is_newer)
+        elif kept is not None:
+            devices[uuid] = _dated(kept, file.reported)
+        elif told is not None:
+            devices[uuid] = _dated(told, status.reported)
+    driver_version = newer.driver_version or older.driver_version
+    return Past(max(file.reported, status.reported), driver_version, devices)
+
+
+def beyond(merged: Past, file: Past) -> Past:
+    """What is new in `merged` for a process that took over `file` before.
+
+    A fault of the file isn't handed over again, for it may have ended since; and what the file says and `merged`
+    doesn't has ended before.
+    """
+    # Another driver's faults were not taken over, or wrongly.
+    same = None in {merged.driver_version, file.driver_version} or merged.driver_version == file.driver_version
+    devices, ended = {}, {}
+    for uuid, device in merged.devices.items():
+        known = _told_once(file.devices[uuid]) if uuid in file.devices else {}
+        taken_over = known if same else {}
+        reasons = tuple(reason for reason in device.health.reasons if reason.code not in taken_over)
+        state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
+        devices[uuid] = replace(device, health=replace(device.health, state=state, reasons=reasons))
+        if gone := frozenset(known).difference(_told_once(device)):
+            ended[uuid] = gone
+    return replace(merged, devices=devices, ended=ended)
+
+
+def _both(kept: PastDevice, kept_at: float, told: PastDevice, told_at: float, *, status_is_newer: bool) -> PastDevice:
+    newer, newer_at = (told, told_at) if status_is_newer else (kept, kept_at)
+    shown = tuple(reason for reason in told.health.reasons if not is_told_once(reason.code))
+    reasons = tuple(sorted((*_told_once(newer).values(), *shown), key=lambda reason: reason.code))
+    sinces = [view.since for view in (newer.health, told.health) if view.since is not None]
+    health = HealthView(
+        state=HealthState.UNHEALTHY if reasons else HealthState.HEALTHY,
+        reasons=reasons,
+        since=sinces[0] if sinces else None,
+        warnings=told.health.warnings,
+    )
+    # A status has more of a device than the file, but not what it is a partition of.
+    info = replace(told.info, parent=kept.info.parent, profile=kept.info.profile)
+    return _dated(PastDevice(info, health, newer.last), newer_at)
+
+
+def _well(device: PastDevice) -> PastDevice:
+    return PastDevice(device.info, HealthView(HealthState.HEALTHY))
+
+
+def _told_once(device: PastDevice) -> Mapping[str, HealthReason]:
+    return {reason.code: reason for reason in device.health.reasons if is_told_once(reason.code)}
+
+
+def _dated(device: PastDevice, reported: float) -> PastDevice:
+    """Each fault that is told once with the time at which it came last, whatever report it ends up in."""
+    return replace(device, last={code: device.last.get(code, reported) for code in _told_once(device)})

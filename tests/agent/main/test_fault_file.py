@@ -1,0 +1,227 @@
+"""The whole agent on simulated GPUs, killed and started again: its file has what no status could tell."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_agent.resources import MigStrategy
+from gpufleet_api.names import RESOURCE
+from gpufleet_simgpu.model import SimMig
+from gpufleet_simgpu.presets import make_node
+
+if TYPE_CHECKING:
+    from tests.conftest import Simulated
+
+UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
+PARTITIONS = "gpufleet.dev/mig-1g.10gb"
+
+
+class Disk:
+    """The agent's file, and the power to have it as it was at another moment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "faults.json"
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.path.read_bytes()) if self.path.exists() else {"devices": []}
+        return found
+
+    def faults(self) -> dict[str, list[str]]:
+        return {one["uuid"]: [fault["code"] for fault in one["faults"]] for one in self.read()["devices"]}
+
+    def edit(self, **fields: Any) -> None:
+        self.path.write_text(json.dumps({**self.read(), **fields}))
+
+    async def until(self, condition: Callable[[dict[str, list[str]]], object]) -> bytes:
+        """Wait for faults, as codes by UUID, on the disk; returns the file of that moment."""
+        async with asyncio.timeout(20):
+            while not condition(self.faults()):  # noqa: ASYNC110 - a file tells nobody that it was written
+                await asyncio.sleep(0.01)
+        return self.path.read_bytes()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path)
+
+
+def offered(kubelet: Any, resource: str = RESOURCE) -> set[str]:
+    plugin = kubelet.plugins.get(resource)
+    return set(plugin.healthy) if plugin else set()
+
+
+async def heartbeats(cluster: Any) -> None:
+    """Wait for two reports."""
+    for _ in range(2):
+        last = cluster.status["observedAt"]
+        await cluster.until(lambda _, last=last: cluster.status["observedAt"] != last)
+
+
+@asynccontextmanager
+async def running(agent: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(agent.run())
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def test_an_xid_that_no_status_could_tell_outlives_the_agent(
+    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk
+) -> None:
+    async def main() -> None:
+        cluster = make_cluster()
+        well: dict[str, list[str]] = {uuid: [] for uuid in UUIDS}
+        sick = {**well, UUIDS[1]: ["XidError"]}
+
+        def agent() -> Any:
+            return make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)
+
+        async with kubelet:
+            async with running(agent()):
+                await cluster.until(lambda faults: faults == well)
+                await disk.until(lambda faults: faults == well)
+                cluster.away = True
+                simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
+                killed = await disk.until(lambda faults: faults == sick)
+            disk.path.write_bytes(killed)
+            assert cluster.faults() == well, "the status knows nothing"
+            kubelet.plugins.clear()
+            async with running(agent()):
+                await kubelet.until(kubelet.serving)
+                assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered, though the apiserver is away"
+                cluster.away = False
+                await cluster.until(lambda faults: faults == sick)
+                reason = cluster.status["devices"][1]["health"]["reasons"][0]
+                (kept,) = disk.read()["devices"][0]["faults"]
+                assert (reason["message"], reason["recovery"]) == (kept["message"], "Reset")
+                before = cluster.status
+                await cluster.acknowledge(cluster.status["observedAt"])
+                await cluster.until(lambda faults: faults == well)
+                killed = await disk.until(lambda faults: faults == well)
+            disk.path.write_bytes(killed)
+            cluster.status = before  # killed before a status could tell
+            kubelet.plugins.clear()
+            async with running(agent()):
+                await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS})
+                await cluster.until(lambda faults: cluster.status is not before and faults == well)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("left", ["file", "nothing"])
+def test_with_mixed_the_file_alone_knows_partitions(
+    *, simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk, left: str
+) -> None:
+    node = make_node("h100", 2)
+    migs = tuple(SimMig(f"MIG-{name}", "1g.10gb", index + 7, 9_984) for index, name in enumerate("ab"))
+    simulated.write(node.with_gpu(1, mig_mode=1, migs=migs))
+
+    async def main() -> None:
+        cluster = make_cluster()
+
+        def agent() -> Any:
+            return make_agent(
+                cluster, NvmlHardware(partitions=True), state_dir=disk.path.parent, mig_strategy=MigStrategy.MIXED
+            )
+
+        async with kubelet:
+            async with running(agent()):
+                await kubelet.until(lambda: offered(kubelet, PARTITIONS) == {"MIG-a", "MIG-b"})
+                simulated.edit(lambda node: node.with_xid(1, 79))
+                killed = await disk.until(lambda faults: faults.get("MIG-a") == faults.get("MIG-b") == ["XidError"])
+                await kubelet.until(lambda: offered(kubelet, PARTITIONS) == set())
+            disk.path.write_bytes(killed)
+            kubelet.plugins.clear()
+            if left == "nothing":
+                disk.path.unlink()
+            async with running(agent()):
+                await kubelet.until(lambda: kubelet.serving() and kubelet.serving(PARTITIONS))
+                want = {"MIG-a", "MIG-b"} if left == "nothing" else set()
+                assert offered(kubelet, PARTITIONS) == want
+                assert "MIG" not in json.dumps(cluster.status)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("fields", "codes"),
+    [
+        ({}, ["XidError"]),
+        ({"bootId": "another"}, []),
+        ({"driverVersion": "1.0"}, []),
+        ({"format": "gpufleet-faults/0"}, []),
+        ({"node": "node-2"}, []),
+    ],
+    ids=["as it was", "the node was booted", "another driver was loaded", "an old format", "another node's"],
+)
+def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_driver(
+    *,
+    simulated: "Simulated",
+    kubelet: Any,
+    make_cluster: Any,
+    make_agent: Any,
+    disk: Disk,
+    fields: dict[str, str],
+    codes: list[str],
+) -> None:
+    async def main() -> None:
+        cluster = make_cluster()
+        async with kubelet:
+            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
+                await cluster.until(lambda faults: len(faults) == 4)
+                simulated.edit(lambda node: node.with_xid(1, 79))
+                await disk.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
+            disk.edit(**fields)
+            fresh = make_cluster()  # deleted, and made anew
+            async with running(make_agent(fresh, NvmlHardware(), state_dir=disk.path.parent)):
+                await fresh.until(lambda faults: len(faults) == 4)
+                assert fresh.faults()[UUIDS[1]] == codes
+                await disk.until(lambda faults: faults.get(UUIDS[1]) == codes and disk.read()["node"] == "node-1")
+        odd = {"format", "node"} & fields.keys()
+        assert disk.path.with_name("faults.json.unreadable").exists() == bool(odd)
+
+    asyncio.run(main())
+
+
+def test_at_rest_nothing_is_written(
+    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk
+) -> None:
+    async def main() -> None:
+        cluster = make_cluster()
+        async with kubelet:
+            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
+                await disk.until(lambda faults: len(faults) == 4)
+                before = disk.path.stat()
+                await heartbeats(cluster)
+                assert disk.path.stat() == before, "written, though nothing happened in two heartbeats"
+            assert disk.path.stat() == before, "written at the end, though nothing had happened"
+            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
+                await heartbeats(cluster)
+            assert disk.path.stat() == before, "written by the next one"
+
+    asyncio.run(main())
+
+
+def test_where_nothing_can_be_written_the_agent_goes_on(
+    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("no directory")
+
+    async def main() -> None:
+        cluster = make_cluster()
+        async with kubelet, running(make_agent(cluster, NvmlHardware(), state_dir=tmp_path / "state")):
+            await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
+            simulated.edit(lambda node: node.with_xid(1, 79))
+            await cluster.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
+
+    asyncio.run(main())
