@@ -19,7 +19,9 @@ def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, k
     """In thousandths of a device times STREAMS."""
     useful, lost = rule.split(free)
     keys = rule.keys(np.array([useful]), np.array([kind]), rule.rooms(np.array([cpu]), np.array([memory])))
-    return lost * STREAMS + int(rule.of(keys)[0])
+    found = int(rule.of(keys)[0])
+    assert rule.of_one(useful, kind, cpu, memory) == found
+    return lost * STREAMS + found
 
 
 @settings(max_examples=60, deadline=None)

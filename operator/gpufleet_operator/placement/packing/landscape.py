@@ -79,10 +79,9 @@ class Landscape:
         useful, lost = self.rule.split(free)
         idle = free.count(WHOLE)
         self._seen += 1
-        values = np.array([[self._seen], [useful], [lost], [idle], [cpu], [memory], [kind], [lost * STREAMS]], np.int64)
+        waste = lost * STREAMS + self.rule.of_one(useful, kind, cpu, memory)
+        values = np.array([self._seen, useful, lost, idle, cpu, memory, kind, waste], np.int64)[:, None]
         site = Sites(values, self._none)
-        keys = self.rule.keys(site.useful, site.kind, self.rule.rooms(site.cpu, site.memory))
-        site.waste[:] += self.rule.of(keys)
         if idle > 1:
             site.places = self.slots.count(site.idle[None], site)[0]
         if len(self._looks) > _REMEMBERED:

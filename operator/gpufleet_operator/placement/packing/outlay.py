@@ -76,13 +76,11 @@ class Losses:
 
     def codes(self, lost: NDArray[np.int16]) -> Ints:
         """(..., types) -> a row of the table for each."""
-        found = np.zeros(lost.shape[:-1], np.int64)
-        some = lost.any(axis=-1)
-        if some.any():
-            size, raw = self._types * lost.itemsize, lost[some].tobytes()
-            known = self._codes
-            found[some] = [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
-        return found
+        size, raw, known = self._types * lost.itemsize, lost.tobytes(), self._codes
+        if not size:
+            return np.zeros(lost.shape[:-1], np.int64)
+        found = [known.setdefault(raw[i : i + size], len(known)) for i in range(0, len(raw), size)]
+        return np.array(found, np.int64).reshape(lost.shape[:-1])
 
 
 class Valuer:

@@ -58,6 +58,7 @@ class Simulation:
         self._accepted = offered.accepted
         self._sizes: list[int] = np.unique(np.append(offered.milli, 0)).tolist()
         self._wanted, self._cpu_unit, self._memory_unit = _wanted(offered, self.most_cpu, self.most_memory)
+        self._fitting: dict[tuple[int, int], _Offers] = {}
         self._offers: dict[tuple[int, int, int], _Offers] = {}
 
     def run(self, states: Sequence[State]) -> list[tuple[int, int, int]]:
@@ -104,21 +105,27 @@ class Simulation:
         size, room = bisect_right(self._sizes, largest) - 1, cpu.bit_length()
         found = self._offers.get((size, room, width))
         if found is None:
-            fits = (self._wanted[:, 0] <= self._sizes[size]) & (self._wanted[:, 1] < 1 << room)
-            length = max(1, int(fits.sum(axis=0).max()))
-            order = np.argsort(~fits, axis=0, kind="stable")[:length]
-            kept = np.take_along_axis(fits, order, axis=0)
-            wanted = np.take_along_axis(self._wanted, order[:, None, :], axis=0)
-            # Filler that never fits.
-            wanted[:, 1:][np.broadcast_to(~kept[:, None, :], wanted[:, 1:].shape)] = _MOST_ROOM
-            wanted = wanted.take([0] * width + [1, 2], axis=1)
+            fitting = self._fitting.get((size, room))
+            if fitting is None:
+                fitting = self._fitting[size, room] = self._fit(size, room)
+            wanted = fitting.wanted.take([0] * width + [1, 2], axis=1)
             wanted[:, :width] <<= np.uint32(max(1, (width - 1).bit_length()))
-            accepted = np.take_along_axis(self._accepted, order[:, :, None], axis=0)
             if len(self._offers) >= _KEPT:
                 self._offers.clear()
-            found = _Offers(wanted[:, :, None, :], None if accepted.all() else accepted)
-            self._offers[size, room, width] = found
+            found = self._offers[size, room, width] = _Offers(wanted[:, :, None, :], fitting.accepted)
         return found
+
+    def _fit(self, size: int, room: int) -> _Offers:
+        """For one device, so (length, 3, streams), and not shifted yet."""
+        fits = (self._wanted[:, 0] <= self._sizes[size]) & (self._wanted[:, 1] < 1 << room)
+        length = max(1, int(fits.sum(axis=0).max()))
+        order = np.argsort(~fits, axis=0, kind="stable")[:length]
+        kept = np.take_along_axis(fits, order, axis=0)
+        wanted = np.take_along_axis(self._wanted, order[:, None, :], axis=0)
+        # Filler that never fits.
+        wanted[:, 1:][np.broadcast_to(~kept[:, None, :], wanted[:, 1:].shape)] = _MOST_ROOM
+        accepted = np.take_along_axis(self._accepted, order[:, :, None], axis=0)
+        return _Offers(wanted, None if accepted.all() else accepted)
 
 
 def _offer(

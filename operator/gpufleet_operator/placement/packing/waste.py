@@ -124,6 +124,16 @@ class Waste:
         found += rooms
         return found
 
+    def of_one(self, number: int, kind: int, cpu: int, memory: int) -> int:
+        """`of` for a single state: the same in plain integers, which is many times as fast."""
+        simulation = self._simulation
+        cpu_step, memory_step = simulation.cpu_step, self._memory_step
+        cpus = min(max(cpu, 0) + cpu_step // 4, simulation.most_cpu) // cpu_step
+        memories = min(max(memory, 0) + memory_step // 4, self._most_memory) // memory_step
+        key = (number * self._kinds + kind) * self._rooms + cpus * self._memories + memories
+        found = self._known.get(key)
+        return int(self.of(np.array([key]))[0]) if found is None else found
+
     def of(self, keys: Ints) -> Ints:
         """The expected waste of each state."""
         known = self._known
