@@ -1,0 +1,138 @@
+"""The checkpoint as text."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpufleet_agent.checkpoint.document import (
+    FORMAT,
+    MAX_BYTES,
+    MAX_DEVICES,
+    CheckpointError,
+    Kept,
+    decode,
+    encode,
+    essence,
+    substance,
+    to_bytes,
+)
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
+from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+WELL = HealthView(HealthState.HEALTHY)
+
+
+def kept(index: int = 0, *codes: str, last: float = 20.5, message: str = "XID 79") -> Kept:
+    reasons = tuple(HealthReason(code, message, 10.25, Recovery.RESET) for code in codes)
+    info = DeviceInfo("GPU-0", index, "Sim", None, None, "0000:1B:00.0", memory_total_mib=80, parent="P", profile="1g")
+    health = HealthView(HealthState.UNHEALTHY, reasons, 10.25) if reasons else WELL
+    past = Past(30.125, "580.1", {"GPU-0": PastDevice(info, health, dict.fromkeys(codes, last))})
+    marks = {Acknowledgement(5.0, "GPU-0"): 5.0, Acknowledgement(9.0): 0.0}
+    return Kept(Checkpoint(past, marks, frozenset({28.5, 29.5})), "node-1", "boot-1")
+
+
+def test_what_was_kept_is_read_again() -> None:
+    for one in (kept(), kept(3, "DeviceLost", "XidError"), replace(kept(), boot_id=None)):
+        assert decode(to_bytes(encode(one))) == one
+
+
+seconds = st.floats(0, 4e9)
+words = st.text(max_size=300)
+optional = st.none() | words
+reasons = st.builds(HealthReason, words, words, seconds, st.sampled_from(Recovery))
+infos = st.builds(
+    DeviceInfo, uuid=words, index=st.integers(0, 65535), model=words, pci_bus_id=optional, parent=optional,
+    profile=optional, memory_total_mib=st.none() | st.integers(),
+)  # fmt: skip
+
+
+@given(infos, st.lists(reasons, max_size=12), seconds, words)
+def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
+    info: DeviceInfo, faults: list[HealthReason], reported: float, node: str
+) -> None:
+    health = HealthView(HealthState.UNHEALTHY, tuple(faults), None) if faults else WELL
+    first = Kept(Checkpoint(Past(reported, None, {info.uuid: PastDevice(info, health)})), node, "b")
+    text = to_bytes(encode(first))
+    assert to_bytes(encode(decode(text))) == text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", f"its format is None, not {FORMAT}"),
+        (b'{"format": "gpufleet-faults/2"}', "its format is gpufleet-faults/2"),
+        (b'{"format": "gpufleet-faults/1"}', "KeyError: 'devices'"),
+        (b" " * (MAX_BYTES + 1), f"longer than {MAX_BYTES} bytes"),
+    ],
+)
+def test_what_is_none_of_ours_is_refused_with_a_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        decode(content)
+
+
+def torn() -> list[bytes]:
+    text = to_bytes(encode(kept(0, "XidError")))
+    return [text[:length] for length in range(0, len(text) - 2, 7)]
+
+
+def test_a_torn_file_is_refused_wherever_it_ends() -> None:
+    for content in torn():
+        with pytest.raises(CheckpointError):
+            decode(content)
+
+
+ODD: list[Any] = [None, True, 5, -1.5, 1e300, 10**400, "x", [], {}, [None], [[]], [{}], "NaN"]
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        found += paths(item, (*path, key))
+    return found
+
+
+def test_any_odd_value_anywhere_is_refused_or_read_as_something_that_can_be_written() -> None:
+    usual = encode(kept(0, "XidError"))
+    for path in paths(usual):
+        for odd in ODD:
+            document = json.loads(json.dumps(usual))
+            at = document
+            for step in path[:-1]:
+                at = at[step]
+            at[path[-1]] = odd
+            try:
+                again = decode(json.dumps(document).encode())
+            except CheckpointError:
+                continue
+            assert decode(to_bytes(encode(again))) == again, (path, odd)
+
+
+def test_it_is_bounded_and_devices_with_faults_come_first() -> None:
+    sick = kept(0, "XidError", message="x" * 10_000).checkpoint.past.devices["GPU-0"]
+    devices = {f"GPU-{index:04}": replace(sick, health=WELL) for index in range(1000)}
+    devices = {uuid: replace(one, info=replace(one.info, uuid=uuid)) for uuid, one in devices.items()}
+    devices["GPU-zzzz"] = replace(sick, info=replace(sick.info, uuid="GPU-zzzz"))
+    document = encode(Kept(Checkpoint(Past(1.0, None, devices)), "n", None))
+    assert len(document["devices"]) == MAX_DEVICES
+    assert document["devices"][0]["uuid"] == "GPU-zzzz"
+    assert len(document["devices"][0]["faults"][0]["message"]) == 256
+
+
+def test_what_is_worth_writing_and_what_at_once() -> None:
+    base, again = encode(kept(0, "XidError")), encode(kept(0, "XidError", last=25, message="XID 48"))
+    assert substance(base) != substance(again)
+    assert essence(base) == essence(again), "the same fault, seen once more"
+    assert essence(base) != essence(encode(kept()))
+    later = encode(Kept(replace(kept().checkpoint, reports=frozenset({40.0})), "node-1", "boot-1"))
+    later["written"] = 50.0
+    assert substance(later) == substance(encode(kept())), "time alone"

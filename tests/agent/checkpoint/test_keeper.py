@@ -1,0 +1,290 @@
+"""The file kept equal to what the agent knows, on file systems of all tempers."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from gpufleet_agent.changes import Changes
+from gpufleet_agent.checkpoint.file import CheckpointFile
+from gpufleet_agent.checkpoint.keeper import Keeper
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
+from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.sampling.past import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+
+
+def known(*sick: str, last: float = 10.0) -> Checkpoint:
+    """Two devices, of which these have an XID."""
+    reasons = (HealthReason("XidError", "XID 79", 10.0, Recovery.RESET),)
+    devices = {}
+    for index in range(2):
+        uuid = f"GPU-{index}"
+        health = HealthView(HealthState.UNHEALTHY, reasons, 10.0) if uuid in sick else HealthView(HealthState.HEALTHY)
+        last_by_code = {"XidError": last} if uuid in sick else {}
+        devices[uuid] = PastDevice(DeviceInfo(uuid, index, "Sim"), health, last_by_code)
+    return Checkpoint(Past(20.0, "580.1", devices))
+
+
+class Bench:
+    """A keeper, what it is told, and what it says."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        self.registry = CollectorRegistry()
+        self.changes = Changes()
+        self.knows: Checkpoint | None = known()
+        self.taken: list[Checkpoint] = []
+        self.rounds = 0
+        usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "look_seconds": 0.05, "patience_seconds": 0.2}
+        self.keeper = Keeper(
+            folder,
+            remember=lambda: self.knows,
+            take_over=self.taken.append,
+            changes=self.changes,
+            counters=Counters(self.registry, "1"),
+            **{**usual, **options},
+        )
+
+    def _beat(self) -> None:
+        self.rounds += 1
+
+    def learn(self, knows: Checkpoint) -> None:
+        self.knows = knows
+        self.changes.notify()
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"gpufleet_agent_{name}", labels)
+
+    def writes(self, outcome: str = "Written") -> float:
+        return self.value("checkpoint_writes_total", outcome=outcome) or 0.0
+
+    @property
+    def current(self) -> float | None:
+        return self.value("checkpoint_current", path=str(self.folder / "faults.json"))
+
+    def sick(self) -> list[str]:
+        path = self.folder / "faults.json"
+        devices = json.loads(path.read_bytes())["devices"] if path.exists() else []
+        return [device["uuid"] for device in devices if device["faults"]]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - neither files nor counters tell anybody
+                await asyncio.sleep(0.005)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.keeper.start()
+        task = asyncio.create_task(self.keeper.run(self._beat))
+        try:
+            yield
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await self.keeper.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_what_one_agent_keeps_the_next_one_takes_over(folder: Path) -> None:
+    async def main() -> None:
+        first = Bench(folder)
+        async with first.running():
+            await first.until(lambda: first.writes() == 1)
+            first.learn(known("GPU-1"))
+            await first.until(lambda: first.sick() == ["GPU-1"])
+        assert (first.taken, first.writes(), first.current) == ([], 2, 1)
+        second = Bench(folder)
+        second.knows = None  # not before the driver has said which devices there are
+        async with second.running():
+            assert [one.past.devices for one in second.taken] == [known("GPU-1").past.devices]
+            second.learn(known("GPU-1"))
+        assert second.writes() == 0, "it says the same"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("knows", [None, Checkpoint(Past(1.0, None, {}))], ids=["nothing known yet", "no devices"])
+def test_without_devices_there_is_no_file(folder: Path, knows: Checkpoint | None) -> None:
+    async def main() -> None:
+        bench = Bench(folder)
+        bench.knows = knows
+        async with bench.running():
+            await bench.until(lambda: bench.rounds == 4)
+        assert bench.current == 1
+
+    asyncio.run(main())
+    assert not folder.exists()
+
+
+def test_what_comes_at_the_very_end_is_kept(folder: Path) -> None:
+    async def main() -> None:
+        bench = Bench(folder, look_seconds=60)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            bench.knows = known("GPU-0")
+        assert bench.sick() == ["GPU-0"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not JSON"),
+        (b'{"format": "gpufleet-faults/0"}', "its format is gpufleet-faults/0"),
+        (b'{"format": "gpufleet-faults/1", "devices": [], "acknowledged": []}', "KeyError"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_named_counted_set_aside_and_replaced(
+    folder: Path, content: bytes, reason: str
+) -> None:
+    folder.mkdir()
+    (folder / "faults.json").write_bytes(content)
+
+    async def main() -> None:
+        bench = Bench(folder)
+        with capture_logs() as logs:
+            async with bench.running():
+                await bench.until(lambda: bench.writes() == 1)
+        (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert said["path"] == str(folder / "faults.json")
+        assert reason in said["reason"]
+        assert bench.value("unreadable_total", part="Checkpoint") == 1
+        assert (folder / "faults.json.unreadable").read_bytes() == content
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = CheckpointFile.write
+    problems = ["Read-only file system", "Read-only file system", "No space left on device"]
+
+    def write(file: CheckpointFile, content: bytes) -> None:
+        if problems:
+            raise OSError(problems.pop(0))
+        real(file, content)
+
+    monkeypatch.setattr(CheckpointFile, "write", write)
+    monkeypatch.setattr("gpufleet_agent.checkpoint.pace.LAZY_SECONDS", 0.05)
+
+    async def main() -> None:
+        bench = Bench(folder)
+        bench.knows = known("GPU-0")
+        with capture_logs() as logs:
+            async with bench.running():
+                await bench.until(lambda: bench.writes("Failed") == 1)
+                assert bench.current == 0
+                await bench.until(lambda: bench.writes() == 1)
+        assert (bench.writes("Failed"), bench.current, bench.sick()) == (3, 1, ["GPU-0"])
+        errors = [entry["error"] for entry in logs if entry["log_level"] == "error"]
+        assert errors == ["Read-only file system", "No space left on device"]
+
+    asyncio.run(main())
+
+
+def test_a_file_that_was_taken_away_is_written_anew(folder: Path) -> None:
+    async def main() -> None:
+        bench = Bench(folder)
+        bench.knows = known("GPU-0")
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            (folder / "faults.json").unlink()
+            await bench.until(lambda: bench.writes() == 2)
+            assert bench.sick() == ["GPU-0"]
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is_taken_over_late(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        first = Bench(folder)
+        first.knows = known("GPU-1")
+        async with first.running():
+            await first.until(lambda: first.writes() == 1)
+        hangs, real = threading.Event(), CheckpointFile.read
+        monkeypatch.setattr(CheckpointFile, "read", lambda file: hangs.wait() and real(file))
+        bench = Bench(folder, patience_seconds=0.02)
+        async with bench.running():
+            bench.learn(known())
+            assert (bench.taken, bench.current) == ([], 0)
+            assert bench.sick() == ["GPU-1"], "what nobody has read isn't overwritten"
+            hangs.set()
+            await bench.until(lambda: bench.taken and bench.writes() == 1)
+            assert bench.current == 1
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_hangs_later_holds_up_nobody_and_the_newest_is_written_when_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, real = threading.Event(), CheckpointFile.write
+    goes_on.set()
+    monkeypatch.setattr(CheckpointFile, "write", lambda file, content: goes_on.wait() and real(file, content))
+
+    async def main() -> None:
+        bench = Bench(folder, patience_seconds=0.02)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            goes_on.clear()
+            bench.learn(known("GPU-0"))
+            await bench.until(lambda: bench.current == 0)
+            bench.learn(known("GPU-0", "GPU-1"))
+            goes_on.set()
+            await bench.until(lambda: bench.sick() == ["GPU-0", "GPU-1"])
+            await bench.until(lambda: bench.current == 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["well", "hanging"])
+def test_the_end_takes_no_longer_than_a_part_may(folder: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool) -> None:
+    goes_on, real = threading.Event(), CheckpointFile.write
+    if not hangs:
+        goes_on.set()
+    monkeypatch.setattr(CheckpointFile, "write", lambda file, content: goes_on.wait() and real(file, content))
+    monkeypatch.setattr("gpufleet_agent.checkpoint.keeper.CLOSE_SECONDS", 0.05)
+
+    async def main() -> None:
+        bench = Bench(folder)
+        async with asyncio.timeout(2):
+            await bench.keeper.start()
+            await bench.keeper.close()
+        assert bench.current == int(not hangs)
+        goes_on.set()
+
+    asyncio.run(main())
+
+
+def test_a_torrent_of_xids_is_a_few_writes(folder: Path) -> None:
+    async def main() -> None:
+        bench = Bench(folder)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            bench.learn(known("GPU-0"))
+            await bench.until(lambda: bench.writes() == 2)
+            for number in range(1, 500):
+                bench.learn(known("GPU-0", last=10.0 + number))
+                await asyncio.sleep(0)
+            assert bench.writes() == 2, "that it came at all; when it came last is written in ten seconds"
+        assert bench.writes() == 3, "or at the end"
+
+    asyncio.run(main())
