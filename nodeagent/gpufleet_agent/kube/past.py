@@ -65,38 +65,40 @@ class FaultMemory:
         self._unreadable = unreadable
         self._clock = clock
         self._restored = False
-        self._seen: set[Acknowledgement] = set()
         self._file: Checkpoint | None = None
-        self._marks: dict[Acknowledgement, float] = {}
+        self._seen: dict[Acknowledgement, float] = {}
+        """Each that was handed over, and up to when it counted."""
+        self._named: tuple[Acknowledgement, ...] = ()
 
     def remember(self, file: Checkpoint) -> None:
         """The node's file was read, and what it says taken over; before the first version, if the disk answers."""
         self._file = file
-        self._marks = {**file.acknowledged, **self._marks}
 
     @property
     def acknowledged(self) -> Mapping[Acknowledgement, float]:
         """What the object acknowledges, and up to when that counted; seconds since the epoch. The last 256."""
-        return self._marks
+        if not self._restored and self._file is not None:
+            return self._file.acknowledged  # the object hasn't been seen yet, and may still say so
+        return {one: self._seen[one] for one in self._named[-MAX_MARKS:]}
 
     def observe(self, version: TelemetryObject) -> None:
         """Look at a version of the object. The first one has what the process before us wrote last."""
         first, self._restored = not self._restored, True
         past = self._take_over(read_past(version.status, self._boot_id, self._unreadable)) if first else None
-        named = read_acknowledgements(version.acknowledged)
-        new = [one for one in named if one not in self._seen]
-        self._seen.update(new)
-        for acknowledgement in new:
+        self._named = read_acknowledgements(version.acknowledged)
+        for acknowledgement in self._named:
+            if acknowledgement in self._seen:
+                continue
             until = self._counts_until(acknowledgement, None if past is None else past.reported, first=first)
-            self._marks[acknowledgement] = min(until, self._clock())
+            self._seen[acknowledgement] = min(until, self._clock())
             if until != _NEVER:
                 self._acknowledge(replace(acknowledgement, until=until))
-        self._marks = {one: self._marks[one] for one in named[-MAX_MARKS:]}
 
     def _counts_until(self, acknowledgement: Acknowledgement, reported: float | None, *, first: bool) -> float:
         until = acknowledgement.until
-        if acknowledgement in self._marks:
-            return min(until, self._marks[acknowledgement])
+        counted = None if self._file is None else self._file.acknowledged.get(acknowledgement)
+        if first and counted is not None:
+            return min(until, counted)
         if first and until > self._clock():
             log.warning("an acknowledgement whose time is still to come is ignored", until=until)
             return _NEVER

@@ -336,7 +336,7 @@ class NodeRecord:
             self._recall_one(past, changes, now)
 
     def _recall_one(self, past: Past, changes: _Changes, now: Instant) -> None:
-        self._driver_before = past.driver_version
+        self._driver_before = past.driver_version or self._driver_before
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
             known = self._devices.get(uuid)

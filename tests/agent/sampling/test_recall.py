@@ -3,7 +3,7 @@
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
-from gpufleet_agent.sampling.health import HealthPolicy
+from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
@@ -179,3 +179,54 @@ def test_what_a_device_reports_no_longer_can_be_acknowledged_and_what_it_reports
     assert codes(record) == [["EccUncorrected"], [], []]
     record.record_slow(SlowReading(uuid="GPU-1", ecc_uncorrected=2), at(4))
     assert codes(record) == [["EccUncorrected"], ["EccUncorrected"], []], "switched on again, it shows at once"
+
+
+def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
+    record = make()
+    assert record.remembered(at(0)) is None, "not known yet what there is"
+    record.register(DEVICES, "570.1", at(0))
+    record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(1))
+    record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(5))
+    record.failed("GPU-1", Fault.UNRESPONSIVE, "stuck", at(2))
+    record.register(DEVICES[:2], "570.1", at(3))
+    kept = record.remembered(at(6))
+    assert kept is not None
+    assert (kept.reported, kept.driver_version) == (1_000_006, "570.1")
+    said = {uuid: [reason.code for reason in one.health.reasons] for uuid, one in kept.devices.items()}
+    assert said == {"GPU-0": ["XidError"], "GPU-1": [], "GPU-2": ["DeviceLost"]}
+    assert (kept.devices["GPU-0"].health.since, kept.devices["GPU-0"].last) == (1_000_001, {"XidError": 1_000_005})
+    again = make()
+    again.restore(kept, at(100))
+    again.register(DEVICES, "570.1", at(101))
+    assert again.remembered(at(6)) == kept, "it knows as much"
+
+
+def test_an_acknowledgement_after_the_restart_goes_by_when_the_event_came_last() -> None:
+    record = make()
+    last = {"XidError": 1_000_000 - 400}
+    record.restore(Past(1_000_000 - 1, "570.1", {"GPU-1": PastDevice(DEVICES[1], LASTING, last)}), at(0))
+    record.register(DEVICES, "570.1", at(1))
+    record.acknowledge(Acknowledgement(1_000_000 - 401), at(2))
+    assert codes(record) == [[], ["XidError"], []]
+    record.acknowledge(Acknowledgement(1_000_000 - 400), at(3))
+    assert codes(record) == [[], [], []]
+
+
+def test_the_driver_of_the_faults_is_remembered_while_there_is_none() -> None:
+    record = make()
+    record.restore(past(LASTING, driver="550.9"), at(0))
+    record.unavailable("no driver", at(1))
+    kept = record.remembered(at(2))
+    assert kept is not None
+    assert kept.driver_version == "550.9"
+    assert [reason.code for reason in kept.devices["GPU-0"].health.reasons] == ["XidError"]
+
+
+def test_a_lost_device_is_missing_since_it_was_first_missed() -> None:
+    record = make()
+    record.restore(past(WELL, WELL, sick("DeviceLost")), at(0))
+    record.register(DEVICES[:2], "570.1", at(1))
+    (reason,) = record.view(at(2)).devices[2].health.reasons
+    assert reason.since == 1_000_000 - 500
+    record.acknowledge(Acknowledgement(1_000_000 - 400), at(3))
+    assert len(codes(record)) == 2

@@ -1,0 +1,120 @@
+"""The object's memory beside the node's file: which of them counts, and what was acknowledged already."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
+from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.kube.past import FaultMemory
+from gpufleet_agent.publish.payload import build_status
+from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.view import DeviceView, HealthReason, HealthState, HealthView, NodeView
+
+NOW = 1_780_000_000.0
+INFO = DeviceInfo("GPU-0", 0, "Sim")
+WELL = HealthView(HealthState.HEALTHY)
+SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),), NOW - 60)
+
+
+def file(health: HealthView, written: float, *, reports: tuple[float, ...] = (), **fields: Any) -> Checkpoint:
+    last = {"XidError": written - 1} if health is SICK else {}
+    past = Past(written, "580.1", {"GPU-0": PastDevice(INFO, health, last)})
+    return Checkpoint(past, reports=frozenset(reports), **fields)
+
+
+def version(health: HealthView | None, observed: float, acknowledged: str = "") -> TelemetryObject:
+    view = NodeView(devices=(DeviceView(INFO, health),) if health else (), driver_version="580.1")
+    status = build_status(view, {}, generation=1, observed_at=observed, agent_version="1", boot_id="boot-1")
+    return TelemetryObject("u", 1, 1, status=status if health else {}, acknowledged=acknowledged)
+
+
+def at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+class Agent:
+    """What the memory tells it."""
+
+    def __init__(self, kept: Checkpoint | None = None, now: float = NOW) -> None:
+        self.pasts: list[Past] = []
+        self.forgiven: list[Acknowledgement] = []
+        self.memory = FaultMemory("boot-1", self.pasts.append, self.forgiven.append, lambda: None, lambda: now)
+        if kept is not None:
+            self.memory.remember(kept)
+
+    def codes(self) -> list[str]:
+        return [reason.code for reason in self.pasts[-1].devices["GPU-0"].health.reasons]
+
+    def ended(self) -> frozenset[str]:
+        return self.pasts[-1].ended.get("GPU-0", frozenset())
+
+
+def test_a_fault_of_the_file_is_not_handed_over_again() -> None:
+    agent = Agent(file(SICK, NOW - 10))
+    agent.memory.observe(version(WELL, NOW - 20))
+    assert (agent.codes(), agent.ended()) == ([], frozenset())
+
+
+def test_a_later_status_without_it_withdraws_it_and_with_another_adds_it() -> None:
+    agent = Agent(file(SICK, NOW - 20))
+    agent.memory.observe(version(WELL, NOW - 10))
+    assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
+    agent = Agent(file(WELL, NOW - 20))
+    agent.memory.observe(version(SICK, NOW - 10))
+    assert agent.codes() == ["XidError"]
+
+
+def test_an_older_status_does_not_bring_back_what_the_file_says_has_ended() -> None:
+    agent = Agent(file(WELL, NOW - 10))
+    agent.memory.observe(version(SICK, NOW - 20))
+    assert agent.codes() == []
+    # The clock was set back by an hour between the two.
+    agent = Agent(file(WELL, NOW - 3600, reports=(NOW - 10,)))
+    agent.memory.observe(version(SICK, NOW - 10))
+    assert agent.codes() == []
+
+
+def test_without_a_status_the_file_is_enough() -> None:
+    agent = Agent(file(SICK, NOW - 20))
+    agent.memory.observe(version(None, NOW, at(NOW - 5)))
+    assert agent.pasts == []
+    assert agent.forgiven == [Acknowledgement(NOW - 20)], "up to what the file has"
+
+
+def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_after() -> None:
+    text = at(NOW + 600)
+    first = Agent(now=NOW)
+    first.memory.observe(version(WELL, NOW - 10))
+    first.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
+    assert dict(first.memory.acknowledged) == {Acknowledgement(NOW + 600): NOW}, "it lay ahead and counted as now"
+    # Ten minutes later its time is past, and a fault has come since.
+    second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
+    assert second.memory.acknowledged == first.memory.acknowledged, "also while the apiserver is away"
+    second.memory.observe(version(SICK, NOW + 310, text))
+    assert second.forgiven == [Acknowledgement(NOW)]
+    assert second.memory.acknowledged == first.memory.acknowledged
+
+
+def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_agent() -> None:
+    text = at(NOW + 600)
+    first = Agent(now=NOW)
+    first.memory.observe(version(WELL, NOW - 10, text))
+    second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
+    second.memory.observe(version(SICK, NOW + 310, text))
+    assert first.forgiven == second.forgiven == []
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_only_what_the_object_still_says_is_remembered_and_not_without_end(count: int) -> None:
+    agent = Agent()
+    agent.memory.observe(version(WELL, NOW, ",".join(at(NOW - 5 - index) for index in range(count))))
+    assert len(agent.memory.acknowledged) == min(count, 256)
+    agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=at(NOW - 1)))
+    assert list(agent.memory.acknowledged) == [Acknowledgement(NOW - 1)]
+    agent.memory.observe(TelemetryObject("u", 1, 3))
+    assert not agent.memory.acknowledged
+    agent.memory.observe(TelemetryObject("u", 1, 4, acknowledged=at(NOW - 1)))
+    assert list(agent.memory.acknowledged) == [Acknowledgement(NOW - 1)]
+    assert len(agent.forgiven) == count + 1, "each once"
