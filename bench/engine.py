@@ -7,8 +7,7 @@ decision sees it. Each figure is the median of five repeats or more, by processo
 neighbour on the machine counts little; lowest, highest and the median by the wall clock stand beside it. Fleets are
 synthetic and seeded: nodes of eight devices, NVLink inside each half, random load, heat and power. In the same run the
 same single placements by plain Python over lists of objects, as one would write it at first. Pack is timed by
-bench/packing.py on a trace, or without one on a synthetic fleet and mix of the same kind. bench/optimum.py compares the
-picks of Best and Pack with the optimum.
+bench/packing.py on a trace or a synthetic fleet and mix of its kind; bench/optimum.py compares picks with the optimum.
 """
 
 import argparse
@@ -321,6 +320,7 @@ LABELS = {
     "bytes_per_device": "memory per device, all in all, bytes",
     "array_bytes_per_device": "of it arrays, bytes",
     "best_of_optimum": "Best, of the optimum by exhaustive search",
+    "partly_joined_best_of_optimum": "the same where NVLinks are missing",
     "pack_of_optimum": "Pack, of the optimum by exhaustive search",
     "first_fit_of_optimum": "first fit, of the same",
     "best_fit_of_optimum": "best fit, of the same",

@@ -126,3 +126,10 @@ def test_the_optimum_is_at_least_what_any_rule_allocates() -> None:
         assert best >= optimum.packed(asked)
         assert best >= max(optimum.fitted(asked, tightest=True), optimum.fitted(asked, tightest=False))
     assert optimum.most_allocated([810, 470, 470, 320]) == 2070
+
+
+def test_best_never_beats_the_optimum_and_serves_every_fleet_that_has_room() -> None:
+    optimum = script("optimum")
+    reached, placed = optimum.best_of_optimum(30, links=0.5)
+    assert 0.98 < reached <= 1
+    assert placed == 1

@@ -1,6 +1,7 @@
 """Invalid metrics never reach a score: a typed error names node, device and field, and the fleet is as before."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -32,12 +33,15 @@ from gpufleet_operator.placement.errors import InvalidSampleError, PlacementErro
         ("in_flight_memory_mib", math.nan),
         ("sample_age_seconds", -1.0),
         ("sample_age_seconds", math.nan),
+        ("memory_used_mib", "many"),
+        ("utilization_percent", [3]),
+        ("compute_capability", 9.0),
     ],
 )
-def test_invalid_metrics_are_refused_by_field(make: Any, field: str, value: float | str) -> None:
+def test_invalid_metrics_are_refused_by_field(make: Any, field: str, value: float | str | list[int]) -> None:
     fleet = Fleet.of([make.node("a", 1)])
     before, version = dict(fleet.nodes), fleet.version
-    with pytest.raises(InvalidSampleError, match=rf"b/GPU-bad: {field} is {value}"):
+    with pytest.raises(InvalidSampleError, match=rf"b/GPU-bad: {field} is {re.escape(str(value))}"):
         fleet.put(make.node("b", [make.device("GPU-bad", 0, **{field: value})]))
     assert (dict(fleet.nodes), fleet.version) == (before, version)
 

@@ -37,10 +37,12 @@ def check_sample(node: str, device: DeviceState) -> None:
         value = getattr(device, name)
         if value is None:
             continue
+        if not isinstance(value, int | float):
+            raise InvalidSampleError(f"{node}/{device.uuid}: {name} is {value}, must be a number")
         if not lowest <= value <= highest or not math.isfinite(value):  # NaN fails every comparison
             raise InvalidSampleError(f"{node}/{device.uuid}: {name} is {value}, must be {lowest} to {highest:.0f}")
     capability = device.compute_capability
-    if capability is not None and not COMPUTE_CAPABILITY.fullmatch(capability):
+    if capability is not None and not (isinstance(capability, str) and COMPUTE_CAPABILITY.fullmatch(capability)):
         raise InvalidSampleError(f"{node}/{device.uuid}: compute_capability is {capability}, must be such as 9.0")
     total, used = device.memory_total_mib, device.memory_used_mib
     if total is not None and used is not None and used > total:
