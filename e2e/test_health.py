@@ -1,5 +1,6 @@
 """A device with a fault is neither offered nor picked, a killed agent remembers why, and there is a way back."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from time import monotonic
@@ -9,6 +10,7 @@ import pytest
 from proof import objects
 from support.api import TELEMETRY, JsonObject, pods
 from support.awaiting import eventually
+from support.cutoff import without_apiserver
 from support.fleet import Fleet
 from support.install import NAMESPACE
 from support.manifests import gpuworkload
@@ -21,6 +23,7 @@ ALLOCATABLE_SECONDS = 15
 """The kubelet publishes what a node offers every ten seconds."""
 STARTED_SECONDS = 40
 
+FILE = "/var/lib/gpufleet/faults.json"
 ACKNOWLEDGED = "gpufleet.dev/acknowledged-faults"
 
 
@@ -73,6 +76,52 @@ def test_xid(room: Room, fleet: Fleet, node: str) -> None:
     eventually(lambda: _healthy(fleet, node, sick), within=SOON_SECONDS)
     assert room.devices("on-it") == (sick,)
     room.proven("beside-it")
+    eventually(lambda: _offers(fleet, node, len(well) + 1), within=ALLOCATABLE_SECONDS)
+
+
+def test_xid_while_the_apiserver_is_away(room: Room, fleet: Fleet, node: str) -> None:
+    """Mechanism: no status can tell of the XID, so the agent that is killed has it from its file on the node alone.
+
+    It has it before it reaches the apiserver, and the kubelet is never offered the device. What is acknowledged
+    afterwards stays so when the agent is killed once more.
+    """
+    fleet.renew_agents()
+    sick, *well = fleet.gpus[node].uuids
+    machine, process = fleet.node(node), fleet.agent_process(node)
+    with without_apiserver(fleet.api, machine, fleet.agent_pod(node)):
+        fleet.gpus[node].xid(sick, 79)
+        eventually(lambda: _kept(fleet, node, sick), within=SOON_SECONDS)
+        eventually(lambda: _offers(fleet, node, len(well)), within=ALLOCATABLE_SECONDS)
+        told = fleet.telemetry(node)["status"]
+        machine.run(["kill", "-KILL", str(process)])
+        most = 0
+
+        def back() -> None:
+            nonlocal most
+            most = max(most, fleet.allocatable(node))
+            running = machine.run(["pgrep", "-x", "gpufleet-agent"], check=False).stdout.split()
+            assert running, "no agent runs"
+            assert running != [str(process)], "the old process stands"
+            assert fleet.agent_metric(node, "gpufleet_agent_registered", resource="gpufleet.dev/gpu") == 1
+
+        eventually(back, within=STARTED_SECONDS)
+        faults = fleet.agent_metric(node, "gpufleet_agent_device_fault", UUID=sick, code="XidError")
+        assert (faults, fleet.agent_metric(node, "gpufleet_agent_devices", state="Healthy")) == (1, len(well))
+        eventually(lambda: _offers(fleet, node, len(well)), within=ALLOCATABLE_SECONDS)
+        assert most <= len(well), "the device was offered"
+        assert fleet.telemetry(node)["status"] == told, "somebody has reached the apiserver"
+        assert "XidError" not in str(told), "a status could tell"
+    fault = eventually(lambda: _fault(fleet, node, sick, "XidError"), within=STARTED_SECONDS)
+    print(f"told when the apiserver was back: {fault}")
+    assert fault["recovery"] == "Reset", fault
+
+    _acknowledge(fleet, node)
+    eventually(lambda: _healthy(fleet, node, sick), within=SOON_SECONDS)
+    eventually(lambda: _kept_nothing(fleet, node), within=SOON_SECONDS)
+    killed = datetime.now(UTC)
+    machine.run(["kill", "-KILL", str(fleet.agent_process(node))])
+    eventually(lambda: _observed_after(fleet, node, killed), within=STARTED_SECONDS)
+    _healthy(fleet, node, sick)
     eventually(lambda: _offers(fleet, node, len(well) + 1), within=ALLOCATABLE_SECONDS)
 
 
@@ -138,6 +187,22 @@ def _healthy(fleet: Fleet, node: str, uuid: str) -> None:
 def _offers(fleet: Fleet, node: str, devices: int) -> None:
     offered = fleet.allocatable(node)
     assert offered == devices, f"{node} offers {offered} devices, not {devices}"
+
+
+def _faults_kept(fleet: Fleet, node: str) -> dict[str, list[str]]:
+    """By UUID, as the agent's file on the node has them."""
+    devices = json.loads(fleet.node(node).run(["cat", FILE]).stdout)["devices"]
+    return {one["uuid"]: [fault["code"] for fault in one["faults"]] for one in devices if one["faults"]}
+
+
+def _kept(fleet: Fleet, node: str, uuid: str) -> None:
+    kept = _faults_kept(fleet, node)
+    assert kept == {uuid: ["XidError"]}, kept
+
+
+def _kept_nothing(fleet: Fleet, node: str) -> None:
+    kept = _faults_kept(fleet, node)
+    assert not kept, kept
 
 
 def _observed_after(fleet: Fleet, node: str, moment: datetime) -> None:
