@@ -106,6 +106,17 @@ def test_cpu_beside_the_devices_is_kept_for_them(make: Any) -> None:
     assert place(Fleet.of([idle, full]), request, MIX).picks[0].node == "b"
 
 
+def test_a_pod_without_devices_needs_none_whatever_share_stands_beside_it(make: Any) -> None:
+    """Also where no device may be taken, or there is none at all."""
+    nodes = [make.node("a", [make.device("GPU-a", 0, held=True)]), make.node("b", []), make.node("c", 2)]
+    for node in nodes:
+        request = make.request(count=0, share=Share(20_000, 10), cpu_milli=1_000, strategy=Strategy.PACK)
+        (pick,) = place(Fleet.of([node]), request, MIX).picks
+        assert (pick.node, pick.devices) == (node.name, ())
+    plain = make.request(count=0, cpu_milli=1_000, strategy=Strategy.PACK)
+    assert place(Fleet.of(nodes), request, MIX).picks == place(Fleet.of(nodes), plain, MIX).picks
+
+
 def test_several_replicas_count_for_each_other(make: Any) -> None:
     """The same picks as one request after the other, each debited."""
     nodes = [make.node(name, 4, free_cpu_milli=20_000) for name in "abc"]

@@ -101,6 +101,30 @@ def test_a_mix_of_large_pods_alone_values_every_device_alike() -> None:
     assert waste(rule, [1000, 1000]) == 2_000 * STREAMS
 
 
+@pytest.mark.parametrize("exponent", [50, 56, 59, 60, 61, 62])
+def test_a_pod_larger_than_any_node_takes_nothing_and_breaks_nothing(exponent: int) -> None:
+    """Up to the largest amounts that can be asked for."""
+    for huge in (PodType(2**exponent, 0, 1), PodType(0, 2**exponent, 1)):
+        rule = Waste(Mix.of({huge: 1}))
+        for room in (0, 64_000, 10**9):
+            assert waste(rule, [1000, 1000], room, room * 2**20) == 2_000 * STREAMS
+
+
+@pytest.mark.parametrize("devices", [256, 257, 600])
+def test_many_devices_of_a_node_are_counted_in_full(devices: int) -> None:
+    assert waste(Waste(SINGLES), [1000] * devices, cpu=0) == devices * 1_000 * STREAMS
+
+
+def test_offers_are_kept_within_bounds() -> None:
+    """Many sizes of shares on nodes of many sizes."""
+    rule = Waste(Mix.of({PodType(2**n, GIB, 1, milli): 1 for n, milli in enumerate(range(20, 400, 19))}))
+    for largest in range(1, 1000, 19):
+        for cpu in (0, *(2**n for n in range(22))):
+            waste(rule, [largest], cpu)
+    assert 0 < len(rule._simulation._fitting) <= 128
+    assert 0 < len(rule._simulation._offers) <= 128
+
+
 def test_states_are_remembered() -> None:
     rule = Waste(PRIOR)
     first = waste(rule, [1000, 500])

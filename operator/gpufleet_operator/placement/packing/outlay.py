@@ -104,7 +104,7 @@ class Valuer:
             return self._on_idle(sites)
         free, total = columns.free_milli[rows].astype(np.int64), columns.total_mib[rows].astype(np.int64)
         rests = _rests(free, total, needs.share)
-        if needs.count > 1:
+        if needs.count != 1:
             return self._on_several(sites, free, rests, passing)
         tried = passing & ~_repeated(free, total, passing)
         return self._on_one(sites, free, rests, tried, (columns.state[rows] & SHARED) > 0)

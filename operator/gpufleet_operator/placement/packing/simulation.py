@@ -24,6 +24,9 @@ _MOST_ROOM = _REFUSES - 1
 _KEPT = 128
 """Offers that are kept, of some 50 KiB each."""
 
+_FEW_DEVICES = 256
+"""Of a node: what is left of them in all streams, with their columns' bits, is below 2**32."""
+
 _CPU_STEP, _MEMORY_STEP = 0.8, 0.9
 """Nodes are told apart by CPU and memory in steps of about this part of the mean pod's: far fewer states, and nearly
 the same outcome. Half the step for CPU packs 0.04 percentage points more and takes a fifth more time."""
@@ -90,7 +93,8 @@ class Simulation:
             accepted = np.moveaxis(offers.accepted[:, :, [kind for _, _, _, kind in states]], 2, 1)
         _offer(free, offers.wanted, accepted, width)
         # All columns' numbers are in this sum, too.
-        total = np.add.reduce(free[:width], axis=(0, 2), dtype=np.uint32).tolist()
+        sums = np.uint32 if width <= _FEW_DEVICES else np.uint64
+        total = np.add.reduce(free[:width], axis=(0, 2), dtype=sums).tolist()
         numbers = STREAMS * width * (width - 1) // 2
         least = np.minimum.reduce(free[width:], axis=2).T.tolist()
         found = []
@@ -107,6 +111,8 @@ class Simulation:
         if found is None:
             fitting = self._fitting.get((size, room))
             if fitting is None:
+                if len(self._fitting) >= _KEPT:
+                    self._fitting.clear()
                 fitting = self._fitting[size, room] = self._fit(size, room)
             wanted = fitting.wanted.take([0] * width + [1, 2], axis=1)
             wanted[:, :width] <<= np.uint32(max(1, (width - 1).bit_length()))

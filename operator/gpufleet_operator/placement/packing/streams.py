@@ -19,6 +19,10 @@ LENGTH = 20
 
 MIB = 2**20
 
+_MOST_CPU, _MOST_MEMORY = 2**50, 2**36
+"""Millicores and MiB that a pod counts for at most: far above what any node has, and a stream's sum stays below 2**63,
+also in bytes."""
+
 _NOTHING = PodType(0, 0, 0)
 
 
@@ -45,8 +49,8 @@ def streams(mix: Mix) -> Streams:
     rows = [row for row, t in enumerate(mix.types) if t.devices <= 1] or [len(mix.types)]
     types, accepted = [everything[row] for row in rows], accepted[rows]
     order = _positions([parts[row] for row in rows])
-    cpu = np.array([t.cpu_milli for t in types], np.int64)
-    memory = np.array([-(-t.memory_bytes // MIB) for t in types], np.int64)
+    cpu = np.array([min(t.cpu_milli, _MOST_CPU) for t in types], np.int64)
+    memory = np.array([min(-(-t.memory_bytes // MIB), _MOST_MEMORY) for t in types], np.int64)
     milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
     return Streams(cpu[order], memory[order], milli[order], accepted[order], classes)
 
