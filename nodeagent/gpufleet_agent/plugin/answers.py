@@ -47,6 +47,8 @@ class KnownDevice:
     """The kind of partition, where each kind has its own resource."""
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs to use it, whether or not each exists."""
+    obstacle: str = ""
+    """Why it is told to the kubelet as unhealthy although it has no fault; empty: it isn't."""
 
 
 @dataclass(frozen=True, slots=True)

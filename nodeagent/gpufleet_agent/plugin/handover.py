@@ -109,6 +109,10 @@ def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed |
             return refuse(Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}")
         if uuid in holders:
             return refuse(Reason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
+        if known[uuid].obstacle:
+            return refuse(
+                Reason.NOT_PREPARED, f"{uuid} of {asks} can't be given to a container: {known[uuid].obstacle}"
+            )
         if not known[uuid].healthy:
             return refuse(Reason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
         if uuid not in offered:

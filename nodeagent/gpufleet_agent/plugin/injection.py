@@ -111,9 +111,11 @@ class Injection:
         """
         if not self._settings.writes_cdi:
             return devices
-        in_place = self._files.in_place
+        in_place, obstacle = self._files.in_place, self._files.problem or "no device node"
         return tuple(
-            device if device.uuid in in_place else replace(device, healthy=False)
+            device
+            if device.uuid in in_place or not device.healthy
+            else replace(device, healthy=False, obstacle=obstacle)
             for device in devices
             if device.uuid in self._files.nodes
         )

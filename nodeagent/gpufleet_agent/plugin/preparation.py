@@ -62,10 +62,16 @@ class Preparation:
         self._patience_seconds = patience_seconds
         self._worker: Worker | None = None
         self._look: asyncio.Future[Seen] | None = None
+        self._due = 0.0
+        """When the look's time is over, by the loop's clock."""
+        self._overdue = False
+        """Whether it was before the look was."""
         self.nodes: Found = {}
         """Of every device that was looked at: the nodes that exist; none when its own is missing."""
         self.in_place: frozenset[str] = frozenset()
         """The devices that a container can be given, as far as the last look could tell."""
+        self.problem = ""
+        """Why that is none of them; empty: one that isn't among them has no node of its own."""
 
     async def prepare(self) -> None:
         """Look at the device nodes, and make the CDI file say what they are. One look at a time.
@@ -75,17 +81,15 @@ class Preparation:
         Raises:
             OSError: The CDI file can't be written, or the file system doesn't answer in time (TimeoutError).
         """
-        try:
-            async with asyncio.timeout(self._patience_seconds):
-                while self._look is not None:
-                    # It may have begun before whatever it is that we must see.
-                    await asyncio.wait({self._look})
-                seen = await asyncio.shield(self._begin())
-        except TimeoutError:
-            self._remember(self.nodes, frozenset())
-            raise TimeoutError(f"the file system doesn't answer within {self._patience_seconds:g} s") from None
-        if seen.error is not None:
-            raise seen.error
+        under_way = self._look
+        if under_way is not None:
+            # It may have begun before whatever it is that we must see. The next one did not: it does for all who wait.
+            await self._in_time(under_way)
+        look = self._look or self._begin()
+        await self._in_time(look)
+        error = look.result().error
+        if error is not None:
+            raise error
 
     async def keep(self, beat: Callable[[], None], look_seconds: float) -> None:
         """Prepare when the devices change, and now and then, for nobody tells when a device node comes or goes.
@@ -127,9 +131,17 @@ class Preparation:
         if self._worker is None:
             self._worker = Worker("device-files")
         devices = self._devices()
-        self._look = self._worker.submit(lambda: self._put_in_place(devices))
-        self._look.add_done_callback(self._looked)
-        return self._look
+        loop = asyncio.get_running_loop()
+        look = self._look = self._worker.submit(lambda: self._put_in_place(devices))
+        self._due, self._overdue = loop.time() + self._patience_seconds, False
+        timer = loop.call_at(self._due, self._wait_no_longer, look)
+        look.add_done_callback(lambda look: self._looked(look, timer))
+        return look
+
+    async def _in_time(self, look: asyncio.Future[Seen]) -> None:
+        await asyncio.wait({look}, timeout=max(0.0, self._due - asyncio.get_running_loop().time()))
+        if not look.done():
+            raise TimeoutError(self._too_slow)
 
     def _put_in_place(self, devices: tuple[KnownDevice, ...]) -> Seen:
         nodes = {device.uuid: self._existing(device.nodes) for device in devices}
@@ -150,12 +162,32 @@ class Preparation:
         if self._make_file is not None:
             self._make_file(lambda _: ()).remove()
 
-    def _looked(self, look: asyncio.Future[Seen]) -> None:
+    @property
+    def _too_slow(self) -> str:
+        return f"the file system doesn't answer within {self._patience_seconds:g} s"
+
+    def _wait_no_longer(self, look: asyncio.Future[Seen]) -> None:
+        # A loop that was held up may see both at once: the look was in time.
+        if not look.done():
+            self._overdue = True
+            self._withdraw(self._too_slow)
+
+    def _withdraw(self, problem: str) -> None:
+        self.problem = problem
+        self._remember(self.nodes, frozenset())
+
+    def _looked(self, look: asyncio.Future[Seen], timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
         self._look = None
-        if look.cancelled() or look.exception() is not None:
-            self._remember(self.nodes, frozenset())
+        if self._overdue:
+            # It doesn't count: on a disk that is always too slow, devices would come and go with each look.
+            return
+        error = look.exception()
+        if error is not None:
+            self._withdraw(str(error))
             return
         seen = look.result()
+        self.problem = str(seen.error or "")
         named = () if seen.error else (uuid for uuid, nodes in seen.nodes.items() if nodes)
         self._remember(seen.nodes, frozenset(named))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from gpufleet_agent.changes import Changes
 from gpufleet_agent.plugin.answers import KnownDevice
 from gpufleet_agent.plugin.injection import Injection, Strategy
 from gpufleet_agent.plugin.plugins import Plugins, Surroundings
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE
@@ -156,21 +158,98 @@ def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_over(
     asyncio.run(scenario())
 
 
-def test_many_at_once_write_one_after_the_other_and_each_sees_a_file_that_is_in_place(
+def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(
     configure: Any, disk: Any, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        path = tmp_path / "cdi" / "gpufleet.dev-gpu.json"
-        injection = Injection(configure(CRI), lambda: DEVICES, Changes())
+        devices = DEVICES[:2]
+        injection = Injection(configure(CRI), lambda: devices, Changes(), patience_seconds=20)
 
-        async def prepared() -> bool:
-            path.unlink(missing_ok=True)
+        async def prepared() -> str:
             await injection.prepare()
-            return path.exists()
+            return (tmp_path / "cdi" / "gpufleet.dev-gpu.json").read_text()
 
-        assert all(await asyncio.gather(*(prepared() for _ in range(20))))
-        assert disk.most_at_once == 1
-        assert disk.writes == 20
+        disk.hang()
+        first = asyncio.create_task(prepared())
+        await until(lambda: disk.writing)
+        devices = DEVICES
+        others = [asyncio.create_task(prepared()) for _ in range(20)]
+        await asyncio.sleep(0)
+        disk.go_on()
+        assert "GPU-1" in await first
+        assert all("GPU-2" in text for text in await asyncio.gather(*others))
+        assert (disk.writes, disk.most_at_once) == (2, 1)
+        await injection.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_hears_why(
+    *, kubelet: Any, running: Any, configure: Any, disk: Any, assignment: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "driver" / "dev" / "nvidia5").unlink()
+
+    async def scenario() -> None:
+        async with kubelet, running(injection=configure(CRI), patience_seconds=0.2) as rig:
+            await kubelet.until(kubelet.serving)
+            plugin = kubelet.plugins[RESOURCE]
+            rig.api.reserve(assignment("train-0", "GPU-5"), assignment("train-1", "GPU-6", "GPU-7"))
+            words = "NotPrepared: GPU-5 of ml/train-0/main can't be given to a container: no device node"
+            with pytest.raises(Exception, match=words):
+                await kubelet.admit("train-0", 1)
+            offered = plugin.healthy
+            disk.hang()
+            await kubelet.until(lambda: not plugin.healthy)
+            kubelet.pods[ContainerKey("ml", "train-1", "main")] = frozenset()
+            assert await kubelet.prefer(offered, 2) == []
+            with pytest.raises(Exception, match=r"NotPrepared: GPU-6 of ml/train-1/main .*: the file system doesn't"):
+                await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
+            rig.tell(*(replace(device, healthy=False) for device in rig.devices))
+            assert await kubelet.prefer(offered, 2) == []
+            with pytest.raises(Exception, match="DeviceUnhealthy"):
+                await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
+            disk.go_on()
+
+    asyncio.run(scenario())
+
+
+def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(configure: Any, disk: Any) -> None:
+    async def scenario() -> None:
+        changes = Changes()
+        injection = Injection(configure(CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+
+        def healthy() -> set[bool]:
+            return {device.healthy for device in injection.usable(DEVICES)}
+
+        await injection.prepare()
+        told = changes.version
+        for _ in range(3):
+            disk.hang()
+            with pytest.raises(TimeoutError, match="doesn't answer within"):
+                await injection.prepare()
+            disk.go_on()
+            await until(lambda: injection._files._look is None)
+            assert healthy() == {False}
+        assert changes.version == told + 1
+        await injection.prepare()
+        assert healthy() == {True}
+        await injection.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_not(configure: Any) -> None:
+    async def scenario() -> None:
+        changes = Changes()
+        injection = Injection(configure(CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+        await injection.prepare()
+        told = changes.version
+        look = asyncio.create_task(injection.prepare())
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 - this is what holds it up
+        await look
+        assert changes.version == told
+        assert all(device.healthy for device in injection.usable(DEVICES))
         await injection.close()
 
     asyncio.run(scenario())
