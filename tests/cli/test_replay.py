@@ -87,6 +87,15 @@ def test_simulate_asks_what_if_as_well(files: Any, gpufleet: Any) -> None:
     assert freed.json["workloads"][0]["placements"][0]["devices"] == ["GPU-node-1-0"]
 
 
+def test_a_gpu_that_is_free_by_the_question_is_so_where_neither_processes_nor_memory_are_told(
+    files: Any, gpufleet: Any
+) -> None:
+    node = files.idle("node-1", 1, processCount=None, memoryUsedMiB=None)
+    ask = ("simulate", "-f", files.write(files.workload()), "--fleet", files.write(node))
+    assert "ForeignProcess" in gpufleet(*ask).out
+    assert gpufleet(*ask, "--free", "GPU-node-1-0").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
