@@ -106,6 +106,14 @@ def test_cpu_beside_the_devices_is_kept_for_them(make: Any) -> None:
     assert place(Fleet.of([idle, full]), request, MIX).picks[0].node == "b"
 
 
+def test_a_device_without_cpu_enough_for_anybody_is_worth_nothing(make: Any) -> None:
+    """A pod without devices goes beside it, and not where a pod of the only kind there is just fits."""
+    mix = Mix.of({PodType(8_000, GIB, 1): 1})
+    fleet = Fleet.of([make.node("a", 1, free_cpu_milli=8_000), make.node("b", 1, free_cpu_milli=7_900)])
+    request = make.request(count=0, cpu_milli=1_000, strategy=Strategy.PACK)
+    assert place(fleet, request, mix).picks[0].node == "b"
+
+
 def test_a_pod_without_devices_needs_none_whatever_share_stands_beside_it(make: Any) -> None:
     """Also where no device may be taken, or there is none at all."""
     nodes = [make.node("a", [make.device("GPU-a", 0, held=True)]), make.node("b", []), make.node("c", 2)]

@@ -27,8 +27,8 @@ def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, k
 @settings(max_examples=60, deadline=None)
 @given(
     free=st.lists(st.sampled_from([0, 100, 200, 300, 500, 700, 900, 1000]), min_size=1, max_size=4),
-    cpu=st.sampled_from([0, 4_000, 16_000, 64_000]),
-    memory=st.sampled_from([0, 8 * GIB, 64 * GIB]),
+    cpu=st.sampled_from([0, 3_999, 4_000, 7_800, 16_000, 64_000]),
+    memory=st.sampled_from([0, 8 * GIB - 1, 8 * GIB, 15 * GIB // 2, 64 * GIB]),
     case=st.sampled_from([(SINGLES, 0), (PICKY, 0), (PICKY, 1)]),
 )
 def test_it_is_what_is_left_when_every_stream_was_offered(
@@ -99,6 +99,17 @@ def test_the_order_of_the_devices_makes_no_difference() -> None:
 def test_a_mix_of_large_pods_alone_values_every_device_alike() -> None:
     rule = Waste(Mix.of({PodType(8_000, GIB, 8): 1}))
     assert waste(rule, [1000, 1000]) == 2_000 * STREAMS
+
+
+@pytest.mark.parametrize("size", [1, 700, 3_000, 8_000, 12_000, 24_000])
+def test_a_node_with_less_room_than_any_pod_takes_wastes_all_its_devices(size: int) -> None:
+    """However little is missing, where sizes are round."""
+    for kind in (PodType(size, GIB, 1), PodType(1_000, size * 2**20, 1)):
+        rule = Waste(Mix.of({kind: 1}))
+        enough = kind.cpu_milli, kind.memory_bytes
+        assert waste(rule, [1000], *enough) == 0
+        assert waste(rule, [1000], enough[0] - 1, enough[1]) == 1_000 * STREAMS
+        assert waste(rule, [1000], enough[0], enough[1] - 1) == 1_000 * STREAMS
 
 
 @pytest.mark.parametrize("exponent", [50, 56, 59, 60, 61, 62])

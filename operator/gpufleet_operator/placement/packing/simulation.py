@@ -31,6 +31,9 @@ _CPU_STEP, _MEMORY_STEP = 0.8, 0.9
 """Nodes are told apart by CPU and memory in steps of about this part of the mean pod's: far fewer states, and nearly
 the same outcome. Half the step for CPU packs 0.04 percentage points more and takes a fifth more time."""
 
+_FINEST = 4
+"""How many exact steps may stand for one such step: see `_step`."""
+
 State = tuple[tuple[int, ...], int, int, int]
 """A node as far as its expected waste depends on it, so that nodes alike are valued once: of each device the
 thousandths that pods of the mix can fill (descending, without zeros), CPU and memory in steps, class of its model."""
@@ -50,9 +53,9 @@ class Simulation:
     """Of one mix's streams."""
 
     def __init__(self, offered: Streams) -> None:
-        self.cpu_step = _step(offered.cpu, _CPU_STEP, 1000)
-        """Millicores in one step of `State`."""
-        self.memory_step = _step(offered.memory, _MEMORY_STEP, 1)
+        self.cpu_step, self.cpu_more = _step(offered.cpu, _CPU_STEP, 1000)
+        """Millicores in one step of `State`, and how many are added before a rest is rounded down."""
+        self.memory_step, self.memory_more = _step(offered.memory, _MEMORY_STEP, 1)
         """MiB."""
         self.most_cpu = int(offered.cpu.sum(axis=0).max())
         """Millicores: more makes no difference."""
@@ -166,7 +169,15 @@ def _wanted(offered: Streams, most_cpu: int, most_memory: int) -> tuple[NDArray[
     return np.stack(parts, axis=1).astype(np.uint32), cpu_unit, memory_unit
 
 
-def _step(amounts: Ints, part: float, unit: int) -> int:
-    """A power of two of the unit: nodes have round sizes, and a step that doesn't divide them belittles idle ones."""
+def _step(amounts: Ints, part: float, unit: int) -> tuple[int, int]:
+    """A power of two of the unit: nodes have round sizes, and a step that doesn't divide them belittles idle ones.
+
+    Beside it what to add to an amount before it is rounded down: the last quarter of a step rounds up. But where all
+    that pods take are multiples of a step that isn't much finer, whole steps are all that counts of a node.
+    """
     mean = float(amounts.mean())
-    return max(1, round(unit * 2.0 ** round(math.log2(mean * part / unit)))) if mean > 0 else 1
+    if not mean > 0:
+        return 1, 0
+    step = max(1, round(unit * 2.0 ** round(math.log2(mean * part / unit))))
+    common = int(np.gcd.reduce(amounts, axis=None))
+    return (common, 0) if common * _FINEST >= step else (step, step // 4)
