@@ -27,7 +27,8 @@ _log = structlog.get_logger(__name__)
 class Recorder:
     """A `Hardware` and an `EventSource` that asks another and takes down the answers that differ from the ones before.
 
-    A file that can't be written to, or that has become as large as it may, ends the recording and nothing else.
+    A file that can't be written to, or that has become as large as it may, ends the recording and nothing else. It
+    can be played up to there.
 
     Args:
         hardware: What is asked.
@@ -163,10 +164,12 @@ class Recorder:
             _log.warning("recording ended: it is as large as it may become", max_bytes=self._max_bytes)
         else:
             try:
-                self._file.write(line)
+                if self._file.write(line) == len(line):
+                    return
+                # A disk that fills up takes a part of it first, and a recording with half a line can't be played.
+                self._file.truncate(self._written_bytes - len(line))
+                _log.error("recording ended", error="no room for another line")
             except OSError as error:
                 _log.error("recording ended", error=str(error))
-            else:
-                return
         self._file.close()
         self._file, self._ended = None, True

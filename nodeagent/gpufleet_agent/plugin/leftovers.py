@@ -7,8 +7,9 @@ from gpufleet_api.names import IDLE_MEMORY_MIB
 def in_use(sample: Sample | None) -> bool:
     """Whether a process is on the device, or may be.
 
-    Processes that can't be counted (the driver fails, or hides those of other PID namespaces) still show in the memory
-    that they use. A device of which neither is known counts as used.
+    Processes that can't be counted still show in the memory that they use. A device of which neither is known counts as
+    used. A count of 0 stands whatever memory is in use, as the driver may use some for itself; so those that the driver
+    hides, because the agent doesn't share the host's PID namespace, are missed.
 
     Args:
         sample: The device's last good one.

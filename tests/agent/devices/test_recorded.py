@@ -1,6 +1,8 @@
 """Recordings: what is written, what is refused, and what is played."""
 
 from collections.abc import Callable, Iterator
+from errno import ENOSPC
+from io import FileIO
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +211,36 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: "Simulated")
     assert recorder.identify(0) == UUIDS[0]
     assert recorder.read(UUIDS[0]).memory_total_mib is not None
     recorder.close()
+
+
+class FillingDisk(FileIO):
+    """A file on a disk with little room: what doesn't fit whole is written in part, and the next write not at all."""
+
+    room_bytes = 700
+
+    def write(self, data: Any) -> int:
+        if not self.room_bytes:
+            raise OSError(ENOSPC, "No space left on device")
+        written = super().write(data[: self.room_bytes])
+        self.room_bytes -= written
+        return written
+
+
+def test_a_disk_that_fills_up_within_a_line_leaves_a_recording_that_can_be_played(
+    simulated: "Simulated", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "node.jsonl"
+    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as events:
+        patch.setattr(Path, "open", lambda self, mode, **_: FillingDisk(self, mode.replace("b", "")))
+        recorder.open()
+        recorder.driver_version()
+        for slot in range(recorder.slots()):
+            recorder.identify(slot)
+        recorder.close()
+    assert [event["event"] for event in events] == ["recording ended"]
+    with path.open("rb") as lines:
+        assert 0 < len(parse(lines).devices()) < 4
 
 
 @pytest.mark.parametrize("spare_bytes", [0, 30])
