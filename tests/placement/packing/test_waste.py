@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
 from gpufleet_operator.placement.packing import waste as module
-from gpufleet_operator.placement.packing.streams import LENGTH, STREAMS, streams
+from gpufleet_operator.placement.packing.simulation import Simulation
+from gpufleet_operator.placement.packing.streams import LENGTH, MIB, STREAMS, streams
 from gpufleet_operator.placement.packing.waste import Waste
 
 GIB = 2**30
@@ -184,3 +185,11 @@ def test_classes_tell_models_apart_only_as_far_as_the_mix_does() -> None:
     assert rule.classes == {"A": 1}
     assert waste(rule, [300], kind=0) == 300 * STREAMS
     assert waste(rule, [300], kind=1) == 0
+
+
+def test_a_few_enormous_pods_leave_the_steps_as_they_are() -> None:
+    usual = {PodType(cpu, cpu * MIB, 1, milli): 1.0 for cpu, milli in ((3_700, 1000), (9_100, 500), (12_300, 250))}
+    slip = PodType(10**9, 2**50, 1)
+    without, with_it = (Simulation(streams(Mix.of(mix))) for mix in (usual, usual | {slip: 0.04}))
+    assert int(streams(Mix.of(usual | {slip: 0.04})).cpu.max()) == 10**9
+    assert (without.cpu_step, without.memory_step) == (with_it.cpu_step, with_it.memory_step)
