@@ -33,6 +33,8 @@ REASONS = tuple(Reason)
 """A reason's code is its position here plus one; 0 is none."""
 CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 
+_NOT_SHARED = np.uint8(~SHARED & 0xFF)
+
 
 def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
     """(rows, width): the device passes every test of its own.
@@ -44,7 +46,7 @@ def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
     """
     state = window.columns.state[window.at]
     if query.devices.share is not None:
-        state = state & np.uint8(~SHARED & 0xFF)
+        state = state & _NOT_SHARED
     passes: Mask = state == USABLE
     if query.devices.share is not None:
         passes &= window.columns.slots[window.at] > 0
@@ -131,9 +133,7 @@ def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reaso
     if needs.exclude_uuids:
         yield Reason.EXCLUDED, named(fleet, needs.exclude_uuids)[window.origin]
     if needs.models:
-        accepted = np.zeros(len(fleet.models) + 1, np.bool_)
-        accepted[[code for model, code in fleet.models.items() if model in needs.models]] = True
-        yield Reason.MODEL, ~accepted[columns.model[at]]
+        yield Reason.MODEL, _other_model(fleet, needs.models)[columns.model[at]]
     if query.min_capability is not None:
         yield Reason.COMPUTE_CAPABILITY, columns.capability[at] < query.min_capability
     if query.min_free_mib is not None:
@@ -144,6 +144,18 @@ def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reaso
         yield Reason.UTILIZATION, columns.compute[at] > needs.max_utilization_percent
     if needs.max_temperature_celsius is not None:
         yield Reason.TEMPERATURE, columns.temperature[at] > needs.max_temperature_celsius
+
+
+class _OtherModel:
+    """By code of a model: it isn't one of those asked for."""
+
+    def __init__(self, fleet: Fleet, models: frozenset[str]) -> None:
+        self.mask = np.array([*(model not in models for model in fleet.models), True])
+
+
+def _other_model(fleet: Fleet, models: frozenset[str]) -> Mask:
+    # Models are never forgotten, so their number says whether all of them are in the mask.
+    return fleet.cache.get(_OtherModel, (models, len(fleet.models)), lambda: _OtherModel(fleet, models)).mask
 
 
 def _missing(window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
