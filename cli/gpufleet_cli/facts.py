@@ -42,6 +42,8 @@ def _of_device(device: Device) -> Facts:
     if device.health.reasons:
         faults = (f"{r.code} ({r.message})" if r.message else r.code for r in device.health.reasons)
         found[device.uuid, Reason.UNHEALTHY] = f"has a fault: {', '.join(faults)}"
+    elif device.withheld is not None:
+        found[device.uuid, Reason.UNHEALTHY] = f"can't be given to a container: {device.withheld}"
     return found
 
 

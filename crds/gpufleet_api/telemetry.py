@@ -208,6 +208,11 @@ class Device(ApiModel):
     mig_mode: MigMode | None = None
     process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
     health: Health
+    withheld: Text | None = None
+    """Why no container can be given the device now although it has no fault, such as that its device node is missing.
+
+    The operator picks it for nobody. Who holds it keeps it.
+    """
     window: Window | None = None
     allocated_to: Annotated[list[Holder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
 

@@ -281,6 +281,7 @@ class Agent:
             agent_version=self._version,
             boot_id=self._boot_id,
             overuse=self._overuse.standing,
+            withheld=self._plugins.withheld(),
         )
 
     def _reservations(self) -> tuple[int, int] | None:

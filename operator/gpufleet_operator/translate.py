@@ -204,7 +204,7 @@ def _device(
         compute_capability=device.compute_capability,
         numa_node=device.numa_node,
         nvlink_peers=frozenset(device.nvlink_peers),
-        healthy=device.health.state is HealthState.HEALTHY,
+        healthy=device.health.state is HealthState.HEALTHY and device.withheld is None,
         process_count=device.process_count,
         held=use.held,
         sharers=use.sharers,

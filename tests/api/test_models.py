@@ -163,6 +163,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "pageRetirementPending": False,
                 "migMode": "Disabled",
                 "processCount": 1,
+                "withheld": "no device node",
                 "health": {
                     "state": "Unhealthy",
                     "reasons": [

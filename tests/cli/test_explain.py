@@ -24,6 +24,7 @@ SICK = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 7
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
     ("passes", {}, {}, None, ""),
     ("fault", {"health": SICK}, {}, "DeviceUnhealthy", "has a fault: XidError (XID 79)"),
+    ("withheld", {"withheld": "no node"}, {}, "DeviceUnhealthy", "can't be given to a container: no node"),
     ("held", {"allocatedTo": [HOLDER]}, {}, "DeviceInUse", "is held by ml/train-0-abcde"),
     ("foreign", {"processCount": 2}, {}, "ForeignProcess", "runs 2 processes that belong to no pod"),
     (

@@ -111,14 +111,18 @@ class Injection:
         """
         if not self._settings.writes_cdi:
             return devices
-        in_place, obstacle = self._files.in_place, self._files.problem or "no device node"
         return tuple(
-            device
-            if device.uuid in in_place or not device.healthy
-            else replace(device, healthy=False, obstacle=obstacle)
+            replace(device, healthy=False, obstacle=obstacle) if (obstacle := self.obstacle(device)) else device
             for device in devices
             if device.uuid in self._files.nodes
         )
+
+    def obstacle(self, device: KnownDevice) -> str:
+        """Why no container can be given a device that has no fault; empty: it can, or nobody has looked yet."""
+        files = self._files
+        if not self._settings.writes_cdi or not device.healthy or device.uuid in files.in_place:
+            return ""
+        return files.problem or ("no device node" if device.uuid in files.nodes else "")
 
     @property
     def task(self) -> str:

@@ -100,6 +100,11 @@ class Plugins:
         # A node without devices has nothing to register.
         return [server.resource for server in self._servers if server.wanted and not server.registered]
 
+    def withheld(self) -> dict[str, str]:
+        """The devices that no container can be given although they have no fault, by UUID, and why."""
+        obstacle = self._around.injection.obstacle
+        return {device.uuid: why for device in self._around.devices() if (why := obstacle(device))}
+
     async def close(self) -> None:
         """Stop serving; the sockets and the CDI file are gone afterwards."""
         # At once: each may take its time to end the calls under way.

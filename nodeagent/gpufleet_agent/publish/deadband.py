@@ -40,6 +40,7 @@ _STEADY = (
     "nvlinkPeers",
     "memoryTotalMiB",
     "migMode",
+    "withheld",
 )
 
 

@@ -4,7 +4,7 @@ By hand and not by the models: the agent runs on every GPU node and leaves pydan
 A value that the hardware doesn't report is absent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,7 @@ def build_status(
     agent_version: str,
     boot_id: str | None = None,
     overuse: Iterable[Overuse] = (),
+    withheld: Mapping[str, str] | None = None,
 ) -> Status:
     """Put the status together.
 
@@ -51,6 +52,7 @@ def build_status(
         agent_version: Version of this program.
         boot_id: Of the node.
         overuse: Holders that use more memory than they were promised.
+        withheld: Devices that no container can be given although they have no fault, by UUID, and why.
     """
     devices = view.devices[:MAX_DEVICES]
     over = {(one.use.uuid, one.use.pod_uid): one for one in overuse}
@@ -69,6 +71,7 @@ def build_status(
                     for holder in holders.get(device.info.uuid, ())[:MAX_HOLDERS]
                 ],
                 observed_at,
+                (withheld or {}).get(device.info.uuid),
             )
             for device in devices
         ],
@@ -87,7 +90,7 @@ def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:
     return None if age_seconds is None else timestamp(observed_at - age_seconds)
 
 
-def _device(device: DeviceView, holders: list[Status], observed_at: float) -> Status:
+def _device(device: DeviceView, holders: list[Status], observed_at: float, withheld: str | None) -> Status:
     info, sample = device.info, device.sample
     fields = _present(
         uuid=info.uuid,
@@ -100,6 +103,7 @@ def _device(device: DeviceView, holders: list[Status], observed_at: float) -> St
         nvlinkPeers=list(info.nvlink_peers) or None,
         memoryTotalMiB=info.memory_total_mib,
         health=_health(device.health),
+        withheld=None if withheld is None else withheld[:MAX_TEXT],
         window=_window(device.window),
         allocatedTo=holders or None,
     )

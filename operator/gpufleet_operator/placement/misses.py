@@ -54,7 +54,7 @@ _PLAIN = {
     Reason.NODE_SET_ASIDE: "its node refused this replica lately",
     Reason.NODE_UNSCHEDULABLE: "its node is cordoned",
     Reason.NODE_AFFINITY: "its node doesn't match the pod's required node affinity",
-    Reason.UNHEALTHY: "has a fault",
+    Reason.UNHEALTHY: "has a fault, or its node can't give it to a container",
     Reason.NOT_INCLUDED: "is not one of requirements.includeUUIDs",
     Reason.EXCLUDED: "is one of requirements.excludeUUIDs",
     Reason.MEASUREMENT_MISSING: "doesn't report a value that a requirement needs",

@@ -77,6 +77,7 @@ def test_that_a_holder_uses_too_much_is_urgent_how_much_is_not() -> None:
         pytest.param({"throttleReasons": ["SwPowerCap"]}, NONE, id="clocks held down by software flicker"),
         pytest.param({"clocks": {"smMHz": 345}}, NONE, id="so do the clocks themselves"),
         pytest.param({"nvlinkPeers": ["GPU-1"]}, URGENT, id="a link came up"),
+        pytest.param({"withheld": "no device node"}, URGENT, id="no container can be given it any more"),
     ],
 )
 def test_a_devices_change(fields: dict[str, Any], want: Significance) -> None:

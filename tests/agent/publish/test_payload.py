@@ -104,6 +104,12 @@ FULL: dict[str, Any] = {
 """A device of which everything is known, as it is published."""
 
 
+def test_why_no_container_can_be_given_a_device_is_told_and_cut_where_it_is_long() -> None:
+    status = status_of(device(0), device(1), withheld={"GPU-1": "x" * 300})
+    assert [one.get("withheld") for one in status["devices"]] == [None, "x" * 256]
+    TelemetryStatus.model_validate(status)
+
+
 def test_a_full_device_and_its_summary() -> None:
     window = WindowStats(60, 59.6, Statistics(49.6, 90, 80), None, Statistics(40.4, 41, 41), None)
     info = DeviceInfo("GPU-0", 0, "M" * 200, "Hopper", "9.0", "0000:01:00.0", 1, ("GPU-1",), 1000)

@@ -197,6 +197,8 @@ class World(Apiserver):
         self.refuse_admission: set[str] = set()
         self.silent: set[str] = set()
         """Nodes whose agent is away."""
+        self.withheld: set[str] = set()
+        """Devices that their agent gives to no container, and says so."""
         for number in range(1, nodes + 1):
             self.add_node(f"node-{number}", devices)
 
@@ -257,7 +259,8 @@ class World(Apiserver):
                 allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
         measured = {"memoryTotalMiB": MEMORY, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
-        return {**device, **measured, "temperatureCelsius": 40, "allocatedTo": allocated}
+        told = {"withheld": "no device node"} if uuid in self.withheld else {}
+        return {**device, **measured, **told, "temperatureCelsius": 40, "allocatedTo": allocated}
 
     def scheduler(self) -> None:
         for pod in self.of("pods"):
@@ -315,7 +318,8 @@ class World(Apiserver):
         taken = [uuid for uuid in wanted if not self._fits(node, uuid, memory)]
         if taken:
             self.collisions.append(f"{key} was to have {taken}, held by {[self.holders(node, u) for u in taken]}")
-        if taken or len(wanted) != count or node in self.refuse_admission:
+        refuses = node in self.refuse_admission or not self.withheld.isdisjoint(wanted)
+        if taken or len(wanted) != count or refuses:
             self.change("pods", key, phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")
             return
         given = wanted

@@ -303,6 +303,31 @@ def test_a_refused_node_is_left_for_another(world: Any, judge: Any, runner: Any)
     assert any(t.startswith("KubeletRefused") for t in cluster.told)
 
 
+def test_a_device_that_no_container_can_be_given_is_left_for_another_of_its_node(
+    world: Any, judge: Any, runner: Any
+) -> None:
+    cluster = world(1, 2)
+    best = cluster.devices("node-1")[0]
+    cluster.withheld.add(best)
+    cluster.agent("node-1")
+    operator = judge.operator(cluster, runner)
+    cluster.submit("one")
+    for _ in range(4):
+        moment(cluster, operator)
+    assert states(cluster) == {"Confirmed": 1}
+    assert [a["devices"] for _, a in cluster.ledger()] == [cluster.devices("node-1")[1:]]
+    assert not any(t.startswith("KubeletRefused") for t in cluster.told)
+
+    cluster.withheld.add(cluster.devices("node-1")[1])
+    judge.settle(cluster, operator, rounds=3)
+    assert states(cluster) == {"Confirmed": 1}, "who holds it keeps it"
+
+    cluster.withheld.remove(best)
+    cluster.submit("two")
+    judge.settle(cluster, operator, rounds=3)
+    assert states(cluster) == {"Confirmed": 2}
+
+
 def test_stale_telemetry_is_not_scheduled_on_and_its_return_is_noticed(world: Any, judge: Any, runner: Any) -> None:
     cluster = world(1, 1)
     operator = judge.operator(cluster, runner)
