@@ -186,8 +186,10 @@ class Agent:
         current = self._own.current
         reports = {self._publisher.attempted, seconds(current.status.get("observedAt")) if current else None}
         if current is None and self._file is not None:
-            # Nobody has seen the object yet, so it may still be as it was for the process before this one.
+            # Nobody has seen the object yet, so it may still be as it was for the process before this one: older than
+            # that one's file, also where the clock was set back since.
             reports |= self._file.reports
+            past = replace(past, reported=max(past.reported, self._file.past.reported))
         return Checkpoint(past, self._memory.acknowledged, frozenset(one for one in reports if one is not None))
 
     def _make_plugins(self) -> Plugins:

@@ -19,6 +19,8 @@ MAX_BYTES = 4 << 20
 MAX_DEVICES = 256
 MAX_FAULTS = 8
 MAX_TEXT = 256
+MAX_UUID, MAX_CODE, MAX_ADDRESS = 96, 64, 32
+"""As long as a status allows: what is longer would make it invalid for as long as the fault stands."""
 MAX_INDEX = 1 << 16
 _MAX_SECONDS = 253_402_214_400.0
 """A day before the end of the year 9999: a later time can't be written as a date."""
@@ -40,9 +42,11 @@ class Kept:
 
 
 def encode(kept: Kept) -> Document:
-    """As plain data. Texts are cut, and what is beyond the limits is left out."""
+    """As plain data. Texts are cut, and what is beyond the limits, or couldn't be read again, is left out."""
     past = kept.checkpoint.past
-    devices = sorted(past.devices.values(), key=lambda device: (not device.health.reasons, device.info.uuid))
+    # Those with a fault first, should there be too many.
+    ordered = sorted(past.devices.values(), key=lambda device: (not device.health.reasons, device.info.uuid))
+    devices = [device for device in (_device(one) for one in ordered) if _can_be_read(device)]
     return {
         "format": FORMAT,
         "node": kept.node,
@@ -53,9 +57,9 @@ def encode(kept: Kept) -> Document:
         "acknowledged": [
             {"until": one.until, "uuid": one.uuid, "counted": counted}
             for one, counted in kept.checkpoint.acknowledged.items()
+            if len(one.uuid or "") <= MAX_UUID  # else somebody's slip, and about no device
         ],
-        # Those with a fault first, should there be too many.
-        "devices": [_device(device, past.reported) for device in devices[:MAX_DEVICES]],
+        "devices": devices[:MAX_DEVICES],
     }
 
 
@@ -106,7 +110,7 @@ def essence(document: Document) -> Document:
     return {**substance(document), "devices": devices}
 
 
-def _device(device: PastDevice, reported: float) -> Document:
+def _device(device: PastDevice) -> Document:
     info = device.info
     return {
         "uuid": info.uuid,
@@ -122,7 +126,8 @@ def _device(device: PastDevice, reported: float) -> Document:
                 "code": reason.code,
                 "message": reason.message[:MAX_TEXT],
                 "since": reason.since,
-                "last": device.last.get(reason.code, reported),
+                # What reads show comes no more often than once; it must not look like news each time.
+                "last": device.last.get(reason.code, reason.since),
                 "recovery": reason.recovery.value,
             }
             for reason in device.health.reasons[:MAX_FAULTS]
@@ -130,24 +135,32 @@ def _device(device: PastDevice, reported: float) -> Document:
     }
 
 
+def _can_be_read(device: Document) -> bool:
+    try:
+        _read_device(device)
+    except (OverflowError, ValueError):
+        return False
+    return True
+
+
 def _kept(document: Mapping[str, Any]) -> Kept:
-    devices = [_read_device(_of(dict, entry)) for entry in _of(list, document["devices"])]
+    devices = [_read_device(_of(dict, entry)) for entry in _list(document["devices"], MAX_DEVICES)]
     marks = [_of(dict, entry) for entry in _of(list, document["acknowledged"])]
     past = Past(
         reported=_seconds(document["written"]),
-        driver_version=_optional(str, document["driverVersion"]),
+        driver_version=_optional_text(document["driverVersion"]),
         devices={device.info.uuid: device for device in devices},
     )
     acknowledged = {
-        Acknowledgement(_seconds(mark["until"]), _optional(str, mark["uuid"])): _seconds(mark["counted"])
+        Acknowledgement(_seconds(mark["until"]), _optional_text(mark["uuid"], MAX_UUID)): _seconds(mark["counted"])
         for mark in marks
     }
     reports = frozenset(_seconds(entry) for entry in _of(list, document["reports"]))
-    return Kept(Checkpoint(past, acknowledged, reports), _of(str, document["node"]), _optional(str, document["bootId"]))
+    return Kept(Checkpoint(past, acknowledged, reports), _text(document["node"]), _optional_text(document["bootId"]))
 
 
 def _read_device(entry: Mapping[str, Any]) -> PastDevice:
-    faults = [_of(dict, fault) for fault in _of(list, entry["faults"])]
+    faults = [_of(dict, fault) for fault in _list(entry["faults"], MAX_FAULTS)]
     since = entry["since"]
     health = HealthView(
         state=HealthState.UNHEALTHY if faults else HealthState.HEALTHY,
@@ -155,21 +168,21 @@ def _read_device(entry: Mapping[str, Any]) -> PastDevice:
         since=None if since is None else _seconds(since),
     )
     info = DeviceInfo(
-        uuid=_of(str, entry["uuid"]),
+        uuid=_name(entry["uuid"], MAX_UUID),
         index=_index(entry["index"]),
-        model=_of(str, entry["model"]),
-        pci_bus_id=_optional(str, entry["pciBusId"]),
-        memory_total_mib=_optional(int, entry["memoryTotalMiB"]),
-        parent=_optional(str, entry["parent"]),
-        profile=_optional(str, entry["profile"]),
+        model=_text(entry["model"], MAX_TEXT),
+        pci_bus_id=_optional_text(entry["pciBusId"], MAX_ADDRESS),
+        memory_total_mib=None if entry["memoryTotalMiB"] is None else _of(int, entry["memoryTotalMiB"]),
+        parent=_optional_text(entry["parent"], MAX_UUID),
+        profile=_optional_text(entry["profile"]),
     )
-    return PastDevice(info, health, {_of(str, fault["code"]): _seconds(fault["last"]) for fault in faults})
+    return PastDevice(info, health, {_name(fault["code"], MAX_CODE): _seconds(fault["last"]) for fault in faults})
 
 
 def _reason(entry: Mapping[str, Any]) -> HealthReason:
     return HealthReason(
-        code=_of(str, entry["code"]),
-        message=_of(str, entry["message"]),
+        code=_name(entry["code"], MAX_CODE),
+        message=_text(entry["message"], MAX_TEXT),
         since=_seconds(entry["since"]),
         recovery=Recovery(entry["recovery"]),
     )
@@ -181,8 +194,29 @@ def _of(kind: type[T], value: Any) -> T:
     return value
 
 
-def _optional(kind: type[T], value: Any) -> T | None:
-    return None if value is None else _of(kind, value)
+def _list(value: Any, most: int) -> list[Any]:
+    entries = _of(list, value)
+    if len(entries) > most:
+        raise ValueError(f"{len(entries)} entries are more than {most}")
+    return entries
+
+
+def _text(value: Any, most: int = MAX_BYTES) -> str:
+    text = _of(str, value)
+    text.encode()  # JSON can escape halves of characters, which nobody can be told in UTF-8
+    if len(text) > most:
+        raise ValueError(f"{text[:most]!r} is only the first {most} characters")
+    return text
+
+
+def _optional_text(value: Any, most: int = MAX_BYTES) -> str | None:
+    return None if value is None else _text(value, most)
+
+
+def _name(value: Any, most: int) -> str:
+    if not _of(str, value):
+        raise ValueError("a name is empty")
+    return _text(value, most)
 
 
 def _index(value: Any) -> int:

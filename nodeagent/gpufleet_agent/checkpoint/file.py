@@ -44,12 +44,16 @@ class CheckpointFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(found.st_mode):  # asked first: Python makes no file of a directory
                 raise CheckpointError("not a file")
-            self._written = _signature(found)
-            return file.read(MAX_BYTES + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
+        self._written = _signature(found)
+        return content
 
     def set_aside(self) -> Path:
         """Rename what isn't ours, for somebody to look at; the one before it goes.

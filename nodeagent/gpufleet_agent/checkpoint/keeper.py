@@ -50,8 +50,7 @@ class _Found:
 @dataclass(frozen=True, slots=True)
 class _Write:
     done: asyncio.Future[None]
-    substance: Document
-    essence: Document
+    document: Document
 
 
 class Keeper:
@@ -98,6 +97,8 @@ class Keeper:
         self._substance: Document | None = None
         """Of the file as it is on the disk; None: not known, or of no use."""
         self._essence: Document | None = None
+        self._written = 0.0
+        """When the file says that it was written, in seconds since the epoch."""
         self._look: asyncio.Future[bool] | None = None
         self._looked = 0.0
         self._problem = ""
@@ -130,11 +131,17 @@ class Keeper:
         """Keep what is known at the end. Cancelled or not, what is being written is written to its end."""
         if self._worker is None:
             return
-        document = self._document()
-        if document is not None and self._write is None and substance(document) != self._substance:
-            self._begin(document)
-        stopped = self._worker.stop()
-        await asyncio.wait({stopped}, timeout=CLOSE_SECONDS)
+        deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
+        try:
+            if self._write is not None:
+                # It may be of a moment before the last fault.
+                await asyncio.wait({self._write.done}, timeout=CLOSE_SECONDS)
+            document = self._document()
+            if document is not None and self._write is None and substance(document) != self._substance:
+                self._begin(document)
+        finally:
+            stopped = self._worker.stop()
+        await asyncio.wait({stopped}, timeout=deadline - asyncio.get_running_loop().time())
         if self._write is not None:
             self._fail("the file system doesn't answer: what it remembers may be old")
 
@@ -146,7 +153,8 @@ class Keeper:
         document = self._document()
         if document is None:
             return later
-        if substance(document) == self._substance:
+        # Once the clock was set back, a time that lies ahead would make the file look newer than statuses to come.
+        if substance(document) == self._substance and self._written <= document["written"]:
             await self._look_after(now)
             return later
         urgent = essence(document) != self._essence
@@ -173,7 +181,7 @@ class Keeper:
         assert self._worker is not None  # noqa: S101 - set by start
         content = to_bytes(document)
         done = self._worker.submit(lambda: self._file.write(content))
-        self._write = _Write(done, substance(document), essence(document))
+        self._write = _Write(done, document)
         done.add_done_callback(self._wrote)
         return self._write
 
@@ -188,7 +196,7 @@ class Keeper:
             self._fail(str(error))
             return
         self._counters.checkpoint_writes.labels("Written").inc()
-        self._substance, self._essence = write.substance, write.essence
+        self._have_on_disk(write.document)
         self._looked = asyncio.get_running_loop().time()
         self._well()
 
@@ -217,19 +225,19 @@ class Keeper:
             if kept is not None and kept.node != self._node:
                 raise CheckpointError(f"it is node {kept.node}'s: does it share the directory with this one?")
             return _Found(kept)
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
+            # Also one that the disk just doesn't give: it would be written over.
             try:
                 return _Found(None, str(error), self._file.set_aside())
             except OSError as obstacle:
                 return _Found(None, f"{error}; and it can't be set aside: {obstacle}")
-        except OSError as error:
-            return _Found(None, str(error))
 
     def _have_read(self, reading: asyncio.Future[_Found]) -> None:
         self._reading = None
         if reading.cancelled():
             return
         found, path = reading.result(), str(self._file.path)
+        self._well()  # it answers, if late
         if found.problem:
             self._counters.unreadable.labels("Checkpoint").inc()
             aside = None if found.aside is None else str(found.aside)
@@ -240,9 +248,12 @@ class Keeper:
         if self._boot_id is not None and kept.boot_id not in {None, self._boot_id}:
             log.info("the file with the faults is of another boot of the node: ignored", path=path)
             return
-        document = encode(kept)
-        self._substance, self._essence = substance(document), essence(document)
+        self._have_on_disk(encode(kept))
         self._take_over(kept.checkpoint)
+
+    def _have_on_disk(self, document: Document) -> None:
+        self._substance, self._essence = substance(document), essence(document)
+        self._written = document["written"]
 
     def _fail(self, problem: str) -> None:
         self._current.set(0)

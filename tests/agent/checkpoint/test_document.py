@@ -42,7 +42,7 @@ def test_what_was_kept_is_read_again() -> None:
 
 
 seconds = st.floats(0, 4e9)
-words = st.text(max_size=300)
+words = st.text(max_size=300)  # of which some are too long to be a name
 optional = st.none() | words
 reasons = st.builds(HealthReason, words, words, seconds, st.sampled_from(Recovery))
 infos = st.builds(
@@ -51,7 +51,7 @@ infos = st.builds(
 )  # fmt: skip
 
 
-@given(infos, st.lists(reasons, max_size=12), seconds, words)
+@given(infos, st.lists(reasons, max_size=12, unique_by=lambda reason: reason.code), seconds, words)
 def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
     info: DeviceInfo, faults: list[HealthReason], reported: float, node: str
 ) -> None:
@@ -59,6 +59,46 @@ def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
     first = Kept(Checkpoint(Past(reported, None, {info.uuid: PastDevice(info, health)})), node, "b")
     text = to_bytes(encode(first))
     assert to_bytes(encode(decode(text))) == text
+
+
+NAMES = {"uuid": 96, "code": 64, "pciBusId": 32, "parent": 96, "model": 256, "message": 256}
+
+
+@pytest.mark.parametrize(("field", "most"), NAMES.items())
+def test_a_text_that_would_make_the_status_invalid_is_refused_and_never_written(field: str, most: int) -> None:
+    def with_text(text: str) -> dict[str, Any]:
+        document = encode(kept(0, "XidError"))
+        device = document["devices"][0]
+        holder = device if field in device else device["faults"][0]
+        holder[field] = text
+        return document
+
+    longest = with_text("x" * most)
+    assert encode(decode(to_bytes(longest))) == longest
+    for text in ("x" * (most + 1), "\ud800", *([""] if field in {"uuid", "code"} else [])):
+        with pytest.raises(CheckpointError):
+            decode(to_bytes(with_text(text)))
+
+
+def test_a_device_with_an_impossible_name_and_a_mark_for_one_leave_the_others_readable() -> None:
+    usual = kept(0, "XidError")
+    devices = dict(usual.checkpoint.past.devices)
+    for uuid in ("", "x" * 97):
+        devices[uuid] = replace(devices["GPU-0"], info=replace(devices["GPU-0"].info, uuid=uuid))
+    past = replace(usual.checkpoint.past, devices=devices)
+    marks = {**usual.checkpoint.acknowledged, Acknowledgement(7.0, "x" * 97): 7.0}
+    odd = replace(usual, checkpoint=replace(usual.checkpoint, past=past, acknowledged=marks))
+    assert decode(to_bytes(encode(odd))) == usual
+
+
+@pytest.mark.parametrize(("devices", "faults"), [(257, 1), (1, 9)])
+def test_more_than_is_ever_written_is_refused(devices: int, faults: int) -> None:
+    document = encode(kept(0, "XidError"))
+    (device,) = document["devices"]
+    device["faults"] *= faults
+    document["devices"] *= devices
+    with pytest.raises(CheckpointError, match="entries are more than"):
+        decode(to_bytes(document))
 
 
 @pytest.mark.parametrize(
@@ -136,3 +176,10 @@ def test_what_is_worth_writing_and_what_at_once() -> None:
     later = encode(Kept(replace(kept().checkpoint, reports=frozenset({40.0})), "node-1", "boot-1"))
     later["written"] = 50.0
     assert substance(later) == substance(encode(kept())), "time alone"
+    lost = kept(0, "DeviceLost").checkpoint
+    device = replace(lost.past.devices["GPU-0"], last={})  # only events have one
+    sooner, later = (
+        encode(Kept(replace(lost, past=replace(lost.past, reported=at, devices={"GPU-0": device})), "n", None))
+        for at in (40.0, 50.0)
+    )
+    assert substance(sooner) == substance(later), "a device that is still lost is no news"

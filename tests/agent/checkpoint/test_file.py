@@ -105,5 +105,11 @@ def test_what_is_no_file_or_too_long_is_refused_and_set_aside(tmp_path: Path) ->
     assert len(file.read() or b"") == MAX_BYTES + 1, "no more than shows that it is too long"
     file.set_aside()
     assert names(tmp_path) == ["faults.json.unreadable"]
+    (tmp_path / "faults.json.unreadable").unlink()
+    (file.path / "sub").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="not a file"):
+        file.read()
+    file.set_aside()
+    file.write(b"one")
     with pytest.raises(CheckpointError, match="longer than"):
         file.write(b"x" * (MAX_BYTES + 1))

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,77 @@ def test_what_comes_at_the_very_end_is_kept(folder: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on, real = threading.Event(), threading.Event(), CheckpointFile.write
+    goes_on.set()
+
+    def write(file: CheckpointFile, content: bytes) -> None:
+        begun.set()
+        goes_on.wait()
+        real(file, content)
+
+    monkeypatch.setattr(CheckpointFile, "write", write)
+
+    async def main() -> None:
+        bench = Bench(folder)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            goes_on.clear()
+            begun.clear()
+            bench.learn(known("GPU-0"))
+            await bench.until(begun.is_set)
+            bench.learn(known("GPU-0", "GPU-1"))
+            asyncio.get_running_loop().call_later(0.05, goes_on.set)
+        assert bench.sick() == ["GPU-0", "GPU-1"]
+
+    asyncio.run(main())
+
+
+def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpufleet_agent.checkpoint.pace.LAZY_SECONDS", 0.05)
+
+    async def main() -> None:
+        bench = Bench(folder)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+            bench.learn(Checkpoint(replace(known().past, reported=5.0)))
+            await bench.until(lambda: bench.writes() == 2)
+            assert json.loads((folder / "faults.json").read_bytes())["written"] == 5
+            bench.learn(known())
+            rounds = bench.rounds
+            await bench.until(lambda: bench.rounds > rounds + 3)
+        assert bench.writes() == 2, "that it grew older is no news"
+
+    asyncio.run(main())
+
+
+def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        first = Bench(folder)
+        first.knows = known("GPU-1")
+        async with first.running():
+            await first.until(lambda: first.writes() == 1)
+        kept = (folder / "faults.json").read_bytes()
+
+        def fail(_: CheckpointFile) -> None:
+            raise OSError("Input/output error")
+
+        monkeypatch.setattr(CheckpointFile, "read", fail)
+        bench = Bench(folder)
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+        assert bench.value("unreadable_total", part="Checkpoint") == 1
+        assert (folder / "faults.json.unreadable").read_bytes() == kept
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -229,6 +301,23 @@ def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is_taken
             hangs.set()
             await bench.until(lambda: bench.taken and bench.writes() == 1)
             assert bench.current == 1
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_answers_late_is_well_again_also_where_there_is_nothing_to_keep(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, real = threading.Event(), CheckpointFile.read
+    monkeypatch.setattr(CheckpointFile, "read", lambda file: goes_on.wait() and real(file))
+
+    async def main() -> None:
+        bench = Bench(folder, patience_seconds=0.02)
+        bench.knows = None
+        async with bench.running():
+            assert bench.current == 0
+            goes_on.set()
+            await bench.until(lambda: bench.current == 1)
 
     asyncio.run(main())
 
