@@ -52,6 +52,14 @@ class TestScheduler:
 
         assert len(decide(b.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
+    @pytest.mark.parametrize(("seconds", "deleted"), [(4.9, 0), (5, 1)])
+    def test_what_the_agent_withholds_is_not_waited_for(self, b: Any, seconds: float, deleted: int) -> None:
+        pod = self.refused(b)
+        told = b.telemetry(assignments=[b.assignment(pod)], withheld="no /dev/nvidia0")
+        snapshot = b.snapshot(b.workload(), pod, told, b.node(devices=0), without_nodes=())
+
+        assert len(decide(b.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
+
     def test_refusal_keeps_the_node_away_from_the_replica_until_the_backoff_ends(self, b: Any) -> None:
         memory = Memory(
             refusals={("uid-train", 0, "node-1"): Setback(1, b.now, b.now + timedelta(seconds=2), "no", "x")}

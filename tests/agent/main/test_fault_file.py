@@ -196,18 +196,23 @@ def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_driver(
 def test_at_rest_nothing_is_written(
     simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk
 ) -> None:
+    def written() -> tuple[int, int]:
+        # Each write is a new file; reading, as the next agent does, changes the time of access alone.
+        found = disk.path.stat()
+        return found.st_ino, found.st_mtime_ns
+
     async def main() -> None:
         cluster = make_cluster()
         async with kubelet:
             async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
                 await disk.until(lambda faults: len(faults) == 4)
-                before = disk.path.stat()
+                before = written()
                 await heartbeats(cluster)
-                assert disk.path.stat() == before, "written, though nothing happened in two heartbeats"
-            assert disk.path.stat() == before, "written at the end, though nothing had happened"
+                assert written() == before, "written, though nothing happened in two heartbeats"
+            assert written() == before, "written at the end, though nothing had happened"
             async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
                 await heartbeats(cluster)
-            assert disk.path.stat() == before, "written by the next one"
+            assert written() == before, "written by the next one"
 
     asyncio.run(main())
 
