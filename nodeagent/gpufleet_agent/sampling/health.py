@@ -52,6 +52,16 @@ def is_told_once(code: str) -> bool:
     return code not in LEVELS and (code not in READ_FAULTS or code in _NEEDS_RESET)
 
 
+def handed_on(health: HealthView) -> HealthView:
+    """What others inherit that are in a device's place: all but that it is gone.
+
+    They are there, so it was divided otherwise or exchanged. That is no coming back, so it proves no reset.
+    """
+    reasons = tuple(reason for reason in health.reasons if reason.code != Fault.DEVICE_LOST)
+    state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
+    return replace(health, state=state, reasons=reasons)
+
+
 _STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REPLACEMENT)
 
 
@@ -200,15 +210,17 @@ class Health:
                 changed = self._remove({level.code}, wall) or changed
         return changed
 
-    def acknowledge(self, until: float, wall: float, untold: Iterable[str] = ()) -> bool:
+    def acknowledge(self, until: float, at: float, wall: float, untold: Iterable[str] = ()) -> bool:
         """Somebody vouches for the device as of `until`. True when anything was forgiven.
 
         Args:
             until: Events before that are forgiven; seconds since the epoch.
+            at: Now.
             wall: Now.
             untold: Levels that readings say nothing about any more: nothing else would ever end them.
         """
-        gone = {code for code, last in self._events.items() if last.wall <= until}
+        # Of an event whose time lies ahead, as the clock was set back since, the other clock knows how long ago it was.
+        gone = {code for code, last in self._events.items() if min(last.wall, wall - (at - last.at)) <= until}
         for code in untold:
             if code in self._reasons and self._reasons[code].since <= until:
                 gone.add(code)
@@ -261,6 +273,15 @@ class Health:
             self._since = past.since
         return changed
 
+    def bequest(self) -> tuple[HealthView, dict[str, float]]:
+        """What is remembered of it by those that are in its place."""
+        view, last = self.remembered()
+        if self._reset_due and Fault.DEVICE_LOST not in self._reasons:
+            view = HealthView(
+                HealthState.HEALTHY
+            )  # the driver was loaded anew, or the reset done that it had asked for
+        return handed_on(view), last
+
     def withdraw(self, codes: Iterable[str], wall: float) -> bool:
         """Events that were taken over turn out to have ended before. True when that changed anything."""
         ours = (code for code in codes if code in self._events)
@@ -293,8 +314,9 @@ class Health:
     def _stand(self, reason: HealthReason) -> bool:
         known = self._reasons.get(reason.code)
         if known is not None:
-            # A new message (the next XID's) keeps the time at which the fault began.
-            reason = replace(reason, since=known.since)
+            # A new message (the next XID's) keeps the time at which the fault began, unless the clock was set back
+            # since: nobody could acknowledge what is yet to begin.
+            reason = replace(reason, since=min(known.since, reason.since))
             if reason == known:
                 return False
         elif reason.fault and not self.standing:

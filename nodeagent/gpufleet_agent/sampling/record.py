@@ -20,7 +20,7 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
-from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
+from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy, handed_on
 from gpufleet_agent.sampling.levels import shown_by_facts, shown_by_sample, untold_by_facts
 from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
@@ -122,7 +122,7 @@ class NodeRecord:
 
         New devices are added, known ones keep their past, and known ones that are missing count as lost: a device
         that vanished from its slot is a fault to be told, not to be forgotten. Unless others are in its place: then
-        it was divided, joined or exchanged.
+        it was divided, joined or exchanged, and these have its faults.
         """
         listed = {info.uuid: believable(info) for info in devices}
         with self._writing() as changes:
@@ -143,7 +143,11 @@ class NodeRecord:
             self._looked = True
             self._recall(changes, now)
             for uuid, device in tuple(self._devices.items()):
-                if not device.listed and self._at_the_place_of(device.info):
+                heirs = [] if device.listed else self._at_the_place_of(device.info)
+                health, last = device.health.bequest()
+                for heir in heirs:
+                    heir.health.restore(health, now.wall, now.monotonic, now.wall, last)
+                if heirs:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 elif not device.listed:
@@ -198,7 +202,7 @@ class NodeRecord:
                     changes.note(changed=True)
                 else:
                     untold = untold_by_facts(device.facts)
-                    changes.note(changed=device.health.acknowledge(until, now.wall, untold))
+                    changes.note(changed=device.health.acknowledge(until, now.monotonic, now.wall, untold))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
         """Validate a reading and add it.
@@ -340,14 +344,16 @@ class NodeRecord:
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
             known = self._devices.get(uuid)
-            # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
-            heirs = self._at_the_place_of(was.info) if known is None else [known]
-            if not heirs:
+            heirs, health = [known] if known is not None else self._at_the_place_of(was.info), was.health
+            if known is None and heirs:
+                # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
+                health = handed_on(health)
+            elif not heirs:
                 heirs = [self._add_missing(believable(was.info), now)]
                 changes.note(changed=True)
             for heir in heirs:
                 if not reloaded:
-                    restored = heir.health.restore(was.health, past.reported, now.monotonic, now.wall, was.last)
+                    restored = heir.health.restore(health, past.reported, now.monotonic, now.wall, was.last)
                     changes.note(changed=restored)
                 changes.note(changed=heir.health.withdraw(past.ended.get(uuid, ()), now.wall))
 

@@ -162,19 +162,19 @@ def test_an_acknowledgement_forgives_what_came_before_it() -> None:
     story = Story()
     story.xid(10, "Xid 79", Recovery.RESET)
     story.xid(20, "Xid 79", Recovery.RESET)
-    assert not story.health.acknowledge(WALL + 19, WALL + 30), "it happened again since"
-    assert story.health.acknowledge(WALL + 20, WALL + 31)
+    assert not story.health.acknowledge(WALL + 19, 30, WALL + 30), "it happened again since"
+    assert story.health.acknowledge(WALL + 20, 31, WALL + 31)
     assert story.health.view() == HealthView(HealthState.HEALTHY, (), WALL + 31)
-    assert not story.health.acknowledge(WALL + 20, WALL + 32)
+    assert not story.health.acknowledge(WALL + 20, 32, WALL + 32)
     story.xid(40, "Xid 79", Recovery.RESET)
-    assert not story.health.acknowledge(WALL + 20, WALL + 41)
+    assert not story.health.acknowledge(WALL + 20, 41, WALL + 41)
 
 
 def test_an_acknowledgement_does_not_hide_what_is_still_seen() -> None:
     story = Story()
     story.shows(ECC_UNCORRECTED, 2)
     story.fails(Fault.DEVICE_LOST, 1)
-    assert not story.health.acknowledge(WALL + 1000, WALL + 1000)
+    assert not story.health.acknowledge(WALL + 1000, 1000, WALL + 1000)
     assert story.codes == ["DeviceLost", "EccUncorrected"]
 
 
@@ -226,8 +226,10 @@ def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
     assert story.health.view() == HealthView(HealthState.UNHEALTHY, (lasting,), WALL - 600)
     story.good(5, 6, 7, 10_000)
     assert story.codes == [XID]
-    assert not story.health.acknowledge(WALL - 2, WALL + 10_000), "it may have come again before the last report"
-    assert story.health.acknowledge(WALL - 1, WALL + 10_000)
+    assert not story.health.acknowledge(WALL - 2, 10_000, WALL + 10_000), (
+        "it may have come again before the last report"
+    )
+    assert story.health.acknowledge(WALL - 1, 10_000, WALL + 10_000)
 
 
 def test_after_a_restart_the_quiet_time_starts_anew() -> None:

@@ -1,5 +1,7 @@
 """What an earlier process knew of the devices, taken over by the record of this one."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
@@ -95,6 +97,60 @@ def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: 
         record.restore(before, at(2))
     standing = {device.info.uuid: device.health.reasons for device in record.view(at(3)).devices}
     assert standing == {"MIG-0": LASTING.reasons, "MIG-1": LASTING.reasons, "GPU-1": ()}
+
+
+def divided(uuid: str) -> DeviceInfo:
+    return replace(placed(uuid), parent="GPU-0", profile="1g.10gb")
+
+
+XID_79 = DeviceEvent("MIG-a", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["by the same agent", "by the next one"])
+def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) -> None:
+    record = make()
+    record.register([divided("MIG-a")], "570.1", at(0))
+    record.event(XID_79, at(1))
+    record.failed("MIG-a", Fault.DEVICE_LOST, "gone", at(2))  # the partition, and not its GPU
+    if restarted:
+        kept, record = record.remembered(at(3)), make()
+        assert kept is not None
+        record.restore(kept, at(4))
+    record.register([divided("MIG-b"), divided("MIG-c")], "570.1", at(5))
+    for second in range(6, 12):
+        record.record(Reading(uuid="MIG-b"), at(second))
+    assert codes(record) == [["XidError"], ["XidError"]]
+    assert record.view(at(12)).devices[0].health.reasons[0].since == 1_000_001
+    record.acknowledge(Acknowledgement(1_000_001), at(13))
+    assert codes(record) == [[], []]
+
+
+def test_partitions_that_are_made_anew_after_the_driver_was_loaded_anew_inherit_nothing() -> None:
+    record = make()
+    record.register([divided("MIG-a")], "570.1", at(0))
+    record.event(XID_79, at(1))
+    record.unavailable("not loaded", at(2), unloaded=True)
+    record.register([divided("MIG-b")], "570.1", at(3))
+    assert codes(record) == [[]]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["by the same agent", "by the next one"])
+def test_a_fault_that_came_before_the_clock_was_set_back_by_hours_can_be_acknowledged(restarted: bool) -> None:
+    record = make()
+    ahead = [Instant(monotonic=second, wall=1_036_000 + second) for second in range(4)]
+    record.register(DEVICES, "570.1", ahead[0])
+    record.event(replace(XID_79, uuid="GPU-1"), ahead[1])
+    record.register(DEVICES[:2], "570.1", ahead[2])
+    if restarted:
+        kept, record = record.remembered(ahead[3]), make()
+        assert kept is not None
+        record.restore(kept, at(4))
+    record.register(DEVICES[:2], "570.1", at(5))  # looked for again, by the clock as it is now
+    assert codes(record) == [[], ["XidError"], ["DeviceLost"]]
+    record.acknowledge(Acknowledgement(1_000_000), at(6))
+    assert codes(record) == [[], ["XidError"], ["DeviceLost"]], "that is older than both, by any clock"
+    record.acknowledge(Acknowledgement(1_000_005), at(7))
+    assert codes(record) == [[], []]
 
 
 def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None:
