@@ -47,7 +47,7 @@ class Waste:
         self._useful: list[int] = self.useful.tolist()
         self._simulation = simulation = Simulation(offered)
         self._kinds = max(self.classes.values(), default=0) + 1
-        self._memory_step, self._memory_more = simulation.memory_step * MIB, simulation.memory_more * MIB
+        self._memory_step = simulation.memory_step * MIB
         self._most_memory = simulation.most_memory * MIB
         self._memories = simulation.most_memory // simulation.memory_step + 1
         self._rooms = (simulation.most_cpu // simulation.cpu_step + 1) * self._memories
@@ -107,11 +107,11 @@ class Waste:
         return np.array(found, np.int64)
 
     def rooms(self, cpu: Ints, memory: Ints) -> Ints:
-        """The number of so much CPU (millicores) and memory (bytes), in steps: see Simulation."""
+        """The number of so much CPU (millicores) and memory (bytes), in steps."""
         simulation = self._simulation
         cpu_step, memory_step = simulation.cpu_step, self._memory_step
-        cpus = np.minimum(np.maximum(cpu, 0) + simulation.cpu_more, simulation.most_cpu) // cpu_step
-        found: Ints = np.minimum(np.maximum(memory, 0) + self._memory_more, self._most_memory) // memory_step
+        cpus = np.maximum(np.minimum(cpu, simulation.most_cpu), 0) // cpu_step
+        found: Ints = np.maximum(np.minimum(memory, self._most_memory), 0) // memory_step
         cpus *= self._memories
         found += cpus
         return found
@@ -128,8 +128,8 @@ class Waste:
         """`of` for a single state: the same in plain integers, which is many times as fast."""
         simulation = self._simulation
         cpu_step, memory_step = simulation.cpu_step, self._memory_step
-        cpus = min(max(cpu, 0) + simulation.cpu_more, simulation.most_cpu) // cpu_step
-        memories = min(max(memory, 0) + self._memory_more, self._most_memory) // memory_step
+        cpus = max(min(cpu, simulation.most_cpu), 0) // cpu_step
+        memories = max(min(memory, self._most_memory), 0) // memory_step
         key = (number * self._kinds + kind) * self._rooms + cpus * self._memories + memories
         found = self._known.get(key)
         return int(self.of(np.array([key]))[0]) if found is None else found
