@@ -176,8 +176,8 @@ class Agent:
 
     def _take_over(self, file: Checkpoint) -> None:
         self._file = file
-        self._memory.remember(file)
         self._sampler.restore(file.past)
+        self._memory.remember(file)  # after that: what comes late may have been acknowledged meanwhile
 
     def _remember(self) -> Checkpoint | None:
         past = self._sampler.remembered()

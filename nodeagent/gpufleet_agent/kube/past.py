@@ -16,7 +16,7 @@ import structlog
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.sampling.merge import beyond, is_newer, merge
+from gpufleet_agent.sampling.merge import beyond, is_newer, less_given_up, merge, only_ended
 from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 
@@ -40,8 +40,9 @@ class FaultMemory:
 
     An annotation stays on the object and is in every version of it. Handed over again it would forgive faults that came
     after it, whenever its time isn't past by the node's clock: it lies ahead, or the clock was set back.
-    So the first version's count as they did for the process before us, where the node's file says that it had them.
-    Where it may have had them, they count up to its last report at most, and not at all while their time is to come.
+    So those of the first version that had counted by the node's file don't count again: what they forgave isn't in it,
+    and what is in it came later, whatever the clock says. Where the process before us may have had them, they count up
+    to its last report at most, and not at all while their time is to come.
 
     Args:
         boot_id: Of the node, now.
@@ -66,6 +67,8 @@ class FaultMemory:
         self._clock = clock
         self._restored = False
         self._file: Checkpoint | None = None
+        self._status: Past | None = None
+        """Of the first version."""
         self._seen: dict[Acknowledgement, float] = {}
         """Each that was handed over, and up to when it counted."""
         self._named: tuple[Acknowledgement, ...] = ()
@@ -73,6 +76,14 @@ class FaultMemory:
     def remember(self, file: Checkpoint) -> None:
         """The node's file was read, and what it says taken over; before the first version, if the disk answers."""
         self._file = file
+        if not self._restored:
+            return
+        # Too late to be told from: what has ended since it was written ends again.
+        if self._status is not None and is_newer(self._status, file):
+            self._restore(only_ended(beyond(merge(file.past, self._status, status_is_newer=True), file.past)))
+        for acknowledgement, until in self._seen.items():
+            if until != _NEVER and acknowledgement not in file.acknowledged:
+                self._acknowledge(replace(acknowledgement, until=until))
 
     @property
     def acknowledged(self) -> Mapping[Acknowledgement, float]:
@@ -89,6 +100,10 @@ class FaultMemory:
         for acknowledgement in self._named:
             if acknowledgement in self._seen:
                 continue
+            counted = None if self._file is None else self._file.acknowledged.get(acknowledgement)
+            if first and counted is not None:
+                self._seen[acknowledgement] = counted
+                continue
             until = self._counts_until(acknowledgement, None if past is None else past.reported, first=first)
             self._seen[acknowledgement] = min(until, self._clock())
             if until != _NEVER:
@@ -96,21 +111,19 @@ class FaultMemory:
 
     def _counts_until(self, acknowledgement: Acknowledgement, reported: float | None, *, first: bool) -> float:
         until = acknowledgement.until
-        counted = None if self._file is None else self._file.acknowledged.get(acknowledgement)
-        if first and counted is not None:
-            return min(until, counted)
         if first and until > self._clock():
             log.warning("an acknowledgement whose time is still to come is ignored", until=until)
             return _NEVER
         return until if reported is None else min(until, reported)
 
     def _take_over(self, status: Past | None) -> Past | None:
-        file = self._file
+        file, self._status = self._file, status
         if file is None or status is None:
             if status is not None:
                 self._restore(status)
             return status if file is None else file.past
-        merged = merge(file.past, status, status_is_newer=is_newer(status, file))
+        newer = is_newer(status, file)
+        merged = merge(file.past, status if newer else less_given_up(status, file), status_is_newer=newer)
         self._restore(beyond(merged, file.past))
         return merged
 

@@ -7,8 +7,8 @@ newer one unless a status was written by a process that did not keep it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gpufleet_agent.sampling.health import is_told_once
-from gpufleet_agent.sampling.past import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.health import Fault, is_told_once
+from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
 
 
@@ -18,6 +18,18 @@ def is_newer(status: Past, file: Checkpoint) -> bool:
     Not by the clock alone: it may have been set back in between, and an old status would talk away a new fault.
     """
     return status.reported not in file.reports and status.reported > file.past.reported
+
+
+def less_given_up(status: Past, file: Checkpoint) -> Past:
+    """An older status without devices that were acknowledged to be gone, which the file has left out since."""
+    return replace(
+        status,
+        devices={
+            uuid: device
+            for uuid, device in status.devices.items()
+            if uuid in file.past.devices or not _is_given_up(device, file.acknowledged)
+        },
+    )
 
 
 def merge(file: Past, status: Past, *, status_is_newer: bool) -> Past:
@@ -65,6 +77,11 @@ def beyond(merged: Past, file: Past) -> Past:
     return replace(merged, devices=devices, ended=ended)
 
 
+def only_ended(past: Past) -> Past:
+    """What it says has ended, and nothing that stands."""
+    return replace(past, devices={uuid: _well(past.devices[uuid]) for uuid in past.ended})
+
+
 def _both(kept: PastDevice, kept_at: float, told: PastDevice, told_at: float, *, status_is_newer: bool) -> PastDevice:
     newer, newer_at = (told, told_at) if status_is_newer else (kept, kept_at)
     shown = tuple(reason for reason in told.health.reasons if not is_told_once(reason.code))
@@ -79,6 +96,14 @@ def _both(kept: PastDevice, kept_at: float, told: PastDevice, told_at: float, *,
     # A status has more of a device than the file, but not what it is a partition of.
     info = replace(told.info, parent=kept.info.parent, profile=kept.info.profile)
     return _dated(PastDevice(info, health, newer.last), newer_at)
+
+
+def _is_given_up(device: PastDevice, acknowledged: Mapping[Acknowledgement, float]) -> bool:
+    return any(
+        reason.code == Fault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= counted
+        for reason in device.health.reasons
+        for one, counted in acknowledged.items()
+    )
 
 
 def _well(device: PastDevice) -> PastDevice:

@@ -93,8 +93,40 @@ def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_aft
     second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
     assert second.memory.acknowledged == first.memory.acknowledged, "also while the apiserver is away"
     second.memory.observe(version(SICK, NOW + 310, text))
-    assert second.forgiven == [Acknowledgement(NOW)]
+    assert second.forgiven == [], "the file has no longer what it forgave"
     assert second.memory.acknowledged == first.memory.acknowledged
+
+
+def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_was_set_back() -> None:
+    text = at(NOW)
+    marks = {Acknowledgement(NOW): NOW}
+    agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledged=marks), now=NOW - 35_000)
+    agent.memory.observe(version(WELL, NOW + 60, text))
+    assert (agent.forgiven, agent.codes(), agent.ended()) == ([], [], frozenset())
+    assert agent.memory.acknowledged == marks
+
+
+@pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
+def test_a_device_that_was_given_up_is_not_brought_back_by_an_older_status(lost: float, names: list[str]) -> None:
+    gone = HealthView(HealthState.UNHEALTHY, (HealthReason("DeviceLost", "gone", lost, Recovery.RESET),), lost)
+    kept = Checkpoint(Past(NOW - 10, "580.1"), {Acknowledgement(NOW - 50, "GPU-0"): NOW - 50})
+    agent = Agent(kept)
+    agent.memory.observe(version(gone, NOW - 20, f"GPU-0={at(NOW - 50)}"))
+    assert list(agent.pasts[-1].devices) == names
+    assert agent.forgiven == []
+
+
+def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> None:
+    agent = Agent()
+    agent.memory.observe(version(WELL, NOW - 10, at(NOW - 11)))
+    agent.memory.remember(file(SICK, NOW - 20))
+    assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
+    assert agent.forgiven == [Acknowledgement(NOW - 11)] * 2, "also what only the file told"
+    agent = Agent()
+    agent.memory.observe(version(WELL, NOW - 20, at(NOW - 11)))
+    agent.memory.remember(file(SICK, NOW - 10, acknowledged={Acknowledgement(NOW - 11): NOW - 11}))
+    assert len(agent.pasts) == 1, "it is newer than the status"
+    assert agent.forgiven == [Acknowledgement(NOW - 20)], "and has what counted"
 
 
 def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_agent() -> None:

@@ -59,7 +59,7 @@ def offered(kubelet: Any, resource: str = RESOURCE) -> set[str]:
 async def heartbeats(cluster: Any) -> None:
     """Wait for two reports."""
     for _ in range(2):
-        last = cluster.status["observedAt"]
+        last = cluster.status.get("observedAt")
         await cluster.until(lambda _, last=last: cluster.status["observedAt"] != last)
 
 
