@@ -15,6 +15,7 @@ from gpufleet_agent.plugin.service import OPTIONS, DevicePlugin
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.channel import unix_address, unix_channel
 from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
+from gpufleet_agent.ticks import until_tick
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +87,7 @@ class PluginServer:
         while True:
             beat()
             await self.step()
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(until_tick(asyncio.get_running_loop().time(), self._look_seconds))
 
     async def step(self) -> None:
         """Look at what stands in the directory, and do what it calls for."""

@@ -15,6 +15,7 @@ from gpufleet_agent.metrics.counters import Counters
 from gpufleet_agent.publish.deadband import significance
 from gpufleet_agent.publish.pace import Cause, Pace, Written, backoff, cause_now, first_write, next_write
 from gpufleet_agent.publish.payload import Status
+from gpufleet_agent.ticks import until_tick
 
 log = structlog.get_logger(__name__)
 
@@ -73,13 +74,18 @@ class Publisher:
             seen = self._changes.version
             await self.step()
             try:
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(self._rest(asyncio.get_running_loop().time())):
                     await self._changes.wait(seen)
             except TimeoutError:
                 continue
             # An urgent change just after a write is due when the interval is over, not at the next tick.
             if self._last is not None:
                 await asyncio.sleep(self._last.at + self._pace.min_interval - asyncio.get_running_loop().time())
+
+    def _rest(self, now: float) -> float:
+        """How long to wait for the next look: to the next tick, but no write may follow another so soon."""
+        soonest = 0.0 if self._last is None else self._last.at + self._pace.min_interval - now
+        return max(soonest, until_tick(now, TICK_SECONDS))
 
     async def step(self) -> None:
         """Write if it is due."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -18,6 +19,7 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.sampling.errors import InvalidSampleError
 from gpufleet_agent.sampling.health import Fault
 from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.rounds import Rounds
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.worker import Worker
 
@@ -37,7 +39,13 @@ class DeviceTask:
     """
 
     def __init__(
-        self, hardware: Hardware, slot: int, record: NodeRecord, timing: Timing, clock: Callable[[], Instant]
+        self,
+        hardware: Hardware,
+        slot: int,
+        *,
+        record: NodeRecord,
+        timing: Timing,
+        clock: Callable[[], Instant],
     ) -> None:
         self.uuid: str | None = None
         self.answered = asyncio.Event()
@@ -79,7 +87,6 @@ class DeviceTask:
             HardwareUnavailableError: The driver went away.
             ProcessMustRestartError: Nothing that this process does can help.
         """
-        loop = asyncio.get_running_loop()
         if not self.identified:
             self.answered.set()
             await asyncio.wait({self._identity})
@@ -87,16 +94,9 @@ class DeviceTask:
             listed()
         if self.uuid is None:
             self.answered.set()
-            await loop.create_future()  # left out until the hardware is opened anew
-        due = slow_due = loop.time()
-        while True:
-            if loop.time() >= slow_due:
-                slow_due = loop.time() + self._timing.slow
-                await self._once(self._hardware.read_slow, self._keep_facts, slow=True)
-            await self._once(self._hardware.read, self._keep)
-            self.answered.set()
-            due = next_due(due, loop.time(), self._timing.sample)
-            await asyncio.sleep(due - loop.time())
+            await asyncio.get_running_loop().create_future()  # left out until the hardware is opened anew
+        else:
+            await self._read_on_schedule(self.uuid)
 
     def _take_identity(self) -> None:
         try:
@@ -104,31 +104,65 @@ class DeviceTask:
         except DeviceError as error:
             _log.warning("device does not answer and is left out", slot=self._slot, error=str(error))
 
-    async def _once(self, read: Callable[[str], T], keep: Callable[[T], None], *, slow: bool = False) -> None:
-        uuid = self.uuid
-        assert uuid is not None  # noqa: S101 - `run` has seen to it
+    async def _read_on_schedule(self, uuid: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            self._once(uuid, self._hardware.read, self._keep, rounds)
+            if not self.answered.is_set():
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self.answered.set)
+
+        def read_slow() -> None:
+            self._once(uuid, self._hardware.read_slow, self._keep_facts, rounds, slow=True)
+
+        rounds = Rounds(read, read_slow, self._timing)
+        ended = self.worker.submit(rounds.run)
         try:
-            keep(await self._answer(uuid, lambda: read(uuid)))
+            await self._watch(uuid, rounds, ended)
+        finally:
+            rounds.stop()
+
+    async def _watch(self, uuid: str, rounds: Rounds, ended: asyncio.Future[None]) -> None:
+        """See that calls come back. One that is overdue shows in the device's health, however long it takes.
+
+        Raises:
+            Exception: What ended the rounds.
+        """
+        deadline = self._timing.deadline
+        told: float | None = None
+        while not ended.done():
+            since = rounds.in_call_since
+            left = deadline
+            if since is not None and since != told:
+                left = since + deadline - asyncio.get_running_loop().time()
+                if left <= 0:
+                    told, left = since, deadline
+                    message = f"a call takes longer than {deadline:g} s"
+                    self._record.failed(uuid, Fault.UNRESPONSIVE, message, self._clock())
+                    self._tell(Fault.UNRESPONSIVE, "device does not answer", fault=Fault.UNRESPONSIVE, error=message)
+                    self.answered.set()
+            # A call that begins just after this look is looked at again before its time, and then when it is up.
+            await asyncio.wait({ended}, timeout=left)
+        ended.result()
+
+    def _once(
+        self, uuid: str, read: Callable[[str], T], keep: Callable[[T], None], rounds: Rounds, *, slow: bool = False
+    ) -> None:
+        """Read, and keep what comes, in the device's thread. What comes after the rounds were stopped is dropped."""
+        try:
+            answer = read(uuid)
+            if not rounds.stopped:
+                keep(answer)
         except InvalidSampleError as error:
             self._tell(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
         except DeviceError as error:
+            if rounds.stopped:
+                return
             fault = fault_of(error)
             self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
             self._record.failed(uuid, fault, error.message, self._clock(), slow=slow)
             self._tell(fault, "device does not answer", fault=str(fault), error=str(error))
-
-    async def _answer(self, uuid: str, call: Callable[[], T]) -> T:
-        """The call's result, however long it takes; when overdue, the device's health says so meanwhile."""
-        future = self.worker.submit(call)
-        deadline = self._timing.deadline
-        done, _ = await asyncio.wait({future}, timeout=deadline)
-        if not done:
-            message = f"a call takes longer than {deadline:g} s"
-            self._record.failed(uuid, Fault.UNRESPONSIVE, message, self._clock())
-            self._tell(Fault.UNRESPONSIVE, "device does not answer", fault=str(Fault.UNRESPONSIVE), error=message)
-            self.answered.set()
-            await asyncio.wait({future})
-        return future.result()
 
     def _keep(self, reading: Reading) -> None:
         self._record.record(reading, self._clock())
@@ -145,13 +179,6 @@ class DeviceTask:
         if outcome != self._outcome:
             self._outcome = outcome
             _log.warning(message, uuid=self.uuid, slot=self._slot, **details)
-
-
-def next_due(due: float, now: float, interval: float) -> float:
-    """The next time on the grid `due + k * interval` that lies after `now`: missed turns are skipped."""
-    if due + interval > now:
-        return due + interval
-    return now + interval - (now - due) % interval
 
 
 def fault_of(error: DeviceError) -> Fault:

@@ -1,8 +1,8 @@
 """Reads every device on its schedule and keeps what is known of them.
 
-One thread per device for hardware calls, everything else on the event loop. A call that overruns its deadline shows
-in that device's health and delays no other device. The hardware is opened again when the driver went away, and now
-and then while a device is lost, since a driver lists a device that was reset only after that.
+One thread per device reads it and records what it says; all else is on the event loop. A call that overruns its
+deadline shows in that device's health and delays no other device. The hardware is opened again when the driver went
+away, and now and then while a device is lost, since a driver lists a device that was reset only after that.
 """
 
 import asyncio

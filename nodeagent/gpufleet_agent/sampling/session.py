@@ -21,6 +21,7 @@ from gpufleet_agent.sampling.health import Fault
 from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.worker import Worker
+from gpufleet_agent.ticks import until_tick
 
 _log = structlog.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class Session:
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
-        self._devices = [DeviceTask(hardware, slot, record, timing, clock) for slot in range(slots)]
+        self._devices = [DeviceTask(hardware, slot, record=record, timing=timing, clock=clock) for slot in range(slots)]
         self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and slots else None
         self._workers: list[Worker] = [device.worker for device in self._devices]
         if self._event_worker is not None:
@@ -192,7 +193,7 @@ class Session:
 
     async def _guard_access(self) -> None:
         while True:
-            await asyncio.sleep(self._timing.sample)
+            await asyncio.sleep(until_tick(asyncio.get_running_loop().time(), self._timing.sample))
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _ACCESS_FAILURES:
                 raise AccessLostError("every device fails as they do when the container has lost its device nodes")
