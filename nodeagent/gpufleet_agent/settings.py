@@ -172,7 +172,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--state-dir",
         DEFAULTS.state_dir,
         "where faults are kept for the agent's restart; empty: in the status alone",
-        type=lambda text: Path(text) if text else None,
+        type=_state_dir,
         metavar="DIR",
     )
     add(
@@ -269,6 +269,15 @@ def _cdi_kind(text: str) -> str:
     if not _CDI_KIND.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text} is not of the form vendor/class, as CDI has it")
     return text
+
+
+def _state_dir(text: str) -> Path | None:
+    if not text:
+        return None
+    # Anywhere else than on the host it would be gone with the container.
+    if not Path(text).is_absolute() or ".." in Path(text).parts:
+        raise argparse.ArgumentTypeError(f"{text} is not an absolute path (without `..`), nor empty")
+    return Path(text)
 
 
 def _whole(most: int) -> Callable[[str], int]:

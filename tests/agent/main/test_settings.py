@@ -119,6 +119,11 @@ def test_every_flag_has_its_place() -> None:
         (["--cdi-kind", "gpu"], "gpu is not of the form vendor/class"),
         (["--cdi-kind", "1x/y"], "1x/y is not of the form vendor/class"),
         (["--cdi-kind", "x.y/a.b"], "x.y/a.b is not of the form vendor/class"),
+        (["--node-name=n", "--state-dir=state"], "state is not an absolute path"),
+        (
+            ["--node-name=n", "--state-dir=/var/lib/x/../kubelet/device-plugins/x"],
+            "is not an absolute path (without `..`)",
+        ),
         (
             ["--node-name=n", "--state-dir=/var/lib/kubelet/device-plugins/faults"],
             "--state-dir /var/lib/kubelet/device-plugins/faults is in --device-plugin-dir",
