@@ -61,13 +61,19 @@ class DevicePlugin:
         self._injection = injection
         self._counters = counters
         self._closing = False
+        self._looked_at: int | None = None
+        """Version of `devices_changed` that `_has_devices` is of."""
+        self._has_devices = False
         self.listeners = 0
         """Open ListAndWatch streams. Normally one: the kubelet's."""
 
     @property
     def has_devices(self) -> bool:
-        """Whether there is anything to advertise."""
-        return bool(self._devices())
+        """Whether there is anything to advertise, as of the last change: asked each second."""
+        version = self._devices_changed.version
+        if version != self._looked_at:
+            self._looked_at, self._has_devices = version, bool(self._devices())
+        return self._has_devices
 
     async def get_device_plugin_options(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
         """Ask to be asked: without GetPreferredAllocation the kubelet picks at random."""

@@ -79,7 +79,7 @@ def _node_facts(status: Status) -> tuple[Any, ...]:
 
 
 def _facts(device: Status) -> tuple[Any, ...]:
-    steady = tuple(device.get(field) for field in _STEADY)
+    steady = tuple(map(device.get, _STEADY))
     return steady, device["health"]["state"], _codes(device, "reasons"), _held(device)
 
 

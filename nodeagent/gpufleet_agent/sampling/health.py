@@ -306,6 +306,8 @@ class Health:
 
     def view(self) -> HealthView:
         """State, reasons and warnings, to hand out."""
+        if not self._reasons:
+            return HealthView(HealthState.HEALTHY, since=self._since)
         ordered = [self._reasons[code] for code in sorted(self._reasons)]
         faults = tuple(reason for reason in ordered if reason.fault)
         warnings = tuple(reason for reason in ordered if not reason.fault)

@@ -1,6 +1,7 @@
 """One opening of the hardware: all devices and events, until the driver goes away or should be opened anew."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import structlog
@@ -101,7 +102,7 @@ class Session:
         tasks += [asyncio.ensure_future(guard) for guard in (self._guard_access(), self._guard_list())]
         tasks += [asyncio.ensure_future(device.run(self._register)) for device in self._devices]
         if self._event_worker is not None:
-            tasks.append(asyncio.ensure_future(self._events(self._event_worker)))
+            tasks.append(asyncio.ensure_future(self._listen(self._event_worker)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -126,7 +127,7 @@ class Session:
         calls = [device.worker.submit(_nothing) for device in self._devices]
         if self._event_worker is not None:
             # What waits to be told would be gone with the driver's event queue.
-            calls.append(self._ask_for_events(self._event_worker, 0.0, _MAX_WAITING))
+            calls.append(self._event_worker.submit(self._drain))
         return await _done(calls, moment)
 
     async def stop(self) -> bool:
@@ -140,34 +141,44 @@ class Session:
         self._record.register(listed, self._driver_version, self._clock(), left_out=left_out)
         _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
 
-    async def _events(self, worker: Worker) -> None:
-        while True:
-            asked = self._ask_for_events(worker, self._timing.event_wait)
-            await asyncio.wait({asked})  # being cancelled here leaves the call, and what it brings, alone
-            try:
-                asked.result()
-            except DeviceError as error:
-                # The device's own reads say the same in its health; here it must not become a busy loop.
-                _log.debug("waiting for events failed", error=str(error))
-                await asyncio.sleep(self._timing.event_wait)
+    async def _listen(self, worker: Worker) -> None:
+        stopped = threading.Event()
 
-    def _ask_for_events(self, worker: Worker, seconds: float, most: int = 1) -> asyncio.Future[None]:
-        """Wait for events in the worker, and record each there and then.
+        def listen() -> None:
+            while not stopped.is_set():
+                self._take_event(self._timing.event_wait)
 
-        A driver tells an event once. One that comes when nobody waits for the future any more, as while the driver is
+        try:
+            while True:
+                listening = worker.submit(listen)
+                await asyncio.wait({listening})  # being cancelled here leaves the call, and what it brings, alone
+                try:
+                    listening.result()
+                except DeviceError as error:
+                    # The device's own reads say the same in its health; here it must not become a busy loop.
+                    _log.debug("waiting for events failed", error=str(error))
+                    await asyncio.sleep(self._timing.event_wait)
+        finally:
+            stopped.set()
+
+    def _drain(self) -> None:
+        """Take what is waiting already."""
+        for _ in range(_MAX_WAITING):
+            if not self._take_event(0.0):
+                return
+
+    def _take_event(self, seconds: float) -> bool:
+        """Wait for an event in the worker, and record it there and then. False: none came.
+
+        A driver tells an event once. One that comes when nobody waits for the outcome any more, as while the driver is
         being opened anew, must count all the same.
         """
         hardware = self._hardware
         assert isinstance(hardware, EventSource)  # noqa: S101 - there is a worker only then
-
-        def ask() -> None:
-            for _ in range(most):
-                event = hardware.wait_event(seconds)
-                if event is None:
-                    return
-                self._keep_event(event)
-
-        return worker.submit(ask)
+        event = hardware.wait_event(seconds)
+        if event is not None:
+            self._keep_event(event)
+        return event is not None
 
     def _keep_event(self, event: DeviceEvent) -> None:
         level = _log.error if event.fault else _log.info

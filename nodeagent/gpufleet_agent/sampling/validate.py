@@ -137,12 +137,12 @@ def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -
 def _check(uuid: str, field: str, value: Number | None, bounds: _Bounds) -> int | None:
     if value is None:
         return None
+    if bounds.low <= value <= bounds.high:  # neither NaN nor infinity is
+        return round(value)
     if math.isnan(value):
         raise InvalidSampleError(uuid, field, Invalid.NOT_A_NUMBER, "is not a number")
     if math.isinf(value):
         raise InvalidSampleError(uuid, field, Invalid.INFINITE, f"is {value}")
     if value < bounds.low:
         raise InvalidSampleError(uuid, field, bounds.below, f"{value} is below {bounds.low}")
-    if value > bounds.high:
-        raise InvalidSampleError(uuid, field, bounds.above, f"{value} is above {bounds.high}")
-    return round(value)
+    raise InvalidSampleError(uuid, field, bounds.above, f"{value} is above {bounds.high}")
