@@ -44,12 +44,12 @@ def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
         window: the rows in question.
         query: what is asked for.
     """
-    state = window.columns.state[window.at]
+    state = window.of_rows(window.columns.state)
     if query.devices.share is not None:
         state = state & _NOT_SHARED
     passes: Mask = state == USABLE
     if query.devices.share is not None:
-        passes &= window.columns.slots[window.at] > 0
+        passes &= window.of_rows(window.columns.slots) > 0
     for _, fails in _demands(fleet, window, query):
         np.greater(passes, fails, out=passes)  # passes and doesn't fail
     return passes
@@ -78,10 +78,10 @@ def has_room(window: Window, query: Query) -> Mask:
     single = window.single
     if single is not None:
         return np.array([_row_has_room(window.columns, single, query)])
-    columns, at, pod = window.columns, window.at, query.pod
-    room: Mask = columns.cpu[at] >= pod.cpu_milli
-    room &= columns.memory[at] >= pod.memory_bytes
-    room &= columns.pods[at] >= 1
+    columns, pod, rows = window.columns, query.pod, window.of_rows
+    room: Mask = rows(columns.cpu) >= pod.cpu_milli
+    room &= rows(columns.memory) >= pod.memory_bytes
+    room &= rows(columns.pods) >= 1
     if pod.extended:
         for _, lacks in room_tests(window, query):
             room &= ~lacks
@@ -127,23 +127,23 @@ def constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArra
 
 def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
     """The tests that the request asks for; one that it doesn't ask for costs nothing."""
-    needs, columns, at = query.devices, window.columns, window.at
+    needs, columns, rows = query.devices, window.columns, window.of_rows
     if needs.include_uuids:
         yield Reason.NOT_INCLUDED, ~named(fleet, needs.include_uuids)[window.origin]
     if needs.exclude_uuids:
         yield Reason.EXCLUDED, named(fleet, needs.exclude_uuids)[window.origin]
     if needs.models:
-        yield Reason.MODEL, _other_model(fleet, needs.models)[columns.model[at]]
+        yield Reason.MODEL, _other_model(fleet, needs.models)[rows(columns.model)]
     if query.min_capability is not None:
-        yield Reason.COMPUTE_CAPABILITY, columns.capability[at] < query.min_capability
+        yield Reason.COMPUTE_CAPABILITY, rows(columns.capability) < query.min_capability
     if query.min_free_mib is not None:
-        yield Reason.FREE_MEMORY, columns.total_mib[at] - columns.used_mib[at] < query.min_free_mib
+        yield Reason.FREE_MEMORY, rows(columns.total_mib) - rows(columns.used_mib) < query.min_free_mib
     if needs.share is not None and needs.share.compute_percent:
-        yield Reason.COMPUTE, columns.compute[at] > 100 - needs.share.compute_percent
+        yield Reason.COMPUTE, rows(columns.compute) > 100 - needs.share.compute_percent
     if needs.max_utilization_percent is not None:
-        yield Reason.UTILIZATION, columns.compute[at] > needs.max_utilization_percent
+        yield Reason.UTILIZATION, rows(columns.compute) > needs.max_utilization_percent
     if needs.max_temperature_celsius is not None:
-        yield Reason.TEMPERATURE, columns.temperature[at] > needs.max_temperature_celsius
+        yield Reason.TEMPERATURE, rows(columns.temperature) > needs.max_temperature_celsius
 
 
 class _OtherModel:

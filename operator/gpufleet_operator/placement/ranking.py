@@ -108,7 +108,7 @@ class Ranking:
         if single is not None:
             usable = window.columns.fresh[single] and not self.refusals[window.origin_row]
             return node if usable else np.zeros(1, np.bool_)
-        node &= window.columns.fresh[window.at]
+        node &= window.of_rows(window.columns.fresh)
         node &= self.refusals[window.origin] == 0
         return node
 

@@ -39,7 +39,7 @@ class Outlays:
                 self.all.values[:, every] = self._value(columns, every[first], found)[:, alike]
         elif changed:
             at = np.array(changed, np.intp)
-            rows = at[found.able(fleet)[at]]
+            rows = at[found.able(fleet).take(at)]
             if len(rows) < len(at):
                 self.all.values[:, at] = CLOSED
             if len(rows):
@@ -47,7 +47,7 @@ class Outlays:
         self._version = fleet.version
 
     def _value(self, columns: Columns, rows: NDArray[np.intp], found: Ranking) -> NDArray[np.int64]:
-        return self.valuer.value(columns, rows, self._base.sites.take(rows), found.passing[rows])
+        return self.valuer.value(columns, rows, self._base.sites.take(rows), found.passing.take(rows, axis=0))
 
 
 def _alike(sites: NDArray[np.int64], passing: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

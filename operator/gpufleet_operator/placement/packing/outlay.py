@@ -102,12 +102,13 @@ class Valuer:
         needs = self._query.devices
         if needs.share is None:
             return self._on_idle(sites)
-        free, total = columns.free_milli[rows].astype(np.int64), columns.total_mib[rows].astype(np.int64)
+        free = columns.free_milli.take(rows, axis=0).astype(np.int64)  # take: half the time of an index
+        total = columns.total_mib.take(rows, axis=0).astype(np.int64)
         rests = _rests(free, total, needs.share)
         if needs.count != 1:
             return self._on_several(sites, free, rests, passing)
         tried = passing & ~_repeated(free, total, passing)
-        return self._on_one(sites, free, rests, tried, (columns.state[rows] & SHARED) > 0)
+        return self._on_one(sites, free, rests, tried, (columns.state.take(rows, axis=0) & SHARED) > 0)
 
     def _on_idle(self, sites: Sites) -> Ints:
         """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
