@@ -40,7 +40,7 @@ class FaultMemory:
 
     An annotation stays on the object and is in every version of it. Handed over again it would forgive faults that came
     after it, whenever its time isn't past by the node's clock: it lies ahead, or the clock was set back.
-    So those of the first version that had counted by the node's file don't count again: what they forgave isn't in it,
+    So those that had counted by the node's file don't count again: what they forgave isn't in it,
     and what is in it came later, whatever the clock says. Where the process before us may have had them, they count up
     to its last report at most, and not at all while their time is to come.
 
@@ -101,7 +101,7 @@ class FaultMemory:
             if acknowledgement in self._seen:
                 continue
             counted = None if self._file is None else self._file.acknowledged.get(acknowledgement)
-            if first and counted is not None:
+            if counted is not None:
                 self._seen[acknowledgement] = counted
                 continue
             until = self._counts_until(acknowledgement, None if past is None else past.reported, first=first)

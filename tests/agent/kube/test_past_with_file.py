@@ -104,6 +104,11 @@ def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_w
     agent.memory.observe(version(WELL, NOW + 60, text))
     assert (agent.forgiven, agent.codes(), agent.ended()) == ([], [], frozenset())
     assert agent.memory.acknowledged == marks
+    # Also where it was off the object in between.
+    agent = Agent(file(SICK, NOW - 36_000, acknowledged=marks), now=NOW - 35_000)
+    agent.memory.observe(version(None, NOW))
+    agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
+    assert (agent.forgiven, agent.memory.acknowledged) == ([], marks)
 
 
 @pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
