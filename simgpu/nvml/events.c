@@ -1,13 +1,15 @@
 /* Event sets. Only XIDs occur: `xid` lines of the state file, each delivered once by each set that was made before. */
+#include <limits.h>
 #include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "sim.h"
-
-#define POLL_MS 100
 
 struct nvmlEventSet_st {
     unsigned long long delivered; /* the last sequence number that this set is done with */
     bool registered[SIM_MAX_GPUS];
+    int watch; /* see sim_watch */
 };
 
 static unsigned long long newest(const struct sim_state *state) {
@@ -20,13 +22,17 @@ SIM_EXPORT nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set) {
     nvmlReturn_t result = sim_enter_node(&state);
     if (result != NVML_SUCCESS) return result;
     *set = calloc(1, sizeof **set);
-    if (*set != NULL) (*set)->delivered = newest(state);
+    if (*set != NULL) {
+        (*set)->delivered = newest(state);
+        (*set)->watch = sim_watch();
+    }
     sim_unlock();
     return *set == NULL ? NVML_ERROR_MEMORY : NVML_SUCCESS;
 }
 
 SIM_EXPORT nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) {
     if (set == NULL) return NVML_ERROR_INVALID_ARGUMENT;
+    if (set->watch >= 0) close(set->watch);
     free(set);
     return NVML_SUCCESS;
 }
@@ -74,18 +80,25 @@ static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventD
     return NVML_ERROR_TIMEOUT;
 }
 
+static long long monotonic_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 SIM_EXPORT nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeout_ms) {
     if (set == NULL || data == NULL) return NVML_ERROR_INVALID_ARGUMENT;
-    for (unsigned int waited = 0, step;; waited += step) {
+    long long end = monotonic_ms() + timeout_ms;
+    for (;;) {
         struct sim_state *state = NULL;
         nvmlReturn_t result = sim_enter_node(&state);
         if (result != NVML_SUCCESS) return result;
         result = look(state, set, data);
         sim_unlock();
-        if (result != NVML_ERROR_TIMEOUT || waited >= timeout_ms) return result;
-        /* A driver sleeps until something happens. Looking more often would be the agent's largest cost, and not its own. */
-        step = timeout_ms - waited < POLL_MS ? timeout_ms - waited : POLL_MS;
-        sim_pause(step);
+        long long left = end - monotonic_ms();
+        if (result != NVML_ERROR_TIMEOUT || left <= 0) return result;
+        /* As a driver does. Looking now and then would be a large cost of the agent, and not its own. */
+        sim_await(set->watch, left < INT_MAX ? (unsigned int)left : INT_MAX);
     }
 }
 

@@ -162,6 +162,10 @@ void sim_unlock(void);
 struct sim_state *sim_current(void);
 double sim_now(void);
 void sim_pause(unsigned int milliseconds);
+/* A descriptor that notices changes in the state file's folder, for the caller to close; -1: the kernel gives none. */
+int sim_watch(void);
+/* Sleep until there was a change since the last time, at most for so long. Without the lock. */
+void sim_await(int watch, unsigned int milliseconds);
 
 /* call.c */
 struct nvmlDevice_st {

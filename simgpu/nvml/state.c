@@ -1,14 +1,19 @@
 /* The state file and the lock around what was read from it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sim.h"
+
+#define POLL_MS 100 /* where the kernel doesn't tell of changes */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sim_state state;
@@ -44,6 +49,28 @@ static const char *state_path(void) {
     int folder = slash == NULL ? 0 : (int)(slash - library.dli_fname + 1);
     snprintf(path, sizeof path, "%.*sgpus.state", folder, folder == 0 ? "" : library.dli_fname);
     return path;
+}
+
+int sim_watch(void) {
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", state_path());
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL) snprintf(folder, sizeof folder, ".");
+    else slash[slash == folder ? 1 : 0] = '\0';
+    int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (watch >= 0 && inotify_add_watch(watch, folder, IN_CREATE | IN_DELETE | IN_MODIFY | IN_MOVE) < 0) {
+        close(watch);
+        watch = -1;
+    }
+    return watch;
+}
+
+void sim_await(int watch, unsigned int milliseconds) {
+    char changes[4096];
+    struct pollfd waiting = {.fd = watch, .events = POLLIN};
+    if (watch < 0) sim_pause(milliseconds < POLL_MS ? milliseconds : POLL_MS);
+    else if (poll(&waiting, 1, (int)milliseconds) > 0)
+        while (read(watch, changes, sizeof changes) > 0) continue;
 }
 
 static bool same(const struct stat *a, const struct stat *b) {

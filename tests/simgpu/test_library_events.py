@@ -1,5 +1,6 @@
 """XIDs through the real nvidia-ml-py's event sets."""
 
+import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,3 +91,21 @@ def test_events_may_be_unsupported(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.with_fail(0, "events", pynvml.NVML_ERROR_NOT_SUPPORTED))
     with answers(pynvml.NVML_ERROR_NOT_SUPPORTED):
         listen(0)
+
+
+def test_where_the_kernel_tells_of_no_changes_the_file_is_looked_at_now_and_then(simulated: "Simulated") -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = gpu()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no further descriptor
+    try:
+        event_set = pynvml.nvmlEventSetCreate()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    pynvml.nvmlDeviceRegisterEvents(first, pynvml.nvmlEventTypeXidCriticalError, event_set)
+    late = threading.Timer(0.3, lambda: simulated.edit(lambda node: node.with_xid(0, 79)))
+    late.start()
+    assert wait_for_xid(event_set, 10_000) == (0, 79)
+    late.join()
+    with answers(pynvml.NVML_ERROR_TIMEOUT):
+        wait_for_xid(event_set, 30)
+    pynvml.nvmlEventSetFree(event_set)
