@@ -1,7 +1,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -51,19 +50,19 @@ def test_a_slow_read_comes_first_and_then_as_often_as_it_should() -> None:
 
 def test_devices_are_read_at_the_same_moments() -> None:
     calls = Calls()
-    timing = replace(TIMING, sample=0.2)
-    both = [Rounds(calls.of(name), calls.of("slow"), replace(timing, slow=60)) for name in ("a", "b")]
+    timing = Timing(sample=0.2, slow=60)
+    both = [Rounds(calls.of(name), lambda: None, timing) for name in ("a", "b")]
     threads = [threading.Thread(target=rounds.run) for rounds in both]
     for thread in threads:
         thread.start()
-        time.sleep(0.03)  # the second one begins at another moment
-    calls.until(6)
+    calls.until(12)
     for rounds, thread in zip(both, threads, strict=True):
         rounds.stop()
         thread.join(10)
     for name in ("a", "b"):
-        second = [at for kind, at in calls.made if kind == name][1]
-        assert second % 0.2 < 0.1, "on the grid, give or take a busy machine"
+        later = [at for kind, at in calls.made if kind == name][1:]
+        # The first is at once. Others may come late, on a busy machine, but not all of them.
+        assert min(at % timing.sample for at in later) < timing.sample / 10
 
 
 def test_a_call_counts_from_when_it_became_due_and_no_other_begins_once_stopped() -> None:
