@@ -100,6 +100,7 @@ class Health:
         "_failures",
         "_good",
         "_good_since",
+        "_inherited",
         "_policy",
         "_reasons",
         "_reset_due",
@@ -117,6 +118,8 @@ class Health:
         """By level: readings in a row that contradict what is held of it."""
         self._told: dict[str, float] = {}
         """Since when an earlier process held a level to stand."""
+        self._inherited: set[str] = set()
+        """Faults that only an earlier process saw by reads; until a read of ours shows them, or they are gone."""
         self._since: float | None = None
         self._good = 0
         self._good_since = 0.0
@@ -141,9 +144,10 @@ class Health:
         if self._good < self._policy.recover_reads:
             return False
         gone = set(seen)
+        reset_due = self._reset_due or not _NEEDS_RESET.isdisjoint(self._inherited)
         for code, last in self._events.items():
             # An event after the first good read is about the device as it came back: the reset didn't cure it.
-            was_reset = self._reset_due and last.at <= self._good_since
+            was_reset = reset_due and last.at <= self._good_since
             by_itself = self._reasons[code].recovery is Recovery.AUTOMATIC
             if was_reset or (by_itself and at - last.at >= self._policy.quiet_seconds):
                 gone.add(code)
@@ -170,7 +174,8 @@ class Health:
                 return False
         else:
             self._good = 0
-        self._reset_due = self._reset_due or (sure and fault in _RESET)
+        self._reset_due = self._reset_due or (sure and fault in _RESET) or fault in _NEEDS_RESET & self._inherited
+        self._inherited.discard(fault)
         if fault is Fault.READ_FAILED and not slow:
             self._failures += 1
             if self._failures < self._policy.fail_reads:
@@ -266,8 +271,9 @@ class Health:
                 changed = True
             elif known is None:
                 self._good = 0
-                # Why there was no driver is not told: having it back proves no reset.
-                self._reset_due = self._reset_due or reason.code in _NEEDS_RESET
+                # Why there was no driver is not told: having it back proves no reset. The other two need one.
+                if reason.code in READ_FAULTS:
+                    self._inherited.add(reason.code)
                 changed = self._stand(reason) or changed
         if was_healthy and self.standing and past.since is not None:
             self._since = past.since
@@ -283,9 +289,9 @@ class Health:
         return handed_on(view), last
 
     def withdraw(self, codes: Iterable[str], wall: float) -> bool:
-        """Events that were taken over turn out to have ended before. True when that changed anything."""
-        ours = (code for code in codes if code in self._events)
-        return self._remove([code for code in ours if self._events[code].taken_over], wall)
+        """What was taken over, and not seen since, turns out to have ended before. True when that changed anything."""
+        taken_over = self._inherited | {code for code, last in self._events.items() if last.taken_over}
+        return self._remove([code for code in codes if code in taken_over], wall)
 
     def remembered(self) -> tuple[HealthView, dict[str, float]]:
         """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
@@ -331,6 +337,7 @@ class Health:
         gone = [code for code in codes if self._reasons.pop(code, None) is not None]
         for code in gone:
             self._events.pop(code, None)
+            self._inherited.discard(code)
         if before and not self.standing:
             self._since = wall
         return bool(gone)

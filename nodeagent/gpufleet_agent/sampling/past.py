@@ -33,7 +33,7 @@ class Past:
     devices: Mapping[str, PastDevice] = field(default_factory=lambda: _NONE)
     """By UUID."""
     ended: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
-    """By UUID: codes of events that were taken over before, and that this newer report says have ended."""
+    """By UUID: codes of faults that were taken over before, and that this newer report says have ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,21 @@ def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: 
     assert standing == {"MIG-0": LASTING.reasons, "MIG-1": LASTING.reasons, "GPU-1": ()}
 
 
+@pytest.mark.parametrize("seen", [False, True], ids=["nobody saw it since", "it is so again"])
+def test_a_loss_that_a_newer_report_denies_ends_with_it_and_is_no_reset(seen: bool) -> None:
+    record = make()
+    record.restore(past(WELL, sick("DeviceLost")), at(0))
+    record.register(DEVICES[:2], "570.1", at(1))
+    if seen:
+        record.failed("GPU-1", Fault.DEVICE_LOST, "gone", at(2))
+    newer = past(WELL, LASTING)  # it came back, and had its XID after that
+    record.restore(replace(newer, ended={"GPU-1": frozenset({"DeviceLost"})}), at(3))
+    assert codes(record) == [[], ["DeviceLost", "XidError"] if seen else ["XidError"]]
+    for second in (4, 5, 6, 7):
+        record.record(Reading(uuid="GPU-1"), at(second))
+    assert codes(record) == [[], [] if seen else ["XidError"]]
+
+
 def divided(uuid: str) -> DeviceInfo:
     return replace(placed(uuid), parent="GPU-0", profile="1g.10gb")
 
