@@ -117,10 +117,15 @@ class Injection:
             if device.uuid in self._files.nodes
         )
 
+    @property
+    def withholds(self) -> bool:
+        """Whether `obstacle` can be anything but empty."""
+        return self._settings.writes_cdi
+
     def obstacle(self, device: KnownDevice) -> str:
         """Why no container can be given a device that has no fault; empty: it can, or nobody has looked yet."""
         files = self._files
-        if not self._settings.writes_cdi or not device.healthy or device.uuid in files.in_place:
+        if not self.withholds or not device.healthy or device.uuid in files.in_place:
             return ""
         return files.problem or ("no device node" if device.uuid in files.nodes else "")
 

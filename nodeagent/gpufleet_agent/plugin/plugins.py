@@ -102,6 +102,8 @@ class Plugins:
 
     def withheld(self) -> dict[str, str]:
         """The devices that no container can be given although they have no fault, by UUID, and why."""
+        if not self._around.injection.withholds:
+            return {}  # asked each second: the devices would be looked at for nothing
         obstacle = self._around.injection.obstacle
         return {device.uuid: why for device in self._around.devices() if (why := obstacle(device))}
 

@@ -60,7 +60,7 @@ async def heartbeats(cluster: Any) -> None:
     """Wait for two reports."""
     for _ in range(2):
         last = cluster.status.get("observedAt")
-        await cluster.until(lambda _, last=last: cluster.status["observedAt"] != last)
+        await cluster.until(lambda _, last=last: cluster.status.get("observedAt") != last)
 
 
 @asynccontextmanager
