@@ -10,7 +10,12 @@ from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeStat
 
 
 def device(uuid: str, index: int, **fields: Any) -> DeviceState:
-    usual: dict[str, Any] = {"temperature_celsius": 40, "utilization_percent": 0, "memory_used_mib": 0, "process_count": 0}
+    usual: dict[str, Any] = {
+        "temperature_celsius": 40,
+        "utilization_percent": 0,
+        "memory_used_mib": 0,
+        "process_count": 0,
+    }
     return DeviceState(
         uuid=uuid,
         index=index,
