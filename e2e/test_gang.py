@@ -62,9 +62,11 @@ def test_distribution_by_free_memory(room: Room, fleet: Fleet) -> None:
     """
     node = fleet.nodes[1]
     uuids = fleet.gpus[node].uuids[:3]
-    for uuid, used in zip(uuids, (0, 20_000, 60_000), strict=True):
-        fleet.gpus[node].report(uuid, memory_used_mib=used)
-    eventually(lambda: _used(fleet, node, uuids[2], 60_000), within=10)
+    used = dict(zip(uuids, (0, 20_000, 60_000), strict=True))
+    for uuid, mib in used.items():
+        fleet.gpus[node].report(uuid, memory_used_mib=mib)
+    # All of them: a status may be written between the reading of one and that of another.
+    eventually(lambda: [_used(fleet, node, uuid, mib) for uuid, mib in used.items()], within=10)
     room.apply(
         gpuworkload(
             "shares",
