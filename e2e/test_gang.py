@@ -1,5 +1,7 @@
 """All replicas or none, and items divided without gap or overlap."""
 
+from collections.abc import Mapping
+
 from proof import compare_shards
 from support.awaiting import eventually, never
 from support.fleet import Fleet
@@ -66,7 +68,7 @@ def test_distribution_by_free_memory(room: Room, fleet: Fleet) -> None:
     for uuid, mib in used.items():
         fleet.gpus[node].report(uuid, memory_used_mib=mib)
     # All of them: a status may be written between the reading of one and that of another.
-    eventually(lambda: [_used(fleet, node, uuid, mib) for uuid, mib in used.items()], within=10)
+    eventually(lambda: _used(fleet, node, used), within=10)
     room.apply(
         gpuworkload(
             "shares",
@@ -94,7 +96,8 @@ def _holds_nothing(room: Room) -> None:
     assert not held, f"a gang that doesn't fit holds {held}"
 
 
-def _used(fleet: Fleet, node: str, uuid: str, mib: int) -> None:
-    devices = fleet.telemetry(node)["status"]["devices"]
-    said = next(one["memoryUsedMiB"] for one in devices if one["uuid"] == uuid)
-    assert said >= mib, f"{uuid} is reported with {said} MiB"
+def _used(fleet: Fleet, node: str, expected: Mapping[str, int]) -> None:
+    devices = {one["uuid"]: one for one in fleet.telemetry(node)["status"]["devices"]}
+    for uuid, mib in expected.items():
+        said = devices[uuid]["memoryUsedMiB"]
+        assert said >= mib, f"{uuid} is reported with {said} MiB"
