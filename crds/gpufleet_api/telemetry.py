@@ -216,6 +216,11 @@ class Device(ApiModel):
     window: Window | None = None
     allocated_to: Annotated[list[Holder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
 
+    @property
+    def offered(self) -> bool:
+        """Whether a container can be given the device, as far as its agent knows."""
+        return self.health.state is HealthState.HEALTHY and self.withheld is None
+
 
 class Summary(ApiModel):
     """The node in one line. Means and sums are absent when no device has the value."""

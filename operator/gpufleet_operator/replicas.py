@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from gpufleet_api.telemetry import Assignment, HealthState
+from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
 from gpufleet_operator import times
 from gpufleet_operator.confirm import confirm, rejected
@@ -270,6 +270,6 @@ def grace(snapshot: Snapshot, node: str) -> timedelta:
     if telemetry is None or telemetry.status is None or v1node is None or snapshot.stale_reason(node) is not None:
         return snapshot.limits.settling_grace
     resources, devices = snapshot.limits.resources, telemetry.status.devices
-    usable = sum(device.health.state is HealthState.HEALTHY and device.withheld is None for device in devices)
+    usable = sum(device.offered for device in devices)
     settled = all(v1node.allocatable.get(name, 0) == resources.offered(name, usable) for name in resources.names)
     return snapshot.limits.unschedulable_grace if settled else snapshot.limits.settling_grace

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.names import SHARED_SLOTS
-from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry, HealthState
+from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_operator import times
 from gpufleet_operator.placement.errors import InvalidSampleError
@@ -204,7 +204,7 @@ def _device(
         compute_capability=device.compute_capability,
         numa_node=device.numa_node,
         nvlink_peers=frozenset(device.nvlink_peers),
-        healthy=device.health.state is HealthState.HEALTHY and device.withheld is None,
+        healthy=device.offered,
         process_count=device.process_count,
         held=use.held,
         sharers=use.sharers,

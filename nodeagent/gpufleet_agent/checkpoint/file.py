@@ -85,7 +85,7 @@ class CheckpointFile:
                 os.fsync(descriptor)
                 written = _signature(os.fstat(descriptor))
             part.replace(self.path)
-        except BaseException:
+        except BaseException:  # whatever it is, half a file mustn't stay
             with suppress(OSError):
                 part.unlink()
             raise

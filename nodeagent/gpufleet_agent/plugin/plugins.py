@@ -73,7 +73,7 @@ class Plugins:
             raise NotADirectoryError(f"{directory} is not there: is this a node with a kubelet?")
         try:
             await self._around.injection.prepare()
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody closes what did not start
             with suppress(OSError, TimeoutError):
                 # What hangs takes the file away by itself, should it ever go on.
                 async with asyncio.timeout(0):
