@@ -7,8 +7,8 @@ from datetime import datetime
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.documents import Document
 from gpufleet_cli.errors import InputError
-from gpufleet_operator import times
-from gpufleet_operator.project import written_at
+from gpufleet_operator.cache.decode import written_at
+from gpufleet_operator.model import timestamps
 
 STALE_AFTER = 90.0
 """Seconds; the operator's default."""
@@ -37,7 +37,7 @@ class Ages:
         if now is None and stale_after is None:
             return cls()
         try:
-            moment = clock if now is None else times.parse(now)
+            moment = clock if now is None else timestamps.parse(now)
         except ValueError:
             raise InputError(f"--now {now}: must be a time such as 2026-01-02T03:04:05Z") from None
         return cls(moment, STALE_AFTER if stale_after is None else stale_after)
@@ -47,7 +47,7 @@ class Ages:
         if self.now is None or telemetry.status is None:
             return 0.0
         try:
-            written = written_at(document.body["metadata"]) or times.parse(telemetry.status.observed_at)
+            written = written_at(document.body["metadata"]) or timestamps.parse(telemetry.status.observed_at)
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(f"{document}: metadata.managedFields: can't be read: {error}") from error
         return max(0.0, (self.now - written).total_seconds())

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from gpufleet_api.telemetry import Device, GPUTelemetry
+from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import Reason
-from gpufleet_operator.translate import sampled_at
 
 Facts = Mapping[tuple[str, Reason], str]
 """By device UUID and the reason that they explain: words that stand in place of the engine's."""

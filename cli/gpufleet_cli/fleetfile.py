@@ -13,9 +13,9 @@ from gpufleet_cli.documents import Document, read
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.models import parse, refuse
 from gpufleet_cli.nodefiles import node_facts
+from gpufleet_operator.fleet.engine_input import UNKNOWN_ROOM, NodeFacts, node_state
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.translate import UNKNOWN_ROOM, NodeFacts, node_state
 
 _MOST_MIB = 2**31 - 1
 """The engine's limit; the API's is higher."""

@@ -12,10 +12,10 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.models import parse, refuse
 from gpufleet_cli.rules import broken
 from gpufleet_cli.strict import workload_problems
+from gpufleet_operator.fleet.engine_input import request
+from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.placement.model import Request
-from gpufleet_operator.resources import Resources
-from gpufleet_operator.template import problems
-from gpufleet_operator.translate import request
+from gpufleet_operator.pods.validate import problems
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 

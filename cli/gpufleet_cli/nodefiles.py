@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from gpufleet_cli.documents import Document, read, show
 from gpufleet_cli.errors import InputError
-from gpufleet_operator import project
-from gpufleet_operator.quantities import quantity
-from gpufleet_operator.room import facts
-from gpufleet_operator.translate import NodeFacts
-from gpufleet_operator.views import BoundPod, Node
+from gpufleet_operator.cache import decode
+from gpufleet_operator.fleet.engine_input import NodeFacts
+from gpufleet_operator.fleet.node_capacity import facts
+from gpufleet_operator.model.objects import BoundPod, Node
+from gpufleet_operator.pods.quantities import quantity
 
 T = TypeVar("T")
 _OVER = frozenset({"Succeeded", "Failed"})
@@ -48,7 +48,7 @@ def _used(pods: Sequence[Path]) -> Mapping[str, Counter[str]]:
 
 def _node(body: Mapping[str, Any]) -> Node:
     _check((body.get("status") or {}).get("allocatable") or {})
-    return project.node({**body, "metadata": {"uid": "", **body["metadata"]}})
+    return decode.node({**body, "metadata": {"uid": "", **body["metadata"]}})
 
 
 def _pod(body: Mapping[str, Any]) -> BoundPod:
@@ -56,7 +56,7 @@ def _pod(body: Mapping[str, Any]) -> BoundPod:
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         for kind in ("limits", "requests"):
             _check((container.get("resources") or {}).get(kind) or {})
-    return project.bound_pod({**body, "metadata": {"uid": "", **body["metadata"]}})
+    return decode.bound_pod({**body, "metadata": {"uid": "", **body["metadata"]}})
 
 
 def _check(amounts: Mapping[str, Any]) -> None:

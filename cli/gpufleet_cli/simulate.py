@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.manifests import Manifest
-from gpufleet_operator import shards
+from gpufleet_operator.decide import shards
+from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 from gpufleet_operator.placement.explain import by_node
 from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Rejected, Request, WhyNot
 from gpufleet_operator.placement.replay import Record, record
-from gpufleet_operator.views import Workload
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,23 +15,24 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator import logs, reconcile
-from gpufleet_operator.cache import Cache
-from gpufleet_operator.execute import Executor
-from gpufleet_operator.health import Health, serve
+from gpufleet_operator import logs
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.cache.reader import Reader
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, load_config
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.cluster import ApiCluster
 from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnavailableError
 from gpufleet_operator.kube.events import Recorder
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.retry import patiently
-from gpufleet_operator.loop import Reconciler
-from gpufleet_operator.metrics import Metrics
-from gpufleet_operator.reader import Reader
+from gpufleet_operator.kube.writer import ApiCluster
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
+from gpufleet_operator.runtime import kopf_handlers
+from gpufleet_operator.runtime.executor import Executor
+from gpufleet_operator.runtime.http_server import Health, serve
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_operator.settings import Settings, parse
-from gpufleet_operator.views import BoundPod, Node, Pod, Telemetry, Workload
 
 log = structlog.get_logger(__name__)
 
@@ -170,8 +171,8 @@ async def _observe(cache: Cache, config: SingleConfig) -> None:
             end.set_exception(reason)
 
     spawned = await kopf.spawn_tasks(
-        registry=reconcile.registry(cache, config, stop),
-        settings=reconcile.settings(),
+        registry=kopf_handlers.registry(cache, config, stop),
+        settings=kopf_handlers.settings(),
         standalone=True,
         clusterwide=True,
     )

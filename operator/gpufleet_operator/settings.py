@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
-from gpufleet_operator.resources import Resources
-from gpufleet_operator.snapshot import Limits
+from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.snapshot import Limits
 
 _MOST_SLOTS = 64
 """As many holders of a device as the API has room for."""

@@ -12,11 +12,11 @@ import structlog
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, GPUTelemetry
 from gpufleet_api.workload import GPUWorkload, WorkloadStatus
-from gpufleet_operator import times
-from gpufleet_operator.actions import Actions, WriteStatus
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.actions import Actions, WriteStatus
+from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
+from gpufleet_operator.model.snapshot import Limits, Memory, Snapshot
 from gpufleet_operator.placement.model import PodNeeds
-from gpufleet_operator.snapshot import Limits, Memory, Snapshot
-from gpufleet_operator.views import Container, Node, Pod, PodPhase, Telemetry, Workload
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEMPLATE: Mapping[str, Any] = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
@@ -123,7 +123,7 @@ class Builders:
             "replicas": 1,
             "resource": RESOURCE,
             "devices": list(devices or ("GPU-1-0",)),
-            "decided_at": times.micros(NOW - timedelta(seconds=25)),
+            "decided_at": timestamps.micros(NOW - timedelta(seconds=25)),
         }
         return Assignment(**{**usual, **fields})
 
@@ -151,8 +151,8 @@ class Builders:
             "spec": {"assignments": [a.model_dump(by_alias=True) for a in assignments]},
             "status": {
                 "assignmentsGeneration": generation if covered is None else covered,
-                "observedAt": times.micros(written),
-                "sampleTime": times.micros(written),
+                "observedAt": timestamps.micros(written),
+                "sampleTime": timestamps.micros(written),
                 "agentVersion": "test",
                 "summary": {"devices": devices, "healthy": devices, "allocated": 0},
                 "devices": [
@@ -181,7 +181,7 @@ class Builders:
             "index": index,
             "model": "NVIDIA H100 80GB HBM3",
             "computeCapability": "9.0",
-            "sampleTime": times.micros(written),
+            "sampleTime": timestamps.micros(written),
             "memoryTotalMiB": 81559,
             "memoryUsedMiB": 500,
             "utilizationPercent": 0,

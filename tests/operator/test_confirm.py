@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator import remember
-from gpufleet_operator.confirm import Verdict, confirm, rejected
-from gpufleet_operator.snapshot import Memory
-from gpufleet_operator.views import Container, PodPhase
+from gpufleet_operator.decide import state as remember
+from gpufleet_operator.ledger.verify import Verdict, confirm, rejected
+from gpufleet_operator.model.objects import Container, PodPhase
+from gpufleet_operator.model.snapshot import Memory
 
 RESERVED = ("GPU-1-0", "GPU-1-1")
 

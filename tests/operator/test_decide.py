@@ -8,8 +8,8 @@ import pytest
 
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
-from gpufleet_operator.decide import decide
-from gpufleet_operator.snapshot import Memory, Setback
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.snapshot import Memory, Setback
 
 State = PlacementState
 

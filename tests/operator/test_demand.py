@@ -7,18 +7,18 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator import loop
-from gpufleet_operator.actions import Actions
-from gpufleet_operator.cache import Cache
-from gpufleet_operator.decide import decide
-from gpufleet_operator.demand import Demand
-from gpufleet_operator.execute import Executor
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
-from gpufleet_operator.loop import Reconciler
-from gpufleet_operator.metrics import Metrics
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.snapshot import Limits, Snapshot
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
-from gpufleet_operator.snapshot import Limits, Snapshot
+from gpufleet_operator.runtime import reconciler as loop
+from gpufleet_operator.runtime.executor import Executor
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_operator.runtime.request_mix import Demand
 
 PAIR = {"devices": {"count": 2}}
 CPU = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2"}}}]}}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator.metrics import Metrics
-from gpufleet_operator.replicas import Fault, Wait
+from gpufleet_operator.decide.replicas import Fault, Wait
+from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.settings import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operator.md").read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def test_every_flag_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_reason_of_a_condition_is_listed() -> None:
-    source = (Path(__file__).parents[2] / "operator/gpufleet_operator/conditions.py").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[2] / "operator/gpufleet_operator/status/conditions.py").read_text(encoding="utf-8")
     reasons = {part.split('"')[1] for call in ("_yes(", "_no(") for part in source.split(call)[1:] if part[0] == '"'}
 
     assert len(reasons) > 15

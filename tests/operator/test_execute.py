@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator.actions import Actions, CreatePod
-from gpufleet_operator.cache import Cache
-from gpufleet_operator.execute import Executor, Outcome
+from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.kube.events import Recorder
-from gpufleet_operator.loop import Reconciler
-from gpufleet_operator.metrics import Metrics
-from gpufleet_operator.snapshot import Limits
+from gpufleet_operator.model.actions import Actions, CreatePod
+from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.runtime.executor import Executor, Outcome
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

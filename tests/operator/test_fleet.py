@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator import translate
-from gpufleet_operator.decide import decide
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.fleet import engine_input
 
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a compute capability of its own": {"computeCapability": "99999.99"},
@@ -38,7 +38,7 @@ def test_promises_beyond_all_numbers_take_the_device_out(b: Any) -> None:
 
 
 def test_a_number_that_gets_past_is_the_nodes_trouble(b: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translate, "check_sample", lambda *_: None)
+    monkeypatch.setattr(engine_input, "check_sample", lambda *_: None)
     workload, bad = b.workload(), b.telemetry("node-1", computeCapability="99999.99")
 
     actions = decide(b.snapshot(workload, b.pod(workload), bad, b.telemetry("node-2")))

@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 from prometheus_client import CollectorRegistry, Gauge
 
-from gpufleet_operator.health import Health, serve
+from gpufleet_operator.runtime.http_server import Health, serve
 
 
 def ask(last_sign: float | None, ago: float = 0) -> dict[str, tuple[int, str]]:

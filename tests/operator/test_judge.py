@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE
-from gpufleet_operator import podbuild
-from gpufleet_operator.decide import decide
-from gpufleet_operator.demand import Demand
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.objects import Container
 from gpufleet_operator.placement.model import PodNeeds
-from gpufleet_operator.podspec import pod_needs
-from gpufleet_operator.views import Container
+from gpufleet_operator.pods import build as podbuild
+from gpufleet_operator.pods.requests import pod_needs
+from gpufleet_operator.runtime.request_mix import Demand
 
 FULL: dict[str, Any] = {
     "metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}},

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator import ledger, remember
-from gpufleet_operator.snapshot import Memory, Snapshot
-from gpufleet_operator.views import Departure, PodPhase
+from gpufleet_operator.decide import state
+from gpufleet_operator.ledger import ledger
+from gpufleet_operator.model.objects import Departure, PodPhase
+from gpufleet_operator.model.snapshot import Memory, Snapshot
 
 
 def read(snapshot: Snapshot) -> ledger.Ledger:
-    return ledger.read(snapshot.with_memory(remember.observe(snapshot)))
+    return ledger.read(snapshot.with_memory(state.observe(snapshot)))
 
 
 def fates(found: ledger.Ledger) -> tuple[set[str], set[str], set[str]]:
@@ -50,7 +51,7 @@ class TestGone:
 
     def fate(self, first: Snapshot, later: Snapshot | None = None, seconds: float = 0) -> str:
         """What becomes of it so many seconds after `first`, when the cluster is as in `later`."""
-        memory = remember.observe(first)
+        memory = state.observe(first)
         then = replace(later or first, now=first.now + timedelta(seconds=seconds))
         _, lingering, free = fates(read(then.with_memory(memory)))
         assert lingering | free == {self.uid}
@@ -92,9 +93,7 @@ class TestGone:
         ) -> None:
             outer = TestGone()
             before, after = outer.snapshot(b, departed=departed), outer.snapshot(b, departed=departed, age=0)
-            memory = remember.observe(
-                replace(after, now=b.now + timedelta(seconds=20)).with_memory(remember.observe(before))
-            )
+            memory = state.observe(replace(after, now=b.now + timedelta(seconds=20)).with_memory(state.observe(before)))
             told = replace(after, now=b.now + timedelta(seconds=20)).with_memory(memory)
 
             assert outer.fate(before, after, 20) == "lingers", "told a moment ago"
@@ -105,7 +104,7 @@ class TestGone:
             outer = TestGone()
             shown = outer.snapshot(b, held=True, departed=departed)
             dropped = outer.snapshot(b, departed=departed, age=0)
-            told = dropped.with_memory(remember.observe(dropped.with_memory(remember.observe(shown))))
+            told = dropped.with_memory(state.observe(dropped.with_memory(state.observe(shown))))
 
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
@@ -117,20 +116,20 @@ class TestGone:
             outer, pod = TestGone(), b.running()
             shown, missed = outer.snapshot(b, held=True), outer.snapshot(b, age=0.5)
             alive = {pod.uid: pod}
-            memory = remember.observe(replace(shown, pods=alive))
-            memory = remember.observe(replace(missed, pods=alive).with_memory(memory))
+            memory = state.observe(replace(shown, pods=alive))
+            memory = state.observe(replace(missed, pods=alive).with_memory(memory))
             gone = replace(missed, departed=departed).with_memory(memory)
 
             assert outer.fate(gone, seconds=60) == "lingers"
             later = outer.snapshot(b, departed=departed, age=0)
             assert outer.fate(gone, later, 60) == "lingers", "told a moment ago"
-            memory = remember.observe(later.with_memory(remember.observe(gone)))
+            memory = state.observe(later.with_memory(state.observe(gone)))
             assert outer.fate(later.with_memory(memory), seconds=5) == "free"
 
         def test_a_report_that_shows_it_again_starts_afresh(self, b: Any, departed: dict[str, Departure]) -> None:
             outer = TestGone()
             shown, dropped = outer.snapshot(b, held=True, departed=departed), outer.snapshot(b, departed=departed)
-            memory = remember.observe(dropped.with_memory(remember.observe(shown)))
+            memory = state.observe(dropped.with_memory(state.observe(shown)))
 
             assert outer.fate(shown.with_memory(memory), dropped, 5) == "lingers"
 
@@ -168,7 +167,7 @@ def test_a_pod_that_is_over_keeps_its_devices_until_the_agent_shows_them_free(b:
     free = b.telemetry(assignments=[assignment])
 
     first = b.snapshot(pod, still)
-    memory = remember.observe(first)
+    memory = state.observe(first)
 
     assert fates(read(first)) == (set(), {pod.uid}, set())
     assert fates(read(b.snapshot(pod, free, memory=memory))) == (set(), set(), {pod.uid})

@@ -7,8 +7,10 @@ import jsonpatch
 import pytest
 
 from gpufleet_api.names import ASSIGNMENT_ANNOTATION, RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE
-from gpufleet_operator import podbuild, podpatch, podview
-from gpufleet_operator.resources import DEFAULTS
+from gpufleet_operator.cache import decode_pod
+from gpufleet_operator.model.extended_resources import DEFAULTS
+from gpufleet_operator.pods import build as podbuild
+from gpufleet_operator.pods import release
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -140,24 +142,24 @@ AFFINITIES: dict[str, tuple[Any, list[Any]]] = {
 class TestRelease:
     @pytest.mark.parametrize(("affinity", "terms"), AFFINITIES.values(), ids=AFFINITIES.keys())
     def test_pins_and_opens_the_gate_at_once(self, b: Any, affinity: Any, terms: list[Any]) -> None:
-        pod = podview.pod(body(affinity))
-        patch = podpatch.release(pod, "node-1", b.assignment(b.pod(), "GPU-1-0"))
+        pod = decode_pod.pod(body(affinity))
+        patch = release.release(pod, "node-1", b.assignment(b.pod(), "GPU-1-0"))
 
         changed = jsonpatch.apply_patch(body(affinity), [dict(op) for op in patch])
 
         assert changed["spec"]["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"] == terms
         assert changed["spec"]["schedulingGates"] == []
-        assert podview.pod(changed).pinned == "node-1"
-        assert podview.pod(changed).place == "node-1"
+        assert decode_pod.pod(changed).pinned == "node-1"
+        assert decode_pod.pod(changed).place == "node-1"
         note = json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])
         assert note == {"node": "node-1", "container": "main", "devices": ["GPU-1-0"]}
 
     def test_keeps_other_annotations_and_tells_the_share(self, b: Any) -> None:
-        pod = podview.pod(body(annotations={"a": "b"}))
+        pod = decode_pod.pod(body(annotations={"a": "b"}))
         assignment = b.assignment(b.pod(), shard_start=3, shard_end=9)
 
         changed = jsonpatch.apply_patch(
-            body(annotations={"a": "b"}), [dict(op) for op in podpatch.release(pod, "node-1", assignment)]
+            body(annotations={"a": "b"}), [dict(op) for op in release.release(pod, "node-1", assignment)]
         )
 
         assert changed["metadata"]["annotations"]["a"] == "b"
@@ -165,12 +167,12 @@ class TestRelease:
 
     @pytest.mark.parametrize("change", ["uid", "resourceVersion"])
     def test_refers_to_exactly_this_pod_in_this_state(self, b: Any, change: str) -> None:
-        pod = podview.pod(body())
+        pod = decode_pod.pod(body())
         other = body()
         other["metadata"][change] = "99"
 
         with pytest.raises(jsonpatch.JsonPatchTestFailed):
-            jsonpatch.apply_patch(other, [dict(op) for op in podpatch.release(pod, "node-1", b.assignment(b.pod()))])
+            jsonpatch.apply_patch(other, [dict(op) for op in release.release(pod, "node-1", b.assignment(b.pod()))])
 
 
 class TestView:
@@ -189,7 +191,7 @@ class TestView:
             ],
         }
 
-        pod = podview.pod(found)
+        pod = decode_pod.pod(found)
 
         assert (pod.node, pod.phase, pod.disrupted, pod.ran) == ("node-1", "Running", True, True)
         container = pod.container("main")
@@ -202,12 +204,12 @@ class TestView:
     def test_only_unschedulable_is_a_verdict(self, reason: str, expected: str | None) -> None:
         condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "no node"}
 
-        assert podview.pod({**body(), "status": {"conditions": [condition]}}).unschedulable == expected
+        assert decode_pod.pod({**body(), "status": {"conditions": [condition]}}).unschedulable == expected
 
     def test_a_container_that_was_never_made_did_not_run(self) -> None:
         made = {"name": "main", "state": {"terminated": {"exitCode": 1, "containerID": "containerd://1"}}}
         never = {"name": "main", "state": {"terminated": {"exitCode": 137}}}
 
-        runs = [podview.pod({**body(), "status": {"containerStatuses": [c]}}).ran for c in (made, never)]
+        runs = [decode_pod.pod({**body(), "status": {"containerStatuses": [c]}}).ran for c in (made, never)]
 
         assert runs == [True, False]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, RESOURCE
-from gpufleet_operator import project
+from gpufleet_operator.cache import decode
 
 META: dict[str, Any] = {
     "name": "train",
@@ -21,7 +21,7 @@ META: dict[str, Any] = {
 def test_a_workload_that_does_not_parse_keeps_identity_and_status_and_says_why() -> None:
     status = {"conditions": [], "confirmed": "1/1"}
 
-    found = project.workload({"metadata": META, "spec": {"replicas": "many", "template": {}}, "status": status})
+    found = decode.workload({"metadata": META, "spec": {"replicas": "many", "template": {}}, "status": status})
 
     assert found.model is None
     assert "spec.replicas" in found.invalid
@@ -53,7 +53,7 @@ MANAGED: dict[str, tuple[list[dict[str, Any]], datetime | None]] = {
 
 @pytest.mark.parametrize(("managed", "written"), MANAGED.values(), ids=MANAGED.keys())
 def test_freshness_is_the_servers_time_of(managed: list[dict[str, Any]], written: datetime | None) -> None:
-    assert project.telemetry(telemetry(managed)).written_at == written
+    assert decode.telemetry(telemetry(managed)).written_at == written
 
 
 def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None:
@@ -72,7 +72,7 @@ def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None
     }
     body = {**telemetry([AGENT], summary="all fine"), "spec": {"assignments": [assignment]}}
 
-    found = project.telemetry(body)
+    found = decode.telemetry(body)
 
     assert [a.pod_uid for a in found.assignments] == ["p"]
     assert found.status is None
@@ -83,7 +83,7 @@ def test_a_node_is_counted_in_millicores_and_bytes() -> None:
     allocatable = {"cpu": "3920m", "memory": "1Gi", "pods": "110", RESOURCE: "8"}
     taint = {"key": "k", "effect": "NoSchedule"}
 
-    found = project.node({"metadata": META, "spec": {"taints": [taint]}, "status": {"allocatable": allocatable}})
+    found = decode.node({"metadata": META, "spec": {"taints": [taint]}, "status": {"allocatable": allocatable}})
 
     assert found.allocatable == {"cpu": 3920, "memory": 2**30, "pods": 110, RESOURCE: 8}
     assert [t.key for t in found.taints] == ["k"]
@@ -92,6 +92,6 @@ def test_a_node_is_counted_in_millicores_and_bytes() -> None:
 def test_another_pod_counts_by_its_requests() -> None:
     container = {"resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "1Ki"}}}
 
-    found = project.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [container, container]}})
+    found = decode.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [container, container]}})
 
     assert (found.node, found.requests) == ("n", {"cpu": 500, "memory": 2048})

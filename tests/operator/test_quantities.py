@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_operator.quantities import MOST, milli, quantity, whole
+from gpufleet_operator.pods.quantities import MOST, milli, quantity, whole
 
 READ: dict[Any, Fraction] = {
     "1500m": Fraction(3, 2),

@@ -3,51 +3,51 @@
 from datetime import timedelta
 from typing import Any
 
-from gpufleet_operator import remember
-from gpufleet_operator.snapshot import Memory
+from gpufleet_operator.decide import state
+from gpufleet_operator.model.snapshot import Memory
 
 
 def test_refusals_last_longer_each_time_up_to_two_minutes(b: Any) -> None:
     memory, waits = Memory(), []
     for number in range(9):
-        memory = remember.refuse(memory, ("w", 0, "n"), f"pod-{number}", b.now, message="no", by="kubelet")
+        memory = state.refuse(memory, ("w", 0, "n"), f"pod-{number}", b.now, message="no", by="kubelet")
         waits.append((memory.refusals["w", 0, "n"].until - b.now).total_seconds())
 
     assert waits == [2, 4, 8, 16, 32, 64, 120, 120, 120]
 
 
 def test_a_confirmed_replica_starts_afresh(b: Any) -> None:
-    memory = remember.refuse(Memory(), ("w", 0, "n"), "p", b.now, message="no", by="kubelet")
-    memory = remember.refuse(memory, ("w", 1, "n"), "q", b.now, message="no", by="kubelet")
+    memory = state.refuse(Memory(), ("w", 0, "n"), "p", b.now, message="no", by="kubelet")
+    memory = state.refuse(memory, ("w", 1, "n"), "q", b.now, message="no", by="kubelet")
 
-    assert set(remember.forgive(memory, "w", 0).refusals) == {("w", 1, "n")}
+    assert set(state.forgive(memory, "w", 0).refusals) == {("w", 1, "n")}
 
 
 def test_a_failed_write_waits_and_one_that_went_through_clears_it(b: Any) -> None:
-    memory = remember.record(Memory(), [("reserve/n", "away", "network")], b.now)
+    memory = state.record(Memory(), [("reserve/n", "away", "network")], b.now)
 
     assert memory.blocked("reserve/n", b.now)
     assert not memory.blocked("reserve/n", b.now + timedelta(seconds=0.5))
-    assert not remember.record(memory, [("reserve/n", None, "")], b.now).blocked("reserve/n", b.now)
+    assert not state.record(memory, [("reserve/n", None, "")], b.now).blocked("reserve/n", b.now)
 
 
 def test_several_writes_under_one_key_fail_together_and_count_once(b: Any) -> None:
     results = [("create/w", None, ""), ("create/w", "quota", "apiserver"), ("create/w", "quota", "apiserver")]
 
-    assert remember.record(Memory(), results, b.now).setbacks["create/w"].count == 1
+    assert state.record(Memory(), results, b.now).setbacks["create/w"].count == 1
 
 
 def test_what_belongs_to_objects_that_are_gone_is_forgotten(b: Any) -> None:
-    memory = remember.refuse(Memory(), ("uid-gone", 0, "n"), "p", b.now, message="no", by="kubelet")
-    memory = remember.observe(b.snapshot(b.workload(), memory=memory))
+    memory = state.refuse(Memory(), ("uid-gone", 0, "n"), "p", b.now, message="no", by="kubelet")
+    memory = state.observe(b.snapshot(b.workload(), memory=memory))
 
     assert not memory.refusals
     assert not memory.refused
 
 
 def test_the_next_moment_that_matters_is_the_earliest_end(b: Any) -> None:
-    memory = remember.refuse(Memory(), ("w", 0, "n"), "p", b.now, message="no", by="kubelet")
-    memory = remember.record(memory, [("reserve/n", "away", "network")], b.now)
+    memory = state.refuse(Memory(), ("w", 0, "n"), "p", b.now, message="no", by="kubelet")
+    memory = state.record(memory, [("reserve/n", "away", "network")], b.now)
 
-    assert remember.due(memory, b.now) == b.now + timedelta(seconds=0.5)
-    assert remember.due(memory, b.now + timedelta(hours=1)) is None
+    assert state.due(memory, b.now) == b.now + timedelta(seconds=0.5)
+    assert state.due(memory, b.now + timedelta(hours=1)) is None

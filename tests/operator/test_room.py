@@ -3,9 +3,10 @@
 from typing import Any
 
 from gpufleet_api.names import RESOURCE
-from gpufleet_operator import ledger, room
+from gpufleet_operator.fleet import node_capacity
+from gpufleet_operator.ledger import ledger
+from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.placement.model import PodNeeds
-from gpufleet_operator.views import PodPhase
 
 
 def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: Any) -> None:
@@ -22,8 +23,8 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: 
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
     snapshot = b.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
 
-    used = room.usage(snapshot, ledger.read(snapshot))
-    facts = room.facts(node, used["node-1"])
+    used = node_capacity.usage(snapshot, ledger.read(snapshot))
+    facts = node_capacity.facts(node, used["node-1"])
 
     assert facts.free_cpu_milli == 8000 - 3000 - 500
     assert facts.free_memory_bytes == 4 * 2**30
@@ -33,4 +34,4 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: 
 
 
 def test_a_node_that_nobody_uses_is_all_free(b: Any) -> None:
-    assert room.facts(b.node(), {}).free_cpu_milli == 16_000
+    assert node_capacity.facts(b.node(), {}).free_cpu_milli == 16_000

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from gpufleet_operator.resources import Resources
+from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.settings import parse
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
-from gpufleet_operator import times
-from gpufleet_operator.decide import decide
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.snapshot import Limits
 from gpufleet_operator.placement.model import PodNeeds
-from gpufleet_operator.resources import Resources
-from gpufleet_operator.snapshot import Limits
 
 TOTAL = 81559
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
@@ -115,7 +115,7 @@ def test_observed_use_counts_beside_the_promises(b: Any) -> None:
 def test_picks_that_the_sample_can_not_show_yet_are_debited(b: Any) -> None:
     """A burst doesn't end on one device that is measured once a second: 40,000 in use, and 20,000 on their way."""
     sharer = b.released("s", needs=SLOT)
-    decided = times.micros(b.now - timedelta(seconds=0.5))
+    decided = timestamps.micros(b.now - timedelta(seconds=0.5))
     assignments = [part(b, sharer, "GPU-1-0", decided_at=decided)]
     workload = b.workload(devices=shared(25_000))
     telemetry = b.telemetry(devices=1, assignments=assignments, memoryUsedMiB=40_000, age=1)

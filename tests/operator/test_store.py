@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_operator.cache import Cache, UsageStore
-from gpufleet_operator.store import Store
-from gpufleet_operator.views import BoundPod, Departure, Node, PodPhase
+from gpufleet_operator.cache.cache import Cache, UsageStore
+from gpufleet_operator.cache.store import Store
+from gpufleet_operator.model.objects import BoundPod, Departure, Node, PodPhase
 
 
 def node(version: int, uid: str = "u", **fields: Any) -> Node:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
-from gpufleet_operator.resources import DEFAULTS, Resources
-from gpufleet_operator.template import device_container, problems
+from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
+from gpufleet_operator.pods.validate import device_container, problems
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 

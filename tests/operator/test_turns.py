@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
-from gpufleet_operator.actions import Actions
-from gpufleet_operator.decide import decide
-from gpufleet_operator.replicas import Fault
-from gpufleet_operator.snapshot import Memory, Setback
-from gpufleet_operator.views import Container, PodPhase
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.replicas import Fault
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.objects import Container, PodPhase
+from gpufleet_operator.model.snapshot import Memory, Setback
 
 State = PlacementState
 

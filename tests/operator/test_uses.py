@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
-from gpufleet_operator import times
+from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
+from gpufleet_operator.ledger.device_usage import Claims, Use, use_of
+from gpufleet_operator.model import timestamps
 from gpufleet_operator.placement.model import PodNeeds
-from gpufleet_operator.translate import NodeFacts, node_state
-from gpufleet_operator.uses import Claims, Use, use_of
 
 SLOT = PodNeeds(extended={SHARED_RESOURCE: 1})
 
 
 def share(b: Any, name: str, memory: int = 1000, compute: int | None = None, ago: float = 25, **fields: Any) -> Any:
     """A reservation of a part of GPU-1-0, decided so many seconds ago."""
-    decided = times.micros(b.now - timedelta(seconds=ago))
+    decided = timestamps.micros(b.now - timedelta(seconds=ago))
     given = {"memory_mib": memory, "compute_percent": compute, "resource": SHARED_RESOURCE, "decided_at": decided}
     return b.assignment(b.pod(name), "GPU-1-0", **given, **fields)
 
@@ -81,7 +81,7 @@ def test_a_device_has_as_many_slots_left_as_nobody_holds(b: Any, slots: int, fre
 
 def test_the_clock_of_a_node_does_not_decide_what_is_in_flight(b: Any) -> None:
     """An hour slow: every reservation would seem newer than every sample, for ever."""
-    moment = times.micros(b.now - timedelta(hours=1))
+    moment = timestamps.micros(b.now - timedelta(hours=1))
     telemetry = b.telemetry(assignments=[share(b, "a", ago=25)], sampleTime=moment).model
     status = telemetry.status.model_copy(update={"observed_at": moment, "sample_time": moment})
     model = telemetry.model_copy(update={"status": status})

@@ -17,9 +17,9 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_api.telemetry import Assignment, GPUTelemetry
 from gpufleet_api.workload import WorkloadStatus
-from gpufleet_operator import podview, project
-from gpufleet_operator.decide import decide
-from gpufleet_operator.snapshot import Memory, Snapshot
+from gpufleet_operator.cache import decode, decode_pod
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.snapshot import Memory, Snapshot
 
 TIMING = Timing(sample=0.01, slow=0.01, window=60, deadline=20, opening=20, retry_first=0.01, retry_max=0.02)
 CREATED = "2026-01-01T00:00:00Z"
@@ -185,10 +185,10 @@ class Cluster:
         return Snapshot(
             now=self.now + timedelta(seconds=1),
             salt=salt,
-            workloads=_by_uid(project.workload(body) for body in self.workloads.values()),
-            telemetry={name: project.telemetry(body) for name, body in self.telemetry.items()},
-            pods=_by_uid(podview.pod(body) for body in self.pods.values()),
-            nodes={name: project.node(body) for name, body in self.nodes.items()},
+            workloads=_by_uid(decode.workload(body) for body in self.workloads.values()),
+            telemetry={name: decode.telemetry(body) for name, body in self.telemetry.items()},
+            pods=_by_uid(decode_pod.pod(body) for body in self.pods.values()),
+            nodes={name: decode.node(body) for name, body in self.nodes.items()},
             memory=self.memory,
         )
 

@@ -21,10 +21,10 @@ from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_operator.distribution import shares
+from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidCapacityError, InvalidFleetError, PlacementError
 from gpufleet_operator.placement.model import DeviceNeeds, Request
-from gpufleet_operator.translate import NodeFacts, node_state
 
 
 def at(seconds: float) -> Instant:

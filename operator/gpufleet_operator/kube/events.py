@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from gpufleet_api.names import API_VERSION, OPERATOR_FIELD_MANAGER, WORKLOAD_KIND
-from gpufleet_operator import times
-from gpufleet_operator.actions import Event
-from gpufleet_operator.kube.cluster import Cluster
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
+from gpufleet_operator.kube.writer import Cluster
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.actions import Event
 
 _NOTE = 1024
 _REMEMBERED = 4096
@@ -47,7 +47,7 @@ class Recorder:
         if count > 1:
             patch: list[dict[str, Any]] = [
                 {"op": "add", "path": "/count", "value": count},
-                {"op": "add", "path": "/lastTimestamp", "value": times.seconds(now)},
+                {"op": "add", "path": "/lastTimestamp", "value": timestamps.seconds(now)},
             ]
             try:
                 await self._cluster.patch_event(about.namespace, name, patch)
@@ -59,7 +59,7 @@ class Recorder:
             await self._cluster.create_event(about.namespace, self._body(about, name, event, note, now))
 
     def _body(self, about: About, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
-        moment = times.seconds(now)
+        moment = timestamps.seconds(now)
         return {
             "apiVersion": "v1",
             "kind": "Event",

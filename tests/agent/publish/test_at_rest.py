@@ -14,7 +14,7 @@ from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.record import Instant, NodeRecord
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_operator.translate import NodeFacts, node_state
+from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
 
 HOURS = 3600
 START = 1_780_000_000.0

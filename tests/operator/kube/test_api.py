@@ -12,7 +12,7 @@ import pytest
 from gpufleet_operator.kube import errors
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.cluster import ApiCluster
+from gpufleet_operator.kube.writer import ApiCluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Handler = Callable[[httpx2.Request], httpx2.Response]

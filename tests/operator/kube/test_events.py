@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gpufleet_operator.actions import Event
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
 from gpufleet_operator.kube.events import About, Recorder
+from gpufleet_operator.model.actions import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ABOUT = About("ml", "train", "uid-train")

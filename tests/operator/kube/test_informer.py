@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator import project
+from gpufleet_operator.cache import decode
+from gpufleet_operator.cache.store import Store
 from gpufleet_operator.kube.api import Page
 from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError
 from gpufleet_operator.kube.informer import Informer
-from gpufleet_operator.store import Store
-from gpufleet_operator.views import Node
+from gpufleet_operator.model.objects import Node
 
 
 def node(name: str, version: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Sc
             api,  # type: ignore[arg-type]  # the part of Api that it uses
             "/nodes",
             {},
-            project.node,
+            decode.node,
             store,
             sleep=_no_sleep,
         )
@@ -138,7 +138,7 @@ def test_what_can_not_be_read_stays_as_it_was() -> None:
     """In a list and in a watch: only a deletion takes it away."""
 
     def project_good(body: Mapping[str, Any]) -> Node | None:
-        return None if body["metadata"].get("labels") == "odd" else project.node(body)
+        return None if body["metadata"].get("labels") == "odd" else decode.node(body)
 
     def odd(name: str, version: int) -> dict[str, Any]:
         return {"metadata": {**node(name, version)["metadata"], "labels": "odd"}}

@@ -14,7 +14,6 @@ import jsonpatch
 import pytest
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
-from gpufleet_operator import times
 from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -22,7 +21,8 @@ from gpufleet_operator.kube.errors import (
     LostRaceError,
     NotFoundError,
 )
-from gpufleet_operator.resources import DEFAULTS, device_of
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.extended_resources import DEFAULTS, device_of
 
 MEMORY = 1000
 """MiB of each device."""
@@ -68,7 +68,7 @@ class Apiserver:
         if old is None:
             meta["uid"] = f"uid-{self._version}"
             meta["generation"] = 1
-            meta["creationTimestamp"] = times.seconds(self.now)
+            meta["creationTimestamp"] = timestamps.seconds(self.now)
         elif old.get("spec") != body.get("spec"):
             meta["generation"] = old["metadata"]["generation"] + 1
         self.objects[kind, key] = body
@@ -134,7 +134,7 @@ class Apiserver:
         """A pod on a node stays until its kubelet has ended it."""
         pod = copy.deepcopy(self.objects["pods", key])
         if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
-            pod["metadata"].setdefault("deletionTimestamp", times.seconds(self.now))
+            pod["metadata"].setdefault("deletionTimestamp", timestamps.seconds(self.now))
             self.store("pods", key, pod)
         else:
             self.remove("pods", key)
@@ -236,7 +236,7 @@ class World(Apiserver):
         if name in self.silent or ("telemetry", name) not in self.objects:
             return
         body = copy.deepcopy(self.objects["telemetry", name])
-        moment, uuids = times.micros(self.now), self.devices(name)
+        moment, uuids = timestamps.micros(self.now), self.devices(name)
         body["status"] = {
             "assignmentsGeneration": body["metadata"]["generation"],
             "observedAt": moment,
@@ -245,7 +245,7 @@ class World(Apiserver):
             "summary": {"devices": len(uuids), "healthy": len(uuids), "allocated": len(self.kubelets[name])},
             "devices": [self._device(name, uuid, index) for index, uuid in enumerate(uuids)],
         }
-        time = times.seconds(self.now)
+        time = timestamps.seconds(self.now)
         body["metadata"]["managedFields"] = [{"manager": AGENT_FIELD_MANAGER, "subresource": "status", "time": time}]
         self.store("telemetry", name, body)
 
@@ -330,7 +330,7 @@ class World(Apiserver):
         ids = [{"resourceID": device_id, "health": "Healthy"} for device_id in given]
         container = {
             "name": "main",
-            "state": {"running": {"startedAt": times.seconds(self.now)}},
+            "state": {"running": {"startedAt": timestamps.seconds(self.now)}},
             "allocatedResourcesStatus": [{"name": resource, "resources": ids}],
         }
         self.change("pods", key, phase="Running", containerStatuses=[container])

@@ -11,24 +11,24 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator import podview, project
-from gpufleet_operator.cache import Cache
-from gpufleet_operator.execute import Executor
+from gpufleet_operator.cache import decode, decode_pod
+from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
-from gpufleet_operator.loop import Reconciler
-from gpufleet_operator.metrics import Metrics
-from gpufleet_operator.resources import device_of
-from gpufleet_operator.snapshot import Limits
+from gpufleet_operator.model.extended_resources import device_of
+from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.runtime.executor import Executor
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
 
 MEMORY = 1000
 """MiB of each device of a world."""
 
 _PROJECTIONS: dict[str, Callable[[Any], Any]] = {
-    "pods": podview.pod,
-    "telemetry": project.telemetry,
-    "workloads": project.workload,
-    "nodes": project.node,
+    "pods": decode_pod.pod,
+    "telemetry": decode.telemetry,
+    "workloads": decode.workload,
+    "nodes": decode.node,
 }
 
 

@@ -1,0 +1,132 @@
+"""A v1.Pod as JSON -> the view that decisions are made on.
+
+Only `metadata` has to be sound. A pod that we didn't see would be made again, and again: so whatever else is of another
+form than expected is left out rather than refused.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WORKLOAD_KIND
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
+from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
+from gpufleet_operator.pods import requests
+
+
+def pod(body: Json) -> Pod:
+    """Project a pod. The requests are those after admission (LimitRanges, defaulted tolerations).
+
+    Raises:
+        KeyError, ValueError: metadata lacks identity or a time that can be read.
+    """
+    meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
+    replica = text(as_map(meta.get("labels")).get(REPLICA_LABEL))
+    return Pod(
+        uid=meta["uid"],
+        namespace=meta["namespace"],
+        name=meta["name"],
+        resource_version=meta.get("resourceVersion", ""),
+        created=timestamps.parse(meta["creationTimestamp"]),
+        workload_uid=_owner(maps(meta.get("ownerReferences"))),
+        replica=int(replica) if replica.isascii() and replica.isdigit() else None,
+        deleting="deletionTimestamp" in meta,
+        gates=tuple(text(g.get("name")) for g in maps(spec.get("schedulingGates"))),
+        node=text(spec.get("nodeName")) or None,
+        pinned=_pinned(spec),
+        phase=_phase(text(status.get("phase"))),
+        reason=text(status.get("reason")),
+        message=text(status.get("message")),
+        disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
+        unschedulable=_unschedulable(status),
+        nominated=bool(status.get("nominatedNodeName")),
+        containers=tuple(_container(c) for c in maps(status.get("containerStatuses"))),
+        priority=number(spec.get("priority")),
+        needs=requests.pod_needs(spec),
+        affinity=_affinity_shape(spec),
+        annotated="annotations" in meta,
+    )
+
+
+def _owner(references: Iterable[Json]) -> str:
+    for ref in references:
+        if ref.get("controller") and ref.get("kind") == WORKLOAD_KIND and ref.get("apiVersion") == API_VERSION:
+            return text(ref.get("uid"))
+    return ""
+
+
+def _phase(name: str) -> PodPhase:
+    if not name:
+        return PodPhase.PENDING
+    return PodPhase(name) if name in tuple(PodPhase) else PodPhase.UNKNOWN
+
+
+def _condition(status: Json, kind: str) -> Json:
+    return next((c for c in maps(status.get("conditions")) if c.get("type") == kind), {})
+
+
+def _unschedulable(status: Json) -> str | None:
+    condition = _condition(status, "PodScheduled")
+    if condition.get("status") == "False" and condition.get("reason") == "Unschedulable":
+        return str(condition.get("message") or "Unschedulable")
+    return None
+
+
+def _container(status: Json) -> Container:
+    state, last = as_map(status.get("state")), as_map(status.get("lastState"))
+    running, ended = state.get("running"), state.get("terminated")
+    return Container(
+        name=text(status.get("name")),
+        running=running is not None,
+        # A container that the runtime never made has no id; `terminated` alone is also written for those.
+        ran=running is not None or bool(_ran(ended) or _ran(last.get("terminated"))),
+        started_at=_moment(as_map(running or ended).get("startedAt")),
+        devices={
+            text(entry.get("name")): frozenset(text(r.get("resourceID")) for r in maps(entry.get("resources")))
+            for entry in maps(status.get("allocatedResourcesStatus"))
+        },
+    )
+
+
+def _ran(terminated: Any) -> bool:
+    return bool(as_map(terminated).get("containerID"))
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return timestamps.parse(text(value))
+    except (OverflowError, ValueError):
+        return None
+
+
+def _required_terms(spec: Json) -> list[Json] | None:
+    node_affinity = as_map(as_map(spec.get("affinity")).get("nodeAffinity"))
+    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    return None if required is None else list(maps(as_map(required).get("nodeSelectorTerms")))
+
+
+def _affinity_shape(spec: Json) -> AffinityShape:
+    terms = _required_terms(spec)
+    affinity = spec.get("affinity")
+    return AffinityShape(
+        affinity=affinity is not None,
+        node_affinity=as_map(affinity).get("nodeAffinity") is not None,
+        terms=None
+        if terms is None
+        else tuple(
+            TermShape(
+                empty=not (t.get("matchExpressions") or t.get("matchFields")), has_fields=bool(t.get("matchFields"))
+            )
+            for t in terms
+        ),
+    )
+
+
+def _pinned(spec: Json) -> str | None:
+    """Our pin is appended, so it is the last match field of a term that isn't empty."""
+    for term in _required_terms(spec) or ():
+        for field in reversed(list(maps(term.get("matchFields")))):
+            if field.get("key") == "metadata.name" and field.get("operator") == "In":
+                return text(next(iter(as_list(field.get("values"))), "")) or None
+    return None

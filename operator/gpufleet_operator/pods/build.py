@@ -1,0 +1,95 @@
+"""Makes a replica's pod from the template: gated, owned, labelled, with the device request added."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from gpufleet_api.names import API_VERSION, REPLICA_LABEL, SCHEDULING_GATE, WORKLOAD_KIND, WORKLOAD_LABEL
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.pods.validate import device_container
+
+_NAME_LENGTH = 63
+"""A pod's name is its host name, which ends here."""
+
+_SUFFIX_LENGTH = 6
+_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""As Kubernetes does: no vowels, no 0, 1, 3, so that no words come out."""
+
+_NOT_PROPAGATED = (
+    "argocd.argoproj.io/",
+    "kopf.zalando.org/",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+    "fluxcd.io/",
+)
+"""Tracking marks of GitOps tools and kopf: on a pod they would make the tool think that it owns the pod."""
+
+
+def pod_name(workload: str, replica: int, seed: str) -> str:
+    """`<workload>-<replica>-<suffix>`, at most 63 characters; a new seed gives a new suffix.
+
+    The suffix makes each pod's name unique over time, so that a report about an old pod is never taken for one
+    about its successor.
+    """
+    number = int.from_bytes(hashlib.sha256(f"{seed}/{workload}/{replica}".encode()).digest()[:8], "big")
+    suffix = ""
+    for _ in range(_SUFFIX_LENGTH):
+        number, digit = divmod(number, len(_ALPHABET))
+        suffix += _ALPHABET[digit]
+    tail = f"-{replica}-{suffix}"
+    return workload[: _NAME_LENGTH - len(tail)].rstrip("-.") + tail
+
+
+def label_value(name: str) -> str:
+    """The workload's name as a label value; a longer one is cut and told apart by a hash."""
+    if len(name) <= _NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: _NAME_LENGTH - 11].rstrip('-.')}-{digest}"
+
+
+def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resources: Resources) -> dict[str, Any]:
+    """The pod as JSON. The template must be without problems (`template.problems`)."""
+    pod_spec = dict(spec.template["spec"])
+    gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
+    chosen, resource = device_container(spec), resources.asked(spec.devices)
+    pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
+    pod_spec["containers"] = [
+        _with_devices(c, resource, spec.devices.count) if c["name"] == chosen else c for c in pod_spec["containers"]
+    ]
+    given = spec.template.get("metadata") or {}
+    labels = _propagated(given.get("labels"))
+    labels |= {WORKLOAD_LABEL: label_value(workload.name), REPLICA_LABEL: str(replica)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": workload.namespace,
+            "labels": labels,
+            "annotations": _propagated(given.get("annotations")),
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": WORKLOAD_KIND,
+                    "name": workload.name,
+                    "uid": workload.uid,
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": pod_spec,
+    }
+
+
+def _with_devices(container: Mapping[str, Any], resource: str, count: int) -> dict[str, Any]:
+    resources = dict(container.get("resources") or {})
+    resources["limits"] = {**(resources.get("limits") or {}), resource: str(count)}
+    return {**container, "resources": resources}
+
+
+def _propagated(entries: Mapping[str, str] | None) -> dict[str, str]:
+    return {key: value for key, value in (entries or {}).items() if not key.startswith(_NOT_PROPAGATED)}

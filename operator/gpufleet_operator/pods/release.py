@@ -1,0 +1,71 @@
+"""The one patch that lets a pod go: pinned to its node, annotated for people, gate removed.
+
+All in one JSON Patch, which the apiserver applies whole or not at all: validity of a narrowed node affinity is judged
+on the old object, which still has its gate. The tests on uid and resourceVersion make it refer to exactly the pod
+that was decided on.
+"""
+
+import json
+from typing import Any
+
+from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE
+from gpufleet_api.telemetry import Assignment
+from gpufleet_operator.model.objects import Pod
+
+Operation = dict[str, Any]
+
+_AFFINITY = "/spec/affinity"
+_NODE = f"{_AFFINITY}/nodeAffinity"
+_REQUIRED = f"{_NODE}/requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def release(pod: Pod, node: str, assignment: Assignment) -> tuple[Operation, ...]:
+    """The patch for a pod whose only gate is ours."""
+    return (
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
+        {"op": "test", "path": "/spec/schedulingGates/0/name", "value": SCHEDULING_GATE},
+        *_pin(pod, node),
+        *_annotate(pod, node, assignment),
+        {"op": "remove", "path": "/spec/schedulingGates/0"},
+    )
+
+
+def _pin(pod: Pod, node: str) -> list[Operation]:
+    """By match field rather than host name label: kube-scheduler then looks at that one node only.
+
+    Terms are OR-ed, so the pin goes into every term. An empty term matches nothing and may not be filled.
+    """
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    required = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+    shape = pod.affinity
+    if not shape.affinity:
+        return [_add(_AFFINITY, {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}})]
+    if not shape.node_affinity:
+        return [_add(_NODE, {"requiredDuringSchedulingIgnoredDuringExecution": required})]
+    if shape.terms is None:
+        return [_add(_REQUIRED, required)]
+    operations = []
+    for index, term in enumerate(shape.terms):
+        path = f"{_REQUIRED}/nodeSelectorTerms/{index}/matchFields"
+        if not term.empty:
+            operations.append(_add(f"{path}/-", field) if term.has_fields else _add(path, [field]))
+    return operations
+
+
+def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[Operation]:
+    note: dict[str, Any] = {"node": node, "container": assignment.container, "devices": assignment.devices}
+    if assignment.memory_mib is not None:
+        note["memoryMiB"] = assignment.memory_mib
+    if assignment.compute_percent is not None:
+        note["computePercent"] = assignment.compute_percent
+    if assignment.shard_start is not None:
+        note |= {"shardStart": assignment.shard_start, "shardEnd": assignment.shard_end}
+    value = json.dumps(note, separators=(",", ":"))
+    if not pod.annotated:
+        return [_add("/metadata/annotations", {ASSIGNMENT_ANNOTATION: value})]
+    return [_add(f"/metadata/annotations/{ASSIGNMENT_ANNOTATION.replace('/', '~1')}", value)]
+
+
+def _add(path: str, value: Any) -> Operation:
+    return {"op": "add", "path": path, "value": value}

@@ -1,0 +1,40 @@
+"""Everything that a workload's status is written from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gpufleet_operator.decide.replicas import Replica, Standing
+from gpufleet_operator.ledger.ledger import Entry
+from gpufleet_operator.model.field_error import Problem
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.placement.model import Terms, WhyNot
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """One workload after planning. `standing` is None when its template or the object itself can't be used."""
+
+    workload: Workload
+    standing: Standing | None = None
+    problems: tuple[Problem, ...] = ()
+    refused_create: str = ""
+    """What the apiserver said to the pods, when it refused them."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """Reservations that stand after this pass, by pod uid (of all workloads)."""
+    picked: Mapping[int, Terms] = field(default_factory=dict)
+    """Score of the replicas that were picked for in this pass."""
+    why_not: WhyNot | None = None
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Where its replicas stand; none when it can't be used."""
+        return self.standing.replicas if self.standing else ()
+
+    @property
+    def suspended(self) -> bool:
+        """True when the user asked for no pods."""
+        return self.standing is not None and self.standing.spec.suspend
+
+    def entry(self, replica: Replica) -> Entry | None:
+        """The replica's reservation."""
+        return self.entries.get(replica.pod.uid) if replica.pod else None

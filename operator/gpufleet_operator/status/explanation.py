@@ -1,0 +1,46 @@
+"""Why a workload waits: the engine's counts and nearest miss, and what kube-scheduler and kubelets said."""
+
+from gpufleet_api.workload import Explanation, NearestMiss, Refusal, Rejection
+from gpufleet_operator.model import timestamps
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.placement.model import WhyNot
+from gpufleet_operator.status.context import Outlook
+
+_REFUSALS = 32
+_MESSAGE = 4096
+
+
+def explanation(snapshot: Snapshot, outlook: Outlook) -> Explanation | None:
+    """None when there is nothing to explain: all is placed, and no refusal stands."""
+    refusals = _refusals(snapshot, outlook)
+    why = outlook.why_not
+    if outlook.standing is None or (why is None and not refusals):
+        return None
+    quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
+    message = "; ".join([why.message, *quotes] if why else quotes)
+    return Explanation(
+        message=message[:_MESSAGE],
+        devices_considered=why.considered if why else 0,
+        devices_eligible=why.eligible if why else 0,
+        rejections=[Rejection(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in why.rejected] if why else [],
+        nearest_miss=_nearest(why),
+        refusals=refusals,
+    )
+
+
+def _nearest(why: WhyNot | None) -> NearestMiss | None:
+    if why is None or why.nearest is None:
+        return None
+    near = why.nearest
+    return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=near.message[:1024])
+
+
+def _refusals(snapshot: Snapshot, outlook: Outlook) -> list[Refusal]:
+    """The latest first, as many as status has room for."""
+    mine = [(key, s) for key, s in snapshot.memory.refusals.items() if key[0] == outlook.workload.uid]
+    mine.sort(key=lambda item: (-item[1].at.timestamp(), item[0]))
+    return [
+        Refusal(replica=replica, node=node, by=s.by, message=s.message, time=timestamps.seconds(s.at))
+        for (_, replica, node), s in mine[:_REFUSALS]
+        if replica >= 0
+    ]
