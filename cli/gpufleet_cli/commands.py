@@ -19,7 +19,7 @@ from gpufleet_cli.options import By, Format
 from gpufleet_cli.output import Screen, write_json, write_notes
 from gpufleet_cli.whatif import Edits
 from gpufleet_operator.placement import Fleet, aggregate
-from gpufleet_operator.placement.explain import some
+from gpufleet_operator.placement.explain.explain import some
 from gpufleet_operator.placement.model import DeviceNeeds, Request
 
 PLACED, NOT_PLACED = 0, 1

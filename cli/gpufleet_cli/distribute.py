@@ -11,8 +11,8 @@ from gpufleet_cli.numbers import to_whole
 from gpufleet_cli.options import By
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
+from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.model import DeviceState, Rejected
-from gpufleet_operator.placement.words import PHRASES
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from gpufleet_api.workload import Topology
 from gpufleet_cli.errors import InputError
 from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.placement.explain import reasons
-from gpufleet_operator.placement.filters import CODES, REASONS
-from gpufleet_operator.placement.misses import nearest
+from gpufleet_operator.placement.explain.explain import reasons
+from gpufleet_operator.placement.explain.nearest import nearest
 from gpufleet_operator.placement.model import DeviceState, Reason, Rejected, Request, Terms
-from gpufleet_operator.placement.query import Query, check_request
+from gpufleet_operator.placement.search.filters import CODES, REASONS
+from gpufleet_operator.placement.search.query import Query, check_request
 
 _PASSES = CODES[Reason.GANG]
 """What the engine writes where nothing but other replicas stands in the way."""

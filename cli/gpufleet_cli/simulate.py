@@ -10,7 +10,7 @@ from gpufleet_operator.decide import shards
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
-from gpufleet_operator.placement.explain import by_node
+from gpufleet_operator.placement.explain.explain import by_node
 from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Rejected, Request, WhyNot
 from gpufleet_operator.placement.replay import Record, record
 

@@ -9,9 +9,9 @@ from gpufleet_cli.replay import Replayed
 from gpufleet_cli.simulate import Outcome
 from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement import Aggregates
-from gpufleet_operator.placement.explain import some
+from gpufleet_operator.placement.explain.explain import some
+from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.model import Rejected, Share, Terms
-from gpufleet_operator.placement.words import PHRASES
 
 _TERMS = (
     Column("SCORE", number=True),

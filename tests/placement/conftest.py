@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement import Fleet, constraints
+from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
@@ -26,6 +26,7 @@ from gpufleet_operator.placement.model import (
     Taint,
     Toleration,
 )
+from gpufleet_operator.placement.search import constraints
 
 GIB = 2**30
 WIRED = Topology.NVLINK

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.explain import by_node
+from gpufleet_operator.placement.explain.explain import by_node
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet
-from gpufleet_operator.placement.explain import reasons
-from gpufleet_operator.placement.filters import CODES, REASONS
+from gpufleet_operator.placement.explain.explain import reasons
 from gpufleet_operator.placement.model import (
     MatchExpression,
     NodeSelectorTerm,
@@ -18,8 +17,9 @@ from gpufleet_operator.placement.model import (
     Taint,
     Toleration,
 )
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import ranking
+from gpufleet_operator.placement.search.filters import CODES, REASONS
+from gpufleet_operator.placement.search.node_scores import ranking
+from gpufleet_operator.placement.search.query import Query
 
 AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
 

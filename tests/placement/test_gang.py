@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.capacity import capacity, packed_sets
+from gpufleet_operator.placement.fleet.nvlink import Wiring
 from gpufleet_operator.placement.model import NodeState, Request, ScoreWeights, Share
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.wiring import Wiring
+from gpufleet_operator.placement.search.capacity import capacity, packed_sets
+from gpufleet_operator.placement.search.query import Query
 
 _SHARES = st.sampled_from([None, None, Share(30_000, 10), Share(20_000, 0), Share(0, 30)])
 

@@ -1,5 +1,5 @@
+from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.model import Reason
-from gpufleet_operator.placement.words import PHRASES
 
 
 def test_every_reason_has_its_words() -> None:

@@ -10,8 +10,8 @@ from gpufleet_api.workload import Capacity, Distribution, DistributionMode, Work
 from gpufleet_operator.distribution import shares, uniform
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload
-from gpufleet_operator.placement.filters import free_memory_mib
 from gpufleet_operator.placement.model import DeviceState
+from gpufleet_operator.placement.search.filters import free_memory_mib
 
 Range = tuple[int, int]
 """[start, end)"""

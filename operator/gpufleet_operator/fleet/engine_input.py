@@ -19,8 +19,8 @@ from gpufleet_operator.ledger.device_usage import by_device, use_of
 from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.placement.errors import InvalidSampleError
+from gpufleet_operator.placement.fleet.validate_sample import check_sample
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Share, Taint
-from gpufleet_operator.placement.samples import check_sample
 from gpufleet_operator.pods.requests import pod_needs
 
 _OLDEST_SECONDS = 10 * 365 * 86_400.0

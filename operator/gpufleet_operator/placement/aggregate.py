@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpufleet_operator.placement.columns import (
+from gpufleet_operator.placement.fleet.columns import (
     HEALTHY,
     HELD,
     PRESENT,
@@ -14,7 +14,7 @@ from gpufleet_operator.placement.columns import (
     UNKNOWN_USE,
     USABLE,
 )
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)

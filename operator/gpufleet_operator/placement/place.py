@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement.capacity import capacity
-from gpufleet_operator.placement.draft import Draft
-from gpufleet_operator.placement.explain import explain
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.gang import arrange, home_of
+from gpufleet_operator.placement.explain.explain import explain
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Decision, Pick, Request
-from gpufleet_operator.placement.packing.bypack import ByPack
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
-from gpufleet_operator.placement.query import Query, check_request, query_key
-from gpufleet_operator.placement.ranking import NEVER
-from gpufleet_operator.placement.select import ByScore, Selector
+from gpufleet_operator.placement.packing.strategy import ByPack
+from gpufleet_operator.placement.search.capacity import capacity
+from gpufleet_operator.placement.search.gang import arrange, home_of
+from gpufleet_operator.placement.search.node_scores import NEVER
+from gpufleet_operator.placement.search.query import Query, check_request, query_key
+from gpufleet_operator.placement.search.strategies import ByScore, Selector
+from gpufleet_operator.placement.search.tentative import Draft
 
 
 class _Tried:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
-from gpufleet_operator.placement.debits import more_room, split
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.accounting import more_room, split
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, Holder, NodeState, Pick, Request, Share
-from gpufleet_operator.placement.order import hold
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.place import place
+from gpufleet_operator.placement.place_many import hold
 
 _EXACT_SETS = 2_000
 """Sets of victims of one size and node that are tried one by one; with more, pods are spared greedily."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gpufleet_operator.placement.codec import from_bytes, to_bytes
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Decision, NodeState, Request
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.place import place

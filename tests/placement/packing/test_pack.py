@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.fleet.encode import WHOLE
 from gpufleet_operator.placement.model import NodeState, Request, Share
-from gpufleet_operator.placement.packing import Mix, PodType, waste
-from gpufleet_operator.placement.packing.landscape import Landscape, _rule
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.packing import Mix, PodType, fragmentation
+from gpufleet_operator.placement.packing.fleet_state import Landscape, _rule
 
 GIB = 2**30
 MIX = Mix.of(
@@ -181,7 +181,7 @@ def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(make: Any, monkey
         return found
 
     expected, generation = picks(), _rule(MIX).generation
-    monkeypatch.setattr(waste, "_REMEMBERED", 0)
+    monkeypatch.setattr(fragmentation, "_REMEMBERED", 0)
     assert picks() == expected
     assert _rule(MIX).generation > generation
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
-from gpufleet_operator.placement.packing import waste as module
+from gpufleet_operator.placement.packing import fragmentation as module
+from gpufleet_operator.placement.packing.fragmentation import Waste
+from gpufleet_operator.placement.packing.sample_arrivals import LENGTH, MIB, STREAMS, streams
 from gpufleet_operator.placement.packing.simulation import Simulation
-from gpufleet_operator.placement.packing.streams import LENGTH, MIB, STREAMS, streams
-from gpufleet_operator.placement.packing.waste import Waste
 
 GIB = 2**30
 SINGLES = Mix.of({PodType(4_000, GIB, 1): 2, PodType(2_000, GIB, 1, 500): 1, PodType(8_000, 4 * GIB, 0): 1})

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gpufleet_operator.placement.errors import InvalidRequestError
+from gpufleet_operator.placement.fleet.encode import WHOLE, milli
 from gpufleet_operator.placement.model import Request
-from gpufleet_operator.placement.rows import WHOLE, milli
 
 
 @dataclass(frozen=True, slots=True, order=True)

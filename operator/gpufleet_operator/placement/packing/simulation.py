@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.packing.streams import STREAMS, Streams
+from gpufleet_operator.placement.packing.sample_arrivals import STREAMS, Streams
 
 Ints = NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Decision, Request
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.place import place

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Strategy
-from gpufleet_operator.placement.columns import Window
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Request
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import NEVER, SIBLING, Ranking, ranking
+from gpufleet_operator.placement.search.node_scores import NEVER, SIBLING, Ranking, ranking
+from gpufleet_operator.placement.search.query import Query
 
 
 class Selector(Protocol):

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from gpufleet_operator.placement import rows
-from gpufleet_operator.placement.columns import Columns, Window
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet import encode
+from gpufleet_operator.placement.fleet.columns import Columns, Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Pick, Request
-from gpufleet_operator.placement.score import terms
+from gpufleet_operator.placement.search.score import terms
 
 
 class Draft:
@@ -30,7 +30,7 @@ class Draft:
         own = self._own.get(row)
         if own is None:
             own = self._own[row] = self.fleet.columns.map(lambda a: np.array(a[row : row + 1]))
-        rows.debit(own, 0, cells, self.request.pod, self.request.devices.share)
+        encode.debit(own, 0, cells, self.request.pod, self.request.devices.share)
         self.taken.setdefault(row, []).append(cells)
         return self.window(row)
 

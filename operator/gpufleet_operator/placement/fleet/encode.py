@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpufleet_operator.placement.columns import (
+from gpufleet_operator.placement.fleet.columns import (
     FOREIGN,
     HEALTHY,
     HELD,
@@ -19,9 +19,9 @@ from gpufleet_operator.placement.columns import (
     USABLE,
     Columns,
 )
-from gpufleet_operator.placement.constraints import keeps_nobody_away
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
-from gpufleet_operator.placement.score import (
+from gpufleet_operator.placement.search.constraints import keeps_nobody_away
+from gpufleet_operator.placement.search.score import (
     MEMORY,
     NEUTRAL,
     UTILIZATION,

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.names import IDLE_MEMORY_MIB
-from gpufleet_operator.placement.columns import PRESENT, Columns
-from gpufleet_operator.placement.constraints import untolerated
-from gpufleet_operator.placement.filters import CODES, REASONS
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, Reason
-from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.search.constraints import untolerated
+from gpufleet_operator.placement.search.filters import CODES, REASONS
+from gpufleet_operator.placement.search.query import Query
 
 Distances = NDArray[np.float64]
 Places = NDArray[np.intp]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Mask, Window, how_many
-from gpufleet_operator.placement.wiring import Wiring, connected_sets, grown_set
+from gpufleet_operator.placement.fleet.columns import Mask, Window, how_many
+from gpufleet_operator.placement.fleet.nvlink import Wiring, connected_sets, grown_set
 
 NONE = -1
 """The worth of a node that has no set."""

@@ -4,14 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Columns, Window
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.packing.landscape import Landscape, landscape
+from gpufleet_operator.placement.fleet.columns import Columns, Window
+from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.fleet import Fleet
+from gpufleet_operator.placement.packing.fleet_state import Landscape, landscape
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.outlay import BESIDE, CLOSED, IDLE, NO_WAY, Outlay, Valuer
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import NEVER, Ranking, ranking
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.packing.placement_cost import BESIDE, CLOSED, IDLE, NO_WAY, Outlay, Valuer
+from gpufleet_operator.placement.search.node_scores import NEVER, Ranking, ranking
+from gpufleet_operator.placement.search.query import Query
 
 _RANK_BITS = 20
 

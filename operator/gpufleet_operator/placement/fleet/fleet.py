@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpufleet_operator.placement import rows
-from gpufleet_operator.placement.cache import Cache
-from gpufleet_operator.placement.changes import Changes
-from gpufleet_operator.placement.columns import HELD, Columns
-from gpufleet_operator.placement.debits import credited, debited, less_room, more_room
 from gpufleet_operator.placement.errors import InvalidFleetError
+from gpufleet_operator.placement.fleet import encode
+from gpufleet_operator.placement.fleet.accounting import credited, debited, less_room, more_room
+from gpufleet_operator.placement.fleet.change_log import Changes
+from gpufleet_operator.placement.fleet.columns import HELD, Columns
+from gpufleet_operator.placement.fleet.memo import Cache
+from gpufleet_operator.placement.fleet.nvlink import Wiring
+from gpufleet_operator.placement.fleet.validate_sample import check_sample
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
-from gpufleet_operator.placement.samples import check_sample
-from gpufleet_operator.placement.wiring import Wiring
 
 
 class _Debit(NamedTuple):
@@ -86,11 +86,11 @@ class Fleet:
         row = self._claim(node.name, len(cells))
         for device in self._cells[row]:
             del self.where[device.uuid]
-        rows.clear(self.columns, row)
-        rows.write_node(self.columns, row, node)
+        encode.clear(self.columns, row)
+        encode.write_node(self.columns, row, node)
         for column, device in enumerate(cells):
             model = self.models.setdefault(device.model, len(self.models))
-            rows.write_device(self.columns, row, column, device, model)
+            encode.write_device(self.columns, row, column, device, model)
             self.where[device.uuid] = (row, column)
         self.columns.wiring[row] = self.wirings.setdefault(Wiring.of(cells), len(self.wirings))
         if not _same_identity(self._states[row], node):
@@ -107,7 +107,7 @@ class Fleet:
             return
         for device in self._cells[row]:
             del self.where[device.uuid]
-        rows.clear(self.columns, row)
+        encode.clear(self.columns, row)
         self._states[row], self._cells[row] = None, ()
         self.identities += 1
         self._debits.pop(row, None)
@@ -142,7 +142,7 @@ class Fleet:
             if share is not None and self.columns.slots[at] < 1:
                 raise InvalidFleetError(f"device {uuid} of node {node} has no slot left")
             cells.append(at[1])
-        rows.debit(self.columns, row, cells, pod, share)
+        encode.debit(self.columns, row, cells, pod, share)
         self._debits.setdefault(row, []).append(_Debit(tuple(cells), pod, share))
         self._note(row)
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
+from gpufleet_operator.placement.fleet.encode import MOST_ROOM, capability
+from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
-from gpufleet_operator.placement.rows import MOST_ROOM, capability
-from gpufleet_operator.placement.samples import COMPUTE_CAPABILITY
-from gpufleet_operator.placement.score import check_weights
+from gpufleet_operator.placement.search.score import check_weights
 
 WHOLE_PERCENT = 100
 

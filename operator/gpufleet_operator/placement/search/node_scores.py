@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement import filters, sets
-from gpufleet_operator.placement.columns import Mask, Window
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.score import scores
+from gpufleet_operator.placement.fleet.columns import Mask, Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
+from gpufleet_operator.placement.search import device_sets, filters
+from gpufleet_operator.placement.search.query import Query
+from gpufleet_operator.placement.search.score import scores
 
 NEVER = np.iinfo(np.int64).min
 """The key of a node that can't serve."""
@@ -26,7 +26,7 @@ class Ranking:
         """(rows, width): devices that may be taken, on nodes that may be used and have room."""
         self.refusals: NDArray[np.uint8] = np.zeros(0, np.uint8)
         """Code of the label or taint test that a node fails."""
-        self.shape = sets.Shape(query.devices.count, query.topology, ())
+        self.shape = device_sets.Shape(query.devices.count, query.topology, ())
         self._able: Mask | None = None
         self._keys: NDArray[np.int64] | None = None
         self._identities = self._version = self._epoch = -1
@@ -37,7 +37,7 @@ class Ranking:
             return
         columns = fleet.ranked()
         if len(self.shape.wirings) != len(fleet.wirings):
-            self.shape = sets.Shape(self.shape.count, self.shape.topology, tuple(fleet.wirings))
+            self.shape = device_sets.Shape(self.shape.count, self.shape.topology, tuple(fleet.wirings))
         if self._epoch != fleet.epoch:
             self._keys, self._epoch = None, fleet.epoch
         window = changed_rows(fleet, self._version, len(self.passing))
@@ -83,11 +83,11 @@ class Ranking:
         """As `able`, of rows of which `passes` may be taken."""
         if self.query.devices.count == 0:
             return self._open(window)
-        return sets.exist(window, passes, self.shape)
+        return device_sets.exist(window, passes, self.shape)
 
     def evaluate(self, window: Window, passes: Mask) -> NDArray[np.int64]:
         """The keys of some rows, of which `passes` may be taken."""
-        value = sets.worth(window, passes, scores(window, self.query.weights), self.shape)
+        value = device_sets.worth(window, passes, scores(window, self.query.weights), self.shape)
         keys: NDArray[np.int64] = (value << _RANK_BITS) - window.columns.rank[window.at]
         keys[value < 0] = NEVER
         if self.query.devices.count == 0:
@@ -100,7 +100,7 @@ class Ranking:
 
     def choose_of(self, window: Window, passes: Mask) -> tuple[int, ...] | None:
         """The columns to take of a single row, of which `passes` may be taken."""
-        return sets.choose(window, passes, scores(window, self.query.weights), self.shape)
+        return device_sets.choose(window, passes, scores(window, self.query.weights), self.shape)
 
     def _open(self, window: Window) -> Mask:
         """(rows,): nodes that may be used and have room for the pod."""

@@ -3,13 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import SHARED, Columns
+from gpufleet_operator.placement.fleet.columns import SHARED, Columns
+from gpufleet_operator.placement.fleet.encode import WHOLE
 from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.packing.landscape import Landscape
-from gpufleet_operator.placement.packing.sites import Sites
-from gpufleet_operator.placement.packing.streams import STREAMS
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.packing.fleet_state import Landscape
+from gpufleet_operator.placement.packing.node_batch import Sites
+from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
+from gpufleet_operator.placement.search.query import Query
 
 Ints = NDArray[np.int64]
 

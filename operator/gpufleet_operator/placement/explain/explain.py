@@ -4,16 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import PRESENT, Window, how_many
-from gpufleet_operator.placement.draft import Draft
-from gpufleet_operator.placement.filters import CODES, REASONS
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.misses import nearest_of
+from gpufleet_operator.placement.explain.nearest import nearest_of
+from gpufleet_operator.placement.explain.phrases import PHRASES
+from gpufleet_operator.placement.fleet.columns import PRESENT, Window, how_many
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Reason, Rejected, Request, WhyNot
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import Ranking, changed_rows, ranking
-from gpufleet_operator.placement.words import PHRASES
+from gpufleet_operator.placement.search import filters
+from gpufleet_operator.placement.search.filters import CODES, REASONS
+from gpufleet_operator.placement.search.node_scores import Ranking, changed_rows, ranking
+from gpufleet_operator.placement.search.query import Query
+from gpufleet_operator.placement.search.tentative import Draft
 
 Codes = NDArray[np.uint8]
 

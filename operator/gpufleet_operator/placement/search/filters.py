@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement import constraints
-from gpufleet_operator.placement.columns import (
+from gpufleet_operator.placement.fleet.columns import (
     FOREIGN,
     HEALTHY,
     HELD,
@@ -25,9 +24,10 @@ from gpufleet_operator.placement.columns import (
     Mask,
     Window,
 )
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, Reason
-from gpufleet_operator.placement.query import Query
+from gpufleet_operator.placement.search import constraints
+from gpufleet_operator.placement.search.query import Query
 
 REASONS = tuple(Reason)
 """A reason's code is its position here plus one; 0 is none."""

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.columns import Columns, Mask, Window
-from gpufleet_operator.placement.fleet import Fleet
-from gpufleet_operator.placement.query import WHOLE_PERCENT, Query
-from gpufleet_operator.placement.ranking import ranking
-from gpufleet_operator.placement.wiring import Wiring, connected_sets
+from gpufleet_operator.placement.fleet.columns import Columns, Mask, Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
+from gpufleet_operator.placement.fleet.nvlink import Wiring, connected_sets
+from gpufleet_operator.placement.search.node_scores import ranking
+from gpufleet_operator.placement.search.query import WHOLE_PERCENT, Query
 
 _SEARCH = 20_000
 """States of one node that the search for sets looks at, after which the best so far stands."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement.capacity import capacity, packed_sets, slots
-from gpufleet_operator.placement.columns import Window
-from gpufleet_operator.placement.draft import Draft
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Pick, Request
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.ranking import Ranking, ranking
+from gpufleet_operator.placement.search.capacity import capacity, packed_sets, slots
+from gpufleet_operator.placement.search.node_scores import Ranking, ranking
+from gpufleet_operator.placement.search.query import Query
+from gpufleet_operator.placement.search.tentative import Draft
 
 
 def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | None:

@@ -20,8 +20,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import TERMS, Window
 from gpufleet_operator.placement.errors import InvalidRequestError
+from gpufleet_operator.placement.fleet.columns import TERMS, Window
 from gpufleet_operator.placement.model import DeviceState, ScoreWeights, Terms
 
 COOL_CELSIUS = 30

@@ -5,14 +5,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.columns import Columns
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.columns import Columns
+from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.fleet import Fleet
+from gpufleet_operator.placement.packing.fragmentation import Waste
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.sites import Sites
-from gpufleet_operator.placement.packing.slots import Slots
-from gpufleet_operator.placement.packing.streams import STREAMS
-from gpufleet_operator.placement.packing.waste import Waste
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.packing.multi_gpu_slots import Slots
+from gpufleet_operator.placement.packing.node_batch import Sites
+from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
 
 Ints = NDArray[np.int64]
 

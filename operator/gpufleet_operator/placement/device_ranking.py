@@ -10,13 +10,13 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement import filters
-from gpufleet_operator.placement.columns import Mask, Window
 from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
-from gpufleet_operator.placement.fleet import Fleet
+from gpufleet_operator.placement.fleet.columns import Mask, Window
+from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceNeeds, Request, ScoreWeights, Share, Terms
-from gpufleet_operator.placement.query import Query
-from gpufleet_operator.placement.score import check_weights, scores, terms
+from gpufleet_operator.placement.search import filters
+from gpufleet_operator.placement.search.query import Query
+from gpufleet_operator.placement.search.score import check_weights, scores, terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.fleet.encode import WHOLE
 from gpufleet_operator.placement.packing.mix import Mix
+from gpufleet_operator.placement.packing.sample_arrivals import MIB, streams
 from gpufleet_operator.placement.packing.simulation import Simulation, State
-from gpufleet_operator.placement.packing.streams import MIB, streams
-from gpufleet_operator.placement.rows import WHOLE
 
 Ints = NDArray[np.int64]
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.fleet.encode import WHOLE
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.sites import Sites
-from gpufleet_operator.placement.packing.streams import STREAMS
-from gpufleet_operator.placement.rows import WHOLE
+from gpufleet_operator.placement.packing.node_batch import Sites
+from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
 
 _WEIGHT = 0.05
 """Of a lost place against waste. Larger protects places earlier, smaller packs tighter."""
