@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.logs import FORMATS, LEVELS
-from gpufleet_agent.plugin.asking import Handover
-from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
+from gpufleet_agent.plugin.allocator import Handover
+from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 

@@ -17,7 +17,7 @@ import pytest
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading, UnknownDeviceError
 from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.record import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_operator.distribution import shares

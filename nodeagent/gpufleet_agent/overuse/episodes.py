@@ -10,7 +10,7 @@ processes are listed no more often than one looks, so a peak that was read once 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gpufleet_agent.overuse.use import Use
+from gpufleet_agent.overuse.memory_usage import Use
 
 BEGIN = 2
 END = 3

@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc.aio
 import structlog
 
-from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.plugin.registration import UNHEARD_SECONDS, Standing, Step, identify, next_step, socket_name
-from gpufleet_agent.plugin.service import OPTIONS, DevicePlugin
+from gpufleet_agent.plugin.servicer import OPTIONS, DevicePlugin
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.channel import unix_address, unix_channel
 from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
-from gpufleet_agent.ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import until_tick
 
 log = structlog.get_logger(__name__)
 

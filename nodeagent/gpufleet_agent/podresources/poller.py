@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.metrics.counters import Counters
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holdings

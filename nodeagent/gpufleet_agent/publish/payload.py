@@ -11,7 +11,7 @@ from typing import Any
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.overuse.episodes import Overuse
 from gpufleet_agent.podresources.holdings import Holder, Holders
-from gpufleet_agent.sampling.view import (
+from gpufleet_agent.sampling.snapshot import (
     DeviceView,
     HealthReason,
     HealthState,

@@ -22,12 +22,12 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.past import Acknowledgement, Past
-from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.session import Session
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
+from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.driver_session import Session
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.sampling.view import NodeView
-from gpufleet_agent.sampling.worker import Worker
+from gpufleet_agent.sampling.snapshot import NodeView
+from gpufleet_agent.sampling.driver_thread import Worker
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.sampling.view import Statistics, WindowStats
+from gpufleet_agent.sampling.snapshot import Statistics, WindowStats
 
 MAX_SAMPLES = 100_000
 """Most samples that a window may hold."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.checkpoint.document import (
+from gpufleet_agent.faults.file.format import (
     FORMAT,
     MAX_BYTES,
     MAX_DEVICES,
@@ -21,8 +21,8 @@ from gpufleet_agent.checkpoint.document import (
     to_bytes,
 )
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 WELL = HealthView(HealthState.HEALTHY)
 

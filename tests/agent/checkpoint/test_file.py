@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.checkpoint.document import MAX_BYTES, CheckpointError
-from gpufleet_agent.checkpoint.file import CheckpointFile
+from gpufleet_agent.faults.file.format import MAX_BYTES, CheckpointError
+from gpufleet_agent.faults.file.store import CheckpointFile
 
 
 def names(folder: Path) -> list[str]:

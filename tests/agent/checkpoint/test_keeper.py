@@ -13,13 +13,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.checkpoint.file import CheckpointFile
-from gpufleet_agent.checkpoint.keeper import Keeper
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.faults.file.store import CheckpointFile
+from gpufleet_agent.faults.file.writer import Keeper
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.sampling.past import Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 
 def known(*sick: str, last: float = 10.0) -> Checkpoint:
@@ -173,7 +173,7 @@ def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_kept(
 def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpufleet_agent.checkpoint.pace.LAZY_SECONDS", 0.05)
+    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
 
     async def main() -> None:
         bench = Bench(folder)
@@ -253,7 +253,7 @@ def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
         real(file, content)
 
     monkeypatch.setattr(CheckpointFile, "write", write)
-    monkeypatch.setattr("gpufleet_agent.checkpoint.pace.LAZY_SECONDS", 0.05)
+    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
 
     async def main() -> None:
         bench = Bench(folder)
@@ -350,7 +350,7 @@ def test_the_end_takes_no_longer_than_a_part_may(folder: Path, monkeypatch: pyte
     if not hangs:
         goes_on.set()
     monkeypatch.setattr(CheckpointFile, "write", lambda file, content: goes_on.wait() and real(file, content))
-    monkeypatch.setattr("gpufleet_agent.checkpoint.keeper.CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr("gpufleet_agent.faults.file.writer.CLOSE_SECONDS", 0.05)
 
     async def main() -> None:
         bench = Bench(folder)

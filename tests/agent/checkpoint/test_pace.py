@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.checkpoint.pace import BURST, LAZY_SECONDS, SPACING_SECONDS, Pace
+from gpufleet_agent.faults.file.rate_limit import BURST, LAZY_SECONDS, SPACING_SECONDS, Pace
 
 
 def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:

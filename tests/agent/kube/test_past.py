@@ -7,10 +7,10 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.kube.past import FaultMemory, read_acknowledgements, read_boot_id, read_past
+from gpufleet_agent.faults.restore import FaultMemory, read_acknowledgements, read_boot_id, read_past
 from gpufleet_agent.publish.payload import build_status
-from gpufleet_agent.sampling.past import Acknowledgement, Past, PastDevice
-from gpufleet_agent.sampling.view import DeviceView, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
 
 NOW = 1_780_000_000.25
 INFO = DeviceInfo("GPU-0", 0, "NVIDIA H100", "Hopper", "9.0", "0000:1B:00.0", 1, ("GPU-1",), 80_000)

@@ -7,10 +7,10 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.kube.past import FaultMemory
+from gpufleet_agent.faults.restore import FaultMemory
 from gpufleet_agent.publish.payload import build_status
-from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.view import DeviceView, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
 
 NOW = 1_780_000_000.0
 INFO = DeviceInfo("GPU-0", 0, "Sim")

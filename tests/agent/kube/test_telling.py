@@ -10,7 +10,7 @@ import structlog
 
 from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.model import PodEvent
-from gpufleet_agent.kube.telling import ATTEMPTS, MAX_WAITING, Teller
+from gpufleet_agent.kube.event_recorder import ATTEMPTS, MAX_WAITING, Teller
 
 
 def event(pod: str) -> PodEvent:

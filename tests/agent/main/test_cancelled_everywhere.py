@@ -11,7 +11,7 @@ import pytest
 
 import gpufleet_agent
 from gpufleet_agent.agent import Agent
-from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
 
 OURS = str(Path(gpufleet_agent.__file__).parent)
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from gpufleet_agent.footprint import code_ranges
+from gpufleet_agent.runtime.trim_memory import code_ranges
 
 SMAPS = """\
 55d0c8a00000-55d0c8a01000 r--p 00000000 fe:00 18  /usr/bin/python3
@@ -33,7 +33,7 @@ def test_only_unchanged_code_of_files_is_let_go() -> None:
 def test_the_process_shrinks_and_goes_on() -> None:
     script = """
 import json, pathlib, ssl
-from gpufleet_agent.footprint import let_go_of_code
+from gpufleet_agent.runtime.trim_memory import let_go_of_code
 rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 ssl.create_default_context()
 before = rss()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.plugin.cdi import CdiFile
-from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.cdi import CdiFile
+from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
 
 
 def test_scrapes_probes_and_status_go_on(

@@ -9,7 +9,7 @@ import pytest
 
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.kube.model import PodEvent, TelemetryObject, parse_object
-from gpufleet_agent.overuse import watch
+from gpufleet_agent.overuse import monitor
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_simgpu.model import SimProcess
 from gpufleet_simgpu.presets import make_node
@@ -41,7 +41,7 @@ def overuse(status: Mapping[str, Any]) -> list[Any]:
 def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.05)
     # A process that is gone before anybody can look it up: the only holder answers for the whole device.
     simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=30_000, processes=(SimProcess(2**22 - 1, 30_000),)))
     events: list[PodEvent] = []

@@ -4,8 +4,8 @@ from contextlib import AsyncExitStack
 import pytest
 import structlog
 
-from gpufleet_agent import parts
-from gpufleet_agent.parts import PartError, start_part, supervise
+from gpufleet_agent.runtime import lifecycle
+from gpufleet_agent.runtime.lifecycle import PartError, start_part, supervise
 
 
 class Part:
@@ -42,7 +42,7 @@ def test_a_part_that_fails_names_itself_and_undoes_the_parts_before_it() -> None
 
 
 def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(lifecycle, "CLOSE_SECONDS", 0.01)
     log: list[str] = []
 
     async def hang() -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.plugin.asking import Handover
-from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
+from gpufleet_agent.plugin.allocator import Handover
+from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
 from gpufleet_agent.resources import MigStrategy, Served
 from gpufleet_agent.settings import Settings, parse
 

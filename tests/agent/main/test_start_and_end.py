@@ -11,7 +11,7 @@ import structlog
 
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading
 from gpufleet_agent.main import serve
-from gpufleet_agent.parts import PartError
+from gpufleet_agent.runtime.lifecycle import PartError
 
 
 def test_what_was_started_is_released_at_the_end(kubelet: Any, make_rig: Any) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from gpufleet_agent.ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import until_tick
 
 
 @pytest.mark.parametrize(

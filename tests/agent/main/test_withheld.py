@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.plugin.injection import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
 
 
 def withheld(status: Mapping[str, Any]) -> dict[str, str]:

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_agent.metrics.agent import AgentCollector
-from gpufleet_agent.metrics.devices import DeviceCollector
+from gpufleet_agent.metrics.agent_collector import AgentCollector
+from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.presets import make_node

@@ -12,15 +12,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
-from gpufleet_agent.metrics.agent import AgentCollector
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.metrics.devices import CLOCK_EVENT_BITS, READINGS, DeviceCollector
+from gpufleet_agent.metrics.agent_collector import AgentCollector
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, READINGS, DeviceCollector
 from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.overuse.use import Use
-from gpufleet_agent.plugin.answers import Reason
+from gpufleet_agent.overuse.memory_usage import Use
+from gpufleet_agent.plugin.types import Reason
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_agent.sampling.view import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
 
 HEALTHY = HealthView(HealthState.HEALTHY)
 SICK = HealthView(

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.changes import Changes
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import Assignment, TelemetryObject
-from gpufleet_agent.kube.own import OwnObject
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import KnownDevice, Managed, Refusal, Unmanaged
-from gpufleet_agent.plugin.asking import Asking, Handover
-from gpufleet_agent.plugin.cdi import CdiFile
-from gpufleet_agent.plugin.injection import Injection, InjectionSettings, Strategy
+from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.plugin.in_flight import Admission
+from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.allocator import Asking, Handover
+from gpufleet_agent.plugin.inject.cdi import CdiFile
+from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
 from gpufleet_agent.plugin.server import PluginServer
-from gpufleet_agent.plugin.service import DevicePlugin
+from gpufleet_agent.plugin.servicer import DevicePlugin
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.in_flight import Admission
+from gpufleet_agent.plugin.types import Reason, Refusal, Unmanaged
 
 ANSWER = Unmanaged(("GPU-0",))
 

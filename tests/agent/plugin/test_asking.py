@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.plugin.asking import PATIENCE_SECONDS
+from gpufleet_agent.plugin.allocator import PATIENCE_SECONDS
 
 
 def read_outcome(rig: Any) -> list[str]:

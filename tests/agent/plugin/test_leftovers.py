@@ -1,7 +1,7 @@
 import pytest
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.plugin.leftovers import in_use
+from gpufleet_agent.plugin.foreign_processes import in_use
 from gpufleet_api.names import IDLE_MEMORY_MIB
 
 

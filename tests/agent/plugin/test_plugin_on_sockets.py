@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.plugin.asking import Handover
+from gpufleet_agent.plugin.allocator import Handover
 from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_api.names import RESOURCE
 

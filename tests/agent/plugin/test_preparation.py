@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.plugin.answers import KnownDevice
-from gpufleet_agent.plugin.injection import Injection, Strategy
-from gpufleet_agent.plugin.plugins import Plugins, Surroundings
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.inject.strategies import Injection, Strategy
+from gpufleet_agent.plugin.manager import Plugins, Surroundings
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.resources import Served

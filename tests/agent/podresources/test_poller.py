@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.plugin.admission import Admission
-from gpufleet_agent.plugin.answers import Unmanaged
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.plugin.in_flight import Admission
+from gpufleet_agent.plugin.types import Unmanaged
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completeness
 from gpufleet_agent.podresources.holdings import Holdings

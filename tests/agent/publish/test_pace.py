@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.publish.deadband import Significance
-from gpufleet_agent.publish.pace import Cause, Pace, backoff, cause_now, first_write, next_write
+from gpufleet_agent.publish.rate_limit import Cause, Pace, backoff, cause_now, first_write, next_write
 
 PACE = Pace()
 NONE, CHANGE, PICKABLE, URGENT = Significance

@@ -13,14 +13,14 @@ from jsonschema import Draft202012Validator
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, Recovery, Sample, ThrottleReason
 from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.overuse.use import Use
+from gpufleet_agent.overuse.memory_usage import Use
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
 from gpufleet_agent.sampling.errors import InvalidSampleError
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.view import (
+from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.snapshot import (
     DeviceView,
     HealthReason,
     HealthState,

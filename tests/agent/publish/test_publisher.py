@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.changes import Changes
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.kube.own import OwnObject
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.publish.pace import Pace
+from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.publish.publisher import Publisher
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]

@@ -1,6 +1,6 @@
 """When the driver is opened anew for devices that are gone."""
 
-from gpufleet_agent.sampling.absence import Absence
+from gpufleet_agent.sampling.reopen_timer import Absence
 
 
 def times(absence: Absence, gone: range, until: int) -> list[int]:

@@ -10,9 +10,9 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceError, HardwareUnavailableError, ProcessMustRestartError, Recovery
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, XIDS, device_error, opening_error, xid_event
-from gpufleet_agent.sampling.device_task import fault_of
+from gpufleet_agent.sampling.device_sampler import fault_of
 from gpufleet_agent.sampling.health import READ_FAULTS, Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.levels import LEVELS, SLOW
+from gpufleet_agent.sampling.thresholds import LEVELS, SLOW
 from gpufleet_agent.sampling.timing import Timing
 
 PAGE = (Path(__file__).parents[3] / "docs" / "agent.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
 from gpufleet_agent.sampling.health import HealthPolicy, is_told_once
-from gpufleet_agent.sampling.merge import beyond, is_newer, merge
-from gpufleet_agent.sampling.past import Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+from gpufleet_agent.faults.merge import beyond, is_newer, merge
+from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 UUIDS = ("GPU-0", "GPU-1", "MIG-2")
 ONCE = ("XidError", "DeviceLost", "ResetRequired")

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from gpufleet_agent.sampling.rounds import Rounds, next_due
+from gpufleet_agent.sampling.read_schedule import Rounds, next_due
 from gpufleet_agent.sampling.timing import Timing
 
 TIMING = Timing(sample=0.02, slow=0.05)

@@ -16,7 +16,7 @@ from gpufleet_agent.devices.base import (
     Recovery,
 )
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_agent.sampling.session import Session
+from gpufleet_agent.sampling.driver_session import Session
 from gpufleet_agent.sampling.timing import Timing
 
 if TYPE_CHECKING:

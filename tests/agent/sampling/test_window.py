@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.sampling.view import Statistics
+from gpufleet_agent.sampling.snapshot import Statistics
 from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
 
 UUID = "GPU-1"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from gpufleet_agent.devices.base import DeviceInfo
-from gpufleet_agent.sampling.view import HealthView
+from gpufleet_agent.sampling.snapshot import HealthView
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from gpufleet_agent.checkpoint.document import MAX_BYTES, CheckpointError
+from gpufleet_agent.faults.file.format import MAX_BYTES, CheckpointError
 
 NAME = "faults.json"
 ASIDE = "faults.json.unreadable"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.checkpoint.document import (
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.faults.file.format import (
     CheckpointError,
     Document,
     Kept,
@@ -23,11 +23,11 @@ from gpufleet_agent.checkpoint.document import (
     substance,
     to_bytes,
 )
-from gpufleet_agent.checkpoint.file import CheckpointFile
-from gpufleet_agent.checkpoint.pace import Pace
-from gpufleet_agent.metrics.counters import Counters
-from gpufleet_agent.sampling.past import Checkpoint
-from gpufleet_agent.sampling.worker import Worker
+from gpufleet_agent.faults.file.store import CheckpointFile
+from gpufleet_agent.faults.file.rate_limit import Pace
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.sampling.restored_state import Checkpoint
+from gpufleet_agent.sampling.driver_thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gpufleet_agent.sampling.health import Fault, is_told_once
-from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 
 def is_newer(status: Past, file: Checkpoint) -> bool:

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from gpufleet_agent.plugin.answers import Answer, Unmanaged
+from gpufleet_agent.plugin.types import Answer, Unmanaged
 
 EXPIRY_SECONDS = 10.0
 """How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""

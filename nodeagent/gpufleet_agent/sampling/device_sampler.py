@@ -18,10 +18,10 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError
 from gpufleet_agent.sampling.health import Fault
-from gpufleet_agent.sampling.record import Instant, NodeRecord
-from gpufleet_agent.sampling.rounds import Rounds
+from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.read_schedule import Rounds
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.sampling.worker import Worker
+from gpufleet_agent.sampling.driver_thread import Worker
 
 T = TypeVar("T", Reading, SlowReading)
 

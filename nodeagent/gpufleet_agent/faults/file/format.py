@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.sampling.past import Acknowledgement, Checkpoint, Past, PastDevice
-from gpufleet_agent.sampling.view import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import until_tick
 
 
 class Rounds:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_agent.sampling.view import DeviceView
+from gpufleet_agent.sampling.snapshot import DeviceView
 from gpufleet_api.names import IDLE_MEMORY_MIB
 
 PodsOf = Callable[[int], tuple[str, ...] | None]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from gpufleet_agent.changes import Changes
-from gpufleet_agent.plugin.answers import KnownDevice
-from gpufleet_agent.plugin.cdi import CdiFile, Nodes
-from gpufleet_agent.sampling.worker import Worker
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.inject.cdi import CdiFile, Nodes
+from gpufleet_agent.sampling.driver_thread import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.answers import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, Listing
 from gpufleet_agent.resources import device_of, slot_order
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from gpufleet_agent.plugin.answers import KnownDevice
+from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_api.names import ENV_VISIBLE_DEVICES
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import Sample, ThrottleReason
 from gpufleet_agent.podresources.holdings import Holder, Holders
-from gpufleet_agent.sampling.view import DeviceView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceView, NodeView
 
 LABELS = (
     "gpu",

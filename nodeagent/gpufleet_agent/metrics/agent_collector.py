@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import ThrottleReason
 from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.overuse.use import Use
-from gpufleet_agent.sampling.view import HealthState, NodeView
+from gpufleet_agent.overuse.memory_usage import Use
+from gpufleet_agent.sampling.snapshot import HealthState, NodeView
 
 
 class AgentCollector(Collector):
