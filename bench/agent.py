@@ -83,7 +83,7 @@ class Found:
     rss_slope_mib_per_hour: float
     """Theil and Sen's over the seconds after the warm-up. Of a run under `GROWTH_SECONDS` it is that of the start."""
     rss_slope_late_mib_per_hour: float
-    """The same of the second half: code that runs rarely has come back by then, see `gpufleet_agent.runtime.trim_memory`."""
+    """The same of the second half: rarely run code has come back by then, see `gpufleet_agent.runtime.trim_memory`."""
     cpu_percent: float
     """Of one core."""
     writes_per_minute: float | None

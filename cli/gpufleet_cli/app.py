@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from gpufleet_cli import options as opt
-from gpufleet_cli.group import Commands
-from gpufleet_cli.numbers import whole
+from gpufleet_cli.options import options as opt
+from gpufleet_cli.options.exit_codes import Commands
+from gpufleet_cli.options.numbers import whole
 
 app = typer.Typer(
     cls=Commands,
@@ -47,11 +47,11 @@ def simulate(
     weighted mean of the terms beside it, each from 0 to 1, which is best: free memory, idleness, coolness and
     power headroom of the replica's GPUs. A GPUWorkload's status has the same in thousandths: 810 is 0.810 here.
     """
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
-    sources = commands.sources(fleet, nodes, pods, now, stale_after)
-    edits = commands.edits(without, free)
-    raise typer.Exit(commands.simulate(files, sources, resource, edits=edits, save=save, output=output))
+    sources = run.sources(fleet, nodes, pods, now, stale_after)
+    edits = run.edits(without, free)
+    raise typer.Exit(run.simulate(files, sources, resource, edits=edits, save=save, output=output))
 
 
 @app.command(epilog="Example: gpufleet replay decisions.jsonl --without node-1")
@@ -66,9 +66,9 @@ def replay(
 
     Exit code 0: the same decisions, or all is placed on the edited fleet; 1: not so.
     """
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
-    raise typer.Exit(commands.replay(file, commands.edits(without, free), output))
+    raise typer.Exit(run.replay(file, run.edits(without, free), output))
 
 
 @app.command(epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3")
@@ -92,10 +92,10 @@ def rank(
     SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is
     0.810 here.
     """
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
-    asked = commands.Asked(files or (), workload, min_free_memory, resource)
-    commands.rank(asked, commands.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+    asked = run.Asked(files or (), workload, min_free_memory, resource)
+    run.rank(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
 @app.command(epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml")
@@ -115,10 +115,10 @@ def explain(
     output: opt.Output = opt.Format.TABLE,
 ) -> None:
     """For each GPU: whether it could serve one replica, or the first test that it fails."""
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
-    asked = commands.Asked(files or (), workload, min_free_memory, resource)
-    commands.explain(asked, commands.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+    asked = run.Asked(files or (), workload, min_free_memory, resource)
+    run.explain(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
 @app.command(epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
@@ -133,9 +133,9 @@ def summary(
 
     Nodes with stale telemetry count with their GPUs alone. A dash is a value that nobody reports.
     """
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
-    commands.summary(commands.sources(fleet, None, None, now, stale_after), output)
+    run.summary(run.sources(fleet, None, None, now, stale_after), output)
 
 
 @app.command(
@@ -171,10 +171,10 @@ def distribute(
     Largest remainder: shares and what is unassigned add up to the items, always. Each receiver gets a contiguous
     range [start, end), in the order in which they are named, or by node and index.
     """
-    from gpufleet_cli import commands  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
 
     ages = (now, stale_after)
-    commands.distribute(
+    run.distribute(
         items, named=capacity or (), fleet=fleet or (), by=by, maxima=maximum or (), ages=ages, output=output
     )
 

@@ -10,40 +10,40 @@ from importlib.metadata import version
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.faults.file.writer import Keeper
 from gpufleet_agent.devices.base import Hardware
+from gpufleet_agent.faults.file.writer import Keeper
+from gpufleet_agent.faults.restore import FaultMemory, read_boot_id, seconds
 from gpufleet_agent.kube.api import KubeApi
+from gpufleet_agent.kube.event_recorder import Teller
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.kube.telemetry_watch import OwnObject
-from gpufleet_agent.faults.restore import FaultMemory, read_boot_id, seconds
-from gpufleet_agent.kube.event_recorder import Teller
 from gpufleet_agent.metrics.agent_collector import AgentCollector
-from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
+from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
 from gpufleet_agent.overuse.monitor import OveruseWatch
-from gpufleet_agent.runtime.lifecycle import start_part, supervise
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.allocator import Handover
-from gpufleet_agent.plugin.inject.strategies import Injection
 from gpufleet_agent.plugin.foreign_processes import in_use
+from gpufleet_agent.plugin.in_flight import Admission
+from gpufleet_agent.plugin.inject.strategies import Injection
 from gpufleet_agent.plugin.manager import Plugins, Surroundings
+from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import Poller
 from gpufleet_agent.publish.deadband import old_after
-from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.resources import MigStrategy
+from gpufleet_agent.runtime.lifecycle import start_part, supervise
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.restored_state import Checkpoint
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.snapshot import HealthState
+from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import Settings
 
 log = structlog.get_logger(__name__)

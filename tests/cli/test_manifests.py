@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.crd import WORKLOAD
-from gpufleet_cli.rules import CHECKS
+from gpufleet_cli.input.cel_rules import CHECKS
 
 TEMPLATE = {"containers": [{"name": "main", "image": "example:1"}]}
 ZERO = dict.fromkeys(("memory", "utilization", "temperature", "power"), 0)

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import structlog
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.faults.merge import beyond, is_newer, less_given_up, merge, only_ended
+from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 

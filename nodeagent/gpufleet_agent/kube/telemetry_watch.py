@@ -8,9 +8,9 @@ from contextlib import aclosing, contextmanager, suppress
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import Assignment, ObjectFormatError, TelemetryObject
+from gpufleet_agent.runtime.version_signal import Changes
 
 log = structlog.get_logger(__name__)
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import Episodes, Overuse
-from gpufleet_agent.overuse.pod_lookup import pods_of
 from gpufleet_agent.overuse.memory_usage import PodsOf, Use, processes_of, uses
+from gpufleet_agent.overuse.pod_lookup import pods_of
 from gpufleet_agent.podresources.holdings import Holders
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.snapshot import NodeView
 
 log = structlog.get_logger(__name__)

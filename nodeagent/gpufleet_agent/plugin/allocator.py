@@ -11,8 +11,8 @@ from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal
 from gpufleet_agent.plugin.match import Situation, decide, first_fit
+from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.allocator import Asking, Handover
+from gpufleet_agent.plugin.in_flight import Admission
 from gpufleet_agent.plugin.inject.strategies import Injection
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
+from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served, partition_resource
+from gpufleet_agent.runtime.version_signal import Changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

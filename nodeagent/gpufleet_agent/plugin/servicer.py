@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.plugin.allocator import Asking
-from gpufleet_agent.plugin.match import check
-from gpufleet_agent.plugin.inject.strategies import Injection
+from gpufleet_agent.plugin.in_flight import Admission
 from gpufleet_agent.plugin.inject.env import respond
+from gpufleet_agent.plugin.inject.strategies import Injection
+from gpufleet_agent.plugin.match import check
+from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
 from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.version_signal import Changes
 
 log = structlog.get_logger(__name__)
 

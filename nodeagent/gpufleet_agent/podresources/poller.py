@@ -11,12 +11,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import Completeness
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.runtime.version_signal import Changes
 
 log = structlog.get_logger(__name__)
 

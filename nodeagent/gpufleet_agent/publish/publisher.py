@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.faults.restore import seconds
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import OwnObject
-from gpufleet_agent.faults.restore import seconds
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.publish.deadband import significance
-from gpufleet_agent.publish.rate_limit import Cause, Pace, Written, backoff, cause_now, first_write, next_write
 from gpufleet_agent.publish.payload import Status
+from gpufleet_agent.publish.rate_limit import Cause, Pace, Written, backoff, cause_now, first_write, next_write
 from gpufleet_agent.runtime.aligned_ticks import until_tick
+from gpufleet_agent.runtime.version_signal import Changes
 
 log = structlog.get_logger(__name__)
 

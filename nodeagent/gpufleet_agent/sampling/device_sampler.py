@@ -16,12 +16,12 @@ from gpufleet_agent.devices.base import (
     Reading,
     SlowReading,
 )
+from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.errors import InvalidSampleError
 from gpufleet_agent.sampling.health import Fault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_agent.sampling.read_schedule import Rounds
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.sampling.driver_thread import Worker
 
 T = TypeVar("T", Reading, SlowReading)
 

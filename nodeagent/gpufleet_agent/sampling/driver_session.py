@@ -15,14 +15,14 @@ from gpufleet_agent.devices.base import (
     Hardware,
     UnknownDeviceError,
 )
-from gpufleet_agent.sampling.reopen_timer import Absence
+from gpufleet_agent.runtime.aligned_ticks import until_tick
 from gpufleet_agent.sampling.device_sampler import DeviceTask
+from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.reopen_timer import Absence
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.sampling.driver_thread import Worker
-from gpufleet_agent.runtime.aligned_ticks import until_tick
 
 _log = structlog.get_logger(__name__)
 

@@ -21,8 +21,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from gpufleet_agent.devices.base import DeviceEvent, Recovery
-from gpufleet_agent.sampling.thresholds import LEVELS, Shown
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.thresholds import LEVELS, Shown
 
 
 class Fault(StrEnum):

@@ -21,10 +21,10 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy, handed_on
-from gpufleet_agent.sampling.thresholds import shown_by_facts, shown_by_sample, untold_by_facts
 from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
-from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
 from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, NodeView
+from gpufleet_agent.sampling.thresholds import shown_by_facts, shown_by_sample, untold_by_facts
+from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
 from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
 
 READ_FAILED = "ReadFailed"

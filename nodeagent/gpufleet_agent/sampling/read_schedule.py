@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.runtime.aligned_ticks import until_tick
+from gpufleet_agent.sampling.timing import Timing
 
 
 class Rounds:

@@ -20,14 +20,14 @@ from gpufleet_agent.devices.base import (
     HardwareUnavailableError,
     ProcessMustRestartError,
 )
+from gpufleet_agent.sampling.driver_session import Session
+from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.driver_session import Session
-from gpufleet_agent.sampling.timing import Timing
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 from gpufleet_agent.sampling.snapshot import NodeView
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.format import (
     FORMAT,
     MAX_BYTES,
@@ -20,7 +21,6 @@ from gpufleet_agent.faults.file.format import (
     substance,
     to_bytes,
 )
-from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 

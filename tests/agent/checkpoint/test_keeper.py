@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.faults.file.writer import Keeper
-from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.devices.base import DeviceInfo
+from gpufleet_agent.faults.restore import FaultMemory
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
 from gpufleet_agent.kube.telemetry_watch import OwnObject
-from gpufleet_agent.faults.restore import FaultMemory
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.publish.rate_limit import Pace
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -14,11 +14,11 @@ import pytest
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.runtime.version_signal import Changes
 
 PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}

@@ -7,14 +7,14 @@ import structlog.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpufleet_agent.faults.file.format import Kept, decode, encode, to_bytes
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
-from gpufleet_agent.kube.model import TelemetryObject
+from gpufleet_agent.faults.file.format import Kept, decode, encode, to_bytes
 from gpufleet_agent.faults.restore import FaultMemory, seconds
+from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.restored_state import Checkpoint
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.restored_state import Checkpoint
 
 DEVICES = [DeviceInfo(f"GPU-{index}", index, "Sim", pci_bus_id=f"0000:1{index}:00.0") for index in range(3)]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.runtime.version_signal import Changes
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
-from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.faults.restore import FaultMemory, read_acknowledgements, read_boot_id, read_past
+from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.faults.restore import FaultMemory
+from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView

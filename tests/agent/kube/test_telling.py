@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
-from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.kube.event_recorder import ATTEMPTS, MAX_WAITING, Teller
+from gpufleet_agent.kube.model import PodEvent
 
 
 def event(pod: str) -> PodEvent:

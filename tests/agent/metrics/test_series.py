@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent_collector import AgentCollector
-from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, READINGS, DeviceCollector
+from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.overuse.episodes import Overuse
 from gpufleet_agent.overuse.memory_usage import Use
 from gpufleet_agent.plugin.types import Reason

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.devices.base import DeviceInfo, ProcessMemory, Sample
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import BEGIN, END, Episodes
-from gpufleet_agent.overuse.pod_lookup import pods_of
 from gpufleet_agent.overuse.memory_usage import PodsOf, Use, processes_of, uses
 from gpufleet_agent.overuse.monitor import OveruseWatch
+from gpufleet_agent.overuse.pod_lookup import pods_of
 from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthState, HealthView, NodeView
 
 A = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import Assignment, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.allocator import Asking, Handover
+from gpufleet_agent.plugin.in_flight import Admission
 from gpufleet_agent.plugin.inject.cdi import CdiFile
 from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
+from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
 SLOTS = 3

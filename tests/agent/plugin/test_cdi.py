@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, spec_of
+from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_api.names import CDI_KIND
 
 NODE = {

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.types import Ask, KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.plugin.match import Situation, check, decide, key_of
+from gpufleet_agent.plugin.types import Ask, KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
 from gpufleet_api.names import RESOURCE
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
+from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.runtime.version_signal import Changes
 
 ENVVAR, CRI, ANNOTATIONS = Strategy.ENVVAR, Strategy.CDI_CRI, Strategy.CDI_ANNOTATIONS
 DEVICES = tuple(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.metrics.probes import Pulse
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.manager import Plugins, Surroundings
+from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.resources import Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 

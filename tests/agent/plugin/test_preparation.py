@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.inject.strategies import Injection, Strategy
 from gpufleet_agent.plugin.manager import Plugins, Surroundings
+from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import RESOURCE
 
 CRI = Strategy.CDI_CRI

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.plugin.match import Situation, check, decide, first_fit
+from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 

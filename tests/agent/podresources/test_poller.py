@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.plugin.in_flight import Admission
 from gpufleet_agent.plugin.types import Unmanaged
@@ -17,6 +16,7 @@ from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completenes
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.podresources.poller import Poller
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import RESOURCE
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]

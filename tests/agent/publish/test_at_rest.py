@@ -9,8 +9,8 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, ThrottleReason
 from gpufleet_agent.publish.deadband import old_after, significance
-from gpufleet_agent.publish.rate_limit import Cause, Pace, cause_now, first_write, next_write
 from gpufleet_agent.publish.payload import Status, build_status
+from gpufleet_agent.publish.rate_limit import Cause, Pace, cause_now, first_write, next_write
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_api.telemetry import GPUTelemetry

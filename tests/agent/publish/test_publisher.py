@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.kube.api import KubeError, NotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.publish.publisher import Publisher
+from gpufleet_agent.publish.rate_limit import Pace
+from gpufleet_agent.runtime.version_signal import Changes
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -2,8 +2,8 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, Recovery
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.thresholds import ECC_UNCORRECTED, LEVELS, ROW_REMAP_PENDING, Level
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.thresholds import ECC_UNCORRECTED, LEVELS, ROW_REMAP_PENDING, Level
 
 POLICY = HealthPolicy(recover_reads=3, fail_reads=3, quiet_seconds=600)
 WALL = 1_000_000.0

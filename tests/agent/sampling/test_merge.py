@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
-from gpufleet_agent.sampling.health import HealthPolicy, is_told_once
 from gpufleet_agent.faults.merge import beyond, is_newer, merge
-from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.health import HealthPolicy, is_told_once
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 UUIDS = ("GPU-0", "GPU-1", "MIG-2")

@@ -6,8 +6,8 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))

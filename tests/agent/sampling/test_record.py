@@ -19,8 +19,8 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
 from gpufleet_agent.sampling.snapshot import EventCount, HealthState
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))

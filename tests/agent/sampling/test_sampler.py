@@ -20,8 +20,8 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.sampling.snapshot import HealthState
+from gpufleet_agent.sampling.timing import Timing
 
 if TYPE_CHECKING:
     from tests.agent.sampling.conftest import FakeHardware

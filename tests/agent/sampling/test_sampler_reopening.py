@@ -15,8 +15,8 @@ from gpufleet_agent.devices.base import (
     ProcessMustRestartError,
     Recovery,
 )
-from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.driver_session import Session
+from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.faults.file.format import (
     CheckpointError,
     Document,
@@ -23,11 +22,12 @@ from gpufleet_agent.faults.file.format import (
     substance,
     to_bytes,
 )
-from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.faults.file.rate_limit import Pace
+from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.sampling.restored_state import Checkpoint
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.restored_state import Checkpoint
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.inject.cdi import CdiFile, Nodes
+from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.driver_thread import Worker
 
 log = structlog.get_logger(__name__)

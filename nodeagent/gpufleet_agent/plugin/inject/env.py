@@ -1,7 +1,7 @@
 """What Allocate answers beside the devices: how the container learns of its share."""
 
-from gpufleet_agent.plugin.types import Managed, Unmanaged
 from gpufleet_agent.plugin.inject.strategies import Injection
+from gpufleet_agent.plugin.types import Managed, Unmanaged
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import (
     ENV_COMPUTE_PERCENT,

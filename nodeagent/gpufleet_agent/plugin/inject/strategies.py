@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, qualified
 from gpufleet_agent.plugin.inject.device_files import PATIENCE_SECONDS, Preparation
+from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
+from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import CDI_KIND, ENV_VISIBLE_DEVICES
 
 LOOK_SECONDS = 5.0

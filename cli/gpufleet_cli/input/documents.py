@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.yamlloader import Loader
+from gpufleet_cli.input.yaml_loader import Loader
 
 STDIN = Path("-")
 

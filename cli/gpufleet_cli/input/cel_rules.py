@@ -20,7 +20,7 @@ from gpufleet_api.workload import (
     Weights,
     WorkloadSpec,
 )
-from gpufleet_cli.documents import show
+from gpufleet_cli.input.documents import show
 
 
 @dataclass(frozen=True, slots=True)

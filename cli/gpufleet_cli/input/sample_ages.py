@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_cli.documents import Document
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.input.documents import Document
 from gpufleet_operator.cache.decode import written_at
 from gpufleet_operator.model import timestamps
 

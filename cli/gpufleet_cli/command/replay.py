@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.whatif import Edits
+from gpufleet_cli.input.what_if import Edits
 from gpufleet_operator.placement import replay as engine
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.replay import Record

@@ -5,19 +5,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_cli import distribute as division
-from gpufleet_cli import fleetfile, judge, manifests, shapes, tables
-from gpufleet_cli import replay as saved
-from gpufleet_cli import simulate as simulation
-from gpufleet_cli.ages import Ages
-from gpufleet_cli.documents import STDIN
+from gpufleet_cli.command import distribute as division
+from gpufleet_cli.command import evaluate
+from gpufleet_cli.command import replay as saved
+from gpufleet_cli.command import simulate as simulation
+from gpufleet_cli.command.evaluate import Verdict
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.facts import facts
-from gpufleet_cli.fleetfile import Sources
-from gpufleet_cli.judge import Verdict
-from gpufleet_cli.options import By, Format
-from gpufleet_cli.output import Screen, write_json, write_notes
-from gpufleet_cli.whatif import Edits
+from gpufleet_cli.input import fleet_file, manifests
+from gpufleet_cli.input.device_facts import facts
+from gpufleet_cli.input.documents import STDIN
+from gpufleet_cli.input.fleet_file import Sources
+from gpufleet_cli.input.sample_ages import Ages
+from gpufleet_cli.input.what_if import Edits
+from gpufleet_cli.options.options import By, Format
+from gpufleet_cli.output import json_shapes, tables
+from gpufleet_cli.output.output import Screen, write_json, write_notes
 from gpufleet_operator.placement import Fleet, aggregate
 from gpufleet_operator.placement.explain.explain import some
 from gpufleet_operator.placement.model import DeviceNeeds, Request
@@ -40,7 +42,7 @@ class _Judged:
     fleet: Fleet
     request: Request
     verdicts: Sequence[Verdict]
-    counts: shapes.Json
+    counts: json_shapes.Json
     notes: tuple[str, ...]
 
 
@@ -68,12 +70,12 @@ def simulate(
     asked = manifests.load(files, resource)
     workloads = asked.workloads
     extended = {name for m in workloads for name in m.request.pod.extended}
-    loaded = fleetfile.load(given, extended)
+    loaded = fleet_file.load(given, extended)
     edits.apply(loaded.fleet)
     outcomes = simulation.simulate(loaded.fleet, workloads, nodes_known=loaded.nodes_known)
     notes = (
         *asked.notes,
-        *fleetfile.unchecked(given),
+        *fleet_file.unchecked(given),
         *simulation.unchecked([m.request for m in workloads], loaded.nodes_known),
         *loaded.notes,
     )
@@ -81,7 +83,7 @@ def simulate(
         saved.save(save, [outcome.record for outcome in outcomes])
         notes = (*notes, f"saved to {save}: {some(len(outcomes), 'decision')}, see gpufleet replay")
     if output is Format.JSON:
-        write_json(shapes.simulation(outcomes, notes))
+        write_json(json_shapes.simulation(outcomes, notes))
     else:
         tables.simulation(Screen.of(), outcomes)
     write_notes(notes)
@@ -92,7 +94,7 @@ def replay(path: Path, edits: Edits, output: Format) -> int:
     """Returns the exit code."""
     replayed = saved.replay(path, edits)
     if output is Format.JSON:
-        write_json(shapes.replay(replayed))
+        write_json(json_shapes.replay(replayed))
     else:
         tables.replay(Screen.of(), replayed, edited=bool(edits))
     fine = (not r.made.decision.unplaced if edits else r.same for r in replayed)
@@ -101,10 +103,10 @@ def replay(path: Path, edits: Edits, output: Format) -> int:
 
 def summary(given: Sources, output: Format) -> None:
     """Aggregates of each node, and of all."""
-    loaded = fleetfile.load(given)
+    loaded = fleet_file.load(given)
     nodes = {name: aggregate(Fleet.of([loaded.fleet.nodes[name]])) for name in sorted(loaded.fleet.nodes)}
     if output is Format.JSON:
-        write_json(shapes.summary(nodes, aggregate(loaded.fleet), loaded.notes))
+        write_json(json_shapes.summary(nodes, aggregate(loaded.fleet), loaded.notes))
     else:
         tables.aggregates(Screen.of(), {**nodes, "all": aggregate(loaded.fleet)})
     write_notes(loaded.notes)
@@ -113,9 +115,9 @@ def summary(given: Sources, output: Format) -> None:
 def rank(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | None, output: Format) -> None:
     """Devices that pass, best first."""
     judged = _judge(asked, given, nodes)
-    best = judge.ranked(judged.fleet, judged.request, judged.verdicts)
+    best = evaluate.ranked(judged.fleet, judged.request, judged.verdicts)
     if output is Format.JSON:
-        write_json(shapes.ranking(best[:limit], judged.counts, judged.notes))
+        write_json(json_shapes.ranking(best[:limit], judged.counts, judged.notes))
     else:
         screen = Screen.of()
         tables.ranking(screen, best[:limit])
@@ -127,7 +129,7 @@ def explain(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | Non
     """Every device, with the first test that it fails."""
     judged = _judge(asked, given, nodes)
     if output is Format.JSON:
-        write_json(shapes.explanation(judged.verdicts[:limit], judged.counts, judged.notes))
+        write_json(json_shapes.explanation(judged.verdicts[:limit], judged.counts, judged.notes))
     else:
         screen = Screen.of()
         tables.explanation(screen, judged.verdicts[:limit])
@@ -154,10 +156,10 @@ def distribute(
     if named:
         capacities = division.capacities(named)
     else:
-        loaded = fleetfile.load(sources(fleet, None, None, *ages))
-        verdicts = judge.judge(loaded.fleet, Request("--fleet", (0,)))
+        loaded = fleet_file.load(sources(fleet, None, None, *ages))
+        verdicts = evaluate.judge(loaded.fleet, Request("--fleet", (0,)))
         capacities = division.of_devices([v.device for v in verdicts if v.reason is None], by or By.FREE_MEMORY)
-        notes = (*division.notes(judge.rejections(verdicts)), *loaded.notes)
+        notes = (*division.notes(evaluate.rejections(verdicts)), *loaded.notes)
     divided = division.divide(items, capacities, maxima)
     if output is Format.JSON:
         write_json(division.as_json(divided))
@@ -168,15 +170,15 @@ def distribute(
 
 def _judge(asked: Asked, given: Sources, nodes: Sequence[str]) -> _Judged:
     _one_stdin(asked.files, given)
-    notes = list(fleetfile.unchecked(given))
+    notes = list(fleet_file.unchecked(given))
     request = _request(asked, notes)
-    loaded = fleetfile.load(given, request.pod.extended)
+    loaded = fleet_file.load(given, request.pod.extended)
     notes += simulation.unchecked([request], loaded.nodes_known)
-    verdicts = judge.judge(loaded.fleet, simulation.as_asked(request, loaded.nodes_known), nodes)
+    verdicts = evaluate.judge(loaded.fleet, simulation.as_asked(request, loaded.nodes_known), nodes)
     known = facts(loaded.fleet, loaded.telemetry)
     detailed = [v if v.reason is None else _detailed(v, known.get((v.device.uuid, v.reason))) for v in verdicts]
     passing = sum(v.reason is None for v in verdicts)
-    counts = shapes.counts(len(verdicts), passing, judge.rejections(verdicts))
+    counts = json_shapes.counts(len(verdicts), passing, evaluate.rejections(verdicts))
     return _Judged(loaded.fleet, request, detailed, counts, (*notes, *loaded.notes))
 
 

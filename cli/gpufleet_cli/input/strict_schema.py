@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from gpufleet_api.crd import WORKLOAD
-from gpufleet_cli.documents import show
+from gpufleet_cli.input.documents import show
 
 Schema = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gpufleet_api.base import ApiModel
-from gpufleet_cli.documents import Document, show
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.input.documents import Document, show
 
 M = TypeVar("M", bound=ApiModel)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gpufleet_api.names import API_VERSION, TELEMETRY_KIND
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_cli.ages import Ages
-from gpufleet_cli.documents import Document, read
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.models import parse, refuse
-from gpufleet_cli.nodefiles import node_facts
+from gpufleet_cli.input.decode import parse, refuse
+from gpufleet_cli.input.documents import Document, read
+from gpufleet_cli.input.node_files import node_facts
+from gpufleet_cli.input.sample_ages import Ages
 from gpufleet_operator.fleet.engine_input import UNKNOWN_ROOM, NodeFacts, node_state
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError

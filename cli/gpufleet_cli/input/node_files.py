@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpufleet_cli.documents import Document, read, show
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.input.documents import Document, read, show
 from gpufleet_operator.cache import decode
 from gpufleet_operator.fleet.engine_input import NodeFacts
 from gpufleet_operator.fleet.node_capacity import facts

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.manifests import Manifest
+from gpufleet_cli.input.manifests import Manifest
 from gpufleet_operator.decide import shards
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
