@@ -9,7 +9,7 @@ import pytest
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.snapshot import Memory, Setback
+from gpufleet_operator.model.snapshot import Backoff, Memory
 
 State = PlacementState
 
@@ -116,7 +116,7 @@ def test_other_gates_are_waited_for(b: Any) -> None:
 
 def test_another_node_is_taken_while_the_best_one_can_not_be_written(b: Any) -> None:
     pod = b.pod()
-    memory = Memory(setbacks={"reserve/node-1": Setback(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
+    memory = Memory(setbacks={"reserve/node-1": Backoff(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
 
     actions = decide(b.snapshot(b.workload(), pod, b.telemetry(), b.telemetry("node-2"), memory=memory))
 
@@ -193,7 +193,7 @@ class TestGang:
         workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [b.pod(workload, 0), b.pod(workload, 1)]
         half = b.telemetry(assignments=[b.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
-        memory = Memory(setbacks={"reserve/node-2": Setback(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
+        memory = Memory(setbacks={"reserve/node-2": Backoff(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
         snapshot = b.snapshot(workload, *pods, half, b.telemetry("node-2"), memory=memory)
 
         actions = decide(snapshot)

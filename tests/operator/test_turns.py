@@ -11,7 +11,7 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.replicas import Fault
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Container, PodPhase
-from gpufleet_operator.model.snapshot import Memory, Setback
+from gpufleet_operator.model.snapshot import Backoff, Memory
 
 State = PlacementState
 
@@ -62,7 +62,7 @@ class TestScheduler:
 
     def test_refusal_keeps_the_node_away_from_the_replica_until_the_backoff_ends(self, b: Any) -> None:
         memory = Memory(
-            refusals={("uid-train", 0, "node-1"): Setback(1, b.now, b.now + timedelta(seconds=2), "no", "x")}
+            refusals={("uid-train", 0, "node-1"): Backoff(1, b.now, b.now + timedelta(seconds=2), "no", "x")}
         )
         snapshot = b.snapshot(b.workload(), b.pod(), b.telemetry(), memory=memory)
 
@@ -243,7 +243,7 @@ class TestBadInput:
         assert actions.statuses[0].status.placements == [record]
 
     def test_pods_that_the_apiserver_refuses_are_told_and_tried_again_later(self, b: Any) -> None:
-        setback = Setback(3, b.now, b.now + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
+        setback = Backoff(3, b.now, b.now + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
         memory = Memory(setbacks={"create/uid-train": setback})
         snapshot = b.snapshot(b.workload(), b.telemetry(), memory=memory)
 

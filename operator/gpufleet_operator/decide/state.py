@@ -9,7 +9,7 @@ from gpufleet_operator.ledger.holders import held_by
 from gpufleet_operator.ledger.ledger import entries
 from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.snapshot import Memory, RefusalKey, Setback, Snapshot
+from gpufleet_operator.model.snapshot import Backoff, Memory, RefusalKey, Snapshot
 
 REFUSAL_BASE_SECONDS = 2.0
 REFUSAL_CAP_SECONDS = 120.0
@@ -86,7 +86,7 @@ def refuse(memory: Memory, key: RefusalKey, pod_uid: str, now: datetime, *, mess
     """Set a node aside for one replica, longer with each pod that it refuses."""
     if pod_uid in memory.refused:
         return memory  # counted in an earlier pass; its deletion hasn't come through yet
-    setback = Setback.after(
+    setback = Backoff.after(
         memory.refusals.get(key), now, base=REFUSAL_BASE_SECONDS, cap=REFUSAL_CAP_SECONDS, message=message, by=by
     )
     return replace(memory, refusals={**memory.refusals, key: setback}, refused=memory.refused | {pod_uid})
@@ -108,7 +108,7 @@ def record(memory: Memory, results: Iterable[tuple[str, str | None, str]], now: 
     done = {key for key, _, _ in told} - failures.keys()
     setbacks = {key: s for key, s in memory.setbacks.items() if key not in done}
     for key, (message, by) in failures.items():
-        setbacks[key] = Setback.after(
+        setbacks[key] = Backoff.after(
             setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by=by
         )
     return replace(memory, setbacks=setbacks)
@@ -128,11 +128,11 @@ def due(memory: Memory, now: datetime) -> datetime | None:
     return min(ends, default=None)
 
 
-def _lasting(setbacks: Mapping[str, Setback], now: datetime) -> dict[str, Setback]:
+def _lasting(setbacks: Mapping[str, Backoff], now: datetime) -> dict[str, Backoff]:
     return {key: s for key, s in setbacks.items() if now < s.until + _FORGET}
 
 
-def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Setback]:
+def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Backoff]:
     memory = snapshot.memory
     refusals = {key: s for key, s in memory.refusals.items() if key[0] in snapshot.workloads}
     refusals = {key: s for key, s in refusals.items() if snapshot.now < s.until + _FORGET}
@@ -145,5 +145,5 @@ def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Setback]:
             key = (uid, told.replica, told.node)
             at = min(timestamps.parse(told.time), snapshot.now)
             until = at + timedelta(seconds=REFUSAL_BASE_SECONDS)
-            refusals.setdefault(key, Setback(1, at, until, told.message, told.by))
+            refusals.setdefault(key, Backoff(1, at, until, told.message, told.by))
     return refusals

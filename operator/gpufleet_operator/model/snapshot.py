@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Setback:
+class Backoff:
     """Something that failed, how often in a row, and when it may be tried again."""
 
     count: int
@@ -50,8 +50,8 @@ class Setback:
 
     @classmethod
     def after(
-        cls, before: "Setback | None", now: datetime, *, base: float, cap: float, message: str, by: str
-    ) -> "Setback":
+        cls, before: "Backoff | None", now: datetime, *, base: float, cap: float, message: str, by: str
+    ) -> "Backoff":
         """The next one in a row: `base` seconds, doubled each time, at most `cap`."""
         count = before.count + 1 if before else 1
         delay = min(cap, base * 2 ** min(count - 1, 30))
@@ -66,9 +66,9 @@ RefusalKey = tuple[str, int, str]
 class Memory:
     """What is carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
-    refusals: Mapping[RefusalKey, Setback] = field(default_factory=dict)
+    refusals: Mapping[RefusalKey, Backoff] = field(default_factory=dict)
     """Nodes set aside for one replica."""
-    setbacks: Mapping[str, Setback] = field(default_factory=dict)
+    setbacks: Mapping[str, Backoff] = field(default_factory=dict)
     """Failed writes, by the action's key."""
     refused: frozenset[str] = frozenset()
     """Uids of pods whose refusal is counted in `refusals` already."""
