@@ -1,6 +1,6 @@
 """The agent on real NVML: what the hardware tells, what asking costs, how it fares for minutes, what nvidia-smi says.
 
-    python bench/nvml.py [--minutes 10] [--status FILE] [--json FILE] [--docs docs/hardware.md]
+    python bench/nvml.py [--minutes 10] [--status FILE] [--json FILE] [--docs docs/development/hardware.md]
     python bench/nvml.py --simulated --minutes 1
 
 Needs a node with an NVIDIA driver and no cluster: the agent publishes to a stand-in on 127.0.0.1, and what it wrote

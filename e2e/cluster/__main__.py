@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         description="A real Kubernetes cluster on this machine, for tests and the demo.",
         epilog="Exit status: 0 done, 1 failed, 2 this machine lacks something (the message names the fix). "
         "Settings: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
-        "see docs/test-bed.md.",
+        "see docs/development/test-bed.md.",
     )
     top.add_argument("--name", default=DEFAULT_NAME, help="clusters of different names can run side by side")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -121,7 +121,7 @@ def test_chart_says_what_it_needs() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["name"] == "gpufleet"
     assert chart["kubeVersion"] == ">=1.34.0-0", "the kubelet's PodResources list leaves out pods that have ended"
-    for page in ("charts/gpufleet/README.md", "docs/agent.md", "README.md"):
+    for page in ("charts/gpufleet/README.md", "docs/reference/agent.md", "README.md"):
         assert re.search(r"Kubernetes\s+1\.34", (ROOT / page).read_text(encoding="utf-8")), page
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{chart["appVersion"]}"' in pyproject

@@ -13,7 +13,7 @@ BOARD: dict[str, Any] = json.loads(
 
 def documented() -> set[str]:
     """Names in the table of series, which tests of the agent hold to what it exposes."""
-    section = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8").partition("## Series")[2]
+    section = (ROOT / "docs/reference/agent.md").read_text(encoding="utf-8").partition("## Series")[2]
     return set(re.findall(r"`((?:DCGM_FI|gpufleet_agent)_\w+)`", section))
 
 

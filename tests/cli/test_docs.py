@@ -1,4 +1,4 @@
-"""docs/cli.md and README.md show what the commands print, to the letter."""
+"""docs/reference/cli.md and README.md show what the commands print, to the letter."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 
 from gpufleet_api.generate import ROOT
 
-PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = list(dict.fromkeys(re.findall(r"```\n\$ gpufleet (.*?)\n(.*?)\n```", PAGE + README, re.DOTALL)))
 

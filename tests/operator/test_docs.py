@@ -1,4 +1,4 @@
-"""docs/operator.md says what the code does: flags, events, conditions, series."""
+"""docs/reference/operator.md says what the code does: flags, events, conditions, series."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from gpufleet_operator.decide.replicas import Fault, Wait
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.settings import parse
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operator.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/reference/operator.md").read_text(encoding="utf-8")
 
 
 def test_every_series_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Results as JSON. The names are those of GPUWorkload.status where it has the same thing; docs/cli.md lists them all.
+"""Results as JSON. The names are those of GPUWorkload.status where it has the same thing; see docs/reference/cli.md.
 
 Score terms are 0..1 (1 is best), null where the hardware doesn't report the value.
 """

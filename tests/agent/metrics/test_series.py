@@ -275,8 +275,8 @@ def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> Non
 
 
 def documented() -> dict[str, str]:
-    """The table of series in docs/agent.md: labels by name."""
-    text = (Path(__file__).parents[3] / "docs" / "agent.md").read_text(encoding="utf-8")
+    """The table of series in docs/reference/agent.md: labels by name."""
+    text = (Path(__file__).parents[3] / "docs/reference/agent.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:3] for line in text.partition("## Series")[2].splitlines() if line.startswith("| `")]
     return {name: labels.strip() for names, labels in rows for name in re.findall(r"`([^`]+)`", names)}
 
@@ -297,5 +297,5 @@ def test_the_documentation_has_every_label() -> None:
 
 
 def test_every_reason_of_a_refusal_is_in_the_documentation() -> None:
-    documentation = (Path(__file__).parents[3] / "docs" / "agent.md").read_text()
+    documentation = (Path(__file__).parents[3] / "docs/reference/agent.md").read_text()
     assert [reason.value for reason in Reason if f"`{reason.value}`" not in documentation] == []

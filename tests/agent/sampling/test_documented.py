@@ -1,4 +1,4 @@
-"""docs/agent.md says when a device is held to be ill: each line of its tables is played through."""
+"""docs/reference/agent.md says when a device is held to be ill: each line of its tables is played through."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from gpufleet_agent.sampling.health import READ_FAULTS, Fault, Health, HealthPol
 from gpufleet_agent.sampling.thresholds import LEVELS, SLOW
 from gpufleet_agent.sampling.timing import Timing
 
-PAGE = (Path(__file__).parents[3] / "docs" / "agent.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/reference/agent.md").read_text(encoding="utf-8")
 
 
 def table(first_column: str) -> list[list[str]]:
