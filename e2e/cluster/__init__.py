@@ -15,8 +15,8 @@
         cluster.kubeconfig, cluster.log_dir
 
 A cluster that `make cluster` started is taken over (and left running at exit) when it matches; see
-docs/development/test-bed.md. `up(config, detach=True)` starts one that lives until `down()`; `attach()` is the handle of
-whatever runs. On every node: the project's image `localhost/gpufleet:dev` and the small `localhost/busybox:1`.
+docs/development/test-bed.md. `up(config, detach=True)` starts one that lives until `down()`; `attach()` is the handle
+of what runs. On every node: the project's image `localhost/gpufleet:dev` and the small `localhost/busybox:1`.
 """
 
 from cluster.config import ClusterConfig, Provider, cache_dir, repository_root
