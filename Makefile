@@ -5,7 +5,12 @@ CACHE := $(or $(GPUFLEET_CACHE),$(HOME)/.cache/gpufleet)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help setup format lint types unit test e2e crds proto cluster kubeconfig cluster-down demo demo-recorded demo-down clean
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: help setup format lint types unit check test e2e workflows helm-lint crds proto cluster kubeconfig cluster-down \
+  demo demo-recorded demo-down image wheel release-check clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,21 +27,31 @@ format: setup ## Format the Python files.
 	$(RUN) ruff format
 	$(RUN) ruff check --fix
 
-lint: setup ## ruff and the layer contracts.
+lint: setup ## ruff, the layer contracts and spelling.
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
+	$(RUN) codespell
 
 types: setup ## mypy --strict.
 	$(RUN) mypy
 
-unit: setup ## Unit tests: seconds, no root, no network.
-	$(RUN) pytest tests
+unit: setup ## Unit tests in two processes: no root, no network.
+	$(RUN) pytest tests -n 2
+
+check: lint types unit ## What to run before a commit: lint, types and unit tests.
 
 e2e: setup ## Tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
 	$(RUN) pytest e2e --timeout 900
 
-test: lint types unit e2e ## Everything; the first run builds the cluster's binaries.
+workflows: ## Check .github/workflows with actionlint (needs Go).
+	go run $(ACTIONLINT) -color
+
+helm-lint: ## Lint the chart and render it with helm.
+	$(HELM) lint --strict charts/gpufleet
+	$(HELM) template gpufleet charts/gpufleet --namespace gpufleet-system >/dev/null
+
+test: lint workflows types unit e2e ## Everything; the first run builds the cluster's binaries.
 
 crds: setup ## Write crds/*.yaml and the chart's copies from the models.
 	$(RUN) python -m gpufleet_api.generate
@@ -61,6 +76,18 @@ demo-recorded: setup ## The agent on a recorded node, two minutes: no cluster, n
 
 demo-down: setup ## Remove everything that `make demo` made.
 	@$(RUN) python -m demo down
+
+image: ## Build the container image with Docker.
+	docker build --tag localhost/gpufleet:$(VERSION) .
+
+wheel: setup ## Build the wheel into dist/.
+	$(UV) build --quiet --wheel --out-dir dist
+
+release-check: ## Check that VERSION is the version of the package, the chart and the changelog.
+	@grep -qx 'version = "$(VERSION)"' pyproject.toml || { echo "pyproject.toml: version is not $(VERSION)" >&2; exit 1; }
+	@grep -qx 'version: $(VERSION)' charts/gpufleet/Chart.yaml || { echo "Chart.yaml: version is not $(VERSION)" >&2; exit 1; }
+	@grep -qx 'appVersion: "\?$(VERSION)"\?' charts/gpufleet/Chart.yaml || { echo "Chart.yaml: appVersion is not $(VERSION)" >&2; exit 1; }
+	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md: no section [$(VERSION)]" >&2; exit 1; }
 
 clean: ## Remove caches in this folder (not the tool cache).
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
