@@ -15,7 +15,7 @@ from gpufleet_api.workload import GPUWorkload
 
 
 @dataclass(frozen=True)
-class Column:
+class PrinterColumn:
     """One column of `kubectl get`; `wide` ones are shown by `-o wide` alone."""
 
     name: str
@@ -33,7 +33,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Resource:
+class ApiResource:
     """One kind of the API group and how it is shown. `status_default` is what a fresh object's status says."""
 
     model: type[ApiModel]
@@ -41,7 +41,7 @@ class Resource:
     plural: str
     short_name: str
     scope: Literal["Cluster", "Namespaced"]
-    columns: tuple[Column, ...]
+    columns: tuple[PrinterColumn, ...]
     status_default: Mapping[str, Any] | None = None
 
     @property
@@ -89,25 +89,29 @@ class Resource:
         return {**schema, "properties": {**head, **fields}}
 
 
-_AGE: Final = Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.")
+_AGE: Final = PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.")
 
-WORKLOAD: Final = Resource(
+WORKLOAD: Final = ApiResource(
     model=GPUWorkload,
     kind=names.WORKLOAD_KIND,
     plural=names.WORKLOAD_PLURAL,
     short_name="gpuw",
     scope="Namespaced",
     columns=(
-        Column("Confirmed", "string", ".status.confirmed", "Replicas whose devices the kubelet confirmed, of all."),
-        Column("GPUs each", "integer", ".spec.devices.count", "Devices of each replica."),
-        Column("Nodes", "string", ".status.nodes", "Nodes in use."),
-        Column(
+        PrinterColumn(
+            "Confirmed", "string", ".status.confirmed", "Replicas whose devices the kubelet confirmed, of all."
+        ),
+        PrinterColumn("GPUs each", "integer", ".spec.devices.count", "Devices of each replica."),
+        PrinterColumn("Nodes", "string", ".status.nodes", "Nodes in use."),
+        PrinterColumn(
             "Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether all replicas hold devices."
         ),
-        Column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or isn't."),
+        PrinterColumn("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or isn't."),
         _AGE,
-        Column("Strategy", "string", ".spec.placement.strategy", "How devices are chosen.", wide=True),
-        Column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The same in words.", wide=True),
+        PrinterColumn("Strategy", "string", ".spec.placement.strategy", "How devices are chosen.", wide=True),
+        PrinterColumn(
+            "Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The same in words.", wide=True
+        ),
     ),
     # Without a condition, kstatus (kubectl wait, Argo CD, Flux) would call an object that no operator has seen Current.
     status_default={
@@ -123,25 +127,27 @@ WORKLOAD: Final = Resource(
     },
 )
 
-TELEMETRY: Final = Resource(
+TELEMETRY: Final = ApiResource(
     model=GPUTelemetry,
     kind=names.TELEMETRY_KIND,
     plural=names.TELEMETRY_PLURAL,
     short_name="gput",
     scope="Cluster",
     columns=(
-        Column("GPUs", "integer", ".status.summary.devices", "Devices of the node."),
-        Column("Healthy", "integer", ".status.summary.healthy", "Devices without a fault."),
-        Column("Allocated", "integer", ".status.summary.allocated", "Devices that the kubelet gave to containers."),
-        Column("Used MiB", "integer", ".status.summary.memoryUsedMiB", "Memory in use."),
-        Column("Total MiB", "integer", ".status.summary.memoryTotalMiB", "Memory of all devices."),
-        Column("Util %", "integer", ".status.summary.meanUtilizationPercent", "Mean compute utilization."),
-        Column("Temp C", "integer", ".status.summary.meanTemperatureCelsius", "Mean temperature."),
-        Column("Milliwatts", "integer", ".status.summary.powerMilliwatts", "Power drawn by all devices."),
-        Column("Observed", "date", ".status.observedAt", "Time since the agent last wrote."),
-        Column("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
-        Column("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),
-        Column("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.", wide=True),
+        PrinterColumn("GPUs", "integer", ".status.summary.devices", "Devices of the node."),
+        PrinterColumn("Healthy", "integer", ".status.summary.healthy", "Devices without a fault."),
+        PrinterColumn(
+            "Allocated", "integer", ".status.summary.allocated", "Devices that the kubelet gave to containers."
+        ),
+        PrinterColumn("Used MiB", "integer", ".status.summary.memoryUsedMiB", "Memory in use."),
+        PrinterColumn("Total MiB", "integer", ".status.summary.memoryTotalMiB", "Memory of all devices."),
+        PrinterColumn("Util %", "integer", ".status.summary.meanUtilizationPercent", "Mean compute utilization."),
+        PrinterColumn("Temp C", "integer", ".status.summary.meanTemperatureCelsius", "Mean temperature."),
+        PrinterColumn("Milliwatts", "integer", ".status.summary.powerMilliwatts", "Power drawn by all devices."),
+        PrinterColumn("Observed", "date", ".status.observedAt", "Time since the agent last wrote."),
+        PrinterColumn("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
+        PrinterColumn("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),
+        PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.", wide=True),
     ),
 )
 

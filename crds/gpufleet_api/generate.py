@@ -12,7 +12,7 @@ from typing import Final
 
 import yaml
 
-from gpufleet_api.crd import RESOURCES, Resource
+from gpufleet_api.crd import RESOURCES, ApiResource
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout: generation is a development task."""
@@ -22,7 +22,7 @@ FOLDERS: Final = ("crds", "charts/gpufleet/files/crds")
 _HEADER: Final = "# Generated from crds/gpufleet_api by `make crds`: change the models, not this file.\n"
 
 
-def render(resource: Resource) -> str:
+def render(resource: ApiResource) -> str:
     """The text of the CRD's file."""
     return _HEADER + yaml.safe_dump(resource.definition(), sort_keys=False, allow_unicode=True, width=120)
 

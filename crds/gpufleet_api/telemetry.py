@@ -95,7 +95,7 @@ class HealthReason(ApiModel):
     recovery: Recovery | None = None
 
 
-class Health(ApiModel):
+class DeviceHealth(ApiModel):
     """A device's health with the faults that stand. Warnings are told beside them and make no device unhealthy."""
 
     state: HealthState
@@ -140,7 +140,7 @@ class Statistics(ApiModel):
     p95: Annotated[int, Field(ge=-273, le=2**40)]
 
 
-class Window(ApiModel):
+class SampleWindow(ApiModel):
     """The recent past of a device. A quantity that no sample carried is absent."""
 
     samples: Annotated[int, Field(ge=1, le=100_000)]
@@ -151,7 +151,7 @@ class Window(ApiModel):
     power_milliwatts: Statistics | None = None
 
 
-class Overuse(ApiModel):
+class MemoryOveruse(ApiModel):
     """A holder uses more of the device's memory than it was promised. Nothing caps it; `memoryMiB` says the promise."""
 
     memory_used_mib: MiB
@@ -159,7 +159,7 @@ class Overuse(ApiModel):
     since: Timestamp
 
 
-class Holder(ApiModel):
+class DeviceHolder(ApiModel):
     """A container that holds the device, says the kubelet. `podUID` is that of the assignment honoured."""
 
     namespace: Label
@@ -172,7 +172,7 @@ class Holder(ApiModel):
     """Promised of this device's memory; absent for a slot without assignment."""
     compute_percent: PromisedPercent | None = None
     """Promised of this device's compute."""
-    overuse: Overuse | None = None
+    overuse: MemoryOveruse | None = None
     """Present while it lasts."""
 
 
@@ -207,14 +207,14 @@ class Device(ApiModel):
     """A bad page of memory will be retired at the next reset: GPUs before Ampere, which remap no rows."""
     mig_mode: MigMode | None = None
     process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    health: Health
+    health: DeviceHealth
     withheld: Text | None = None
     """Why no container can be given the device now although it has no fault, such as that its device node is missing.
 
     The operator picks it for nobody. Who holds it keeps it.
     """
-    window: Window | None = None
-    allocated_to: Annotated[list[Holder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
+    window: SampleWindow | None = None
+    allocated_to: Annotated[list[DeviceHolder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
 
     @property
     def offered(self) -> bool:

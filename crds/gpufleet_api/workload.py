@@ -170,7 +170,7 @@ class DistributionMode(StrEnum):
     PROPORTIONAL = "Proportional"
 
 
-class Capacity(StrEnum):
+class CapacityMeasure(StrEnum):
     """What a proportional distribution measures a replica by: the sum over its devices.
 
     A replica of shared devices has what it is promised of them.
@@ -207,7 +207,7 @@ class Distribution(ApiModel):
     """How many items there are to divide: 0..items-1."""
     mode: DistributionMode = DistributionMode.UNIFORM
     """Uniform: equal shares. Proportional: shares by the capacity of each replica's devices."""
-    by: Capacity | None = None
+    by: CapacityMeasure | None = None
     """Proportional only; FreeMemory when absent."""
     weights: (
         Annotated[
@@ -344,7 +344,7 @@ class NearestMiss(ApiModel):
     message: Text
 
 
-class Refusal(ApiModel):
+class NodeRefusal(ApiModel):
     """A node that kube-scheduler or the kubelet refused for one replica, in its own words."""
 
     replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
@@ -362,7 +362,7 @@ class Explanation(ApiModel):
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
     rejections: Annotated[list[Rejection], Field(max_length=32), ListMap("reason")] = []
     nearest_miss: NearestMiss | None = None
-    refusals: Annotated[list[Refusal], Field(max_length=32)] = []
+    refusals: Annotated[list[NodeRefusal], Field(max_length=32)] = []
 
 
 class WorkloadStatus(ApiModel):

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from gpufleet_api import generate
-from gpufleet_api.crd import RESOURCES, TELEMETRY, WORKLOAD, Resource
+from gpufleet_api.crd import RESOURCES, TELEMETRY, WORKLOAD, ApiResource
 from gpufleet_api.workload import Condition
 
 PYDANTIC_ONLY = {"title", "$ref", "$defs", "anyOf", "allOf", "oneOf", "const", "uniqueItems", "propertyNames"}
 
 
-def schema_of(resource: Resource) -> dict[str, Any]:
+def schema_of(resource: ApiResource) -> dict[str, Any]:
     (version,) = resource.definition()["spec"]["versions"]
     schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
     return schema
@@ -40,7 +40,7 @@ def at(schema: dict[str, Any], path: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.plural)
 class TestEach:
-    def test_columns_show_fields_that_exist_with_their_type(self, resource: Resource) -> None:
+    def test_columns_show_fields_that_exist_with_their_type(self, resource: ApiResource) -> None:
         schema = schema_of(resource)
         for column in resource.columns:
             if column.path.startswith(".metadata"):
@@ -49,12 +49,12 @@ class TestEach:
             want = ("string", "date-time") if column.type == "date" else (column.type, None)
             assert (node["type"], node.get("format")) == want, column.name
 
-    def test_schema_holds_only_what_kubernetes_knows(self, resource: Resource) -> None:
+    def test_schema_holds_only_what_kubernetes_knows(self, resource: ApiResource) -> None:
         for path, node in nodes(schema_of(resource)):
             assert not PYDANTIC_ONLY & node.keys(), path
             assert "type" in node or "x-kubernetes-preserve-unknown-fields" in node, path
 
-    def test_rules_point_at_fields_that_exist_and_their_message_names_a_field(self, resource: Resource) -> None:
+    def test_rules_point_at_fields_that_exist_and_their_message_names_a_field(self, resource: ApiResource) -> None:
         for path, node in nodes(schema_of(resource)):
             for rule in node.get("x-kubernetes-validations", []):
                 named = set(re.findall(r"\w+", rule["message"]))
@@ -62,13 +62,13 @@ class TestEach:
                 if "fieldPath" in rule:
                     at(node, rule["fieldPath"])
 
-    def test_status_is_a_subresource(self, resource: Resource) -> None:
+    def test_status_is_a_subresource(self, resource: ApiResource) -> None:
         (version,) = resource.definition()["spec"]["versions"]
         assert version["subresources"] == {"status": {}}
         assert version["served"]
         assert version["storage"]
 
-    def test_metadata_is_left_to_the_apiserver(self, resource: Resource) -> None:
+    def test_metadata_is_left_to_the_apiserver(self, resource: ApiResource) -> None:
         assert schema_of(resource)["properties"]["metadata"] == {"type": "object"}
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from gpufleet_api.markers import Cel
 from gpufleet_api.workload import (
     MAX_NAME,
-    Capacity,
+    CapacityMeasure,
     DeviceMode,
     Devices,
     Distribution,
@@ -86,7 +86,8 @@ CHECKS: Final = (
         Distribution.rules[1],
         "spec.distribution.weights",
         lambda w: (
-            w.spec.distribution is None or (w.spec.distribution.by is Capacity.WEIGHTS) == (_parts(w) is not None)
+            w.spec.distribution is None
+            or (w.spec.distribution.by is CapacityMeasure.WEIGHTS) == (_parts(w) is not None)
         ),
         _parts,
     ),

@@ -6,7 +6,7 @@ reservations, else from status) is never divided again; a replica whose range go
 
 from collections.abc import Mapping, Sequence
 
-from gpufleet_api.workload import Capacity, Distribution, DistributionMode, WorkloadSpec
+from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, WorkloadSpec
 from gpufleet_operator.distribution import shares, uniform
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload
@@ -72,7 +72,7 @@ def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[
     """
     if spec.devices.memory_mib is not None:
         return spec.devices.memory_mib * len(devices)
-    if distribution.by is Capacity.TOTAL_MEMORY:
+    if distribution.by is CapacityMeasure.TOTAL_MEMORY:
         return sum(d.memory_total_mib or 0 for d in devices)
     return sum(max(0, free_memory_mib(d) or 0) for d in devices)
 

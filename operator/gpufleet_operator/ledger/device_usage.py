@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpufleet_api.telemetry import Assignment, Device, Holder
+from gpufleet_api.telemetry import Assignment, Device, DeviceHolder
 from gpufleet_operator.ledger.holders import is_holder
 from gpufleet_operator.model import timestamps
 
@@ -50,7 +50,7 @@ def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime 
     if whole:
         return Use(held=True)
     in_flight = [a for a in reserved if sampled_at is None or timestamps.parse(a.decided_at) > sampled_at]
-    settled: list[Assignment | Holder] = [*sharers, *(a for a in reserved if a not in in_flight)]
+    settled: list[Assignment | DeviceHolder] = [*sharers, *(a for a in reserved if a not in in_flight)]
     return Use(
         sharers=len(reserved) + len(sharers),
         promised_memory_mib=sum(one.memory_mib or 0 for one in settled),

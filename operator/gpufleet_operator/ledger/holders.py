@@ -1,9 +1,9 @@
 """Reading the agent's report: which devices does the kubelet say a reservation's pod holds?"""
 
-from gpufleet_api.telemetry import Assignment, Holder, TelemetryStatus
+from gpufleet_api.telemetry import Assignment, DeviceHolder, TelemetryStatus
 
 
-def is_holder(holder: Holder, assignment: Assignment) -> bool:
+def is_holder(holder: DeviceHolder, assignment: Assignment) -> bool:
     """Pod names carry a unique suffix, so namespace and name identify a pod where the agent doesn't know the uid."""
     if holder.pod_uid is not None:
         return holder.pod_uid == assignment.pod_uid

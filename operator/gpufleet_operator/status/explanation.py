@@ -1,6 +1,6 @@
 """Why a workload waits: the engine's counts and nearest miss, and what kube-scheduler and kubelets said."""
 
-from gpufleet_api.workload import Explanation, NearestMiss, Refusal, Rejection
+from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, Rejection
 from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import WhyNot
@@ -35,12 +35,12 @@ def _nearest(why: WhyNot | None) -> NearestMiss | None:
     return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=near.message[:1024])
 
 
-def _refusals(snapshot: Snapshot, outlook: Outlook) -> list[Refusal]:
+def _refusals(snapshot: Snapshot, outlook: Outlook) -> list[NodeRefusal]:
     """The latest first, as many as status has room for."""
     mine = [(key, s) for key, s in snapshot.memory.refusals.items() if key[0] == outlook.workload.uid]
     mine.sort(key=lambda item: (-item[1].at.timestamp(), item[0]))
     return [
-        Refusal(replica=replica, node=node, by=s.by, message=s.message, time=timestamps.seconds(s.at))
+        NodeRefusal(replica=replica, node=node, by=s.by, message=s.message, time=timestamps.seconds(s.at))
         for (_, replica, node), s in mine[:_REFUSALS]
         if replica >= 0
     ]
