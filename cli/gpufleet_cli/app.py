@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from gpufleet_cli.options import options as opt
-from gpufleet_cli.options.exit_codes import Commands
-from gpufleet_cli.options.numbers import whole
+from gpufleet_cli.options import shared as opt
+from gpufleet_cli.options.command_group import Commands
+from gpufleet_cli.options.parsers import whole
 
 app = typer.Typer(
     cls=Commands,
@@ -47,7 +47,7 @@ def simulate(
     weighted mean of the terms beside it, each from 0 to 1, which is best: free memory, idleness, coolness and
     power headroom of the replica's GPUs. A GPUWorkload's status has the same in thousandths: 810 is 0.810 here.
     """
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     sources = run.sources(fleet, nodes, pods, now, stale_after)
     edits = run.edits(without, free)
@@ -66,7 +66,7 @@ def replay(
 
     Exit code 0: the same decisions, or all is placed on the edited fleet; 1: not so.
     """
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     raise typer.Exit(run.replay(file, run.edits(without, free), output))
 
@@ -92,7 +92,7 @@ def rank(
     SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is
     0.810 here.
     """
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     asked = run.Asked(files or (), workload, min_free_memory, resource)
     run.rank(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
@@ -115,7 +115,7 @@ def explain(
     output: opt.Output = opt.Format.TABLE,
 ) -> None:
     """For each GPU: whether it could serve one replica, or the first test that it fails."""
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     asked = run.Asked(files or (), workload, min_free_memory, resource)
     run.explain(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
@@ -133,7 +133,7 @@ def summary(
 
     Nodes with stale telemetry count with their GPUs alone. A dash is a value that nobody reports.
     """
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     run.summary(run.sources(fleet, None, None, now, stale_after), output)
 
@@ -171,7 +171,7 @@ def distribute(
     Largest remainder: shares and what is unassigned add up to the items, always. Each receiver gets a contiguous
     range [start, end), in the order in which they are named, or by node and index.
     """
-    from gpufleet_cli.command import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
 
     ages = (now, stale_after)
     run.distribute(

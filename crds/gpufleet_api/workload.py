@@ -11,7 +11,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, FreeForm, ListMap, ListSet
-from gpufleet_api.podtemplate import POD_TEMPLATE
+from gpufleet_api.pod_template import POD_TEMPLATE
 from gpufleet_api.telemetry import Celsius, Items, MiB, ObjectMeta, Percent, PromisedMiB, PromisedPercent
 
 MAX_REPLICAS = 1024

@@ -113,6 +113,6 @@ def test_help_imports_nothing_that_is_slow() -> None:
 
 
 def test_the_commands_need_no_package_beyond_the_cli_extra() -> None:
-    names = imported("import gpufleet_cli.main, gpufleet_cli.app, gpufleet_cli.command.run")
+    names = imported("import gpufleet_cli.main, gpufleet_cli.app, gpufleet_cli.commands.run")
     assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= names
     assert not names & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpufleet_cli.output.output import Column, Screen
+from gpufleet_cli.output.terminal import Column, Screen
 
 COLUMNS = (
     Column("NODE", firm=True),

@@ -11,7 +11,7 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.cel_rules import broken
 from gpufleet_cli.input.decode import parse, refuse
 from gpufleet_cli.input.documents import Document, read
-from gpufleet_cli.input.strict_schema import workload_problems
+from gpufleet_cli.input.schema_checks import workload_problems
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.placement.model import Request

@@ -6,9 +6,9 @@ Score terms are 0..1 (1 is best), null where the hardware doesn't report the val
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gpufleet_cli.command.evaluate import Ranked, Verdict
-from gpufleet_cli.command.replay import Replayed
-from gpufleet_cli.command.simulate import Outcome
+from gpufleet_cli.analysis.device_checks import Ranked, Verdict
+from gpufleet_cli.analysis.saved_decisions import Replayed
+from gpufleet_cli.analysis.simulation import Outcome
 from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gpufleet_cli.command.distribute import Capacity
-from gpufleet_cli.command.evaluate import Ranked, Verdict, rejections
-from gpufleet_cli.command.replay import Replayed
-from gpufleet_cli.command.simulate import Outcome
-from gpufleet_cli.output.output import Column, Screen
+from gpufleet_cli.analysis.device_checks import Ranked, Verdict, rejections
+from gpufleet_cli.analysis.item_shares import Capacity
+from gpufleet_cli.analysis.saved_decisions import Replayed
+from gpufleet_cli.analysis.simulation import Outcome
+from gpufleet_cli.output.terminal import Column, Screen
 from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.explain.explain import some

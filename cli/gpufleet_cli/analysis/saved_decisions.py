@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpufleet_cli.analysis.fleet_edits import Edits
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.what_if import Edits
 from gpufleet_operator.placement import replay as engine
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.replay import Record

@@ -5,21 +5,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_cli.command import distribute as division
-from gpufleet_cli.command import evaluate
-from gpufleet_cli.command import replay as saved
-from gpufleet_cli.command import simulate as simulation
-from gpufleet_cli.command.evaluate import Verdict
+from gpufleet_cli.analysis import device_checks
+from gpufleet_cli.analysis import item_shares as division
+from gpufleet_cli.analysis import saved_decisions as saved
+from gpufleet_cli.analysis import simulation
+from gpufleet_cli.analysis.device_checks import Verdict
+from gpufleet_cli.analysis.device_details import facts
+from gpufleet_cli.analysis.fleet_edits import Edits
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input import fleet_file, manifests
-from gpufleet_cli.input.device_facts import facts
 from gpufleet_cli.input.documents import STDIN
 from gpufleet_cli.input.fleet_file import Sources
 from gpufleet_cli.input.sample_ages import Ages
-from gpufleet_cli.input.what_if import Edits
-from gpufleet_cli.options.options import By, Format
+from gpufleet_cli.options.shared import By, Format
 from gpufleet_cli.output import json_shapes, tables
-from gpufleet_cli.output.output import Screen, write_json, write_notes
+from gpufleet_cli.output.terminal import Screen, write_json, write_notes
 from gpufleet_operator.placement import Fleet, aggregate
 from gpufleet_operator.placement.explain.explain import some
 from gpufleet_operator.placement.model import DeviceNeeds, Request
@@ -115,7 +115,7 @@ def summary(given: Sources, output: Format) -> None:
 def rank(asked: Asked, given: Sources, nodes: Sequence[str], limit: int | None, output: Format) -> None:
     """Devices that pass, best first."""
     judged = _judge(asked, given, nodes)
-    best = evaluate.ranked(judged.fleet, judged.request, judged.verdicts)
+    best = device_checks.ranked(judged.fleet, judged.request, judged.verdicts)
     if output is Format.JSON:
         write_json(json_shapes.ranking(best[:limit], judged.counts, judged.notes))
     else:
@@ -157,9 +157,9 @@ def distribute(
         capacities = division.capacities(named)
     else:
         loaded = fleet_file.load(sources(fleet, None, None, *ages))
-        verdicts = evaluate.judge(loaded.fleet, Request("--fleet", (0,)))
+        verdicts = device_checks.judge(loaded.fleet, Request("--fleet", (0,)))
         capacities = division.of_devices([v.device for v in verdicts if v.reason is None], by or By.FREE_MEMORY)
-        notes = (*division.notes(evaluate.rejections(verdicts)), *loaded.notes)
+        notes = (*division.notes(device_checks.rejections(verdicts)), *loaded.notes)
     divided = division.divide(items, capacities, maxima)
     if output is Format.JSON:
         write_json(division.as_json(divided))
@@ -174,11 +174,11 @@ def _judge(asked: Asked, given: Sources, nodes: Sequence[str]) -> _Judged:
     request = _request(asked, notes)
     loaded = fleet_file.load(given, request.pod.extended)
     notes += simulation.unchecked([request], loaded.nodes_known)
-    verdicts = evaluate.judge(loaded.fleet, simulation.as_asked(request, loaded.nodes_known), nodes)
+    verdicts = device_checks.judge(loaded.fleet, simulation.as_asked(request, loaded.nodes_known), nodes)
     known = facts(loaded.fleet, loaded.telemetry)
     detailed = [v if v.reason is None else _detailed(v, known.get((v.device.uuid, v.reason))) for v in verdicts]
     passing = sum(v.reason is None for v in verdicts)
-    counts = json_shapes.counts(len(verdicts), passing, evaluate.rejections(verdicts))
+    counts = json_shapes.counts(len(verdicts), passing, device_checks.rejections(verdicts))
     return _Judged(loaded.fleet, request, detailed, counts, (*notes, *loaded.notes))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from gpufleet_api.names import RESOURCE
-from gpufleet_cli.options.numbers import seconds, whole
+from gpufleet_cli.options.parsers import seconds, whole
 
 
 class Format(StrEnum):

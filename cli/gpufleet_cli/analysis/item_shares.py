@@ -7,8 +7,8 @@ from fractions import Fraction
 from typing import Any, assert_never
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.options.numbers import to_whole
-from gpufleet_cli.options.options import By
+from gpufleet_cli.options.parsers import to_whole
+from gpufleet_cli.options.shared import By
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
 from gpufleet_operator.placement.explain.phrases import PHRASES
