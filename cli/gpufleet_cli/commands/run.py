@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_cli.analysis import device_checks
+from gpufleet_cli.analysis import device_checks, simulation
 from gpufleet_cli.analysis import item_shares as division
 from gpufleet_cli.analysis import saved_decisions as saved
-from gpufleet_cli.analysis import simulation
 from gpufleet_cli.analysis.device_checks import Verdict
 from gpufleet_cli.analysis.device_details import facts
 from gpufleet_cli.analysis.fleet_edits import Edits
