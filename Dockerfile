@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # gpufleet: agent, operator and command line in one image; the command says which.
 #   docker build --tag localhost/gpufleet:dev .
-# The test bed builds the same content without Docker (e2e/cluster/image).
+# The test bed builds the same content without Docker (testbed/gpufleet_testbed/images).
 
 FROM debian:bookworm-slim AS build
 RUN apt-get update \

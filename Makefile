@@ -60,22 +60,22 @@ proto: setup ## Generate the gRPC messages from the .proto files.
 	$(RUN) python -m gpufleet_agent.proto.generate
 
 cluster: setup ## Start a real two-node cluster on this machine.
-	@$(RUN) python -m cluster up
+	@$(RUN) python -m gpufleet_testbed up
 
 kubeconfig: setup ## Print the path of the cluster's kubeconfig.
-	@$(RUN) python -m cluster kubeconfig
+	@$(RUN) python -m gpufleet_testbed kubeconfig
 
 cluster-down: setup ## Stop the cluster and remove what it made.
-	@$(RUN) python -m cluster down
+	@$(RUN) python -m gpufleet_testbed down
 
 demo: setup ## From nothing to GPUWorkloads on a real cluster with simulated GPUs.
-	@$(RUN) python -m demo
+	@$(RUN) python -m gpufleet_e2e.demo
 
 demo-recorded: setup ## The agent on a recorded node, two minutes: no cluster, no root.
-	@$(RUN) python -m demo.recorded
+	@$(RUN) python -m gpufleet_e2e.demo.recorded
 
 demo-down: setup ## Remove everything that `make demo` made.
-	@$(RUN) python -m demo down
+	@$(RUN) python -m gpufleet_e2e.demo down
 
 image: ## Build the container image with Docker.
 	docker build --tag localhost/gpufleet:$(VERSION) .

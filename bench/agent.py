@@ -29,12 +29,12 @@ from rich.table import Table
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.sampling.window import Window
+from gpufleet_e2e.fakes.node import running
+from gpufleet_e2e.fakes.process import Course, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.model import SimGpu, SimProcess, SimSeries
 from gpufleet_simgpu.presets import busy, make_node
-from standin.node import running
-from standin.process import Course, peak_mib, per_minute, quantile, thread_count
 
 NODE = "bench"
 GPUS = 8

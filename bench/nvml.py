@@ -34,11 +34,11 @@ from gpufleet_agent.devices.base import DeviceError, DeviceInfo, HardwareError, 
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_agent.logs import configure
+from gpufleet_e2e.fakes.node import running
+from gpufleet_e2e.fakes.process import Course, quantile
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.presets import make_node
-from standin.node import running
-from standin.process import Course, quantile
 
 ROUNDS = 60
 """Readings of each device from which the cost of a call is taken."""

@@ -20,16 +20,16 @@ from typing import Any
 
 from kubernetes import client, config, watch
 
-from cluster import Cluster, ClusterConfig, repository_root, up
-from proof import objects
-from proof.contract import RESOURCE, WORKLOAD_LABEL
-from support.api import NAMESPACES, Api, pods, workloads
-from support.awaiting import eventually
-from support.gpus import Gpus
-from support.install import NAMESPACE as SYSTEM
-from support.install import RELEASE
-from support.manifests import gpuworkload, plain_pod
-from support.measure import Summary, per_minute, writes
+from gpufleet_e2e.proof import objects
+from gpufleet_e2e.proof.contract import RESOURCE, WORKLOAD_LABEL
+from gpufleet_e2e.support.api import NAMESPACES, Api, pods, workloads
+from gpufleet_e2e.support.gpus import Gpus
+from gpufleet_e2e.support.install import NAMESPACE as SYSTEM
+from gpufleet_e2e.support.install import RELEASE
+from gpufleet_e2e.support.manifests import gpuworkload, plain_pod
+from gpufleet_e2e.support.measurements import Summary, per_minute, writes
+from gpufleet_e2e.support.polling import eventually
+from gpufleet_testbed import Cluster, ClusterConfig, repository_root, up
 
 GPUS_PER_NODE = 8
 CLUSTER = ClusterConfig(name="bench", network="10.247.0.0/16", nodes=2)

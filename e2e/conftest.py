@@ -1,7 +1,7 @@
 """The cluster and what stands on it, shared by all end-to-end tests of a run.
 
 `cluster` is a real cluster of two nodes and the tests' own: it runs beside that of `make cluster` and `make demo`, and
-ends with the tests, unless it was there before (`python -m cluster up` with this name and network).
+ends with the tests, unless it was there before (`python -m gpufleet_testbed up` with this name and network).
 `fleet` is the chart installed on it, with simulated GPUs: 16 in the first node, 8 in the second. `room` is a namespace
 of one test's own; what must hold at the end of every test is checked when it is cleared.
 """
@@ -12,15 +12,15 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from cluster import Cluster, ClusterConfig, cache_dir, up
-from cluster.local.lock import Lock, holder
-from proof.bed import witness_of
-from support import diagnostics
-from support.api import Api
-from support.fleet import Fleet
-from support.gpus import Gpus
-from support.room import Room
-from support.watchdog import Watchdog, by_kubelets
+from gpufleet_e2e.proof.testbed import witness_of
+from gpufleet_e2e.support import diagnostics
+from gpufleet_e2e.support.api import Api
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.gpus import Gpus
+from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.watchdog import Watchdog, by_kubelets
+from gpufleet_testbed import Cluster, ClusterConfig, cache_dir, up
+from gpufleet_testbed.local.processes.lock import Lock, holder
 
 GPUS = (16, 8)
 """Of each node."""

@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 import pytest
 
-from callers import (
+from gpufleet_e2e.identities import (
     ASSIGNMENT,
     NAMESPACE,
     PODS,
@@ -22,8 +22,8 @@ from callers import (
     pod,
     wait_until,
 )
-from cluster import Cluster
-from support.fleet import Fleet
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_testbed import Cluster
 
 
 @pytest.fixture(scope="session")

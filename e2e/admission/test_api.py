@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from callers import (
+from gpufleet_e2e.identities import (
     ASSIGNMENT,
     NAMESPACE,
     STATUS,
@@ -19,7 +19,7 @@ from callers import (
     telemetry,
     workload,
 )
-from cluster import Cluster, repository_root
+from gpufleet_testbed import Cluster, repository_root
 
 EXAMPLES = sorted((repository_root() / "examples").glob("*.yaml"))
 

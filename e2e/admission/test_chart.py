@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from callers import NAMESPACE, Caller, Cast, JsonObject, allowed, wait_until
-from cluster import Cluster, ClusterError, repository_root
+from gpufleet_e2e.identities import NAMESPACE, Caller, Cast, JsonObject, allowed, wait_until
+from gpufleet_testbed import Cluster, ClusterError, repository_root
 
 CHART = str(repository_root() / "charts" / "gpufleet")
 

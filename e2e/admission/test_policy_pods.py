@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callers import (
+from gpufleet_e2e.identities import (
     NAMESPACE,
     PODS,
     SYSTEM_NAMESPACE,
@@ -17,7 +17,7 @@ from callers import (
     pod,
     wait_until,
 )
-from cluster import Cluster, repository_root
+from gpufleet_testbed import Cluster, repository_root
 
 CHART = str(repository_root() / "charts" / "gpufleet")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callers import ASSIGNMENT, NAMESPACE, STATUS, TELEMETRY, Caller, Cast, allowed, denied, telemetry
+from gpufleet_e2e.identities import ASSIGNMENT, NAMESPACE, STATUS, TELEMETRY, Caller, Cast, allowed, denied, telemetry
 
 SPEC_IS_THE_OPERATORS = "spec.assignments is written only by who holds the verb assign"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from callers import ASSIGNMENT, TELEMETRY, WORKLOADS, Caller, JsonObject, telemetry, workload
+from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, WORKLOADS, Caller, JsonObject, telemetry, workload
 
 
 def assignment(**changed: Any) -> JsonObject:

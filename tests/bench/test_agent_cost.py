@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpufleet_e2e.fakes.process import Course, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.model import NOT_AVAILABLE
-from standin.process import Course, peak_mib, per_minute, quantile, thread_count
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated

@@ -1,0 +1,90 @@
+"""The simulated drivers of the nodes: puts them there, and changes what a GPU of them reports while all runs."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from gpufleet_e2e.demo.nodes import Load, Machine
+from gpufleet_simgpu.build import build_library
+from gpufleet_simgpu.files import STATE, edit, read_state, write_state
+from gpufleet_simgpu.model import SimGpu, SimNode
+from gpufleet_simgpu.presets import make_node
+
+
+class Driver:
+    """The driver folder of each node, as this machine sees it."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = dict(folders)
+
+    @classmethod
+    def install(cls, folders: Mapping[str, Path], machines: Mapping[str, Machine]) -> "Driver":
+        """Build our libnvidia-ml.so.1 into each folder and describe the node's GPUs beside it.
+
+        Raises:
+            CompilerError: there is no C compiler, or it refused the sources.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            library = build_library(Path(scratch))
+            for node, folder in folders.items():
+                # The state first: an agent that finds the library without it would report that no driver is loaded.
+                write_state(folder / STATE, simulated(node, machines[node]))
+                _replace(library, folder)
+        return cls(folders)
+
+    def temperature(self, node: str, uuid: str) -> int:
+        """Degrees Celsius that the GPU reports now; 0 when it reports none."""
+        state = read_state(self._folders[node] / STATE)
+        return state.gpus[_index(state, uuid)].temperature_celsius or 0
+
+    def heat(self, node: str, uuid: str, celsius: int) -> None:
+        """Let one GPU report this temperature from now on."""
+        edit(
+            self._folders[node] / STATE,
+            lambda state: state.with_gpu(_index(state, uuid), temperature_celsius=celsius),
+        )
+
+    def command(self, node: str, uuid: str, celsius: int) -> str:
+        """What a reader types to do the same."""
+        folder = self._folders[node]
+        index = _index(read_state(folder / STATE), uuid)
+        return f"{python()} -m gpufleet_simgpu set {folder} {index} temperature_celsius={celsius}"
+
+
+def simulated(node: str, machine: Machine) -> SimNode:
+    """The node's GPUs as the simulated driver describes them: the model's facts, each with its own load."""
+    made = make_node(machine.preset, len(machine.loads), node=node)
+    return replace(made, gpus=tuple(_loaded(gpu, load) for gpu, load in zip(made.gpus, machine.loads, strict=True)))
+
+
+def python(executable: str = sys.executable) -> str:
+    """The running interpreter as a reader in this folder would call it."""
+    path = Path(executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else executable
+
+
+def _replace(library: Path, folder: Path) -> None:
+    """Put the library there in one step: an agent that has an older one open keeps it as it is."""
+    scratch = folder / f".{library.name}"
+    shutil.copy(library, scratch)
+    scratch.replace(folder / library.name)
+
+
+def _loaded(gpu: SimGpu, load: Load) -> SimGpu:
+    return replace(
+        gpu,
+        memory_used_mib=load.memory_used_mib,
+        utilization_percent=load.utilization_percent,
+        temperature_celsius=load.temperature_celsius,
+        power_milliwatts=load.power_watts * 1000,
+    )
+
+
+def _index(state: SimNode, uuid: str) -> int:
+    for index, gpu in enumerate(state.gpus):
+        if gpu.uuid == uuid:
+            return index
+    raise ValueError(f"no simulated GPU {uuid}")

@@ -1,0 +1,69 @@
+"""The objects that callers try to write, as small as the API allows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpufleet_e2e.identities.client import JsonObject
+from gpufleet_e2e.identities.paths import NAMESPACE
+
+API_VERSION = "gpufleet.dev/v1alpha1"
+
+TEMPLATE: JsonObject = {"spec": {"containers": [{"name": "main", "image": "localhost/busybox:1"}]}}
+
+ASSIGNMENT: JsonObject = {
+    "podUID": "uid-a",
+    "namespace": "ml",
+    "pod": "train-0-abcde",
+    "container": "main",
+    "workload": "train",
+    "workloadUID": "uid-w",
+    "replica": 0,
+    "replicas": 1,
+    "resource": "gpufleet.dev/gpu",
+    "devices": ["GPU-1"],
+    "decidedAt": "2026-01-01T00:00:00.123456Z",
+}
+"""A reservation for a pod that doesn't exist."""
+
+STATUS: JsonObject = {
+    "observedAt": "2026-01-01T00:00:00Z",
+    "agentVersion": "0.1.0",
+    "summary": {"devices": 0, "healthy": 0, "allocated": 0},
+}
+"""What an agent of a node without GPUs would report."""
+
+
+def workload(name: str = "train", **spec: Any) -> JsonObject:
+    """A workload that the operator leaves alone, unless the test says otherwise: it is suspended."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "GPUWorkload",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"suspend": True, "template": TEMPLATE, **spec},
+    }
+
+
+def telemetry(name: str = "e2e-no-such-node", **fields: Any) -> JsonObject:
+    """Telemetry, by default of a node that doesn't exist."""
+    return {"apiVersion": API_VERSION, "kind": "GPUTelemetry", "metadata": {"name": name}, **fields}
+
+
+def pod(name: str, *, account: str = "user", annotations: Mapping[str, str] | None = None, **spec: Any) -> JsonObject:
+    """A pod that sleeps, from the test bed's small image."""
+    container = {
+        "name": "main",
+        "image": "localhost/busybox:1",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", "exec sleep 1000000"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "annotations": dict(annotations or {})},
+        "spec": {
+            "serviceAccountName": account,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+            **spec,
+        },
+    }

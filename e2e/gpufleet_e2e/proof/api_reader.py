@@ -1,0 +1,123 @@
+"""Objects as plain JSON, read and watched with the official client.
+
+Plain JSON rather than the client's own classes: the judgement is pure and its tests write objects by hand.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self, cast
+
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from gpufleet_e2e.proof import contract
+from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
+
+JsonObject = dict[str, Any]
+
+
+class ApiReader:
+    """Read-only access to one apiserver. A context manager: it closes the client's connections at the end."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._client: client.ApiClient = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
+        self._core = client.CoreV1Api(self._client)
+        self._custom = client.CustomObjectsApi(self._client)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()  # type: ignore[no-untyped-call]  # published without types
+
+    def workload(self, namespace: str, name: str) -> JsonObject:
+        """The GPUWorkload as the apiserver has it. Raises EvidenceError when it isn't there."""
+        key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS, name)
+        with _named(f"GPUWorkload {namespace}/{name}"):
+            return cast("JsonObject", self._custom.get_namespaced_custom_object(*key))
+
+    def telemetry(self) -> list[JsonObject]:
+        """All GPUTelemetry objects. Raises EvidenceError when they can't be read."""
+        key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
+        with _named("GPUTelemetry"):
+            return list(cast("JsonObject", self._custom.list_cluster_custom_object(*key))["items"])
+
+    def pods(self, namespace: str, selector: str) -> list[JsonObject]:
+        """Pods by label selector. Raises EvidenceError when they can't be read."""
+        listing: Callable[..., Any] = self._core.list_namespaced_pod
+        with _named(f"pods of {namespace}"):
+            answer = listing(namespace, label_selector=selector, _preload_content=False)
+            return list(json.loads(answer.data)["items"])
+
+    def watch_workload(self, namespace: str, name: str, *, timeout_seconds: float) -> Iterator[JsonObject]:
+        """The GPUWorkload now and at each change, until the time is over or it is deleted.
+
+        Raises:
+            EvidenceError: the apiserver can't be read.
+        """
+        key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS)
+        return _watch(self._custom.list_namespaced_custom_object, key, name, timeout_seconds)
+
+    def watch_telemetry(self, node: str, *, timeout_seconds: float) -> Iterator[JsonObject]:
+        """The node's GPUTelemetry now and at each change, until the time is over or it is deleted."""
+        key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
+        return _watch(self._custom.list_cluster_custom_object, key, node, timeout_seconds)
+
+    def wait_for_workload(
+        self, namespace: str, name: str, done: Callable[[JsonObject], bool], *, timeout_seconds: float
+    ) -> JsonObject:
+        """The GPUWorkload as soon as `done` accepts it. Raises WaitTimeoutError with the conditions seen last."""
+        last: JsonObject = {}
+        for last in self.watch_workload(namespace, name, timeout_seconds=timeout_seconds):
+            if done(last):
+                return last
+        said = conditions_in_words(last)
+        raise WaitTimeoutError(f"GPUWorkload {namespace}/{name} after {timeout_seconds:.0f} s: {said}")
+
+    def wait_for_telemetry(
+        self, node: str, done: Callable[[JsonObject], bool], *, timeout_seconds: float
+    ) -> JsonObject:
+        """The node's GPUTelemetry as soon as `done` accepts it. Raises WaitTimeoutError with what was seen last."""
+        last: JsonObject = {}
+        for last in self.watch_telemetry(node, timeout_seconds=timeout_seconds):
+            if done(last):
+                return last
+        seen = last.get("status", {}).get("observedAt", "never")
+        raise WaitTimeoutError(f"GPUTelemetry {node} after {timeout_seconds:.0f} s: last written {seen}")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turn what the client raises into an EvidenceError that says what was read."""
+    try:
+        yield
+    except ApiException as error:
+        raise EvidenceError(f"{what}: {error.status} {error.reason}") from error
+    except HTTPError as error:  # no answer at all
+        raise EvidenceError(f"{what}: {error}") from error
+
+
+def conditions_in_words(workload: Mapping[str, Any]) -> str:
+    """Every condition with its reason and message, for an error's text."""
+    conditions = workload.get("status", {}).get("conditions", [])
+    words = [f"{one['type']}={one['status']} {one['reason']}: {one.get('message', '')}" for one in conditions]
+    return "; ".join(words) or "no condition"
+
+
+def _watch(listing: Callable[..., Any], key: tuple[str, ...], name: str, seconds: float) -> Iterator[JsonObject]:
+    deadline = monotonic() + seconds
+    # Without a resourceVersion a stream begins with the object as it is now: nothing is missed between two streams.
+    # The server may end one early, as at its own restart; then the next one begins.
+    while (left := deadline - monotonic()) > 0:
+        stream = watch.Watch().stream(  # type: ignore[no-untyped-call]  # published without types
+            listing, *key, field_selector=f"metadata.name={name}", timeout_seconds=max(1, int(left))
+        )
+        with _named(name):
+            for event in stream:
+                if event["type"] == "DELETED":
+                    return
+                yield event["object"]

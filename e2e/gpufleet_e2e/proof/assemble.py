@@ -1,0 +1,158 @@
+"""Puts the raw readings of one workload together as evidence. Pure: the readings are arguments."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpufleet_e2e.proof import contract, objects
+from gpufleet_e2e.proof.evidence import (
+    FleetEvidence,
+    Holding,
+    ReplicaEvidence,
+    Shard,
+    ShardEvidence,
+    Source,
+    Statement,
+    WorkloadEvidence,
+)
+from gpufleet_e2e.proof.objects import JsonObject
+
+TERMINAL = {"Succeeded", "Failed"}
+SHARD_LINE = re.compile(r"shard\D*(\d+)\D+(\d+)", re.IGNORECASE)
+"""How a container says its share: the word, then start and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerReading:
+    """What was asked of one container by `kubectl exec` and `kubectl logs`."""
+
+    variables: Mapping[str, str] | None
+    problem: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Everything that the proof of one workload is made of. `containers` is keyed by pod name."""
+
+    workload: JsonObject
+    pods: Sequence[JsonObject]
+    telemetry: Sequence[JsonObject]
+    holdings: Sequence[Holding]
+    containers: Mapping[str, ContainerReading] = field(default_factory=dict)
+    resource: str = contract.RESOURCE
+    shared_resource: str = contract.SHARED_RESOURCE
+
+    @property
+    def asked(self) -> str:
+        """The resource that the workload's containers ask for."""
+        shared = self.workload["spec"].get("devices", {}).get("mode") == "Shared"
+        return self.shared_resource if shared else self.resource
+
+
+def container_of(workload: JsonObject) -> str:
+    """The container that gets the devices: the one that the spec names, else the only one."""
+    spec = workload["spec"]
+    named = spec.get("devices", {}).get("container")
+    return str(named or spec["template"]["spec"]["containers"][0]["name"])
+
+
+def live_pods(pods: Sequence[JsonObject]) -> list[JsonObject]:
+    """The pods that still run or will: neither ended nor being deleted."""
+    return [
+        pod
+        for pod in pods
+        if "deletionTimestamp" not in pod["metadata"] and pod.get("status", {}).get("phase") not in TERMINAL
+    ]
+
+
+def fleet(telemetry: Sequence[JsonObject], holdings: Sequence[Holding]) -> FleetEvidence:
+    """All devices, by node and index, and all holdings."""
+    nodes = sorted(telemetry, key=lambda node: str(node["metadata"]["name"]))
+    return FleetEvidence(tuple(gpu for node in nodes for gpu in objects.gpus(node)), tuple(holdings))
+
+
+def workload(readings: Readings) -> WorkloadEvidence:
+    """The evidence on one workload, replicas in order."""
+    found, spec = readings.workload, readings.workload["spec"]
+    status = found.get("status", {})
+    placements = sorted(status.get("placements", []), key=lambda placement: int(placement["replica"]))
+    named = {placement.get("pod") for placement in placements}
+    strays = tuple(
+        sorted(pod["metadata"]["name"] for pod in live_pods(readings.pods) if pod["metadata"]["name"] not in named)
+    )
+    return WorkloadEvidence(
+        namespace=found["metadata"]["namespace"],
+        name=found["metadata"]["name"],
+        replicas_wanted=spec.get("replicas", 1),
+        devices_per_replica=spec.get("devices", {}).get("count", 1),
+        replicas=tuple(_replica(readings, placement) for placement in placements),
+        items=spec.get("distribution", {}).get("items"),
+        unassigned_items=status.get("unassignedItems", 0),
+        memory_mib=spec.get("devices", {}).get("memoryMiB"),
+        stray_pods=strays,
+    )
+
+
+def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
+    name, uid = placement.get("pod", ""), placement.get("podUID", "")
+    pod = next((pod for pod in readings.pods if pod["metadata"]["name"] == name), None)
+    container = container_of(readings.workload)
+    reading = readings.containers.get(name, ContainerReading(None, "not asked"))
+    says = {Source.STATUS: objects.statement(placement.get("devices", []))}
+    if pod is None:
+        gone = Statement(None, f"there is no pod {name or 'for this replica'}")
+        says |= {source: gone for source in Source if source is not Source.STATUS}
+    else:
+        says |= {
+            Source.RESERVATION: objects.reservation(readings.telemetry, pod["metadata"]["uid"]),
+            Source.ANNOTATION: objects.annotation(pod),
+            Source.ENVIRONMENT: _visible(reading),
+            Source.POD_RESOURCES: _held(readings, pod, container),
+            Source.POD_STATUS: objects.pod_status(pod, container, readings.asked),
+        }
+    if pod is not None and uid != pod["metadata"]["uid"]:
+        says[Source.STATUS] = Statement(None, f"names pod uid {uid or '(none)'}, the pod's is {pod['metadata']['uid']}")
+    line, shard = _log_shard(reading.log)
+    return ReplicaEvidence(
+        replica=placement["replica"],
+        state=placement.get("state", ""),
+        pod=name,
+        pod_uid=uid,
+        node=pod["spec"].get("nodeName", "") if pod else "",
+        container=container,
+        says=says,
+        shard=ShardEvidence(
+            status=objects.shard_of_status(placement),
+            environment=objects.shard_of_environment(reading.variables or {}),
+            log=shard,
+            log_line=line,
+        ),
+        promised_mib={
+            Source.RESERVATION: objects.promised_by_reservation(readings.telemetry, uid),
+            Source.ENVIRONMENT: objects.promised_by_environment(reading.variables or {}),
+        },
+        score=dict(placement.get("score", {})),
+    )
+
+
+def _visible(reading: ContainerReading) -> Statement:
+    if reading.variables is None:
+        return Statement(None, reading.problem)
+    return objects.visible_devices(reading.variables)
+
+
+def _held(readings: Readings, pod: Mapping[str, Any], container: str) -> Statement:
+    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.asked)
+    for holding in readings.holdings:
+        if (holding.namespace, holding.pod, holding.container, holding.resource) == key:
+            return objects.statement([objects.device_of(one) for one in holding.devices])
+    return Statement(None, "the kubelet lists no device for the container")
+
+
+def _log_shard(log: str) -> tuple[str, Shard | None]:
+    for line in log.splitlines():
+        if match := SHARD_LINE.search(line):
+            return line.strip(), (int(match[1]), int(match[2]))
+    return "", None

@@ -1,0 +1,129 @@
+"""From API objects, as JSON from the apiserver, to evidence. Pure: no client, so that tests feed it plain dicts."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpufleet_e2e.proof import contract
+from gpufleet_e2e.proof.evidence import Gpu, Shard, Statement
+
+JsonObject = Mapping[str, Any]
+
+
+def statement(devices: Sequence[str]) -> Statement:
+    """A source that names these devices. Order does not matter; a device named twice stays twice, and disagrees."""
+    return Statement(tuple(sorted(devices)))
+
+
+def device_of(device_id: str) -> str:
+    """The UUID in a kubelet's words: slots of a shared device are `<uuid>::<number>`."""
+    return device_id.partition("::")[0]
+
+
+def gpus(telemetry: JsonObject) -> tuple[Gpu, ...]:
+    """The devices of one GPUTelemetry, by index."""
+    devices = telemetry.get("status", {}).get("devices", [])
+    return tuple(
+        Gpu(
+            node=telemetry["metadata"]["name"],
+            index=device["index"],
+            uuid=device["uuid"],
+            model=device["model"],
+            healthy=device["health"]["state"] == "Healthy",
+            memory_total_mib=device.get("memoryTotalMiB"),
+            memory_used_mib=device.get("memoryUsedMiB"),
+            utilization_percent=device.get("utilizationPercent"),
+            temperature_celsius=device.get("temperatureCelsius"),
+            power_milliwatts=device.get("powerMilliwatts"),
+        )
+        for device in sorted(devices, key=lambda device: int(device["index"]))
+    )
+
+
+def reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> Statement:
+    """The devices that the fleet's GPUTelemetry objects reserve for one pod."""
+    found = [
+        uuid
+        for node in telemetry
+        for assignment in node.get("spec", {}).get("assignments", [])
+        if assignment["podUID"] == pod_uid
+        for uuid in assignment["devices"]
+    ]
+    return statement(found) if found else Statement(None, "no assignment for this pod's uid")
+
+
+def annotation(pod: JsonObject) -> Statement:
+    """The devices in the pod's informational annotation, a JSON object with a list `devices`."""
+    text = pod["metadata"].get("annotations", {}).get(contract.ANNOTATION)
+    if text is None:
+        return Statement(None, f"no annotation {contract.ANNOTATION}")
+    try:
+        devices = json.loads(text)["devices"]
+    except (ValueError, KeyError, TypeError):
+        return Statement(None, f"annotation is not a JSON object with devices: {text[:80]}")
+    return statement(devices)
+
+
+def pod_status(pod: JsonObject, container: str, resource: str = contract.RESOURCE) -> Statement:
+    """The devices that the kubelet wrote into the pod's status for one container."""
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        if status["name"] == container:
+            for entry in status.get("allocatedResourcesStatus", []):
+                if entry["name"] == resource:
+                    return statement([device_of(item["resourceID"]) for item in entry.get("resources", [])])
+    return Statement(None, "no allocatedResourcesStatus for the container")
+
+
+def promised_by_reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> int | None:
+    """MiB of each device that the fleet's GPUTelemetry objects promise to one pod; None: whole devices."""
+    assignments = (one for node in telemetry for one in node.get("spec", {}).get("assignments", []))
+    return next((one.get("memoryMiB") for one in assignments if one["podUID"] == pod_uid), None)
+
+
+def promised_by_environment(variables: Mapping[str, str]) -> int | None:
+    """MiB of each device that a container was told; None: it wasn't told, or no number."""
+    value = variables.get(contract.MEMORY_MIB, "")
+    return int(value) if value.isdecimal() else None
+
+
+def environment(raw: str) -> dict[str, str]:
+    """The variables in a `/proc/<pid>/environ`."""
+    pairs = (entry.partition("=") for entry in raw.split("\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+def visible_devices(variables: Mapping[str, str]) -> Statement:
+    """The devices in a container's NVIDIA_VISIBLE_DEVICES."""
+    value = variables.get(contract.VISIBLE_DEVICES)
+    if value is None:
+        return Statement(None, f"{contract.VISIBLE_DEVICES} is not set")
+    return statement([uuid for uuid in value.split(",") if uuid])
+
+
+def shard_of_environment(variables: Mapping[str, str]) -> Shard | None:
+    """The share that a container was told."""
+    try:
+        return int(variables[contract.SHARD_START]), int(variables[contract.SHARD_END])
+    except (KeyError, ValueError):
+        return None
+
+
+def shard_of_status(placement: JsonObject) -> Shard | None:
+    """The share in one entry of the status's placements."""
+    if "shardStart" not in placement or "shardEnd" not in placement:
+        return None
+    return int(placement["shardStart"]), int(placement["shardEnd"])
+
+
+def condition(workload: JsonObject, kind: str) -> JsonObject:
+    """The workload's condition of this type; empty when absent or when it speaks of an older generation."""
+    generation = workload["metadata"].get("generation")
+    for found in workload.get("status", {}).get("conditions", []):
+        if found["type"] == kind and found.get("observedGeneration", generation) == generation:
+            return dict(found)
+    return {}
+
+
+def is_true(workload: JsonObject, kind: str) -> bool:
+    """Whether that condition holds."""
+    return bool(condition(workload, kind).get("status") == "True")

@@ -1,0 +1,51 @@
+"""The simulated GPUs of one node: what they report can be changed while everything runs."""
+
+from typing import Any
+
+from gpufleet_simgpu.build import build_library
+from gpufleet_simgpu.files import STATE, edit, read_state, write_state
+from gpufleet_simgpu.model import SimNode
+from gpufleet_simgpu.presets import make_node
+from gpufleet_testbed import Node
+
+
+class Gpus:
+    """One node's GPUs, all idle and cool until somebody says otherwise."""
+
+    def __init__(self, node: Node, count: int, model: str = "h100") -> None:
+        self._path = node.driver_dir / STATE
+        self._idle = make_node(model, count, node=node.name)
+        # The state first: an agent that finds the library without it would report that no driver is loaded.
+        write_state(self._path, self._idle)
+        build_library(node.driver_dir)
+        self.uuids = tuple(gpu.uuid for gpu in self._idle.gpus)
+        """In order of their index."""
+
+    def report(self, uuid: str, **fields: Any) -> None:
+        """Let one GPU report other numbers, such as `temperature_celsius=95`."""
+        edit(self._path, lambda state: state.with_gpu(self._index(uuid), **fields))
+
+    def xid(self, uuid: str, code: int) -> None:
+        """Let one GPU report an XID, once."""
+        edit(self._path, lambda state: state.with_xid(self._index(uuid), code))
+
+    def lose(self, uuid: str) -> None:
+        """Let one GPU fall off the bus."""
+        edit(self._path, lambda state: state.lose(self._index(uuid)))
+
+    def restore(self, uuid: str) -> None:
+        """Let a lost GPU answer again."""
+        edit(self._path, lambda state: state.restore(self._index(uuid)))
+
+    def reset(self) -> bool:
+        """All idle, cool and well again. False when they were."""
+        if read_state(self._path) == self._idle:
+            return False
+        edit(self._path, self._as_made)
+        return True
+
+    def _as_made(self, state: SimNode) -> SimNode:
+        return self._idle
+
+    def _index(self, uuid: str) -> int:
+        return self.uuids.index(uuid)

@@ -1,0 +1,100 @@
+"""The command line of the test bed: `python -m gpufleet_testbed --help`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpufleet_testbed import lifecycle
+from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider
+from gpufleet_testbed.errors import ClusterError, HostError
+from gpufleet_testbed.host.command import search_path
+from gpufleet_testbed.shell import exports
+
+_EXIT_HOST = 2
+_EXIT_INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="python -m gpufleet_testbed",
+        description="A real Kubernetes cluster on this machine, for tests and the demo.",
+        epilog="Exit status: 0 done, 1 failed, 2 this machine lacks something (the message names the fix). "
+        "Settings: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
+        "see docs/development/test-bed.md.",
+    )
+    top.add_argument("--name", default=DEFAULT_NAME, help="clusters of different names can run side by side")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="start a cluster, or take over the one that runs")
+    build = commands.add_parser("build", help="build what `up` needs, without starting anything")
+    for command in (up, build):
+        command.add_argument("--nodes", type=int, default=2, help="nodes that run pods (default 2)")
+        command.add_argument("--provider", type=Provider, choices=list(Provider), help="default auto")
+        command.add_argument("--no-image", action="store_true", help="leave the project's own image out")
+    commands.add_parser("down", help="end the cluster and remove what it made")
+    commands.add_parser("status", help="what is running; exit status 1 when nothing is, or something is broken")
+    commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
+    execute = commands.add_parser("exec", help="run a command inside a node", usage="%(prog)s NODE -- CMD ...")
+    execute.add_argument("node")
+    execute.add_argument("args", nargs="+", metavar="CMD")
+    load = commands.add_parser("load", help="load an image archive on every node")
+    load.add_argument("archive", type=Path)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    options = parser().parse_args(argv)
+    try:
+        return _run(options)
+    except HostError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return _EXIT_HOST
+    except (ClusterError, ValueError, TimeoutError, KeyError, FileNotFoundError) as error:
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left running", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    match options.command:
+        case "up":
+            cluster = lifecycle.up(_config(options), detach=True)
+            print("\n".join(exports(cluster)))
+        case "build":
+            lifecycle.build(_config(options))
+        case "down":
+            lifecycle.down(options.name)
+            print("no cluster is running, and nothing of one is left")
+        case "status":
+            return _status(options.name)
+        case "kubeconfig":
+            print(lifecycle.attach(options.name).kubeconfig)
+        case "exec":
+            command = lifecycle.attach(options.name).node(options.node).command(options.args)
+            os.execvpe(command[0], command, {**os.environ, "PATH": search_path()})  # noqa: S606 - no shell is wanted
+        case "load":
+            lifecycle.attach(options.name).load_image(options.archive.resolve(strict=True))
+    return 0
+
+
+def _status(name: str) -> int:
+    found = lifecycle.status(name)
+    print(found or "no cluster is running")
+    return 0 if found and found.healthy else 1
+
+
+def _config(options: argparse.Namespace) -> ClusterConfig:
+    chosen = {"provider": options.provider} if options.provider else {}
+    return ClusterConfig.from_environment(
+        name=options.name, nodes=options.nodes, project_image=not options.no_image, **chosen
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The Debian packages that the local provider needs, and installing the missing ones."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpufleet_testbed.errors import ClusterError, HostError, Problem
+from gpufleet_testbed.host.command import Runner, run
+from gpufleet_testbed.host.system import System
+from gpufleet_testbed.progress import Progress
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A program (found by PATH) or a file, and the Debian package that has it."""
+
+    needed: str
+    package: str
+
+    def met(self, system: System) -> bool:
+        """True when this machine has it."""
+        return system.exists(Path(self.needed)) if self.needed.startswith("/") else system.which(self.needed)
+
+
+REQUIREMENTS = (
+    Requirement("runc", "runc"),
+    *(
+        Requirement(f"/usr/lib/cni/{name}", "containernetworking-plugins")
+        for name in ("bridge", "host-local", "portmap")
+    ),
+    Requirement("iptables", "iptables"),
+    Requirement("ip", "iproute2"),
+    Requirement("mount", "mount"),
+    Requirement("unshare", "util-linux"),
+    Requirement("nsenter", "util-linux"),
+    Requirement("setpriv", "util-linux"),
+    Requirement("openssl", "openssl"),
+    Requirement("gcc", "gcc"),
+    Requirement("/usr/include/stdlib.h", "libc6-dev"),
+    Requirement("/bin/busybox", "busybox-static"),
+)
+
+
+def missing_packages(system: System, requirements: Sequence[Requirement] = REQUIREMENTS) -> list[str]:
+    """Debian packages to install, each once."""
+    return sorted({requirement.package for requirement in requirements if not requirement.met(system)})
+
+
+def is_debian_like(os_release: str) -> bool:
+    """True for Debian, Ubuntu and what is made from them, by the text of /etc/os-release."""
+    words = re.findall(r'^(?:ID|ID_LIKE)="?([^"\n]+)', os_release, re.MULTILINE)
+    return not {"debian", "ubuntu"}.isdisjoint(" ".join(words).split())
+
+
+def package_problem(packages: Sequence[str], *, debian: bool) -> Problem:
+    """The message for packages that the user has to install."""
+    names = " ".join(packages)
+    fix = f"apt-get install {names}" if debian else f"install what Debian calls {names} by your package manager"
+    return Problem(f"programs are missing: {names}", fix)
+
+
+def ensure_packages(system: System, progress: Progress, runner: Runner = run) -> None:
+    """Install what is missing, after saying so; only root on Debian or Ubuntu can.
+
+    Raises:
+        HostError: they can't be installed from here.
+    """
+    packages = missing_packages(system)
+    if not packages:
+        return
+    debian = is_debian_like(system.read(Path("/etc/os-release"))) and system.which("apt-get")
+    if not debian or not system.is_root():
+        raise HostError([package_problem(packages, debian=debian)])
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    with progress.step(f"installing missing packages: {' '.join(packages)}"):
+        try:
+            if runner(command, check=False, timeout=600, env=env).returncode != 0:
+                # A fresh machine has no package lists, or old ones.
+                runner(["apt-get", "update"], timeout=600, env=env)
+                runner(command, timeout=600, env=env)
+        except ClusterError as error:
+            problem = package_problem(packages, debian=True)
+            raise HostError([Problem(f"{problem.what}, and installing them failed: {error}", problem.fix)]) from error
+    left = missing_packages(system)
+    if left:
+        raise HostError([package_problem(left, debian=True)])

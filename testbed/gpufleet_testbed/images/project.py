@@ -1,0 +1,236 @@
+"""The project's image: base layer, a layer with the locked dependencies, and a small one with our own code.
+
+Each layer is built again only when what it is made from has changed, so an edit of our code costs the last, small one.
+"""
+
+import configparser
+import hashlib
+import os
+import shutil
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpufleet_testbed.config import cache_dir, repository_root
+from gpufleet_testbed.errors import HostError, Problem
+from gpufleet_testbed.host.command import Runner, run
+from gpufleet_testbed.host.file_lock import locked
+from gpufleet_testbed.images.base import Base, build_base, compile_bytecode
+from gpufleet_testbed.images.oci import ImageConfig, Layer, image_digest, load_layer, make_layer, write_archive
+from gpufleet_testbed.images.users import NONROOT, PATH
+from gpufleet_testbed.progress import Progress
+from gpufleet_testbed.versions import PROJECT_IMAGE
+
+_EXTRAS = ("operator", "agent", "cli")
+IMAGE_CONFIG = ImageConfig(
+    command=("gpufleet", "--help"),
+    user=NONROOT,
+    env={"PATH": PATH, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"},
+    labels={"org.opencontainers.image.title": "gpufleet", "org.opencontainers.image.licenses": "Apache-2.0"},
+)
+_LAUNCHER = """\
+#!/usr/bin/python3
+import sys
+
+from {module} import {function}
+
+sys.exit({function}())
+"""
+_TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*.pyi")
+"""Of the dependencies: never imported at run time."""
+_NOT_COMPILED = ("kubernetes/**/__pycache__",)
+"""Bytecode that is not worth its 27 MB in the image: agent and operator use another client."""
+LOWER_IMAGE = "localhost/gpufleet-lower:1"
+_KEPT = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
+"""How many layers and archives of each kind stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The project's image: layers in the cache, from which archives are written when somebody needs them."""
+
+    cache: Path
+    lower: tuple[Layer, ...]
+    """Base and dependencies: large, and the same for many versions of our code."""
+    code: Layer
+    name: str = PROJECT_IMAGE
+
+    @property
+    def digest(self) -> str:
+        """Of its manifest; the same for the same content."""
+        return image_digest(self.name, [*self.lower, self.code], IMAGE_CONFIG)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its layers, uncompressed."""
+        return sum(layer.size for layer in (*self.lower, self.code))
+
+    def archive(self) -> Path:
+        """A complete OCI archive."""
+        return self._written("full", self.name, [*self.lower, self.code], ())
+
+    def upper_archive(self) -> Path:
+        """An OCI archive without the lower layers, for nodes that have them."""
+        return self._written("upper", self.name, [*self.lower, self.code], self.lower)
+
+    def lower_archive(self) -> Path:
+        """An OCI archive of an image that has the lower layers only."""
+        return self._written("lower", LOWER_IMAGE, self.lower, ())
+
+    @property
+    def lower_path(self) -> Path:
+        """Where `lower_archive` writes: the same path means the same layers."""
+        return self._path("lower", LOWER_IMAGE, self.lower)
+
+    def _path(self, kind: str, name: str, layers: Sequence[Layer]) -> Path:
+        digest = image_digest(name, layers, IMAGE_CONFIG).removeprefix("sha256:")
+        return self.cache / "images" / f"{kind}-{digest[:10]}.tar"
+
+    def _written(self, kind: str, name: str, layers: Sequence[Layer], left_out: Sequence[Layer]) -> Path:
+        output = self._path(kind, name, layers)
+        if not output.exists():
+            write_archive(output, name, layers, IMAGE_CONFIG, left_out=left_out)
+        _prune([output])
+        return output
+
+
+def build_image(
+    cache: Path | None = None, progress: Progress | None = None, *, repository: Path | None = None, runner: Runner = run
+) -> Image:
+    """Build localhost/gpufleet:dev from a checkout; seconds when only our code changed, less when nothing did.
+
+    Args:
+        cache: where layers are kept; default `cache_dir()`.
+        progress: where steps are shown; default standard error.
+        repository: the checkout; default the one of this package.
+        runner: how programs are run.
+
+    Raises:
+        HostError: uv is missing.
+        ClusterError: a step failed; the message holds what it said.
+    """
+    cache = cache or cache_dir()
+    with locked(cache / "images"):
+        return build_layers(cache, progress or Progress(), repository=repository, runner=runner)
+
+
+def build_layers(cache: Path, progress: Progress, *, repository: Path | None = None, runner: Runner = run) -> Image:
+    """`build_image` for callers that hold the lock of the image folder."""
+    repository = repository or repository_root()
+    base = build_base(cache, progress, runner)
+    dependencies = _dependencies(base, cache, progress, repository, runner)
+    code = _code(base, cache, progress, repository, runner)
+    _prune([dependencies.path, code.path])
+    return Image(cache, (base.layer, dependencies), code)
+
+
+def product_files(repository: Path) -> list[Path]:
+    """Every file that goes into the wheel, sorted: the packages named in pyproject.toml and the project's metadata."""
+    settings = tomllib.loads((repository / "pyproject.toml").read_text())
+    packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    found = [
+        path
+        for package in packages
+        for path in (repository / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    return sorted([*found, repository / "pyproject.toml", repository / "README.md"])
+
+
+def entry_points(text: str) -> dict[str, tuple[str, str]]:
+    """The console scripts in the text of an entry_points.txt: name -> (module, function)."""
+    parser = configparser.ConfigParser()
+    parser.optionxform = str  # type: ignore[method-assign,assignment] # names are case-sensitive; configparser's own way
+    parser.read_string(text)
+    scripts = parser["console_scripts"] if parser.has_section("console_scripts") else {}
+    return {name: (target.partition(":")[0], target.partition(":")[2]) for name, target in scripts.items()}
+
+
+def _uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise HostError([Problem("uv is not installed", "run through make, which installs it, or pip install uv")])
+    return found
+
+
+def _site(base: Base) -> Path:
+    return Path("usr/local/lib") / f"python{base.python}" / "dist-packages"
+
+
+def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path, runner: Runner) -> Layer:
+    extras = [f"--extra={extra}" for extra in _EXTRAS]
+    export = ["export", "--locked", "--quiet", "--no-dev", "--no-emit-project", "--no-header", *extras]
+    requirements = runner([_uv(), *export], cwd=repository, timeout=120).stdout
+    output = _cached(cache, "dependencies", base.layer.digest, requirements)
+    layer = load_layer(output)
+    if layer:
+        return layer
+    with (
+        progress.step("image: layer with the dependencies of uv.lock"),
+        tempfile.TemporaryDirectory(dir=output.parent) as scratch,
+    ):
+        root = Path(scratch) / "root"
+        site = root / _site(base)
+        listing = Path(scratch) / "requirements.txt"
+        listing.write_text(requirements)
+        install = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        target = ["--target", str(site), "--python-version", base.python, "--link-mode=copy"]
+        runner([_uv(), *install, *target, "--requirements", str(listing)], timeout=600)
+        _remove(site, _TRIMMED)
+        compile_bytecode(base.root, root, runner)
+        _remove(site, _NOT_COMPILED)
+        return make_layer(root, output)
+
+
+def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner: Runner) -> Layer:
+    digest = hashlib.sha256()
+    for path in product_files(repository):
+        digest.update(f"{path.relative_to(repository)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    output = _cached(cache, "code", base.layer.digest, digest.hexdigest())
+    layer = load_layer(output)
+    if layer:
+        return layer
+    with progress.step("image: layer with our code"), tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        root = Path(scratch) / "root"
+        site = root / _site(base)
+        site.mkdir(parents=True)
+        runner([_uv(), "build", "--quiet", "--wheel", "--out-dir", scratch, str(repository)], timeout=300)
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        (scripts,) = site.glob("*.dist-info/entry_points.txt")
+        commands = root / "usr" / "local" / "bin"
+        commands.mkdir(parents=True)
+        for name, (module, function) in entry_points(scripts.read_text()).items():
+            (commands / name).write_text(_LAUNCHER.format(module=module, function=function))
+            (commands / name).chmod(0o755)
+        compile_bytecode(base.root, root, runner)
+        return make_layer(root, output)
+
+
+def _remove(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in list(folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _cached(cache: Path, kind: str, *inputs: str) -> Path:
+    recipe = b"".join(Path(__file__).with_name(part).read_bytes() for part in ("project.py", "oci.py"))
+    key = hashlib.sha256(repr(inputs).encode() + recipe).hexdigest()[:10]
+    folder = cache / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{kind}-{key}.tar"
+
+
+def _prune(current: Sequence[Path]) -> None:
+    """Keep the cache small: each edit of our code makes a new layer and archive."""
+    for path in current:
+        path.touch()
+        kind = path.name.partition("-")[0]
+        newest_first = sorted(path.parent.glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)
+        for old in newest_first[_KEPT[kind] :]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".sha256").unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""A containerd store with the images that every node starts with, made once and shared by all nodes.
+
+Importing the large layers takes some 9 s for each node, most of it waiting for the disk; they change only with uv.lock.
+A node gets a copy of the databases, hard links to the blobs, and the unpacked layers as read-only mounts: nothing ever
+writes to those in place.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gpufleet_testbed.binaries.assets import Assets
+from gpufleet_testbed.host.command import Runner, run
+from gpufleet_testbed.progress import Progress
+
+_STORE = "containerd"
+_KEPT = 2
+SNAPSHOTS = "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+MOUNT_LAYERS = f"""\
+for layer in "$1"/seed/{SNAPSHOTS}/*; do
+  mount -o bind,ro "$layer" "/var/lib/{SNAPSHOTS}/${{layer##*/}}"
+done
+"""
+"""Shell lines for the boot of a node: "$1" is its folder, and its /var/lib is mounted."""
+_IMPORT = """\
+export PATH="$1:$PATH"
+mount -t tmpfs tmpfs /run
+mount --bind "$2" /var/lib
+shift 2
+printf '%s\\n' "version = 3" "[plugins.'io.containerd.internal.v1.opt']" "path = '/run/opt'" > /run/containerd.toml
+containerd --config /run/containerd.toml > /run/containerd.log 2>&1 &
+containerd=$!
+until [ -S /run/containerd/containerd.sock ]; do
+  kill -0 $containerd || { cat /run/containerd.log >&2; exit 1; }
+  sleep 0.02
+done
+for archive; do ctr --namespace k8s.io images import --local "$archive"; done
+kill $containerd
+wait $containerd
+"""
+
+
+def seed_store(
+    cache: Path,
+    assets: Assets,
+    key: Sequence[str],
+    archives: Callable[[], Sequence[Path]],
+    *,
+    progress: Progress,
+    runner: Runner = run,
+) -> Path:
+    """The store with certain images in it, made when the cache lacks it.
+
+    Args:
+        cache: cache folder.
+        assets: containerd and ctr.
+        key: what identifies the images' content.
+        archives: writes the archives; called only when they are needed.
+        progress: where the step is shown.
+        runner: how programs are run.
+
+    Returns:
+        A folder to pass to `plant`.
+    """
+    recipe = [assets["containerd"], _IMPORT, *key]
+    folder = cache / "seeds" / hashlib.sha256(repr(recipe).encode()).hexdigest()[:10]
+    if not folder.exists():
+        with progress.step("image: unpacking the large layers for the nodes"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                store = Path(scratch) / "store"
+                store.mkdir()
+                binaries = str(Path(assets["containerd"]).parent)
+                script = ["sh", "-ec", _IMPORT, "sh", binaries, str(store), *map(str, archives())]
+                namespaces = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]
+                runner([*namespaces, *script], timeout=300)
+                store.rename(folder)
+    return folder
+
+
+def prune(current: Path, cache: Path) -> None:
+    """Remove old stores, except those that the current or another cluster uses."""
+    current.touch()
+    used = {link.resolve() for link in cache.glob("cluster*/nodes/*/seed")}
+    by_age = sorted(current.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[_KEPT:]:
+        if old not in used:
+            shutil.rmtree(old)
+
+
+def plant(seed: Path, node: Path) -> None:
+    """Give a node the images of a seed, before its first boot; `MOUNT_LAYERS` does the rest at each boot."""
+    target = node / "var-lib" / _STORE
+
+    def all_layers(folder: str, names: list[str]) -> list[str]:
+        return names if Path(folder) == seed / SNAPSHOTS else []
+
+    def link_or_copy(source: str, copy: str) -> None:
+        if source.endswith(".db"):
+            shutil.copy2(source, copy)
+        else:
+            os.link(source, copy)
+
+    shutil.copytree(seed / _STORE, target, ignore=all_layers, copy_function=link_or_copy)
+    for layer in (seed / SNAPSHOTS).iterdir():
+        (node / "var-lib" / SNAPSHOTS / layer.name).mkdir()
+    (node / "seed").symlink_to(seed)

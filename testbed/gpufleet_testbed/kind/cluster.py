@@ -1,0 +1,167 @@
+"""Handles of a kind cluster and its nodes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from gpufleet_testbed.binaries.assets import Assets
+from gpufleet_testbed.config import ClusterConfig
+from gpufleet_testbed.handles import Cluster, Node
+from gpufleet_testbed.host.command import Runner
+from gpufleet_testbed.kind import commands
+from gpufleet_testbed.kind.monitor import DETACH
+from gpufleet_testbed.waiting import wait_until
+
+_START_SECONDS = 120.0
+
+
+class KindNode(Node):
+    """A node that is a Docker container."""
+
+    def __init__(self, cluster: "KindCluster", name: str, root: Path) -> None:
+        self._cluster = cluster
+        self.name = name
+        self.driver_dir = commands.driver_dir(root, name)
+        self.kubelet_dir = commands.kubelet_dir(root, name)
+
+    def command(self, args: Sequence[str]) -> list[str]:
+        """See `Node.command`."""
+        return commands.execute(self.name, args, stdin=True)
+
+    def run(
+        self, args: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60
+    ) -> CompletedProcess[str]:
+        """See `Node.run`."""
+        # `timeout` inside, because ending `docker exec` does not end what it runs.
+        limited = ["timeout", "--signal=KILL", str(timeout), *args]
+        command = commands.execute(self.name, limited, stdin=stdin is not None)
+        return self._cluster.runner(command, check=check, stdin=stdin, timeout=timeout + 5)
+
+    def stop_kubelet(self) -> None:
+        """See `Node.stop_kubelet`."""
+        self._do(commands.systemctl(self.name, "stop", "kubelet"))
+
+    def start_kubelet(self) -> None:
+        """See `Node.start_kubelet`."""
+        self._do(commands.systemctl(self.name, "start", "kubelet"))
+        self._await_kubelet()
+
+    def stop_containerd(self) -> None:
+        """See `Node.stop_containerd`."""
+        self._do(commands.systemctl(self.name, "stop", "containerd"))
+
+    def start_containerd(self) -> None:
+        """See `Node.start_containerd`."""
+        self._do(commands.systemctl(self.name, "start", "containerd"))
+
+        def answers() -> bool:
+            return self.run(["crictl", "version"], check=False).returncode == 0
+
+        wait_until(answers, f"containerd of {self.name} answers", timeout=_START_SECONDS)
+
+    def freeze(self) -> None:
+        """See `Node.freeze`."""
+        self._do(commands.container("pause", self.name))
+
+    def thaw(self) -> None:
+        """See `Node.thaw`."""
+        self._do(commands.container("unpause", self.name))
+
+    def kill(self) -> None:
+        """See `Node.kill`."""
+        self._do(commands.container("kill", self.name))
+
+    def boot(self) -> None:
+        """See `Node.boot`."""
+        self._do(commands.container("start", self.name))
+        self._await_kubelet()
+
+    def load_image(self, archive: Path) -> None:
+        """See `Node.load_image`."""
+        self._cluster.kind(commands.load_archive(self._cluster.name, archive, [self.name]))
+
+    def _do(self, command: list[str]) -> None:
+        self._cluster.runner(command, timeout=120)
+
+    def _await_kubelet(self) -> None:
+        def healthy() -> bool:
+            asked = self._cluster.kubectl("get", "--raw", f"/api/v1/nodes/{self.name}/proxy/healthz", check=False)
+            return asked.returncode == 0
+
+        wait_until(healthy, f"kubelet of {self.name} is healthy", timeout=_START_SECONDS)
+
+
+class KindCluster(Cluster):
+    """A cluster in Docker containers."""
+
+    def __init__(
+        self, root: Path, config: ClusterConfig, *, assets: Assets, runner: Runner, end: Callable[[], None]
+    ) -> None:
+        self._root = root
+        self._assets = assets
+        self._end = end
+        self._lifeline: int | None = None
+        self.name = config.name
+        self.runner = runner
+        self.owned = False
+        self.kubeconfig = root / "kubeconfig"
+        self.log_dir = root / "log"
+        self.nodes: tuple[KindNode, ...] = tuple(
+            KindNode(self, node, root) for node in commands.worker_names(config.name, config.nodes)
+        )
+
+    def kubectl(
+        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60
+    ) -> CompletedProcess[str]:
+        """See `Cluster.kubectl`."""
+        return self._client("kubectl", args, check=check, stdin=stdin, timeout=timeout)
+
+    def helm(
+        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 120
+    ) -> CompletedProcess[str]:
+        """See `Cluster.helm`."""
+        return self._client("helm", args, check=check, stdin=stdin, timeout=timeout)
+
+    def program(self, name: str) -> Path:
+        """See `Cluster.program`."""
+        return Path(self._assets[name])
+
+    def kind(self, command: Sequence[str]) -> CompletedProcess[str]:
+        """Run a command line of kind with the pinned kind."""
+        return self.runner([self._assets["kind"], *command[1:]], timeout=600)
+
+    def collect_logs(self) -> Path:
+        """See `Cluster.collect_logs`."""
+        self.kind(commands.export_logs(self.name, self.log_dir))
+        return self.log_dir
+
+    def own(self) -> None:
+        """Tie the cluster's life to this process: a keeper removes it when this process has ended."""
+        read_end, self._lifeline = os.pipe()
+        delete = [self._assets["kind"], *commands.delete(self.name, self.kubeconfig)[1:]]
+        subprocess.Popen(
+            [sys.executable, "-m", "gpufleet_testbed.kind.monitor", *delete], stdin=read_end, start_new_session=True
+        )
+        os.close(read_end)
+        self.owned = True
+
+    def release(self) -> None:
+        """See `Cluster.release`."""
+        if self._lifeline is not None:
+            os.write(self._lifeline, DETACH)
+            os.close(self._lifeline)
+            self._lifeline, self.owned = None, False
+
+    def down(self) -> None:
+        """See `Cluster.down`."""
+        self.release()  # this process removes it itself
+        self._end()
+
+    def _client(
+        self, program: str, args: Sequence[str], *, check: bool, stdin: str | None, timeout: float
+    ) -> CompletedProcess[str]:
+        env = {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self._root / "kubectl-cache")}
+        return self.runner([self._assets[program], *args], check=check, stdin=stdin, timeout=timeout, env=env)

@@ -1,0 +1,131 @@
+"""Command lines and configuration for kind and docker, from plain values."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from gpufleet_testbed.config import ClusterConfig
+from gpufleet_testbed.versions import KIND_NODE_IMAGE
+
+DRIVER_MOUNT = "/opt/gpufleet/driver"
+AUDIT_MOUNT = "/etc/kubernetes/gpufleet"
+AUDIT_LOG = "/var/log/kubernetes/audit.log"
+
+
+def worker_names(name: str, count: int) -> list[str]:
+    """The names that kind gives to worker nodes."""
+    return [f"{name}-worker{'' if index == 1 else index}" for index in range(1, count + 1)]
+
+
+def driver_dir(root: Path, node: str) -> Path:
+    """Host folder that the node sees as /opt/gpufleet/driver."""
+    return root / "nodes" / node / "driver"
+
+
+def kubelet_dir(root: Path, node: str) -> Path:
+    """Host folder that the node sees as /var/lib/kubelet."""
+    return root / "nodes" / node / "kubelet"
+
+
+def cluster_config(config: ClusterConfig, root: Path) -> str:
+    """The configuration for `kind create cluster`."""
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "nodeStatusUpdateFrequency": f"{config.node_status_seconds}s",
+    }
+    control_plane: dict[str, object] = {"role": "control-plane"}
+    if config.audit_policy:
+        control_plane |= _audit(root)
+    workers = [
+        {
+            "role": "worker",
+            "extraMounts": [
+                {"hostPath": str(driver_dir(root, name)), "containerPath": DRIVER_MOUNT},
+                {"hostPath": str(kubelet_dir(root, name)), "containerPath": "/var/lib/kubelet"},
+            ],
+        }
+        for name in worker_names(config.name, config.nodes)
+    ]
+    content = {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "kubeadmConfigPatches": [yaml.safe_dump(kubelet, sort_keys=False)],
+        "nodes": [control_plane, *workers],
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def create(name: str, root: Path, kubeconfig: Path) -> list[str]:
+    """Start the cluster and wait until it is ready."""
+    return [
+        "kind", "create", "cluster", f"--name={name}", f"--image={KIND_NODE_IMAGE}",
+        f"--config={root / 'kind.yaml'}", f"--kubeconfig={kubeconfig}", "--wait=180s",
+    ]  # fmt: skip
+
+
+def delete(name: str, kubeconfig: Path) -> list[str]:
+    """Remove the cluster; succeeds when there is none."""
+    return ["kind", "delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
+
+
+def list_clusters() -> list[str]:
+    """Print the names of all kind clusters."""
+    return ["kind", "get", "clusters"]
+
+
+def load_archive(name: str, archive: Path, nodes: Sequence[str]) -> list[str]:
+    """Load an image archive on some nodes."""
+    return ["kind", "load", "image-archive", str(archive), f"--name={name}", f"--nodes={','.join(nodes)}"]
+
+
+def build_image(name: str, repository: Path) -> list[str]:
+    """Build the project's image from its Dockerfile."""
+    return ["docker", "build", "--quiet", "--tag", name, str(repository)]
+
+
+def save_image(name: str, archive: Path) -> list[str]:
+    """Write an image of the Docker engine to a file."""
+    return ["docker", "save", f"--output={archive}", name]
+
+
+def execute(node: str, args: Sequence[str], *, stdin: bool) -> list[str]:
+    """Run a command inside a node."""
+    return ["docker", "exec", *(["--interactive"] if stdin else []), node, *args]
+
+
+def systemctl(node: str, action: str, unit: str) -> list[str]:
+    """Start or stop a service of a node."""
+    return execute(node, ["systemctl", action, unit], stdin=False)
+
+
+def container(action: str, node: str) -> list[str]:
+    """Pause, unpause, kill or start a node as a whole."""
+    return ["docker", action, node]
+
+
+def export_logs(name: str, folder: Path) -> list[str]:
+    """Write the logs of every node below a folder."""
+    return ["kind", "export", "logs", str(folder), f"--name={name}"]
+
+
+def _audit(root: Path) -> dict[str, object]:
+    log_folder = str(Path(AUDIT_LOG).parent)
+    volumes = [
+        {"name": "audit-policy", "hostPath": AUDIT_MOUNT, "mountPath": AUDIT_MOUNT, "readOnly": True},
+        {"name": "audit-log", "hostPath": log_folder, "mountPath": log_folder, "pathType": "DirectoryOrCreate"},
+    ]
+    arguments = {"audit-policy-file": f"{AUDIT_MOUNT}/audit-policy.yaml", "audit-log-path": AUDIT_LOG}
+    # JSON 6902, because a merge patch would replace the arguments that kind itself sets.
+    patch: list[dict[str, object]] = [
+        {"op": "add", "path": "/apiServer/extraArgs/-", "value": {"name": name, "value": value}}
+        for name, value in arguments.items()
+    ]
+    patch.append({"op": "add", "path": "/apiServer/extraVolumes", "value": volumes})
+    target = {"group": "kubeadm.k8s.io", "version": "v1beta4", "kind": "ClusterConfiguration"}
+    return {
+        "kubeadmConfigPatchesJSON6902": [{**target, "patch": json.dumps(patch)}],
+        "extraMounts": [{"hostPath": str(root / "audit"), "containerPath": AUDIT_MOUNT}],
+    }

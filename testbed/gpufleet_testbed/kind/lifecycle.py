@@ -1,0 +1,196 @@
+"""Brings the kind cluster up and down, with the same rules as the local one: one per machine, taken over if it fits."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from gpufleet_testbed.binaries.assets import Assets, find_assets
+from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider, down_command, repository_root
+from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
+from gpufleet_testbed.host.command import Runner, run
+from gpufleet_testbed.host.packages import Requirement
+from gpufleet_testbed.host.system import Host, System
+from gpufleet_testbed.images.small import busybox_archive
+from gpufleet_testbed.kind import commands
+from gpufleet_testbed.kind.cluster import KindCluster
+from gpufleet_testbed.progress import Progress
+from gpufleet_testbed.status import Status
+from gpufleet_testbed.versions import KIND_TOOLS, PROJECT_IMAGE
+
+_STATE = "state.json"
+_READY = 'jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\\n"}{end}'
+_COMPARED = ("nodes", "node_status_seconds", "audit_policy")
+_REQUIREMENTS = (Requirement("docker", "docker.io"), Requirement("/bin/busybox", "busybox-static"))
+
+
+class KindLifecycle:
+    """The one kind cluster of this name in this machine's Docker engine."""
+
+    def __init__(
+        self,
+        cache: Path,
+        progress: Progress,
+        name: str = DEFAULT_NAME,
+        *,
+        runner: Runner = run,
+        system: System | None = None,
+        assets: Assets | None = None,
+    ) -> None:
+        self._cache = cache
+        self._progress = progress
+        self._run = runner
+        self._system = system or Host()
+        self._found = assets
+        self._name = name
+        self._root = cache / ("kind" if name == DEFAULT_NAME else f"kind-{name}")
+
+    def up(self, config: ClusterConfig, *, detach: bool) -> KindCluster:
+        """Start the cluster, or take over the one that runs; see `cluster.up`."""
+        problems = kind_problems(self._system, self._run)
+        if problems:
+            raise HostError(problems)
+        config = replace(config, provider=Provider.KIND)
+        if self._exists():
+            cluster = self._take_over(config)
+        else:
+            cluster = self._create(config)
+            if not detach:
+                cluster.own()
+        if config.project_image:
+            self._load_project_image(cluster)
+        return cluster
+
+    def build(self, config: ClusterConfig) -> None:
+        """Make everything that `up` needs, without starting anything."""
+        problems = kind_problems(self._system, self._run)
+        if problems:
+            raise HostError(problems)
+        self._assets()
+        busybox_archive(self._cache, self._run)
+        if config.project_image:
+            self._run(commands.build_image(PROJECT_IMAGE, repository_root()), timeout=1200)
+
+    def attach(self) -> KindCluster:
+        """Handle of the running cluster; NotRunningError when there is none."""
+        state = self._state()
+        if state is None or not self._exists():
+            raise NotRunningError("no cluster is running; start one by `make cluster`")
+        return self._handle(_config_of(state))
+
+    def down(self) -> None:
+        """Remove the cluster and its files."""
+        self._kind(commands.delete(self._name, self._root / "kubeconfig"))
+        if self._root.exists():
+            shutil.rmtree(self._root)
+
+    def status(self) -> Status | None:
+        """State of the running cluster; None when there is none."""
+        state = self._state()
+        if state is None or not self._exists():
+            return None
+        cluster = self._handle(_config_of(state))
+        ready = cluster.kubectl("get", "nodes", "-o", _READY, check=False).stdout.split()
+        return Status(
+            provider=Provider.KIND,
+            nodes={node.name: f"{node.name}=True" in ready for node in cluster.nodes},
+            components={},
+            kubeconfig=cluster.kubeconfig,
+            log_dir=cluster.log_dir,
+            owner=None,
+            started=state["started"],
+        )
+
+    def _create(self, config: ClusterConfig) -> KindCluster:
+        if self._root.exists():
+            shutil.rmtree(self._root)
+        cluster = self._handle(config)
+        for node in cluster.nodes:
+            node.driver_dir.mkdir(parents=True)
+            node.kubelet_dir.mkdir()
+        if config.audit_policy:
+            (self._root / "audit").mkdir()
+            (self._root / "audit" / "audit-policy.yaml").write_text(config.audit_policy)
+        (self._root / "kind.yaml").write_text(commands.cluster_config(config, self._root))
+        with self._progress.step(f"starting {config.nodes} kind nodes and the control plane"):
+            try:
+                self._kind(commands.create(self._name, self._root, cluster.kubeconfig))
+                cluster.load_image(busybox_archive(self._cache, self._run))
+            except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
+                self.down()
+                raise
+        started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        (self._root / _STATE).write_text(json.dumps({"config": asdict(config), "started": started}))
+        return cluster
+
+    def _take_over(self, config: ClusterConfig) -> KindCluster:
+        state = self._state()
+        if state is None:
+            raise ConflictError(f"a kind cluster named {self._name} exists that was not started from here")
+        differing = [
+            f"{name} is {state['config'][name]}, not {getattr(config, name)}"
+            for name in _COMPARED
+            if state["config"][name] != getattr(config, name)
+        ]
+        if differing:
+            raise ConflictError(
+                f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
+                f"End it by `{down_command(self._name)}`, or ask for the same"
+            )
+        self._progress.say(f"          taking over the kind cluster that runs since {state['started']}")
+        return self._handle(config)
+
+    def _load_project_image(self, cluster: KindCluster) -> None:
+        with self._progress.step(f"building {PROJECT_IMAGE} and loading it"), tempfile.TemporaryDirectory() as scratch:
+            archive = Path(scratch) / "image.tar"
+            self._run(commands.build_image(PROJECT_IMAGE, repository_root()), timeout=1200)
+            self._run(commands.save_image(PROJECT_IMAGE, archive), timeout=300)
+            cluster.load_image(archive)
+
+    def _exists(self) -> bool:
+        return self._name in self._kind(commands.list_clusters()).stdout.split()
+
+    def _state(self) -> dict[str, Any] | None:
+        path = self._root / _STATE
+        if not path.exists():
+            return None
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+    def _handle(self, config: ClusterConfig) -> KindCluster:
+        return KindCluster(self._root, config, assets=self._assets(), runner=self._run, end=self.down)
+
+    def _assets(self) -> Assets:
+        if self._found is None:
+            self._found = find_assets(self._cache, self._progress, tools=KIND_TOOLS, runner=self._run)
+        return self._found
+
+    def _kind(self, command: list[str]) -> CompletedProcess[str]:
+        return self._run([self._assets()["kind"], *command[1:]], timeout=600)
+
+
+def _config_of(state: Mapping[str, Any]) -> ClusterConfig:
+    return ClusterConfig(**{**state["config"], "provider": Provider.KIND})
+
+
+def kind_problems(system: System, runner: Runner) -> list[Problem]:
+    """What keeps this machine from running kind."""
+    problems = [
+        Problem(f"{requirement.needed} is missing", f"apt-get install {requirement.package}, or your system's own way")
+        for requirement in _REQUIREMENTS
+        if not requirement.met(system)
+    ]
+    if not problems:
+        try:
+            answered = runner(["docker", "info"], check=False, timeout=20).returncode == 0
+        except (ClusterError, TimeoutError):
+            answered = False
+        if not answered:
+            fix = "start it (systemctl start docker), and let this user use it (usermod -aG docker $USER)"
+            problems.append(Problem("the Docker engine does not answer", fix))
+    return problems

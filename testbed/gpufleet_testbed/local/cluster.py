@@ -1,0 +1,155 @@
+"""Handles of a local cluster and its nodes."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from gpufleet_testbed.errors import ClusterError
+from gpufleet_testbed.handles import Cluster, Node
+from gpufleet_testbed.host.command import run
+from gpufleet_testbed.local.layout import NodeLayout
+from gpufleet_testbed.local.processes import cgroups
+from gpufleet_testbed.local.processes.supervisor_client import Control
+from gpufleet_testbed.local.start import Lifeline
+from gpufleet_testbed.local.state import State
+from gpufleet_testbed.local.units import Units
+
+
+class LocalNode(Node):
+    """A node that is one process of this machine."""
+
+    def __init__(self, units: Units, layout: NodeLayout) -> None:
+        self._units = units
+        self._layout = layout
+        self.name = layout.name
+        self.driver_dir = layout.driver
+        self.kubelet_dir = layout.folder / "var-lib" / "kubelet"
+
+    @property
+    def address(self) -> str:
+        """IPv4 address, reachable from this machine."""
+        return self._layout.address
+
+    def command(self, args: Sequence[str]) -> list[str]:
+        """See `Node.command`."""
+        settings = [f"{name}={value}" for name, value in self._units.env.items()]
+        return [*self._units.enter(self._layout), "env", *settings, *args]
+
+    def run(
+        self, args: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60
+    ) -> CompletedProcess[str]:
+        """See `Node.run`."""
+        return self._units.run_in(self._layout, list(args), check=check, stdin=stdin, timeout=timeout)
+
+    def stop_kubelet(self) -> None:
+        """See `Node.stop_kubelet`."""
+        self._control.stop("kubelet")
+
+    def start_kubelet(self) -> None:
+        """See `Node.start_kubelet`."""
+        self._control.again("kubelet")
+        self._units.await_kubelet(self._layout)
+
+    def stop_containerd(self) -> None:
+        """See `Node.stop_containerd`."""
+        self._control.stop("containerd")
+
+    def start_containerd(self) -> None:
+        """See `Node.start_containerd`."""
+        self._control.again("containerd")
+        self._units.await_containerd(self._layout)
+
+    def freeze(self) -> None:
+        """See `Node.freeze`."""
+        cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=True)
+
+    def thaw(self) -> None:
+        """See `Node.thaw`."""
+        cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=False)
+
+    def kill(self) -> None:
+        """See `Node.kill`."""
+        self.thaw()  # frozen v1 processes don't die
+        self._units.control.stop(self.name, signal.SIGKILL)
+
+    def boot(self) -> None:
+        """See `Node.boot`; returns once the kubelet is healthy."""
+        self._units.boot(self._layout)
+        self._units.start_kubelet(self._layout)
+        self._units.await_kubelet(self._layout)
+
+    def load_image(self, archive: Path) -> None:
+        """See `Node.load_image`."""
+        self._units.load_image(self._layout, archive)
+
+    @property
+    def _control(self) -> Control:
+        return Control(self._layout.control)
+
+
+class LocalCluster(Cluster):
+    """A cluster of local binaries."""
+
+    def __init__(self, units: Units, end: Callable[[], None], lifeline: Lifeline | None = None) -> None:
+        self._units = units
+        self._end = end
+        self._lifeline = lifeline
+        self.owned = lifeline is not None
+        self.kubeconfig = units.layout.kubeconfig
+        self.log_dir = units.layout.logs
+        self.nodes: tuple[LocalNode, ...] = tuple(LocalNode(units, node) for node in units.layout.node_layouts)
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Variables with which kubectl, helm and client libraries find this cluster, and keep their caches to it."""
+        root = self._units.layout.root
+        bypass = [os.environ.get("NO_PROXY", ""), str(self._units.layout.network)]
+        return {
+            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECACHEDIR": str(root / "kubectl-cache"),
+            "HELM_CACHE_HOME": str(root / "helm" / "cache"),
+            "HELM_CONFIG_HOME": str(root / "helm" / "config"),
+            "HELM_DATA_HOME": str(root / "helm" / "data"),
+            "NO_PROXY": ",".join(filter(None, bypass)),
+            "PATH": self._units.assets.search_path,
+        }
+
+    def kubectl(
+        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60
+    ) -> CompletedProcess[str]:
+        """See `Cluster.kubectl`."""
+        return run([self._units.assets["kubectl"], *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
+
+    def helm(
+        self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 120
+    ) -> CompletedProcess[str]:
+        """See `Cluster.helm`."""
+        return run([self._units.assets["helm"], *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
+
+    def program(self, name: str) -> Path:
+        """See `Cluster.program`."""
+        return Path(self._units.assets[name])
+
+    def release(self) -> None:
+        """See `Cluster.release`."""
+        if self._lifeline is None:
+            return
+        layout = self._units.layout
+        state = State.read(layout.state)
+        if state is not None:
+            replace(state, owner=None).write(layout)
+        self._lifeline.detach()
+        self._lifeline, self.owned = None, False
+
+    def down(self) -> None:
+        """See `Cluster.down`."""
+        if self._lifeline is None:
+            self._end()
+            return
+        status = self._lifeline.cut()
+        self._lifeline, self.owned = None, False
+        if status != 0 or self._units.layout.root.exists():
+            raise ClusterError(f"the cluster's keeper ended with status {status}; run down again")

@@ -1,0 +1,149 @@
+"""Where the files of a local cluster are, and which addresses its parts have."""
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpufleet_testbed.config import DEFAULT_NAME
+
+DRIVER_MOUNT = Path("/opt/gpufleet/driver")
+API_PORT = 6443
+KUBELET_PORT = 10250
+KUBELET_HEALTH_PORT = 10248
+SERVICE_NETWORK = "10.96.0.0/16"
+CGROUP_PREFIX = "gpufleet-"
+
+
+def link_name(cluster: str) -> str:
+    """The host's interface of a cluster."""
+    return "gf0" if cluster == DEFAULT_NAME else f"gf-{cluster}"
+
+
+def cgroup_name(root: Path) -> str:
+    """The cgroup that holds everything of the cluster in this folder, and of no other, whatever its name."""
+    return f"{CGROUP_PREFIX}{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class NodeLayout:
+    """One node: its folder, addresses and files."""
+
+    name: str
+    folder: Path
+    address: str
+    pod_network: str
+    bridge: str
+    cgroup: str
+    """Holds everything of the node; the kubelet's root."""
+
+    @property
+    def system_cgroup(self) -> str:
+        """Where containerd and kubelet run; a leaf, because cgroup v2 wants processes in leaves only."""
+        return f"{self.cgroup}/system"
+
+    @property
+    def control(self) -> Path:
+        """Socket of the node's process 1."""
+        return self.folder / "control.sock"
+
+    @property
+    def driver(self) -> Path:
+        """Seen by the node as /opt/gpufleet/driver."""
+        return self.folder / "driver"
+
+    @property
+    def kubelet_config(self) -> Path:
+        """KubeletConfiguration."""
+        return self.folder / "kubelet.json"
+
+    @property
+    def containerd_config(self) -> Path:
+        """Configuration of containerd."""
+        return self.folder / "containerd.toml"
+
+    @property
+    def cni(self) -> Path:
+        """Folder of the network configuration."""
+        return self.folder / "cni"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One cluster: everything it has on disk is below `root`."""
+
+    root: Path
+    name: str
+    network: ipaddress.IPv4Network
+    nodes: int
+
+    @property
+    def link(self) -> str:
+        """The interface between this machine and the cluster's network namespace; the same name on both sides."""
+        return link_name(self.name)
+
+    @property
+    def control_plane_cgroup(self) -> str:
+        """Where the control plane runs."""
+        return f"{cgroup_name(self.root)}/control-plane"
+
+    @property
+    def host_address(self) -> str:
+        """This machine's end of the link."""
+        return str(self.network[1])
+
+    @property
+    def api_address(self) -> str:
+        """The cluster's end of the link: the apiserver, also for pods."""
+        return str(self.network[2])
+
+    @property
+    def server(self) -> str:
+        """URL of the apiserver."""
+        return f"https://{self.api_address}:{API_PORT}"
+
+    @property
+    def control(self) -> Path:
+        """Socket of the cluster's process 1."""
+        return self.root / "control.sock"
+
+    @property
+    def state(self) -> Path:
+        """What a later command needs to know about the running cluster."""
+        return self.root / "state.json"
+
+    @property
+    def pki(self) -> Path:
+        """Keys and certificates."""
+        return self.root / "pki"
+
+    @property
+    def logs(self) -> Path:
+        """One log per component."""
+        return self.root / "log"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.component_kubeconfig("admin")
+
+    def component_kubeconfig(self, name: str) -> Path:
+        """Kubeconfig of a component or node."""
+        return self.root / "kubeconfig" / name
+
+    def node(self, index: int) -> NodeLayout:
+        """The node of that index, from 1."""
+        name = f"node-{index}"
+        return NodeLayout(
+            name=name,
+            folder=self.root / "nodes" / name,
+            address=str(self.network[10 + index]),
+            pod_network=str(list(self.network.subnets(new_prefix=24))[index]),
+            bridge=f"gfbr{index}",
+            cgroup=f"{cgroup_name(self.root)}/{name}",
+        )
+
+    @property
+    def node_layouts(self) -> list[NodeLayout]:
+        """All nodes."""
+        return [self.node(index) for index in range(1, self.nodes + 1)]

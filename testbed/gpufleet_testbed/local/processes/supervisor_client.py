@@ -1,0 +1,88 @@
+"""Talks to a supervisor: starts, signals and watches the units of a namespace."""
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpufleet_testbed.errors import ClusterError
+
+_STOP_SECONDS = 20.0
+_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A program under a supervisor."""
+
+    pid: int
+    """Inside the supervisor's pid namespace."""
+    exit: int | None
+    """Exit status, negative for a signal; None while it runs."""
+
+
+class Control:
+    """The supervisor behind one socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, unit: str, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> int:
+        """Start a unit; returns its pid inside the namespace."""
+        reply = self._ask({"do": "start", "unit": unit, "argv": list(argv), "log": str(log), "env": dict(env)})
+        return int(reply["pid"])
+
+    def again(self, unit: str) -> int:
+        """Start a unit as it was started the last time."""
+        return int(self._ask({"do": "start", "unit": unit})["pid"])
+
+    def stop(self, unit: str, number: int = signal.SIGTERM, timeout: float = _STOP_SECONDS) -> None:
+        """Signal a unit and wait for its end; SIGKILL if it takes longer than `timeout` seconds."""
+        self._ask({"do": "signal", "unit": unit, "signal": int(number)})
+        deadline = time.monotonic() + timeout
+        while self.units()[unit].exit is None:
+            if time.monotonic() > deadline:
+                self._ask({"do": "signal", "unit": unit, "signal": int(signal.SIGKILL)})
+                deadline += timeout
+            time.sleep(0.01)
+
+    def units(self) -> dict[str, Unit]:
+        """Every unit ever started here."""
+        return {name: Unit(**unit) for name, unit in self._ask({"do": "status"})["units"].items()}
+
+    def require(self, unit: str, log: Path) -> None:
+        """Raise if a unit has ended.
+
+        Raises:
+            ClusterError: it has; the message ends with the last lines of its log.
+        """
+        found = self.units()[unit]
+        if found.exit is not None:
+            raise ClusterError(f"{unit} ended with status {found.exit}. The end of {log}:\n{tail(log)}")
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(10)
+                connection.connect(str(self.path))
+                with connection.makefile("rwb") as stream:
+                    stream.write(json.dumps(request).encode() + b"\n")
+                    stream.flush()
+                    reply: dict[str, Any] = json.loads(stream.readline() or b"{}")
+        except OSError as error:
+            raise ClusterError(f"no answer from {self.path}: {error}") from error
+        if "error" in reply:
+            raise ClusterError(f"{request['do']} {request.get('unit', '')}: {reply['error']}")
+        return reply
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    try:
+        return log.read_text(errors="replace")[-_TAIL:].strip()
+    except FileNotFoundError:
+        return "(no log)"

@@ -1,0 +1,194 @@
+"""Starts a local cluster: order and overlap of the steps. Any failure cuts the lifeline, and the keeper cleans up."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpufleet_testbed.errors import ClusterError
+from gpufleet_testbed.images.store import plant
+from gpufleet_testbed.local.api import Api
+from gpufleet_testbed.local.layout import Layout, NodeLayout
+from gpufleet_testbed.local.processes import cgroups
+from gpufleet_testbed.local.processes.lock import Lock
+from gpufleet_testbed.local.processes.monitor import DETACH
+from gpufleet_testbed.local.processes.supervisor_client import tail
+from gpufleet_testbed.local.setup import command_lines, network
+from gpufleet_testbed.local.setup.config_files import cni_config, containerd_config, kubeconfig, kubelet_config
+from gpufleet_testbed.local.setup.pki import certificates, make_pki
+from gpufleet_testbed.local.teardown import read_processes
+from gpufleet_testbed.local.units import Units
+from gpufleet_testbed.waiting import wait_until
+
+_START_SECONDS = 90.0
+_CONTROL_PLANE = ("etcd", "apiserver")
+
+
+@dataclass
+class Lifeline:
+    """The caller's end of the pipe that keeps an attached cluster alive."""
+
+    descriptor: int
+    keeper: subprocess.Popen[bytes]
+
+    def detach(self) -> None:
+        """Let the cluster live on without this process."""
+        os.write(self.descriptor, DETACH)
+        os.close(self.descriptor)
+        self.keeper.returncode = 0  # it is not this process's to wait for any more
+
+    def cut(self, timeout: float = 60) -> int:
+        """End the cluster and wait until everything is cleaned up; the keeper's exit status."""
+        os.close(self.descriptor)
+        return self.keeper.wait(timeout)
+
+
+@dataclass(frozen=True)
+class NodeImages:
+    """The images that every node starts with."""
+
+    seed: Path
+    """A containerd store, see `gpufleet_testbed.images.store`."""
+    archives: tuple[Path, ...]
+    """To be imported on top of it."""
+
+
+def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
+    """Start everything; returns when all nodes are ready and have the images.
+
+    Raises:
+        ClusterError: something did not start; the machine is clean again.
+    """
+    layout = units.layout
+    layout.root.mkdir(mode=0o700, parents=True)
+    _make_folders(layout)
+    lifeline = _start_keeper(layout, lock)
+    with ThreadPoolExecutor() as pool:
+        try:
+            _start_all(units, images, lifeline, pool)
+        except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
+            # Inside the pool's block, because its threads end only when what they wait for has ended.
+            lifeline.cut()
+            raise
+    return lifeline
+
+
+def _make_folders(layout: Layout) -> None:
+    layout.logs.mkdir()
+    (layout.root / "kubeconfig").mkdir()
+    for node in layout.node_layouts:
+        for name in ("var-lib", "var-log", "driver", "cni", "opt", "sysctl"):
+            (node.folder / name).mkdir(parents=True)
+        for name, value in command_lines.KUBELET_SYSCTLS.items():
+            (node.folder / "sysctl" / name.replace("/", "_")).write_text(f"{value}\n")
+
+
+def _start_keeper(layout: Layout, lock: Lock) -> Lifeline:
+    read_end, write_end = os.pipe()
+    joined = cgroups.create(cgroups.hierarchies(), layout.control_plane_cgroup)
+    arguments = [
+        f"--root={layout.root}",
+        f"--name={layout.name}",
+        f"--lifeline={read_end}",
+        f"--lock={lock.descriptor}",
+    ]
+    with (layout.logs / "keeper.log").open("wb") as log:
+        keeper = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "gpufleet_testbed.local.processes.monitor",
+                *arguments,
+                "--",
+                *command_lines.namespace(layout, joined),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(read_end, lock.descriptor),
+            start_new_session=True,
+        )
+    os.close(read_end)
+    lock.close()  # the keeper has its copy
+    return Lifeline(write_end, keeper)
+
+
+def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Executor) -> None:
+    layout, keeper = units.layout, lifeline.keeper
+
+    def keeper_runs() -> None:
+        if keeper.poll() is not None:
+            raise ClusterError(f"the keeper ended: {tail(layout.logs / 'keeper.log')}")
+
+    configured = pool.submit(_configure, units)
+    wait_until(layout.control.is_socket, "the cluster's namespaces exist", keeper_runs, timeout=_START_SECONDS)
+    processes = read_processes(layout.root)
+    if processes is None:
+        raise ClusterError("the keeper recorded no processes")
+    network.connect(layout, processes.namespace.pid)
+    units.start("etcd", command_lines.etcd(layout, units.assets))
+    configured.result()
+    audit = layout.root / "audit-policy.yaml" if units.config.audit_policy else None
+    units.start("apiserver", command_lines.apiserver(layout, units.assets, audit))
+    booted = {node: pool.submit(_boot, units, node, images.seed) for node in layout.node_layouts}
+    loaded = [pool.submit(_load, units, node, boot, images.archives) for node, boot in booted.items()]
+    _await_apiserver(units)
+    units.start("controller-manager", command_lines.controller_manager(layout, units.assets))
+    units.start("scheduler", command_lines.scheduler(layout, units.assets))
+    for node, boot in booted.items():
+        boot.result()
+        units.start_kubelet(node)
+    units.start("proxy", command_lines.proxy(layout, units.assets))
+    _await_nodes(units)
+    for load in loaded:
+        load.result()
+
+
+def _boot(units: Units, node: NodeLayout, seed: Path) -> None:
+    plant(seed, node.folder)
+    units.boot(node)
+
+
+def _load(units: Units, node: NodeLayout, boot: Future[None], images: Sequence[Path]) -> None:
+    boot.result()
+    for image in images:
+        units.load_image(node, image)
+
+
+def _configure(units: Units) -> None:
+    layout = units.layout
+    make_pki(layout)
+    authority = (layout.pki / "ca.crt").read_bytes()
+    for certificate in certificates(layout):
+        pair = [(layout.pki / f"{certificate.name}.{kind}").read_bytes() for kind in ("crt", "key")]
+        path = layout.component_kubeconfig(certificate.name)
+        path.touch(mode=0o600)
+        path.write_text(kubeconfig(layout.server, authority, *pair))
+    for node in layout.node_layouts:
+        node.kubelet_config.write_text(kubelet_config(layout, node, units.config.node_status_seconds))
+        node.containerd_config.write_text(containerd_config(node))
+        (node.cni / "10-gpufleet.conflist").write_text(cni_config(node))
+    if units.config.audit_policy:
+        (layout.root / "audit-policy.yaml").write_text(units.config.audit_policy)
+
+
+def _await_apiserver(units: Units) -> None:
+    api = Api(units.layout)
+    wait_until(
+        lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), timeout=_START_SECONDS
+    )
+
+
+def _await_nodes(units: Units) -> None:
+    layout, api = units.layout, Api(units.layout)
+    wanted = {node.name for node in layout.node_layouts}
+    running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "proxy", *wanted)
+    wait_until(
+        lambda: api.ready_nodes() >= wanted and api.has_default_account,
+        f"{', '.join(sorted(wanted))} are ready; the kubelets' logs are in {layout.logs}",
+        lambda: units.require(*running),
+        timeout=_START_SECONDS,
+    )

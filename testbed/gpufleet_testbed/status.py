@@ -1,0 +1,38 @@
+"""What `python -m gpufleet_testbed status` tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpufleet_testbed.config import Provider
+
+
+@dataclass(frozen=True)
+class Status:
+    """A running cluster, as far as it can be seen from outside."""
+
+    provider: Provider
+    nodes: Mapping[str, bool]
+    """Whether each node is ready."""
+    components: Mapping[str, str]
+    """What each component does: `running`, or how it ended."""
+    kubeconfig: Path
+    log_dir: Path
+    owner: int | None
+    """Pid of the process whose end ends the cluster; None when it lives until `down`."""
+    started: str
+    """Time in UTC, RFC 3339."""
+
+    @property
+    def healthy(self) -> bool:
+        """True when every node is ready and every component runs."""
+        return all(self.nodes.values()) and all(state == "running" for state in self.components.values())
+
+    def __str__(self) -> str:
+        """Several lines for a terminal."""
+        until = f"until process {self.owner} ends" if self.owner else "until `down`"
+        lines = [f"provider    {self.provider}, since {self.started}, {until}"]
+        lines += [f"{name:<11} {'Ready' if ready else 'NotReady'}" for name, ready in self.nodes.items()]
+        lines += [f"{name}: {state}" for name, state in self.components.items() if state != "running"]
+        lines += [f"kubeconfig  {self.kubeconfig}", f"logs        {self.log_dir}"]
+        return "\n".join(lines)

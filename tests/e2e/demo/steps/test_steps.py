@@ -1,0 +1,165 @@
+"""The acts against a cluster of paper: what they note when something doesn't fit, and the exit code at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import StringIO
+from typing import Any, cast
+
+import pytest
+
+from gpufleet_e2e.demo import scenario
+from gpufleet_e2e.demo.context import Stage
+from gpufleet_e2e.demo.steps import placement
+from gpufleet_e2e.demo.terminal import Screen, make_console
+from gpufleet_e2e.proof import (
+    FleetEvidence,
+    ShardEvidence,
+    Source,
+    Statement,
+    WaitTimeoutError,
+    Witness,
+    WorkloadEvidence,
+)
+from gpufleet_testbed import Cluster
+
+
+@dataclass
+class PaperCluster:
+    """Takes what is applied."""
+
+    applied: list[str] = field(default_factory=list)
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> None:
+        assert words[0] == "apply"
+        assert stdin is not None
+        self.applied.append(stdin)
+
+
+@dataclass
+class PaperWitness:
+    """Says what it was told to say."""
+
+    workload: WorkloadEvidence
+    seen: FleetEvidence
+    ready: bool = True
+    others: dict[str, WorkloadEvidence] = field(default_factory=dict)
+    """Of workloads that have their own."""
+
+    def settled(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
+        return self.others.get(name, self.workload)
+
+    def fleet(self) -> FleetEvidence:
+        return self.seen
+
+    def wait_for_workload(
+        self, namespace: str, name: str, done: Callable[[dict[str, Any]], bool], *, timeout_seconds: float
+    ) -> dict[str, Any]:
+        condition = {"type": "Ready", "status": str(self.ready), "reason": "X"}
+        found = {"metadata": {}, "status": {"placements": [{"state": "Bound"}], "conditions": [condition]}}
+        if not done(found):
+            raise WaitTimeoutError("after 1 s: Ready=False X: no device is free")
+        return found
+
+
+Make = Callable[..., Stage]
+
+
+@pytest.fixture
+def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
+    def made(evidence: WorkloadEvidence = workload, *, ready: bool = True) -> Stage:
+        witness = PaperWitness(evidence, fleet, ready)
+        screen = Screen(make_console(StringIO(), {}), 9)
+        return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
+
+    return made
+
+
+Sharers = tuple[list[WorkloadEvidence], FleetEvidence]
+
+
+def shared_stage(sharers: Sharers) -> Stage:
+    """One on which the example's workloads have what `sharers` says."""
+    found, fleet = sharers
+    witness = PaperWitness(found[0], fleet, others={one.name: one for one in found})
+    screen = Screen(make_console(StringIO(), {"COLUMNS": "80"}), 9)
+    return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
+
+
+def shown(stage: Stage) -> str:
+    return cast("StringIO", stage.screen.console.file).getvalue()
+
+
+def test_a_workload_that_all_agree_on_is_proven(make: Make) -> None:
+    stage = make()
+    placement.place(stage, "single")
+    assert stage.problems == []
+    assert stage.standing == ["single"]
+    assert "kind: GPUWorkload" in cast("PaperCluster", stage.cluster).applied[0]
+    assert "single: 1 Bound" in shown(stage)
+    assert "ok  2 devices in 2 containers: all six sources name the same" in shown(stage)
+    assert scenario.verdict(stage.screen, stage.problems) == 0
+
+
+def test_a_source_that_differs_ends_in_exit_code_1_with_its_name(make: Make, workload: WorkloadEvidence) -> None:
+    first = workload.replicas[0]
+    says = {**first.says, Source.POD_RESOURCES: Statement(("GPU-22222222-aaaa",))}
+    stage = make(replace(workload, replicas=(replace(first, says=says), workload.replicas[1])))
+    placement.place(stage, "single")
+    assert [problem.source for problem in stage.problems] == [Source.POD_RESOURCES]
+    assert "all six sources" not in shown(stage)
+    assert scenario.verdict(stage.screen, stage.problems) == 1
+    assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(stage).splitlines()[-1]
+
+
+def test_a_workload_that_is_not_ready_in_time_is_noted_with_its_conditions(make: Make) -> None:
+    stage = make(ready=False)
+    placement.place(stage, "single")
+    assert [str(problem) for problem in stage.problems] == [
+        "single: demo: not so: single becomes Ready (after 1 s: Ready=False X: no device is free)"
+    ]
+
+
+def test_a_container_that_prints_another_share_is_noted(make: Make, workload: WorkloadEvidence) -> None:
+    first = workload.replicas[0]
+    wrong = replace(first, shard=ShardEvidence((0, 50), (0, 50), (0, 49), "shard 0 to 49"))
+    stage = make(replace(workload, replicas=(wrong, workload.replicas[1])))
+    placement.place_distribution(stage, "distribution")
+    assert [problem.source for problem in stage.problems] == ["container log"]
+
+
+def test_the_shares_that_tile_are_said_to(make: Make) -> None:
+    stage = make()
+    placement.place_distribution(stage, "distribution")
+    assert "the shards tile 0..100 exactly" in shown(stage)
+
+
+def test_sharers_of_one_device_are_proven_together(sharers: Sharers) -> None:
+    stage = shared_stage(sharers)
+    placement.place_sharers(stage, "shared")
+    assert stage.problems == []
+    assert stage.standing == ["shared", "shared-inference"]
+    assert len(cast("PaperCluster", stage.cluster).applied) == 2
+    assert "shared, shared-inference: Ready" in shown(stage)
+    assert "ok  1 device in 2 containers: all six sources name the same" in shown(stage)
+    assert "ok  1 device in 1 container: all six sources name the same" in shown(stage)
+    assert "ok  3 containers share one GPU" in shown(stage)
+    scenario.close(stage)
+    assert "ok  1 device in 3 containers of 2 workloads: all sources agree" in shown(stage)
+    assert max(len(line) for line in shown(stage).splitlines()) <= 80
+
+
+def test_sharers_that_are_not_on_one_device_are_noted(sharers: Sharers) -> None:
+    (first, second), fleet = sharers
+    away = {source: Statement(("GPU-22222222-aaaa",)) for source in Source}
+    moved = replace(second, replicas=(replace(second.replicas[0], says=away),))
+    stage = shared_stage(([first, moved], fleet))
+    placement.place_sharers(stage, "shared")
+    (problem,) = stage.problems
+    assert "28,000 MiB are promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
+
+
+def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
+    stage = make()
+    stage.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
+    scenario.close(stage)
+    assert {problem.subject for problem in stage.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}

@@ -1,0 +1,32 @@
+"""Who plays the demo on a cluster with workloads of his own is told so, and they are left alone."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpufleet_e2e.demo import setup
+from gpufleet_testbed import ConflictError
+
+
+def stage_with(others: str, asked: list[tuple[str, ...]]) -> Any:
+    def kubectl(*words: str) -> SimpleNamespace:
+        asked.append(words)
+        if "crd" in words:
+            return SimpleNamespace(stdout=setup.CRD)
+        return SimpleNamespace(stdout=others if "--all-namespaces" in words else "")
+
+    return SimpleNamespace(cluster=SimpleNamespace(kubectl=kubectl), screen=None)
+
+
+def test_workloads_of_others_are_named_with_the_way_to_remove_them() -> None:
+    asked: list[tuple[str, ...]] = []
+    with pytest.raises(ConflictError, match="kubectl delete gpuworkload --namespace=default mine"):
+        setup.clear(stage_with("default/mine\n", asked))
+    assert not any("delete" in words for words in asked)
+
+
+def test_an_empty_cluster_is_taken_as_it_is() -> None:
+    asked: list[tuple[str, ...]] = []
+    setup.clear(stage_with("", asked))
+    assert [words[0] for words in asked] == ["get", "get", "get"]

@@ -1,0 +1,90 @@
+"""The narrator on a terminal and in a pipe."""
+
+from collections.abc import Iterator
+from io import StringIO
+
+from rich.text import Text
+
+from gpufleet_e2e.demo.terminal import PIPE_COLUMNS, Screen, make_console
+
+
+class Terminal(StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def clock(*moments: float) -> Iterator[float]:
+    return iter(moments)
+
+
+def told(stream: StringIO, **environ: str) -> str:
+    """One step with one of each kind of line."""
+    screen = Screen(make_console(stream, {"TERM": "xterm-256color", **environ}), 3, clock=lambda: 0.0)
+    screen.step("Start [it]", "because [it] matters")
+    screen.progress("going")
+    screen.good("fine")
+    screen.bad("not fine")
+    screen.command("kubectl get pods")
+    with screen.live(lambda: Text("the table")):
+        screen.say("inside")
+    return stream.getvalue()
+
+
+def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
+    text = told(StringIO())
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert text.splitlines() == [
+        "",
+        "[1/3] Start [it]",
+        "  because [it] matters",
+        "     0.0 s  going",
+        "  ok  fine",
+        "  NO  not fine",
+        "  $ kubectl get pods",
+        "  inside",
+        "  the table",
+    ]
+
+
+def test_a_terminal_gets_colours_unless_no_color_is_set() -> None:
+    assert "\x1b[1;32m" in told(Terminal())
+    assert "\x1b[1;32m" not in told(Terminal(), NO_COLOR="1")
+
+
+def test_the_width_is_the_readers_choice_in_a_pipe_too() -> None:
+    assert make_console(StringIO(), {}).width == PIPE_COLUMNS
+    assert make_console(StringIO(), {"COLUMNS": "72"}).width == 72
+
+
+def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
+    stream = StringIO()
+    screen = Screen(make_console(stream, {"COLUMNS": "40"}), 1)
+    screen.say("word " * 20)
+    screen.quote("x" * 100)
+    *wrapped, quoted = stream.getvalue().splitlines()
+    assert all(len(line) <= 40 and line.startswith("  word") for line in wrapped)
+    assert quoted == "  | " + "x" * 100
+
+
+def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
+    stream = Terminal()
+    screen = Screen(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
+    screen.quote("short\n" + "word " * 12)
+    assert stream.getvalue().splitlines() == [
+        "  | short",
+        "  | word word word word word word word",
+        "  |   word word word word word",
+    ]
+
+
+def test_each_step_is_timed_from_its_begin_to_the_next() -> None:
+    moments = clock(0.0, 1.0, 3.0, 3.0, 7.5, 9.0)
+    screen = Screen(make_console(StringIO(), {}), 2, clock=lambda: next(moments))
+    screen.step("first", "why")
+    screen.step("second", "why")
+    screen.finish()
+    assert [(one.title, one.seconds) for one in screen.times] == [("first", 2.0), ("second", 4.5)]
+    assert screen.total_seconds == 9.0

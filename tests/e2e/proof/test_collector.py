@@ -1,0 +1,92 @@
+"""The witness asks kubectl and watches objects; what can't be read is a problem in words, not a crash."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import watch
+
+from gpufleet_e2e.proof.api_reader import ApiReader, conditions_in_words
+from gpufleet_e2e.proof.collector import Witness
+from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: test
+contexts: [{name: test, context: {cluster: test, user: test}}]
+clusters: [{name: test, cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: test, user: {}}]
+"""
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text(KUBECONFIG)
+    return path
+
+
+def test_the_environment_is_that_of_the_first_process(kubeconfig: Path) -> None:
+    asked = []
+
+    def kubectl(*arguments: str) -> str:
+        asked.append(" ".join(arguments))
+        return "NVIDIA_VISIBLE_DEVICES=GPU-a\0HOME=/\0"
+
+    with Witness(kubeconfig=kubeconfig, kubectl=kubectl, sockets={}) as witness:
+        assert witness.environment("demo", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "HOME": "/"}
+    assert asked == ["exec --namespace=demo p --container=main -- cat /proc/1/environ"]
+
+
+def played(monkeypatch: pytest.MonkeyPatch, *events: tuple[str, dict[str, Any]]) -> None:
+    """Let a watch stream consist of these events."""
+
+    def stream(self: watch.Watch, listing: Any, *key: str, **options: Any) -> Iterator[dict[str, Any]]:
+        assert options["field_selector"] == "metadata.name=train"
+        return iter([{"type": kind, "object": found} for kind, found in events])
+
+    monkeypatch.setattr(watch.Watch, "stream", stream)
+
+
+def workload(state: str) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": state, "reason": "Waiting", "message": "no device is free"}
+    return {"metadata": {"name": "train"}, "status": {"conditions": [condition]}}
+
+
+def ready(found: dict[str, Any]) -> bool:
+    return bool(found["status"]["conditions"][0]["status"] == "True")
+
+
+def test_a_wait_ends_at_the_first_object_that_is_accepted(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, ("ADDED", workload("False")), ("MODIFIED", workload("True")), ("DELETED", workload("True")))
+    with ApiReader(kubeconfig) as reader:
+        found = reader.wait_for_workload("demo", "train", ready, timeout_seconds=5)
+    assert ready(found)
+
+
+def test_a_wait_that_fails_tells_what_was_seen_last(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played(monkeypatch, ("ADDED", workload("False")), ("DELETED", workload("False")))
+    words = r"demo/train after 5 s: Ready=False Waiting: no device is free"
+    with ApiReader(kubeconfig) as reader, pytest.raises(WaitTimeoutError, match=words):
+        reader.wait_for_workload("demo", "train", ready, timeout_seconds=5)
+
+
+def test_a_wait_for_telemetry_that_fails_tells_when_it_was_written(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {"metadata": {"name": "train"}, "status": {"observedAt": "2026-01-01T00:00:00Z"}}
+    played(monkeypatch, ("ADDED", seen), ("DELETED", seen))
+    words = r"GPUTelemetry train after 3 s: last written 2026-01-01T00:00:00Z"
+    with ApiReader(kubeconfig) as reader, pytest.raises(WaitTimeoutError, match=words):
+        reader.wait_for_telemetry("train", lambda _: False, timeout_seconds=3)
+
+
+def test_a_workload_without_conditions_says_so() -> None:
+    assert conditions_in_words({}) == "no condition"
+
+
+def test_an_apiserver_that_does_not_answer_is_an_error_with_what_was_asked(kubeconfig: Path) -> None:
+    with ApiReader(kubeconfig) as reader, pytest.raises(EvidenceError, match=r"GPUTelemetry: .*Connection refused"):
+        reader.telemetry()

@@ -1,0 +1,262 @@
+"""Each way in which the sources can disagree is found, and named after the source that differs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpufleet_e2e.proof import assemble
+from gpufleet_e2e.proof.assemble import ContainerReading, Readings
+from gpufleet_e2e.proof.compare import Disagreement, compare, compare_shards
+from gpufleet_e2e.proof.evidence import Holding, Source
+
+Make = Callable[[], Readings]
+
+
+def judge(readings: Readings) -> list[str]:
+    fleet = assemble.fleet(readings.telemetry, readings.holdings)
+    return [str(one) for one in compare([assemble.workload(readings)], fleet)]
+
+
+def test_nothing_is_reported_when_all_agree_in_whatever_order(readings: Make) -> None:
+    assert judge(readings()) == []
+    assert compare_shards(assemble.workload(readings())) == ()
+
+
+def test_a_container_that_sees_another_device_is_reported(readings: Make) -> None:
+    made = readings()
+    other = ContainerReading({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-c"})
+    spoilt = replace(made, containers={**made.containers, "train-0-a": other})
+    assert judge(spoilt) == ["demo/train[0]: container env: says GPU-a, GPU-c, the status says GPU-a, GPU-b"]
+
+
+def test_a_device_named_twice_is_not_the_same_as_once(readings: Make) -> None:
+    made = readings()
+    twice = ContainerReading({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b,GPU-b"})
+    assert len(judge(replace(made, containers={**made.containers, "train-0-a": twice}))) == 1
+
+
+@pytest.mark.parametrize(
+    ("reading", "words"),
+    [
+        (ContainerReading({}), "says nothing (NVIDIA_VISIBLE_DEVICES is not set)"),
+        (ContainerReading(None, "kubectl exec: no such container"), "says nothing (kubectl exec: no such container)"),
+        (ContainerReading({"NVIDIA_VISIBLE_DEVICES": ""}), "says no device, the status says GPU-a, GPU-b"),
+    ],
+)
+def test_a_container_that_says_nothing_is_reported(readings: Make, reading: ContainerReading, words: str) -> None:
+    made = readings()
+    spoilt = replace(made, containers={**made.containers, "train-0-a": reading})
+    assert judge(spoilt) == [f"demo/train[0]: container env: {words}"]
+
+
+def test_a_kubelet_that_names_another_device_is_reported(readings: Make) -> None:
+    made = readings()
+    wrong = Holding("node-1", "demo", "train-0-a", "main", "gpufleet.dev/gpu", ("GPU-a", "GPU-x"))
+    assert judge(replace(made, holdings=[wrong, made.holdings[1]])) == [
+        "demo/train[0]: PodResources: says GPU-a, GPU-x, the status says GPU-a, GPU-b"
+    ]
+
+
+def test_a_device_that_two_containers_hold_is_reported(readings: Make) -> None:
+    made = readings()
+    second = Holding("node-1", "demo", "thief", "main", "gpufleet.dev/gpu", ("GPU-b",))
+    assert judge(replace(made, holdings=[*made.holdings, second])) == [
+        "GPU-b: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+    ]
+
+
+def test_a_device_picked_for_two_workloads_is_reported(readings: Make) -> None:
+    made = readings()
+    first = assemble.workload(made)
+    fleet = assemble.fleet(made.telemetry, made.holdings)
+    found = compare([first, replace(first, name="twin")], fleet)
+    assert [one.subject for one in found] == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+    assert found[0].message == "picked for demo/train[0] and demo/twin[0]"
+
+
+class TestShared:
+    """The workload of the fixture with 30,000 MiB of each device instead of all of it."""
+
+    def make(self, readings: Make, memory: int = 30_000) -> Readings:
+        made = readings()
+        made.workload["spec"]["devices"].update(mode="Shared", memoryMiB=memory)
+        for node in made.telemetry:
+            for assignment in node["spec"]["assignments"]:
+                assignment["memoryMiB"] = memory
+        for pod in made.pods:
+            (allocated,) = pod["status"]["containerStatuses"][0]["allocatedResourcesStatus"]
+            allocated["name"] = "gpufleet.dev/gpu-shared"
+            for entry in allocated["resources"]:
+                entry["resourceID"] += "::3"
+        holdings = [
+            replace(one, resource="gpufleet.dev/gpu-shared", devices=tuple(f"{uuid}::3" for uuid in one.devices))
+            for one in made.holdings
+        ]
+        told = {
+            name: replace(reading, variables={**(reading.variables or {}), "GPUFLEET_MEMORY_MIB": str(memory)})
+            for name, reading in made.containers.items()
+        }
+        return replace(made, holdings=holdings, containers=told)
+
+    def test_slots_stand_for_their_devices(self, readings: Make) -> None:
+        assert judge(self.make(readings)) == []
+
+    def test_parts_that_fit_into_the_device_are_no_double_picks(self, readings: Make) -> None:
+        made = self.make(readings)
+        first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
+        twin = replace(first, name="twin")
+        assert compare([first, twin], fleet) == ()
+        found = compare([first, twin, replace(first, name="third")], fleet)
+        words = "90000 of 81559 MiB are promised to demo/train[0] and demo/twin[0] and demo/third[0]"
+        assert [one.subject for one in found] == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+        assert found[0].message == words
+
+    def test_a_device_picked_as_a_whole_and_in_part_is_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
+        whole = replace(first, name="whole", memory_mib=None)
+        whole = replace(whole, replicas=tuple(replace(one, promised_mib={}) for one in whole.replicas))
+        assert {str(one) for one in compare([first, whole], fleet)} >= {
+            "GPU-a: status.placements: picked for demo/train[0] and demo/whole[0]"
+        }
+
+    def test_a_slot_that_two_containers_hold_and_a_device_held_in_both_ways_are_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        beside = replace(made.holdings[0], pod="beside", devices=("GPU-a::4", "GPU-b::4"))
+        assert judge(replace(made, holdings=[*made.holdings, beside])) == []
+        same = replace(beside, pod="thief", devices=("GPU-a::3",))
+        assert judge(replace(made, holdings=[*made.holdings, same])) == [
+            "GPU-a: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+        ]
+        whole = replace(beside, pod="thief", resource="gpufleet.dev/gpu", devices=("GPU-b",))
+        assert judge(replace(made, holdings=[*made.holdings, whole])) == [
+            "GPU-b: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+        ]
+
+    def test_another_promise_than_asked_for_is_reported(self, readings: Make) -> None:
+        made = self.make(readings)
+        variables = {**(made.containers["train-0-a"].variables or {}), "GPUFLEET_MEMORY_MIB": "1"}
+        wrong = replace(made.containers["train-0-a"], variables=variables)
+        assert judge(replace(made, containers={**made.containers, "train-0-a": wrong})) == [
+            "demo/train[0]: container env: promises 1 MiB, the spec asks for 30000 MiB"
+        ]
+
+
+def spoil_pod(readings: Readings, index: int, change: Callable[[dict[str, Any]], None]) -> Readings:
+    pods = [dict(pod) for pod in readings.pods]
+    change(pods[index])
+    return replace(readings, pods=pods)
+
+
+def spoil_workload(readings: Readings, change: Callable[[Mapping[str, Any]], None]) -> Readings:
+    change(readings.workload)
+    return readings
+
+
+def test_a_pod_without_the_kubelet_status_is_reported_unless_the_kubelet_is_too_old_for_it(readings: Make) -> None:
+    made = spoil_pod(readings(), 1, lambda pod: pod.update(status={"phase": "Running"}))
+    assert judge(made) == [
+        "demo/train[1]: allocatedResourcesStatus: says nothing (no allocatedResourcesStatus for the container)"
+    ]
+    older = [Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES]
+    fleet = assemble.fleet(made.telemetry, made.holdings)
+    assert compare([assemble.workload(made)], fleet, witnesses=older) == ()
+
+
+def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:
+    def without(pod: dict[str, Any]) -> None:
+        pod["metadata"] = {**pod["metadata"], "annotations": {}}
+
+    def broken(pod: dict[str, Any]) -> None:
+        pod["metadata"] = {**pod["metadata"], "annotations": {"gpufleet.dev/assignment": "[1]"}}
+
+    assert judge(spoil_pod(readings(), 0, without)) == [
+        "demo/train[0]: pod annotation: says nothing (no annotation gpufleet.dev/assignment)"
+    ]
+    assert judge(spoil_pod(readings(), 0, broken)) == [
+        "demo/train[0]: pod annotation: says nothing (annotation is not a JSON object with devices: [1])"
+    ]
+
+
+def test_a_status_that_names_an_older_pod_of_the_same_name_is_reported(readings: Make) -> None:
+    def other_uid(pod: dict[str, Any]) -> None:
+        pod["metadata"] = {**pod["metadata"], "uid": "uid-new"}
+
+    found = judge(spoil_pod(readings(), 0, other_uid))
+    assert found[0] == "demo/train[0]: status.placements: 0 devices, the spec asks for 2"
+    assert "demo/train[0]: spec.assignments: says nothing (no assignment for this pod's uid)" in found
+
+
+def test_a_pod_on_another_node_than_its_device_is_reported(readings: Make) -> None:
+    made = spoil_pod(readings(), 0, lambda pod: pod.update(spec={"nodeName": "node-2"}))
+    assert "demo/train[0]: GPUTelemetry: GPU-a is on node-1, the pod on node-2" in judge(made)
+
+
+def test_a_missing_replica_and_a_pod_that_no_status_names_are_reported(readings: Make) -> None:
+    made = spoil_workload(readings(), lambda workload: workload["status"]["placements"].pop(0))
+    assert judge(made) == [
+        "demo/train[1]: status.placements: stands there 0 times, not once",
+        "demo/train: status.placements: does not name the live pod train-1-b",
+    ]
+
+
+def test_a_replica_beyond_the_spec_and_too_few_devices_are_reported(readings: Make) -> None:
+    def shrink(workload: Mapping[str, Any]) -> None:
+        workload["spec"].update(replicas=1, devices={"count": 3})
+
+    assert judge(spoil_workload(readings(), shrink)) == [
+        "demo/train: status.placements: names replica 1, the spec asks for 1",
+        "demo/train[0]: status.placements: 2 devices, the spec asks for 3",
+        "demo/train[1]: status.placements: 2 devices, the spec asks for 3",
+    ]
+
+
+def test_a_pod_that_is_gone_leaves_every_source_without_a_word(readings: Make) -> None:
+    made = readings()
+    found = judge(replace(made, pods=[made.pods[0]]))
+    gone = "says nothing (there is no pod train-1-b)"
+    assert f"demo/train[1]: container env: {gone}" in found
+    assert len([line for line in found if line.endswith(gone)]) == 5
+
+
+@pytest.mark.parametrize(
+    ("shards", "left", "words"),
+    [
+        (((0, 60), (61, 100)), 0, "61..100 does not follow on 60"),
+        (((0, 60), (59, 100)), 0, "59..100 does not follow on 60"),
+        (((1, 60), (60, 100)), 0, "1..60 does not follow on 0"),
+        (((0, 60), (60, 90)), 0, "end at 90, assigned are 100 items"),
+        (((0, 60), (60, 100)), 10, "end at 100, assigned are 90 items"),
+    ],
+)
+def test_shards_with_a_gap_an_overlap_or_a_rest_are_reported(
+    readings: Make, shards: tuple[tuple[int, int], ...], left: int, words: str
+) -> None:
+    evidence = assemble.workload(readings())
+    replicas = tuple(
+        replace(replica, shard=replace(replica.shard, status=shard, environment=shard, log=shard))
+        for replica, shard in zip(evidence.replicas, shards, strict=True)
+    )
+    found = compare_shards(replace(evidence, replicas=replicas, unassigned_items=left))
+    assert found == (Disagreement("demo/train", "shards", words),)
+
+
+def test_a_container_that_prints_or_sees_another_shard_is_reported(readings: Make) -> None:
+    made = readings()
+    variables = {"GPUFLEET_SHARD_START": "0", "GPUFLEET_SHARD_END": "50"}
+    wrong = ContainerReading(variables, log="shard 0 to 40")
+    found = compare_shards(assemble.workload(replace(made, containers={**made.containers, "train-0-a": wrong})))
+    assert [str(one) for one in found] == [
+        "demo/train[0]: container env: says 0..50, the status says 0..60",
+        "demo/train[0]: container log: says 0..40, the status says 0..60",
+    ]
+
+
+def test_a_workload_without_distribution_or_shards_is_reported(readings: Make) -> None:
+    evidence = assemble.workload(readings())
+    assert compare_shards(replace(evidence, items=None))[0].message == "is not set"
+    silent = replace(evidence.replicas[0], shard=replace(evidence.replicas[0].shard, status=None))
+    found = compare_shards(replace(evidence, replicas=(silent, evidence.replicas[1])))
+    assert [one.message for one in found] == ["names no shard", "60..100 does not follow on 0"]

@@ -1,0 +1,91 @@
+"""The client speaks the kubelet's protocol: a server that knows only bytes answers it over a real unix socket."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gpufleet_e2e.proof.errors import EvidenceError
+from gpufleet_e2e.proof.generate import generate
+from gpufleet_e2e.proof.podresources import list_pod_resources
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field, encoded by hand."""
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def one_device(resource: bytes, uuid: bytes) -> bytes:
+    return field(2, field(1, resource) + field(2, uuid))
+
+
+# As k8s.io/kubelet/pkg/apis/podresources/v1/api.proto numbers them; 3 in a device is its topology, unknown to us.
+CONTAINER = field(1, b"main") + one_device(b"gpufleet.dev/gpu", b"GPU-b") + one_device(b"gpufleet.dev/gpu", b"GPU-a")
+OTHER = field(1, b"side") + field(2, field(1, b"example.com/nic") + field(2, b"nic-0") + field(3, b""))
+POD = field(1, b"train-0-a") + field(2, b"demo") + field(3, CONTAINER) + field(3, OTHER)
+IDLE = field(1, b"idle") + field(2, b"demo") + field(3, field(1, b"main"))
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
+    """Starts servers, each in a folder of its own, that answer List with the given bytes."""
+    servers = []
+
+    def start(answer: bytes) -> Path:
+        server = grpc.server(ThreadPoolExecutor(1))
+        servers.append(server)
+        folder = tmp_path / f"node-{len(servers)}"
+        folder.mkdir()
+        method: grpc.RpcMethodHandler[bytes, bytes]
+        method = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+        service = grpc.method_handlers_generic_handler("v1.PodResourcesLister", {"List": method})
+        server.add_generic_rpc_handlers((service,))
+        server.add_insecure_port(f"unix:{folder}/kubelet.sock")
+        server.start()
+        return folder / "kubelet.sock"
+
+    yield start
+    for server in servers:
+        server.stop(0).wait()
+
+
+def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes], Path]) -> None:
+    found = list_pod_resources("node-1", kubelet(field(1, POD) + field(1, IDLE)))
+    assert [(one.namespace, one.pod, one.container, one.resource, one.devices) for one in found] == [
+        ("demo", "train-0-a", "main", "gpufleet.dev/gpu", ("GPU-a", "GPU-b")),
+        ("demo", "train-0-a", "side", "example.com/nic", ("nic-0",)),
+    ]
+    assert {one.node for one in found} == {"node-1"}
+
+
+def test_a_kubelet_that_does_not_answer_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not answer on .*/none.sock"):
+        list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
+    with pytest.raises(EvidenceError, match=r"no socket of the kubelet of node-1: .*absent"):
+        list_pod_resources("node-1", tmp_path / "absent" / "kubelet.sock")
+
+
+def test_each_node_answers_for_itself_when_asked_one_after_the_other(kubelet: Callable[[bytes], Path]) -> None:
+    busy, idle = kubelet(field(1, POD)), kubelet(field(1, IDLE))
+    for _ in range(3):
+        assert len(list_pod_resources("node-1", busy)) == 2
+        assert list_pod_resources("node-2", idle) == ()
+
+
+def test_a_socket_deeper_than_an_address_is_long_is_reached(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    kubelet(field(1, POD)).rename(deep / "kubelet.sock")
+    assert len(list_pod_resources("node-1", deep / "kubelet.sock")) == 2
+
+
+def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
+    generate(tmp_path)
+    committed = Path(inspect.getfile(list_pod_resources)).parent
+    for name in ("podresources_pb2.py", "podresources_pb2.pyi"):
+        assert (tmp_path / "gpufleet_e2e" / "proof" / name).read_text() == (committed / name).read_text(), (
+            "run python -m gpufleet_e2e.proof.generate"
+        )

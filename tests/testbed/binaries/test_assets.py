@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpufleet_testbed.binaries.assets import Assets, find_assets
+from gpufleet_testbed.errors import HostError
+from gpufleet_testbed.versions import CONTAINERD, ETCD
+
+if TYPE_CHECKING:
+    from tests.testbed.conftest import Shown
+
+Script = Callable[[str, str], Path]
+
+
+def test_own_binaries_are_used_and_their_versions_shown(tmp_path: Path, script: Script, progress: "Shown") -> None:
+    for name, _ in (*ETCD.commands, *CONTAINERD.commands):
+        script(name, f"echo {name} version 9")
+    environ = {"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)}
+    found = find_assets(tmp_path / "cache", progress, tools=(ETCD, CONTAINERD), environ=environ)
+    assert found["ctr"] == str(tmp_path / "ctr")
+    assert "etcd version 9" in "\n".join(progress.lines)
+
+
+def test_each_missing_or_unusable_binary_is_named(tmp_path: Path, script: Script, progress: "Shown") -> None:
+    script("etcd", "exit 0").chmod(0o644)
+    environ = {"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)}
+    with pytest.raises(HostError) as caught:
+        find_assets(tmp_path / "cache", progress, tools=(ETCD, CONTAINERD), environ=environ)
+    found = [str(problem) for problem in caught.value.problems]
+    assert len(found) == 4
+    assert found[0] == f"{tmp_path / 'etcd'} is not executable. Fix: chmod +x {tmp_path / 'etcd'}"
+    assert found[1].endswith(f"has no containerd. Fix: put containerd of {CONTAINERD.version} there")
+
+
+def test_a_binary_that_does_not_run_is_named(tmp_path: Path, script: Script, progress: "Shown") -> None:
+    script("etcd", "echo wrong machine >&2; exit 126")
+    with pytest.raises(HostError, match="does not run: wrong machine"):
+        find_assets(tmp_path, progress, tools=(ETCD,), environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)})
+
+
+def test_search_path_has_each_folder_once_and_first() -> None:
+    assets = Assets({"a": Path("/one/a"), "b": Path("/two/b"), "c": Path("/one/c")})
+    assert assets.search_path.split(":")[:2] == ["/one", "/two"]
+    assert assets.search_path.split(":").count("/one") == 1

@@ -1,0 +1,32 @@
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpufleet_testbed.errors import ClusterError
+from gpufleet_testbed.host.command import run
+
+
+def test_output_and_input_pass_through(tmp_path: Path) -> None:
+    assert run(["cat"], stdin="text").stdout == "text"
+    assert run(["pwd"], cwd=tmp_path).stdout.strip() == str(tmp_path)
+    assert run(["sh", "-c", "echo $WORD"], env={"WORD": "there"}).stdout == "there\n"
+
+
+def test_a_failure_says_what_was_run_and_what_it_said() -> None:
+    with pytest.raises(ClusterError, match=r"exit status 3: sh -c .*\nbroken"):
+        run(["sh", "-c", "echo broken >&2; exit 3"])
+    assert run(["false"], check=False).returncode == 1
+
+
+def test_a_missing_program_is_an_error_of_ours() -> None:
+    with pytest.raises(ClusterError, match="can't run no-such-program"):
+        run(["no-such-program"])
+
+
+def test_a_program_that_takes_too_long_is_killed() -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"still running after 0\.1 s"):
+        run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.1)
+    assert time.monotonic() - start < 30

@@ -1,0 +1,74 @@
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpufleet_testbed.config import repository_root
+from gpufleet_testbed.images import project
+from gpufleet_testbed.images.oci import make_layer
+
+
+@pytest.fixture
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((repository_root() / "pyproject.toml").read_text())
+
+
+def test_product_files_are_those_of_the_wheel_without_leftovers(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.hatch.build.targets.wheel]\npackages = ["a/one", "b/two"]\n')
+    for name in ("README.md", "a/one/x.py", "a/one/__pycache__/x.pyc", "b/two/data.json", "a/other/y.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    found = [str(path.relative_to(tmp_path)) for path in project.product_files(tmp_path)]
+    assert found == ["README.md", "a/one/x.py", "b/two/data.json", "pyproject.toml"]
+
+
+def test_product_files_of_this_checkout_are_of_every_package(pyproject: dict[str, Any]) -> None:
+    found = {path.relative_to(repository_root()).as_posix() for path in project.product_files(repository_root())}
+    for package in pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]:
+        assert f"{package}/__init__.py" in found
+
+
+def test_entry_points_are_read() -> None:
+    text = "[console_scripts]\ngpufleet-agent = gpufleet_agent.main:main\nCased = a.b:run\n\n[other]\nx = y:z\n"
+    assert project.entry_points(text) == {
+        "gpufleet-agent": ("gpufleet_agent.main", "main"),
+        "Cased": ("a.b", "run"),
+    }
+    assert project.entry_points("") == {}
+
+
+def test_archives_share_their_digest_and_old_ones_are_pruned(tmp_path: Path) -> None:
+    layers = []
+    for name in ("base", "dependencies", "code"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / name).write_text(name)
+        layers.append(make_layer(root, tmp_path / f"{name}.tar"))
+    (tmp_path / "images").mkdir()
+    image = project.Image(tmp_path, (layers[0], layers[1]), layers[2])
+    assert image.size == sum(layer.size for layer in layers)
+    first = image.archive()
+    assert first.name == f"full-{image.digest.removeprefix('sha256:')[:10]}.tar"
+    assert image.upper_archive().stat().st_size < first.stat().st_size
+    other = project.Image(tmp_path, (layers[0],), layers[2])
+    assert not image.lower_path.exists()
+    assert image.lower_archive() == image.lower_path
+    assert other.lower_path != image.lower_path
+    os.utime(first, (1, 1))
+    assert other.archive().exists()
+    assert not first.exists()
+
+
+def test_the_dockerfile_is_the_same_image(pyproject: dict[str, Any]) -> None:
+    text = (repository_root() / "Dockerfile").read_text()
+    for name, target in pyproject["project"]["scripts"].items():
+        assert re.search(rf"\b{name} +{re.escape(target.partition(':')[0])}\b", text), name
+    for extra in ("operator", "agent", "cli"):
+        assert f"--extra {extra}" in text
+    assert "USER 65532:65532" in text
+    for name, value in project.IMAGE_CONFIG.env.items():
+        assert f"{name}={value}" in text, name

@@ -1,0 +1,149 @@
+"""The kind provider with a fake engine: what it asks for, in which order, and what it refuses."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gpufleet_testbed.binaries.assets import Assets
+from gpufleet_testbed.config import ClusterConfig
+from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError
+from gpufleet_testbed.kind.lifecycle import KindLifecycle
+from gpufleet_testbed.versions import KIND_TOOLS
+
+if TYPE_CHECKING:
+    from tests.testbed.conftest import FakeRunner, FakeSystem, Shown
+
+CONFIG = ClusterConfig(nodes=2, project_image=False)
+
+
+@pytest.fixture(autouse=True)
+def busybox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        "gpufleet_testbed.kind.lifecycle.busybox_archive", lambda cache, runner: tmp_path / "busybox.tar"
+    )
+
+
+@pytest.fixture
+def kind(tmp_path: Path, progress: "Shown", runner: "FakeRunner", system: "FakeSystem") -> KindLifecycle:
+    assets = Assets({name: Path("/bin") / name for tool in KIND_TOOLS for name, _ in tool.commands})
+    return KindLifecycle(tmp_path, progress, runner=runner, system=system, assets=assets)
+
+
+def running(runner: "FakeRunner") -> None:
+    runner.answer("/bin/kind", "get", "clusters", stdout="other\ngpufleet\n")
+
+
+def test_up_creates_and_loads_the_small_image_on_every_node(
+    kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path
+) -> None:
+    cluster = kind.up(CONFIG, detach=True)
+    assert [call[1:3] for call in runner.calls] == [
+        ["info"],
+        ["get", "clusters"],
+        ["create", "cluster"],
+        ["load", "image-archive"],
+        ["load", "image-archive"],
+    ]
+    assert [node.name for node in cluster.nodes] == ["gpufleet-worker", "gpufleet-worker2"]
+    assert all(node.driver_dir.is_dir() for node in cluster.nodes)
+    assert not cluster.owned
+    assert (tmp_path / "kind" / "kind.yaml").exists()
+
+
+def test_the_project_image_is_built_saved_and_loaded(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    kind.up(ClusterConfig(nodes=1), detach=True)
+    words = [" ".join(call[:2]) for call in runner.calls]
+    assert words.index("docker build") < words.index("docker save")
+    assert runner.calls[-1][1:3] == ["load", "image-archive"]
+
+
+def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    kind.up(CONFIG, detach=True)
+    running(runner)
+    runner.calls.clear()
+    cluster = kind.up(CONFIG, detach=False)
+    assert not cluster.owned
+    assert not any("create" in call for call in runner.calls)
+    assert kind.attach().nodes[1].name == "gpufleet-worker2"
+
+
+def test_a_different_or_foreign_cluster_is_refused(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    running(runner)
+    with pytest.raises(ConflictError, match="not started from here"):
+        kind.up(CONFIG, detach=True)
+    runner.rules.clear()
+    kind.up(CONFIG, detach=True)
+    running(runner)
+    with pytest.raises(ConflictError, match="nodes is 2, not 3"):
+        kind.up(ClusterConfig(nodes=3, project_image=False), detach=True)
+
+
+def test_a_failed_start_is_removed(kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path) -> None:
+    runner.answer("/bin/kind", "create", status=1)
+    with pytest.raises(ClusterError):
+        kind.up(CONFIG, detach=True)
+    assert runner.calls[-1][1:3] == ["delete", "cluster"]
+    assert not (tmp_path / "kind").exists()
+
+
+def test_down_removes_cluster_and_folder(kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path) -> None:
+    kind.up(CONFIG, detach=True)
+    kind.down()
+    assert runner.calls[-1][:3] == ["/bin/kind", "delete", "cluster"]
+    assert not (tmp_path / "kind").exists()
+
+
+def test_nothing_running_has_no_handle_and_no_status(kind: KindLifecycle) -> None:
+    assert kind.status() is None
+    with pytest.raises(NotRunningError):
+        kind.attach()
+
+
+def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    kind.up(CONFIG, detach=True)
+    running(runner)
+    runner.answer("/bin/kubectl", "get", "nodes", stdout="gpufleet-worker=True\ngpufleet-worker2=False\n")
+    status = kind.status()
+    assert status is not None
+    assert status.nodes == {"gpufleet-worker": True, "gpufleet-worker2": False}
+    assert not status.healthy
+
+
+def test_an_engine_that_does_not_answer_is_named_with_the_fix(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    runner.answer("docker", "info", status=1)
+    with pytest.raises(HostError, match=r"Docker engine does not answer\. Fix: start it"):
+        kind.up(CONFIG, detach=True)
+
+
+def test_a_machine_without_docker_is_told_how_to_get_it(kind: KindLifecycle, system: "FakeSystem") -> None:
+    system.programs_missing = {"docker"}
+    with pytest.raises(HostError, match=r"docker is missing\. Fix: apt-get install docker\.io"):
+        kind.up(CONFIG, detach=True)
+
+
+def test_node_actions_are_docker_and_systemd(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    node = kind.up(CONFIG, detach=True).nodes[0]
+    runner.calls.clear()
+    node.restart_kubelet()
+    node.freeze()
+    node.thaw()
+    node.kill()
+    node.boot()
+    lines = [" ".join(call) for call in runner.calls]
+    assert lines == [
+        "docker exec gpufleet-worker systemctl stop kubelet",
+        "docker exec gpufleet-worker systemctl start kubelet",
+        "/bin/kubectl get --raw /api/v1/nodes/gpufleet-worker/proxy/healthz",
+        "docker pause gpufleet-worker",
+        "docker unpause gpufleet-worker",
+        "docker kill gpufleet-worker",
+        "docker start gpufleet-worker",
+        "/bin/kubectl get --raw /api/v1/nodes/gpufleet-worker/proxy/healthz",
+    ]
+
+
+def test_a_command_in_a_node_has_its_limit_inside(kind: KindLifecycle, runner: "FakeRunner") -> None:
+    node = kind.up(CONFIG, detach=True).nodes[0]
+    node.run(["ls"], timeout=7)
+    assert runner.calls[-1] == ["docker", "exec", "gpufleet-worker", "timeout", "--signal=KILL", "7", "ls"]

@@ -1,0 +1,61 @@
+import pytest
+
+from gpufleet_testbed import __main__ as command_line
+from gpufleet_testbed import lifecycle
+from gpufleet_testbed.config import ClusterConfig, Provider
+from gpufleet_testbed.errors import ConflictError, HostError, NotRunningError, Problem
+
+
+def test_up_passes_the_choices_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(config: ClusterConfig, *, detach: bool) -> None:
+        asked.append((config, detach))
+        raise ConflictError("another one")
+
+    monkeypatch.setattr(lifecycle, "up", refuse)
+    assert command_line.main(["--name", "mine", "up", "--nodes", "3", "--no-image", "--provider", "local"]) == 1
+    expected = ClusterConfig.from_environment(nodes=3, name="mine", project_image=False, provider=Provider.LOCAL)
+    assert asked == [(expected, True)]
+
+
+def test_what_the_machine_lacks_is_status_2_with_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lack(config: ClusterConfig, *, detach: bool) -> None:
+        raise HostError([Problem("no root", "sudo"), Problem("no runc", "apt-get install runc")])
+
+    monkeypatch.setattr(lifecycle, "up", lack)
+    assert command_line.main(["up"]) == 2
+    assert capsys.readouterr().err == "no root. Fix: sudo\nno runc. Fix: apt-get install runc\n"
+
+
+def test_values_out_of_range_are_an_error_not_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["up", "--nodes", "99"]) == 1
+    assert "nodes must be from 1 to 20, not 99" in capsys.readouterr().err
+
+
+def test_nothing_running_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def nothing(name: str) -> None:
+        raise NotRunningError("no cluster is running")
+
+    monkeypatch.setattr(lifecycle, "attach", nothing)
+    monkeypatch.setattr(lifecycle, "status", lambda name: None)
+    assert command_line.main(["kubeconfig"]) == 1
+    assert command_line.main(["status"]) == 1
+    assert "no cluster is running" in capsys.readouterr().out
+
+
+def test_exec_wants_a_node_and_a_command() -> None:
+    options = command_line.parser().parse_args(["exec", "node-1", "--", "ls", "-l", "/"])
+    assert (options.node, options.args) == ("node-1", ["ls", "-l", "/"])
+
+
+def test_down_says_what_is_true_also_when_there_was_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(lifecycle, "down", ended.append)
+    assert command_line.main(["--name", "mine", "down"]) == 0
+    assert ended == ["mine"]
+    assert capsys.readouterr().out == "no cluster is running, and nothing of one is left\n"
