@@ -1,7 +1,7 @@
 """What must never go wrong when samples are recorded, each under the name by which it is asked for.
 
-The finer cases are in tests/agent/sampling, tests/placement and tests/distribution; here each goes through the whole
-component, as the agent and the operator use it.
+The finer cases are in tests/agent/sampling, tests/operator/placement and tests/operator/distribution; here each goes
+through the whole component, as the agent and the operator use it.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ from pathlib import Path
 from gpufleet_operator.placement.model import Reason, ScoreWeights
 from gpufleet_operator.placement.search.score import COOL_CELSIUS, HOT_CELSIUS
 
-PAGE = (Path(__file__).parents[2] / "docs/concepts/placement.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs/concepts/placement.md").read_text(encoding="utf-8")
 
 
 def test_every_reason_is_told_in_order() -> None:
