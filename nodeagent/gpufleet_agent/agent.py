@@ -11,8 +11,8 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpufleet_agent.devices.base import Hardware
-from gpufleet_agent.faults.file.writer import Keeper
-from gpufleet_agent.faults.restore import FaultMemory, read_boot_id, seconds
+from gpufleet_agent.faults.file.writer import CheckpointWriter
+from gpufleet_agent.faults.restore import FaultRestorer, parse_timestamp, read_boot_id
 from gpufleet_agent.kube.api import KubeApi
 from gpufleet_agent.kube.event_recorder import Teller
 from gpufleet_agent.kube.model import PodEvent
@@ -40,8 +40,8 @@ from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import start_part, supervise
 from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.sampling.restored_state import Checkpoint
 from gpufleet_agent.sampling.sampler import Sampler
+from gpufleet_agent.sampling.saved_state import Checkpoint
 from gpufleet_agent.sampling.snapshot import HealthState
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import Settings
@@ -73,7 +73,7 @@ class Agent:
         self._sampler = Sampler(hardware, timing=timing)
         self._boot_id = read_boot_id()
         unreadable = self._counters.unreadable.labels
-        self._memory = FaultMemory(
+        self._memory = FaultRestorer(
             self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc
         )
         self._own = OwnObject(api, self._changes, rng, self._memory.observe, unreadable=unreadable("Object").inc)
@@ -160,11 +160,11 @@ class Agent:
         """Where /metrics is, once started."""
         return self._http.port
 
-    def _make_keeper(self) -> Keeper | None:
+    def _make_keeper(self) -> CheckpointWriter | None:
         directory = self._settings.state_dir
         if directory is None:
             return None
-        return Keeper(
+        return CheckpointWriter(
             directory,
             node=self._settings.node_name,
             boot_id=self._boot_id,
@@ -184,12 +184,12 @@ class Agent:
         if past is None:
             return None
         current = self._own.current
-        reports = {self._publisher.attempted, seconds(current.status.get("observedAt")) if current else None}
+        reports = {self._publisher.attempted, parse_timestamp(current.status.get("observedAt")) if current else None}
         if current is None and self._file is not None:
             # Nobody has seen the object yet, so it may still be as it was for the process before this one: older than
             # that one's file, also where the clock was set back since.
             reports |= self._file.reports
-            past = replace(past, reported=max(past.reported, self._file.past.reported))
+            past = replace(past, reported_at=max(past.reported_at, self._file.past.reported_at))
         return Checkpoint(past, self._memory.acknowledged, frozenset(one for one in reports if one is not None))
 
     def _make_plugins(self) -> Plugins:

@@ -7,20 +7,20 @@ newer one unless a status was written by a process that did not keep it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gpufleet_agent.sampling.health import Fault, is_told_once
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.health import Fault, is_one_time
+from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 
-def is_newer(status: Past, file: Checkpoint) -> bool:
+def is_status_newer(status: SavedState, file: Checkpoint) -> bool:
     """Whether the status was written after the file.
 
     Not by the clock alone: it may have been set back in between, and an old status would talk away a new fault.
     """
-    return status.reported not in file.reports and status.reported > file.past.reported
+    return status.reported_at not in file.reports and status.reported_at > file.past.reported_at
 
 
-def less_given_up(status: Past, file: Checkpoint) -> Past:
+def without_acknowledged_losses(status: SavedState, file: Checkpoint) -> SavedState:
     """An older status without devices that were acknowledged to be gone, which the file has left out since."""
     return replace(
         status,
@@ -32,7 +32,7 @@ def less_given_up(status: Past, file: Checkpoint) -> Past:
     )
 
 
-def merge(file: Past, status: Past, *, status_is_newer: bool) -> Past:
+def merge(file: SavedState, status: SavedState, *, status_is_newer: bool) -> SavedState:
     """Everything that is known of the devices.
 
     Of a device that both name, faults that are told once are those of the newer one, and what readings and reads show
@@ -48,16 +48,16 @@ def merge(file: Past, status: Past, *, status_is_newer: bool) -> Past:
     for uuid in {**status.devices, **file.devices}:
         kept, told = file.devices.get(uuid), status.devices.get(uuid)
         if kept is not None and told is not None:
-            devices[uuid] = _both(kept, file.reported, told, status.reported, status_is_newer=status_is_newer)
+            devices[uuid] = _both(kept, file.reported_at, told, status.reported_at, status_is_newer=status_is_newer)
         elif kept is not None:
-            devices[uuid] = _dated(kept, file.reported)
+            devices[uuid] = _dated(kept, file.reported_at)
         elif told is not None:
-            devices[uuid] = _dated(told, status.reported)
+            devices[uuid] = _dated(told, status.reported_at)
     driver_version = newer.driver_version or older.driver_version
-    return Past(max(file.reported, status.reported), driver_version, devices)
+    return SavedState(max(file.reported_at, status.reported_at), driver_version, devices)
 
 
-def beyond(merged: Past, file: Past) -> Past:
+def changes_since(merged: SavedState, file: SavedState) -> SavedState:
     """What is new in `merged` for a process that took over `file` before.
 
     A fault of the file isn't handed over again, for it may have ended since; and what the file says and `merged`
@@ -74,17 +74,19 @@ def beyond(merged: Past, file: Past) -> Past:
         devices[uuid] = replace(device, health=replace(device.health, state=state, reasons=reasons))
         if gone := frozenset(known).difference(_told_once(device)):
             ended[uuid] = gone
-    return replace(merged, devices=devices, ended=ended)
+    return replace(merged, devices=devices, cleared=ended)
 
 
-def only_ended(past: Past) -> Past:
+def only_cleared(past: SavedState) -> SavedState:
     """What it says has ended, and nothing that stands."""
-    return replace(past, devices={uuid: _well(past.devices[uuid]) for uuid in past.ended})
+    return replace(past, devices={uuid: _well(past.devices[uuid]) for uuid in past.cleared})
 
 
-def _both(kept: PastDevice, kept_at: float, told: PastDevice, told_at: float, *, status_is_newer: bool) -> PastDevice:
+def _both(
+    kept: SavedDevice, kept_at: float, told: SavedDevice, told_at: float, *, status_is_newer: bool
+) -> SavedDevice:
     newer, newer_at = (told, told_at) if status_is_newer else (kept, kept_at)
-    shown = tuple(reason for reason in told.health.reasons if not is_told_once(reason.code))
+    shown = tuple(reason for reason in told.health.reasons if not is_one_time(reason.code))
     reasons = tuple(sorted((*_told_once(newer).values(), *shown), key=lambda reason: reason.code))
     sinces = [view.since for view in (newer.health, told.health) if view.since is not None]
     health = HealthView(
@@ -95,10 +97,10 @@ def _both(kept: PastDevice, kept_at: float, told: PastDevice, told_at: float, *,
     )
     # A status has more of a device than the file, but not what it is a partition of.
     info = replace(told.info, parent=kept.info.parent, profile=kept.info.profile)
-    return _dated(PastDevice(info, health, newer.last), newer_at)
+    return _dated(SavedDevice(info, health, newer.last), newer_at)
 
 
-def _is_given_up(device: PastDevice, acknowledged: Mapping[Acknowledgement, float]) -> bool:
+def _is_given_up(device: SavedDevice, acknowledged: Mapping[FaultAcknowledgment, float]) -> bool:
     return any(
         reason.code == Fault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= counted
         for reason in device.health.reasons
@@ -106,14 +108,14 @@ def _is_given_up(device: PastDevice, acknowledged: Mapping[Acknowledgement, floa
     )
 
 
-def _well(device: PastDevice) -> PastDevice:
-    return PastDevice(device.info, HealthView(HealthState.HEALTHY))
+def _well(device: SavedDevice) -> SavedDevice:
+    return SavedDevice(device.info, HealthView(HealthState.HEALTHY))
 
 
-def _told_once(device: PastDevice) -> Mapping[str, HealthReason]:
-    return {reason.code: reason for reason in device.health.reasons if is_told_once(reason.code)}
+def _told_once(device: SavedDevice) -> Mapping[str, HealthReason]:
+    return {reason.code: reason for reason in device.health.reasons if is_one_time(reason.code)}
 
 
-def _dated(device: PastDevice, reported: float) -> PastDevice:
+def _dated(device: SavedDevice, reported: float) -> SavedDevice:
     """Each fault that is told once with the time at which it came last, whatever report it ends up in."""
     return replace(device, last={code: device.last.get(code, reported) for code in _told_once(device)})

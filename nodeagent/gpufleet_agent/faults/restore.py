@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import structlog
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.faults.merge import beyond, is_newer, less_given_up, merge, only_ended
+from gpufleet_agent.faults.merge import changes_since, is_status_newer, merge, only_cleared, without_acknowledged_losses
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 1, 1, tzinfo=UTC)
 
-MAX_MARKS = 256
+MAX_ACKNOWLEDGMENTS = 256
 _NEVER = 0.0
 """Nothing happened that early."""
 
@@ -35,7 +35,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 """The node's also in a container."""
 
 
-class FaultMemory:
+class FaultRestorer:
     """Hands over what the object remembers: the last report once, and each acknowledgement once.
 
     An annotation stays on the object and is in every version of it. Handed over again it would forgive faults that came
@@ -55,8 +55,8 @@ class FaultMemory:
     def __init__(
         self,
         boot_id: str | None,
-        restore: Callable[[Past], None],
-        acknowledge: Callable[[Acknowledgement], None],
+        restore: Callable[[SavedState], None],
+        acknowledge: Callable[[FaultAcknowledgment], None],
         unreadable: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,11 +67,11 @@ class FaultMemory:
         self._clock = clock
         self._restored = False
         self._file: Checkpoint | None = None
-        self._status: Past | None = None
+        self._status: SavedState | None = None
         """Of the first version."""
-        self._seen: dict[Acknowledgement, float] = {}
+        self._seen: dict[FaultAcknowledgment, float] = {}
         """Each that was handed over, and up to when it counted."""
-        self._named: tuple[Acknowledgement, ...] = ()
+        self._named: tuple[FaultAcknowledgment, ...] = ()
 
     def remember(self, file: Checkpoint) -> None:
         """The node's file was read, and what it says taken over; before the first version, if the disk answers."""
@@ -79,24 +79,24 @@ class FaultMemory:
         if not self._restored:
             return
         # Too late to be told from: what has ended since it was written ends again.
-        if self._status is not None and is_newer(self._status, file):
-            self._restore(only_ended(beyond(merge(file.past, self._status, status_is_newer=True), file.past)))
+        if self._status is not None and is_status_newer(self._status, file):
+            self._restore(only_cleared(changes_since(merge(file.past, self._status, status_is_newer=True), file.past)))
         for acknowledgement, until in self._seen.items():
             if until != _NEVER and acknowledgement not in file.acknowledged:
                 self._acknowledge(replace(acknowledgement, until=until))
 
     @property
-    def acknowledged(self) -> Mapping[Acknowledgement, float]:
+    def acknowledged(self) -> Mapping[FaultAcknowledgment, float]:
         """What the object acknowledges, and up to when that counted; seconds since the epoch. The last 256."""
         if not self._restored and self._file is not None:
             return self._file.acknowledged  # the object hasn't been seen yet, and may still say so
-        return {one: self._seen[one] for one in self._named[-MAX_MARKS:]}
+        return {one: self._seen[one] for one in self._named[-MAX_ACKNOWLEDGMENTS:]}
 
     def observe(self, version: TelemetryObject) -> None:
         """Look at a version of the object. The first one has what the process before us wrote last."""
         first, self._restored = not self._restored, True
-        past = self._take_over(read_past(version.status, self._boot_id, self._unreadable)) if first else None
-        self._named = read_acknowledgements(version.acknowledged)
+        past = self._take_over(read_status(version.status, self._boot_id, self._unreadable)) if first else None
+        self._named = read_acknowledgments(version.acknowledged)
         for acknowledgement in self._named:
             if acknowledgement in self._seen:
                 continue
@@ -104,27 +104,27 @@ class FaultMemory:
             if counted is not None:
                 self._seen[acknowledgement] = counted
                 continue
-            until = self._counts_until(acknowledgement, None if past is None else past.reported, first=first)
+            until = self._counts_until(acknowledgement, None if past is None else past.reported_at, first=first)
             self._seen[acknowledgement] = min(until, self._clock())
             if until != _NEVER:
                 self._acknowledge(replace(acknowledgement, until=until))
 
-    def _counts_until(self, acknowledgement: Acknowledgement, reported: float | None, *, first: bool) -> float:
+    def _counts_until(self, acknowledgement: FaultAcknowledgment, reported: float | None, *, first: bool) -> float:
         until = acknowledgement.until
         if first and until > self._clock():
             log.warning("an acknowledgement whose time is still to come is ignored", until=until)
             return _NEVER
         return until if reported is None else min(until, reported)
 
-    def _take_over(self, status: Past | None) -> Past | None:
+    def _take_over(self, status: SavedState | None) -> SavedState | None:
         file, self._status = self._file, status
         if file is None or status is None:
             if status is not None:
                 self._restore(status)
             return status if file is None else file.past
-        newer = is_newer(status, file)
-        merged = merge(file.past, status if newer else less_given_up(status, file), status_is_newer=newer)
-        self._restore(beyond(merged, file.past))
+        newer = is_status_newer(status, file)
+        merged = merge(file.past, status if newer else without_acknowledged_losses(status, file), status_is_newer=newer)
+        self._restore(changes_since(merged, file.past))
         return merged
 
 
@@ -136,9 +136,9 @@ def read_boot_id(path: Path = BOOT_ID) -> str | None:
         return None
 
 
-def read_past(
+def read_status(
     status: Mapping[str, Any], boot_id: str | None, unreadable: Callable[[], None] = lambda: None
-) -> Past | None:
+) -> SavedState | None:
     """What the last report says about the devices; None when there is none, or it is of another boot.
 
     A node that was booted has had its devices reset, and maybe exchanged.
@@ -148,7 +148,7 @@ def read_past(
         boot_id: Of the node, now. None: not known, and the report counts.
         unreadable: Called for each part that makes no sense; it may be of another version of the API.
     """
-    reported = seconds(status.get("observedAt"))
+    reported = parse_timestamp(status.get("observedAt"))
     if reported is None or (boot_id is not None and status.get("bootId", boot_id) != boot_id):
         return None
     try:
@@ -160,16 +160,16 @@ def read_past(
     devices = {}
     for entry in entries:
         try:
-            device = PastDevice(_info(entry), _health(entry["health"], reported))
+            device = SavedDevice(_info(entry), _health(entry["health"], reported))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             log.warning("a device of our last report can't be read", error=repr(error))
             unreadable()
             continue
         devices[device.info.uuid] = device
-    return Past(reported, driver_version, devices)
+    return SavedState(reported, driver_version, devices)
 
 
-def read_acknowledgements(text: str) -> tuple[Acknowledgement, ...]:
+def read_acknowledgments(text: str) -> tuple[FaultAcknowledgment, ...]:
     """The annotation's value: times, each about the whole node or, after `<uuid>=`, about one device.
 
     What isn't a time is left out.
@@ -177,7 +177,7 @@ def read_acknowledgements(text: str) -> tuple[Acknowledgement, ...]:
     return tuple(_acknowledgements(text))
 
 
-def seconds(timestamp: Any) -> float | None:
+def parse_timestamp(timestamp: Any) -> float | None:
     """RFC 3339 in seconds since the epoch; None for anything else, and for a time that no node's clock has shown."""
     try:
         moment = datetime.fromisoformat(timestamp)
@@ -189,12 +189,12 @@ def seconds(timestamp: Any) -> float | None:
     return moment.timestamp() if _EPOCH <= moment < _END else None
 
 
-def _acknowledgements(text: str) -> Iterator[Acknowledgement]:
+def _acknowledgements(text: str) -> Iterator[FaultAcknowledgment]:
     for entry in text.split(","):
         uuid, _, time = entry.strip().rpartition("=")
-        until = seconds(time)
+        until = parse_timestamp(time)
         if until is not None:
-            yield Acknowledgement(until, uuid or None)
+            yield FaultAcknowledgment(until, uuid or None)
         elif entry.strip():
             log.warning("an acknowledgement that is no time is ignored", entry=entry.strip())
 
@@ -216,11 +216,11 @@ def _info(entry: Mapping[str, Any]) -> DeviceInfo:
 def _health(entry: Mapping[str, Any], reported: float) -> HealthView:
     reasons = tuple(_reason(reason, reported, fault=True) for reason in _items(entry, "reasons"))
     warnings = tuple(_reason(reason, reported, fault=False) for reason in _items(entry, "warnings"))
-    return HealthView(HealthState(entry["state"]), reasons, seconds(entry.get("since")), warnings)
+    return HealthView(HealthState(entry["state"]), reasons, parse_timestamp(entry.get("since")), warnings)
 
 
 def _reason(entry: Mapping[str, Any], reported: float, *, fault: bool) -> HealthReason:
-    since = seconds(entry.get("since"))
+    since = parse_timestamp(entry.get("since"))
     return HealthReason(
         code=_required(entry, "code"),
         message=_text(entry, "message") or "",

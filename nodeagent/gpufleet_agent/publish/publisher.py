@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from gpufleet_agent.faults.restore import seconds
+from gpufleet_agent.faults.restore import parse_timestamp
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import OwnObject
@@ -109,7 +109,7 @@ class Publisher:
         return cause_now(self._pace, self._last, significance(self._published, status, self._pace.old), now)
 
     async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
-        self.attempted = seconds(status.get("observedAt"))
+        self.attempted = parse_timestamp(status.get("observedAt"))
         try:
             written = await self._api.apply_status(status)
         except (KubeError, ObjectFormatError) as error:

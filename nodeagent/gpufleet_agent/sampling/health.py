@@ -43,7 +43,7 @@ _RESET = frozenset({Fault.DEVICE_LOST.value, Fault.RESET_REQUIRED.value, Fault.D
 _NEEDS_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
 
 
-def is_told_once(code: str) -> bool:
+def is_one_time(code: str) -> bool:
     """Whether the hardware may not tell this fault again to a process that starts later.
 
     Events are told once. A device that was lost may not be listed any more, and one that needed a reset may have got
@@ -295,7 +295,7 @@ class Health:
 
     def remembered(self) -> tuple[HealthView, dict[str, float]]:
         """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
-        reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_told_once(code))
+        reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
         state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
         last = {code: last.wall for code, last in self._events.items()}
         return HealthView(state, reasons, self._since if reasons else None), last

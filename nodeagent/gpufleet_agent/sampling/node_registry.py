@@ -21,7 +21,7 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy, handed_on
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, NodeView
 from gpufleet_agent.sampling.thresholds import shown_by_facts, shown_by_sample, untold_by_facts
 from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
@@ -95,7 +95,7 @@ class NodeRecord:
         self._driver_version: str | None = None
         self._unavailable: str | None = None
         self._left_out = 0
-        self._pasts: list[Past] = []
+        self._pasts: list[SavedState] = []
         self._driver_before: str | None = None
         """Of the last report that was taken over."""
         self._looked = False
@@ -174,7 +174,7 @@ class NodeRecord:
                 device.listed = False
                 changes.note(changed=device.health.failed_read(fault, message, now.wall, sure=unloaded))
 
-    def restore(self, past: Past, now: Instant) -> None:
+    def restore(self, past: SavedState, now: Instant) -> None:
         """Take over what an earlier process knew; at once, or when it is known which devices there are.
 
         Devices that are there no longer are faults to be told, as they would be without the restart. When the
@@ -185,7 +185,7 @@ class NodeRecord:
             if self._looked:
                 self._recall(changes, now)
 
-    def acknowledge(self, acknowledgement: Acknowledgement, now: Instant) -> None:
+    def acknowledge(self, acknowledgement: FaultAcknowledgment, now: Instant) -> None:
         """Forgive what happened before: events, and that devices are listed no longer. What is still seen stays.
 
         What is yet to happen can't be vouched for: a time that lies ahead counts as `now`.
@@ -310,7 +310,7 @@ class NodeRecord:
                 dropped=MappingProxyType(dict(self._dropped)),
             )
 
-    def remembered(self, now: Instant) -> Past | None:
+    def remembered(self, now: Instant) -> SavedState | None:
         """What a later process may not hear again; None: it isn't known yet what devices there are.
 
         Still answers after `close`.
@@ -321,8 +321,8 @@ class NodeRecord:
             devices = {}
             for uuid, device in self._devices.items():
                 health, last = device.health.remembered()
-                devices[uuid] = PastDevice(device.info, health, last)
-            return Past(now.wall, self._driver_version or self._driver_before, devices)
+                devices[uuid] = SavedDevice(device.info, health, last)
+            return SavedState(now.wall, self._driver_version or self._driver_before, devices)
 
     def close(self) -> None:
         """Refuse everything that would be recorded from now on."""
@@ -339,7 +339,7 @@ class NodeRecord:
         for past in pasts:
             self._recall_one(past, changes, now)
 
-    def _recall_one(self, past: Past, changes: _Changes, now: Instant) -> None:
+    def _recall_one(self, past: SavedState, changes: _Changes, now: Instant) -> None:
         self._driver_before = past.driver_version or self._driver_before
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
@@ -353,9 +353,9 @@ class NodeRecord:
                 changes.note(changed=True)
             for heir in heirs:
                 if not reloaded:
-                    restored = heir.health.restore(health, past.reported, now.monotonic, now.wall, was.last)
+                    restored = heir.health.restore(health, past.reported_at, now.monotonic, now.wall, was.last)
                     changes.note(changed=restored)
-                changes.note(changed=heir.health.withdraw(past.ended.get(uuid, ()), now.wall))
+                changes.note(changed=heir.health.withdraw(past.cleared.get(uuid, ()), now.wall))
 
     def _add_missing(self, info: DeviceInfo, now: Instant) -> _Device:
         device = self._add(info)

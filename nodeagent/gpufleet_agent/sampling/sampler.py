@@ -25,7 +25,7 @@ from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_agent.sampling.snapshot import NodeView
 from gpufleet_agent.sampling.timing import Timing
 
@@ -110,16 +110,16 @@ class Sampler:
         """What is known now, from memory: never blocks. Still answers after close."""
         return self._record.view(self._clock())
 
-    def remembered(self) -> Past | None:
+    def remembered(self) -> SavedState | None:
         """What a later process may not hear again; None: it isn't known yet what devices there are."""
         return self._record.remembered(self._clock())
 
-    def restore(self, past: Past) -> None:
+    def restore(self, past: SavedState) -> None:
         """Take over what an earlier process knew of the devices, from each source once, before anybody is told."""
         with suppress(SamplerClosedError):
             self._record.restore(past, self._clock())
 
-    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+    def acknowledge(self, acknowledgement: FaultAcknowledgment) -> None:
         """Forgive what happened to devices before; harmless when repeated."""
         with suppress(SamplerClosedError):
             self._record.acknowledge(acknowledgement, self._clock())

@@ -14,26 +14,26 @@ from gpufleet_agent.faults.file.format import (
     MAX_BYTES,
     MAX_DEVICES,
     CheckpointError,
-    Kept,
+    NodeCheckpoint,
     decode,
     encode,
-    essence,
-    substance,
+    significant_part,
     to_bytes,
+    urgent_part,
 )
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 WELL = HealthView(HealthState.HEALTHY)
 
 
-def kept(index: int = 0, *codes: str, last: float = 20.5, message: str = "XID 79") -> Kept:
+def kept(index: int = 0, *codes: str, last: float = 20.5, message: str = "XID 79") -> NodeCheckpoint:
     reasons = tuple(HealthReason(code, message, 10.25, Recovery.RESET) for code in codes)
     info = DeviceInfo("GPU-0", index, "Sim", None, None, "0000:1B:00.0", memory_total_mib=80, parent="P", profile="1g")
     health = HealthView(HealthState.UNHEALTHY, reasons, 10.25) if reasons else WELL
-    past = Past(30.125, "580.1", {"GPU-0": PastDevice(info, health, dict.fromkeys(codes, last))})
-    marks = {Acknowledgement(5.0, "GPU-0"): 5.0, Acknowledgement(9.0): 0.0}
-    return Kept(Checkpoint(past, marks, frozenset({28.5, 29.5})), "node-1", "boot-1")
+    past = SavedState(30.125, "580.1", {"GPU-0": SavedDevice(info, health, dict.fromkeys(codes, last))})
+    marks = {FaultAcknowledgment(5.0, "GPU-0"): 5.0, FaultAcknowledgment(9.0): 0.0}
+    return NodeCheckpoint(Checkpoint(past, marks, frozenset({28.5, 29.5})), "node-1", "boot-1")
 
 
 def test_what_was_kept_is_read_again() -> None:
@@ -56,7 +56,7 @@ def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
     info: DeviceInfo, faults: list[HealthReason], reported: float, node: str
 ) -> None:
     health = HealthView(HealthState.UNHEALTHY, tuple(faults), None) if faults else WELL
-    first = Kept(Checkpoint(Past(reported, None, {info.uuid: PastDevice(info, health)})), node, "b")
+    first = NodeCheckpoint(Checkpoint(SavedState(reported, None, {info.uuid: SavedDevice(info, health)})), node, "b")
     text = to_bytes(encode(first))
     assert to_bytes(encode(decode(text))) == text
 
@@ -86,7 +86,7 @@ def test_a_device_with_an_impossible_name_and_a_mark_for_one_leave_the_others_re
     for uuid in ("", "x" * 97):
         devices[uuid] = replace(devices["GPU-0"], info=replace(devices["GPU-0"].info, uuid=uuid))
     past = replace(usual.checkpoint.past, devices=devices)
-    marks = {**usual.checkpoint.acknowledged, Acknowledgement(7.0, "x" * 97): 7.0}
+    marks = {**usual.checkpoint.acknowledged, FaultAcknowledgment(7.0, "x" * 97): 7.0}
     odd = replace(usual, checkpoint=replace(usual.checkpoint, past=past, acknowledged=marks))
     assert decode(to_bytes(encode(odd))) == usual
 
@@ -162,7 +162,7 @@ def test_it_is_bounded_and_devices_with_faults_come_first() -> None:
     devices = {f"GPU-{index:04}": replace(sick, health=WELL) for index in range(1000)}
     devices = {uuid: replace(one, info=replace(one.info, uuid=uuid)) for uuid, one in devices.items()}
     devices["GPU-zzzz"] = replace(sick, info=replace(sick.info, uuid="GPU-zzzz"))
-    document = encode(Kept(Checkpoint(Past(1.0, None, devices)), "n", None))
+    document = encode(NodeCheckpoint(Checkpoint(SavedState(1.0, None, devices)), "n", None))
     assert len(document["devices"]) == MAX_DEVICES
     assert document["devices"][0]["uuid"] == "GPU-zzzz"
     assert len(document["devices"][0]["faults"][0]["message"]) == 256
@@ -170,16 +170,18 @@ def test_it_is_bounded_and_devices_with_faults_come_first() -> None:
 
 def test_what_is_worth_writing_and_what_at_once() -> None:
     base, again = encode(kept(0, "XidError")), encode(kept(0, "XidError", last=25, message="XID 48"))
-    assert substance(base) != substance(again)
-    assert essence(base) == essence(again), "the same fault, seen once more"
-    assert essence(base) != essence(encode(kept()))
-    later = encode(Kept(replace(kept().checkpoint, reports=frozenset({40.0})), "node-1", "boot-1"))
+    assert significant_part(base) != significant_part(again)
+    assert urgent_part(base) == urgent_part(again), "the same fault, seen once more"
+    assert urgent_part(base) != urgent_part(encode(kept()))
+    later = encode(NodeCheckpoint(replace(kept().checkpoint, reports=frozenset({40.0})), "node-1", "boot-1"))
     later["written"] = 50.0
-    assert substance(later) == substance(encode(kept())), "time alone"
+    assert significant_part(later) == significant_part(encode(kept())), "time alone"
     lost = kept(0, "DeviceLost").checkpoint
     device = replace(lost.past.devices["GPU-0"], last={})  # only events have one
     sooner, later = (
-        encode(Kept(replace(lost, past=replace(lost.past, reported=at, devices={"GPU-0": device})), "n", None))
+        encode(
+            NodeCheckpoint(replace(lost, past=replace(lost.past, reported_at=at, devices={"GPU-0": device})), "n", None)
+        )
         for at in (40.0, 50.0)
     )
-    assert substance(sooner) == substance(later), "a device that is still lost is no news"
+    assert significant_part(sooner) == significant_part(later), "a device that is still lost is no news"

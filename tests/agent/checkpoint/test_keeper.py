@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.store import CheckpointFile
-from gpufleet_agent.faults.file.writer import Keeper
+from gpufleet_agent.faults.file.writer import CheckpointWriter
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.runtime.version_signal import Changes
-from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 
@@ -30,8 +30,8 @@ def known(*sick: str, last: float = 10.0) -> Checkpoint:
         uuid = f"GPU-{index}"
         health = HealthView(HealthState.UNHEALTHY, reasons, 10.0) if uuid in sick else HealthView(HealthState.HEALTHY)
         last_by_code = {"XidError": last} if uuid in sick else {}
-        devices[uuid] = PastDevice(DeviceInfo(uuid, index, "Sim"), health, last_by_code)
-    return Checkpoint(Past(20.0, "580.1", devices))
+        devices[uuid] = SavedDevice(DeviceInfo(uuid, index, "Sim"), health, last_by_code)
+    return Checkpoint(SavedState(20.0, "580.1", devices))
 
 
 class Bench:
@@ -45,7 +45,7 @@ class Bench:
         self.taken: list[Checkpoint] = []
         self.rounds = 0
         usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "look_seconds": 0.05, "patience_seconds": 0.2}
-        self.keeper = Keeper(
+        self.keeper = CheckpointWriter(
             folder,
             remember=lambda: self.knows,
             take_over=self.taken.append,
@@ -118,7 +118,9 @@ def test_what_one_agent_keeps_the_next_one_takes_over(folder: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("knows", [None, Checkpoint(Past(1.0, None, {}))], ids=["nothing known yet", "no devices"])
+@pytest.mark.parametrize(
+    "knows", [None, Checkpoint(SavedState(1.0, None, {}))], ids=["nothing known yet", "no devices"]
+)
 def test_without_devices_there_is_no_file(folder: Path, knows: Checkpoint | None) -> None:
     async def main() -> None:
         bench = Bench(folder)
@@ -179,7 +181,7 @@ def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
         bench = Bench(folder)
         async with bench.running():
             await bench.until(lambda: bench.writes() == 1)
-            bench.learn(Checkpoint(replace(known().past, reported=5.0)))
+            bench.learn(Checkpoint(replace(known().past, reported_at=5.0)))
             await bench.until(lambda: bench.writes() == 2)
             assert json.loads((folder / "faults.json").read_bytes())["written"] == 5
             bench.learn(known())

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.faults.file.rate_limit import BURST, LAZY_SECONDS, SPACING_SECONDS, Pace
+from gpufleet_agent.faults.file.rate_limit import BURST, LAZY_SECONDS, SPACING_SECONDS, SlidingWindowLimiter
 
 
 def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
     """When it is written, given that at these times something came up: seconds since the one before, and urgent."""
-    pace, now, writes = Pace(), 1000.0, []
+    pace, now, writes = SlidingWindowLimiter(), 1000.0, []
     for wait, urgent in demands:
         now = max(now + wait, pace.due(urgent=urgent))
         pace.wrote(now, urgent=urgent)
@@ -32,7 +32,7 @@ def test_whatever_happens_twelve_in_a_minute_at_most(demands: list[tuple[float, 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_nothing_waits_longer_than_for_a_lazy_write(demands: list[tuple[float, bool]]) -> None:
-    pace, now = Pace(), 0.0
+    pace, now = SlidingWindowLimiter(), 0.0
     for wait, urgent in demands:
         now += wait
         due = max(now, pace.due(urgent=urgent))
@@ -42,7 +42,7 @@ def test_nothing_waits_longer_than_for_a_lazy_write(demands: list[tuple[float, b
 
 
 def test_after_a_failure_it_is_tried_again_in_ten_seconds() -> None:
-    pace = Pace()
+    pace = SlidingWindowLimiter()
     pace.wrote(0, urgent=True)
     pace.failed(3)
     assert pace.due(urgent=True) == pace.due(urgent=False) == 13

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.devices.base import DeviceInfo
-from gpufleet_agent.faults.restore import FaultMemory
+from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.metrics.instruments import Counters
@@ -24,7 +24,7 @@ from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -102,13 +102,13 @@ def remember(version: TelemetryObject) -> tuple[NodeRecord, list[None]]:
     record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     complaints: list[None] = []
 
-    def restore(past: Past) -> None:
+    def restore(past: SavedState) -> None:
         record.restore(past, NOW)
 
-    def acknowledge(acknowledgement: Acknowledgement) -> None:
+    def acknowledge(acknowledgement: FaultAcknowledgment) -> None:
         record.acknowledge(acknowledgement, NOW)
 
-    FaultMemory(None, restore, acknowledge, lambda: complaints.append(None)).observe(version)
+    FaultRestorer(None, restore, acknowledge, lambda: complaints.append(None)).observe(version)
     record.register([DeviceInfo("GPU-0", 0, "H100")], "580.1", NOW)
     return record, complaints
 

@@ -8,13 +8,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
-from gpufleet_agent.faults.file.format import Kept, decode, encode, to_bytes
-from gpufleet_agent.faults.restore import FaultMemory, seconds
+from gpufleet_agent.faults.file.format import NodeCheckpoint, decode, encode, to_bytes
+from gpufleet_agent.faults.restore import FaultRestorer, parse_timestamp
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Checkpoint
+from gpufleet_agent.sampling.saved_state import Checkpoint
 
 DEVICES = [DeviceInfo(f"GPU-{index}", index, "Sim", pci_bus_id=f"0000:1{index}:00.0") for index in range(3)]
 
@@ -42,7 +42,7 @@ class Agent:
     def __init__(self, node: Node, *, late: bool = False) -> None:
         self.node = node
         self.record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
-        self.memory = FaultMemory(
+        self.memory = FaultRestorer(
             "boot-1",
             lambda past: self.record.restore(past, node.now()),
             lambda mark: self.record.acknowledge(mark, node.now()),
@@ -76,12 +76,12 @@ class Agent:
     def keep(self) -> None:
         past = self.record.remembered(self.node.now())
         assert past is not None
-        reports = {self.attempted, seconds(self.current.status.get("observedAt")) if self.current else None}
+        reports = {self.attempted, parse_timestamp(self.current.status.get("observedAt")) if self.current else None}
         if self.current is None and self.file is not None:
             reports |= self.file.reports
-            past = replace(past, reported=max(past.reported, self.file.past.reported))
+            past = replace(past, reported_at=max(past.reported_at, self.file.past.reported_at))
         known = Checkpoint(past, self.memory.acknowledged, frozenset(one for one in reports if one is not None))
-        self.node.disk = to_bytes(encode(Kept(known, "node-1", "boot-1")))
+        self.node.disk = to_bytes(encode(NodeCheckpoint(known, "node-1", "boot-1")))
 
     def tell(self) -> None:
         if self.current is None:
@@ -90,7 +90,7 @@ class Agent:
         status = build_status(
             self.record.view(now), {}, generation=1, observed_at=now.wall, agent_version="1", boot_id="boot-1"
         )
-        self.attempted = seconds(status["observedAt"])
+        self.attempted = parse_timestamp(status["observedAt"])
         if not self.node.away:
             self.node.status, self.node.version = status, self.node.version + 1
             self.observe()

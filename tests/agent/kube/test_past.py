@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
-from gpufleet_agent.faults.restore import FaultMemory, read_acknowledgements, read_boot_id, read_past
+from gpufleet_agent.faults.restore import FaultRestorer, read_acknowledgments, read_boot_id, read_status
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
 
 NOW = 1_780_000_000.25
@@ -34,22 +34,22 @@ def written(**fields: Any) -> dict[str, Any]:
 
 
 def test_what_was_written_is_read_again() -> None:
-    assert read_past(written(), "boot-1") == Past(NOW, "580.1", {"GPU-0": PastDevice(INFO, SICK)})
+    assert read_status(written(), "boot-1") == SavedState(NOW, "580.1", {"GPU-0": SavedDevice(INFO, SICK)})
 
 
 @pytest.mark.parametrize("boot_id", ["boot-1", None])
 def test_a_report_of_this_boot_counts_and_so_does_one_that_can_not_be_told_apart(boot_id: str | None) -> None:
-    assert read_past(written(), boot_id) is not None
-    assert read_past(written(boot_id=None), boot_id) is not None
+    assert read_status(written(), boot_id) is not None
+    assert read_status(written(boot_id=None), boot_id) is not None
 
 
 def test_after_a_reboot_nothing_is_remembered() -> None:
-    assert read_past(written(), "boot-2") is None
+    assert read_status(written(), "boot-2") is None
 
 
 @pytest.mark.parametrize("status", [{}, {"observedAt": "yesterday"}, {"observedAt": None}, {"observedAt": 5}])
 def test_without_a_report_there_is_no_past(status: dict[str, Any]) -> None:
-    assert read_past(status, "boot-1") is None
+    assert read_status(status, "boot-1") is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_without_a_report_there_is_no_past(status: dict[str, Any]) -> None:
 def test_a_device_that_can_not_be_read_is_left_out(broken: Any) -> None:
     status = written()
     status["devices"].append(broken)
-    past = read_past(status, "boot-1")
+    past = read_status(status, "boot-1")
     assert past is not None
     assert set(past.devices) == {"GPU-0"}
 
@@ -73,7 +73,7 @@ def test_a_device_that_can_not_be_read_is_left_out(broken: Any) -> None:
 def test_an_older_agents_reasons_go_by_themselves_and_stand_since_the_report_at_the_latest() -> None:
     status = written()
     status["devices"][0]["health"] = {"state": "Unhealthy", "reasons": [{"code": "XidError"}]}
-    past = read_past(status, "boot-1")
+    past = read_status(status, "boot-1")
     assert past is not None
     assert past.devices["GPU-0"].health.reasons == (HealthReason("XidError", "", NOW, Recovery.AUTOMATIC),)
 
@@ -83,7 +83,7 @@ def test_a_time_that_can_not_be_written_again_is_that_of_the_report(since: str) 
     status = written()
     reason = {"code": "XidError", "message": "gone", "since": since, "recovery": "Reset"}
     status["devices"][0]["health"] = {"state": "Unhealthy", "since": since, "reasons": [reason]}
-    past = read_past(status, "boot-1")
+    past = read_status(status, "boot-1")
     assert past is not None
     assert past.devices["GPU-0"].health == HealthView(
         HealthState.UNHEALTHY, (HealthReason("XidError", "gone", NOW, Recovery.RESET),), None
@@ -94,38 +94,38 @@ def test_a_time_that_can_not_be_written_again_is_that_of_the_report(since: str) 
     ("text", "want"),
     [
         ("", []),
-        ("2026-05-28T20:26:40.250000Z", [Acknowledgement(NOW)]),
-        ("GPU-0=2026-05-28T20:26:40.25Z", [Acknowledgement(NOW, "GPU-0")]),
+        ("2026-05-28T20:26:40.250000Z", [FaultAcknowledgment(NOW)]),
+        ("GPU-0=2026-05-28T20:26:40.25Z", [FaultAcknowledgment(NOW, "GPU-0")]),
         (
             " GPU-0=2026-05-28T20:26:40.25Z , 2026-05-28T22:26:40.25+02:00,",
-            [Acknowledgement(NOW, "GPU-0"), Acknowledgement(NOW)],
+            [FaultAcknowledgment(NOW, "GPU-0"), FaultAcknowledgment(NOW)],
         ),
         ("now, GPU-0=, 2026-05-28T20:26:40.25", []),
     ],
 )
-def test_acknowledgements(text: str, want: list[Acknowledgement]) -> None:
-    assert list(read_acknowledgements(text)) == want
+def test_acknowledgements(text: str, want: list[FaultAcknowledgment]) -> None:
+    assert list(read_acknowledgments(text)) == want
 
 
 def test_an_acknowledgement_is_about_its_device() -> None:
-    assert Acknowledgement(1.0).covers("GPU-0")
-    assert Acknowledgement(1.0, "GPU-0").covers("GPU-0")
-    assert not Acknowledgement(1.0, "GPU-1").covers("GPU-0")
+    assert FaultAcknowledgment(1.0).covers("GPU-0")
+    assert FaultAcknowledgment(1.0, "GPU-0").covers("GPU-0")
+    assert not FaultAcknowledgment(1.0, "GPU-1").covers("GPU-0")
 
 
 def test_the_report_is_handed_over_once_and_so_is_each_acknowledgement() -> None:
-    pasts: list[Past] = []
-    acknowledged: list[Acknowledgement] = []
-    memory = FaultMemory("boot-1", pasts.append, acknowledged.append, lambda: None, lambda: NOW + 5)
+    pasts: list[SavedState] = []
+    acknowledged: list[FaultAcknowledgment] = []
+    memory = FaultRestorer("boot-1", pasts.append, acknowledged.append, lambda: None, lambda: NOW + 5)
     text = "2026-05-28T20:26:40.25Z"
     for version in (1, 2, 3):
         memory.observe(TelemetryObject("u", 1, version, status=written(), acknowledged=text))
     assert len(pasts) == 1
-    assert acknowledged == [Acknowledgement(NOW)]
+    assert acknowledged == [FaultAcknowledgment(NOW)]
     memory.observe(TelemetryObject("u", 1, 4, status=written(), acknowledged=f"GPU-0=2026-05-28T20:26:50Z,{text}"))
-    assert acknowledged[1:] == [Acknowledgement(NOW + 9.75, "GPU-0")], "the new one alone"
+    assert acknowledged[1:] == [FaultAcknowledgment(NOW + 9.75, "GPU-0")], "the new one alone"
     # What the first version lacks, a later one can only have from this process.
-    fresh = FaultMemory("boot-1", pasts.append, acknowledged.append, lambda: None)
+    fresh = FaultRestorer("boot-1", pasts.append, acknowledged.append, lambda: None)
     fresh.observe(TelemetryObject("u", 1, 1))
     fresh.observe(TelemetryObject("u", 1, 2, status=written()))
     assert len(pasts) == 1
@@ -141,8 +141,8 @@ def test_the_report_is_handed_over_once_and_so_is_each_acknowledgement() -> None
     ids=["before the report", "since the report", "still to come"],
 )
 def test_after_a_restart_an_acknowledgement_is_about_what_was_reported(text: str, want: list[float]) -> None:
-    acknowledged: list[Acknowledgement] = []
-    memory = FaultMemory("boot-1", lambda _: None, acknowledged.append, lambda: None, lambda: NOW + 5)
+    acknowledged: list[FaultAcknowledgment] = []
+    memory = FaultRestorer("boot-1", lambda _: None, acknowledged.append, lambda: None, lambda: NOW + 5)
     for version in (1, 2):
         memory.observe(TelemetryObject("u", 1, version, status=written(), acknowledged=text))
     assert [one.until for one in acknowledged] == want

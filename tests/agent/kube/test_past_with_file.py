@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.faults.restore import FaultMemory
+from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
 
 NOW = 1_780_000_000.0
@@ -20,7 +20,7 @@ SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW
 
 def file(health: HealthView, written: float, *, reports: tuple[float, ...] = (), **fields: Any) -> Checkpoint:
     last = {"XidError": written - 1} if health is SICK else {}
-    past = Past(written, "580.1", {"GPU-0": PastDevice(INFO, health, last)})
+    past = SavedState(written, "580.1", {"GPU-0": SavedDevice(INFO, health, last)})
     return Checkpoint(past, reports=frozenset(reports), **fields)
 
 
@@ -38,9 +38,9 @@ class Agent:
     """What the memory tells it."""
 
     def __init__(self, kept: Checkpoint | None = None, now: float = NOW) -> None:
-        self.pasts: list[Past] = []
-        self.forgiven: list[Acknowledgement] = []
-        self.memory = FaultMemory("boot-1", self.pasts.append, self.forgiven.append, lambda: None, lambda: now)
+        self.pasts: list[SavedState] = []
+        self.forgiven: list[FaultAcknowledgment] = []
+        self.memory = FaultRestorer("boot-1", self.pasts.append, self.forgiven.append, lambda: None, lambda: now)
         if kept is not None:
             self.memory.remember(kept)
 
@@ -48,7 +48,7 @@ class Agent:
         return [reason.code for reason in self.pasts[-1].devices["GPU-0"].health.reasons]
 
     def ended(self) -> frozenset[str]:
-        return self.pasts[-1].ended.get("GPU-0", frozenset())
+        return self.pasts[-1].cleared.get("GPU-0", frozenset())
 
 
 def test_a_fault_of_the_file_is_not_handed_over_again() -> None:
@@ -80,7 +80,7 @@ def test_without_a_status_the_file_is_enough() -> None:
     agent = Agent(file(SICK, NOW - 20))
     agent.memory.observe(version(None, NOW, at(NOW - 5)))
     assert agent.pasts == []
-    assert agent.forgiven == [Acknowledgement(NOW - 20)], "up to what the file has"
+    assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "up to what the file has"
 
 
 def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_after() -> None:
@@ -88,7 +88,7 @@ def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_aft
     first = Agent(now=NOW)
     first.memory.observe(version(WELL, NOW - 10))
     first.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
-    assert dict(first.memory.acknowledged) == {Acknowledgement(NOW + 600): NOW}, "it lay ahead and counted as now"
+    assert dict(first.memory.acknowledged) == {FaultAcknowledgment(NOW + 600): NOW}, "it lay ahead and counted as now"
     # Ten minutes later its time is past, and a fault has come since.
     second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
     assert second.memory.acknowledged == first.memory.acknowledged, "also while the apiserver is away"
@@ -99,7 +99,7 @@ def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_aft
 
 def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_was_set_back() -> None:
     text = at(NOW)
-    marks = {Acknowledgement(NOW): NOW}
+    marks = {FaultAcknowledgment(NOW): NOW}
     agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledged=marks), now=NOW - 35_000)
     agent.memory.observe(version(WELL, NOW + 60, text))
     assert (agent.forgiven, agent.codes(), agent.ended()) == ([], [], frozenset())
@@ -114,7 +114,7 @@ def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_w
 @pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
 def test_a_device_that_was_given_up_is_not_brought_back_by_an_older_status(lost: float, names: list[str]) -> None:
     gone = HealthView(HealthState.UNHEALTHY, (HealthReason("DeviceLost", "gone", lost, Recovery.RESET),), lost)
-    kept = Checkpoint(Past(NOW - 10, "580.1"), {Acknowledgement(NOW - 50, "GPU-0"): NOW - 50})
+    kept = Checkpoint(SavedState(NOW - 10, "580.1"), {FaultAcknowledgment(NOW - 50, "GPU-0"): NOW - 50})
     agent = Agent(kept)
     agent.memory.observe(version(gone, NOW - 20, f"GPU-0={at(NOW - 50)}"))
     assert list(agent.pasts[-1].devices) == names
@@ -126,12 +126,12 @@ def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> No
     agent.memory.observe(version(WELL, NOW - 10, at(NOW - 11)))
     agent.memory.remember(file(SICK, NOW - 20))
     assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
-    assert agent.forgiven == [Acknowledgement(NOW - 11)] * 2, "also what only the file told"
+    assert agent.forgiven == [FaultAcknowledgment(NOW - 11)] * 2, "also what only the file told"
     agent = Agent()
     agent.memory.observe(version(WELL, NOW - 20, at(NOW - 11)))
-    agent.memory.remember(file(SICK, NOW - 10, acknowledged={Acknowledgement(NOW - 11): NOW - 11}))
+    agent.memory.remember(file(SICK, NOW - 10, acknowledged={FaultAcknowledgment(NOW - 11): NOW - 11}))
     assert len(agent.pasts) == 1, "it is newer than the status"
-    assert agent.forgiven == [Acknowledgement(NOW - 20)], "and has what counted"
+    assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "and has what counted"
 
 
 def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_agent() -> None:
@@ -149,9 +149,9 @@ def test_only_what_the_object_still_says_is_remembered_and_not_without_end(count
     agent.memory.observe(version(WELL, NOW, ",".join(at(NOW - 5 - index) for index in range(count))))
     assert len(agent.memory.acknowledged) == min(count, 256)
     agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=at(NOW - 1)))
-    assert list(agent.memory.acknowledged) == [Acknowledgement(NOW - 1)]
+    assert list(agent.memory.acknowledged) == [FaultAcknowledgment(NOW - 1)]
     agent.memory.observe(TelemetryObject("u", 1, 3))
     assert not agent.memory.acknowledged
     agent.memory.observe(TelemetryObject("u", 1, 4, acknowledged=at(NOW - 1)))
-    assert list(agent.memory.acknowledged) == [Acknowledgement(NOW - 1)]
+    assert list(agent.memory.acknowledged) == [FaultAcknowledgment(NOW - 1)]
     assert len(agent.forgiven) == count + 1, "each once"

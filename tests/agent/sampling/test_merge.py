@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
-from gpufleet_agent.faults.merge import beyond, is_newer, merge
-from gpufleet_agent.sampling.health import HealthPolicy, is_told_once
+from gpufleet_agent.faults.merge import changes_since, is_status_newer, merge
+from gpufleet_agent.sampling.health import HealthPolicy, is_one_time
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 UUIDS = ("GPU-0", "GPU-1", "MIG-2")
@@ -18,27 +18,27 @@ ONCE = ("XidError", "DeviceLost", "ResetRequired")
 SHOWN = ("ReadFailed", "RowRemapFailed", "DriverUnavailable")
 
 
-def device(uuid: str, *codes: str, since: float = 50.0, last: float | None = None) -> PastDevice:
+def device(uuid: str, *codes: str, since: float = 50.0, last: float | None = None) -> SavedDevice:
     reasons = tuple(HealthReason(code, f"{code} told", since, Recovery.RESET) for code in sorted(codes))
     state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
     lasts = {} if last is None else dict.fromkeys(codes, last)
-    return PastDevice(DeviceInfo(uuid, UUIDS.index(uuid), "Sim"), HealthView(state, reasons, since), lasts)
+    return SavedDevice(DeviceInfo(uuid, UUIDS.index(uuid), "Sim"), HealthView(state, reasons, since), lasts)
 
 
-def past(reported: float, *devices: PastDevice, driver: str | None = "1") -> Past:
-    return Past(reported, driver, {one.info.uuid: one for one in devices})
+def past(reported: float, *devices: SavedDevice, driver: str | None = "1") -> SavedState:
+    return SavedState(reported, driver, {one.info.uuid: one for one in devices})
 
 
-def standing(found: Past) -> set[tuple[str, str]]:
+def standing(found: SavedState) -> set[tuple[str, str]]:
     return {(uuid, reason.code) for uuid, one in found.devices.items() for reason in one.health.reasons}
 
 
-def once(found: Past) -> set[tuple[str, str]]:
-    return {(uuid, code) for uuid, code in standing(found) if is_told_once(code)}
+def once(found: SavedState) -> set[tuple[str, str]]:
+    return {(uuid, code) for uuid, code in standing(found) if is_one_time(code)}
 
 
 @st.composite
-def pasts(draw: st.DrawFn, codes: tuple[str, ...]) -> Past:
+def pasts(draw: st.DrawFn, codes: tuple[str, ...]) -> SavedState:
     """Of some of the devices."""
     uuids = draw(st.sets(st.sampled_from(UUIDS)))
     sets = st.sets(st.sampled_from(codes))
@@ -51,14 +51,16 @@ FILES, STATUSES = pasts(ONCE), pasts(ONCE + SHOWN)
 
 
 @given(FILES, STATUSES, st.booleans())
-def test_every_device_that_either_names_is_known(file: Past, status: Past, newer: bool) -> None:
+def test_every_device_that_either_names_is_known(file: SavedState, status: SavedState, newer: bool) -> None:
     merged = merge(file, status, status_is_newer=newer)
     assert merged.devices.keys() == file.devices.keys() | status.devices.keys()
     assert standing(merged) <= standing(file) | standing(status), "nothing is made up"
 
 
 @given(FILES, STATUSES, st.booleans())
-def test_the_newer_one_is_believed_of_each_device_that_it_names(file: Past, status: Past, newer: bool) -> None:
+def test_the_newer_one_is_believed_of_each_device_that_it_names(
+    file: SavedState, status: SavedState, newer: bool
+) -> None:
     merged = merge(file, status, status_is_newer=newer)
     source = status if newer else file
     assert {one for one in once(merged) if one[0] in source.devices} == once(source)
@@ -66,7 +68,7 @@ def test_the_newer_one_is_believed_of_each_device_that_it_names(file: Past, stat
 
 @given(FILES, STATUSES, st.booleans())
 def test_of_a_device_that_only_the_older_one_names_its_word_stands_unless_its_driver_is_gone(
-    file: Past, status: Past, newer: bool
+    file: SavedState, status: SavedState, newer: bool
 ) -> None:
     merged = merge(file, status, status_is_newer=newer)
     source, other = (status, file) if newer else (file, status)
@@ -76,26 +78,26 @@ def test_of_a_device_that_only_the_older_one_names_its_word_stands_unless_its_dr
 
 
 @given(STATUSES, st.booleans())
-def test_what_both_say_is_what_they_say_together(status: Past, newer: bool) -> None:
+def test_what_both_say_is_what_they_say_together(status: SavedState, newer: bool) -> None:
     assert standing(merge(status, status, status_is_newer=newer)) == standing(status)
 
 
 @given(FILES, STATUSES, st.booleans())
-def test_in_two_steps_a_process_comes_to_the_same_as_in_one(file: Past, status: Past, newer: bool) -> None:
+def test_in_two_steps_a_process_comes_to_the_same_as_in_one(file: SavedState, status: SavedState, newer: bool) -> None:
     merged = merge(file, status, status_is_newer=newer)
-    assert taken_over(file, beyond(merged, file)) == taken_over(merged)
+    assert taken_over(file, changes_since(merged, file)) == taken_over(merged)
 
 
 @given(FILES, STATUSES, st.booleans())
-def test_what_has_ended_in_between_is_not_brought_back(file: Past, status: Past, newer: bool) -> None:
-    assert not standing(beyond(merge(file, file, status_is_newer=newer), file))
+def test_what_has_ended_in_between_is_not_brought_back(file: SavedState, status: SavedState, newer: bool) -> None:
+    assert not standing(changes_since(merge(file, file, status_is_newer=newer), file))
     merged = merge(file, status, status_is_newer=newer)
     same = None in {merged.driver_version, file.driver_version} or merged.driver_version == file.driver_version
     if same:
-        assert not once(beyond(merged, file)) & once(file)
+        assert not once(changes_since(merged, file)) & once(file)
 
 
-def taken_over(*pasts: Past) -> set[tuple[str, str]]:
+def taken_over(*pasts: SavedState) -> set[tuple[str, str]]:
     """Events that stand in a process that takes these over, all devices being there and well by their reads."""
     record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy(recover_reads=1))
     for one in pasts:
@@ -113,10 +115,10 @@ def taken_over(*pasts: Past) -> set[tuple[str, str]]:
 
 def test_the_clock_was_set_back_and_the_new_fault_counts_all_the_same() -> None:
     file = Checkpoint(past(100, device("GPU-0", "XidError")), reports=frozenset({5000.0}))
-    assert not is_newer(past(5000, device("GPU-0")), file), "the file says that it is later than that one"
-    assert not is_newer(past(99, device("GPU-0")), file)
-    assert is_newer(past(5001, device("GPU-0")), file)
-    assert is_newer(past(101, device("GPU-0")), file)
+    assert not is_status_newer(past(5000, device("GPU-0")), file), "the file says that it is later than that one"
+    assert not is_status_newer(past(99, device("GPU-0")), file)
+    assert is_status_newer(past(5001, device("GPU-0")), file)
+    assert is_status_newer(past(101, device("GPU-0")), file)
 
 
 def test_each_event_keeps_the_time_at_which_it_came_last() -> None:
@@ -126,7 +128,7 @@ def test_each_event_keeps_the_time_at_which_it_came_last() -> None:
         "GPU-0": {"XidError": 120},
         "GPU-1": {"XidError": 150},
     }
-    assert merged.reported == 200
+    assert merged.reported_at == 200
 
 
 def test_what_readings_show_is_as_the_status_has_it_and_what_it_is_a_partition_of_as_the_file() -> None:
@@ -150,6 +152,6 @@ def test_a_later_report_withdraws_what_the_file_said_unless_it_is_seen_again(aga
     if again:
         record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True), Instant(3, 303))
     merged = merge(file, past(150, device("GPU-0")), status_is_newer=True)
-    record.restore(beyond(merged, file), Instant(4, 304))
+    record.restore(changes_since(merged, file), Instant(4, 304))
     codes = [reason.code for reason in record.view(Instant(5, 305)).devices[0].health.reasons]
     assert codes == (["XidError"] if again else [])

@@ -7,7 +7,7 @@ import pytest
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
@@ -26,10 +26,10 @@ def sick(code: str = "XidError", recovery: Recovery = Recovery.AUTOMATIC) -> Hea
     return HealthView(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
 
 
-def past(*healths: HealthView, driver: str | None = "570.1") -> Past:
+def past(*healths: HealthView, driver: str | None = "570.1") -> SavedState:
     """A report of devices like `DEVICES`, from a second before the first."""
-    devices = {f"GPU-{i}": PastDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
-    return Past(1_000_000 - 1, driver, devices)
+    devices = {f"GPU-{i}": SavedDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
+    return SavedState(1_000_000 - 1, driver, devices)
 
 
 def codes(record: NodeRecord) -> list[list[str]]:
@@ -62,9 +62,9 @@ def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_no
     record.register(DEVICES[:2], "570.1", at(1))
     assert codes(record) == [[], [], ["DeviceLost"]]
     assert record.view(at(1)).devices[2].info.model == "Sim"
-    record.acknowledge(Acknowledgement(1_000_000), at(2))
+    record.acknowledge(FaultAcknowledgment(1_000_000), at(2))
     assert codes(record) == [[], [], ["DeviceLost"]], "it was gone later than that"
-    record.acknowledge(Acknowledgement(1_000_001, "GPU-2"), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_001, "GPU-2"), at(3))
     assert codes(record) == [[], []]
     record.register(DEVICES[:2], "570.1", at(4))
     assert codes(record) == [[], []]
@@ -89,7 +89,7 @@ def test_a_device_with_others_in_its_place_was_divided_and_not_lost() -> None:
 @pytest.mark.parametrize("late", [False, True], ids=["before the devices are known", "after"])
 def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: bool) -> None:
     record = make()
-    before = Past(1_000_000 - 1, "570.1", {"GPU-0": PastDevice(placed("GPU-0"), LASTING)})
+    before = SavedState(1_000_000 - 1, "570.1", {"GPU-0": SavedDevice(placed("GPU-0"), LASTING)})
     if not late:
         record.restore(before, at(0))
     record.register([placed("MIG-0"), placed("MIG-1"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(1))
@@ -107,7 +107,7 @@ def test_a_loss_that_a_newer_report_denies_ends_with_it_and_is_no_reset(seen: bo
     if seen:
         record.failed("GPU-1", Fault.DEVICE_LOST, "gone", at(2))
     newer = past(WELL, LASTING)  # it came back, and had its XID after that
-    record.restore(replace(newer, ended={"GPU-1": frozenset({"DeviceLost"})}), at(3))
+    record.restore(replace(newer, cleared={"GPU-1": frozenset({"DeviceLost"})}), at(3))
     assert codes(record) == [[], ["DeviceLost", "XidError"] if seen else ["XidError"]]
     for second in (4, 5, 6, 7):
         record.record(Reading(uuid="GPU-1"), at(second))
@@ -136,7 +136,7 @@ def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) ->
         record.record(Reading(uuid="MIG-b"), at(second))
     assert codes(record) == [["XidError"], ["XidError"]]
     assert record.view(at(12)).devices[0].health.reasons[0].since == 1_000_001
-    record.acknowledge(Acknowledgement(1_000_001), at(13))
+    record.acknowledge(FaultAcknowledgment(1_000_001), at(13))
     assert codes(record) == [[], []]
 
 
@@ -162,9 +162,9 @@ def test_a_fault_that_came_before_the_clock_was_set_back_by_hours_can_be_acknowl
         record.restore(kept, at(4))
     record.register(DEVICES[:2], "570.1", at(5))  # looked for again, by the clock as it is now
     assert codes(record) == [[], ["XidError"], ["DeviceLost"]]
-    record.acknowledge(Acknowledgement(1_000_000), at(6))
+    record.acknowledge(FaultAcknowledgment(1_000_000), at(6))
     assert codes(record) == [[], ["XidError"], ["DeviceLost"]], "that is older than both, by any clock"
-    record.acknowledge(Acknowledgement(1_000_005), at(7))
+    record.acknowledge(FaultAcknowledgment(1_000_005), at(7))
     assert codes(record) == [[], []]
 
 
@@ -192,7 +192,7 @@ def test_without_a_driver_the_devices_of_the_last_report_are_told_with_that_faul
     assert codes(record) == []
     record.restore(past(WELL, LASTING), at(1))
     assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable", "XidError"]]
-    record.acknowledge(Acknowledgement(1_000_500), at(2))
+    record.acknowledge(FaultAcknowledgment(1_000_500), at(2))
     assert codes(record) == [["DriverUnavailable"], ["DriverUnavailable"]], "that is still so"
     record.register(DEVICES[:2], "570.1", at(3))
     for second in (4, 5, 6):
@@ -205,13 +205,13 @@ def test_an_acknowledgement_forgives_events_of_its_device() -> None:
     record = make()
     record.register(DEVICES, "570.1", at(0))
     record.event(DeviceEvent(None, "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(1))
-    record.acknowledge(Acknowledgement(1_000_001, "GPU-1"), at(2))
+    record.acknowledge(FaultAcknowledgment(1_000_001, "GPU-1"), at(2))
     assert codes(record) == [["XidError"], [], ["XidError"]]
-    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_000.5), at(3))
     assert codes(record) == [["XidError"], [], ["XidError"]]
     version = record.health_version
-    record.acknowledge(Acknowledgement(1_000_001), at(4))
-    record.acknowledge(Acknowledgement(1_000_001), at(5))
+    record.acknowledge(FaultAcknowledgment(1_000_001), at(4))
+    record.acknowledge(FaultAcknowledgment(1_000_001), at(5))
     assert codes(record) == [[], [], []]
     assert record.health_version == version + 1, "a repeated one changes nothing"
 
@@ -221,9 +221,9 @@ def test_an_acknowledgement_forgives_nothing_that_is_yet_to_happen() -> None:
     record.register(DEVICES, "570.1", at(0))
     # By two threads: the event's clock was looked at after the acknowledgement's.
     record.event(DeviceEvent("GPU-1", "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(10))
-    record.acknowledge(Acknowledgement(1_003_600), at(9))
+    record.acknowledge(FaultAcknowledgment(1_003_600), at(9))
     assert codes(record) == [[], ["XidError"], []]
-    record.acknowledge(Acknowledgement(1_003_600), at(10))
+    record.acknowledge(FaultAcknowledgment(1_003_600), at(10))
     assert codes(record) == [[], [], []]
 
 
@@ -232,9 +232,9 @@ def test_a_loss_is_acknowledged_by_its_own_time_and_not_by_an_older_faults() -> 
     record.register(DEVICES, "570.1", at(0))
     record.record_slow(SlowReading(uuid="GPU-1", ecc_uncorrected=1), at(10))
     record.register([DEVICES[0], DEVICES[2]], "570.1", at(500))
-    record.acknowledge(Acknowledgement(1_000_100), at(501))
+    record.acknowledge(FaultAcknowledgment(1_000_100), at(501))
     assert codes(record) == [[], ["DeviceLost", "EccUncorrected"], []]
-    record.acknowledge(Acknowledgement(1_000_500), at(502))
+    record.acknowledge(FaultAcknowledgment(1_000_500), at(502))
     assert codes(record) == [[], []]
 
 
@@ -244,9 +244,9 @@ def test_what_a_device_reports_no_longer_can_be_acknowledged_and_what_it_reports
     for uuid in ("GPU-0", "GPU-1"):
         record.record_slow(SlowReading(uuid=uuid, ecc_uncorrected=2), at(1))
     record.record_slow(SlowReading(uuid="GPU-1"), at(2))
-    record.acknowledge(Acknowledgement(1_000_000.5), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_000.5), at(3))
     assert codes(record) == [["EccUncorrected"], ["EccUncorrected"], []], "it began later than that"
-    record.acknowledge(Acknowledgement(1_000_002), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_002), at(3))
     assert codes(record) == [["EccUncorrected"], [], []]
     record.record_slow(SlowReading(uuid="GPU-1", ecc_uncorrected=2), at(4))
     assert codes(record) == [["EccUncorrected"], ["EccUncorrected"], []], "switched on again, it shows at once"
@@ -262,7 +262,7 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     record.register(DEVICES[:2], "570.1", at(3))
     kept = record.remembered(at(6))
     assert kept is not None
-    assert (kept.reported, kept.driver_version) == (1_000_006, "570.1")
+    assert (kept.reported_at, kept.driver_version) == (1_000_006, "570.1")
     said = {uuid: [reason.code for reason in one.health.reasons] for uuid, one in kept.devices.items()}
     assert said == {"GPU-0": ["XidError"], "GPU-1": [], "GPU-2": ["DeviceLost"]}
     assert (kept.devices["GPU-0"].health.since, kept.devices["GPU-0"].last) == (1_000_001, {"XidError": 1_000_005})
@@ -275,11 +275,11 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
 def test_an_acknowledgement_after_the_restart_goes_by_when_the_event_came_last() -> None:
     record = make()
     last = {"XidError": 1_000_000 - 400}
-    record.restore(Past(1_000_000 - 1, "570.1", {"GPU-1": PastDevice(DEVICES[1], LASTING, last)}), at(0))
+    record.restore(SavedState(1_000_000 - 1, "570.1", {"GPU-1": SavedDevice(DEVICES[1], LASTING, last)}), at(0))
     record.register(DEVICES, "570.1", at(1))
-    record.acknowledge(Acknowledgement(1_000_000 - 401), at(2))
+    record.acknowledge(FaultAcknowledgment(1_000_000 - 401), at(2))
     assert codes(record) == [[], ["XidError"], []]
-    record.acknowledge(Acknowledgement(1_000_000 - 400), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_000 - 400), at(3))
     assert codes(record) == [[], [], []]
 
 
@@ -299,5 +299,5 @@ def test_a_lost_device_is_missing_since_it_was_first_missed() -> None:
     record.register(DEVICES[:2], "570.1", at(1))
     (reason,) = record.view(at(2)).devices[2].health.reasons
     assert reason.since == 1_000_000 - 500
-    record.acknowledge(Acknowledgement(1_000_000 - 400), at(3))
+    record.acknowledge(FaultAcknowledgment(1_000_000 - 400), at(3))
     assert len(codes(record)) == 2

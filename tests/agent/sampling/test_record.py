@@ -20,7 +20,7 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import Fault, HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Past
+from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_agent.sampling.snapshot import EventCount, HealthState
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
@@ -202,8 +202,8 @@ def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
         lambda: record.event(XID_79, at(2)),
         lambda: record.register(DEVICES, None, at(2)),
         lambda: record.unavailable("no driver", at(2)),
-        lambda: record.restore(Past(0), at(2)),
-        lambda: record.acknowledge(Acknowledgement(0), at(2)),
+        lambda: record.restore(SavedState(0), at(2)),
+        lambda: record.acknowledge(FaultAcknowledgment(0), at(2)),
     ]
     for attempt in attempts:
         with pytest.raises(SamplerClosedError):
@@ -320,7 +320,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
             record.event(XID_13, at(second))
             record.event(XID_79, at(second))
             record.failed("GPU-0", Fault.READ_FAILED, "error", at(second))
-            record.acknowledge(Acknowledgement(1_000_000 + second), at(second))
+            record.acknowledge(FaultAcknowledgment(1_000_000 + second), at(second))
             if second % 10 == 0:
                 record.view(at(second))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
-from gpufleet_agent.sampling.restored_state import Acknowledgement, Checkpoint, Past, PastDevice
+from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class NodeCheckpoint:
     """What a file says, and of which boot of which node."""
 
     checkpoint: Checkpoint
@@ -41,7 +41,7 @@ class Kept:
     boot_id: str | None
 
 
-def encode(kept: Kept) -> Document:
+def encode(kept: NodeCheckpoint) -> Document:
     """As plain data. Texts are cut, and what is beyond the limits, or couldn't be read again, is left out."""
     past = kept.checkpoint.past
     # Those with a fault first, should there be too many.
@@ -52,7 +52,7 @@ def encode(kept: Kept) -> Document:
         "node": kept.node,
         "bootId": kept.boot_id,
         "driverVersion": past.driver_version,
-        "written": past.reported,
+        "written": past.reported_at,
         "reports": sorted(kept.checkpoint.reports),
         "acknowledged": [
             {"until": one.until, "uuid": one.uuid, "counted": counted}
@@ -68,7 +68,7 @@ def to_bytes(document: Document) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
-def decode(content: bytes) -> Kept:
+def decode(content: bytes) -> NodeCheckpoint:
     """Read a file.
 
     Raises:
@@ -90,12 +90,12 @@ def decode(content: bytes) -> Kept:
         raise CheckpointError(f"{type(error).__name__}: {error}") from error
 
 
-def substance(document: Document) -> Document:
+def significant_part(document: Document) -> Document:
     """What makes it worth writing: all but when it was written, and beside which reports."""
     return {name: value for name, value in document.items() if name not in {"written", "reports"}}
 
 
-def essence(document: Document) -> Document:
+def urgent_part(document: Document) -> Document:
     """What makes it worth writing at once: not that a fault was seen once more, or in other words."""
     devices = [
         {
@@ -107,10 +107,10 @@ def essence(document: Document) -> Document:
         }
         for device in document["devices"]
     ]
-    return {**substance(document), "devices": devices}
+    return {**significant_part(document), "devices": devices}
 
 
-def _device(device: PastDevice) -> Document:
+def _device(device: SavedDevice) -> Document:
     info = device.info
     return {
         "uuid": info.uuid,
@@ -143,23 +143,25 @@ def _can_be_read(device: Document) -> bool:
     return True
 
 
-def _kept(document: Mapping[str, Any]) -> Kept:
+def _kept(document: Mapping[str, Any]) -> NodeCheckpoint:
     devices = [_read_device(_of(dict, entry)) for entry in _list(document["devices"], MAX_DEVICES)]
     marks = [_of(dict, entry) for entry in _of(list, document["acknowledged"])]
-    past = Past(
-        reported=_seconds(document["written"]),
+    past = SavedState(
+        reported_at=_seconds(document["written"]),
         driver_version=_optional_text(document["driverVersion"]),
         devices={device.info.uuid: device for device in devices},
     )
     acknowledged = {
-        Acknowledgement(_seconds(mark["until"]), _optional_text(mark["uuid"], MAX_UUID)): _seconds(mark["counted"])
+        FaultAcknowledgment(_seconds(mark["until"]), _optional_text(mark["uuid"], MAX_UUID)): _seconds(mark["counted"])
         for mark in marks
     }
     reports = frozenset(_seconds(entry) for entry in _of(list, document["reports"]))
-    return Kept(Checkpoint(past, acknowledged, reports), _text(document["node"]), _optional_text(document["bootId"]))
+    return NodeCheckpoint(
+        Checkpoint(past, acknowledged, reports), _text(document["node"]), _optional_text(document["bootId"])
+    )
 
 
-def _read_device(entry: Mapping[str, Any]) -> PastDevice:
+def _read_device(entry: Mapping[str, Any]) -> SavedDevice:
     faults = [_of(dict, fault) for fault in _list(entry["faults"], MAX_FAULTS)]
     since = entry["since"]
     health = HealthView(
@@ -176,7 +178,7 @@ def _read_device(entry: Mapping[str, Any]) -> PastDevice:
         parent=_optional_text(entry["parent"], MAX_UUID),
         profile=_optional_text(entry["profile"]),
     )
-    return PastDevice(info, health, {_name(fault["code"], MAX_CODE): _seconds(fault["last"]) for fault in faults})
+    return SavedDevice(info, health, {_name(fault["code"], MAX_CODE): _seconds(fault["last"]) for fault in faults})
 
 
 def _reason(entry: Mapping[str, Any]) -> HealthReason:

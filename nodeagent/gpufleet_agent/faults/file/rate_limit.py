@@ -7,7 +7,7 @@ BURST, BURST_SECONDS = 6, 60.0
 SPACING_SECONDS = 0.25
 
 
-class Pace:
+class SlidingWindowLimiter:
     """Six urgent writes in any minute, a quarter of a second apart; else one in ten seconds. All by one clock."""
 
     def __init__(self) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gpufleet_agent.faults.file.format import MAX_BYTES, CheckpointError
 
-NAME = "faults.json"
-ASIDE = "faults.json.unreadable"
+FILE_NAME = "faults.json"
+UNREADABLE_FILE_NAME = "faults.json.unreadable"
 _PART = ".faults.*.part"
 
 _Signature = tuple[int, int, int]
@@ -25,7 +25,7 @@ class CheckpointFile:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.path = directory / NAME
+        self.path = directory / FILE_NAME
         self._written: _Signature | None = None
 
     def read(self) -> bytes | None:
@@ -61,7 +61,7 @@ class CheckpointFile:
         Raises:
             OSError: It can't be renamed.
         """
-        aside = self._directory / ASIDE
+        aside = self._directory / UNREADABLE_FILE_NAME
         self.path.replace(aside)
         return aside
 

@@ -15,19 +15,19 @@ import structlog
 from gpufleet_agent.faults.file.format import (
     CheckpointError,
     Document,
-    Kept,
+    NodeCheckpoint,
     decode,
     encode,
-    essence,
-    substance,
+    significant_part,
     to_bytes,
+    urgent_part,
 )
-from gpufleet_agent.faults.file.rate_limit import Pace
+from gpufleet_agent.faults.file.rate_limit import SlidingWindowLimiter
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.driver_thread import Worker
-from gpufleet_agent.sampling.restored_state import Checkpoint
+from gpufleet_agent.sampling.saved_state import Checkpoint
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ CLOSE_SECONDS = 1.5
 class _Found:
     """What reading came to."""
 
-    kept: Kept | None = None
+    kept: NodeCheckpoint | None = None
     problem: str = ""
     aside: Path | None = None
 
@@ -53,7 +53,7 @@ class _Write:
     document: Document
 
 
-class Keeper:
+class CheckpointWriter:
     """The checkpoint of one agent. Make it, `start` it, let it `run`, and `close` it, all in one event loop.
 
     Args:
@@ -90,7 +90,7 @@ class Keeper:
         self._current.set(1)
         self._patience_seconds = patience_seconds
         self._look_seconds = look_seconds
-        self._pace = Pace()
+        self._pace = SlidingWindowLimiter()
         self._worker: Worker | None = None
         self._reading: asyncio.Future[_Found] | None = None
         self._write: _Write | None = None
@@ -137,7 +137,7 @@ class Keeper:
                 # It may be of a moment before the last fault.
                 await asyncio.wait({self._write.done}, timeout=CLOSE_SECONDS)
             document = self._document()
-            if document is not None and self._write is None and substance(document) != self._substance:
+            if document is not None and self._write is None and significant_part(document) != self._substance:
                 self._begin(document)
         finally:
             stopped = self._worker.stop()
@@ -154,10 +154,10 @@ class Keeper:
         if document is None:
             return later
         # Once the clock was set back, a time that lies ahead would make the file look newer than statuses to come.
-        if substance(document) == self._substance and self._written <= document["written"]:
+        if significant_part(document) == self._substance and self._written <= document["written"]:
             await self._look_after(now)
             return later
-        urgent = essence(document) != self._essence
+        urgent = urgent_part(document) != self._essence
         due = self._pace.due(urgent=urgent)
         if due > now:
             return min(due, later)
@@ -172,7 +172,7 @@ class Keeper:
         checkpoint = self._remember() if self._reading is None else None
         if checkpoint is None:
             return None
-        document = encode(Kept(checkpoint, self._node, self._boot_id))
+        document = encode(NodeCheckpoint(checkpoint, self._node, self._boot_id))
         if self._substance is None and not document["devices"] and not document["acknowledged"]:
             return None  # a node without devices keeps no file
         return document
@@ -252,7 +252,7 @@ class Keeper:
         self._take_over(kept.checkpoint)
 
     def _have_on_disk(self, document: Document) -> None:
-        self._substance, self._essence = substance(document), essence(document)
+        self._substance, self._essence = significant_part(document), urgent_part(document)
         self._written = document["written"]
 
     def _fail(self, problem: str) -> None:

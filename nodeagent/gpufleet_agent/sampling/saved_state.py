@@ -9,7 +9,7 @@ from gpufleet_agent.sampling.snapshot import HealthView
 
 
 @dataclass(frozen=True, slots=True)
-class PastDevice:
+class SavedDevice:
     """One device as it was reported last."""
 
     info: DeviceInfo
@@ -20,24 +20,24 @@ class PastDevice:
 
 _NEVER: Mapping[str, float] = MappingProxyType({})
 _NOTHING: Mapping[str, frozenset[str]] = MappingProxyType({})
-_NONE: Mapping[str, PastDevice] = MappingProxyType({})
+_NONE: Mapping[str, SavedDevice] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class SavedState:
     """The last report of the same boot of this node."""
 
-    reported: float
+    reported_at: float
     """When it was made, in seconds since the epoch by the node's clock."""
     driver_version: str | None = None
-    devices: Mapping[str, PastDevice] = field(default_factory=lambda: _NONE)
+    devices: Mapping[str, SavedDevice] = field(default_factory=lambda: _NONE)
     """By UUID."""
-    ended: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
+    cleared: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
     """By UUID: codes of faults that were taken over before, and that this newer report says have ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledgement:
+class FaultAcknowledgment:
     """Somebody vouches for devices: what happened to them before `until` no longer counts."""
 
     until: float
@@ -50,16 +50,16 @@ class Acknowledgement:
         return self.uuid in {None, uuid}
 
 
-_NO_MARKS: Mapping[Acknowledgement, float] = MappingProxyType({})
+_NO_MARKS: Mapping[FaultAcknowledgment, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What an agent keeps on its node for the one after it: what the status doesn't tell, or may not have told yet."""
 
-    past: Past
+    past: SavedState
     """Faults that are told once, alone; when it was kept is its `reported`."""
-    acknowledged: Mapping[Acknowledgement, float] = field(default_factory=lambda: _NO_MARKS)
+    acknowledged: Mapping[FaultAcknowledgment, float] = field(default_factory=lambda: _NO_MARKS)
     """Those that were seen, each with the time up to which it counted, in seconds since the epoch."""
     reports: frozenset[float] = frozenset()
     """`reported` of statuses that this is certainly later than, whatever the node's clock did in between."""
