@@ -100,22 +100,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def test_what_one_agent_keeps_the_next_one_takes_over(folder: Path) -> None:
-    async def main() -> None:
-        first = Bench(folder)
-        async with first.running():
-            await first.until(lambda: first.writes() == 1)
-            first.learn(known("GPU-1"))
-            await first.until(lambda: first.sick() == ["GPU-1"])
-        assert (first.taken, first.writes(), first.current) == ([], 2, 1)
-        second = Bench(folder)
-        second.knows = None  # not before the driver has said which devices there are
-        async with second.running():
-            assert [one.past.devices for one in second.taken] == [known("GPU-1").past.devices]
-            second.learn(known("GPU-1"))
-        assert second.writes() == 0, "it says the same"
-
-    asyncio.run(main())
+async def test_what_one_agent_keeps_the_next_one_takes_over(folder: Path) -> None:
+    first = Bench(folder)
+    async with first.running():
+        await first.until(lambda: first.writes() == 1)
+        first.learn(known("GPU-1"))
+        await first.until(lambda: first.sick() == ["GPU-1"])
+    assert (first.taken, first.writes(), first.current) == ([], 2, 1)
+    second = Bench(folder)
+    second.knows = None  # not before the driver has said which devices there are
+    async with second.running():
+        assert [one.past.devices for one in second.taken] == [known("GPU-1").past.devices]
+        second.learn(known("GPU-1"))
+    assert second.writes() == 0, "it says the same"
 
 
 @pytest.mark.parametrize(
@@ -133,18 +130,15 @@ def test_without_devices_there_is_no_file(folder: Path, knows: Checkpoint | None
     assert not folder.exists()
 
 
-def test_what_comes_at_the_very_end_is_kept(folder: Path) -> None:
-    async def main() -> None:
-        bench = Bench(folder, look_seconds=60)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-            bench.knows = known("GPU-0")
-        assert bench.sick() == ["GPU-0"]
-
-    asyncio.run(main())
+async def test_what_comes_at_the_very_end_is_kept(folder: Path) -> None:
+    bench = Bench(folder, look_seconds=60)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        bench.knows = known("GPU-0")
+    assert bench.sick() == ["GPU-0"]
 
 
-def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_kept(
+async def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, goes_on, real = threading.Event(), threading.Event(), CheckpointFile.write
@@ -157,62 +151,53 @@ def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_kept(
 
     monkeypatch.setattr(CheckpointFile, "write", write)
 
-    async def main() -> None:
-        bench = Bench(folder)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-            goes_on.clear()
-            begun.clear()
-            bench.learn(known("GPU-0"))
-            await bench.until(begun.is_set)
-            bench.learn(known("GPU-0", "GPU-1"))
-            asyncio.get_running_loop().call_later(0.05, goes_on.set)
-        assert bench.sick() == ["GPU-0", "GPU-1"]
-
-    asyncio.run(main())
+    bench = Bench(folder)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        goes_on.clear()
+        begun.clear()
+        bench.learn(known("GPU-0"))
+        await bench.until(begun.is_set)
+        bench.learn(known("GPU-0", "GPU-1"))
+        asyncio.get_running_loop().call_later(0.05, goes_on.set)
+    assert bench.sick() == ["GPU-0", "GPU-1"]
 
 
-def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
+async def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
 
-    async def main() -> None:
-        bench = Bench(folder)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-            bench.learn(Checkpoint(replace(known().past, reported_at=5.0)))
-            await bench.until(lambda: bench.writes() == 2)
-            assert json.loads((folder / "faults.json").read_bytes())["written"] == 5
-            bench.learn(known())
-            rounds = bench.rounds
-            await bench.until(lambda: bench.rounds > rounds + 3)
-        assert bench.writes() == 2, "that it grew older is no news"
-
-    asyncio.run(main())
+    bench = Bench(folder)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        bench.learn(Checkpoint(replace(known().past, reported_at=5.0)))
+        await bench.until(lambda: bench.writes() == 2)
+        assert json.loads((folder / "faults.json").read_bytes())["written"] == 5
+        bench.learn(known())
+        rounds = bench.rounds
+        await bench.until(lambda: bench.rounds > rounds + 3)
+    assert bench.writes() == 2, "that it grew older is no news"
 
 
-def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_over(
+async def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        first = Bench(folder)
-        first.knows = known("GPU-1")
-        async with first.running():
-            await first.until(lambda: first.writes() == 1)
-        kept = (folder / "faults.json").read_bytes()
+    first = Bench(folder)
+    first.knows = known("GPU-1")
+    async with first.running():
+        await first.until(lambda: first.writes() == 1)
+    kept = (folder / "faults.json").read_bytes()
 
-        def fail(_: CheckpointFile) -> None:
-            raise OSError("Input/output error")
+    def fail(_: CheckpointFile) -> None:
+        raise OSError("Input/output error")
 
-        monkeypatch.setattr(CheckpointFile, "read", fail)
-        bench = Bench(folder)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-        assert bench.value("unreadable_total", part="Checkpoint") == 1
-        assert (folder / "faults.json.unreadable").read_bytes() == kept
-
-    asyncio.run(main())
+    monkeypatch.setattr(CheckpointFile, "read", fail)
+    bench = Bench(folder)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+    assert bench.value("unreadable_total", part="Checkpoint") == 1
+    assert (folder / "faults.json.unreadable").read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -223,27 +208,24 @@ def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_over(
         (b'{"format": "gpufleet-faults/1", "devices": [], "acknowledged": []}', "KeyError"),
     ],
 )
-def test_a_file_that_is_not_ours_is_named_counted_set_aside_and_replaced(
+async def test_a_file_that_is_not_ours_is_named_counted_set_aside_and_replaced(
     folder: Path, content: bytes, reason: str
 ) -> None:
-    folder.mkdir()
+    folder.mkdir()  # noqa: ASYNC240 - nothing else runs yet
     (folder / "faults.json").write_bytes(content)
 
-    async def main() -> None:
-        bench = Bench(folder)
-        with capture_logs() as logs:
-            async with bench.running():
-                await bench.until(lambda: bench.writes() == 1)
-        (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
-        assert said["path"] == str(folder / "faults.json")
-        assert reason in said["reason"]
-        assert bench.value("unreadable_total", part="Checkpoint") == 1
-        assert (folder / "faults.json.unreadable").read_bytes() == content
-
-    asyncio.run(main())
+    bench = Bench(folder)
+    with capture_logs() as logs:
+        async with bench.running():
+            await bench.until(lambda: bench.writes() == 1)
+    (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert said["path"] == str(folder / "faults.json")
+    assert reason in said["reason"]
+    assert bench.value("unreadable_total", part="Checkpoint") == 1
+    assert (folder / "faults.json.unreadable").read_bytes() == content
 
 
-def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
+async def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = CheckpointFile.write
@@ -257,125 +239,106 @@ def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
     monkeypatch.setattr(CheckpointFile, "write", write)
     monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
 
-    async def main() -> None:
-        bench = Bench(folder)
-        bench.knows = known("GPU-0")
-        with capture_logs() as logs:
-            async with bench.running():
-                await bench.until(lambda: bench.writes("Failed") == 1)
-                assert bench.current == 0
-                await bench.until(lambda: bench.writes() == 1)
-        assert (bench.writes("Failed"), bench.current, bench.sick()) == (3, 1, ["GPU-0"])
-        errors = [entry["error"] for entry in logs if entry["log_level"] == "error"]
-        assert errors == ["Read-only file system", "No space left on device"]
-
-    asyncio.run(main())
-
-
-def test_a_file_that_was_taken_away_is_written_anew(folder: Path) -> None:
-    async def main() -> None:
-        bench = Bench(folder)
-        bench.knows = known("GPU-0")
+    bench = Bench(folder)
+    bench.knows = known("GPU-0")
+    with capture_logs() as logs:
         async with bench.running():
+            await bench.until(lambda: bench.writes("Failed") == 1)
+            assert bench.current == 0
             await bench.until(lambda: bench.writes() == 1)
-            (folder / "faults.json").unlink()
-            await bench.until(lambda: bench.writes() == 2)
-            assert bench.sick() == ["GPU-0"]
-
-    asyncio.run(main())
+    assert (bench.writes("Failed"), bench.current, bench.sick()) == (3, 1, ["GPU-0"])
+    errors = [entry["error"] for entry in logs if entry["log_level"] == "error"]
+    assert errors == ["Read-only file system", "No space left on device"]
 
 
-def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is_taken_over_late(
+async def test_a_file_that_was_taken_away_is_written_anew(folder: Path) -> None:
+    bench = Bench(folder)
+    bench.knows = known("GPU-0")
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        (folder / "faults.json").unlink()
+        await bench.until(lambda: bench.writes() == 2)
+        assert bench.sick() == ["GPU-0"]
+
+
+async def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is_taken_over_late(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        first = Bench(folder)
-        first.knows = known("GPU-1")
-        async with first.running():
-            await first.until(lambda: first.writes() == 1)
-        hangs, real = threading.Event(), CheckpointFile.read
-        monkeypatch.setattr(CheckpointFile, "read", lambda file: hangs.wait() and real(file))
-        bench = Bench(folder, patience_seconds=0.02)
-        async with bench.running():
-            bench.learn(known())
-            assert (bench.taken, bench.current) == ([], 0)
-            assert bench.sick() == ["GPU-1"], "what nobody has read isn't overwritten"
-            hangs.set()
-            await bench.until(lambda: bench.taken and bench.writes() == 1)
-            assert bench.current == 1
-
-    asyncio.run(main())
+    first = Bench(folder)
+    first.knows = known("GPU-1")
+    async with first.running():
+        await first.until(lambda: first.writes() == 1)
+    hangs, real = threading.Event(), CheckpointFile.read
+    monkeypatch.setattr(CheckpointFile, "read", lambda file: hangs.wait() and real(file))
+    bench = Bench(folder, patience_seconds=0.02)
+    async with bench.running():
+        bench.learn(known())
+        assert (bench.taken, bench.current) == ([], 0)
+        assert bench.sick() == ["GPU-1"], "what nobody has read isn't overwritten"
+        hangs.set()
+        await bench.until(lambda: bench.taken and bench.writes() == 1)
+        assert bench.current == 1
 
 
-def test_a_disk_that_answers_late_is_well_again_also_where_there_is_nothing_to_keep(
+async def test_a_disk_that_answers_late_is_well_again_also_where_there_is_nothing_to_keep(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on, real = threading.Event(), CheckpointFile.read
     monkeypatch.setattr(CheckpointFile, "read", lambda file: goes_on.wait() and real(file))
 
-    async def main() -> None:
-        bench = Bench(folder, patience_seconds=0.02)
-        bench.knows = None
-        async with bench.running():
-            assert bench.current == 0
-            goes_on.set()
-            await bench.until(lambda: bench.current == 1)
-
-    asyncio.run(main())
+    bench = Bench(folder, patience_seconds=0.02)
+    bench.knows = None
+    async with bench.running():
+        assert bench.current == 0
+        goes_on.set()
+        await bench.until(lambda: bench.current == 1)
 
 
-def test_a_disk_that_hangs_later_holds_up_nobody_and_the_newest_is_written_when_it_goes_on(
+async def test_a_disk_that_hangs_later_holds_up_nobody_and_the_newest_is_written_when_it_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on, real = threading.Event(), CheckpointFile.write
     goes_on.set()
     monkeypatch.setattr(CheckpointFile, "write", lambda file, content: goes_on.wait() and real(file, content))
 
-    async def main() -> None:
-        bench = Bench(folder, patience_seconds=0.02)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-            goes_on.clear()
-            bench.learn(known("GPU-0"))
-            await bench.until(lambda: bench.current == 0)
-            bench.learn(known("GPU-0", "GPU-1"))
-            goes_on.set()
-            await bench.until(lambda: bench.sick() == ["GPU-0", "GPU-1"])
-            await bench.until(lambda: bench.current == 1)
-
-    asyncio.run(main())
+    bench = Bench(folder, patience_seconds=0.02)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        goes_on.clear()
+        bench.learn(known("GPU-0"))
+        await bench.until(lambda: bench.current == 0)
+        bench.learn(known("GPU-0", "GPU-1"))
+        goes_on.set()
+        await bench.until(lambda: bench.sick() == ["GPU-0", "GPU-1"])
+        await bench.until(lambda: bench.current == 1)
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["well", "hanging"])
-def test_the_end_takes_no_longer_than_a_part_may(folder: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool) -> None:
+async def test_the_end_takes_no_longer_than_a_part_may(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
     goes_on, real = threading.Event(), CheckpointFile.write
     if not hangs:
         goes_on.set()
     monkeypatch.setattr(CheckpointFile, "write", lambda file, content: goes_on.wait() and real(file, content))
     monkeypatch.setattr("gpufleet_agent.faults.file.writer.CLOSE_SECONDS", 0.05)
 
-    async def main() -> None:
-        bench = Bench(folder)
-        async with asyncio.timeout(2):
-            await bench.keeper.start()
-            await bench.keeper.close()
-        assert bench.current == int(not hangs)
-        goes_on.set()
-
-    asyncio.run(main())
+    bench = Bench(folder)
+    async with asyncio.timeout(2):
+        await bench.keeper.start()
+        await bench.keeper.close()
+    assert bench.current == int(not hangs)
+    goes_on.set()
 
 
-def test_a_torrent_of_xids_is_a_few_writes(folder: Path) -> None:
-    async def main() -> None:
-        bench = Bench(folder)
-        async with bench.running():
-            await bench.until(lambda: bench.writes() == 1)
-            bench.learn(known("GPU-0"))
-            await bench.until(lambda: bench.writes() == 2)
-            for number in range(1, 500):
-                bench.learn(known("GPU-0", last=10.0 + number))
-                await asyncio.sleep(0)
-            assert bench.writes() == 2, "that it came at all; when it came last is written in ten seconds"
-        assert bench.writes() == 3, "or at the end"
-
-    asyncio.run(main())
+async def test_a_torrent_of_xids_is_a_few_writes(folder: Path) -> None:
+    bench = Bench(folder)
+    async with bench.running():
+        await bench.until(lambda: bench.writes() == 1)
+        bench.learn(known("GPU-0"))
+        await bench.until(lambda: bench.writes() == 2)
+        for number in range(1, 500):
+            bench.learn(known("GPU-0", last=10.0 + number))
+            await asyncio.sleep(0)
+        assert bench.writes() == 2, "that it came at all; when it came last is written in ten seconds"
+    assert bench.writes() == 3, "or at the end"

@@ -1,9 +1,8 @@
-"""What the tests of the hardware share."""
+"""Fixtures of the hardware's tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import pynvml
 import pytest
 
 from gpufleet_agent.devices.nvml import NvmlHardware
@@ -21,17 +20,3 @@ def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
         opened.identify(slot)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="session")
-def closed_for_good() -> Callable[[], bool]:
-    """Whether nobody has NVML open any more."""
-
-    def asked() -> bool:
-        try:
-            pynvml.nvmlShutdown()
-        except pynvml.NVMLError_Uninitialized:
-            return True
-        return False
-
-    return asked

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimLinks, SimProcess
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import nvml_is_closed
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -75,7 +75,7 @@ def test_devices_tell_who_they_are(hardware: NvmlHardware) -> None:
     "what", ["architecture", "compute_capability", "name", "memory_total_mib", "minor", "numa_node", "pci_bus_id"]
 )
 def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(
-    simulated: "Simulated", closed_for_good: Callable[[], bool], what: str, code: int
+    simulated: "Simulated", what: str, code: int
 ) -> None:
     simulated.edit(lambda node: node.with_fail(1, what, code))
     hardware = NvmlHardware()
@@ -83,7 +83,7 @@ def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(
     devices = identify_all(hardware)
     hardware.close()
     assert [device.uuid for device in devices] == UUIDS
-    assert closed_for_good()
+    assert nvml_is_closed()
 
 
 def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware: NvmlHardware) -> None:
@@ -336,14 +336,14 @@ def test_each_return_code_is_taken_for_what_it_means(
     ],
 )
 def test_opening_fails_with_what_can_be_done_about_it(
-    simulated: "Simulated", code: int, kind: type[HardwareError], closed_for_good: Callable[[], bool]
+    simulated: "Simulated", code: int, kind: type[HardwareError]
 ) -> None:
     simulated.edit(lambda node: replace(node, error=code))
     hardware = NvmlHardware()
     with pytest.raises(kind):
         hardware.open()
     hardware.close()
-    assert closed_for_good()
+    assert nvml_is_closed()
 
 
 def test_a_driver_that_goes_while_listing_is_unavailable(simulated: "Simulated", hardware: NvmlHardware) -> None:
@@ -388,11 +388,11 @@ def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: "
     hardware.close()
 
 
-def test_a_node_without_gpus_has_none(simulated: "Simulated", closed_for_good: Callable[[], bool]) -> None:
+def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
     simulated.write(make_node("h100", 0))
     hardware = NvmlHardware()
     hardware.open()
     assert (hardware.slots(), hardware.devices()) == (0, ())
     hardware.close()
     hardware.close()
-    assert closed_for_good()
+    assert nvml_is_closed()

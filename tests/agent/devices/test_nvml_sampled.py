@@ -1,7 +1,6 @@
 """The reader below the sampler: from what the driver does to what the agent knows of it."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.model import ALL
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import nvml_is_closed
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(
-    simulated: "Simulated", closed_for_good: Callable[[], bool]
-) -> None:
+def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: "Simulated") -> None:
     async def main() -> None:
         simulated.edit(lambda node: node.lose(1))
         sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
@@ -36,12 +34,10 @@ def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(
         await sampler.close()
 
     asyncio.run(main())
-    assert closed_for_good()
+    assert nvml_is_closed()
 
 
-def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_later(
-    simulated: "Simulated", closed_for_good: Callable[[], bool]
-) -> None:
+def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_later(simulated: "Simulated") -> None:
     async def main() -> None:
         simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
         sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
@@ -63,12 +59,10 @@ def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_late
         await sampler.close()
 
     asyncio.run(main())
-    assert closed_for_good()
+    assert nvml_is_closed()
 
 
-def test_the_whole_road_from_the_driver_to_the_view(
-    simulated: "Simulated", closed_for_good: Callable[[], bool]
-) -> None:
+def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
     """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
     timing = Timing(
         sample=0.01,
@@ -117,4 +111,4 @@ def test_the_whole_road_from_the_driver_to_the_view(
         await becomes([[], [], [], []])
 
     asyncio.run(to_the_end())
-    assert closed_for_good()
+    assert nvml_is_closed()

@@ -25,6 +25,7 @@ from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -193,40 +194,38 @@ class FakeApi:
 
 
 @pytest.mark.parametrize("spec", ["bad", {"assignments": "bad"}, {"assignments": ["bad"]}, {"assignments": [{}]}])
-def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_who_writes_and_is_counted(
-    in_virtual_time: InVirtualTime, spec: Any
+@in_virtual_time
+async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_who_writes_and_is_counted(
+    spec: Any,
 ) -> None:
-    async def scenario() -> None:
-        registry = CollectorRegistry()
-        counters = Counters(registry, "test")
-        api, changes, rng = FakeApi(), Changes(), random.Random(1)  # noqa: S311 - jitter
-        own = OwnObject(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
-        publisher = Publisher(
-            api=api,
-            own=own,
-            build=lambda: {"assignmentsGeneration": 1, "devices": []},
-            changes=changes,
-            pace=Pace(),
-            counters=counters,
-            rng=rng,
-        )
-        loops = [asyncio.create_task(loop) for loop in (own.run(), publisher.run(lambda: None))]
-        await asyncio.sleep(2)
-        known = own.current
-        assert publisher.published
-        api.document = {**GOOD, "spec": spec}
-        writes = api.writes
-        await asyncio.sleep(300)
-        assert not any(loop.done() for loop in loops)
-        assert own.current is known
-        assert api.writes > writes + 5
-        count = registry.get_sample_value("gpufleet_agent_unreadable_total", {"part": "Object"})
-        assert count is not None
-        assert count > 10
-        api.document = {**GOOD, "metadata": {**GOOD["metadata"], "resourceVersion": "9"}}
-        await asyncio.sleep(60)
-        assert own.current is not known
-        for loop in loops:
-            loop.cancel()
-
-    in_virtual_time(scenario())
+    registry = CollectorRegistry()
+    counters = Counters(registry, "test")
+    api, changes, rng = FakeApi(), Changes(), random.Random(1)  # noqa: S311 - jitter
+    own = OwnObject(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
+    publisher = Publisher(
+        api=api,
+        own=own,
+        build=lambda: {"assignmentsGeneration": 1, "devices": []},
+        changes=changes,
+        pace=Pace(),
+        counters=counters,
+        rng=rng,
+    )
+    loops = [asyncio.create_task(loop) for loop in (own.run(), publisher.run(lambda: None))]
+    await asyncio.sleep(2)
+    known = own.current
+    assert publisher.published
+    api.document = {**GOOD, "spec": spec}
+    writes = api.writes
+    await asyncio.sleep(300)
+    assert not any(loop.done() for loop in loops)
+    assert own.current is known
+    assert api.writes > writes + 5
+    count = registry.get_sample_value("gpufleet_agent_unreadable_total", {"part": "Object"})
+    assert count is not None
+    assert count > 10
+    api.document = {**GOOD, "metadata": {**GOOD["metadata"], "resourceVersion": "9"}}
+    await asyncio.sleep(60)
+    assert own.current is not known
+    for loop in loops:
+        loop.cancel()

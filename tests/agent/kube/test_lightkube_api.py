@@ -19,6 +19,8 @@ from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}
@@ -144,28 +146,26 @@ def test_watch_asks_for_this_object_only_and_tells_versions_and_the_deletion() -
     assert parameters == {"watch": "true", "fieldSelector": "metadata.name=node-1"}
 
 
-def test_a_watch_on_a_dead_connection_ends_by_itself(in_virtual_time: Callable[..., None]) -> None:
+@in_virtual_time
+async def test_a_watch_on_a_dead_connection_ends_by_itself() -> None:
     async def nothing() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
         yield b""
 
-    async def scenario() -> None:
-        config = KubeConfig.from_dict(
-            {
-                "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
-                "users": [{"name": "u", "user": {}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=nothing()))
-        api = LightkubeTelemetryApi("node-1", random.Random(1), AsyncClient(config, transport=transport))  # noqa: S311
-        began = asyncio.get_running_loop().time()
-        assert [version async for version in api.watch()] == []
-        assert 250 <= asyncio.get_running_loop().time() - began <= 311
-        await api.close()
-
-    in_virtual_time(scenario())
+    config = KubeConfig.from_dict(
+        {
+            "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+    )
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=nothing()))
+    api = LightkubeTelemetryApi("node-1", random.Random(1), AsyncClient(config, transport=transport))  # noqa: S311
+    began = asyncio.get_running_loop().time()
+    assert [version async for version in api.watch()] == []
+    assert 250 <= asyncio.get_running_loop().time() - began <= 311
+    await api.close()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_an_answer_that_is_none_becomes_an_error_of_ours(
     ],
 )
 def test_only_the_apiservers_word_that_the_object_is_gone_makes_the_agent_forget_reservations(
-    answer: httpx2.Response, pods: list[str], assignment: Any
+    answer: httpx2.Response, pods: list[str]
 ) -> None:
     answers = [answer]
 

@@ -12,6 +12,8 @@ from gpufleet_agent.kube.api import KubeError, NotFoundError
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import OwnObject
 from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -78,7 +80,7 @@ async def following() -> AsyncGenerator[Rig, None]:
         task.cancel()
 
 
-def test_a_late_event_does_not_set_back_what_a_read_has_told(assignment: Any) -> None:
+def test_a_late_event_does_not_set_back_what_a_read_has_told() -> None:
     rig = Rig()
     newer = TelemetryObject("uid-1", 3, 30, (assignment("a", "GPU-0"),))
     rig.own.adopt(newer)
@@ -97,89 +99,74 @@ def test_a_status_write_is_no_news_and_a_new_generation_is() -> None:
     assert rig.own.generation == 2
 
 
-def test_reservations_are_unknown_until_the_first_answer_and_none_when_there_is_no_object() -> None:
-    async def scenario() -> None:
-        rig = Rig()
-        told = [rig.own.assignments]
-        rig.api.away = True
-        with pytest.raises(KubeError):
-            await rig.own.refresh()
-        told.append(rig.own.assignments)
-        rig.api.away = False
+async def test_reservations_are_unknown_until_the_first_answer_and_none_when_there_is_no_object() -> None:
+    rig = Rig()
+    told = [rig.own.assignments]
+    rig.api.away = True
+    with pytest.raises(KubeError):
         await rig.own.refresh()
-        told.append(rig.own.assignments)
-        assert told == [None, None, ()]
-        await rig.own.known()
-
-    asyncio.run(scenario())
-
-
-def test_at_start_the_object_is_created_with_its_owner_and_then_watched(
-    in_virtual_time: InVirtualTime, assignment: Any
-) -> None:
-    async def scenario() -> None:
-        async with following() as rig:
-            assert rig.api.calls == ["ensure", "watch"]
-            reserved = (assignment("a", "GPU-0"),)
-            rig.api.events.put_nowait(TelemetryObject("uid-1", 2, 11, reserved))
-            await asyncio.sleep(0.01)
-            assert rig.own.assignments == reserved
-
-    in_virtual_time(scenario())
+    told.append(rig.own.assignments)
+    rig.api.away = False
+    await rig.own.refresh()
+    told.append(rig.own.assignments)
+    assert told == [None, None, ()]
+    await rig.own.known()
 
 
-def test_a_watch_that_ends_or_breaks_is_followed_by_a_read_and_another(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with following() as rig:
-            for last in ("end", KubeError("410 Gone"), ObjectFormatError("unreadable")):
-                rig.api.calls.clear()
-                rig.api.events.put_nowait(last)
-                await asyncio.sleep(2)
-                assert rig.api.calls == ["get", "watch"]
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_at_start_the_object_is_created_with_its_owner_and_then_watched() -> None:
+    async with following() as rig:
+        assert rig.api.calls == ["ensure", "watch"]
+        reserved = (assignment("a", "GPU-0"),)
+        rig.api.events.put_nowait(TelemetryObject("uid-1", 2, 11, reserved))
+        await asyncio.sleep(0.01)
+        assert rig.own.assignments == reserved
 
 
-def test_a_deleted_object_is_created_anew(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with following() as rig:
-            rig.api.object = None
-            rig.api.events.put_nowait(None)
-            await asyncio.sleep(0.01)
-            assert rig.own.current == rig.api.object
-            assert rig.api.calls[-3:] == ["get", "ensure", "watch"]
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_a_watch_that_ends_or_breaks_is_followed_by_a_read_and_another() -> None:
+    async with following() as rig:
+        for last in ("end", KubeError("410 Gone"), ObjectFormatError("unreadable")):
+            rig.api.calls.clear()
+            rig.api.events.put_nowait(last)
+            await asyncio.sleep(2)
+            assert rig.api.calls == ["get", "watch"]
 
 
-def test_without_its_node_the_object_is_not_created_until_the_node_is_back(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with following() as rig:
-            rig.api.object, rig.api.node_exists = None, False
-            rig.api.events.put_nowait(None)
-            await asyncio.sleep(100)
-            assert rig.own.current is None
-            assert rig.own.assignments == ()
-            assert rig.api.calls.count("ensure") < 30
-            rig.api.node_exists = True
-            await asyncio.sleep(31)
-            assert rig.own.current is not None
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_a_deleted_object_is_created_anew() -> None:
+    async with following() as rig:
+        rig.api.object = None
+        rig.api.events.put_nowait(None)
+        await asyncio.sleep(0.01)
+        assert rig.own.current == rig.api.object
+        assert rig.api.calls[-3:] == ["get", "ensure", "watch"]
 
 
-def test_while_the_apiserver_is_away_memory_stands_and_attempts_thin_out(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with following() as rig:
-            before = rig.own.current
-            assert before is not None
-            rig.api.away = True
-            rig.api.events.put_nowait(KubeError("connection reset"))
-            await asyncio.sleep(600)
-            assert rig.own.current == before
-            assert 15 < len(rig.api.calls) < 90
-            rig.api.away = False
-            await asyncio.sleep(31)
-            assert rig.api.calls[-2:] == ["get", "watch"]
+@in_virtual_time
+async def test_without_its_node_the_object_is_not_created_until_the_node_is_back() -> None:
+    async with following() as rig:
+        rig.api.object, rig.api.node_exists = None, False
+        rig.api.events.put_nowait(None)
+        await asyncio.sleep(100)
+        assert rig.own.current is None
+        assert rig.own.assignments == ()
+        assert rig.api.calls.count("ensure") < 30
+        rig.api.node_exists = True
+        await asyncio.sleep(31)
+        assert rig.own.current is not None
 
-    in_virtual_time(scenario())
+
+@in_virtual_time
+async def test_while_the_apiserver_is_away_memory_stands_and_attempts_thin_out() -> None:
+    async with following() as rig:
+        before = rig.own.current
+        assert before is not None
+        rig.api.away = True
+        rig.api.events.put_nowait(KubeError("connection reset"))
+        await asyncio.sleep(600)
+        assert rig.own.current == before
+        assert 15 < len(rig.api.calls) < 90
+        rig.api.away = False
+        await asyncio.sleep(31)
+        assert rig.api.calls[-2:] == ["get", "watch"]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import structlog
@@ -11,6 +10,7 @@ import structlog
 from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.event_recorder import ATTEMPTS, MAX_WAITING, Teller
 from gpufleet_agent.kube.model import PodEvent
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 
 def event(pod: str) -> PodEvent:
@@ -37,58 +37,50 @@ async def told(teller: Teller, seconds: float) -> None:
             await teller.run()
 
 
-def test_in_order_and_through_an_apiserver_that_is_away_for_a_while(in_virtual_time: Any) -> None:
-    async def scenario() -> None:
-        events = Events()
-        events.failing = lambda pod: KubeError("away") if events.attempts < 4 else None
-        teller = Teller(events)
-        for pod in ("a", "b", "c"):
-            teller.tell(event(pod))
-        await told(teller, 200)
-        assert events.told == ["a", "b", "c"]
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> None:
+    events = Events()
+    events.failing = lambda pod: KubeError("away") if events.attempts < 4 else None
+    teller = Teller(events)
+    for pod in ("a", "b", "c"):
+        teller.tell(event(pod))
+    await told(teller, 200)
+    assert events.told == ["a", "b", "c"]
 
 
-def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good(in_virtual_time: Any) -> None:
-    async def scenario() -> None:
-        events = Events()
-        events.failing = lambda pod: KubeError("no") if pod == "a" else None
-        teller = Teller(events)
-        teller.tell(event("a"))
-        teller.tell(event("b"))
-        with structlog.testing.capture_logs() as logs:
-            await told(teller, ATTEMPTS * 30)
-        assert events.told == ["b"]
-        assert events.attempts == ATTEMPTS + 1
-        assert [(line["event"], line["event_of"]) for line in logs] == [("event not written", "a")]
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good() -> None:
+    events = Events()
+    events.failing = lambda pod: KubeError("no") if pod == "a" else None
+    teller = Teller(events)
+    teller.tell(event("a"))
+    teller.tell(event("b"))
+    with structlog.testing.capture_logs() as logs:
+        await told(teller, ATTEMPTS * 30)
+    assert events.told == ["b"]
+    assert events.attempts == ATTEMPTS + 1
+    assert [(line["event"], line["event_of"]) for line in logs] == [("event not written", "a")]
 
 
 @pytest.mark.parametrize("error", [NotFoundError("no such namespace"), RefusedError("403: being terminated")])
-def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(in_virtual_time: Any, error: KubeError) -> None:
-    async def scenario() -> None:
-        events = Events()
-        events.failing = lambda pod: error if pod == "a" else None
-        teller = Teller(events)
-        teller.tell(event("a"))
-        teller.tell(event("b"))
-        await told(teller, 1)
-        assert (events.told, events.attempts) == (["b"], 2)
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(error: KubeError) -> None:
+    events = Events()
+    events.failing = lambda pod: error if pod == "a" else None
+    teller = Teller(events)
+    teller.tell(event("a"))
+    teller.tell(event("b"))
+    await told(teller, 1)
+    assert (events.told, events.attempts) == (["b"], 2)
 
 
-def test_more_than_can_wait_is_left_out_and_logged(in_virtual_time: Any) -> None:
-    async def scenario() -> None:
-        events = Events()
-        teller = Teller(events)
-        with structlog.testing.capture_logs() as logs:
-            for number in range(MAX_WAITING + 2):
-                teller.tell(event(f"p{number}"))
-        assert [line["event_of"] for line in logs] == [f"p{MAX_WAITING}", f"p{MAX_WAITING + 1}"]
-        await told(teller, 1)
-        assert len(events.told) == MAX_WAITING
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_more_than_can_wait_is_left_out_and_logged() -> None:
+    events = Events()
+    teller = Teller(events)
+    with structlog.testing.capture_logs() as logs:
+        for number in range(MAX_WAITING + 2):
+            teller.tell(event(f"p{number}"))
+    assert [line["event_of"] for line in logs] == [f"p{MAX_WAITING}", f"p{MAX_WAITING + 1}"]
+    await told(teller, 1)
+    assert len(events.told) == MAX_WAITING

@@ -11,7 +11,16 @@ import pytest
 
 import gpufleet_agent
 from gpufleet_agent.agent import Agent
+from gpufleet_agent.faults.file import writer
+from gpufleet_agent.kube import telemetry_watch
+from gpufleet_agent.plugin import server
+from gpufleet_agent.plugin.inject import device_files
 from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.runtime import lifecycle, version_signal
+from gpufleet_agent.sampling import sampler
+from gpufleet_testing.agent.agents import IdleGpus, make_agent
+from gpufleet_testing.agent.kube_apis import JsonObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 OURS = str(Path(gpufleet_agent.__file__).parent)
 
@@ -82,7 +91,7 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
-async def nothing_is_left(kubelet: Any) -> None:
+async def nothing_is_left(kubelet: FakeKubelet) -> None:
     """Of an agent that has ended. A sampler that was told to close closes, though nobody waits for it any more."""
 
     def left() -> set[Any]:
@@ -96,7 +105,9 @@ async def nothing_is_left(kubelet: Any) -> None:
     assert [path.name for path in kubelet.device_plugins.glob("*.sock")] == ["kubelet.sock"]
 
 
-async def up_and_down(kubelet: Any, agent: Agent, watch: Watch, when: str, at: Point | None) -> dict[Point, None]:
+async def up_and_down(
+    kubelet: FakeKubelet, agent: Agent, watch: Watch, when: str, at: Point | None
+) -> dict[Point, None]:
     """Run an agent until the kubelet listens to it and end it; returns the points that it came to `when`.
 
     Args:
@@ -136,41 +147,30 @@ def injection(tmp_path: Path) -> InjectionSettings:
 
 
 @pytest.mark.parametrize("when", ["up", "down"])
-def test_cancelled_at_each_await(
-    *, when: str, injection: InjectionSettings, kubelet: Any, make_agent: Any, make_cluster: Any, make_hardware: Any
-) -> None:
-    async def main() -> None:
-        watch = Watch()
-        async with kubelet:
+async def test_cancelled_at_each_await(*, when: str, injection: InjectionSettings, kubelet: FakeKubelet) -> None:
+    watch = Watch()
+    async with kubelet:
 
-            async def run(at: Point | None = None) -> dict[Point, None]:
-                gpus = make_hardware()
-                agent = make_agent(make_cluster(), gpus, injection=injection, state_dir=injection.driver_root / "state")
-                points = await up_and_down(kubelet, agent, watch, when, at)
-                assert not gpus.open_count
-                assert not list(injection.cdi_root.glob("*")), "the CDI file"
-                assert not list(injection.driver_root.glob("state/.*")), "a checkpoint that was begun"
-                return points
+        async def run(at: Point | None = None) -> dict[Point, None]:
+            gpus = IdleGpus()
+            agent = make_agent(
+                kubelet, JsonObjectApi(), gpus, injection=injection, state_dir=injection.driver_root / "state"
+            )
+            points = await up_and_down(kubelet, agent, watch, when, at)
+            assert not gpus.open_count
+            assert not list(injection.cdi_root.glob("*")), "the CDI file"
+            assert not list(injection.driver_root.glob("state/.*")), "a checkpoint that was begun"
+            return points
 
-            points = [point for point in await run() if point[0]]
-            files = {file for file, _ in points}
-            if when == "up":
-                expected = {
-                    "parts",
-                    "changes",
-                    "checkpoint/keeper",
-                    "kube/own",
-                    "plugin/server",
-                    "plugin/preparation",
-                    "sampling/sampler",
-                }
-                assert {f"/{name}.py" for name in expected} <= files, files
-            assert len(points) >= 8, points
-            missed = 0
-            for point in points:
-                await run(point)
-                missed += watch.cancel_at is not None
-            # On a loaded machine the first run may have waited where the others need not.
-            assert missed <= len(points) // 4, f"{missed} of {len(points)} points were not come to again"
-
-    asyncio.run(main())
+        points = [point for point in await run() if point[0]]
+        files = {file for file, _ in points}
+        if when == "up":
+            modules = (lifecycle, version_signal, writer, telemetry_watch, server, device_files, sampler)
+            assert {str(module.__file__).removeprefix(OURS) for module in modules} <= files, files
+        assert len(points) >= 8, points
+        missed = 0
+        for point in points:
+            await run(point)
+            missed += watch.cancel_at is not None
+        # On a loaded machine the first run may have waited where the others need not.
+        assert missed <= len(points) // 4, f"{missed} of {len(points)} points were not come to again"

@@ -14,6 +14,9 @@ from gpufleet_agent.resources import MigStrategy
 from gpufleet_api.names import RESOURCE
 from gpufleet_simgpu.model import SimMig
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.agents import make_agent
+from gpufleet_testing.agent.kube_apis import JsonObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -51,7 +54,7 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path)
 
 
-def offered(kubelet: Any, resource: str = RESOURCE) -> set[str]:
+def offered(kubelet: FakeKubelet, resource: str = RESOURCE) -> set[str]:
     plugin = kubelet.plugins.get(resource)
     return set(plugin.healthy) if plugin else set()
 
@@ -75,82 +78,76 @@ async def running(agent: Any) -> AsyncIterator[None]:
             await task
 
 
-def test_an_xid_that_no_status_could_tell_outlives_the_agent(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk
+async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
+    simulated: "Simulated", kubelet: FakeKubelet, disk: Disk
 ) -> None:
-    async def main() -> None:
-        cluster = make_cluster()
-        well: dict[str, list[str]] = {uuid: [] for uuid in UUIDS}
-        sick = {**well, UUIDS[1]: ["XidError"]}
+    cluster = JsonObjectApi()
+    well: dict[str, list[str]] = {uuid: [] for uuid in UUIDS}
+    sick = {**well, UUIDS[1]: ["XidError"]}
 
-        def agent() -> Any:
-            return make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)
+    def agent() -> Any:
+        return make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)
 
-        async with kubelet:
-            async with running(agent()):
-                await cluster.until(lambda faults: faults == well)
-                await disk.until(lambda faults: faults == well)
-                cluster.away = True
-                simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
-                killed = await disk.until(lambda faults: faults == sick)
-            disk.path.write_bytes(killed)
-            assert cluster.faults() == well, "the status knows nothing"
-            kubelet.plugins.clear()
-            async with running(agent()):
-                await kubelet.until(kubelet.serving)
-                assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered, though the apiserver is away"
-                cluster.away = False
-                await cluster.until(lambda faults: faults == sick)
-                reason = cluster.status["devices"][1]["health"]["reasons"][0]
-                (kept,) = disk.read()["devices"][0]["faults"]
-                assert (reason["message"], reason["recovery"]) == (kept["message"], "Reset")
-                before = cluster.status
-                await cluster.acknowledge(cluster.status["observedAt"])
-                await cluster.until(lambda faults: faults == well)
-                killed = await disk.until(lambda faults: faults == well)
-            disk.path.write_bytes(killed)
-            cluster.status = before  # killed before a status could tell
-            kubelet.plugins.clear()
-            async with running(agent()):
-                await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS})
-                await cluster.until(lambda faults: cluster.status is not before and faults == well)
-
-    asyncio.run(main())
+    async with kubelet:
+        async with running(agent()):
+            await cluster.until(lambda faults: faults == well)
+            await disk.until(lambda faults: faults == well)
+            cluster.away = True
+            simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
+            killed = await disk.until(lambda faults: faults == sick)
+        disk.path.write_bytes(killed)
+        assert cluster.faults() == well, "the status knows nothing"
+        kubelet.plugins.clear()
+        async with running(agent()):
+            await kubelet.until(kubelet.serving)
+            assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered, though the apiserver is away"
+            cluster.away = False
+            await cluster.until(lambda faults: faults == sick)
+            reason = cluster.status["devices"][1]["health"]["reasons"][0]
+            (kept,) = disk.read()["devices"][0]["faults"]
+            assert (reason["message"], reason["recovery"]) == (kept["message"], "Reset")
+            before = cluster.status
+            await cluster.acknowledge(cluster.status["observedAt"])
+            await cluster.until(lambda faults: faults == well)
+            killed = await disk.until(lambda faults: faults == well)
+        disk.path.write_bytes(killed)
+        cluster.status = before  # killed before a status could tell
+        kubelet.plugins.clear()
+        async with running(agent()):
+            await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS})
+            await cluster.until(lambda faults: cluster.status is not before and faults == well)
 
 
 @pytest.mark.parametrize("left", ["file", "nothing"])
-def test_with_mixed_the_file_alone_knows_partitions(
-    *, simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk, left: str
+async def test_with_mixed_the_file_alone_knows_partitions(
+    *, simulated: "Simulated", kubelet: FakeKubelet, disk: Disk, left: str
 ) -> None:
     node = make_node("h100", 2)
     migs = tuple(SimMig(f"MIG-{name}", "1g.10gb", index + 7, 9_984) for index, name in enumerate("ab"))
     simulated.write(node.with_gpu(1, mig_mode=1, migs=migs))
 
-    async def main() -> None:
-        cluster = make_cluster()
+    cluster = JsonObjectApi()
 
-        def agent() -> Any:
-            return make_agent(
-                cluster, NvmlHardware(partitions=True), state_dir=disk.path.parent, mig_strategy=MigStrategy.MIXED
-            )
+    def agent() -> Any:
+        return make_agent(
+            kubelet, cluster, NvmlHardware(partitions=True), state_dir=disk.path.parent, mig_strategy=MigStrategy.MIXED
+        )
 
-        async with kubelet:
-            async with running(agent()):
-                await kubelet.until(lambda: offered(kubelet, PARTITIONS) == {"MIG-a", "MIG-b"})
-                simulated.edit(lambda node: node.with_xid(1, 79))
-                killed = await disk.until(lambda faults: faults.get("MIG-a") == faults.get("MIG-b") == ["XidError"])
-                await kubelet.until(lambda: offered(kubelet, PARTITIONS) == set())
-            disk.path.write_bytes(killed)
-            kubelet.plugins.clear()
-            if left == "nothing":
-                disk.path.unlink()
-            async with running(agent()):
-                await kubelet.until(lambda: kubelet.serving() and kubelet.serving(PARTITIONS))
-                want = {"MIG-a", "MIG-b"} if left == "nothing" else set()
-                assert offered(kubelet, PARTITIONS) == want
-                assert "MIG" not in json.dumps(cluster.status)
-
-    asyncio.run(main())
+    async with kubelet:
+        async with running(agent()):
+            await kubelet.until(lambda: offered(kubelet, PARTITIONS) == {"MIG-a", "MIG-b"})
+            simulated.edit(lambda node: node.with_xid(1, 79))
+            killed = await disk.until(lambda faults: faults.get("MIG-a") == faults.get("MIG-b") == ["XidError"])
+            await kubelet.until(lambda: offered(kubelet, PARTITIONS) == set())
+        disk.path.write_bytes(killed)
+        kubelet.plugins.clear()
+        if left == "nothing":
+            disk.path.unlink()
+        async with running(agent()):
+            await kubelet.until(lambda: kubelet.serving() and kubelet.serving(PARTITIONS))
+            want = {"MIG-a", "MIG-b"} if left == "nothing" else set()
+            assert offered(kubelet, PARTITIONS) == want
+            assert "MIG" not in json.dumps(cluster.status)
 
 
 @pytest.mark.parametrize(
@@ -164,69 +161,51 @@ def test_with_mixed_the_file_alone_knows_partitions(
     ],
     ids=["as it was", "the node was booted", "another driver was loaded", "an old format", "another node's"],
 )
-def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_driver(
-    *,
-    simulated: "Simulated",
-    kubelet: Any,
-    make_cluster: Any,
-    make_agent: Any,
-    disk: Disk,
-    fields: dict[str, str],
-    codes: list[str],
+async def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_driver(
+    *, simulated: "Simulated", kubelet: FakeKubelet, disk: Disk, fields: dict[str, str], codes: list[str]
 ) -> None:
-    async def main() -> None:
-        cluster = make_cluster()
-        async with kubelet:
-            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
-                await cluster.until(lambda faults: len(faults) == 4)
-                simulated.edit(lambda node: node.with_xid(1, 79))
-                await disk.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
-            disk.edit(**fields)
-            fresh = make_cluster()  # deleted, and made anew
-            async with running(make_agent(fresh, NvmlHardware(), state_dir=disk.path.parent)):
-                await fresh.until(lambda faults: len(faults) == 4)
-                assert fresh.faults()[UUIDS[1]] == codes
-                await disk.until(lambda faults: faults.get(UUIDS[1]) == codes and disk.read()["node"] == "node-1")
-        odd = {"format", "node"} & fields.keys()
-        assert disk.path.with_name("faults.json.unreadable").exists() == bool(odd)
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    async with kubelet:
+        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+            await cluster.until(lambda faults: len(faults) == 4)
+            simulated.edit(lambda node: node.with_xid(1, 79))
+            await disk.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
+        disk.edit(**fields)
+        fresh = JsonObjectApi()  # deleted, and made anew
+        async with running(make_agent(kubelet, fresh, NvmlHardware(), state_dir=disk.path.parent)):
+            await fresh.until(lambda faults: len(faults) == 4)
+            assert fresh.faults()[UUIDS[1]] == codes
+            await disk.until(lambda faults: faults.get(UUIDS[1]) == codes and disk.read()["node"] == "node-1")
+    odd = {"format", "node"} & fields.keys()
+    assert disk.path.with_name("faults.json.unreadable").exists() == bool(odd)
 
 
-def test_at_rest_nothing_is_written(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, disk: Disk
-) -> None:
+async def test_at_rest_nothing_is_written(simulated: "Simulated", kubelet: FakeKubelet, disk: Disk) -> None:
     def written() -> tuple[int, int]:
         # Each write is a new file; reading, as the next agent does, changes the time of access alone.
         found = disk.path.stat()
         return found.st_ino, found.st_mtime_ns
 
-    async def main() -> None:
-        cluster = make_cluster()
-        async with kubelet:
-            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
-                await disk.until(lambda faults: len(faults) == 4)
-                before = written()
-                await heartbeats(cluster)
-                assert written() == before, "written, though nothing happened in two heartbeats"
-            assert written() == before, "written at the end, though nothing had happened"
-            async with running(make_agent(cluster, NvmlHardware(), state_dir=disk.path.parent)):
-                await heartbeats(cluster)
-            assert written() == before, "written by the next one"
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    async with kubelet:
+        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+            await disk.until(lambda faults: len(faults) == 4)
+            before = written()
+            await heartbeats(cluster)
+            assert written() == before, "written, though nothing happened in two heartbeats"
+        assert written() == before, "written at the end, though nothing had happened"
+        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+            await heartbeats(cluster)
+        assert written() == before, "written by the next one"
 
 
-def test_where_nothing_can_be_written_the_agent_goes_on(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, tmp_path: Path
+async def test_where_nothing_can_be_written_the_agent_goes_on(
+    simulated: "Simulated", kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("no directory")
 
-    async def main() -> None:
-        cluster = make_cluster()
-        async with kubelet, running(make_agent(cluster, NvmlHardware(), state_dir=tmp_path / "state")):
-            await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
-            simulated.edit(lambda node: node.with_xid(1, 79))
-            await cluster.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    async with kubelet, running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=tmp_path / "state")):
+        await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
+        simulated.edit(lambda node: node.with_xid(1, 79))
+        await cluster.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_api.names import RESOURCE
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.agents import make_agent
+from gpufleet_testing.agent.kube_apis import JsonObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def offered(kubelet: Any) -> set[str]:
+def offered(kubelet: FakeKubelet) -> set[str]:
     """What the kubelet may hand out whole."""
     plugin = kubelet.plugins.get(RESOURCE)
     return set(plugin.healthy) if plugin else set()
@@ -33,68 +36,59 @@ async def running(agent: Any) -> AsyncIterator[None]:
             await task
 
 
-def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any
+async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
+    simulated: "Simulated", kubelet: FakeKubelet
 ) -> None:
-    async def main() -> None:
-        cluster = make_cluster()
-        sick = {**{uuid: [] for uuid in UUIDS}, UUIDS[1]: ["XidError"]}
-        async with kubelet:
-            async with running(make_agent(cluster, NvmlHardware())):
-                await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
-                simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
-                await cluster.until(lambda faults: faults == sick)
-                await kubelet.until(lambda: offered(kubelet) == {*UUIDS} - {UUIDS[1]})
-            since = cluster.status["devices"][1]["health"]["reasons"][0]["since"]
-            kubelet.plugins.clear()
-            stale = cluster.status["observedAt"]
-            async with running(make_agent(cluster, NvmlHardware())):
-                await kubelet.until(kubelet.serving)
-                assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered in between"
-                await cluster.until(lambda _: cluster.status["observedAt"] > stale)
-                assert cluster.faults() == sick
-                assert cluster.status["devices"][1]["health"]["reasons"][0]["since"] == since
-                await cluster.acknowledge(cluster.status["observedAt"])
-                await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
-                await kubelet.until(lambda: offered(kubelet) == {*UUIDS})
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    sick = {**{uuid: [] for uuid in UUIDS}, UUIDS[1]: ["XidError"]}
+    async with kubelet:
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
+            simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
+            await cluster.until(lambda faults: faults == sick)
+            await kubelet.until(lambda: offered(kubelet) == {*UUIDS} - {UUIDS[1]})
+        since = cluster.status["devices"][1]["health"]["reasons"][0]["since"]
+        kubelet.plugins.clear()
+        stale = cluster.status["observedAt"]
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await kubelet.until(kubelet.serving)
+            assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered in between"
+            await cluster.until(lambda _: cluster.status["observedAt"] > stale)
+            assert cluster.faults() == sick
+            assert cluster.status["devices"][1]["health"]["reasons"][0]["since"] == since
+            await cluster.acknowledge(cluster.status["observedAt"])
+            await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
+            await kubelet.until(lambda: offered(kubelet) == {*UUIDS})
 
 
-def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any
+async def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
+    simulated: "Simulated", kubelet: FakeKubelet
 ) -> None:
-    async def main() -> None:
-        cluster = make_cluster()
-        async with kubelet:
-            async with running(make_agent(cluster, NvmlHardware())):
-                await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
-            simulated.write(make_node("h100", 3))
-            async with running(make_agent(cluster, NvmlHardware())):
-                await cluster.until(lambda faults: faults.get(UUIDS[3]) == ["DeviceLost"])
-                await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS[:3]})
-            cluster.status = {**cluster.status, "bootId": "another"}
-            async with running(make_agent(cluster, NvmlHardware())):
-                await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS[:3]})
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    async with kubelet:
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
+        simulated.write(make_node("h100", 3))
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await cluster.until(lambda faults: faults.get(UUIDS[3]) == ["DeviceLost"])
+            await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS[:3]})
+        cluster.status = {**cluster.status, "bootId": "another"}
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS[:3]})
 
 
-def test_a_bad_row_of_memory_is_a_fault_for_as_long_as_it_is_there(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any
+async def test_a_bad_row_of_memory_is_a_fault_for_as_long_as_it_is_there(
+    simulated: "Simulated", kubelet: FakeKubelet
 ) -> None:
-    async def main() -> None:
-        cluster = make_cluster()
-        simulated.edit(lambda node: node.with_gpu(0, remap_failed=1).with_gpu(1, remap_pending=1))
-        async with kubelet:
-            async with running(make_agent(cluster, NvmlHardware())):
-                await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
-                assert cluster.faults()[UUIDS[1]] == [], "waiting for a reset is no fault"
-                (warning,) = cluster.status["devices"][1]["health"]["warnings"]
-                assert (warning["code"], warning["recovery"]) == ("RowRemapPending", "Reset")
-                since = cluster.status["devices"][0]["health"]["reasons"][0]["since"]
-            async with running(make_agent(cluster, NvmlHardware())):
-                await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
-                assert cluster.status["devices"][0]["health"]["reasons"][0]["since"] == since
-
-    asyncio.run(main())
+    cluster = JsonObjectApi()
+    simulated.edit(lambda node: node.with_gpu(0, remap_failed=1).with_gpu(1, remap_pending=1))
+    async with kubelet:
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
+            assert cluster.faults()[UUIDS[1]] == [], "waiting for a reset is no fault"
+            (warning,) = cluster.status["devices"][1]["health"]["warnings"]
+            assert (warning["code"], warning["recovery"]) == ("RowRemapPending", "Reset")
+            since = cluster.status["devices"][0]["health"]["reasons"][0]["since"]
+        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+            await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
+            assert cluster.status["devices"][0]["health"]["reasons"][0]["since"] == since

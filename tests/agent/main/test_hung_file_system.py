@@ -3,16 +3,17 @@
 import asyncio
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpufleet_agent.plugin.inject.cdi import CdiFile
 from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_testing.agent.agents import AgentRig
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 
-def test_scrapes_probes_and_status_go_on(
-    kubelet: Any, make_rig: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_scrapes_probes_and_status_go_on(
+    kubelet: FakeKubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going_on, hanging = threading.Event(), threading.Event()
 
@@ -20,23 +21,20 @@ def test_scrapes_probes_and_status_go_on(
         hanging.set()
         assert going_on.wait(60), "nobody made the disk go on"
 
-    async def scenario() -> None:
-        injection = InjectionSettings(
-            strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
-        )
-        async with kubelet:
-            rig = make_rig(injection=injection, heartbeat_seconds=1)
-            async with rig.running() as agent:
-                await rig.api.until(lambda status: len(status["devices"]) == 4)
-                monkeypatch.setattr(CdiFile, "write", hang)
-                agent._devices_changed.notify()
-                async with asyncio.timeout(10):
-                    await asyncio.to_thread(hanging.wait, 10)
-                assert (await rig.fetch(agent, "/healthz"))[0] == 200
-                assert "DCGM_FI_DEV_GPU_UTIL" in (await rig.fetch(agent, "/metrics"))[1]
-                told = len(rig.api.statuses)
-                await rig.api.until(lambda _: len(rig.api.statuses) > told)
-                monkeypatch.undo()
-                going_on.set()
-
-    asyncio.run(scenario())
+    injection = InjectionSettings(
+        strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
+    )
+    async with kubelet:
+        rig = AgentRig(kubelet, injection=injection, heartbeat_seconds=1)
+        async with rig.running() as agent:
+            await rig.api.until(lambda status: len(status["devices"]) == 4)
+            monkeypatch.setattr(CdiFile, "write", hang)
+            agent._devices_changed.notify()
+            async with asyncio.timeout(10):
+                await asyncio.to_thread(hanging.wait, 10)
+            assert (await rig.fetch(agent, "/healthz"))[0] == 200
+            assert "DCGM_FI_DEV_GPU_UTIL" in (await rig.fetch(agent, "/metrics"))[1]
+            told = len(rig.api.statuses)
+            await rig.api.until(lambda _: len(rig.api.statuses) > told)
+            monkeypatch.undo()
+            going_on.set()

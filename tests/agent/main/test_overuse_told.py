@@ -13,6 +13,9 @@ from gpufleet_agent.overuse import monitor
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_simgpu.model import SimProcess
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.agents import make_agent
+from gpufleet_testing.agent.kube_apis import JsonObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -39,7 +42,7 @@ def overuse(status: Mapping[str, Any]) -> list[Any]:
 
 
 def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
-    simulated: "Simulated", kubelet: Any, make_cluster: Any, make_agent: Any, monkeypatch: pytest.MonkeyPatch
+    simulated: "Simulated", kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.05)
     # A process that is gone before anybody can look it up: the only holder answers for the whole device.
@@ -47,7 +50,7 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     events: list[PodEvent] = []
 
     async def main() -> None:
-        cluster = make_cluster()
+        cluster = JsonObjectApi()
 
         async def get() -> TelemetryObject:
             document = {"metadata": cluster.metadata, "status": cluster.status, "spec": {"assignments": [ASSIGNMENT]}}
@@ -56,8 +59,9 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
         async def tell(event: PodEvent) -> None:
             events.append(event)
 
-        cluster.get, cluster.tell = get, tell
-        agent = make_agent(cluster, NvmlHardware())
+        monkeypatch.setattr(cluster, "get", get)
+        monkeypatch.setattr(cluster, "tell", tell)
+        agent = make_agent(kubelet, cluster, NvmlHardware())
         task = asyncio.create_task(agent.run())
         try:
             async with kubelet:

@@ -107,7 +107,7 @@ def test_a_loop_that_just_ends_is_an_error_too() -> None:
         asyncio.run(supervise({"short": ends()}))
 
 
-def test_cancelling_ends_all_loops_before_it_returns() -> None:
+async def test_cancelling_ends_all_loops_before_it_returns() -> None:
     ended: list[str] = []
 
     async def forever(name: str) -> None:
@@ -117,12 +117,9 @@ def test_cancelling_ends_all_loops_before_it_returns() -> None:
             await asyncio.sleep(0)
             ended.append(name)
 
-    async def scenario() -> None:
-        task = asyncio.create_task(supervise({"a": forever("a"), "b": forever("b")}))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert sorted(ended) == ["a", "b"]
-
-    asyncio.run(scenario())
+    task = asyncio.create_task(supervise({"a": forever("a"), "b": forever("b")}))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(ended) == ["a", "b"]

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import structlog
@@ -12,106 +11,92 @@ import structlog
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading
 from gpufleet_agent.main import serve
 from gpufleet_agent.runtime.lifecycle import PartError
+from gpufleet_testing.agent.agents import AgentRig
+from gpufleet_testing.agent.kubelet import FakeKubelet
 
 
-def test_what_was_started_is_released_at_the_end(kubelet: Any, make_rig: Any) -> None:
-    async def scenario() -> None:
-        rig = make_rig()
-        async with kubelet:
-            async with rig.running():
-                await kubelet.until(kubelet.serving)
-            assert rig.sockets() == ["kubelet.sock"]
-            assert rig.api.closed
-            assert rig.hardware.open_count == 0
-            assert asyncio.all_tasks() - kubelet.tasks() == {asyncio.current_task()}
-
-    asyncio.run(scenario())
+async def test_what_was_started_is_released_at_the_end(kubelet: FakeKubelet) -> None:
+    rig = AgentRig(kubelet)
+    async with kubelet:
+        async with rig.running():
+            await kubelet.until(kubelet.serving)
+        assert rig.sockets() == ["kubelet.sock"]
+        assert rig.api.closed
+        assert rig.hardware.open_count == 0
+        assert asyncio.all_tasks() - kubelet.tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize(
     ("sabotage", "message"),
     [
         pytest.param(
-            lambda rig: setattr(rig.hardware, "opening", LibraryMismatchError("restart me")),
+            lambda rig, _: setattr(rig.hardware, "opening", LibraryMismatchError("restart me")),
             "sampler: LibraryMismatchError: restart me",
             id="a library that a new process must load anew",
         ),
         pytest.param(
-            lambda rig: rig.kubelet.device_plugins.rmdir(), "device plugin: NotADirectoryError", id="no kubelet here"
+            lambda rig, _: rig.kubelet.device_plugins.rmdir(), "device plugin: NotADirectoryError", id="no kubelet here"
         ),
-        pytest.param(lambda rig: rig.occupy(), "HTTP server: OSError", id="a port that is taken"),
+        pytest.param(lambda rig, port: rig.occupy(port), "HTTP server: OSError", id="a port that is taken"),
     ],
 )
-def test_a_part_that_cannot_start_is_named_and_everything_before_it_undone(
-    sabotage: Callable[[Any], object], message: str, kubelet: Any, make_rig: Any
+async def test_a_part_that_cannot_start_is_named_and_everything_before_it_undone(
+    sabotage: Callable[[AgentRig, int], object], message: str, kubelet: FakeKubelet
 ) -> None:
-    async def scenario() -> None:
-        rig = make_rig()
-        before = asyncio.all_tasks()
-        other = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-        port = other.sockets[0].getsockname()[1]
-        rig.occupy = lambda: setattr(rig, "settings", make_rig(listen_port=port).settings)  # a test's own
-        sabotage(rig)
-        with pytest.raises(PartError, match=message):
-            await rig.make().run()
-        other.close()
-        await other.wait_closed()
-        assert rig.hardware.open_count == 0
-        assert asyncio.all_tasks() == before
-
-    asyncio.run(scenario())
+    rig = AgentRig(kubelet)
+    before = asyncio.all_tasks()
+    other = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = other.sockets[0].getsockname()[1]
+    sabotage(rig, port)
+    with pytest.raises(PartError, match=message):
+        await rig.make().run()
+    other.close()
+    await other.wait_closed()
+    assert rig.hardware.open_count == 0
+    assert asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_agent_with_status_0(number: signal.Signals, kubelet: Any, make_rig: Any) -> None:
-    async def scenario() -> None:
-        rig = make_rig()
-        async with kubelet:
-            served = asyncio.create_task(serve(rig.make))
-            await kubelet.until(kubelet.serving)
-            began = asyncio.get_running_loop().time()
-            os.kill(os.getpid(), number)
-            assert await served == 0
-            assert asyncio.get_running_loop().time() - began < 5
-            assert rig.sockets() == ["kubelet.sock"]
-
-    asyncio.run(scenario())
+async def test_a_signal_ends_the_agent_with_status_0(number: signal.Signals, kubelet: FakeKubelet) -> None:
+    rig = AgentRig(kubelet)
+    async with kubelet:
+        served = asyncio.create_task(serve(rig.make))
+        await kubelet.until(kubelet.serving)
+        began = asyncio.get_running_loop().time()
+        os.kill(os.getpid(), number)
+        assert await served == 0
+        assert asyncio.get_running_loop().time() - began < 5
+        assert rig.sockets() == ["kubelet.sock"]
 
 
-def test_an_error_while_running_ends_the_agent_with_status_1_and_names_the_part(kubelet: Any, make_rig: Any) -> None:
-    async def scenario() -> None:
-        rig = make_rig()
-        read = rig.hardware.read
+async def test_an_error_while_running_ends_the_agent_with_status_1_and_names_the_part(kubelet: FakeKubelet) -> None:
+    rig = AgentRig(kubelet)
+    read = rig.hardware.on_read
 
-        def mismatch(uuid: str) -> Reading:
-            if rig.api.statuses:
-                raise LibraryMismatchError("the driver was upgraded")
-            return read(uuid)  # type: ignore[no-any-return] # of a rig
+    def mismatch(uuid: str) -> Reading:
+        if rig.api.statuses:
+            raise LibraryMismatchError("the driver was upgraded")
+        return read(uuid)
 
-        rig.hardware.read = mismatch  # the driver is upgraded while the agent runs
-        async with kubelet:
-            with structlog.testing.capture_logs() as events:
-                assert await serve(rig.make) == 1
-            (failed,) = [event for event in events if event["event"] == "agent failed"]
-            assert failed["error"] == "sampler: LibraryMismatchError: the driver was upgraded"
-            assert rig.sockets() == ["kubelet.sock"]
-
-    asyncio.run(scenario())
+    rig.hardware.on_read = mismatch  # the driver is upgraded while the agent runs
+    async with kubelet:
+        with structlog.testing.capture_logs() as events:
+            assert await serve(rig.make) == 1
+        (failed,) = [event for event in events if event["event"] == "agent failed"]
+        assert failed["error"] == "sampler: LibraryMismatchError: the driver was upgraded"
+        assert rig.sockets() == ["kubelet.sock"]
 
 
 @pytest.mark.parametrize("awaits", range(0, 60, 3))
-def test_cancelled_at_whatever_point_of_its_start_nothing_is_left(awaits: int, kubelet: Any, make_rig: Any) -> None:
-    async def scenario() -> None:
-        rig = make_rig()
-        async with kubelet:
-            task = asyncio.create_task(rig.make().run())
-            for _ in range(awaits):
-                await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert rig.hardware.open_count == 0
-            assert rig.sockets() == ["kubelet.sock"]
-            assert asyncio.all_tasks() - kubelet.tasks() == {asyncio.current_task()}
-
-    asyncio.run(scenario())
+async def test_cancelled_at_whatever_point_of_its_start_nothing_is_left(awaits: int, kubelet: FakeKubelet) -> None:
+    rig = AgentRig(kubelet)
+    async with kubelet:
+        task = asyncio.create_task(rig.make().run())
+        for _ in range(awaits):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert rig.hardware.open_count == 0
+        assert rig.sockets() == ["kubelet.sock"]
+        assert asyncio.all_tasks() - kubelet.tasks() == {asyncio.current_task()}

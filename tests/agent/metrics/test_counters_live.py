@@ -27,45 +27,38 @@ COUNTERS = (
 )
 
 
-def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_and_come(simulated: "Simulated") -> None:
-    async def scenario() -> None:
-        sampler = Sampler(NvmlHardware(), timing=TIMING)
-        registry = CollectorRegistry()
-        registry.register(DeviceCollector(sampler.view, dict, "node-1", TIMING.window))
-        registry.register(AgentCollector(sampler.view, lambda: None, lambda: None, TIMING.window))
-        course: list[dict[str, float]] = []
+async def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_and_come(simulated: "Simulated") -> None:
+    sampler = Sampler(NvmlHardware(), timing=TIMING)
+    registry = CollectorRegistry()
+    registry.register(DeviceCollector(sampler.view, dict, "node-1", TIMING.window))
+    registry.register(AgentCollector(sampler.view, lambda: None, lambda: None, TIMING.window))
+    course: list[dict[str, float]] = []
 
-        def scrape() -> dict[str, float]:
-            families = text_string_to_metric_families(generate_latest(registry).decode())
-            samples = [sample for family in families for sample in family.samples]
-            course.append({one.name: one.value for one in samples if one.labels.get("UUID", UUID) == UUID})
-            return course[-1]
+    def scrape() -> dict[str, float]:
+        families = text_string_to_metric_families(generate_latest(registry).decode())
+        samples = [sample for family in families for sample in family.samples]
+        course.append({one.name: one.value for one in samples if one.labels.get("UUID", UUID) == UUID})
+        return course[-1]
 
-        async def until(condition: Callable[[dict[str, float]], bool]) -> None:
-            async with asyncio.timeout(20):
-                while not condition(scrape()):  # noqa: ASYNC110 - scraping is how one looks
-                    await asyncio.sleep(0.02)
+    async def until(condition: Callable[[dict[str, float]], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition(scrape()):  # noqa: ASYNC110 - scraping is how one looks
+                await asyncio.sleep(0.02)
 
-        await sampler.start()
-        try:
-            simulated.edit(lambda node: node.with_gpu(0, energy_millijoules=10**9).with_xid(0, 31))
-            await until(lambda seen: seen.get("gpufleet_agent_device_events_total") == 1)
-            simulated.edit(lambda node: replace(node, error=9))
-            await until(
-                lambda seen: "DCGM_FI_DEV_GPU_TEMP" not in seen and not seen["gpufleet_agent_hardware_available"]
-            )
-            simulated.edit(lambda node: replace(node, error=0))
-            await until(lambda seen: "DCGM_FI_DEV_GPU_TEMP" in seen and "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION" in seen)
-            before = len(course)
-            await until(
-                lambda seen: seen["gpufleet_agent_samples_total"] > course[before]["gpufleet_agent_samples_total"]
-            )
-        finally:
-            await sampler.close()
-        for name in COUNTERS:
-            values = [seen[name] for seen in course if name in seen]
-            assert values == sorted(values), name
-            assert len(values) > 1
-        assert course[-1]["gpufleet_agent_device_events_total"] == 1, "an event that was told is not told again"
-
-    asyncio.run(scenario())
+    await sampler.start()
+    try:
+        simulated.edit(lambda node: node.with_gpu(0, energy_millijoules=10**9).with_xid(0, 31))
+        await until(lambda seen: seen.get("gpufleet_agent_device_events_total") == 1)
+        simulated.edit(lambda node: replace(node, error=9))
+        await until(lambda seen: "DCGM_FI_DEV_GPU_TEMP" not in seen and not seen["gpufleet_agent_hardware_available"])
+        simulated.edit(lambda node: replace(node, error=0))
+        await until(lambda seen: "DCGM_FI_DEV_GPU_TEMP" in seen and "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION" in seen)
+        before = len(course)
+        await until(lambda seen: seen["gpufleet_agent_samples_total"] > course[before]["gpufleet_agent_samples_total"])
+    finally:
+        await sampler.close()
+    for name in COUNTERS:
+        values = [seen[name] for seen in course if name in seen]
+        assert values == sorted(values), name
+        assert len(values) > 1
+    assert course[-1]["gpufleet_agent_device_events_total"] == 1, "an event that was told is not told again"

@@ -56,68 +56,53 @@ async def ask(server: HttpServer, request: bytes) -> tuple[str, str]:
         ),
     ],
 )
-def test_a_request(request_head: bytes, status: HTTPStatus, body: str) -> None:
-    async def scenario() -> None:
-        async with serving() as server:
-            head, answered = await ask(server, request_head)
-            assert head.startswith(f"HTTP/1.1 {status.value} {status.phrase}\r\n")
-            assert answered == body
-            if status is HTTPStatus.OK:
-                assert "Content-Type: text/x-test" in head
-                assert f"Content-Length: {len(body) or len('hello nobody')}" in head
-
-    asyncio.run(scenario())
+async def test_a_request(request_head: bytes, status: HTTPStatus, body: str) -> None:
+    async with serving() as server:
+        head, answered = await ask(server, request_head)
+        assert head.startswith(f"HTTP/1.1 {status.value} {status.phrase}\r\n")
+        assert answered == body
+        if status is HTTPStatus.OK:
+            assert "Content-Type: text/x-test" in head
+            assert f"Content-Length: {len(body) or len('hello nobody')}" in head
 
 
-def test_a_client_that_sends_nothing_is_dropped_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.1)
-        async with serving() as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET /page HT")
-            assert (await ask(server, b"GET /page HTTP/1.1\r\n\r\n"))[1] == "hello nobody"
-            assert await reader.read() == b""
-            writer.close()
-            await writer.wait_closed()
-
-    asyncio.run(scenario())
-
-
-def test_connections_beyond_the_limit_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
-        async with serving() as server:
-            _, waiting = await asyncio.open_connection("127.0.0.1", server.port)
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            assert await reader.read() == b""
-            for each in (waiting, writer):
-                each.close()
-                await each.wait_closed()
-
-    asyncio.run(scenario())
-
-
-def test_close_drops_connections_and_frees_the_port() -> None:
-    async def scenario() -> None:
-        async with serving() as server:
-            port = server.port
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            # The server has accepted once it answers another.
-            await ask(server, b"GET /page HTTP/1.1\r\n\r\n")
+async def test_a_client_that_sends_nothing_is_dropped_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TIMEOUT_SECONDS", 0.1)
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /page HT")
+        assert (await ask(server, b"GET /page HTTP/1.1\r\n\r\n"))[1] == "hello nobody"
         assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
-        again = HttpServer("127.0.0.1", port, {})
-        await again.start()
-        await again.close()
-
-    asyncio.run(scenario())
 
 
-def test_a_port_that_is_taken_is_an_error() -> None:
-    async def scenario() -> None:
-        async with serving() as server:
-            with pytest.raises(OSError, match="in use"):
-                await HttpServer("127.0.0.1", server.port, {}).start()
+async def test_connections_beyond_the_limit_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
+    async with serving() as server:
+        _, waiting = await asyncio.open_connection("127.0.0.1", server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        assert await reader.read() == b""
+        for each in (waiting, writer):
+            each.close()
+            await each.wait_closed()
 
-    asyncio.run(scenario())
+
+async def test_close_drops_connections_and_frees_the_port() -> None:
+    async with serving() as server:
+        port = server.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # The server has accepted once it answers another.
+        await ask(server, b"GET /page HTTP/1.1\r\n\r\n")
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    again = HttpServer("127.0.0.1", port, {})
+    await again.start()
+    await again.close()
+
+
+async def test_a_port_that_is_taken_is_an_error() -> None:
+    async with serving() as server:
+        with pytest.raises(OSError, match="in use"):
+            await HttpServer("127.0.0.1", server.port, {}).start()

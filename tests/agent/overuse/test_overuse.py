@@ -2,11 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from gpufleet_agent.podresources.holdings import Holder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthState, HealthView, NodeView
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 A = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
 B = Holder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
@@ -197,17 +196,14 @@ def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None
     assert len(events) == 2
 
 
-def test_it_looks_again_and_again(in_virtual_time: Callable[[Any], None]) -> None:
+@in_virtual_time
+async def test_it_looks_again_and_again() -> None:
     watch, _, _ = watching([device(used=3)])
     beats: list[float] = []
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(12):
-                await watch.run(lambda: beats.append(loop.time()))
-
-    in_virtual_time(scenario())
+    loop = asyncio.get_running_loop()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(12):
+            await watch.run(lambda: beats.append(loop.time()))
     assert len(beats) == 3
 
 

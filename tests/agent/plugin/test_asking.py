@@ -1,152 +1,124 @@
 """Fresh or from memory: which reservations an allocation goes by."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from gpufleet_agent.plugin.allocator import PATIENCE_SECONDS
+from gpufleet_agent.podresources.client import ListingError
+from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.plugins import PluginRig, running_plugin
 
 
-def read_outcome(rig: Any) -> list[str]:
+def read_outcome(rig: PluginRig) -> list[str]:
     outcomes = ("Fresh", "Late", "Memory")
     return [name for name in outcomes if rig.count("gpufleet_agent_reservation_reads_total", outcome=name)]
 
 
-def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_it(
-    kubelet: Any, running: Any, assignment: Any
+async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_it(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-5"))
+        assert rig.own.assignments == ()
+        assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+        assert read_outcome(rig) == ["Fresh"]
+
+
+async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-0"))
+        await rig.own.refresh()
+        rig.api.away = True
+        assert await kubelet.admit("train-0", 1) == {"GPU-0"}
+        assert await kubelet.admit("bare", 1) == {"GPU-1"}
+        assert read_outcome(rig) == ["Memory"]
+
+
+async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-5"))
+        await rig.own.refresh()
+        rig.api.delay_seconds = 30
+        began = asyncio.get_running_loop().time()
+        assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+        assert asyncio.get_running_loop().time() - began < 1.5
+        assert read_outcome(rig) == ["Memory"]
+
+
+async def test_a_slow_apiserver_is_waited_for_before_a_pod_passes_for_an_unmanaged_one(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-5"))
+        rig.api.delay_seconds = 0.6
+        assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+        assert read_outcome(rig) == ["Late"]
+
+
+async def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        rig.api.away = True
+        rig.on_ready = lambda: asyncio.sleep(0)
+        await kubelet.until(kubelet.serving)
+        with pytest.raises(Exception, match="ReservationsUnknown"):
+            await kubelet.admit("train-0", 1)
+        rig.api.away = False
+        assert await kubelet.admit("bare", 1) == {"GPU-0"}
+
+
+async def test_without_the_kubelets_list_nothing_is_given(
+    kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-5"))
-            assert rig.own.assignments == ()
-            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-            assert read_outcome(rig) == ["Fresh"]
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
 
-    asyncio.run(scenario())
+        async def fail(timeout_seconds: float) -> None:
+            raise ListingError("the kubelet is busy")
+
+        monkeypatch.setattr(rig.lister, "list", fail)
+        with pytest.raises(Exception, match=r"ListingFailed: .* the kubelet is busy"):
+            await kubelet.admit("bare", 1)
+        assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
 
 
-def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(
-    kubelet: Any, running: Any, assignment: Any
+async def test_a_read_that_fails_at_once_is_tried_again_before_a_pod_passes_for_an_unmanaged_one(
+    kubelet: FakeKubelet,
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-0"))
-            await rig.own.refresh()
-            rig.api.away = True
-            assert await kubelet.admit("train-0", 1) == {"GPU-0"}
-            assert await kubelet.admit("bare", 1) == {"GPU-1"}
-            assert read_outcome(rig) == ["Memory"]
-
-    asyncio.run(scenario())
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-5"))
+        rig.api.away = True
+        before = rig.api.reads
+        asyncio.get_running_loop().call_later(0.7, setattr, rig.api, "away", False)
+        assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+        assert read_outcome(rig) == ["Late"]
+        assert 3 <= rig.api.reads - before <= 8
 
 
-def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: Any, running: Any, assignment: Any) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-5"))
-            await rig.own.refresh()
-            rig.api.delay_seconds = 30
-            began = asyncio.get_running_loop().time()
-            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-            assert asyncio.get_running_loop().time() - began < 1.5
-            assert read_outcome(rig) == ["Memory"]
-
-    asyncio.run(scenario())
-
-
-def test_a_slow_apiserver_is_waited_for_before_a_pod_passes_for_an_unmanaged_one(
-    kubelet: Any, running: Any, assignment: Any
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-5"))
-            rig.api.delay_seconds = 0.6
-            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-            assert read_outcome(rig) == ["Late"]
-
-    asyncio.run(scenario())
-
-
-def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: Any, running: Any) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            rig.api.away = True
-            rig.ready = lambda: asyncio.sleep(0)
-            await kubelet.until(kubelet.serving)
-            with pytest.raises(Exception, match="ReservationsUnknown"):
-                await kubelet.admit("train-0", 1)
-            rig.api.away = False
-            assert await kubelet.admit("bare", 1) == {"GPU-0"}
-
-    asyncio.run(scenario())
-
-
-def test_without_the_kubelets_list_nothing_is_given(kubelet: Any, running: Any) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-
-            async def fail(timeout_seconds: float) -> None:
-                raise rig.listing_error("the kubelet is busy")
-
-            rig.lister.list = fail
-            with pytest.raises(Exception, match=r"ListingFailed: .* the kubelet is busy"):
-                await kubelet.admit("bare", 1)
-            assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
-
-    asyncio.run(scenario())
-
-
-def test_a_read_that_fails_at_once_is_tried_again_before_a_pod_passes_for_an_unmanaged_one(
-    kubelet: Any, running: Any, assignment: Any
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-5"))
-            rig.api.away = True
-            before = rig.api.reads
-            asyncio.get_running_loop().call_later(0.7, setattr, rig.api, "away", False)
-            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-            assert read_outcome(rig) == ["Late"]
-            assert 3 <= rig.api.reads - before <= 8
-
-    asyncio.run(scenario())
-
-
-def test_patience_has_an_end(kubelet: Any, running: Any) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.away = True
-            began = asyncio.get_running_loop().time()
-            assert await kubelet.admit("bare", 1) == {"GPU-0"}
-            assert PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < PATIENCE_SECONDS + 1.5
-            assert read_outcome(rig) == ["Memory"]
-
-    asyncio.run(scenario())
+async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.away = True
+        began = asyncio.get_running_loop().time()
+        assert await kubelet.admit("bare", 1) == {"GPU-0"}
+        assert PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < PATIENCE_SECONDS + 1.5
+        assert read_outcome(rig) == ["Memory"]
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("the client was closed")])
-def test_whatever_a_read_fails_with_memory_serves(
-    kubelet: Any, running: Any, assignment: Any, error: Exception
+async def test_whatever_a_read_fails_with_memory_serves(
+    kubelet: FakeKubelet, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running() as rig:
-            await kubelet.until(kubelet.serving)
-            rig.api.reserve(assignment("train-0", "GPU-5"))
-            await rig.own.refresh()
+    async with kubelet, running_plugin(kubelet) as rig:
+        await kubelet.until(kubelet.serving)
+        rig.api.reserve(assignment("train-0", "GPU-5"))
+        await rig.own.refresh()
 
-            async def fail() -> None:
-                raise error
+        async def fail() -> None:
+            raise error
 
-            rig.api.get = fail
-            assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-            assert read_outcome(rig) == ["Memory"]
-
-    asyncio.run(scenario())
+        monkeypatch.setattr(rig.api, "get", fail)
+        assert await kubelet.admit("train-0", 1) == {"GPU-5"}
+        assert read_outcome(rig) == ["Memory"]

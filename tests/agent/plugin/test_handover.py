@@ -1,6 +1,5 @@
 """The hand-over as a table: what the kubelet lists and offers, what is reserved, and what must come of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,6 +9,7 @@ from gpufleet_agent.plugin.match import Situation, check, decide, first_fit
 from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import RESOURCE
+from gpufleet_testing.agent.objects import listed
 
 A, B, C, D = "GPU-a", "GPU-b", "GPU-c", "GPU-d"
 ALL = frozenset({A, B, C, D})
@@ -284,9 +284,7 @@ def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -
     assert {claim.pod for claim in refusal.claims} == waiting & reserved
 
 
-def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another(
-    listed: Callable[..., ListedContainer],
-) -> None:
+def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another() -> None:
     old, young = reserve("old", A), reserve("young", B, decided_at="2026-01-01T00:00:00.000001Z")
     devices = tuple(KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate((A, B, C, D)))
     situation = Situation(RESOURCE, devices, (young, old), (listed("young"),))

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -13,6 +12,8 @@ import structlog
 from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
 from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.plugins import injection_settings, make_driver, running_plugin
 
 ENVVAR, CRI, ANNOTATIONS = Strategy.ENVVAR, Strategy.CDI_CRI, Strategy.CDI_ANNOTATIONS
 DEVICES = tuple(
@@ -59,9 +60,11 @@ def test_each_strategy_tells_its_own_reader(
     envs: dict[str, str],
     names: list[str],
     annotations: dict[str, str],
-    configure: Configure,
+    tmp_path: Path,
 ) -> None:
-    answer = Injection(configure(*strategies), lambda: DEVICES, Changes()).response(("GPU-0", "GPU-1"))
+    answer = Injection(injection_settings(tmp_path, *strategies), lambda: DEVICES, Changes()).response(
+        ("GPU-0", "GPU-1")
+    )
     assert dict(answer.envs) == envs
     assert [device.name for device in answer.cdi_devices] == names
     assert dict(answer.annotations) == annotations
@@ -69,8 +72,8 @@ def test_each_strategy_tells_its_own_reader(
     assert not answer.mounts
 
 
-def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(configure: Configure, tmp_path: Path) -> None:
-    injection = prepared(configure(ENVVAR, pass_device_specs=True))
+def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_path: Path) -> None:
+    injection = prepared(injection_settings(tmp_path, ENVVAR, pass_device_specs=True))
     specs = injection.response(("GPU-0", "GPU-1")).devices
     root = tmp_path / "driver"
     assert [(spec.container_path, spec.host_path, spec.permissions) for spec in specs] == [
@@ -88,10 +91,10 @@ def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(configu
     ],
 )
 def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_it(
-    strategies: tuple[Strategy, ...], kind: str, written: bool, configure: Configure, tmp_path: Path
+    strategies: tuple[Strategy, ...], kind: str, written: bool, tmp_path: Path
 ) -> None:
     async def scenario() -> Injection:
-        injection = Injection(configure(*strategies, cdi_kind=kind), lambda: DEVICES, Changes())
+        injection = Injection(injection_settings(tmp_path, *strategies, cdi_kind=kind), lambda: DEVICES, Changes())
         await injection.prepare()
         assert (tmp_path / "cdi").exists() is written
         await injection.close()
@@ -103,44 +106,38 @@ def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_i
     assert names == ([f"{kind}=GPU-1"] if CRI in strategies else [])
 
 
-def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_up(
-    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+async def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_up(
+    kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
-            rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
-            await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
-            assert written(tmp_path)[-1] == "GPU-8"
-            assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
-            assert [device.name for device in kubelet.responses[-1].cdi_devices] == NAMES
-            assert not kubelet.responses[-1].envs
-
-    asyncio.run(scenario())
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
+        rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
+        assert written(tmp_path)[-1] == "GPU-8"
+        assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
+        assert [device.name for device in kubelet.responses[-1].cdi_devices] == NAMES
+        assert not kubelet.responses[-1].envs
 
 
-def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
-    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+async def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
+    kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)):
-            await kubelet.until(kubelet.serving)
-            file = tmp_path / "cdi" / "gpufleet.dev-gpu.json"
-            file.unlink()
-            await kubelet.admit("bare", 1)
-            assert len(written(tmp_path)) == 8
-
-    asyncio.run(scenario())
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
+        await kubelet.until(kubelet.serving)
+        file = tmp_path / "cdi" / "gpufleet.dev-gpu.json"
+        file.unlink()
+        await kubelet.admit("bare", 1)
+        assert len(written(tmp_path)) == 8
 
 
 def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
-    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+    kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        node = tmp_path / "driver" / "dev" / "nvidia0"
+        node = make_driver(tmp_path) / "dev" / "nvidia0"
         node.unlink()
-        async with kubelet, running(injection=configure(CRI)):
+        async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
             await kubelet.until(kubelet.serving)
             plugin = kubelet.plugins["gpufleet.dev/gpu"]
             assert "GPU-0" not in plugin.healthy
@@ -159,33 +156,30 @@ def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
 
 
 @pytest.mark.parametrize("strategy", [ENVVAR, CRI])
-def test_common_nodes_alone_make_no_device(strategy: Strategy, configure: Configure, tmp_path: Path) -> None:
-    (tmp_path / "driver" / "dev" / "nvidia0").unlink()
-    injection = prepared(configure(strategy, pass_device_specs=True))
+def test_common_nodes_alone_make_no_device(strategy: Strategy, tmp_path: Path) -> None:
+    (make_driver(tmp_path) / "dev" / "nvidia0").unlink()
+    injection = prepared(injection_settings(tmp_path, strategy, pass_device_specs=True))
     assert injection.nodes("GPU-0") == ()
     assert len(injection.nodes("GPU-1")) == 2
     healthy = [device.uuid for device in injection.usable(DEVICES) if device.healthy]
     assert healthy == (["GPU-1", "GPU-2"] if strategy is CRI else ["GPU-0", "GPU-1", "GPU-2"])
 
 
-def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_be_written(
-    kubelet: Any, running: Any, configure: Configure, tmp_path: Path
+async def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_be_written(
+    kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            plugin = kubelet.plugins["gpufleet.dev/gpu"]
-            (tmp_path / "cdi").rename(tmp_path / "away")
-            (tmp_path / "cdi").touch()
-            with pytest.raises(Exception, match="NotPrepared: can't write the CDI file"):
-                await kubelet.admit("bare", 1)
-            assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="NotPrepared") == 1
-            assert rig.grants == []
-            await kubelet.until(lambda: not plugin.healthy)
-            rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
-            (tmp_path / "cdi").unlink()
-            await kubelet.until(lambda: len(plugin.healthy) == 7)
-            assert not plugin.stopped
-            assert await kubelet.admit("bare", 1) == {"GPU-1"}
-
-    asyncio.run(scenario())
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        plugin = kubelet.plugins["gpufleet.dev/gpu"]
+        (tmp_path / "cdi").rename(tmp_path / "away")
+        (tmp_path / "cdi").touch()
+        with pytest.raises(Exception, match="NotPrepared: can't write the CDI file"):
+            await kubelet.admit("bare", 1)
+        assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="NotPrepared") == 1
+        assert rig.grants == []
+        await kubelet.until(lambda: not plugin.healthy)
+        rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
+        (tmp_path / "cdi").unlink()
+        await kubelet.until(lambda: len(plugin.healthy) == 7)
+        assert not plugin.stopped
+        assert await kubelet.admit("bare", 1) == {"GPU-1"}

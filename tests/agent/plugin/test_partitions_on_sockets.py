@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,8 @@ from gpufleet_agent.plugin.manager import Plugins, Surroundings
 from gpufleet_agent.plugin.types import KnownDevice
 from gpufleet_agent.resources import Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.plugins import PluginRig, idle_plugin
 
 SMALL, MEDIA = "gpufleet.dev/mig-1g.10gb", "gpufleet.dev/mig-1g.10gb.me"
 WHOLE = (KnownDevice("GPU-0", 0, healthy=True),)
@@ -23,7 +24,7 @@ PARTITIONS = (
 
 
 @asynccontextmanager
-async def serving(kubelet: Any, rig: Any) -> AsyncIterator[Plugins]:
+async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[Plugins]:
     """All plugins of the devices that the rig knows, beside the rig's own, which don't run."""
     around = Surroundings(
         directory=kubelet.device_plugins,
@@ -58,43 +59,37 @@ def test_the_name_is_that_of_the_main_resource_and_the_profile() -> None:
     assert partition_resource(RESOURCE, "1g.10gb") == SMALL
 
 
-def test_each_kind_has_its_own_resource_from_when_it_is_known(kubelet: Any, idle_rig: Any) -> None:
-    async def scenario() -> None:
-        async with kubelet, idle_rig() as rig:
-            rig.devices = WHOLE
-            async with serving(kubelet, rig) as plugins:
-                await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
-                assert plugins.unregistered() == []
-                rig.tell(*WHOLE, *PARTITIONS)
-                await kubelet.until(lambda: kubelet.serving(SMALL) and kubelet.serving(MEDIA))
-                healthy = {name: plugin.healthy for name, plugin in kubelet.plugins.items()}
-                assert healthy == {
-                    RESOURCE: {"GPU-0"},
-                    SHARED_RESOURCE: {"GPU-0::0", "GPU-0::1"},
-                    SMALL: {"MIG-a", "MIG-b"},
-                    MEDIA: {"MIG-m"},
-                }
-                assert await kubelet.admit("bare", 1, resource=SMALL) == {"MIG-a"}
-                assert kubelet.responses[-1].envs["NVIDIA_VISIBLE_DEVICES"] == "MIG-a"
-                assert await kubelet.admit("other", 1, resource=SMALL) == {"MIG-b"}
-                assert await kubelet.admit("media", 1, resource=MEDIA) == {"MIG-m"}
-                assert await kubelet.admit("whole", 1) == {"GPU-0"}
-                with pytest.raises(Exception, match="TooFewUnreserved"):
-                    await kubelet.admit("greedy", 1, resource=SMALL)
-            assert [path.name for path in kubelet.device_plugins.iterdir()] == ["kubelet.sock"]
-
-    asyncio.run(scenario())
+async def test_each_kind_has_its_own_resource_from_when_it_is_known(kubelet: FakeKubelet) -> None:
+    async with kubelet, idle_plugin(kubelet) as rig:
+        rig.devices = WHOLE
+        async with serving(kubelet, rig) as plugins:
+            await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
+            assert plugins.unregistered() == []
+            rig.tell(*WHOLE, *PARTITIONS)
+            await kubelet.until(lambda: kubelet.serving(SMALL) and kubelet.serving(MEDIA))
+            healthy = {name: plugin.healthy for name, plugin in kubelet.plugins.items()}
+            assert healthy == {
+                RESOURCE: {"GPU-0"},
+                SHARED_RESOURCE: {"GPU-0::0", "GPU-0::1"},
+                SMALL: {"MIG-a", "MIG-b"},
+                MEDIA: {"MIG-m"},
+            }
+            assert await kubelet.admit("bare", 1, resource=SMALL) == {"MIG-a"}
+            assert kubelet.responses[-1].envs["NVIDIA_VISIBLE_DEVICES"] == "MIG-a"
+            assert await kubelet.admit("other", 1, resource=SMALL) == {"MIG-b"}
+            assert await kubelet.admit("media", 1, resource=MEDIA) == {"MIG-m"}
+            assert await kubelet.admit("whole", 1) == {"GPU-0"}
+            with pytest.raises(Exception, match="TooFewUnreserved"):
+                await kubelet.admit("greedy", 1, resource=SMALL)
+        assert [path.name for path in kubelet.device_plugins.iterdir()] == ["kubelet.sock"]
 
 
-def test_a_kind_that_comes_back_after_a_kubelet_restart_is_registered_again(kubelet: Any, idle_rig: Any) -> None:
-    async def scenario() -> None:
-        async with idle_rig() as rig:
-            rig.devices = PARTITIONS
-            async with kubelet, serving(kubelet, rig):
-                await kubelet.until(lambda: kubelet.serving(SMALL))
-                assert RESOURCE not in kubelet.plugins, "a node of partitions alone has no whole device to offer"
-                await kubelet.stop()
-                await kubelet.start()
-                await kubelet.until(lambda: kubelet.serving(SMALL) and kubelet.serving(MEDIA))
-
-    asyncio.run(scenario())
+async def test_a_kind_that_comes_back_after_a_kubelet_restart_is_registered_again(kubelet: FakeKubelet) -> None:
+    async with idle_plugin(kubelet) as rig:
+        rig.devices = PARTITIONS
+        async with kubelet, serving(kubelet, rig):
+            await kubelet.until(lambda: kubelet.serving(SMALL))
+            assert RESOURCE not in kubelet.plugins, "a node of partitions alone has no whole device to offer"
+            await kubelet.stop()
+            await kubelet.start()
+            await kubelet.until(lambda: kubelet.serving(SMALL) and kubelet.serving(MEDIA))

@@ -19,6 +19,9 @@ from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.resources import Served
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import RESOURCE
+from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.objects import assignment
+from gpufleet_testing.agent.plugins import Disk, idle_plugin, injection_settings, make_driver, running_plugin
 
 CRI = Strategy.CDI_CRI
 DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(3))
@@ -32,7 +35,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def hung_allocate(kubelet: Any, disk: Any, size: int = 1) -> AsyncIterator["asyncio.Task[Any]"]:
+async def hung_allocate(kubelet: FakeKubelet, disk: Disk, size: int = 1) -> AsyncIterator["asyncio.Task[Any]"]:
     """Allocate as the kubelet calls it, while the disk hangs and until the block's end."""
     devices = frozenset(await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, size))
     disk.hang()
@@ -44,215 +47,189 @@ async def hung_allocate(kubelet: Any, disk: Any, size: int = 1) -> AsyncIterator
         disk.go_on()
 
 
-def test_while_allocate_waits_for_the_disk_other_calls_are_answered_and_faults_told(
-    kubelet: Any, running: Any, configure: Any, disk: Any
+async def test_while_allocate_waits_for_the_disk_other_calls_are_answered_and_faults_told(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            plugin = kubelet.plugins[RESOURCE]
-            async with hung_allocate(kubelet, disk, 2) as pending:
-                await plugin.call("GetDevicePluginOptions", pb.Empty(), pb.DevicePluginOptions)
-                rig.tell(*rig.devices[:3], replace(rig.devices[3], healthy=False), *rig.devices[4:])
-                await kubelet.until(lambda: plugin.unhealthy == {"GPU-3"})
-                assert rig.admission.in_flight, "our own listing has to wait, however long the disk takes"
-                assert rig.grants == []
-                assert not pending.done()
-            await pending
-            names = [device.name for device in kubelet.responses[-1].cdi_devices]
-            assert names == ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
-            assert len(rig.grants) == 1
-
-    asyncio.run(scenario())
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        plugin = kubelet.plugins[RESOURCE]
+        async with hung_allocate(kubelet, disk, 2) as pending:
+            await plugin.call("GetDevicePluginOptions", pb.Empty(), pb.DevicePluginOptions)
+            rig.tell(*rig.devices[:3], replace(rig.devices[3], healthy=False), *rig.devices[4:])
+            await kubelet.until(lambda: plugin.unhealthy == {"GPU-3"})
+            assert rig.admission.in_flight, "our own listing has to wait, however long the disk takes"
+            assert rig.grants == []
+            assert not pending.done()
+        await pending
+        names = [device.name for device in kubelet.responses[-1].cdi_devices]
+        assert names == ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
+        assert len(rig.grants) == 1
 
 
-def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devices_until_it_goes_on(
-    kubelet: Any, running: Any, configure: Any, disk: Any
+async def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devices_until_it_goes_on(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI), patience_seconds=0.2) as rig:
-            await kubelet.until(kubelet.serving)
-            plugin = kubelet.plugins[RESOURCE]
-            async with hung_allocate(kubelet, disk) as pending:
-                with pytest.raises(Exception, match="NotPrepared: can't write the CDI file: the file system doesn't"):
-                    await pending
-                await kubelet.until(lambda: not plugin.healthy)
-                assert len(plugin.unhealthy) == 8
-                assert rig.grants == []
-                written = disk.writes
-                for _ in range(3):
-                    with pytest.raises(TimeoutError):
-                        await rig.injection.prepare()
-                assert disk.writes == written, "no second write is begun behind one that hangs"
-            await kubelet.until(lambda: len(plugin.healthy) == 8)
-            assert not plugin.stopped
-            assert await kubelet.admit("next", 1) == {"GPU-0"}
-
-    asyncio.run(scenario())
-
-
-def test_a_new_device_is_not_named_before_it_is_in_the_file(
-    kubelet: Any, running: Any, configure: Any, disk: Any
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            plugin = kubelet.plugins[RESOURCE]
-            disk.hang()
-            sick = replace(rig.devices[0], healthy=False)
-            rig.tell(sick, *rig.devices[1:], KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
-            await kubelet.until(lambda: plugin.unhealthy == {"GPU-0"})
-            assert "GPU-8" not in plugin.healthy
-            disk.go_on()
-            await kubelet.until(lambda: "GPU-8" in plugin.healthy)
-
-    asyncio.run(scenario())
-
-
-def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothing(
-    kubelet: Any, running: Any, configure: Any, disk: Any
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            async with hung_allocate(kubelet, disk) as pending:
-                again = await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, 1)
-            with pytest.raises(Exception, match="NotAsked: another allocation began"):
+    async with (
+        kubelet,
+        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=0.2) as rig,
+    ):
+        await kubelet.until(kubelet.serving)
+        plugin = kubelet.plugins[RESOURCE]
+        async with hung_allocate(kubelet, disk) as pending:
+            with pytest.raises(Exception, match="NotPrepared: can't write the CDI file: the file system doesn't"):
                 await pending
-            assert rig.grants == []
-            assert rig.admission.in_flight, "the later one"
-            await kubelet.allocate(frozenset(again))
-            assert len(rig.grants) == 1
-
-    asyncio.run(scenario())
-
-
-def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
-    kubelet: Any, running: Any, configure: Any, disk: Any
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            async with hung_allocate(kubelet, disk) as pending:
-                pending.cancel()
-                async with asyncio.timeout(5), rig.admission.quiet():
-                    pass
-            assert rig.grants == []
-            assert await kubelet.admit("next", 1) == {"GPU-0"}
-
-    asyncio.run(scenario())
-
-
-def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_over(
-    kubelet: Any, running: Any, configure: Any, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI)) as rig:
-            await kubelet.until(kubelet.serving)
-            (device,) = await kubelet.prefer(frozenset({"GPU-5"}), 1)
-            (tmp_path / "driver" / "dev" / "nvidia5").unlink()
-            with pytest.raises(Exception, match="NotPrepared: no device node for GPU-5"):
-                await kubelet.allocate(frozenset({device}))
-            assert rig.grants == []
-
-    asyncio.run(scenario())
-
-
-def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(
-    configure: Any, disk: Any, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        devices = DEVICES[:2]
-        injection = Injection(configure(CRI), lambda: devices, Changes(), patience_seconds=20)
-
-        async def prepared() -> str:
-            await injection.prepare()
-            return (tmp_path / "cdi" / "gpufleet.dev-gpu.json").read_text()
-
-        disk.hang()
-        first = asyncio.create_task(prepared())
-        await until(lambda: disk.writing)
-        devices = DEVICES
-        others = [asyncio.create_task(prepared()) for _ in range(20)]
-        await asyncio.sleep(0)
-        disk.go_on()
-        assert "GPU-1" in await first
-        assert all("GPU-2" in text for text in await asyncio.gather(*others))
-        assert (disk.writes, disk.most_at_once) == (2, 1)
-        await injection.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_hears_why(
-    *, kubelet: Any, running: Any, configure: Any, disk: Any, assignment: Any, tmp_path: Path
-) -> None:
-    (tmp_path / "driver" / "dev" / "nvidia5").unlink()
-
-    async def scenario() -> None:
-        async with kubelet, running(injection=configure(CRI), patience_seconds=0.2) as rig:
-            await kubelet.until(kubelet.serving)
-            plugin = kubelet.plugins[RESOURCE]
-            rig.api.reserve(assignment("train-0", "GPU-5"), assignment("train-1", "GPU-6", "GPU-7"))
-            words = "NotPrepared: GPU-5 of ml/train-0/main can't be given to a container: no device node"
-            with pytest.raises(Exception, match=words):
-                await kubelet.admit("train-0", 1)
-            offered = plugin.healthy
-            disk.hang()
             await kubelet.until(lambda: not plugin.healthy)
-            kubelet.pods[ContainerKey("ml", "train-1", "main")] = frozenset()
-            assert await kubelet.prefer(offered, 2) == []
-            with pytest.raises(Exception, match=r"NotPrepared: GPU-6 of ml/train-1/main .*: the file system doesn't"):
-                await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
-            rig.tell(*(replace(device, healthy=False) for device in rig.devices))
-            assert await kubelet.prefer(offered, 2) == []
-            with pytest.raises(Exception, match="DeviceUnhealthy"):
-                await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
-            disk.go_on()
+            assert len(plugin.unhealthy) == 8
+            assert rig.grants == []
+            written = disk.writes
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await rig.injection.prepare()
+            assert disk.writes == written, "no second write is begun behind one that hangs"
+        await kubelet.until(lambda: len(plugin.healthy) == 8)
+        assert not plugin.stopped
+        assert await kubelet.admit("next", 1) == {"GPU-0"}
 
-    asyncio.run(scenario())
+
+async def test_a_new_device_is_not_named_before_it_is_in_the_file(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
+) -> None:
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        plugin = kubelet.plugins[RESOURCE]
+        disk.hang()
+        sick = replace(rig.devices[0], healthy=False)
+        rig.tell(sick, *rig.devices[1:], KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        await kubelet.until(lambda: plugin.unhealthy == {"GPU-0"})
+        assert "GPU-8" not in plugin.healthy
+        disk.go_on()
+        await kubelet.until(lambda: "GPU-8" in plugin.healthy)
 
 
-def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(configure: Any, disk: Any) -> None:
-    async def scenario() -> None:
-        changes = Changes()
-        injection = Injection(configure(CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+async def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothing(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
+) -> None:
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        async with hung_allocate(kubelet, disk) as pending:
+            again = await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, 1)
+        with pytest.raises(Exception, match="NotAsked: another allocation began"):
+            await pending
+        assert rig.grants == []
+        assert rig.admission.in_flight, "the later one"
+        await kubelet.allocate(frozenset(again))
+        assert len(rig.grants) == 1
 
-        def healthy() -> set[bool]:
-            return {device.healthy for device in injection.usable(DEVICES)}
 
+async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
+) -> None:
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        async with hung_allocate(kubelet, disk) as pending:
+            pending.cancel()
+            async with asyncio.timeout(5), rig.admission.quiet():
+                pass
+        assert rig.grants == []
+        assert await kubelet.admit("next", 1) == {"GPU-0"}
+
+
+async def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_over(
+    kubelet: FakeKubelet, tmp_path: Path
+) -> None:
+    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
+        await kubelet.until(kubelet.serving)
+        (device,) = await kubelet.prefer(frozenset({"GPU-5"}), 1)
+        (tmp_path / "driver" / "dev" / "nvidia5").unlink()
+        with pytest.raises(Exception, match="NotPrepared: no device node for GPU-5"):
+            await kubelet.allocate(frozenset({device}))
+        assert rig.grants == []
+
+
+async def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(disk: Disk, tmp_path: Path) -> None:
+    devices = DEVICES[:2]
+    injection = Injection(injection_settings(tmp_path, CRI), lambda: devices, Changes(), patience_seconds=20)
+
+    async def prepared() -> str:
         await injection.prepare()
-        told = changes.version
-        for _ in range(3):
-            disk.hang()
-            with pytest.raises(TimeoutError, match="doesn't answer within"):
-                await injection.prepare()
-            disk.go_on()
-            await until(lambda: injection._files._look is None)
-            assert healthy() == {False}
-        assert changes.version == told + 1
-        await injection.prepare()
-        assert healthy() == {True}
-        await injection.close()
+        return (tmp_path / "cdi" / "gpufleet.dev-gpu.json").read_text()
 
-    asyncio.run(scenario())
+    disk.hang()
+    first = asyncio.create_task(prepared())
+    await until(lambda: disk.writing)
+    devices = DEVICES
+    others = [asyncio.create_task(prepared()) for _ in range(20)]
+    await asyncio.sleep(0)
+    disk.go_on()
+    assert "GPU-1" in await first
+    assert all("GPU-2" in text for text in await asyncio.gather(*others))
+    assert (disk.writes, disk.most_at_once) == (2, 1)
+    await injection.close()
 
 
-def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_not(configure: Any) -> None:
-    async def scenario() -> None:
-        changes = Changes()
-        injection = Injection(configure(CRI), lambda: DEVICES, changes, patience_seconds=0.1)
-        await injection.prepare()
-        told = changes.version
-        look = asyncio.create_task(injection.prepare())
-        await asyncio.sleep(0)
-        time.sleep(0.3)  # noqa: ASYNC251 - this is what holds it up
-        await look
-        assert changes.version == told
-        assert all(device.healthy for device in injection.usable(DEVICES))
-        await injection.close()
+async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_hears_why(
+    *, kubelet: FakeKubelet, disk: Disk, tmp_path: Path
+) -> None:
+    (make_driver(tmp_path) / "dev" / "nvidia5").unlink()
 
-    asyncio.run(scenario())
+    async with (
+        kubelet,
+        running_plugin(kubelet, injection=injection_settings(tmp_path, CRI), patience_seconds=0.2) as rig,
+    ):
+        await kubelet.until(kubelet.serving)
+        plugin = kubelet.plugins[RESOURCE]
+        rig.api.reserve(assignment("train-0", "GPU-5"), assignment("train-1", "GPU-6", "GPU-7"))
+        words = "NotPrepared: GPU-5 of ml/train-0/main can't be given to a container: no device node"
+        with pytest.raises(Exception, match=words):
+            await kubelet.admit("train-0", 1)
+        offered = plugin.healthy
+        disk.hang()
+        await kubelet.until(lambda: not plugin.healthy)
+        kubelet.pods[ContainerKey("ml", "train-1", "main")] = frozenset()
+        assert await kubelet.prefer(offered, 2) == []
+        with pytest.raises(Exception, match=r"NotPrepared: GPU-6 of ml/train-1/main .*: the file system doesn't"):
+            await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
+        rig.tell(*(replace(device, healthy=False) for device in rig.devices))
+        assert await kubelet.prefer(offered, 2) == []
+        with pytest.raises(Exception, match="DeviceUnhealthy"):
+            await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
+        disk.go_on()
+
+
+async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk: Disk, tmp_path: Path) -> None:
+    changes = Changes()
+    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+
+    def healthy() -> set[bool]:
+        return {device.healthy for device in injection.usable(DEVICES)}
+
+    await injection.prepare()
+    told = changes.version
+    for _ in range(3):
+        disk.hang()
+        with pytest.raises(TimeoutError, match="doesn't answer within"):
+            await injection.prepare()
+        disk.go_on()
+        await until(lambda: injection._files._look is None)
+        assert healthy() == {False}
+    assert changes.version == told + 1
+    await injection.prepare()
+    assert healthy() == {True}
+    await injection.close()
+
+
+async def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_not(tmp_path: Path) -> None:
+    changes = Changes()
+    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+    await injection.prepare()
+    told = changes.version
+    look = asyncio.create_task(injection.prepare())
+    await asyncio.sleep(0)
+    time.sleep(0.3)  # noqa: ASYNC251 - this is what holds it up
+    await look
+    assert changes.version == told
+    assert all(device.healthy for device in injection.usable(DEVICES))
+    await injection.close()
 
 
 async def close(injection: Injection) -> None:
@@ -268,50 +245,46 @@ async def cancelled_close(injection: Injection) -> None:
 
 
 @pytest.mark.parametrize("end", [close, cancelled_close])
-def test_the_file_goes_after_what_is_still_being_written_whether_or_not_anybody_waits(
-    end: Callable[[Injection], Coroutine[Any, Any, None]], configure: Any, disk: Any, tmp_path: Path
+async def test_the_file_goes_after_what_is_still_being_written_whether_or_not_anybody_waits(
+    end: Callable[[Injection], Coroutine[Any, Any, None]], disk: Disk, tmp_path: Path
 ) -> None:
-    async def scenario() -> None:
-        injection = Injection(configure(CRI), lambda: DEVICES, Changes())
+    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, Changes())
+    disk.hang()
+    preparing = asyncio.create_task(injection.prepare())
+    await until(lambda: disk.writing)
+    preparing.cancel()
+    ending = asyncio.create_task(end(injection))
+    await asyncio.sleep(0)
+    disk.go_on()
+    await ending
+    await until(lambda: "device-files" not in {thread.name for thread in threading.enumerate()})
+    assert list((tmp_path / "cdi").iterdir()) == []
+
+
+async def test_a_start_that_hangs_ends_in_time_and_nothing_is_left_of_it(
+    kubelet: FakeKubelet, disk: Disk, tmp_path: Path
+) -> None:
+    async with idle_plugin(kubelet) as rig:
+        injection = Injection(
+            injection_settings(tmp_path, CRI), lambda: DEVICES, rig.devices_changed, patience_seconds=0.05
+        )
+        around = Surroundings(
+            directory=kubelet.device_plugins,
+            devices=rig.known,
+            devices_changed=rig.devices_changed,
+            lister=rig.lister,
+            own=rig.own,
+            holdings=rig.holdings,
+            admission=rig.admission,
+            granted=rig.grant,
+            refused=rig.refusals.append,
+            injection=injection,
+            counters=rig.counters,
+            listed=rig.listed,
+        )
         disk.hang()
-        preparing = asyncio.create_task(injection.prepare())
-        await until(lambda: disk.writing)
-        preparing.cancel()
-        ending = asyncio.create_task(end(injection))
-        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError, match=r"the file system doesn't answer within 0\.05 s"):
+            await Plugins([Served(RESOURCE)], around).start()
         disk.go_on()
-        await ending
         await until(lambda: "device-files" not in {thread.name for thread in threading.enumerate()})
         assert list((tmp_path / "cdi").iterdir()) == []
-
-    asyncio.run(scenario())
-
-
-def test_a_start_that_hangs_ends_in_time_and_nothing_is_left_of_it(
-    kubelet: Any, idle_rig: Any, configure: Any, disk: Any, tmp_path: Path
-) -> None:
-    async def scenario() -> None:
-        async with idle_rig() as rig:
-            injection = Injection(configure(CRI), lambda: DEVICES, rig.devices_changed, patience_seconds=0.05)
-            around = Surroundings(
-                directory=kubelet.device_plugins,
-                devices=rig.known,
-                devices_changed=rig.devices_changed,
-                lister=rig.lister,
-                own=rig.own,
-                holdings=rig.holdings,
-                admission=rig.admission,
-                granted=rig.grant,
-                refused=rig.refusals.append,
-                injection=injection,
-                counters=rig.counters,
-                listed=rig.listed,
-            )
-            disk.hang()
-            with pytest.raises(TimeoutError, match=r"the file system doesn't answer within 0\.05 s"):
-                await Plugins([Served(RESOURCE)], around).start()
-            disk.go_on()
-            await until(lambda: "device-files" not in {thread.name for thread in threading.enumerate()})
-            assert list((tmp_path / "cdi").iterdir()) == []
-
-    asyncio.run(scenario())

@@ -1,12 +1,12 @@
 """Which lists of a kubelet that has just started name everybody."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completeness
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_testing.agent.objects import listed
 
 OWN = ("ml", "agent")
 
@@ -32,7 +32,7 @@ class Kubelet:
 
 
 @pytest.fixture
-def full(listed: Any) -> Listing:
+def full() -> Listing:
     return (listed("agent"), listed("train-0", "GPU-0"))
 
 
@@ -70,9 +70,7 @@ def test_after_each_start_of_the_kubelet_it_takes_its_time_whatever_the_nodes_cl
         assert kubelet.judge(full, began + SETTLE_SECONDS + 1)
 
 
-def test_the_time_begins_when_the_agents_own_pod_is_listed_however_late(
-    tmp_path: Path, full: Listing, listed: Any
-) -> None:
+def test_the_time_begins_when_the_agents_own_pod_is_listed_however_late(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
     kubelet.judge(full, 0.0)
     kubelet.start()

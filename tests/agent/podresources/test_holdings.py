@@ -1,43 +1,40 @@
-from typing import Any
-
 from gpufleet_agent.podresources.holdings import Holder, Holdings, holders_of
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import SHARED_RESOURCE
+from gpufleet_testing.agent.objects import assignment, listed
 
 
 def key(pod: str) -> ContainerKey:
     return ContainerKey("ml", pod, "main")
 
 
-def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices(assignment: Any, listed: Any) -> None:
+def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices() -> None:
     listing = (listed("train-0", "GPU-0", "GPU-1"), listed("bare", "GPU-2"))
     holders = holders_of(listing, SHARED_RESOURCE, {}, [assignment("train-0", "GPU-1", "GPU-0")])
     managed, bare = Holder(key("train-0"), "uid-train-0"), Holder(key("bare"))
     assert holders == {"GPU-0": (managed,), "GPU-1": (managed,), "GPU-2": (bare,)}
 
 
-def test_a_later_pod_of_the_same_name_is_not_taken_for_the_one_that_holds_the_device(
-    assignment: Any, listed: Any
-) -> None:
+def test_a_later_pod_of_the_same_name_is_not_taken_for_the_one_that_holds_the_device() -> None:
     holders = holders_of(
         (listed("db-0", "GPU-0"),), SHARED_RESOURCE, {}, [assignment("db-0", "GPU-5", pod_uid="uid-later")]
     )
     assert holders == {"GPU-0": (Holder(key("db-0")),)}
 
 
-def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid(assignment: Any, listed: Any) -> None:
+def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid() -> None:
     honoured = {key("db-0"): assignment("db-0", "GPU-0", pod_uid="uid-honoured")}
     later = [assignment("db-0", "GPU-0", pod_uid="uid-later")]
     holders = holders_of((listed("db-0", "GPU-0"),), SHARED_RESOURCE, honoured, later)
     assert holders["GPU-0"][0].pod_uid == "uid-honoured"
 
 
-def test_two_holders_of_one_device_both_show_even_those_that_another_plugin_served(listed: Any) -> None:
+def test_two_holders_of_one_device_both_show_even_those_that_another_plugin_served() -> None:
     listing = (listed("b", "GPU-0"), listed("a", "GPU-0::3", resource="nvidia.com/gpu"))
     assert holders_of(listing, SHARED_RESOURCE, {}, []) == {"GPU-0": (Holder(key("a")), Holder(key("b")))}
 
 
-def test_holders_of_slots_are_sharers_with_what_they_were_promised(assignment: Any, listed: Any) -> None:
+def test_holders_of_slots_are_sharers_with_what_they_were_promised() -> None:
     promised = {"resource": SHARED_RESOURCE, "memory_mib": 4000, "compute_percent": 25}
     first, second = assignment("first", "GPU-0", "GPU-1", **promised), assignment("second", "GPU-1", **promised)
     listing = (
@@ -53,7 +50,7 @@ def test_holders_of_slots_are_sharers_with_what_they_were_promised(assignment: A
     }
 
 
-def test_an_assignment_of_the_other_resource_is_not_what_the_container_holds(assignment: Any, listed: Any) -> None:
+def test_an_assignment_of_the_other_resource_is_not_what_the_container_holds() -> None:
     whole = [assignment("train-0", "GPU-0")]
     holders = holders_of((listed("train-0", "GPU-0::0", resource=SHARED_RESOURCE),), SHARED_RESOURCE, {}, whole)
     assert holders == {"GPU-0": (Holder(key("train-0"), shared=True),)}
@@ -64,9 +61,7 @@ def test_a_container_shows_once_even_with_a_device_of_two_resources() -> None:
     assert holders_of((twice,), SHARED_RESOURCE, {}, []) == {"GPU-0": (Holder(key("odd")),)}
 
 
-def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder(
-    assignment: Any, listed: Any
-) -> None:
+def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     holdings.honour(assignment("train-0", "GPU-0"))
     assert holdings.honoured_uids == {"uid-train-0"}
@@ -77,14 +72,14 @@ def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_h
     assert holdings.holders([]) == {}
 
 
-def test_an_allocation_that_the_kubelet_gave_up_is_forgotten(assignment: Any, listed: Any) -> None:
+def test_an_allocation_that_the_kubelet_gave_up_is_forgotten() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     holdings.honour(assignment("train-0", "GPU-0"))
     holdings.update((listed("train-0"),), 1.0)
     assert holdings.honoured_uids == frozenset()
 
 
-def test_the_same_facts_in_another_order_are_no_news(listed: Any) -> None:
+def test_the_same_facts_in_another_order_are_no_news() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     a, b = listed("a", "GPU-0"), listed("b", "GPU-1")
     assert holdings.update((a, b), 1.0)
@@ -92,7 +87,7 @@ def test_the_same_facts_in_another_order_are_no_news(listed: Any) -> None:
     assert holdings.listed_at == 2.0
 
 
-def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true(listed: Any, assignment: Any) -> None:
+def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     reserved = assignment("a", "GPU-0")
     holdings.honour(reserved)

@@ -18,6 +18,8 @@ from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.podresources.poller import Poller
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_api.names import RESOURCE
+from gpufleet_testing.agent.objects import listed
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -68,122 +70,104 @@ def restart(socket: Path) -> None:
     (socket.parent / "new").replace(socket)
 
 
-def test_it_lists_every_three_seconds_or_so_and_out_of_step(in_virtual_time: InVirtualTime, socket: Path) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        task = asyncio.create_task(rig.poller.run(lambda: None))
-        await asyncio.sleep(300)
-        task.cancel()
-        times = rig.lister.times
-        gaps = {round(later - earlier, 3) for earlier, later in pairwise(times)}
-        assert len(times) == pytest.approx(100, abs=10)
-        assert len(gaps) > 50
-        assert min(gaps) >= 2.4
-        assert max(gaps) <= 3.6
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_it_lists_every_three_seconds_or_so_and_out_of_step(socket: Path) -> None:
+    rig = Rig(socket)
+    task = asyncio.create_task(rig.poller.run(lambda: None))
+    await asyncio.sleep(300)
+    task.cancel()
+    times = rig.lister.times
+    gaps = {round(later - earlier, 3) for earlier, later in pairwise(times)}
+    assert len(times) == pytest.approx(100, abs=10)
+    assert len(gaps) > 50
+    assert min(gaps) >= 2.4
+    assert max(gaps) <= 3.6
 
 
-def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_entered_the_devices(
-    in_virtual_time: InVirtualTime, socket: Path
+@in_virtual_time
+async def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_entered_the_devices(
+    socket: Path,
 ) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        task = asyncio.create_task(rig.poller.run(lambda: None))
-        await asyncio.sleep(0.5)
-        began = asyncio.get_running_loop().time()
-        await rig.admission.begin()
-        rig.poller.poke()
-        await asyncio.sleep(5)
-        assert len(rig.lister.times) == 1, "an allocation is in flight"
-        rig.admission.take()
-        await asyncio.sleep(1)
-        task.cancel()
-        assert rig.lister.times[1] == pytest.approx(began + 5.1)
-
-    in_virtual_time(scenario())
+    rig = Rig(socket)
+    task = asyncio.create_task(rig.poller.run(lambda: None))
+    await asyncio.sleep(0.5)
+    began = asyncio.get_running_loop().time()
+    await rig.admission.begin()
+    rig.poller.poke()
+    await asyncio.sleep(5)
+    assert len(rig.lister.times) == 1, "an allocation is in flight"
+    rig.admission.take()
+    await asyncio.sleep(1)
+    task.cancel()
+    assert rig.lister.times[1] == pytest.approx(began + 5.1)
 
 
-def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(
-    in_virtual_time: InVirtualTime, listed: Any, socket: Path
-) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        rig.lister.listing = (listed("a", "GPU-0"),)
-        await rig.poller.poll()
-        assert rig.changes.version == 1
-        await rig.poller.poll()
-        assert rig.changes.version == 1
-        rig.lister.fails = True
-        await rig.poller.poll()
-        assert "GPU-0" in rig.holdings.holders([])
-        assert rig.registry.get_sample_value("gpufleet_agent_listing_failures_total", {"caller": "Poll"}) == 1
-        assert rig.registry.get_sample_value("gpufleet_agent_listing_seconds_count", {"caller": "Poll"}) == 2
-        assert not rig.admission.in_flight
-        async with asyncio.timeout(1), rig.admission.quiet():
-            pass
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(socket: Path) -> None:
+    rig = Rig(socket)
+    rig.lister.listing = (listed("a", "GPU-0"),)
+    await rig.poller.poll()
+    assert rig.changes.version == 1
+    await rig.poller.poll()
+    assert rig.changes.version == 1
+    rig.lister.fails = True
+    await rig.poller.poll()
+    assert "GPU-0" in rig.holdings.holders([])
+    assert rig.registry.get_sample_value("gpufleet_agent_listing_failures_total", {"caller": "Poll"}) == 1
+    assert rig.registry.get_sample_value("gpufleet_agent_listing_seconds_count", {"caller": "Poll"}) == 2
+    assert not rig.admission.in_flight
+    async with asyncio.timeout(1), rig.admission.quiet():
+        pass
 
 
-def test_however_long_the_kubelet_does_not_answer_nobody_is_forgotten(
-    in_virtual_time: InVirtualTime, listed: Any, socket: Path
-) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        rig.lister.listing = (listed("a", "GPU-0"),)
-        task = asyncio.create_task(rig.poller.run(lambda: None))
-        await asyncio.sleep(1)
-        rig.lister.fails = True
-        await asyncio.sleep(24 * 3600)
-        task.cancel()
-        assert "GPU-0" in rig.holdings.holders([])
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_however_long_the_kubelet_does_not_answer_nobody_is_forgotten(socket: Path) -> None:
+    rig = Rig(socket)
+    rig.lister.listing = (listed("a", "GPU-0"),)
+    task = asyncio.create_task(rig.poller.run(lambda: None))
+    await asyncio.sleep(1)
+    rig.lister.fails = True
+    await asyncio.sleep(24 * 3600)
+    task.cancel()
+    assert "GPU-0" in rig.holdings.holders([])
 
 
-def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_knows_its_pods(
-    in_virtual_time: InVirtualTime, listed: Any, socket: Path
-) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        rig.lister.listing = (listed("a", "GPU-0"), listed("b", "GPU-1"))
-        task = asyncio.create_task(rig.poller.run(lambda: None))
-        await asyncio.sleep(1)
-        before, listed_at = rig.changes.version, rig.holdings.listed_at
-        restart(socket)
-        rig.lister.listing = (listed("b", "GPU-1"),)
-        await asyncio.sleep(SETTLE_SECONDS - 2)
-        assert set(rig.holdings.holders([])) == {"GPU-0", "GPU-1"}
-        assert (rig.changes.version, rig.holdings.listed_at) == (before, listed_at)
-        await asyncio.sleep(12)
-        task.cancel()
-        assert set(rig.holdings.holders([])) == {"GPU-1"}
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_knows_its_pods(socket: Path) -> None:
+    rig = Rig(socket)
+    rig.lister.listing = (listed("a", "GPU-0"), listed("b", "GPU-1"))
+    task = asyncio.create_task(rig.poller.run(lambda: None))
+    await asyncio.sleep(1)
+    before, listed_at = rig.changes.version, rig.holdings.listed_at
+    restart(socket)
+    rig.lister.listing = (listed("b", "GPU-1"),)
+    await asyncio.sleep(SETTLE_SECONDS - 2)
+    assert set(rig.holdings.holders([])) == {"GPU-0", "GPU-1"}
+    assert (rig.changes.version, rig.holdings.listed_at) == (before, listed_at)
+    await asyncio.sleep(12)
+    task.cancel()
+    assert set(rig.holdings.holders([])) == {"GPU-1"}
 
 
 @pytest.mark.parametrize("answer", [None, Unmanaged(("GPU-0",))])
-def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lists_take_the_place_of_its_own(
-    in_virtual_time: InVirtualTime, listed: Any, socket: Path, answer: Unmanaged | None
+@in_virtual_time
+async def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lists_take_the_place_of_its_own(
+    socket: Path, answer: Unmanaged | None
 ) -> None:
-    async def scenario() -> None:
-        rig = Rig(socket)
-        loop = asyncio.get_running_loop()
-        beats: list[float] = []
-        task = asyncio.create_task(rig.poller.run(lambda: beats.append(loop.time())))
-        await asyncio.sleep(0)
-        for number in range(2500):
-            ticket = await rig.admission.begin()
-            went = rig.poller.take_over((listed(f"pod-{number}", "GPU-0"),), loop.time())
-            assert went[0].key.pod == f"pod-{number}"
-            if answer is not None:
-                rig.admission.answered(ticket, answer)
-                rig.admission.take()
-            await asyncio.sleep(0.05)
-        task.cancel()
-        assert max(later - earlier for earlier, later in pairwise(beats)) < 10
-        assert beats[-1] > 1110
-        assert rig.holdings.listed_at == pytest.approx(loop.time(), abs=0.1)
-
-    in_virtual_time(scenario())
+    rig = Rig(socket)
+    loop = asyncio.get_running_loop()
+    beats: list[float] = []
+    task = asyncio.create_task(rig.poller.run(lambda: beats.append(loop.time())))
+    await asyncio.sleep(0)
+    for number in range(2500):
+        ticket = await rig.admission.begin()
+        went = rig.poller.take_over((listed(f"pod-{number}", "GPU-0"),), loop.time())
+        assert went[0].key.pod == f"pod-{number}"
+        if answer is not None:
+            rig.admission.answered(ticket, answer)
+            rig.admission.take()
+        await asyncio.sleep(0.05)
+    task.cancel()
+    assert max(later - earlier for earlier, later in pairwise(beats)) < 10
+    assert beats[-1] > 1110
+    assert rig.holdings.listed_at == pytest.approx(loop.time(), abs=0.1)

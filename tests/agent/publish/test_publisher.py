@@ -17,6 +17,7 @@ from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -98,143 +99,121 @@ async def running() -> AsyncGenerator[Rig, None]:
         task.cancel()
 
 
-def test_it_writes_at_once_and_then_a_heartbeat(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(95)
-            times = [now for now, _ in rig.api.writes]
-            assert times[0] == pytest.approx(0, abs=0.1)
-            assert times[1:] == pytest.approx([30, 60, 90], abs=3)
-            assert rig.publisher.published
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_it_writes_at_once_and_then_a_heartbeat() -> None:
+    async with running() as rig:
+        await asyncio.sleep(95)
+        times = [now for now, _ in rig.api.writes]
+        assert times[0] == pytest.approx(0, abs=0.1)
+        assert times[1:] == pytest.approx([30, 60, 90], abs=3)
+        assert rig.publisher.published
 
 
-def test_an_answer_that_comes_late_does_not_put_the_heartbeat_off(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            rig.api.takes_seconds = 28
-            await asyncio.sleep(95)
-            assert [now for now, _ in rig.api.writes] == pytest.approx([0, 30, 60, 90], abs=3)
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_an_answer_that_comes_late_does_not_put_the_heartbeat_off() -> None:
+    async with running() as rig:
+        rig.api.takes_seconds = 28
+        await asyncio.sleep(95)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 30, 60, 90], abs=3)
 
 
-def test_a_reading_beyond_its_dead_band_is_written_at_the_next_tick(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(10.5)
-            rig.utilization = 9
-            await asyncio.sleep(5)
-            assert len(rig.api.writes) == 1
-            rig.utilization = 90
-            await asyncio.sleep(1.1)
-            ((written_at, utilization),) = rig.api.writes[1:]
-            assert written_at == pytest.approx(16, abs=0.6)
-            assert utilization == 90
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_a_reading_beyond_its_dead_band_is_written_at_the_next_tick() -> None:
+    async with running() as rig:
+        await asyncio.sleep(10.5)
+        rig.utilization = 9
+        await asyncio.sleep(5)
+        assert len(rig.api.writes) == 1
+        rig.utilization = 90
+        await asyncio.sleep(1.1)
+        ((written_at, utilization),) = rig.api.writes[1:]
+        assert written_at == pytest.approx(16, abs=0.6)
+        assert utilization == 90
 
 
-def test_an_urgent_change_does_not_wait_for_the_tick(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(10.5)
-            rig.healthy = False
-            rig.changes.notify()
-            await asyncio.sleep(0.01)
-            assert [now for now, _ in rig.api.writes] == pytest.approx([0, 10.5], abs=0.01)
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_an_urgent_change_does_not_wait_for_the_tick() -> None:
+    async with running() as rig:
+        await asyncio.sleep(10.5)
+        rig.healthy = False
+        rig.changes.notify()
+        await asyncio.sleep(0.01)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 10.5], abs=0.01)
 
 
-def test_an_urgent_change_right_after_a_write_waits_for_the_shortest_interval(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(0.2)
-            rig.healthy = False
-            rig.changes.notify()
-            await asyncio.sleep(0.9)
-            assert [now for now, _ in rig.api.writes] == pytest.approx([0, 1], abs=0.01)
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_an_urgent_change_right_after_a_write_waits_for_the_shortest_interval() -> None:
+    async with running() as rig:
+        await asyncio.sleep(0.2)
+        rig.healthy = False
+        rig.changes.notify()
+        await asyncio.sleep(0.9)
+        assert [now for now, _ in rig.api.writes] == pytest.approx([0, 1], abs=0.01)
 
 
-def test_new_reservations_are_acknowledged_at_once(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(10.2)
-            assert rig.api.object is not None
-            rig.own.adopt(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
-            await asyncio.sleep(0.01)
-            assert len(rig.api.writes) == 2
-
-    in_virtual_time(scenario())
+@in_virtual_time
+async def test_new_reservations_are_acknowledged_at_once() -> None:
+    async with running() as rig:
+        await asyncio.sleep(10.2)
+        assert rig.api.object is not None
+        rig.own.adopt(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
+        await asyncio.sleep(0.01)
+        assert len(rig.api.writes) == 2
 
 
-def test_while_the_apiserver_is_away_attempts_thin_out_and_then_the_newest_state_comes_first(
-    in_virtual_time: InVirtualTime,
-) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(5)
-            rig.api.away = True
-            rig.healthy = False
-            rig.changes.notify()
-            for rig.utilization in range(100):
-                rig.changes.notify()
-                await asyncio.sleep(3)
-            failed = rig.api.attempts[1:]
-            assert 10 < len(failed) < 25
-            gaps = [later - earlier for earlier, later in pairwise(failed)]
-            assert max(gaps) <= 31
-            assert min(gaps[6:]) >= 15
-            rig.api.away = False
-            await asyncio.sleep(31)
-            written_at, utilization = rig.api.writes[1]
-            assert written_at == pytest.approx(320, abs=17)
-            assert utilization == 99
-            failures = rig.registry.get_sample_value(
-                "gpufleet_agent_status_writes_total", {"cause": "Urgent", "outcome": "Failed"}
-            )
-            assert failures == len(failed)
-
-    in_virtual_time(scenario())
-
-
-def test_an_object_that_is_missing_is_created_and_written_to(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(5)
-            rig.api.object = None
-            rig.healthy = False
+@in_virtual_time
+async def test_while_the_apiserver_is_away_attempts_thin_out_and_then_the_newest_state_comes_first() -> None:
+    async with running() as rig:
+        await asyncio.sleep(5)
+        rig.api.away = True
+        rig.healthy = False
+        rig.changes.notify()
+        for rig.utilization in range(100):
             rig.changes.notify()
             await asyncio.sleep(3)
-            assert (await rig.api.get()).uid == "uid-b"
-            assert len(rig.api.writes) == 2
-
-    in_virtual_time(scenario())
-
-
-def test_another_object_of_the_same_name_gets_its_status_at_once(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        async with running() as rig:
-            await asyncio.sleep(5)
-            rig.api.object = TelemetryObject("uid-c", 1, 50)
-            rig.own.adopt(rig.api.object)
-            await asyncio.sleep(1.1)
-            assert len(rig.api.writes) == 2
-            await asyncio.sleep(20)
-            assert len(rig.api.writes) == 2
-
-    in_virtual_time(scenario())
+        failed = rig.api.attempts[1:]
+        assert 10 < len(failed) < 25
+        gaps = [later - earlier for earlier, later in pairwise(failed)]
+        assert max(gaps) <= 31
+        assert min(gaps[6:]) >= 15
+        rig.api.away = False
+        await asyncio.sleep(31)
+        written_at, utilization = rig.api.writes[1]
+        assert written_at == pytest.approx(320, abs=17)
+        assert utilization == 99
+        failures = rig.registry.get_sample_value(
+            "gpufleet_agent_status_writes_total", {"cause": "Urgent", "outcome": "Failed"}
+        )
+        assert failures == len(failed)
 
 
-def test_nothing_is_written_before_the_object_is_known(in_virtual_time: InVirtualTime) -> None:
-    async def scenario() -> None:
-        rig = Rig()
-        await rig.publisher.step()
-        assert rig.api.attempts == []
-        assert not rig.publisher.published
+@in_virtual_time
+async def test_an_object_that_is_missing_is_created_and_written_to() -> None:
+    async with running() as rig:
+        await asyncio.sleep(5)
+        rig.api.object = None
+        rig.healthy = False
+        rig.changes.notify()
+        await asyncio.sleep(3)
+        assert (await rig.api.get()).uid == "uid-b"
+        assert len(rig.api.writes) == 2
 
-    in_virtual_time(scenario())
+
+@in_virtual_time
+async def test_another_object_of_the_same_name_gets_its_status_at_once() -> None:
+    async with running() as rig:
+        await asyncio.sleep(5)
+        rig.api.object = TelemetryObject("uid-c", 1, 50)
+        rig.own.adopt(rig.api.object)
+        await asyncio.sleep(1.1)
+        assert len(rig.api.writes) == 2
+        await asyncio.sleep(20)
+        assert len(rig.api.writes) == 2
+
+
+@in_virtual_time
+async def test_nothing_is_written_before_the_object_is_known() -> None:
+    rig = Rig()
+    await rig.publisher.step()
+    assert rig.api.attempts == []
+    assert not rig.publisher.published

@@ -2,7 +2,6 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,11 +20,7 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.snapshot import HealthState
-from gpufleet_agent.sampling.timing import Timing
-
-if TYPE_CHECKING:
-    from tests.agent.sampling.conftest import FakeHardware
-    from tests.agent.sampling.conftest import FakeHardwareWithEvents as Fake
+from gpufleet_testing.agent.sampling import FAST, IMPATIENT, FakeHardware, FakeHardwareWithEvents, until
 
 XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
 
@@ -39,9 +34,9 @@ def samples(sampler: Sampler, index: int) -> int:
     return 0 if window is None else window.samples
 
 
-def test_start_returns_when_every_device_has_a_sample(fake: "Fake", fast: Timing) -> None:
+def test_start_returns_when_every_device_has_a_sample(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         view = sampler.view()
         assert [device.sample is not None for device in view.devices] == [True] * 3
@@ -55,39 +50,33 @@ def test_start_returns_when_every_device_has_a_sample(fake: "Fake", fast: Timing
     assert (fake.opened, fake.closed, fake.is_open) == (1, 1, False)
 
 
-def test_a_view_is_answered_while_every_device_is_stuck(fake: "Fake", impatient: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=impatient)
-        await sampler.start()
-        fake.stuck = {f"GPU-{index}": threading.Event() for index in range(3)}
-        await until(lambda: all(codes(sampler, index) == ["Unresponsive"] for index in range(3)))
-        begun = time.perf_counter()
-        sampler.view()
-        assert time.perf_counter() - begun < 1
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_a_view_is_answered_while_every_device_is_stuck(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=IMPATIENT)
+    await sampler.start()
+    fake.stuck = {f"GPU-{index}": threading.Event() for index in range(3)}
+    await until(lambda: all(codes(sampler, index) == ["Unresponsive"] for index in range(3)))
+    begun = time.perf_counter()
+    sampler.view()
+    assert time.perf_counter() - begun < 1
+    await sampler.close()
 
 
-def test_a_stuck_device_delays_no_other_and_recovers(fake: "Fake", impatient: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=impatient)
-        await sampler.start()
-        gate = fake.stuck["GPU-1"] = threading.Event()
+async def test_a_stuck_device_delays_no_other_and_recovers(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=IMPATIENT)
+    await sampler.start()
+    gate = fake.stuck["GPU-1"] = threading.Event()
 
-        await until(lambda: [codes(sampler, index) for index in range(3)] == [[], ["Unresponsive"], []])
-        frozen = samples(sampler, 1)
-        others = samples(sampler, 0), samples(sampler, 2)
-        await until(lambda: samples(sampler, 0) > others[0] + 20 and samples(sampler, 2) > others[1] + 20)
-        assert samples(sampler, 1) == frozen
+    await until(lambda: [codes(sampler, index) for index in range(3)] == [[], ["Unresponsive"], []])
+    frozen = samples(sampler, 1)
+    others = samples(sampler, 0), samples(sampler, 2)
+    await until(lambda: samples(sampler, 0) > others[0] + 20 and samples(sampler, 2) > others[1] + 20)
+    assert samples(sampler, 1) == frozen
 
-        del fake.stuck["GPU-1"]
-        gate.set()
-        await until(lambda: codes(sampler, 1) == [])
-        assert fake.opened == 1
-        await sampler.close()
-
-    asyncio.run(main())
+    del fake.stuck["GPU-1"]
+    gate.set()
+    await until(lambda: codes(sampler, 1) == [])
+    assert fake.opened == 1
+    await sampler.close()
 
 
 @pytest.mark.parametrize(
@@ -98,28 +87,25 @@ def test_a_stuck_device_delays_no_other_and_recovers(fake: "Fake", impatient: Ti
         (DeviceAccessError("GPU-1", "unknown error"), "ReadFailed"),
     ],
 )
-def test_a_failing_device_is_unhealthy_until_it_answers_again(
-    fake: "Fake", fast: Timing, error: Exception, code: str
+async def test_a_failing_device_is_unhealthy_until_it_answers_again(
+    fake: FakeHardwareWithEvents, error: Exception, code: str
 ) -> None:
+    sampler = Sampler(fake, timing=replace(FAST, reopen_first=60, reopen_max=60))
+    await sampler.start()
+    version = sampler.view().health_version
+    fake.failures["GPU-1"] = error
+    version = await sampler.changed(version)
+    assert [codes(sampler, index) for index in range(3)] == [[], [code], []]
+    del fake.failures["GPU-1"]
+    await sampler.changed(version)
+    assert sampler.view().devices[1].health.state is HealthState.HEALTHY
+    assert sampler.view().dropped["ReadFailed"] > 0
+    await sampler.close()
+
+
+def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=replace(fast, reopen_first=60, reopen_max=60))
-        await sampler.start()
-        version = sampler.view().health_version
-        fake.failures["GPU-1"] = error
-        version = await sampler.changed(version)
-        assert [codes(sampler, index) for index in range(3)] == [[], [code], []]
-        del fake.failures["GPU-1"]
-        await sampler.changed(version)
-        assert sampler.view().devices[1].health.state is HealthState.HEALTHY
-        assert sampler.view().dropped["ReadFailed"] > 0
-        await sampler.close()
-
-    asyncio.run(main())
-
-
-def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         lost = fake.listed[1]
         fake.failures["GPU-1"] = DeviceLostError("GPU-1", "GPU is lost")
@@ -140,10 +126,10 @@ def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: "Fake", fa
 
 
 def test_a_device_that_is_stuck_while_the_driver_is_opened_anew_keeps_nobody_waiting(
-    fake: "Fake", impatient: Timing, until: Any
+    fake: FakeHardwareWithEvents,
 ) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=impatient)
+        sampler = Sampler(fake, timing=IMPATIENT)
         await sampler.start()
         gate = fake.stuck["GPU-0"] = threading.Event()
         fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], HardwareUnavailableError("uninitialized"))
@@ -164,9 +150,9 @@ def test_a_device_that_is_stuck_while_the_driver_is_opened_anew_keeps_nobody_wai
     assert not fake.closed_under_a_call
 
 
-def test_the_driver_is_never_closed_under_a_stuck_call(fake: "Fake", impatient: Timing, until: Any) -> None:
+def test_the_driver_is_never_closed_under_a_stuck_call(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=impatient)
+        sampler = Sampler(fake, timing=IMPATIENT)
         await sampler.start()
         gate = fake.stuck["GPU-0"] = threading.Event()
         await until(lambda: codes(sampler, 0) == ["Unresponsive"])
@@ -184,57 +170,48 @@ def test_the_driver_is_never_closed_under_a_stuck_call(fake: "Fake", impatient: 
     assert not fake.closed_under_a_call
 
 
-def test_an_event_that_is_a_fault_shows_at_once(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast, policy=HealthPolicy(quiet_seconds=0.1))
-        await sampler.start()
-        version = sampler.view().health_version
-        fake.events += [replace(XID_79, code=13, fault=False), replace(XID_79, uuid="GPU-9"), XID_79]
-        version = await sampler.changed(version)
-        assert [codes(sampler, index) for index in range(3)] == [[], ["XidError"], []]
-        assert [(count.code, count.count) for count in sampler.view().devices[1].events] == [(13, 1), (79, 1)]
-        await sampler.changed(version)
-        assert codes(sampler, 1) == [], "gone after the quiet time"
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_an_event_that_is_a_fault_shows_at_once(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST, policy=HealthPolicy(quiet_seconds=0.1))
+    await sampler.start()
+    version = sampler.view().health_version
+    fake.events += [replace(XID_79, code=13, fault=False), replace(XID_79, uuid="GPU-9"), XID_79]
+    version = await sampler.changed(version)
+    assert [codes(sampler, index) for index in range(3)] == [[], ["XidError"], []]
+    assert [(count.code, count.count) for count in sampler.view().devices[1].events] == [(13, 1), (79, 1)]
+    await sampler.changed(version)
+    assert codes(sampler, 1) == [], "gone after the quiet time"
+    await sampler.close()
 
 
-def test_a_failing_event_source_is_no_busy_loop(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.events += [DeviceLostError("GPU-1", "GPU is lost")] * 3
-        waits, begun = fake.waits, time.monotonic()
-        await until(lambda: fake.waits >= waits + 4)
-        assert time.monotonic() - begun >= 3 * fast.event_wait
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_a_failing_event_source_is_no_busy_loop(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.events += [DeviceLostError("GPU-1", "GPU is lost")] * 3
+    waits, begun = fake.waits, time.monotonic()
+    await until(lambda: fake.waits >= waits + 4)
+    assert time.monotonic() - begun >= 3 * FAST.event_wait
+    await sampler.close()
 
 
-def test_a_sample_that_can_not_be_true_is_dropped_and_the_rest_goes_on(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.answers["GPU-1"] = Reading(uuid="GPU-1", utilization_percent=250)
-        await until(lambda: sampler.view().dropped.get("Over100Percent", 0) >= 3)
-        view = sampler.view()
-        assert view.devices[1].sample is not None
-        assert view.devices[1].sample.utilization_percent is None
-        assert view.devices[1].sample_age_seconds is not None
-        assert view.devices[0].sample_age_seconds is not None
-        assert view.devices[1].sample_age_seconds > view.devices[0].sample_age_seconds
-        assert view.devices[1].health.state is HealthState.HEALTHY
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_a_sample_that_can_not_be_true_is_dropped_and_the_rest_goes_on(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.answers["GPU-1"] = Reading(uuid="GPU-1", utilization_percent=250)
+    await until(lambda: sampler.view().dropped.get("Over100Percent", 0) >= 3)
+    view = sampler.view()
+    assert view.devices[1].sample is not None
+    assert view.devices[1].sample.utilization_percent is None
+    assert view.devices[1].sample_age_seconds is not None
+    assert view.devices[0].sample_age_seconds is not None
+    assert view.devices[1].sample_age_seconds > view.devices[0].sample_age_seconds
+    assert view.devices[1].health.state is HealthState.HEALTHY
+    await sampler.close()
 
 
-def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
         fake.opening = [HardwareUnavailableError("driver not loaded")] * 5
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         view = sampler.view()
         assert (view.unavailable, view.devices) == ("driver not loaded", ())
@@ -247,10 +224,10 @@ def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: "Fake", fast: 
     assert fake.opened == 1
 
 
-def test_a_node_without_gpus_is_a_calm_state(fake: "FakeHardware", fast: Timing) -> None:
+def test_a_node_without_gpus_is_a_calm_state(fake: FakeHardware) -> None:
     async def main() -> None:
         fake.listed = []
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         assert sampler.view().devices == ()
         assert sampler.view().unavailable is None
@@ -260,9 +237,9 @@ def test_a_node_without_gpus_is_a_calm_state(fake: "FakeHardware", fast: Timing)
     assert not fake.is_open
 
 
-def test_a_driver_restart_is_survived_with_the_devices_past(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_a_driver_restart_is_survived_with_the_devices_past(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         fake.events.append(XID_79)
         await until(lambda: codes(sampler, 1) == ["XidError"])
@@ -280,23 +257,20 @@ def test_a_driver_restart_is_survived_with_the_devices_past(fake: "Fake", fast: 
     assert not fake.closed_under_a_call
 
 
-def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: "Fake", fast: Timing, until: Any) -> None:
+async def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.listed.append(DeviceInfo("GPU-3", 3, "Fake"))
+    fake.failures["GPU-0"] = HardwareUnavailableError("uninitialized")
+    await until(lambda: sampler.view().unavailable is not None)
+    fake.failures.clear()
+    await until(lambda: len(sampler.view().devices) == 4 and samples(sampler, 3) > 0)
+    await sampler.close()
+
+
+def test_a_driver_upgraded_beneath_us_ends_the_process(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.listed.append(DeviceInfo("GPU-3", 3, "Fake"))
-        fake.failures["GPU-0"] = HardwareUnavailableError("uninitialized")
-        await until(lambda: sampler.view().unavailable is not None)
-        fake.failures.clear()
-        await until(lambda: len(sampler.view().devices) == 4 and samples(sampler, 3) > 0)
-        await sampler.close()
-
-    asyncio.run(main())
-
-
-def test_a_driver_upgraded_beneath_us_ends_the_process(fake: "Fake", fast: Timing) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         fake.failures["GPU-2"] = LibraryMismatchError("driver/library version mismatch")
         async with asyncio.timeout(10):
@@ -307,30 +281,24 @@ def test_a_driver_upgraded_beneath_us_ends_the_process(fake: "Fake", fast: Timin
     assert not fake.is_open
 
 
-def test_one_inaccessible_device_is_its_own_fault_and_all_of_them_are_the_containers(
-    fake: "Fake", fast: Timing, until: Any
+async def test_one_inaccessible_device_is_its_own_fault_and_all_of_them_are_the_containers(
+    fake: FakeHardwareWithEvents,
 ) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.failures["GPU-0"] = DeviceAccessError("GPU-0", "unknown error")
-        await until(lambda: sampler.view().dropped.get("ReadFailed", 0) > 20)
-        for uuid in ("GPU-1", "GPU-2"):
-            fake.failures[uuid] = DeviceAccessError(uuid, "unknown error")
-        async with asyncio.timeout(10):
-            assert isinstance(await sampler.failed(), AccessLostError)
-        await sampler.close()
-
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.failures["GPU-0"] = DeviceAccessError("GPU-0", "unknown error")
+    await until(lambda: sampler.view().dropped.get("ReadFailed", 0) > 20)
+    for uuid in ("GPU-1", "GPU-2"):
+        fake.failures[uuid] = DeviceAccessError(uuid, "unknown error")
+    async with asyncio.timeout(10):
+        assert isinstance(await sampler.failed(), AccessLostError)
+    await sampler.close()
 
 
-def test_a_defect_is_told_and_never_swallowed(fake: "Fake", fast: Timing) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.failures["GPU-0"] = ZeroDivisionError("a defect")
-        async with asyncio.timeout(10):
-            assert isinstance(await sampler.failed(), ZeroDivisionError)
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_a_defect_is_told_and_never_swallowed(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.failures["GPU-0"] = ZeroDivisionError("a defect")
+    async with asyncio.timeout(10):
+        assert isinstance(await sampler.failed(), ZeroDivisionError)
+    await sampler.close()

@@ -2,72 +2,64 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gpufleet_agent.devices.base import HardwareUnavailableError, LibraryMismatchError
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_agent.sampling.timing import Timing
-
-if TYPE_CHECKING:
-    from tests.agent.sampling.conftest import FakeHardwareWithEvents as Fake
+from gpufleet_testing.agent.sampling import FAST, IMPATIENT, FakeHardwareWithEvents, until
 
 
 def gpu_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("gpu-"))
 
 
-async def threads_gone(until: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]) -> None:
+async def threads_gone() -> None:
     await until(lambda: not gpu_threads())
 
 
-def test_initialisation_failure_leaves_nothing_half_started(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_initialisation_failure_leaves_nothing_half_started(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
         fake.opening = [LibraryMismatchError("driver/library version mismatch")]
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         with pytest.raises(LibraryMismatchError):
             await sampler.start()
         with pytest.raises(SamplerClosedError):
             await sampler.start()
-        await threads_gone(until)
+        await threads_gone()
 
     asyncio.run(main())
     assert not fake.is_open
 
 
-def test_hardware_that_opens_but_does_not_count_is_closed_again(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_hardware_that_opens_but_does_not_count_is_closed_again(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
         fake.counting = [LibraryMismatchError("driver/library version mismatch")]
         with pytest.raises(LibraryMismatchError):
-            await Sampler(fake, timing=fast).start()
-        await threads_gone(until)
+            await Sampler(fake, timing=FAST).start()
+        await threads_gone()
 
     asyncio.run(main())
     assert (fake.opened, fake.is_open) == (1, False)
 
 
-def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: "Fake", fast: Timing, until: Any) -> None:
+async def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: FakeHardwareWithEvents) -> None:
+    fake.open_gate = threading.Event()
+    sampler = Sampler(fake, timing=replace(FAST, opening=0.3))
+    async with asyncio.timeout(15):
+        await sampler.start()
+    assert sampler.view().unavailable == "the driver has not answered for 0.3 s"
+    fake.open_gate.set()
+    await until(lambda: len(sampler.view().devices) == 3)
+    assert sampler.view().unavailable is None
+    await sampler.close()
+
+
+def test_close_ends_threads_waiters_and_recording(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        fake.open_gate = threading.Event()
-        sampler = Sampler(fake, timing=replace(fast, opening=0.3))
-        async with asyncio.timeout(15):
-            await sampler.start()
-        assert sampler.view().unavailable == "the driver has not answered for 0.3 s"
-        fake.open_gate.set()
-        await until(lambda: len(sampler.view().devices) == 3)
-        assert sampler.view().unavailable is None
-        await sampler.close()
-
-    asyncio.run(main())
-
-
-def test_close_ends_threads_waiters_and_recording(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         waiter = asyncio.create_task(sampler.changed(sampler.view().health_version))
         await asyncio.sleep(0)
@@ -78,7 +70,7 @@ def test_close_ends_threads_waiters_and_recording(fake: "Fake", fast: Timing, un
             await sampler.changed(-1)
         reads, kept = fake.reads, sampler.view().samples
         await sampler.close()
-        await threads_gone(until)
+        await threads_gone()
         assert (fake.reads, sampler.view().samples) == (reads, kept)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
@@ -86,9 +78,9 @@ def test_close_ends_threads_waiters_and_recording(fake: "Fake", fast: Timing, un
     assert (fake.closed, fake.is_open, fake.closed_under_a_call) == (1, False, False)
 
 
-def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         gate = fake.stuck["GPU-0"] = threading.Event()
         await until(lambda: "GPU-0" in fake.blocked)
@@ -105,11 +97,9 @@ def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: "Fake", fas
     assert not fake.closed_under_a_call
 
 
-def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(
-    fake: "Fake", impatient: Timing, until: Any
-) -> None:
+def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=impatient)
+        sampler = Sampler(fake, timing=IMPATIENT)
         await sampler.start()
         fake.stuck["GPU-0"] = threading.Event()
         await until(lambda: "Unresponsive" in [r.code for r in sampler.view().devices[0].health.reasons])
@@ -122,9 +112,9 @@ def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(
     assert not fake.closed_under_a_call
 
 
-def test_closing_what_was_never_started_is_fine(fake: "Fake", fast: Timing) -> None:
+def test_closing_what_was_never_started_is_fine(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.close()
         with pytest.raises(SamplerClosedError):
             await sampler.start()
@@ -135,11 +125,11 @@ def test_closing_what_was_never_started_is_fine(fake: "Fake", fast: Timing) -> N
     assert fake.opened == 0
 
 
-def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: "Fake", fast: Timing, until: Any) -> None:
+def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: FakeHardwareWithEvents) -> None:
     """The tasks beneath `start` await in many places; cancel after each number of turns of the loop until it's up."""
 
     async def cancel_after(turns: int) -> bool:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         starting = asyncio.create_task(sampler.start())
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -147,7 +137,7 @@ def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: "Fake",
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await sampler.close()
-        await threads_gone(until)
+        await threads_gone()
         assert not fake.is_open
         return started
 
@@ -160,38 +150,32 @@ def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: "Fake",
     assert not fake.closed_under_a_call
 
 
-def test_a_close_that_is_cancelled_goes_on_to_the_end(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        closing = asyncio.create_task(sampler.close())
-        await asyncio.sleep(0)
-        closing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await closing
-        await until(lambda: not fake.is_open)
-        await sampler.close()
-        await threads_gone(until)
-
-    asyncio.run(main())
+async def test_a_close_that_is_cancelled_goes_on_to_the_end(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    closing = asyncio.create_task(sampler.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await until(lambda: not fake.is_open)
+    await sampler.close()
+    await threads_gone()
 
 
-def test_closing_while_the_driver_is_away_ends_the_retries(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        fake.opening = [HardwareUnavailableError("driver not loaded")] * 1000
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        await sampler.close()
-        left = len(fake.opening)
-        await threads_gone(until)
-        assert len(fake.opening) == left
-
-    asyncio.run(main())
+async def test_closing_while_the_driver_is_away_ends_the_retries(fake: FakeHardwareWithEvents) -> None:
+    fake.opening = [HardwareUnavailableError("driver not loaded")] * 1000
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    await sampler.close()
+    left = len(fake.opening)
+    await threads_gone()
+    assert len(fake.opening) == left
 
 
-def test_start_and_close_over_and_over_keeps_no_memory(fake: "Fake", fast: Timing) -> None:
+def test_start_and_close_over_and_over_keeps_no_memory(fake: FakeHardwareWithEvents) -> None:
     async def once() -> weakref.ref[Sampler]:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         await sampler.close()
         return weakref.ref(sampler)
@@ -205,9 +189,9 @@ def test_start_and_close_over_and_over_keeps_no_memory(fake: "Fake", fast: Timin
     assert (fake.opened, fake.closed) == (10, 10)
 
 
-def test_two_starts_are_a_mistake_that_is_told(fake: "Fake", fast: Timing) -> None:
+def test_two_starts_are_a_mistake_that_is_told(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
+        sampler = Sampler(fake, timing=FAST)
         await sampler.start()
         with pytest.raises(RuntimeError, match="started before"):
             await sampler.start()

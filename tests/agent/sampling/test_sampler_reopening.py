@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,14 +16,11 @@ from gpufleet_agent.devices.base import (
 )
 from gpufleet_agent.sampling.driver_session import Session
 from gpufleet_agent.sampling.sampler import Sampler
-from gpufleet_agent.sampling.timing import Timing
-
-if TYPE_CHECKING:
-    from tests.agent.sampling.conftest import FakeHardwareWithEvents as Fake
+from gpufleet_testing.agent.sampling import FAST, IMPATIENT, FakeHardwareWithEvents, until
 
 
-def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
-    fake: "Fake", fast: Timing, until: Any, monkeypatch: pytest.MonkeyPatch
+async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
+    fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wait for it is in flight, and those who waited for the wait have left."""
     waiting, left = threading.Event(), threading.Event()
@@ -46,20 +42,17 @@ def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
     monkeypatch.setattr(fake, "wait_event", wait_event)
     monkeypatch.setattr(Session, "quiet", leaving)
 
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        assert waiting.wait(20)
-        fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
-        await until(lambda: fake.opened > 1)
-        assert [reason.code for reason in sampler.view().devices[1].health.reasons] == ["XidError"]
-        await sampler.close()
-
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    assert waiting.wait(20)
+    fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
+    await until(lambda: fake.opened > 1)
+    assert [reason.code for reason in sampler.view().devices[1].health.reasons] == ["XidError"]
+    await sampler.close()
 
 
-def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
-    fake: "Fake", fast: Timing, until: Any, monkeypatch: pytest.MonkeyPatch
+async def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
+    fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quiet = Session.quiet
 
@@ -69,42 +62,33 @@ def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
 
     monkeypatch.setattr(Session, "quiet", three_more)
 
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
-        await until(lambda: fake.opened > 1)
-        assert [sum(event.count for event in device.events) for device in sampler.view().devices] == [0, 2, 1]
-        await sampler.close()
-
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
+    await until(lambda: fake.opened > 1)
+    assert [sum(event.count for event in device.events) for device in sampler.view().devices] == [0, 2, 1]
+    await sampler.close()
 
 
-def test_a_call_that_never_comes_back_from_a_driver_that_has_gone_ends_the_process(
-    fake: "Fake", impatient: Timing, until: Any
+async def test_a_call_that_never_comes_back_from_a_driver_that_has_gone_ends_the_process(
+    fake: FakeHardwareWithEvents,
 ) -> None:
-    async def main() -> None:
-        fake.stuck["GPU-0"] = threading.Event()
-        sampler = Sampler(fake, timing=replace(impatient, deadline=0.05))
-        fake.failures["GPU-1"] = DriverNotLoadedError("uninitialized")
-        async with asyncio.timeout(20):
-            with pytest.raises(ProcessMustRestartError, match="stuck"):
-                await sampler.start()
-        assert not fake.closed_under_a_call
-
-    asyncio.run(main())
+    fake.stuck["GPU-0"] = threading.Event()
+    sampler = Sampler(fake, timing=replace(IMPATIENT, deadline=0.05))
+    fake.failures["GPU-1"] = DriverNotLoadedError("uninitialized")
+    async with asyncio.timeout(20):
+        with pytest.raises(ProcessMustRestartError, match="stuck"):
+            await sampler.start()
+    assert not fake.closed_under_a_call
 
 
-def test_what_devices_say_of_themselves_later_is_taken_over(fake: "Fake", fast: Timing, until: Any) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=fast)
-        await sampler.start()
-        fake.identified = {
-            **fake.identified,
-            "GPU-1": replace(fake.identified["GPU-1"], nvlink_peers=("GPU-2",)),
-        }
-        await until(lambda: sampler.view().devices[1].info.nvlink_peers == ("GPU-2",))
-        assert fake.opened == 1
-        await sampler.close()
-
-    asyncio.run(main())
+async def test_what_devices_say_of_themselves_later_is_taken_over(fake: FakeHardwareWithEvents) -> None:
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.identified = {
+        **fake.identified,
+        "GPU-1": replace(fake.identified["GPU-1"], nvlink_peers=("GPU-2",)),
+    }
+    await until(lambda: sampler.view().devices[1].info.nvlink_peers == ("GPU-2",))
+    assert fake.opened == 1
+    await sampler.close()

@@ -1,0 +1,127 @@
+"""Agents with everything around them: GPUs, the object in the cluster and the scripted kubelet."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.agent import Agent
+from gpufleet_agent.devices.base import DeviceInfo, Hardware, Reading, SlowReading
+from gpufleet_agent.kube.api import KubeApi
+from gpufleet_agent.settings import Settings
+from gpufleet_testing.agent.kube_apis import WatchedObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
+
+
+class IdleGpus:
+    """Four GPUs, or a driver that isn't there."""
+
+    def __init__(self) -> None:
+        self.opening: Exception | None = None
+        self.open_count = 0
+        self.infos = tuple(
+            DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", memory_total_mib=80_000, nodes=(f"/dev/nvidia{index}",))
+            for index in range(4)
+        )
+        self.on_read: Callable[[str], Reading] = lambda uuid: Reading(
+            uuid=uuid, memory_total_mib=80_000, memory_used_mib=500, utilization_percent=3
+        )
+        self.on_read_slow: Callable[[str], SlowReading] = lambda uuid: SlowReading(uuid=uuid, process_count=0)
+
+    def divide(self, partition: DeviceInfo) -> None:
+        """Puts a partition in the place of its GPU."""
+        self.infos = tuple(partition if info.index == partition.index else info for info in self.infos)
+
+    def open(self) -> None:
+        if self.opening is not None:
+            raise self.opening
+        self.open_count += 1
+
+    def close(self) -> None:
+        self.open_count = 0
+
+    def driver_version(self) -> str | None:
+        return "580.1"
+
+    def slots(self) -> int:
+        return 4
+
+    def identify(self, slot: int) -> str:
+        return self.infos[slot].uuid
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        return self.infos
+
+    def read(self, uuid: str) -> Reading:
+        return self.on_read(uuid)
+
+    def read_slow(self, uuid: str) -> SlowReading:
+        return self.on_read_slow(uuid)
+
+
+def make_settings(kubelet: FakeKubelet, **changes: Any) -> Settings:
+    """Builds settings for that kubelet that sample often, listen on any port and keep nothing on disk."""
+    usual = Settings(
+        node_name="node-1",
+        sample_seconds=0.05,
+        device_plugin_dir=kubelet.device_plugins,
+        pod_resources_socket=kubelet.pod_resources,
+        state_dir=None,
+        listen_host="127.0.0.1",
+        listen_port=0,
+    )
+    return replace(usual, **changes)
+
+
+def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Any) -> Agent:
+    """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
+    settings = make_settings(kubelet, **{"heartbeat_seconds": 1, **changes})
+    return Agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
+
+
+class AgentRig:
+    """What an agent needs, all of it fake but the kubelet's sockets."""
+
+    def __init__(self, kubelet: FakeKubelet, **settings: Any) -> None:
+        self.kubelet = kubelet
+        self.hardware = IdleGpus()
+        self.api = WatchedObjectApi()
+        self.settings = make_settings(kubelet, **settings)
+
+    def occupy(self, port: int) -> None:
+        """Has the agent listen on a port that is taken."""
+        self.settings = replace(self.settings, listen_port=port)
+
+    def make(self) -> Agent:
+        return Agent(self.settings, self.hardware, self.api, random.Random(1))  # noqa: S311 - jitter
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Agent]:
+        """The agent, until the end of the block; then it is cancelled."""
+        agent = self.make()
+        task = asyncio.create_task(agent.run())
+        try:
+            yield agent
+        finally:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    async def fetch(self, agent: Agent, path: str) -> tuple[int, str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", agent.http_port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        return int(head.split()[1]), body
+
+    def held_by(self, status: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+        return {device["uuid"]: device["allocatedTo"] for device in status["devices"] if "allocatedTo" in device}
+
+    def sockets(self) -> list[str]:
+        """In the kubelet's directory of plugins."""
+        return sorted(path.name for path in self.kubelet.device_plugins.iterdir())

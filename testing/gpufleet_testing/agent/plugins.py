@@ -1,0 +1,201 @@
+"""A device plugin put together as the agent does it, with reservations and devices that a test sets."""
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.plugin.allocator import Asking, Handover
+from gpufleet_agent.plugin.in_flight import Admission
+from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
+from gpufleet_agent.plugin.server import PluginServer
+from gpufleet_agent.plugin.servicer import DevicePlugin
+from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.podresources.client import PodResourcesClient
+from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_testing.agent.kube_apis import FailingObjectApi
+from gpufleet_testing.agent.kubelet import FakeKubelet
+
+SLOTS = 3
+
+DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(8))
+
+
+class Disk:
+    """Where CDI files are written: a real one that can be made to hang, as a network mount or a dying disk does."""
+
+    def __init__(self) -> None:
+        self.writing = 0
+        self.most_at_once = 0
+        self.writes = 0
+        self._going_on = threading.Event()
+        self._going_on.set()
+        self._count = threading.Lock()
+
+    def hang(self) -> None:
+        self._going_on.clear()
+
+    def go_on(self) -> None:
+        self._going_on.set()
+
+    def write(self, write: Callable[[], None]) -> None:
+        with self._count:
+            self.writes += 1
+            self.writing += 1
+            self.most_at_once = max(self.most_at_once, self.writing)
+        try:
+            assert self._going_on.wait(60), "nobody made the disk go on"
+            write()
+        finally:
+            with self._count:
+                self.writing -= 1
+
+
+class PluginRig:
+    """The plugins of both resources with everything around them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        pod_resources: Path,
+        handover: Handover,
+        injection: InjectionSettings,
+        patience_seconds: float = 20,
+    ) -> None:
+        self.api = FailingObjectApi()
+        self.devices = DEVICES
+        self.devices_changed = Changes()
+        self.registry = CollectorRegistry()
+        self.admission = Admission(expiry_seconds=0.5, settle_seconds=0.01)
+        self.own = OwnObject(self.api, Changes(), random.Random(0))  # noqa: S311 - jitter
+        self.holdings = Holdings(SHARED_RESOURCE)
+        self.on_ready: Callable[[], Awaitable[object]] = self.own.refresh
+        self.grants: list[Managed | Unmanaged] = []
+        self.refusals: list[Refusal] = []
+        self.lister = PodResourcesClient(pod_resources)
+        self.counters = Counters(self.registry, "test")
+        self.injection = Injection(
+            injection, self.known, self.devices_changed, look_seconds=0.05, patience_seconds=patience_seconds
+        )
+        self.server, self.shared_server = (
+            PluginServer(
+                self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
+            )
+            for served in (Served(RESOURCE), Served(SHARED_RESOURCE, SLOTS))
+        )
+
+    async def ready(self) -> None:
+        await self.on_ready()
+
+    def make_plugin(self, served: Served, handover: Handover) -> DevicePlugin:
+        asking = Asking(
+            resource=served.resource,
+            shared_resource=SHARED_RESOURCE,
+            devices=self.usable,
+            lister=self.lister,
+            own=self.own,
+            holdings=self.holdings,
+            counters=self.counters,
+            listed=self.listed,
+            handover=handover,
+        )
+        return DevicePlugin(
+            served=served,
+            devices=self.usable,
+            devices_changed=self.devices_changed,
+            asking=asking,
+            admission=self.admission,
+            granted=self.grant,
+            refused=self.refusals.append,
+            injection=self.injection,
+            counters=self.counters,
+        )
+
+    def known(self) -> tuple[KnownDevice, ...]:
+        return self.devices
+
+    def usable(self) -> tuple[KnownDevice, ...]:
+        return self.injection.usable(self.devices)
+
+    def listed(self, listing: Listing, began: float) -> Listing:
+        self.holdings.update(listing, began)
+        return listing
+
+    def tell(self, *devices: KnownDevice) -> None:
+        self.devices = devices
+        self.devices_changed.notify()
+
+    def grant(self, granted: Managed | Unmanaged) -> None:
+        self.grants.append(granted)
+        if isinstance(granted, Managed):
+            self.holdings.honour(granted.assignment)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def make_driver(folder: Path) -> Path:
+    """Builds a driver root below `folder` with nodes for nine GPUs, and no nvidia-uvm yet."""
+    driver = folder / "driver"
+    (driver / "dev").mkdir(parents=True)
+    for name in (*(f"nvidia{minor}" for minor in range(9)), "nvidiactl"):
+        (driver / "dev" / name).touch()
+    return driver
+
+
+def injection_settings(folder: Path, *strategies: Strategy, **fields: Any) -> InjectionSettings:
+    """Builds settings for the driver below `folder`, which is made unless it exists."""
+    driver = folder / "driver" if (folder / "driver").exists() else make_driver(folder)
+    usual: dict[str, Any] = {"driver_root": driver, "cdi_root": folder / "cdi"}
+    return InjectionSettings(strategies=frozenset(strategies), **{**usual, **fields})
+
+
+@asynccontextmanager
+async def running_plugin(
+    kubelet: FakeKubelet,
+    handover: Handover = Handover.ASKING,
+    *,
+    shared: bool = False,
+    injection: InjectionSettings | None = None,
+    patience_seconds: float = 20,
+) -> AsyncIterator[PluginRig]:
+    """Runs a plugin that serves the kubelet, whether or not that has started.
+
+    With `shared`, the plugin of slots runs beside it.
+    """
+    settings = injection or InjectionSettings()
+    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, handover, settings, patience_seconds)
+    servers = [rig.server, rig.shared_server] if shared else [rig.server]
+    loops = [server.run(rig.ready, lambda: None) for server in servers]
+    await rig.injection.prepare()
+    loops += rig.injection.loops(lambda _: lambda: None).values()
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield rig
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for server in servers:
+            await server.close()
+        await rig.lister.close()
+        await rig.injection.close()
+
+
+@asynccontextmanager
+async def idle_plugin(kubelet: FakeKubelet) -> AsyncIterator[PluginRig]:
+    """The same, without a running plugin."""
+    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, Handover.ASKING, InjectionSettings())
+    yield rig
+    await rig.lister.close()
