@@ -9,7 +9,7 @@ ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup format lint types unit check test e2e workflows helm-lint crds proto cluster kubeconfig cluster-down \
+.PHONY: help setup format lint types unit check test e2e workflows helm-lint docs crds proto cluster kubeconfig cluster-down \
   demo demo-recorded demo-down image wheel release-check clean
 
 help: ## List the targets.
@@ -52,6 +52,9 @@ helm-lint: ## Lint the chart and render it with helm.
 	$(HELM) template gpufleet charts/gpufleet --namespace gpufleet-system >/dev/null
 
 test: lint workflows types unit e2e ## Everything; the first run builds the cluster's binaries.
+
+docs: setup ## Write the generated tables of docs/reference.
+	$(RUN) python -m gpufleet_testing.reference
 
 crds: setup ## Write crds/*.yaml and the chart's copies from the models.
 	$(RUN) python -m gpufleet_api.generate

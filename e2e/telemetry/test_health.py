@@ -219,7 +219,7 @@ def _refused(room: Room, name: str) -> None:
 
 
 def _acknowledge(fleet: Fleet, node: str) -> None:
-    """As docs/reference/agent.md says."""
+    """As docs/operations/faults.md says."""
     path = f"{TELEMETRY}/{node}"
     observed = fleet.api.get(path)["status"]["observedAt"]
     fleet.api.patch(path, {"metadata": {"annotations": {ACKNOWLEDGED: observed}}})

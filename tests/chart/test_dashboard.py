@@ -12,9 +12,9 @@ BOARD: dict[str, Any] = json.loads(
 
 
 def documented() -> set[str]:
-    """Names in the table of series, which tests of the agent hold to what it exposes."""
-    section = (ROOT / "docs/reference/agent.md").read_text(encoding="utf-8").partition("## Series")[2]
-    return set(re.findall(r"`((?:DCGM_FI|gpufleet_agent)_\w+)`", section))
+    """Returns the metrics of docs/reference/metrics.md, which is generated from the agent."""
+    page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| `((?:DCGM_FI|gpufleet_agent)_\w+)`", page, re.MULTILINE))
 
 
 def queries() -> list[str]:

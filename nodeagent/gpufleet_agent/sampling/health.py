@@ -1,6 +1,6 @@
 """Whether a device can be used, from what its reads, its events and its readings say, in both directions.
 
-Unhealthy means a fault and nothing else. Each fault has its own rule (the table is in docs/reference/agent.md,
+Unhealthy means a fault and nothing else. Each fault has its own rule (the table is in docs/concepts/health.md,
 and a test holds the two together):
 
     reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive stand after one read that says so,

@@ -1,4 +1,4 @@
-"""docs/reference/agent.md says when a device is held to be ill: each line of its tables is played through."""
+"""The tables of device faults and NVML return codes in docs are played through, row by row."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from gpufleet_agent.sampling.health import READ_FAULTS, Fault, Health, HealthPol
 from gpufleet_agent.sampling.thresholds import LEVELS, SLOW
 from gpufleet_agent.sampling.timing import Timing
 
-PAGE = (Path(__file__).parents[3] / "docs/reference/agent.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("concepts/health.md", "reference/agent.md"))
 
 
 def table(first_column: str) -> list[list[str]]:
@@ -92,7 +93,7 @@ def test_every_condition_has_its_row() -> None:
     assert rows == expected
     (deadline,) = numbers(next(row[3] for row in ROWS if row[0] == "Unresponsive")) - {1}
     assert deadline == Timing().deadline
-    assert f"goes after {HealthPolicy().quiet_seconds:.0f} s without another" in " ".join(PAGE.split())
+    assert f"not repeated for {HealthPolicy().quiet_seconds:.0f} s" in " ".join(PAGE.split())
     timing = Timing()
     assert f"older than {3 * timing.slow + timing.sample:.0f} s" in " ".join(PAGE.split())
 
@@ -127,7 +128,7 @@ def meaning(code: int) -> str:
 
 
 def test_each_code_of_nvml_is_taken_for_what_its_row_says() -> None:
-    rows = table("NVML says")
+    rows = table("NVML return code")
     anything_else = rows.pop()
     assert anything_else == ["anything else", "`ReadFailed`".strip("`")]
     told: dict[int, str] = {}
