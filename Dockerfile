@@ -22,6 +22,7 @@ RUN /uv/bin/uv export --locked --no-dev --no-emit-project --no-header \
       -p /usr/local/lib/python3.11/dist-packages /dependencies \
  && find /dependencies/kubernetes -name __pycache__ -prune -exec rm -r '{}' +
 COPY cli cli
+COPY common common
 COPY crds crds
 COPY nodeagent nodeagent
 COPY operator operator

@@ -33,7 +33,7 @@ from rich.progress import Progress
 from gpufleet_agent.devices.base import DeviceError, DeviceInfo, HardwareError, Reading, SlowReading
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_device import NvmlDevice
-from gpufleet_agent.logs import configure
+from gpufleet_common.logs import configure
 from gpufleet_e2e.fakes.node import running
 from gpufleet_e2e.fakes.process import Course, quantile
 from gpufleet_simgpu.build import build_library

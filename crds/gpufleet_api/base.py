@@ -4,7 +4,6 @@ Unknown fields are ignored rather than refused, so that an operator reads what a
 is what refuses a misspelt field (strict field validation).
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -12,6 +11,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from gpufleet_api.markers import Cel
+from gpufleet_common import timestamps
 
 _ACRONYMS = {"mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
 
@@ -61,12 +61,9 @@ Text = Annotated[str, Field(max_length=1024)]
 def _moment(text: str) -> str:
     """The apiserver takes more than RFC 3339 for a date-time; who reads it later must not be the one to fail."""
     try:
-        moment = datetime.fromisoformat(text)
-        moment.astimezone(UTC)
-    except (OverflowError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise PydanticCustomError("timestamp", "must be a time such as 2026-01-02T03:04:05Z")
+        timestamps.parse(text)
+    except ValueError:
+        raise PydanticCustomError("timestamp", "must be a time such as 2026-01-02T03:04:05Z") from None
     return text
 
 

@@ -39,8 +39,8 @@ SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
 SHARED_SLOTS: Final = 16
 """Default number of slots of one device: how many containers may share it."""
 
-IDLE_MEMORY_MIB: Final = 512
-"""A device that nobody uses has no more than this in use. Where processes can't be counted, this tells."""
+MAX_SHARED_SLOTS: Final = 64
+"""Most slots of one device: as many holders as its entry in GPUTelemetry can list."""
 
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of our devices to container runtimes, whatever the resource is called."""

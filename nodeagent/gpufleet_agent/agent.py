@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.faults.file.writer import CheckpointWriter
-from gpufleet_agent.faults.restore import FaultRestorer, parse_timestamp, read_boot_id
+from gpufleet_agent.faults.restore import FaultRestorer, read_boot_id
 from gpufleet_agent.kube.api import KubeApi
 from gpufleet_agent.kube.event_recorder import Teller
 from gpufleet_agent.kube.model import PodEvent
@@ -45,6 +45,7 @@ from gpufleet_agent.sampling.saved_state import Checkpoint
 from gpufleet_agent.sampling.snapshot import HealthState
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import Settings
+from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
 
@@ -184,7 +185,8 @@ class Agent:
         if past is None:
             return None
         current = self._own.current
-        reports = {self._publisher.attempted, parse_timestamp(current.status.get("observedAt")) if current else None}
+        observed = timestamps.to_epoch(current.status.get("observedAt")) if current else None
+        reports = {self._publisher.attempted, observed}
         if current is None and self._file is not None:
             # Nobody has seen the object yet, so it may still be as it was for the process before this one: older than
             # that one's file, also where the clock was set back since.

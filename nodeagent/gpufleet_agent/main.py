@@ -12,11 +12,11 @@ from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
-from gpufleet_agent.logs import configure
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import PartError
 from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, let_go_of_code
 from gpufleet_agent.settings import Settings, parse
+from gpufleet_common.logs import configure
 
 log = structlog.get_logger(__name__)
 

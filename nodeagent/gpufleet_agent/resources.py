@@ -6,19 +6,7 @@ To the kubelet a slot is a device of a second resource; to everybody else it is 
 from dataclasses import dataclass
 from enum import StrEnum
 
-SLOT_MARK = "::"
-"""Between a slot's device and number, as NVIDIA's plugin names its replicas; no UUID has it."""
-
-
-def device_of(device_id: str) -> str:
-    """UUID of the device that a device ID stands for: `GPU-1` for `GPU-1` and for `GPU-1::7`."""
-    return device_id.partition(SLOT_MARK)[0]
-
-
-def slot_order(device_id: str) -> tuple[int, str]:
-    """Sorts the device IDs of one device: by slot number, the ID of a whole device first."""
-    number = device_id.partition(SLOT_MARK)[2]
-    return (int(number) if number.isdecimal() else -1), device_id
+from gpufleet_common.device_ids import slot_ids
 
 
 class MigStrategy(StrEnum):
@@ -49,4 +37,4 @@ class Served:
 
     def ids(self, uuid: str) -> tuple[str, ...]:
         """The device IDs by which a device is offered."""
-        return tuple(f"{uuid}{SLOT_MARK}{number}" for number in range(self.slots)) if self.slots else (uuid,)
+        return slot_ids(uuid, self.slots) if self.slots else (uuid,)

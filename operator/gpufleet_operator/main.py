@@ -15,7 +15,7 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.core.exceptions import ConfigError
 from prometheus_client import CollectorRegistry
 
-from gpufleet_operator import logs
+from gpufleet_common import logs
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.reader import Reader
 from gpufleet_operator.kube import paths

@@ -1,7 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_agent.resources import Served, device_of, slot_order
+from gpufleet_agent.resources import Served
+from gpufleet_common.device_ids import device_of, slot_order
 
 
 @settings(deadline=None)

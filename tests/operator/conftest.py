@@ -12,7 +12,7 @@ import structlog
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, GPUTelemetry
 from gpufleet_api.workload import GPUWorkload, WorkloadStatus
-from gpufleet_operator.model import timestamps
+from gpufleet_common import timestamps
 from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Limits, Memory, Snapshot

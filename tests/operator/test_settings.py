@@ -55,15 +55,15 @@ def test_sharing_can_be_switched_off() -> None:
 
 
 BAD = {
-    "--sweep-seconds 0": "0 must be above 0",
-    "--sweep-seconds nan": "nan must be above 0",
+    "--sweep-seconds 0": "invalid value: '0': must be a number of seconds from 0.01 to 3600",
+    "--sweep-seconds nan": "invalid value: 'nan': must be a number of seconds from 0.01 to 3600",
     "--listen 8080x": "must be HOST:PORT",
     "--listen h:70000": "must be HOST:PORT",
     "--resource gpu": "must be an extended resource",
     "--shared-resource part": "must be an extended resource",
-    "--shared-resource gpufleet.dev/gpu": "are the same: gpufleet.dev/gpu",
-    "--shared-slots 0": "'0' must be 1 to 64",
-    "--shared-slots x": "'x' must be 1 to 64",
+    "--shared-resource gpufleet.dev/gpu": "must differ, both are gpufleet.dev/gpu",
+    "--shared-slots 0": "'0': must be a whole number from 1 to 64",
+    "--shared-slots x": "'x': must be a whole number from 1 to 64",
     "--log-level loud": "invalid choice",
 }
 

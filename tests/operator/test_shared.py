@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.snapshot import Limits
 from gpufleet_operator.placement.model import PodNeeds

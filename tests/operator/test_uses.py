@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
+from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
 from gpufleet_operator.ledger.device_usage import Claims, Use, use_of
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.placement.model import PodNeeds
 
 SLOT = PodNeeds(extended={SHARED_RESOURCE: 1})

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.plugin.foreign_processes import in_use
-from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_common.device_use import IDLE_MEMORY_MIB
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, PodNeeds, Request, Share
 

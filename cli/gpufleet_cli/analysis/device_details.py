@@ -1,9 +1,9 @@
 """What a fleet file knows of a device beyond what the engine needs: its fault, its holder, its last sample."""
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from gpufleet_api.telemetry import Device, GPUTelemetry
+from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import Reason
@@ -48,5 +48,5 @@ def _of_device(device: Device) -> Facts:
 
 
 def _age(sampled: str, observed: str) -> str:
-    seconds = (datetime.fromisoformat(observed) - datetime.fromisoformat(sampled)).total_seconds()
+    seconds = (timestamps.parse(observed) - timestamps.parse(sampled)).total_seconds()
     return f"was last sampled at {sampled}, {seconds:.0f} s before its node's report"

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from gpufleet_api.names import API_VERSION, TELEMETRY_KIND
@@ -13,6 +12,7 @@ from gpufleet_cli.input.decode import parse, refuse
 from gpufleet_cli.input.documents import Document, read
 from gpufleet_cli.input.node_files import node_facts
 from gpufleet_cli.input.sample_ages import Ages
+from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import UNKNOWN_ROOM, NodeFacts, node_state
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
@@ -132,8 +132,6 @@ def _time(path: str, text: str | None) -> Iterator[str]:
     if text is None:
         return
     try:
-        aware = datetime.fromisoformat(text).tzinfo is not None
+        timestamps.parse(text)
     except ValueError:
-        aware = False
-    if not aware:
         yield f'{path}: must be a time such as 2026-01-02T03:04:05Z (got "{text}")'

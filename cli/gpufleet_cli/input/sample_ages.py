@@ -7,8 +7,8 @@ from datetime import datetime
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import Document
+from gpufleet_common import timestamps
 from gpufleet_operator.cache.decode import written_at
-from gpufleet_operator.model import timestamps
 
 STALE_AFTER = 90.0
 """Seconds; the operator's default."""

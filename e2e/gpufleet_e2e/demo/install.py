@@ -12,7 +12,7 @@ from gpufleet_testbed.versions import PROJECT_IMAGE
 
 RELEASE = "gpufleet"
 DRIVER_IN_NODE = "/opt/gpufleet/driver"
-PACKAGES = ("cli", "crds", "nodeagent", "operator")
+PACKAGES = ("cli", "common", "crds", "nodeagent", "operator")
 PRIVILEGED = "pod-security.kubernetes.io/enforce=privileged"
 
 

@@ -8,7 +8,6 @@ leniently: whatever it lacks is left out, since a report that can't be understoo
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +18,12 @@ from gpufleet_agent.faults.merge import changes_since, is_status_newer, merge, o
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_common import timestamps
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_END = datetime(9999, 1, 1, tzinfo=UTC)
 
 MAX_ACKNOWLEDGMENTS = 256
 _NEVER = 0.0
@@ -148,7 +146,7 @@ def read_status(
         boot_id: Of the node, now. None: not known, and the report counts.
         unreadable: Called for each part that makes no sense; it may be of another version of the API.
     """
-    reported = parse_timestamp(status.get("observedAt"))
+    reported = timestamps.to_epoch(status.get("observedAt"))
     if reported is None or (boot_id is not None and status.get("bootId", boot_id) != boot_id):
         return None
     try:
@@ -177,22 +175,10 @@ def read_acknowledgments(text: str) -> tuple[FaultAcknowledgment, ...]:
     return tuple(_acknowledgements(text))
 
 
-def parse_timestamp(timestamp: Any) -> float | None:
-    """RFC 3339 in seconds since the epoch; None for anything else, and for a time that no node's clock has shown."""
-    try:
-        moment = datetime.fromisoformat(timestamp)
-    except (TypeError, ValueError):
-        return None
-    if moment.tzinfo is None:
-        return None
-    # Some hours from either end of what a datetime can be, a time is none in UTC, and couldn't be written again.
-    return moment.timestamp() if _EPOCH <= moment < _END else None
-
-
 def _acknowledgements(text: str) -> Iterator[FaultAcknowledgment]:
     for entry in text.split(","):
         uuid, _, time = entry.strip().rpartition("=")
-        until = parse_timestamp(time)
+        until = timestamps.to_epoch(time)
         if until is not None:
             yield FaultAcknowledgment(until, uuid or None)
         elif entry.strip():
@@ -216,11 +202,11 @@ def _info(entry: Mapping[str, Any]) -> DeviceInfo:
 def _health(entry: Mapping[str, Any], reported: float) -> HealthView:
     reasons = tuple(_reason(reason, reported, fault=True) for reason in _items(entry, "reasons"))
     warnings = tuple(_reason(reason, reported, fault=False) for reason in _items(entry, "warnings"))
-    return HealthView(HealthState(entry["state"]), reasons, parse_timestamp(entry.get("since")), warnings)
+    return HealthView(HealthState(entry["state"]), reasons, timestamps.to_epoch(entry.get("since")), warnings)
 
 
 def _reason(entry: Mapping[str, Any], reported: float, *, fault: bool) -> HealthReason:
-    since = parse_timestamp(entry.get("since"))
+    since = timestamps.to_epoch(entry.get("since"))
     return HealthReason(
         code=_required(entry, "code"),
         message=_text(entry, "message") or "",

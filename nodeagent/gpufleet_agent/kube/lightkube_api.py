@@ -18,6 +18,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
+from gpufleet_common import timestamps
 
 CONFLICT = 409
 REFUSALS = frozenset({400, 403, 405, 413, 422})
@@ -110,7 +111,7 @@ class LightkubeTelemetryApi:
         """See `EventApi.tell`. Its name is made of what it is about, so that the apiserver refuses a second one."""
         digest = hashlib.sha256(f"{event.pod_uid}/{event.reason}{event.episode}".encode()).hexdigest()[:16]
         name = f"{event.pod[: MAX_NAME - len(digest) - 1].rstrip('.-')}.{digest}"
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        now = timestamps.seconds(datetime.now(UTC))
         manifest = Event(
             apiVersion="v1",
             kind="Event",

@@ -7,7 +7,7 @@ from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import Holder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import DeviceView
-from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_common.device_use import IDLE_MEMORY_MIB
 
 PodsOf = Callable[[int], tuple[str, ...] | None]
 """UIDs of the pods that the process of a number runs in; None: nobody can tell."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 
 import structlog
 
@@ -13,6 +12,7 @@ from gpufleet_agent.overuse.pod_lookup import pods_of
 from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.runtime.version_signal import Changes
 from gpufleet_agent.sampling.snapshot import NodeView
+from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +100,7 @@ def _facts(overuse: Overuse) -> dict[str, object]:
 
 def _event(overuse: Overuse) -> PodEvent:
     use = overuse.use
-    since = datetime.fromtimestamp(overuse.since, UTC).isoformat(timespec="seconds")
+    since = timestamps.seconds(timestamps.from_epoch(overuse.since))
     return PodEvent(
         namespace=use.key.namespace,
         pod=use.key.pod,

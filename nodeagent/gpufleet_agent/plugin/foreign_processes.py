@@ -1,21 +1,15 @@
 """Whether anybody's processes may be left on a device: what keeps it from pods that nobody picked it for."""
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_common import device_use
 
 
 def in_use(sample: Sample | None) -> bool:
-    """Whether a process is on the device, or may be.
+    """Returns whether the device runs a process, or may run one.
 
-    Processes that can't be counted still show in the memory that they use. A device of which neither is known counts as
-    used. A count of 0 stands whatever memory is in use, as the driver may use some for itself; so those that the driver
-    hides, because the agent doesn't share the host's PID namespace, are missed.
+    Processes that the driver hides are missed: it counts 0 where the agent does not share the host's PID namespace.
 
     Args:
-        sample: The device's last good one.
+        sample: The device's last good sample; None: the device counts as in use.
     """
-    if sample is None:
-        return True
-    if sample.process_count is not None:
-        return sample.process_count > 0
-    return sample.memory_used_mib is None or sample.memory_used_mib > IDLE_MEMORY_MIB
+    return sample is None or device_use.in_use(sample.process_count, sample.memory_used_mib)

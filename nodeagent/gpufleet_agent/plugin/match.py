@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, Listing
-from gpufleet_agent.resources import device_of, slot_order
+from gpufleet_common.device_ids import device_of, slot_order
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
-from gpufleet_agent.resources import device_of
+from gpufleet_common.device_ids import device_of
 
 
 @dataclass(frozen=True, slots=True)

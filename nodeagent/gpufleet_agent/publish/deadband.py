@@ -1,10 +1,10 @@
 """Which difference between two statuses is worth a write."""
 
-from datetime import datetime
 from enum import IntEnum
 from typing import Any
 
 from gpufleet_agent.publish.payload import Status
+from gpufleet_common import timestamps
 
 UTILIZATION_POINTS = 10
 MEMORY_MIB = 256
@@ -99,7 +99,7 @@ def _pickable(device: Status) -> bool:
 def _age(status: Status, device: Status) -> float:
     if "sampleTime" not in device:
         return 0.0
-    age = datetime.fromisoformat(status["observedAt"]) - datetime.fromisoformat(device["sampleTime"])
+    age = timestamps.parse(status["observedAt"]) - timestamps.parse(device["sampleTime"])
     return age.total_seconds()
 
 

@@ -5,7 +5,6 @@ A value that the hardware doesn't report is absent.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from gpufleet_agent.devices.base import Sample
@@ -20,6 +19,7 @@ from gpufleet_agent.sampling.snapshot import (
     Statistics,
     WindowStats,
 )
+from gpufleet_common import timestamps
 
 Status = dict[str, Any]
 
@@ -80,8 +80,7 @@ def build_status(
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return timestamps.micros(timestamps.from_epoch(seconds))
 
 
 def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import structlog
 
-from gpufleet_agent.faults.restore import parse_timestamp
 from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import OwnObject
@@ -16,6 +15,7 @@ from gpufleet_agent.publish.payload import Status
 from gpufleet_agent.publish.rate_limit import Cause, Pace, Written, backoff, cause_now, first_write, next_write
 from gpufleet_agent.runtime.aligned_ticks import until_tick
 from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ class Publisher:
         return cause_now(self._pace, self._last, significance(self._published, status, self._pace.old), now)
 
     async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
-        self.attempted = parse_timestamp(status.get("observedAt"))
+        self.attempted = timestamps.to_epoch(status.get("observedAt"))
         try:
             written = await self._api.apply_status(status)
         except (KubeError, ObjectFormatError) as error:

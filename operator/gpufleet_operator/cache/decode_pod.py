@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WORKLOAD_KIND
-from gpufleet_operator.model import timestamps
+from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
 from gpufleet_operator.pods import requests
@@ -96,7 +96,7 @@ def _ran(terminated: Any) -> bool:
 def _moment(value: Any) -> datetime | None:
     try:
         return timestamps.parse(text(value))
-    except (OverflowError, ValueError):
+    except ValueError:
         return None
 
 

@@ -11,11 +11,11 @@ from enum import StrEnum
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
+from gpufleet_common import timestamps
 from gpufleet_operator.fleet.build import may_release, unhealthy_devices
 from gpufleet_operator.ledger.device_usage import Claims
 from gpufleet_operator.ledger.ledger import Entry, Ledger, memory
 from gpufleet_operator.ledger.verify import confirm, rejected
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.objects import Pod, PodPhase, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.validate import device_container

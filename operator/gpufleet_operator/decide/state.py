@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from gpufleet_common import timestamps
 from gpufleet_operator.fleet.build import unhealthy_devices
 from gpufleet_operator.ledger.holders import held_by
 from gpufleet_operator.ledger.ledger import entries
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.snapshot import Backoff, Memory, RefusalKey, Snapshot
 

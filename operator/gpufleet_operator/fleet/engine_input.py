@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 from gpufleet_api.names import SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
+from gpufleet_common import timestamps
 from gpufleet_operator.ledger.device_usage import by_device, use_of
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.fleet.validate_sample import check_sample

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from gpufleet_api.names import API_VERSION, OPERATOR_FIELD_MANAGER, WORKLOAD_KIND
+from gpufleet_common import timestamps
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
 from gpufleet_operator.kube.writer import Cluster
-from gpufleet_operator.model import timestamps
 from gpufleet_operator.model.actions import Event
 
 _NOTE = 1024

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gpufleet_api.telemetry import Assignment, Device, DeviceHolder
+from gpufleet_common import timestamps
 from gpufleet_operator.ledger.holders import is_holder
-from gpufleet_operator.model import timestamps
 
 _WHOLE_PERCENT = 100
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from gpufleet_api.telemetry import Assignment, TelemetryStatus
 from gpufleet_api.workload import PlacementState
+from gpufleet_common import timestamps
+from gpufleet_common.device_ids import device_of
 from gpufleet_operator.ledger.holders import held_by
-from gpufleet_operator.model import timestamps
-from gpufleet_operator.model.extended_resources import device_of
 from gpufleet_operator.model.objects import Container, Pod, PodPhase
 from gpufleet_operator.model.snapshot import Snapshot
 

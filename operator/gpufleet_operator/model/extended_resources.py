@@ -6,9 +6,6 @@ from typing import Final
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_api.workload import DeviceMode, Devices
 
-_SLOT_MARK = "::"
-"""Between a slot's device and its number, in the kubelet's words: `GPU-1::7`. No UUID has it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -35,8 +32,3 @@ class Resources:
 
 
 DEFAULTS: Final = Resources()
-
-
-def device_of(device_id: str) -> str:
-    """The UUID that an ID in the kubelet's words stands for: `GPU-1` for `GPU-1` and for `GPU-1::7`."""
-    return device_id.partition(_SLOT_MARK)[0]

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpufleet_api.names import IDLE_MEMORY_MIB
 from gpufleet_api.workload import Strategy, Topology
+from gpufleet_common import device_use
 
 
 class Reason(StrEnum):
@@ -89,13 +89,8 @@ class DeviceState:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process is on the device, or may be: where they aren't counted, the memory in use tells.
-
-        As the node agent judges it, for pods that nobody picked a device for.
-        """
-        if self.process_count is not None:
-            return self.process_count > 0
-        return self.memory_used_mib is None or self.memory_used_mib > IDLE_MEMORY_MIB
+        """Whether the device runs a process, or may run one."""
+        return device_use.in_use(self.process_count, self.memory_used_mib)
 
     @property
     def memory_in_use_mib(self) -> int | None:

@@ -1,7 +1,7 @@
 """Why a workload waits: the engine's counts and nearest miss, and what kube-scheduler and kubelets said."""
 
 from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, Rejection
-from gpufleet_operator.model import timestamps
+from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import WhyNot
 from gpufleet_operator.status.context import Outlook

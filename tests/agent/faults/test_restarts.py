@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
 from gpufleet_agent.faults.file.format import NodeCheckpoint, decode, encode, to_bytes
-from gpufleet_agent.faults.restore import FaultRestorer, parse_timestamp
+from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_agent.sampling.saved_state import Checkpoint
+from gpufleet_common import timestamps
 
 DEVICES = [DeviceInfo(f"GPU-{index}", index, "Sim", pci_bus_id=f"0000:1{index}:00.0") for index in range(3)]
 
@@ -76,7 +77,8 @@ class Agent:
     def keep(self) -> None:
         past = self.record.remembered(self.node.now())
         assert past is not None
-        reports = {self.attempted, parse_timestamp(self.current.status.get("observedAt")) if self.current else None}
+        observed = timestamps.to_epoch(self.current.status.get("observedAt")) if self.current else None
+        reports = {self.attempted, observed}
         if self.current is None and self.file is not None:
             reports |= self.file.reports
             past = replace(past, reported_at=max(past.reported_at, self.file.past.reported_at))
@@ -90,7 +92,7 @@ class Agent:
         status = build_status(
             self.record.view(now), {}, generation=1, observed_at=now.wall, agent_version="1", boot_id="boot-1"
         )
-        self.attempted = parse_timestamp(status["observedAt"])
+        self.attempted = timestamps.to_epoch(status["observedAt"])
         if not self.node.away:
             self.node.status, self.node.version = status, self.node.version + 1
             self.observe()

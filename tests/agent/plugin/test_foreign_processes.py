@@ -2,7 +2,7 @@ import pytest
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.plugin.foreign_processes import in_use
-from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_common.device_use import IDLE_MEMORY_MIB
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.match import Situation, check, decide, key_of
 from gpufleet_agent.plugin.types import Ask, KnownDevice, Managed, Refusal, Unmanaged
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
-from gpufleet_agent.resources import Served, device_of
+from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_common.device_ids import device_of
 
 UUIDS = tuple(f"GPU-{index}" for index in range(5))
 SERVED = {RESOURCE: Served(RESOURCE), SHARED_RESOURCE: Served(SHARED_RESOURCE, 3)}

@@ -14,6 +14,8 @@ import jsonpatch
 import pytest
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_common import timestamps
+from gpufleet_common.device_ids import device_of
 from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -21,8 +23,7 @@ from gpufleet_operator.kube.errors import (
     LostRaceError,
     NotFoundError,
 )
-from gpufleet_operator.model import timestamps
-from gpufleet_operator.model.extended_resources import DEFAULTS, device_of
+from gpufleet_operator.model.extended_resources import DEFAULTS
 
 MEMORY = 1000
 """MiB of each device."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.names import IDLE_MEMORY_MIB
+from gpufleet_common.device_use import IDLE_MEMORY_MIB
 from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, Reason

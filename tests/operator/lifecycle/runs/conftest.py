@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gpufleet_common.device_ids import device_of
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
-from gpufleet_operator.model.extended_resources import device_of
 from gpufleet_operator.model.snapshot import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics

@@ -1,0 +1,111 @@
+"""Command line flags in one style: each flag has a help text with its default and, for numbers, its limits."""
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gpufleet_common.logs import FORMATS, LEVELS
+
+_MIN_SECONDS = 0.01
+_MAX_PORT = 65_535
+
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_RESOURCE = re.compile(rf"{_LABEL}([.]{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
+"""A domain has no underscore, so no two resources share the file name of a socket."""
+_MAX_RESOURCE_LENGTH = 128
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Parses a command line. A wrong one ends the process with status 2 and a message on stderr."""
+
+    def flag(self, flag: str, default: object, description: str, **options: Any) -> None:
+        """Adds a flag.
+
+        Args:
+            flag: `--name`.
+            default: Shown in the help; None, an empty string and False are not.
+            description: A phrase without a period.
+            options: As of `add_argument`.
+        """
+        shown = f" (default: {str(default).replace('%', '%%')})" if default not in (None, "", False) else ""
+        self.add_argument(flag, default=default, help=description + shown, **options)
+
+    def seconds(self, flag: str, default: float, most: float, description: str) -> None:
+        """Adds a duration in seconds, from 0.01 to `most`."""
+        self.flag(flag, f"{default:g}", f"{description}; at most {most:g}", type=seconds(most), metavar="SECONDS")
+
+    def resources(self, whole: str, shared: str, slots: int, most_slots: int) -> None:
+        """Adds the flags that agent and operator must agree on: both resources, and the slots of a shared device."""
+        self.flag("--resource", whole, "extended resource of a whole device", type=extended_resource, metavar="NAME")
+        self.flag(
+            "--shared-resource",
+            shared,
+            "extended resource of one slot of a shared device; empty: sharing is disabled",
+            type=optional(extended_resource),
+            metavar="NAME",
+        )
+        self.flag("--shared-slots", slots, "slots of each shared device", type=whole_number(most_slots), metavar="N")
+
+    def process(self, listen: str, log_level: str, log_format: str) -> None:
+        """Adds the flags of every long-running process: where it listens, and how it logs."""
+        self.flag("--listen", listen, "address of /metrics, /healthz and /readyz", type=address, metavar="HOST:PORT")
+        self.flag("--log-level", log_level, "least severe event that is logged", choices=LEVELS)
+        self.flag("--log-format", log_format, "format of log lines on stderr", choices=FORMATS)
+
+
+def invalid(text: str, requirement: str) -> argparse.ArgumentTypeError:
+    """Returns the error for a flag's value."""
+    return argparse.ArgumentTypeError(f"invalid value: {text!r}: {requirement}")
+
+
+def seconds(most: float) -> Callable[[str], float]:
+    """Returns a converter for seconds from 0.01 to `most`."""
+
+    def convert(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = float("nan")
+        if not _MIN_SECONDS <= found <= most:  # NaN fails, too
+            raise invalid(text, f"must be a number of seconds from {_MIN_SECONDS} to {most:g}")
+        return found
+
+    return convert
+
+
+def whole_number(most: int) -> Callable[[str], int]:
+    """Returns a converter for whole numbers from 1 to `most`."""
+
+    def convert(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = 0
+        if not 1 <= found <= most:
+            raise invalid(text, f"must be a whole number from 1 to {most}")
+        return found
+
+    return convert
+
+
+def extended_resource(text: str) -> str:
+    """Converts the name of an extended resource."""
+    if not _RESOURCE.fullmatch(text) or len(text) > _MAX_RESOURCE_LENGTH:
+        raise invalid(text, "must be an extended resource such as example.com/gpu")
+    if text.startswith("requests.") or "kubernetes.io/" in text:
+        raise invalid(text, "is reserved for Kubernetes")
+    return text
+
+
+def optional(convert: Callable[[str], str]) -> Callable[[str], str]:
+    """Returns a converter that also accepts an empty string."""
+    return lambda text: convert(text) if text else ""
+
+
+def address(text: str) -> tuple[str, int]:
+    """Converts `HOST:PORT`. An IPv6 host is in brackets; an empty one means all interfaces."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise invalid(text, "must be HOST:PORT")
+    return host.strip("[]"), int(port)
