@@ -88,7 +88,8 @@ KIND: Final = Tool(
 KUBECTL: Final = replace(KUBERNETES, commands=(KUBERNETES.commands[0],))
 """Of the Kubernetes binaries, what a kind cluster needs outside of its nodes."""
 
-LOCAL_TOOLS: Final = (ETCD, KUBERNETES, CONTAINERD, HELM)
+LOCAL_TOOLS: Final = (KUBERNETES, ETCD, CONTAINERD, HELM)
+"""In the order of building: the largest first, helm last, because a cluster starts without it."""
 KIND_TOOLS: Final = (KIND, KUBECTL, HELM)
 
 GO_MINIMUM: Final = (1, 26, 8)

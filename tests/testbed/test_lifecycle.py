@@ -1,25 +1,21 @@
-from typing import TYPE_CHECKING
-
 import pytest
 
 from gpufleet_testbed.config import Provider
 from gpufleet_testbed.lifecycle import choose_provider
-
-if TYPE_CHECKING:
-    from tests.testbed.conftest import FakeRunner
+from gpufleet_testing.testbed import FakeRunner
 
 
 @pytest.mark.parametrize("wanted", [Provider.LOCAL, Provider.KIND])
-def test_a_wish_is_obeyed_without_asking_docker(wanted: Provider, runner: "FakeRunner") -> None:
+def test_a_wish_is_obeyed_without_asking_docker(wanted: Provider, runner: FakeRunner) -> None:
     assert choose_provider(wanted, runner) is wanted
     assert runner.calls == []
 
 
-def test_kind_is_chosen_where_docker_answers(runner: "FakeRunner") -> None:
+def test_kind_is_chosen_where_docker_answers(runner: FakeRunner) -> None:
     assert choose_provider(Provider.AUTO, runner) is Provider.KIND
     assert runner.calls == [["docker", "info"]]
 
 
-def test_local_is_chosen_where_docker_does_not_answer(runner: "FakeRunner") -> None:
+def test_local_is_chosen_where_docker_does_not_answer(runner: FakeRunner) -> None:
     runner.answer("docker", "info", status=1)
     assert choose_provider(Provider.AUTO, runner) is Provider.LOCAL

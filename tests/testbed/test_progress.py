@@ -32,3 +32,20 @@ def test_a_terminal_shows_the_running_step_and_overwrites_it() -> None:
     shown = stream.getvalue()
     assert "building ..." in shown
     assert shown.endswith("\r   0.0 s  building\n")
+
+
+def test_a_step_may_end_with_other_words_than_it_runs_with() -> None:
+    stream = io.StringIO()
+    with Progress(stream, lambda: 0.0).step(lambda: "1 of 2", done="both"):
+        pass
+    assert stream.getvalue() == "   0.0 s  both\n"
+
+
+def test_a_terminal_shows_overlapping_steps_on_one_line() -> None:
+    stream = Terminal()
+    progress = Progress(stream, lambda: 0.0)
+    with progress.step("first"):
+        with progress.step(lambda: "second"):
+            progress.say("between")
+        assert "0.0 s  first ... | 0.0 s  second ..." in stream.getvalue()
+        assert "\r   0.0 s  second\n0.0 s  first ..." in stream.getvalue()

@@ -1,15 +1,16 @@
-"""Finds the cluster's binaries: the user's own, or the ones that the cache holds."""
+"""Finds the cluster's binaries: those of a folder of the user, or those of the cache."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpufleet_testbed.binaries.go_build import ensure_tools
+from gpufleet_testbed.binaries.tool_builds import ToolBuilds
 from gpufleet_testbed.config import ENV_ASSETS
 from gpufleet_testbed.errors import HostError, Problem
-from gpufleet_testbed.host.command import Runner, run, search_path
+from gpufleet_testbed.host.command import Follower, Runner, follow, run, search_path
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.versions import LOCAL_TOOLS, Tool
 
@@ -18,18 +19,52 @@ _VERSION_ARGS = {"kubectl": ("version", "--client"), "helm": ("version", "--shor
 
 @dataclass(frozen=True)
 class Assets:
-    """Where each binary is."""
+    """The path of each binary by its name."""
 
     paths: Mapping[str, Path]
 
     def __getitem__(self, name: str) -> str:
-        """Path of a binary, ready for a command line."""
+        """Returns the path of a binary as a word of a command line."""
         return str(self.paths[name])
 
     @property
     def search_path(self) -> str:
         """A PATH that finds these binaries first."""
         return search_path(*dict.fromkeys(str(path.parent) for path in self.paths.values()))
+
+
+@dataclass(frozen=True)
+class PendingAssets:
+    """Binaries that may still be built."""
+
+    assets: Assets
+    wait: Callable[..., None]
+    """Waits until the binaries of these names are there, or all; see `ToolBuilds.wait`."""
+
+
+@contextmanager
+def prepare_assets(
+    cache: Path,
+    progress: Progress,
+    *,
+    tools: Sequence[Tool] = LOCAL_TOOLS,
+    environ: Mapping[str, str] = os.environ,
+    runner: Runner = run,
+    follower: Follower = follow,
+) -> Iterator[PendingAssets]:
+    """Finds the binaries of $GPUFLEET_CLUSTER_ASSETS if that is set, else those of the cache; builds missing ones.
+
+    They are built while the block runs, and are complete when it has ended.
+
+    Raises:
+        HostError: A binary is missing from the user's folder or does not run; or see `ToolBuilds`.
+    """
+    folder = environ.get(ENV_ASSETS)
+    if folder:
+        yield PendingAssets(_own_assets(Path(folder).resolve(), tools, progress, runner), lambda *_: None)
+        return
+    with ToolBuilds(cache, progress, tools, runner=runner, follower=follower) as builds:
+        yield PendingAssets(Assets(builds.paths), builds.wait)
 
 
 def find_assets(
@@ -39,20 +74,15 @@ def find_assets(
     tools: Sequence[Tool] = LOCAL_TOOLS,
     environ: Mapping[str, str] = os.environ,
     runner: Runner = run,
+    follower: Follower = follow,
 ) -> Assets:
-    """The binaries of $GPUFLEET_CLUSTER_ASSETS if that is set, else those of the cache, built when missing.
-
-    Raises:
-        HostError: a binary is missing from the user's folder or can't be run; or see `ensure_tools`.
-    """
-    folder = environ.get(ENV_ASSETS)
-    if folder:
-        return _own_assets(Path(folder).resolve(), tools, progress, runner)
-    return Assets(ensure_tools(cache, progress, tools=tools, runner=runner))
+    """Finds or builds the binaries, as `prepare_assets` does, and waits for all of them."""
+    with prepare_assets(cache, progress, tools=tools, environ=environ, runner=runner, follower=follower) as pending:
+        return pending.assets
 
 
 def version_command(binary: Path) -> list[str]:
-    """How this binary is asked for its version."""
+    """Returns the command line that prints a binary's version."""
     return [str(binary), *_VERSION_ARGS.get(binary.name, ("--version",))]
 
 
@@ -69,9 +99,10 @@ def _own_assets(folder: Path, tools: Sequence[Tool], progress: Progress, runner:
     if problems:
         raise HostError(problems)
     # containerd's shim prints its version with -v only, and is released with containerd.
-    asked = [path for name, path in paths.items() if name != "containerd-shim-runc-v2"]
+    checked = [path for name, path in paths.items() if name != "containerd-shim-runc-v2"]
     with ThreadPoolExecutor() as pool:
-        for path, done in zip(asked, pool.map(lambda p: runner(version_command(p), check=False), asked), strict=True):
+        results = pool.map(lambda path: runner(version_command(path), check=False), checked)
+        for path, done in zip(checked, results, strict=True):
             if done.returncode != 0:
                 problems.append(
                     Problem(f"{path} does not run: {done.stderr.strip()[:200]}", "use a build for this machine")

@@ -1,28 +1,24 @@
-"""Builds the cluster's binaries from pinned Go modules into a cache, once per version."""
+"""Command lines, cache folders and cache keys of the binaries that are built from pinned Go modules."""
 
 import hashlib
-import os
 import platform
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gpufleet_testbed.errors import HostError, Problem
 from gpufleet_testbed.host.command import Runner, run
-from gpufleet_testbed.host.file_lock import locked
-from gpufleet_testbed.progress import Progress
-from gpufleet_testbed.versions import GO_MINIMUM, LOCAL_TOOLS, Tool
+from gpufleet_testbed.versions import GO_MINIMUM, Tool
 
-_MODULES = Path(__file__).parent / "modules"
+MODULES = Path(__file__).parent / "modules"
 _GO_ELSEWHERE = Path("/usr/local/go/bin/go")
 _FETCHES_TOOLCHAINS = (1, 21)
 _BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
 
 
-def build_key(tool: Tool, modules: Path = _MODULES, machine: str = platform.machine()) -> str:
-    """Short hash of everything that decides what the binaries are: modules, sums, flags and architecture."""
+def build_key(tool: Tool, modules: Path = MODULES, machine: str = platform.machine()) -> str:
+    """Returns a short hash of everything that decides what the binaries are: modules, sums, flags, architecture."""
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
         digest.update((modules / tool.name / name).read_bytes())
@@ -30,28 +26,49 @@ def build_key(tool: Tool, modules: Path = _MODULES, machine: str = platform.mach
     return digest.hexdigest()[:10]
 
 
-def tool_dir(tool: Tool, cache: Path, modules: Path = _MODULES) -> Path:
-    """Where the binaries of a tool live in the cache."""
+def tool_dir(tool: Tool, cache: Path, modules: Path = MODULES) -> Path:
+    """Returns the folder of a tool's binaries in the cache."""
     return cache / "tools" / f"{tool.name}-{tool.version}-{build_key(tool, modules)}"
 
 
-def build_command(go: str, tool: Tool, package: str, output: Path) -> list[str]:
-    """The go command line that makes one binary."""
-    tags = [f"-tags={','.join(tool.tags)}"] if tool.tags else []
-    return [go, "build", *_BUILD_FLAGS, *tags, f"-ldflags={' '.join(tool.ldflags)}", "-o", str(output), package]
+def binary_paths(tool: Tool, cache: Path) -> dict[str, Path]:
+    """Returns the path of each binary of a tool by its name."""
+    folder = tool_dir(tool, cache)
+    return {name: folder / name for name, _ in tool.commands}
+
+
+def complete(tool: Tool, cache: Path) -> bool:
+    """Returns whether the cache holds every binary of a tool."""
+    return all(path.is_file() for path in binary_paths(tool, cache).values())
+
+
+def build_command(go: str, tool: Tool, folder: Path) -> list[str]:
+    """Returns the command line that builds all binaries of a tool into `folder`.
+
+    One `go build` compiles packages that the binaries share once and uses every core to its end. It names a binary
+    after the last element of its package; a tool of one binary may use another name.
+    """
+    names, packages = zip(*tool.commands, strict=True)
+    output = str(folder / names[0]) if len(names) == 1 else f"{folder}/"
+    return [go, "build", "-v", *_flags(tool), f"-ldflags={' '.join(tool.ldflags)}", "-o", output, *packages]
+
+
+def list_command(go: str, tool: Tool) -> list[str]:
+    """Returns the command line that prints every package that the binaries of a tool consist of, one per line."""
+    return [go, "list", "-deps", *_flags(tool), *(package for _, package in tool.commands)]
 
 
 def go_version(text: str) -> tuple[int, ...]:
-    """The version in the output of `go version`, as numbers; empty when there is none."""
+    """Parses the output of `go version`; empty when it contains no version."""
     found = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(part or 0) for part in found.groups()) if found else ()
 
 
 def find_go(runner: Runner = run) -> str:
-    """A Go command that can build the tools.
+    """Finds a Go command that can build the tools.
 
     Raises:
-        HostError: there is none, or it is too old to fetch a newer toolchain by itself.
+        HostError: Go is missing, or too old to fetch a newer toolchain by itself.
     """
     wanted = ".".join(map(str, GO_MINIMUM))
     fix = (
@@ -68,55 +85,12 @@ def find_go(runner: Runner = run) -> str:
 
 
 def build_environment(found: Sequence[int], environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables for the build; a Go that is too old for the modules may fetch the right toolchain."""
+    """Returns the variables of a build; a Go that is too old for the modules may fetch the right toolchain."""
     env = {"CGO_ENABLED": "0", "GOWORK": "off"}
     if tuple(found) < GO_MINIMUM and "GOTOOLCHAIN" not in environ:
         env["GOTOOLCHAIN"] = "auto"
     return env
 
 
-def ensure_tools(
-    cache: Path, progress: Progress, *, tools: Sequence[Tool] = LOCAL_TOOLS, runner: Runner = run
-) -> dict[str, Path]:
-    """Build what the cache lacks.
-
-    Returns:
-        The path of each binary by its name.
-
-    Raises:
-        HostError: something has to be built and Go is missing.
-        ClusterError: a build failed; the message holds what go said.
-    """
-    missing = [tool for tool in tools if not _complete(tool, tool_dir(tool, cache))]
-    if missing:
-        go = find_go(runner)
-        with locked(cache / "tools"):
-            _build(
-                go, [tool for tool in missing if not _complete(tool, tool_dir(tool, cache))], cache, progress, runner
-            )
-    return {name: tool_dir(tool, cache) / name for tool in tools for name, _ in tool.commands}
-
-
-def _complete(tool: Tool, folder: Path) -> bool:
-    return all((folder / name).is_file() for name, _ in tool.commands)
-
-
-def _build(go: str, tools: Sequence[Tool], cache: Path, progress: Progress, runner: Runner) -> None:
-    total = sum(len(tool.commands) for tool in tools)
-    if total:
-        progress.say(f"Building {total} binaries with {go}; all 11 take about 9 minutes on 2 cores, once")
-    env = build_environment(go_version(runner([go, "version"]).stdout), os.environ)
-    count = 0
-    for tool in tools:
-        # Binaries move into place all together: a folder that exists is complete.
-        with tempfile.TemporaryDirectory(dir=cache / "tools", prefix=f".{tool.name}-") as scratch:
-            staging = Path(scratch) / tool.name
-            staging.mkdir()
-            for name, package in tool.commands:
-                count += 1
-                with progress.step(f"[{count}/{total}] building {name} ({tool.module} {tool.version})"):
-                    command = build_command(go, tool, package, staging / name)
-                    runner(command, timeout=None, env=env, cwd=_MODULES / tool.name)
-            target = tool_dir(tool, cache)
-            shutil.rmtree(target, ignore_errors=True)
-            staging.rename(target)
+def _flags(tool: Tool) -> list[str]:
+    return [*_BUILD_FLAGS, *([f"-tags={','.join(tool.tags)}"] if tool.tags else [])]

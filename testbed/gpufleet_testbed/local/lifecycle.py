@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpufleet_testbed.binaries.assets import Assets
+from gpufleet_testbed.binaries.assets import Assets, PendingAssets, prepare_assets
 from gpufleet_testbed.config import DEFAULT_NAME, ClusterConfig, Provider, down_command
 from gpufleet_testbed.errors import ConflictError, NotRunningError
 from gpufleet_testbed.host.file_lock import locked
@@ -29,10 +29,13 @@ from gpufleet_testbed.local.teardown import read_processes, tear_down
 from gpufleet_testbed.local.units import Units
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.status import Status
-from gpufleet_testbed.versions import BUSYBOX_IMAGE, PAUSE_IMAGE
+from gpufleet_testbed.versions import BUSYBOX_IMAGE, HELM, LOCAL_TOOLS, PAUSE_IMAGE
 
 _OTHERS_SECONDS = 180.0
-"""How long to wait for a cluster that somebody else is starting or stopping."""
+"""How long to wait for a cluster that another process is starting or stopping."""
+_STORE_BINARIES = ("containerd", "ctr")
+_NODE_BINARIES = tuple(name for tool in LOCAL_TOOLS if tool is not HELM for name, _ in tool.commands)
+"""What a cluster needs to start; helm may still be built meanwhile."""
 
 
 class LocalLifecycle:
@@ -49,33 +52,39 @@ class LocalLifecycle:
     def up(self, config: ClusterConfig, *, detach: bool) -> LocalCluster:
         """Start the cluster, or take over the one that runs; see `cluster.up`."""
         running = self._running() is not None
-        assets = prepare_host(config, self._root, self._progress, network_free=not running)
-        planted, images = self._node_images(config, assets)
-        deadline = time.monotonic() + _OTHERS_SECONDS
-        while True:
-            state = self._running()
-            if state is not None:
-                return self._take_over(state, config, assets, images)
-            lock = Lock.try_acquire(self._lock_file)
-            if lock is not None:
-                return self._start(lock, config, assets, (planted, images), detach=detach)
-            if time.monotonic() > deadline:
-                raise ConflictError(f"{locks.holder(self._lock_file)} has been starting or stopping a cluster for long")
-            time.sleep(0.1)
+        prepare_host(config, self._root, self._progress, network_free=not running)
+        with prepare_assets(self._cache, self._progress) as pending:
+            images = self._node_images(config, pending)
+            pending.wait(*_NODE_BINARIES)
+            deadline = time.monotonic() + _OTHERS_SECONDS
+            while True:
+                state = self._running()
+                if state is not None:
+                    return self._take_over(state, config, pending.assets, images[1])
+                lock = Lock.try_acquire(self._lock_file)
+                if lock is not None:
+                    return self._start(lock, config, pending, images, detach=detach)
+                if time.monotonic() > deadline:
+                    holder = locks.holder(self._lock_file)
+                    raise ConflictError(f"{holder} has been starting or stopping a cluster for {_OTHERS_SECONDS:g} s")
+                time.sleep(0.1)
 
-    def _node_images(self, config: ClusterConfig, assets: Assets) -> tuple[NodeImages, dict[str, Path]]:
-        """Build what nodes start with: the store to plant with its archives, and the archive of each image by name."""
+    def _node_images(self, config: ClusterConfig, pending: PendingAssets) -> tuple[NodeImages, dict[str, Path]]:
+        """Builds what nodes start with: the image store with its archives, and the archive of each image by name."""
         with locked(self._cache / "images"):
-            return self._build_images(config, assets)
+            return self._build_images(config, pending)
 
-    def _build_images(self, config: ClusterConfig, assets: Assets) -> tuple[NodeImages, dict[str, Path]]:
+    def _build_images(self, config: ClusterConfig, pending: PendingAssets) -> tuple[NodeImages, dict[str, Path]]:
+        assets = pending.assets
         small = {PAUSE_IMAGE: pause_archive(self._cache), BUSYBOX_IMAGE: busybox_archive(self._cache)}
         key = [path.name for path in small.values()]
         if not config.project_image:
+            pending.wait(*_STORE_BINARIES)
             seed = seed_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
             return NodeImages(seed, ()), small
         image = build_layers(self._cache, self._progress)
         key += [layer.digest for layer in image.lower]
+        pending.wait(*_STORE_BINARIES)
         seed = seed_store(
             self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
         )
@@ -88,8 +97,9 @@ class LocalLifecycle:
 
     def build(self, config: ClusterConfig) -> None:
         """Make everything that `up` needs, without starting anything."""
-        assets = prepare_host(config, self._root, self._progress, network_free=False)
-        self._node_images(config, assets)
+        prepare_host(config, self._root, self._progress, network_free=False)
+        with prepare_assets(self._cache, self._progress) as pending:
+            self._node_images(config, pending)
 
     def attach(self) -> LocalCluster:
         """Handle of the running cluster.
@@ -147,16 +157,22 @@ class LocalLifecycle:
         self,
         lock: Lock,
         config: ClusterConfig,
-        assets: Assets,
+        pending: PendingAssets,
         images: tuple[NodeImages, Mapping[str, Path]],
         *,
         detach: bool,
     ) -> LocalCluster:
         self._clean()
         prune(images[0].seed, self._cache)
+        assets = pending.assets
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
             lifeline = start(units, images[0], lock)
+        try:
+            pending.wait()
+        except BaseException:  # KeyboardInterrupt included: a cluster without its tools must not stay
+            lifeline.cut()
+            raise
         State(
             config=config,
             binaries={name: str(path) for name, path in assets.paths.items()},

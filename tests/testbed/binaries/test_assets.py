@@ -1,20 +1,17 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gpufleet_testbed.binaries.assets import Assets, find_assets
 from gpufleet_testbed.errors import HostError
 from gpufleet_testbed.versions import CONTAINERD, ETCD
-
-if TYPE_CHECKING:
-    from tests.testbed.conftest import Shown
+from gpufleet_testing.testbed import RecordedProgress
 
 Script = Callable[[str, str], Path]
 
 
-def test_own_binaries_are_used_and_their_versions_shown(tmp_path: Path, script: Script, progress: "Shown") -> None:
+def test_own_binaries_are_used_and_shown(tmp_path: Path, script: Script, progress: RecordedProgress) -> None:
     for name, _ in (*ETCD.commands, *CONTAINERD.commands):
         script(name, f"echo {name} version 9")
     environ = {"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)}
@@ -23,7 +20,7 @@ def test_own_binaries_are_used_and_their_versions_shown(tmp_path: Path, script: 
     assert "etcd version 9" in "\n".join(progress.lines)
 
 
-def test_each_missing_or_unusable_binary_is_named(tmp_path: Path, script: Script, progress: "Shown") -> None:
+def test_each_missing_or_unusable_binary_is_named(tmp_path: Path, script: Script, progress: RecordedProgress) -> None:
     script("etcd", "exit 0").chmod(0o644)
     environ = {"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)}
     with pytest.raises(HostError) as caught:
@@ -34,7 +31,7 @@ def test_each_missing_or_unusable_binary_is_named(tmp_path: Path, script: Script
     assert found[1].endswith(f"has no containerd. Fix: put containerd of {CONTAINERD.version} there")
 
 
-def test_a_binary_that_does_not_run_is_named(tmp_path: Path, script: Script, progress: "Shown") -> None:
+def test_a_binary_that_does_not_run_is_named(tmp_path: Path, script: Script, progress: RecordedProgress) -> None:
     script("etcd", "echo wrong machine >&2; exit 126")
     with pytest.raises(HostError, match="does not run: wrong machine"):
         find_assets(tmp_path, progress, tools=(ETCD,), environ={"GPUFLEET_CLUSTER_ASSETS": str(tmp_path)})

@@ -1,11 +1,12 @@
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from gpufleet_testbed.errors import ClusterError
-from gpufleet_testbed.host.command import run
+from gpufleet_testbed.host.command import follow, run
 
 
 def test_output_and_input_pass_through(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_failure_says_what_was_run_and_what_it_said() -> None:
 
 
 def test_a_missing_program_is_an_error_of_ours() -> None:
-    with pytest.raises(ClusterError, match="can't run no-such-program"):
+    with pytest.raises(ClusterError, match="cannot run no-such-program"):
         run(["no-such-program"])
 
 
@@ -29,4 +30,26 @@ def test_a_program_that_takes_too_long_is_killed() -> None:
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"still running after 0\.1 s"):
         run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.1)
+    assert time.monotonic() - start < 30
+
+
+def test_follow_passes_each_line_of_standard_error_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    follow(["sh", "-c", "echo $A; echo one >&2; pwd >&2"], lines.append, stop=Event(), env={"A": "b"}, cwd=tmp_path)
+    assert lines == ["one", str(tmp_path)]
+
+
+def test_follow_fails_with_the_last_lines() -> None:
+    lines: list[str] = []
+    with pytest.raises(ClusterError, match=r"exit status 3: sh -c .*\nbroken\nat the end"):
+        follow(["sh", "-c", "echo broken >&2; printf 'at the end' >&2; exit 3"], lines.append, stop=Event())
+    assert lines == ["broken"]
+    with pytest.raises(ClusterError, match="cannot run no-such-program"):
+        follow(["no-such-program"], lines.append, stop=Event())
+
+
+def test_follow_ends_the_program_when_it_is_stopped() -> None:
+    stop, start = Event(), time.monotonic()
+    with pytest.raises(ClusterError, match="exit status -15"):
+        follow(["sh", "-c", "echo begun >&2; exec sleep 60"], lambda _: stop.set(), stop=stop)
     assert time.monotonic() - start < 30

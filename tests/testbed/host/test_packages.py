@@ -1,18 +1,15 @@
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gpufleet_testbed.errors import HostError
 from gpufleet_testbed.host.packages import ensure_packages, is_debian_like, missing_packages
-
-if TYPE_CHECKING:
-    from tests.testbed.conftest import FakeRunner, FakeSystem, Shown
+from gpufleet_testing.testbed import FakeRunner, FakeSystem, RecordedProgress
 
 DEBIAN = 'NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="12"\n'
 
 
-def test_each_missing_package_is_named_once(system: "FakeSystem") -> None:
+def test_each_missing_package_is_named_once(system: FakeSystem) -> None:
     system.programs_missing = {"runc"}
     system.paths_missing = {Path("/usr/lib/cni/bridge"), Path("/usr/lib/cni/portmap")}
     assert missing_packages(system) == ["containernetworking-plugins", "runc"]
@@ -32,13 +29,13 @@ def test_debian_and_its_children_are_known(text: str, expected: bool) -> None:
     assert is_debian_like(text) is expected
 
 
-def test_nothing_is_run_when_nothing_is_missing(system: "FakeSystem", progress: "Shown", runner: "FakeRunner") -> None:
+def test_nothing_is_run_when_all_is_there(system: FakeSystem, progress: RecordedProgress, runner: FakeRunner) -> None:
     ensure_packages(system, progress, runner)
     assert runner.calls == []
 
 
 def test_root_on_debian_installs_after_saying_so(
-    system: "FakeSystem", progress: "Shown", runner: "FakeRunner", monkeypatch: pytest.MonkeyPatch
+    system: FakeSystem, progress: RecordedProgress, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.files[Path("/etc/os-release")] = DEBIAN
     system.programs_missing = {"runc"}
@@ -49,7 +46,7 @@ def test_root_on_debian_installs_after_saying_so(
 
 
 def test_package_lists_are_fetched_when_the_first_attempt_fails(
-    system: "FakeSystem", progress: "Shown", runner: "FakeRunner", monkeypatch: pytest.MonkeyPatch
+    system: FakeSystem, progress: RecordedProgress, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.files[Path("/etc/os-release")] = DEBIAN
     system.programs_missing = {"runc"}
@@ -60,7 +57,7 @@ def test_package_lists_are_fetched_when_the_first_attempt_fails(
     assert [call[1] for call in runner.calls] == ["install", "update", "install"]
 
 
-def test_others_are_told_what_to_install(system: "FakeSystem", progress: "Shown", runner: "FakeRunner") -> None:
+def test_others_are_told_what_to_install(system: FakeSystem, progress: RecordedProgress, runner: FakeRunner) -> None:
     system.programs_missing = {"runc"}
     with pytest.raises(HostError, match=r"programs are missing: runc\. Fix: install what Debian calls runc"):
         ensure_packages(system, progress, runner)

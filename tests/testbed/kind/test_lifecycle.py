@@ -1,7 +1,6 @@
 """The kind provider with a fake engine: what it asks for, in which order, and what it refuses."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,9 +9,7 @@ from gpufleet_testbed.config import ClusterConfig
 from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError
 from gpufleet_testbed.kind.lifecycle import KindLifecycle
 from gpufleet_testbed.versions import KIND_TOOLS
-
-if TYPE_CHECKING:
-    from tests.testbed.conftest import FakeRunner, FakeSystem, Shown
+from gpufleet_testing.testbed import FakeRunner, FakeSystem, RecordedProgress
 
 CONFIG = ClusterConfig(nodes=2, project_image=False)
 
@@ -25,17 +22,17 @@ def busybox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def kind(tmp_path: Path, progress: "Shown", runner: "FakeRunner", system: "FakeSystem") -> KindLifecycle:
+def kind(tmp_path: Path, progress: RecordedProgress, runner: FakeRunner, system: FakeSystem) -> KindLifecycle:
     assets = Assets({name: Path("/bin") / name for tool in KIND_TOOLS for name, _ in tool.commands})
     return KindLifecycle(tmp_path, progress, runner=runner, system=system, assets=assets)
 
 
-def running(runner: "FakeRunner") -> None:
+def running(runner: FakeRunner) -> None:
     runner.answer("/bin/kind", "get", "clusters", stdout="other\ngpufleet\n")
 
 
 def test_up_creates_and_loads_the_small_image_on_every_node(
-    kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path
+    kind: KindLifecycle, runner: FakeRunner, tmp_path: Path
 ) -> None:
     cluster = kind.up(CONFIG, detach=True)
     assert [call[1:3] for call in runner.calls] == [
@@ -51,14 +48,14 @@ def test_up_creates_and_loads_the_small_image_on_every_node(
     assert (tmp_path / "kind" / "kind.yaml").exists()
 
 
-def test_the_project_image_is_built_saved_and_loaded(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_the_project_image_is_built_saved_and_loaded(kind: KindLifecycle, runner: FakeRunner) -> None:
     kind.up(ClusterConfig(nodes=1), detach=True)
     words = [" ".join(call[:2]) for call in runner.calls]
     assert words.index("docker build") < words.index("docker save")
     assert runner.calls[-1][1:3] == ["load", "image-archive"]
 
 
-def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: FakeRunner) -> None:
     kind.up(CONFIG, detach=True)
     running(runner)
     runner.calls.clear()
@@ -68,7 +65,7 @@ def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: "FakeRunn
     assert kind.attach().nodes[1].name == "gpufleet-worker2"
 
 
-def test_a_different_or_foreign_cluster_is_refused(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_a_different_or_foreign_cluster_is_refused(kind: KindLifecycle, runner: FakeRunner) -> None:
     running(runner)
     with pytest.raises(ConflictError, match="not started from here"):
         kind.up(CONFIG, detach=True)
@@ -79,7 +76,7 @@ def test_a_different_or_foreign_cluster_is_refused(kind: KindLifecycle, runner: 
         kind.up(ClusterConfig(nodes=3, project_image=False), detach=True)
 
 
-def test_a_failed_start_is_removed(kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path) -> None:
+def test_a_failed_start_is_removed(kind: KindLifecycle, runner: FakeRunner, tmp_path: Path) -> None:
     runner.answer("/bin/kind", "create", status=1)
     with pytest.raises(ClusterError):
         kind.up(CONFIG, detach=True)
@@ -87,7 +84,7 @@ def test_a_failed_start_is_removed(kind: KindLifecycle, runner: "FakeRunner", tm
     assert not (tmp_path / "kind").exists()
 
 
-def test_down_removes_cluster_and_folder(kind: KindLifecycle, runner: "FakeRunner", tmp_path: Path) -> None:
+def test_down_removes_cluster_and_folder(kind: KindLifecycle, runner: FakeRunner, tmp_path: Path) -> None:
     kind.up(CONFIG, detach=True)
     kind.down()
     assert runner.calls[-1][:3] == ["/bin/kind", "delete", "cluster"]
@@ -100,7 +97,7 @@ def test_nothing_running_has_no_handle_and_no_status(kind: KindLifecycle) -> Non
         kind.attach()
 
 
-def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: FakeRunner) -> None:
     kind.up(CONFIG, detach=True)
     running(runner)
     runner.answer("/bin/kubectl", "get", "nodes", stdout="gpufleet-worker=True\ngpufleet-worker2=False\n")
@@ -110,19 +107,19 @@ def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: "FakeRu
     assert not status.healthy
 
 
-def test_an_engine_that_does_not_answer_is_named_with_the_fix(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_an_engine_that_does_not_answer_is_named_with_the_fix(kind: KindLifecycle, runner: FakeRunner) -> None:
     runner.answer("docker", "info", status=1)
     with pytest.raises(HostError, match=r"Docker engine does not answer\. Fix: start it"):
         kind.up(CONFIG, detach=True)
 
 
-def test_a_machine_without_docker_is_told_how_to_get_it(kind: KindLifecycle, system: "FakeSystem") -> None:
+def test_a_machine_without_docker_is_told_how_to_get_it(kind: KindLifecycle, system: FakeSystem) -> None:
     system.programs_missing = {"docker"}
     with pytest.raises(HostError, match=r"docker is missing\. Fix: apt-get install docker\.io"):
         kind.up(CONFIG, detach=True)
 
 
-def test_node_actions_are_docker_and_systemd(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_node_actions_are_docker_and_systemd(kind: KindLifecycle, runner: FakeRunner) -> None:
     node = kind.up(CONFIG, detach=True).nodes[0]
     runner.calls.clear()
     node.restart_kubelet()
@@ -143,7 +140,7 @@ def test_node_actions_are_docker_and_systemd(kind: KindLifecycle, runner: "FakeR
     ]
 
 
-def test_a_command_in_a_node_has_its_limit_inside(kind: KindLifecycle, runner: "FakeRunner") -> None:
+def test_a_command_in_a_node_has_its_limit_inside(kind: KindLifecycle, runner: FakeRunner) -> None:
     node = kind.up(CONFIG, detach=True).nodes[0]
     node.run(["ls"], timeout=7)
     assert runner.calls[-1] == ["docker", "exec", "gpufleet-worker", "timeout", "--signal=KILL", "7", "ls"]

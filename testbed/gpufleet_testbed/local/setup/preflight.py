@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpufleet_testbed.binaries.assets import Assets, find_assets
 from gpufleet_testbed.config import ENV_CACHE, ClusterConfig, down_command
 from gpufleet_testbed.errors import HostError, Problem
 from gpufleet_testbed.host.packages import ensure_packages, is_debian_like, missing_packages, package_problem
@@ -64,21 +63,18 @@ _FEATURES = (
 
 def prepare_host(
     config: ClusterConfig, root: Path, progress: Progress, *, network_free: bool, system: System | None = None
-) -> Assets:
-    """Make sure that everything is there: rights, packages, kernel features, addresses, binaries.
+) -> None:
+    """Checks rights, kernel features and addresses, and installs missing packages.
 
     Args:
-        config: the cluster that is to run.
-        root: the cluster's folder; the one above it is the cache.
-        progress: told about installs and builds.
-        network_free: no cluster of this cache is running, so its addresses must be unused.
-        system: this machine.
-
-    Returns:
-        The binaries.
+        config: The cluster that is to run.
+        root: The cluster's folder; its parent is the cache.
+        progress: Where the installation of packages is shown.
+        network_free: The cluster of this cache is not running, so its addresses must be unused.
+        system: This machine.
 
     Raises:
-        HostError: something is missing that can't be put right from here; each problem names its fix.
+        HostError: The machine lacks something that the test bed cannot add; each problem names its fix.
     """
     system, cache = system or Host(), root.parent
     problems = basic_problems(system, root, config)
@@ -90,7 +86,6 @@ def prepare_host(
         problems += network_problems(system, config, root)
     if problems:
         raise HostError(problems)
-    return find_assets(cache, progress)
 
 
 def basic_problems(system: System, root: Path, config: ClusterConfig) -> list[Problem]:

@@ -1,16 +1,14 @@
 import json
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from gpufleet_testbed.errors import ConflictError
 from gpufleet_testbed.local.layout import Layout
 from gpufleet_testbed.local.setup import network
-
-if TYPE_CHECKING:
-    from tests.testbed.conftest import FakeRunner
+from gpufleet_testing.testbed import FakeRunner
 
 NETWORK = IPv4Network("10.244.0.0/16")
 
@@ -35,7 +33,7 @@ def test_addresses_in_use_are_found(route: dict[str, Any], taken: bool) -> None:
         assert "GPUFLEET_CLUSTER_NETWORK" in problem.fix
 
 
-def test_both_ends_get_addresses_and_this_machine_a_route(layout: Layout, runner: "FakeRunner") -> None:
+def test_both_ends_get_addresses_and_this_machine_a_route(layout: Layout, runner: FakeRunner) -> None:
     network.connect(layout, 42, runner)
     assert runner.calls[0] == ["ip", "link", "add", "gf0", "type", "veth", "peer", "name", "gf0", "netns", "42"]
     batches = [text for text in runner.inputs if text]
@@ -45,7 +43,7 @@ def test_both_ends_get_addresses_and_this_machine_a_route(layout: Layout, runner
 
 
 def test_another_clusters_link_is_not_touched(
-    layout: Layout, runner: "FakeRunner", monkeypatch: pytest.MonkeyPatch
+    layout: Layout, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner.answer("ip", "-json", "link", "show", stdout=json.dumps([{"ifalias": "gpufleet test bed in /other"}]))
     network.disconnect("gf0", Path("/cache/cluster"), runner)
