@@ -216,7 +216,7 @@ def test_a_frozen_node_is_removed_too(machine: Machine) -> None:
 
 def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
     program = (
-        "import sys; from cluster import ClusterConfig, up\n"
+        "import sys; from gpufleet_testbed import ClusterConfig, up\n"
         "with up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)):\n"
         "    print('up', flush=True); sys.stdin.read()"
     )
@@ -232,7 +232,7 @@ def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
 
 def test_a_released_cluster_outlives_its_caller(machine: Machine) -> None:
     program = (
-        "from cluster import ClusterConfig, up\n"
+        "from gpufleet_testbed import ClusterConfig, up\n"
         "up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)).release()"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

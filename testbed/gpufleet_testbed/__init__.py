@@ -1,6 +1,6 @@
 """The test bed: a real Kubernetes cluster on this machine, without Docker.
 
-    from cluster import ClusterConfig, attach, down, status, up
+    from gpufleet_testbed import ClusterConfig, attach, down, status, up
 
     with up(ClusterConfig(nodes=2)) as cluster:      # ends with the block, or with this process, kill -9 included
         cluster.kubectl("get", "nodes").stdout

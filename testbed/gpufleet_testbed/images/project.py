@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,10 +149,18 @@ def entry_points(text: str) -> dict[str, tuple[str, str]]:
     return {name: (target.partition(":")[0], target.partition(":")[2]) for name, target in scripts.items()}
 
 
-def _uv() -> str:
-    found = os.environ.get("UV") or shutil.which("uv")
+def find_uv(cache: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Finds uv: the one that runs this process, one on the PATH, or the one that `make` puts into the cache.
+
+    Raises:
+        HostError: There is none.
+    """
+    in_cache = cache / "uv" / "bin" / "uv"
+    found = environ.get("UV") or shutil.which("uv", path=environ.get("PATH"))
+    if not found and os.access(in_cache, os.X_OK):
+        found = str(in_cache)
     if not found:
-        raise HostError([Problem("uv is not installed", "run through make, which installs it, or pip install uv")])
+        raise HostError([Problem("uv is not installed", "make setup, which puts it into the cache, or pip install uv")])
     return found
 
 
@@ -163,7 +171,7 @@ def _site(base: Base) -> Path:
 def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path, runner: Runner) -> Layer:
     extras = [f"--extra={extra}" for extra in _EXTRAS]
     export = ["export", "--locked", "--quiet", "--no-dev", "--no-emit-project", "--no-header", *extras]
-    requirements = runner([_uv(), *export], cwd=repository, timeout=120).stdout
+    requirements = runner([find_uv(cache), *export], cwd=repository, timeout=120).stdout
     output = _cached(cache, "dependencies", base.layer.digest, requirements)
     layer = load_layer(output)
     if layer:
@@ -178,7 +186,7 @@ def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path,
         listing.write_text(requirements)
         install = ["pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
         target = ["--target", str(site), "--python-version", base.python, "--link-mode=copy"]
-        runner([_uv(), *install, *target, "--requirements", str(listing)], timeout=600)
+        runner([find_uv(cache), *install, *target, "--requirements", str(listing)], timeout=600)
         _remove(site, _TRIMMED)
         compile_bytecode(base.root, root, runner)
         _remove(site, _NOT_COMPILED)
@@ -197,7 +205,7 @@ def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner:
         root = Path(scratch) / "root"
         site = root / _site(base)
         site.mkdir(parents=True)
-        runner([_uv(), "build", "--quiet", "--wheel", "--out-dir", scratch, str(repository)], timeout=300)
+        runner([find_uv(cache), "build", "--quiet", "--wheel", "--out-dir", scratch, str(repository)], timeout=300)
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)

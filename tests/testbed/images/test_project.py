@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gpufleet_testbed.config import repository_root
+from gpufleet_testbed.errors import HostError
 from gpufleet_testbed.images import project
 from gpufleet_testbed.images.oci import make_layer
 
@@ -39,6 +40,23 @@ def test_entry_points_are_read() -> None:
         "Cased": ("a.b", "run"),
     }
     assert project.entry_points("") == {}
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    path.touch(0o755)
+    return path
+
+
+def test_uv_is_found_by_variable_by_path_and_in_the_cache(tmp_path: Path) -> None:
+    on_path, in_cache = executable(tmp_path / "bin" / "uv"), executable(tmp_path / "cache" / "uv" / "bin" / "uv")
+    path = {"PATH": str(on_path.parent)}
+    nowhere = {"PATH": str(tmp_path)}
+    assert project.find_uv(tmp_path / "cache", {"UV": "/own/uv", **path}) == "/own/uv"
+    assert project.find_uv(tmp_path / "cache", path) == str(on_path)
+    assert project.find_uv(tmp_path / "cache", nowhere) == str(in_cache)
+    with pytest.raises(HostError, match=r"uv is not installed\. Fix: make setup"):
+        project.find_uv(tmp_path / "other", nowhere)
 
 
 def test_archives_share_their_digest_and_old_ones_are_pruned(tmp_path: Path) -> None:
