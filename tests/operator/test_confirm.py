@@ -9,18 +9,32 @@ from gpufleet_operator.decide import state as remember
 from gpufleet_operator.ledger.verify import Verdict, confirm, rejected
 from gpufleet_operator.model.objects import Container, PodPhase
 from gpufleet_operator.model.snapshot import Memory
+from gpufleet_testing.operator import make
 
 RESERVED = ("GPU-1-0", "GPU-1-1")
 
 
-def judge(b: Any, kubelet: tuple[str, ...], agent: tuple[str, ...], **fields: Any) -> Verdict:
+def judge(
+    kubelet: tuple[str, ...],
+    agent: tuple[str, ...],
+    *,
+    memory: Memory | None = None,
+    age: float = 1,
+    covered: int | None = None,
+    generation: int = 5,
+) -> Verdict:
     """One pod with two reserved devices of three."""
-    container = fields.pop("container", None)
-    pod = b.running(devices=kubelet, **({"containers": (container,)} if container else {}))
-    assignment = b.assignment(pod, *RESERVED)
-    memory = fields.pop("memory", None)
-    telemetry = b.telemetry(devices=3, assignments=[assignment], held=dict.fromkeys(agent, assignment), **fields)
-    return confirm(b.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment)
+    pod = make.running_pod(devices=kubelet)
+    assignment = make.assignment(pod, *RESERVED)
+    telemetry = make.telemetry(
+        devices=3,
+        assignments=[assignment],
+        held=dict.fromkeys(agent, assignment),
+        age=age,
+        covered=covered,
+        generation=generation,
+    )
+    return confirm(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment)
 
 
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], str]] = {
@@ -39,47 +53,47 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], str]] =
 
 
 @pytest.mark.parametrize(("kubelet", "agent", "fields", "state"), CASES.values(), ids=CASES.keys())
-def test_verdict(b: Any, kubelet: tuple[str, ...], agent: tuple[str, ...], fields: dict[str, Any], state: str) -> None:
-    verdict = judge(b, kubelet, agent, **fields)
+def test_verdict(kubelet: tuple[str, ...], agent: tuple[str, ...], fields: dict[str, Any], state: str) -> None:
+    verdict = judge(kubelet, agent, **fields)
 
     assert verdict.state == state
     assert bool(verdict.message) == (state == "Mismatch")
 
 
-def test_coverage_is_of_the_generation_that_brought_the_reservation_not_of_the_latest(b: Any) -> None:
+def test_coverage_is_of_the_generation_that_brought_the_reservation_not_of_the_latest() -> None:
     seen = Memory(covered_from={"uid-train-0-a": 3})
 
-    assert judge(b, ("GPU-1-2",), (), covered=3, generation=9, memory=seen).state == "Mismatch"
+    assert judge(("GPU-1-2",), (), covered=3, generation=9, memory=seen).state == "Mismatch"
 
 
 class TestRunningWithoutDevices:
     """An older kubelet, so that only the agent's reports tell; the container was started 60 s before them."""
 
-    def verdicts(self, b: Any, *reports: tuple[float, bool]) -> list[str]:
+    def verdicts(self, *reports: tuple[float, bool]) -> list[str]:
         """After each report: seconds after the start of the container, and whether it shows the devices."""
         memory, found = Memory(), []
-        started = b.now - timedelta(seconds=60)
-        pod = b.running(containers=(Container("main", running=True, ran=True, started_at=started),))
-        assignment = b.assignment(pod)
+        started = make.NOW - timedelta(seconds=60)
+        pod = make.running_pod(containers=(Container("main", running=True, ran=True, started_at=started),))
+        assignment = make.assignment(pod)
         for seconds, held in reports:
             holders = {"GPU-1-0": assignment} if held else {}
-            telemetry = b.telemetry(assignments=[assignment], held=holders, age=60 - seconds)
-            memory = remember.observe(b.snapshot(pod, telemetry, memory=memory))
-            found.append(str(confirm(b.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment).state))
+            telemetry = make.telemetry(assignments=[assignment], held=holders, age=60 - seconds)
+            memory = remember.observe(make.snapshot(pod, telemetry, memory=memory))
+            found.append(str(confirm(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment).state))
         return found
 
-    def test_takes_two_reports_since_its_start(self, b: Any) -> None:
-        assert self.verdicts(b, (1, False), (5, False), (12, False)) == ["Bound", "Bound", "Mismatch"]
+    def test_takes_two_reports_since_its_start(self) -> None:
+        assert self.verdicts((1, False), (5, False), (12, False)) == ["Bound", "Bound", "Mismatch"]
 
-    def test_one_report_alone_may_be_the_agents_first_look(self, b: Any) -> None:
-        assert self.verdicts(b, (50, False)) == ["Bound"]
-        assert self.verdicts(b, (20, True), (50, False), (55, False)) == ["Confirmed", "Bound", "Bound"]
+    def test_one_report_alone_may_be_the_agents_first_look(self) -> None:
+        assert self.verdicts((50, False)) == ["Bound"]
+        assert self.verdicts((20, True), (50, False), (55, False)) == ["Confirmed", "Bound", "Bound"]
 
-    def test_a_report_from_before_its_start_is_none(self, b: Any) -> None:
-        assert self.verdicts(b, (-20, False), (50, False), (55, False)) == ["Bound", "Bound", "Bound"]
+    def test_a_report_from_before_its_start_is_none(self) -> None:
+        assert self.verdicts((-20, False), (50, False), (55, False)) == ["Bound", "Bound", "Bound"]
 
-    def test_a_report_that_shows_it_starts_afresh(self, b: Any) -> None:
-        assert self.verdicts(b, (5, False), (20, True), (30, False)) == ["Bound", "Confirmed", "Bound"]
+    def test_a_report_that_shows_it_starts_afresh(self) -> None:
+        assert self.verdicts((5, False), (20, True), (30, False)) == ["Bound", "Confirmed", "Bound"]
 
 
 REFUSALS = {
@@ -94,8 +108,8 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("reason", "ran", "expected"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_rejection(b: Any, reason: str, ran: bool, expected: bool) -> None:
+def test_rejection(reason: str, ran: bool, expected: bool) -> None:
     containers = (Container("main", ran=ran),)
 
-    assert rejected(b.released(phase=PodPhase.FAILED, reason=reason, containers=containers)) is expected
-    assert not rejected(b.released(phase=PodPhase.RUNNING, reason=reason, containers=containers))
+    assert rejected(make.released_pod(phase=PodPhase.FAILED, reason=reason, containers=containers)) is expected
+    assert not rejected(make.released_pod(phase=PodPhase.RUNNING, reason=reason, containers=containers))

@@ -2,46 +2,48 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.snapshot import Backoff, Memory
+from gpufleet_testing.operator import make, results
+from gpufleet_testing.operator.fields import PodFields
 
 State = PlacementState
 
 
-def test_a_new_workload_gets_one_gated_pod_per_replica(b: Any) -> None:
-    actions = decide(b.snapshot(b.workload(replicas=2), b.telemetry()))
+def test_a_new_workload_gets_one_gated_pod_per_replica() -> None:
+    actions = decide(make.snapshot(make.workload(replicas=2), make.telemetry()))
 
     assert [c.replica for c in actions.creates] == [0, 1]
     assert not actions.reserves
     assert actions.creates[0].body["spec"]["schedulingGates"] == [{"name": SCHEDULING_GATE}]
-    assert b.condition(actions.statuses[0], "Reconciling") == ("True", "CreatingPods")
+    assert results.condition(actions.statuses[0], "Reconciling") == ("True", "CreatingPods")
 
 
-def test_a_gated_pod_is_reserved_and_released_in_one_pass(b: Any) -> None:
-    pod = b.pod()
+def test_a_gated_pod_is_reserved_and_released_in_one_pass() -> None:
+    pod = make.pod()
 
-    actions = decide(b.snapshot(b.workload(), pod, b.telemetry()))
+    actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
 
     (reserve,) = actions.reserves
     assert (reserve.node, reserve.uid, reserve.generation) == ("node-1", "uid-node-1-telemetry", 5)
     assert [(a.pod_uid, len(a.devices)) for a in reserve.assignments] == [(pod.uid, 1)]
     (release,) = actions.releases
     assert (release.pod_uid, release.node, release.after) == (pod.uid, "node-1", frozenset({"node-1"}))
-    assert b.states(actions) == ["Reserved"]
+    assert results.states(actions) == ["Reserved"]
     assert actions.statuses[0].status.placements[0].score is not None
 
 
-def test_a_reservation_that_was_written_before_a_crash_is_acted_on(b: Any) -> None:
-    pod = b.pod()
-    telemetry = b.telemetry(assignments=[b.assignment(pod, "GPU-1-1")])
+def test_a_reservation_that_was_written_before_a_crash_is_acted_on() -> None:
+    pod = make.pod()
+    telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-1")])
 
-    actions = decide(b.snapshot(b.workload(), pod, telemetry))
+    actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
     assert not actions.reserves
     (release,) = actions.releases
@@ -49,41 +51,41 @@ def test_a_reservation_that_was_written_before_a_crash_is_acted_on(b: Any) -> No
     assert "GPU-1-1" in str(release.patch)
 
 
-def test_a_reservation_on_stale_telemetry_is_given_back_instead(b: Any) -> None:
-    pod = b.pod()
-    stale = b.telemetry(assignments=[b.assignment(pod)], age=200)
+def test_a_reservation_on_stale_telemetry_is_given_back_instead() -> None:
+    pod = make.pod()
+    stale = make.telemetry(assignments=[make.assignment(pod)], age=200)
 
-    actions = decide(b.snapshot(b.workload(), pod, stale, b.telemetry("node-2")))
+    actions = decide(make.snapshot(make.workload(), pod, stale, make.telemetry("node-2")))
 
     assert {r.node: len(r.assignments) for r in actions.reserves} == {"node-1": 0, "node-2": 1}
     assert [r.node for r in actions.releases] == ["node-2"]
 
 
-def test_the_end_is_quiet(b: Any) -> None:
-    workload, pod = b.workload(), b.running()
-    assignment = b.assignment(pod)
-    telemetry = b.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
-    first = decide(b.snapshot(workload, pod, telemetry))
+def test_the_end_is_quiet() -> None:
+    workload, pod = make.workload(), make.running_pod()
+    assignment = make.assignment(pod)
+    telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
+    first = decide(make.snapshot(workload, pod, telemetry))
     status = first.statuses[0].status
 
-    again = decide(b.snapshot(b.workload(status=status), pod, telemetry, memory=first.memory))
+    again = decide(make.snapshot(make.workload(status=status), pod, telemetry, memory=first.memory))
 
-    assert b.states(first) == ["Confirmed"]
-    assert b.condition(first.statuses[0], "Ready") == ("True", "Confirmed")
+    assert results.states(first) == ["Confirmed"]
+    assert results.condition(first.statuses[0], "Ready") == ("True", "Confirmed")
     assert again.empty
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_workload_that_finds_nothing_says_why_with_numbers(b: Any, count: int) -> None:
-    telemetry = b.telemetry(devices=count, utilizationPercent=97)
-    workload = b.workload(requirements={"maxUtilizationPercent": 50})
+def test_a_workload_that_finds_nothing_says_why_with_numbers(count: int) -> None:
+    telemetry = make.telemetry(devices=count, utilizationPercent=97)
+    workload = make.workload(requirements={"maxUtilizationPercent": 50})
 
-    actions = decide(b.snapshot(workload, b.pod(), telemetry))
+    actions = decide(make.snapshot(workload, make.pod(), telemetry))
 
     assert not actions.reserves
     assert not actions.releases
     write = actions.statuses[0]
-    assert b.condition(write, "Placed") == ("False", "NoDevices")
+    assert results.condition(write, "Placed") == ("False", "NoDevices")
     assert write.status.explanation is not None
     assert write.status.explanation.devices_considered == count
     if count:
@@ -91,34 +93,36 @@ def test_a_workload_that_finds_nothing_says_why_with_numbers(b: Any, count: int)
     assert [e.reason for e in write.events if e.warning] == ["NoDevices"]
 
 
-def test_only_numbers_that_change_in_the_explanation_are_not_worth_a_write_each_second(b: Any) -> None:
-    workload = b.workload(requirements={"maxUtilizationPercent": 50})
-    first = decide(b.snapshot(workload, b.pod(), b.telemetry(utilizationPercent=97)))
-    known = b.workload(status=first.statuses[0].status, requirements={"maxUtilizationPercent": 50})
-    cooler = b.snapshot(known, b.pod(), b.telemetry(utilizationPercent=80), memory=first.memory)
+def test_only_numbers_that_change_in_the_explanation_are_not_worth_a_write_each_second() -> None:
+    workload = make.workload(requirements={"maxUtilizationPercent": 50})
+    first = decide(make.snapshot(workload, make.pod(), make.telemetry(utilizationPercent=97)))
+    known = make.workload(status=first.statuses[0].status, requirements={"maxUtilizationPercent": 50})
+    cooler = make.snapshot(known, make.pod(), make.telemetry(utilizationPercent=80), memory=first.memory)
 
-    at_once, later = decide(cooler), decide(b.later(cooler, first, 11))
+    at_once, later = decide(cooler), decide(make.later(cooler, first, 11))
 
     assert not at_once.statuses
-    assert "80" in b.explained(later).message
+    assert "80" in results.explanation(later).message
 
 
-def test_other_gates_are_waited_for(b: Any) -> None:
-    pod = b.pod(gates=("example.com/quota", SCHEDULING_GATE))
+def test_other_gates_are_waited_for() -> None:
+    pod = make.pod(gates=("example.com/quota", SCHEDULING_GATE))
 
-    actions = decide(b.snapshot(b.workload(), pod, b.telemetry()))
+    actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
 
     assert not actions.reserves
-    assert b.condition(actions.statuses[0], "Reconciling") == ("True", "OtherGates")
+    assert results.condition(actions.statuses[0], "Reconciling") == ("True", "OtherGates")
     assert "example.com/quota" in str(actions.statuses[0].status.placements[0].message)
     assert actions.gated == {"OtherGates": 1}
 
 
-def test_another_node_is_taken_while_the_best_one_can_not_be_written(b: Any) -> None:
-    pod = b.pod()
-    memory = Memory(setbacks={"reserve/node-1": Backoff(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
+def test_another_node_is_taken_while_the_best_one_can_not_be_written() -> None:
+    pod = make.pod()
+    memory = Memory(
+        setbacks={"reserve/node-1": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
+    )
 
-    actions = decide(b.snapshot(b.workload(), pod, b.telemetry(), b.telemetry("node-2"), memory=memory))
+    actions = decide(make.snapshot(make.workload(), pod, make.telemetry(), make.telemetry("node-2"), memory=memory))
 
     assert [(r.node, r.added) for r in actions.reserves] == [("node-2", (pod.uid,))]
     assert [r.pod_uid for r in actions.releases] == [pod.uid]
@@ -127,10 +131,10 @@ def test_another_node_is_taken_while_the_best_one_can_not_be_written(b: Any) -> 
 class TestForgery:
     """A pod in another namespace whose ownerReference names the workload's uid, with our label and our gate."""
 
-    def test_gets_nothing_and_is_not_deleted(self, b: Any) -> None:
-        forged = b.pod(namespace="other")
+    def test_gets_nothing_and_is_not_deleted(self) -> None:
+        forged = make.pod(namespace="other")
 
-        actions = decide(b.snapshot(b.workload(), forged, b.telemetry()))
+        actions = decide(make.snapshot(make.workload(), forged, make.telemetry()))
 
         assert not actions.reserves
         assert not actions.releases
@@ -138,166 +142,169 @@ class TestForgery:
         assert actions.gated == {"NoWorkload": 1}
 
     @pytest.mark.parametrize("fields", [{}, {"gates": (), "node": "node-1"}], ids=["gated", "running"])
-    def test_does_not_disturb_the_workload(self, b: Any, fields: dict[str, Any]) -> None:
+    def test_does_not_disturb_the_workload(self, fields: PodFields) -> None:
         """Older than the real pod, it would otherwise stand for the replica, and the real one would be deleted."""
-        forged = b.pod(suffix="f", namespace="other", created=b.now - timedelta(hours=1), **fields)
-        real = b.running()
-        assignment = b.assignment(real)
-        telemetry = b.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
+        pod = make.pod(suffix="f", **fields)
+        forged = replace(pod, namespace="other", created=make.NOW - timedelta(hours=1))
+        real = make.running_pod()
+        assignment = make.assignment(real)
+        telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
 
-        actions = decide(b.snapshot(b.workload(), forged, real, telemetry))
+        actions = decide(make.snapshot(make.workload(), forged, real, telemetry))
 
         assert not actions.deletes
         assert not actions.reserves
-        assert b.states(actions) == ["Confirmed"]
+        assert results.states(actions) == ["Confirmed"]
 
 
 class TestGang:
-    def test_is_reserved_and_released_together(self, b: Any) -> None:
-        workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True, "strategy": "Spread"})
-        pods = [b.pod(workload, 0), b.pod(workload, 1)]
+    def test_is_reserved_and_released_together(self) -> None:
+        workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True, "strategy": "Spread"})
+        pods = [make.pod(workload, 0), make.pod(workload, 1)]
 
-        actions = decide(b.snapshot(workload, *pods, b.telemetry(), b.telemetry("node-2")))
+        actions = decide(make.snapshot(workload, *pods, make.telemetry(), make.telemetry("node-2")))
 
         assert {r.node for r in actions.reserves} == {"node-1", "node-2"}
         assert [r.after for r in actions.releases] == [frozenset({"node-1", "node-2"})] * 2
 
-    def test_waits_for_all_of_its_pods(self, b: Any) -> None:
-        workload = b.workload(replicas=2, placement={"gang": True})
+    def test_waits_for_all_of_its_pods(self) -> None:
+        workload = make.workload(replicas=2, placement={"gang": True})
 
-        actions = decide(b.snapshot(workload, b.pod(workload, 0), b.telemetry()))
+        actions = decide(make.snapshot(workload, make.pod(workload, 0), make.telemetry()))
 
         assert [c.replica for c in actions.creates] == [1]
         assert not actions.reserves
 
-    def test_gets_nothing_when_not_all_fit(self, b: Any) -> None:
-        workload = b.workload(replicas=3, placement={"gang": True})
-        pods = [b.pod(workload, i) for i in range(3)]
+    def test_gets_nothing_when_not_all_fit(self) -> None:
+        workload = make.workload(replicas=3, placement={"gang": True})
+        pods = [make.pod(workload, i) for i in range(3)]
 
-        actions = decide(b.snapshot(workload, *pods, b.telemetry(devices=2)))
+        actions = decide(make.snapshot(workload, *pods, make.telemetry(devices=2)))
 
         assert not actions.reserves
-        assert b.states(actions) == ["Pending"] * 3
+        assert results.states(actions) == ["Pending"] * 3
 
-    def test_takes_back_half_a_reservation_that_can_not_be_completed(self, b: Any) -> None:
-        workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
-        pods = [b.pod(workload, 0), b.pod(workload, 1)]
-        half = b.telemetry(assignments=[b.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
+    def test_takes_back_half_a_reservation_that_can_not_be_completed(self) -> None:
+        workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
+        pods = [make.pod(workload, 0), make.pod(workload, 1)]
+        half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
 
-        actions = decide(b.snapshot(workload, *pods, half))
+        actions = decide(make.snapshot(workload, *pods, half))
 
         assert [r.removed for r in actions.reserves] == [(pods[0].uid,)]
         assert not actions.releases
 
-    def test_takes_back_half_a_reservation_while_the_other_node_can_not_be_written(self, b: Any) -> None:
-        workload = b.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
-        pods = [b.pod(workload, 0), b.pod(workload, 1)]
-        half = b.telemetry(assignments=[b.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
-        memory = Memory(setbacks={"reserve/node-2": Backoff(1, b.now, b.now + timedelta(seconds=4), "no", "apiserver")})
-        snapshot = b.snapshot(workload, *pods, half, b.telemetry("node-2"), memory=memory)
+    def test_takes_back_half_a_reservation_while_the_other_node_can_not_be_written(self) -> None:
+        workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
+        pods = [make.pod(workload, 0), make.pod(workload, 1)]
+        half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
+        memory = Memory(
+            setbacks={"reserve/node-2": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
+        )
+        snapshot = make.snapshot(workload, *pods, half, make.telemetry("node-2"), memory=memory)
 
         actions = decide(snapshot)
 
         assert [(r.node, r.added, r.removed) for r in actions.reserves] == [("node-1", (), (pods[0].uid,))]
         assert not actions.releases
-        again = decide(b.later(snapshot, actions, 4))
+        again = decide(make.later(snapshot, actions, 4))
         assert "node-2" in {r.node for r in again.reserves}, "tried anew"
 
-    def test_finishes_releasing_what_a_crash_left_gated(self, b: Any) -> None:
-        workload = b.workload(replicas=2, placement={"gang": True})
-        running, gated = b.running(workload, 0), b.pod(workload, 1)
-        assignments = [b.assignment(running, "GPU-1-0"), b.assignment(gated, "GPU-1-1")]
+    def test_finishes_releasing_what_a_crash_left_gated(self) -> None:
+        workload = make.workload(replicas=2, placement={"gang": True})
+        running, gated = make.running_pod(workload, 0), make.pod(workload, 1)
+        assignments = [make.assignment(running, "GPU-1-0"), make.assignment(gated, "GPU-1-1")]
 
-        actions = decide(b.snapshot(workload, running, gated, b.telemetry(assignments=assignments)))
+        actions = decide(make.snapshot(workload, running, gated, make.telemetry(assignments=assignments)))
 
         assert [r.pod_uid for r in actions.releases] == [gated.uid]
 
-    def test_places_one_lost_replica_beside_those_that_run(self, b: Any) -> None:
-        workload = b.workload(replicas=2, placement={"gang": True})
-        running, fresh = b.running(workload, 0), b.pod(workload, 1)
-        telemetry = b.telemetry(assignments=[b.assignment(running, "GPU-1-0")])
+    def test_places_one_lost_replica_beside_those_that_run(self) -> None:
+        workload = make.workload(replicas=2, placement={"gang": True})
+        running, fresh = make.running_pod(workload, 0), make.pod(workload, 1)
+        telemetry = make.telemetry(assignments=[make.assignment(running, "GPU-1-0")])
 
-        actions = decide(b.snapshot(workload, running, fresh, telemetry))
+        actions = decide(make.snapshot(workload, running, fresh, telemetry))
 
         assert [r.added for r in actions.reserves] == [(fresh.uid,)]
         assert [r.pod_uid for r in actions.releases] == [fresh.uid]
 
 
 class TestDistribution:
-    def workload(self, b: Any, **fields: Any) -> Any:
-        return b.workload(
+    def workload(self, status: WorkloadStatus | None = None) -> Workload:
+        return make.workload(
             replicas=2,
             placement={"gang": True},
             distribution={"items": 1000, "mode": "Proportional", "by": "TotalMemory"},
-            **fields,
+            status=status,
         )
 
-    def test_ranges_are_contiguous_and_told_in_the_reservation(self, b: Any) -> None:
-        workload = self.workload(b)
+    def test_ranges_are_contiguous_and_told_in_the_reservation(self) -> None:
+        workload = self.workload()
 
-        actions = decide(b.snapshot(workload, b.pod(workload, 0), b.pod(workload, 1), b.telemetry()))
+        actions = decide(make.snapshot(workload, make.pod(workload, 0), make.pod(workload, 1), make.telemetry()))
 
         ranges = [(a.replica, a.shard_start, a.shard_end) for a in actions.reserves[0].assignments]
         assert sorted(ranges) == [(0, 0, 500), (1, 500, 1000)]
         assert actions.statuses[0].status.unassigned_items == 0
 
-    def test_weights_are_the_users_own_whatever_the_devices(self, b: Any) -> None:
+    def test_weights_are_the_users_own_whatever_the_devices(self) -> None:
         shares = {"items": 1000, "mode": "Proportional", "by": "Weights", "weights": [1, 3]}
-        workload = b.workload(replicas=2, placement={"gang": True}, distribution=shares)
-        one, two = b.telemetry(devices=1), b.telemetry("node-2", devices=1, memoryUsedMiB=50_000)
+        workload = make.workload(replicas=2, placement={"gang": True}, distribution=shares)
+        one, two = make.telemetry(devices=1), make.telemetry("node-2", devices=1, memoryUsedMiB=50_000)
 
-        actions = decide(b.snapshot(workload, b.pod(workload, 0), b.pod(workload, 1), one, two))
+        actions = decide(make.snapshot(workload, make.pod(workload, 0), make.pod(workload, 1), one, two))
 
         ranges = [(a.replica, a.shard_start, a.shard_end) for r in actions.reserves for a in r.assignments]
         assert sorted(ranges) == [(0, 0, 250), (1, 250, 1000)]
 
-    def test_a_replaced_replica_keeps_its_range(self, b: Any) -> None:
-        running = b.running("train", 1, devices=("GPU-1-1",))
-        told = b.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
+    def test_a_replaced_replica_keeps_its_range(self) -> None:
+        running = make.running_pod("train", 1, devices=("GPU-1-1",))
+        told = make.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
         old = ReplicaPlacement(replica=0, state=State.CONFIRMED, shard_start=0, shard_end=300)
-        workload = self.workload(b, status=WorkloadStatus(placements=[old], unassigned_items=0))
+        workload = self.workload(status=WorkloadStatus(placements=[old], unassigned_items=0))
 
-        actions = decide(b.snapshot(workload, running, b.pod(workload, 0), b.telemetry(assignments=[told])))
+        actions = decide(make.snapshot(workload, running, make.pod(workload, 0), make.telemetry(assignments=[told])))
 
         added = next(a for a in actions.reserves[0].assignments if a.replica == 0)
         assert (added.shard_start, added.shard_end) == (0, 300)
 
-    def test_a_range_that_got_lost_is_the_gap_it_left(self, b: Any) -> None:
-        running = b.running("train", 0)
-        told = b.assignment(running, "GPU-1-0", shard_start=0, shard_end=300, replicas=2)
-        workload = self.workload(b)
+    def test_a_range_that_got_lost_is_the_gap_it_left(self) -> None:
+        running = make.running_pod("train", 0)
+        told = make.assignment(running, "GPU-1-0", shard_start=0, shard_end=300, replicas=2)
+        workload = self.workload()
 
-        actions = decide(b.snapshot(workload, running, b.pod(workload, 1), b.telemetry(assignments=[told])))
+        actions = decide(make.snapshot(workload, running, make.pod(workload, 1), make.telemetry(assignments=[told])))
 
         added = next(a for a in actions.reserves[0].assignments if a.replica == 1)
         assert (added.shard_start, added.shard_end) == (300, 1000)
 
 
 class TestOrder:
-    def test_priority_comes_before_age(self, b: Any) -> None:
-        old, young = b.workload("old"), b.workload("young", created=b.now)
-        pods = [b.pod(old), b.pod(young, priority=1000)]
+    def test_priority_comes_before_age(self) -> None:
+        old, young = make.workload("old"), make.workload("young", created=make.NOW)
+        pods = [make.pod(old), make.pod(young, priority=1000)]
 
-        actions = decide(b.snapshot(old, young, *pods, b.telemetry(devices=1)))
+        actions = decide(make.snapshot(old, young, *pods, make.telemetry(devices=1)))
 
         assert [r.pod_uid for r in actions.releases] == [pods[1].uid]
 
-    def test_two_workloads_in_one_pass_never_get_the_same_device(self, b: Any) -> None:
-        workloads = [b.workload(f"w{i}") for i in range(4)]
-        pods = [b.pod(w) for w in workloads]
+    def test_two_workloads_in_one_pass_never_get_the_same_device(self) -> None:
+        workloads = [make.workload(f"w{i}") for i in range(4)]
+        pods = [make.pod(w) for w in workloads]
 
-        actions = decide(b.snapshot(*workloads, *pods, b.telemetry(devices=3)))
+        actions = decide(make.snapshot(*workloads, *pods, make.telemetry(devices=3)))
 
         devices = [uuid for a in actions.reserves[0].assignments for uuid in a.devices]
         assert len(devices) == len(set(devices)) == 3
         assert len(actions.releases) == 3
         assert len(actions.unplaced) == 1
 
-    def test_room_on_the_node_is_debited_within_a_pass(self, b: Any) -> None:
-        workloads = [b.workload(f"w{i}") for i in range(2)]
-        pods = [b.pod(w, needs=replace(b.pod(w).needs, cpu_milli=10_000)) for w in workloads]
+    def test_room_on_the_node_is_debited_within_a_pass(self) -> None:
+        workloads = [make.workload(f"w{i}") for i in range(2)]
+        pods = [make.pod(w, needs=replace(make.pod(w).needs, cpu_milli=10_000)) for w in workloads]
 
-        actions = decide(b.snapshot(*workloads, *pods, b.telemetry()))
+        actions = decide(make.snapshot(*workloads, *pods, make.telemetry()))
 
         assert len(actions.releases) == 1
         (why,) = actions.unplaced.values()

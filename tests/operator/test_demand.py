@@ -19,8 +19,9 @@ from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_operator.runtime.request_mix import Demand
+from gpufleet_testing.operator import make
 
-PAIR = {"devices": {"count": 2}}
+PAIR = {"count": 2}
 CPU = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2"}}}]}}
 
 
@@ -28,29 +29,31 @@ def parts(mix: Mix) -> dict[PodType, float]:
     return dict(zip(mix.types, mix.parts, strict=True))
 
 
-def test_a_workload_counts_once_with_all_of_its_replicas(b: Any) -> None:
-    demand, workload = Demand(), b.workload(replicas=96, template=CPU, **PAIR)
+def test_a_workload_counts_once_with_all_of_its_replicas() -> None:
+    demand, workload = Demand(), make.workload(replicas=96, template=CPU, devices=PAIR)
 
     first = demand.mix([workload], [])
 
     assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.96, abs=0.01)
     assert demand.mix([workload], []) is first
-    assert demand.mix([b.workload(replicas=96, template=CPU, **PAIR)], []) is first, "the same uid read anew"
+    assert demand.mix([make.workload(replicas=96, template=CPU, devices=PAIR)], []) is first, "the same uid read anew"
 
 
-def test_what_is_gone_goes_on_counting(b: Any) -> None:
+def test_what_is_gone_goes_on_counting() -> None:
     demand = Demand()
-    demand.mix([b.workload(replicas=96, **PAIR)], [])
+    demand.mix([make.workload(replicas=96, devices=PAIR)], [])
 
-    after = demand.mix([b.workload("other", replicas=128)], [])
+    after = demand.mix([make.workload("other", replicas=128)], [])
 
     assert parts(after)[PodType(0, 0, 2)] > 0.3
 
 
-def test_a_restart_learns_the_same_from_what_exists(b: Any) -> None:
+def test_a_restart_learns_the_same_from_what_exists() -> None:
     """Whatever the order in which the lists come."""
     workloads = [
-        b.workload(f"w{at}", replicas=1 + at % 7, created=b.now - timedelta(minutes=at), devices={"count": 1 + at % 3})
+        make.workload(
+            f"w{at}", replicas=1 + at % 7, created=make.NOW - timedelta(minutes=at), devices={"count": 1 + at % 3}
+        )
         for at in range(40)
     ]
 
@@ -60,8 +63,8 @@ def test_a_restart_learns_the_same_from_what_exists(b: Any) -> None:
     assert before != PRIOR
 
 
-def test_a_restart_learns_nearly_what_was_learned_one_by_one(b: Any) -> None:
-    workloads = [b.workload(f"w{at:02}", replicas=8, devices={"count": 1 + at % 2}) for at in range(40)]
+def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
+    workloads = [make.workload(f"w{at:02}", replicas=8, devices={"count": 1 + at % 2}) for at in range(40)]
     bit_by_bit = Demand()
     for at in range(1, len(workloads) + 1):
         learned = bit_by_bit.mix(workloads[:at], [])
@@ -72,44 +75,42 @@ def test_a_restart_learns_nearly_what_was_learned_one_by_one(b: Any) -> None:
     assert list(learned.parts) == pytest.approx(at_once.parts, abs=0.05)
 
 
-def test_shares_are_measured_on_the_usual_device(b: Any) -> None:
+def test_shares_are_measured_on_the_usual_device() -> None:
     """Without any device known they wait; the operator's own lists come before its first pass, an agent may not."""
     demand = Demand()
-    workload = b.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
+    workload = make.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
 
     assert demand.mix([workload], []) is PRIOR
-    assert parts(demand.mix([workload], [b.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
+    assert parts(demand.mix([workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
 
 
-def test_a_template_that_makes_no_pods_teaches_nothing(b: Any) -> None:
+def test_a_template_that_makes_no_pods_teaches_nothing() -> None:
     bad = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "two"}}}]}}
 
-    assert Demand().mix([b.workload(replicas=96, template=bad)], []) is PRIOR
+    assert Demand().mix([make.workload(replicas=96, template=bad)], []) is PRIOR
 
 
 SINGLES = Mix.of({PodType(0, 0, 1): 1})
 
 
 @pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
-def test_pack_keeps_free_what_workloads_usually_ask_for(b: Any, pairs: bool, node: str) -> None:
+def test_pack_keeps_free_what_workloads_usually_ask_for(pairs: bool, node: str) -> None:
     """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
-    mix = Demand().mix([b.workload("usual", replicas=500, **PAIR)], []) if pairs else SINGLES
-    asked = b.workload(placement={"strategy": "Pack"})
-    fleet = b.telemetry("node-1", devices=2), b.telemetry("node-2", devices=1)
+    mix = Demand().mix([make.workload("usual", replicas=500, devices=PAIR)], []) if pairs else SINGLES
+    asked = make.workload(placement={"strategy": "Pack"})
+    fleet = make.telemetry("node-1", devices=2), make.telemetry("node-2", devices=1)
 
-    actions = decide(b.snapshot(asked, b.pod(), *fleet, mix=mix))
+    actions = decide(make.snapshot(asked, make.pod(), *fleet, mix=mix))
 
     assert [r.node for r in actions.releases] == [node]
 
 
-def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(
-    b: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Mix] = []
-    workloads = b.workload("one", replicas=64), b.workload("two", replicas=64, **PAIR)
+    workloads = make.workload("one", replicas=64), make.workload("two", replicas=64, devices=PAIR)
 
     def process() -> Reconciler:
-        cache, clock, api = Cache(), ServerClock(lambda: b.now), object()
+        cache, clock, api = Cache(), ServerClock(lambda: make.NOW), object()
         for workload in workloads:
             cache.workloads.put(workload)
         executor = Executor(cast("Any", api), cache, clock, Recorder(cast("Any", api), "test"))

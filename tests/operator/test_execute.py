@@ -16,6 +16,7 @@ from gpufleet_operator.model.snapshot import Limits
 from gpufleet_operator.runtime.executor import Executor, Outcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_testing.operator import make
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -65,7 +66,7 @@ def test_an_answer_that_nobody_planned_for_ends_the_process() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_every_write_is_a_sign_of_life_however_it_ends(b: Any, first: bool) -> None:
+def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
     """An apiserver that swallows requests holds up each of hundreds for its time-out: that is no reason to restart.
 
     Within the first pass there are none: readiness waits for its end.
@@ -78,7 +79,7 @@ def test_every_write_is_a_sign_of_life_however_it_ends(b: Any, first: bool) -> N
             await asyncio.sleep(0.01)
             raise self.error
 
-    cache, clock, cluster = Cache(), ServerClock(lambda: b.now), Slow(UnavailableError("no answer"))
+    cache, clock, cluster = Cache(), ServerClock(lambda: make.NOW), Slow(UnavailableError("no answer"))
     api: Any = cluster
     reconciler = Reconciler(
         cache,
@@ -90,7 +91,7 @@ def test_every_write_is_a_sign_of_life_however_it_ends(b: Any, first: bool) -> N
         sweep_seconds=10,
     )
     reconciler.last_sign = None if first else 0.0
-    cache.workloads.put(b.workload(replicas=40))
+    cache.workloads.put(make.workload(replicas=40))
 
     asyncio.run(asyncio.wait_for(reconciler.one_pass(), 20))
 

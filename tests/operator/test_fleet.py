@@ -1,63 +1,63 @@
 """A number that can't be true takes its device, or at worst its node, out of the fleet and nothing else."""
 
-from typing import Any
-
 import pytest
 
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.fleet import engine_input
+from gpufleet_testing.operator import make
+from gpufleet_testing.operator.fields import DeviceFields
 
-IMPOSSIBLE: dict[str, dict[str, Any]] = {
+IMPOSSIBLE: dict[str, DeviceFields] = {
     "a compute capability of its own": {"computeCapability": "99999.99"},
     "more memory used than there is": {"memoryUsedMiB": 81560},
 }
 
 
 @pytest.mark.parametrize("device", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
-def test_the_device_is_out_and_says_why(b: Any, device: dict[str, Any]) -> None:
-    workload = b.workload()
+def test_the_device_is_out_and_says_why(device: DeviceFields) -> None:
+    workload = make.workload()
 
-    actions = decide(b.snapshot(workload, b.pod(workload), b.telemetry(**device)))
+    actions = decide(make.snapshot(workload, make.pod(workload), make.telemetry(**device)))
 
     assert not actions.reserves
     assert not actions.troubles
     assert "has a sample that can't be true: node-1/GPU-1-0: " in actions.unplaced[workload.uid].message
 
 
-def test_promises_beyond_all_numbers_take_the_device_out(b: Any) -> None:
+def test_promises_beyond_all_numbers_take_the_device_out() -> None:
     """Two hundred reservations of 16 TiB each, whose pods are gone and which nobody has let go of."""
-    gone = [b.running("gone", number) for number in range(200)]
-    shares = [b.assignment(pod, workload="gone", memory_mib=2**24, compute_percent=100) for pod in gone]
-    workload, other = b.workload(devices={"mode": "Shared", "memoryMiB": 2**24}), b.workload("other")
-    bad = b.telemetry("node-1", devices=1, assignments=shares, memoryTotalMiB=2**31 - 1)
+    gone = [make.running_pod("gone", number) for number in range(200)]
+    shares = [make.assignment(pod, workload="gone", memory_mib=2**24, compute_percent=100) for pod in gone]
+    workload, other = make.workload(devices={"mode": "Shared", "memoryMiB": 2**24}), make.workload("other")
+    bad = make.telemetry("node-1", devices=1, assignments=shares, memoryTotalMiB=2**31 - 1)
 
-    actions = decide(b.snapshot(workload, other, b.pod(workload), b.pod(other), bad, b.telemetry("node-2")))
+    actions = decide(make.snapshot(workload, other, make.pod(workload), make.pod(other), bad, make.telemetry("node-2")))
 
     assert [(r.name, r.node) for r in actions.releases] == [("other-0-a", "node-2")]
     assert not actions.troubles
 
 
-def test_a_number_that_gets_past_is_the_nodes_trouble(b: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_gets_past_is_the_nodes_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_input, "check_sample", lambda *_: None)
-    workload, bad = b.workload(), b.telemetry("node-1", computeCapability="99999.99")
+    workload, bad = make.workload(), make.telemetry("node-1", computeCapability="99999.99")
 
-    actions = decide(b.snapshot(workload, b.pod(workload), bad, b.telemetry("node-2")))
+    actions = decide(make.snapshot(workload, make.pod(workload), bad, make.telemetry("node-2")))
 
     assert [r.node for r in actions.releases] == ["node-2"]
     assert actions.troubles == ("node-1/GPU-1-0: compute_capability is 99999.99, must be such as 9.0",)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_no_clock_is_too_wrong(b: Any, moment: str) -> None:
-    workload = b.workload()
+def test_no_clock_is_too_wrong(moment: str) -> None:
+    workload = make.workload()
 
-    actions = decide(b.snapshot(workload, b.pod(workload), b.telemetry("node-1", sampleTime=moment)))
+    actions = decide(make.snapshot(workload, make.pod(workload), make.telemetry("node-1", sampleTime=moment)))
 
     assert bool(actions.releases) == moment.startswith("9999")
 
 
 @pytest.mark.parametrize("moment", ["2026-01-02T03:04:05", "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00"])
-def test_what_is_no_moment_is_refused_at_the_rim(b: Any, moment: str) -> None:
+def test_what_is_no_moment_is_refused_at_the_rim(moment: str) -> None:
     """The apiserver's date-time is wider than RFC 3339."""
     with pytest.raises(ValueError, match=r"sampleTime"):
-        b.telemetry("node-1", sampleTime=moment)
+        make.telemetry("node-1", sampleTime=moment)

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.objects import Container
+from gpufleet_operator.model.objects import Container, Workload
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_operator.pods.requests import pod_needs
 from gpufleet_operator.runtime.request_mix import Demand
+from gpufleet_testing.operator import make, results
 
 FULL: dict[str, Any] = {
     "metadata": {"labels": {"app": "x"}, "annotations": {"a": "b"}},
@@ -102,14 +103,14 @@ JSON = st.recursive(
 )
 
 
-def live_beside(b: Any, templates: Sequence[Any]) -> None:
+def live_beside(templates: Sequence[Any]) -> None:
     """Everything that the operator does with templates, from its first pass to pods, beside a good workload."""
-    good, nodes = b.workload("good"), [b.telemetry(f"node-{number}") for number in (1, 2)]
-    odd = {f"uid-odd-{at}": b.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
-    pods, demand = [b.pod(good)], Demand()
+    good, nodes = make.workload("good"), [make.telemetry(f"node-{number}") for number in (1, 2)]
+    odd = {f"uid-odd-{at}": make.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
+    pods, demand = [make.pod(good)], Demand()
     for _ in range(2):
         mix = demand.mix([*odd.values(), good], nodes)
-        actions = decide(b.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
+        actions = decide(make.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unforeseen, actions.unforeseen
         made = {c.workload_uid: c.body for c in actions.creates}
@@ -119,27 +120,27 @@ def live_beside(b: Any, templates: Sequence[Any]) -> None:
                 assert stalled.reason == "InvalidTemplate"
                 assert stalled.message.startswith("spec."), stalled.message
                 assert write.workload_uid not in made
-        pods += [b.pod(odd[uid], needs=pod_needs(body["spec"])) for uid, body in made.items()]
+        pods += [make.pod(odd[uid], needs=pod_needs(body["spec"])) for uid, body in made.items()]
 
 
 ALL = [p for p in paths(FULL) if p]
 
 
-def test_the_whole_template_is_good(b: Any) -> None:
+def test_the_whole_template_is_good() -> None:
     """Or what is made of it would prove nothing."""
-    snapshot = b.snapshot(b.workload(template=FULL), b.telemetry())
+    snapshot = make.snapshot(make.workload(template=FULL), make.telemetry())
 
     assert len(decide(snapshot).creates) == 1
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: ".".join(map(str, p)))
-def test_another_value_anywhere_stops_nobody_else(b: Any, path: Sequence[Any]) -> None:
-    live_beside(b, [changed(FULL, tuple(path), value) for value in ODD])
+def test_another_value_anywhere_stops_nobody_else(path: Sequence[Any]) -> None:
+    live_beside([changed(FULL, tuple(path), value) for value in ODD])
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_several_other_values_stop_nobody_else(b: Any, data: Any) -> None:
+def test_several_other_values_stop_nobody_else(data: st.DataObject) -> None:
     templates = []
     for _ in range(4):
         template: Any = FULL
@@ -148,28 +149,28 @@ def test_several_other_values_stop_nobody_else(b: Any, data: Any) -> None:
             template = changed(template, path, data.draw(JSON))
         templates.append(template)
 
-    live_beside(b, templates)
+    live_beside(templates)
 
 
-def test_what_no_rule_foresaw_is_a_problem_of_one_workload(b: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_rule_foresaw_is_a_problem_of_one_workload(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is told once, with its traceback, not in every pass."""
     build = podbuild.build
 
-    def breaks(workload: Any, *rest: Any) -> Any:
+    def breaks(workload: Workload, *rest: Any) -> Any:
         if workload.name == "bad":
             raise ZeroDivisionError("nobody thought of this")
         return build(workload, *rest)
 
     monkeypatch.setattr(podbuild, "build", breaks)
-    bad, good = b.workload("bad"), b.workload("good")
-    snapshot = b.snapshot(bad, good, b.pod(good), b.telemetry())
+    bad, good = make.workload("bad"), make.workload("good")
+    snapshot = make.snapshot(bad, good, make.pod(good), make.telemetry())
 
     actions = decide(snapshot)
-    again = decide(b.later(snapshot, actions, 1))
+    again = decide(make.later(snapshot, actions, 1))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]
     write = next(s for s in actions.statuses if s.name == "bad")
-    assert b.condition(write, "Stalled") == ("True", "InvalidTemplate")
+    assert results.condition(write, "Stalled") == ("True", "InvalidTemplate")
     assert write.status.conditions[-1].message == (
         "spec.template: can't be used: ZeroDivisionError: nobody thought of this"
     )
@@ -188,12 +189,14 @@ HUGE = [
 
 @pytest.mark.parametrize("needs", HUGE, ids=str)
 @pytest.mark.parametrize("strategy", ["Best", "Pack", "Spread"])
-def test_no_amount_is_too_large_to_be_counted(b: Any, needs: PodNeeds, strategy: str) -> None:
+def test_no_amount_is_too_large_to_be_counted(needs: PodNeeds, strategy: str) -> None:
     """A pod that waits, one that runs, and a good workload beside them, on a node that is left out of room."""
-    huge, good = b.workload("huge", placement={"strategy": strategy}), b.workload("good")
-    running = b.running("gone", needs=needs, containers=(Container("main", running=True),))
+    huge, good = make.workload("huge", placement={"strategy": strategy}), make.workload("good")
+    running = make.running_pod("gone", needs=needs, containers=(Container("main", running=True),))
 
-    actions = decide(b.snapshot(huge, good, b.pod(huge, needs=needs), running, b.pod(good), *map(b.telemetry, NODES)))
+    actions = decide(
+        make.snapshot(huge, good, make.pod(huge, needs=needs), running, make.pod(good), *map(make.telemetry, NODES))
+    )
 
     assert [r.name for r in actions.releases] == ["good-0-a"]
     assert needs.extended or [r.node for r in actions.releases] == ["node-2"]
@@ -205,11 +208,11 @@ NODES = ("node-1", "node-2")
 
 @pytest.mark.parametrize("amount", ["8E", "9223372036854775807", "1e9999", "x"])
 @pytest.mark.parametrize("name", ["cpu", "memory", "example.com/x"])
-def test_others_pods_may_ask_for_any_amount(b: Any, name: str, amount: str) -> None:
+def test_others_pods_may_ask_for_any_amount(name: str, amount: str) -> None:
     needs = pod_needs({"containers": [{"resources": {"requests": {name: amount}}}] * 3})
     others = {"node-1": {"cpu": 3 * needs.cpu_milli, "memory": 3 * needs.memory_bytes, "pods": 3, **needs.extended}}
-    good = b.workload("good")
+    good = make.workload("good")
 
-    actions = decide(b.snapshot(good, b.pod(good), *map(b.telemetry, NODES), others=others))
+    actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), others=others))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]

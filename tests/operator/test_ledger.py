@@ -1,8 +1,8 @@
 """Which reservations stand, linger, or are free."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -10,6 +10,7 @@ from gpufleet_operator.decide import state
 from gpufleet_operator.ledger import ledger
 from gpufleet_operator.model.objects import Departure, PodPhase
 from gpufleet_operator.model.snapshot import Memory, Snapshot
+from gpufleet_testing.operator import make
 
 
 def read(snapshot: Snapshot) -> ledger.Ledger:
@@ -24,11 +25,11 @@ def fates(found: ledger.Ledger) -> tuple[set[str], set[str], set[str]]:
     )
 
 
-def test_a_live_pods_reservation_stands_wherever_the_pod_is_on_its_way(b: Any) -> None:
-    gated, released, running = b.pod("a"), b.released("b"), b.running("c")
-    assignments = [b.assignment(p, f"GPU-1-{i}") for i, p in enumerate((gated, released, running))]
+def test_a_live_pods_reservation_stands_wherever_the_pod_is_on_its_way() -> None:
+    gated, released, running = make.pod("a"), make.released_pod("b"), make.running_pod("c")
+    assignments = [make.assignment(p, f"GPU-1-{i}") for i, p in enumerate((gated, released, running))]
 
-    found = read(b.snapshot(gated, released, running, b.telemetry(devices=3, assignments=assignments)))
+    found = read(make.snapshot(gated, released, running, make.telemetry(devices=3, assignments=assignments)))
 
     assert fates(found) == ({gated.uid, released.uid, running.uid}, set(), set())
 
@@ -36,18 +37,24 @@ def test_a_live_pods_reservation_stands_wherever_the_pod_is_on_its_way(b: Any) -
 class TestGone:
     """The pod object is gone; what of the container?"""
 
-    def snapshot(self, b: Any, *, held: bool = False, remembered: Memory | None = None, **fields: Any) -> Snapshot:
-        pod = b.running()
-        assignment = b.assignment(pod)
+    def snapshot(
+        self,
+        *,
+        held: bool = False,
+        age: float = 1.0,
+        departed: Mapping[str, Departure] | None = None,
+        without_nodes: tuple[str, ...] = (),
+    ) -> Snapshot:
+        pod = make.running_pod()
+        assignment = make.assignment(pod)
         holder = {"GPU-1-0": assignment} if held else {}
-        telemetry = b.telemetry(assignments=[assignment], held=holder, age=fields.pop("age", 1.0))
-        found: Snapshot = b.snapshot(telemetry, memory=remembered, **fields)
-        return found
+        telemetry = make.telemetry(assignments=[assignment], held=holder, age=age)
+        return make.snapshot(telemetry, departed=departed or {}, without_nodes=without_nodes)
 
     uid = "uid-train-0-a"
 
-    def test_it_lives_as_long_as_the_agent_says(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, held=True))) == (set(), {self.uid}, set())
+    def test_it_lives_as_long_as_the_agent_says(self) -> None:
+        assert fates(read(self.snapshot(held=True))) == (set(), {self.uid}, set())
 
     def fate(self, first: Snapshot, later: Snapshot | None = None, seconds: float = 0) -> str:
         """What becomes of it so many seconds after `first`, when the cluster is as in `later`."""
@@ -57,22 +64,22 @@ class TestGone:
         assert lingering | free == {self.uid}
         return "lingers" if lingering else "free"
 
-    def test_a_pod_that_is_over_is_free_when_a_report_drops_it(self, b: Any) -> None:
+    def test_a_pod_that_is_over_is_free_when_a_report_drops_it(self) -> None:
         over = {self.uid: Departure.OVER}
-        shown, dropped = self.snapshot(b, held=True, departed=over), self.snapshot(b, departed=over)
+        shown, dropped = self.snapshot(held=True, departed=over), self.snapshot(departed=over)
 
         assert self.fate(shown, shown, 60) == "lingers"
         assert self.fate(shown, dropped) == "free"
 
-    def test_a_pod_that_is_over_is_free_by_a_report_from_after_that(self, b: Any) -> None:
+    def test_a_pod_that_is_over_is_free_by_a_report_from_after_that(self) -> None:
         over = {self.uid: Departure.OVER}
-        before, after = self.snapshot(b, departed=over), self.snapshot(b, departed=over, age=0)
+        before, after = self.snapshot(departed=over), self.snapshot(departed=over, age=0)
 
         assert self.fate(before) == "lingers", "the report may be older than its allocation"
         assert self.fate(before, after) == "free"
 
-    def test_a_pod_that_is_over_is_free_when_the_agent_had_time_to_tell(self, b: Any) -> None:
-        over = self.snapshot(b, departed={self.uid: Departure.OVER})
+    def test_a_pod_that_is_over_is_free_when_the_agent_had_time_to_tell(self) -> None:
+        over = self.snapshot(departed={self.uid: Departure.OVER})
 
         assert self.fate(over, seconds=4.9) == "lingers"
         assert self.fate(over, seconds=5) == "free"
@@ -81,122 +88,126 @@ class TestGone:
     class TestWithoutTheKubeletsWord:
         """Its container may run: nobody has told that it is over."""
 
-        def test_an_agent_that_is_cut_off_tells_nothing_by_its_silence(
-            self, b: Any, departed: dict[str, Departure]
-        ) -> None:
+        def test_an_agent_that_is_cut_off_tells_nothing_by_its_silence(self, departed: dict[str, Departure]) -> None:
             """The report is older than the grant; the container runs on, on a node that nobody reaches."""
             outer = TestGone()
-            assert outer.fate(outer.snapshot(b, departed=departed), seconds=60) == "lingers"
+            assert outer.fate(outer.snapshot(departed=departed), seconds=60) == "lingers"
 
         def test_a_later_report_frees_it_when_the_container_has_had_time_to_die(
-            self, b: Any, departed: dict[str, Departure]
+            self, departed: dict[str, Departure]
         ) -> None:
             outer = TestGone()
-            before, after = outer.snapshot(b, departed=departed), outer.snapshot(b, departed=departed, age=0)
-            memory = state.observe(replace(after, now=b.now + timedelta(seconds=20)).with_memory(state.observe(before)))
-            told = replace(after, now=b.now + timedelta(seconds=20)).with_memory(memory)
+            before, after = outer.snapshot(departed=departed), outer.snapshot(departed=departed, age=0)
+            memory = state.observe(
+                replace(after, now=make.NOW + timedelta(seconds=20)).with_memory(state.observe(before))
+            )
+            told = replace(after, now=make.NOW + timedelta(seconds=20)).with_memory(memory)
 
             assert outer.fate(before, after, 20) == "lingers", "told a moment ago"
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
 
-        def test_a_report_that_dropped_it_counts_from_then(self, b: Any, departed: dict[str, Departure]) -> None:
+        def test_a_report_that_dropped_it_counts_from_then(self, departed: dict[str, Departure]) -> None:
             outer = TestGone()
-            shown = outer.snapshot(b, held=True, departed=departed)
-            dropped = outer.snapshot(b, departed=departed, age=0)
+            shown = outer.snapshot(held=True, departed=departed)
+            dropped = outer.snapshot(departed=departed, age=0)
             told = dropped.with_memory(state.observe(dropped.with_memory(state.observe(shown))))
 
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
 
         def test_a_report_that_missed_it_while_it_lived_counts_for_nothing(
-            self, b: Any, departed: dict[str, Departure]
+            self, departed: dict[str, Departure]
         ) -> None:
             """The agent had just started; its next report is the first one that tells anything."""
-            outer, pod = TestGone(), b.running()
-            shown, missed = outer.snapshot(b, held=True), outer.snapshot(b, age=0.5)
+            outer, pod = TestGone(), make.running_pod()
+            shown, missed = outer.snapshot(held=True), outer.snapshot(age=0.5)
             alive = {pod.uid: pod}
             memory = state.observe(replace(shown, pods=alive))
             memory = state.observe(replace(missed, pods=alive).with_memory(memory))
             gone = replace(missed, departed=departed).with_memory(memory)
 
             assert outer.fate(gone, seconds=60) == "lingers"
-            later = outer.snapshot(b, departed=departed, age=0)
+            later = outer.snapshot(departed=departed, age=0)
             assert outer.fate(gone, later, 60) == "lingers", "told a moment ago"
             memory = state.observe(later.with_memory(state.observe(gone)))
             assert outer.fate(later.with_memory(memory), seconds=5) == "free"
 
-        def test_a_report_that_shows_it_again_starts_afresh(self, b: Any, departed: dict[str, Departure]) -> None:
+        def test_a_report_that_shows_it_again_starts_afresh(self, departed: dict[str, Departure]) -> None:
             outer = TestGone()
-            shown, dropped = outer.snapshot(b, held=True, departed=departed), outer.snapshot(b, departed=departed)
+            shown, dropped = outer.snapshot(held=True, departed=departed), outer.snapshot(departed=departed)
             memory = state.observe(dropped.with_memory(state.observe(shown)))
 
             assert outer.fate(shown.with_memory(memory), dropped, 5) == "lingers"
 
-    def test_stale_telemetry_proves_nothing(self, b: Any) -> None:
+    def test_stale_telemetry_proves_nothing(self) -> None:
         over = {self.uid: Departure.OVER}
-        assert self.fate(self.snapshot(b, age=200, departed=over), seconds=60) == "lingers"
+        assert self.fate(self.snapshot(age=200, departed=over), seconds=60) == "lingers"
 
-    def test_a_pod_that_left_before_it_was_bound_never_had_anything(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, age=200, departed={self.uid: Departure.NEVER_BOUND}))) == (
+    def test_a_pod_that_left_before_it_was_bound_never_had_anything(self) -> None:
+        assert fates(read(self.snapshot(age=200, departed={self.uid: Departure.NEVER_BOUND}))) == (
             set(),
             set(),
             {self.uid},
         )
 
-    def test_a_node_that_is_gone_has_no_containers(self, b: Any) -> None:
-        assert fates(read(self.snapshot(b, held=True, without_nodes=("node-1",)))) == (set(), set(), {self.uid})
+    def test_a_node_that_is_gone_has_no_containers(self) -> None:
+        assert fates(read(self.snapshot(held=True, without_nodes=("node-1",)))) == (set(), set(), {self.uid})
 
-    def test_an_agent_that_does_not_know_the_uid_is_understood_by_name(self, b: Any) -> None:
-        pod = b.running()
-        assignment = b.assignment(pod)
-        telemetry = b.telemetry(
+    def test_an_agent_that_does_not_know_the_uid_is_understood_by_name(self) -> None:
+        pod = make.running_pod()
+        assignment = make.assignment(pod)
+        telemetry = make.telemetry(
             assignments=[assignment], held={"GPU-1-0": assignment.model_copy(update={"pod_uid": None})}
         )
 
-        found = read(b.snapshot(telemetry, memory=Memory(held=frozenset({pod.uid}))))
+        found = read(make.snapshot(telemetry, memory=Memory(held=frozenset({pod.uid}))))
 
         assert fates(found) == (set(), {pod.uid}, set())
 
 
 @pytest.mark.parametrize("phase", [PodPhase.SUCCEEDED, PodPhase.FAILED])
-def test_a_pod_that_is_over_keeps_its_devices_until_the_agent_shows_them_free(b: Any, phase: PodPhase) -> None:
-    pod = b.running(phase=phase)
-    assignment = b.assignment(pod)
-    still = b.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
-    free = b.telemetry(assignments=[assignment])
+def test_a_pod_that_is_over_keeps_its_devices_until_the_agent_shows_them_free(phase: PodPhase) -> None:
+    pod = make.running_pod(phase=phase)
+    assignment = make.assignment(pod)
+    still = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
+    free = make.telemetry(assignments=[assignment])
 
-    first = b.snapshot(pod, still)
+    first = make.snapshot(pod, still)
     memory = state.observe(first)
 
     assert fates(read(first)) == (set(), {pod.uid}, set())
-    assert fates(read(b.snapshot(pod, free, memory=memory))) == (set(), set(), {pod.uid})
+    assert fates(read(make.snapshot(pod, free, memory=memory))) == (set(), set(), {pod.uid})
 
 
-def test_a_refused_pod_frees_its_devices_at_once(b: Any) -> None:
-    pod = b.released(node="node-1", phase=PodPhase.FAILED, reason="UnexpectedAdmissionError")
+def test_a_refused_pod_frees_its_devices_at_once() -> None:
+    pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="UnexpectedAdmissionError")
 
-    assert fates(read(b.snapshot(pod, b.telemetry(assignments=[b.assignment(pod)])))) == (set(), set(), {pod.uid})
+    assert fates(read(make.snapshot(pod, make.telemetry(assignments=[make.assignment(pod)])))) == (
+        set(),
+        set(),
+        {pod.uid},
+    )
 
 
-def test_a_reservation_on_a_node_where_the_pod_can_not_run_is_free(b: Any) -> None:
-    pod = b.released(to="node-2")
-    one, two = (b.telemetry(n, assignments=[b.assignment(pod, f"GPU-{n[-1]}-0")]) for n in ("node-1", "node-2"))
+def test_a_reservation_on_a_node_where_the_pod_can_not_run_is_free() -> None:
+    pod = make.released_pod(to="node-2")
+    one, two = (make.telemetry(n, assignments=[make.assignment(pod, f"GPU-{n[-1]}-0")]) for n in ("node-1", "node-2"))
 
-    found = read(b.snapshot(pod, one, two))
+    found = read(make.snapshot(pod, one, two))
 
     assert found.live[pod.uid].node == "node-2"
     assert [e.node for e in found.free] == ["node-1"]
 
 
-def test_of_two_reservations_of_a_gated_pod_the_older_one_stands(b: Any) -> None:
-    pod = b.pod()
-    older = b.assignment(pod, "GPU-2-0", decided_at="2026-01-01T00:00:00.000000Z")
+def test_of_two_reservations_of_a_gated_pod_the_older_one_stands() -> None:
+    pod = make.pod()
+    older = make.assignment(pod, "GPU-2-0", decided_at="2026-01-01T00:00:00.000000Z")
     found = read(
-        b.snapshot(
+        make.snapshot(
             pod,
-            b.telemetry("node-1", assignments=[b.assignment(pod)]),
-            b.telemetry("node-2", assignments=[older]),
+            make.telemetry("node-1", assignments=[make.assignment(pod)]),
+            make.telemetry("node-2", assignments=[older]),
         )
     )
 
@@ -204,15 +215,15 @@ def test_of_two_reservations_of_a_gated_pod_the_older_one_stands(b: Any) -> None
     assert [e.node for e in found.free] == ["node-1"]
 
 
-def test_one_device_reserved_twice_goes_to_the_older_and_the_younger_is_named(b: Any) -> None:
-    old, young, gated = b.running("old"), b.running("young"), b.pod("gated")
+def test_one_device_reserved_twice_goes_to_the_older_and_the_younger_is_named() -> None:
+    old, young, gated = make.running_pod("old"), make.running_pod("young"), make.pod("gated")
     assignments = [
-        b.assignment(old, decided_at="2026-01-01T00:00:00.000000Z"),
-        b.assignment(young, decided_at="2026-01-01T00:00:01.000000Z"),
-        b.assignment(gated, decided_at="2026-01-01T00:00:02.000000Z"),
+        make.assignment(old, decided_at="2026-01-01T00:00:00.000000Z"),
+        make.assignment(young, decided_at="2026-01-01T00:00:01.000000Z"),
+        make.assignment(gated, decided_at="2026-01-01T00:00:02.000000Z"),
     ]
 
-    found = read(b.snapshot(old, young, gated, b.telemetry(assignments=assignments)))
+    found = read(make.snapshot(old, young, gated, make.telemetry(assignments=assignments)))
 
     assert found.conflicted == {young.uid}
     assert fates(found) == ({old.uid, young.uid}, set(), {gated.uid})

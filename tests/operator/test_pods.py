@@ -11,45 +11,46 @@ from gpufleet_operator.cache import decode_pod
 from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_operator.pods import release
+from gpufleet_testing.operator import make
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def build(b: Any, template: Any, **spec: Any) -> dict[str, Any]:
-    workload = b.workload(template=template, **spec)
-    return podbuild.build(workload, workload.model.spec, 3, "train-3-x", DEFAULTS)
+def build(template: Any, **spec: Any) -> dict[str, Any]:
+    workload = make.workload(template=template, **spec)
+    return podbuild.build(workload, make.spec(workload), 3, "train-3-x", DEFAULTS)
 
 
 class TestBuild:
-    def test_a_shared_device_is_asked_for_by_its_own_resource(self, b: Any) -> None:
+    def test_a_shared_device_is_asked_for_by_its_own_resource(self) -> None:
         devices = {"count": 2, "mode": "Shared", "memoryMiB": 1000}
-        body = build(b, {"spec": {"containers": [{"name": "a"}]}}, devices=devices)
+        body = build({"spec": {"containers": [{"name": "a"}]}}, devices=devices)
 
         assert body["spec"]["containers"][0]["resources"] == {"limits": {SHARED_RESOURCE: "2"}}
 
-    def test_the_chosen_container_gets_the_devices(self, b: Any) -> None:
+    def test_the_chosen_container_gets_the_devices(self) -> None:
         containers = [{"name": "a", "resources": {"limits": {"cpu": "1"}}}, {"name": "b"}]
 
-        body = build(b, {"spec": {"containers": containers}}, devices={"count": 4, "container": "a"})
+        body = build({"spec": {"containers": containers}}, devices={"count": 4, "container": "a"})
 
         assert body["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "1", RESOURCE: "4"}}
         assert "resources" not in body["spec"]["containers"][1]
 
-    def test_our_gate_comes_beside_the_users(self, b: Any) -> None:
+    def test_our_gate_comes_beside_the_users(self) -> None:
         gates = [{"name": SCHEDULING_GATE}, {"name": "example.com/quota"}]
 
-        body = build(b, {"spec": {"containers": [{"name": "a"}], "schedulingGates": gates}})
+        body = build({"spec": {"containers": [{"name": "a"}], "schedulingGates": gates}})
 
         assert [g["name"] for g in body["spec"]["schedulingGates"]] == ["example.com/quota", SCHEDULING_GATE]
 
-    def test_owner_and_labels(self, b: Any) -> None:
-        body = build(b, {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}})
+    def test_owner_and_labels(self) -> None:
+        body = build({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}})
 
         assert body["metadata"]["labels"] == {"app": "x", "gpufleet.dev/workload": "train", "gpufleet.dev/replica": "3"}
         (owner,) = body["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"], owner["controller"]) == ("GPUWorkload", "uid-train", True)
 
-    def test_marks_of_gitops_tools_are_left_behind(self, b: Any) -> None:
+    def test_marks_of_gitops_tools_are_left_behind(self) -> None:
         marks = {
             "argocd.argoproj.io/tracking-id": "x",
             "kustomize.toolkit.fluxcd.io/name": "x",
@@ -58,15 +59,15 @@ class TestBuild:
             "kubectl.kubernetes.io/default-container": "a",
         }
 
-        body = build(b, {"metadata": {"annotations": marks}, "spec": {"containers": [{"name": "a"}]}})
+        body = build({"metadata": {"annotations": marks}, "spec": {"containers": [{"name": "a"}]}})
 
         assert set(body["metadata"]["annotations"]) == {"kubectl.kubernetes.io/default-container"}
 
-    def test_the_template_itself_is_not_changed(self, b: Any) -> None:
+    def test_the_template_itself_is_not_changed(self) -> None:
         template = {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1"}}}]}}
         before = json.dumps(template)
 
-        build(b, template)
+        build(template)
 
         assert json.dumps(template) == before
 
@@ -141,9 +142,9 @@ AFFINITIES: dict[str, tuple[Any, list[Any]]] = {
 
 class TestRelease:
     @pytest.mark.parametrize(("affinity", "terms"), AFFINITIES.values(), ids=AFFINITIES.keys())
-    def test_pins_and_opens_the_gate_at_once(self, b: Any, affinity: Any, terms: list[Any]) -> None:
+    def test_pins_and_opens_the_gate_at_once(self, affinity: Any, terms: list[Any]) -> None:
         pod = decode_pod.pod(body(affinity))
-        patch = release.release(pod, "node-1", b.assignment(b.pod(), "GPU-1-0"))
+        patch = release.release(pod, "node-1", make.assignment(make.pod(), "GPU-1-0"))
 
         changed = jsonpatch.apply_patch(body(affinity), [dict(op) for op in patch])
 
@@ -154,9 +155,9 @@ class TestRelease:
         note = json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])
         assert note == {"node": "node-1", "container": "main", "devices": ["GPU-1-0"]}
 
-    def test_keeps_other_annotations_and_tells_the_share(self, b: Any) -> None:
+    def test_keeps_other_annotations_and_tells_the_share(self) -> None:
         pod = decode_pod.pod(body(annotations={"a": "b"}))
-        assignment = b.assignment(b.pod(), shard_start=3, shard_end=9)
+        assignment = make.assignment(make.pod(), shard_start=3, shard_end=9)
 
         changed = jsonpatch.apply_patch(
             body(annotations={"a": "b"}), [dict(op) for op in release.release(pod, "node-1", assignment)]
@@ -166,13 +167,15 @@ class TestRelease:
         assert json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])["shardEnd"] == 9
 
     @pytest.mark.parametrize("change", ["uid", "resourceVersion"])
-    def test_refers_to_exactly_this_pod_in_this_state(self, b: Any, change: str) -> None:
+    def test_refers_to_exactly_this_pod_in_this_state(self, change: str) -> None:
         pod = decode_pod.pod(body())
         other = body()
         other["metadata"][change] = "99"
 
         with pytest.raises(jsonpatch.JsonPatchTestFailed):
-            jsonpatch.apply_patch(other, [dict(op) for op in release.release(pod, "node-1", b.assignment(b.pod()))])
+            jsonpatch.apply_patch(
+                other, [dict(op) for op in release.release(pod, "node-1", make.assignment(make.pod()))]
+            )
 
 
 class TestView:

@@ -16,6 +16,7 @@ from gpufleet_operator.cache.store import Store
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.informer import Stored
 from gpufleet_operator.model.snapshot import Limits, Memory
+from gpufleet_testing.operator import make
 
 Path = tuple[Any, ...]
 
@@ -82,10 +83,10 @@ ODD = (*ODD, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:0
 ODD = (*ODD, "m" * 300, [], {}, [None], ["x"], [{}], {"a": None}, {"cpu": "8E"}, [[]], "GPU-2-0", ["GPU-2-0"] * 2)
 
 
-def telemetry(b: Any) -> dict[str, Any]:
+def telemetry() -> dict[str, Any]:
     """A GPUTelemetry of node-1 as JSON, with a reservation, a holder and every measurement."""
-    pod = b.running("other")
-    found = b.telemetry("node-1", assignments=[b.assignment(pod, workload="other")], held={"GPU-1-0": pod})
+    pod = make.running_pod("other")
+    found = make.telemetry("node-1", assignments=[make.assignment(pod, workload="other")], held={"GPU-1-0": pod})
     body: dict[str, Any] = found.model.model_dump(by_alias=True, mode="json", exclude_none=True)
     agent = {"manager": AGENT_FIELD_MANAGER, "subresource": "status", "time": MOMENT}
     body["metadata"] = {**META, **body["metadata"], "managedFields": [agent]}
@@ -110,13 +111,13 @@ def changed(document: Any, path: Path, value: Any) -> Any:
     return document
 
 
-def live_beside(b: Any, kind: str, *bodies: Any) -> None:
+def live_beside(kind: str, *bodies: Any) -> None:
     """A good workload's pod is placed although these objects are there. (Pods of the same uid get one of their own.)"""
-    cache, good = Cache(), b.workload("good")
-    _put(cache.workloads, good, b.workload("other"))
-    _put(cache.pods, b.pod(good))
-    _put(cache.nodes, b.node("node-1"), b.node("node-2"))
-    _put(cache.telemetry, b.telemetry("node-1"), b.telemetry("node-2"))
+    cache, good = Cache(), make.workload("good")
+    _put(cache.workloads, good, make.workload("other"))
+    _put(cache.pods, make.pod(good))
+    _put(cache.nodes, make.node("node-1"), make.node("node-2"))
+    _put(cache.telemetry, make.telemetry("node-1"), make.telemetry("node-2"))
     stores: dict[str, Store[Any]] = {
         "pod": cache.pods,
         "bound_pod": cache.others,
@@ -127,7 +128,7 @@ def live_beside(b: Any, kind: str, *bodies: Any) -> None:
     _put(stores[kind], *(replace(view, uid=f"{view.uid}-{number}") for number, view in enumerate(views)))
     memory = Memory()
     for _ in range(2):
-        actions = decide(cache.snapshot(now=b.now, salt="s", memory=memory, limits=Limits()))
+        actions = decide(cache.snapshot(now=make.NOW, salt="s", memory=memory, limits=Limits()))
         memory = actions.memory
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unforeseen
@@ -138,30 +139,30 @@ def _put(store: Store[Any], *items: Stored) -> None:
         store.put(item)
 
 
-def objects(b: Any) -> dict[str, dict[str, Any]]:
-    return {"pod": POD, "bound_pod": POD, "node": NODE, "telemetry": telemetry(b)}
+def objects() -> dict[str, dict[str, Any]]:
+    return {"pod": POD, "bound_pod": POD, "node": NODE, "telemetry": telemetry()}
 
 
 @pytest.mark.parametrize("kind", ["pod", "bound_pod", "node", "telemetry"])
-def test_another_value_anywhere_stops_nobody_else(b: Any, kind: str) -> None:
-    good = objects(b)[kind]
+def test_another_value_anywhere_stops_nobody_else(kind: str) -> None:
+    good = objects()[kind]
     assert getattr(Reader(), kind)(good) is not None
     for number, path in enumerate(paths(good)):
         if kind in ("pod", "bound_pod"):
-            live_beside(b, kind, *(changed(good, path, value) for value in ODD))
+            live_beside(kind, *(changed(good, path, value) for value in ODD))
             continue
         for value in ODD[number % 6 :: 6]:  # a node has one object of each kind, and each costs a snapshot
-            live_beside(b, kind, changed(good, path, value))
+            live_beside(kind, changed(good, path, value))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_several_other_values_stop_nobody_else(b: Any, data: Any) -> None:
-    kind, body = data.draw(st.sampled_from(list(objects(b).items())))
+def test_several_other_values_stop_nobody_else(data: st.DataObject) -> None:
+    kind, body = data.draw(st.sampled_from(list(objects().items())))
     for _ in range(data.draw(st.integers(1, 3))):
         body = changed(body, data.draw(st.sampled_from(list(paths(body)))), data.draw(st.sampled_from(ODD)))
 
-    live_beside(b, kind, body)
+    live_beside(kind, body)
 
 
 def test_an_object_without_identity_is_counted_once_and_left_out() -> None:
@@ -173,7 +174,7 @@ def test_an_object_without_identity_is_counted_once_and_left_out() -> None:
     assert len(told) == 2
 
 
-def test_what_can_no_longer_be_read_stays_as_it_was(b: Any) -> None:
+def test_what_can_no_longer_be_read_stays_as_it_was() -> None:
     """A pod whose last state we can't read still holds its devices."""
     cache = Cache()
     cache.read_pod(POD)

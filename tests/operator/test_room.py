@@ -1,27 +1,26 @@
 """A node's room: allocatable minus everything bound or promised."""
 
-from typing import Any
-
 from gpufleet_api.names import RESOURCE
 from gpufleet_operator.fleet import node_capacity
 from gpufleet_operator.ledger import ledger
 from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_testing.operator import make
 
 
-def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: Any) -> None:
+def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -> None:
     needs = PodNeeds(cpu_milli=1000, memory_bytes=2**30, extended={RESOURCE: 1, "example.com/nic": 1})
-    running = b.running("a", needs=needs)
-    released = b.released("b", needs=needs)
-    reserved = b.pod("c", needs=needs)
-    elsewhere = b.running("d", node="node-2", needs=needs)
-    over = b.running("e", phase=PodPhase.SUCCEEDED, needs=needs)
-    telemetry = b.telemetry(
-        devices=4, assignments=[b.assignment(p, f"GPU-1-{i}") for i, p in enumerate((running, reserved))]
+    running = make.running_pod("a", needs=needs)
+    released = make.released_pod("b", needs=needs)
+    reserved = make.pod("c", needs=needs)
+    elsewhere = make.running_pod("d", on="node-2", needs=needs)
+    over = make.running_pod("e", phase=PodPhase.SUCCEEDED, needs=needs)
+    telemetry = make.telemetry(
+        devices=4, assignments=[make.assignment(p, f"GPU-1-{i}") for i, p in enumerate((running, reserved))]
     )
-    node = b.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
+    node = make.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
-    snapshot = b.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
+    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
 
     used = node_capacity.usage(snapshot, ledger.read(snapshot))
     facts = node_capacity.facts(node, used["node-1"])
@@ -33,5 +32,5 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each(b: 
     assert "pods" not in facts.free_extended
 
 
-def test_a_node_that_nobody_uses_is_all_free(b: Any) -> None:
-    assert node_capacity.facts(b.node(), {}).free_cpu_milli == 16_000
+def test_a_node_that_nobody_uses_is_all_free() -> None:
+    assert node_capacity.facts(make.node(), {}).free_cpu_milli == 16_000

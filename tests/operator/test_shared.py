@@ -12,9 +12,13 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.snapshot import Limits
 from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_testing.operator import make, results
+from gpufleet_testing.operator.fields import AssignmentFields, WorkloadSpecFields
 
 TOTAL = 81559
 SLOT = PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={SHARED_RESOURCE: 1})
@@ -24,18 +28,21 @@ def shared(memory: int = 20_000, compute: int | None = None, count: int = 1) -> 
     return {"count": count, "mode": "Shared", "memoryMiB": memory, "computePercent": compute}
 
 
-def part(b: Any, pod: Any, *devices: str, memory: int = 20_000, **fields: Any) -> Any:
-    return b.assignment(pod, *devices, workload=pod.name[:-4], memory_mib=memory, resource=SHARED_RESOURCE, **fields)
+def part(pod: Pod, *devices: str, memory: int = 20_000, decided_at: str | None = None) -> Assignment:
+    fields: AssignmentFields = {"memory_mib": memory, "resource": SHARED_RESOURCE}
+    if decided_at is not None:
+        fields["decided_at"] = decided_at
+    return make.assignment(pod, *devices, workload=pod.name[:-4], **fields)
 
 
-def assigned(actions: Any) -> list[Assignment]:
+def assigned(actions: Actions) -> list[Assignment]:
     return [a for r in actions.reserves for a in r.assignments]
 
 
-def test_a_shared_workload_is_reserved_with_what_it_is_promised(b: Any) -> None:
-    workload = b.workload(devices=shared(20_000, 25))
+def test_a_shared_workload_is_reserved_with_what_it_is_promised() -> None:
+    workload = make.workload(devices=shared(20_000, 25))
 
-    actions = decide(b.snapshot(workload, b.pod(workload, needs=SLOT), b.telemetry()))
+    actions = decide(make.snapshot(workload, make.pod(workload, needs=SLOT), make.telemetry()))
 
     (a,) = assigned(actions)
     assert (a.resource, a.memory_mib, a.compute_percent, len(a.devices)) == (SHARED_RESOURCE, 20_000, 25, 1)
@@ -43,68 +50,70 @@ def test_a_shared_workload_is_reserved_with_what_it_is_promised(b: Any) -> None:
     assert '\\"memoryMiB\\":20000,\\"computePercent\\":25' in str(release.patch).replace('"', '\\"')
 
 
-def test_those_that_pack_share_a_device_until_it_is_full(b: Any) -> None:
-    workload = b.workload(replicas=5, devices=shared(20_000), placement={"strategy": "Pack"})
-    pods = [b.pod(workload, i, needs=SLOT) for i in range(5)]
+def test_those_that_pack_share_a_device_until_it_is_full() -> None:
+    workload = make.workload(replicas=5, devices=shared(20_000), placement={"strategy": "Pack"})
+    pods = [make.pod(workload, i, needs=SLOT) for i in range(5)]
 
-    actions = decide(b.snapshot(workload, *pods, b.telemetry()))
+    actions = decide(make.snapshot(workload, *pods, make.telemetry()))
 
     per_device = Counter(uuid for a in assigned(actions) for uuid in a.devices)
     assert sorted(per_device.values()) == [1, 4], "four times 20,000 of 81,559 MiB"
 
 
-def test_a_replica_of_two_shared_devices_gets_two_different_ones(b: Any) -> None:
-    workload = b.workload(devices=shared(count=2))
+def test_a_replica_of_two_shared_devices_gets_two_different_ones() -> None:
+    workload = make.workload(devices=shared(count=2))
     needs = PodNeeds(extended={SHARED_RESOURCE: 2})
 
-    (a,) = assigned(decide(b.snapshot(workload, b.pod(workload, needs=needs), b.telemetry())))
+    (a,) = assigned(decide(make.snapshot(workload, make.pod(workload, needs=needs), make.telemetry())))
 
     assert sorted(a.devices) == ["GPU-1-0", "GPU-1-1"]
 
 
-def test_a_device_with_sharers_is_not_given_as_a_whole(b: Any) -> None:
-    sharer = b.running("s", needs=SLOT, devices=())
-    telemetry = b.telemetry(devices=1, assignments=[part(b, sharer, "GPU-1-0")])
+def test_a_device_with_sharers_is_not_given_as_a_whole() -> None:
+    sharer = make.running_pod("s", needs=SLOT, devices=())
+    telemetry = make.telemetry(devices=1, assignments=[part(sharer, "GPU-1-0")])
 
-    actions = decide(b.snapshot(b.workload("s", devices=shared()), sharer, b.workload(), b.pod(), telemetry))
+    actions = decide(
+        make.snapshot(make.workload("s", devices=shared()), sharer, make.workload(), make.pod(), telemetry)
+    )
 
     assert not actions.reserves
     (why,) = actions.unplaced.values()
     assert [r.reason for r in why.rejected] == ["DeviceInUse"]
 
 
-def test_a_device_that_somebody_has_as_a_whole_is_not_shared(b: Any) -> None:
-    owner = b.running("o")
-    telemetry = b.telemetry(devices=1, assignments=[b.assignment(owner, workload="o")])
-    workload = b.workload(devices=shared(1))
+def test_a_device_that_somebody_has_as_a_whole_is_not_shared() -> None:
+    owner = make.running_pod("o")
+    telemetry = make.telemetry(devices=1, assignments=[make.assignment(owner, workload="o")])
+    workload = make.workload(devices=shared(1))
 
-    actions = decide(b.snapshot(b.workload("o"), owner, workload, b.pod(needs=SLOT), telemetry))
+    actions = decide(make.snapshot(make.workload("o"), owner, workload, make.pod(needs=SLOT), telemetry))
 
     assert not actions.reserves
 
 
 @pytest.mark.parametrize("stranger", ["slot", "whole"])
-def test_unmanaged_pods_keep_others_off_in_the_same_way(b: Any, stranger: str) -> None:
-    pod = b.pod("x", needs=SLOT) if stranger == "slot" else b.pod("x")
-    telemetry = b.telemetry(devices=1, held={"GPU-1-0": pod})
-    whole, part_ = b.workload("w"), b.workload("p", devices=shared(1))
+def test_unmanaged_pods_keep_others_off_in_the_same_way(stranger: str) -> None:
+    pod = make.pod("x", needs=SLOT) if stranger == "slot" else make.pod("x")
+    telemetry = make.telemetry(devices=1, held={"GPU-1-0": pod})
+    whole, part_ = make.workload("w"), make.workload("p", devices=shared(1))
 
-    exclusive = decide(b.snapshot(whole, b.pod(whole), telemetry))
-    sharing = decide(b.snapshot(part_, b.pod(part_, needs=SLOT), telemetry))
+    exclusive = decide(make.snapshot(whole, make.pod(whole), telemetry))
+    sharing = decide(make.snapshot(part_, make.pod(part_, needs=SLOT), telemetry))
 
     assert not exclusive.reserves
     assert bool(sharing.reserves) == (stranger == "slot")
 
 
-def test_observed_use_counts_beside_the_promises(b: Any) -> None:
+def test_observed_use_counts_beside_the_promises() -> None:
     """Somebody takes more than he was promised: what is left is what nobody has."""
-    sharer = b.running("s", needs=SLOT, devices=())
-    workload = b.workload(devices=shared(30_000))
-    cluster = (b.workload("s", devices=shared()), sharer, workload, b.pod(needs=SLOT))
-    assignments = [part(b, sharer, "GPU-1-0")]
+    sharer = make.running_pod("s", needs=SLOT, devices=())
+    workload = make.workload(devices=shared(30_000))
+    cluster = (make.workload("s", devices=shared()), sharer, workload, make.pod(needs=SLOT))
+    assignments = [part(sharer, "GPU-1-0")]
 
-    roomy = decide(b.snapshot(*cluster, b.telemetry(devices=1, assignments=assignments, memoryUsedMiB=20_500)))
-    greedy = decide(b.snapshot(*cluster, b.telemetry(devices=1, assignments=assignments, memoryUsedMiB=60_000)))
+    roomy = decide(make.snapshot(*cluster, make.telemetry(devices=1, assignments=assignments, memoryUsedMiB=20_500)))
+    greedy = decide(make.snapshot(*cluster, make.telemetry(devices=1, assignments=assignments, memoryUsedMiB=60_000)))
 
     assert roomy.reserves
     assert not greedy.reserves
@@ -112,43 +121,48 @@ def test_observed_use_counts_beside_the_promises(b: Any) -> None:
     assert "InsufficientFreeMemory" in {r.reason for r in why.rejected}
 
 
-def test_picks_that_the_sample_can_not_show_yet_are_debited(b: Any) -> None:
+def test_picks_that_the_sample_can_not_show_yet_are_debited() -> None:
     """A burst doesn't end on one device that is measured once a second: 40,000 in use, and 20,000 on their way."""
-    sharer = b.released("s", needs=SLOT)
-    decided = timestamps.micros(b.now - timedelta(seconds=0.5))
-    assignments = [part(b, sharer, "GPU-1-0", decided_at=decided)]
-    workload = b.workload(devices=shared(25_000))
-    telemetry = b.telemetry(devices=1, assignments=assignments, memoryUsedMiB=40_000, age=1)
+    sharer = make.released_pod("s", needs=SLOT)
+    decided = timestamps.micros(make.NOW - timedelta(seconds=0.5))
+    assignments = [part(sharer, "GPU-1-0", decided_at=decided)]
+    workload = make.workload(devices=shared(25_000))
+    telemetry = make.telemetry(devices=1, assignments=assignments, memoryUsedMiB=40_000, age=1)
 
-    actions = decide(b.snapshot(b.workload("s", devices=shared()), sharer, workload, b.pod(needs=SLOT), telemetry))
+    actions = decide(
+        make.snapshot(make.workload("s", devices=shared()), sharer, workload, make.pod(needs=SLOT), telemetry)
+    )
 
     assert not actions.reserves, "81,559 - 40,000 - 20,000 is below 25,000"
 
 
 @pytest.mark.parametrize("by", ["FreeMemory", "TotalMemory"])
-def test_items_are_divided_by_what_is_promised_whatever_is_free(b: Any, by: str) -> None:
-    spec = {
+def test_items_are_divided_by_what_is_promised_whatever_is_free(by: str) -> None:
+    spec: WorkloadSpecFields = {
+        "replicas": 2,
         "devices": shared(20_000),
         "placement": {"gang": True, "strategy": "Spread"},
         "distribution": {"items": 1000, "mode": "Proportional", "by": by},
     }
-    workload = b.workload(replicas=2, **spec)
-    pods = [b.pod(workload, i, needs=SLOT) for i in range(2)]
+    workload = make.workload(**spec)
+    pods = [make.pod(workload, i, needs=SLOT) for i in range(2)]
 
     actions = decide(
-        b.snapshot(workload, *pods, b.telemetry(devices=1), b.telemetry("node-2", devices=1, memoryUsedMiB=50_000))
+        make.snapshot(
+            workload, *pods, make.telemetry(devices=1), make.telemetry("node-2", devices=1, memoryUsedMiB=50_000)
+        )
     )
 
     ranges = sorted((a.shard_start, a.shard_end) for a in assigned(actions))
     assert ranges == [(0, 500), (500, 1000)]
 
 
-def test_a_device_has_no_more_sharers_than_slots(b: Any) -> None:
-    workload = b.workload(replicas=6, devices=shared(1), placement={"strategy": "Pack"})
-    pods = [b.pod(workload, i, needs=SLOT) for i in range(6)]
+def test_a_device_has_no_more_sharers_than_slots() -> None:
+    workload = make.workload(replicas=6, devices=shared(1), placement={"strategy": "Pack"})
+    pods = [make.pod(workload, i, needs=SLOT) for i in range(6)]
     limits = Limits(resources=Resources(slots=2))
 
-    actions = decide(b.snapshot(workload, *pods, b.telemetry(), limits=limits))
+    actions = decide(make.snapshot(workload, *pods, make.telemetry(), limits=limits))
 
     assert max(Counter(uuid for a in assigned(actions) for uuid in a.devices).values()) == 2
 
@@ -156,33 +170,33 @@ def test_a_device_has_no_more_sharers_than_slots(b: Any) -> None:
 class TestProof:
     """The kubelet names slots, the agent devices."""
 
-    def judged(self, b: Any, *devices: str, agent: bool = False) -> Any:
-        pod = b.running(devices=devices, needs=SLOT)
-        a = b.assignment(pod, "GPU-1-0", memory_mib=20_000, resource=SHARED_RESOURCE)
-        telemetry = b.telemetry(assignments=[a], held={"GPU-1-0": a} if agent else {})
-        return decide(b.snapshot(b.workload(devices=shared()), pod, telemetry))
+    def judged(self, *devices: str, agent: bool = False) -> Actions:
+        pod = make.running_pod(devices=devices, needs=SLOT)
+        a = make.assignment(pod, "GPU-1-0", memory_mib=20_000, resource=SHARED_RESOURCE)
+        telemetry = make.telemetry(assignments=[a], held={"GPU-1-0": a} if agent else {})
+        return decide(make.snapshot(make.workload(devices=shared()), pod, telemetry))
 
-    def test_a_slot_of_the_reserved_device_is_what_was_reserved(self, b: Any) -> None:
-        assert b.states(self.judged(b, "GPU-1-0")) == ["Confirmed"]
+    def test_a_slot_of_the_reserved_device_is_what_was_reserved(self) -> None:
+        assert results.states(self.judged("GPU-1-0")) == ["Confirmed"]
 
-    def test_the_agents_word_is_enough_on_older_kubelets(self, b: Any) -> None:
-        assert b.states(self.judged(b, agent=True)) == ["Confirmed"]
+    def test_the_agents_word_is_enough_on_older_kubelets(self) -> None:
+        assert results.states(self.judged(agent=True)) == ["Confirmed"]
 
-    def test_a_slot_of_another_device_is_a_mismatch(self, b: Any) -> None:
-        actions = self.judged(b, "GPU-1-1")
+    def test_a_slot_of_another_device_is_a_mismatch(self) -> None:
+        actions = self.judged("GPU-1-1")
 
-        assert b.states(actions) == ["Mismatch"]
+        assert results.states(actions) == ["Mismatch"]
         assert "the kubelet says GPU-1-1; reserved: GPU-1-0" in actions.deletes[0].message
 
 
-def test_a_running_sharer_gets_its_reservation_back_when_the_nodes_object_was_made_anew(b: Any) -> None:
-    spec = {"devices": shared(20_000, 10)}
-    pod = b.running(needs=SLOT)
-    first = decide(b.snapshot(b.workload(**spec), b.pod(needs=SLOT), b.telemetry(devices=1)))
+def test_a_running_sharer_gets_its_reservation_back_when_the_nodes_object_was_made_anew() -> None:
+    spec: WorkloadSpecFields = {"devices": shared(20_000, 10)}
+    pod = make.running_pod(needs=SLOT)
+    first = decide(make.snapshot(make.workload(**spec), make.pod(needs=SLOT), make.telemetry(devices=1)))
     status = first.statuses[0].status
     assert [p.pod_uid for p in status.placements] == [pod.uid]
 
-    actions = decide(b.snapshot(b.workload(status=status, **spec), pod, b.telemetry(generation=1)))
+    actions = decide(make.snapshot(make.workload(status=status, **spec), pod, make.telemetry(generation=1)))
 
     assert not actions.deletes
     (a,) = assigned(actions)
@@ -209,23 +223,21 @@ WISH = st.fixed_dictionaries(
     used=st.integers(0, TOTAL),
     age=st.floats(0, 20),
 )
-def test_promises_never_exceed_a_device_and_its_uses_never_mix(
-    b: Any, rounds: list[list[Any]], used: int, age: float
-) -> None:
+def test_promises_never_exceed_a_device_and_its_uses_never_mix(rounds: list[list[Any]], used: int, age: float) -> None:
     """However much is in use, whatever the samples can show of it yet: several rounds on the ledger of the last one."""
     ledger: dict[str, list[Assignment]] = {"node-1": [], "node-2": []}
-    objects: list[Any] = []
+    objects: list[Workload | Pod] = []
     for number, wishes in enumerate(rounds):
         for index, wish in enumerate(wishes):
-            workload = b.workload(f"w{number}-{index}", **wish)
+            workload = make.workload(f"w{number}-{index}", **wish)
             resource = SHARED_RESOURCE if "mode" in wish["devices"] else RESOURCE
             needs = PodNeeds(extended={resource: wish["devices"]["count"]})
-            objects += [workload, *(b.pod(workload, r, needs=needs) for r in range(wish["replicas"]))]
+            objects += [workload, *(make.pod(workload, r, needs=needs) for r in range(wish["replicas"]))]
         nodes = [
-            b.telemetry(name, assignments=assignments, memoryUsedMiB=used, utilizationPercent=0, age=age)
+            make.telemetry(name, assignments=assignments, memoryUsedMiB=used, utilizationPercent=0, age=age)
             for name, assignments in ledger.items()
         ]
-        for reserve in decide(b.snapshot(*objects, *nodes)).reserves:
+        for reserve in decide(make.snapshot(*objects, *nodes)).reserves:
             ledger[reserve.node] = list(reserve.assignments)
 
         per_device: dict[str, list[Assignment]] = {}

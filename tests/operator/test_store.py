@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +10,11 @@ from hypothesis import strategies as st
 from gpufleet_operator.cache.cache import Cache, UsageStore
 from gpufleet_operator.cache.store import Store
 from gpufleet_operator.model.objects import BoundPod, Departure, Node, PodPhase
+from gpufleet_testing.operator import make
 
 
-def node(version: int, uid: str = "u", **fields: Any) -> Node:
-    return Node(uid=uid, name=f"n-{uid}", resource_version=str(version), **fields)
+def node(version: int, uid: str = "u", unschedulable: bool = False) -> Node:
+    return Node(uid=uid, name=f"n-{uid}", resource_version=str(version), unschedulable=unschedulable)
 
 
 def test_a_late_event_does_not_take_back_what_our_own_write_told() -> None:
@@ -109,9 +109,9 @@ def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[Bo
     assert {n: +c for n, c in store.per_node.items()} == {n: +c for n, c in expected.items()}
 
 
-def test_a_pod_that_leaves_is_remembered_with_how_it_went(b: Any) -> None:
+def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
     cache = Cache()
-    gated, bound, over = b.pod("a"), b.running("b"), b.running("c", phase=PodPhase.FAILED)
+    gated, bound, over = make.pod("a"), make.running_pod("b"), make.running_pod("c", phase=PodPhase.FAILED)
     for pod in (gated, bound, over):
         cache.pods.put(pod)
 
@@ -126,22 +126,22 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went(b: Any) -> None:
     assert cache.pods.items == {}
 
 
-def test_a_pod_that_is_back_has_not_departed(b: Any) -> None:
+def test_a_pod_that_is_back_has_not_departed() -> None:
     cache = Cache()
-    cache.pods.put(b.running())
-    cache.pods.left(b.running(resource_version="21"))
+    cache.pods.put(make.running_pod())
+    cache.pods.left(make.running_pod(resource_version="21"))
 
-    cache.pods.put(b.running(resource_version="22"))
+    cache.pods.put(make.running_pod(resource_version="22"))
 
     assert not cache.pods.departed
-    assert set(cache.pods.items) == {b.running().uid}
+    assert set(cache.pods.items) == {make.running_pod().uid}
 
 
-def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot(b: Any) -> None:
+def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot() -> None:
     cache = Cache()
-    cache.telemetry.put(replace(b.telemetry(), uid="new", resource_version="50"))
-    cache.telemetry.put(replace(b.telemetry(), uid="old", resource_version="40"))
+    cache.telemetry.put(replace(make.telemetry(), uid="new", resource_version="50"))
+    cache.telemetry.put(replace(make.telemetry(), uid="old", resource_version="40"))
 
-    snapshot = cache.snapshot(now=b.now, salt="", memory=b.snapshot().memory, limits=b.snapshot().limits)
+    snapshot = cache.snapshot(now=make.NOW, salt="", memory=make.snapshot().memory, limits=make.snapshot().limits)
 
     assert snapshot.telemetry["node-1"].uid == "new"

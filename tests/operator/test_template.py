@@ -10,6 +10,7 @@ from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.pods.validate import device_container, problems
+from gpufleet_testing.operator import make
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -279,8 +280,8 @@ def test_a_shared_resource_of_another_name_is_ours_too() -> None:
     assert found.startswith("spec.template.spec.containers[1].resources.limits[example.com/part]: is '1'; only the")
 
 
-def test_the_only_container_is_chosen_by_itself(b: Any) -> None:
-    assert device_container(b.workload().model.spec) == "main"
+def test_the_only_container_is_chosen_by_itself() -> None:
+    assert device_container(make.spec(make.workload())) == "main"
 
 
 JSON = st.recursive(

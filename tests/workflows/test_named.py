@@ -10,6 +10,7 @@ import math
 import threading
 import tracemalloc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,13 +26,14 @@ from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidCapacityError, InvalidFleetError, PlacementError
 from gpufleet_operator.placement.model import DeviceNeeds, Request
+from gpufleet_testing.workflows import TIMING, FakeHardware, ObjectCluster, fake_hardware, gpu, published
 
 
 def at(seconds: float) -> Instant:
     return Instant(monotonic=seconds, wall=1_000_000 + seconds)
 
 
-def recording(hardware: Any) -> NodeRecord:
+def recording(hardware: FakeHardware) -> NodeRecord:
     record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     record.register(tuple(one.info for one in hardware.gpus), None, at(0))
     return record
@@ -52,9 +54,9 @@ def fleet_of(status: dict[str, Any]) -> Fleet:
     return Fleet.of([node_state(telemetry, NodeFacts(), age_seconds=1, stale_after_seconds=90)])
 
 
-def test_concurrent_recording(make: Any) -> None:
+def test_concurrent_recording() -> None:
     """Eight threads record for four devices while two read: nothing is lost, and every view adds up."""
-    record = recording(make.hardware(*(make.gpu(f"GPU-{i}", i) for i in range(4))))
+    record = recording(fake_hardware(*(gpu(f"GPU-{i}", i) for i in range(4))))
     writers, each = 8, 400
     barrier, done = threading.Barrier(writers + 2), threading.Event()
     torn: list[str] = []
@@ -93,42 +95,35 @@ def test_concurrent_recording(make: Any) -> None:
 
 
 @pytest.mark.parametrize("counts", [0, 1])
-def test_initialisation_failure(make: Any, counts: int) -> None:
+async def test_initialisation_failure(counts: int) -> None:
     """The driver doesn't fit, at once or when it is asked for its devices: typed error, nothing left half-started."""
     error = LibraryMismatchError("driver/library version mismatch")
-    hardware = make.hardware(make.gpu("GPU-0", 0), **({} if counts else {"opening": error}))
-    if counts:
+    fails = {"counting" if counts else "opening": error}
+    hardware = fake_hardware(gpu("GPU-0", 0), **fails)
 
-        def slots() -> int:
-            raise error
-
-        hardware.slots = slots
-
-    async def main() -> None:
-        sampler = Sampler(hardware, timing=make.timing)
-        with pytest.raises(LibraryMismatchError, match="version mismatch"):
-            await sampler.start()
-        with pytest.raises(SamplerClosedError):
-            await sampler.start()
-        assert sampler.view().devices == ()
-        assert {task.get_name() for task in asyncio.all_tasks()} - {"sampler-close"} == {
-            asyncio.current_task().get_name()  # type: ignore[union-attr]  # a task runs this
-        }
-
-    asyncio.run(main())
+    sampler = Sampler(hardware, timing=TIMING)
+    with pytest.raises(LibraryMismatchError, match="version mismatch"):
+        await sampler.start()
+    with pytest.raises(SamplerClosedError):
+        await sampler.start()
+    assert sampler.view().devices == ()
+    assert {task.get_name() for task in asyncio.all_tasks()} - {"sampler-close"} == {
+        asyncio.current_task().get_name()  # type: ignore[union-attr]  # a task runs this
+    }
     assert not hardware.is_open
     threads_end()
 
 
-def test_division_by_zero_in_capacity_distribution(cluster: Any, make: Any) -> None:
+async def test_division_by_zero_in_capacity_distribution() -> None:
     """No device has room: the division names it instead of dividing by zero, and the operator reserves nothing."""
+    cluster = ObjectCluster()
     with pytest.raises(InvalidCapacityError, match="all capacities are 0") as caught:
         shares(10, {"GPU-0": 0, "GPU-1": 0.0})
     assert isinstance(caught.value, PlacementError)
     assert shares(10, {"GPU-0": 0, "GPU-1": 5}).items == {"GPU-0": 0, "GPU-1": 10}
     with pytest.raises(InvalidCapacityError):
         shares(10, {})
-    cluster.join("a", make.hardware(*(make.gpu(f"GPU-{i}", i, memory_used_mib=80_000) for i in range(2))))
+    await cluster.join("a", fake_hardware(*(gpu(f"GPU-{i}", i, memory_used_mib=80_000) for i in range(2))))
     distribution = {"items": 10, "mode": "Proportional", "by": "FreeMemory"}
     cluster.apply("train", replicas=2, placement={"gang": True}, distribution=distribution)
     cluster.settle()
@@ -147,25 +142,29 @@ def test_division_by_zero_in_capacity_distribution(cluster: Any, make: Any) -> N
         ("temperature_celsius", -274, Invalid.BELOW_ABSOLUTE_ZERO),
     ],
 )
-def test_invalid_metrics(make: Any, field: str, value: float, reason: Invalid) -> None:
+async def test_invalid_metrics(field: str, value: float, reason: Invalid) -> None:
     """Dropped with a typed error that names device and field, and never scheduled on; the neighbour is used."""
-    hardware = make.hardware(make.gpu("GPU-bad", 0, **{field: value}), make.gpu("GPU-good", 1, temperature_celsius=80))
+    bad = gpu("GPU-bad", 0)
+    assert isinstance(bad.reading, Reading)
+    values: dict[str, Any] = {field: value}
+    reading = replace(bad.reading, **values)
+    hardware = fake_hardware(replace(bad, reading=reading), gpu("GPU-good", 1, temperature_celsius=80))
     with pytest.raises(InvalidSampleError, match=f"GPU-bad: {field}") as caught:
-        recording(hardware).record(hardware.gpus[0].reading, at(1))
+        recording(hardware).record(reading, at(1))
     assert caught.value.reason is reason
-    fleet = fleet_of(make.published(hardware))
+    fleet = fleet_of(await published(hardware))
     decision = place(fleet, Request("ml/train", (0, 1)))
     assert [pick.devices for pick in decision.picks] == [("GPU-good",)]
     assert decision.why_not is not None
     assert "GPU-bad: has never been sampled" in decision.why_not.message
 
 
-def test_memory_clean_up_on_shutdown(make: Any) -> None:
+def test_memory_clean_up_on_shutdown() -> None:
     """A sampler that was closed frees threads, hardware, windows and itself; twelve lives take no more than three."""
 
     async def live() -> "weakref.ref[Sampler]":
-        hardware = make.hardware(*(make.gpu(f"GPU-{i}", i) for i in range(4)))
-        sampler = Sampler(hardware, timing=make.timing)
+        hardware = fake_hardware(*(gpu(f"GPU-{i}", i) for i in range(4)))
+        sampler = Sampler(hardware, timing=TIMING)
         await sampler.start()
         await sampler.close()
         assert not hardware.is_open
@@ -188,45 +187,39 @@ def test_memory_clean_up_on_shutdown(make: Any) -> None:
     assert many - few < 100_000, "bytes of a window alone would be more than this twelve times"
 
 
-def test_cancellation_during_recording(make: Any) -> None:
+async def test_cancellation_during_recording() -> None:
     """Cancelled in the middle of a read: the read ends by itself, its answer is dropped, everything is let go of."""
     gate, entered = threading.Event(), threading.Event()
-    hardware = make.hardware(make.gpu("GPU-0", 0), make.gpu("GPU-1", 1))
-    read = hardware.read
 
-    def held(uuid: str) -> Reading:
-        if uuid == "GPU-1":
-            entered.set()
-            gate.wait(30)
-        answer: Reading = read(uuid)
-        return answer
+    class Held(FakeHardware):
+        def read(self, uuid: str) -> Reading:
+            if uuid == "GPU-1":
+                entered.set()
+                gate.wait(30)
+            return super().read(uuid)
 
-    hardware.read = held
-
-    async def main() -> None:
-        sampler = Sampler(hardware, timing=make.timing)
-        starting = asyncio.create_task(sampler.start())
-        assert await asyncio.to_thread(entered.wait, 30)
-        async with asyncio.timeout(30):  # the neighbour's first answer may come after that
-            while all(device.sample is None for device in sampler.view().devices):  # noqa: ASYNC110 - samples ring no bell
-                await asyncio.sleep(0.001)
-        starting.cancel()
-        asyncio.get_running_loop().call_later(0.05, gate.set)
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-        assert not hardware.is_open
-        view = sampler.view()
-        assert [device.sample is not None for device in view.devices] == [True, False]
-        with pytest.raises(SamplerClosedError):
-            await sampler.changed(view.health_version)
-
-    asyncio.run(main())
+    hardware = Held((gpu("GPU-0", 0), gpu("GPU-1", 1)))
+    sampler = Sampler(hardware, timing=TIMING)
+    starting = asyncio.create_task(sampler.start())
+    assert await asyncio.to_thread(entered.wait, 30)
+    async with asyncio.timeout(30):  # the neighbour's first answer may come after that
+        while all(device.sample is None for device in sampler.view().devices):  # noqa: ASYNC110 - samples ring no bell
+            await asyncio.sleep(0.001)
+    starting.cancel()
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not hardware.is_open
+    view = sampler.view()
+    assert [device.sample is not None for device in view.devices] == [True, False]
+    with pytest.raises(SamplerClosedError):
+        await sampler.changed(view.health_version)
     threads_end()
 
 
-def test_unregistered_device(make: Any) -> None:
+async def test_unregistered_device() -> None:
     """Refused by name wherever a UUID comes in: hardware, recording, fleet, ranking, requests."""
-    hardware = make.hardware(make.gpu("GPU-0", 0))
+    hardware = fake_hardware(gpu("GPU-0", 0))
     hardware.open()
     hardware.slots()
     hardware.identify(0)
@@ -237,7 +230,7 @@ def test_unregistered_device(make: Any) -> None:
         record.record(Reading(uuid="GPU-x"), at(1))
     assert caught.value.reason is Invalid.UNKNOWN_DEVICE
     assert record.view(at(1)).dropped[Invalid.UNKNOWN_DEVICE] == 1
-    fleet = fleet_of(make.published(make.hardware(make.gpu("GPU-0", 0))))
+    fleet = fleet_of(await published(fake_hardware(gpu("GPU-0", 0))))
     with pytest.raises(InvalidFleetError, match="node a has no device GPU-x"):
         fleet.hold("a", ["GPU-x"])
     with pytest.raises(InvalidFleetError, match="device GPU-x is not in the fleet"):

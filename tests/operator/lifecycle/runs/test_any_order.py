@@ -1,7 +1,6 @@
 """Steps in any order, crashes anywhere: hypothesis looks for a life that ends badly."""
 
 import asyncio
-from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -9,6 +8,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_testing.operator import invariants
+from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
+from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.process import OperatorProcess
 
 DEVICES = st.one_of(
     st.builds(lambda count: {"count": count}, st.integers(1, 2)),
@@ -34,36 +37,31 @@ WORKLOADS = st.builds(
 
 
 class Lives(RuleBasedStateMachine):
-    """Steps in any order. The test sets what the fixtures hold.
+    """Steps in any order.
 
     Few rules, each with many turns, so that a run gets somewhere: pods are bound, run, end and are lost.
     """
 
-    world_type: Any
-    fault_type: Any
-    crash_type: Any
-    judge: Any
-
     @initialize(nodes=st.integers(1, 3), devices=st.integers(1, 3), wanted=st.lists(WORKLOADS, min_size=1, max_size=3))
-    def begin(self, nodes: int, devices: int, wanted: list[Any]) -> None:
+    def begin(self, nodes: int, devices: int, wanted: list[Json]) -> None:
         self.runner = asyncio.Runner()
-        self.world = self.world_type(nodes, devices)
-        self.operator = self.judge.operator(self.world, self.runner)
+        self.world = FakeCluster(nodes, devices)
+        self.operator = OperatorProcess(self.world)
         self.number = 0
         for spec in wanted:
             self.submit(spec)
 
-    def submit(self, spec: Any) -> None:
+    def submit(self, spec: Json) -> None:
         self.number += 1
         self.world.submit(f"w{self.number}", **spec)
 
     @rule(spec=WORKLOADS)
-    def user_submits(self, spec: Any) -> None:
+    def user_submits(self, spec: Json) -> None:
         if len(self.world.of("workloads")) < 5:
             self.submit(spec)
 
     @rule(data=st.data(), what=st.sampled_from(["delete", "suspend or resume"]))
-    def user_changes_a_workload(self, data: Any, what: str) -> None:
+    def user_changes_a_workload(self, data: st.DataObject, what: str) -> None:
         workloads = self.world.of("workloads")
         if workloads:
             body = data.draw(st.sampled_from(workloads))
@@ -75,7 +73,7 @@ class Lives(RuleBasedStateMachine):
                 self.world.store("workloads", key, {**body, "metadata": dict(body["metadata"]), "spec": spec})
 
     @rule(data=st.data(), what=st.sampled_from(["delete", "force delete", "Succeeded", "Failed"]))
-    def a_pod_ends(self, data: Any, what: str) -> None:
+    def a_pod_ends(self, data: st.DataObject, what: str) -> None:
         pods = self.world.of("pods")
         if what in ("Succeeded", "Failed"):
             pods = [p for p in pods if p["status"]["phase"] == "Running"]
@@ -92,27 +90,27 @@ class Lives(RuleBasedStateMachine):
     @rule(heard=st.sampled_from([0, 1, 3, 100]))
     def operator_decides(self, heard: int) -> None:
         self.operator.hear(heard)
-        self.operator.act()
+        self.runner.run(self.operator.act())
 
     @rule(writes=st.integers(0, 6), after=st.booleans(), heard=st.sampled_from([0, 100]))
     def operator_dies_while_deciding(self, writes: int, after: bool, heard: int) -> None:
         self.operator.hear(heard)
-        self.world.fault = self.fault_type(writes, self.crash_type, after=after)
+        self.world.fault = WriteFault(writes, Crash, after=after)
         try:
-            self.operator.act()
-        except self.crash_type:
-            self.operator = self.judge.operator(self.world, self.runner)
+            self.runner.run(self.operator.act())
+        except Crash:
+            self.operator = OperatorProcess(self.world)
         self.world.fault = None
 
     @rule(writes=st.integers(0, 4), after=st.booleans())
     def an_answer_is_lost(self, writes: int, after: bool) -> None:
         self.operator.hear(100)
-        self.world.fault = self.fault_type(writes, UnavailableError, after=after)
-        self.operator.act()
+        self.world.fault = WriteFault(writes, UnavailableError, after=after)
+        self.runner.run(self.operator.act())
         self.world.fault = None
 
     @rule(data=st.data(), what=st.sampled_from(["lose", "repeat", "resync", "restart"]))
-    def watches_fail(self, data: Any, what: str) -> None:
+    def watches_fail(self, data: st.DataObject, what: str) -> None:
         if what == "lose":
             self.operator.hear(data.draw(st.integers(1, 5)), lose=True)
         elif what == "repeat" and self.operator.position:
@@ -121,7 +119,7 @@ class Lives(RuleBasedStateMachine):
         elif what == "resync":
             self.operator.relist()
         elif what == "restart":
-            self.operator = self.judge.operator(self.world, self.runner)
+            self.operator = OperatorProcess(self.world)
 
     @rule(what=st.sampled_from(["scheduler", "kubelets", "agents", "collector"]))
     def one_of_the_others_acts(self, what: str) -> None:
@@ -138,7 +136,7 @@ class Lives(RuleBasedStateMachine):
         for _ in range(rounds):
             for _ in range(2):
                 self.operator.hear(1000)
-                self.operator.act()
+                self.runner.run(self.operator.act())
             self.world.scheduler()
             for node in self.world.kubelets:
                 self.world.kubelet(node)
@@ -146,7 +144,7 @@ class Lives(RuleBasedStateMachine):
             self.world.advance(1)
 
     @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "node made anew"]))
-    def a_node_fails(self, data: Any, what: str) -> None:
+    def a_node_fails(self, data: st.DataObject, what: str) -> None:
         name = str(data.draw(st.sampled_from(sorted(self.world.kubelets))))
         if what == "binding":
             self.world.refuse_binding ^= {name}
@@ -164,19 +162,18 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def nothing_is_handed_out_twice(self) -> None:
         if hasattr(self, "world"):
-            self.judge.check_always(self.world)
+            invariants.check_always(self.world)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
-            self.judge.settle(self.world, self.operator)
-            self.judge.check_always(self.world)
-            self.judge.check_settled(self.world)
+            self.runner.run(invariants.settle(self.world, self.operator))
+            invariants.check_always(self.world)
+            invariants.check_settled(self.world)
             self.runner.close()
 
 
 @pytest.mark.timeout(300)
-def test_every_order_of_steps_ends_well(world: Any, fault: Any, crash: Any, judge: Any) -> None:
-    Lives.world_type, Lives.fault_type, Lives.crash_type, Lives.judge = world, fault, crash, judge
+def test_every_order_of_steps_ends_well() -> None:
     run_state_machine_as_test(
         Lives,
         settings=settings(

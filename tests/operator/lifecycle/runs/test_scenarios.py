@@ -1,12 +1,15 @@
 """Single lives, told step by step; and the same life with a crash or a lost answer at each of its writes in turn."""
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import pytest
 
 from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_testing.operator import invariants
+from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
+from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.process import OperatorProcess
 
 GANG = {"replicas": 2, "devices": {"count": 2}, "placement": {"gang": True, "strategy": "Spread"}}
 SHARES = {**GANG, "distribution": {"items": 1000, "mode": "Proportional", "by": "TotalMemory"}}
@@ -14,11 +17,21 @@ MANY = {"replicas": 3, "placement": {"strategy": "Pack"}}
 PARTS = {"replicas": 4, "devices": {"count": 1, "mode": "Shared", "memoryMiB": 400}, "placement": {"strategy": "Pack"}}
 
 
-def moment(world: Any, operator: Any) -> None:
+class Operator(Protocol):
+    """A process of the operator, or one that is started again when it dies."""
+
+    def hear(self, number: int) -> None: ...
+
+    def relist(self) -> None: ...
+
+    async def act(self) -> None: ...
+
+
+async def moment(world: FakeCluster, operator: Operator) -> None:
     """Everybody acts once, the operator twice."""
     for _ in range(2):
         operator.hear(1000)
-        operator.act()
+        await operator.act()
     world.scheduler()
     for node in world.kubelets:
         world.kubelet(node)
@@ -27,27 +40,27 @@ def moment(world: Any, operator: Any) -> None:
     world.advance(1)
 
 
-def states(world: Any) -> Any:
+def states(world: FakeCluster) -> Counter[str]:
     placements = [p for w in world.of("workloads") for p in (w.get("status") or {}).get("placements", [])]
     return Counter(p["state"] for p in placements)
 
 
-def live(world: Any, operator: Any, spec: Any) -> None:
+async def live(world: FakeCluster, operator: Operator, spec: Json) -> None:
     """Apply, run, lose a pod, end."""
     world.submit("one", **spec)
     world.submit("two")
     for _ in range(3):
-        moment(world, operator)
+        await moment(world, operator)
     name = world.of("pods")[0]["metadata"]["name"]
     world.delete_gracefully(f"ml/{name}")
     for _ in range(3):
-        moment(world, operator)
+        await moment(world, operator)
     world.remove("workloads", "ml/two")
     for _ in range(2):
-        moment(world, operator)
+        await moment(world, operator)
 
 
-def end(world: Any) -> Any:
+def end(world: FakeCluster) -> tuple[object, ...]:
     """What must be the same however it came about."""
     shares = [
         (p["shardStart"], p["shardEnd"])
@@ -61,34 +74,31 @@ def end(world: Any) -> Any:
 @pytest.mark.parametrize("spec", [GANG, SHARES, MANY, PARTS], ids=["gang", "shares", "many", "parts"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
-def test_a_fault_at_any_write_changes_nothing_in_the_end(  # noqa: PLR0917 - fixtures and the case
-    world: Any, fault: Any, crash: Any, judge: Any, runner: Any, spec: Any, after: bool, crashes: bool
-) -> None:
-    def run(at: int | None) -> tuple[Any, int]:
-        cluster = world(2, 3)
-        planned = fault(10**6 if at is None else at, crash if crashes else UnavailableError, after=after)
+async def test_a_fault_at_any_write_changes_nothing_in_the_end(spec: Json, after: bool, crashes: bool) -> None:
+    async def run(at: int | None) -> tuple[object, int]:
+        cluster = FakeCluster(2, 3)
+        planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
         cluster.fault = planned
-        operator = _Restarting(judge.operator, cluster, runner, crash)
-        live(cluster, operator, spec)
+        operator = _Restarting(cluster)
+        await live(cluster, operator, spec)
         writes = 10**6 - planned.left
-        judge.settle(cluster, operator, rounds=6)
-        judge.check_always(cluster)
-        judge.check_settled(cluster)
+        await invariants.settle(cluster, operator, rounds=6)
+        invariants.check_always(cluster)
+        invariants.check_settled(cluster)
         return end(cluster), writes
 
-    expected, writes = run(None)
+    expected, writes = await run(None)
     assert writes > 10
     for at in range(writes):
-        assert run(at)[0] == expected, f"fault at write {at}"
+        assert (await run(at))[0] == expected, f"fault at write {at}"
 
 
 class _Restarting:
     """An operator whose process is started again when it dies."""
 
-    def __init__(self, start: Any, world: Any, runner: Any, crash: Any) -> None:
-        self._start: Callable[[], Any] = lambda: start(world, runner)
-        self._crash = crash
-        self._process = self._start()
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._process = OperatorProcess(cluster)
 
     def hear(self, number: int) -> None:
         self._process.hear(number)
@@ -96,52 +106,48 @@ class _Restarting:
     def relist(self) -> None:
         self._process.relist()
 
-    def act(self) -> None:
+    async def act(self) -> None:
         try:
-            self._process.act()
-        except self._crash:
-            self._process = self._start()
+            await self._process.act()
+        except Crash:
+            self._process = OperatorProcess(self._cluster)
 
 
-def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives(
-    world: Any, judge: Any, runner: Any
-) -> None:
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+async def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives() -> None:
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     cluster.submit("first")
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     cluster.submit("second")
-    moment(cluster, operator)
+    await moment(cluster, operator)
     (holder,) = [p["metadata"]["name"] for p in cluster.of("pods") if p["spec"].get("nodeName")]
 
     cluster.remove("workloads", "ml/first")
     cluster.remove("pods", f"ml/{holder}")
-    moment(cluster, operator)
+    await moment(cluster, operator)
 
     assert [a["pod"] for _, a in cluster.ledger()] == [holder], "the agent still reports its container"
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert [a["pod"] for _, a in cluster.ledger()] == [holder], (
         "no longer reported, but a kubelet takes time to kill it"
     )
     for _ in range(4):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert cluster.collisions == []
     assert states(cluster) == {"Confirmed": 1}
 
 
-def test_what_a_force_deleted_sharer_was_promised_is_not_given_on_while_its_container_lives(
-    world: Any, judge: Any, runner: Any
-) -> None:
+async def test_what_a_force_deleted_sharer_was_promised_is_not_given_on_while_its_container_lives() -> None:
     """The others stay beside it; one that would fit only without it waits, and one that wants all of it even longer."""
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     part = {"count": 1, "mode": "Shared", "memoryMiB": 500}
     cluster.submit("first", devices=part)
     cluster.submit("second", devices=part)
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert states(cluster) == {"Confirmed": 2}
     cluster.submit("third", devices=part)
     cluster.submit("whole")
@@ -150,23 +156,23 @@ def test_what_a_force_deleted_sharer_was_promised_is_not_given_on_while_its_cont
     cluster.remove("workloads", "ml/first")
     cluster.remove("pods", f"ml/{holder}")
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert sorted(a["workload"] for _, a in cluster.ledger()) == ["first", "second"]
-    judge.settle(cluster, operator, rounds=4)
+    await invariants.settle(cluster, operator, rounds=4)
 
-    judge.check_always(cluster)
-    judge.check_settled(cluster)
+    invariants.check_always(cluster)
+    invariants.check_settled(cluster)
     assert sorted(a["workload"] for _, a in cluster.ledger()) == ["second", "third"]
     assert states(cluster) == {"Confirmed": 2, "Pending": 1}
 
 
-def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+async def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well() -> None:
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     cluster.submit("first")
     for _ in range(2):
         operator.hear(1000)
-        operator.act()
+        await operator.act()
     cluster.scheduler()
     cluster.kubelet("node-1")  # started, and gone before the agent has said so
     cluster.remove("workloads", "ml/first")
@@ -175,25 +181,23 @@ def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well(world: Any, judg
     cluster.submit("second")
     for _ in range(2):
         operator.hear(1000)
-        operator.act()
+        await operator.act()
 
     assert len(list(cluster.ledger())) == 1, "the last report is older than the pod's end"
-    judge.settle(cluster, operator, rounds=5)
+    await invariants.settle(cluster, operator, rounds=5)
     assert cluster.collisions == []
     assert states(cluster) == {"Confirmed": 1}
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["operator watches", "operator is away"])
-def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_report(
-    world: Any, judge: Any, runner: Any, away: bool
-) -> None:
+async def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_report(away: bool) -> None:
     """The last report is older than the grant, and neither kubelet nor agent hear that the pod was deleted by force."""
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     cluster.submit("first")
     for _ in range(2):
         operator.hear(1000)
-        operator.act()
+        await operator.act()
     cluster.scheduler()
     cluster.kubelet("node-1")
     cluster.silent.add("node-1")
@@ -203,40 +207,40 @@ def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_report(
     (pod,) = [p for p in cluster.of("pods") if p["spec"].get("nodeName")]
     cluster.remove("workloads", "ml/first")
     cluster.remove("pods", f"ml/{pod['metadata']['name']}")
-    operator = judge.operator(cluster, runner) if away else operator
+    operator = OperatorProcess(cluster) if away else operator
     for _ in range(8):
         operator.hear(1000)
-        operator.act()
+        await operator.act()
         cluster.advance(4)
 
     assert [a["podUID"] for _, a in cluster.ledger()] == [pod["metadata"]["uid"]], "its container runs on"
-    judge.settle(cluster, operator, rounds=6)
-    judge.check_always(cluster)
+    await invariants.settle(cluster, operator, rounds=6)
+    invariants.check_always(cluster)
     assert states(cluster) == {"Confirmed": 1}
 
 
-def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+async def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once() -> None:
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     cluster.submit("first")
     cluster.refuse_binding.add("node-1")
-    moment(cluster, operator)
+    await moment(cluster, operator)
     assert len(list(cluster.ledger())) == 1
 
     cluster.remove("workloads", "ml/first")
     cluster.collector()
     operator.hear(1000)
-    operator.act()
+    await operator.act()
 
     assert list(cluster.ledger()) == []
 
 
-def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(2, 2)
-    operator = judge.operator(cluster, runner)
+async def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing() -> None:
+    cluster = FakeCluster(2, 2)
+    operator = OperatorProcess(cluster)
     cluster.submit("gone", **GANG)
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert states(cluster) == {"Confirmed": 2}
 
     cluster.remove("workloads", "ml/gone")
@@ -246,18 +250,18 @@ def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing(world: Any
             cluster.kubelet(node)
             cluster.agent(node)
     assert len(list(cluster.ledger())) == 2
-    judge.settle(cluster, judge.operator(cluster, runner), rounds=5)
+    await invariants.settle(cluster, OperatorProcess(cluster), rounds=5)
 
     assert list(cluster.ledger()) == []
     assert cluster.of("pods") == []
 
 
-def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(2, 2)
-    operator = judge.operator(cluster, runner)
+async def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other() -> None:
+    cluster = FakeCluster(2, 2)
+    operator = OperatorProcess(cluster)
     cluster.submit("gang", **GANG)
     operator.hear(1000)
-    operator.act()
+    await operator.act()
     foreign = {"podUID": "uid-x", "namespace": "ml", "pod": "x", "container": "c", "workload": "x", "workloadUID": "x"}
     rest = {"replica": 0, "replicas": 1, "resource": "gpufleet.dev/gpu", "decidedAt": "2026-01-01T00:00:00Z"}
     devices = [f"GPU-node-2-{i}" for i in range(2)]
@@ -265,83 +269,81 @@ def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other(world: Any,
     spec = {"assignments": [{**foreign, **rest, "devices": devices}]}
     cluster.store("telemetry", "node-2", {**node, "metadata": dict(node["metadata"]), "spec": spec})
 
-    operator.act()  # on a cache that doesn't know of the other writer
+    await operator.act()  # on a cache that doesn't know of the other writer
 
     assert [len(t["spec"]["assignments"]) for t in cluster.of("telemetry")] == [1, 1]
     assert cluster.released == []
-    operator.act()
+    await operator.act()
     assert [len(t["spec"]["assignments"]) for t in cluster.of("telemetry")] == [0, 1]
     assert cluster.released == []
 
 
-def test_running_pods_keep_everything_when_their_nodes_object_is_made_anew(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(1, 2)
-    operator = judge.operator(cluster, runner)
+async def test_running_pods_keep_everything_when_their_nodes_object_is_made_anew() -> None:
+    cluster = FakeCluster(1, 2)
+    operator = OperatorProcess(cluster)
     cluster.submit("one")
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     before = [(p["metadata"]["uid"], p["status"]["phase"]) for p in cluster.of("pods")]
 
     cluster.register_again("node-1")
-    judge.settle(cluster, operator, rounds=3)
+    await invariants.settle(cluster, operator, rounds=3)
 
     assert [(p["metadata"]["uid"], p["status"]["phase"]) for p in cluster.of("pods")] == before
     assert states(cluster) == {"Confirmed": 1}
     assert len(list(cluster.ledger())) == 1
 
 
-def test_a_refused_node_is_left_for_another(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(2, 1)
-    operator = judge.operator(cluster, runner)
+async def test_a_refused_node_is_left_for_another() -> None:
+    cluster = FakeCluster(2, 1)
+    operator = OperatorProcess(cluster)
     cluster.submit("one")
     cluster.refuse_admission.add("node-1")
     for _ in range(6):
-        moment(cluster, operator)
+        await moment(cluster, operator)
 
     assert states(cluster) == {"Confirmed": 1}
     assert [n for n, _ in cluster.ledger()] == ["node-2"]
     assert any(t.startswith("KubeletRefused") for t in cluster.told)
 
 
-def test_a_device_that_no_container_can_be_given_is_left_for_another_of_its_node(
-    world: Any, judge: Any, runner: Any
-) -> None:
-    cluster = world(1, 2)
+async def test_a_device_that_no_container_can_be_given_is_left_for_another_of_its_node() -> None:
+    cluster = FakeCluster(1, 2)
     best = cluster.devices("node-1")[0]
     cluster.withheld.add(best)
     cluster.agent("node-1")
-    operator = judge.operator(cluster, runner)
+    operator = OperatorProcess(cluster)
     cluster.submit("one")
     for _ in range(4):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert states(cluster) == {"Confirmed": 1}
     assert [a["devices"] for _, a in cluster.ledger()] == [cluster.devices("node-1")[1:]]
     assert not any(t.startswith("KubeletRefused") for t in cluster.told)
 
     cluster.withheld.add(cluster.devices("node-1")[1])
-    judge.settle(cluster, operator, rounds=3)
+    await invariants.settle(cluster, operator, rounds=3)
     assert states(cluster) == {"Confirmed": 1}, "who holds it keeps it"
 
     cluster.withheld.remove(best)
     cluster.submit("two")
-    judge.settle(cluster, operator, rounds=3)
+    await invariants.settle(cluster, operator, rounds=3)
     assert states(cluster) == {"Confirmed": 2}
 
 
-def test_stale_telemetry_is_not_scheduled_on_and_its_return_is_noticed(world: Any, judge: Any, runner: Any) -> None:
-    cluster = world(1, 1)
-    operator = judge.operator(cluster, runner)
+async def test_stale_telemetry_is_not_scheduled_on_and_its_return_is_noticed() -> None:
+    cluster = FakeCluster(1, 1)
+    operator = OperatorProcess(cluster)
     cluster.silent.add("node-1")
     cluster.advance(100)
     cluster.submit("one")
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
     assert states(cluster) == {"Pending": 1}
     (workload,) = cluster.of("workloads")
     assert "older than 90 s" in str(workload["status"]["explanation"])
 
     cluster.silent.clear()
     for _ in range(3):
-        moment(cluster, operator)
+        await moment(cluster, operator)
 
     assert states(cluster) == {"Confirmed": 1}

@@ -1,190 +1,25 @@
-"""A cluster in memory: apiserver, scheduler, kubelets, agents and garbage collector, each taking a step when told.
+"""A cluster in memory: apiserver, scheduler, kubelets, agents and garbage collector, each taking a step when called.
 
-What matters of the real ones is kept: optimistic writes, JSON Patch with tests, generations that rise with spec alone,
-graceful and forced deletion, a kubelet that gives a device to one container at a time and refuses a pod for good. What
-Kubernetes really does is tested on the real binaries in e2e; here every order of steps and every crash is tried.
+A kubelet gives a device to one container at a time and refuses a pod for good, as the real one does.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
-
-import jsonpatch
-import pytest
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_of
-from gpufleet_operator.kube.errors import (
-    AlreadyExistsError,
-    ConflictError,
-    InvalidWriteError,
-    LostRaceError,
-    NotFoundError,
-)
 from gpufleet_operator.model.extended_resources import DEFAULTS
+from gpufleet_testing.operator.apiserver import FakeApiserver, Json, pin
 
-MEMORY = 1000
-"""MiB of each device."""
-
-Json = dict[str, Any]
-Key = tuple[str, str]
-"""Kind, and name or namespace/name."""
+DEVICE_MEMORY_MIB = 1000
+"""Memory of each device."""
 
 
-class Crash(BaseException):
-    """The operator's process ends here."""
-
-
-class Fault:
-    """What happens to the n-th write from now: the process dies or the answer is lost, before or after it is done."""
-
-    def __init__(self, writes: int, kind: type[BaseException], *, after: bool) -> None:
-        self.left, self.kind, self.after = writes, kind, after
-
-
-class Apiserver:
-    """Objects with versions, and the events that watchers would get."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-        self.objects: dict[Key, Json] = {}
-        self.log: list[tuple[str, str, Json]] = []
-        self.fault: Fault | None = None
-        self.told: list[str] = []
-        self.released: list[tuple[str, str | None, list[str]]] = []
-        """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
-        self._version = 100
-
-    def of(self, kind: str) -> list[Json]:
-        return [body for (found, _), body in sorted(self.objects.items()) if found == kind]
-
-    def store(self, kind: str, key: str, body: Json) -> Json:
-        """Create or update, as the apiserver would."""
-        old = self.objects.get((kind, key))
-        self._version += 1
-        meta = body["metadata"]
-        meta["resourceVersion"] = str(self._version)
-        if old is None:
-            meta["uid"] = f"uid-{self._version}"
-            meta["generation"] = 1
-            meta["creationTimestamp"] = timestamps.seconds(self.now)
-        elif old.get("spec") != body.get("spec"):
-            meta["generation"] = old["metadata"]["generation"] + 1
-        self.objects[kind, key] = body
-        self.log.append(("ADDED" if old is None else "MODIFIED", kind, copy.deepcopy(body)))
-        return copy.deepcopy(body)
-
-    def remove(self, kind: str, key: str) -> None:
-        body = self.objects.pop((kind, key), None)
-        if body is not None:
-            self._version += 1
-            gone = copy.deepcopy(body)
-            gone["metadata"]["resourceVersion"] = str(self._version)
-            self.log.append(("DELETED", kind, gone))
-
-    def change(self, kind: str, key: str, **status: Any) -> None:
-        """A status write by somebody else."""
-        body = copy.deepcopy(self.objects[kind, key])
-        body["status"] = {**(body.get("status") or {}), **status}
-        self.store(kind, key, body)
-
-    # The operator's writes, as `Cluster` has them.
-
-    async def create_pod(self, body: Mapping[str, Any]) -> Json:
-        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
-        with self._faulty():
-            if ("pods", key) in self.objects:
-                raise AlreadyExistsError(key, 409)
-            self.store("pods", key, {**copy.deepcopy(dict(body)), "status": {"phase": "Pending"}})
-        return copy.deepcopy(self.objects["pods", key])
-
-    async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
-        pod = self._patched("pods", f"{namespace}/{name}", patch)
-        self.released.append((pod["metadata"]["uid"], _pin(pod["spec"]), self.reserved_for(pod["metadata"]["uid"])))
-        return pod
-
-    def reserved_for(self, uid: str) -> list[str]:
-        """Nodes that have a reservation for the pod."""
-        specs = ((t["metadata"]["name"], t.get("spec") or {}) for t in self.of("telemetry"))
-        return [name for name, spec in specs if any(a["podUID"] == uid for a in spec.get("assignments") or ())]
-
-    async def patch_telemetry(self, node: str, patch: Sequence[Mapping[str, Any]]) -> Json:
-        return self._patched("telemetry", node, patch)
-
-    async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
-        return self._patched("workloads", f"{namespace}/{name}", patch)
-
-    async def delete_pod(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
-        key = f"{namespace}/{name}"
-        with self._faulty():
-            pod = self._found("pods", key)
-            meta = pod["metadata"]
-            if (meta["uid"], meta["resourceVersion"]) != (uid, resource_version):
-                raise ConflictError("precondition failed", 409)
-            self.delete_gracefully(key)
-
-    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
-        self.told.append(f"{body['reason']}: {body['message']}")
-
-    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
-        pass
-
-    def delete_gracefully(self, key: str) -> None:
-        """A pod on a node stays until its kubelet has ended it."""
-        pod = copy.deepcopy(self.objects["pods", key])
-        if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
-            pod["metadata"].setdefault("deletionTimestamp", timestamps.seconds(self.now))
-            self.store("pods", key, pod)
-        else:
-            self.remove("pods", key)
-
-    def _found(self, kind: str, key: str) -> Json:
-        if (kind, key) not in self.objects:
-            raise NotFoundError(key, 404)
-        return self.objects[kind, key]
-
-    def _patched(self, kind: str, key: str, patch: Sequence[Mapping[str, Any]]) -> Json:
-        with self._faulty():
-            body = copy.deepcopy(self._found(kind, key))
-            try:
-                changed = jsonpatch.apply_patch(body, [dict(op) for op in patch])
-            except jsonpatch.JsonPatchTestFailed as error:
-                raise LostRaceError(str(error), copy.deepcopy(body)) from error
-            except jsonpatch.JsonPatchException as error:
-                raise InvalidWriteError(str(error), 422) from error
-            return self.store(kind, key, changed)
-
-    def _faulty(self) -> "_Faulty":
-        return _Faulty(self)
-
-
-class _Faulty:
-    """Around one write: counts it, and lets the planned fault happen."""
-
-    def __init__(self, server: Apiserver) -> None:
-        self.server = server
-        fault = server.fault
-        self.due = fault is not None and fault.left <= 0
-        if fault is not None:
-            fault.left -= 1
-
-    def __enter__(self) -> None:
-        fault = self.server.fault
-        if self.due and fault is not None and not fault.after:
-            self.server.fault = None
-            raise fault.kind("before the write")
-
-    def __exit__(self, *error: object) -> None:
-        fault = self.server.fault
-        if self.due and fault is not None and error[0] is None:
-            self.server.fault = None
-            raise fault.kind("after the write")
-
-
-class World(Apiserver):
-    """The apiserver with everybody else."""
+class FakeCluster(FakeApiserver):
+    """The apiserver and the other components."""
 
     def __init__(self, nodes: int = 2, devices: int = 2) -> None:
         super().__init__()
@@ -259,7 +94,7 @@ class World(Apiserver):
                     found |= {"shared": True, "memoryMiB": self.promised[holder]}
                 allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
-        measured = {"memoryTotalMiB": MEMORY, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
+        measured = {"memoryTotalMiB": DEVICE_MEMORY_MIB, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
         told = {"withheld": "no device node"} if uuid in self.withheld else {}
         return {**device, **measured, **told, "temperatureCelsius": 40, "allocatedTo": allocated}
 
@@ -268,7 +103,7 @@ class World(Apiserver):
             spec, meta = pod["spec"], pod["metadata"]
             if spec.get("schedulingGates") or spec.get("nodeName") or "deletionTimestamp" in meta:
                 continue
-            key, node = f"ml/{meta['name']}", _pin(spec)
+            key, node = f"ml/{meta['name']}", pin(spec)
             fits = node is not None and ("nodes", node) in self.objects and node not in self.refuse_binding
             resource, count = _asked(pod)
             if fits and node is not None and self._used(node, resource) + count <= self._offered(node, resource):
@@ -345,7 +180,9 @@ class World(Apiserver):
         held = self.holders(node, uuid)
         if memory is None or uuid in held:
             return not held
-        return sum(self.promised[uid] for uid in held.values()) + memory <= MEMORY and len(held) < SHARED_SLOTS
+        return (
+            sum(self.promised[uid] for uid in held.values()) + memory <= DEVICE_MEMORY_MIB and len(held) < SHARED_SLOTS
+        )
 
     def collector(self) -> None:
         """Pods of workloads that are gone; pods of nodes that are gone."""
@@ -375,27 +212,6 @@ class World(Apiserver):
         self.now += timedelta(seconds=seconds)
 
 
-def _pin(spec: Json) -> str | None:
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
-    return next((f["values"][0] for t in terms for f in t.get("matchFields") or ()), None)
-
-
 def _asked(pod: Json) -> tuple[str, int]:
     ((resource, count),) = pod["spec"]["containers"][0]["resources"]["limits"].items()
     return resource, int(count)
-
-
-@pytest.fixture(scope="session")
-def world() -> type[World]:
-    return World
-
-
-@pytest.fixture(scope="session")
-def fault() -> type[Fault]:
-    return Fault
-
-
-@pytest.fixture(scope="session")
-def crash() -> type[Crash]:
-    return Crash

@@ -1,62 +1,83 @@
-"""The whole road without a cluster: fake GPUs behind the agent's Protocol, the agent's own sampling and payload, and
-the operator's decisions on the objects as an apiserver would hold them, written back until nothing is left to do."""
+"""Agent and operator together without a cluster.
 
-import asyncio
+Fake GPUs behind the agent's Protocol are sampled and published by the agent's own code; the operator decides on the
+objects as an apiserver would hold them, and what it asks for is written back until nothing is left to do.
+"""
+
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, UnknownDeviceError
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_api.telemetry import Assignment, GPUTelemetry
-from gpufleet_api.workload import WorkloadStatus
+from gpufleet_api.workload import Explanation, WorkloadStatus
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.snapshot import Memory, Snapshot
 
 TIMING = Timing(sample=0.01, slow=0.01, window=60, deadline=20, opening=20, retry_first=0.01, retry_max=0.02)
 CREATED = "2026-01-01T00:00:00Z"
 
 Json = dict[str, Any]
+_T = TypeVar("_T", Workload, Pod)
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """What a device answers. An exception is raised instead of a reading."""
+class FakeGpu:
+    """What a device reports. An exception is raised instead of a reading."""
 
     info: DeviceInfo
     reading: Reading | Exception
     processes: int = 0
 
 
-def gpu(uuid: str, index: int, *, model: str = "Big", failure: Exception | None = None, **values: Any) -> Gpu:
-    """A healthy idle device of 80,000 MiB."""
-    usual = {
+class ReadingFields(TypedDict, total=False):
+    memory_total_mib: float | None
+    memory_used_mib: float | None
+    utilization_percent: float | None
+    temperature_celsius: float | None
+    power_milliwatts: float | None
+    power_limit_milliwatts: float | None
+
+
+def gpu(
+    uuid: str,
+    index: int,
+    *,
+    model: str = "Big",
+    failure: Exception | None = None,
+    **values: Unpack[ReadingFields],
+) -> FakeGpu:
+    """A healthy idle device of 80,000 MiB; `failure` is raised when it is read."""
+    fields: ReadingFields = {
         "memory_total_mib": 80_000,
         "memory_used_mib": 0,
         "utilization_percent": 0,
         "temperature_celsius": 40,
         "power_milliwatts": 70_000,
         "power_limit_milliwatts": 700_000,
+        **values,
     }
-    return Gpu(DeviceInfo(uuid, index, model), failure or Reading(uuid=uuid, **{**usual, **values}))
+    return FakeGpu(DeviceInfo(uuid, index, model), failure or Reading(uuid=uuid, **fields))
 
 
 @dataclass
-class Hardware:
+class FakeHardware:
     """One node's devices, as `gpufleet_agent.devices.base.Hardware` has it."""
 
-    gpus: Sequence[Gpu]
+    gpus: Sequence[FakeGpu]
     opening: Exception | None = None
+    """Raised when the driver is opened."""
+    counting: Exception | None = None
+    """Raised when the driver is asked for the number of devices."""
     is_open: bool = False
-    known: dict[str, Gpu] = field(default_factory=dict)
+    known: dict[str, FakeGpu] = field(default_factory=dict)
 
     def open(self) -> None:
         if self.opening is not None:
@@ -70,6 +91,8 @@ class Hardware:
         return "570.1"
 
     def slots(self) -> int:
+        if self.counting is not None:
+            raise self.counting
         self.known = {}
         return len(self.gpus)
 
@@ -90,29 +113,30 @@ class Hardware:
     def read_slow(self, uuid: str) -> SlowReading:
         return SlowReading(uuid=uuid, process_count=self._known(uuid).processes)
 
-    def _known(self, uuid: str) -> Gpu:
+    def _known(self, uuid: str) -> FakeGpu:
         if uuid not in self.known:
             raise UnknownDeviceError(uuid, "nobody registered it")
         return self.known[uuid]
 
 
-def published(hardware: Hardware) -> Json:
+def fake_hardware(*gpus: FakeGpu, opening: Exception | None = None, counting: Exception | None = None) -> FakeHardware:
+    return FakeHardware(gpus, opening, counting)
+
+
+async def published(hardware: FakeHardware) -> Json:
     """What the agent of this node would publish: sampled once, as JSON."""
 
-    async def sample() -> Json:
-        sampler = Sampler(hardware, timing=TIMING)
-        await sampler.start()
-        observed = datetime.now(UTC).timestamp()
-        status = build_status(sampler.view(), {}, generation=1, observed_at=observed, agent_version="0.1.0")
-        await sampler.close()
-        return status
-
-    status: Json = json.loads(json.dumps(asyncio.run(sample())))
-    return status
+    sampler = Sampler(hardware, timing=TIMING)
+    await sampler.start()
+    observed = datetime.now(UTC).timestamp()
+    status = build_status(sampler.view(), {}, generation=1, observed_at=observed, agent_version="0.1.0")
+    await sampler.close()
+    stored: Json = json.loads(json.dumps(status))
+    return stored
 
 
 @dataclass
-class Cluster:
+class ObjectCluster:
     """Nodes, telemetry, pods and workloads as objects; `settle` lets the operator decide and does what it asks."""
 
     nodes: dict[str, Json] = field(default_factory=dict)
@@ -122,7 +146,7 @@ class Cluster:
     memory: Memory = field(default_factory=Memory)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def join(self, name: str, hardware: Hardware) -> None:
+    async def join(self, name: str, hardware: FakeHardware) -> None:
         """A node whose agent has published."""
         room = {"cpu": "64", "memory": "256Gi", "pods": "110", "gpufleet.dev/gpu": str(len(hardware.gpus))}
         self.nodes[name] = {"metadata": {"name": name, "uid": name}, "status": {"allocatable": room}}
@@ -133,7 +157,7 @@ class Cluster:
             "kind": "GPUTelemetry",
             "metadata": {"name": name, "uid": f"t-{name}", "generation": 1, "managedFields": [fields]},
             "spec": {"assignments": []},
-            "status": published(hardware),
+            "status": await published(hardware),
         }
 
     def apply(self, name: str, **spec: Any) -> None:
@@ -181,6 +205,12 @@ class Cluster:
         """What the user is told."""
         return WorkloadStatus.model_validate(self.workloads[workload]["status"])
 
+    def explanation(self, workload: str) -> Explanation:
+        """Why it waits."""
+        found = self.status(workload).explanation
+        assert found is not None
+        return found
+
     def _snapshot(self, salt: str) -> Snapshot:
         return Snapshot(
             now=self.now + timedelta(seconds=1),
@@ -193,18 +223,5 @@ class Cluster:
         )
 
 
-def _by_uid(items: Any) -> Mapping[str, Any]:
+def _by_uid(items: Iterable[_T]) -> Mapping[str, _T]:
     return {item.uid: item for item in items}
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-@pytest.fixture(scope="session")
-def make() -> SimpleNamespace:
-    """`make.gpu("GPU-0", 0)`, `make.hardware(...)`, `make.published(...)`."""
-    return SimpleNamespace(
-        gpu=gpu, hardware=lambda *gpus, **fields: Hardware(gpus, **fields), published=published, timing=TIMING
-    )

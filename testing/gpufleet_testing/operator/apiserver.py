@@ -1,0 +1,183 @@
+"""An apiserver in memory: objects with versions, the events of their watches, and faults at a chosen write.
+
+It has what matters of the real one: optimistic writes, JSON Patch with tests, generations that rise with the spec
+only, graceful and forced deletion. What Kubernetes really does is tested on the real binaries in e2e; here every
+order of steps and every crash is tried.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import jsonpatch
+
+from gpufleet_common import timestamps
+from gpufleet_operator.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidWriteError,
+    LostRaceError,
+    NotFoundError,
+)
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+"""Kind, and name or namespace/name."""
+
+
+class Crash(BaseException):
+    """The operator's process ends here."""
+
+
+class WriteFault:
+    """What happens to the n-th write from now: the process dies or the answer is lost, before or after it is done."""
+
+    def __init__(self, writes: int, kind: type[BaseException], *, after: bool) -> None:
+        self.left, self.kind, self.after = writes, kind, after
+
+
+class FakeApiserver:
+    """Objects with versions, and the events that watchers would get."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.objects: dict[Key, Json] = {}
+        self.log: list[tuple[str, str, Json]] = []
+        self.fault: WriteFault | None = None
+        self.told: list[str] = []
+        self.released: list[tuple[str, str | None, list[str]]] = []
+        """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
+        self.version = 100
+
+    def of(self, kind: str) -> list[Json]:
+        return [body for (found, _), body in sorted(self.objects.items()) if found == kind]
+
+    def store(self, kind: str, key: str, body: Json) -> Json:
+        """Create or update, as the apiserver would."""
+        old = self.objects.get((kind, key))
+        self.version += 1
+        meta = body["metadata"]
+        meta["resourceVersion"] = str(self.version)
+        if old is None:
+            meta["uid"] = f"uid-{self.version}"
+            meta["generation"] = 1
+            meta["creationTimestamp"] = timestamps.seconds(self.now)
+        elif old.get("spec") != body.get("spec"):
+            meta["generation"] = old["metadata"]["generation"] + 1
+        self.objects[kind, key] = body
+        self.log.append(("ADDED" if old is None else "MODIFIED", kind, copy.deepcopy(body)))
+        return copy.deepcopy(body)
+
+    def remove(self, kind: str, key: str) -> None:
+        body = self.objects.pop((kind, key), None)
+        if body is not None:
+            self.version += 1
+            gone = copy.deepcopy(body)
+            gone["metadata"]["resourceVersion"] = str(self.version)
+            self.log.append(("DELETED", kind, gone))
+
+    def change(self, kind: str, key: str, **status: Any) -> None:
+        """A status write by somebody else."""
+        body = copy.deepcopy(self.objects[kind, key])
+        body["status"] = {**(body.get("status") or {}), **status}
+        self.store(kind, key, body)
+
+    # The operator's writes, as `Cluster` has them.
+
+    async def create_pod(self, body: Mapping[str, Any]) -> Json:
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        with self._faulty():
+            if ("pods", key) in self.objects:
+                raise AlreadyExistsError(key, 409)
+            self.store("pods", key, {**copy.deepcopy(dict(body)), "status": {"phase": "Pending"}})
+        return copy.deepcopy(self.objects["pods", key])
+
+    async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        pod = self._patched("pods", f"{namespace}/{name}", patch)
+        self.released.append((pod["metadata"]["uid"], pin(pod["spec"]), self.reserved_for(pod["metadata"]["uid"])))
+        return pod
+
+    def reserved_for(self, uid: str) -> list[str]:
+        """Nodes that have a reservation for the pod."""
+        specs = ((t["metadata"]["name"], t.get("spec") or {}) for t in self.of("telemetry"))
+        return [name for name, spec in specs if any(a["podUID"] == uid for a in spec.get("assignments") or ())]
+
+    async def patch_telemetry(self, node: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        return self._patched("telemetry", node, patch)
+
+    async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        return self._patched("workloads", f"{namespace}/{name}", patch)
+
+    async def delete_pod(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
+        key = f"{namespace}/{name}"
+        with self._faulty():
+            pod = self._found("pods", key)
+            meta = pod["metadata"]
+            if (meta["uid"], meta["resourceVersion"]) != (uid, resource_version):
+                raise ConflictError("precondition failed", 409)
+            self.delete_gracefully(key)
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        self.told.append(f"{body['reason']}: {body['message']}")
+
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def delete_gracefully(self, key: str) -> None:
+        """A pod on a node stays until its kubelet has ended it."""
+        pod = copy.deepcopy(self.objects["pods", key])
+        if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
+            pod["metadata"].setdefault("deletionTimestamp", timestamps.seconds(self.now))
+            self.store("pods", key, pod)
+        else:
+            self.remove("pods", key)
+
+    def _found(self, kind: str, key: str) -> Json:
+        if (kind, key) not in self.objects:
+            raise NotFoundError(key, 404)
+        return self.objects[kind, key]
+
+    def _patched(self, kind: str, key: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        with self._faulty():
+            body = copy.deepcopy(self._found(kind, key))
+            try:
+                changed = jsonpatch.apply_patch(body, [dict(op) for op in patch])
+            except jsonpatch.JsonPatchTestFailed as error:
+                raise LostRaceError(str(error), copy.deepcopy(body)) from error
+            except jsonpatch.JsonPatchException as error:
+                raise InvalidWriteError(str(error), 422) from error
+            return self.store(kind, key, changed)
+
+    def _faulty(self) -> "_InjectFault":
+        return _InjectFault(self)
+
+
+class _InjectFault:
+    """Around one write: counts it, and lets the planned fault happen."""
+
+    def __init__(self, server: FakeApiserver) -> None:
+        self.server = server
+        fault = server.fault
+        self.due = fault is not None and fault.left <= 0
+        if fault is not None:
+            fault.left -= 1
+
+    def __enter__(self) -> None:
+        fault = self.server.fault
+        if self.due and fault is not None and not fault.after:
+            self.server.fault = None
+            raise fault.kind("before the write")
+
+    def __exit__(self, *error: object) -> None:
+        fault = self.server.fault
+        if self.due and fault is not None and error[0] is None:
+            self.server.fault = None
+            raise fault.kind("after the write")
+
+
+def pin(spec: Json) -> str | None:
+    """The node to which a pod spec's required affinity pins the pod."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
+    return next((f["values"][0] for t in terms for f in t.get("matchFields") or ()), None)

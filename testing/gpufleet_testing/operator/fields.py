@@ -1,0 +1,82 @@
+"""Keyword arguments that the builders pass on to the operator's dataclasses, so that mypy checks their names."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypedDict
+
+from gpufleet_operator.model.objects import AffinityShape, Container, Departure, PodPhase
+from gpufleet_operator.placement.model import PodNeeds, Taint
+from gpufleet_operator.placement.packing import Mix
+
+
+class WorkloadSpecFields(TypedDict, total=False):
+    """`spec` of a GPUWorkload as JSON."""
+
+    replicas: int
+    suspend: bool
+    devices: Mapping[str, Any]
+    requirements: Mapping[str, Any]
+    placement: Mapping[str, Any]
+    distribution: Mapping[str, Any]
+
+
+class PodFields(TypedDict, total=False):
+    uid: str
+    namespace: str
+    name: str
+    resource_version: str
+    created: datetime
+    workload_uid: str
+    deleting: bool
+    gates: tuple[str, ...]
+    node: str | None
+    pinned: str | None
+    phase: PodPhase
+    reason: str
+    message: str
+    disrupted: bool
+    unschedulable: str | None
+    nominated: bool
+    containers: tuple[Container, ...]
+    priority: int
+    needs: PodNeeds
+    affinity: AffinityShape
+    annotated: bool
+
+
+class AssignmentFields(TypedDict, total=False):
+    resource: str
+    replicas: int
+    memory_mib: int | None
+    compute_percent: int | None
+    shard_start: int | None
+    shard_end: int | None
+    decided_at: str
+
+
+class DeviceFields(TypedDict, total=False):
+    """One of `status.devices` of a GPUTelemetry as JSON."""
+
+    computeCapability: str
+    sampleTime: str
+    memoryTotalMiB: int
+    memoryUsedMiB: int
+    utilizationPercent: int
+    temperatureCelsius: int
+    processCount: int
+    health: Mapping[str, Any]
+    withheld: str
+
+
+class NodeFields(TypedDict, total=False):
+    resource_version: str
+    labels: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    unschedulable: bool
+    allocatable: Mapping[str, int]
+
+
+class SnapshotFields(TypedDict, total=False):
+    departed: Mapping[str, Departure]
+    others: Mapping[str, Mapping[str, int]]
+    mix: Mix

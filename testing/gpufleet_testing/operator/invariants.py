@@ -1,0 +1,128 @@
+"""What must hold in a cluster with the operator: at every moment, and when nothing is under way any more.
+
+I1: no device is reserved twice, nor given to a pod while another still has it, and no pod is released without a
+reservation. I3: a gated pod's workload says why. I6: when the faults stop, everything ends as if they had not been.
+"""
+
+from typing import Any, Protocol
+
+from gpufleet_common.device_ids import device_of
+from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster
+
+Reserved = dict[str, tuple[str, set[str]]]
+"""Pod uid -> node and devices."""
+
+
+class Operator(Protocol):
+    """A process of the operator, or one that is started again when it dies."""
+
+    def relist(self) -> None: ...
+
+    async def act(self) -> None: ...
+
+
+async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, seconds: float = 7) -> None:
+    """Everybody does his part, without faults, until the backoffs have ended as well."""
+    cluster.fault = None
+    cluster.refuse_binding.clear()
+    cluster.refuse_admission.clear()
+    cluster.silent.clear()
+    for _ in range(rounds):
+        operator.relist()
+        for _ in range(3):
+            await operator.act()
+        cluster.scheduler()
+        for node in list(cluster.kubelets):
+            if ("nodes", node) in cluster.objects:
+                cluster.kubelet(node)
+                cluster.agent(node)
+        cluster.collector()
+        cluster.advance(seconds)
+
+
+def check_always(cluster: FakeCluster) -> None:
+    """I1 at every moment."""
+    assert cluster.collisions == []
+    for uid, node, reserved in cluster.released:
+        assert node in reserved, f"{uid} was released to {node} without a reservation there"
+    pods = {p["metadata"]["uid"] for p in cluster.of("pods")}
+    claimed: dict[str, list[Any]] = {}
+    for _, assignment in cluster.ledger():
+        for uuid in assignment["devices"]:
+            if assignment["podUID"] in pods:
+                claimed.setdefault(uuid, []).append(assignment.get("memoryMiB"))
+    for uuid, promises in claimed.items():
+        assert len(promises) == 1 or None not in promises, f"{uuid} reserved twice"
+        assert sum(memory or 0 for memory in promises) <= DEVICE_MEMORY_MIB, f"more of {uuid} is promised than there is"
+
+
+def check_settled(cluster: FakeCluster) -> None:
+    """I3 and I6, when nothing is under way any more."""
+    pods = {p["metadata"]["uid"]: p for p in cluster.of("pods")}
+    reserved = {a["podUID"]: (node, set(a["devices"])) for node, a in cluster.ledger()}
+    for uid, (node, devices) in reserved.items():
+        assert uid in pods, f"a reservation of {devices} was leaked"
+        held = [device_of(u) for u, holder in cluster.kubelets[node].items() if holder == uid]
+        assert sorted(held) == sorted(devices)
+    for workload in cluster.of("workloads"):
+        _check_workload(cluster, workload, pods, reserved)
+
+
+def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json], reserved: Reserved) -> None:
+    spec, status = workload["spec"], workload["status"]
+    mine = [p for p in pods.values() if p["metadata"]["ownerReferences"][0]["uid"] == workload["metadata"]["uid"]]
+    placements = status["placements"]
+    assert [p["replica"] for p in placements] == list(range(spec["replicas"]))
+    conditions = {c["type"]: c for c in status["conditions"]}
+    if spec.get("suspend"):
+        assert all(p["status"]["phase"] in ("Succeeded", "Failed") for p in mine)
+        return
+    open_ones = [p for p in placements if p["state"] not in ("Succeeded", "Failed")]
+    assert len([p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")]) == len(open_ones)
+    for placement in open_ones:
+        if placement["state"] == "Pending":
+            assert conditions["Placed"]["status"] == "False"
+            assert status["explanation"]["message"], "a gated pod has a reason"
+            assert not _can_place(cluster, spec, open_ones), f"{workload['metadata']['name']} could be placed"
+        else:
+            assert placement["state"] == "Confirmed"
+            assert reserved[placement["podUID"]] == (placement["node"], set(placement["devices"]))
+    if distribution := spec.get("distribution"):
+        _check_shares(distribution["items"], [p for p in placements if "shardStart" in p], spec["replicas"])
+
+
+def _can_place(cluster: FakeCluster, spec: Json, placements: list[Json]) -> bool:
+    """Whether more of the workload would fit, on devices that nobody has, or beside others' parts."""
+    devices = spec["devices"]
+    usable = [n["metadata"]["name"] for n in cluster.of("nodes") if not n["spec"].get("unschedulable")]
+    fits = sum(_fits(cluster, node, devices["count"], devices.get("memoryMiB")) for node in usable)
+    waiting = sum(p["state"] == "Pending" for p in placements)
+    return bool(fits >= (waiting if spec["placement"].get("gang") else 1))
+
+
+def _fits(cluster: FakeCluster, node: str, count: int, memory: int | None) -> int:
+    """Replicas that fit on a node: r do when sum(min(parts, r)) is at least r times `count`."""
+    taken: dict[str, list[int]] = {uuid: [] for uuid in cluster.devices(node)}
+    for name, assignment in cluster.ledger():
+        for uuid in assignment["devices"] if name == node else ():
+            taken[uuid].append(assignment.get("memoryMiB", DEVICE_MEMORY_MIB))
+    parts = []
+    for index, found in enumerate(taken.values()):
+        if memory is None:
+            parts.append(0 if found else 1)
+        else:
+            parts.append((DEVICE_MEMORY_MIB - max(sum(found), 10 * index)) // memory)
+    replicas = 0
+    while sum(min(part, replicas + 1) for part in parts) >= (replicas + 1) * count:
+        replicas += 1
+    return replicas
+
+
+def _check_shares(items: int, shares: list[Json], replicas: int) -> None:
+    if len(shares) == replicas:
+        position = 0
+        for share in sorted(shares, key=lambda s: s["replica"]):
+            assert share["shardStart"] == position
+            position = share["shardEnd"]
+        assert position == items

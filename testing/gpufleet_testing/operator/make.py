@@ -1,0 +1,265 @@
+"""Builders of the operator's objects, with usual values filled in: a test states only what matters to it.
+
+Use as `from gpufleet_testing.operator import make` and `make.pod(workload)`. Uids are `uid-<name>`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Unpack
+
+from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
+from gpufleet_api.workload import GPUWorkload, WorkloadSpec, WorkloadStatus
+from gpufleet_common import timestamps
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
+from gpufleet_operator.model.snapshot import Limits, Memory, Snapshot
+from gpufleet_operator.placement.model import PodNeeds
+from gpufleet_testing.operator.fields import (
+    AssignmentFields,
+    DeviceFields,
+    NodeFields,
+    PodFields,
+    SnapshotFields,
+    WorkloadSpecFields,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TEMPLATE: Mapping[str, Any] = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
+
+Holders = Assignment | Pod | Sequence[Assignment | Pod]
+"""Whom the agent reports as holders of a device: a pod without a reservation, or one with its reservation."""
+
+
+def workload(
+    name: str = "train",
+    *,
+    status: WorkloadStatus | None = None,
+    template: Any = TEMPLATE,
+    created: datetime = NOW - timedelta(minutes=1),
+    **spec: Unpack[WorkloadSpecFields],
+) -> Workload:
+    """A GPUWorkload in namespace ml; `spec` as in the API (`replicas=2, devices={"count": 4}`)."""
+    body = {"metadata": {"name": name, "namespace": "ml", "uid": f"uid-{name}", "generation": 1}}
+    model = GPUWorkload.model_validate({**body, "spec": {"template": template, **spec}})
+    return Workload(
+        uid=f"uid-{name}",
+        namespace="ml",
+        name=name,
+        generation=1,
+        resource_version="10",
+        created=created,
+        deleting=False,
+        model=model.model_copy(update={"status": status}),
+        status=status,
+        recorded={p.replica: p for p in status.placements} if status else {},
+    )
+
+
+def spec(workload: Workload) -> WorkloadSpec:
+    """The spec of a workload that parses."""
+    assert workload.model is not None
+    return workload.model.spec
+
+
+def pod(workload: Workload | str = "train", replica: int = 0, *, suffix: str = "a", **fields: Unpack[PodFields]) -> Pod:
+    """A gated pod of a workload."""
+    owner = workload if isinstance(workload, str) else workload.name
+    name = f"{owner}-{replica}-{suffix}"
+    usual = Pod(
+        uid=f"uid-{name}",
+        namespace="ml",
+        name=name,
+        resource_version="20",
+        created=NOW - timedelta(seconds=30),
+        workload_uid=f"uid-{owner}",
+        replica=replica,
+        gates=(SCHEDULING_GATE,),
+        needs=PodNeeds(cpu_milli=100, memory_bytes=2**20, extended={RESOURCE: 1}),
+    )
+    return replace(usual, **fields)
+
+
+def released_pod(
+    workload: Workload | str = "train", replica: int = 0, to: str = "node-1", **fields: Unpack[PodFields]
+) -> Pod:
+    """A pod that was released to a node and is not bound yet."""
+    released: PodFields = {"gates": (), "pinned": to, **fields}
+    return pod(workload, replica, **released)
+
+
+def running_pod(
+    workload: Workload | str = "train",
+    replica: int = 0,
+    on: str = "node-1",
+    devices: Sequence[str] = ("GPU-1-0",),
+    **fields: Unpack[PodFields],
+) -> Pod:
+    """A pod that runs on a node; `devices` are those of `allocatedResourcesStatus`, none on an older kubelet.
+
+    A pod that requests shared devices holds one slot of each.
+    """
+    needs = fields.get("needs")
+    slots = needs is not None and SHARED_RESOURCE in needs.extended
+    ids = frozenset(f"{uuid}::3" if slots else uuid for uuid in devices)
+    held = {SHARED_RESOURCE if slots else RESOURCE: ids} if devices else {}
+    main = Container("main", running=True, ran=True, started_at=NOW - timedelta(seconds=20), devices=held)
+    running: PodFields = {"node": on, "phase": PodPhase.RUNNING, "containers": (main,), **fields}
+    return released_pod(workload, replica, on, **running)
+
+
+def assignment(pod: Pod, *devices: str, workload: str = "train", **fields: Unpack[AssignmentFields]) -> Assignment:
+    """A reservation for a pod."""
+    usual: AssignmentFields = {
+        "replicas": 1,
+        "resource": RESOURCE,
+        "decided_at": timestamps.micros(NOW - timedelta(seconds=25)),
+        **fields,
+    }
+    return Assignment(
+        pod_uid=pod.uid,
+        namespace=pod.namespace,
+        pod=pod.name,
+        container="main",
+        workload=workload,
+        workload_uid=pod.workload_uid,
+        replica=pod.replica or 0,
+        devices=list(devices or ("GPU-1-0",)),
+        **usual,
+    )
+
+
+def telemetry(
+    name: str = "node-1",
+    *,
+    devices: int = 2,
+    assignments: Sequence[Assignment] = (),
+    held: Mapping[str, Holders] | None = None,
+    age: float = 1.0,
+    generation: int = 5,
+    covered: int | None = None,
+    **device: Unpack[DeviceFields],
+) -> Telemetry:
+    """A GPUTelemetry with devices GPU-<node number>-<index>.
+
+    Args:
+        name: of the node.
+        devices: how many.
+        assignments: the node's reservations.
+        held: per UUID, the holders that the agent reports. One that requests shared devices shares the device.
+        age: seconds since the agent wrote the status.
+        generation: of the object.
+        covered: `status.assignmentsGeneration`; default: the generation.
+        device: values of every device.
+    """
+    written = NOW - timedelta(seconds=age)
+    number = name.rpartition("-")[2]
+    uuids = [f"GPU-{number}-{index}" for index in range(devices)]
+    body = {
+        "metadata": {"name": name, "uid": f"uid-{name}-telemetry", "generation": generation},
+        "spec": {"assignments": [a.model_dump(by_alias=True) for a in assignments]},
+        "status": {
+            "assignmentsGeneration": generation if covered is None else covered,
+            "observedAt": timestamps.micros(written),
+            "sampleTime": timestamps.micros(written),
+            "agentVersion": "test",
+            "summary": {"devices": devices, "healthy": devices, "allocated": 0},
+            "devices": [
+                _device(uuid, index, written, (held or {}).get(uuid), device) for index, uuid in enumerate(uuids)
+            ],
+        },
+    }
+    return Telemetry(
+        uid=f"uid-{name}-telemetry",
+        name=name,
+        generation=generation,
+        resource_version="30",
+        deleting=False,
+        model=GPUTelemetry.model_validate(body),
+        written_at=written,
+    )
+
+
+def telemetry_status(found: Telemetry) -> TelemetryStatus:
+    """The status of a telemetry object that has one."""
+    assert found.status is not None
+    return found.status
+
+
+def _device(
+    uuid: str, index: int, written: datetime, holders: Holders | None, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    holders = holders if isinstance(holders, Sequence) else [holders] if holders else []
+    return {
+        "uuid": uuid,
+        "index": index,
+        "model": "NVIDIA H100 80GB HBM3",
+        "computeCapability": "9.0",
+        "sampleTime": timestamps.micros(written),
+        "memoryTotalMiB": 81559,
+        "memoryUsedMiB": 500,
+        "utilizationPercent": 0,
+        "temperatureCelsius": 40,
+        "powerMilliwatts": 70000,
+        "powerLimitMilliwatts": 700000,
+        "processCount": 0,
+        "health": {"state": "Healthy"},
+        "allocatedTo": [_holder(one) for one in holders],
+        **values,
+    }
+
+
+def _holder(one: Assignment | Pod) -> dict[str, Any]:
+    if isinstance(one, Pod):
+        shared = SHARED_RESOURCE in one.needs.extended
+        return {"namespace": one.namespace, "pod": one.name, "container": "main", "podUID": one.uid, "shared": shared}
+    return {
+        "namespace": one.namespace,
+        "pod": one.pod,
+        "container": "main",
+        "podUID": one.pod_uid,
+        "shared": one.memory_mib is not None,
+        "memoryMiB": one.memory_mib,
+        "computePercent": one.compute_percent,
+    }
+
+
+def node(name: str = "node-1", *, devices: int = 2, **fields: Unpack[NodeFields]) -> Node:
+    """A node with more CPU and memory than any test requests."""
+    allocatable = {"cpu": 16_000, "memory": 64 * 2**30, "pods": 110, RESOURCE: devices}
+    allocatable[SHARED_RESOURCE] = devices * SHARED_SLOTS
+    usual = Node(uid=f"uid-{name}", name=name, resource_version="40", allocatable=allocatable)
+    return replace(usual, **fields)
+
+
+def snapshot(
+    *objects: Workload | Pod | Telemetry | Node,
+    memory: Memory | None = None,
+    limits: Limits | None = None,
+    now: datetime = NOW,
+    without_nodes: Sequence[str] = (),
+    **fields: Unpack[SnapshotFields],
+) -> Snapshot:
+    """A snapshot of these objects. Nodes that only have telemetry get a Node."""
+    telemetries = {o.name: o for o in objects if isinstance(o, Telemetry)}
+    nodes = {o.name: o for o in objects if isinstance(o, Node)}
+    for name, found in telemetries.items():
+        count = len(found.status.devices) if found.status else 0
+        nodes.setdefault(name, node(name, devices=count))
+    return Snapshot(
+        now=now,
+        salt="salt",
+        workloads={o.uid: o for o in objects if isinstance(o, Workload)},
+        telemetry=telemetries,
+        pods={o.uid: o for o in objects if isinstance(o, Pod)},
+        nodes={name: found for name, found in nodes.items() if name not in without_nodes},
+        memory=memory or Memory(),
+        limits=limits or Limits(),
+        **fields,
+    )
+
+
+def later(snapshot: Snapshot, actions: Actions, seconds: float) -> Snapshot:
+    """The same cluster some time later, with the state that a pass left. Telemetry grows older as well."""
+    return replace(snapshot, now=snapshot.now + timedelta(seconds=seconds), memory=actions.memory)

@@ -1,0 +1,75 @@
+"""The operator's own loop, executor and caches on a cluster in memory: one process from start to crash."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gpufleet_operator.cache import decode, decode_pod
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.runtime.executor import Executor
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.cluster import FakeCluster
+
+_PROJECTIONS: dict[str, Callable[[Any], Any]] = {
+    "pods": decode_pod.pod,
+    "telemetry": decode.telemetry,
+    "workloads": decode.workload,
+    "nodes": decode.node,
+}
+
+
+class OperatorProcess:
+    """One process of the operator; a new one starts from complete lists."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+        self.cache = Cache()
+        clock = ServerClock(lambda: cluster.now)
+        self.reconciler = Reconciler(
+            self.cache,
+            Executor(cluster, self.cache, clock, Recorder(cluster, "test")),
+            Limits(),
+            clock,
+            Metrics(CollectorRegistry()),
+            salt=lambda: f"{cluster.now}/{len(cluster.log)}",
+            sweep_seconds=10,
+        )
+        self.position = 0
+        self.relist()
+
+    def relist(self) -> None:
+        """Complete lists, as at start and in the resync."""
+        self.position = len(self.cluster.log)
+        for kind, store in self.stores().items():
+            items = [_PROJECTIONS[kind](body) for body in self.cluster.of(kind)]
+            store.replace(items, str(self.cluster.version))
+
+    def stores(self) -> dict[str, Any]:
+        cache = self.cache
+        return {"pods": cache.pods, "telemetry": cache.telemetry, "workloads": cache.workloads, "nodes": cache.nodes}
+
+    def hear(self, number: int, *, lose: bool = False) -> None:
+        """The next events of the watches, or their loss."""
+        for event, kind, body in self.cluster.log[self.position : self.position + number]:
+            if not lose:
+                self.see(event, kind, body)
+        self.position = min(len(self.cluster.log), self.position + number)
+
+    def see(self, event: str, kind: str, body: Json) -> None:
+        view, store = _PROJECTIONS[kind](body), self.stores()[kind]
+        if event != "DELETED":
+            store.put(view)
+        elif kind == "pods":
+            store.left(view)
+        else:
+            store.remove(view.uid, view.resource_version)
+
+    async def act(self) -> None:
+        """One pass: decides and carries it out."""
+        await self.reconciler.one_pass()
