@@ -5,27 +5,28 @@ from itertools import combinations, compress
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights, Share
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import generators, oracle
+from gpufleet_testing.placement.builders import DeviceFields, make_device, make_linked_node, make_node, make_request
 
 UNKNOWN_STRATEGY: dict[str, Any] = {"strategy": "Fastest"}
 UNKNOWN_TOPOLOGY: dict[str, Any] = {"topology": "Ring"}
 BY_SCORE = (Strategy.BEST, Strategy.SPREAD)
+ANY_NODE = tuple(topology for topology in Topology if topology is not Topology.SAME_NODE)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(50)
 @given(data=st.data())
-def test_each_replica_gets_the_option_that_the_oracle_finds_best(
-    data: st.DataObject, gen: Any, oracle: Any, taken: Any
-) -> None:
-    nodes = data.draw(gen.fleets())
-    request = replace(data.draw(gen.requests(strategies=BY_SCORE)), gang=False)
-    assume(request.topology is not Topology.SAME_NODE)
+def test_each_replica_gets_the_option_that_the_oracle_finds_best(data: st.DataObject) -> None:
+    nodes = data.draw(generators.fleets())
+    request = replace(data.draw(generators.requests(strategies=BY_SCORE, topologies=ANY_NODE)), gang=False)
     decision = place(Fleet.of(nodes), request)
     state, siblings = {n.name: n for n in nodes}, dict(request.siblings)
     best_left = []
@@ -36,17 +37,17 @@ def test_each_replica_gets_the_option_that_the_oracle_finds_best(
         spread = request.strategy is Strategy.SPREAD
         best = min(options, key=lambda o: (siblings.get(o.node, 0) if spread else 0, -o.score))
         best_left.append((replica, best.node, best.devices))
-        state[best.node] = taken(state[best.node], best.devices, request)
+        state[best.node] = oracle.after_pick(state[best.node], best.devices, request)
         siblings[best.node] = siblings.get(best.node, 0) + 1
     if len(best_left) < len(request.replicas) and not decision.unplaced:
         return  # arranged in another way, so that all find devices: see test_gang
     assert [(p.replica, p.node, p.devices) for p in decision.picks] == best_left
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_no_strategy_overcommits_or_breaks_a_test(data: st.DataObject, gen: Any, oracle: Any, taken: Any) -> None:
-    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+def test_no_strategy_overcommits_or_breaks_a_test(data: st.DataObject) -> None:
+    nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     fleet = Fleet.of(nodes)
     version = fleet.version
     decision = place(fleet, request)
@@ -59,29 +60,29 @@ def test_no_strategy_overcommits_or_breaks_a_test(data: st.DataObject, gen: Any,
     state = {n.name: n for n in nodes}
     for pick in decision.picks:
         node = state[pick.node]
-        assert oracle.refuse_node(node, request, pick.replica) is None
-        assert oracle.refuse_room(node, request.pod) is None
+        assert oracle.node_rejection(node, request, pick.replica) is None
+        assert oracle.resource_rejection(node, request.pod) is None
         devices = [d for d in node.devices if d.uuid in pick.devices]
         assert len(devices) == len(set(pick.devices)) == request.devices.count
-        assert all(oracle.refuse_device(d, request.devices) is None for d in devices)
-        state[pick.node] = taken(node, pick.devices, request)
+        assert all(oracle.device_rejection(d, request.devices) is None for d in devices)
+        state[pick.node] = oracle.after_pick(node, pick.devices, request)
     if request.topology is Topology.SAME_NODE:
         assert len({p.node for p in decision.picks}) <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@examples(25)
 @given(data=st.data())
-def test_permuting_the_nodes_changes_nothing(data: st.DataObject, gen: Any) -> None:
-    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+def test_permuting_the_nodes_changes_nothing(data: st.DataObject) -> None:
+    nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     shuffled = data.draw(st.permutations(nodes))
     assert place(Fleet.of(nodes), request) == place(Fleet.of(shuffled), request)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject, gen: Any) -> None:
+def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject) -> None:
     """Names decide nothing but ties: as many replicas are placed, and each one's score is the same."""
-    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests(strategies=BY_SCORE))
+    nodes, request = data.draw(generators.fleets()), data.draw(generators.requests(strategies=BY_SCORE))
     request = replace(request, set_aside={}, siblings={}, replicas=(0,))
     names = data.draw(st.permutations([n.name for n in nodes]))
     renamed = [replace(n, name=f"z-{name}") for n, name in zip(nodes, names, strict=True)]
@@ -90,18 +91,16 @@ def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject, gen: An
     assert before.unplaced == after.unplaced
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(
-    data: st.DataObject, gen: Any, make: Any
-) -> None:
-    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(data: st.DataObject) -> None:
+    nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     before = place(Fleet.of(nodes), request)
     if data.draw(st.booleans()):
-        more = (*nodes, make.node("zz", [make.device("GPU-new", 0)]))
+        more = (*nodes, make_node("zz", [make_device("GPU-new", 0)]))
     else:
         at = data.draw(st.integers(0, len(nodes) - 1))
-        device = make.device("GPU-new", 60, numa_node=nodes[at].devices[0].numa_node if nodes[at].devices else 0)
+        device = make_device("GPU-new", 60, numa_node=nodes[at].devices[0].numa_node if nodes[at].devices else 0)
         grown = replace(nodes[at], devices=(*nodes[at].devices, device))
         more = (*nodes[:at], grown, *nodes[at + 1 :])
     after = place(Fleet.of(more), request)
@@ -109,9 +108,9 @@ def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(
         assert not after.unplaced
 
 
-def test_an_equal_score_goes_to_the_first_name_and_the_lowest_index(make: Any) -> None:
-    fleet = Fleet.of([make.node("b", 2), make.node("a", 2)])
-    decision = place(fleet, make.request(replicas=3))
+def test_an_equal_score_goes_to_the_first_name_and_the_lowest_index() -> None:
+    fleet = Fleet.of([make_node("b", 2), make_node("a", 2)])
+    decision = place(fleet, make_request(replicas=3))
     assert [(p.node, p.devices) for p in decision.picks] == [
         ("a", ("GPU-a-0",)),
         ("a", ("GPU-a-1",)),
@@ -119,44 +118,45 @@ def test_an_equal_score_goes_to_the_first_name_and_the_lowest_index(make: Any) -
     ]
 
 
-def test_best_takes_the_cooler_the_emptier_and_the_idler(make: Any) -> None:
-    for field, bad in (("temperature_celsius", 80), ("memory_used_mib", 9_000), ("utilization_percent", 40)):
-        devices = [make.device("GPU-bad", 0, **{field: bad}), make.device("GPU-good", 1)]
-        assert place(Fleet.of([make.node("a", devices)]), make.request()).picks[0].devices == ("GPU-good",)
+def test_best_takes_the_cooler_the_emptier_and_the_idler() -> None:
+    worse: list[DeviceFields] = [{"temperature_celsius": 80}, {"memory_used_mib": 9_000}, {"utilization_percent": 40}]
+    for fields in worse:
+        devices = [make_device("GPU-bad", 0, **fields), make_device("GPU-good", 1)]
+        assert place(Fleet.of([make_node("a", devices)]), make_request()).picks[0].devices == ("GPU-good",)
 
 
-def test_spread_puts_as_few_replicas_on_a_node_as_can_be(make: Any) -> None:
-    fleet = Fleet.of([make.node(name, 4) for name in "abc"])
-    decision = place(fleet, make.request(replicas=7, strategy=Strategy.SPREAD, siblings={"a": 1}))
+def test_spread_puts_as_few_replicas_on_a_node_as_can_be() -> None:
+    fleet = Fleet.of([make_node(name, 4) for name in "abc"])
+    decision = place(fleet, make_request(replicas=7, strategy=Strategy.SPREAD, siblings={"a": 1}))
     counts = {name: sum(p.node == name for p in decision.picks) for name in "abc"}
     assert counts == {"a": 2, "b": 3, "c": 2}
 
 
-def test_same_node_goes_where_all_fit_even_if_another_is_better(make: Any) -> None:
-    small = make.node("a", [make.device("GPU-a", 0, temperature_celsius=20)])
-    decision = place(Fleet.of([small, make.node("b", 3)]), make.request(replicas=3, topology=Topology.SAME_NODE))
+def test_same_node_goes_where_all_fit_even_if_another_is_better() -> None:
+    small = make_node("a", [make_device("GPU-a", 0, temperature_celsius=20)])
+    decision = place(Fleet.of([small, make_node("b", 3)]), make_request(replicas=3, topology=Topology.SAME_NODE))
     assert {p.node for p in decision.picks} == {"b"}
 
 
-def test_same_node_stays_where_the_siblings_are(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 8), make.node("b", 1)])
-    decision = place(fleet, make.request(replicas=2, topology=Topology.SAME_NODE, siblings={"b": 3}))
+def test_same_node_stays_where_the_siblings_are() -> None:
+    fleet = Fleet.of([make_node("a", 8), make_node("b", 1)])
+    decision = place(fleet, make_request(replicas=2, topology=Topology.SAME_NODE, siblings={"b": 3}))
     assert [(p.replica, p.node) for p in decision.picks] == [(0, "b")]
     assert decision.unplaced == (1,)
 
 
-def test_nvlink_prefers_the_set_with_most_links_to_the_best_scores(make: Any) -> None:
+def test_nvlink_prefers_the_set_with_most_links_to_the_best_scores() -> None:
     pairs = [(0, 1), (1, 2), (0, 2), (3, 4)]
-    decision = place(Fleet.of([make.wired("a", pairs, 5)]), make.request(count=3, topology=Topology.NVLINK))
+    decision = place(Fleet.of([make_linked_node("a", pairs, 5)]), make_request(count=3, topology=Topology.NVLINK))
     assert decision.picks[0].devices == ("GPU-a-0", "GPU-a-1", "GPU-a-2")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(40)
 @given(data=st.data())
-def test_the_set_of_a_node_of_eight_is_the_best_of_all_sets(data: st.DataObject, make: Any, oracle: Any) -> None:
+def test_the_set_of_a_node_of_eight_is_the_best_of_all_sets(data: st.DataObject) -> None:
     """NVLink and NUMA, any wiring, some devices away: links, then scores, then the lowest indices, by trying all."""
     joined = data.draw(st.lists(st.booleans(), min_size=28, max_size=28))
-    wired = make.wired("a", list(compress(combinations(range(8), 2), joined)), 8)
+    wired = make_linked_node("a", list(compress(combinations(range(8), 2), joined)), 8)
     devices = [
         replace(
             d,
@@ -166,39 +166,41 @@ def test_the_set_of_a_node_of_eight_is_the_best_of_all_sets(data: st.DataObject,
         )
         for d in wired.devices
     ]
-    node = make.node("a", devices)
+    node = make_node("a", devices)
     topology = data.draw(st.sampled_from([Topology.NVLINK, Topology.NVLINK, Topology.NUMA]))
-    request = make.request(count=data.draw(st.integers(2, 6)), topology=topology)
+    request = make_request(count=data.draw(st.integers(2, 6)), topology=topology)
     best = oracle.option(node, request, 0)
     picks = place(Fleet.of([node]), request).picks
     assert (picks[0].devices if picks else None) == (best.devices if best else None)
 
 
-def test_nvlink_refuses_a_node_whose_free_devices_are_not_joined(make: Any) -> None:
-    decision = place(Fleet.of([make.wired("a", [(0, 1), (2, 3)], 4)]), make.request(count=3, topology=Topology.NVLINK))
+def test_nvlink_refuses_a_node_whose_free_devices_are_not_joined() -> None:
+    decision = place(
+        Fleet.of([make_linked_node("a", [(0, 1), (2, 3)], 4)]), make_request(count=3, topology=Topology.NVLINK)
+    )
     assert decision.why_not is not None
     assert "topology" in decision.why_not.message or "NVLink" in decision.why_not.message
 
 
-def test_one_device_satisfies_every_topology(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", [make.device("GPU-a", 0, numa_node=None)])])
+def test_one_device_satisfies_every_topology() -> None:
+    fleet = Fleet.of([make_node("a", [make_device("GPU-a", 0, numa_node=None)])])
     for topology in Topology:
-        assert place(fleet, make.request(topology=topology)).picks
+        assert place(fleet, make_request(topology=topology)).picks
 
 
-def test_terms_are_the_mean_over_the_devices_and_absent_where_one_lacks_the_value(make: Any) -> None:
-    devices = [make.device("GPU-a", 0, utilization_percent=20), make.device("GPU-b", 1, temperature_celsius=None)]
-    terms = place(Fleet.of([make.node("a", devices)]), make.request(count=2)).picks[0].terms
+def test_terms_are_the_mean_over_the_devices_and_absent_where_one_lacks_the_value() -> None:
+    devices = [make_device("GPU-a", 0, utilization_percent=20), make_device("GPU-b", 1, temperature_celsius=None)]
+    terms = place(Fleet.of([make_node("a", devices)]), make_request(count=2)).picks[0].terms
     assert terms.utilization == pytest.approx(0.9)
     assert terms.temperature is None
     assert terms.memory == 1.0
     assert 0 <= terms.total <= 1
 
 
-def test_a_burst_does_not_herd_onto_one_device_that_looks_idle(make: Any) -> None:
+def test_a_burst_does_not_herd_onto_one_device_that_looks_idle() -> None:
     """Shares picked since the sample count at once, though the sample still shows idle devices."""
-    fleet = Fleet.of([make.node("a", 4)])
-    decision = place(fleet, make.request(replicas=8, share=Share(10_000, 20)))
+    fleet = Fleet.of([make_node("a", 4)])
+    decision = place(fleet, make_request(replicas=8, share=Share(10_000, 20)))
     assert sorted(p.devices[0] for p in decision.picks) == sorted([f"GPU-a-{i}" for i in range(4)] * 2)
 
 
@@ -225,24 +227,24 @@ def test_a_burst_does_not_herd_onto_one_device_that_looks_idle(make: Any) -> Non
         (Request("ml/train", (0,), **UNKNOWN_TOPOLOGY), "topology Ring"),
     ],
 )
-def test_a_request_that_contradicts_itself_is_refused_by_name(make: Any, request_: Request, named: str) -> None:
+def test_a_request_that_contradicts_itself_is_refused_by_name(request_: Request, named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
-        place(Fleet.of([make.node("a", 1)]), request_)
+        place(Fleet.of([make_node("a", 1)]), request_)
 
 
-def test_an_empty_fleet_says_so(make: Any) -> None:
-    decision = place(Fleet(), make.request())
+def test_an_empty_fleet_says_so() -> None:
+    decision = place(Fleet(), make_request())
     assert decision.unplaced == (0,)
     assert decision.why_not is not None
     assert "the fleet has no GPU" in decision.why_not.message
-    silent = place(Fleet.of([make.node("a", 0), make.node("b", 0, stale_reason="no telemetry yet")]), make.request())
+    silent = place(Fleet.of([make_node("a", 0), make_node("b", 0, stale_reason="no telemetry yet")]), make_request())
     assert silent.why_not is not None
     assert silent.why_not.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"
 
 
-def test_what_was_refused_is_placed_as_soon_as_something_is_freed(make: Any) -> None:
-    fleet = Fleet.of([make.node("node-1", 1), make.node("node-2", 1)])
-    one, both = make.request(), make.request(replicas=2, gang=True)
+def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:
+    fleet = Fleet.of([make_node("node-1", 1), make_node("node-2", 1)])
+    one, both = make_request(), make_request(replicas=2, gang=True)
     assert not place(fleet, both).unplaced
     fleet.hold("node-1", ["GPU-node-1-0"])
     assert place(fleet, both).unplaced == (0, 1)
@@ -255,11 +257,11 @@ def test_what_was_refused_is_placed_as_soon_as_something_is_freed(make: Any) -> 
     assert place(fleet, one).picks[0].node == "node-1"
     fleet.hold("node-1", ["GPU-node-1-0"])
     assert place(fleet, one).unplaced
-    fleet.put(make.node("node-3", 1))
+    fleet.put(make_node("node-3", 1))
     assert place(fleet, one).picks[0].node == "node-3"
 
 
-def test_a_replica_that_set_everything_aside_shuts_nobody_else_out(make: Any) -> None:
-    fleet = Fleet.of([make.node("node-1", 1)])
-    assert place(fleet, make.request(set_aside={0: frozenset({"node-1"})})).unplaced
-    assert place(fleet, make.request()).picks
+def test_a_replica_that_set_everything_aside_shuts_nobody_else_out() -> None:
+    fleet = Fleet.of([make_node("node-1", 1)])
+    assert place(fleet, make_request(set_aside={0: frozenset({"node-1"})})).unplaced
+    assert place(fleet, make_request()).picks

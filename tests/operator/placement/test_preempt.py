@@ -2,17 +2,20 @@
 
 from collections.abc import Collection
 from itertools import combinations
-from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place, propose
-from gpufleet_operator.placement.model import Holder, NodeState, PodNeeds, Share
+from gpufleet_operator.placement.model import Holder, NodeState, PodNeeds, Request, Share
 from gpufleet_operator.placement.preempt import without
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement.builders import make_device, make_node, make_request
 
 
-def crowded(make: Any, name: str, holders: list[tuple[str, int, int]], devices: int = 8, **fields: Any) -> NodeState:
+def crowded(
+    name: str, holders: list[tuple[str, int, int]], devices: int = 8, free_cpu_milli: int = 64_000
+) -> NodeState:
     """A node whose holders (name, priority, devices) hold its first devices as a whole."""
     made, given_, at = [], [], 0
     for who, priority, count in holders:
@@ -23,76 +26,75 @@ def crowded(make: Any, name: str, holders: list[tuple[str, int, int]], devices: 
     for i in range(devices):
         held = i < at
         made.append(
-            make.device(f"GPU-{name}-{i}", i, held=held, memory_used_mib=60_000 if held else 0, process_count=int(held))
+            make_device(f"GPU-{name}-{i}", i, held=held, memory_used_mib=60_000 if held else 0, process_count=int(held))
         )
-    node: NodeState = make.node(name, made, holders=tuple(given_), **fields)
-    return node
+    return make_node(name, made, holders=tuple(given_), free_cpu_milli=free_cpu_milli)
 
 
-def victims(fleet: Fleet, request: Any) -> list[str]:
+def victims(fleet: Fleet, request: Request) -> list[str]:
     found = propose(fleet, request)
     return sorted(v.holder.name for v in found.victims) if found else []
 
 
-def test_the_fewest_of_the_least_important_go(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("low-1", 0, 2), ("low-2", 0, 2), ("low-4", 0, 4)])])
-    assert victims(fleet, make.request(count=4, priority=10)) == ["low-4"]
-    assert victims(fleet, make.request(count=2, priority=10)) in (["low-1"], ["low-2"], ["low-4"])
-    assert victims(fleet, make.request(count=6, priority=10)) in (["low-1", "low-4"], ["low-2", "low-4"])
+def test_the_fewest_of_the_least_important_go() -> None:
+    fleet = Fleet.of([crowded("a", [("low-1", 0, 2), ("low-2", 0, 2), ("low-4", 0, 4)])])
+    assert victims(fleet, make_request(count=4, priority=10)) == ["low-4"]
+    assert victims(fleet, make_request(count=2, priority=10)) in (["low-1"], ["low-2"], ["low-4"])
+    assert victims(fleet, make_request(count=6, priority=10)) in (["low-1", "low-4"], ["low-2", "low-4"])
 
 
-def test_two_unimportant_ones_go_before_one_important_one(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("x", 1, 4), ("y", 1, 4)]), crowded(make, "b", [("z", 5, 8)])])
-    assert victims(fleet, make.request(count=8, priority=10)) == ["x", "y"]
+def test_two_unimportant_ones_go_before_one_important_one() -> None:
+    fleet = Fleet.of([crowded("a", [("x", 1, 4), ("y", 1, 4)]), crowded("b", [("z", 5, 8)])])
+    assert victims(fleet, make_request(count=8, priority=10)) == ["x", "y"]
 
 
-def test_nobody_of_equal_or_higher_priority_goes(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("equal", 10, 4), ("higher", 11, 4)])])
-    assert propose(fleet, make.request(count=1, priority=10)) is None
+def test_nobody_of_equal_or_higher_priority_goes() -> None:
+    fleet = Fleet.of([crowded("a", [("equal", 10, 4), ("higher", 11, 4)])])
+    assert propose(fleet, make_request(count=1, priority=10)) is None
 
 
-def test_a_class_that_never_preempts_proposes_nobody(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
-    assert propose(fleet, make.request(count=1, priority=10, may_preempt=False)) is None
-    assert victims(fleet, make.request(count=1, priority=10)) == ["low"]
+def test_a_class_that_never_preempts_proposes_nobody() -> None:
+    fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
+    assert propose(fleet, make_request(count=1, priority=10, may_preempt=False)) is None
+    assert victims(fleet, make_request(count=1, priority=10)) == ["low"]
 
 
-def test_nobody_goes_where_there_is_room(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)]), make.node("b", 8)])
-    assert propose(fleet, make.request(count=8, priority=10)) is None
+def test_nobody_goes_where_there_is_room() -> None:
+    fleet = Fleet.of([crowded("a", [("low", 0, 8)]), make_node("b", 8)])
+    assert propose(fleet, make_request(count=8, priority=10)) is None
 
 
-def test_nobody_goes_when_it_would_not_help(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
-    assert propose(fleet, make.request(count=9, priority=10)) is None
-    assert propose(fleet, make.request(count=1, priority=10, models=frozenset({"A100"}))) is None
+def test_nobody_goes_when_it_would_not_help() -> None:
+    fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
+    assert propose(fleet, make_request(count=9, priority=10)) is None
+    assert propose(fleet, make_request(count=1, priority=10, models=frozenset({"A100"}))) is None
 
 
-def test_cpu_comes_back_with_its_holder(make: Any) -> None:
-    node = crowded(make, "a", [("low", 0, 1)], free_cpu_milli=0)
-    assert victims(Fleet.of([node]), make.request(count=1, priority=10, cpu_milli=1_000)) == ["low"]
-    assert propose(Fleet.of([node]), make.request(count=1, priority=10, cpu_milli=1_001)) is None
+def test_cpu_comes_back_with_its_holder() -> None:
+    node = crowded("a", [("low", 0, 1)], free_cpu_milli=0)
+    assert victims(Fleet.of([node]), make_request(count=1, priority=10, cpu_milli=1_000)) == ["low"]
+    assert propose(Fleet.of([node]), make_request(count=1, priority=10, cpu_milli=1_001)) is None
 
 
-def test_a_gang_is_proposed_as_a_whole_or_not_at_all(make: Any) -> None:
-    nodes = [crowded(make, "a", [("a-low", 0, 8)]), crowded(make, "b", [("b-low", 0, 8)])]
-    found = propose(Fleet.of(nodes), make.request(replicas=2, count=8, priority=1, gang=True))
+def test_a_gang_is_proposed_as_a_whole_or_not_at_all() -> None:
+    nodes = [crowded("a", [("a-low", 0, 8)]), crowded("b", [("b-low", 0, 8)])]
+    found = propose(Fleet.of(nodes), make_request(replicas=2, count=8, priority=1, gang=True))
     assert found is not None
     assert sorted(v.holder.name for v in found.victims) == ["a-low", "b-low"]
     assert sorted(p.node for p in found.picks) == ["a", "b"]
-    assert propose(Fleet.of(nodes), make.request(replicas=3, count=8, priority=1, gang=True)) is None
+    assert propose(Fleet.of(nodes), make_request(replicas=3, count=8, priority=1, gang=True)) is None
 
 
-def test_the_fleet_is_left_alone(make: Any) -> None:
-    fleet = Fleet.of([crowded(make, "a", [("low", 0, 8)])])
+def test_the_fleet_is_left_alone() -> None:
+    fleet = Fleet.of([crowded("a", [("low", 0, 8)])])
     before, version = dict(fleet.nodes), fleet.version
-    propose(fleet, make.request(count=8, priority=1))
+    propose(fleet, make_request(count=8, priority=1))
     assert (dict(fleet.nodes), fleet.version) == (before, version)
 
 
-def test_a_sharer_gives_back_its_share_only(make: Any) -> None:
+def test_a_sharer_gives_back_its_share_only() -> None:
     share = Share(30_000, 30)
-    device = make.device(
+    device = make_device(
         "GPU-a",
         0,
         sharers=2,
@@ -103,26 +105,26 @@ def test_a_sharer_gives_back_its_share_only(make: Any) -> None:
         process_count=2,
     )
     holders = tuple(Holder(name, 0, ("GPU-a",), share) for name in ("x", "y"))
-    node = make.node("a", [device], holders=holders)
+    node = make_node("a", [device], holders=holders)
     left = without(node, holders[:1]).devices[0]
     assert (left.sharers, left.promised_memory_mib, left.memory_used_mib) == (1, 30_000, 20_000)
     idle = without(node, holders).devices[0]
     assert (idle.sharers, idle.memory_used_mib, idle.utilization_percent, idle.process_count) == (0, 0, 0, 0)
-    assert victims(Fleet.of([node]), make.request(share=Share(40_000, 10), priority=1)) in (["x"], ["y"])
-    assert victims(Fleet.of([node]), make.request(priority=1)) == ["x", "y"]
+    assert victims(Fleet.of([node]), make_request(share=Share(40_000, 10), priority=1)) in (["x"], ["y"])
+    assert victims(Fleet.of([node]), make_request(priority=1)) == ["x", "y"]
 
 
-def test_a_share_that_no_sample_shows_yet_comes_back_as_well(make: Any) -> None:
+def test_a_share_that_no_sample_shows_yet_comes_back_as_well() -> None:
     low = Holder("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
-    fleet = Fleet.of([make.node("a", 1, holders=(low,))])
+    fleet = Fleet.of([make_node("a", 1, holders=(low,))])
     fleet.hold("a", ["GPU-a-0"], low.pod, low.share)
-    assert victims(fleet, make.request(priority=10)) == ["low"]
+    assert victims(fleet, make_request(priority=10)) == ["low"]
     left = without(fleet.nodes["a"], [low]).devices[0]
     assert (left.in_flight_memory_mib, left.in_flight_compute_percent, left.sharers) == (0, 0, 0)
 
 
-def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows(make: Any) -> None:
-    device = make.device(
+def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows() -> None:
+    device = make_device(
         "GPU-a",
         0,
         sharers=2,
@@ -134,23 +136,21 @@ def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_
         in_flight_compute_percent=30,
     )
     low = Holder("low", 0, ("GPU-a",), Share(15_000, 30))
-    left = without(make.node("a", [device], holders=(low,)), [low]).devices[0]
+    left = without(make_node("a", [device], holders=(low,)), [low]).devices[0]
     assert (left.in_flight_memory_mib, left.promised_memory_mib, left.memory_used_mib) == (0, 25_000, 35_000)
     assert (left.in_flight_compute_percent, left.promised_compute_percent, left.utilization_percent) == (0, 30, 35)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(20)
 @given(
     holders=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
     count=st.integers(1, 8),
     priority=st.integers(0, 4),
 )
-def test_no_other_set_of_victims_is_better(
-    make: Any, holders: list[tuple[int, int]], count: int, priority: int
-) -> None:
+def test_no_other_set_of_victims_is_better(holders: list[tuple[int, int]], count: int, priority: int) -> None:
     named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(holders)]
-    node = crowded(make, "a", named, devices=12)
-    request = make.request(count=count, priority=priority)
+    node = crowded("a", named, devices=12)
+    request = make_request(count=count, priority=priority)
     found = propose(Fleet.of([node]), request)
     lower = [h for h in node.holders if h.priority < priority]
     helping = [
@@ -167,41 +167,41 @@ def test_no_other_set_of_victims_is_better(
     assert (max(h.priority for h in chosen), len(chosen), sum(h.priority for h in chosen)) == best
 
 
-def test_one_victim_that_makes_room_for_all_goes_before_two(make: Any) -> None:
+def test_one_victim_that_makes_room_for_all_goes_before_two() -> None:
     """Replica by replica the two small ones on the first node would go."""
     nodes = [
-        crowded(make, "a", [("a-1", 0, 1), ("a-2", 0, 1)], devices=2),
-        crowded(make, "b", [("b", 0, 2)], devices=2),
+        crowded("a", [("a-1", 0, 1), ("a-2", 0, 1)], devices=2),
+        crowded("b", [("b", 0, 2)], devices=2),
     ]
-    assert victims(Fleet.of(nodes), make.request(replicas=2, priority=1)) == ["b"]
-    assert victims(Fleet.of(nodes), make.request(replicas=2, priority=1, gang=True)) == ["b"]
+    assert victims(Fleet.of(nodes), make_request(replicas=2, priority=1)) == ["b"]
+    assert victims(Fleet.of(nodes), make_request(replicas=2, priority=1, gang=True)) == ["b"]
 
 
-def test_nobody_goes_where_another_arrangement_makes_room(make: Any) -> None:
+def test_nobody_goes_where_another_arrangement_makes_room() -> None:
     """Replica 0 would take the cool device, the only one that replica 1 may use."""
     nodes = [
-        crowded(make, "a", [("low", 0, 1)], devices=1),
-        make.node("b", [make.device("GPU-b", 0, temperature_celsius=20)]),
-        make.node("c", 1),
+        crowded("a", [("low", 0, 1)], devices=1),
+        make_node("b", [make_device("GPU-b", 0, temperature_celsius=20)]),
+        make_node("c", 1),
     ]
-    request = make.request(replicas=2, priority=1, set_aside={1: frozenset({"c"})})
+    request = make_request(replicas=2, priority=1, set_aside={1: frozenset({"c"})})
     assert propose(Fleet.of(nodes), request) is None
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(
     held=st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), max_size=3), min_size=1, max_size=2),
     wanted=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.booleans()),
 )
 def test_victims_on_several_nodes_for_several_replicas_are_the_best_there_are(
-    make: Any, held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
+    held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
 ) -> None:
     nodes = [
-        crowded(make, name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(holders)], devices=6)
+        crowded(name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(holders)], devices=6)
         for name, holders in zip("ab", held, strict=False)
     ]
     replicas, count, priority, gang = wanted
-    request = make.request(replicas=replicas, count=count, priority=priority, gang=gang)
+    request = make_request(replicas=replicas, count=count, priority=priority, gang=gang)
     lower = {h.name: h.priority for n in nodes for h in n.holders if h.priority < priority}
     reached = {
         frozenset(gone): len(place(_left(nodes, gone), request).picks)

@@ -1,34 +1,35 @@
 """A decision saved and made again gives the same bytes; an edited snapshot answers what would have been."""
 
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, place, place_all
 from gpufleet_operator.placement.replay import load, record, replay, save
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import generators
+from gpufleet_testing.placement.builders import make_device, make_node, make_request
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_a_record_replays_to_the_same_bytes(data: st.DataObject, gen: Any) -> None:
-    made = record(Fleet.of(data.draw(gen.fleets())), data.draw(gen.requests()))
+def test_a_record_replays_to_the_same_bytes(data: st.DataObject) -> None:
+    made = record(Fleet.of(data.draw(generators.fleets())), data.draw(generators.requests()))
     raw = save(made)
     assert load(raw) == made
     assert save(replay(load(raw))) == raw
 
 
-def test_the_bytes_do_not_depend_on_the_order_of_the_nodes(make: Any) -> None:
-    nodes = [make.node("a", 2, labels={"x": "1", "y": "2"}), make.node("b", 2)]
-    again = [make.node("b", 2), make.node("a", 2, labels={"y": "2", "x": "1"})]
-    request = make.request(strategy=Strategy.PACK)
+def test_the_bytes_do_not_depend_on_the_order_of_the_nodes() -> None:
+    nodes = [make_node("a", 2, labels={"x": "1", "y": "2"}), make_node("b", 2)]
+    again = [make_node("b", 2), make_node("a", 2, labels={"y": "2", "x": "1"})]
+    request = make_request(strategy=Strategy.PACK)
     assert save(record(Fleet.of(nodes), request)) == save(record(Fleet.of(again), request))
 
 
-def test_what_if_a_node_were_away(make: Any) -> None:
-    made = record(Fleet.of([make.node("a", 1), make.node("b", 1)]), make.request())
+def test_what_if_a_node_were_away() -> None:
+    made = record(Fleet.of([make_node("a", 1), make_node("b", 1)]), make_request())
     assert made.decision.picks[0].node == "a"
     without_a = replay(made, lambda fleet: fleet.remove("a"))
     assert without_a.decision.picks[0].node == "b"
@@ -41,9 +42,9 @@ def test_other_bytes_are_refused(raw: bytes) -> None:
         load(raw)
 
 
-def test_the_higher_priority_chooses_first_and_the_answers_keep_their_order(make: Any) -> None:
-    nodes = [make.node("a", [make.device("GPU-hot", 0, temperature_celsius=80), make.device("GPU-cool", 1)])]
-    low, high = make.request(priority=1), make.request(priority=5)
+def test_the_higher_priority_chooses_first_and_the_answers_keep_their_order() -> None:
+    nodes = [make_node("a", [make_device("GPU-hot", 0, temperature_celsius=80), make_device("GPU-cool", 1)])]
+    low, high = make_request(priority=1), make_request(priority=5)
     fleet = Fleet.of(nodes)
     decisions = place_all(fleet, [low, high, low])
     assert [d.picks[0].devices if d.picks else () for d in decisions] == [("GPU-hot",), ("GPU-cool",), ()]

@@ -2,10 +2,9 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place
@@ -20,6 +19,9 @@ from gpufleet_operator.placement.model import (
     Share,
     WhyNot,
 )
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import generators
+from gpufleet_testing.placement.builders import DeviceFields, RequestFields, make_device, make_node, make_request
 
 GPU = "gpufleet.dev/gpu"
 
@@ -62,69 +64,69 @@ def test_a_fault_that_may_pass_is_nearer_than_a_device_that_was_not_asked_for() 
     assert (told.nearest.device, told.nearest.reason) == ("GPU-1", Reason.UNHEALTHY)
 
 
-def test_the_nearest_miss_says_how_many_lack_how_much(make: Any) -> None:
-    needs = {"min_free_memory_mib": 40_000}
-    alike = make.node("node-2", [make.device(f"GPU-{i}", i, memory_used_mib=42_148) for i in range(3)])
-    told = place(Fleet.of([alike]), make.request(**needs)).why_not
+def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
+    needs: RequestFields = {"min_free_memory_mib": 40_000}
+    alike = make_node("node-2", [make_device(f"GPU-{i}", i, memory_used_mib=42_148) for i in range(3)])
+    told = place(Fleet.of([alike]), make_request(**needs)).why_not
     assert told is not None
     assert told.message.endswith(
         "3 GPUs lack 2,148 MiB of free memory; the closest is node-2/GPU-0 (needs 40,000 MiB, has 37,852 MiB)"
     )
-    worse = make.node("node-1", [make.device("GPU-9", 0, memory_used_mib=80_000)])
-    told = place(Fleet.of([alike, worse]), make.request(**needs)).why_not
+    worse = make_node("node-1", [make_device("GPU-9", 0, memory_used_mib=80_000)])
+    told = place(Fleet.of([alike, worse]), make_request(**needs)).why_not
     assert told is not None
     assert "4 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-0 (" in told.message
-    one = make.node("a", [make.device("GPU-x", 0, sharers=1, promised_compute_percent=60)])
-    told = place(Fleet.of([one]), make.request(share=Share(0, 50))).why_not
+    one = make_node("a", [make_device("GPU-x", 0, sharers=1, promised_compute_percent=60)])
+    told = place(Fleet.of([one]), make_request(share=Share(0, 50))).why_not
     assert told is not None
     assert told.message.endswith("1 GPU lacks 10 % of compute; the closest is a/GPU-x (needs 50 %, has 40 %)")
 
 
-def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_least_is_the_closest(make: Any) -> None:
+def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_least_is_the_closest() -> None:
     """Over-committed: what is free is below zero, by much or by little."""
-    over = [make.device(f"GPU-{i}", i, sharers=1, promised_memory_mib=used) for i, used in enumerate((95_000, 90_000))]
-    told = place(Fleet.of([make.node("a", over)]), make.request(share=Share(1_000, 0))).why_not
+    over = [make_device(f"GPU-{i}", i, sharers=1, promised_memory_mib=used) for i, used in enumerate((95_000, 90_000))]
+    told = place(Fleet.of([make_node("a", over)]), make_request(share=Share(1_000, 0))).why_not
     assert told is not None
     assert "2 GPUs lack 11,000 MiB of free memory or more; the closest is a/GPU-1 (" in told.message
 
 
-def test_what_the_other_replicas_took_is_part_of_the_reason(make: Any) -> None:
-    cpu = place(Fleet.of([make.node("a", 8, free_cpu_milli=4_000)]), make.request(replicas=3, cpu_milli=2_000)).why_not
+def test_what_the_other_replicas_took_is_part_of_the_reason() -> None:
+    cpu = place(Fleet.of([make_node("a", 8, free_cpu_milli=4_000)]), make_request(replicas=3, cpu_milli=2_000)).why_not
     assert cpu is not None
     assert {r.reason: r.devices for r in cpu.rejected} == {Reason.IN_USE: 2, Reason.NODE_CPU: 6}
     assert cpu.eligible == 0
-    shares = place(Fleet.of([make.node("a", 1)]), make.request(replicas=3, share=Share(40_000, 0))).why_not
+    shares = place(Fleet.of([make_node("a", 1)]), make_request(replicas=3, share=Share(40_000, 0))).why_not
     assert shares is not None
     assert [(r.reason, r.devices) for r in shares.rejected] == [(Reason.FREE_MEMORY, 1)]
 
 
-def test_an_old_sample_is_told_from_one_that_never_was(make: Any) -> None:
-    old = make.device("GPU-0", 0, sample_age_seconds=370.0, stale_reason="has no sample of the last 90 s")
+def test_an_old_sample_is_told_from_one_that_never_was() -> None:
+    old = make_device("GPU-0", 0, sample_age_seconds=370.0, stale_reason="has no sample of the last 90 s")
     for device, words in (
         (old, "has no sample of the last 90 s"),
-        (make.device(sample_age_seconds=None), "never been"),
+        (make_device(sample_age_seconds=None), "never been"),
     ):
-        told = place(Fleet.of([make.node("a", [device])]), make.request()).why_not
+        told = place(Fleet.of([make_node("a", [device])]), make_request()).why_not
         assert told is not None
         assert told.nearest is not None
         assert told.nearest.reason is Reason.TELEMETRY_STALE
         assert words in told.nearest.message
 
 
-def test_an_included_device_that_is_not_in_the_fleet_is_named(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", [make.device("GPU-a", 0, healthy=False)])])
-    told = place(fleet, make.request(include_uuids=frozenset({"GPU-a", "GPU-gone"}))).why_not
+def test_an_included_device_that_is_not_in_the_fleet_is_named() -> None:
+    fleet = Fleet.of([make_node("a", [make_device("GPU-a", 0, healthy=False)])])
+    told = place(fleet, make_request(include_uuids=frozenset({"GPU-a", "GPU-gone"}))).why_not
     assert told is not None
     assert "GPU-gone of includeUUIDs is not in the fleet" in told.message
-    told = place(fleet, make.request(include_uuids=frozenset({"GPU-y", "GPU-x", "GPU-z"}))).why_not
+    told = place(fleet, make_request(include_uuids=frozenset({"GPU-y", "GPU-x", "GPU-z"}))).why_not
     assert told is not None
     assert "GPU-x and 2 more of includeUUIDs are not in the fleet" in told.message
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObject, gen: Any) -> None:
-    fleet, request = Fleet.of(data.draw(gen.fleets())), replace(data.draw(gen.requests()), gang=False)
+def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObject) -> None:
+    fleet, request = Fleet.of(data.draw(generators.fleets())), replace(data.draw(generators.requests()), gang=False)
     decision = place(fleet, request)
     if decision.why_not is None:
         return
@@ -160,8 +162,8 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
         ),
     ],
 )
-def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: dict[str, Any], words: str, make: Any) -> None:
-    told = place(Fleet.of([make.node("a", [make.device(**device)])]), make.request()).why_not
+def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: DeviceFields, words: str) -> None:
+    told = place(Fleet.of([make_node("a", [make_device(**device)])]), make_request()).why_not
     assert told is not None
     assert told.nearest is not None
     assert (told.nearest.reason, told.nearest.message) == (Reason.FOREIGN_PROCESS, words)

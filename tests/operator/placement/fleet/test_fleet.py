@@ -3,28 +3,30 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, aggregate, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidFleetError
-from gpufleet_operator.placement.model import PodNeeds, Share
+from gpufleet_operator.placement.model import NodeState, PodNeeds, Share
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import generators
+from gpufleet_testing.placement.builders import make_device, make_node, make_request
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.DataObject, gen: Any) -> None:
+def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.DataObject) -> None:
     """Puts, removals, holds and decisions in between (which fill the caches) leave no trace."""
     fleet = Fleet()
-    asked = data.draw(st.lists(gen.requests(), min_size=1, max_size=3))
+    asked = data.draw(st.lists(generators.requests(), min_size=1, max_size=3))
     for _ in range(data.draw(st.integers(1, 8))):
         match data.draw(st.sampled_from(["put", "remove", "hold", "place"])):
             case "put":
-                fleet.put(data.draw(gen.nodes(data.draw(st.sampled_from(["n0", "n1", "n2"])))))
+                fleet.put(data.draw(generators.nodes(data.draw(st.sampled_from(["n0", "n1", "n2"])))))
             case "remove":
                 fleet.remove(data.draw(st.sampled_from(["n0", "n1", "n2"])))
             case "hold":
@@ -44,10 +46,10 @@ def test_decisions_after_any_history_are_those_of_a_fleet_made_anew(data: st.Dat
         assert list(rank_devices(fleet)) == list(rank_devices(anew))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_hold_and_release_are_each_others_opposite(data: st.DataObject, gen: Any) -> None:
-    fleet, request = Fleet.of(data.draw(gen.fleets())), data.draw(gen.requests())
+def test_hold_and_release_are_each_others_opposite(data: st.DataObject) -> None:
+    fleet, request = Fleet.of(data.draw(generators.fleets())), data.draw(generators.requests())
     before = dict(fleet.nodes)
     picks = place(fleet, request).picks
     for pick in picks:
@@ -58,12 +60,12 @@ def test_hold_and_release_are_each_others_opposite(data: st.DataObject, gen: Any
     assert {name: _with_zeros(node, request.pod) for name, node in fleet.nodes.items()} == zeros
 
 
-def _with_zeros(node: Any, pod: PodNeeds) -> Any:
+def _with_zeros(node: NodeState, pod: PodNeeds) -> NodeState:
     return replace(node, free_extended={**dict.fromkeys(pod.extended, 0), **node.free_extended})
 
 
-def test_a_hold_debits_the_devices_and_the_room(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 2, free_extended={"x.dev/nic": 2})])
+def test_a_hold_debits_the_devices_and_the_room() -> None:
+    fleet = Fleet.of([make_node("a", 2, free_extended={"x.dev/nic": 2})])
     fleet.hold("a", ["GPU-a-1"], PodNeeds(1_000, 5, {"x.dev/nic": 1}))
     node = fleet.nodes["a"]
     assert [d.held for d in node.devices] == [False, True]
@@ -71,40 +73,40 @@ def test_a_hold_debits_the_devices_and_the_room(make: Any) -> None:
     assert node.free_extended == {"x.dev/nic": 1}
 
 
-def test_a_shared_hold_is_in_flight_until_the_next_sample(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
+def test_a_shared_hold_is_in_flight_until_the_next_sample() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
     fleet.hold("a", ["GPU-a-0"], share=Share(10_000, 30))
     device = fleet.nodes["a"].devices[0]
     assert (device.sharers, device.in_flight_memory_mib, device.in_flight_compute_percent) == (1, 10_000, 30)
     assert (device.memory_free_mib, device.compute_in_use_percent) == (70_000, 30)
     fleet.release("a", ["GPU-a-0"], share=Share(10_000, 30))
-    assert fleet.nodes["a"] == replace(make.node("a", 1), free_pods=110)
+    assert fleet.nodes["a"] == replace(make_node("a", 1), free_pods=110)
 
 
-def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows(make: Any) -> None:
-    promised = make.device("GPU-0", 0, sharers=2, promised_memory_mib=30_000, in_flight_memory_mib=10_000)
-    fleet = Fleet.of([make.node("a", [promised])])
+def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows() -> None:
+    promised = make_device("GPU-0", 0, sharers=2, promised_memory_mib=30_000, in_flight_memory_mib=10_000)
+    fleet = Fleet.of([make_node("a", [promised])])
     fleet.release("a", ["GPU-0"], share=Share(15_000, 0))
     left = fleet.nodes["a"].devices[0]
     assert (left.sharers, left.in_flight_memory_mib, left.promised_memory_mib) == (1, 0, 25_000)
 
 
-def test_a_copy_goes_its_own_way(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 2)])
+def test_a_copy_goes_its_own_way() -> None:
+    fleet = Fleet.of([make_node("a", 2)])
     copy = fleet.copy()
     copy.hold("a", ["GPU-a-0"])
-    copy.put(make.node("b", 1))
+    copy.put(make_node("b", 1))
     assert not fleet.nodes["a"].devices[0].held
     assert "b" not in fleet.nodes
     assert copy.version > fleet.version
 
 
-def test_every_change_raises_the_version(make: Any) -> None:
+def test_every_change_raises_the_version() -> None:
     fleet = Fleet()
     seen = [fleet.version]
     changes: tuple[Callable[[], None], ...] = (
-        lambda: fleet.put(make.node("a", 2)),
-        lambda: fleet.put(make.node("a", 2)),
+        lambda: fleet.put(make_node("a", 2)),
+        lambda: fleet.put(make_node("a", 2)),
         lambda: fleet.hold("a", ["GPU-a-0"]),
         lambda: fleet.release("a", ["GPU-a-0"]),
         lambda: fleet.remove("a"),
@@ -115,8 +117,8 @@ def test_every_change_raises_the_version(make: Any) -> None:
     assert seen == sorted(set(seen))
 
 
-def test_unregistered_device_is_refused_by_name(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1), make.node("b", 1)])
+def test_unregistered_device_is_refused_by_name() -> None:
+    fleet = Fleet.of([make_node("a", 1), make_node("b", 1)])
     for call in (fleet.hold, fleet.release):
         with pytest.raises(InvalidFleetError, match="node a has no device GPU-b-0"):
             call("a", ["GPU-b-0"])
@@ -124,8 +126,8 @@ def test_unregistered_device_is_refused_by_name(make: Any) -> None:
             call("gone", ["GPU-a-0"])
 
 
-def test_a_device_is_not_held_twice(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
+def test_a_device_is_not_held_twice() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
     fleet.hold("a", ["GPU-a-0"])
     with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is held already"):
         fleet.hold("a", ["GPU-a-0"])
@@ -133,53 +135,53 @@ def test_a_device_is_not_held_twice(make: Any) -> None:
         fleet.hold("a", ["GPU-a-0"], share=Share(1, 1))
 
 
-def test_what_is_not_held_is_not_released(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
+def test_what_is_not_held_is_not_released() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
     with pytest.raises(InvalidFleetError, match="GPU-a-0 is not held as a whole"):
         fleet.release("a", ["GPU-a-0"])
     with pytest.raises(InvalidFleetError, match="GPU-a-0 has promised less"):
         fleet.release("a", ["GPU-a-0"], share=Share(1, 0))
 
 
-def test_a_uuid_stands_once_in_the_fleet(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
+def test_a_uuid_stands_once_in_the_fleet() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
     with pytest.raises(InvalidFleetError, match="GPU-a-0 of node b stands twice, also on a"):
-        fleet.put(make.node("b", [make.device("GPU-a-0", 0)]))
+        fleet.put(make_node("b", [make_device("GPU-a-0", 0)]))
     with pytest.raises(InvalidFleetError, match="GPU-x of node c stands twice, also on c"):
-        fleet.put(make.node("c", [make.device("GPU-x", 0), make.device("GPU-x", 1)]))
+        fleet.put(make_node("c", [make_device("GPU-x", 0), make_device("GPU-x", 1)]))
     assert list(fleet.nodes) == ["a"]
     with pytest.raises(InvalidFleetError, match="node a stands twice"):
-        Fleet.of([make.node("a", 1), make.node("a", 1)])
+        Fleet.of([make_node("a", 1), make_node("a", 1)])
 
 
-def test_a_device_that_left_its_node_may_come_back_on_another(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", [make.device("GPU-x", 0)])])
-    fleet.put(make.node("a", 0))
-    fleet.put(make.node("b", [make.device("GPU-x", 0)]))
-    assert place(fleet, make.request()).picks[0].node == "b"
+def test_a_device_that_left_its_node_may_come_back_on_another() -> None:
+    fleet = Fleet.of([make_node("a", [make_device("GPU-x", 0)])])
+    fleet.put(make_node("a", 0))
+    fleet.put(make_node("b", [make_device("GPU-x", 0)]))
+    assert place(fleet, make_request()).picks[0].node == "b"
 
 
-def test_the_devices_of_a_node_stay_in_the_order_in_which_they_came(make: Any) -> None:
-    devices = [make.device("GPU-2", 2), make.device("GPU-0", 0), make.device("GPU-1", 1)]
-    fleet = Fleet.of([make.node("a", devices)])
+def test_the_devices_of_a_node_stay_in_the_order_in_which_they_came() -> None:
+    devices = [make_device("GPU-2", 2), make_device("GPU-0", 0), make_device("GPU-1", 1)]
+    fleet = Fleet.of([make_node("a", devices)])
     fleet.hold("a", ["GPU-0"])
     assert [d.uuid for d in fleet.nodes["a"].devices] == ["GPU-2", "GPU-0", "GPU-1"]
-    assert place(fleet, make.request()).picks[0].devices == ("GPU-1",)
+    assert place(fleet, make_request()).picks[0].devices == ("GPU-1",)
 
 
-def test_a_wider_node_and_many_more_nodes_fit_in(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
-    fleet.put(make.node("wide", 64))
+def test_a_wider_node_and_many_more_nodes_fit_in() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
+    fleet.put(make_node("wide", 64))
     for i in range(50):
-        fleet.put(make.node(f"n{i:02}", 2))
+        fleet.put(make_node(f"n{i:02}", 2))
     assert len(fleet.nodes) == 52
-    assert place(fleet, make.request(count=64)).picks[0].node == "wide"
-    assert place(fleet, make.request(replicas=2, count=2, strategy=Strategy.SPREAD)).picks[1].node == "n01"
+    assert place(fleet, make_request(count=64)).picks[0].node == "wide"
+    assert place(fleet, make_request(replicas=2, count=2, strategy=Strategy.SPREAD)).picks[1].node == "n01"
 
 
-def test_a_device_is_shared_by_no_more_than_its_slots(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", [make.device("GPU-0", 0, free_slots=2), make.device("GPU-1", 1, free_slots=1)])])
-    request = make.request(replicas=4, share=Share(1_000, 0))
+def test_a_device_is_shared_by_no_more_than_its_slots() -> None:
+    fleet = Fleet.of([make_node("a", [make_device("GPU-0", 0, free_slots=2), make_device("GPU-1", 1, free_slots=1)])])
+    request = make_request(replicas=4, share=Share(1_000, 0))
     for strategy in Strategy:
         decision = place(fleet, replace(request, strategy=strategy))
         assert sorted(p.devices for p in decision.picks) == [("GPU-0",), ("GPU-0",), ("GPU-1",)]
@@ -193,10 +195,10 @@ def test_a_device_is_shared_by_no_more_than_its_slots(make: Any) -> None:
     assert fleet.nodes["a"].devices[1].free_slots == 1
 
 
-def test_the_order_in_which_devices_of_one_index_come_decides_nothing(make: Any) -> None:
-    devices = [make.device(f"GPU-{name}", 0) for name in "bac"]
+def test_the_order_in_which_devices_of_one_index_come_decides_nothing() -> None:
+    devices = [make_device(f"GPU-{name}", 0) for name in "bac"]
     for order in permutations(devices):
-        fleet = Fleet.of([make.node("a", order)])
+        fleet = Fleet.of([make_node("a", order)])
         assert [r.device for r in rank_devices(fleet)] == ["GPU-a", "GPU-b", "GPU-c"]
-        assert place(fleet, make.request(count=2)).picks[0].devices == ("GPU-a", "GPU-b")
+        assert place(fleet, make_request(count=2)).picks[0].devices == ("GPU-a", "GPU-b")
         assert fleet.nodes["a"].devices == order

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
@@ -10,6 +10,7 @@ from gpufleet_operator.placement.packing import fragmentation as module
 from gpufleet_operator.placement.packing.fragmentation import Waste
 from gpufleet_operator.placement.packing.sample_arrivals import LENGTH, MIB, STREAMS, streams
 from gpufleet_operator.placement.packing.simulation import Simulation
+from gpufleet_testing.hypothesis_profiles import examples
 
 GIB = 2**30
 SINGLES = Mix.of({PodType(4_000, GIB, 1): 2, PodType(2_000, GIB, 1, 500): 1, PodType(8_000, 4 * GIB, 0): 1})
@@ -25,7 +26,7 @@ def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, k
     return lost * STREAMS + found
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(
     free=st.lists(st.sampled_from([0, 100, 200, 300, 500, 700, 900, 1000]), min_size=1, max_size=4),
     cpu=st.sampled_from([0, 3_999, 4_000, 7_800, 16_000, 64_000]),
@@ -39,7 +40,7 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
     assert waste(Waste(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(
     mix=st.sampled_from([SINGLES, PICKY]),
     rooms=st.lists(

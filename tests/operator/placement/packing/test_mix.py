@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +5,7 @@ from hypothesis import strategies as st
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import Share
 from gpufleet_operator.placement.packing import PRIOR, Census, Mix, PodType
+from gpufleet_testing.placement.builders import make_request
 
 ONE = PodType(1_000, 0, 1)
 TWO = PodType(1_000, 0, 2)
@@ -33,11 +32,11 @@ def test_a_negative_weight_is_refused() -> None:
         Mix.of({ONE: 2, TWO: -1})
 
 
-def test_the_type_of_a_share_is_the_larger_of_its_parts(make: Any) -> None:
-    kind = PodType.of(make.request(share=Share(20_000, 10), cpu_milli=500), 80_000)
+def test_the_type_of_a_share_is_the_larger_of_its_parts() -> None:
+    kind = PodType.of(make_request(share=Share(20_000, 10), cpu_milli=500), 80_000)
     assert (kind.milli, kind.devices, kind.cpu_milli) == (250, 1, 500)
-    assert PodType.of(make.request(share=Share(1, 40)), 80_000).milli == 400
-    assert PodType.of(make.request(count=4), 80_000) == PodType(0, 0, 4)
+    assert PodType.of(make_request(share=Share(1, 40)), 80_000).milli == 400
+    assert PodType.of(make_request(count=4), 80_000) == PodType(0, 0, 4)
 
 
 def test_a_census_starts_from_the_prior_and_ends_at_what_it_sees() -> None:

@@ -1,10 +1,8 @@
 """Every filter against the oracle, and each by a case of its own."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet
@@ -12,7 +10,9 @@ from gpufleet_operator.placement.explain.explain import reasons
 from gpufleet_operator.placement.model import (
     MatchExpression,
     NodeSelectorTerm,
+    NodeState,
     Reason,
+    Request,
     Share,
     Taint,
     Toleration,
@@ -20,14 +20,24 @@ from gpufleet_operator.placement.model import (
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import ranking
 from gpufleet_operator.placement.search.query import Query
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import generators, oracle
+from gpufleet_testing.placement.builders import (
+    DeviceFields,
+    NodeFields,
+    RequestFields,
+    make_device,
+    make_node,
+    make_request,
+)
 
 AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObject, gen: Any, oracle: Any) -> None:
-    nodes, request = data.draw(gen.fleets()), data.draw(gen.requests())
+def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObject) -> None:
+    nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     fleet, query = Fleet.of(nodes), Query.of(request)
     codes = reasons(fleet, query, request.set_aside.get(0, frozenset()))
     passing = ranking(fleet, query).passing
@@ -35,10 +45,10 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
         for device in node.devices:
             row, column = fleet.where[device.uuid]
             reason = REASONS[codes[row, column] - 1]
-            want = oracle.refuse_node(node, request, 0) or oracle.refuse_device(device, request.devices)
+            want = oracle.node_rejection(node, request, 0) or oracle.device_rejection(device, request.devices)
             assert (None if reason in AFTER_THE_DEVICE else reason) == want
             aside = node.name in request.set_aside.get(0, frozenset())
-            room = oracle.refuse_room(node, request.pod)
+            room = oracle.resource_rejection(node, request.pod)
             if not aside:
                 assert passing[row, column] == (want is None and room is None)
 
@@ -95,10 +105,8 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
         ({"temperature_celsius": None}, {"max_temperature_celsius": 80}, Reason.MEASUREMENT_MISSING),
     ],
 )
-def test_a_device_is_refused_for_what_it_lacks(
-    make: Any, device: dict[str, Any], needs: dict[str, Any], want: Reason | None
-) -> None:
-    assert told(make.node("a", [make.device(**device)]), make.request(**needs)) == (want or Reason.GANG)
+def test_a_device_is_refused_for_what_it_lacks(device: DeviceFields, needs: RequestFields, want: Reason | None) -> None:
+    assert told(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or Reason.GANG)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +140,8 @@ def test_a_device_is_refused_for_what_it_lacks(
         ({"free_extended": {"x.dev/nic": 1}}, {"extended": {"x.dev/nic": 1}}, None),
     ],
 )
-def test_a_node_is_refused_for_what_it_lacks(
-    make: Any, node: dict[str, Any], pod: dict[str, Any], want: Reason | None
-) -> None:
-    assert told(make.node("a", 1, **node), make.request(**pod)) == (want or Reason.GANG)
+def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: Reason | None) -> None:
+    assert told(make_node("a", 1, **node), make_request(**pod)) == (want or Reason.GANG)
 
 
 @pytest.mark.parametrize(
@@ -155,25 +161,25 @@ def test_a_node_is_refused_for_what_it_lacks(
         (MatchExpression("zone", "Later", ("a",)), False),
     ],
 )
-def test_node_affinity_reads_as_kubernetes_does(make: Any, expression: MatchExpression, matches: bool) -> None:
-    node = make.node("a", 1, labels={"zone": "a", "gpus": "8"})
-    request = make.request(affinity_terms=(NodeSelectorTerm((expression,)),))
+def test_node_affinity_reads_as_kubernetes_does(expression: MatchExpression, matches: bool) -> None:
+    node = make_node("a", 1, labels={"zone": "a", "gpus": "8"})
+    request = make_request(affinity_terms=(NodeSelectorTerm((expression,)),))
     assert told(node, request) == (Reason.GANG if matches else Reason.NODE_AFFINITY)
 
 
-def test_affinity_by_field_names_the_node(make: Any) -> None:
+def test_affinity_by_field_names_the_node() -> None:
     term = NodeSelectorTerm(fields=(MatchExpression("metadata.name", "In", ("a",)),))
-    assert told(make.node("a", 1), make.request(affinity_terms=(term,))) is Reason.GANG
-    assert told(make.node("b", 1), make.request(affinity_terms=(term,))) is Reason.NODE_AFFINITY
+    assert told(make_node("a", 1), make_request(affinity_terms=(term,))) is Reason.GANG
+    assert told(make_node("b", 1), make_request(affinity_terms=(term,))) is Reason.NODE_AFFINITY
 
 
-def test_a_node_set_aside_for_a_replica_is_told_as_that(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 1)])
-    codes = reasons(fleet, Query.of(make.request()), frozenset({"a", "gone"}))
+def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
+    fleet = Fleet.of([make_node("a", 1)])
+    codes = reasons(fleet, Query.of(make_request()), frozenset({"a", "gone"}))
     assert codes[0, 0] == CODES[Reason.NODE_SET_ASIDE]
 
 
-def told(node: Any, request: Any) -> Reason:
+def told(node: NodeState, request: Request) -> Reason:
     """The reason of the node's first device; GANG: it passes everything."""
     fleet = Fleet.of([node])
     codes = reasons(fleet, Query.of(request), frozenset())

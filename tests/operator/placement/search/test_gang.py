@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
@@ -15,20 +14,21 @@ from gpufleet_operator.placement.fleet.nvlink import Wiring
 from gpufleet_operator.placement.model import NodeState, Request, ScoreWeights, Share
 from gpufleet_operator.placement.search.capacity import capacity, packed_sets
 from gpufleet_operator.placement.search.query import Query
+from gpufleet_testing.hypothesis_profiles import examples
+from gpufleet_testing.placement import oracle
+from gpufleet_testing.placement.builders import make_device, make_linked_node, make_node, make_request
 
 _SHARES = st.sampled_from([None, None, Share(30_000, 10), Share(20_000, 0), Share(0, 30)])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(60)
 @given(data=st.data())
-def test_all_replicas_are_placed_exactly_when_that_is_possible(
-    data: st.DataObject, gen: Any, make: Any, oracle: Any, taken: Any
-) -> None:
+def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObject) -> None:
     """Gang or not: what is placeable as a whole is placed as a whole, whatever the strategy would take first."""
-    nodes = tuple(data.draw(st.lists(_small_nodes(make), min_size=1, max_size=2, unique_by=lambda n: n.name)))
+    nodes = tuple(data.draw(st.lists(_small_nodes(), min_size=1, max_size=2, unique_by=lambda n: n.name)))
     aside = {r: data.draw(st.frozensets(st.sampled_from(["a", "b"]), max_size=1)) for r in range(3)}
     share = data.draw(_SHARES)
-    request = make.request(
+    request = make_request(
         replicas=data.draw(st.integers(1, 3)),
         count=data.draw(st.integers(1, 3)),
         share=share,
@@ -41,20 +41,20 @@ def test_all_replicas_are_placed_exactly_when_that_is_possible(
     )
     decision = place(Fleet.of(nodes), request)
     together = [{n.name: n} for n in nodes] if request.topology is Topology.SAME_NODE else [{n.name: n for n in nodes}]
-    possible = any(_possible(state, request, request.replicas, oracle, taken) for state in together)
+    possible = any(_possible(state, request, request.replicas) for state in together)
     assert (not decision.unplaced) == possible
     if request.gang:
         assert bool(decision.picks) == possible
 
 
 @st.composite
-def _small_nodes(draw: st.DrawFn, make: Any) -> NodeState:
+def _small_nodes(draw: st.DrawFn) -> NodeState:
     name = draw(st.sampled_from(["a", "b"]))
     size = draw(st.integers(1, 4))
     pairs = draw(st.lists(st.sampled_from(list(combinations(range(4), 2))), unique=True))
-    node = make.wired(name, [(x, y) for x, y in pairs if y < size], size)
+    node = make_linked_node(name, [(x, y) for x, y in pairs if y < size], size)
     devices = [
-        make.device(
+        make_device(
             d.uuid,
             d.index,
             nvlink_peers=d.nvlink_peers,
@@ -64,33 +64,33 @@ def _small_nodes(draw: st.DrawFn, make: Any) -> NodeState:
         )
         for d in node.devices
     ]
-    made: NodeState = make.node(name, devices, free_pods=draw(st.sampled_from([1, 2, 100])))
+    made: NodeState = make_node(name, devices, free_pods=draw(st.sampled_from([1, 2, 100])))
     return made
 
 
-def _possible(state: dict[str, NodeState], request: Request, left: Sequence[int], oracle: Any, taken: Any) -> bool:
+def _possible(state: dict[str, NodeState], request: Request, left: Sequence[int]) -> bool:
     """Every set of every node for every replica, in every combination."""
     if not left:
         return True
     replica, rest = left[0], left[1:]
     for name, node in state.items():
-        if oracle.refuse_node(node, request, replica) or oracle.refuse_room(node, request.pod):
+        if oracle.node_rejection(node, request, replica) or oracle.resource_rejection(node, request.pod):
             continue
-        passing = [d for d in node.devices if oracle.refuse_device(d, request.devices) is None]
+        passing = [d for d in node.devices if oracle.device_rejection(d, request.devices) is None]
         for chosen in combinations(passing, request.devices.count):
-            if not oracle.joined(chosen, request.topology):
+            if not oracle.satisfies(chosen, request.topology):
                 continue
-            after = {**state, name: taken(node, [d.uuid for d in chosen], request)}
-            if _possible(after, request, rest, oracle, taken):
+            after = {**state, name: oracle.after_pick(node, [d.uuid for d in chosen], request)}
+            if _possible(after, request, rest):
                 return True
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@examples(30)
 @given(data=st.data())
-def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject, make: Any) -> None:
-    node = data.draw(_small_nodes(make))
-    request = make.request(
+def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject) -> None:
+    node = data.draw(_small_nodes())
+    request = make_request(
         replicas=6,
         count=data.draw(st.integers(1, 3)),
         share=data.draw(st.sampled_from([None, Share(10_000, 0), Share(0, 30), Share(20_000, 20)])),
@@ -106,73 +106,77 @@ def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject, m
         assert bool(place(fleet, gang).picks) == (replicas <= found)
 
 
-def test_a_gang_that_does_not_fit_gets_nothing_and_says_how_many_would(make: Any) -> None:
-    fleet = Fleet.of([make.node("a", 4), make.node("b", 4)])
-    decision = place(fleet, make.request(replicas=3, count=3, gang=True))
+def test_a_gang_that_does_not_fit_gets_nothing_and_says_how_many_would() -> None:
+    fleet = Fleet.of([make_node("a", 4), make_node("b", 4)])
+    decision = place(fleet, make_request(replicas=3, count=3, gang=True))
     assert (decision.picks, decision.unplaced) == ((), (0, 1, 2))
     assert decision.why_not is not None
     assert "2 of 3 replicas would fit" in decision.why_not.message
 
 
-def test_without_gang_what_fits_is_placed(make: Any) -> None:
-    decision = place(Fleet.of([make.node("a", 4)]), make.request(replicas=3, count=2))
+def test_without_gang_what_fits_is_placed() -> None:
+    decision = place(Fleet.of([make_node("a", 4)]), make_request(replicas=3, count=2))
     assert [p.replica for p in decision.picks] == [0, 1]
     assert decision.unplaced == (2,)
 
 
 @pytest.mark.parametrize(
-    ("needs", "replicas"),
+    ("minimum_mib", "maximum_percent", "replicas"),
     [
-        ({}, 4),
-        ({"min_free_memory_mib": 40_000}, 3),
-        ({"min_free_memory_mib": 60_001}, 1),
-        ({"max_utilization_percent": 20}, 3),
-        ({"max_utilization_percent": 9}, 1),
-        ({"min_free_memory_mib": 40_000, "max_utilization_percent": 10}, 2),
+        (None, None, 4),
+        (40_000, None, 3),
+        (60_001, None, 1),
+        (None, 20, 3),
+        (None, 9, 1),
+        (40_000, 10, 2),
     ],
 )
-def test_each_share_narrows_what_the_next_one_finds(make: Any, needs: dict[str, int], replicas: int) -> None:
+def test_share_is_counted_for_the_next_replica(
+    minimum_mib: int | None, maximum_percent: int | None, replicas: int
+) -> None:
     """80,000 MiB idle, 20,000 MiB and 10 % for each: each one is tested as it is placed, and capacity knows."""
-    fleet, share = Fleet.of([make.node("a", 1)]), Share(20_000, 10)
-    request = make.request(replicas=9, share=share, **needs)
+    fleet, share = Fleet.of([make_node("a", 1)]), Share(20_000, 10)
+    request = make_request(
+        replicas=9, share=share, min_free_memory_mib=minimum_mib, max_utilization_percent=maximum_percent
+    )
     assert capacity(fleet, Query.of(request), 9).max() == replicas
     assert len(place(fleet, request).picks) == replicas
 
 
 @pytest.mark.parametrize("topology", [Topology.NONE, Topology.SAME_NODE, Topology.NUMA, Topology.NVLINK])
 @pytest.mark.parametrize("gang", [True, False])
-def test_the_roomiest_device_serves_each_replica_of_two_shares(make: Any, topology: Topology, gang: bool) -> None:
+def test_the_roomiest_device_serves_each_replica_of_two_shares(topology: Topology, gang: bool) -> None:
     """The cool pair is taken first, and then the third device, which has room for two, is alone."""
     peers = frozenset({"GPU-0", "GPU-1", "GPU-2"})
     devices = [
-        make.device(f"GPU-{i}", i, temperature_celsius=30, sharers=1, promised_memory_mib=40_000, nvlink_peers=peers)
+        make_device(f"GPU-{i}", i, temperature_celsius=30, sharers=1, promised_memory_mib=40_000, nvlink_peers=peers)
         for i in range(2)
     ]
-    fleet = Fleet.of([make.node("a", [*devices, make.device("GPU-2", 2, temperature_celsius=70, nvlink_peers=peers)])])
-    request = make.request(
+    fleet = Fleet.of([make_node("a", [*devices, make_device("GPU-2", 2, temperature_celsius=70, nvlink_peers=peers)])])
+    request = make_request(
         replicas=2, count=2, share=Share(40_000, 0), topology=topology, gang=gang, weights=ScoreWeights(0, 0, 1, 0)
     )
     assert place(fleet, replace(request, replicas=(0,))).picks[0].devices == ("GPU-0", "GPU-1")
     assert [p.devices for p in place(fleet, request).picks] == [("GPU-0", "GPU-2"), ("GPU-1", "GPU-2")]
 
 
-def test_a_careless_first_set_does_not_split_the_rest(make: Any) -> None:
+def test_a_careless_first_set_does_not_split_the_rest() -> None:
     """A chain of four: the pair in the middle has the best scores, and taking it would strand both ends."""
-    chain = make.wired("a", [(0, 1), (1, 2), (2, 3)], 4)
+    chain = make_linked_node("a", [(0, 1), (1, 2), (2, 3)], 4)
     warm = [
-        make.device(d.uuid, d.index, nvlink_peers=d.nvlink_peers, temperature_celsius=30 if 0 < d.index < 3 else 60)
+        make_device(d.uuid, d.index, nvlink_peers=d.nvlink_peers, temperature_celsius=30 if 0 < d.index < 3 else 60)
         for d in chain.devices
     ]
     decision = place(
-        Fleet.of([make.node("a", warm)]), make.request(replicas=2, count=2, topology=Topology.NVLINK, gang=True)
+        Fleet.of([make_node("a", warm)]), make_request(replicas=2, count=2, topology=Topology.NVLINK, gang=True)
     )
     assert sorted(p.devices for p in decision.picks) == [("GPU-a-0", "GPU-a-1"), ("GPU-a-2", "GPU-a-3")]
 
 
-def test_a_replica_that_may_not_use_the_only_node_left_makes_another_move(make: Any) -> None:
-    best = make.node("a", [make.device("GPU-a", 0, temperature_celsius=20)])
-    request = make.request(replicas=2, gang=True, set_aside={1: frozenset({"b"})})
-    decision = place(Fleet.of([best, make.node("b", 1)]), request)
+def test_a_replica_that_may_not_use_the_only_node_left_makes_another_move() -> None:
+    best = make_node("a", [make_device("GPU-a", 0, temperature_celsius=20)])
+    request = make_request(replicas=2, gang=True, set_aside={1: frozenset({"b"})})
+    decision = place(Fleet.of([best, make_node("b", 1)]), request)
     assert [(p.replica, p.node) for p in decision.picks] == [(0, "b"), (1, "a")]
 
 
@@ -193,7 +197,7 @@ def test_sets_of_a_cube_mesh() -> None:
     assert packed_sets(wiring, [2] * 8, 4, 3) == (0x0F, 0xF0, 0x0F)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(
     pairs=st.lists(st.sampled_from(list(combinations(range(8), 2))), unique=True),
     slots=st.lists(st.integers(0, 2), min_size=8, max_size=8),
@@ -231,9 +235,9 @@ def _most_sets(wiring: Wiring, left: tuple[int, ...], count: int, known: dict[tu
     return known[left]
 
 
-def test_a_large_node_grows_its_sets(make: Any) -> None:
+def test_a_large_node_grows_its_sets() -> None:
     ring = [(i, (i + 1) % 32) for i in range(32)]
-    decision = place(Fleet.of([make.wired("a", ring, 32)]), make.request(count=8, topology=Topology.NVLINK))
+    decision = place(Fleet.of([make_linked_node("a", ring, 32)]), make_request(count=8, topology=Topology.NVLINK))
     indices = sorted(int(u.rsplit("-", 1)[1]) for u in decision.picks[0].devices)
     assert len(indices) == 8
     assert sum((b - a) % 32 == 1 for a, b in zip(indices, indices[1:] + indices[:1], strict=True)) >= 7
