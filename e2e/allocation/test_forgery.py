@@ -58,7 +58,7 @@ def test_the_plugin_does_not_believe_the_annotation(room: Room, fleet: Fleet) ->
         fleet.api.create(pods(room.namespace), _forged("greedy", claimed, node))
         words = eventually(lambda: _failed(room, "greedy"), within=20)
         print(words)
-        assert "TooFewUnreserved" in words
+        assert "InsufficientUnreservedDevices" in words
     # The owner of the reservation gets all of it, whatever others claimed.
     assert set(room.devices("owner")) == reserved
 

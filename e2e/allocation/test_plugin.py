@@ -66,7 +66,7 @@ def test_a_refusal_is_told_on_the_pod(room: Room, fleet: Fleet) -> None:
     assert event["source"]["host"] == node
     assert datetime.fromisoformat(event["firstTimestamp"]) <= datetime.now(UTC)
     assert (
-        fleet.agent_metric(node, "gpufleet_agent_allocations_total", outcome="Refused", reason="DeviceUnhealthy") >= 1
+        fleet.agent_metric(node, "gpufleet_agent_allocations_total", outcome="Rejected", reason="DeviceUnhealthy") >= 1
     )
 
 

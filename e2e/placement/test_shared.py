@@ -152,4 +152,4 @@ def _holding(room: Room, pod: str) -> Holding:
 def _refused(room: Room, pod: str) -> None:
     status = room.fleet.api.get(f"{pods(room.namespace)}/{pod}")["status"]
     assert (status["phase"], status.get("reason")) == ("Failed", "UnexpectedAdmissionError"), status
-    assert "TooFewUnreserved" in status["message"], status["message"]
+    assert "InsufficientUnreservedDevices" in status["message"], status["message"]

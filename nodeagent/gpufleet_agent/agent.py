@@ -14,32 +14,32 @@ from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.faults.file.writer import CheckpointWriter
 from gpufleet_agent.faults.restore import FaultRestorer, read_boot_id
 from gpufleet_agent.kube.api import KubeApi
-from gpufleet_agent.kube.event_recorder import Teller
+from gpufleet_agent.kube.event_recorder import EventRecorder
 from gpufleet_agent.kube.model import PodEvent
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.metrics.probes import Pulse, probe, scrape
-from gpufleet_agent.overuse.monitor import OveruseWatch
-from gpufleet_agent.plugin.allocator import Handover
+from gpufleet_agent.overuse.monitor import OveruseMonitor
+from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.foreign_processes import in_use
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.inject.strategies import Injection
-from gpufleet_agent.plugin.manager import Plugins, Surroundings
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector
+from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.types import AdvertisedDevice, ManagedAllocation, Rejection, UnmanagedAllocation
 from gpufleet_agent.podresources.client import PodResourcesClient
-from gpufleet_agent.podresources.completeness import Completeness
+from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holders, Holdings
-from gpufleet_agent.podresources.poller import Poller
+from gpufleet_agent.podresources.poller import PodResourcesPoller
 from gpufleet_agent.publish.deadband import old_after
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import Pace
 from gpufleet_agent.resources import MigStrategy
-from gpufleet_agent.runtime.lifecycle import start_part, supervise
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.lifecycle import start_component, supervise
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.saved_state import Checkpoint
 from gpufleet_agent.sampling.snapshot import HealthState
@@ -66,9 +66,9 @@ class Agent:
         self._version = version("gpufleet")
         self._registry = CollectorRegistry()
         self._counters = Counters(self._registry, self._version)
-        self._changes = Changes()
+        self._changes = VersionSignal()
         """Something changed that the status should tell at once."""
-        self._devices_changed = Changes()
+        self._devices_changed = VersionSignal()
         """The list of devices, or the health of one, changed."""
         timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
         self._sampler = Sampler(hardware, timing=timing)
@@ -77,12 +77,12 @@ class Agent:
         self._memory = FaultRestorer(
             self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc
         )
-        self._own = OwnObject(api, self._changes, rng, self._memory.observe, unreadable=unreadable("Object").inc)
+        self._own = TelemetryWatch(api, self._changes, rng, self._memory.observe, unreadable=unreadable("Object").inc)
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
-        self._admission = Admission()
-        self._completeness = Completeness(settings.pod_resources_socket, settings.own_pod)
-        self._poller = Poller(
+        self._admission = InFlightAllocation()
+        self._completeness = CompletenessCheck(settings.pod_resources_socket, settings.own_pod)
+        self._poller = PodResourcesPoller(
             self._lister,
             self._holdings,
             self._completeness,
@@ -91,10 +91,10 @@ class Agent:
             counters=self._counters,
             rng=rng,
         )
-        self._teller = Teller(api)
+        self._teller = EventRecorder(api)
         self._apart = settings.mig_strategy is MigStrategy.MIXED
         """Partitions have resources of their own, which the operator doesn't hand out."""
-        self._overuse = OveruseWatch(
+        self._overuse = OveruseMonitor(
             view=self._sampler.view,
             holders=self._holders,
             tell=self._teller.tell,
@@ -127,16 +127,16 @@ class Agent:
         """
         async with AsyncExitStack() as stack:
             # First, so that the probes are answered while a driver takes its time.
-            await start_part(stack, "HTTP server", self._http.start, self._http.close)
-            await start_part(stack, "apiserver client", _nothing, self._api.close)
+            await start_component(stack, "HTTP server", self._http.start, self._http.close)
+            await start_component(stack, "apiserver client", _nothing, self._api.close)
             if self._keeper is not None:
                 # Before the sampler, so that no device is told of without its faults, and so that it closes after it.
-                await start_part(stack, "checkpoint", self._keeper.start, self._keeper.close)
-            await start_part(stack, "sampler", self._sampler.start, self._sampler.close)
-            await start_part(stack, "PodResources client", _nothing, self._lister.close)
-            await start_part(stack, "device plugin", self._plugins.start, self._plugins.close)
+                await start_component(stack, "checkpoint", self._keeper.start, self._keeper.close)
+            await start_component(stack, "sampler", self._sampler.start, self._sampler.close)
+            await start_component(stack, "PodResources client", _nothing, self._lister.close)
+            await start_component(stack, "device plugin", self._plugins.start, self._plugins.close)
             log.info("agent started", version=self._version, node=self._settings.node_name)
-            if self._settings.handover is not Handover.ASKING:
+            if self._settings.handover is not PodMatching.ASKING:
                 log.warning(
                     "the hand-over guesses which pod asks: for diagnosis only", handover=self._settings.handover
                 )
@@ -194,8 +194,8 @@ class Agent:
             past = replace(past, reported_at=max(past.reported_at, self._file.past.reported_at))
         return Checkpoint(past, self._memory.acknowledged, frozenset(one for one in reports if one is not None))
 
-    def _make_plugins(self) -> Plugins:
-        around = Surroundings(
+    def _make_plugins(self) -> PluginManager:
+        around = PluginContext(
             directory=self._settings.device_plugin_dir,
             devices=self._known_devices,
             devices_changed=self._devices_changed,
@@ -205,12 +205,12 @@ class Agent:
             admission=self._admission,
             granted=self._granted,
             refused=self._refused,
-            injection=Injection(self._settings.injection, self._known_devices, self._devices_changed),
+            injection=DeviceInjector(self._settings.injection, self._known_devices, self._devices_changed),
             counters=self._counters,
             listed=self._poller.take_over,
             handover=self._settings.handover,
         )
-        return Plugins(self._settings.served, around)
+        return PluginManager(self._settings.served, around)
 
     def _make_http(self) -> HttpServer:
         settings = self._settings
@@ -234,9 +234,9 @@ class Agent:
         }
         return HttpServer(settings.listen_host, settings.listen_port, routes)
 
-    def _known_devices(self) -> tuple[KnownDevice, ...]:
+    def _known_devices(self) -> tuple[AdvertisedDevice, ...]:
         return tuple(
-            KnownDevice(
+            AdvertisedDevice(
                 device.info.uuid,
                 device.info.index,
                 device.health.state is HealthState.HEALTHY,
@@ -249,12 +249,12 @@ class Agent:
             if not (self._apart and device.info.parent is not None and device.info.profile is None)
         )
 
-    def _granted(self, granted: Managed | Unmanaged) -> None:
-        if isinstance(granted, Managed):
+    def _granted(self, granted: ManagedAllocation | UnmanagedAllocation) -> None:
+        if isinstance(granted, ManagedAllocation):
             self._holdings.honour(granted.assignment)
         self._poller.poke()
 
-    def _refused(self, refusal: Refusal) -> None:
+    def _refused(self, refusal: Rejection) -> None:
         for claim in refusal.claims:
             event = PodEvent(
                 namespace=claim.namespace,

@@ -13,8 +13,8 @@ from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.resources import MigStrategy
-from gpufleet_agent.runtime.lifecycle import PartError
-from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, let_go_of_code
+from gpufleet_agent.runtime.lifecycle import ComponentError
+from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_code_pages
 from gpufleet_agent.settings import Settings, parse
 from gpufleet_common.logs import configure
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until SIGTERM or SIGINT; the exit status is 0 after a signal, 1 after an error."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(settings.log_level, settings.log_format)
-    let_go_of_code()  # what loading libraries took; again when the agent has settled
+    release_code_pages()  # what loading libraries took; again when the agent has settled
     return asyncio.run(serve(lambda: make_agent(settings)))
 
 
@@ -76,13 +76,13 @@ async def serve(make: Callable[[], Agent]) -> int:
     for number in SIGNALS:
         # Taken once: a second signal finds Python's own handling, and ends the process at once.
         loop.add_signal_handler(number, _stop, loop, agent)
-    settled = loop.call_later(SETTLED_SECONDS, let_go_of_code)
+    settled = loop.call_later(SETTLED_SECONDS, release_code_pages)
     try:
         await agent
     except asyncio.CancelledError:
         log.info("agent stopped")
         return 0
-    except PartError as error:
+    except ComponentError as error:
         log.error("agent failed", error=str(error), exc_info=error.__cause__)  # noqa: TRY400 - with the cause's traceback
         return 1
     finally:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.plugin.allocator import Handover
-from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.plugin.allocator import PodMatching
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
 from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_common.flags import FlagParser, invalid, whole_number
@@ -53,7 +53,7 @@ class Settings:
     """Address of /metrics, /healthz and /readyz."""
     mig_strategy: MigStrategy = MigStrategy.NONE
     """How a GPU in MIG mode is offered."""
-    injection: InjectionSettings = field(default_factory=InjectionSettings)
+    injection: InjectorSettings = field(default_factory=InjectorSettings)
     """How devices get into containers."""
     log_level: str = "info"
     log_format: str = "json"
@@ -63,7 +63,7 @@ class Settings:
     """File to record the hardware's readings to; None: record nothing."""
     record_max_mib: int = 1024
     """Size limit of `record`."""
-    handover: Handover = Handover.ASKING
+    handover: PodMatching = PodMatching.ASKING
     """For diagnosis only: `first-fit` guesses the pod of a request, which is wrong under load."""
 
     @property
@@ -89,13 +89,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     _check_together(parser, options)
     if (options.pop("hardware") == "recorded") != (options["recording"] is not None):
         parser.error("--hardware recorded and --recording require each other")
-    options["injection"] = InjectionSettings(
+    options["injection"] = InjectorSettings(
         strategies=options.pop("device_list_strategy"),
         **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
     )
     options["own_pod"] = _own_pod(environment)
     host, port = options.pop("listen")
-    handover = Handover(options.pop("handover"))
+    handover = PodMatching(options.pop("handover"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
     return Settings(listen_host=host, listen_port=port, handover=handover, **options)
 
@@ -164,7 +164,7 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
     parser.process(f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}", DEFAULTS.log_level, DEFAULTS.log_format)
     # For diagnosis only, so it is not in the help.
     parser.add_argument(
-        "--handover", default=DEFAULTS.handover.value, choices=[h.value for h in Handover], help=argparse.SUPPRESS
+        "--handover", default=DEFAULTS.handover.value, choices=[h.value for h in PodMatching], help=argparse.SUPPRESS
     )
     return parser
 
@@ -184,11 +184,11 @@ def _add_hardware(parser: FlagParser) -> None:
 
 
 def _add_injection(parser: FlagParser) -> None:
-    default = InjectionSettings()
+    default = InjectorSettings()
     parser.flag(
         "--device-list-strategy",
-        Strategy.ENVVAR.value,
-        f"how devices get into containers: comma-separated list of {', '.join(Strategy)}",
+        DeviceListStrategy.ENVVAR.value,
+        f"how devices get into containers: comma-separated list of {', '.join(DeviceListStrategy)}",
         type=_strategies,
         metavar="LIST",
     )
@@ -211,11 +211,11 @@ def _own_pod(environment: Mapping[str, str]) -> tuple[str, str] | None:
     return (namespace, name) if namespace and name else None
 
 
-def _strategies(text: str) -> frozenset[Strategy]:
+def _strategies(text: str) -> frozenset[DeviceListStrategy]:
     try:
-        return frozenset(map(Strategy, text.split(",")))
+        return frozenset(map(DeviceListStrategy, text.split(",")))
     except ValueError as error:
-        raise invalid(text, f"must be a comma-separated list of {', '.join(Strategy)}") from error
+        raise invalid(text, f"must be a comma-separated list of {', '.join(DeviceListStrategy)}") from error
 
 
 def _cdi_kind(text: str) -> str:

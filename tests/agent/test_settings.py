@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.plugin.allocator import Handover
-from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.plugin.allocator import PodMatching
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served
 from gpufleet_agent.settings import Settings, parse
 
@@ -53,8 +53,8 @@ def test_every_flag_has_its_place() -> None:
         listen_host="::",
         listen_port=8080,
         mig_strategy=MigStrategy.MIXED,
-        injection=InjectionSettings(
-            strategies=frozenset({Strategy.CDI_CRI, Strategy.ENVVAR}),
+        injection=InjectorSettings(
+            strategies=frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.ENVVAR}),
             pass_device_specs=True,
             driver_root=Path("/run/nvidia/driver"),
             cdi_root=Path("/etc/cdi"),
@@ -65,7 +65,7 @@ def test_every_flag_has_its_place() -> None:
         record_max_mib=20,
         log_level="debug",
         log_format="console",
-        handover=Handover.FIRST_FIT,
+        handover=PodMatching.FIRST_FIT,
     )
 
 

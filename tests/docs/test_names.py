@@ -4,8 +4,8 @@ from enum import StrEnum
 
 import pytest
 
-from gpufleet_agent.overuse.monitor import REASON as OVERUSE
-from gpufleet_agent.plugin.types import Reason
+from gpufleet_agent.overuse.monitor import MEMORY_OVERUSE as OVERUSE
+from gpufleet_agent.plugin.types import RejectionReason
 from gpufleet_api import names
 from gpufleet_api.generate import ROOT
 from gpufleet_operator.decide.replicas import Fault, Wait
@@ -20,7 +20,7 @@ def test_operator_page_lists_reason_to_delete_a_pod(reason: Fault) -> None:
     assert f"| `{reason}` |" in page("operator.md")
 
 
-@pytest.mark.parametrize("reason", [*Reason, OVERUSE])
+@pytest.mark.parametrize("reason", [*RejectionReason, OVERUSE])
 def test_events_page_lists_reason(reason: StrEnum | str) -> None:
     assert f"| `{reason}` |" in page("events.md")
 

@@ -10,11 +10,11 @@ class KubeError(Exception):
     """The apiserver did not do it: away, overloaded, or it refused. Worth trying again later."""
 
 
-class NotFoundError(KubeError):
+class ObjectNotFoundError(KubeError):
     """The apiserver says that the object, or what it belongs to, does not exist. No other 404 does."""
 
 
-class RefusedError(KubeError):
+class RejectedError(KubeError):
     """The apiserver won't do it, however often it is asked the same way."""
 
 

@@ -12,21 +12,21 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gpufleet_agent.kube.api import EventApi, KubeError, NotFoundError, RefusedError
+from gpufleet_agent.kube.api import EventApi, KubeError, ObjectNotFoundError, RejectedError
 from gpufleet_agent.kube.model import PodEvent
 
 log = structlog.get_logger(__name__)
 
-MAX_WAITING = 64
+MAX_QUEUED = 64
 """More than that while the apiserver is away, and the rest is in the log alone."""
 
-ATTEMPTS = 12
+MAX_ATTEMPTS = 12
 """Some minutes in all. What can't be written for so long is news no more."""
 
-_FINAL = (NotFoundError, RefusedError)
+_FINAL = (ObjectNotFoundError, RejectedError)
 
 
-class Teller:
+class EventRecorder:
     """Writes events one after the other, in the order in which they happened.
 
     Args:
@@ -35,7 +35,7 @@ class Teller:
 
     def __init__(self, api: EventApi) -> None:
         self._api = api
-        self._waiting: asyncio.Queue[PodEvent] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[PodEvent] = asyncio.Queue(MAX_QUEUED)
 
     def tell(self, event: PodEvent) -> None:
         """Have an event written soon. Returns at once."""
@@ -54,7 +54,7 @@ class Teller:
                     # (403). The events of others wait behind this one.
                     retry=retry_if_exception_type(KubeError) & retry_if_not_exception_type(_FINAL),
                     wait=wait_random_exponential(multiplier=0.2, max=30.0),
-                    stop=stop_after_attempt(ATTEMPTS),
+                    stop=stop_after_attempt(MAX_ATTEMPTS),
                 ):
                     with attempt:
                         await self._api.tell(event)

@@ -15,7 +15,7 @@ from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
 from gpufleet_common import timestamps
@@ -37,8 +37,8 @@ Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLU
 Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
 Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
 
-MAX_NOTE = 1024
-MAX_NAME = 253
+MAX_MESSAGE_LENGTH = 1024
+MAX_NAME_LENGTH = 253
 
 
 class LightkubeTelemetryApi:
@@ -110,7 +110,7 @@ class LightkubeTelemetryApi:
     async def tell(self, event: PodEvent) -> None:
         """See `EventApi.tell`. Its name is made of what it is about, so that the apiserver refuses a second one."""
         digest = hashlib.sha256(f"{event.pod_uid}/{event.reason}{event.episode}".encode()).hexdigest()[:16]
-        name = f"{event.pod[: MAX_NAME - len(digest) - 1].rstrip('.-')}.{digest}"
+        name = f"{event.pod[: MAX_NAME_LENGTH - len(digest) - 1].rstrip('.-')}.{digest}"
         now = timestamps.seconds(datetime.now(UTC))
         manifest = Event(
             apiVersion="v1",
@@ -125,7 +125,7 @@ class LightkubeTelemetryApi:
             },
             type="Warning",
             reason=event.reason,
-            message=event.message[:MAX_NOTE],
+            message=event.message[:MAX_MESSAGE_LENGTH],
             source={"component": AGENT_FIELD_MANAGER, "host": self._node_name},
             reportingComponent=AGENT_FIELD_MANAGER,
             reportingInstance=self._node_name,
@@ -173,5 +173,5 @@ def _kind(error: ApiError) -> type[KubeError]:
     details = error.status.details
     # With the name of what is missing. A load balancer's JSON has none, nor has an apiserver that lacks the kind.
     if error.status.reason == "NotFound" and details is not None and details.name:
-        return NotFoundError
-    return RefusedError if error.status.code in REFUSALS else KubeError
+        return ObjectNotFoundError
+    return RejectedError if error.status.code in REFUSALS else KubeError

@@ -8,16 +8,16 @@ from contextlib import aclosing, contextmanager, suppress
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import Assignment, ObjectFormatError, TelemetryObject
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)
 
 MAX_BACKOFF_SECONDS = 30.0
 
 
-class OwnObject:
+class TelemetryWatch:
     """What the agent knows of its GPUTelemetry object.
 
     Args:
@@ -31,7 +31,7 @@ class OwnObject:
     def __init__(
         self,
         api: TelemetryApi,
-        changes: Changes,
+        changes: VersionSignal,
         rng: random.Random,
         observe: Callable[[TelemetryObject], None] = lambda _: None,
         *,
@@ -85,7 +85,7 @@ class OwnObject:
         try:
             with self._counting():
                 self.adopt(await self._api.get())
-        except NotFoundError:
+        except ObjectNotFoundError:
             self._forget()
 
     async def recreate(self) -> None:

@@ -11,8 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import ThrottleReason
-from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.overuse.memory_usage import Use
+from gpufleet_agent.overuse.episodes import OveruseEpisode
+from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.sampling.snapshot import HealthState, NodeView
 
 
@@ -33,7 +33,7 @@ class AgentCollector(Collector):
         reservations: Callable[[], tuple[int, int] | None],
         listing_age: Callable[[], float | None],
         stale_seconds: float,
-        overuse: Callable[[], tuple[tuple[Use, ...], tuple[Overuse, ...], int]] = lambda: ((), (), 0),
+        overuse: Callable[[], tuple[tuple[MemoryUsage, ...], tuple[OveruseEpisode, ...], int]] = lambda: ((), (), 0),
     ) -> None:
         self._view = view
         self._reservations = reservations
@@ -139,7 +139,7 @@ def _throttling(view: NodeView, stale_seconds: float) -> Metric:
     return throttled
 
 
-def _shares(uses: tuple[Use, ...], standing: tuple[Overuse, ...], begun: int) -> Iterable[Metric]:
+def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...], begun: int) -> Iterable[Metric]:
     labels = ["gpu", "UUID", "namespace", "pod", "container"]
     promised = GaugeMetricFamily(
         "gpufleet_agent_share_memory_promised_mebibytes",

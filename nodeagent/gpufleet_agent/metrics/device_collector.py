@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import Sample, ThrottleReason
-from gpufleet_agent.podresources.holdings import Holder, Holders
+from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
 from gpufleet_agent.sampling.snapshot import DeviceView, NodeView
 
 LABELS = (
@@ -205,7 +205,7 @@ class DeviceCollector(Collector):
     def _label_sets(self, device: DeviceView, view: NodeView, holders: Holders) -> Iterator[dict[str, str]]:
         """One for each holder; all the device's readings carry the same, which are thousands where it is shared."""
         info = device.info
-        nobody: tuple[Holder | None, ...] = (None,)
+        nobody: tuple[DeviceHolder | None, ...] = (None,)
         for holder in holders.get(info.uuid) or nobody:
             held = ("", "", "") if holder is None else (holder.key.namespace, holder.key.pod, holder.key.container)
             values = (

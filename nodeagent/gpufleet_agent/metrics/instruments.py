@@ -17,7 +17,7 @@ class Counters:
         build.labels(version).set(1)
         self.allocations = Counter(
             "gpufleet_agent_allocations",
-            "Allocate calls, by outcome (Managed, Unmanaged, Refused) and reason of refusal.",
+            "Allocate calls, by outcome (Managed, Unmanaged, Rejected) and reason of rejection.",
             ["outcome", "reason"],
             registry=registry,
         )

@@ -10,17 +10,17 @@ processes are listed no more often than one looks, so a peak that was read once 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gpufleet_agent.overuse.memory_usage import Use
+from gpufleet_agent.overuse.memory_usage import MemoryUsage
 
 BEGIN = 2
 END = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Overuse:
+class OveruseEpisode:
     """An episode."""
 
-    use: Use
+    use: MemoryUsage
     """As of the last look that could tell."""
     since: float
     """Seconds since the epoch."""
@@ -35,22 +35,24 @@ _Key = tuple[str, str]
 """Device and pod."""
 
 
-class Episodes:
+class OveruseEpisodes:
     """Remembers who is over."""
 
     def __init__(self) -> None:
-        self._standing: dict[_Key, Overuse] = {}
+        self._standing: dict[_Key, OveruseEpisode] = {}
         self._streak: dict[_Key, int] = {}
         """Looks in a row that spoke for a change."""
         self._judged: dict[_Key, object] = {}
         """The reading that was judged last."""
 
     @property
-    def standing(self) -> tuple[Overuse, ...]:
-        """Episodes that go on, in order of device and pod."""
+    def standing(self) -> tuple[OveruseEpisode, ...]:
+        """OveruseEpisodes that go on, in order of device and pod."""
         return tuple(sorted(self._standing.values(), key=lambda one: (one.use.index, one.use.key)))
 
-    def look(self, uses: Iterable[Use], wall: float) -> tuple[tuple[Overuse, ...], tuple[Overuse, ...]]:
+    def look(
+        self, uses: Iterable[MemoryUsage], wall: float
+    ) -> tuple[tuple[OveruseEpisode, ...], tuple[OveruseEpisode, ...]]:
         """Take over what is used now; returns the episodes that began and those that ended.
 
         Args:
@@ -75,7 +77,7 @@ class Episodes:
                     ended.append(self._standing.pop(key))
                     self._streak[key] = 0
             elif self._streak[key] >= BEGIN:
-                self._standing[key] = Overuse(use, wall)
+                self._standing[key] = OveruseEpisode(use, wall)
                 self._streak[key] = 0
                 begun.append(self._standing[key])
         return tuple(begun), tuple(ended)

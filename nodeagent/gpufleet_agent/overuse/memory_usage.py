@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gpufleet_agent.devices.base import ProcessMemory, Sample
-from gpufleet_agent.podresources.holdings import Holder, Holders
+from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import DeviceView
 from gpufleet_common.device_use import IDLE_MEMORY_MIB
 
-PodsOf = Callable[[int], tuple[str, ...] | None]
+PodLookup = Callable[[int], tuple[str, ...] | None]
 """UIDs of the pods that the process of a number runs in; None: nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class MemoryUsage:
     """A holder that was promised memory of a device, and what it uses of it."""
 
     uuid: str
@@ -28,7 +28,9 @@ class Use:
     """What of the hardware said so: one object for each reading. None: it isn't known which."""
 
 
-def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf, stale_seconds: float) -> Iterator[Use]:
+def usages_of_device(
+    device: DeviceView, holders: tuple[DeviceHolder, ...], pods: PodLookup, stale_seconds: float
+) -> Iterator[MemoryUsage]:
     """Each holder that was promised memory of the device.
 
     Processes go to the pod that they run in. Where that can't be said of each, the whole device's use is that of its
@@ -49,21 +51,25 @@ def uses_of(device: DeviceView, holders: tuple[Holder, ...], pods: PodsOf, stale
             reading = processes or sample
         elif len(holders) == 1 and sample is not None:
             used = sample.memory_used_mib
-        yield Use(device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used, reading)
+        yield MemoryUsage(
+            device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used, reading
+        )
 
 
-def uses(devices: tuple[DeviceView, ...], holders: Holders, pods: PodsOf, stale_seconds: float) -> tuple[Use, ...]:
+def memory_usages(
+    devices: tuple[DeviceView, ...], holders: Holders, pods: PodLookup, stale_seconds: float
+) -> tuple[MemoryUsage, ...]:
     """Each holder of the node that was promised memory of a device. Asks about processes of shared devices alone."""
     return tuple(
         use
         for device in devices
         if _promised(device, holders)
-        for use in uses_of(device, holders[device.info.uuid], pods, stale_seconds)
+        for use in usages_of_device(device, holders[device.info.uuid], pods, stale_seconds)
     )
 
 
-def processes_of(devices: tuple[DeviceView, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
-    """Numbers of the processes that `uses` may ask about."""
+def relevant_processes(devices: tuple[DeviceView, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
+    """Numbers of the processes that `memory_usages` may ask about."""
     samples = (_fresh(device, stale_seconds) for device in devices if _promised(device, holders))
     return frozenset(process.pid for sample in samples if sample is not None for process in sample.processes or ())
 
@@ -82,7 +88,7 @@ def _hidden(sample: Sample) -> bool:
     return sample.processes == () and (sample.memory_used_mib or 0) > IDLE_MEMORY_MIB
 
 
-def _by_pod(processes: tuple[ProcessMemory, ...], wanted: set[str | None], pods: PodsOf) -> dict[str, int] | None:
+def _by_pod(processes: tuple[ProcessMemory, ...], wanted: set[str | None], pods: PodLookup) -> dict[str, int] | None:
     """MiB by pod UID; None when one of a holder may be missing: it can't be found, or tells nothing."""
     found: dict[str, int] = {}
     for process in processes:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from gpufleet_agent.kube.model import PodEvent
-from gpufleet_agent.overuse.episodes import Episodes, Overuse
-from gpufleet_agent.overuse.memory_usage import PodsOf, Use, processes_of, uses
-from gpufleet_agent.overuse.pod_lookup import pods_of
+from gpufleet_agent.overuse.episodes import OveruseEpisode, OveruseEpisodes
+from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
+from gpufleet_agent.overuse.pod_lookup import pods_of_process
 from gpufleet_agent.podresources.holdings import Holders
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import NodeView
 from gpufleet_common import timestamps
 
@@ -19,10 +19,10 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 5.0
 """As often as processes are listed."""
 
-REASON = "MemoryOveruse"
+MEMORY_OVERUSE = "MemoryOveruse"
 
 
-class OveruseWatch:
+class OveruseMonitor:
     """Knows who is over.
 
     Args:
@@ -41,10 +41,10 @@ class OveruseWatch:
         view: Callable[[], NodeView],
         holders: Callable[[], Holders],
         tell: Callable[[PodEvent], None],
-        changes: Changes,
+        changes: VersionSignal,
         clock: Callable[[], float],
         stale_seconds: float,
-        pods: PodsOf = pods_of,
+        pods: PodLookup = pods_of_process,
     ) -> None:
         self._view = view
         self._holders = holders
@@ -53,15 +53,15 @@ class OveruseWatch:
         self._clock = clock
         self._stale_seconds = stale_seconds
         self._pods = pods
-        self._episodes = Episodes()
-        self.uses: tuple[Use, ...] = ()
+        self._episodes = OveruseEpisodes()
+        self.uses: tuple[MemoryUsage, ...] = ()
         """As of the last look."""
         self.begun = 0
-        """Episodes since the start."""
+        """OveruseEpisodes since the start."""
 
     @property
-    def standing(self) -> tuple[Overuse, ...]:
-        """Episodes that go on."""
+    def standing(self) -> tuple[OveruseEpisode, ...]:
+        """OveruseEpisodes that go on."""
         return self._episodes.standing
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -74,10 +74,10 @@ class OveruseWatch:
     async def look(self) -> None:
         """Look once."""
         devices, holders = self._view().devices, self._holders()
-        wanted = processes_of(devices, holders, self._stale_seconds)
+        wanted = relevant_processes(devices, holders, self._stale_seconds)
         # In a thread: some hundred processes take tens of milliseconds, and a kernel that moves cgroups makes one wait.
         owners = await asyncio.to_thread(_owners, wanted, self._pods) if wanted else {}
-        self.uses = uses(devices, holders, owners.get, self._stale_seconds)
+        self.uses = memory_usages(devices, holders, owners.get, self._stale_seconds)
         begun, ended = self._episodes.look(self.uses, self._clock())
         for overuse in begun:
             self.begun += 1
@@ -89,23 +89,23 @@ class OveruseWatch:
             self._changes.notify()
 
 
-def _owners(processes: Iterable[int], pods: PodsOf) -> Mapping[int, tuple[str, ...] | None]:
+def _owners(processes: Iterable[int], pods: PodLookup) -> Mapping[int, tuple[str, ...] | None]:
     return {process: pods(process) for process in processes}
 
 
-def _facts(overuse: Overuse) -> dict[str, object]:
+def _facts(overuse: OveruseEpisode) -> dict[str, object]:
     use = overuse.use
     return {"holder": str(use.key), "uuid": use.uuid, "promised_mib": use.promised_mib, "used_mib": overuse.used_mib}
 
 
-def _event(overuse: Overuse) -> PodEvent:
+def _event(overuse: OveruseEpisode) -> PodEvent:
     use = overuse.use
     since = timestamps.seconds(timestamps.from_epoch(overuse.since))
     return PodEvent(
         namespace=use.key.namespace,
         pod=use.key.pod,
         pod_uid=use.pod_uid,
-        reason=REASON,
+        reason=MEMORY_OVERUSE,
         message=f"container {use.key.container} uses {overuse.used_mib} MiB of GPU {use.index} ({use.uuid}), "
         f"and was promised {use.promised_mib} MiB",
         episode=f"{use.uuid}/{since}",

@@ -7,7 +7,7 @@ from gpufleet_agent.overuse.cgroup import pod_uids
 PROC = Path("/proc")
 
 
-def pods_of(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
+def pods_of_process(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
     """UIDs of the pods that a process runs in, none for a process of the host; None: it is gone, or not to be seen.
 
     Asked anew each time, for the kernel gives a number to another process soon. Needs the host's PID namespace: in

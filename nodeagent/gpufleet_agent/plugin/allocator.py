@@ -9,10 +9,17 @@ import structlog
 
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import ObjectFormatError
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.match import Situation, decide, first_fit
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal
+from gpufleet_agent.plugin.match import MatchInput, first_fit, match_request
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    AllocationResult,
+    ManagedAllocation,
+    Rejection,
+    RejectionReason,
+)
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
@@ -35,7 +42,7 @@ LIST_SECONDS = 5.0
 """How long for the kubelet's list; without it nothing can be given. The kubelet itself sets no deadline."""
 
 
-class Handover(StrEnum):
+class PodMatching(StrEnum):
     """How the plugin finds out who asks."""
 
     ASKING = "asking"
@@ -44,7 +51,7 @@ class Handover(StrEnum):
     """By size and age: a guess, to show in a test what the list is good for."""
 
 
-class Asking:
+class Allocator:
     """Answers one request of GetPreferredAllocation.
 
     Args:
@@ -64,13 +71,13 @@ class Asking:
         *,
         resource: str,
         shared_resource: str = "",
-        devices: Callable[[], tuple[KnownDevice, ...]],
+        devices: Callable[[], tuple[AdvertisedDevice, ...]],
         lister: Lister,
-        own: OwnObject,
+        own: TelemetryWatch,
         holdings: Holdings,
         counters: Counters,
         listed: Callable[[Listing, float], Listing],
-        handover: Handover = Handover.ASKING,
+        handover: PodMatching = PodMatching.ASKING,
     ) -> None:
         self._resource = resource
         self._shared_resource = shared_resource
@@ -82,18 +89,18 @@ class Asking:
         self._listed = listed
         self._handover = handover
 
-    async def answer(self, ask: Ask) -> Answer:
+    async def answer(self, ask: AllocationRequest) -> AllocationResult:
         """Find out who asks and what it gets. Never raises for anything that the outside does or leaves undone."""
         read = asyncio.create_task(self._refresh())
         began = asyncio.get_running_loop().time()
         try:
             listing = await self._list()
-            if isinstance(listing, Refusal):
+            if isinstance(listing, Rejection):
                 return listing
             await _wait(read, began + READ_SECONDS)
             outcome = "Fresh" if read.done() and read.result() else "Memory"
             answer = self._decide(ask, listing)
-            if not isinstance(answer, Managed) and outcome == "Memory" and await self._insist(read, began):
+            if not isinstance(answer, ManagedAllocation) and outcome == "Memory" and await self._insist(read, began):
                 outcome = "Late"
                 answer = self._decide(ask, listing)
             self._counters.reservation_reads.labels(outcome).inc()
@@ -101,16 +108,17 @@ class Asking:
         finally:
             read.cancel()
 
-    def _decide(self, ask: Ask, listing: Listing) -> Answer:
+    def _decide(self, ask: AllocationRequest, listing: Listing) -> AllocationResult:
         assignments = self._own.assignments
         if assignments is None:
-            return Refusal(
-                Reason.RESERVATIONS_UNKNOWN, "the reservations of this node could not be read since the agent started"
+            return Rejection(
+                RejectionReason.RESERVATIONS_UNKNOWN,
+                "the reservations of this node could not be read since the agent started",
             )
-        situation = Situation(self._resource, self._devices(), assignments, listing, self._shared_resource)
-        if self._handover is Handover.FIRST_FIT:
+        situation = MatchInput(self._resource, self._devices(), assignments, listing, self._shared_resource)
+        if self._handover is PodMatching.FIRST_FIT:
             return first_fit(ask, situation, self._holdings.honoured_uids)
-        return decide(ask, situation)
+        return match_request(ask, situation)
 
     async def _refresh(self, *, level: int = logging.WARNING) -> bool:
         try:
@@ -136,15 +144,15 @@ class Asking:
             return False
         return True
 
-    async def _list(self) -> Listing | Refusal:
-        if self._handover is Handover.FIRST_FIT:
+    async def _list(self) -> Listing | Rejection:
+        if self._handover is PodMatching.FIRST_FIT:
             return ()
         began = asyncio.get_running_loop().time()
         try:
             listing = await self._lister.list(LIST_SECONDS)
         except ListingError as error:
             self._counters.listing_failures.labels("Allocation").inc()
-            return Refusal(Reason.LISTING_FAILED, f"the kubelet did not say who asks: {error}")
+            return Rejection(RejectionReason.POD_RESOURCES_UNAVAILABLE, f"the kubelet did not say who asks: {error}")
         self._counters.listing_seconds.labels("Allocation").observe(asyncio.get_running_loop().time() - began)
         return self._listed(listing, began)
 

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from gpufleet_agent.plugin.types import Answer, Unmanaged
+from gpufleet_agent.plugin.types import AllocationResult, UnmanagedAllocation
 
 EXPIRY_SECONDS = 10.0
 """How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""
@@ -24,15 +24,15 @@ SETTLE_SECONDS = 0.25
 """The kubelet enters the devices for the pod after it has received Allocate's answer, and that we can't see."""
 
 
-class Admission:
+class InFlightAllocation:
     """The answer to the last GetPreferredAllocation, until Allocate takes it."""
 
     def __init__(self, *, expiry_seconds: float = EXPIRY_SECONDS, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._expiry_seconds = expiry_seconds
         self._settle_seconds = settle_seconds
         self._ticket = 0
-        self._answer: Answer | None = None
-        self._handed: Unmanaged | None = None
+        self._answer: AllocationResult | None = None
+        self._handed: UnmanagedAllocation | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._listing = asyncio.Lock()
@@ -62,7 +62,7 @@ class Admission:
         async with self._listing:
             return ticket
 
-    def answered(self, ticket: int, answer: Answer) -> None:
+    def answered(self, ticket: int, answer: AllocationResult) -> None:
         """Remember what was answered."""
         if ticket == self._ticket:
             self._answer = answer
@@ -73,7 +73,7 @@ class Admission:
         if ticket == self._ticket:
             self._end()
 
-    def take(self) -> Answer | None:
+    def take(self) -> AllocationResult | None:
         """The answer that Allocate must match, once; None: there is none, or it has expired."""
         answer, self._answer = self._answer, None
         self._idle.clear()
@@ -97,12 +97,12 @@ class Admission:
         if ticket == self._ticket:
             self._end()
 
-    def handed(self, grant: Unmanaged) -> None:
+    def handed(self, grant: UnmanagedAllocation) -> None:
         """Remember what was given, for the containers of the same pod that come next."""
         self._handed = grant
         asyncio.get_running_loop().call_later(self._expiry_seconds, self._forget, grant)
 
-    def again(self, asked: frozenset[str]) -> Unmanaged | None:
+    def again(self, asked: frozenset[str]) -> UnmanagedAllocation | None:
         """What was just given, as far as it is asked for again; None: it is not.
 
         What an init container had, the kubelet gives to the pod's next containers without asking which devices we
@@ -113,7 +113,7 @@ class Admission:
             return None
         pairs = [(uuid, each) for uuid, each in zip(handed.devices, handed.ids, strict=True) if each in asked]
         slots = tuple(each for _, each in pairs) if handed.slots else ()
-        return Unmanaged(tuple(uuid for uuid, _ in pairs), slots)
+        return UnmanagedAllocation(tuple(uuid for uuid, _ in pairs), slots)
 
     @asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
@@ -126,7 +126,7 @@ class Admission:
                     yield
                     return
 
-    def _forget(self, grant: Unmanaged) -> None:
+    def _forget(self, grant: UnmanagedAllocation) -> None:
         if self._handed is grant:
             self._handed = None
 

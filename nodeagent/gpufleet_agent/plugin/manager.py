@@ -7,46 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.allocator import Asking, Handover
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.inject.strategies import Injection
+from gpufleet_agent.plugin.allocator import Allocator, PodMatching
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.types import AdvertisedDevice, ManagedAllocation, Rejection, UnmanagedAllocation
 from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served, partition_resource
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class PluginContext:
     """What the plugins of all resources have in common."""
 
     directory: Path
     """The kubelet's device plugin directory."""
-    devices: Callable[[], tuple[KnownDevice, ...]]
+    devices: Callable[[], tuple[AdvertisedDevice, ...]]
     """The devices to advertise, from memory."""
-    devices_changed: Changes
+    devices_changed: VersionSignal
     lister: Lister
-    own: OwnObject
+    own: TelemetryWatch
     holdings: Holdings
-    admission: Admission
-    granted: Callable[[Managed | Unmanaged], None]
+    admission: InFlightAllocation
+    granted: Callable[[ManagedAllocation | UnmanagedAllocation], None]
     """Called with what a pod was given, before the kubelet hears of it."""
-    refused: Callable[[Refusal], None]
+    refused: Callable[[Rejection], None]
     """Called with why a pod was given nothing, likewise."""
-    injection: Injection
+    injection: DeviceInjector
     counters: Counters
     listed: Callable[[Listing, float], Listing]
     """Called with each list that was made for an allocation, and when by the loop's time; returns the one to go by."""
-    handover: Handover = Handover.ASKING
+    handover: PodMatching = PodMatching.ASKING
 
 
-class Plugins:
+class PluginManager:
     """Serves every resource of the node.
 
     Args:
@@ -54,7 +54,7 @@ class Plugins:
         around: What they have in common.
     """
 
-    def __init__(self, resources: Sequence[Served], around: Surroundings) -> None:
+    def __init__(self, resources: Sequence[Served], around: PluginContext) -> None:
         self._around = around
         self._resource = resources[0].resource
         self._shared = "".join(served.resource for served in resources if served.slots)
@@ -142,11 +142,11 @@ def _name(server: PluginServer) -> str:
     return f"device plugin {server.resource}"
 
 
-def _plugin(served: Served, shared_resource: str, around: Surroundings) -> DevicePlugin:
-    def devices() -> tuple[KnownDevice, ...]:
+def _plugin(served: Served, shared_resource: str, around: PluginContext) -> DevicePlugin:
+    def devices() -> tuple[AdvertisedDevice, ...]:
         return tuple(device for device in around.injection.usable(around.devices()) if device.profile == served.profile)
 
-    asking = Asking(
+    asking = Allocator(
         resource=served.resource,
         shared_resource=shared_resource,
         devices=devices,

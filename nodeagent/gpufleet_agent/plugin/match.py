@@ -13,17 +13,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    AllocationResult,
+    ManagedAllocation,
+    Rejection,
+    RejectionReason,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.podresources.listing import ContainerKey, Listing
 from gpufleet_common.device_ids import device_of, slot_order
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class MatchInput:
     """Everything that a decision rests on."""
 
     resource: str
-    devices: tuple[KnownDevice, ...]
+    devices: tuple[AdvertisedDevice, ...]
     assignments: tuple[Assignment, ...]
     listing: Listing
     shared_resource: str = ""
@@ -65,19 +73,19 @@ class Situation:
         return found
 
 
-def decide(ask: Ask, situation: Situation) -> Answer:
+def match_request(ask: AllocationRequest, situation: MatchInput) -> AllocationResult:
     """Find out who asks, and say what it gets."""
-    candidates = open_assignments(ask.size, situation)
+    candidates = candidate_assignments(ask.size, situation)
     if len(candidates) > 1:
         names = ", ".join(sorted(str(key_of(candidate)) for candidate in candidates))
         message = f"{len(candidates)} containers could be asking: {names}"
-        return Refusal(Reason.TWO_CANDIDATES, message, tuple(candidates))
+        return Rejection(RejectionReason.AMBIGUOUS_POD, message, tuple(candidates))
     if not candidates:
-        return unmanaged(ask, situation)
-    return managed(candidates[0], ask, situation)
+        return allocate_unreserved(ask, situation)
+    return allocate_assigned(candidates[0], ask, situation)
 
 
-def open_assignments(size: int, situation: Situation) -> list[Assignment]:
+def candidate_assignments(size: int, situation: MatchInput) -> list[Assignment]:
     """The assignments of this resource and size whose container is listed without any device of the resource."""
     waiting = {listed.key for listed in situation.listing if not listed.of(situation.resource)}
     return [
@@ -89,12 +97,14 @@ def open_assignments(size: int, situation: Situation) -> list[Assignment]:
     ]
 
 
-def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed | Refusal:
+def allocate_assigned(
+    assignment: Assignment, ask: AllocationRequest, situation: MatchInput
+) -> ManagedAllocation | Rejection:
     """Give the assignment's devices, if nothing at all speaks against one of them."""
     asks = key_of(assignment)
 
-    def refuse(reason: Reason, message: str) -> Refusal:
-        return Refusal(reason, message, (assignment,))
+    def refuse(reason: RejectionReason, message: str) -> Rejection:
+        return Rejection(reason, message, (assignment,))
 
     known = {device.uuid: device for device in situation.devices}
     holders = situation.holders()
@@ -104,28 +114,33 @@ def managed(assignment: Assignment, ask: Ask, situation: Situation) -> Managed |
     offered = _offered(ask)
     for uuid in assignment.devices:
         if uuid not in known:
-            return refuse(Reason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
+            return refuse(RejectionReason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
         if uuid in claimed:
-            return refuse(Reason.TWO_CLAIMANTS, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}")
+            return refuse(
+                RejectionReason.RESERVATION_CONFLICT, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}"
+            )
         if uuid in holders:
-            return refuse(Reason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
+            return refuse(RejectionReason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
         if known[uuid].obstacle:
             return refuse(
-                Reason.NOT_PREPARED, f"{uuid} of {asks} can't be given to a container: {known[uuid].obstacle}"
+                RejectionReason.DEVICE_FILES_NOT_READY,
+                f"{uuid} of {asks} can't be given to a container: {known[uuid].obstacle}",
             )
         if not known[uuid].healthy:
-            return refuse(Reason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
+            return refuse(RejectionReason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
         if uuid not in offered:
-            return refuse(Reason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
+            return refuse(RejectionReason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
     devices = _in_index_order(assignment.devices, situation)
     ids = tuple(offered[uuid][0] for uuid in devices)
     if not ask.must_include <= set(ids):
         forced = _names(ask.must_include.difference(ids))
-        return refuse(Reason.FORCED_DEVICE, f"the kubelet insists on {forced}, not assigned to {asks}")
-    return Managed(assignment, devices, ids if situation.shares else ())
+        return refuse(
+            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, f"the kubelet insists on {forced}, not assigned to {asks}"
+        )
+    return ManagedAllocation(assignment, devices, ids if situation.shares else ())
 
 
-def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
+def allocate_unreserved(ask: AllocationRequest, situation: MatchInput) -> UnmanagedAllocation | Rejection:
     """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never.
 
     Only when no process is left on them: a container's end isn't always that of its processes, and not all are in
@@ -137,8 +152,9 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
     forced = {device_of(device_id) for device_id in ask.must_include}
     reserved = {uuid for assignment in situation.rivals() for uuid in assignment.devices}
     if forced & reserved:
-        return Refusal(
-            Reason.FORCED_DEVICE, f"the kubelet insists on reserved devices: {_names(forced.intersection(reserved))}"
+        return Rejection(
+            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
+            f"the kubelet insists on reserved devices: {_names(forced.intersection(reserved))}",
         )
     barred = reserved.union(situation.holders()) - forced
     offered, sharers = _offered(ask), situation.sharers() if situation.shares else {}
@@ -155,10 +171,13 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
     ids = tuple(offered[uuid][0] for uuid in devices)
     if not ask.must_include <= set(ids):
         missing = _names(ask.must_include.difference(ids))
-        return Refusal(Reason.FORCED_DEVICE, f"the kubelet insists on devices that can't be given: {missing}")
+        return Rejection(
+            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
+            f"the kubelet insists on devices that can't be given: {missing}",
+        )
     if len(devices) < ask.size:
-        return Refusal(
-            Reason.TOO_FEW_UNRESERVED,
+        return Rejection(
+            RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
             f"a pod without an assignment asks for {ask.size} devices; of {len(offered)} offered, "
             f"{len(usable)} are healthy, unreserved and unheld"
             + (
@@ -167,17 +186,17 @@ def unmanaged(ask: Ask, situation: Situation) -> Unmanaged | Refusal:
                 else ""
             ),
         )
-    return Unmanaged(devices, ids if situation.shares else ())
+    return UnmanagedAllocation(devices, ids if situation.shares else ())
 
 
-def first_fit(ask: Ask, situation: Situation, honoured: frozenset[str]) -> Answer:
+def first_fit(ask: AllocationRequest, situation: MatchInput, honoured: frozenset[str]) -> AllocationResult:
     """Guess who asks, by size and age, as plugins without the kubelet's list must. For diagnosis only.
 
-    It shows what `decide` is good for: two pods of equal size may get each other's devices.
+    It shows what `match_request` is good for: two pods of equal size may get each other's devices.
 
     Args:
         ask: The request.
-        situation: As for `decide`; the listing is not looked at.
+        situation: As for `match_request`; the listing is not looked at.
         honoured: Pod UIDs whose assignment was given away already.
     """
     offered = _offered(ask)
@@ -189,7 +208,7 @@ def first_fit(ask: Ask, situation: Situation, honoured: frozenset[str]) -> Answe
         and assignment.pod_uid not in honoured
         and all(uuid in offered for uuid in assignment.devices)
     ]
-    blind = Situation(
+    blind = MatchInput(
         situation.resource,
         situation.devices,
         situation.assignments,
@@ -197,11 +216,11 @@ def first_fit(ask: Ask, situation: Situation, honoured: frozenset[str]) -> Answe
         shared_resource=situation.shared_resource,
     )
     if not candidates:
-        return unmanaged(ask, blind)
-    return managed(min(candidates, key=lambda assignment: assignment.decided_at), ask, blind)
+        return allocate_unreserved(ask, blind)
+    return allocate_assigned(min(candidates, key=lambda assignment: assignment.decided_at), ask, blind)
 
 
-def check(answered: Answer | None, asked: frozenset[str]) -> Answer:
+def check_allocate(answered: AllocationResult | None, asked: frozenset[str]) -> AllocationResult:
     """What Allocate does: carry out what was just answered, refusals included.
 
     Args:
@@ -210,13 +229,18 @@ def check(answered: Answer | None, asked: frozenset[str]) -> Answer:
     """
     match answered:
         case None:
-            return Refusal(Reason.NOT_ASKED, f"nobody asked which devices to prefer before {_names(asked)}")
-        case Refusal():
+            return Rejection(
+                RejectionReason.NO_PREFERRED_ALLOCATION, f"nobody asked which devices to prefer before {_names(asked)}"
+            )
+        case Rejection():
             return answered
-        case Managed() | Unmanaged():
+        case ManagedAllocation() | UnmanagedAllocation():
             if asked == frozenset(answered.ids):
                 return answered
-            return Refusal(Reason.OTHER_DEVICES, f"answered {_names(answered.ids)}, but asked for {_names(asked)}")
+            return Rejection(
+                RejectionReason.PREFERRED_ALLOCATION_IGNORED,
+                f"answered {_names(answered.ids)}, but asked for {_names(asked)}",
+            )
 
 
 def key_of(assignment: Assignment) -> ContainerKey:
@@ -224,7 +248,7 @@ def key_of(assignment: Assignment) -> ContainerKey:
     return ContainerKey(assignment.namespace, assignment.pod, assignment.container)
 
 
-def _offered(ask: Ask) -> dict[str, list[str]]:
+def _offered(ask: AllocationRequest) -> dict[str, list[str]]:
     """The device IDs on offer by UUID; first what the kubelet insists on, then the lowest slot."""
     offered: dict[str, list[str]] = {}
     for device_id in sorted(ask.available, key=lambda each: (each not in ask.must_include, slot_order(each))):
@@ -232,12 +256,12 @@ def _offered(ask: Ask) -> dict[str, list[str]]:
     return offered
 
 
-def _in_index_order(uuids: Iterable[str], situation: Situation) -> tuple[str, ...]:
+def _in_index_order(uuids: Iterable[str], situation: MatchInput) -> tuple[str, ...]:
     wanted = frozenset(uuids)
     return tuple(device.uuid for device in sorted(situation.devices, key=_index) if device.uuid in wanted)
 
 
-def _index(device: KnownDevice) -> int:
+def _index(device: AdvertisedDevice) -> int:
     return device.index
 
 

@@ -30,7 +30,7 @@ def identify(path: Path) -> SocketId | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RegistrationState:
     """What we did last."""
 
     bound: SocketId | None = None
@@ -43,7 +43,7 @@ class Standing:
     """Registrations since anybody listened."""
 
 
-class Step(Enum):
+class RegistrationStep(Enum):
     """What to do next."""
 
     WAIT = auto()
@@ -60,14 +60,14 @@ MAX_DOUBLINGS = 5
 
 
 def next_step(
-    standing: Standing,
+    standing: RegistrationState,
     *,
     wanted: bool,
     ours: SocketId | None,
     kubelet: SocketId | None,
     now: float,
     unheard_seconds: float = UNHEARD_SECONDS,
-) -> Step:
+) -> RegistrationStep:
     """Decide.
 
     Args:
@@ -79,19 +79,19 @@ def next_step(
         unheard_seconds: How long the kubelet may take to open its stream.
     """
     if standing.bound is None and not wanted:
-        return Step.WAIT
+        return RegistrationStep.WAIT
     if standing.bound is None or ours is None or (ours.device, ours.inode) != _file(standing.bound):
-        return Step.BIND
+        return RegistrationStep.BIND
     if kubelet is None:
-        return Step.WAIT
+        return RegistrationStep.WAIT
     if kubelet != standing.registered_with:
-        return Step.REGISTER
+        return RegistrationStep.REGISTER
     # The kubelet never dials again by itself. And when an old connection of ours ends just after a new registration,
     # it hangs up on the new one, for it looks its clients up by resource name.
     patience = unheard_seconds * 2 ** min(standing.unheard_registrations, MAX_DOUBLINGS)
     if standing.unheard_since is not None and now - standing.unheard_since >= patience:
-        return Step.REGISTER
-    return Step.WAIT
+        return RegistrationStep.REGISTER
+    return RegistrationStep.WAIT
 
 
 def socket_name(resource: str) -> str:

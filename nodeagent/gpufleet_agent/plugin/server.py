@@ -10,12 +10,19 @@ import grpc.aio
 import structlog
 
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.registration import UNHEARD_SECONDS, Standing, Step, identify, next_step, socket_name
+from gpufleet_agent.plugin.registration import (
+    UNHEARD_SECONDS,
+    RegistrationState,
+    RegistrationStep,
+    identify,
+    next_step,
+    socket_name,
+)
 from gpufleet_agent.plugin.servicer import OPTIONS, DevicePlugin
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.channel import unix_address, unix_channel
 from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
-from gpufleet_agent.runtime.aligned_ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +68,7 @@ class PluginServer:
         self._kubelet_socket = directory / KUBELET_SOCKET
         self._counters = counters
         self._server: grpc.aio.Server | None = None
-        self._standing = Standing()
+        self._standing = RegistrationState()
         self._failing = False
 
     @property
@@ -87,7 +94,7 @@ class PluginServer:
         while True:
             beat()
             await self.step()
-            await asyncio.sleep(until_tick(asyncio.get_running_loop().time(), self._look_seconds))
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._look_seconds))
 
     async def step(self) -> None:
         """Look at what stands in the directory, and do what it calls for."""
@@ -105,12 +112,12 @@ class PluginServer:
             unheard_seconds=self._unheard_seconds,
         )
         match step:
-            case Step.WAIT:
+            case RegistrationStep.WAIT:
                 return
-            case Step.BIND:
+            case RegistrationStep.BIND:
                 await self._serve()
                 await self.step()
-            case Step.REGISTER:
+            case RegistrationStep.REGISTER:
                 await self._register()
 
     async def close(self) -> None:
@@ -132,7 +139,7 @@ class PluginServer:
 
     async def _stop(self) -> None:
         if self._server is not None:
-            self._standing = Standing()
+            self._standing = RegistrationState()
             await self._server.stop(GRACE_SECONDS)
             self._server = None  # only now: when the wait is cancelled, the next _stop goes on with it
 

@@ -7,16 +7,24 @@ import grpc
 import structlog
 
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.allocator import Asking
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.inject.env import respond
-from gpufleet_agent.plugin.inject.strategies import Injection
-from gpufleet_agent.plugin.match import check
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.allocator import Allocator
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.inject.env import allocate_response
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector
+from gpufleet_agent.plugin.match import check_allocate
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    AllocationResult,
+    ManagedAllocation,
+    Rejection,
+    RejectionReason,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
 from gpufleet_agent.resources import Served
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)
 
@@ -42,13 +50,13 @@ class DevicePlugin:
         self,
         *,
         served: Served,
-        devices: Callable[[], tuple[KnownDevice, ...]],
-        devices_changed: Changes,
-        asking: Asking,
-        admission: Admission,
-        granted: Callable[[Managed | Unmanaged], None],
-        refused: Callable[[Refusal], None],
-        injection: Injection,
+        devices: Callable[[], tuple[AdvertisedDevice, ...]],
+        devices_changed: VersionSignal,
+        asking: Allocator,
+        admission: InFlightAllocation,
+        granted: Callable[[ManagedAllocation | UnmanagedAllocation], None],
+        refused: Callable[[Rejection], None],
+        injection: DeviceInjector,
         counters: Counters,
     ) -> None:
         self.served = served
@@ -117,7 +125,7 @@ class DevicePlugin:
             self._admission.abandon(ticket)
             raise
         self._admission.answered(ticket, answer)
-        chosen = () if isinstance(answer, Refusal) else answer.ids
+        chosen = () if isinstance(answer, Rejection) else answer.ids
         responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=chosen) for _ in request.container_requests]
         return pb.PreferredAllocationResponse(container_responses=responses)
 
@@ -125,23 +133,23 @@ class DevicePlugin:
         """Hand over what was just answered, and nothing else."""
         answered = self._admission.take()
         asked = frozenset(each for container in request.container_requests for each in container.devices_ids)
-        result = check(answered or self._admission.again(asked), asked)
+        result = check_allocate(answered or self._admission.again(asked), asked)
         if len(request.container_requests) != 1:
             result = _several(len(request.container_requests))
         ticket = self._admission.ticket
         result = await self._prepared(result)
-        if isinstance(result, Refusal):
-            self._counters.allocations.labels("Refused", result.reason.value).inc()
+        if isinstance(result, Rejection):
+            self._counters.allocations.labels("Rejected", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
             self._admission.refused(ticket)
             self._refused(result)
             # The kubelet quotes this in the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
-        self._counters.allocations.labels(type(result).__name__, "").inc()
-        if answered is not None and isinstance(result, Unmanaged):
+        self._counters.allocations.labels(result.outcome, "").inc()
+        if answered is not None and isinstance(result, UnmanagedAllocation):
             self._admission.handed(result)
         self._granted(result)
-        return respond(result, self._injection)
+        return allocate_response(result, self._injection)
 
     async def pre_start_container(
         self, request: pb.PreStartContainerRequest, context: Context
@@ -155,8 +163,8 @@ class DevicePlugin:
         self._closing = True
         self._devices_changed.notify()
 
-    async def _prepared(self, result: Answer) -> Answer:
-        if isinstance(result, Refusal):
+    async def _prepared(self, result: AllocationResult) -> AllocationResult:
+        if isinstance(result, Rejection):
             return result
         ticket = self._admission.ticket
         try:
@@ -164,24 +172,26 @@ class DevicePlugin:
                 # Again: somebody may have tidied up since the devices were listed.
                 await self._injection.prepare()
         except OSError as error:
-            return Refusal(Reason.NOT_PREPARED, f"can't {self._injection.task}: {error}")
+            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"can't {self._injection.task}: {error}")
         if ticket != self._admission.ticket:
             # A kubelet that was restarted has given us up, and the next pod may have been answered the same devices.
-            return Refusal(Reason.NOT_ASKED, "another allocation began before these devices were prepared")
+            return Rejection(
+                RejectionReason.NO_PREFERRED_ALLOCATION, "another allocation began before these devices were prepared"
+            )
         lacking = self._injection.lacks(result.devices)
         if lacking:
-            return Refusal(Reason.NOT_PREPARED, f"no device node for {', '.join(lacking)}")
+            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"no device node for {', '.join(lacking)}")
         return result
 
     def _tell_listeners(self) -> None:
         self._counters.registered.labels(self.served.resource).set(min(1, self.listeners))
 
-    async def _answer(self, request: pb.PreferredAllocationRequest) -> Answer:
+    async def _answer(self, request: pb.PreferredAllocationRequest) -> AllocationResult:
         if len(request.container_requests) != 1:
             return _several(len(request.container_requests))
         (container,) = request.container_requests
         return await self._asking.answer(
-            Ask(
+            AllocationRequest(
                 available=frozenset(container.available_deviceIDs),
                 size=container.allocation_size,
                 must_include=frozenset(container.must_include_deviceIDs),
@@ -189,12 +199,12 @@ class DevicePlugin:
         )
 
 
-def _several(count: int) -> Refusal:
+def _several(count: int) -> Rejection:
     # The kubelet sends one container at a time; with several, who asks could not be told.
-    return Refusal(Reason.SEVERAL_CONTAINERS, f"{count} containers in one call")
+    return Rejection(RejectionReason.MULTIPLE_CONTAINERS, f"{count} containers in one call")
 
 
-def _device_list(devices: tuple[KnownDevice, ...], served: Served) -> pb.ListAndWatchResponse:
+def _device_list(devices: tuple[AdvertisedDevice, ...], served: Served) -> pb.ListAndWatchResponse:
     # No topology: with it the kubelet's Topology Manager would overrule the operator's choice.
     return pb.ListAndWatchResponse(
         devices=[
@@ -205,5 +215,5 @@ def _device_list(devices: tuple[KnownDevice, ...], served: Served) -> pb.ListAnd
     )
 
 
-def _healthy(devices: tuple[KnownDevice, ...]) -> int:
+def _healthy(devices: tuple[AdvertisedDevice, ...]) -> int:
     return sum(device.healthy for device in devices)

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 from gpufleet_agent.kube.model import Assignment
 
 
-class Reason(StrEnum):
+class RejectionReason(StrEnum):
     """Why an allocation is refused; the label of a counter, so each one is a constant."""
 
-    TWO_CANDIDATES = "TwoCandidates"
+    AMBIGUOUS_POD = "AmbiguousPod"
     """More than one listed container could be the one that asks."""
-    TWO_CLAIMANTS = "TwoClaimants"
+    RESERVATION_CONFLICT = "ReservationConflict"
     """Another assignment names the same device, and one of the two wants it whole."""
     DEVICE_HELD = "DeviceHeld"
     """The kubelet lists another container as the device's holder, and one of the two wants it whole."""
@@ -19,23 +20,23 @@ class Reason(StrEnum):
     """The kubelet doesn't offer the device, or no slot of it."""
     DEVICE_UNHEALTHY = "DeviceUnhealthy"
     DEVICE_UNKNOWN = "DeviceUnknown"
-    FORCED_DEVICE = "ForcedDevice"
+    REQUIRED_DEVICE_UNAVAILABLE = "RequiredDeviceUnavailable"
     """The kubelet insists on a device that this pod must not have."""
-    TOO_FEW_UNRESERVED = "TooFewUnreserved"
-    LISTING_FAILED = "ListingFailed"
+    INSUFFICIENT_UNRESERVED_DEVICES = "InsufficientUnreservedDevices"
+    POD_RESOURCES_UNAVAILABLE = "PodResourcesUnavailable"
     RESERVATIONS_UNKNOWN = "ReservationsUnknown"
     """Never read since the agent started, so any device may be reserved."""
-    SEVERAL_CONTAINERS = "SeveralContainers"
-    NOT_ASKED = "NotAsked"
+    MULTIPLE_CONTAINERS = "MultipleContainers"
+    NO_PREFERRED_ALLOCATION = "NoPreferredAllocation"
     """Allocate without a preceding GetPreferredAllocation, or too long after it."""
-    OTHER_DEVICES = "OtherDevices"
+    PREFERRED_ALLOCATION_IGNORED = "PreferredAllocationIgnored"
     """Allocate names other devices than were answered."""
-    NOT_PREPARED = "NotPrepared"
+    DEVICE_FILES_NOT_READY = "DeviceFilesNotReady"
     """What the container runtime needs to know of the devices could not be put in place."""
 
 
 @dataclass(frozen=True, slots=True)
-class KnownDevice:
+class AdvertisedDevice:
     """A device that the plugin advertises."""
 
     uuid: str
@@ -52,7 +53,7 @@ class KnownDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AllocationRequest:
     """One container request of GetPreferredAllocation. Device IDs: UUIDs or slots, as the resource has them."""
 
     available: frozenset[str]
@@ -60,10 +61,12 @@ class Ask:
     must_include: frozenset[str] = frozenset()
 
 
-class Given:
-    """What is given, whoever asks: the part that the kubelet hears of."""
+class Allocation:
+    """Devices for one container, as the kubelet names them."""
 
     __slots__ = ()
+    outcome: ClassVar[str]
+    """Value of the metric's label."""
     devices: tuple[str, ...]
     slots: tuple[str, ...]
 
@@ -74,9 +77,10 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Managed(Given):
+class ManagedAllocation(Allocation):
     """The pod of an assignment asks; it gets exactly the assignment's devices."""
 
+    outcome: ClassVar[str] = "Managed"
     assignment: Assignment
     devices: tuple[str, ...]
     """UUIDs in index order."""
@@ -85,9 +89,10 @@ class Managed(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class Unmanaged(Given):
+class UnmanagedAllocation(Allocation):
     """A pod without an assignment asks; it gets devices that nobody has reserved."""
 
+    outcome: ClassVar[str] = "Unmanaged"
     devices: tuple[str, ...]
     """UUIDs in index order."""
     slots: tuple[str, ...] = ()
@@ -95,13 +100,13 @@ class Unmanaged(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """The pod must not start. The kubelet fails it for good, and whoever made it makes another."""
 
-    reason: Reason
+    reason: RejectionReason
     message: str
     claims: tuple[Assignment, ...] = ()
     """Of the pods that it is about, as far as they are known."""
 
 
-Answer = Managed | Unmanaged | Refusal
+AllocationResult = ManagedAllocation | UnmanagedAllocation | Rejection

@@ -21,7 +21,7 @@ SETTLE_SECONDS = 10.0
 """From the first list with our own pod to the last pod of the same batch: the kubelet takes milliseconds for each."""
 
 
-class Completeness:
+class CompletenessCheck:
     """Judges lists in the order in which they come.
 
     Args:

@@ -12,7 +12,7 @@ from gpufleet_common.device_ids import device_of
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class DeviceHolder:
     """A container that holds a device."""
 
     key: ContainerKey
@@ -25,7 +25,7 @@ class Holder:
     compute_percent: int | None = None
 
 
-Holders = Mapping[str, tuple[Holder, ...]]
+Holders = Mapping[str, tuple[DeviceHolder, ...]]
 """By device UUID, in order of namespace, pod and container. A device that nobody holds is missing."""
 
 
@@ -44,7 +44,7 @@ def holders_of(
         assignments: The reservations as last read; they tell the UID of pods that an earlier process served.
     """
     reserved = {_claim(assignment): assignment for assignment in assignments}
-    holders: dict[str, dict[ContainerKey, Holder]] = {}
+    holders: dict[str, dict[ContainerKey, DeviceHolder]] = {}
     for listed in sorted(listing, key=_order):
         for resource, ids in sorted(listed.devices.items()):
             claim = listed.key, resource, frozenset(map(device_of, ids))
@@ -123,10 +123,10 @@ def _claim(assignment: Assignment) -> tuple[ContainerKey, str, frozenset[str]]:
     return _key(assignment), assignment.resource, frozenset(assignment.devices)
 
 
-def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> Holder:
+def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> DeviceHolder:
     if assignment is None:
-        return Holder(key, shared=shared)
-    return Holder(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
+        return DeviceHolder(key, shared=shared)
+    return DeviceHolder(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
 
 
 def _order(listed: ListedContainer) -> tuple[str, str, str]:

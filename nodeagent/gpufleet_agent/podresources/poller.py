@@ -13,17 +13,17 @@ import structlog
 
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.podresources.client import Lister, ListingError
-from gpufleet_agent.podresources.completeness import Completeness
+from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)
 
 LIST_TIMEOUT_SECONDS = 2.0
 """An allocation that begins during the call waits for its end, so it must not take long."""
 
-QUIET_SECONDS = 5.0
+IDLE_WAIT_SECONDS = 5.0
 """How long a list waits for a moment without allocations, before the loop comes round.
 
 Where there is none for longer, pods come one after the other, and each of them had a list made just before it
@@ -31,7 +31,7 @@ Where there is none for longer, pods come one after the other, and each of them 
 """
 
 
-class Poller:
+class PodResourcesPoller:
     """Keeps `holdings` fresh.
 
     Args:
@@ -49,10 +49,10 @@ class Poller:
         self,
         lister: Lister,
         holdings: Holdings,
-        completeness: Completeness,
+        completeness: CompletenessCheck,
         *,
         quiet: Callable[[], AbstractAsyncContextManager[None]],
-        changes: Changes,
+        changes: VersionSignal,
         counters: Counters,
         interval_seconds: float = 3.0,
         rng: random.Random,
@@ -89,7 +89,7 @@ class Poller:
         """List once; False: there was no moment for it."""
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(QUIET_SECONDS):
+                async with asyncio.timeout(IDLE_WAIT_SECONDS):
                     await stack.enter_async_context(self._quiet())
             except TimeoutError:
                 return False

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.podresources.holdings import Holder, Holders
+from gpufleet_agent.overuse.episodes import OveruseEpisode
+from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
 from gpufleet_agent.sampling.snapshot import (
     DeviceView,
     HealthReason,
@@ -39,7 +39,7 @@ def build_status(
     observed_at: float,
     agent_version: str,
     boot_id: str | None = None,
-    overuse: Iterable[Overuse] = (),
+    overuse: Iterable[OveruseEpisode] = (),
     withheld: Mapping[str, str] | None = None,
 ) -> Status:
     """Put the status together.
@@ -169,7 +169,7 @@ def _statistics(statistics: Statistics | None) -> Status | None:
     return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
 
 
-def _holder(holder: Holder, overuse: Overuse | None) -> Status:
+def _holder(holder: DeviceHolder, overuse: OveruseEpisode | None) -> Status:
     key = holder.key
     return _present(
         namespace=key.namespace,

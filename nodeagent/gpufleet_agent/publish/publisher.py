@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import structlog
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError, TelemetryApi
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.publish.deadband import significance
 from gpufleet_agent.publish.payload import Status
 from gpufleet_agent.publish.rate_limit import Cause, Pace, Written, backoff, cause_now, first_write, next_write
-from gpufleet_agent.runtime.aligned_ticks import until_tick
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
@@ -40,9 +40,9 @@ class Publisher:
         self,
         *,
         api: TelemetryApi,
-        own: OwnObject,
+        own: TelemetryWatch,
         build: Callable[[], Status | None],
-        changes: Changes,
+        changes: VersionSignal,
         pace: Pace,
         counters: Counters,
         rng: random.Random,
@@ -85,7 +85,7 @@ class Publisher:
     def _rest(self, now: float) -> float:
         """How long to wait for the next look: to the next tick, but no write may follow another so soon."""
         soonest = 0.0 if self._last is None else self._last.at + self._pace.min_interval - now
-        return max(soonest, until_tick(now, TICK_SECONDS))
+        return max(soonest, seconds_to_next_tick(now, TICK_SECONDS))
 
     async def step(self) -> None:
         """Write if it is due."""
@@ -136,5 +136,5 @@ class Publisher:
         wait = backoff(self._pace, self._failures, self._rng.random())
         self._not_before = asyncio.get_running_loop().time() + wait
         log.warning("status not written", error=str(error), failures=self._failures, next_try_seconds=round(wait, 1))
-        if isinstance(error, NotFoundError):
+        if isinstance(error, ObjectNotFoundError):
             await self._own.recreate()

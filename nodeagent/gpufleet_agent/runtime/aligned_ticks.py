@@ -5,7 +5,7 @@ as long as what follows at once. Five loops a second at five moments are therefo
 """
 
 
-def until_tick(now: float, interval: float) -> float:
+def seconds_to_next_tick(now: float, interval: float) -> float:
     """Seconds from `now` to the next multiple of `interval` (seconds): more than 0, and at most `interval`.
 
     Args:

@@ -13,11 +13,11 @@ CLOSE_SECONDS = 2.0
 """Longest time that one part may take to close. A driver call that hangs must not hold up the end."""
 
 
-class PartError(Exception):
+class ComponentError(Exception):
     """A part of the agent could not start, or ended. The message names it."""
 
 
-async def start_part(
+async def start_component(
     stack: AsyncExitStack,
     name: str,
     start: Callable[[], Awaitable[object]],
@@ -31,7 +31,7 @@ async def start_part(
     try:
         await start()
     except Exception as error:  # whatever it is, whoever started the agent must hear which part it was
-        raise PartError(f"{name}: {type(error).__name__}: {error}") from error
+        raise ComponentError(f"{name}: {type(error).__name__}: {error}") from error
     stack.push_async_callback(_close_part, name, close)
     log.debug("started", part=name)
 
@@ -52,7 +52,7 @@ async def supervise(loops: Mapping[str, Coroutine[Any, Any, object]]) -> None:
     first = min(done, key=lambda task: task.get_name())
     error = None if first.cancelled() else first.exception()
     reason = f"{type(error).__name__}: {error}" if error else "ended without an error"
-    raise PartError(f"{first.get_name()}: {reason}") from error
+    raise ComponentError(f"{first.get_name()}: {reason}") from error
 
 
 async def _close_part(name: str, close: Callable[[], Awaitable[object]]) -> None:

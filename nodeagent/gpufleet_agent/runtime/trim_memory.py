@@ -41,7 +41,7 @@ def code_ranges(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
             yield candidate
 
 
-def let_go_of_code() -> int:
+def release_code_pages() -> int:
     """Tell the kernel that the code loaded so far need not stay in memory; returns the bytes that this is about."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

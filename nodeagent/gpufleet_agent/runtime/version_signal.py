@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Changes:
+class VersionSignal:
     """Level-triggered: a waiter says what it has seen, so a change between two waits is never missed.
 
     For use within one event loop.

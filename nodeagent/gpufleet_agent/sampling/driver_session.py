@@ -15,7 +15,7 @@ from gpufleet_agent.devices.base import (
     Hardware,
     UnknownDeviceError,
 )
-from gpufleet_agent.runtime.aligned_ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.sampling.device_sampler import DeviceTask
 from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.errors import SamplerClosedError
@@ -204,7 +204,7 @@ class Session:
 
     async def _guard_access(self) -> None:
         while True:
-            await asyncio.sleep(until_tick(asyncio.get_running_loop().time(), self._timing.sample))
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.sample))
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _ACCESS_FAILURES:
                 raise AccessLostError("every device fails as they do when the container has lost its device nodes")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from gpufleet_agent.runtime.aligned_ticks import until_tick
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.sampling.timing import Timing
 
 
@@ -46,7 +46,7 @@ class Rounds:
     def run(self) -> None:
         """Read until stopped. For the device's thread."""
         slow_due = now = time.monotonic()
-        due = now + until_tick(now, self._timing.sample) - self._timing.sample
+        due = now + seconds_to_next_tick(now, self._timing.sample) - self._timing.sample
         wait = 0.0
         while not self._stopped.wait(wait):
             now = time.monotonic()

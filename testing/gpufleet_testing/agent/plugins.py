@@ -10,26 +10,28 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.allocator import Asking, Handover
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
+from gpufleet_agent.plugin.allocator import Allocator, PodMatching
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy, InjectorSettings
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
-from gpufleet_agent.plugin.types import KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.types import AdvertisedDevice, ManagedAllocation, Rejection, UnmanagedAllocation
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kube_apis import FailingObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
 SLOTS = 3
 
-DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(8))
+DEVICES = tuple(
+    AdvertisedDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(8)
+)
 
 
 class Disk:
@@ -69,23 +71,23 @@ class PluginRig:
         self,
         directory: Path,
         pod_resources: Path,
-        handover: Handover,
-        injection: InjectionSettings,
+        handover: PodMatching,
+        injection: InjectorSettings,
         patience_seconds: float = 20,
     ) -> None:
         self.api = FailingObjectApi()
         self.devices = DEVICES
-        self.devices_changed = Changes()
+        self.devices_changed = VersionSignal()
         self.registry = CollectorRegistry()
-        self.admission = Admission(expiry_seconds=0.5, settle_seconds=0.01)
-        self.own = OwnObject(self.api, Changes(), random.Random(0))  # noqa: S311 - jitter
+        self.admission = InFlightAllocation(expiry_seconds=0.5, settle_seconds=0.01)
+        self.own = TelemetryWatch(self.api, VersionSignal(), random.Random(0))  # noqa: S311 - jitter
         self.holdings = Holdings(SHARED_RESOURCE)
         self.on_ready: Callable[[], Awaitable[object]] = self.own.refresh
-        self.grants: list[Managed | Unmanaged] = []
-        self.refusals: list[Refusal] = []
+        self.grants: list[ManagedAllocation | UnmanagedAllocation] = []
+        self.refusals: list[Rejection] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Counters(self.registry, "test")
-        self.injection = Injection(
+        self.injection = DeviceInjector(
             injection, self.known, self.devices_changed, look_seconds=0.05, patience_seconds=patience_seconds
         )
         self.server, self.shared_server = (
@@ -98,8 +100,8 @@ class PluginRig:
     async def ready(self) -> None:
         await self.on_ready()
 
-    def make_plugin(self, served: Served, handover: Handover) -> DevicePlugin:
-        asking = Asking(
+    def make_plugin(self, served: Served, handover: PodMatching) -> DevicePlugin:
+        asking = Allocator(
             resource=served.resource,
             shared_resource=SHARED_RESOURCE,
             devices=self.usable,
@@ -122,23 +124,23 @@ class PluginRig:
             counters=self.counters,
         )
 
-    def known(self) -> tuple[KnownDevice, ...]:
+    def known(self) -> tuple[AdvertisedDevice, ...]:
         return self.devices
 
-    def usable(self) -> tuple[KnownDevice, ...]:
+    def usable(self) -> tuple[AdvertisedDevice, ...]:
         return self.injection.usable(self.devices)
 
     def listed(self, listing: Listing, began: float) -> Listing:
         self.holdings.update(listing, began)
         return listing
 
-    def tell(self, *devices: KnownDevice) -> None:
+    def tell(self, *devices: AdvertisedDevice) -> None:
         self.devices = devices
         self.devices_changed.notify()
 
-    def grant(self, granted: Managed | Unmanaged) -> None:
+    def grant(self, granted: ManagedAllocation | UnmanagedAllocation) -> None:
         self.grants.append(granted)
-        if isinstance(granted, Managed):
+        if isinstance(granted, ManagedAllocation):
             self.holdings.honour(granted.assignment)
 
     def count(self, name: str, **labels: str) -> float:
@@ -154,27 +156,27 @@ def make_driver(folder: Path) -> Path:
     return driver
 
 
-def injection_settings(folder: Path, *strategies: Strategy, **fields: Any) -> InjectionSettings:
+def injection_settings(folder: Path, *strategies: DeviceListStrategy, **fields: Any) -> InjectorSettings:
     """Builds settings for the driver below `folder`, which is made unless it exists."""
     driver = folder / "driver" if (folder / "driver").exists() else make_driver(folder)
     usual: dict[str, Any] = {"driver_root": driver, "cdi_root": folder / "cdi"}
-    return InjectionSettings(strategies=frozenset(strategies), **{**usual, **fields})
+    return InjectorSettings(strategies=frozenset(strategies), **{**usual, **fields})
 
 
 @asynccontextmanager
 async def running_plugin(
     kubelet: FakeKubelet,
-    handover: Handover = Handover.ASKING,
+    handover: PodMatching = PodMatching.ASKING,
     *,
     shared: bool = False,
-    injection: InjectionSettings | None = None,
+    injection: InjectorSettings | None = None,
     patience_seconds: float = 20,
 ) -> AsyncIterator[PluginRig]:
     """Runs a plugin that serves the kubelet, whether or not that has started.
 
     With `shared`, the plugin of slots runs beside it.
     """
-    settings = injection or InjectionSettings()
+    settings = injection or InjectorSettings()
     rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, handover, settings, patience_seconds)
     servers = [rig.server, rig.shared_server] if shared else [rig.server]
     loops = [server.run(rig.ready, lambda: None) for server in servers]
@@ -196,6 +198,6 @@ async def running_plugin(
 @asynccontextmanager
 async def idle_plugin(kubelet: FakeKubelet) -> AsyncIterator[PluginRig]:
     """The same, without a running plugin."""
-    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, Handover.ASKING, InjectionSettings())
+    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, PodMatching.ASKING, InjectorSettings())
     yield rig
     await rig.lister.close()

@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry
 from gpufleet_agent.devices.base import DeviceInfo
 from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import Pace
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
@@ -200,8 +200,8 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
 ) -> None:
     registry = CollectorRegistry()
     counters = Counters(registry, "test")
-    api, changes, rng = FakeApi(), Changes(), random.Random(1)  # noqa: S311 - jitter
-    own = OwnObject(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
+    api, changes, rng = FakeApi(), VersionSignal(), random.Random(1)  # noqa: S311 - jitter
+    own = TelemetryWatch(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
     publisher = Publisher(
         api=api,
         own=own,

@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
-from gpufleet_agent.kube.event_recorder import ATTEMPTS, MAX_WAITING, Teller
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
+from gpufleet_agent.kube.event_recorder import MAX_ATTEMPTS, MAX_QUEUED, EventRecorder
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
@@ -31,7 +31,7 @@ class Events:
         self.told.append(event.pod)
 
 
-async def told(teller: Teller, seconds: float) -> None:
+async def told(teller: EventRecorder, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await teller.run()
@@ -41,7 +41,7 @@ async def told(teller: Teller, seconds: float) -> None:
 async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> None:
     events = Events()
     events.failing = lambda pod: KubeError("away") if events.attempts < 4 else None
-    teller = Teller(events)
+    teller = EventRecorder(events)
     for pod in ("a", "b", "c"):
         teller.tell(event(pod))
     await told(teller, 200)
@@ -52,22 +52,22 @@ async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> N
 async def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good() -> None:
     events = Events()
     events.failing = lambda pod: KubeError("no") if pod == "a" else None
-    teller = Teller(events)
+    teller = EventRecorder(events)
     teller.tell(event("a"))
     teller.tell(event("b"))
     with structlog.testing.capture_logs() as logs:
-        await told(teller, ATTEMPTS * 30)
+        await told(teller, MAX_ATTEMPTS * 30)
     assert events.told == ["b"]
-    assert events.attempts == ATTEMPTS + 1
+    assert events.attempts == MAX_ATTEMPTS + 1
     assert [(line["event"], line["event_of"]) for line in logs] == [("event not written", "a")]
 
 
-@pytest.mark.parametrize("error", [NotFoundError("no such namespace"), RefusedError("403: being terminated")])
+@pytest.mark.parametrize("error", [ObjectNotFoundError("no such namespace"), RejectedError("403: being terminated")])
 @in_virtual_time
 async def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(error: KubeError) -> None:
     events = Events()
     events.failing = lambda pod: error if pod == "a" else None
-    teller = Teller(events)
+    teller = EventRecorder(events)
     teller.tell(event("a"))
     teller.tell(event("b"))
     await told(teller, 1)
@@ -77,10 +77,10 @@ async def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(error: 
 @in_virtual_time
 async def test_more_than_can_wait_is_left_out_and_logged() -> None:
     events = Events()
-    teller = Teller(events)
+    teller = EventRecorder(events)
     with structlog.testing.capture_logs() as logs:
-        for number in range(MAX_WAITING + 2):
+        for number in range(MAX_QUEUED + 2):
             teller.tell(event(f"p{number}"))
-    assert [line["event_of"] for line in logs] == [f"p{MAX_WAITING}", f"p{MAX_WAITING + 1}"]
+    assert [line["event_of"] for line in logs] == [f"p{MAX_QUEUED}", f"p{MAX_QUEUED + 1}"]
     await told(teller, 1)
-    assert len(events.told) == MAX_WAITING
+    assert len(events.told) == MAX_QUEUED

@@ -14,11 +14,11 @@ import pytest
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError, RefusedError
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
-from gpufleet_agent.kube.telemetry_watch import OwnObject
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.objects import assignment
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
@@ -171,7 +171,9 @@ async def test_a_watch_on_a_dead_connection_ends_by_itself() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        pytest.param(missing("gputelemetries", "node-1"), NotFoundError, "404 NotFound: in words", id="no such object"),
+        pytest.param(
+            missing("gputelemetries", "node-1"), ObjectNotFoundError, "404 NotFound: in words", id="no such object"
+        ),
         pytest.param(
             httpx2.Response(404, text="404 page not found"), KubeError, "404", id="no such kind in this cluster"
         ),
@@ -184,7 +186,7 @@ async def test_a_watch_on_a_dead_connection_ends_by_itself() -> None:
             id="no JSON, though it says so",
         ),
         pytest.param(httpx2.Response(404, content=b""), KubeError, "content-type", id="nothing says what it is"),
-        pytest.param(failure(403, "Forbidden"), RefusedError, "403 Forbidden: in words", id="not allowed"),
+        pytest.param(failure(403, "Forbidden"), RejectedError, "403 Forbidden: in words", id="not allowed"),
         pytest.param(failure(429, "TooManyRequests"), KubeError, "429", id="too many requests"),
         pytest.param(httpx2.Response(503, text="no backend"), KubeError, "503", id="a proxy without a backend"),
         pytest.param(httpx2.Response(200, text='{"metadata": {'), KubeError, "Decode", id="cut off in the middle"),
@@ -217,7 +219,7 @@ def test_only_the_apiservers_word_that_the_object_is_gone_makes_the_agent_forget
     answers = [answer]
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
-        own = OwnObject(api, Changes(), random.Random(1))  # noqa: S311 - jitter
+        own = TelemetryWatch(api, VersionSignal(), random.Random(1))  # noqa: S311 - jitter
         own.adopt(replace(PARSED, assignments=(assignment("train-0", "GPU-1"),)))
         with suppress(KubeError):
             await own.refresh()
@@ -291,7 +293,7 @@ def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name()
     async def scenario(api: LightkubeTelemetryApi) -> None:
         await api.tell(EVENT)
         await api.tell(replace(EVENT, message="x" * 5000))
-        await api.tell(replace(EVENT, reason="TwoClaimants"))
+        await api.tell(replace(EVENT, reason="ReservationConflict"))
         await api.tell(replace(EVENT, pod_uid="uid-1"))
         await api.tell(replace(EVENT, episode="again"))
         await api.tell(replace(EVENT, pod="a." * 126 + "b"))
@@ -322,12 +324,12 @@ def test_an_event_that_was_told_already_is_no_error_and_others_are() -> None:
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
         await api.tell(EVENT)
-        with pytest.raises(NotFoundError):
+        with pytest.raises(ObjectNotFoundError):
             await api.tell(EVENT)
-        with pytest.raises(RefusedError, match="403"):
+        with pytest.raises(RejectedError, match="403"):
             await api.tell(EVENT)
         with pytest.raises(KubeError, match="500") as raised:
             await api.tell(EVENT)
-        assert not isinstance(raised.value, RefusedError)
+        assert not isinstance(raised.value, RejectedError)
 
     run(lambda request: answers.pop(0), scenario)

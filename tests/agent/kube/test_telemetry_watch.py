@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
-from gpufleet_agent.kube.telemetry_watch import OwnObject
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.objects import assignment
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
@@ -36,13 +36,13 @@ class FakeApi:
     async def get(self) -> TelemetryObject:
         self._call("get")
         if self.object is None:
-            raise NotFoundError("no such object")
+            raise ObjectNotFoundError("no such object")
         return self.object
 
     async def ensure(self) -> TelemetryObject:
         self._call("ensure")
         if not self.node_exists:
-            raise NotFoundError("no such node")
+            raise ObjectNotFoundError("no such node")
         self.object = self.object or TelemetryObject("uid-1", 1, 10)
         return self.object
 
@@ -64,8 +64,8 @@ class FakeApi:
 class Rig:
     def __init__(self) -> None:
         self.api = FakeApi()
-        self.changes = Changes()
-        self.own = OwnObject(self.api, self.changes, random.Random(1))  # noqa: S311 - jitter
+        self.changes = VersionSignal()
+        self.own = TelemetryWatch(self.api, self.changes, random.Random(1))  # noqa: S311 - jitter
 
 
 @asynccontextmanager

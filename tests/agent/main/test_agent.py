@@ -79,11 +79,13 @@ async def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are
         await kubelet.until(kubelet.serving)
         first, second = assignment("first", "GPU-1"), assignment("second", "GPU-1")
         await rig.api.reserve(first, second)
-        with pytest.raises(Exception, match=r"TwoClaimants: GPU-1 is assigned to ml/first/main and to ml/second"):
+        with pytest.raises(
+            Exception, match=r"ReservationConflict: GPU-1 is assigned to ml/first/main and to ml/second"
+        ):
             await kubelet.admit("first", 1)
         await rig.api.reserve(assignment("third", "GPU-0"), assignment("fourth", "GPU-2"))
         kubelet.pods[ContainerKey("ml", "fourth", "main")] = frozenset()
-        with pytest.raises(Exception, match="TwoCandidates: 2 containers could be asking"):
+        with pytest.raises(Exception, match="AmbiguousPod: 2 containers could be asking"):
             await kubelet.admit("third", 1)
         kubelet.pods.clear()
         assert await kubelet.admit("bare", 2) == {"GPU-1", "GPU-3"}
@@ -92,15 +94,15 @@ async def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are
             await kubelet.admit("fifth", 1)
         told = [(event.pod, event.pod_uid, event.reason) for event in await rig.api.until_told(4)]
         assert told == [
-            ("first", "uid-first", "TwoClaimants"),
-            ("third", "uid-third", "TwoCandidates"),
-            ("fourth", "uid-fourth", "TwoCandidates"),
+            ("first", "uid-first", "ReservationConflict"),
+            ("third", "uid-third", "AmbiguousPod"),
+            ("fourth", "uid-fourth", "AmbiguousPod"),
             ("fifth", "uid-fifth", "DeviceHeld"),
         ]
         assert "still held by ml/bare/main" in rig.api.events[-1].message
         metrics = (await rig.fetch(agent, "/metrics"))[1]
-        for reason in ("TwoClaimants", "TwoCandidates", "DeviceHeld"):
-            assert f'gpufleet_agent_allocations_total{{outcome="Refused",reason="{reason}"}} 1.0' in metrics
+        for reason in ("ReservationConflict", "AmbiguousPod", "DeviceHeld"):
+            assert f'gpufleet_agent_allocations_total{{outcome="Rejected",reason="{reason}"}} 1.0' in metrics
 
 
 async def test_a_partition_whose_kind_is_not_told_is_no_whole_gpu(kubelet: FakeKubelet) -> None:
@@ -265,7 +267,7 @@ async def test_refusals_without_end_leave_the_agent_alive_and_its_list_fresh(kub
         deadline = asyncio.get_running_loop().time() + 5
         refused = 0
         while asyncio.get_running_loop().time() < deadline:
-            with pytest.raises(Exception, match="TooFew"):
+            with pytest.raises(Exception, match="InsufficientUnreserved"):
                 await kubelet.admit("greedy", 5)
             refused += 1
             await asyncio.sleep(0.1)

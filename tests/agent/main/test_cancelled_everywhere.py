@@ -15,7 +15,7 @@ from gpufleet_agent.faults.file import writer
 from gpufleet_agent.kube import telemetry_watch
 from gpufleet_agent.plugin import server
 from gpufleet_agent.plugin.inject import device_files
-from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.runtime import lifecycle, version_signal
 from gpufleet_agent.sampling import sampler
 from gpufleet_testing.agent.agents import IdleGpus, make_agent
@@ -138,16 +138,18 @@ async def up_and_down(
 
 
 @pytest.fixture
-def injection(tmp_path: Path) -> InjectionSettings:
+def injection(tmp_path: Path) -> InjectorSettings:
     """With a CDI file, for four GPUs."""
     (tmp_path / "dev").mkdir()
     for index in range(4):
         (tmp_path / "dev" / f"nvidia{index}").touch()
-    return InjectionSettings(strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi")
+    return InjectorSettings(
+        strategies=frozenset({DeviceListStrategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
+    )
 
 
 @pytest.mark.parametrize("when", ["up", "down"])
-async def test_cancelled_at_each_await(*, when: str, injection: InjectionSettings, kubelet: FakeKubelet) -> None:
+async def test_cancelled_at_each_await(*, when: str, injection: InjectorSettings, kubelet: FakeKubelet) -> None:
     watch = Watch()
     async with kubelet:
 

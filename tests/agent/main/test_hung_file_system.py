@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_agent.plugin.inject.cdi import CdiFile
-from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_testing.agent.agents import AgentRig
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
@@ -21,8 +21,8 @@ async def test_scrapes_probes_and_status_go_on(
         hanging.set()
         assert going_on.wait(60), "nobody made the disk go on"
 
-    injection = InjectionSettings(
-        strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
+    injection = InjectorSettings(
+        strategies=frozenset({DeviceListStrategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
     )
     async with kubelet:
         rig = AgentRig(kubelet, injection=injection, heartbeat_seconds=1)

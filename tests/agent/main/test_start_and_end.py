@@ -10,7 +10,7 @@ import structlog
 
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading
 from gpufleet_agent.main import serve
-from gpufleet_agent.runtime.lifecycle import PartError
+from gpufleet_agent.runtime.lifecycle import ComponentError
 from gpufleet_testing.agent.agents import AgentRig
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
@@ -48,7 +48,7 @@ async def test_a_part_that_cannot_start_is_named_and_everything_before_it_undone
     other = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = other.sockets[0].getsockname()[1]
     sabotage(rig, port)
-    with pytest.raises(PartError, match=message):
+    with pytest.raises(ComponentError, match=message):
         await rig.make().run()
     other.close()
     await other.wait_closed()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.plugin.inject.strategies import InjectionSettings, Strategy
+from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_testing.agent.agents import AgentRig
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
@@ -19,8 +19,8 @@ async def test_a_missing_device_node_is_in_the_status_until_it_exists(kubelet: F
     for index in (0, 1, 3):
         (dev / f"nvidia{index}").touch()
 
-    injection = InjectionSettings(
-        strategies=frozenset({Strategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
+    injection = InjectorSettings(
+        strategies=frozenset({DeviceListStrategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"
     )
     async with kubelet:
         rig = AgentRig(kubelet, injection=injection)

@@ -15,9 +15,9 @@ from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, READINGS, DeviceCollector
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.overuse.episodes import Overuse
-from gpufleet_agent.overuse.memory_usage import Use
-from gpufleet_agent.podresources.holdings import Holder
+from gpufleet_agent.overuse.episodes import OveruseEpisode
+from gpufleet_agent.overuse.memory_usage import MemoryUsage
+from gpufleet_agent.podresources.holdings import DeviceHolder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
 
@@ -29,8 +29,8 @@ SICK = HealthView(
     (HealthReason("RowRemapPending", "a row waits for a reset", 1.0),),
 )
 USES = (
-    Use("GPU-0", 0, ContainerKey("ml", "a", "main"), "uid-a", 1000, 1200),
-    Use("GPU-0", 0, ContainerKey("ml", "b", "main"), "uid-b", 2000, None),
+    MemoryUsage("GPU-0", 0, ContainerKey("ml", "a", "main"), "uid-a", 1000, 1200),
+    MemoryUsage("GPU-0", 0, ContainerKey("ml", "b", "main"), "uid-b", 2000, None),
 )
 FULL: dict[str, Any] = {
     "memory_total_mib": 81_559,
@@ -71,10 +71,10 @@ def device(index: int, *, age: float = 0.5, health: HealthView = HEALTHY, **valu
 class Scraped:
     """Series by name and labels, after a trip through Prometheus' text format."""
 
-    def __init__(self, view: NodeView, holders: dict[str, tuple[Holder, ...]] | None = None) -> None:
+    def __init__(self, view: NodeView, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: view, lambda: holders or {}, "node-1", 60.0))
-        shares = lambda: (USES, (Overuse(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
+        shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
         registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0, shares))
         Counters(registry, "1.2.3")
         self.text = generate_latest(registry).decode()
@@ -136,7 +136,7 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
 
 
 def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
-    a, b = Holder(ContainerKey("ml", "a", "main")), Holder(ContainerKey("ml", "b", "main"))
+    a, b = DeviceHolder(ContainerKey("ml", "a", "main")), DeviceHolder(ContainerKey("ml", "b", "main"))
     view = NodeView((device(0, **FULL), device(1, **FULL)))
     scraped = Scraped(view, {"GPU-0": (a,), "GPU-1": (a, b)})
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="a", container="main") == 41
@@ -252,7 +252,7 @@ def test_both_formats_say_the_same() -> None:
 
 
 def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
-    pod = Holder(ContainerKey("ml", "a", "main"))
+    pod = DeviceHolder(ContainerKey("ml", "a", "main"))
     now: dict[str, Any] = {"view": NodeView((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
     registry = CollectorRegistry()
     registry.register(DeviceCollector(lambda: now["view"], lambda: now["holders"], "node-1", 60.0))

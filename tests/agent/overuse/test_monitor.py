@@ -10,19 +10,19 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, ProcessMemory, Sample
 from gpufleet_agent.kube.model import PodEvent
-from gpufleet_agent.overuse.episodes import BEGIN, END, Episodes
-from gpufleet_agent.overuse.memory_usage import PodsOf, Use, processes_of, uses
-from gpufleet_agent.overuse.monitor import OveruseWatch
-from gpufleet_agent.overuse.pod_lookup import pods_of
-from gpufleet_agent.podresources.holdings import Holder
+from gpufleet_agent.overuse.episodes import BEGIN, END, OveruseEpisodes
+from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
+from gpufleet_agent.overuse.monitor import OveruseMonitor
+from gpufleet_agent.overuse.pod_lookup import pods_of_process
+from gpufleet_agent.podresources.holdings import DeviceHolder
 from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import DeviceView, HealthState, HealthView, NodeView
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
-A = Holder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
-B = Holder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
-STRANGER = Holder(ContainerKey("ml", "c", "main"), shared=True)
+A = DeviceHolder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
+B = DeviceHolder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
+STRANGER = DeviceHolder(ContainerKey("ml", "c", "main"), shared=True)
 STALE = 16.0
 PODS = MappingProxyType({1: ("uid-a",), 2: ("uid-b",), 3: ("uid-c",), 4: (), 5: ("uid-outer", "uid-a")})
 
@@ -55,8 +55,8 @@ def device(
         pytest.param(device(listed=False, age=None), (A,), [None], id="nobody knows how old it is"),
     ],
 )
-def test_what_holders_use(seen: DeviceView, holders: tuple[Holder, ...], expected: list[int | None]) -> None:
-    assert [use.used_mib for use in uses((seen,), {"GPU-0": holders}, PODS.get, STALE)] == expected
+def test_what_holders_use(seen: DeviceView, holders: tuple[DeviceHolder, ...], expected: list[int | None]) -> None:
+    assert [use.used_mib for use in memory_usages((seen,), {"GPU-0": holders}, PODS.get, STALE)] == expected
 
 
 def test_processes_of_devices_without_promises_are_not_looked_up() -> None:
@@ -64,19 +64,19 @@ def test_processes_of_devices_without_promises_are_not_looked_up() -> None:
         raise AssertionError(f"process {pid} was looked up")
 
     for holders in ({"GPU-0": (STRANGER,)}, {}):
-        assert uses((device((3, 1)),), holders, never, STALE) == ()
-        assert processes_of((device((3, 1)),), holders, STALE) == frozenset()
-    assert processes_of((device((3, 1), (7, 1)),), {"GPU-0": (A,)}, STALE) == {3, 7}
-    assert processes_of((device((3, 1), age=17.0),), {"GPU-0": (A,)}, STALE) == frozenset()
+        assert memory_usages((device((3, 1)),), holders, never, STALE) == ()
+        assert relevant_processes((device((3, 1)),), holders, STALE) == frozenset()
+    assert relevant_processes((device((3, 1), (7, 1)),), {"GPU-0": (A,)}, STALE) == {3, 7}
+    assert relevant_processes((device((3, 1), age=17.0),), {"GPU-0": (A,)}, STALE) == frozenset()
 
 
-def use(used: int | None, pod: str = "a") -> Use:
-    return Use("GPU-0", 0, ContainerKey("ml", pod, "main"), f"uid-{pod}", 1000, used)
+def use(used: int | None, pod: str = "a") -> MemoryUsage:
+    return MemoryUsage("GPU-0", 0, ContainerKey("ml", pod, "main"), f"uid-{pod}", 1000, used)
 
 
 def course(*numbers: int | None) -> list[tuple[int, int, int]]:
-    """Episodes begun, ended and standing at each look."""
-    episodes = Episodes()
+    """OveruseEpisodes begun, ended and standing at each look."""
+    episodes = OveruseEpisodes()
     told = []
     for second, number in enumerate(numbers):
         begun, ended = episodes.look([use(number)], float(second))
@@ -123,10 +123,10 @@ def test_a_look_that_cannot_tell_changes_nothing() -> None:
 
 def looks(*found: tuple[DeviceView, ...]) -> list[int]:
     """How many episodes stand after each look at a device of which A was promised 1000 MiB."""
-    episodes = Episodes()
+    episodes = OveruseEpisodes()
     standing = []
     for second, devices in enumerate(found):
-        episodes.look(uses(devices, {"GPU-0": (A, B)}, PODS.get, STALE), float(second))
+        episodes.look(memory_usages(devices, {"GPU-0": (A, B)}, PODS.get, STALE), float(second))
         standing.append(len(episodes.standing))
     return standing
 
@@ -153,7 +153,7 @@ def test_nor_does_a_low_that_was_read_once_and_an_empty_list_is_told_apart_by_it
 
 
 def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
-    episodes = Episodes()
+    episodes = OveruseEpisodes()
     episodes.look([use(2000)], 1.0)
     ((begun,), _) = episodes.look([use(3000)], 2.0)
     assert (begun.since, begun.used_mib) == (2.0, 3000)
@@ -162,10 +162,12 @@ def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
     assert episodes.standing == ()
 
 
-def watching(seen: list[DeviceView], pods: PodsOf = PODS.get) -> tuple[OveruseWatch, list[PodEvent], Changes]:
+def watching(
+    seen: list[DeviceView], pods: PodLookup = PODS.get
+) -> tuple[OveruseMonitor, list[PodEvent], VersionSignal]:
     events: list[PodEvent] = []
-    changes = Changes()
-    watch = OveruseWatch(
+    changes = VersionSignal()
+    watch = OveruseMonitor(
         view=lambda: NodeView((seen[0],)),
         holders=lambda: {"GPU-0": (A, B)},
         tell=events.append,
@@ -233,7 +235,7 @@ def test_the_kernel_is_asked_which_pod_a_process_is_in(tmp_path: Path) -> None:
     uid = "6a9d8b1c-1f2e-4a3b-9c4d-5e6f70819203"
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "cgroup").write_text(f"0::/kubepods/burstable/pod{uid}/abc\n")
-    assert pods_of(7, tmp_path) == (uid,)
-    assert pods_of(8, tmp_path) is None
+    assert pods_of_process(7, tmp_path) == (uid,)
+    assert pods_of_process(8, tmp_path) is None
     (tmp_path / "9" / "cgroup").mkdir(parents=True)  # any other error of the system
-    assert pods_of(9, tmp_path) is None
+    assert pods_of_process(9, tmp_path) is None

@@ -78,7 +78,7 @@ async def test_without_the_kubelets_list_nothing_is_given(
             raise ListingError("the kubelet is busy")
 
         monkeypatch.setattr(rig.lister, "list", fail)
-        with pytest.raises(Exception, match=r"ListingFailed: .* the kubelet is busy"):
+        with pytest.raises(Exception, match=r"PodResourcesUnavailable: .* the kubelet is busy"):
             await kubelet.admit("bare", 1)
         assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
 

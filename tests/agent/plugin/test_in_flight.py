@@ -3,18 +3,18 @@ from contextlib import suppress
 
 import pytest
 
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.types import Rejection, RejectionReason, UnmanagedAllocation
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
-ANSWER = Unmanaged(("GPU-0",))
+ANSWER = UnmanagedAllocation(("GPU-0",))
 
 
-def make() -> Admission:
-    return Admission(expiry_seconds=0.1, settle_seconds=0.02)
+def make() -> InFlightAllocation:
+    return InFlightAllocation(expiry_seconds=0.1, settle_seconds=0.02)
 
 
-async def is_quiet(admission: Admission) -> bool:
+async def is_quiet(admission: InFlightAllocation) -> bool:
     """Whether a listing of our own would get its moment without waiting."""
     with suppress(TimeoutError):
         async with asyncio.timeout(0), admission.quiet():
@@ -44,7 +44,7 @@ async def test_no_listing_from_the_question_until_the_kubelet_has_entered_the_de
 
 async def test_after_a_refusal_there_is_nothing_to_wait_for() -> None:
     admission = make()
-    admission.answered(await admission.begin(), Refusal(Reason.DEVICE_HELD, "no"))
+    admission.answered(await admission.begin(), Rejection(RejectionReason.DEVICE_HELD, "no"))
     admission.take()
     admission.refused(admission.ticket)
     assert await is_quiet(admission)
@@ -101,9 +101,9 @@ async def test_a_cancelled_listing_lets_allocations_through(listings: int) -> No
 async def test_what_was_handed_over_is_given_again_in_part_until_the_next_question() -> None:
     admission = make()
     await admission.begin()
-    admission.handed(Unmanaged(("GPU-0", "GPU-1")))
-    assert admission.again(frozenset({"GPU-1"})) == Unmanaged(("GPU-1",))
-    assert admission.again(frozenset({"GPU-0", "GPU-1"})) == Unmanaged(("GPU-0", "GPU-1"))
+    admission.handed(UnmanagedAllocation(("GPU-0", "GPU-1")))
+    assert admission.again(frozenset({"GPU-1"})) == UnmanagedAllocation(("GPU-1",))
+    assert admission.again(frozenset({"GPU-0", "GPU-1"})) == UnmanagedAllocation(("GPU-0", "GPU-1"))
     assert admission.again(frozenset({"GPU-1", "GPU-2"})) is None
     assert admission.again(frozenset()) is None
     await admission.begin()
@@ -112,8 +112,8 @@ async def test_what_was_handed_over_is_given_again_in_part_until_the_next_questi
 
 async def test_slots_are_given_again_as_slots() -> None:
     admission = make()
-    admission.handed(Unmanaged(("GPU-0", "GPU-1"), ("GPU-0::4", "GPU-1::2")))
-    assert admission.again(frozenset({"GPU-1::2"})) == Unmanaged(("GPU-1",), ("GPU-1::2",))
+    admission.handed(UnmanagedAllocation(("GPU-0", "GPU-1"), ("GPU-0::4", "GPU-1::2")))
+    assert admission.again(frozenset({"GPU-1::2"})) == UnmanagedAllocation(("GPU-1",), ("GPU-1::2",))
     assert admission.again(frozenset({"GPU-1::3"})) is None
     assert admission.again(frozenset({"GPU-1"})) is None
 
@@ -121,9 +121,9 @@ async def test_slots_are_given_again_as_slots() -> None:
 @in_virtual_time
 async def test_what_was_handed_over_is_forgotten_in_time_and_a_later_one_is_not_forgotten_with_it() -> None:
     admission = make()
-    admission.handed(Unmanaged(("GPU-0",)))
+    admission.handed(UnmanagedAllocation(("GPU-0",)))
     await asyncio.sleep(0.06)
-    admission.handed(Unmanaged(("GPU-1",)))
+    admission.handed(UnmanagedAllocation(("GPU-1",)))
     await asyncio.sleep(0.06)
     assert admission.again(frozenset({"GPU-1"})) is not None
     await asyncio.sleep(0.06)

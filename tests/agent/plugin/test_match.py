@@ -5,8 +5,16 @@ from dataclasses import dataclass, field
 import pytest
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.match import Situation, check, decide, first_fit
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.match import MatchInput, check_allocate, first_fit, match_request
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    AllocationResult,
+    ManagedAllocation,
+    Rejection,
+    RejectionReason,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.objects import listed
@@ -38,7 +46,7 @@ def lists(pod: str, *devices: str, resource: str = RESOURCE, container: str = "m
 @dataclass(frozen=True)
 class Case:
     name: str
-    want: Answer | Reason
+    want: AllocationResult | RejectionReason
     """An answer to the letter, or the reason of a refusal."""
     assignments: tuple[Assignment, ...] = ()
     listing: tuple[ListedContainer, ...] = ()
@@ -57,91 +65,101 @@ TWO = reserve("two", A)
 PAIR = reserve("pair", D, B)
 
 CASES = [
-    Case("the listed pod without devices gets exactly its own", Managed(ONE, (C,)), (ONE, TWO), (lists("one"),)),
+    Case(
+        "the listed pod without devices gets exactly its own", ManagedAllocation(ONE, (C,)), (ONE, TWO), (lists("one"),)
+    ),
     Case(
         "the older assignment of equal size doesn't win when the younger pod asks",
-        Managed(TWO, (A,)),
+        ManagedAllocation(TWO, (A,)),
         (ONE, TWO),
         (lists("two"), lists("other")),
     ),
     Case(
         "a pod that has its devices isn't asking, its neighbour is",
-        Managed(TWO, (A,)),
+        ManagedAllocation(TWO, (A,)),
         (ONE, TWO),
         (lists("one", C), lists("two")),
         available=ALL - {C},
     ),
-    Case("several devices come in index order", Managed(PAIR, (B, D)), (PAIR,), (lists("pair"),), size=2),
+    Case("several devices come in index order", ManagedAllocation(PAIR, (B, D)), (PAIR,), (lists("pair"),), size=2),
     Case(
         "an assignment of another size is not the one that asks",
-        Unmanaged((A,)),
+        UnmanagedAllocation((A,)),
         (PAIR,),
         (lists("pair"),),
         size=1,
     ),
     Case(
         "an assignment of another resource is not the one that asks",
-        Unmanaged((A,)),
+        UnmanagedAllocation((A,)),
         (reserve("one", C, resource="example.com/gpu"),),
         (lists("one"),),
     ),
     Case(
         "devices of another resource don't count as having been served",
-        Managed(ONE, (C,)),
+        ManagedAllocation(ONE, (C,)),
         (ONE,),
         (lists("one", "nic-0", resource="example.com/nic"),),
     ),
     Case(
         "the same container name in another pod is somebody else",
-        Unmanaged((A,)),
+        UnmanagedAllocation((A,)),
         (ONE,),
         (lists("stranger"),),
     ),
     Case(
         "a sidecar of the assigned pod is not the assigned container",
-        Unmanaged((A,)),
+        UnmanagedAllocation((A,)),
         (ONE,),
         (lists("one", container="sidecar"),),
     ),
     Case(
         "two listed containers with open assignments of this size: refused, both named",
-        Reason.TWO_CANDIDATES,
+        RejectionReason.AMBIGUOUS_POD,
         (ONE, TWO),
         (lists("one"), lists("two")),
         message_has=("ml/one/main", "ml/two/main"),
     ),
     Case(
         "two assignments for one container: refused",
-        Reason.TWO_CANDIDATES,
+        RejectionReason.AMBIGUOUS_POD,
         (ONE, reserve("one", B, pod_uid="uid-earlier-one")),
         (lists("one"),),
     ),
     Case(
         "a device that two assignments name: refused, both named",
-        Reason.TWO_CLAIMANTS,
+        RejectionReason.RESERVATION_CONFLICT,
         (ONE, reserve("pair", C, D)),
         (lists("one"),),
         message_has=(C, "ml/one/main", "ml/pair/main"),
     ),
     Case(
         "a device that another pod still holds: refused, the holder named",
-        Reason.DEVICE_HELD,
+        RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("terminating", C)),
         message_has=("ml/terminating/main",),
     ),
     Case(
         "a device that the kubelet doesn't offer: refused",
-        Reason.DEVICE_UNAVAILABLE,
+        RejectionReason.DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
         available=ALL - {C},
     ),
-    Case("an unhealthy device: refused", Reason.DEVICE_UNHEALTHY, (ONE,), (lists("one"),), unhealthy=frozenset({C})),
-    Case("a device that the node lacks: refused", Reason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)),
+    Case(
+        "an unhealthy device: refused",
+        RejectionReason.DEVICE_UNHEALTHY,
+        (ONE,),
+        (lists("one"),),
+        unhealthy=frozenset({C}),
+    ),
+    Case(
+        "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)
+    ),
     Case(
         "the kubelet insists on a device of the assignment: given",
-        Managed(PAIR, (B, D)),
+        ManagedAllocation(PAIR, (B, D)),
         (PAIR,),
         (lists("pair"),),
         size=2,
@@ -149,29 +167,34 @@ CASES = [
     ),
     Case(
         "the kubelet insists on a device outside the assignment: refused",
-        Reason.FORCED_DEVICE,
+        RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
         must_include=frozenset({A}),
         message_has=(A,),
     ),
-    Case("a pod without an assignment gets the lowest unreserved", Unmanaged((B,)), (TWO, ONE), (lists("bare"),)),
-    Case("an empty list and no reservations: an unmanaged pod", Unmanaged((A, B)), size=2),
+    Case(
+        "a pod without an assignment gets the lowest unreserved",
+        UnmanagedAllocation((B,)),
+        (TWO, ONE),
+        (lists("bare"),),
+    ),
+    Case("an empty list and no reservations: an unmanaged pod", UnmanagedAllocation((A, B)), size=2),
     Case(
         "an unmanaged pod gets neither a held nor an unhealthy device",
-        Unmanaged((D,)),
+        UnmanagedAllocation((D,)),
         (TWO,),
         (lists("bare"), lists("holder", B)),
         unhealthy=frozenset({C}),
     ),
     Case(
         "an unmanaged pod gets no device that the plugin doesn't know",
-        Unmanaged((B,)),
+        UnmanagedAllocation((B,)),
         available=frozenset({"GPU-stranger", B}),
     ),
     Case(
         "an unmanaged pod is refused rather than given reserved devices, in numbers",
-        Reason.TOO_FEW_UNRESERVED,
+        RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         (PAIR, TWO),
         (lists("bare"),),
         size=2,
@@ -179,32 +202,32 @@ CASES = [
     ),
     Case(
         "an unmanaged pod keeps what its init container had",
-        Unmanaged((A, D)),
+        UnmanagedAllocation((A, D)),
         must_include=frozenset({D}),
         size=2,
     ),
     Case(
         "an unmanaged pod can't be forced onto a reserved device",
-        Reason.FORCED_DEVICE,
+        RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("bare"),),
         must_include=frozenset({C}),
     ),
     Case(
         "an unmanaged pod can't be forced onto an unhealthy device",
-        Reason.FORCED_DEVICE,
+        RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         must_include=frozenset({C}),
         unhealthy=frozenset({C}),
     ),
     Case(
         "an unmanaged pod gets no device on which a process is left",
-        Unmanaged((B, D)),
+        UnmanagedAllocation((B, D)),
         busy=frozenset({A, C}),
         size=2,
     ),
     Case(
         "and is told of the processes when that leaves too few",
-        Reason.TOO_FEW_UNRESERVED,
+        RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         listing=(lists("bare"), lists("holder", B)),
         busy=frozenset({A, B, C}),
         size=2,
@@ -212,37 +235,40 @@ CASES = [
     ),
     Case(
         "processes of its own init container don't count",
-        Unmanaged((A,)),
+        UnmanagedAllocation((A,)),
         busy=frozenset({A}),
         must_include=frozenset({A}),
     ),
     Case(
         "a reservation is not judged anew by processes: the last ones may have ended since they were counted",
-        Managed(ONE, (C,)),
+        ManagedAllocation(ONE, (C,)),
         (ONE,),
         (lists("one"),),
         busy=frozenset({C}),
     ),
     Case(
-        "with everything reserved nothing is left to unmanaged pods", Reason.TOO_FEW_UNRESERVED, (reserve("x", *ALL),)
+        "with everything reserved nothing is left to unmanaged pods",
+        RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
+        (reserve("x", *ALL),),
     ),
 ]
 
 
-def situation_of(case: Case) -> tuple[Ask, Situation]:
+def situation_of(case: Case) -> tuple[AllocationRequest, MatchInput]:
     devices = tuple(
-        KnownDevice(uuid, index, uuid not in case.unhealthy, uuid in case.busy) for index, uuid in enumerate(case.known)
+        AdvertisedDevice(uuid, index, uuid not in case.unhealthy, uuid in case.busy)
+        for index, uuid in enumerate(case.known)
     )
-    return Ask(case.available, case.size, case.must_include), Situation(
+    return AllocationRequest(case.available, case.size, case.must_include), MatchInput(
         RESOURCE, devices, case.assignments, case.listing
     )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_decide(case: Case) -> None:
-    answer = decide(*situation_of(case))
-    if isinstance(case.want, Reason):
-        assert isinstance(answer, Refusal)
+    answer = match_request(*situation_of(case))
+    if isinstance(case.want, RejectionReason):
+        assert isinstance(answer, Rejection)
         assert answer.reason is case.want
         for part in case.message_has:
             assert part in answer.message
@@ -253,32 +279,56 @@ def test_decide(case: Case) -> None:
 @pytest.mark.parametrize(
     ("answered", "asked", "want"),
     [
-        pytest.param(Managed(PAIR, (B, D)), {D, B}, Managed(PAIR, (B, D)), id="exactly what was answered"),
-        pytest.param(Unmanaged((A,)), {A}, Unmanaged((A,)), id="exactly what an unmanaged pod was answered"),
-        pytest.param(Managed(PAIR, (B, D)), {B, C}, Reason.OTHER_DEVICES, id="another device than answered"),
-        pytest.param(Managed(PAIR, (B, D)), {B}, Reason.OTHER_DEVICES, id="fewer devices than answered"),
-        pytest.param(Unmanaged((A,)), {A, B}, Reason.OTHER_DEVICES, id="more devices than answered"),
-        pytest.param(None, {A}, Reason.NOT_ASKED, id="nothing was answered"),
         pytest.param(
-            Refusal(Reason.DEVICE_HELD, "held"), {A}, Refusal(Reason.DEVICE_HELD, "held"), id="a refusal is carried out"
+            ManagedAllocation(PAIR, (B, D)), {D, B}, ManagedAllocation(PAIR, (B, D)), id="exactly what was answered"
+        ),
+        pytest.param(
+            UnmanagedAllocation((A,)), {A}, UnmanagedAllocation((A,)), id="exactly what an unmanaged pod was answered"
+        ),
+        pytest.param(
+            ManagedAllocation(PAIR, (B, D)),
+            {B, C},
+            RejectionReason.PREFERRED_ALLOCATION_IGNORED,
+            id="another device than answered",
+        ),
+        pytest.param(
+            ManagedAllocation(PAIR, (B, D)),
+            {B},
+            RejectionReason.PREFERRED_ALLOCATION_IGNORED,
+            id="fewer devices than answered",
+        ),
+        pytest.param(
+            UnmanagedAllocation((A,)),
+            {A, B},
+            RejectionReason.PREFERRED_ALLOCATION_IGNORED,
+            id="more devices than answered",
+        ),
+        pytest.param(None, {A}, RejectionReason.NO_PREFERRED_ALLOCATION, id="nothing was answered"),
+        pytest.param(
+            Rejection(RejectionReason.DEVICE_HELD, "held"),
+            {A},
+            Rejection(RejectionReason.DEVICE_HELD, "held"),
+            id="a refusal is carried out",
         ),
     ],
 )
 def test_allocate_gives_only_what_was_just_answered(
-    answered: Answer | None, asked: set[str], want: Answer | Reason
+    answered: AllocationResult | None, asked: set[str], want: AllocationResult | RejectionReason
 ) -> None:
-    result = check(answered, frozenset(asked))
-    if isinstance(want, Reason):
-        assert isinstance(result, Refusal)
+    result = check_allocate(answered, frozenset(asked))
+    if isinstance(want, RejectionReason):
+        assert isinstance(result, Rejection)
         assert result.reason is want
     else:
         assert result == want
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if isinstance(case.want, Reason)], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if isinstance(case.want, RejectionReason)], ids=lambda case: case.name
+)
 def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -> None:
-    refusal = decide(*situation_of(case))
-    assert isinstance(refusal, Refusal)
+    refusal = match_request(*situation_of(case))
+    assert isinstance(refusal, Rejection)
     waiting = {listed.key.pod for listed in case.listing if not listed.of(RESOURCE)}
     reserved = {claim.pod for claim in case.assignments}
     assert {claim.pod for claim in refusal.claims} == waiting & reserved
@@ -286,9 +336,13 @@ def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -
 
 def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another() -> None:
     old, young = reserve("old", A), reserve("young", B, decided_at="2026-01-01T00:00:00.000001Z")
-    devices = tuple(KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate((A, B, C, D)))
-    situation = Situation(RESOURCE, devices, (young, old), (listed("young"),))
-    assert first_fit(Ask(ALL, 1), situation, frozenset()) == Managed(old, (A,))
-    assert decide(Ask(ALL, 1), situation) == Managed(young, (B,))
-    assert first_fit(Ask(ALL - {A}, 1), situation, frozenset({old.pod_uid})) == Managed(young, (B,))
-    assert first_fit(Ask(ALL, 1), situation, frozenset({old.pod_uid, young.pod_uid})) == Unmanaged((C,))
+    devices = tuple(AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate((A, B, C, D)))
+    situation = MatchInput(RESOURCE, devices, (young, old), (listed("young"),))
+    assert first_fit(AllocationRequest(ALL, 1), situation, frozenset()) == ManagedAllocation(old, (A,))
+    assert match_request(AllocationRequest(ALL, 1), situation) == ManagedAllocation(young, (B,))
+    assert first_fit(AllocationRequest(ALL - {A}, 1), situation, frozenset({old.pod_uid})) == ManagedAllocation(
+        young, (B,)
+    )
+    assert first_fit(
+        AllocationRequest(ALL, 1), situation, frozenset({old.pod_uid, young.pod_uid})
+    ) == UnmanagedAllocation((C,))

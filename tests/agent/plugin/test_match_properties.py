@@ -1,4 +1,4 @@
-"""What must hold of the hand-over whatever comes: a model of the kubelet drives `decide` and `check` at random."""
+"""Invariants of device matching: a model of the kubelet drives `match_request` and `check_allocate` at random."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.match import Situation, check, decide, key_of
-from gpufleet_agent.plugin.types import Ask, KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.match import MatchInput, check_allocate, key_of, match_request
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    ManagedAllocation,
+    Rejection,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
 from gpufleet_api.names import RESOURCE
 
@@ -62,24 +68,24 @@ class ModelKubelet:
 
     def __init__(self, ledger: tuple[Assignment, ...], unhealthy: frozenset[str]) -> None:
         self.ledger = ledger
-        self.devices = tuple(KnownDevice(uuid, i, uuid not in unhealthy) for i, uuid in enumerate(UUIDS))
+        self.devices = tuple(AdvertisedDevice(uuid, i, uuid not in unhealthy) for i, uuid in enumerate(UUIDS))
         self.held: dict[ContainerKey, frozenset[str]] = {}
 
     def listing(self, asking: ContainerKey) -> Listing:
         held = tuple(ListedContainer(key, {RESOURCE: uuids}) for key, uuids in self.held.items())
         return (*held, ListedContainer(asking))
 
-    def admit(self, key: ContainerKey, size: int) -> Managed | Unmanaged | Refusal | None:
+    def admit(self, key: ContainerKey, size: int) -> ManagedAllocation | UnmanagedAllocation | Rejection | None:
         """None: the kubelet itself has too few devices to offer and never asks."""
         in_use = frozenset[str]().union(*self.held.values())
         available = frozenset(device.uuid for device in self.devices if device.healthy) - in_use
         if len(available) < size:
             return None
-        situation = Situation(RESOURCE, self.devices, self.ledger, self.listing(key))
-        answered = decide(Ask(available, size), situation)
-        asked = sorted(available)[:size] if isinstance(answered, Refusal) else answered.devices
-        result = check(answered, frozenset(asked))
-        if not isinstance(result, Refusal):
+        situation = MatchInput(RESOURCE, self.devices, self.ledger, self.listing(key))
+        answered = match_request(AllocationRequest(available, size), situation)
+        asked = sorted(available)[:size] if isinstance(answered, Rejection) else answered.devices
+        result = check_allocate(answered, frozenset(asked))
+        if not isinstance(result, Rejection):
             self.held[key] = frozenset(result.devices)
         return result
 
@@ -102,14 +108,14 @@ def test_no_device_is_given_twice_and_reserved_ones_only_to_their_pod(
             assignment = ledger[value]
             result = kubelet.admit(key_of(assignment), len(assignment.devices))
             if not unhealthy & set(assignment.devices):
-                assert isinstance(result, Managed), "nothing stands in the way of a healthy reservation"
-            if isinstance(result, Managed):
+                assert isinstance(result, ManagedAllocation), "nothing stands in the way of a healthy reservation"
+            if isinstance(result, ManagedAllocation):
                 assert set(result.devices) == set(assignment.devices)
-            assert not isinstance(result, Unmanaged)
+            assert not isinstance(result, UnmanagedAllocation)
         else:
             result = kubelet.admit(ContainerKey("ml", f"bare-{number}", "main"), value)
-            assert not isinstance(result, Managed)
-            if isinstance(result, Unmanaged):
+            assert not isinstance(result, ManagedAllocation)
+            if isinstance(result, UnmanagedAllocation):
                 assert not reserved.keys() & set(result.devices)
                 assert len(result.devices) == value
         given_out = [uuid for uuids in kubelet.held.values() for uuid in uuids]
@@ -120,7 +126,7 @@ def test_no_device_is_given_twice_and_reserved_ones_only_to_their_pod(
 
 
 asks = st.builds(
-    lambda available, forced, size: Ask(available | forced, size, forced),
+    lambda available, forced, size: AllocationRequest(available | forced, size, forced),
     st.frozensets(st.sampled_from((*UUIDS, "GPU-stranger"))),
     st.frozensets(st.sampled_from(UUIDS), max_size=2),
     st.integers(1, 8),
@@ -135,19 +141,19 @@ asks = st.builds(
     holders=st.dictionaries(st.integers(0, 4), st.frozensets(st.sampled_from(UUIDS), min_size=1, max_size=2)),
 )
 def test_an_answer_is_always_offered_known_and_of_the_size_asked_for(
-    ledger: tuple[Assignment, ...], ask: Ask, waiting: frozenset[int], holders: dict[int, frozenset[str]]
+    ledger: tuple[Assignment, ...], ask: AllocationRequest, waiting: frozenset[int], holders: dict[int, frozenset[str]]
 ) -> None:
-    devices = tuple(KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate(UUIDS))
+    devices = tuple(AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(UUIDS))
     listing = (
         *(ListedContainer(ContainerKey("ml", f"managed-{index}", "main")) for index in waiting),
         *(ListedContainer(ContainerKey("ml", f"held-{i}", "main"), {RESOURCE: held}) for i, held in holders.items()),
     )
-    answer = decide(ask, Situation(RESOURCE, devices, ledger, listing))
-    if isinstance(answer, Refusal):
+    answer = match_request(ask, MatchInput(RESOURCE, devices, ledger, listing))
+    if isinstance(answer, Rejection):
         assert answer.message
         return
     assert len(answer.devices) == len(set(answer.devices)) == ask.size
     assert set(answer.devices) <= ask.available & set(UUIDS)
     assert ask.must_include <= set(answer.devices)
-    if isinstance(answer, Managed):
+    if isinstance(answer, ManagedAllocation):
         assert set(answer.devices) == set(answer.assignment.devices)

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 import pytest
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.match import Situation, check, decide, first_fit
-from gpufleet_agent.plugin.types import Answer, Ask, KnownDevice, Managed, Reason, Refusal, Unmanaged
+from gpufleet_agent.plugin.match import MatchInput, check_allocate, first_fit, match_request
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    AllocationResult,
+    ManagedAllocation,
+    Rejection,
+    RejectionReason,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 
@@ -37,7 +45,7 @@ def lists(pod: str, *ids: str, resource: str = SHARED_RESOURCE) -> ListedContain
 @dataclass(frozen=True)
 class Case:
     name: str
-    want: Answer | Reason
+    want: AllocationResult | RejectionReason
     """An answer to the letter, or the reason of a refusal."""
     assignments: tuple[Assignment, ...] = ()
     listing: tuple[ListedContainer, ...] = ()
@@ -56,122 +64,130 @@ WHOLE = reserve("whole", C, resource=RESOURCE)
 VENDOR = "nvidia.com/gpu"
 
 CASES = [
-    Case("the lowest slot of the device", Managed(ONE, (C,), (f"{C}::0",)), (ONE,), (lists("one"),)),
+    Case("the lowest slot of the device", ManagedAllocation(ONE, (C,), (f"{C}::0",)), (ONE,), (lists("one"),)),
     Case(
         "several devices: one slot of each, in index order",
-        Managed(PAIR, (B, D), (f"{B}::0", f"{D}::0")),
+        ManagedAllocation(PAIR, (B, D), (f"{B}::0", f"{D}::0")),
         (PAIR,),
         (lists("pair"),),
         size=2,
     ),
     Case(
         "the lowest slot that is free, by number and not by letter",
-        Managed(TWO, (C,), (f"{C}::2",)),
+        ManagedAllocation(TWO, (C,), (f"{C}::2",)),
         (ONE, TWO),
         (lists("one", f"{C}::0"), lists("second")),
         available=frozenset({f"{C}::10", f"{C}::2", f"{A}::0"}),
     ),
     Case(
         "other sharers, reserved and listed, are no obstacle",
-        Managed(TWO, (C,), (f"{C}::1",)),
+        ManagedAllocation(TWO, (C,), (f"{C}::1",)),
         (ONE, TWO, reserve("third", C)),
         (lists("one", f"{C}::0"), lists("second")),
         available=SLOTS - {f"{C}::0"},
     ),
     Case(
         "two listed sharers without slots: refused",
-        Reason.TWO_CANDIDATES,
+        RejectionReason.AMBIGUOUS_POD,
         (ONE, TWO),
         (lists("one"), lists("second")),
     ),
     Case(
         "whole devices of the same size don't make a second candidate",
-        Managed(ONE, (C,), (f"{C}::0",)),
+        ManagedAllocation(ONE, (C,), (f"{C}::0",)),
         (ONE, reserve("train", A, resource=RESOURCE)),
         (lists("one"), lists("train")),
     ),
     Case(
         "a device that another assignment names as a whole: refused",
-        Reason.TWO_CLAIMANTS,
+        RejectionReason.RESERVATION_CONFLICT,
         (ONE, WHOLE),
         (lists("one"),),
         message_has=(C, "ml/one/main", "ml/whole/main"),
     ),
     Case(
         "a device that another container holds as a whole: refused",
-        Reason.DEVICE_HELD,
+        RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("whole", C, resource=RESOURCE)),
         message_has=("ml/whole/main",),
     ),
     Case(
         "a device that the vendor's plugin gave away: refused",
-        Reason.DEVICE_HELD,
+        RejectionReason.DEVICE_HELD,
         (ONE,),
         (lists("one"), lists("other", f"{C}::0", resource=VENDOR)),
         message_has=("ml/other/main",),
     ),
     Case(
         "no slot of the device on offer: refused",
-        Reason.DEVICE_UNAVAILABLE,
+        RejectionReason.DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
         available=frozenset(each for each in SLOTS if not each.startswith(C)),
     ),
-    Case("an unhealthy device: refused", Reason.DEVICE_UNHEALTHY, (ONE,), (lists("one"),), unhealthy=frozenset({C})),
-    Case("a device that the node lacks: refused", Reason.DEVICE_UNKNOWN, (reserve("x", "GPU-x"),), (lists("x"),)),
+    Case(
+        "an unhealthy device: refused",
+        RejectionReason.DEVICE_UNHEALTHY,
+        (ONE,),
+        (lists("one"),),
+        unhealthy=frozenset({C}),
+    ),
+    Case(
+        "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (reserve("x", "GPU-x"),), (lists("x"),)
+    ),
     Case(
         "the slot that the kubelet insists on comes before a lower one",
-        Managed(ONE, (C,), (f"{C}::7",)),
+        ManagedAllocation(ONE, (C,), (f"{C}::7",)),
         (ONE,),
         (lists("one"),),
         must_include=frozenset({f"{C}::7"}),
     ),
     Case(
         "two slots of one device: refused",
-        Reason.FORCED_DEVICE,
+        RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (PAIR,),
         (lists("pair"),),
         size=2,
         must_include=frozenset({f"{B}::1", f"{B}::2"}),
         message_has=(f"{B}::2",),
     ),
-    Case("an unmanaged pod: the lowest index", Unmanaged((A,), (f"{A}::0",)), listing=(lists("bare"),)),
+    Case("an unmanaged pod: the lowest index", UnmanagedAllocation((A,), (f"{A}::0",)), listing=(lists("bare"),)),
     Case(
         "an unmanaged pod prefers the device that is shared already",
-        Unmanaged((C,), (f"{C}::1",)),
+        UnmanagedAllocation((C,), (f"{C}::1",)),
         listing=(lists("bare"), lists("other", f"{C}::0")),
         available=SLOTS - {f"{C}::0"},
     ),
     Case(
         "and of those the one with the fewest sharers, reserved ones among them",
-        Unmanaged((D,), (f"{D}::0",)),
+        UnmanagedAllocation((D,), (f"{D}::0",)),
         (ONE, TWO, reserve("third", D)),
         (lists("bare"),),
     ),
     Case(
         "and a shared one without a free slot isn't waited for",
-        Unmanaged((A,), (f"{A}::0",)),
+        UnmanagedAllocation((A,), (f"{A}::0",)),
         listing=(lists("bare"), lists("other", f"{C}::0")),
         available=frozenset(each for each in SLOTS if not each.startswith(C)),
     ),
     Case(
         "an unmanaged pod's slots lie on different devices",
-        Unmanaged((A, C), (f"{A}::0", f"{C}::1")),
+        UnmanagedAllocation((A, C), (f"{A}::0", f"{C}::1")),
         listing=(lists("bare"), lists("other", f"{C}::0")),
         available=SLOTS - {f"{C}::0"},
         size=2,
     ),
     Case(
         "an unmanaged pod gets no slot of a device that is reserved or held as a whole, or unhealthy",
-        Unmanaged((D,), (f"{D}::0",)),
+        UnmanagedAllocation((D,), (f"{D}::0",)),
         (WHOLE,),
         (lists("bare"), lists("train", A, resource=RESOURCE)),
         unhealthy=frozenset({B}),
     ),
     Case(
         "more slots than devices that may be shared: refused, in numbers",
-        Reason.TOO_FEW_UNRESERVED,
+        RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         (WHOLE,),
         (lists("bare"), lists("train", A, resource=RESOURCE)),
         size=3,
@@ -179,14 +195,14 @@ CASES = [
     ),
     Case(
         "an unmanaged pod can't be forced onto a device reserved as a whole",
-        Reason.FORCED_DEVICE,
+        RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (WHOLE,),
         (lists("bare"),),
         must_include=frozenset({f"{C}::0"}),
     ),
     Case(
         "a whole device that has a sharer: refused",
-        Reason.DEVICE_HELD,
+        RejectionReason.DEVICE_HELD,
         (WHOLE,),
         (lists("whole"), lists("other", f"{C}::4")),
         available=frozenset({A, B, C, D}),
@@ -195,7 +211,7 @@ CASES = [
     ),
     Case(
         "a whole device of which another assignment names a share: refused",
-        Reason.TWO_CLAIMANTS,
+        RejectionReason.RESERVATION_CONFLICT,
         (WHOLE, ONE),
         (lists("whole"),),
         available=frozenset({A, B, C, D}),
@@ -204,7 +220,7 @@ CASES = [
     ),
     Case(
         "an unmanaged pod never gets a device with sharers, reserved or listed",
-        Unmanaged((B,)),
+        UnmanagedAllocation((B,)),
         (ONE,),
         (lists("bare"), lists("other", f"{A}::0")),
         available=frozenset({A, B, C, D}),
@@ -212,26 +228,26 @@ CASES = [
     ),
     Case(
         "an unmanaged pod gets no slot of a device on which a process is left",
-        Unmanaged((B,), (f"{B}::0",)),
+        UnmanagedAllocation((B,), (f"{B}::0",)),
         listing=(lists("bare"),),
         busy=frozenset({A}),
     ),
     Case(
         "and is told of the processes when that leaves nothing",
-        Reason.TOO_FEW_UNRESERVED,
+        RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         listing=(lists("bare"),),
         busy=frozenset({A, B, C, D}),
         message_has=("processes are, or may be, left on 4 of them",),
     ),
     Case(
         "but on a device with sharers the processes are theirs",
-        Unmanaged((D,), (f"{D}::0",)),
+        UnmanagedAllocation((D,), (f"{D}::0",)),
         listing=(lists("bare"), lists("other", f"{D}::4")),
         busy=frozenset({A, B, C, D}),
     ),
     Case(
         "processes of its own init container don't count for slots either",
-        Unmanaged((A,), (f"{A}::0",)),
+        UnmanagedAllocation((A,), (f"{A}::0",)),
         listing=(lists("bare"),),
         must_include=frozenset({f"{A}::0"}),
         busy=frozenset({A}),
@@ -239,20 +255,20 @@ CASES = [
 ]
 
 
-def situation_of(case: Case) -> tuple[Ask, Situation]:
+def situation_of(case: Case) -> tuple[AllocationRequest, MatchInput]:
     devices = tuple(
-        KnownDevice(uuid, index, uuid not in case.unhealthy, uuid in case.busy)
+        AdvertisedDevice(uuid, index, uuid not in case.unhealthy, uuid in case.busy)
         for index, uuid in enumerate((A, B, C, D))
     )
-    ask = Ask(case.available, case.size, case.must_include)
-    return ask, Situation(case.resource, devices, case.assignments, case.listing, SHARED_RESOURCE)
+    ask = AllocationRequest(case.available, case.size, case.must_include)
+    return ask, MatchInput(case.resource, devices, case.assignments, case.listing, SHARED_RESOURCE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_decide(case: Case) -> None:
-    answer = decide(*situation_of(case))
-    if isinstance(case.want, Reason):
-        assert isinstance(answer, Refusal)
+    answer = match_request(*situation_of(case))
+    if isinstance(case.want, RejectionReason):
+        assert isinstance(answer, Rejection)
         assert answer.reason is case.want
         for part in case.message_has:
             assert part in answer.message
@@ -261,21 +277,25 @@ def test_decide(case: Case) -> None:
 
 
 def test_with_sharing_switched_off_old_shares_count_as_whole_devices() -> None:
-    devices = (KnownDevice(A, 0, healthy=True), KnownDevice(B, 1, healthy=True), KnownDevice(C, 2, healthy=True))
+    devices = (
+        AdvertisedDevice(A, 0, healthy=True),
+        AdvertisedDevice(B, 1, healthy=True),
+        AdvertisedDevice(C, 2, healthy=True),
+    )
     listing = (lists("bare"), lists("other", f"{A}::4"))
-    situation = Situation(RESOURCE, devices, (ONE,), listing)
-    assert decide(Ask(frozenset({A, B, C}), 1), situation) == Unmanaged((B,))
+    situation = MatchInput(RESOURCE, devices, (ONE,), listing)
+    assert match_request(AllocationRequest(frozenset({A, B, C}), 1), situation) == UnmanagedAllocation((B,))
 
 
 def test_allocate_is_held_to_the_slots_and_not_to_the_devices() -> None:
-    answered = Managed(ONE, (C,), (f"{C}::0",))
-    assert check(answered, frozenset({f"{C}::0"})) is answered
-    other = check(answered, frozenset({f"{C}::1"}))
-    assert isinstance(other, Refusal)
-    assert other.reason is Reason.OTHER_DEVICES
+    answered = ManagedAllocation(ONE, (C,), (f"{C}::0",))
+    assert check_allocate(answered, frozenset({f"{C}::0"})) is answered
+    other = check_allocate(answered, frozenset({f"{C}::1"}))
+    assert isinstance(other, Rejection)
+    assert other.reason is RejectionReason.PREFERRED_ALLOCATION_IGNORED
 
 
 def test_first_fit_guesses_among_sharers_too() -> None:
-    devices = (KnownDevice(C, 0, healthy=True),)
-    situation = Situation(SHARED_RESOURCE, devices, (TWO, ONE), (lists("second"),), SHARED_RESOURCE)
-    assert first_fit(Ask(SLOTS, 1), situation, frozenset()) == Managed(ONE, (C,), (f"{C}::0",))
+    devices = (AdvertisedDevice(C, 0, healthy=True),)
+    situation = MatchInput(SHARED_RESOURCE, devices, (TWO, ONE), (lists("second"),), SHARED_RESOURCE)
+    assert first_fit(AllocationRequest(SLOTS, 1), situation, frozenset()) == ManagedAllocation(ONE, (C,), (f"{C}::0",))

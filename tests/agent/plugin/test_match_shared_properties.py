@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.plugin.match import Situation, check, decide, key_of
-from gpufleet_agent.plugin.types import Ask, KnownDevice, Managed, Refusal, Unmanaged
+from gpufleet_agent.plugin.match import MatchInput, check_allocate, key_of, match_request
+from gpufleet_agent.plugin.types import (
+    AdvertisedDevice,
+    AllocationRequest,
+    ManagedAllocation,
+    Rejection,
+    UnmanagedAllocation,
+)
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
 from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
@@ -62,25 +68,27 @@ class ModelKubelet:
 
     def __init__(self, ledger: tuple[Assignment, ...], unhealthy: frozenset[str]) -> None:
         self.ledger = ledger
-        self.devices = tuple(KnownDevice(uuid, i, uuid not in unhealthy) for i, uuid in enumerate(UUIDS))
+        self.devices = tuple(AdvertisedDevice(uuid, i, uuid not in unhealthy) for i, uuid in enumerate(UUIDS))
         self.held: dict[ContainerKey, tuple[str, frozenset[str]]] = {}
 
     def listing(self, asking: ContainerKey) -> Listing:
         held = tuple(ListedContainer(key, {resource: ids}) for key, (resource, ids) in self.held.items())
         return (*held, ListedContainer(asking))
 
-    def admit(self, key: ContainerKey, size: int, resource: str) -> Managed | Unmanaged | Refusal | None:
+    def admit(
+        self, key: ContainerKey, size: int, resource: str
+    ) -> ManagedAllocation | UnmanagedAllocation | Rejection | None:
         """None: the kubelet itself has too few devices to offer and never asks."""
         in_use = {device_id for _, ids in self.held.values() for device_id in ids}
         healthy = (device.uuid for device in self.devices if device.healthy)
         available = frozenset(each for uuid in healthy for each in SERVED[resource].ids(uuid)) - in_use
         if len(available) < size:
             return None
-        situation = Situation(resource, self.devices, self.ledger, self.listing(key), SHARED_RESOURCE)
-        answered = decide(Ask(available, size), situation)
-        asked = sorted(available)[:size] if isinstance(answered, Refusal) else answered.ids
-        result = check(answered, frozenset(asked))
-        if not isinstance(result, Refusal):
+        situation = MatchInput(resource, self.devices, self.ledger, self.listing(key), SHARED_RESOURCE)
+        answered = match_request(AllocationRequest(available, size), situation)
+        asked = sorted(available)[:size] if isinstance(answered, Rejection) else answered.ids
+        result = check_allocate(answered, frozenset(asked))
+        if not isinstance(result, Rejection):
             self.held[key] = resource, frozenset(result.ids)
         return result
 
@@ -115,15 +123,15 @@ def test_no_device_is_ever_used_as_a_whole_and_shared(
                 del kubelet.held[key]
         elif kind == "bare":
             result = kubelet.admit(ContainerKey("ml", f"bare-{number}", "main"), value, resource)
-            assert not isinstance(result, Managed)
+            assert not isinstance(result, ManagedAllocation)
         elif value < len(ledger) and key_of(ledger[value]) not in kubelet.held:
             assignment = ledger[value]
             result = kubelet.admit(key_of(assignment), len(assignment.devices), assignment.resource)
-            assert not isinstance(result, Unmanaged)
-            if isinstance(result, Managed):
+            assert not isinstance(result, UnmanagedAllocation)
+            if isinstance(result, ManagedAllocation):
                 assert set(result.devices) == set(assignment.devices)
                 assert list(map(device_of, result.ids)) == list(result.devices)
-            elif isinstance(result, Refusal):
+            elif isinstance(result, Rejection):
                 # Reservations agree with each other here, so only a fault or three foreign sharers are in the way.
                 crowded = {uuid for uuid in UUIDS if kubelet.users(SHARED_RESOURCE).count(uuid) == 3}
                 assert (unhealthy | crowded) & set(assignment.devices), result.message
@@ -135,8 +143,10 @@ def test_no_device_is_ever_used_as_a_whole_and_shared(
 def test_an_unmanaged_pod_gets_the_same_whatever_the_order_of_reservations_and_offers(
     ledger: tuple[Assignment, ...], size: int, resource: str
 ) -> None:
-    devices = tuple(KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate(UUIDS))
+    devices = tuple(AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(UUIDS))
     available = frozenset(each for uuid in UUIDS for each in SERVED[resource].ids(uuid))
-    situation = Situation(resource, devices, ledger, (), SHARED_RESOURCE)
+    situation = MatchInput(resource, devices, ledger, (), SHARED_RESOURCE)
     mirrored = replace(situation, devices=devices[::-1], assignments=ledger[::-1])
-    assert decide(Ask(available, size), situation) == decide(Ask(available, size), mirrored)
+    assert match_request(AllocationRequest(available, size), situation) == match_request(
+        AllocationRequest(available, size), mirrored
+    )

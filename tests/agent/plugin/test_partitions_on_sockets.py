@@ -7,26 +7,26 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gpufleet_agent.metrics.probes import Pulse
-from gpufleet_agent.plugin.manager import Plugins, Surroundings
-from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.resources import Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.plugins import PluginRig, idle_plugin
 
 SMALL, MEDIA = "gpufleet.dev/mig-1g.10gb", "gpufleet.dev/mig-1g.10gb.me"
-WHOLE = (KnownDevice("GPU-0", 0, healthy=True),)
+WHOLE = (AdvertisedDevice("GPU-0", 0, healthy=True),)
 PARTITIONS = (
-    KnownDevice("MIG-a", 1, healthy=True, profile="1g.10gb"),
-    KnownDevice("MIG-b", 1, healthy=True, profile="1g.10gb"),
-    KnownDevice("MIG-m", 1, healthy=True, profile="1g.10gb+me"),
+    AdvertisedDevice("MIG-a", 1, healthy=True, profile="1g.10gb"),
+    AdvertisedDevice("MIG-b", 1, healthy=True, profile="1g.10gb"),
+    AdvertisedDevice("MIG-m", 1, healthy=True, profile="1g.10gb+me"),
 )
 
 
 @asynccontextmanager
-async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[Plugins]:
+async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[PluginManager]:
     """All plugins of the devices that the rig knows, beside the rig's own, which don't run."""
-    around = Surroundings(
+    around = PluginContext(
         directory=kubelet.device_plugins,
         devices=rig.known,
         devices_changed=rig.devices_changed,
@@ -40,7 +40,7 @@ async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[Plugins
         counters=rig.counters,
         listed=rig.listed,
     )
-    plugins = Plugins([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
+    plugins = PluginManager([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
     await plugins.start()
     await rig.ready()
     loops = plugins.loops(rig.ready, Pulse(lambda: 0.0).of)
@@ -79,7 +79,7 @@ async def test_each_kind_has_its_own_resource_from_when_it_is_known(kubelet: Fak
             assert await kubelet.admit("other", 1, resource=SMALL) == {"MIG-b"}
             assert await kubelet.admit("media", 1, resource=MEDIA) == {"MIG-m"}
             assert await kubelet.admit("whole", 1) == {"GPU-0"}
-            with pytest.raises(Exception, match="TooFewUnreserved"):
+            with pytest.raises(Exception, match="InsufficientUnreservedDevices"):
                 await kubelet.admit("greedy", 1, resource=SMALL)
         assert [path.name for path in kubelet.device_plugins.iterdir()] == ["kubelet.sock"]
 

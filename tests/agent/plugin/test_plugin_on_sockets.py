@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpufleet_agent.plugin.allocator import Handover
+from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
@@ -69,9 +69,9 @@ async def test_an_unmanaged_pod_gets_unreserved_devices_and_no_share(kubelet: Fa
         assert rig.count("gpufleet_agent_allocations_total", outcome="Unmanaged", reason="") == 1
 
 
-@pytest.mark.parametrize(("handover", "swapped"), [(Handover.ASKING, False), (Handover.FIRST_FIT, True)])
+@pytest.mark.parametrize(("handover", "swapped"), [(PodMatching.ASKING, False), (PodMatching.FIRST_FIT, True)])
 async def test_pods_of_equal_size_get_their_own_devices_only_because_the_kubelet_is_asked(
-    handover: Handover, swapped: bool, kubelet: FakeKubelet
+    handover: PodMatching, swapped: bool, kubelet: FakeKubelet
 ) -> None:
     async with kubelet, running_plugin(kubelet, handover) as rig:
         await kubelet.until(kubelet.serving)
@@ -88,9 +88,14 @@ async def test_a_refusal_comes_from_allocate_with_its_reason_and_spares_the_next
         await kubelet.until(kubelet.serving)
         rig.api.reserve(assignment("train-0", "GPU-0"))
         assert await kubelet.prefer(frozenset({"GPU-0"}), 1) == []
-        with pytest.raises(Exception, match=r"FAILED_PRECONDITION: TooFewUnreserved: .* asks for 1 devices"):
+        with pytest.raises(
+            Exception, match=r"FAILED_PRECONDITION: InsufficientUnreservedDevices: .* asks for 1 devices"
+        ):
             await kubelet.allocate(frozenset({"GPU-0"}))
-        assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="TooFewUnreserved") == 1
+        assert (
+            rig.count("gpufleet_agent_allocations_total", outcome="Rejected", reason="InsufficientUnreservedDevices")
+            == 1
+        )
         assert await kubelet.admit("train-0", 1) == {"GPU-0"}
 
 
@@ -98,13 +103,13 @@ async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         rig.api.reserve(assignment("train-0", "GPU-0"))
-        with pytest.raises(Exception, match="NotAsked"):
+        with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
         assert await kubelet.prefer(UUIDS, 1) == ["GPU-1"]
-        with pytest.raises(Exception, match=r"OtherDevices: answered GPU-1, but asked for GPU-2"):
+        with pytest.raises(Exception, match=r"PreferredAllocationIgnored: answered GPU-1, but asked for GPU-2"):
             await kubelet.allocate(frozenset({"GPU-2"}))
         await kubelet.admit("train-0", 1)
-        with pytest.raises(Exception, match="NotAsked"):
+        with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
         assert len(rig.grants) == 1
 
@@ -116,11 +121,11 @@ async def test_a_container_gets_what_its_pods_init_container_had_though_nobody_a
         # The device manager reuses them: no GetPreferredAllocation, one Allocate for each of the next containers.
         assert await kubelet.allocate(frozenset({"GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-1"}
         assert await kubelet.allocate(frozenset({"GPU-0", "GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1"}
-        with pytest.raises(Exception, match=r"NotAsked: .* before GPU-0, GPU-2"):
+        with pytest.raises(Exception, match=r"NoPreferredAllocation: .* before GPU-0, GPU-2"):
             await kubelet.allocate(frozenset({"GPU-0", "GPU-2"}))
         assert [grant.devices for grant in rig.grants] == [("GPU-0", "GPU-1"), ("GPU-1",), ("GPU-0", "GPU-1")]
         assert await kubelet.admit("other", 1) == {"GPU-2"}
-        with pytest.raises(Exception, match="NotAsked"):
+        with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-1"}))
 
 
@@ -130,7 +135,7 @@ async def test_an_answer_expires_when_allocate_does_not_come(kubelet: FakeKubele
         await kubelet.prefer(UUIDS, 1)
         async with rig.admission.quiet():
             pass
-        with pytest.raises(Exception, match="NotAsked"):
+        with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
 
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.plugin.registration import SocketId, Standing, Step, identify, next_step, socket_name
+from gpufleet_agent.plugin.registration import (
+    RegistrationState,
+    RegistrationStep,
+    SocketId,
+    identify,
+    next_step,
+    socket_name,
+)
 
 OURS = SocketId(1, 10, 100)
 KUBELET = SocketId(1, 20, 200)
@@ -14,47 +21,54 @@ NOW = 1000.0
 @dataclass(frozen=True)
 class Case:
     name: str
-    want: Step
-    standing: Standing
+    want: RegistrationStep
+    standing: RegistrationState
     ours: SocketId | None = OURS
     kubelet: SocketId | None = KUBELET
     wanted: bool = True
 
 
-REGISTERED = Standing(bound=OURS, registered_with=KUBELET)
+REGISTERED = RegistrationState(bound=OURS, registered_with=KUBELET)
 
 CASES = [
-    Case("no device and not serving: nothing to do", Step.WAIT, Standing(), ours=None, wanted=False),
-    Case("devices and not serving: serve", Step.BIND, Standing(), ours=None),
-    Case("serving and the kubelet is there: register", Step.REGISTER, Standing(bound=OURS)),
-    Case("serving and the kubelet is away: wait for it", Step.WAIT, Standing(bound=OURS), kubelet=None),
-    Case("registered and listened to: nothing to do", Step.WAIT, REGISTERED),
-    Case("all devices went away while serving: go on serving", Step.WAIT, REGISTERED, wanted=False),
-    Case("another kubelet.sock: register", Step.REGISTER, REGISTERED, kubelet=SocketId(1, 21, 300)),
-    Case("the inode was used again: register", Step.REGISTER, REGISTERED, kubelet=SocketId(1, 20, 300)),
-    Case("our socket vanished: serve", Step.BIND, REGISTERED, ours=None),
-    Case("our socket vanished and the kubelet too: serve", Step.BIND, REGISTERED, ours=None, kubelet=None),
-    Case("another's socket in the place of ours: serve", Step.BIND, REGISTERED, ours=SocketId(1, 11, 100)),
-    Case("our socket was relabelled: still ours", Step.WAIT, REGISTERED, ours=SocketId(1, 10, 999)),
+    Case(
+        "no device and not serving: nothing to do", RegistrationStep.WAIT, RegistrationState(), ours=None, wanted=False
+    ),
+    Case("devices and not serving: serve", RegistrationStep.BIND, RegistrationState(), ours=None),
+    Case("serving and the kubelet is there: register", RegistrationStep.REGISTER, RegistrationState(bound=OURS)),
+    Case(
+        "serving and the kubelet is away: wait for it",
+        RegistrationStep.WAIT,
+        RegistrationState(bound=OURS),
+        kubelet=None,
+    ),
+    Case("registered and listened to: nothing to do", RegistrationStep.WAIT, REGISTERED),
+    Case("all devices went away while serving: go on serving", RegistrationStep.WAIT, REGISTERED, wanted=False),
+    Case("another kubelet.sock: register", RegistrationStep.REGISTER, REGISTERED, kubelet=SocketId(1, 21, 300)),
+    Case("the inode was used again: register", RegistrationStep.REGISTER, REGISTERED, kubelet=SocketId(1, 20, 300)),
+    Case("our socket vanished: serve", RegistrationStep.BIND, REGISTERED, ours=None),
+    Case("our socket vanished and the kubelet too: serve", RegistrationStep.BIND, REGISTERED, ours=None, kubelet=None),
+    Case("another's socket in the place of ours: serve", RegistrationStep.BIND, REGISTERED, ours=SocketId(1, 11, 100)),
+    Case("our socket was relabelled: still ours", RegistrationStep.WAIT, REGISTERED, ours=SocketId(1, 10, 999)),
     Case(
         "nobody has listened for a moment: give the kubelet time",
-        Step.WAIT,
-        Standing(OURS, KUBELET, unheard_since=NOW - 1.9),
+        RegistrationStep.WAIT,
+        RegistrationState(OURS, KUBELET, unheard_since=NOW - 1.9),
     ),
     Case(
         "nobody has listened for two seconds: register again",
-        Step.REGISTER,
-        Standing(OURS, KUBELET, unheard_since=NOW - 2),
+        RegistrationStep.REGISTER,
+        RegistrationState(OURS, KUBELET, unheard_since=NOW - 2),
     ),
     Case(
         "three registrations brought no listener: wait longer",
-        Step.WAIT,
-        Standing(OURS, KUBELET, unheard_since=NOW - 15.9, unheard_registrations=3),
+        RegistrationStep.WAIT,
+        RegistrationState(OURS, KUBELET, unheard_since=NOW - 15.9, unheard_registrations=3),
     ),
     Case(
         "hundreds of registrations brought no listener: still once a minute or so",
-        Step.REGISTER,
-        Standing(OURS, KUBELET, unheard_since=NOW - 64, unheard_registrations=500),
+        RegistrationStep.REGISTER,
+        RegistrationState(OURS, KUBELET, unheard_since=NOW - 64, unheard_registrations=500),
     ),
 ]
 

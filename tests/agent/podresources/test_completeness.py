@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completeness
+from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, CompletenessCheck
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_testing.agent.objects import listed
 
@@ -19,7 +19,9 @@ class Kubelet:
         self.age = age
         self.starts = 0
         self.start()
-        self.completeness = Completeness(self.socket, own_pod, clock=lambda: self.socket.stat().st_mtime + self.age)
+        self.completeness = CompletenessCheck(
+            self.socket, own_pod, clock=lambda: self.socket.stat().st_mtime + self.age
+        )
 
     def start(self) -> None:
         self.starts += 1

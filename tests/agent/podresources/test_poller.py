@@ -9,14 +9,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.plugin.in_flight import Admission
-from gpufleet_agent.plugin.types import Unmanaged
+from gpufleet_agent.plugin.in_flight import InFlightAllocation
+from gpufleet_agent.plugin.types import UnmanagedAllocation
 from gpufleet_agent.podresources.client import ListingError
-from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completeness
+from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
-from gpufleet_agent.podresources.poller import Poller
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.podresources.poller import PodResourcesPoller
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.objects import listed
 from gpufleet_testing.agent.virtual_time import in_virtual_time
@@ -42,11 +42,11 @@ class Rig:
         self.lister = FakeLister()
         self.holdings = Holdings(RESOURCE)
         # The kubelet has run for an hour.
-        self.completeness = Completeness(socket, clock=lambda: socket.stat().st_mtime + 3600)
-        self.admission = Admission(expiry_seconds=10, settle_seconds=0.1)
-        self.changes = Changes()
+        self.completeness = CompletenessCheck(socket, clock=lambda: socket.stat().st_mtime + 3600)
+        self.admission = InFlightAllocation(expiry_seconds=10, settle_seconds=0.1)
+        self.changes = VersionSignal()
         self.registry = CollectorRegistry()
-        self.poller = Poller(
+        self.poller = PodResourcesPoller(
             self.lister,
             self.holdings,
             self.completeness,
@@ -149,10 +149,10 @@ async def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_
     assert set(rig.holdings.holders([])) == {"GPU-1"}
 
 
-@pytest.mark.parametrize("answer", [None, Unmanaged(("GPU-0",))])
+@pytest.mark.parametrize("answer", [None, UnmanagedAllocation(("GPU-0",))])
 @in_virtual_time
 async def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lists_take_the_place_of_its_own(
-    socket: Path, answer: Unmanaged | None
+    socket: Path, answer: UnmanagedAllocation | None
 ) -> None:
     rig = Rig(socket)
     loop = asyncio.get_running_loop()

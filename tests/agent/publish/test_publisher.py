@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.kube.api import KubeError, NotFoundError
+from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
-from gpufleet_agent.kube.telemetry_watch import OwnObject
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.instruments import Counters
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import Pace
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
@@ -34,7 +34,7 @@ class FakeApi:
 
     async def get(self) -> TelemetryObject:
         if self.object is None:
-            raise NotFoundError("gone")
+            raise ObjectNotFoundError("gone")
         return self.object
 
     async def ensure(self) -> TelemetryObject:
@@ -63,8 +63,8 @@ class FakeApi:
 class Rig:
     def __init__(self) -> None:
         self.api = FakeApi()
-        self.changes = Changes()
-        self.own = OwnObject(self.api, self.changes, random.Random(1))  # noqa: S311 - jitter
+        self.changes = VersionSignal()
+        self.own = TelemetryWatch(self.api, self.changes, random.Random(1))  # noqa: S311 - jitter
         self.utilization = 0
         self.healthy = True
         self.registry = CollectorRegistry()

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from gpufleet_agent.runtime import lifecycle
-from gpufleet_agent.runtime.lifecycle import PartError, start_part, supervise
+from gpufleet_agent.runtime.lifecycle import ComponentError, start_component, supervise
 
 
 class Part:
@@ -24,7 +24,7 @@ class Part:
 async def start_all(*everything: Part) -> None:
     async with AsyncExitStack() as stack:
         for part in everything:
-            await start_part(stack, part.name, part.start, part.close)
+            await start_component(stack, part.name, part.start, part.close)
 
 
 def test_parts_are_closed_in_reverse_order() -> None:
@@ -35,7 +35,7 @@ def test_parts_are_closed_in_reverse_order() -> None:
 
 def test_a_part_that_fails_names_itself_and_undoes_the_parts_before_it() -> None:
     log: list[str] = []
-    with pytest.raises(PartError, match=r"^b: OSError: address in use$") as raised:
+    with pytest.raises(ComponentError, match=r"^b: OSError: address in use$") as raised:
         asyncio.run(start_all(Part("a", log), Part("b", log, OSError("address in use")), Part("c", log)))
     assert log == ["+a", "-a"]
     assert isinstance(raised.value.__cause__, OSError)
@@ -51,8 +51,8 @@ def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypa
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             a, b = Part("a", log), Part("b", log)
-            await start_part(stack, "a", a.start, a.close)
-            await start_part(stack, "b", b.start, hang)
+            await start_component(stack, "a", a.start, a.close)
+            await start_component(stack, "b", b.start, hang)
 
     with structlog.testing.capture_logs() as events:
         asyncio.run(scenario())
@@ -70,11 +70,11 @@ def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Excep
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
             a, b = Part("a", log), Part("b", log)
-            await start_part(stack, "a", a.start, a.close)
-            await start_part(stack, "b", b.start, fail)
-            raise PartError("c: the first to fail")
+            await start_component(stack, "a", a.start, a.close)
+            await start_component(stack, "b", b.start, fail)
+            raise ComponentError("c: the first to fail")
 
-    with structlog.testing.capture_logs() as events, pytest.raises(PartError, match="c: the first to fail"):
+    with structlog.testing.capture_logs() as events, pytest.raises(ComponentError, match="c: the first to fail"):
         asyncio.run(scenario())
     assert log == ["+a", "+b", "-a"]
     (event,) = [event for event in events if event["log_level"] == "error"]
@@ -94,7 +94,7 @@ def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
         await asyncio.sleep(0)
         raise ValueError("broken")
 
-    with pytest.raises(PartError, match=r"^bad: ValueError: broken$"):
+    with pytest.raises(ComponentError, match=r"^bad: ValueError: broken$"):
         asyncio.run(supervise({"good": forever(), "bad": fails()}))
     assert ended == ["forever"]
 
@@ -103,7 +103,7 @@ def test_a_loop_that_just_ends_is_an_error_too() -> None:
     async def ends() -> None:
         pass
 
-    with pytest.raises(PartError, match=r"^short: ended without an error$"):
+    with pytest.raises(ComponentError, match=r"^short: ended without an error$"):
         asyncio.run(supervise({"short": ends()}))
 
 

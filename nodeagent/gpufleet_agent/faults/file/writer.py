@@ -25,7 +25,7 @@ from gpufleet_agent.faults.file.format import (
 from gpufleet_agent.faults.file.rate_limit import SlidingWindowLimiter
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.driver_thread import Worker
 from gpufleet_agent.sampling.saved_state import Checkpoint
 
@@ -74,7 +74,7 @@ class CheckpointWriter:
         boot_id: str | None,
         remember: Callable[[], Checkpoint | None],
         take_over: Callable[[Checkpoint], None],
-        changes: Changes,
+        changes: VersionSignal,
         counters: Counters,
         patience_seconds: float = PATIENCE_SECONDS,
         look_seconds: float = LOOK_SECONDS,

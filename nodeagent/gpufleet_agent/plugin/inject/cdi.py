@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_api.names import ENV_VISIBLE_DEVICES
 
 log = structlog.get_logger(__name__)
@@ -21,11 +21,11 @@ VERSION = "0.5.0"
 
 ANNOTATION_PREFIX = "cdi.k8s.io/gpufleet_"
 
-Nodes = Callable[[str], tuple[tuple[str, str], ...]]
+NodeLookup = Callable[[str], tuple[tuple[str, str], ...]]
 """From UUID to device nodes: path in the container, path on the host. None: a container couldn't use the device."""
 
 
-def spec_of(kind: str, devices: Iterable[KnownDevice], nodes: Nodes) -> dict[str, Any]:
+def build_spec(kind: str, devices: Iterable[AdvertisedDevice], nodes: NodeLookup) -> dict[str, Any]:
     """The specification of those devices that have nodes, each under its UUID.
 
     One without is left out: its name would stand for nothing, and a container would start that has no device. As it
@@ -45,7 +45,7 @@ def spec_of(kind: str, devices: Iterable[KnownDevice], nodes: Nodes) -> dict[str
     }
 
 
-def qualified(kind: str, uuid: str) -> str:
+def qualified_name(kind: str, uuid: str) -> str:
     """A device's full name, such as `gpufleet.dev/gpu=GPU-1`."""
     return f"{kind}={uuid}"
 
@@ -55,7 +55,7 @@ def annotation(kind: str, uuids: tuple[str, ...]) -> dict[str, str]:
 
     One for each allocation, so the key has the first device's UUID: two resources of one container never share it.
     """
-    return {f"{ANNOTATION_PREFIX}{uuids[0]}": ",".join(qualified(kind, uuid) for uuid in uuids)}
+    return {f"{ANNOTATION_PREFIX}{uuids[0]}": ",".join(qualified_name(kind, uuid) for uuid in uuids)}
 
 
 class CdiFile:
@@ -67,18 +67,18 @@ class CdiFile:
         nodes: The device nodes that exist.
     """
 
-    def __init__(self, directory: Path, kind: str, nodes: Nodes) -> None:
+    def __init__(self, directory: Path, kind: str, nodes: NodeLookup) -> None:
         self._path = directory / f"{kind.replace('/', '-')}.json"
         self._kind = kind
         self._nodes = nodes
 
-    def write(self, devices: tuple[KnownDevice, ...]) -> None:
+    def write(self, devices: tuple[AdvertisedDevice, ...]) -> None:
         """Make the file say what these devices are, if it doesn't already.
 
         Raises:
             OSError: It can't be written.
         """
-        spec = spec_of(self._kind, devices, self._nodes)
+        spec = build_spec(self._kind, devices, self._nodes)
         if not spec["devices"]:
             self.remove()  # a file without devices is invalid
             return

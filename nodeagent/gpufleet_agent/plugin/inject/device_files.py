@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from gpufleet_agent.plugin.inject.cdi import CdiFile, Nodes
-from gpufleet_agent.plugin.types import KnownDevice
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.plugin.inject.cdi import CdiFile, NodeLookup
+from gpufleet_agent.plugin.types import AdvertisedDevice
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.driver_thread import Worker
 
 log = structlog.get_logger(__name__)
@@ -23,20 +23,20 @@ log = structlog.get_logger(__name__)
 PATIENCE_SECONDS = 3.0
 """How long a look may take. The kubelet admits no other pod while it waits for Allocate."""
 
-Found = dict[str, tuple[tuple[str, str], ...]]
-"""Device nodes by UUID, as `Nodes` gives them."""
+DeviceNodes = dict[str, tuple[tuple[str, str], ...]]
+"""Device nodes by UUID, as `NodeLookup` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DeviceFileScan:
     """What a look saw."""
 
-    nodes: Found
+    nodes: DeviceNodes
     error: OSError | None = None
     """Why the file can't be written."""
 
 
-class Preparation:
+class DeviceFiles:
     """Has everything in place that a container with any of the devices needs.
 
     Args:
@@ -49,10 +49,10 @@ class Preparation:
 
     def __init__(
         self,
-        devices: Callable[[], tuple[KnownDevice, ...]],
+        devices: Callable[[], tuple[AdvertisedDevice, ...]],
         driver_root: Path,
-        make_file: Callable[[Nodes], CdiFile] | None,
-        changes: Changes,
+        make_file: Callable[[NodeLookup], CdiFile] | None,
+        changes: VersionSignal,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._devices = devices
@@ -61,12 +61,12 @@ class Preparation:
         self._changes = changes
         self._patience_seconds = patience_seconds
         self._worker: Worker | None = None
-        self._look: asyncio.Future[Seen] | None = None
+        self._look: asyncio.Future[DeviceFileScan] | None = None
         self._due = 0.0
         """When the look's time is over, by the loop's clock."""
         self._overdue = False
         """Whether it was before the look was."""
-        self.nodes: Found = {}
+        self.nodes: DeviceNodes = {}
         """Of every device that was looked at: the nodes that exist; none when its own is missing."""
         self.in_place: frozenset[str] = frozenset()
         """The devices that a container can be given, as far as the last look could tell."""
@@ -127,7 +127,7 @@ class Preparation:
         await removed
         await stopped
 
-    def _begin(self) -> asyncio.Future[Seen]:
+    def _begin(self) -> asyncio.Future[DeviceFileScan]:
         if self._worker is None:
             self._worker = Worker("device-files")
         devices = self._devices()
@@ -138,19 +138,19 @@ class Preparation:
         look.add_done_callback(lambda look: self._looked(look, timer))
         return look
 
-    async def _in_time(self, look: asyncio.Future[Seen]) -> None:
+    async def _in_time(self, look: asyncio.Future[DeviceFileScan]) -> None:
         await asyncio.wait({look}, timeout=max(0.0, self._due - asyncio.get_running_loop().time()))
         if not look.done():
             raise TimeoutError(self._too_slow)
 
-    def _put_in_place(self, devices: tuple[KnownDevice, ...]) -> Seen:
+    def _put_in_place(self, devices: tuple[AdvertisedDevice, ...]) -> DeviceFileScan:
         nodes = {device.uuid: self._existing(device.nodes) for device in devices}
         try:
             if self._make_file is not None:
                 self._make_file(lambda uuid: nodes[uuid]).write(devices)
         except OSError as error:
-            return Seen(nodes, error)
-        return Seen(nodes)
+            return DeviceFileScan(nodes, error)
+        return DeviceFileScan(nodes)
 
     def _existing(self, paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         hosts = ((path, self._driver_root / path.lstrip("/")) for path in paths)
@@ -166,7 +166,7 @@ class Preparation:
     def _too_slow(self) -> str:
         return f"the file system doesn't answer within {self._patience_seconds:g} s"
 
-    def _wait_no_longer(self, look: asyncio.Future[Seen]) -> None:
+    def _wait_no_longer(self, look: asyncio.Future[DeviceFileScan]) -> None:
         # A loop that was held up may see both at once: the look was in time.
         if not look.done():
             self._overdue = True
@@ -176,7 +176,7 @@ class Preparation:
         self.problem = problem
         self._remember(self.nodes, frozenset())
 
-    def _looked(self, look: asyncio.Future[Seen], timer: asyncio.TimerHandle) -> None:
+    def _looked(self, look: asyncio.Future[DeviceFileScan], timer: asyncio.TimerHandle) -> None:
         timer.cancel()
         self._look = None
         if self._overdue:
@@ -191,7 +191,7 @@ class Preparation:
         named = () if seen.error else (uuid for uuid, nodes in seen.nodes.items() if nodes)
         self._remember(seen.nodes, frozenset(named))
 
-    def _remember(self, nodes: Found, in_place: frozenset[str]) -> None:
+    def _remember(self, nodes: DeviceNodes, in_place: frozenset[str]) -> None:
         changed = in_place != self.in_place or nodes.keys() != self.nodes.keys()
         missing, before = ({uuid for uuid, found in each.items() if not found} for each in (nodes, self.nodes))
         self.nodes, self.in_place = nodes, in_place

@@ -1,7 +1,7 @@
 """What Allocate answers beside the devices: how the container learns of its share."""
 
-from gpufleet_agent.plugin.inject.strategies import Injection
-from gpufleet_agent.plugin.types import Managed, Unmanaged
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector
+from gpufleet_agent.plugin.types import ManagedAllocation, UnmanagedAllocation
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_api.names import (
     ENV_COMPUTE_PERCENT,
@@ -14,15 +14,17 @@ from gpufleet_api.names import (
 )
 
 
-def respond(granted: Managed | Unmanaged, injection: Injection) -> pb.AllocateResponse:
+def allocate_response(
+    granted: ManagedAllocation | UnmanagedAllocation, injection: DeviceInjector
+) -> pb.AllocateResponse:
     """The answer for one container."""
     response = injection.response(granted.devices)
-    if isinstance(granted, Managed):
-        response.envs.update(share_of(granted))
+    if isinstance(granted, ManagedAllocation):
+        response.envs.update(gpufleet_env(granted))
     return pb.AllocateResponse(container_responses=[response])
 
 
-def share_of(granted: Managed) -> dict[str, str]:
+def gpufleet_env(granted: ManagedAllocation) -> dict[str, str]:
     """The `GPUFLEET_*` variables: which replica this is, of how many, its devices, what is promised, its items."""
     assignment = granted.assignment
     share = {

@@ -7,18 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, qualified
-from gpufleet_agent.plugin.inject.device_files import PATIENCE_SECONDS, Preparation
-from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, qualified_name
+from gpufleet_agent.plugin.inject.device_files import PATIENCE_SECONDS, DeviceFiles
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import CDI_KIND, ENV_VISIBLE_DEVICES
 
 LOOK_SECONDS = 5.0
 """Between two looks for device nodes that are missing."""
 
 
-class Strategy(StrEnum):
+class DeviceListStrategy(StrEnum):
     """Who is told of a container's devices. Names as those of NVIDIA's plugin."""
 
     ENVVAR = "envvar"
@@ -29,14 +29,14 @@ class Strategy(StrEnum):
     """The container runtime, in annotations: for those that don't have that field yet."""
 
 
-CDI = frozenset({Strategy.CDI_CRI, Strategy.CDI_ANNOTATIONS})
+CDI = frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InjectionSettings:
+class InjectorSettings:
     """What is configured."""
 
-    strategies: frozenset[Strategy] = frozenset({Strategy.ENVVAR})
+    strategies: frozenset[DeviceListStrategy] = frozenset({DeviceListStrategy.ENVVAR})
     pass_device_specs: bool = False
     """Whether the kubelet is told the device nodes, too."""
     driver_root: Path = Path("/")
@@ -51,7 +51,7 @@ class InjectionSettings:
         return bool(self.strategies & CDI) and self.cdi_kind == CDI_KIND
 
 
-class Injection:
+class DeviceInjector:
     """Puts devices into containers.
 
     Args:
@@ -64,9 +64,9 @@ class Injection:
 
     def __init__(
         self,
-        settings: InjectionSettings,
-        devices: Callable[[], tuple[KnownDevice, ...]],
-        changes: Changes,
+        settings: InjectorSettings,
+        devices: Callable[[], tuple[AdvertisedDevice, ...]],
+        changes: VersionSignal,
         *,
         look_seconds: float = LOOK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -74,7 +74,7 @@ class Injection:
         self._settings = settings
         self._look_seconds = look_seconds
         self._prepares = settings.writes_cdi or settings.pass_device_specs
-        self._files = Preparation(
+        self._files = DeviceFiles(
             devices,
             settings.driver_root,
             partial(CdiFile, settings.cdi_root, settings.cdi_kind) if settings.writes_cdi else None,
@@ -101,7 +101,7 @@ class Injection:
             return {}
         return {"CDI file": self._files.keep(beat("CDI file"), self._look_seconds)}
 
-    def usable(self, devices: tuple[KnownDevice, ...]) -> tuple[KnownDevice, ...]:
+    def usable(self, devices: tuple[AdvertisedDevice, ...]) -> tuple[AdvertisedDevice, ...]:
         """The devices that may be named to the kubelet; those that no container can be given now are not healthy.
 
         With the agent's CDI file, one that nobody has looked at yet is left out: it isn't in the file.
@@ -122,7 +122,7 @@ class Injection:
         """Whether `obstacle` can be anything but empty."""
         return self._settings.writes_cdi
 
-    def obstacle(self, device: KnownDevice) -> str:
+    def obstacle(self, device: AdvertisedDevice) -> str:
         """Why no container can be given a device that has no fault; empty: it can, or nobody has looked yet."""
         files = self._files
         if not self.withholds or not device.healthy or device.uuid in files.in_place:
@@ -142,11 +142,11 @@ class Injection:
         """What the kubelet is told for a container with these devices, in index order."""
         settings, kind = self._settings, self._settings.cdi_kind
         answer = pb.ContainerAllocateResponse()
-        if Strategy.ENVVAR in settings.strategies:
+        if DeviceListStrategy.ENVVAR in settings.strategies:
             answer.envs[ENV_VISIBLE_DEVICES] = ",".join(uuids)
-        if Strategy.CDI_CRI in settings.strategies:
-            answer.cdi_devices.extend(pb.CDIDevice(name=qualified(kind, uuid)) for uuid in uuids)
-        if Strategy.CDI_ANNOTATIONS in settings.strategies:
+        if DeviceListStrategy.CDI_CRI in settings.strategies:
+            answer.cdi_devices.extend(pb.CDIDevice(name=qualified_name(kind, uuid)) for uuid in uuids)
+        if DeviceListStrategy.CDI_ANNOTATIONS in settings.strategies:
             answer.annotations.update(annotation(kind, uuids))
         if settings.pass_device_specs:
             # Those that the devices have in common once.

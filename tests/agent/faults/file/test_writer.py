@@ -17,7 +17,7 @@ from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.faults.file.writer import CheckpointWriter
 from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
 
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
         self.registry = CollectorRegistry()
-        self.changes = Changes()
+        self.changes = VersionSignal()
         self.knows: Checkpoint | None = known()
         self.taken: list[Checkpoint] = []
         self.rounds = 0

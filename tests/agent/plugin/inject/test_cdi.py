@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, spec_of
-from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, build_spec
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_api.names import CDI_KIND
 
 NODE = {
@@ -59,7 +59,7 @@ SPECIFICATION = {
 }
 """What the specification says of the fields that we use; one that it doesn't know makes a runtime drop the file."""
 
-DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True) for index in (1, 0))
+DEVICES = tuple(AdvertisedDevice(f"GPU-{index}", index, healthy=True) for index in (1, 0))
 
 
 def two_nodes(uuid: str) -> tuple[tuple[str, str], ...]:
@@ -88,8 +88,8 @@ paths = st.text("abc019/_-", min_size=1, max_size=40).map("/{}".format)
 @settings(deadline=None)
 @given(st.dictionaries(uuids, st.lists(st.tuples(paths, paths), max_size=3), max_size=4))
 def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str, str]]]) -> None:
-    devices = [KnownDevice(uuid, index, healthy=True) for index, uuid in enumerate(found)]
-    spec = spec_of(CDI_KIND, devices, lambda uuid: tuple(found[uuid]))
+    devices = [AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(found)]
+    spec = build_spec(CDI_KIND, devices, lambda uuid: tuple(found[uuid]))
     assert [device["name"] for device in spec["devices"]] == [uuid for uuid, nodes in found.items() if nodes]
     if spec["devices"]:
         jsonschema.validate(json.loads(json.dumps(spec)), SPECIFICATION)

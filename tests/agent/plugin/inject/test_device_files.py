@@ -11,20 +11,22 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.plugin.inject.strategies import Injection, Strategy
-from gpufleet_agent.plugin.manager import Plugins, Surroundings
-from gpufleet_agent.plugin.types import KnownDevice
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy
+from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.resources import Served
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
 from gpufleet_testing.agent.plugins import Disk, idle_plugin, injection_settings, make_driver, running_plugin
 
-CRI = Strategy.CDI_CRI
-DEVICES = tuple(KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(3))
+CRI = DeviceListStrategy.CDI_CRI
+DEVICES = tuple(
+    AdvertisedDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}",)) for index in range(3)
+)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -76,7 +78,9 @@ async def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devi
         await kubelet.until(kubelet.serving)
         plugin = kubelet.plugins[RESOURCE]
         async with hung_allocate(kubelet, disk) as pending:
-            with pytest.raises(Exception, match="NotPrepared: can't write the CDI file: the file system doesn't"):
+            with pytest.raises(
+                Exception, match="DeviceFilesNotReady: can't write the CDI file: the file system doesn't"
+            ):
                 await pending
             await kubelet.until(lambda: not plugin.healthy)
             assert len(plugin.unhealthy) == 8
@@ -99,7 +103,7 @@ async def test_a_new_device_is_not_named_before_it_is_in_the_file(
         plugin = kubelet.plugins[RESOURCE]
         disk.hang()
         sick = replace(rig.devices[0], healthy=False)
-        rig.tell(sick, *rig.devices[1:], KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        rig.tell(sick, *rig.devices[1:], AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
         await kubelet.until(lambda: plugin.unhealthy == {"GPU-0"})
         assert "GPU-8" not in plugin.healthy
         disk.go_on()
@@ -113,7 +117,7 @@ async def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothi
         await kubelet.until(kubelet.serving)
         async with hung_allocate(kubelet, disk) as pending:
             again = await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, 1)
-        with pytest.raises(Exception, match="NotAsked: another allocation began"):
+        with pytest.raises(Exception, match="NoPreferredAllocation: another allocation began"):
             await pending
         assert rig.grants == []
         assert rig.admission.in_flight, "the later one"
@@ -141,14 +145,14 @@ async def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_o
         await kubelet.until(kubelet.serving)
         (device,) = await kubelet.prefer(frozenset({"GPU-5"}), 1)
         (tmp_path / "driver" / "dev" / "nvidia5").unlink()
-        with pytest.raises(Exception, match="NotPrepared: no device node for GPU-5"):
+        with pytest.raises(Exception, match="DeviceFilesNotReady: no device node for GPU-5"):
             await kubelet.allocate(frozenset({device}))
         assert rig.grants == []
 
 
 async def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(disk: Disk, tmp_path: Path) -> None:
     devices = DEVICES[:2]
-    injection = Injection(injection_settings(tmp_path, CRI), lambda: devices, Changes(), patience_seconds=20)
+    injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: devices, VersionSignal(), patience_seconds=20)
 
     async def prepared() -> str:
         await injection.prepare()
@@ -179,7 +183,7 @@ async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_
         await kubelet.until(kubelet.serving)
         plugin = kubelet.plugins[RESOURCE]
         rig.api.reserve(assignment("train-0", "GPU-5"), assignment("train-1", "GPU-6", "GPU-7"))
-        words = "NotPrepared: GPU-5 of ml/train-0/main can't be given to a container: no device node"
+        words = "DeviceFilesNotReady: GPU-5 of ml/train-0/main can't be given to a container: no device node"
         with pytest.raises(Exception, match=words):
             await kubelet.admit("train-0", 1)
         offered = plugin.healthy
@@ -187,7 +191,9 @@ async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_
         await kubelet.until(lambda: not plugin.healthy)
         kubelet.pods[ContainerKey("ml", "train-1", "main")] = frozenset()
         assert await kubelet.prefer(offered, 2) == []
-        with pytest.raises(Exception, match=r"NotPrepared: GPU-6 of ml/train-1/main .*: the file system doesn't"):
+        with pytest.raises(
+            Exception, match=r"DeviceFilesNotReady: GPU-6 of ml/train-1/main .*: the file system doesn't"
+        ):
             await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
         rig.tell(*(replace(device, healthy=False) for device in rig.devices))
         assert await kubelet.prefer(offered, 2) == []
@@ -197,8 +203,8 @@ async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_
 
 
 async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk: Disk, tmp_path: Path) -> None:
-    changes = Changes()
-    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+    changes = VersionSignal()
+    injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
 
     def healthy() -> set[bool]:
         return {device.healthy for device in injection.usable(DEVICES)}
@@ -219,8 +225,8 @@ async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk
 
 
 async def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_not(tmp_path: Path) -> None:
-    changes = Changes()
-    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
+    changes = VersionSignal()
+    injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
     await injection.prepare()
     told = changes.version
     look = asyncio.create_task(injection.prepare())
@@ -232,11 +238,11 @@ async def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_no
     await injection.close()
 
 
-async def close(injection: Injection) -> None:
+async def close(injection: DeviceInjector) -> None:
     await injection.close()
 
 
-async def cancelled_close(injection: Injection) -> None:
+async def cancelled_close(injection: DeviceInjector) -> None:
     closing = asyncio.create_task(injection.close())
     await asyncio.sleep(0)
     closing.cancel()
@@ -246,9 +252,9 @@ async def cancelled_close(injection: Injection) -> None:
 
 @pytest.mark.parametrize("end", [close, cancelled_close])
 async def test_the_file_goes_after_what_is_still_being_written_whether_or_not_anybody_waits(
-    end: Callable[[Injection], Coroutine[Any, Any, None]], disk: Disk, tmp_path: Path
+    end: Callable[[DeviceInjector], Coroutine[Any, Any, None]], disk: Disk, tmp_path: Path
 ) -> None:
-    injection = Injection(injection_settings(tmp_path, CRI), lambda: DEVICES, Changes())
+    injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, VersionSignal())
     disk.hang()
     preparing = asyncio.create_task(injection.prepare())
     await until(lambda: disk.writing)
@@ -265,10 +271,10 @@ async def test_a_start_that_hangs_ends_in_time_and_nothing_is_left_of_it(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
     async with idle_plugin(kubelet) as rig:
-        injection = Injection(
+        injection = DeviceInjector(
             injection_settings(tmp_path, CRI), lambda: DEVICES, rig.devices_changed, patience_seconds=0.05
         )
-        around = Surroundings(
+        around = PluginContext(
             directory=kubelet.device_plugins,
             devices=rig.known,
             devices_changed=rig.devices_changed,
@@ -284,7 +290,7 @@ async def test_a_start_that_hangs_ends_in_time_and_nothing_is_left_of_it(
         )
         disk.hang()
         with pytest.raises(TimeoutError, match=r"the file system doesn't answer within 0\.05 s"):
-            await Plugins([Served(RESOURCE)], around).start()
+            await PluginManager([Served(RESOURCE)], around).start()
         disk.go_on()
         await until(lambda: "device-files" not in {thread.name for thread in threading.enumerate()})
         assert list((tmp_path / "cdi").iterdir()) == []

@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 import structlog
 
-from gpufleet_agent.plugin.inject.strategies import Injection, InjectionSettings, Strategy
-from gpufleet_agent.plugin.types import KnownDevice
-from gpufleet_agent.runtime.version_signal import Changes
+from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy, InjectorSettings
+from gpufleet_agent.plugin.types import AdvertisedDevice
+from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.plugins import injection_settings, make_driver, running_plugin
 
-ENVVAR, CRI, ANNOTATIONS = Strategy.ENVVAR, Strategy.CDI_CRI, Strategy.CDI_ANNOTATIONS
+ENVVAR, CRI, ANNOTATIONS = DeviceListStrategy.ENVVAR, DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS
 DEVICES = tuple(
-    KnownDevice(f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}", "/dev/nvidiactl", "/dev/nvidia-uvm"))
+    AdvertisedDevice(
+        f"GPU-{index}", index, healthy=True, nodes=(f"/dev/nvidia{index}", "/dev/nvidiactl", "/dev/nvidia-uvm")
+    )
     for index in range(3)
 )
-Configure = Callable[..., InjectionSettings]
+Configure = Callable[..., InjectorSettings]
 
 
 def written(folder: Path) -> list[str]:
@@ -29,11 +31,11 @@ def written(folder: Path) -> list[str]:
     return [device["name"] for device in json.loads(text)["devices"]]
 
 
-def prepared(settings: InjectionSettings) -> Injection:
+def prepared(settings: InjectorSettings) -> DeviceInjector:
     """One that has looked at the nodes of DEVICES."""
 
-    async def prepare() -> Injection:
-        injection = Injection(settings, lambda: DEVICES, Changes())
+    async def prepare() -> DeviceInjector:
+        injection = DeviceInjector(settings, lambda: DEVICES, VersionSignal())
         await injection.prepare()
         await injection.close()
         return injection
@@ -56,13 +58,13 @@ ANNOTATION = {"cdi.k8s.io/gpufleet_GPU-0": ",".join(NAMES)}
     ],
 )
 def test_each_strategy_tells_its_own_reader(
-    strategies: tuple[Strategy, ...],
+    strategies: tuple[DeviceListStrategy, ...],
     envs: dict[str, str],
     names: list[str],
     annotations: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    answer = Injection(injection_settings(tmp_path, *strategies), lambda: DEVICES, Changes()).response(
+    answer = DeviceInjector(injection_settings(tmp_path, *strategies), lambda: DEVICES, VersionSignal()).response(
         ("GPU-0", "GPU-1")
     )
     assert dict(answer.envs) == envs
@@ -91,10 +93,12 @@ def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_pat
     ],
 )
 def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_it(
-    strategies: tuple[Strategy, ...], kind: str, written: bool, tmp_path: Path
+    strategies: tuple[DeviceListStrategy, ...], kind: str, written: bool, tmp_path: Path
 ) -> None:
-    async def scenario() -> Injection:
-        injection = Injection(injection_settings(tmp_path, *strategies, cdi_kind=kind), lambda: DEVICES, Changes())
+    async def scenario() -> DeviceInjector:
+        injection = DeviceInjector(
+            injection_settings(tmp_path, *strategies, cdi_kind=kind), lambda: DEVICES, VersionSignal()
+        )
         await injection.prepare()
         assert (tmp_path / "cdi").exists() is written
         await injection.close()
@@ -112,7 +116,7 @@ async def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_u
     async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         await kubelet.until(kubelet.serving)
         assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
-        rig.tell(*rig.devices, KnownDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        rig.tell(*rig.devices, AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
         await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
         assert written(tmp_path)[-1] == "GPU-8"
         assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
@@ -156,7 +160,7 @@ def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
 
 
 @pytest.mark.parametrize("strategy", [ENVVAR, CRI])
-def test_common_nodes_alone_make_no_device(strategy: Strategy, tmp_path: Path) -> None:
+def test_common_nodes_alone_make_no_device(strategy: DeviceListStrategy, tmp_path: Path) -> None:
     (make_driver(tmp_path) / "dev" / "nvidia0").unlink()
     injection = prepared(injection_settings(tmp_path, strategy, pass_device_specs=True))
     assert injection.nodes("GPU-0") == ()
@@ -173,9 +177,9 @@ async def test_without_the_file_pods_are_refused_and_devices_not_offered_until_i
         plugin = kubelet.plugins["gpufleet.dev/gpu"]
         (tmp_path / "cdi").rename(tmp_path / "away")
         (tmp_path / "cdi").touch()
-        with pytest.raises(Exception, match="NotPrepared: can't write the CDI file"):
+        with pytest.raises(Exception, match="DeviceFilesNotReady: can't write the CDI file"):
             await kubelet.admit("bare", 1)
-        assert rig.count("gpufleet_agent_allocations_total", outcome="Refused", reason="NotPrepared") == 1
+        assert rig.count("gpufleet_agent_allocations_total", outcome="Rejected", reason="DeviceFilesNotReady") == 1
         assert rig.grants == []
         await kubelet.until(lambda: not plugin.healthy)
         rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
