@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gpufleet_api.generate import ROOT
 from gpufleet_testing.reference import pages
+from gpufleet_testing.reference.commands import BLOCK
 
 
 def test_generated_sections_are_current() -> None:
@@ -38,3 +40,13 @@ def test_check_reports_stale_page(
     assert "docs/page.md is stale" in capsys.readouterr().out
     assert pages.main([]) == 0
     assert pages.main(["--check"]) == 0
+
+
+def test_shown_output_is_renewed_by_running_the_command() -> None:
+    page = "```\n$ gpufleet distribute --items 3 --capacity a=1 --capacity b=2 -o json\nold\n```\n"
+    assert '{"shares": {"a": 1, "b": 2}' in pages.render(page)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/reference/cli.md"])
+def test_page_shows_commands(name: str) -> None:
+    assert BLOCK.search((ROOT / name).read_text(encoding="utf-8"))
