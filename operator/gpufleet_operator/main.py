@@ -113,7 +113,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
         ExceptionGroup: of StopSignal after a signal, else of what went wrong.
     """
     metrics = Metrics(CollectorRegistry())
-    cache, clock = Cache(Reader(metrics.unforeseen.labels("object").inc)), ServerClock()
+    cache, clock = Cache(Reader(metrics.count_decode_error)), ServerClock()
     api = Api.connect(config, clock)
     cluster = ApiCluster(api)
     reconciler = Reconciler(
@@ -123,7 +123,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
         clock,
         metrics,
         salt=lambda: secrets.token_hex(8),
-        sweep_seconds=settings.sweep_seconds,
+        resync_interval_seconds=settings.resync_interval_seconds,
     )
     health = Health(lambda: reconciler.last_sign, _PATIENCE_SECONDS)
     collections = Collections.of(api, cache)
@@ -134,7 +134,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
             tasks.create_task(collections.nodes.run(collections.nodes_listed.set))
             tasks.create_task(collections.others.run(collections.others_listed.set))
             tasks.create_task(_decide(reconciler, collections))
-            tasks.create_task(_resync(collections, settings.resync_seconds))
+            tasks.create_task(_resync(collections, settings.relist_interval_seconds))
             # When kopf ends, it cancels all tasks that were started after it: so it comes last.
             tasks.create_task(_observe(cache, config))
 

@@ -9,7 +9,12 @@ from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.snapshot import Limits
 
-_MAX_SECONDS = {"stale_after": 3600.0, "sweep": 3600.0, "resync": 86_400.0, "unschedulable_grace": 600.0}
+_MAX_SECONDS = {
+    "stale_after": 3600.0,
+    "resync_interval": 3600.0,
+    "relist_interval": 86_400.0,
+    "unschedulable_grace": 600.0,
+}
 """The chart's schema has the same limits."""
 
 
@@ -25,9 +30,9 @@ class Settings:
     """Slots of each shared device."""
     stale_after_seconds: float = 90.0
     """Age from which telemetry is not used. Set it to three heartbeats of the agent."""
-    sweep_seconds: float = 10.0
+    resync_interval_seconds: float = 10.0
     """Longest time between two reconcile passes: telemetry becomes stale without an event."""
-    resync_seconds: float = 120.0
+    relist_interval_seconds: float = 120.0
     """Time between two lists that the caches are compared with."""
     unschedulable_grace_seconds: float = 5.0
     """How long kube-scheduler may report a placed pod as unschedulable before it is placed elsewhere.
@@ -65,8 +70,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     parser.resources(default.resource, default.shared_resource, default.shared_slots, MAX_SHARED_SLOTS)
     for name, description in (
         ("stale_after", "age from which telemetry is not used"),
-        ("sweep", "most time between two reconcile passes"),
-        ("resync", "time between two lists that the caches are compared with"),
+        ("resync_interval", "most time between two reconcile passes"),
+        ("relist_interval", "time between two lists that the caches are compared with"),
         ("unschedulable_grace", "how long kube-scheduler may report a placed pod as unschedulable"),
     ):
         flag = f"--{name.replace('_', '-')}-seconds"

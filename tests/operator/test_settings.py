@@ -28,9 +28,9 @@ def test_everything_can_be_set() -> None:
             "4",
             "--stale-after-seconds",
             "30",
-            "--sweep-seconds",
+            "--resync-interval-seconds",
             "2.5",
-            "--resync-seconds",
+            "--relist-interval-seconds",
             "60",
             "--unschedulable-grace-seconds",
             "1",
@@ -45,7 +45,7 @@ def test_everything_can_be_set() -> None:
 
     assert (settings.host, settings.port) == ("::1", 9)
     assert settings.limits().resources == Resources("nvidia.com/gpu", "example.com/part", 4)
-    assert settings.sweep_seconds == 2.5
+    assert settings.resync_interval_seconds == 2.5
 
 
 def test_sharing_can_be_switched_off() -> None:
@@ -55,8 +55,8 @@ def test_sharing_can_be_switched_off() -> None:
 
 
 BAD = {
-    "--sweep-seconds 0": "invalid value: '0': must be a number of seconds from 0.01 to 3600",
-    "--sweep-seconds nan": "invalid value: 'nan': must be a number of seconds from 0.01 to 3600",
+    "--resync-interval-seconds 0": "invalid value: '0': must be a number of seconds from 0.01 to 3600",
+    "--resync-interval-seconds nan": "invalid value: 'nan': must be a number of seconds from 0.01 to 3600",
     "--listen 8080x": "must be HOST:PORT",
     "--listen h:70000": "must be HOST:PORT",
     "--resource gpu": "must be an extended resource",

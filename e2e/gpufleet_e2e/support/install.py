@@ -30,7 +30,7 @@ def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
             **(agent or {}),
         },
-        "operator": {"staleAfterSeconds": STALE_SECONDS, "sweepSeconds": 2},
+        "operator": {"staleAfterSeconds": STALE_SECONDS, "resyncIntervalSeconds": 2},
     }
     chart = str(repository_root() / "charts" / "gpufleet")
     where = ("upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace")

@@ -24,18 +24,18 @@ _TOLD = 1000
 log = structlog.get_logger(__name__)
 
 
-def _nobody() -> None:
-    """Counts nothing."""
+def _ignore(kind: str) -> None:
+    del kind
 
 
 class Reader:
     """Objects as JSON -> views, None for one that can't be read.
 
     Args:
-        unreadable: called once for each version of an object that can't be read.
+        unreadable: called with the kind, once for each version of an object that can't be read.
     """
 
-    def __init__(self, unreadable: Callable[[], None] = _nobody) -> None:
+    def __init__(self, unreadable: Callable[[str], None] = _ignore) -> None:
         self._unreadable = unreadable
         self._told: set[tuple[str, str]] = set()
 
@@ -69,7 +69,7 @@ class Reader:
                 if len(self._told) >= _TOLD:
                     self._told.clear()
                 self._told.add(version)
-                self._unreadable()
+                self._unreadable(projection.__name__)
                 log.exception(
                     "an object can't be read, it is left out",
                     kind=projection.__name__,

@@ -1,4 +1,4 @@
-"""Prometheus series of the operator. Names end in their unit; labels are bounded by nodes, reasons and outcomes."""
+"""The operator's Prometheus metrics. Label values are bounded by nodes, kinds, reasons and outcomes."""
 
 from collections.abc import Iterable
 
@@ -8,111 +8,125 @@ from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, Relea
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.runtime.executor import Outcome
 
-_LATENCY = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_PLACEMENT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
 class Metrics:
-    """All series, in a registry of their own so that tests don't share them."""
+    """All metrics, in a registry of their own.
+
+    Args:
+        registry: Where they are registered.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         ProcessCollector(registry=registry)
-        self.passes = Histogram(
-            "gpufleet_operator_pass_seconds",
-            "Duration of one pass: decide is the pure decision, execute the writes.",
+        self.reconcile_duration = Histogram(
+            "gpufleet_operator_reconcile_duration_seconds",
+            "Duration of a reconcile pass, by step: decide computes the actions, execute writes them.",
             ["step"],
             registry=registry,
         )
         self.writes = Counter(
             "gpufleet_operator_writes",
-            "Writes to the apiserver by kind (pod_create, pod_delete, pod_release, reserve, status) and outcome.",
+            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_release, reserve, status) and outcome "
+            "(succeeded, conflict, failed).",
             ["kind", "outcome"],
             registry=registry,
         )
         self.reservations = Counter(
             "gpufleet_operator_reservations",
-            "Reservations of replicas: made, released (devices given back), lost_race, failed.",
+            "Reservations of replicas, by outcome (created, released, conflict, failed).",
             ["outcome"],
             registry=registry,
         )
-        self.replaced = Counter(
+        self.pods_removed = Counter(
             "gpufleet_operator_pods_removed",
             "Pods that the operator deleted, by reason (DeviceMismatch, KubeletRefused, SchedulerRefused, ...).",
             ["reason"],
             registry=registry,
         )
-        self.latency = Histogram(
-            "gpufleet_operator_placement_seconds",
-            "From a pod's appearance to the removal of its gate.",
-            buckets=_LATENCY,
+        self.placement_duration = Histogram(
+            "gpufleet_operator_placement_duration_seconds",
+            "Time from the creation of a pod to the removal of its scheduling gate.",
+            buckets=_PLACEMENT_BUCKETS,
             registry=registry,
         )
-        self.gated = Gauge(
+        self.gated_pods = Gauge(
             "gpufleet_operator_gated_pods",
-            "Pods held by our scheduling gate, by what they wait for.",
+            "Pods with the scheduling gate of gpufleet, by the reason why they wait.",
             ["reason"],
             registry=registry,
         )
-        self.unplaced = Gauge(
+        self.unplaced_workloads = Gauge(
             "gpufleet_operator_unplaced_workloads",
-            "Workloads that found no devices in the last pass.",
+            "Workloads for which the last pass found no devices.",
             registry=registry,
         )
         self.telemetry_age = Gauge(
             "gpufleet_operator_telemetry_age_seconds",
-            "Age of each node's telemetry by the apiserver's clock.",
+            "Age of the node's telemetry by the clock of the apiserver.",
             ["node"],
             registry=registry,
         )
-        self.troubles = Gauge(
-            "gpufleet_operator_fleet_troubles",
-            "Contradictions in the fleet, such as one UUID reported by two nodes.",
+        self.fleet_inconsistencies = Gauge(
+            "gpufleet_operator_fleet_inconsistencies",
+            "Contradictions between telemetry objects, such as one UUID reported by two nodes.",
             registry=registry,
         )
-        self.unforeseen = Counter(
-            "gpufleet_operator_unforeseen_errors",
-            "Errors that nobody planned for: of a workload's template, or of an object that can't be read.",
+        self.decode_errors = Counter(
+            "gpufleet_operator_decode_errors",
+            "Versions of objects that could not be decoded, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.unexpected_errors = Counter(
+            "gpufleet_operator_unexpected_errors",
+            "Unexpected errors, by kind (template: in the validation of a pod template).",
             ["kind"],
             registry=registry,
         )
 
-    def decided(self, snapshot: Snapshot, actions: Actions) -> None:
-        """After a decision: gauges are set anew, so that what is gone disappears."""
-        self.gated.clear()
+    def count_decode_error(self, kind: str) -> None:
+        self.decode_errors.labels(kind).inc()
+
+    def record_decision(self, snapshot: Snapshot, actions: Actions) -> None:
+        """Records a decision. Gauges are cleared first, so that deleted nodes disappear."""
+        self.gated_pods.clear()
         for reason, number in actions.gated.items():
-            self.gated.labels(reason).set(number)
-        self.unplaced.set(len(actions.unplaced))
-        self.troubles.set(len(actions.troubles))
-        self.unforeseen.labels("template").inc(len(actions.unforeseen))
+            self.gated_pods.labels(reason).set(number)
+        self.unplaced_workloads.set(len(actions.unplaced))
+        self.fleet_inconsistencies.set(len(actions.troubles))
+        self.unexpected_errors.labels("template").inc(len(actions.unforeseen))
         self.telemetry_age.clear()
         for name, telemetry in snapshot.telemetry.items():
             age = snapshot.age(telemetry)
             if age is not None:
                 self.telemetry_age.labels(name).set(age.total_seconds())
 
-    def executed(self, outcomes: Iterable[Outcome]) -> None:
-        """After the writes."""
+    def record_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """Records the writes of a pass."""
         for outcome in outcomes:
-            result = "done" if outcome.done else "lost_race" if outcome.lost else "failed"
+            result = "succeeded" if outcome.done else "conflict" if outcome.lost else "failed"
             match outcome.action:
                 case CreatePod():
                     kind = "pod_create"
                 case DeletePod() as action:
                     kind = "pod_delete"
                     if outcome.done:
-                        self.replaced.labels(str(action.fault)).inc()
+                        self.pods_removed.labels(str(action.fault)).inc()
                 case ReleasePod():
                     kind = "pod_release"
                 case Reserve() as action:
                     kind = "reserve"
-                    self._reserved(action, result)
+                    self._count_reservations(action, result)
                 case _:
                     kind = "status"
             self.writes.labels(kind, result).inc()
 
-    def _reserved(self, action: Reserve, result: str) -> None:
-        if result == "done":
-            self.reservations.labels("made").inc(len(action.added))
+    def _count_reservations(self, action: Reserve, result: str) -> None:
+        if result == "succeeded":
+            self.reservations.labels("created").inc(len(action.added))
             self.reservations.labels("released").inc(len(action.removed))
         else:
             self.reservations.labels(result).inc(len(action.added) or 1)

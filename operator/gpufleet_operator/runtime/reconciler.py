@@ -37,7 +37,7 @@ class Reconciler:
         clock: the apiserver's time.
         metrics: told of every pass.
         salt: randomness, one string per pass.
-        sweep_seconds: longest rest between passes.
+        resync_interval_seconds: longest rest between passes.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Reconciler:
         metrics: Metrics,
         *,
         salt: Callable[[], str],
-        sweep_seconds: float,
+        resync_interval_seconds: float,
     ) -> None:
         self._cache, self._executor, self._limits = cache, executor, limits
         self._clock, self._metrics, self._salt = clock, metrics, salt
-        self._sweep = sweep_seconds
+        self._sweep = resync_interval_seconds
         self._memory = Memory()
         self._demand = Demand(limits.resources)
         self._appeared: dict[str, float] = {}
@@ -83,10 +83,10 @@ class Reconciler:
         snapshot = self._cache.snapshot(
             now=self._clock.now(), salt=self._salt(), memory=self._memory, limits=self._limits, mix=mix
         )
-        with self._metrics.passes.labels("decide").time():
+        with self._metrics.reconcile_duration.labels("decide").time():
             actions = decide(snapshot)
         self._memory = actions.memory
-        self._metrics.decided(snapshot, actions)
+        self._metrics.record_decision(snapshot, actions)
         self._notice(loop.time())
         for trouble in set(actions.troubles) - self._troubles:
             log.error("fleet contradicts itself", trouble=trouble)
@@ -94,7 +94,7 @@ class Reconciler:
         for workload, trace in actions.unforeseen.items():
             log.error("a template can't be used for a reason that no rule foresaw", workload=workload, traceback=trace)
         if not actions.empty:
-            with self._metrics.passes.labels("execute").time():
+            with self._metrics.reconcile_duration.labels("execute").time():
                 outcomes = await self._executor.run(actions, self._beat)
             self._learn(outcomes, loop.time())
         return actions.due
@@ -118,11 +118,11 @@ class Reconciler:
         memory = state.record(self._memory, told, self._clock.now())
         made = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unanswered]
         self._memory = state.answered(memory, [(a.workload_uid, a.replica) for a in made])
-        self._metrics.executed(outcomes)
+        self._metrics.record_outcomes(outcomes)
         for outcome in outcomes:
             if isinstance(outcome.action, ReleasePod) and outcome.done:
                 uid = outcome.action.pod_uid
-                self._metrics.latency.observe(now - self._appeared.get(uid, now))
+                self._metrics.placement_duration.observe(now - self._appeared.get(uid, now))
                 log.info(
                     "released", pod=outcome.action.name, namespace=outcome.action.namespace, node=outcome.action.node
                 )

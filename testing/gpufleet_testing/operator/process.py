@@ -38,7 +38,7 @@ class OperatorProcess:
             clock,
             Metrics(CollectorRegistry()),
             salt=lambda: f"{cluster.now}/{len(cluster.log)}",
-            sweep_seconds=10,
+            resync_interval_seconds=10,
         )
         self.position = 0
         self.relist()

@@ -166,8 +166,8 @@ def test_several_other_values_stop_nobody_else(data: st.DataObject) -> None:
 
 
 def test_an_object_without_identity_is_counted_once_and_left_out() -> None:
-    told: list[None] = []
-    reader = Reader(lambda: told.append(None))
+    told: list[str] = []
+    reader = Reader(told.append)
     lacking = {**POD, "metadata": {"uid": "u", "resourceVersion": "1"}}
 
     assert [reader.pod(lacking), reader.pod(lacking), reader.bound_pod({})] == [None, None, None]

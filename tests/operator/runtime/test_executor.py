@@ -88,7 +88,7 @@ def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
         clock,
         Metrics(CollectorRegistry()),
         salt=lambda: "salt",
-        sweep_seconds=10,
+        resync_interval_seconds=10,
     )
     reconciler.last_sign = None if first else 0.0
     cache.workloads.put(make.workload(replicas=40))
