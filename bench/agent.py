@@ -28,7 +28,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.sampling.window import Window
+from gpufleet_agent.sampling.window import SampleWindow
 from gpufleet_e2e.fakes.node import running
 from gpufleet_e2e.fakes.process import Course, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.build import build_library
@@ -138,7 +138,7 @@ def window_bytes() -> int:
     full = range(200)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    windows = [Window(seconds=60, capacity=62) for _ in range(count)]
+    windows = [SampleWindow(seconds=60, capacity=62) for _ in range(count)]
     for window in windows:
         for second in full:
             window.append(FLAT, float(second))

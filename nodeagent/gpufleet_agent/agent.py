@@ -20,8 +20,8 @@ from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
-from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.metrics.probes import Pulse, probe, scrape
+from gpufleet_agent.metrics.instruments import Instruments
+from gpufleet_agent.metrics.probes import LoopWatchdog, probe, scrape
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.foreign_processes import in_use
@@ -33,10 +33,10 @@ from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holders, Holdings
 from gpufleet_agent.podresources.poller import PodResourcesPoller
-from gpufleet_agent.publish.deadband import old_after
+from gpufleet_agent.publish.deadband import stale_after
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
-from gpufleet_agent.publish.rate_limit import Pace
+from gpufleet_agent.publish.rate_limit import WritePolicy
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import start_component, supervise
 from gpufleet_agent.runtime.version_signal import VersionSignal
@@ -65,7 +65,7 @@ class Agent:
         self._api = api
         self._version = version("gpufleet")
         self._registry = CollectorRegistry()
-        self._counters = Counters(self._registry, self._version)
+        self._counters = Instruments(self._registry, self._version)
         self._changes = VersionSignal()
         """Something changed that the status should tell at once."""
         self._devices_changed = VersionSignal()
@@ -109,14 +109,14 @@ class Agent:
             own=self._own,
             build=self._status,
             changes=self._changes,
-            pace=Pace(heartbeat=settings.heartbeat_seconds, old=old_after(settings.sample_seconds)),
+            pace=WritePolicy(heartbeat=settings.heartbeat_seconds, old=stale_after(settings.sample_seconds)),
             counters=self._counters,
             rng=rng,
         )
         self._file: Checkpoint | None = None
         """What an earlier process kept on the node."""
         self._keeper = self._make_keeper()
-        self._pulse = Pulse(time.monotonic)
+        self._pulse = LoopWatchdog(time.monotonic)
         self._http = self._make_http()
 
     async def run(self) -> None:

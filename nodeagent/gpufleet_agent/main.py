@@ -59,9 +59,9 @@ def make_hardware(settings: Settings) -> Hardware:
 
         hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE)
     if settings.record is not None:
-        from gpufleet_agent.devices.recorder import Recorder  # noqa: PLC0415 - see above
+        from gpufleet_agent.devices.recorder import RecordingWriter  # noqa: PLC0415 - see above
 
-        hardware = Recorder(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
+        hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
     return hardware
 
 

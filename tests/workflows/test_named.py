@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading, UnknownDeviceError
-from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_operator.distribution import shares
@@ -33,8 +33,8 @@ def at(seconds: float) -> Instant:
     return Instant(monotonic=seconds, wall=1_000_000 + seconds)
 
 
-def recording(hardware: FakeHardware) -> NodeRecord:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+def recording(hardware: FakeHardware) -> NodeRegistry:
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     record.register(tuple(one.info for one in hardware.gpus), None, at(0))
     return record
 
@@ -134,15 +134,15 @@ async def test_division_by_zero_in_capacity_distribution() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("utilization_percent", math.nan, Invalid.NOT_A_NUMBER),
-        ("utilization_percent", 101, Invalid.OVER_100_PERCENT),
-        ("memory_used_mib", math.inf, Invalid.INFINITE),
-        ("memory_used_mib", -1, Invalid.NEGATIVE),
-        ("memory_used_mib", 80_001, Invalid.USED_OVER_TOTAL),
-        ("temperature_celsius", -274, Invalid.BELOW_ABSOLUTE_ZERO),
+        ("utilization_percent", math.nan, InvalidReason.NOT_A_NUMBER),
+        ("utilization_percent", 101, InvalidReason.OVER_100_PERCENT),
+        ("memory_used_mib", math.inf, InvalidReason.INFINITE),
+        ("memory_used_mib", -1, InvalidReason.NEGATIVE),
+        ("memory_used_mib", 80_001, InvalidReason.USED_OVER_TOTAL),
+        ("temperature_celsius", -274, InvalidReason.BELOW_ABSOLUTE_ZERO),
     ],
 )
-async def test_invalid_metrics(field: str, value: float, reason: Invalid) -> None:
+async def test_invalid_metrics(field: str, value: float, reason: InvalidReason) -> None:
     """Dropped with a typed error that names device and field, and never scheduled on; the neighbour is used."""
     bad = gpu("GPU-bad", 0)
     assert isinstance(bad.reading, Reading)
@@ -228,8 +228,8 @@ async def test_unregistered_device() -> None:
     record = recording(hardware)
     with pytest.raises(InvalidSampleError, match="GPU-x") as caught:
         record.record(Reading(uuid="GPU-x"), at(1))
-    assert caught.value.reason is Invalid.UNKNOWN_DEVICE
-    assert record.view(at(1)).dropped[Invalid.UNKNOWN_DEVICE] == 1
+    assert caught.value.reason is InvalidReason.UNKNOWN_DEVICE
+    assert record.view(at(1)).dropped[InvalidReason.UNKNOWN_DEVICE] == 1
     fleet = fleet_of(await published(fake_hardware(gpu("GPU-0", 0))))
     with pytest.raises(InvalidFleetError, match="node a has no device GPU-x"):
         fleet.hold("a", ["GPU-x"])

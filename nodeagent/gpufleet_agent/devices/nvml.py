@@ -46,8 +46,8 @@ class NvmlHardware:
         self._partitions = partitions
         self._links_seconds = links_seconds
         self._patience_seconds = patience_seconds
-        self._survey: mig.Survey | None = None
-        self._places: tuple[mig.Place, ...] = ()
+        self._survey: mig.MigLayout | None = None
+        self._places: tuple[mig.DeviceAddress, ...] = ()
         self._open = False
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: threads of other devices look at it
         self._lock = threading.Lock()
@@ -95,8 +95,8 @@ class NvmlHardware:
             count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
-        self._survey = mig.Survey(count, patience_seconds=self._patience_seconds) if self._partitions else None
-        self._places = tuple(map(mig.Place, range(count)) if self._survey is None else self._survey.places())
+        self._survey = mig.MigLayout(count, patience_seconds=self._patience_seconds) if self._partitions else None
+        self._places = tuple(map(mig.DeviceAddress, range(count)) if self._survey is None else self._survey.places())
         return len(self._places)
 
     def identify(self, slot: int) -> str:

@@ -49,7 +49,7 @@ _MARK = " MIG "
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DeviceAddress:
     """Where NVML finds a device."""
 
     gpu: int
@@ -57,7 +57,7 @@ class Place:
     """Its place in the divided GPU; None: the GPU as a whole."""
 
 
-class Survey:
+class MigLayout:
     """How each GPU of one opening is divided, asked in a thread for each: one that is stuck holds up nobody else."""
 
     def __init__(self, count: int, *, patience_seconds: float) -> None:
@@ -71,18 +71,18 @@ class Survey:
         wait(self._answers, timeout=patience_seconds)
         self._late = frozenset(gpu for gpu, answer in enumerate(self._answers) if not answer.done())
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[DeviceAddress]:
         """The partitions of the GPUs that are divided, and the others as they are.
 
         A GPU that doesn't answer, or not yet, counts as whole: it will say so itself. One that is divided and has no
         partition yet is of no use to anybody, and left out.
         """
         for gpu, answer in enumerate(self._answers):
-            yield from [Place(gpu)] if gpu in self._late else answer.result()
+            yield from [DeviceAddress(gpu)] if gpu in self._late else answer.result()
 
     def is_whole(self, gpu: int) -> bool:
         """Whether a GPU that counts as whole is. Waits for one that is late: nobody else may ask it meanwhile."""
-        return self._answers[gpu].result() == [Place(gpu)]
+        return self._answers[gpu].result() == [DeviceAddress(gpu)]
 
 
 def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
@@ -101,21 +101,21 @@ def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-def _places(gpu: int) -> list[Place]:
+def _places(gpu: int) -> list[DeviceAddress]:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
         divided = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
         partitions = list(_partitions(handle)) if divided else []
     except pynvml.NVMLError:
-        return [Place(gpu)]
+        return [DeviceAddress(gpu)]
     if not divided:
-        return [Place(gpu)]
+        return [DeviceAddress(gpu)]
     if not partitions:
         _log.warning("GPU is in MIG mode and has no partitions: left out", gpu=gpu)
-    return [Place(gpu, partition) for partition in partitions]
+    return [DeviceAddress(gpu, partition) for partition in partitions]
 
 
-def handles(place: Place) -> tuple[Any, Any]:
+def handles(place: DeviceAddress) -> tuple[Any, Any]:
     """The handle of a device, and that of the GPU that it is a partition of, or None.
 
     Raises:

@@ -15,7 +15,7 @@ _GLANCE = 0.05
 """How often to look whether an event is due, in seconds."""
 
 
-class RecordedHardware:
+class RecordingPlayer:
     """A `Hardware` and an `EventSource`. Plays from the first `open` on, over later ones, and from the front again.
 
     Args:
@@ -156,7 +156,7 @@ def _at(entry: Entry) -> float:
     return entry.at
 
 
-def load(path: Path) -> RecordedHardware:
+def load(path: Path) -> RecordingPlayer:
     """The hardware that a file plays.
 
     Raises:
@@ -164,4 +164,4 @@ def load(path: Path) -> RecordedHardware:
         RecordingError: It is no recording.
     """
     with path.open("rb") as lines:
-        return RecordedHardware(parse(lines))
+        return RecordingPlayer(parse(lines))

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
-class Recorder:
+class RecordingWriter:
     """A `Hardware` and an `EventSource` that asks another and takes down the answers that differ from the ones before.
 
     A file that can't be written to, or that has become as large as it may, ends the recording and nothing else. It

@@ -7,9 +7,9 @@ newer one unless a status was written by a process that did not keep it.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from gpufleet_agent.sampling.health import Fault, is_one_time
+from gpufleet_agent.sampling.health import ReadFault, is_one_time
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 
 def is_status_newer(status: SavedState, file: Checkpoint) -> bool:
@@ -89,7 +89,7 @@ def _both(
     shown = tuple(reason for reason in told.health.reasons if not is_one_time(reason.code))
     reasons = tuple(sorted((*_told_once(newer).values(), *shown), key=lambda reason: reason.code))
     sinces = [view.since for view in (newer.health, told.health) if view.since is not None]
-    health = HealthView(
+    health = HealthSnapshot(
         state=HealthState.UNHEALTHY if reasons else HealthState.HEALTHY,
         reasons=reasons,
         since=sinces[0] if sinces else None,
@@ -102,14 +102,14 @@ def _both(
 
 def _is_given_up(device: SavedDevice, acknowledged: Mapping[FaultAcknowledgment, float]) -> bool:
     return any(
-        reason.code == Fault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= counted
+        reason.code == ReadFault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= counted
         for reason in device.health.reasons
         for one, counted in acknowledged.items()
     )
 
 
 def _well(device: SavedDevice) -> SavedDevice:
-    return SavedDevice(device.info, HealthView(HealthState.HEALTHY))
+    return SavedDevice(device.info, HealthSnapshot(HealthState.HEALTHY))
 
 
 def _told_once(device: SavedDevice) -> Mapping[str, HealthReason]:

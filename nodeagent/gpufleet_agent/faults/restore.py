@@ -17,7 +17,7 @@ from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.merge import changes_since, is_status_newer, merge, only_cleared, without_acknowledged_losses
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 from gpufleet_common import timestamps
 
 T = TypeVar("T")
@@ -199,10 +199,10 @@ def _info(entry: Mapping[str, Any]) -> DeviceInfo:
     )
 
 
-def _health(entry: Mapping[str, Any], reported: float) -> HealthView:
+def _health(entry: Mapping[str, Any], reported: float) -> HealthSnapshot:
     reasons = tuple(_reason(reason, reported, fault=True) for reason in _items(entry, "reasons"))
     warnings = tuple(_reason(reason, reported, fault=False) for reason in _items(entry, "warnings"))
-    return HealthView(HealthState(entry["state"]), reasons, timestamps.to_epoch(entry.get("since")), warnings)
+    return HealthSnapshot(HealthState(entry["state"]), reasons, timestamps.to_epoch(entry.get("since")), warnings)
 
 
 def _reason(entry: Mapping[str, Any], reported: float, *, fault: bool) -> HealthReason:

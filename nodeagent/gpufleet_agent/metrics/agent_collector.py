@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from gpufleet_agent.devices.base import ThrottleReason
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
-from gpufleet_agent.sampling.snapshot import HealthState, NodeView
+from gpufleet_agent.sampling.snapshot import HealthState, NodeSnapshot
 
 
 class AgentCollector(Collector):
@@ -29,7 +29,7 @@ class AgentCollector(Collector):
 
     def __init__(
         self,
-        view: Callable[[], NodeView],
+        view: Callable[[], NodeSnapshot],
         reservations: Callable[[], tuple[int, int] | None],
         listing_age: Callable[[], float | None],
         stale_seconds: float,
@@ -66,7 +66,7 @@ class AgentCollector(Collector):
             yield GaugeMetricFamily("gpufleet_agent_listing_age_seconds", "Age of the last PodResources list.", age)
 
 
-def _sampling(view: NodeView) -> Iterable[Metric]:
+def _sampling(view: NodeSnapshot) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "gpufleet_agent_hardware_available", "1 while the driver answers, else 0.", int(view.unavailable is None)
     )
@@ -86,7 +86,7 @@ def _sampling(view: NodeView) -> Iterable[Metric]:
     yield age
 
 
-def _health(view: NodeView) -> Iterable[Metric]:
+def _health(view: NodeSnapshot) -> Iterable[Metric]:
     states = Counter(device.health.state for device in view.devices)
     devices = GaugeMetricFamily("gpufleet_agent_devices", "Devices of this node, by state of health.", labels=["state"])
     for state in HealthState:
@@ -113,7 +113,7 @@ def _health(view: NodeView) -> Iterable[Metric]:
     yield from (healthy, faults, warnings)
 
 
-def _processes(view: NodeView, stale_seconds: float) -> Metric:
+def _processes(view: NodeSnapshot, stale_seconds: float) -> Metric:
     processes = GaugeMetricFamily(
         "gpufleet_agent_device_processes", "Processes that hold a context on the device.", labels=["gpu", "UUID"]
     )
@@ -124,7 +124,7 @@ def _processes(view: NodeView, stale_seconds: float) -> Metric:
     return processes
 
 
-def _throttling(view: NodeView, stale_seconds: float) -> Metric:
+def _throttling(view: NodeSnapshot, stale_seconds: float) -> Metric:
     throttled = GaugeMetricFamily(
         "gpufleet_agent_device_throttled",
         "1 while the clocks are held down for this reason, else 0.",
@@ -169,7 +169,7 @@ def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...],
     )
 
 
-def _events(view: NodeView) -> Metric:
+def _events(view: NodeSnapshot) -> Metric:
     events = CounterMetricFamily(
         "gpufleet_agent_device_events",
         "Events that devices reported by themselves, by kind and code (XidError: the XID).",

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import Sample, ThrottleReason
 from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
-from gpufleet_agent.sampling.snapshot import DeviceView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
 
 LABELS = (
     "gpu",
@@ -50,7 +50,7 @@ CLOCK_EVENT_BITS = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DcgmField:
     """One family of series: DCGM's name, what it says with its unit, and where the value comes from."""
 
     name: str
@@ -75,81 +75,81 @@ def _clock_events(sample: Sample) -> int | None:
     return sum(CLOCK_EVENT_BITS[reason] for reason in sample.throttle_reasons)
 
 
-READINGS: tuple[Reading, ...] = (
-    Reading("DCGM_FI_DEV_SM_CLOCK", "SM clock frequency (in MHz).", lambda of: of.sm_clock_mhz),
-    Reading("DCGM_FI_DEV_MEM_CLOCK", "Memory clock frequency (in MHz).", lambda of: of.memory_clock_mhz),
-    Reading("DCGM_FI_DEV_MEMORY_TEMP", "Memory temperature (in C).", lambda of: of.memory_temperature_celsius),
-    Reading("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda of: of.temperature_celsius),
-    Reading("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda of: _watts(of.power_milliwatts)),
-    Reading(
+DCGM_FIELDS: tuple[DcgmField, ...] = (
+    DcgmField("DCGM_FI_DEV_SM_CLOCK", "SM clock frequency (in MHz).", lambda of: of.sm_clock_mhz),
+    DcgmField("DCGM_FI_DEV_MEM_CLOCK", "Memory clock frequency (in MHz).", lambda of: of.memory_clock_mhz),
+    DcgmField("DCGM_FI_DEV_MEMORY_TEMP", "Memory temperature (in C).", lambda of: of.memory_temperature_celsius),
+    DcgmField("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda of: of.temperature_celsius),
+    DcgmField("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda of: _watts(of.power_milliwatts)),
+    DcgmField(
         "DCGM_FI_DEV_POWER_MGMT_LIMIT", "Power limit in force (in W).", lambda of: _watts(of.power_limit_milliwatts)
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
         "Energy drawn since the driver was loaded (in mJ); a counter.",
         lambda of: of.energy_millijoules,
         COUNTER,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
         "PCIe retries since the driver was loaded (number); a counter.",
         lambda of: of.pcie_replays,
         COUNTER,
     ),
-    Reading("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda of: of.utilization_percent),
-    Reading(
+    DcgmField("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda of: of.utilization_percent),
+    DcgmField(
         "DCGM_FI_DEV_MEM_COPY_UTIL",
         "Memory utilization: share of time in which memory was read or written (in %).",
         lambda of: of.memory_utilization_percent,
     ),
-    Reading("DCGM_FI_DEV_ENC_UTIL", "Encoder utilization (in %).", lambda of: of.encoder_percent),
-    Reading("DCGM_FI_DEV_DEC_UTIL", "Decoder utilization (in %).", lambda of: of.decoder_percent),
-    Reading("DCGM_FI_DEV_FB_TOTAL", "Framebuffer memory (in MiB).", lambda of: of.memory_total_mib),
-    Reading("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", lambda of: of.memory_used_mib),
-    Reading("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
-    Reading(
+    DcgmField("DCGM_FI_DEV_ENC_UTIL", "Encoder utilization (in %).", lambda of: of.encoder_percent),
+    DcgmField("DCGM_FI_DEV_DEC_UTIL", "Decoder utilization (in %).", lambda of: of.decoder_percent),
+    DcgmField("DCGM_FI_DEV_FB_TOTAL", "Framebuffer memory (in MiB).", lambda of: of.memory_total_mib),
+    DcgmField("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", lambda of: of.memory_used_mib),
+    DcgmField("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
+    DcgmField(
         "DCGM_FI_DEV_FB_RESERVED",
         "Framebuffer memory that the driver keeps for itself (in MiB).",
         lambda of: of.memory_reserved_mib,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
         "Corrected memory errors since the driver was loaded (number); a counter.",
         lambda of: of.ecc_corrected,
         COUNTER,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
         "Uncorrected memory errors since the driver was loaded (number); a counter.",
         lambda of: of.ecc_uncorrected,
         COUNTER,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
         "Rows of memory replaced after corrected errors (number); a counter.",
         lambda of: of.remapped_correctable,
         COUNTER,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
         "Rows of memory replaced after uncorrected errors (number); a counter.",
         lambda of: of.remapped_uncorrectable,
         COUNTER,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_ROW_REMAP_PENDING",
         "Whether a row of memory waits for a reset to be replaced (0 or 1).",
         lambda of: of.row_remap_pending,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_ROW_REMAP_FAILURE",
         "Whether a row of memory could not be replaced (0 or 1).",
         lambda of: of.row_remap_failed,
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_MIG_MODE", "Whether the device is divided into instances (0 or 1).", lambda of: of.mig_enabled
     ),
-    Reading(
+    DcgmField(
         "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
         "Why the clocks are lower than they could be (bits), without the bit that says idle.",
         _clock_events,
@@ -168,7 +168,7 @@ class DeviceCollector(Collector):
     """
 
     def __init__(
-        self, view: Callable[[], NodeView], holders: Callable[[], Holders], node_name: str, stale_seconds: float
+        self, view: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str, stale_seconds: float
     ) -> None:
         self._view = view
         self._holders = holders
@@ -179,7 +179,7 @@ class DeviceCollector(Collector):
         """Called by the registry at each scrape."""
         view, holders = self._view(), self._holders()
         labelled = [(device, list(self._label_sets(device, view, holders))) for device in view.devices]
-        for reading in READINGS:
+        for reading in DCGM_FIELDS:
             family = Metric(reading.name, reading.documentation, reading.kind)
             for device, label_sets in labelled:
                 value = reading.value(device.sample) if device.sample is not None and self._fresh(device) else None
@@ -189,7 +189,7 @@ class DeviceCollector(Collector):
             yield family
         yield self._last_xid(labelled)
 
-    def _last_xid(self, labelled: list[tuple[DeviceView, list[dict[str, str]]]]) -> Metric:
+    def _last_xid(self, labelled: list[tuple[DeviceSnapshot, list[dict[str, str]]]]) -> Metric:
         family = Metric("DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", GAUGE)
         for device, label_sets in labelled:
             xids = [event for event in device.events if event.kind == "XidError"]
@@ -199,10 +199,10 @@ class DeviceCollector(Collector):
                     family.add_sample(family.name, labels, last.code)
         return family
 
-    def _fresh(self, device: DeviceView) -> bool:
+    def _fresh(self, device: DeviceSnapshot) -> bool:
         return device.sample_age_seconds is not None and device.sample_age_seconds <= self._stale_seconds
 
-    def _label_sets(self, device: DeviceView, view: NodeView, holders: Holders) -> Iterator[dict[str, str]]:
+    def _label_sets(self, device: DeviceSnapshot, view: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
         """One for each holder; all the device's readings carry the same, which are thousands where it is shared."""
         info = device.info
         nobody: tuple[DeviceHolder | None, ...] = (None,)

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 LISTING_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
-class Counters:
+class Instruments:
     """The agent's own series; every label value is a constant of ours, so their number is bounded."""
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:

@@ -18,7 +18,7 @@ Check = Callable[[], str | None]
 """None: fine. Otherwise what is wrong, in words."""
 
 
-class Pulse:
+class LoopWatchdog:
     """When each of the agent's loops last came round."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gpufleet_agent.devices.base import ProcessMemory, Sample
 from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
 from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_agent.sampling.snapshot import DeviceView
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot
 from gpufleet_common.device_use import IDLE_MEMORY_MIB
 
 PodLookup = Callable[[int], tuple[str, ...] | None]
@@ -29,7 +29,7 @@ class MemoryUsage:
 
 
 def usages_of_device(
-    device: DeviceView, holders: tuple[DeviceHolder, ...], pods: PodLookup, stale_seconds: float
+    device: DeviceSnapshot, holders: tuple[DeviceHolder, ...], pods: PodLookup, stale_seconds: float
 ) -> Iterator[MemoryUsage]:
     """Each holder that was promised memory of the device.
 
@@ -57,7 +57,7 @@ def usages_of_device(
 
 
 def memory_usages(
-    devices: tuple[DeviceView, ...], holders: Holders, pods: PodLookup, stale_seconds: float
+    devices: tuple[DeviceSnapshot, ...], holders: Holders, pods: PodLookup, stale_seconds: float
 ) -> tuple[MemoryUsage, ...]:
     """Each holder of the node that was promised memory of a device. Asks about processes of shared devices alone."""
     return tuple(
@@ -68,17 +68,17 @@ def memory_usages(
     )
 
 
-def relevant_processes(devices: tuple[DeviceView, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
+def relevant_processes(devices: tuple[DeviceSnapshot, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
     """Numbers of the processes that `memory_usages` may ask about."""
     samples = (_fresh(device, stale_seconds) for device in devices if _promised(device, holders))
     return frozenset(process.pid for sample in samples if sample is not None for process in sample.processes or ())
 
 
-def _promised(device: DeviceView, holders: Holders) -> bool:
+def _promised(device: DeviceSnapshot, holders: Holders) -> bool:
     return any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
 
 
-def _fresh(device: DeviceView, stale_seconds: float) -> Sample | None:
+def _fresh(device: DeviceSnapshot, stale_seconds: float) -> Sample | None:
     age = device.sample_age_seconds
     return device.sample if age is not None and age <= stale_seconds else None
 

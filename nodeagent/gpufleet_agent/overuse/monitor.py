@@ -11,7 +11,7 @@ from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_u
 from gpufleet_agent.overuse.pod_lookup import pods_of_process
 from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.sampling.snapshot import NodeView
+from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
@@ -38,7 +38,7 @@ class OveruseMonitor:
     def __init__(
         self,
         *,
-        view: Callable[[], NodeView],
+        view: Callable[[], NodeSnapshot],
         holders: Callable[[], Holders],
         tell: Callable[[PodEvent], None],
         changes: VersionSignal,

@@ -10,7 +10,7 @@ import structlog
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.match import MatchInput, first_fit, match_request
 from gpufleet_agent.plugin.types import (
     AdvertisedDevice,
@@ -75,7 +75,7 @@ class Allocator:
         lister: Lister,
         own: TelemetryWatch,
         holdings: Holdings,
-        counters: Counters,
+        counters: Instruments,
         listed: Callable[[Listing, float], Listing],
         handover: PodMatching = PodMatching.ASKING,
     ) -> None:

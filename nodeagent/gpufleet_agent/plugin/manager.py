@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
@@ -40,7 +40,7 @@ class PluginContext:
     refused: Callable[[Rejection], None]
     """Called with why a pod was given nothing, likewise."""
     injection: DeviceInjector
-    counters: Counters
+    counters: Instruments
     listed: Callable[[Listing, float], Listing]
     """Called with each list that was made for an allocation, and when by the loop's time; returns the one to go by."""
     handover: PodMatching = PodMatching.ASKING

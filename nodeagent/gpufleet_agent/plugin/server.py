@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc.aio
 import structlog
 
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.registration import (
     UNHEARD_SECONDS,
     RegistrationState,
@@ -55,7 +55,7 @@ class PluginServer:
         self,
         plugin: DevicePlugin,
         directory: Path,
-        counters: Counters,
+        counters: Instruments,
         *,
         look_seconds: float = LOOK_SECONDS,
         unheard_seconds: float = UNHEARD_SECONDS,

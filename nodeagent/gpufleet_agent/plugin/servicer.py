@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.env import allocate_response
@@ -57,7 +57,7 @@ class DevicePlugin:
         granted: Callable[[ManagedAllocation | UnmanagedAllocation], None],
         refused: Callable[[Rejection], None],
         injection: DeviceInjector,
-        counters: Counters,
+        counters: Instruments,
     ) -> None:
         self.served = served
         self._devices = devices

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holdings
@@ -53,7 +53,7 @@ class PodResourcesPoller:
         *,
         quiet: Callable[[], AbstractAsyncContextManager[None]],
         changes: VersionSignal,
-        counters: Counters,
+        counters: Instruments,
         interval_seconds: float = 3.0,
         rng: random.Random,
     ) -> None:

@@ -13,9 +13,9 @@ MEMORY_SHARE = 0.02
 TEMPERATURE_CELSIUS = 3
 POWER_SHARE = 0.10
 """Of the device's power limit, or of the last value where the limit isn't known: idle power flickers by 10 %."""
-OLD_SECONDS = 5.0
+STALE_SECONDS = 5.0
 """A sample this much older than the status that carries it holds the device back from being picked, sooner or later.
-Unless samples are taken more rarely: see `old_after`."""
+Unless samples are taken more rarely: see `stale_after`."""
 
 
 class Significance(IntEnum):
@@ -44,15 +44,15 @@ _STEADY = (
 )
 
 
-def old_after(sample_seconds: float) -> float:
+def stale_after(sample_seconds: float) -> float:
     """From which age on a sample is old, in seconds, where one is taken every `sample_seconds`.
 
     Between two samples the age goes up to `sample_seconds`, and that it falls again is no news.
     """
-    return max(OLD_SECONDS, 2 * sample_seconds)
+    return max(STALE_SECONDS, 2 * sample_seconds)
 
 
-def significance(published: Status, current: Status, old_seconds: float = OLD_SECONDS) -> Significance:
+def significance(published: Status, current: Status, old_seconds: float = STALE_SECONDS) -> Significance:
     """Compare the status as last written with the one that would be written now.
 
     Args:

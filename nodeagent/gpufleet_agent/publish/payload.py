@@ -11,11 +11,11 @@ from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
 from gpufleet_agent.sampling.snapshot import (
-    DeviceView,
+    DeviceSnapshot,
     HealthReason,
+    HealthSnapshot,
     HealthState,
-    HealthView,
-    NodeView,
+    NodeSnapshot,
     Statistics,
     WindowStats,
 )
@@ -32,7 +32,7 @@ MAX_MODEL = 96
 
 
 def build_status(
-    view: NodeView,
+    view: NodeSnapshot,
     holders: Holders,
     *,
     generation: int | None,
@@ -89,7 +89,7 @@ def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:
     return None if age_seconds is None else timestamp(observed_at - age_seconds)
 
 
-def _device(device: DeviceView, holders: list[Status], observed_at: float, withheld: str | None) -> Status:
+def _device(device: DeviceSnapshot, holders: list[Status], observed_at: float, withheld: str | None) -> Status:
     info, sample = device.info, device.sample
     fields = _present(
         uuid=info.uuid,
@@ -132,7 +132,7 @@ def _sample(sample: Sample) -> Status:
     )
 
 
-def _health(health: HealthView) -> Status:
+def _health(health: HealthSnapshot) -> Status:
     return _present(
         state=health.state.value,
         reasons=[_reason(reason) for reason in health.reasons[:MAX_REASONS]] or None,
@@ -183,7 +183,7 @@ def _holder(holder: DeviceHolder, overuse: OveruseEpisode | None) -> Status:
     )
 
 
-def _summary(devices: tuple[DeviceView, ...], holders: Holders) -> Status:
+def _summary(devices: tuple[DeviceSnapshot, ...], holders: Holders) -> Status:
     samples = [device.sample for device in devices if device.sample is not None]
     available = [
         device.sample.memory_total_mib - device.sample.memory_used_mib

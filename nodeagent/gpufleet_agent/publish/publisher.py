@@ -9,10 +9,18 @@ import structlog
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.publish.deadband import significance
 from gpufleet_agent.publish.payload import Status
-from gpufleet_agent.publish.rate_limit import Cause, Pace, Written, backoff, cause_now, first_write, next_write
+from gpufleet_agent.publish.rate_limit import (
+    LastWrite,
+    WriteCause,
+    WritePolicy,
+    backoff,
+    due_cause,
+    first_write,
+    next_write,
+)
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_common import timestamps
@@ -43,8 +51,8 @@ class Publisher:
         own: TelemetryWatch,
         build: Callable[[], Status | None],
         changes: VersionSignal,
-        pace: Pace,
-        counters: Counters,
+        pace: WritePolicy,
+        counters: Instruments,
         rng: random.Random,
     ) -> None:
         self._api = api
@@ -58,7 +66,7 @@ class Publisher:
         self._published_to: str | None = None
         self.attempted: float | None = None
         """`observedAt` of the newest status that was sent, whether it arrived or not; in seconds since the epoch."""
-        self._last: Written | None = None
+        self._last: LastWrite | None = None
         self._failures = 0
         self._not_before = 0.0
 
@@ -100,15 +108,15 @@ class Publisher:
         if cause is not None:
             await self._write(status, cause, built=now)
 
-    def _cause(self, status: Status, now: float) -> Cause | None:
+    def _cause(self, status: Status, now: float) -> WriteCause | None:
         current = self._own.current
         if self._published is None or self._last is None or current is None:
-            return Cause.URGENT
+            return WriteCause.URGENT
         if current.uid != self._published_to and now - self._last.at >= self._pace.min_interval:
-            return Cause.URGENT  # another object of the same name, without a status yet
-        return cause_now(self._pace, self._last, significance(self._published, status, self._pace.old), now)
+            return WriteCause.URGENT  # another object of the same name, without a status yet
+        return due_cause(self._pace, self._last, significance(self._published, status, self._pace.old), now)
 
-    async def _write(self, status: Status, cause: Cause, *, built: float) -> None:
+    async def _write(self, status: Status, cause: WriteCause, *, built: float) -> None:
         self.attempted = timestamps.to_epoch(status.get("observedAt"))
         try:
             written = await self._api.apply_status(status)
@@ -126,11 +134,11 @@ class Publisher:
         )
         self._published, self._published_to = status, written.uid
         self._failures = 0
-        self._counters.status_writes.labels(cause.value, "Written").inc()
+        self._counters.status_writes.labels(cause.value, "LastWrite").inc()
         # The answer tells the newest generation; should it have risen, the next write follows at once.
         self._own.adopt(written)
 
-    async def _failed(self, error: KubeError | ObjectFormatError, cause: Cause) -> None:
+    async def _failed(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
         self._counters.status_writes.labels(cause.value, "Failed").inc()
         wait = backoff(self._pace, self._failures, self._rng.random())

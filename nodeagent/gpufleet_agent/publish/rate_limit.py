@@ -8,10 +8,10 @@ that supply a few seconds at most: a workload may be waiting for just this devic
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gpufleet_agent.publish.deadband import OLD_SECONDS, Significance
+from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance
 
 
-class Cause(StrEnum):
+class WriteCause(StrEnum):
     """Why a status is written."""
 
     CHANGE = "Change"
@@ -20,7 +20,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class WritePolicy:
     """How often to write. All in seconds but `burst`."""
 
     heartbeat: float = 30.0
@@ -36,14 +36,14 @@ class Pace:
     patience: float = 3.0
     """A reading of a device that could be picked is written this long after the last write at the latest. With sampling
     and looking once a second each, it is in the cluster within 5 s."""
-    old: float = OLD_SECONDS
+    old: float = STALE_SECONDS
     """From which age on a sample is old: that it is fresh again is written at once."""
     max_backoff: float = 30.0
     """Longest wait between two attempts while the apiserver is away."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class LastWrite:
     """What the next decision needs to know of the last write. Times are the event loop's."""
 
     at: float
@@ -52,14 +52,14 @@ class Written:
     heartbeat_at: float
 
 
-def first_write(pace: Pace, now: float, jitter: float, built: float | None = None) -> Written:
+def first_write(pace: WritePolicy, now: float, jitter: float, built: float | None = None) -> LastWrite:
     """After the very first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
     return _written(pace, now, pace.burst, jitter, built)
 
 
 def next_write(
-    pace: Pace, last: Written, now: float, jitter: float, *, cause: Cause, built: float | None = None
-) -> Written:
+    pace: WritePolicy, last: LastWrite, now: float, jitter: float, *, cause: WriteCause, built: float | None = None
+) -> LastWrite:
     """After a later write, which was answered `now`.
 
     Args:
@@ -73,31 +73,31 @@ def next_write(
             while this process stood still, doesn't put off the next one.
     """
     supply = _supply(pace, last, now)
-    return _written(pace, now, max(0.0, supply - 1) if cause is Cause.CHANGE else supply, jitter, built)
+    return _written(pace, now, max(0.0, supply - 1) if cause is WriteCause.CHANGE else supply, jitter, built)
 
 
-def cause_now(pace: Pace, last: Written, significance: Significance, now: float) -> Cause | None:
+def due_cause(pace: WritePolicy, last: LastWrite, significance: Significance, now: float) -> WriteCause | None:
     """Whether to write now, and why; None: not yet."""
     if now - last.at < pace.min_interval:
         return None
     if significance is Significance.URGENT:
-        return Cause.URGENT
+        return WriteCause.URGENT
     if significance is Significance.PICKABLE and now - last.at >= pace.patience:
-        return Cause.CHANGE
+        return WriteCause.CHANGE
     if significance >= Significance.CHANGE and _supply(pace, last, now) >= 1:
-        return Cause.CHANGE
-    return Cause.HEARTBEAT if now >= last.heartbeat_at else None
+        return WriteCause.CHANGE
+    return WriteCause.HEARTBEAT if now >= last.heartbeat_at else None
 
 
-def backoff(pace: Pace, failures: int, jitter: float) -> float:
+def backoff(pace: WritePolicy, failures: int, jitter: float) -> float:
     """How long to wait after so many failures in a row: doubling, and half of it at random."""
     return min(pace.max_backoff, pace.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
 
 
-def _supply(pace: Pace, last: Written, now: float) -> float:
+def _supply(pace: WritePolicy, last: LastWrite, now: float) -> float:
     return min(float(pace.burst), last.supply + (now - last.at) / pace.refill)
 
 
-def _written(pace: Pace, now: float, supply: float, jitter: float, built: float | None) -> Written:
+def _written(pace: WritePolicy, now: float, supply: float, jitter: float, built: float | None) -> LastWrite:
     since = now if built is None else built
-    return Written(at=now, supply=supply, heartbeat_at=since + pace.heartbeat * (1 + pace.jitter * jitter))
+    return LastWrite(at=now, supply=supply, heartbeat_at=since + pace.heartbeat * (1 + pace.jitter * jitter))

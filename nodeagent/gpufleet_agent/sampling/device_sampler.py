@@ -16,11 +16,11 @@ from gpufleet_agent.devices.base import (
     Reading,
     SlowReading,
 )
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import InvalidSampleError
-from gpufleet_agent.sampling.health import Fault
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.read_schedule import Rounds
+from gpufleet_agent.sampling.health import ReadFault
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
+from gpufleet_agent.sampling.read_schedule import ReadSchedule
 from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T", Reading, SlowReading)
@@ -28,7 +28,7 @@ T = TypeVar("T", Reading, SlowReading)
 _log = structlog.get_logger(__name__)
 
 
-class DeviceTask:
+class DeviceSampler:
     """Asks what is in one slot, and reads it until cancelled.
 
     Attributes:
@@ -43,14 +43,14 @@ class DeviceTask:
         hardware: Hardware,
         slot: int,
         *,
-        record: NodeRecord,
+        record: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
     ) -> None:
         self.uuid: str | None = None
         self.answered = asyncio.Event()
         self.access_failures = 0
-        self.worker = Worker(f"gpu-{slot}")
+        self.worker = DriverThread(f"gpu-{slot}")
         self._hardware = hardware
         self._slot = slot
         self._record = record
@@ -75,7 +75,7 @@ class DeviceTask:
         if self.identified:
             self._take_identity()
         else:
-            _log.warning("device does not answer", slot=self._slot, fault=str(Fault.UNRESPONSIVE))
+            _log.warning("device does not answer", slot=self._slot, fault=str(ReadFault.UNRESPONSIVE))
 
     async def run(self, listed: Callable[[], None]) -> None:
         """Read on schedule; never returns. May be run again after it was cancelled.
@@ -116,14 +116,14 @@ class DeviceTask:
         def read_slow() -> None:
             self._once(uuid, self._hardware.read_slow, self._keep_facts, rounds, slow=True)
 
-        rounds = Rounds(read, read_slow, self._timing)
+        rounds = ReadSchedule(read, read_slow, self._timing)
         ended = self.worker.submit(rounds.run)
         try:
             await self._watch(uuid, rounds, ended)
         finally:
             rounds.stop()
 
-    async def _watch(self, uuid: str, rounds: Rounds, ended: asyncio.Future[None]) -> None:
+    async def _watch(self, uuid: str, rounds: ReadSchedule, ended: asyncio.Future[None]) -> None:
         """See that calls come back. One that is overdue shows in the device's health, however long it takes.
 
         Raises:
@@ -139,15 +139,23 @@ class DeviceTask:
                 if left <= 0:
                     told, left = since, deadline
                     message = f"a call takes longer than {deadline:g} s"
-                    self._record.failed(uuid, Fault.UNRESPONSIVE, message, self._clock())
-                    self._tell(Fault.UNRESPONSIVE, "device does not answer", fault=Fault.UNRESPONSIVE, error=message)
+                    self._record.failed(uuid, ReadFault.UNRESPONSIVE, message, self._clock())
+                    self._tell(
+                        ReadFault.UNRESPONSIVE, "device does not answer", fault=ReadFault.UNRESPONSIVE, error=message
+                    )
                     self.answered.set()
             # A call that begins just after this look is looked at again before its time, and then when it is up.
             await asyncio.wait({ended}, timeout=left)
         ended.result()
 
     def _once(
-        self, uuid: str, read: Callable[[str], T], keep: Callable[[T], None], rounds: Rounds, *, slow: bool = False
+        self,
+        uuid: str,
+        read: Callable[[str], T],
+        keep: Callable[[T], None],
+        rounds: ReadSchedule,
+        *,
+        slow: bool = False,
     ) -> None:
         """Read, and keep what comes, in the device's thread. What comes after the rounds were stopped is dropped."""
         try:
@@ -181,12 +189,12 @@ class DeviceTask:
             _log.warning(message, uuid=self.uuid, slot=self._slot, **details)
 
 
-def fault_of(error: DeviceError) -> Fault:
+def fault_of(error: DeviceError) -> ReadFault:
     """The fault that an error of a device is, at once or after some of them."""
     match error:
         case DeviceLostError():
-            return Fault.DEVICE_LOST
+            return ReadFault.DEVICE_LOST
         case DeviceResetRequiredError():
-            return Fault.RESET_REQUIRED
+            return ReadFault.RESET_REQUIRED
         case _:
-            return Fault.READ_FAILED
+            return ReadFault.READ_FAILED

@@ -16,17 +16,17 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
-from gpufleet_agent.sampling.device_sampler import DeviceTask
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.device_sampler import DeviceSampler
+from gpufleet_agent.sampling.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import SamplerClosedError
-from gpufleet_agent.sampling.health import Fault
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
-from gpufleet_agent.sampling.reopen_timer import Absence
+from gpufleet_agent.sampling.health import ReadFault
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
+from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 from gpufleet_agent.sampling.timing import Timing
 
 _log = structlog.get_logger(__name__)
 
-_GONE = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+_GONE = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
 _MOMENT = 1.0
 """How long the other devices are kept waiting, in seconds, when a call turns out to be stuck."""
 _ACCESS_FAILURES = 5
@@ -36,7 +36,7 @@ _MAX_WAITING = 64
 """Events that are taken from the driver's queue before it is closed, so that a torrent doesn't keep it open."""
 
 
-class Session:
+class DriverSession:
     """Finds out what is in each slot, and samples it."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Session:
         *,
         slots: int,
         driver_version: str | None,
-        record: NodeRecord,
+        record: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
     ) -> None:
@@ -65,9 +65,11 @@ class Session:
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
-        self._devices = [DeviceTask(hardware, slot, record=record, timing=timing, clock=clock) for slot in range(slots)]
-        self._event_worker = Worker("gpu-events") if isinstance(hardware, EventSource) and slots else None
-        self._workers: list[Worker] = [device.worker for device in self._devices]
+        self._devices = [
+            DeviceSampler(hardware, slot, record=record, timing=timing, clock=clock) for slot in range(slots)
+        ]
+        self._event_worker = DriverThread("gpu-events") if isinstance(hardware, EventSource) and slots else None
+        self._workers: list[DriverThread] = [device.worker for device in self._devices]
         if self._event_worker is not None:
             self._workers.append(self._event_worker)
 
@@ -141,7 +143,7 @@ class Session:
         self._record.register(listed, self._driver_version, self._clock(), left_out=left_out)
         _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
 
-    async def _listen(self, worker: Worker) -> None:
+    async def _listen(self, worker: DriverThread) -> None:
         stopped = threading.Event()
 
         def listen() -> None:
@@ -193,12 +195,12 @@ class Session:
     async def _watch(self, wait: float) -> float:
         """Return when a device is gone for long, or was left out of the list, and no call is stuck."""
         loop = asyncio.get_running_loop()
-        absence = Absence(wait, self._timing.reopen_first, loop.time())
+        absence = ReopenTimer(wait, self._timing.reopen_first, loop.time())
         while True:
             await asyncio.sleep(min(self._timing.reopen_first, self._timing.slow))
             faults = self._record.faults()
             over = absence.is_over(loop.time(), gone=bool(faults & _GONE) or self._record.left_out > 0)
-            if over and Fault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
+            if over and ReadFault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
                 # A driver must not be shut down under a call in flight, so a stuck one puts this off.
                 return min(absence.wait * 2, self._timing.reopen_max)
 

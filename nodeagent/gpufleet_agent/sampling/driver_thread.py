@@ -23,7 +23,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
 
 
-class Worker:
+class DriverThread:
     """Runs functions one after the other in one thread. Used from one event loop."""
 
     def __init__(self, name: str) -> None:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Invalid(StrEnum):
+class InvalidReason(StrEnum):
     """What is wrong with a sample. Also the label under which the drop is counted."""
 
     NOT_A_NUMBER = "NotANumber"
@@ -19,7 +19,7 @@ class Invalid(StrEnum):
 class InvalidSampleError(ValueError):
     """A reading that can't be true. The sample is dropped and counted, and the last good one ages."""
 
-    def __init__(self, uuid: str, field: str, reason: Invalid, message: str) -> None:
+    def __init__(self, uuid: str, field: str, reason: InvalidReason, message: str) -> None:
         super().__init__(f"{uuid}: {field}: {message}")
         self.uuid = uuid
         self.field = field

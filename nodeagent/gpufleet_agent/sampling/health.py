@@ -21,11 +21,11 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from gpufleet_agent.devices.base import DeviceEvent, Recovery
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
-from gpufleet_agent.sampling.thresholds import LEVELS, Shown
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
+from gpufleet_agent.sampling.thresholds import THRESHOLDS, Observation
 
 
-class Fault(StrEnum):
+class ReadFault(StrEnum):
     """Faults that reads show."""
 
     DEVICE_LOST = "DeviceLost"
@@ -35,12 +35,12 @@ class Fault(StrEnum):
     READ_FAILED = "ReadFailed"
 
 
-READ_FAULTS = frozenset(fault.value for fault in Fault)
+READ_FAULTS = frozenset(fault.value for fault in ReadFault)
 
-_RESET = frozenset({Fault.DEVICE_LOST.value, Fault.RESET_REQUIRED.value, Fault.DRIVER_UNAVAILABLE.value})
+_RESET = frozenset({ReadFault.DEVICE_LOST.value, ReadFault.RESET_REQUIRED.value, ReadFault.DRIVER_UNAVAILABLE.value})
 """A device that comes back from one of these went through a reset, where it is sure that it was this one."""
 
-_NEEDS_RESET = frozenset({Fault.DEVICE_LOST, Fault.RESET_REQUIRED})
+_NEEDS_RESET = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
 
 
 def is_one_time(code: str) -> bool:
@@ -49,15 +49,15 @@ def is_one_time(code: str) -> bool:
     Events are told once. A device that was lost may not be listed any more, and one that needed a reset may have got
     it: coming back is what ends its events.
     """
-    return code not in LEVELS and (code not in READ_FAULTS or code in _NEEDS_RESET)
+    return code not in THRESHOLDS and (code not in READ_FAULTS or code in _NEEDS_RESET)
 
 
-def handed_on(health: HealthView) -> HealthView:
+def for_successor(health: HealthSnapshot) -> HealthSnapshot:
     """What others inherit that are in a device's place: all but that it is gone.
 
     They are there, so it was divided otherwise or exchanged. That is no coming back, so it proves no reset.
     """
-    reasons = tuple(reason for reason in health.reasons if reason.code != Fault.DEVICE_LOST)
+    reasons = tuple(reason for reason in health.reasons if reason.code != ReadFault.DEVICE_LOST)
     state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
     return replace(health, state=state, reasons=reasons)
 
@@ -91,7 +91,7 @@ class _Last:
     """An earlier process saw it, and this one hasn't."""
 
 
-class Health:
+class DeviceHealth:
     """One device's health. Times: `at` is monotonic seconds, `wall` seconds since the epoch. Its owner locks."""
 
     __slots__ = (
@@ -134,7 +134,7 @@ class Health:
         self._failures = 0
         seen = frozenset(code for code in self._reasons if code in READ_FAULTS)
         if self._slow_failures >= self._policy.fail_reads:
-            seen -= {Fault.READ_FAILED.value}
+            seen -= {ReadFault.READ_FAILED.value}
         if not seen and not self._events:
             self._good = 0
             return False
@@ -158,7 +158,9 @@ class Health:
         """A slow read succeeded. Good reads end the fault, if its failing was one."""
         self._slow_failures = 0
 
-    def failed_read(self, fault: Fault, message: str, wall: float, *, sure: bool = True, slow: bool = False) -> bool:
+    def failed_read(
+        self, fault: ReadFault, message: str, wall: float, *, sure: bool = True, slow: bool = False
+    ) -> bool:
         """A read failed, or is overdue. True when that changed anything.
 
         Args:
@@ -168,7 +170,7 @@ class Health:
             sure: False when it may be another fault, so that coming back from it proves no reset.
             slow: It was a slow read. Those that fail by themselves are counted by themselves.
         """
-        if fault is Fault.READ_FAILED and slow:
+        if fault is ReadFault.READ_FAILED and slow:
             self._slow_failures += 1
             if self._slow_failures < self._policy.fail_reads:
                 return False
@@ -176,7 +178,7 @@ class Health:
             self._good = 0
         self._reset_due = self._reset_due or (sure and fault in _RESET) or fault in _NEEDS_RESET & self._inherited
         self._inherited.discard(fault)
-        if fault is Fault.READ_FAILED and not slow:
+        if fault is ReadFault.READ_FAILED and not slow:
             self._failures += 1
             if self._failures < self._policy.fail_reads:
                 return False
@@ -191,7 +193,7 @@ class Health:
             return False  # what needs a reset is not talked away by what doesn't
         return self._stand(HealthReason(event.kind, event.message, wall, event.recovery))
 
-    def shown(self, shown: Iterable[Shown], wall: float) -> bool:
+    def shown(self, shown: Iterable[Observation], wall: float) -> bool:
         """Readings showed or denied some levels. True when that changed anything."""
         changed = False
         for level, count in shown:
@@ -234,7 +236,7 @@ class Health:
 
     def restore(
         self,
-        past: HealthView,
+        past: HealthSnapshot,
         reported: float,
         at: float,
         wall: float,
@@ -254,7 +256,7 @@ class Health:
         """
         changed, was_healthy = False, not self.standing
         for reason in (*past.reasons, *past.warnings):
-            if reason.code in LEVELS:
+            if reason.code in THRESHOLDS:
                 current = self._reasons.get(reason.code)
                 if current is None:
                     self._told[reason.code] = reason.since
@@ -279,26 +281,26 @@ class Health:
             self._since = past.since
         return changed
 
-    def bequest(self) -> tuple[HealthView, dict[str, float]]:
+    def bequest(self) -> tuple[HealthSnapshot, dict[str, float]]:
         """What is remembered of it by those that are in its place."""
         view, last = self.remembered()
-        if self._reset_due and Fault.DEVICE_LOST not in self._reasons:
-            view = HealthView(
+        if self._reset_due and ReadFault.DEVICE_LOST not in self._reasons:
+            view = HealthSnapshot(
                 HealthState.HEALTHY
             )  # the driver was loaded anew, or the reset done that it had asked for
-        return handed_on(view), last
+        return for_successor(view), last
 
     def withdraw(self, codes: Iterable[str], wall: float) -> bool:
         """What was taken over, and not seen since, turns out to have ended before. True when that changed anything."""
         taken_over = self._inherited | {code for code, last in self._events.items() if last.taken_over}
         return self._remove([code for code in codes if code in taken_over], wall)
 
-    def remembered(self) -> tuple[HealthView, dict[str, float]]:
+    def remembered(self) -> tuple[HealthSnapshot, dict[str, float]]:
         """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
         reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
         state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
         last = {code: last.wall for code, last in self._events.items()}
-        return HealthView(state, reasons, self._since if reasons else None), last
+        return HealthSnapshot(state, reasons, self._since if reasons else None), last
 
     def since(self, code: str) -> float | None:
         """Since when a fault or warning stands, in seconds since the epoch; None: it doesn't."""
@@ -310,14 +312,14 @@ class Health:
         """Codes of the faults that stand."""
         return frozenset(code for code, reason in self._reasons.items() if reason.fault)
 
-    def view(self) -> HealthView:
+    def view(self) -> HealthSnapshot:
         """State, reasons and warnings, to hand out."""
         if not self._reasons:
-            return HealthView(HealthState.HEALTHY, since=self._since)
+            return HealthSnapshot(HealthState.HEALTHY, since=self._since)
         ordered = [self._reasons[code] for code in sorted(self._reasons)]
         faults = tuple(reason for reason in ordered if reason.fault)
         warnings = tuple(reason for reason in ordered if not reason.fault)
-        return HealthView(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, self._since, warnings)
+        return HealthSnapshot(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, self._since, warnings)
 
     def _stand(self, reason: HealthReason) -> bool:
         known = self._reasons.get(reason.code)

@@ -20,12 +20,12 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
-from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy, handed_on
+from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault, for_successor
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, NodeView
-from gpufleet_agent.sampling.thresholds import shown_by_facts, shown_by_sample, untold_by_facts
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, EventCount, NodeSnapshot
+from gpufleet_agent.sampling.thresholds import observe_facts, observe_sample, unreported
 from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
-from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
+from gpufleet_agent.sampling.window import MAX_SAMPLES, SampleWindow
 
 READ_FAILED = "ReadFailed"
 """Counts reads that the hardware did not answer, beside the `Invalid` ones."""
@@ -43,8 +43,8 @@ class Instant:
 @dataclass(slots=True)
 class _Device:
     info: DeviceInfo
-    health: Health
-    window: Window
+    health: DeviceHealth
+    window: SampleWindow
     sample: Sample | None = None
     sampled_at: float = 0.0
     facts: Facts = NO_FACTS
@@ -64,7 +64,7 @@ class _Changes:
         self.any = self.any or changed
 
 
-class NodeRecord:
+class NodeRegistry:
     """The devices of the node with windows, health and counters."""
 
     def __init__(
@@ -154,7 +154,7 @@ class NodeRecord:
                     changes.note(changed=self._not_listed(device, now))
 
     def unavailable(
-        self, message: str, now: Instant, fault: Fault = Fault.DRIVER_UNAVAILABLE, *, unloaded: bool = False
+        self, message: str, now: Instant, fault: ReadFault = ReadFault.DRIVER_UNAVAILABLE, *, unloaded: bool = False
     ) -> None:
         """The hardware as a whole doesn't answer: every known device has that fault.
 
@@ -195,13 +195,13 @@ class NodeRecord:
             for uuid, device in tuple(self._devices.items()):
                 if not acknowledgement.covers(uuid):
                     continue
-                lost_since = device.health.since(Fault.DEVICE_LOST)
+                lost_since = device.health.since(ReadFault.DEVICE_LOST)
                 missing = not device.listed and self._unavailable is None
                 if missing and lost_since is not None and lost_since <= until:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 else:
-                    untold = untold_by_facts(device.facts)
+                    untold = unreported(device.facts)
                     changes.note(changed=device.health.acknowledge(until, now.monotonic, now.wall, untold))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
@@ -227,7 +227,7 @@ class NodeRecord:
             device.window.append(sample, device.sampled_at)
             self._samples += 1
             changes.note(changed=device.health.good_read(now.monotonic, now.wall))
-            changes.note(changed=device.health.shown(shown_by_sample(sample), now.wall))
+            changes.note(changed=device.health.shown(observe_sample(sample), now.wall))
         return sample
 
     def record_slow(self, reading: SlowReading, now: Instant) -> None:
@@ -241,9 +241,9 @@ class NodeRecord:
             device = self._devices[reading.uuid]
             device.facts, device.facts_at = facts, now.monotonic
             device.health.good_slow_read()
-            changes.note(changed=device.health.shown(shown_by_facts(facts), now.wall))
+            changes.note(changed=device.health.shown(observe_facts(facts), now.wall))
 
-    def failed(self, uuid: str, fault: Fault, message: str, now: Instant, *, slow: bool = False) -> None:
+    def failed(self, uuid: str, fault: ReadFault, message: str, now: Instant, *, slow: bool = False) -> None:
         """A read of the device (`slow`: a slow one) failed, or is overdue.
 
         Raises:
@@ -252,7 +252,7 @@ class NodeRecord:
         """
         with self._writing() as changes:
             device = self._device(uuid)
-            if fault is not Fault.UNRESPONSIVE:
+            if fault is not ReadFault.UNRESPONSIVE:
                 self._dropped[READ_FAILED] += 1
             changes.note(changed=device.health.failed_read(fault, message, now.wall, slow=slow))
 
@@ -282,13 +282,13 @@ class NodeRecord:
         with self._lock:
             return frozenset[str]().union(*(device.health.standing for device in self._devices.values()))
 
-    def view(self, now: Instant) -> NodeView:
+    def view(self, now: Instant) -> NodeSnapshot:
         """What is known at `now`. Still answers after `close`."""
         with self._lock:
             sampled = [device for device in self._devices.values() if device.sample is not None]
             newest = max(sampled, key=lambda device: device.sampled_at, default=None)
             devices = tuple(
-                DeviceView(
+                DeviceSnapshot(
                     info=device.info,
                     health=device.health.view(),
                     sample=device.sample,
@@ -298,7 +298,7 @@ class NodeRecord:
                 )
                 for device in sorted(self._devices.values(), key=lambda device: device.info.index)
             )
-            return NodeView(
+            return NodeSnapshot(
                 devices=devices,
                 driver_version=self._driver_version,
                 sample_time=None if newest is None or newest.sample is None else newest.sample.taken_at,
@@ -330,8 +330,8 @@ class NodeRecord:
             self._closed = True
 
     def _add(self, info: DeviceInfo) -> _Device:
-        window = Window(seconds=self._window_seconds, capacity=self._capacity)
-        device = self._devices[info.uuid] = _Device(info, Health(self._policy), window)
+        window = SampleWindow(seconds=self._window_seconds, capacity=self._capacity)
+        device = self._devices[info.uuid] = _Device(info, DeviceHealth(self._policy), window)
         return device
 
     def _recall(self, changes: _Changes, now: Instant) -> None:
@@ -347,7 +347,7 @@ class NodeRecord:
             heirs, health = [known] if known is not None else self._at_the_place_of(was.info), was.health
             if known is None and heirs:
                 # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
-                health = handed_on(health)
+                health = for_successor(health)
             elif not heirs:
                 heirs = [self._add_missing(believable(was.info), now)]
                 changes.note(changed=True)
@@ -363,7 +363,7 @@ class NodeRecord:
         if self._unavailable is None:
             self._not_listed(device, now)
         else:
-            device.health.failed_read(Fault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
+            device.health.failed_read(ReadFault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
         return device
 
     def _at_the_place_of(self, info: DeviceInfo) -> "list[_Device]":
@@ -375,7 +375,7 @@ class NodeRecord:
     def _not_listed(self, device: _Device, now: Instant) -> bool:
         # One that is left out for not saying who it is may be this one, and just slow.
         message = "the driver lists it no longer"
-        return device.health.failed_read(Fault.DEVICE_LOST, message, now.wall, sure=not self._left_out)
+        return device.health.failed_read(ReadFault.DEVICE_LOST, message, now.wall, sure=not self._left_out)
 
     def _device(self, uuid: str) -> _Device:
         device = self._devices.get(uuid)

@@ -12,7 +12,7 @@ from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
 from gpufleet_agent.sampling.timing import Timing
 
 
-class Rounds:
+class ReadSchedule:
     """Calls `read` again and again, and `read_slow` before it when that is due.
 
     Args:

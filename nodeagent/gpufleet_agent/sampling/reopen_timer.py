@@ -4,7 +4,7 @@ Opening disturbs all devices, and one that comes back by itself is read again at
 """
 
 
-class Absence:
+class ReopenTimer:
     """Counts the time since devices are gone, or since all are there again.
 
     Args:

@@ -20,13 +20,13 @@ from gpufleet_agent.devices.base import (
     HardwareUnavailableError,
     ProcessMustRestartError,
 )
-from gpufleet_agent.sampling.driver_session import Session
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.driver_session import DriverSession
+from gpufleet_agent.sampling.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import SamplerClosedError
-from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.health import HealthPolicy, ReadFault
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
-from gpufleet_agent.sampling.snapshot import NodeView
+from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Sampler:
         self._hardware = hardware
         self._timing = timing
         self._clock = clock
-        self._record = NodeRecord(
+        self._record = NodeRegistry(
             window_seconds=timing.window,
             sample_seconds=timing.sample,
             facts_seconds=3 * timing.slow + timing.sample,
@@ -67,8 +67,8 @@ class Sampler:
         self._bell = asyncio.Event()
         self._opened = asyncio.Event()
         self._failure: asyncio.Future[Exception] | None = None
-        self._control: Worker | None = None
-        self._session: Session | None = None
+        self._control: DriverThread | None = None
+        self._session: DriverSession | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -89,7 +89,7 @@ class Sampler:
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         try:
-            self._control = Worker("gpu-control")
+            self._control = DriverThread("gpu-control")
             self._task = asyncio.create_task(self._supervise(self._failure), name="sampler")
             await self._wait_until_opened(self._failure)
         except BaseException:  # a cancelled start, too, must leave no thread and no open driver behind
@@ -106,7 +106,7 @@ class Sampler:
             self._closing = asyncio.create_task(self._close(), name="sampler-close")
         await asyncio.shield(self._closing)
 
-    def view(self) -> NodeView:
+    def view(self) -> NodeSnapshot:
         """What is known now, from memory: never blocks. Still answers after close."""
         return self._record.view(self._clock())
 
@@ -159,7 +159,7 @@ class Sampler:
                 message = f"the driver has not answered for {self._timing.opening:g} s"
                 _log.warning("hardware unavailable", error=message)
                 # Nothing says that it was reloaded, so that coming back is no reset.
-                self._record.unavailable(message, self._clock(), Fault.UNRESPONSIVE)
+                self._record.unavailable(message, self._clock(), ReadFault.UNRESPONSIVE)
         finally:
             opened.cancel()
 
@@ -180,7 +180,7 @@ class Sampler:
             _log.error("sampling ended", error=str(error), kind=type(error).__name__)
             failure.set_result(error)
 
-    async def _until_reopening(self, session: Session, reopen_wait: float) -> float:
+    async def _until_reopening(self, session: DriverSession, reopen_wait: float) -> float:
         """Sample until the hardware must be opened anew, or should be and can be; returns the next wait."""
         while True:
             try:
@@ -196,17 +196,17 @@ class Sampler:
             # Long enough for the stuck call to miss its deadline, or it would never be told.
             reopen_wait = max(reopen_wait, 2 * self._timing.deadline)
 
-    async def _open(self) -> Session:
+    async def _open(self) -> DriverSession:
         """Open the hardware, trying for as long as there is no driver."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(HardwareUnavailableError),
             wait=wait_exponential(multiplier=self._timing.retry_first, max=self._timing.retry_max),
             before_sleep=self._tell_unavailable,
         )
-        session: Session = await retrying(self._open_once)
+        session: DriverSession = await retrying(self._open_once)
         return session
 
-    async def _open_once(self) -> Session:
+    async def _open_once(self) -> DriverSession:
         hardware = self._hardware
 
         def open_and_count() -> tuple[str | None, int]:
@@ -218,7 +218,7 @@ class Sampler:
                 raise
 
         driver_version, slots = await self._call(open_and_count)
-        session = self._session = Session(
+        session = self._session = DriverSession(
             hardware,
             slots=slots,
             driver_version=driver_version,
@@ -233,7 +233,7 @@ class Sampler:
             raise
         return session
 
-    async def _end(self, session: Session) -> None:
+    async def _end(self, session: DriverSession) -> None:
         """Close the hardware. Either no call is in flight, or no device works: nobody is kept waiting.
 
         Raises:

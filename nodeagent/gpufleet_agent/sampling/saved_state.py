@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from gpufleet_agent.devices.base import DeviceInfo
-from gpufleet_agent.sampling.snapshot import HealthView
+from gpufleet_agent.sampling.snapshot import HealthSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class SavedDevice:
     """One device as it was reported last."""
 
     info: DeviceInfo
-    health: HealthView
+    health: HealthSnapshot
     last: Mapping[str, float] = field(default_factory=lambda: _NEVER)
     """By code of an event that stands: when it came last, in seconds since the epoch. Else: when it was reported."""
 

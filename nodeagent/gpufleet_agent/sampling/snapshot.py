@@ -24,7 +24,7 @@ class HealthReason:
     """One standing fault, or a warning."""
 
     code: str
-    """CamelCase; of `sampling.health.Fault`, of `sampling.levels`, or an event's kind (`XidError`)."""
+    """CamelCase; of `sampling.health.ReadFault`, of `sampling.thresholds`, or an event's kind (`XidError`)."""
     message: str
     since: float
     """Seconds since the epoch."""
@@ -34,7 +34,7 @@ class HealthReason:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthView:
+class HealthSnapshot:
     """Unhealthy exactly when a reason stands. Reasons in order of their codes."""
 
     state: HealthState
@@ -80,11 +80,11 @@ class EventCount:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceView:
+class DeviceSnapshot:
     """One device."""
 
     info: DeviceInfo
-    health: HealthView
+    health: HealthSnapshot
     sample: Sample | None = None
     """The last good one, however old; None: there was none yet."""
     sample_age_seconds: float | None = None
@@ -98,10 +98,10 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeSnapshot:
     """The node's devices in index order. No devices is a calm state: no GPU, or no driver yet."""
 
-    devices: tuple[DeviceView, ...] = ()
+    devices: tuple[DeviceSnapshot, ...] = ()
     driver_version: str | None = None
     sample_time: float | None = None
     """`taken_at` of the newest good sample of any device; None: none yet."""
@@ -119,10 +119,10 @@ class NodeView:
     """Samples dropped since the start, by reason: `Invalid` values, and `ReadFailed`."""
 
 
-class ViewSource(Protocol):
+class SnapshotSource(Protocol):
     """What the rest of the agent needs of a sampler; `sampling.sampler.Sampler` is the one there is."""
 
-    def view(self) -> NodeView:
+    def view(self) -> NodeSnapshot:
         """What is known now, from memory: microseconds, never blocks. Still answers after close."""
 
     async def changed(self, seen: int) -> int:

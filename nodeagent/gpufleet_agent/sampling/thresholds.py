@@ -12,7 +12,7 @@ from gpufleet_agent.devices.base import Facts, Recovery, Sample, ThrottleReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class Threshold:
     """One such condition."""
 
     code: str
@@ -27,7 +27,7 @@ class Level:
     """With `{count}` where `shown` counts."""
 
 
-ECC_UNCORRECTED = Level(
+ECC_UNCORRECTED = Threshold(
     code="EccUncorrected",
     fault=True,
     recovery=Recovery.RESET,
@@ -35,7 +35,7 @@ ECC_UNCORRECTED = Level(
     fall=3,
     message="uncorrected memory errors since the last reset: {count}",
 )
-ROW_REMAP_FAILED = Level(
+ROW_REMAP_FAILED = Threshold(
     code="RowRemapFailed",
     fault=True,
     recovery=Recovery.REPLACEMENT,
@@ -43,7 +43,7 @@ ROW_REMAP_FAILED = Level(
     fall=3,
     message="a bad row of memory could not be remapped: no spare row is left",
 )
-ROW_REMAP_PENDING = Level(
+ROW_REMAP_PENDING = Threshold(
     code="RowRemapPending",
     fault=False,
     recovery=Recovery.RESET,
@@ -51,7 +51,7 @@ ROW_REMAP_PENDING = Level(
     fall=3,
     message="a bad row of memory will be remapped at the next reset",
 )
-PAGE_RETIREMENT_PENDING = Level(
+PAGE_RETIREMENT_PENDING = Threshold(
     code="PageRetirementPending",
     fault=False,
     recovery=Recovery.RESET,
@@ -61,7 +61,7 @@ PAGE_RETIREMENT_PENDING = Level(
 )
 _SLOWDOWNS = MappingProxyType(
     {
-        reason: Level(
+        reason: Threshold(
             code=reason.value,
             fault=False,
             recovery=Recovery.AUTOMATIC,
@@ -78,7 +78,7 @@ _SLOWDOWNS = MappingProxyType(
 )
 """Software's own limits (SwPowerCap, SwThermalSlowdown) are how a busy device works: readings, and no warnings."""
 
-SLOW: tuple[tuple[Level, Callable[[Facts], int | None]], ...] = (
+SLOW_THRESHOLDS: tuple[tuple[Threshold, Callable[[Facts], int | None]], ...] = (
     (ECC_UNCORRECTED, lambda facts: facts.ecc_uncorrected),
     (ROW_REMAP_FAILED, lambda facts: facts.row_remap_failed),
     (ROW_REMAP_PENDING, lambda facts: facts.row_remap_pending),
@@ -86,25 +86,27 @@ SLOW: tuple[tuple[Level, Callable[[Facts], int | None]], ...] = (
 )
 """Seen by slow readings. None: such a reading says nothing about it, either way."""
 
-LEVELS: dict[str, Level] = {level.code: level for level in (*(level for level, _ in SLOW), *_SLOWDOWNS.values())}
+THRESHOLDS: dict[str, Threshold] = {
+    level.code: level for level in (*(level for level, _ in SLOW_THRESHOLDS), *_SLOWDOWNS.values())
+}
 """All of them by code."""
 
-Shown = tuple[Level, int]
+Observation = tuple[Threshold, int]
 """A level, and whether (or how often) a reading shows it."""
 
 
-def shown_by_facts(facts: Facts) -> tuple[Shown, ...]:
+def observe_facts(facts: Facts) -> tuple[Observation, ...]:
     """What a slow reading says."""
-    answers = ((level, read(facts)) for level, read in SLOW)
+    answers = ((level, read(facts)) for level, read in SLOW_THRESHOLDS)
     return tuple((level, count) for level, count in answers if count is not None)
 
 
-def untold_by_facts(facts: Facts) -> frozenset[str]:
+def unreported(facts: Facts) -> frozenset[str]:
     """Codes of the levels that a slow reading says nothing about: the device doesn't report them, or no longer."""
-    return frozenset(level.code for level, read in SLOW if read(facts) is None)
+    return frozenset(level.code for level, read in SLOW_THRESHOLDS if read(facts) is None)
 
 
-def shown_by_sample(sample: Sample) -> tuple[Shown, ...]:
+def observe_sample(sample: Sample) -> tuple[Observation, ...]:
     """What a reading says."""
     if sample.throttle_reasons is None:
         return ()

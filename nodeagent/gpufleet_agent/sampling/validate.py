@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gpufleet_agent.devices.base import DeviceInfo, Facts, Number, ProcessMemory, Reading, Sample, SlowReading
-from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
+from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError
 
 ABSOLUTE_ZERO_CELSIUS = -273
 NO_FACTS = Facts()
@@ -23,15 +23,15 @@ class _Bounds:
 
     low: int
     high: int
-    below: Invalid = Invalid.NEGATIVE
-    above: Invalid = Invalid.TOO_LARGE
+    below: InvalidReason = InvalidReason.NEGATIVE
+    above: InvalidReason = InvalidReason.TOO_LARGE
 
 
 _MIB = _Bounds(0, 2**24)  # 16 TiB: the node's sum of 64 such devices is within GPUTelemetry's bound, too
 _NUMA_NODE = _Bounds(0, 1023)
-_PERCENT = _Bounds(0, 100, above=Invalid.OVER_100_PERCENT)
+_PERCENT = _Bounds(0, 100, above=InvalidReason.OVER_100_PERCENT)
 _MILLIWATTS = _Bounds(0, 2**31 - 1)
-_CELSIUS = _Bounds(ABSOLUTE_ZERO_CELSIUS, 1000, below=Invalid.BELOW_ABSOLUTE_ZERO)
+_CELSIUS = _Bounds(ABSOLUTE_ZERO_CELSIUS, 1000, below=InvalidReason.BELOW_ABSOLUTE_ZERO)
 _MEGAHERTZ = _Bounds(0, 100_000)
 _PROCESSES = _Bounds(0, 100_000)
 _COUNTER = _Bounds(0, 2**53)
@@ -85,7 +85,7 @@ def validate(reading: Reading, *, registered: Container[str], taken_at: float, f
     total, used = values["memory_total_mib"], values["memory_used_mib"]
     if total is not None and used is not None and used > total:
         message = f"{used} MiB used of {total} MiB"
-        raise InvalidSampleError(uuid, "memory_used_mib", Invalid.USED_OVER_TOTAL, message)
+        raise InvalidSampleError(uuid, "memory_used_mib", InvalidReason.USED_OVER_TOTAL, message)
     known: dict[str, Any] = {name: getattr(facts, name) for name in _FACTS}
     return Sample(uuid=uuid, taken_at=taken_at, throttle_reasons=reading.throttle_reasons, **values, **known)
 
@@ -127,7 +127,7 @@ def _checked_processes(reading: SlowReading) -> tuple[ProcessMemory, ...] | None
 
 def _check_registered(uuid: str, registered: Container[str]) -> None:
     if uuid not in registered:
-        raise InvalidSampleError(uuid, "uuid", Invalid.UNKNOWN_DEVICE, "no such device is registered")
+        raise InvalidSampleError(uuid, "uuid", InvalidReason.UNKNOWN_DEVICE, "no such device is registered")
 
 
 def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -> dict[str, Any]:
@@ -140,9 +140,9 @@ def _check(uuid: str, field: str, value: Number | None, bounds: _Bounds) -> int 
     if bounds.low <= value <= bounds.high:  # neither NaN nor infinity is
         return round(value)
     if math.isnan(value):
-        raise InvalidSampleError(uuid, field, Invalid.NOT_A_NUMBER, "is not a number")
+        raise InvalidSampleError(uuid, field, InvalidReason.NOT_A_NUMBER, "is not a number")
     if math.isinf(value):
-        raise InvalidSampleError(uuid, field, Invalid.INFINITE, f"is {value}")
+        raise InvalidSampleError(uuid, field, InvalidReason.INFINITE, f"is {value}")
     if value < bounds.low:
         raise InvalidSampleError(uuid, field, bounds.below, f"{value} is below {bounds.low}")
     raise InvalidSampleError(uuid, field, bounds.above, f"{value} is above {bounds.high}")

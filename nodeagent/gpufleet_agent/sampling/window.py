@@ -67,7 +67,7 @@ class _Series:
         return Statistics(mean=self._total / present, max=self._ordered[-1], p95=self._ordered[rank])
 
 
-class Window:
+class SampleWindow:
     """The samples of the last `seconds`, at most `capacity` of them. Not thread-safe: its owner locks."""
 
     __slots__ = ("_cached", "_capacity", "_count", "_first", "_seconds", "_series", "_times")

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy, InjectorSettings
@@ -86,7 +86,7 @@ class PluginRig:
         self.grants: list[ManagedAllocation | UnmanagedAllocation] = []
         self.refusals: list[Rejection] = []
         self.lister = PodResourcesClient(pod_resources)
-        self.counters = Counters(self.registry, "test")
+        self.counters = Instruments(self.registry, "test")
         self.injection = DeviceInjector(
             injection, self.known, self.devices_changed, look_seconds=0.05, patience_seconds=patience_seconds
         )

@@ -8,8 +8,8 @@ from prometheus_client.metrics_core import Metric
 
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
-from gpufleet_agent.metrics.instruments import Counters
-from gpufleet_agent.sampling.snapshot import NodeView
+from gpufleet_agent.metrics.instruments import Instruments
+from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_testing.reference.markdown import code, table
 
@@ -18,7 +18,7 @@ _NO_LABELS: dict[str, tuple[str, ...]] = {}
 
 def devices() -> str:
     """Returns the metrics of devices under DCGM's names, without their labels, which are the same for all."""
-    families = DeviceCollector(NodeView, dict, "node", 60.0).collect()
+    families = DeviceCollector(NodeSnapshot, dict, "node", 60.0).collect()
     rows = ((code(family.name), family.type, family.documentation) for family in families)
     return table(("metric", "type", "meaning"), rows)
 
@@ -26,9 +26,9 @@ def devices() -> str:
 def agent() -> str:
     """Returns the metrics of the agent itself."""
     registry = CollectorRegistry()
-    counters = vars(Counters(registry, "0"))
+    counters = vars(Instruments(registry, "0"))
     labels = _labels(counters.values())
-    registry.register(AgentCollector(NodeView, lambda: (0, 0), lambda: 0.0, 60.0))
+    registry.register(AgentCollector(NodeSnapshot, lambda: (0, 0), lambda: 0.0, 60.0))
     rows = [_row(family, labels) for family in registry.collect()]
     return table(("metric", "type", "labels", "meaning"), sorted(rows))
 

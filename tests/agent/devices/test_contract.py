@@ -21,8 +21,8 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_agent.devices.recorded import RecordedHardware
-from gpufleet_agent.devices.recorder import Recorder
+from gpufleet_agent.devices.recorded import RecordingPlayer
+from gpufleet_agent.devices.recorder import RecordingWriter
 from gpufleet_agent.devices.recording import Entry, Failure, Recording, parse
 from gpufleet_agent.sampling.validate import validate, validate_facts
 from gpufleet_simgpu.presets import make_node
@@ -75,13 +75,13 @@ class Recorded:
     def _play(self, more: tuple[Failure, ...]) -> None:
         last = self.good.entries[-1].at
         entries = (*self.good.entries, *(Entry(last, failure) for failure in more))
-        fresh = RecordedHardware(Recording(self.good.driver_version, entries), clock=lambda: self.now, sleep=self._wait)
+        fresh = RecordingPlayer(Recording(self.good.driver_version, entries), clock=lambda: self.now, sleep=self._wait)
         self.now = last
         if hasattr(self, "hardware"):
             fresh._began, fresh._listed = 0.0, self.hardware._listed
             self.hardware.__dict__.update(fresh.__dict__)
         else:
-            self.hardware: RecordedHardware = fresh
+            self.hardware: RecordingPlayer = fresh
             fresh._began = 0.0
 
     def _wait(self, seconds: float) -> None:
@@ -99,7 +99,7 @@ class Recorded:
 
 def record(path: Path) -> Recording:
     """Two rounds of everything that NVML says."""
-    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
+    recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     for slot in range(recorder.slots()):

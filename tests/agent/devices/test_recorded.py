@@ -23,8 +23,8 @@ from gpufleet_agent.devices.base import (
     ThrottleReason,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_agent.devices.recorded import RecordedHardware, load
-from gpufleet_agent.devices.recorder import Recorder
+from gpufleet_agent.devices.recorded import RecordingPlayer, load
+from gpufleet_agent.devices.recorder import RecordingWriter
 from gpufleet_agent.devices.recording import Entry, Failure, RecordingError, parse, render, render_header
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_simgpu.model import SimProcess
@@ -46,7 +46,7 @@ class Player:
 
     def __init__(self, *lines: str) -> None:
         self.now = 1000.0
-        self.hardware = RecordedHardware(parse([HEADER, DEVICE, *lines]), clock=lambda: self.now, sleep=self.wait)
+        self.hardware = RecordingPlayer(parse([HEADER, DEVICE, *lines]), clock=lambda: self.now, sleep=self.wait)
         self.hardware.open()
         self.hardware.identify(0)
 
@@ -162,9 +162,9 @@ def test_what_is_written_is_read_again(contents: list[Any]) -> None:
 
 
 @pytest.fixture
-def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[Recorder, Path, Callable[[], list[str]]]]:
+def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[RecordingWriter, Path, Callable[[], list[str]]]]:
     path = tmp_path / "node.jsonl"
-    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
+    recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     for slot in range(recorder.slots()):
@@ -204,7 +204,7 @@ def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", tap
 
 
 def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: "Simulated") -> None:
-    recorder = Recorder(NvmlHardware(), Path("/dev/full"), max_bytes=2**20)
+    recorder = RecordingWriter(NvmlHardware(), Path("/dev/full"), max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
     assert recorder.slots() == 4
@@ -230,7 +230,7 @@ def test_a_disk_that_fills_up_within_a_line_leaves_a_recording_that_can_be_playe
     simulated: "Simulated", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "node.jsonl"
-    recorder = Recorder(NvmlHardware(), path, max_bytes=2**20)
+    recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     with monkeypatch.context() as patch, structlog.testing.capture_logs() as events:
         patch.setattr(Path, "open", lambda self, mode, **_: FillingDisk(self, mode.replace("b", "")))
         recorder.open()
@@ -247,8 +247,8 @@ def test_a_disk_that_fills_up_within_a_line_leaves_a_recording_that_can_be_playe
 def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
     spare_bytes: int, simulated: "Simulated", tmp_path: Path
 ) -> None:
-    def record(path: Path, max_bytes: int) -> Recorder:
-        recorder = Recorder(NvmlHardware(), path, max_bytes=max_bytes, clock=lambda: 0.0)
+    def record(path: Path, max_bytes: int) -> RecordingWriter:
+        recorder = RecordingWriter(NvmlHardware(), path, max_bytes=max_bytes, clock=lambda: 0.0)
         recorder.open()
         recorder.driver_version()
         assert recorder.slots() == 4

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
 from gpufleet_agent.faults.merge import changes_since, is_status_newer, merge
 from gpufleet_agent.sampling.health import HealthPolicy, is_one_time
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 UUIDS = ("GPU-0", "GPU-1", "MIG-2")
 ONCE = ("XidError", "DeviceLost", "ResetRequired")
@@ -22,7 +22,7 @@ def device(uuid: str, *codes: str, since: float = 50.0, last: float | None = Non
     reasons = tuple(HealthReason(code, f"{code} told", since, Recovery.RESET) for code in sorted(codes))
     state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
     lasts = {} if last is None else dict.fromkeys(codes, last)
-    return SavedDevice(DeviceInfo(uuid, UUIDS.index(uuid), "Sim"), HealthView(state, reasons, since), lasts)
+    return SavedDevice(DeviceInfo(uuid, UUIDS.index(uuid), "Sim"), HealthSnapshot(state, reasons, since), lasts)
 
 
 def past(reported: float, *devices: SavedDevice, driver: str | None = "1") -> SavedState:
@@ -99,7 +99,7 @@ def test_what_has_ended_in_between_is_not_brought_back(file: SavedState, status:
 
 def taken_over(*pasts: SavedState) -> set[tuple[str, str]]:
     """Events that stand in a process that takes these over, all devices being there and well by their reads."""
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy(recover_reads=1))
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy(recover_reads=1))
     for one in pasts:
         record.restore(one, Instant(1, 300))
     infos = [DeviceInfo(uuid, index, "Sim") for index, uuid in enumerate(UUIDS)]
@@ -144,7 +144,7 @@ def test_what_readings_show_is_as_the_status_has_it_and_what_it_is_a_partition_o
 @pytest.mark.parametrize("again", [False, True], ids=["not seen since", "seen since"])
 def test_a_later_report_withdraws_what_the_file_said_unless_it_is_seen_again(again: bool) -> None:
     file = past(100, device("GPU-0", "XidError"))
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     record.restore(file, Instant(0, 300))
     record.register([DeviceInfo("GPU-0", 0, "Sim")], "1", Instant(1, 301))
     record.record(Reading(uuid="GPU-0"), Instant(2, 302))

@@ -13,7 +13,7 @@ from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import Checkpoint
 from gpufleet_common import timestamps
 
@@ -42,7 +42,7 @@ class Agent:
 
     def __init__(self, node: Node, *, late: bool = False) -> None:
         self.node = node
-        self.record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+        self.record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
         self.memory = FaultRestorer(
             "boot-1",
             lambda past: self.record.restore(past, node.now()),

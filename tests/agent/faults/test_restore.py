@@ -10,11 +10,11 @@ from gpufleet_agent.faults.restore import FaultRestorer, read_acknowledgments, r
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthReason, HealthSnapshot, HealthState, NodeSnapshot
 
 NOW = 1_780_000_000.25
 INFO = DeviceInfo("GPU-0", 0, "NVIDIA H100", "Hopper", "9.0", "0000:1B:00.0", 1, ("GPU-1",), 80_000)
-SICK = HealthView(
+SICK = HealthSnapshot(
     HealthState.UNHEALTHY,
     (
         HealthReason("DeviceLost", "gone", NOW - 50, Recovery.RESET),
@@ -27,8 +27,8 @@ SICK = HealthView(
 
 def written(**fields: Any) -> dict[str, Any]:
     """The status of a node with one device, as the agent writes it."""
-    device = DeviceView(INFO, SICK, Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1), 1.0)
-    view = NodeView(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)
+    device = DeviceSnapshot(INFO, SICK, Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1), 1.0)
+    view = NodeSnapshot(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)
     usual: dict[str, Any] = {"generation": 1, "observed_at": NOW, "agent_version": "1", "boot_id": "boot-1"}
     return build_status(view, {}, **{**usual, **fields})
 
@@ -85,7 +85,7 @@ def test_a_time_that_can_not_be_written_again_is_that_of_the_report(since: str) 
     status["devices"][0]["health"] = {"state": "Unhealthy", "since": since, "reasons": [reason]}
     past = read_status(status, "boot-1")
     assert past is not None
-    assert past.devices["GPU-0"].health == HealthView(
+    assert past.devices["GPU-0"].health == HealthSnapshot(
         HealthState.UNHEALTHY, (HealthReason("XidError", "gone", NOW, Recovery.RESET),), None
     )
 

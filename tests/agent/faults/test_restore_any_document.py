@@ -17,13 +17,13 @@ from gpufleet_agent.devices.base import DeviceInfo
 from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.publish.publisher import Publisher
-from gpufleet_agent.publish.rate_limit import Pace
+from gpufleet_agent.publish.rate_limit import WritePolicy
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
@@ -98,9 +98,9 @@ def bent(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-def remember(version: TelemetryObject) -> tuple[NodeRecord, list[None]]:
+def remember(version: TelemetryObject) -> tuple[NodeRegistry, list[None]]:
     """What an agent that starts makes of an object."""
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     complaints: list[None] = []
 
     def restore(past: SavedState) -> None:
@@ -114,7 +114,7 @@ def remember(version: TelemetryObject) -> tuple[NodeRecord, list[None]]:
     return record, complaints
 
 
-def report(record: NodeRecord) -> Mapping[str, Any]:
+def report(record: NodeRegistry) -> Mapping[str, Any]:
     return build_status(record.view(NOW), {}, generation=1, observed_at=NOW.wall, agent_version="1", boot_id=None)
 
 
@@ -199,7 +199,7 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
     spec: Any,
 ) -> None:
     registry = CollectorRegistry()
-    counters = Counters(registry, "test")
+    counters = Instruments(registry, "test")
     api, changes, rng = FakeApi(), VersionSignal(), random.Random(1)  # noqa: S311 - jitter
     own = TelemetryWatch(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
     publisher = Publisher(
@@ -207,7 +207,7 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
         own=own,
         build=lambda: {"assignmentsGeneration": 1, "devices": []},
         changes=changes,
-        pace=Pace(),
+        pace=WritePolicy(),
         counters=counters,
         rng=rng,
     )

@@ -10,22 +10,22 @@ from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import DeviceView, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthReason, HealthSnapshot, HealthState, NodeSnapshot
 
 NOW = 1_780_000_000.0
 INFO = DeviceInfo("GPU-0", 0, "Sim")
-WELL = HealthView(HealthState.HEALTHY)
-SICK = HealthView(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),), NOW - 60)
+WELL = HealthSnapshot(HealthState.HEALTHY)
+SICK = HealthSnapshot(HealthState.UNHEALTHY, (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),), NOW - 60)
 
 
-def file(health: HealthView, written: float, *, reports: tuple[float, ...] = (), **fields: Any) -> Checkpoint:
+def file(health: HealthSnapshot, written: float, *, reports: tuple[float, ...] = (), **fields: Any) -> Checkpoint:
     last = {"XidError": written - 1} if health is SICK else {}
     past = SavedState(written, "580.1", {"GPU-0": SavedDevice(INFO, health, last)})
     return Checkpoint(past, reports=frozenset(reports), **fields)
 
 
-def version(health: HealthView | None, observed: float, acknowledged: str = "") -> TelemetryObject:
-    view = NodeView(devices=(DeviceView(INFO, health),) if health else (), driver_version="580.1")
+def version(health: HealthSnapshot | None, observed: float, acknowledged: str = "") -> TelemetryObject:
+    view = NodeSnapshot(devices=(DeviceSnapshot(INFO, health),) if health else (), driver_version="580.1")
     status = build_status(view, {}, generation=1, observed_at=observed, agent_version="1", boot_id="boot-1")
     return TelemetryObject("u", 1, 1, status=status if health else {}, acknowledged=acknowledged)
 
@@ -113,7 +113,7 @@ def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_w
 
 @pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
 def test_a_device_that_was_given_up_is_not_brought_back_by_an_older_status(lost: float, names: list[str]) -> None:
-    gone = HealthView(HealthState.UNHEALTHY, (HealthReason("DeviceLost", "gone", lost, Recovery.RESET),), lost)
+    gone = HealthSnapshot(HealthState.UNHEALTHY, (HealthReason("DeviceLost", "gone", lost, Recovery.RESET),), lost)
     kept = Checkpoint(SavedState(NOW - 10, "580.1"), {FaultAcknowledgment(NOW - 50, "GPU-0"): NOW - 50})
     agent = Agent(kept)
     agent.memory.observe(version(gone, NOW - 20, f"GPU-0={at(NOW - 50)}"))

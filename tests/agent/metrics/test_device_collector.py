@@ -13,16 +13,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent_collector import AgentCollector
-from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, READINGS, DeviceCollector
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, DCGM_FIELDS, DeviceCollector
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import DeviceHolder
 from gpufleet_agent.podresources.listing import ContainerKey
-from gpufleet_agent.sampling.snapshot import DeviceView, EventCount, HealthReason, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.snapshot import (
+    DeviceSnapshot,
+    EventCount,
+    HealthReason,
+    HealthSnapshot,
+    HealthState,
+    NodeSnapshot,
+)
 
-HEALTHY = HealthView(HealthState.HEALTHY)
-SICK = HealthView(
+HEALTHY = HealthSnapshot(HealthState.HEALTHY)
+SICK = HealthSnapshot(
     HealthState.UNHEALTHY,
     (HealthReason("XidError", "XID 79", 1.0),),
     1.0,
@@ -61,22 +68,22 @@ FULL: dict[str, Any] = {
 }
 
 
-def device(index: int, *, age: float = 0.5, health: HealthView = HEALTHY, **values: Any) -> DeviceView:
+def device(index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **values: Any) -> DeviceSnapshot:
     sample = Sample(uuid=f"GPU-{index}", taken_at=1.0, **values) if values else None
     info = DeviceInfo(f"GPU-{index}", index, "NVIDIA H100", pci_bus_id=f"0000:0{index}:00.0")
     events = (EventCount("XidError", 31, 3, 50.0), EventCount("XidError", 79, 1, 60.0)) if health is SICK else ()
-    return DeviceView(info, health, sample, age if sample else None, events=events)
+    return DeviceSnapshot(info, health, sample, age if sample else None, events=events)
 
 
 class Scraped:
     """Series by name and labels, after a trip through Prometheus' text format."""
 
-    def __init__(self, view: NodeView, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
+    def __init__(self, view: NodeSnapshot, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: view, lambda: holders or {}, "node-1", 60.0))
         shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
         registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0, shares))
-        Counters(registry, "1.2.3")
+        Instruments(registry, "1.2.3")
         self.text = generate_latest(registry).decode()
         self.families = list(text_string_to_metric_families(self.text))
         self.samples = [sample for family in self.families for sample in family.samples]
@@ -92,7 +99,7 @@ class Scraped:
 
 
 def test_readings_have_dcgms_names_units_and_labels() -> None:
-    scraped = Scraped(NodeView((device(0, **FULL),), driver_version="580.1"))
+    scraped = Scraped(NodeSnapshot((device(0, **FULL),), driver_version="580.1"))
     for name, value in {
         "DCGM_FI_DEV_GPU_UTIL": 0,
         "DCGM_FI_DEV_MEM_COPY_UTIL": 7,
@@ -137,7 +144,7 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
 
 def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
     a, b = DeviceHolder(ContainerKey("ml", "a", "main")), DeviceHolder(ContainerKey("ml", "b", "main"))
-    view = NodeView((device(0, **FULL), device(1, **FULL)))
+    view = NodeSnapshot((device(0, **FULL), device(1, **FULL)))
     scraped = Scraped(view, {"GPU-0": (a,), "GPU-1": (a, b)})
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="a", container="main") == 41
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-1", pod="b") == 41
@@ -152,20 +159,20 @@ def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
         pytest.param(device(0, process_count=1), id="a sample without any of the readings"),
     ],
 )
-def test_what_is_not_known_now_has_no_series(silent: DeviceView) -> None:
-    scraped = Scraped(NodeView((silent,)))
-    for reading in READINGS:
+def test_what_is_not_known_now_has_no_series(silent: DeviceSnapshot) -> None:
+    scraped = Scraped(NodeSnapshot((silent,)))
+    for reading in DCGM_FIELDS:
         assert scraped.count(reading.name) == 0
     assert scraped.count("gpufleet_agent_device_throttled") == 0
 
 
 def test_processes_of_long_ago_have_no_series() -> None:
-    scraped = Scraped(NodeView((device(0, age=61, **FULL), device(1, **FULL))))
+    scraped = Scraped(NodeSnapshot((device(0, age=61, **FULL), device(1, **FULL))))
     assert scraped.count("gpufleet_agent_device_processes") == 1
 
 
 def test_health_events_and_processes() -> None:
-    scraped = Scraped(NodeView((device(0, **FULL), device(1, health=SICK, **FULL))))
+    scraped = Scraped(NodeSnapshot((device(0, **FULL), device(1, health=SICK, **FULL))))
     assert scraped.value("gpufleet_agent_devices", state="Healthy") == 1
     assert scraped.value("gpufleet_agent_devices", state="Unhealthy") == 1
     assert scraped.value("gpufleet_agent_device_healthy", UUID="GPU-0") == 1
@@ -178,11 +185,11 @@ def test_health_events_and_processes() -> None:
 
 
 def test_a_healthy_node_still_says_that_no_device_is_unhealthy() -> None:
-    assert Scraped(NodeView((device(0),))).value("gpufleet_agent_devices", state="Unhealthy") == 0
+    assert Scraped(NodeSnapshot((device(0),))).value("gpufleet_agent_devices", state="Unhealthy") == 0
 
 
 def test_what_the_agent_says_of_its_own_work() -> None:
-    view = NodeView(samples=120, dropped=MappingProxyType({"Invalid": 2, "ReadFailed": 5}), unavailable="no driver")
+    view = NodeSnapshot(samples=120, dropped=MappingProxyType({"Invalid": 2, "ReadFailed": 5}), unavailable="no driver")
     scraped = Scraped(view)
     assert scraped.value("gpufleet_agent_samples_total") == 120
     assert scraped.value("gpufleet_agent_samples_dropped_total", reason="Invalid") == 2
@@ -195,14 +202,14 @@ def test_what_the_agent_says_of_its_own_work() -> None:
 
 def test_every_reason_for_low_clocks_has_its_bit_and_a_series() -> None:
     assert set(CLOCK_EVENT_BITS) == set(ThrottleReason)
-    scraped = Scraped(NodeView((device(0, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, **FULL),)))
     assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="SwPowerCap") == 1
     assert scraped.value("gpufleet_agent_device_throttled", UUID="GPU-0", reason="HwThermalSlowdown") == 0
     assert scraped.count("gpufleet_agent_device_throttled") == len(ThrottleReason)
 
 
 def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
-    scraped = Scraped(NodeView((device(0, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, **FULL),)))
     share = "gpufleet_agent_share_memory"
     told = {
         pod: {
@@ -218,7 +225,7 @@ def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
 
 
 def test_a_warning_is_told_beside_the_faults() -> None:
-    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
     assert scraped.value("gpufleet_agent_device_warning", UUID="GPU-0", code="RowRemapPending") == 1
 
 
@@ -226,7 +233,7 @@ UNITS = re.compile(r"\((in (%|MiB|MHz|C|W|mJ)|0 or 1|number|bits|code)\)")
 
 
 def test_every_series_has_help_a_unit_and_no_creation_time() -> None:
-    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
     assert [family.name for family in scraped.families if not family.documentation] == []
     dcgm = [family for family in scraped.families if family.name.startswith("DCGM_")]
     assert [family.name for family in dcgm if not UNITS.search(family.documentation)] == []
@@ -236,11 +243,11 @@ def test_every_series_has_help_a_unit_and_no_creation_time() -> None:
 
 
 def test_both_formats_say_the_same() -> None:
-    view = NodeView((device(0, health=SICK, **FULL),), driver_version="580.1")
+    view = NodeSnapshot((device(0, health=SICK, **FULL),), driver_version="580.1")
     registry = CollectorRegistry()
     registry.register(DeviceCollector(lambda: view, dict, "node-1", 60.0))
     registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0))
-    Counters(registry, "1.2.3")
+    Instruments(registry, "1.2.3")
     plain = text_string_to_metric_families(generate_latest(registry).decode())
     page = encode_openmetrics(registry).decode()  # type: ignore[no-untyped-call] # published without types
     strict = openmetrics(page)  # type: ignore[no-untyped-call] # published without types
@@ -253,7 +260,7 @@ def test_both_formats_say_the_same() -> None:
 
 def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
     pod = DeviceHolder(ContainerKey("ml", "a", "main"))
-    now: dict[str, Any] = {"view": NodeView((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
+    now: dict[str, Any] = {"view": NodeSnapshot((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
     registry = CollectorRegistry()
     registry.register(DeviceCollector(lambda: now["view"], lambda: now["holders"], "node-1", 60.0))
     registry.register(AgentCollector(lambda: now["view"], lambda: None, lambda: None, 60.0))
@@ -261,13 +268,13 @@ def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
     now["holders"] = {}
     assert 'pod="a"' not in (text := generate_latest(registry).decode())
     assert "GPU-1" in text
-    now["view"] = NodeView((device(0, **FULL),))
+    now["view"] = NodeSnapshot((device(0, **FULL),))
     assert "GPU-1" not in generate_latest(registry).decode()
 
 
 def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> None:
     registry = CollectorRegistry()
-    registry.register(AgentCollector(NodeView, lambda: None, lambda: None, 60.0))
+    registry.register(AgentCollector(NodeSnapshot, lambda: None, lambda: None, 60.0))
     text = generate_latest(registry).decode()
     assert "gpufleet_agent_assignments" not in text
     assert "gpufleet_agent_listing_age_seconds" not in text
@@ -285,14 +292,14 @@ def documented() -> dict[str, str]:
 
 
 def test_the_documentation_lists_every_series_and_no_other() -> None:
-    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
     names = {line.split()[2] for line in scraped.text.splitlines() if line.startswith("# TYPE")}
     assert len(names) > 40
     assert set(documented()) == names
 
 
 def test_the_documentation_has_every_label() -> None:
-    scraped = Scraped(NodeView((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
     table = documented()
     for sample in scraped.samples:
         if sample.name.startswith("gpufleet") and sample.name in table:

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from gpufleet_agent.metrics import probes
 from gpufleet_agent.metrics.http import Headers, Response
-from gpufleet_agent.metrics.probes import Pulse, probe, scrape
+from gpufleet_agent.metrics.probes import LoopWatchdog, probe, scrape
 
 
 def test_a_probe_names_what_is_wrong() -> None:
@@ -28,7 +28,7 @@ def test_a_probe_with_nothing_wrong() -> None:
 
 def test_a_loop_that_does_not_come_round_for_a_minute_is_hanging_until_it_does() -> None:
     now = [0.0]
-    pulse = Pulse(lambda: now[0])
+    pulse = LoopWatchdog(lambda: now[0])
     assert pulse.check() is None
     slow, quick = pulse.of("slow"), pulse.of("quick")
     now[0] = 61

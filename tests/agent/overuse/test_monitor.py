@@ -17,7 +17,7 @@ from gpufleet_agent.overuse.pod_lookup import pods_of_process
 from gpufleet_agent.podresources.holdings import DeviceHolder
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.sampling.snapshot import DeviceView, HealthState, HealthView, NodeView
+from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthSnapshot, HealthState, NodeSnapshot
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 A = DeviceHolder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
@@ -29,10 +29,10 @@ PODS = MappingProxyType({1: ("uid-a",), 2: ("uid-b",), 3: ("uid-c",), 4: (), 5: 
 
 def device(
     *processes: tuple[int, int | None], used: int | None = 5000, listed: bool = True, age: float | None = 0.1
-) -> DeviceView:
+) -> DeviceSnapshot:
     found = tuple(ProcessMemory(pid, mib) for pid, mib in processes) if listed else None
     sample = Sample(uuid="GPU-0", taken_at=1.0, memory_used_mib=used, processes=found)
-    return DeviceView(DeviceInfo("GPU-0", 0, "NVIDIA H100"), HealthView(HealthState.HEALTHY), sample, age)
+    return DeviceSnapshot(DeviceInfo("GPU-0", 0, "NVIDIA H100"), HealthSnapshot(HealthState.HEALTHY), sample, age)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def device(
         pytest.param(device(listed=False, age=None), (A,), [None], id="nobody knows how old it is"),
     ],
 )
-def test_what_holders_use(seen: DeviceView, holders: tuple[DeviceHolder, ...], expected: list[int | None]) -> None:
+def test_what_holders_use(seen: DeviceSnapshot, holders: tuple[DeviceHolder, ...], expected: list[int | None]) -> None:
     assert [use.used_mib for use in memory_usages((seen,), {"GPU-0": holders}, PODS.get, STALE)] == expected
 
 
@@ -121,7 +121,7 @@ def test_a_look_that_cannot_tell_changes_nothing() -> None:
     assert course(1001, 1001, 900, None, 900, None)[-1] == (0, 0, 1)
 
 
-def looks(*found: tuple[DeviceView, ...]) -> list[int]:
+def looks(*found: tuple[DeviceSnapshot, ...]) -> list[int]:
     """How many episodes stand after each look at a device of which A was promised 1000 MiB."""
     episodes = OveruseEpisodes()
     standing = []
@@ -131,7 +131,7 @@ def looks(*found: tuple[DeviceView, ...]) -> list[int]:
     return standing
 
 
-def later(before: DeviceView) -> DeviceView:
+def later(before: DeviceSnapshot) -> DeviceSnapshot:
     """The next sample, which carries the same list of processes."""
     assert before.sample is not None
     return replace(before, sample=replace(before.sample, taken_at=before.sample.taken_at + 1))
@@ -163,12 +163,12 @@ def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
 
 
 def watching(
-    seen: list[DeviceView], pods: PodLookup = PODS.get
+    seen: list[DeviceSnapshot], pods: PodLookup = PODS.get
 ) -> tuple[OveruseMonitor, list[PodEvent], VersionSignal]:
     events: list[PodEvent] = []
     changes = VersionSignal()
     watch = OveruseMonitor(
-        view=lambda: NodeView((seen[0],)),
+        view=lambda: NodeSnapshot((seen[0],)),
         holders=lambda: {"GPU-0": (A, B)},
         tell=events.append,
         changes=changes,

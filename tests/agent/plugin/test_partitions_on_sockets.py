@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gpufleet_agent.metrics.probes import Pulse
+from gpufleet_agent.metrics.probes import LoopWatchdog
 from gpufleet_agent.plugin.manager import PluginContext, PluginManager
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.resources import Served, partition_resource
@@ -43,7 +43,7 @@ async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[PluginM
     plugins = PluginManager([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
     await plugins.start()
     await rig.ready()
-    loops = plugins.loops(rig.ready, Pulse(lambda: 0.0).of)
+    loops = plugins.loops(rig.ready, LoopWatchdog(lambda: 0.0).of)
     tasks = [asyncio.create_task(loop) for loop in loops.values()]
     try:
         yield plugins

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.types import UnmanagedAllocation
 from gpufleet_agent.podresources.client import ListingError
@@ -52,7 +52,7 @@ class Rig:
             self.completeness,
             quiet=self.admission.quiet,
             changes=self.changes,
-            counters=Counters(self.registry, "test"),
+            counters=Instruments(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
         )
 

@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Reading, SlowReading, ThrottleReason
-from gpufleet_agent.publish.deadband import old_after, significance
+from gpufleet_agent.publish.deadband import significance, stale_after
 from gpufleet_agent.publish.payload import Status, build_status
-from gpufleet_agent.publish.rate_limit import Cause, Pace, cause_now, first_write, next_write
+from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, due_cause, first_write, next_write
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
 
@@ -27,7 +27,7 @@ class Node:
     """Eight devices, read by clocks that the test sets."""
 
     def __init__(self, sample_seconds: int = 1) -> None:
-        self.record = NodeRecord(window_seconds=60, sample_seconds=sample_seconds, policy=HealthPolicy())
+        self.record = NodeRegistry(window_seconds=60, sample_seconds=sample_seconds, policy=HealthPolicy())
         self.record.register(DEVICES, "580.1", Instant(0, START))
 
     def read(self, uuid: str, second: float, skew: float, load: Callable[[str], float]) -> None:
@@ -56,7 +56,7 @@ class Node:
 
 def writes(seed: int, seconds: int, sample_seconds: int) -> list[float]:
     """When a node at rest writes its status: its devices' readings flicker as idle ones do."""
-    rng, pace, node = random.Random(seed), Pace(old=old_after(sample_seconds)), Node(sample_seconds)  # noqa: S311 - noise
+    rng, pace, node = random.Random(seed), WritePolicy(old=stale_after(sample_seconds)), Node(sample_seconds)  # noqa: S311 - noise
     times: list[float] = []
     last = written = None
     for second in range(seconds):
@@ -67,7 +67,7 @@ def writes(seed: int, seconds: int, sample_seconds: int) -> list[float]:
         if last is None or written is None:
             last, written = first_write(pace, second, rng.random()), status
         else:
-            cause = cause_now(pace, last, significance(written, status, pace.old), second)
+            cause = due_cause(pace, last, significance(written, status, pace.old), second)
             if cause is None:
                 continue
             last, written = next_write(pace, last, second, rng.random(), cause=cause), status
@@ -88,10 +88,10 @@ def test_nodes_that_start_together_drift_apart() -> None:
     """A hundred nodes, installed in one second: ten minutes later their heartbeats are spread over the interval."""
     moments = []
     for seed in range(100):
-        rng, pace = random.Random(seed), Pace()  # noqa: S311 - jitter
+        rng, pace = random.Random(seed), WritePolicy()  # noqa: S311 - jitter
         last = first_write(pace, 0.0, rng.random())
         for _ in range(20):
-            last = next_write(pace, last, last.heartbeat_at, rng.random(), cause=Cause.HEARTBEAT)
+            last = next_write(pace, last, last.heartbeat_at, rng.random(), cause=WriteCause.HEARTBEAT)
         moments.append(last.heartbeat_at)
     busiest = max(sum(moment <= other < moment + 1 for other in moments) for moment in moments)
     assert busiest <= 25, f"{busiest} of 100 nodes in one second"

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.publish.deadband import Significance, old_after, significance
+from gpufleet_agent.publish.deadband import Significance, significance, stale_after
 
 BASE: dict[str, Any] = {
     "assignmentsGeneration": 3,
@@ -138,7 +138,7 @@ def test_fresh_samples_after_old_ones_are_urgent_although_the_readings_are_the_s
 
 @pytest.mark.parametrize(("sample_seconds", "want"), [(0.1, 5.0), (2.5, 5.0), (10.0, 20.0), (60.0, 120.0)])
 def test_what_is_old_goes_by_how_often_samples_are_taken(sample_seconds: float, want: float) -> None:
-    assert old_after(sample_seconds) == want
+    assert stale_after(sample_seconds) == want
 
 
 def test_small_memory_has_a_band_of_two_percent() -> None:

@@ -19,21 +19,21 @@ from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
 from gpufleet_agent.sampling.errors import InvalidSampleError
 from gpufleet_agent.sampling.health import HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.snapshot import (
-    DeviceView,
+    DeviceSnapshot,
     HealthReason,
+    HealthSnapshot,
     HealthState,
-    HealthView,
-    NodeView,
+    NodeSnapshot,
     Statistics,
     WindowStats,
 )
 from gpufleet_api.telemetry import TelemetryStatus
 
 NOW = 1_780_000_000.25
-HEALTHY = HealthView(HealthState.HEALTHY)
-SICK = HealthView(
+HEALTHY = HealthSnapshot(HealthState.HEALTHY)
+SICK = HealthSnapshot(
     HealthState.UNHEALTHY,
     (HealthReason("XidError", "XID 79", NOW - 60, Recovery.RESET),),
     NOW - 60,
@@ -41,15 +41,15 @@ SICK = HealthView(
 )
 
 
-def device(index: int, *, health: HealthView = HEALTHY, **values: Any) -> DeviceView:
+def device(index: int, *, health: HealthSnapshot = HEALTHY, **values: Any) -> DeviceSnapshot:
     uuid = f"GPU-{index}"
     sample = Sample(uuid=uuid, taken_at=NOW - 1, **values) if values else None
     info = DeviceInfo(uuid, index, "NVIDIA H100 80GB HBM3", memory_total_mib=1000)
-    return DeviceView(info, health, sample, None if sample is None else 1.0)
+    return DeviceSnapshot(info, health, sample, None if sample is None else 1.0)
 
 
-def status_of(*devices: DeviceView, **fields: Any) -> dict[str, Any]:
-    view = NodeView(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
+def status_of(*devices: DeviceSnapshot, **fields: Any) -> dict[str, Any]:
+    view = NodeSnapshot(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
     usual: dict[str, Any] = {"holders": {}, "generation": 7, "observed_at": NOW, "agent_version": "1.2.3"}
     return build_status(view, **{**usual, **fields})
 
@@ -136,7 +136,7 @@ def test_a_full_device_and_its_summary() -> None:
         process_count=0,
     )
     holder = DeviceHolder(ContainerKey("ml", "train-0", "main"), "uid-train-0")
-    device = DeviceView(info, SICK, sample, 1.0, window)
+    device = DeviceSnapshot(info, SICK, sample, 1.0, window)
     status = status_of(device, holders={"GPU-0": (holder,)}, boot_id="b00t")
     assert status == {
         "assignmentsGeneration": 7,
@@ -208,8 +208,8 @@ def test_a_holder_without_an_assignment_has_no_uid() -> None:
 def test_a_clock_that_was_set_since_the_sample_makes_it_neither_older_nor_younger() -> None:
     """A stuck device, a sample of three hours ago, and a clock that was set back or forth by as much in between."""
     sample = Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1)
-    view = NodeView(
-        devices=(DeviceView(DeviceInfo("GPU-0", 0, "M"), HEALTHY, sample, 10_800.0),),
+    view = NodeSnapshot(
+        devices=(DeviceSnapshot(DeviceInfo("GPU-0", 0, "M"), HEALTHY, sample, 10_800.0),),
         sample_time=NOW,
         sample_age_seconds=10_800.0,
     )
@@ -221,7 +221,7 @@ def test_a_clock_that_was_set_since_the_sample_makes_it_neither_older_nor_younge
             assert (observed - datetime.fromisoformat(told)).total_seconds() == 10_800
 
 
-def crowded(index: int) -> DeviceView:
+def crowded(index: int) -> DeviceSnapshot:
     """A device about which everything is told that can be, at its longest."""
     uuid = f"GPU-{index:08}-0000-0000-0000-000000000000"
     told = tuple(HealthReason(f"{'X' * 48}{code}", "m" * 1000, NOW, Recovery.REPLACEMENT) for code in range(16))
@@ -229,9 +229,9 @@ def crowded(index: int) -> DeviceView:
     numbers: dict[str, Any] = dict.fromkeys(Sample.__dataclass_fields__, 2**30)
     words = {"uuid": uuid, "taken_at": NOW, "throttle_reasons": frozenset(ThrottleReason), "mig_enabled": True}
     statistics = Statistics(1e6, 2**40, 2**40)
-    return DeviceView(
+    return DeviceSnapshot(
         DeviceInfo(uuid, index, "M" * 200, "A" * 32, "10.0", "0" * 32, 7, peers, 2**30),
-        HealthView(HealthState.UNHEALTHY, told, NOW, told),
+        HealthSnapshot(HealthState.UNHEALTHY, told, NOW, told),
         Sample(**{**numbers, **words}),
         1.0,
         WindowStats(60, 59.0, statistics, statistics, statistics, statistics),
@@ -295,7 +295,7 @@ samples = st.builds(
 reasons = st.lists(
     st.builds(HealthReason, words, texts, times, st.sampled_from(Recovery)), max_size=20, unique_by=lambda r: r.code
 ).map(tuple)
-healths = st.builds(HealthView, st.sampled_from(HealthState), reasons, st.none() | times, reasons)
+healths = st.builds(HealthSnapshot, st.sampled_from(HealthState), reasons, st.none() | times, reasons)
 windows = st.builds(
     WindowStats, st.integers(1, 3600), st.floats(0, 3600), statistics, statistics, statistics, statistics
 )
@@ -312,9 +312,9 @@ infos = st.builds(
     counts,
 )
 views = st.builds(
-    NodeView,
+    NodeSnapshot,
     st.lists(
-        st.builds(DeviceView, infos, healths, st.none() | samples, ages, st.none() | windows),
+        st.builds(DeviceSnapshot, infos, healths, st.none() | samples, ages, st.none() | windows),
         max_size=2,
         unique_by=lambda device: device.info.uuid,
     ).map(tuple),
@@ -334,7 +334,7 @@ def structural_schema() -> Draft202012Validator:
 @given(view=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
-    view: NodeView, holding: bool, generation: int | None
+    view: NodeSnapshot, holding: bool, generation: int | None
 ) -> None:
     held = [DeviceHolder(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
     holders = {device.info.uuid: tuple(held) for device in view.devices} if holding else {}
@@ -346,7 +346,7 @@ def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
 
 @given(st.lists(st.integers(-(2**63), 2**63) | st.sampled_from([0, 2**24, 2**31, 2**40]), min_size=1, max_size=8))
 def test_no_size_that_hardware_makes_up_makes_the_nodes_status_invalid(sizes: list[int]) -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     now = Instant(1, NOW)
     infos = [
         DeviceInfo(f"GPU-{index}", index, "M", memory_total_mib=size, numa_node=size)

@@ -5,18 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_agent.publish.deadband import Significance
-from gpufleet_agent.publish.rate_limit import Cause, Pace, backoff, cause_now, first_write, next_write
+from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, backoff, due_cause, first_write, next_write
 
-PACE = Pace()
+PACE = WritePolicy()
 NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
-def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, Cause]]:
+def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, WriteCause]]:
     """Feed one significance per step, and tell what was written when. The first write is at 0."""
     last, written = first_write(PACE, 0.0, jitter), []
     for number, change in enumerate(changes, start=1):
         now = number * step
-        cause = cause_now(PACE, last, change, now)
+        cause = due_cause(PACE, last, change, now)
         if cause is not None:
             written.append((now, cause))
             last = next_write(PACE, last, now, jitter, cause=cause)
@@ -24,15 +24,19 @@ def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.
 
 
 def test_at_rest_there_is_a_heartbeat_and_nothing_else() -> None:
-    assert writes([NONE] * 95) == [(30.0, Cause.HEARTBEAT), (60.0, Cause.HEARTBEAT), (90.0, Cause.HEARTBEAT)]
+    assert writes([NONE] * 95) == [
+        (30.0, WriteCause.HEARTBEAT),
+        (60.0, WriteCause.HEARTBEAT),
+        (90.0, WriteCause.HEARTBEAT),
+    ]
 
 
 def test_jitter_only_ever_makes_the_heartbeat_later() -> None:
-    assert writes([NONE] * 34, jitter=1.0) == [(33.0, Cause.HEARTBEAT)]
+    assert writes([NONE] * 34, jitter=1.0) == [(33.0, WriteCause.HEARTBEAT)]
 
 
 def test_one_change_is_written_at_once_and_puts_the_heartbeat_off() -> None:
-    assert writes([NONE] * 9 + [CHANGE] + [NONE] * 30) == [(10.0, Cause.CHANGE), (40.0, Cause.HEARTBEAT)]
+    assert writes([NONE] * 9 + [CHANGE] + [NONE] * 30) == [(10.0, WriteCause.CHANGE), (40.0, WriteCause.HEARTBEAT)]
 
 
 def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() -> None:
@@ -57,9 +61,9 @@ def test_a_device_that_cools_is_written_in_time_whatever_its_neighbours_do(noise
 
 
 def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
-    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, cause=Cause.HEARTBEAT, built=40.0)
-    assert cause_now(PACE, last, NONE, 69.0) is None
-    assert cause_now(PACE, last, NONE, 70.0) is Cause.HEARTBEAT
+    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, cause=WriteCause.HEARTBEAT, built=40.0)
+    assert due_cause(PACE, last, NONE, 69.0) is None
+    assert due_cause(PACE, last, NONE, 70.0) is WriteCause.HEARTBEAT
 
 
 def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
@@ -67,8 +71,8 @@ def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
     assert times[-3:] == [21.0, 22.0, 23.0]
 
 
-@pytest.mark.parametrize("cause", [Cause.URGENT, Cause.HEARTBEAT])
-def test_only_changes_of_readings_take_from_their_supply(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", [WriteCause.URGENT, WriteCause.HEARTBEAT])
+def test_only_changes_of_readings_take_from_their_supply(cause: WriteCause) -> None:
     last = first_write(PACE, 0.0, 0.0)
     for second in range(1, 60):
         last = next_write(PACE, last, float(second), 0.0, cause=cause)
@@ -76,7 +80,7 @@ def test_only_changes_of_readings_take_from_their_supply(cause: Cause) -> None:
 
 
 def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
-    assert writes([URGENT] * 4, step=0.5) == [(1.0, Cause.URGENT), (2.0, Cause.URGENT)]
+    assert writes([URGENT] * 4, step=0.5) == [(1.0, WriteCause.URGENT), (2.0, WriteCause.URGENT)]
 
 
 @settings(deadline=None)
@@ -88,8 +92,8 @@ def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fail
     for start in range(0, 120, 10):
         in_minute = [cause for now, cause in written if start < now <= start + 60]
         supply = 60 / PACE.patience if PICKABLE in changes else 60 / PACE.refill
-        assert in_minute.count(Cause.CHANGE) <= PACE.burst + supply
-        assert in_minute.count(Cause.HEARTBEAT) <= 2
+        assert in_minute.count(WriteCause.CHANGE) <= PACE.burst + supply
+        assert in_minute.count(WriteCause.HEARTBEAT) <= 2
     times = [0.0, *(now for now, _ in written)]
     assert all(later - earlier <= 34 for earlier, later in pairwise(times))
 

@@ -11,8 +11,8 @@ import pytest
 from gpufleet_agent.devices.base import DeviceError, HardwareUnavailableError, ProcessMustRestartError, Recovery
 from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, XIDS, device_error, opening_error, xid_event
 from gpufleet_agent.sampling.device_sampler import fault_of
-from gpufleet_agent.sampling.health import READ_FAULTS, Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.thresholds import LEVELS, SLOW
+from gpufleet_agent.sampling.health import READ_FAULTS, DeviceHealth, HealthPolicy, ReadFault
+from gpufleet_agent.sampling.thresholds import SLOW_THRESHOLDS, THRESHOLDS
 from gpufleet_agent.sampling.timing import Timing
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -44,22 +44,22 @@ def numbers(cell: str) -> set[int]:
 ROWS = table("code")
 
 
-def steps(health: Health, code: str, seen_in: str, *, bad: bool) -> Iterator[None]:
+def steps(health: DeviceHealth, code: str, seen_in: str, *, bad: bool) -> Iterator[None]:
     """One bad, or good, answer of the kind that the row names after the other."""
     second = 0.0
     while True:
         second += 1
         if seen_in == "read":
             if bad:
-                health.failed_read(Fault(code), "broken", second)
+                health.failed_read(ReadFault(code), "broken", second)
             else:
                 health.good_read(second, second)
         else:
-            health.shown([(LEVELS[code], int(bad))], second)
+            health.shown([(THRESHOLDS[code], int(bad))], second)
         yield
 
 
-def stands(health: Health, code: str, kind: str) -> Recovery | None:
+def stands(health: DeviceHealth, code: str, kind: str) -> Recovery | None:
     view = health.view()
     assert (view.state.value == "Unhealthy") == bool(view.reasons)
     reasons = {"fault": view.reasons, "warning": view.warnings}[kind]
@@ -69,7 +69,7 @@ def stands(health: Health, code: str, kind: str) -> Recovery | None:
 @pytest.mark.parametrize("row", [row for row in ROWS if row[2] != "event"], ids=lambda row: row[0])
 def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
     code, kind, seen_in, after, gone_after, recovery = row
-    health = Health(HealthPolicy())
+    health = DeviceHealth(HealthPolicy())
     now = partial(stands, health, code, kind)
     worse, better = (steps(health, code, seen_in, bad=bad) for bad in (True, False))
     for _ in range(number(after)):
@@ -85,9 +85,9 @@ def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
 
 def test_every_condition_has_its_row() -> None:
     rows = {code: (kind, seen_in) for code, kind, seen_in, *_ in ROWS}
-    slow = {level.code for level, _ in SLOW}
+    slow = {level.code for level, _ in SLOW_THRESHOLDS}
     expected = dict.fromkeys(READ_FAULTS, ("fault", "read")) | {"XidError": ("fault", "event")}
-    for level in LEVELS.values():
+    for level in THRESHOLDS.values():
         kind = "fault" if level.fault else "warning"
         expected[level.code] = (kind, "slow reading" if level.code in slow else "reading")
     assert rows == expected
@@ -120,7 +120,7 @@ def meaning(code: int) -> str:
         case ProcessMustRestartError():
             return "the process ends"
         case HardwareUnavailableError():
-            return Fault.DRIVER_UNAVAILABLE.value
+            return ReadFault.DRIVER_UNAVAILABLE.value
         case DeviceError() as error:
             return fault_of(error).value
         case error:

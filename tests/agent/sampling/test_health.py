@@ -1,9 +1,9 @@
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, Recovery
-from gpufleet_agent.sampling.health import Fault, Health, HealthPolicy
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
-from gpufleet_agent.sampling.thresholds import ECC_UNCORRECTED, LEVELS, ROW_REMAP_PENDING, Level
+from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
+from gpufleet_agent.sampling.thresholds import ECC_UNCORRECTED, ROW_REMAP_PENDING, THRESHOLDS, Threshold
 
 POLICY = HealthPolicy(recover_reads=3, fail_reads=3, quiet_seconds=600)
 WALL = 1_000_000.0
@@ -14,19 +14,19 @@ class Story:
     """A device's life, told in seconds from 0."""
 
     def __init__(self) -> None:
-        self.health = Health(POLICY)
+        self.health = DeviceHealth(POLICY)
 
     def good(self, *seconds: float) -> bool:
         return [self.health.good_read(second, WALL + second) for second in seconds][-1]
 
-    def fails(self, fault: Fault, second: float) -> bool:
+    def fails(self, fault: ReadFault, second: float) -> bool:
         return self.health.failed_read(fault, "broken", WALL + second)
 
     def xid(self, second: float, message: str = "Xid 63", recovery: Recovery = Recovery.AUTOMATIC) -> bool:
         event = DeviceEvent("GPU-0", XID, 0, message, fault=True, recovery=recovery)
         return self.health.event(event, second, WALL + second)
 
-    def shows(self, level: Level, *counts: int) -> list[bool]:
+    def shows(self, level: Threshold, *counts: int) -> list[bool]:
         """Whether each of such readings in a row changed anything."""
         return [self.health.shown([(level, count)], WALL + second) for second, count in enumerate(counts)]
 
@@ -40,28 +40,28 @@ class Story:
 
 
 def test_a_new_device_is_healthy() -> None:
-    assert Story().health.view() == HealthView(HealthState.HEALTHY)
+    assert Story().health.view() == HealthSnapshot(HealthState.HEALTHY)
 
 
-@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.READ_FAILED])
-def test_one_clear_word_is_enough_to_fall_and_three_good_reads_to_rise(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [fault for fault in ReadFault if fault is not ReadFault.READ_FAILED])
+def test_one_clear_word_is_enough_to_fall_and_three_good_reads_to_rise(fault: ReadFault) -> None:
     story = Story()
-    recovery = Recovery.RESET if fault in {Fault.DEVICE_LOST, Fault.RESET_REQUIRED} else Recovery.AUTOMATIC
+    recovery = Recovery.RESET if fault in {ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED} else Recovery.AUTOMATIC
     assert story.fails(fault, 5)
-    assert story.health.view() == HealthView(
+    assert story.health.view() == HealthSnapshot(
         HealthState.UNHEALTHY, (HealthReason(fault.value, "broken", WALL + 5, recovery),), WALL + 5
     )
     assert not story.good(6, 7)
     assert story.codes == [fault.value]
     assert story.good(8)
-    assert story.health.view() == HealthView(HealthState.HEALTHY, (), WALL + 8)
+    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 8)
 
 
 def test_good_reads_must_come_in_a_row() -> None:
     story = Story()
-    story.fails(Fault.DEVICE_LOST, 0)
+    story.fails(ReadFault.DEVICE_LOST, 0)
     story.good(1, 2)
-    assert not story.fails(Fault.DEVICE_LOST, 3), "it stands already"
+    assert not story.fails(ReadFault.DEVICE_LOST, 3), "it stands already"
     story.good(4, 5)
     assert story.codes == ["DeviceLost"]
     story.good(6)
@@ -70,12 +70,12 @@ def test_good_reads_must_come_in_a_row() -> None:
 
 def test_a_failure_of_no_special_meaning_counts_from_the_third_in_a_row() -> None:
     story = Story()
-    assert not story.fails(Fault.READ_FAILED, 0)
-    assert not story.fails(Fault.READ_FAILED, 1)
+    assert not story.fails(ReadFault.READ_FAILED, 0)
+    assert not story.fails(ReadFault.READ_FAILED, 1)
     story.good(2)
-    assert not story.fails(Fault.READ_FAILED, 3)
-    assert not story.fails(Fault.READ_FAILED, 4)
-    assert story.fails(Fault.READ_FAILED, 5)
+    assert not story.fails(ReadFault.READ_FAILED, 3)
+    assert not story.fails(ReadFault.READ_FAILED, 4)
+    assert story.fails(ReadFault.READ_FAILED, 5)
     assert story.codes == ["ReadFailed"]
 
 
@@ -101,16 +101,16 @@ def test_another_event_starts_the_quiet_time_anew_and_keeps_the_time_of_the_firs
 
 def test_a_device_that_comes_back_from_loss_has_been_reset_and_its_events_are_forgiven() -> None:
     story = Story()
-    story.fails(Fault.DEVICE_LOST, 1)
+    story.fails(ReadFault.DEVICE_LOST, 1)
     story.xid(2)
     assert story.codes == ["DeviceLost", XID]
     story.good(10, 11, 12)
-    assert story.health.view() == HealthView(HealthState.HEALTHY, (), WALL + 12)
+    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 12)
 
 
 def test_an_event_after_the_device_came_back_is_not_forgiven() -> None:
     story = Story()
-    story.fails(Fault.DEVICE_LOST, 1)
+    story.fails(ReadFault.DEVICE_LOST, 1)
     story.good(10)
     story.xid(10.5)
     story.good(11, 12, 13)
@@ -120,15 +120,15 @@ def test_an_event_after_the_device_came_back_is_not_forgiven() -> None:
 def test_a_slow_call_is_no_reset() -> None:
     story = Story()
     story.xid(1)
-    story.fails(Fault.UNRESPONSIVE, 2)
+    story.fails(ReadFault.UNRESPONSIVE, 2)
     story.good(10, 11, 12)
     assert story.codes == [XID]
 
 
 def test_the_same_fault_again_is_no_change() -> None:
     story = Story()
-    assert story.fails(Fault.UNRESPONSIVE, 1)
-    assert not story.fails(Fault.UNRESPONSIVE, 2)
+    assert story.fails(ReadFault.UNRESPONSIVE, 1)
+    assert not story.fails(ReadFault.UNRESPONSIVE, 2)
     assert story.xid(3)
     assert not story.xid(4)
     assert story.health.view().since == WALL + 1
@@ -145,7 +145,7 @@ def test_what_needs_a_reset_is_not_forgiven_for_being_quiet() -> None:
     story.xid(10, "Xid 79", Recovery.RESET)
     story.good(11, 12, 13, 611, 100_000)
     assert story.codes == [XID]
-    story.fails(Fault.RESET_REQUIRED, 100_001)
+    story.fails(ReadFault.RESET_REQUIRED, 100_001)
     story.good(100_002, 100_003, 100_004)
     assert story.codes == []
 
@@ -164,7 +164,7 @@ def test_an_acknowledgement_forgives_what_came_before_it() -> None:
     story.xid(20, "Xid 79", Recovery.RESET)
     assert not story.health.acknowledge(WALL + 19, 30, WALL + 30), "it happened again since"
     assert story.health.acknowledge(WALL + 20, 31, WALL + 31)
-    assert story.health.view() == HealthView(HealthState.HEALTHY, (), WALL + 31)
+    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 31)
     assert not story.health.acknowledge(WALL + 20, 32, WALL + 32)
     story.xid(40, "Xid 79", Recovery.RESET)
     assert not story.health.acknowledge(WALL + 20, 41, WALL + 41)
@@ -173,13 +173,13 @@ def test_an_acknowledgement_forgives_what_came_before_it() -> None:
 def test_an_acknowledgement_does_not_hide_what_is_still_seen() -> None:
     story = Story()
     story.shows(ECC_UNCORRECTED, 2)
-    story.fails(Fault.DEVICE_LOST, 1)
+    story.fails(ReadFault.DEVICE_LOST, 1)
     assert not story.health.acknowledge(WALL + 1000, 1000, WALL + 1000)
     assert story.codes == ["DeviceLost", "EccUncorrected"]
 
 
-@pytest.mark.parametrize("level", LEVELS.values(), ids=LEVELS)
-def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Level) -> None:
+@pytest.mark.parametrize("level", THRESHOLDS.values(), ids=THRESHOLDS)
+def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Threshold) -> None:
     story = Story()
 
     def standing() -> list[str]:
@@ -212,10 +212,10 @@ def test_good_reads_end_no_level() -> None:
     assert story.codes == ["EccUncorrected"]
 
 
-def past(*reasons: HealthReason, since: float | None = None) -> HealthView:
+def past(*reasons: HealthReason, since: float | None = None) -> HealthSnapshot:
     faults = tuple(reason for reason in reasons if reason.fault)
     warnings = tuple(reason for reason in reasons if not reason.fault)
-    return HealthView(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, since, warnings)
+    return HealthSnapshot(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, since, warnings)
 
 
 def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
@@ -223,7 +223,7 @@ def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
     story = Story()
     story.good(1, 2, 3)
     assert story.health.restore(past(lasting, since=WALL - 600), WALL - 1, 4, WALL + 4)
-    assert story.health.view() == HealthView(HealthState.UNHEALTHY, (lasting,), WALL - 600)
+    assert story.health.view() == HealthSnapshot(HealthState.UNHEALTHY, (lasting,), WALL - 600)
     story.good(5, 6, 7, 10_000)
     assert story.codes == [XID]
     assert not story.health.acknowledge(WALL - 2, 10_000, WALL + 10_000), (
@@ -254,7 +254,7 @@ def test_a_device_that_was_lost_before_the_restart_and_answers_now_was_reset() -
 
 def test_a_device_that_may_only_have_been_slow_was_not_reset() -> None:
     story = Story()
-    story.health.failed_read(Fault.DEVICE_LOST, "not listed", WALL, sure=False)
+    story.health.failed_read(ReadFault.DEVICE_LOST, "not listed", WALL, sure=False)
     story.health.restore(past(HealthReason(XID, "Xid 79", WALL - 500, Recovery.RESET)), WALL - 1, 0, WALL)
     story.good(1, 2, 3)
     assert story.codes == [XID]

@@ -18,8 +18,8 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
-from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.health import HealthPolicy, ReadFault
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_agent.sampling.snapshot import EventCount, HealthState
 
@@ -32,8 +32,8 @@ def at(seconds: float) -> Instant:
     return Instant(monotonic=seconds, wall=1_000_000 + seconds)
 
 
-def make(on_change: Callable[[], None] = lambda: None) -> NodeRecord:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy(), on_change=on_change)
+def make(on_change: Callable[[], None] = lambda: None) -> NodeRegistry:
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy(), on_change=on_change)
     record.register(DEVICES, "570.1", at(0))
     return record
 
@@ -110,17 +110,17 @@ def test_a_view_never_changes_under_its_reader() -> None:
     before = record.view(at(1))
     kept = repr(before)
     record.record(Reading(uuid="GPU-0", utilization_percent=99), at(2))
-    record.failed("GPU-0", Fault.DEVICE_LOST, "gone", at(3))
+    record.failed("GPU-0", ReadFault.DEVICE_LOST, "gone", at(3))
     assert repr(before) == kept
 
 
 def test_a_read_that_failed_is_counted_and_an_overdue_one_is_not() -> None:
     record = make()
-    record.failed("GPU-0", Fault.READ_FAILED, "error", at(1))
-    record.failed("GPU-0", Fault.UNRESPONSIVE, "slow", at(2))
+    record.failed("GPU-0", ReadFault.READ_FAILED, "error", at(1))
+    record.failed("GPU-0", ReadFault.UNRESPONSIVE, "slow", at(2))
     assert record.view(at(3)).dropped == {"ReadFailed": 1}
     with pytest.raises(UnknownDeviceError, match="GPU-9"):
-        record.failed("GPU-9", Fault.READ_FAILED, "error", at(3))
+        record.failed("GPU-9", ReadFault.READ_FAILED, "error", at(3))
 
 
 def test_events_are_counted_by_code_and_only_faults_count_against_the_device() -> None:
@@ -150,7 +150,7 @@ def test_the_version_rises_with_health_and_devices_and_with_nothing_else() -> No
     first = record.health_version
     record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1))
     record.event(XID_13, at(1))
-    record.failed("GPU-0", Fault.READ_FAILED, "error", at(2))
+    record.failed("GPU-0", ReadFault.READ_FAILED, "error", at(2))
     assert record.health_version == first
     record.event(XID_79, at(3))
     record.register(DEVICES, "570.1", at(4))
@@ -185,7 +185,7 @@ def test_without_a_driver_every_device_has_that_fault_until_it_answers_again() -
 
 
 def test_no_device_at_all_is_a_calm_state() -> None:
-    record = NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     record.register((), None, at(0))
     view = record.view(at(1))
     assert (view.devices, view.sample_time, view.sample_age_seconds, view.unavailable) == ((), None, None, None)
@@ -198,7 +198,7 @@ def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
     attempts: list[Callable[[], object]] = [
         lambda: record.record(Reading(uuid="GPU-0"), at(2)),
         lambda: record.record_slow(SlowReading(uuid="GPU-0"), at(2)),
-        lambda: record.failed("GPU-0", Fault.DEVICE_LOST, "gone", at(2)),
+        lambda: record.failed("GPU-0", ReadFault.DEVICE_LOST, "gone", at(2)),
         lambda: record.event(XID_79, at(2)),
         lambda: record.register(DEVICES, None, at(2)),
         lambda: record.unavailable("no driver", at(2)),
@@ -319,7 +319,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
                 record.record_slow(SlowReading(uuid=device.uuid, ecc_uncorrected=second % 7), at(second))
             record.event(XID_13, at(second))
             record.event(XID_79, at(second))
-            record.failed("GPU-0", Fault.READ_FAILED, "error", at(second))
+            record.failed("GPU-0", ReadFault.READ_FAILED, "error", at(second))
             record.acknowledge(FaultAcknowledgment(1_000_000 + second), at(second))
             if second % 10 == 0:
                 record.view(at(second))
@@ -355,7 +355,7 @@ def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_read
     def minute(start: int, *, failing: bool) -> None:
         for second in range(start, start + 60):
             if second % 5 == 0 and failing:
-                record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=True)
+                record.failed("GPU-1", ReadFault.READ_FAILED, "unknown error", at(second), slow=True)
             elif second % 5 == 0:
                 record.record_slow(SlowReading(uuid="GPU-1", process_count=0), at(second))
             record.record(Reading(uuid="GPU-1"), at(second))
@@ -371,12 +371,12 @@ def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_read
 
 def test_slow_reads_that_fail_keep_no_other_fault_from_ending() -> None:
     record = make()
-    record.failed("GPU-1", Fault.UNRESPONSIVE, "slow", at(0))
+    record.failed("GPU-1", ReadFault.UNRESPONSIVE, "slow", at(0))
     for second in (1, 2, 3):
-        record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=second < 3)
+        record.failed("GPU-1", ReadFault.READ_FAILED, "unknown error", at(second), slow=second < 3)
         record.record(Reading(uuid="GPU-1"), at(second))
     assert [reason.code for reason in record.view(at(3)).devices[1].health.reasons] == ["Unresponsive"]
     for second in (4, 5):
-        record.failed("GPU-1", Fault.READ_FAILED, "unknown error", at(second), slow=True)
+        record.failed("GPU-1", ReadFault.READ_FAILED, "unknown error", at(second), slow=True)
         record.record(Reading(uuid="GPU-1"), at(second))
     assert [reason.code for reason in record.view(at(5)).devices[1].health.reasons] == ["ReadFailed"]

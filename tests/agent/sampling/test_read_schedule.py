@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from gpufleet_agent.sampling.read_schedule import Rounds, next_due
+from gpufleet_agent.sampling.read_schedule import ReadSchedule, next_due
 from gpufleet_agent.sampling.timing import Timing
 
 TIMING = Timing(sample=0.02, slow=0.05)
@@ -33,7 +33,7 @@ class Calls:
 
 def test_a_slow_read_comes_first_and_then_as_often_as_it_should() -> None:
     calls = Calls()
-    rounds = Rounds(calls.of("read"), calls.of("slow"), TIMING)
+    rounds = ReadSchedule(calls.of("read"), calls.of("slow"), TIMING)
     thread = threading.Thread(target=rounds.run)
     thread.start()
     calls.until(20)
@@ -51,7 +51,7 @@ def test_a_slow_read_comes_first_and_then_as_often_as_it_should() -> None:
 def test_devices_are_read_at_the_same_moments() -> None:
     calls = Calls()
     timing = Timing(sample=0.2, slow=60)
-    both = [Rounds(calls.of(name), lambda: None, timing) for name in ("a", "b")]
+    both = [ReadSchedule(calls.of(name), lambda: None, timing) for name in ("a", "b")]
     threads = [threading.Thread(target=rounds.run) for rounds in both]
     for thread in threads:
         thread.start()
@@ -73,7 +73,7 @@ def test_a_call_counts_from_when_it_became_due_and_no_other_begins_once_stopped(
         assert gate.wait(10)
 
     before = time.monotonic()
-    rounds = Rounds(calls.of("read"), stuck, TIMING)
+    rounds = ReadSchedule(calls.of("read"), stuck, TIMING)
     since = rounds.in_call_since
     assert since is not None
     assert since >= before, "the thread may be stuck in an earlier call"
@@ -94,7 +94,7 @@ def test_what_a_read_raises_ends_the_rounds() -> None:
     def fail() -> None:
         raise ZeroDivisionError("a defect")
 
-    rounds = Rounds(fail, lambda: None, TIMING)
+    rounds = ReadSchedule(fail, lambda: None, TIMING)
     with pytest.raises(ZeroDivisionError):
         rounds.run()
     assert rounds.in_call_since is None

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery, SlowReading
-from gpufleet_agent.sampling.health import Fault, HealthPolicy
-from gpufleet_agent.sampling.node_registry import Instant, NodeRecord
+from gpufleet_agent.sampling.health import HealthPolicy, ReadFault
+from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 DEVICES = tuple(DeviceInfo(f"GPU-{index}", index, "Sim") for index in range(3))
 
@@ -17,26 +17,26 @@ def at(seconds: float) -> Instant:
     return Instant(monotonic=seconds, wall=1_000_000 + seconds)
 
 
-def make() -> NodeRecord:
-    return NodeRecord(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+def make() -> NodeRegistry:
+    return NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
 
 
-def sick(code: str = "XidError", recovery: Recovery = Recovery.AUTOMATIC) -> HealthView:
+def sick(code: str = "XidError", recovery: Recovery = Recovery.AUTOMATIC) -> HealthSnapshot:
     reason = HealthReason(code, "told before", 1_000_000 - 500, recovery)
-    return HealthView(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
+    return HealthSnapshot(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
 
 
-def past(*healths: HealthView, driver: str | None = "570.1") -> SavedState:
+def past(*healths: HealthSnapshot, driver: str | None = "570.1") -> SavedState:
     """A report of devices like `DEVICES`, from a second before the first."""
     devices = {f"GPU-{i}": SavedDevice(DeviceInfo(f"GPU-{i}", i, "Sim"), health) for i, health in enumerate(healths)}
     return SavedState(1_000_000 - 1, driver, devices)
 
 
-def codes(record: NodeRecord) -> list[list[str]]:
+def codes(record: NodeRegistry) -> list[list[str]]:
     return [[reason.code for reason in device.health.reasons] for device in record.view(at(9)).devices]
 
 
-WELL = HealthView(HealthState.HEALTHY)
+WELL = HealthSnapshot(HealthState.HEALTHY)
 LASTING = sick(recovery=Recovery.RESET)
 
 
@@ -105,7 +105,7 @@ def test_a_loss_that_a_newer_report_denies_ends_with_it_and_is_no_reset(seen: bo
     record.restore(past(WELL, sick("DeviceLost")), at(0))
     record.register(DEVICES[:2], "570.1", at(1))
     if seen:
-        record.failed("GPU-1", Fault.DEVICE_LOST, "gone", at(2))
+        record.failed("GPU-1", ReadFault.DEVICE_LOST, "gone", at(2))
     newer = past(WELL, LASTING)  # it came back, and had its XID after that
     record.restore(replace(newer, cleared={"GPU-1": frozenset({"DeviceLost"})}), at(3))
     assert codes(record) == [[], ["DeviceLost", "XidError"] if seen else ["XidError"]]
@@ -126,7 +126,7 @@ def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) ->
     record = make()
     record.register([divided("MIG-a")], "570.1", at(0))
     record.event(XID_79, at(1))
-    record.failed("MIG-a", Fault.DEVICE_LOST, "gone", at(2))  # the partition, and not its GPU
+    record.failed("MIG-a", ReadFault.DEVICE_LOST, "gone", at(2))  # the partition, and not its GPU
     if restarted:
         kept, record = record.remembered(at(3)), make()
         assert kept is not None
@@ -258,7 +258,7 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     record.register(DEVICES, "570.1", at(0))
     record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(1))
     record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(5))
-    record.failed("GPU-1", Fault.UNRESPONSIVE, "stuck", at(2))
+    record.failed("GPU-1", ReadFault.UNRESPONSIVE, "stuck", at(2))
     record.register(DEVICES[:2], "570.1", at(3))
     kept = record.remembered(at(6))
     assert kept is not None

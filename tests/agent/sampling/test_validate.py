@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading, ThrottleReason
-from gpufleet_agent.sampling.errors import Invalid, InvalidSampleError
+from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError
 from gpufleet_agent.sampling.validate import validate, validate_facts
 
 UUID = "GPU-1"
@@ -72,9 +72,9 @@ def test_what_the_hardware_does_not_report_stays_absent() -> None:
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(math.nan, Invalid.NOT_A_NUMBER), (math.inf, Invalid.INFINITE), (-math.inf, Invalid.INFINITE)],
+    [(math.nan, InvalidReason.NOT_A_NUMBER), (math.inf, InvalidReason.INFINITE), (-math.inf, InvalidReason.INFINITE)],
 )
-def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invalid) -> None:
+def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: InvalidReason) -> None:
     with pytest.raises(InvalidSampleError) as raised:
         check(with_field(name, value))
     assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason)
@@ -85,19 +85,19 @@ def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invali
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        *((name, -1, Invalid.NEGATIVE) for name in FIELDS if name not in TEMPERATURES),
-        ("utilization_percent", 100.5, Invalid.OVER_100_PERCENT),
-        ("memory_utilization_percent", 101, Invalid.OVER_100_PERCENT),
-        *((name, -273.5, Invalid.BELOW_ABSOLUTE_ZERO) for name in sorted(TEMPERATURES)),
-        *((name, 2**31, Invalid.TOO_LARGE) for name in sorted(TEMPERATURES)),
-        ("sm_clock_mhz", 100_001, Invalid.TOO_LARGE),
-        ("power_milliwatts", 2**32 - 1, Invalid.TOO_LARGE),
-        ("power_limit_milliwatts", 2**31, Invalid.TOO_LARGE),
-        ("memory_used_mib", 81560, Invalid.USED_OVER_TOTAL),
-        ("memory_total_mib", 2**41, Invalid.TOO_LARGE),
+        *((name, -1, InvalidReason.NEGATIVE) for name in FIELDS if name not in TEMPERATURES),
+        ("utilization_percent", 100.5, InvalidReason.OVER_100_PERCENT),
+        ("memory_utilization_percent", 101, InvalidReason.OVER_100_PERCENT),
+        *((name, -273.5, InvalidReason.BELOW_ABSOLUTE_ZERO) for name in sorted(TEMPERATURES)),
+        *((name, 2**31, InvalidReason.TOO_LARGE) for name in sorted(TEMPERATURES)),
+        ("sm_clock_mhz", 100_001, InvalidReason.TOO_LARGE),
+        ("power_milliwatts", 2**32 - 1, InvalidReason.TOO_LARGE),
+        ("power_limit_milliwatts", 2**31, InvalidReason.TOO_LARGE),
+        ("memory_used_mib", 81560, InvalidReason.USED_OVER_TOTAL),
+        ("memory_total_mib", 2**41, InvalidReason.TOO_LARGE),
     ],
 )
-def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: Invalid) -> None:
+def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: InvalidReason) -> None:
     with pytest.raises(InvalidSampleError) as raised:
         check(with_field(name, value))
     assert (raised.value.field, raised.value.reason) == (name, reason)
@@ -106,7 +106,7 @@ def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: Inval
 def test_a_device_that_nobody_registered_is_refused() -> None:
     with pytest.raises(InvalidSampleError) as raised:
         check(replace(GOOD, uuid="GPU-9"))
-    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", Invalid.UNKNOWN_DEVICE)
+    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)
 
 
 def test_used_memory_without_a_total_is_fine() -> None:
@@ -117,17 +117,17 @@ def test_used_memory_without_a_total_is_fine() -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (math.nan, Invalid.NOT_A_NUMBER),
-        (math.inf, Invalid.INFINITE),
-        (-1, Invalid.NEGATIVE),
+        (math.nan, InvalidReason.NOT_A_NUMBER),
+        (math.inf, InvalidReason.INFINITE),
+        (-1, InvalidReason.NEGATIVE),
         (2**63, None),  # by the field: too large, or over 100 %
     ],
 )
-def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason: Invalid | None) -> None:
+def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason: InvalidReason | None) -> None:
     reading = replace(SlowReading(uuid=UUID), **{name: value})  # type: ignore[arg-type] # of a number
     with pytest.raises(InvalidSampleError) as raised:
         validate_facts(reading, registered={UUID})
-    too_much = Invalid.OVER_100_PERCENT if name.endswith("_percent") else Invalid.TOO_LARGE
+    too_much = InvalidReason.OVER_100_PERCENT if name.endswith("_percent") else InvalidReason.TOO_LARGE
     assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason or too_much)
 
 
@@ -149,7 +149,7 @@ def test_facts_are_what_a_slow_reading_says() -> None:
     assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == Facts()
     with pytest.raises(InvalidSampleError) as raised:
         validate_facts(SlowReading(uuid="GPU-9"), registered={UUID})
-    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", Invalid.UNKNOWN_DEVICE)
+    assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)
 
 
 @given(st.builds(Reading, uuid=st.just(UUID), **{name: st.none() | st.integers() | st.floats() for name in FIELDS}))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.sampling.snapshot import Statistics
-from gpufleet_agent.sampling.window import MAX_SAMPLES, Window
+from gpufleet_agent.sampling.window import MAX_SAMPLES, SampleWindow
 
 UUID = "GPU-1"
 
@@ -32,7 +32,7 @@ def brute_force(numbers: Sequence[int | None]) -> Statistics | None:
 def test_a_window_says_what_sorting_a_list_would_say(
     steps: list[tuple[float, int | None, int | None]], seconds: float, capacity: int, later: float
 ) -> None:
-    window = Window(seconds=seconds, capacity=capacity)
+    window = SampleWindow(seconds=seconds, capacity=capacity)
     now = 1000.0
     taken: list[tuple[float, int | None, int | None]] = []
     for step, utilization, temperature in steps:
@@ -64,11 +64,11 @@ def test_a_window_says_what_sorting_a_list_would_say(
 
 
 def test_an_empty_window_has_no_mean() -> None:
-    assert Window(seconds=60, capacity=10).stats(0.0) is None
+    assert SampleWindow(seconds=60, capacity=10).stats(0.0) is None
 
 
 def test_a_quantity_that_no_sample_carried_is_absent_not_zero() -> None:
-    window = Window(seconds=60, capacity=10)
+    window = SampleWindow(seconds=60, capacity=10)
     window.append(sample(utilization=0), 1.0)
     stats = window.stats(1.0)
     assert stats is not None
@@ -79,7 +79,7 @@ def test_a_quantity_that_no_sample_carried_is_absent_not_zero() -> None:
 
 
 def test_a_window_that_nobody_feeds_runs_empty() -> None:
-    window = Window(seconds=60, capacity=10)
+    window = SampleWindow(seconds=60, capacity=10)
     window.append(sample(50), 0.0)
     assert window.stats(60.0) is not None
     assert window.stats(60.5) is None
@@ -87,7 +87,7 @@ def test_a_window_that_nobody_feeds_runs_empty() -> None:
 
 
 def test_asking_again_computes_nothing_until_something_changes() -> None:
-    window = Window(seconds=60, capacity=10)
+    window = SampleWindow(seconds=60, capacity=10)
     window.append(sample(50), 0.0)
     first = window.stats(1.0)
     assert window.stats(2.0) is first
@@ -98,11 +98,11 @@ def test_asking_again_computes_nothing_until_something_changes() -> None:
 @pytest.mark.parametrize(("seconds", "capacity"), [(0, 1), (-1, 1), (1, 0), (1, MAX_SAMPLES + 1)])
 def test_a_window_that_can_hold_nothing_is_refused(seconds: float, capacity: int) -> None:
     with pytest.raises(ValueError, match="window"):
-        Window(seconds=seconds, capacity=capacity)
+        SampleWindow(seconds=seconds, capacity=capacity)
 
 
 def test_a_window_takes_its_memory_once() -> None:
-    window = Window(seconds=60, capacity=64)
+    window = SampleWindow(seconds=60, capacity=64)
 
     def buffers() -> list[tuple[int, int]]:
         rings = [series._ring.buffer_info() for series in window._series]
@@ -118,7 +118,7 @@ def test_a_window_takes_its_memory_once() -> None:
 
 
 def test_aggregates_of_an_hour_are_made_without_copying_it() -> None:
-    window = Window(seconds=3600, capacity=3602)
+    window = SampleWindow(seconds=3600, capacity=3602)
     for second in range(4000):
         window.append(sample(second % 101, second % 50), float(second))
     tracemalloc.start()
@@ -133,7 +133,7 @@ def test_aggregates_of_an_hour_are_made_without_copying_it() -> None:
 
 
 def test_a_gap_as_long_as_the_window_leaves_the_sample_after_it_alone() -> None:
-    window = Window(seconds=60, capacity=10)
+    window = SampleWindow(seconds=60, capacity=10)
     for second in range(20):
         window.append(sample(90), float(second))
     window.append(sample(10), 100.0)

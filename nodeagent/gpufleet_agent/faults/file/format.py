@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ def _kept(document: Mapping[str, Any]) -> NodeCheckpoint:
 def _read_device(entry: Mapping[str, Any]) -> SavedDevice:
     faults = [_of(dict, fault) for fault in _list(entry["faults"], MAX_FAULTS)]
     since = entry["since"]
-    health = HealthView(
+    health = HealthSnapshot(
         state=HealthState.UNHEALTHY if faults else HealthState.HEALTHY,
         reasons=tuple(_reason(fault) for fault in faults),
         since=None if since is None else _seconds(since),

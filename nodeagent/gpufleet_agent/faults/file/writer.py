@@ -24,9 +24,9 @@ from gpufleet_agent.faults.file.format import (
 )
 from gpufleet_agent.faults.file.rate_limit import SlidingWindowLimiter
 from gpufleet_agent.faults.file.store import CheckpointFile
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.driver_thread import DriverThread
 from gpufleet_agent.sampling.saved_state import Checkpoint
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class CheckpointWriter:
         remember: Callable[[], Checkpoint | None],
         take_over: Callable[[Checkpoint], None],
         changes: VersionSignal,
-        counters: Counters,
+        counters: Instruments,
         patience_seconds: float = PATIENCE_SECONDS,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
@@ -91,7 +91,7 @@ class CheckpointWriter:
         self._patience_seconds = patience_seconds
         self._look_seconds = look_seconds
         self._pace = SlidingWindowLimiter()
-        self._worker: Worker | None = None
+        self._worker: DriverThread | None = None
         self._reading: asyncio.Future[_Found] | None = None
         self._write: _Write | None = None
         self._substance: Document | None = None
@@ -105,7 +105,7 @@ class CheckpointWriter:
 
     async def start(self) -> None:
         """Read the file, and have it taken over. A file system that doesn't answer is waited for no longer than 3 s."""
-        self._worker = Worker("checkpoint")
+        self._worker = DriverThread("checkpoint")
         self._reading = self._worker.submit(self._read)
         self._reading.add_done_callback(self._have_read)
         try:

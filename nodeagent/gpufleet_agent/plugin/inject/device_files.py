@@ -16,7 +16,7 @@ import structlog
 from gpufleet_agent.plugin.inject.cdi import CdiFile, NodeLookup
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.sampling.driver_thread import Worker
+from gpufleet_agent.sampling.driver_thread import DriverThread
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class DeviceFiles:
         self._make_file = make_file
         self._changes = changes
         self._patience_seconds = patience_seconds
-        self._worker: Worker | None = None
+        self._worker: DriverThread | None = None
         self._look: asyncio.Future[DeviceFileScan] | None = None
         self._due = 0.0
         """When the look's time is over, by the loop's clock."""
@@ -129,7 +129,7 @@ class DeviceFiles:
 
     def _begin(self) -> asyncio.Future[DeviceFileScan]:
         if self._worker is None:
-            self._worker = Worker("device-files")
+            self._worker = DriverThread("device-files")
         devices = self._devices()
         loop = asyncio.get_running_loop()
         look = self._look = self._worker.submit(lambda: self._put_in_place(devices))

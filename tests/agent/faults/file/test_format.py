@@ -22,15 +22,15 @@ from gpufleet_agent.faults.file.format import (
     urgent_part,
 )
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
-WELL = HealthView(HealthState.HEALTHY)
+WELL = HealthSnapshot(HealthState.HEALTHY)
 
 
 def kept(index: int = 0, *codes: str, last: float = 20.5, message: str = "XID 79") -> NodeCheckpoint:
     reasons = tuple(HealthReason(code, message, 10.25, Recovery.RESET) for code in codes)
     info = DeviceInfo("GPU-0", index, "Sim", None, None, "0000:1B:00.0", memory_total_mib=80, parent="P", profile="1g")
-    health = HealthView(HealthState.UNHEALTHY, reasons, 10.25) if reasons else WELL
+    health = HealthSnapshot(HealthState.UNHEALTHY, reasons, 10.25) if reasons else WELL
     past = SavedState(30.125, "580.1", {"GPU-0": SavedDevice(info, health, dict.fromkeys(codes, last))})
     marks = {FaultAcknowledgment(5.0, "GPU-0"): 5.0, FaultAcknowledgment(9.0): 0.0}
     return NodeCheckpoint(Checkpoint(past, marks, frozenset({28.5, 29.5})), "node-1", "boot-1")
@@ -55,7 +55,7 @@ infos = st.builds(
 def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
     info: DeviceInfo, faults: list[HealthReason], reported: float, node: str
 ) -> None:
-    health = HealthView(HealthState.UNHEALTHY, tuple(faults), None) if faults else WELL
+    health = HealthSnapshot(HealthState.UNHEALTHY, tuple(faults), None) if faults else WELL
     first = NodeCheckpoint(Checkpoint(SavedState(reported, None, {info.uuid: SavedDevice(info, health)})), node, "b")
     text = to_bytes(encode(first))
     assert to_bytes(encode(decode(text))) == text

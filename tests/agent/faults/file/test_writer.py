@@ -16,10 +16,10 @@ from structlog.testing import capture_logs
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.faults.file.writer import CheckpointWriter
-from gpufleet_agent.metrics.instruments import Counters
+from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthState, HealthView
+from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 
 def known(*sick: str, last: float = 10.0) -> Checkpoint:
@@ -28,7 +28,11 @@ def known(*sick: str, last: float = 10.0) -> Checkpoint:
     devices = {}
     for index in range(2):
         uuid = f"GPU-{index}"
-        health = HealthView(HealthState.UNHEALTHY, reasons, 10.0) if uuid in sick else HealthView(HealthState.HEALTHY)
+        health = (
+            HealthSnapshot(HealthState.UNHEALTHY, reasons, 10.0)
+            if uuid in sick
+            else HealthSnapshot(HealthState.HEALTHY)
+        )
         last_by_code = {"XidError": last} if uuid in sick else {}
         devices[uuid] = SavedDevice(DeviceInfo(uuid, index, "Sim"), health, last_by_code)
     return Checkpoint(SavedState(20.0, "580.1", devices))
@@ -50,7 +54,7 @@ class Bench:
             remember=lambda: self.knows,
             take_over=self.taken.append,
             changes=self.changes,
-            counters=Counters(self.registry, "1"),
+            counters=Instruments(self.registry, "1"),
             **{**usual, **options},
         )
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, Reading
-from gpufleet_agent.devices.recorded import RecordedHardware
+from gpufleet_agent.devices.recorded import RecordingPlayer
 from gpufleet_agent.devices.recording import parse, render
 from gpufleet_e2e.demo.context import Stage
 from gpufleet_e2e.demo.recorded import RECORDING
@@ -40,7 +40,7 @@ def test_a_part_begins_with_what_stood_and_goes_on_as_the_whole_did() -> None:
     assert not [entry for entry in cut.entries if isinstance(entry.content, DeviceEvent)], (
         "what is past isn't told anew"
     )
-    hardware = RecordedHardware(cut, clock=lambda: now, sleep=lambda _: None)
+    hardware = RecordingPlayer(cut, clock=lambda: now, sleep=lambda _: None)
     hardware.open()
     hardware.identify(0)
     assert hardware.read("GPU-1").temperature_celsius == 60
