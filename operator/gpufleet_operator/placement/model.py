@@ -121,6 +121,11 @@ class Taint:
     effect: str
     value: str = ""
 
+    @property
+    def prevents_scheduling(self) -> bool:
+        """True for the effects that keep a pod off the node; PreferNoSchedule does not."""
+        return self.effect in {"NoSchedule", "NoExecute"}
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

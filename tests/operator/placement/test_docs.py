@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from gpufleet_operator.placement.model import Reason, ScoreWeights
-from gpufleet_operator.placement.search.score import COOL_CELSIUS, HOT_CELSIUS
+from gpufleet_operator.placement.fleet.terms import COOL_CELSIUS, HOT_CELSIUS
 
 PAGE = (Path(__file__).parents[3] / "docs/concepts/placement.md").read_text(encoding="utf-8")
 

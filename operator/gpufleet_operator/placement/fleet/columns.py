@@ -13,6 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.fleet.terms import TERMS
+
 Ints: TypeAlias = NDArray[np.signedinteger[Any]]
 Mask: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = slice | NDArray[np.intp]
@@ -32,9 +34,6 @@ MOST_SLOTS = 2**14
 PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
 """State bits of a device."""
 USABLE = PRESENT | SAMPLED | HEALTHY
-
-TERMS = 4
-"""Terms of a score."""
 
 
 @dataclass(slots=True)

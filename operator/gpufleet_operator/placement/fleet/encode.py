@@ -19,9 +19,7 @@ from gpufleet_operator.placement.fleet.columns import (
     USABLE,
     Columns,
 )
-from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
-from gpufleet_operator.placement.search.constraints import keeps_nobody_away
-from gpufleet_operator.placement.search.score import (
+from gpufleet_operator.placement.fleet.terms import (
     MEMORY,
     NEUTRAL,
     UTILIZATION,
@@ -29,6 +27,7 @@ from gpufleet_operator.placement.search.score import (
     millionths,
     utilization_millionths,
 )
+from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
 
 WHOLE = 1000
 """A whole device in thousandths."""
@@ -67,7 +66,7 @@ def write_node(columns: Columns, row: int, node: NodeState) -> None:
     """Fill one cell of every node array but `wiring` and `rank`, which the fleet hands out."""
     columns.fresh[row] = node.stale_reason is None
     columns.stale[row] = node.stale_reason is not None
-    columns.plain[row] = not node.unschedulable and keeps_nobody_away(node.taints)
+    columns.plain[row] = not node.unschedulable and not any(t.prevents_scheduling for t in node.taints)
     columns.cpu[row] = _room(node.free_cpu_milli)
     columns.memory[row] = _room(node.free_memory_bytes)
     columns.pods[row] = _room(node.free_pods)

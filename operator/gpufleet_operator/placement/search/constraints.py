@@ -16,7 +16,6 @@ from gpufleet_operator.placement.model import (
 )
 
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
-_BLOCKING = frozenset({"NoSchedule", "NoExecute"})
 
 
 def refusal(node: NodeState, pod: PodNeeds) -> Reason | None:
@@ -32,15 +31,10 @@ def refusal(node: NodeState, pod: PodNeeds) -> Reason | None:
     return None
 
 
-def keeps_nobody_away(taints: Iterable[Taint]) -> bool:
-    """True when no taint keeps any pod away."""
-    return all(t.effect not in _BLOCKING for t in taints)
-
-
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
     """The first taint that keeps the pod away. PreferNoSchedule doesn't."""
     tolerations = tuple(tolerations)
-    return next((t for t in taints if t.effect in _BLOCKING and not tolerated(t, tolerations)), None)
+    return next((t for t in taints if t.prevents_scheduling and not tolerated(t, tolerations)), None)
 
 
 def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:

@@ -1,17 +1,6 @@
-"""How good a device is right now: terms in 0..1, documented in units, weighted into one total.
+"""Weighted scores of devices and the terms of a pick.
 
-| term | 1 means | 0 means |
-|---|---|---|
-| memory | all of it free | none free |
-| utilization | 0 % busy | 100 % busy |
-| temperature | 30 degrees Celsius or less | 90 or more |
-| power | no draw | at its limit |
-
-Memory and utilization count what is promised or observed, whichever is more, plus the picks that the sample can't
-show yet: so a burst of requests doesn't herd onto one device that looks idle.
-
-A value that the hardware doesn't report counts as 0.5 in the total and is None in the terms: a device gains
-nothing by keeping silent, and isn't shut out either. All sums are integers in millionths, so equal devices tie.
+All sums are integers in millionths, so they are exact and equal devices tie.
 """
 
 from collections.abc import Sequence
@@ -21,17 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.fleet.columns import TERMS, Window
-from gpufleet_operator.placement.model import DeviceState, ScoreWeights, Terms
-
-COOL_CELSIUS = 30
-HOT_CELSIUS = 90
-ONE = 1_000_000
-NEUTRAL = ONE // 2
-
-MEMORY, UTILIZATION, TEMPERATURE, POWER = range(TERMS)
-"""Order of the terms."""
-
+from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.terms import MEMORY, ONE, POWER, TEMPERATURE, UTILIZATION
+from gpufleet_operator.placement.model import ScoreWeights, Terms
 
 MOST_WEIGHT = 1_000_000
 """Only the ratio of weights matters; with these all sums of millionths stay far within 64 bits."""
@@ -47,33 +28,6 @@ def check_weights(weights: ScoreWeights) -> None:
             raise InvalidRequestError(f"weight {name} is {value}, must be {MOST_WEIGHT} or less")
     if not sum(_values(weights)):
         raise InvalidRequestError("the weights sum to 0: at least one must be above 0")
-
-
-def millionths(device: DeviceState) -> tuple[int | None, int | None, int | None, int | None]:
-    """(memory, utilization, temperature, power) in millionths; None where the hardware doesn't say."""
-    memory = utilization = temperature = power = None
-    free, compute = device.memory_free_mib, device.compute_in_use_percent
-    if free is not None and device.memory_total_mib:
-        memory = memory_millionths(free, device.memory_total_mib)
-    if compute is not None:
-        utilization = utilization_millionths(compute)
-    if device.temperature_celsius is not None:
-        span = (HOT_CELSIUS - device.temperature_celsius) * ONE // (HOT_CELSIUS - COOL_CELSIUS)
-        temperature = min(ONE, max(0, span))
-    if device.power_milliwatts is not None and device.power_limit_milliwatts:
-        headroom = device.power_limit_milliwatts - device.power_milliwatts
-        power = max(0, headroom * ONE // device.power_limit_milliwatts)
-    return memory, utilization, temperature, power
-
-
-def memory_millionths(free_mib: int, total_mib: int) -> int:
-    """The memory term of a device that reports its memory."""
-    return max(0, free_mib * ONE // total_mib)
-
-
-def utilization_millionths(compute_percent: int) -> int:
-    """The utilization term of a device that reports its utilisation."""
-    return max(0, 100 - compute_percent) * (ONE // 100)
 
 
 def scores(window: Window, weights: ScoreWeights) -> NDArray[np.int64]:
