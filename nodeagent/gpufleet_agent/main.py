@@ -51,7 +51,7 @@ def make_hardware(settings: Settings) -> Hardware:
     """
     hardware: Hardware
     if settings.recording is not None:
-        from gpufleet_agent.devices.recorded import load  # noqa: PLC0415 - see above
+        from gpufleet_agent.devices.recording.player import load  # noqa: PLC0415 - see above
 
         hardware = load(settings.recording)
     else:
@@ -59,7 +59,7 @@ def make_hardware(settings: Settings) -> Hardware:
 
         hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE)
     if settings.record is not None:
-        from gpufleet_agent.devices.recorder import RecordingWriter  # noqa: PLC0415 - see above
+        from gpufleet_agent.devices.recording.writer import RecordingWriter  # noqa: PLC0415 - see above
 
         hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
     return hardware

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gpufleet_agent.devices.recording import RecordingError, parse
+from gpufleet_agent.devices.recording.format import RecordingError, parse
 from gpufleet_e2e.demo.tables import namer
 from gpufleet_e2e.fakes.node import Node, running
 from gpufleet_testbed import repository_root

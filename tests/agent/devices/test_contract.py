@@ -21,9 +21,9 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_agent.devices.recorded import RecordingPlayer
-from gpufleet_agent.devices.recorder import RecordingWriter
-from gpufleet_agent.devices.recording import Entry, Failure, Recording, parse
+from gpufleet_agent.devices.recording.format import Entry, Failure, Recording, parse
+from gpufleet_agent.devices.recording.player import RecordingPlayer
+from gpufleet_agent.devices.recording.writer import RecordingWriter
 from gpufleet_agent.sampling.validate import validate, validate_facts
 from gpufleet_simgpu.presets import make_node
 

@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from gpufleet_agent.devices.recorded import load
+from gpufleet_agent.devices.recording.player import load
 
 HEAVY = ("pydantic", "kopf", "numpy", "rich", "kubernetes", "aiohttp", "gpufleet_api.telemetry", "gpufleet_operator")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.devices.base import DeviceEvent
-from gpufleet_agent.devices.recording import Entry, Recording, parse, render, render_header
+from gpufleet_agent.devices.recording.format import Entry, Recording, parse, render, render_header
 from gpufleet_e2e.demo.context import Stage
 from gpufleet_e2e.demo.recorded import FLAGS, RECORDING, drawn, news
 from gpufleet_e2e.fakes.node import Node, running

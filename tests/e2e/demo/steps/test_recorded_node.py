@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, Reading
-from gpufleet_agent.devices.recorded import RecordingPlayer
-from gpufleet_agent.devices.recording import parse, render
+from gpufleet_agent.devices.recording.format import parse, render
+from gpufleet_agent.devices.recording.player import RecordingPlayer
 from gpufleet_e2e.demo.context import Stage
 from gpufleet_e2e.demo.recorded import RECORDING
 from gpufleet_e2e.demo.steps import recorded_node

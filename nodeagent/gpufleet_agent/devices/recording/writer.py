@@ -17,7 +17,7 @@ from gpufleet_agent.devices.base import (
     Reading,
     SlowReading,
 )
-from gpufleet_agent.devices.recording import Content, Entry, Failure, failure_of, render, render_header
+from gpufleet_agent.devices.recording.format import Content, Entry, Failure, failure_of, render, render_header
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
-from gpufleet_agent.devices.recording import Entry, Failure, Recording, parse
+from gpufleet_agent.devices.recording.format import Entry, Failure, Recording, parse
 
 T = TypeVar("T", Reading, SlowReading)
 

@@ -23,9 +23,9 @@ from gpufleet_agent.devices.base import (
     ThrottleReason,
 )
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_agent.devices.recorded import RecordingPlayer, load
-from gpufleet_agent.devices.recorder import RecordingWriter
-from gpufleet_agent.devices.recording import Entry, Failure, RecordingError, parse, render, render_header
+from gpufleet_agent.devices.recording.format import Entry, Failure, RecordingError, parse, render, render_header
+from gpufleet_agent.devices.recording.player import RecordingPlayer, load
+from gpufleet_agent.devices.recording.writer import RecordingWriter
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_simgpu.model import SimProcess
 from gpufleet_simgpu.presets import make_node
