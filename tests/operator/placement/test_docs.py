@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from gpufleet_operator.placement.model import Reason, ScoreWeights
 from gpufleet_operator.placement.fleet.terms import COOL_CELSIUS, HOT_CELSIUS
+from gpufleet_operator.placement.model import Reason, ScoreWeights
 
 PAGE = (Path(__file__).parents[3] / "docs/concepts/placement.md").read_text(encoding="utf-8")
 
