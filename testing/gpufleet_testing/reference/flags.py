@@ -1,6 +1,7 @@
 """Tables of command line flags, from the parsers of agent, operator and command line."""
 
 import argparse
+import re
 from collections.abc import Callable
 from unittest import mock
 
@@ -69,4 +70,4 @@ def _flags(parser: argparse.ArgumentParser) -> str:
 
 
 def _help(action: argparse.Action) -> str:
-    return (action.help or "").replace("(default: %(default)s)", "").strip()
+    return re.sub(r" *\(default: [^)]*\)", "", action.help or "")

@@ -1,0 +1,19 @@
+"""docs/development/traceability.md names tests that exist."""
+
+import re
+
+from gpufleet_api.generate import ROOT
+
+PAGE = (ROOT / "docs/development/traceability.md").read_text(encoding="utf-8")
+
+
+def test_page_names_existing_files() -> None:
+    paths = re.findall(r"`(tests/[\w/.]+)`", PAGE)
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_page_names_existing_tests() -> None:
+    rows = re.findall(r"`(test_\w+)` in `(tests/[\w/.]+)`", PAGE)
+    assert len(rows) == 10
+    assert [name for name, path in rows if f"def {name}(" not in (ROOT / path).read_text(encoding="utf-8")] == []
