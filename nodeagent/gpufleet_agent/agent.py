@@ -20,7 +20,6 @@ from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.metrics.probes import LoopWatchdog, probe, scrape
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.plugin.allocator import PodMatching
@@ -38,6 +37,7 @@ from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
 from gpufleet_agent.resources import MigStrategy
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.lifecycle import start_component, supervise
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.sampler import Sampler

@@ -10,7 +10,6 @@ import structlog
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.match import MatchInput, first_fit, match_request
 from gpufleet_agent.plugin.types import (
     AdvertisedDevice,
@@ -23,6 +22,7 @@ from gpufleet_agent.plugin.types import (
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.runtime.instruments import Instruments
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
@@ -19,6 +18,7 @@ from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served, partition_resource
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 
 

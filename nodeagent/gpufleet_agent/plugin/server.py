@@ -9,7 +9,6 @@ from pathlib import Path
 import grpc.aio
 import structlog
 
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.registration import (
     UNHEARD_SECONDS,
     RegistrationState,
@@ -23,6 +22,7 @@ from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.channel import unix_address, unix_channel
 from gpufleet_agent.proto.deviceplugin import KUBELET_SOCKET, VERSION, RegistrationStub, device_plugin_handler
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
+from gpufleet_agent.runtime.instruments import Instruments
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.env import allocate_response
@@ -24,6 +23,7 @@ from gpufleet_agent.plugin.types import (
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.proto.deviceplugin import HEALTHY, UNHEALTHY, Context
 from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)

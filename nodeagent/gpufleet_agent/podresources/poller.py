@@ -11,11 +11,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)

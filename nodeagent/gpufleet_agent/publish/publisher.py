@@ -9,7 +9,6 @@ import structlog
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, TelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.publish.deadband import significance
 from gpufleet_agent.publish.payload import Status
 from gpufleet_agent.publish.rate_limit import (
@@ -22,6 +21,7 @@ from gpufleet_agent.publish.rate_limit import (
     next_write,
 )
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_common import timestamps
 

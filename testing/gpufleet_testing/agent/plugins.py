@@ -11,7 +11,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy, InjectorSettings
@@ -22,6 +21,7 @@ from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kube_apis import FailingObjectApi

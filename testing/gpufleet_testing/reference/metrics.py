@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
-from gpufleet_agent.metrics.instruments import Instruments
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_testing.reference.markdown import code, table

@@ -17,10 +17,10 @@ from gpufleet_agent.devices.base import DeviceInfo
 from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject, parse_object
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry

@@ -14,11 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, DCGM_FIELDS, DeviceCollector
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import DeviceHolder
 from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.sampling.snapshot import (
     DeviceSnapshot,
     EventCount,

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.types import UnmanagedAllocation
 from gpufleet_agent.podresources.client import ListingError
@@ -16,6 +15,7 @@ from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, Completenes
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.podresources.poller import PodResourcesPoller
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.objects import listed

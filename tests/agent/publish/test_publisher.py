@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
-from gpufleet_agent.metrics.instruments import Instruments
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from gpufleet_agent.devices.base import DeviceInfo, Recovery
 from gpufleet_agent.faults.file.store import CheckpointFile
 from gpufleet_agent.faults.file.writer import CheckpointWriter
-from gpufleet_agent.metrics.instruments import Instruments
+from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
