@@ -7,7 +7,7 @@ from datetime import timedelta
 from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.model.state_types import Limits
 
 _MAX_SECONDS = {
     "stale_after": 3600.0,

@@ -19,7 +19,8 @@ from gpufleet_api.workload import Explanation, WorkloadStatus
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Pod, Workload
-from gpufleet_operator.model.snapshot import Memory, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Memory
 
 TIMING = Timing(sample=0.01, slow=0.01, window=60, deadline=20, opening=20, retry_first=0.01, retry_max=0.02)
 CREATED = "2026-01-01T00:00:00Z"

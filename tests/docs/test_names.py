@@ -8,7 +8,7 @@ from gpufleet_agent.overuse.monitor import MEMORY_OVERUSE as OVERUSE
 from gpufleet_agent.plugin.types import RejectionReason
 from gpufleet_api import names
 from gpufleet_api.generate import ROOT
-from gpufleet_operator.decide.replicas import Fault, Wait
+from gpufleet_operator.model.replica import Fault, Wait
 
 
 def page(name: str) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.manifests import Manifest
 from gpufleet_operator.decide import shards
+from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
@@ -84,7 +85,7 @@ def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     distribution = manifest.model.spec.distribution
-    left = shards.unassigned(distribution.items, ranges) if distribution and ranges else None
+    left = unassigned_items(distribution.items, ranges) if distribution and ranges else None
     refused = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
     return Outcome(manifest, made, decision, devices, ranges, left, refused)
 

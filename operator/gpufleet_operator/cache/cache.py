@@ -10,7 +10,8 @@ from gpufleet_operator.cache.reader import Reader
 from gpufleet_operator.cache.store import LeavingStore, Store, newer
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.objects import BoundPod, Departure, Node, Pod, Telemetry, Workload
-from gpufleet_operator.model.snapshot import Limits, Memory, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Limits, Memory
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
 _DEPARTED = 20_000

@@ -8,9 +8,20 @@ isn't brought back by an older report.
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from gpufleet_operator.kube.informer import Stored
+
+class Stored(Protocol):
+    """What a projection must carry: identity and version."""
+
+    @property
+    def uid(self) -> str:
+        """metadata.uid."""
+
+    @property
+    def resource_version(self) -> str:
+        """metadata.resourceVersion."""
+
 
 T = TypeVar("T", bound=Stored)
 

@@ -14,14 +14,16 @@ from datetime import datetime
 
 from gpufleet_operator.decide import state
 from gpufleet_operator.decide.plan import Plan, plan
-from gpufleet_operator.decide.replicas import REFUSED_BY, Replica, Standing, Wait, grace, stand
-from gpufleet_operator.decide.template_check import Verdict, judge
+from gpufleet_operator.decide.replicas import REFUSED_BY, grace, stand
+from gpufleet_operator.decide.template_check import judge
 from gpufleet_operator.ledger import ledger as ledgers
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve, WriteStatus, create_key
 from gpufleet_operator.model.field_error import Problem
-from gpufleet_operator.model.objects import Pod, Workload
-from gpufleet_operator.model.snapshot import Memory, Snapshot
+from gpufleet_operator.model.objects import Entry, Pod, Workload
+from gpufleet_operator.model.replica import Replica, Standing, Wait
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Memory, Verdict
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.pods import build, release
 from gpufleet_operator.status import build as report
@@ -151,7 +153,7 @@ def _deletes(standing: Standing) -> Iterable[DeletePod]:
 
 def _reserves(snapshot: Snapshot, ledger: Ledger) -> Iterable[Reserve]:
     """One write per node whose list is to change."""
-    wanted: dict[str, dict[str, ledgers.Entry]] = {name: {} for name in snapshot.telemetry}
+    wanted: dict[str, dict[str, Entry]] = {name: {} for name in snapshot.telemetry}
     for entry in (*ledger.live.values(), *ledger.lingering):
         wanted.setdefault(entry.node, {})[entry.assignment.pod_uid] = entry
     for name, telemetry in snapshot.telemetry.items():
@@ -186,7 +188,7 @@ def _releases(
     standing: Standing, planned: Plan, reserves: Sequence[Reserve], unwritten: frozenset[str]
 ) -> Iterable[ReleasePod]:
     """Let go the pods that have their devices; a gang all together or not at all."""
-    ready: list[tuple[Pod, ledgers.Entry]] = []
+    ready: list[tuple[Pod, Entry]] = []
     for replica in standing.replicas:
         entry = planned.ledger.live.get(replica.pod.uid) if replica.pod else None
         if replica.pod and replica.gated and entry and replica.wait not in (Wait.POD, Wait.GATES):

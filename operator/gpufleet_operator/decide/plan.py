@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import PlacementState, Requirements
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.replicas import Replica, Standing, Wait
 from gpufleet_operator.decide.shards import Range, divide, known
 from gpufleet_operator.fleet.build import Built, build
 from gpufleet_operator.fleet.engine_input import request, share
-from gpufleet_operator.ledger.ledger import Entry, Ledger
+from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import reserve_key
+from gpufleet_operator.model.objects import Entry
+from gpufleet_operator.model.replica import Replica, Standing, Wait
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError

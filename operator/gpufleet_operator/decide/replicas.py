@@ -5,50 +5,19 @@ a lost event between any two steps leads to the same answer a little later.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.build import may_release, unhealthy_devices
-from gpufleet_operator.ledger.device_usage import Claims
-from gpufleet_operator.ledger.ledger import Entry, Ledger, memory
+from gpufleet_operator.fleet.device_health import may_release, unhealthy_devices
+from gpufleet_operator.ledger.conflicts import Claims
+from gpufleet_operator.ledger.ledger import Ledger, memory
 from gpufleet_operator.ledger.verify import confirm, rejected
-from gpufleet_operator.model.objects import Pod, PodPhase, Workload
+from gpufleet_operator.model.objects import Entry, Pod, PodPhase, Workload
+from gpufleet_operator.model.replica import Fault, Removal, Replica, Standing, Wait
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.validate import device_container
-
-
-class Wait(StrEnum):
-    """What a pending replica waits for."""
-
-    NOTHING = "Nothing"
-    POD = "Pod"
-    """Its pod has to be made."""
-    GATES = "OtherGates"
-    """Its pod has scheduling gates beside ours: we decide when ours is the last."""
-    DEVICES = "Devices"
-
-
-class Fault(StrEnum):
-    """Why a pod is deleted. Doubles as the reason of the event."""
-
-    SUSPENDED = "Suspended"
-    SURPLUS = "SurplusPod"
-    UNSCHEDULABLE = "SchedulerRefused"
-    NODE_GONE = "NodeGone"
-    REJECTED = "KubeletRefused"
-    MISMATCH = "DeviceMismatch"
-    DISRUPTED = "PodDisrupted"
-    DEGRADED = "DeviceUnhealthy"
-
-    @property
-    def is_trouble(self) -> bool:
-        """False for what the user or we wanted."""
-        return self not in (Fault.SUSPENDED, Fault.SURPLUS)
-
 
 REFUSED_BY = {
     Fault.UNSCHEDULABLE: "kube-scheduler",
@@ -56,45 +25,6 @@ REFUSED_BY = {
     Fault.MISMATCH: "gpufleet",
 }
 """Faults that set the node aside for the replica, and who said no."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """A pod to delete. `node` is where it failed, if it was meant for one."""
-
-    pod: Pod
-    replica: int
-    fault: Fault
-    message: str
-    node: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """One replica. `recovered`: its reservation has to be written again, the node's object having been made anew."""
-
-    index: int
-    state: PlacementState
-    wait: Wait = Wait.NOTHING
-    pod: Pod | None = None
-    entry: Entry | None = None
-    recovered: bool = False
-    message: str = ""
-
-    @property
-    def gated(self) -> bool:
-        """True while its pod is held back."""
-        return self.pod is not None and bool(self.pod.gates)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """All replicas of one workload."""
-
-    workload: Workload
-    spec: WorkloadSpec
-    replicas: tuple[Replica, ...]
-    removals: tuple[Removal, ...] = field(default=())
 
 
 def stand(workload: Workload, spec: WorkloadSpec, pods: Iterable[Pod], snapshot: Snapshot, ledger: Ledger) -> Standing:

@@ -60,11 +60,6 @@ def divide(
     return _filled(given, spec.replicas, distribution.items - (left or 0))
 
 
-def unassigned(items: int, ranges: Mapping[int, Range]) -> int:
-    """Items that no replica has."""
-    return items - sum(end - start for start, end in ranges.values())
-
-
 def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[DeviceState]) -> int:
     """A replica's capacity in MiB: the sum over its devices; a device that doesn't say counts nothing.
 

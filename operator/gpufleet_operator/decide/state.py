@@ -5,11 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.build import unhealthy_devices
-from gpufleet_operator.ledger.holders import held_by
+from gpufleet_operator.fleet.device_health import unhealthy_devices
+from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import entries
 from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.snapshot import Backoff, Memory, RefusalKey, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Backoff, Memory, RefusalKey
 
 REFUSAL_BASE_SECONDS = 2.0
 REFUSAL_CAP_SECONDS = 120.0

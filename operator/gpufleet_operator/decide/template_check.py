@@ -6,29 +6,18 @@ first, and an error makes a problem of that one workload.
 """
 
 import traceback
-from dataclasses import dataclass
 
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.field_error import Problem
 from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.state_types import Verdict
 from gpufleet_operator.placement.packing import PodType
 from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
 
 _PATH = "spec.template"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found in one generation of a workload."""
-
-    generation: int
-    problems: tuple[Problem, ...] = ()
-    """Empty: pods can be made from it."""
-    unforeseen: str = ""
-    """The traceback, when no rule but the guard found the problem: a rule is missing."""
 
 
 def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> Verdict:

@@ -1,4 +1,4 @@
 from gpufleet_operator.distribution.reshard import Resharding, reshard
-from gpufleet_operator.distribution.shares import Shares, shares, uniform
+from gpufleet_operator.distribution.shares import Shares, shares, unassigned_items, uniform
 
-__all__ = ["Resharding", "Shares", "reshard", "shares", "uniform"]
+__all__ = ["Resharding", "Shares", "reshard", "shares", "unassigned_items", "uniform"]

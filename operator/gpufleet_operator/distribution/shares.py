@@ -70,6 +70,11 @@ def shares(
     return Shares(given | _largest_remainder(items, waiting, total))
 
 
+def unassigned_items(items: int, ranges: Mapping[K, tuple[int, int]]) -> int:
+    """Returns the items that are in none of the ranges."""
+    return items - sum(end - start for start, end in ranges.values())
+
+
 def _checked(items: int, capacities: Mapping[K, float | Fraction]) -> dict[K, int]:
     """The capacities in whole numbers of the same ratio: each float, too, is a whole number over another."""
     if items < 0:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from gpufleet_api.telemetry import Assignment, TelemetrySpec
 from gpufleet_operator.fleet.engine_input import node_state
 from gpufleet_operator.fleet.node_capacity import facts, usage
-from gpufleet_operator.ledger.ledger import Entry, Ledger
-from gpufleet_operator.model.objects import Telemetry
+from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
@@ -47,36 +46,6 @@ def build(snapshot: Snapshot, ledger: Ledger) -> Built:
             troubles.append(str(error))
             fleet.put(replace(state, devices=(), stale_reason=str(error)))
     return Built(fleet, tuple(troubles))
-
-
-def may_release(snapshot: Snapshot, entry: Entry) -> bool:
-    """True when a reservation made earlier may still be acted on: node usable, telemetry fresh, devices healthy."""
-    node = snapshot.nodes.get(entry.node)
-    if node is None or node.unschedulable or snapshot.stale_reason(entry.node) is not None:
-        return False
-    return devices_healthy(snapshot.telemetry[entry.node], entry.assignment)
-
-
-def devices_healthy(telemetry: Telemetry, assignment: Assignment) -> bool:
-    """True when the agent reports all devices of the reservation, and none with a fault."""
-    return not faulty_devices(telemetry, assignment)
-
-
-def faulty_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
-    """Devices of a reservation that are unhealthy, or no longer reported at all."""
-    devices = telemetry.status.devices if telemetry.status else ()
-    healthy = {d.uuid for d in devices if d.health.state == "Healthy"}
-    return tuple(uuid for uuid in assignment.devices if uuid not in healthy)
-
-
-def unhealthy_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
-    """Devices of a reservation that the agent reports with a fault.
-
-    Not those that it doesn't report: an agent that starts before the driver knows of no device at all.
-    """
-    devices = telemetry.status.devices if telemetry.status else ()
-    faulty = {d.uuid for d in devices if d.health.state == "Unhealthy"}
-    return tuple(uuid for uuid in assignment.devices if uuid in faulty)
 
 
 def _by_node(ledger: Ledger) -> dict[str, list[Assignment]]:

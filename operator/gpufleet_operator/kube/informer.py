@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from gpufleet_operator.cache.store import Stored
 from gpufleet_operator.kube.api import Api, Json
 from gpufleet_operator.kube.errors import GoneError, UnavailableError
 from gpufleet_operator.kube.retry import Sleep, patiently
@@ -20,18 +21,6 @@ PAGE = 250
 _WATCH_SECONDS = 300
 
 log = structlog.get_logger(__name__)
-
-
-class Stored(Protocol):
-    """What a projection must carry: identity and version."""
-
-    @property
-    def uid(self) -> str:
-        """metadata.uid."""
-
-    @property
-    def resource_version(self) -> str:
-        """metadata.resourceVersion."""
 
 
 T = TypeVar("T", bound=Stored)

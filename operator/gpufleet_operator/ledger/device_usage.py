@@ -1,14 +1,11 @@
 """How each device is used, and how much of it is promised: the ledger and the kubelet's word joined, for the engine."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gpufleet_api.telemetry import Assignment, Device, DeviceHolder
+from gpufleet_api.telemetry import Assignment, Device, DeviceHolder, TelemetryStatus
 from gpufleet_common import timestamps
-from gpufleet_operator.ledger.holders import is_holder
-
-_WHOLE_PERCENT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +57,17 @@ def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime 
     )
 
 
-class Claims:
-    """Reservations taken in one after the other: does another one still fit beside them?
+def is_holder(holder: DeviceHolder, assignment: Assignment) -> bool:
+    """Pod names carry a unique suffix, so namespace and name identify a pod where the agent doesn't know the uid."""
+    if holder.pod_uid is not None:
+        return holder.pod_uid == assignment.pod_uid
+    return (holder.namespace, holder.pod) == (assignment.namespace, assignment.pod)
 
-    A device is claimed as a whole by one, or in parts by several whose promises fit into it.
 
-    Args:
-        memory: per node and device, its memory in MiB as far as it is reported.
-    """
-
-    def __init__(self, memory: Mapping[tuple[str, str], int]) -> None:
-        self._memory = memory
-        self._whole: set[tuple[str, str]] = set()
-        self._promised: dict[tuple[str, str], tuple[int, int]] = {}
-
-    def clashes(self, node: str, assignment: Assignment) -> bool:
-        """True when it wants a device as a whole that others have, or a part of one that another has as a whole."""
-        devices = [(node, uuid) for uuid in assignment.devices]
-        whole = assignment.memory_mib is None
-        return any(d in self._whole or (whole and d in self._promised) for d in devices)
-
-    def fits(self, node: str, assignment: Assignment) -> bool:
-        """True when it doesn't clash, and what is promised fits into the devices as well."""
-        return not self.clashes(node, assignment) and all(
-            self._has_room((node, uuid), assignment) for uuid in assignment.devices
-        )
-
-    def add(self, node: str, assignment: Assignment) -> None:
-        """Take one in, whether it fits or not."""
-        for uuid in assignment.devices:
-            if assignment.memory_mib is None:
-                self._whole.add((node, uuid))
-            else:
-                memory, compute = self._promised.get((node, uuid), (0, 0))
-                self._promised[node, uuid] = (
-                    memory + assignment.memory_mib,
-                    compute + (assignment.compute_percent or 0),
-                )
-
-    def _has_room(self, device: tuple[str, str], assignment: Assignment) -> bool:
-        memory, compute = self._promised.get(device, (0, 0))
-        most = self._memory.get(device)
-        if most is not None and memory + (assignment.memory_mib or 0) > most:
-            return False
-        return compute + (assignment.compute_percent or 0) <= _WHOLE_PERCENT
+def held_by(status: TelemetryStatus, assignment: Assignment, container: str | None = None) -> frozenset[str]:
+    """Devices reported with the reservation's pod, in whichever container or in the one named."""
+    return frozenset(
+        d.uuid
+        for d in status.devices
+        if any(is_holder(h, assignment) and container in (None, h.container) for h in d.allocated_to)
+    )

@@ -9,20 +9,11 @@ seconds more unless the kubelet has said that the pod is over.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_api.telemetry import Assignment
-from gpufleet_operator.ledger.device_usage import Claims
-from gpufleet_operator.ledger.holders import held_by
+from gpufleet_operator.ledger.conflicts import Claims
+from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.verify import rejected
-from gpufleet_operator.model.objects import Departure, Pod
+from gpufleet_operator.model.objects import Departure, Entry, Pod
 from gpufleet_operator.model.snapshot import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One reservation and the node whose object carries it."""
-
-    node: str
-    assignment: Assignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gpufleet_api.telemetry import Assignment, TelemetryStatus
 from gpufleet_api.workload import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_of
-from gpufleet_operator.ledger.holders import held_by
+from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.model.objects import Container, Pod, PodPhase
 from gpufleet_operator.model.snapshot import Snapshot
 

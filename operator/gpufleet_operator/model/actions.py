@@ -11,8 +11,8 @@ from typing import Any
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import WorkloadStatus
-from gpufleet_operator.decide.replicas import Fault
-from gpufleet_operator.model.snapshot import Memory
+from gpufleet_operator.model.replica import Fault
+from gpufleet_operator.model.state_types import Memory
 from gpufleet_operator.placement.model import WhyNot
 
 

@@ -213,3 +213,11 @@ class BoundPod:
     node: str
     resource_version: str
     requests: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One reservation and the node whose object carries it."""
+
+    node: str
+    assignment: Assignment

@@ -16,7 +16,7 @@ from gpufleet_operator.decide import state
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import CreatePod, ReleasePod
-from gpufleet_operator.model.snapshot import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, Memory
 from gpufleet_operator.runtime.executor import Executor, Outcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.request_mix import Demand

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from gpufleet_api.workload import Condition, ConditionStatus, Explanation, PlacementState
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.replicas import Wait
-from gpufleet_operator.fleet.build import faulty_devices
+from gpufleet_operator.fleet.device_health import faulty_devices
+from gpufleet_operator.model.replica import Wait
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import Outlook
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_operator.decide.replicas import Replica, Standing
-from gpufleet_operator.ledger.ledger import Entry
 from gpufleet_operator.model.field_error import Problem
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.objects import Entry, Workload
+from gpufleet_operator.model.replica import Replica, Standing
 from gpufleet_operator.placement.model import Terms, WhyNot
 
 

@@ -2,8 +2,8 @@
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, ScoreTerms
-from gpufleet_operator.decide import shards
-from gpufleet_operator.decide.replicas import Replica
+from gpufleet_operator.distribution import unassigned_items
+from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status.context import Outlook
 
@@ -41,7 +41,7 @@ def unassigned(outlook: Outlook) -> int | None:
         for p in placements(outlook)
         if p.shard_start is not None and p.shard_end is not None
     }
-    return shards.unassigned(spec.distribution.items, ranges) if len(ranges) == spec.replicas else None
+    return unassigned_items(spec.distribution.items, ranges) if len(ranges) == spec.replicas else None
 
 
 def _placement(outlook: Outlook, replica: Replica) -> ReplicaPlacement:

@@ -14,7 +14,8 @@ from gpufleet_api.workload import GPUWorkload, WorkloadSpec, WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
-from gpufleet_operator.model.snapshot import Limits, Memory, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Limits, Memory
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator.fields import (
     AssignmentFields,

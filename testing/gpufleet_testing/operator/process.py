@@ -9,7 +9,7 @@ from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
-from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, REPLICA_LABEL, RESOURCE, WORKLOAD_KIND, WORKLOAD_LABEL
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.reader import Reader
-from gpufleet_operator.cache.store import Store
+from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.kube.informer import Stored
-from gpufleet_operator.model.snapshot import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, Memory
 from gpufleet_testing.operator import make
 
 Path = tuple[Any, ...]

@@ -9,7 +9,7 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Workload
-from gpufleet_operator.model.snapshot import Backoff, Memory
+from gpufleet_operator.model.state_types import Backoff, Memory
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import PodFields
 

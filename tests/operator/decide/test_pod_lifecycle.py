@@ -8,10 +8,10 @@ import pytest
 
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.decide.replicas import Fault
 from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Container, Pod, PodPhase, Workload
-from gpufleet_operator.model.snapshot import Backoff, Memory
+from gpufleet_operator.model.replica import Fault
+from gpufleet_operator.model.state_types import Backoff, Memory
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import DeviceFields
 

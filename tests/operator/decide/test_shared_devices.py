@@ -15,7 +15,7 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Pod, Workload
-from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import AssignmentFields, WorkloadSpecFields

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from gpufleet_operator.decide import state
-from gpufleet_operator.model.snapshot import Memory
+from gpufleet_operator.model.state_types import Memory
 from gpufleet_testing.operator import make
 
 

@@ -11,7 +11,8 @@ from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
-from gpufleet_operator.ledger.device_usage import Claims, Use, use_of
+from gpufleet_operator.ledger.conflicts import Claims
+from gpufleet_operator.ledger.device_usage import Use, use_of
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make

@@ -9,7 +9,8 @@ import pytest
 from gpufleet_operator.decide import state
 from gpufleet_operator.ledger import ledger
 from gpufleet_operator.model.objects import Departure, PodPhase
-from gpufleet_operator.model.snapshot import Memory, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Memory
 from gpufleet_testing.operator import make
 
 

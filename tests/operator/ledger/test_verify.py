@@ -8,7 +8,7 @@ import pytest
 from gpufleet_operator.decide import state as remember
 from gpufleet_operator.ledger.verify import Verdict, confirm, rejected
 from gpufleet_operator.model.objects import Container, PodPhase
-from gpufleet_operator.model.snapshot import Memory
+from gpufleet_operator.model.state_types import Memory
 from gpufleet_testing.operator import make
 
 RESERVED = ("GPU-1-0", "GPU-1-1")

@@ -12,7 +12,7 @@ from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.kube.events import Recorder
 from gpufleet_operator.model.actions import Actions, CreatePod
-from gpufleet_operator.model.snapshot import Limits
+from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor, Outcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler

@@ -12,7 +12,8 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import Recorder
 from gpufleet_operator.model.actions import Actions
-from gpufleet_operator.model.snapshot import Limits, Snapshot
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
 from gpufleet_operator.runtime import reconciler as loop
 from gpufleet_operator.runtime.executor import Executor
