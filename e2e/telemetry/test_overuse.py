@@ -20,7 +20,9 @@ OTHERS = 18_000
 NOTICED_SECONDS = 30
 """Processes are listed every 5 s, and looked up every 5 s: twice in a row for a beginning, three times for an end."""
 
-USED = "gpufleet_agent_share_memory_used_mebibytes"
+BYTES_PER_MIB = 2**20
+
+USED = "gpufleet_agent_share_memory_used_bytes"
 OVERUSED = "gpufleet_agent_share_memory_overused"
 EPISODES = "gpufleet_agent_share_overuse_episodes_total"
 REASON = "MemoryOveruse"
@@ -87,7 +89,7 @@ class Sharers:
 
     def nobody_is_over(self, memory: Mapping[str, int]) -> None:
         """Assert that everybody's use is known, and within the promise by every word."""
-        used = {name: self._metric(USED, name) for name in memory}
+        used = {name: self._metric(USED, name) / BYTES_PER_MIB for name in memory}
         assert used == memory, f"the agent's metrics say {used}"
         self._over_are()
 
@@ -96,7 +98,7 @@ class Sharers:
         self._over_are(name)
         (overuse,) = [holder["overuse"] for holder in self._holders() if self._names[holder["pod"]] == name]
         assert overuse["memoryUsedMiB"] == OVER, overuse
-        assert self._metric(USED, name) == OVER
+        assert self._metric(USED, name) == OVER * BYTES_PER_MIB
         assert name in self.told(), f"no event {REASON} on the pod of {name}"
 
     def is_alone(self, name: str) -> None:

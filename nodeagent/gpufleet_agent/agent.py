@@ -73,11 +73,13 @@ class Agent:
         timing = Timing(sample=settings.sample_seconds, window=settings.window_seconds)
         self._sampler = Sampler(hardware, timing=timing)
         self._boot_id = read_boot_id()
-        unreadable = self._counters.unreadable.labels
+        decode_errors = self._counters.decode_errors.labels
         self._memory = FaultRestorer(
-            self._boot_id, self._sampler.restore, self._sampler.acknowledge, unreadable("Past").inc
+            self._boot_id, self._sampler.restore, self._sampler.acknowledge, decode_errors("Status").inc
         )
-        self._own = TelemetryWatch(api, self._changes, rng, self._memory.observe, unreadable=unreadable("Object").inc)
+        self._own = TelemetryWatch(
+            api, self._changes, rng, self._memory.observe, unreadable=decode_errors("Object").inc
+        )
         self._holdings = Holdings(settings.shared_resource)
         self._lister = PodResourcesClient(settings.pod_resources_socket)
         self._admission = InFlightAllocation()
@@ -116,7 +118,7 @@ class Agent:
         self._file: Checkpoint | None = None
         """What an earlier process kept on the node."""
         self._keeper = self._make_keeper()
-        self._pulse = LoopWatchdog(time.monotonic)
+        self._watchdog = LoopWatchdog(time.monotonic)
         self._http = self._make_http()
 
     async def run(self) -> None:
@@ -140,7 +142,7 @@ class Agent:
                 log.warning(
                     "the hand-over guesses which pod asks: for diagnosis only", handover=self._settings.handover
                 )
-            beat = self._pulse.of
+            beat = self._watchdog.register
             keeping = {} if self._keeper is None else {"checkpoint": self._keeper.run(beat("checkpoint"))}
             await supervise(
                 {
@@ -229,7 +231,7 @@ class Agent:
         )
         routes: dict[str, Handler | AsyncHandler] = {
             "/metrics": scrape(self._registry),
-            "/healthz": probe({"loops": self._pulse.check}),
+            "/healthz": probe({"loops": self._watchdog.check}),
             "/readyz": probe({"device plugin": self._not_registered, "status": self._not_published}),
         }
         return HttpServer(settings.listen_host, settings.listen_port, routes)

@@ -1,6 +1,6 @@
-"""What the agent knows about its own work, made from memory at each scrape.
+"""Series about sampling, health, reservations and shared memory, built from memory at each scrape.
 
-What it counts as it goes is in `counters`.
+What is counted while it happens is in `runtime.instruments`.
 """
 
 from collections import Counter
@@ -15,16 +15,18 @@ from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.sampling.snapshot import HealthState, NodeSnapshot
 
+_BYTES_PER_MIB = 2**20
+
 
 class AgentCollector(Collector):
-    """Sampling, health and reservations.
+    """Collects the series of one node.
 
     Args:
-        view: What the sampler knows.
-        reservations: Number of reservations read, and the generation of the object; None: not read yet.
-        listing_age: Seconds since the last list of the kubelet; None: there was none yet.
-        stale_seconds: A sample older than this says nothing about now.
-        overuse: What holders of shared devices use, and how many episodes of over-use there were.
+        view: Returns the sampler's snapshot.
+        reservations: Returns the number of reservations and the generation of the object; None if not read yet.
+        listing_age: Returns the seconds since the last PodResources list; None if there was none yet.
+        stale_seconds: Samples older than this are left out.
+        overuse: Returns the memory use of holders of shared devices, active overuse, and the number of episodes begun.
     """
 
     def __init__(
@@ -42,7 +44,6 @@ class AgentCollector(Collector):
         self._overuse = overuse
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry at each scrape."""
         view = self._view()
         yield from _sampling(view)
         yield from _health(view)
@@ -50,9 +51,9 @@ class AgentCollector(Collector):
         yield _throttling(view, self._stale_seconds)
         yield _events(view)
         yield from _shares(*self._overuse())
-        yield from self._obedience()
+        yield from self._allocation()
 
-    def _obedience(self) -> Iterable[Metric]:
+    def _allocation(self) -> Iterable[Metric]:
         reservations, age = self._reservations(), self._listing_age()
         if reservations is not None:
             count, generation = reservations
@@ -63,22 +64,26 @@ class AgentCollector(Collector):
                 generation,
             )
         if age is not None:
-            yield GaugeMetricFamily("gpufleet_agent_listing_age_seconds", "Age of the last PodResources list.", age)
+            yield GaugeMetricFamily(
+                "gpufleet_agent_podresources_list_age_seconds", "Age of the last PodResources list.", age
+            )
 
 
 def _sampling(view: NodeSnapshot) -> Iterable[Metric]:
     yield GaugeMetricFamily(
         "gpufleet_agent_hardware_available", "1 while the driver answers, else 0.", int(view.unavailable is None)
     )
-    yield CounterMetricFamily("gpufleet_agent_samples", "Good samples of all devices.", view.samples)
+    yield CounterMetricFamily("gpufleet_agent_samples", "Valid samples of all devices.", view.samples)
     dropped = CounterMetricFamily(
-        "gpufleet_agent_samples_dropped", "Samples dropped, by reason (Invalid, ReadFailed).", labels=["reason"]
+        "gpufleet_agent_samples_dropped",
+        "Samples dropped, by reason (ReadFailed, or why the value is invalid).",
+        labels=["reason"],
     )
     for reason, count in sorted(view.dropped.items()):
         dropped.add_metric([reason], count)
     yield dropped
     age = GaugeMetricFamily(
-        "gpufleet_agent_sample_age_seconds", "Age of a device's last good sample.", labels=["gpu", "UUID"]
+        "gpufleet_agent_sample_age_seconds", "Age of the device's last valid sample.", labels=["gpu", "UUID"]
     )
     for device in view.devices:
         if device.sample_age_seconds is not None:
@@ -88,19 +93,19 @@ def _sampling(view: NodeSnapshot) -> Iterable[Metric]:
 
 def _health(view: NodeSnapshot) -> Iterable[Metric]:
     states = Counter(device.health.state for device in view.devices)
-    devices = GaugeMetricFamily("gpufleet_agent_devices", "Devices of this node, by state of health.", labels=["state"])
+    devices = GaugeMetricFamily("gpufleet_agent_devices", "Devices of this node, by health state.", labels=["state"])
     for state in HealthState:
         devices.add_metric([state.value], states[state])
     yield devices
     healthy = GaugeMetricFamily(
-        "gpufleet_agent_device_healthy", "1 while no fault of the device stands, else 0.", labels=["gpu", "UUID"]
+        "gpufleet_agent_device_healthy", "1 while the device has no fault, else 0.", labels=["gpu", "UUID"]
     )
     faults = GaugeMetricFamily(
-        "gpufleet_agent_device_fault", "Always 1: a fault that stands, by its code.", labels=["gpu", "UUID", "code"]
+        "gpufleet_agent_device_fault", "Always 1; one series per active fault, by code.", labels=["gpu", "UUID", "code"]
     )
     warnings = GaugeMetricFamily(
         "gpufleet_agent_device_warning",
-        "Always 1: a warning that stands, by its code.",
+        "Always 1; one series per active warning, by code.",
         labels=["gpu", "UUID", "code"],
     )
     for device in view.devices:
@@ -115,7 +120,7 @@ def _health(view: NodeSnapshot) -> Iterable[Metric]:
 
 def _processes(view: NodeSnapshot, stale_seconds: float) -> Metric:
     processes = GaugeMetricFamily(
-        "gpufleet_agent_device_processes", "Processes that hold a context on the device.", labels=["gpu", "UUID"]
+        "gpufleet_agent_device_processes", "Processes with a context on the device.", labels=["gpu", "UUID"]
     )
     for device in view.devices:
         sample, age = device.sample, device.sample_age_seconds
@@ -127,7 +132,7 @@ def _processes(view: NodeSnapshot, stale_seconds: float) -> Metric:
 def _throttling(view: NodeSnapshot, stale_seconds: float) -> Metric:
     throttled = GaugeMetricFamily(
         "gpufleet_agent_device_throttled",
-        "1 while the clocks are held down for this reason, else 0.",
+        "1 while the clocks are throttled for this reason, else 0.",
         labels=["gpu", "UUID", "reason"],
     )
     for device in view.devices:
@@ -142,37 +147,37 @@ def _throttling(view: NodeSnapshot, stale_seconds: float) -> Metric:
 def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...], begun: int) -> Iterable[Metric]:
     labels = ["gpu", "UUID", "namespace", "pod", "container"]
     promised = GaugeMetricFamily(
-        "gpufleet_agent_share_memory_promised_mebibytes",
-        "Memory of a shared device that a holder was promised (in MiB).",
+        "gpufleet_agent_share_memory_promised_bytes",
+        "Memory of a shared device reserved for the container.",
         labels=labels,
     )
     used = GaugeMetricFamily(
-        "gpufleet_agent_share_memory_used_mebibytes",
-        "Memory of a shared device that the holder's processes use (in MiB).",
+        "gpufleet_agent_share_memory_used_bytes",
+        "Memory of a shared device used by the container's processes.",
         labels=labels,
     )
     overused = GaugeMetricFamily(
         "gpufleet_agent_share_memory_overused",
-        "1 while the holder uses more memory than it was promised, else 0.",
+        "1 while the container uses more memory than it reserved, else 0.",
         labels=labels,
     )
     over = {(one.use.uuid, one.use.pod_uid) for one in standing}
     for use in uses:
         values = [str(use.index), use.uuid, use.key.namespace, use.key.pod, use.key.container]
-        promised.add_metric(values, use.promised_mib)
+        promised.add_metric(values, use.promised_mib * _BYTES_PER_MIB)
         if use.used_mib is not None:
-            used.add_metric(values, use.used_mib)
+            used.add_metric(values, use.used_mib * _BYTES_PER_MIB)
         overused.add_metric(values, int((use.uuid, use.pod_uid) in over))
     yield from (promised, used, overused)
     yield CounterMetricFamily(
-        "gpufleet_agent_share_overuse_episodes", "Times that a holder began to use more than it was promised.", begun
+        "gpufleet_agent_share_overuse_episodes", "Times a container began to use more memory than it reserved.", begun
     )
 
 
 def _events(view: NodeSnapshot) -> Metric:
     events = CounterMetricFamily(
         "gpufleet_agent_device_events",
-        "Events that devices reported by themselves, by kind and code (XidError: the XID).",
+        "Events reported by devices, by kind and code (the XID for XidError).",
         labels=["gpu", "UUID", "kind", "code"],
     )
     for device in view.devices:

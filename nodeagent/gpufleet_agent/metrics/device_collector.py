@@ -1,7 +1,7 @@
-"""Device readings under DCGM's names and labels, so that dashboards and alerts made for dcgm-exporter keep working.
+"""Device readings under DCGM's names and labels, so that dashboards and alerts for dcgm-exporter keep working.
 
-Made from memory at each scrape: a vanished device or pod has no series any more, and a value that the hardware
-doesn't report has none either.
+Built from memory at each scrape: devices and pods that are gone have no series, nor have values that the hardware
+does not report.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +32,7 @@ MILLI = 1000
 
 GAUGE = "gauge"
 COUNTER = "unknown"
-"""Counters, as DCGM names them, lack the `_total` that OpenMetrics demands of them. `rate` doesn't mind."""
+"""DCGM's counter names lack the `_total` suffix that OpenMetrics requires, so they are exposed as untyped."""
 
 CLOCK_EVENT_BITS = MappingProxyType(
     {
@@ -46,15 +46,15 @@ CLOCK_EVENT_BITS = MappingProxyType(
         ThrottleReason.DISPLAY_CLOCKS: 0x100,
     }
 )
-"""DCGM's bits."""
+"""As in DCGM_FI_DEV_CLOCKS_EVENT_REASONS."""
 
 
 @dataclass(frozen=True, slots=True)
 class DcgmField:
-    """One family of series: DCGM's name, what it says with its unit, and where the value comes from."""
+    """One metric family: DCGM's name, help text with unit, and how to get the value from a sample."""
 
     name: str
-    documentation: str
+    help: str
     value: Callable[[Sample], float | None]
     kind: str = GAUGE
 
@@ -82,11 +82,11 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     DcgmField("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda of: of.temperature_celsius),
     DcgmField("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda of: _watts(of.power_milliwatts)),
     DcgmField(
-        "DCGM_FI_DEV_POWER_MGMT_LIMIT", "Power limit in force (in W).", lambda of: _watts(of.power_limit_milliwatts)
+        "DCGM_FI_DEV_POWER_MGMT_LIMIT", "Enforced power limit (in W).", lambda of: _watts(of.power_limit_milliwatts)
     ),
     DcgmField(
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
-        "Energy drawn since the driver was loaded (in mJ); a counter.",
+        "Energy consumed since the driver was loaded (in mJ); a counter.",
         lambda of: of.energy_millijoules,
         COUNTER,
     ),
@@ -99,7 +99,7 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     DcgmField("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", lambda of: of.utilization_percent),
     DcgmField(
         "DCGM_FI_DEV_MEM_COPY_UTIL",
-        "Memory utilization: share of time in which memory was read or written (in %).",
+        "Memory utilization: percent of time in which memory was read or written (in %).",
         lambda of: of.memory_utilization_percent,
     ),
     DcgmField("DCGM_FI_DEV_ENC_UTIL", "Encoder utilization (in %).", lambda of: of.encoder_percent),
@@ -109,7 +109,7 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     DcgmField("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
     DcgmField(
         "DCGM_FI_DEV_FB_RESERVED",
-        "Framebuffer memory that the driver keeps for itself (in MiB).",
+        "Framebuffer memory reserved by the driver (in MiB).",
         lambda of: of.memory_reserved_mib,
     ),
     DcgmField(
@@ -126,45 +126,43 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     ),
     DcgmField(
         "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
-        "Rows of memory replaced after corrected errors (number); a counter.",
+        "Memory rows remapped after correctable errors (number); a counter.",
         lambda of: of.remapped_correctable,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
-        "Rows of memory replaced after uncorrected errors (number); a counter.",
+        "Memory rows remapped after uncorrectable errors (number); a counter.",
         lambda of: of.remapped_uncorrectable,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_ROW_REMAP_PENDING",
-        "Whether a row of memory waits for a reset to be replaced (0 or 1).",
+        "Whether a row remap is pending until the next reset (0 or 1).",
         lambda of: of.row_remap_pending,
     ),
     DcgmField(
         "DCGM_FI_DEV_ROW_REMAP_FAILURE",
-        "Whether a row of memory could not be replaced (0 or 1).",
+        "Whether a row remap failed (0 or 1).",
         lambda of: of.row_remap_failed,
     ),
-    DcgmField(
-        "DCGM_FI_DEV_MIG_MODE", "Whether the device is divided into instances (0 or 1).", lambda of: of.mig_enabled
-    ),
+    DcgmField("DCGM_FI_DEV_MIG_MODE", "Whether MIG is enabled (0 or 1).", lambda of: of.mig_enabled),
     DcgmField(
         "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
-        "Why the clocks are lower than they could be (bits), without the bit that says idle.",
+        "Why the clocks are throttled (bits), without the idle bit.",
         _clock_events,
     ),
 )
 
 
 class DeviceCollector(Collector):
-    """One series per device, reading and holder.
+    """Collects one series per device, field and holder.
 
     Args:
-        view: What the sampler knows.
-        holders: Who holds which device.
-        node_name: The label `hostname`.
-        stale_seconds: A sample older than this says nothing about now.
+        view: Returns the sampler's snapshot.
+        holders: Returns the containers that hold each device.
+        node_name: Value of the label `hostname`.
+        stale_seconds: Samples older than this are left out.
     """
 
     def __init__(
@@ -176,22 +174,21 @@ class DeviceCollector(Collector):
         self._stale_seconds = stale_seconds
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry at each scrape."""
         view, holders = self._view(), self._holders()
-        labelled = [(device, list(self._label_sets(device, view, holders))) for device in view.devices]
-        for reading in DCGM_FIELDS:
-            family = Metric(reading.name, reading.documentation, reading.kind)
-            for device, label_sets in labelled:
-                value = reading.value(device.sample) if device.sample is not None and self._fresh(device) else None
+        labeled = [(device, list(self._label_sets(device, view, holders))) for device in view.devices]
+        for field in DCGM_FIELDS:
+            family = Metric(field.name, field.help, field.kind)
+            for device, label_sets in labeled:
+                value = field.value(device.sample) if device.sample is not None and self._fresh(device) else None
                 if value is not None:
                     for labels in label_sets:
-                        family.add_sample(reading.name, labels, value)
+                        family.add_sample(field.name, labels, value)
             yield family
-        yield self._last_xid(labelled)
+        yield self._last_xid(labeled)
 
-    def _last_xid(self, labelled: list[tuple[DeviceSnapshot, list[dict[str, str]]]]) -> Metric:
+    def _last_xid(self, labeled: list[tuple[DeviceSnapshot, list[dict[str, str]]]]) -> Metric:
         family = Metric("DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", GAUGE)
-        for device, label_sets in labelled:
+        for device, label_sets in labeled:
             xids = [event for event in device.events if event.kind == "XidError"]
             if xids:
                 last = max(xids, key=lambda event: event.last_at)
@@ -203,10 +200,10 @@ class DeviceCollector(Collector):
         return device.sample_age_seconds is not None and device.sample_age_seconds <= self._stale_seconds
 
     def _label_sets(self, device: DeviceSnapshot, view: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
-        """One for each holder; all the device's readings carry the same, which are thousands where it is shared."""
+        """Returns one label set per holder, shared by all fields: a shared device has thousands of series."""
         info = device.info
-        nobody: tuple[DeviceHolder | None, ...] = (None,)
-        for holder in holders.get(info.uuid) or nobody:
+        unheld: tuple[DeviceHolder | None, ...] = (None,)
+        for holder in holders.get(info.uuid) or unheld:
             held = ("", "", "") if holder is None else (holder.key.namespace, holder.key.pod, holder.key.container)
             values = (
                 str(info.index),

@@ -1,7 +1,7 @@
 """A small HTTP server for Prometheus and the kubelet's probes, on the agent's own event loop.
 
-On the loop on purpose: that /healthz is answered at all shows that the loop runs. A handler that takes longer is
-asynchronous, and does its work elsewhere.
+It runs on that loop on purpose: an answer from /healthz proves that the loop runs. Slow handlers are asynchronous and
+do their work in a thread.
 """
 
 import asyncio
@@ -17,13 +17,11 @@ log = structlog.get_logger(__name__)
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_CONNECTIONS = 64
 TIMEOUT_SECONDS = 5.0
-"""For a client to send its request, and again to take the answer."""
+"""For the client to send its request, and again to receive the response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer, complete."""
-
     body: bytes
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "text/plain; charset=utf-8"
@@ -37,7 +35,7 @@ AsyncHandler = Callable[[Headers], Awaitable[Response]]
 
 
 class RequestError(Exception):
-    """What came is not a request that this server answers."""
+    """The request is malformed or not supported."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(status.phrase)
@@ -49,8 +47,8 @@ class HttpServer:
 
     Args:
         host: Address to listen on.
-        port: Port to listen on; 0 for any that is free.
-        routes: What to answer, by path.
+        port: Port to listen on; 0 picks a free one.
+        routes: Handlers by path.
     """
 
     def __init__(self, host: str, port: int, routes: Mapping[str, Handler | AsyncHandler]) -> None:
@@ -62,21 +60,25 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port it listens on.
+
+        Raises:
+            RuntimeError: Not started.
+        """
         if self._server is None:
             raise RuntimeError("the HTTP server is not started")
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        """Listen.
+        """Starts listening.
 
         Raises:
-            OSError: The address is taken or isn't ours.
+            OSError: The address is in use or not local.
         """
         self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=MAX_REQUEST_BYTES)
 
     async def close(self) -> None:
-        """Stop listening and drop what is under way."""
+        """Stops listening and drops open connections."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -95,7 +97,7 @@ class HttpServer:
             if len(self._connections) <= MAX_CONNECTIONS:
                 await self._serve(reader, writer)
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client's affair
+            pass  # the client closed the connection or was too slow
         finally:
             self._connections.discard(task)
             writer.close()
@@ -108,23 +110,23 @@ class HttpServer:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 method, path, headers = await _request(reader)
             head = method == "HEAD"
-            response = await self._answer(path, headers)
+            response = await self._respond(path, headers)
         except RequestError as error:
             response = Response(f"{error.status.phrase}\n".encode(), error.status)
         writer.write(_head(response) + (b"" if head else response.body))
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await writer.drain()
 
-    async def _answer(self, path: str, headers: Headers) -> Response:
+    async def _respond(self, path: str, headers: Headers) -> Response:
         handler = self._routes.get(path)
         if handler is None:
             raise RequestError(HTTPStatus.NOT_FOUND)
-        answer = handler(headers)
-        return answer if isinstance(answer, Response) else await answer
+        response = handler(headers)
+        return response if isinstance(response, Response) else await response
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, str, Headers]:
-    """Method, path without query, and headers of the one request of a connection."""
+    """Returns method, path without query, and headers of the connection's request."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError as error:

@@ -1,4 +1,4 @@
-"""Liveness and readiness: what the kubelet is told of the agent itself."""
+"""Handlers of /metrics, /healthz and /readyz."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -12,21 +12,21 @@ from prometheus_client.registry import Collector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, Headers, Response
 
 HUNG_SECONDS = 60.0
-"""Every loop of the agent comes round within a few seconds, and waits for nothing longer than 10 s."""
+"""Every loop of the agent iterates within seconds, and no wait in it is longer than 10 s."""
 
 Check = Callable[[], str | None]
-"""None: fine. Otherwise what is wrong, in words."""
+"""Returns None if all is well, else the problem."""
 
 
 class LoopWatchdog:
-    """When each of the agent's loops last came round."""
+    """Records when each of the agent's loops last iterated."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._beats: dict[str, float] = {}
 
-    def of(self, name: str) -> Callable[[], None]:
-        """A function for one loop to call each time it comes round; it counts as living from now on."""
+    def register(self, name: str) -> Callable[[], None]:
+        """Returns a function for the loop to call in each iteration. The first call counts as done."""
 
         def beat() -> None:
             self._beats[name] = self._clock()
@@ -35,14 +35,14 @@ class LoopWatchdog:
         return beat
 
     def check(self) -> str | None:
-        """Which loops are hanging."""
+        """Returns the names of loops that have not iterated for `HUNG_SECONDS`."""
         now = self._clock()
         hung = sorted(name for name, beat in self._beats.items() if now - beat > HUNG_SECONDS)
-        return f"hanging: {', '.join(hung)}" if hung else None
+        return f"loops hang: {', '.join(hung)}" if hung else None
 
 
 def probe(checks: Mapping[str, Check]) -> Handler:
-    """Answers 200 when every check is fine, else 503; the body has one line per check either way."""
+    """Builds a handler that responds 200 if every check passes, else 503, with one line per check."""
 
     def handle(_: Headers) -> Response:
         results = {name: check() for name, check in checks.items()}
@@ -53,29 +53,28 @@ def probe(checks: Mapping[str, Check]) -> Handler:
     return handle
 
 
-class _Taken(Collector):
-    """What was collected, for an encoder to go through."""
+class _Collected(Collector):
+    """Metrics collected earlier, for an encoder."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = tuple(metrics)
 
     def collect(self) -> Iterable[Metric]:
-        """As a registry does."""
         return self._metrics
 
 
 def scrape(registry: CollectorRegistry) -> AsyncHandler:
-    """Answers with all series, in the format that the client prefers; one scrape after the other.
+    """Builds a handler that serves all series in the format that the client accepts, one scrape at a time.
 
-    Collected on the loop, whose parts change what is collected, and encoded in a thread: eight GPUs with sixteen
-    holders each are 3000 series, more than a hundred milliseconds in which pods and probes would wait.
+    Series are collected on the loop, which owns the data, and encoded in a thread: 8 GPUs with 16 holders each give
+    3000 series, and encoding them would block allocations and probes for more than 100 ms.
     """
-    turn = asyncio.Lock()
+    one_at_a_time = asyncio.Lock()
 
     async def handle(headers: Headers) -> Response:
         encode, content_type = choose_encoder(headers.get("accept", ""))
-        async with turn:
-            body = await asyncio.to_thread(encode, _Taken(registry.collect()))
+        async with one_at_a_time:
+            body = await asyncio.to_thread(encode, _Collected(registry.collect()))
         return Response(body, content_type=content_type)
 
     return handle

@@ -1,7 +1,7 @@
 """Reads the kubelet's list every few seconds, and at once after an allocation.
 
 A list that fails changes nothing, however long it goes on: the holders known last are the best that is known, and to
-drop them would offer their devices. `gpufleet_agent_listing_age_seconds` and readiness tell of it.
+drop them would offer their devices. `gpufleet_agent_podresources_list_age_seconds` and readiness tell of it.
 """
 
 import asyncio

@@ -122,7 +122,7 @@ class Publisher:
             written = await self._api.apply_status(status)
         except (KubeError, ObjectFormatError) as error:
             if isinstance(error, ObjectFormatError):
-                self._counters.unreadable.labels("Object").inc()
+                self._counters.decode_errors.labels("Object").inc()
             await self._failed(error, cause)
             return
         now = asyncio.get_running_loop().time()

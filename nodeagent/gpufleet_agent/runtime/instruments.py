@@ -1,18 +1,18 @@
-"""What the agent counts about itself."""
+"""Counters, gauges and histograms that the agent's parts update while they work."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-LISTING_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_LIST_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Instruments:
-    """The agent's own series; every label value is a constant of ours, so their number is bounded."""
+    """The agent's own series. Label values are constants of this program, so the number of series is bounded."""
 
     def __init__(self, registry: CollectorRegistry, version: str) -> None:
-        # One `_created` series per counter would double what is stored, and nobody asks for them.
+        # One `_created` series per counter would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call] # published without types
         build = Gauge(
-            "gpufleet_agent_build_info", "Always 1; the version is the label.", ["version"], registry=registry
+            "gpufleet_agent_build_info", "Always 1; labeled with the version.", ["version"], registry=registry
         )
         build.labels(version).set(1)
         self.allocations = Counter(
@@ -23,21 +23,21 @@ class Instruments:
         )
         self.reservation_reads = Counter(
             "gpufleet_agent_reservation_reads",
-            "Reads of the node's own object during an allocation: Fresh (in time), Late (waited for, as memory named "
-            "no pod that asks), Memory (answered from memory).",
+            "Reads of GPUTelemetry during an allocation, by outcome: Fresh (in time), Late (waited for, because no "
+            "cached reservation matched), Memory (the cached object was used).",
             ["outcome"],
             registry=registry,
         )
         self.listing_seconds = Histogram(
-            "gpufleet_agent_listing_seconds",
-            "Duration of PodResources List calls in seconds, by caller (Allocation, Poll).",
+            "gpufleet_agent_podresources_list_duration_seconds",
+            "Duration of PodResources List calls, by caller (Allocation, Poll).",
             ["caller"],
-            buckets=LISTING_BUCKETS,
+            buckets=_LIST_SECONDS_BUCKETS,
             registry=registry,
         )
         self.listing_failures = Counter(
-            "gpufleet_agent_listing_failures",
-            "PodResources List calls that failed, by caller (Allocation, Poll).",
+            "gpufleet_agent_podresources_list_failures",
+            "Failed PodResources List calls, by caller (Allocation, Poll).",
             ["caller"],
             registry=registry,
         )
@@ -49,27 +49,26 @@ class Instruments:
         )
         self.registered = Gauge(
             "gpufleet_agent_registered",
-            "1 while the kubelet is listening to the resource's device list, else 0.",
+            "1 while the kubelet watches the resource's device list, else 0.",
             ["resource"],
             registry=registry,
         )
-        self.unreadable = Counter(
-            "gpufleet_agent_unreadable",
-            "What was read and makes no sense, by part (Object: a version of it, which is left out; "
-            "Past: what an earlier process reported, or a part of that, which is taken for unknown; "
-            "Checkpoint: the file with faults on the node, which is set aside).",
+        self.decode_errors = Counter(
+            "gpufleet_agent_decode_errors",
+            "Data that could not be decoded, by part: Object (a version of GPUTelemetry, which is skipped), "
+            "Status (saved faults in it, which are ignored), Checkpoint (the fault file, which is renamed).",
             ["part"],
             registry=registry,
         )
         self.checkpoint_writes = Counter(
             "gpufleet_agent_checkpoint_writes",
-            "Writes of the file in which faults outlive the agent, by outcome (Written, Failed).",
+            "Writes of the fault file, by outcome (Written, Failed).",
             ["outcome"],
             registry=registry,
         )
         self.checkpoint_current = Gauge(
             "gpufleet_agent_checkpoint_current",
-            "1 while the file on the node has every fault that is told once, 0 while it can't be written.",
+            "1 while the fault file has every one-time fault, 0 while it cannot be written.",
             ["path"],
             registry=registry,
         )

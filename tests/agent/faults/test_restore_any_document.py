@@ -201,7 +201,7 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
     registry = CollectorRegistry()
     counters = Instruments(registry, "test")
     api, changes, rng = FakeApi(), VersionSignal(), random.Random(1)  # noqa: S311 - jitter
-    own = TelemetryWatch(api, changes, rng, unreadable=counters.unreadable.labels("Object").inc)
+    own = TelemetryWatch(api, changes, rng, unreadable=counters.decode_errors.labels("Object").inc)
     publisher = Publisher(
         api=api,
         own=own,
@@ -221,7 +221,7 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
     assert not any(loop.done() for loop in loops)
     assert own.current is known
     assert api.writes > writes + 5
-    count = registry.get_sample_value("gpufleet_agent_unreadable_total", {"part": "Object"})
+    count = registry.get_sample_value("gpufleet_agent_decode_errors_total", {"part": "Object"})
     assert count is not None
     assert count > 10
     api.document = {**GOOD, "metadata": {**GOOD["metadata"], "resourceVersion": "9"}}

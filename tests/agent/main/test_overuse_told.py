@@ -79,7 +79,7 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
             await asyncio.gather(task, return_exceptions=True)
         labels = f'{{UUID="{UUID}",container="main",gpu="1",namespace="ml",pod="serve-0"}}'
         assert f"gpufleet_agent_share_memory_overused{labels} 1.0" in page
-        assert f"gpufleet_agent_share_memory_used_mebibytes{labels} 30000.0" in page
+        assert f"gpufleet_agent_share_memory_used_bytes{labels} 3.145728e+10" in page
 
     asyncio.run(main())
     (event,) = events

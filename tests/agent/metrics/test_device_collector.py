@@ -196,7 +196,7 @@ def test_what_the_agent_says_of_its_own_work() -> None:
     assert scraped.value("gpufleet_agent_hardware_available") == 0
     assert scraped.value("gpufleet_agent_assignments") == 3
     assert scraped.value("gpufleet_agent_assignments_generation") == 17
-    assert scraped.value("gpufleet_agent_listing_age_seconds") == 1.5
+    assert scraped.value("gpufleet_agent_podresources_list_age_seconds") == 1.5
     assert scraped.value("gpufleet_agent_build_info", version="1.2.3") == 1
 
 
@@ -219,8 +219,12 @@ def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
         }
         for pod in ("a", "b")
     }
-    assert told["a"] == {f"{share}_promised_mebibytes": 1000, f"{share}_used_mebibytes": 1200, f"{share}_overused": 1}
-    assert told["b"] == {f"{share}_promised_mebibytes": 2000, f"{share}_overused": 0}
+    assert told["a"] == {
+        f"{share}_promised_bytes": 1000 * MIB,
+        f"{share}_used_bytes": 1200 * MIB,
+        f"{share}_overused": 1,
+    }
+    assert told["b"] == {f"{share}_promised_bytes": 2000 * MIB, f"{share}_overused": 0}
     assert scraped.value("gpufleet_agent_share_overuse_episodes_total") == 4
 
 
@@ -229,6 +233,7 @@ def test_a_warning_is_told_beside_the_faults() -> None:
     assert scraped.value("gpufleet_agent_device_warning", UUID="GPU-0", code="RowRemapPending") == 1
 
 
+MIB = 2**20
 UNITS = re.compile(r"\((in (%|MiB|MHz|C|W|mJ)|0 or 1|number|bits|code)\)")
 
 
@@ -277,7 +282,7 @@ def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> Non
     registry.register(AgentCollector(NodeSnapshot, lambda: None, lambda: None, 60.0))
     text = generate_latest(registry).decode()
     assert "gpufleet_agent_assignments" not in text
-    assert "gpufleet_agent_listing_age_seconds" not in text
+    assert "gpufleet_agent_podresources_list_age_seconds" not in text
 
 
 def documented() -> dict[str, str]:

@@ -28,14 +28,14 @@ def test_a_probe_with_nothing_wrong() -> None:
 
 def test_a_loop_that_does_not_come_round_for_a_minute_is_hanging_until_it_does() -> None:
     now = [0.0]
-    pulse = LoopWatchdog(lambda: now[0])
-    assert pulse.check() is None
-    slow, quick = pulse.of("slow"), pulse.of("quick")
+    watchdog = LoopWatchdog(lambda: now[0])
+    assert watchdog.check() is None
+    slow, quick = watchdog.register("slow"), watchdog.register("quick")
     now[0] = 61
     quick()
-    assert pulse.check() == "hanging: slow"
+    assert watchdog.check() == "loops hang: slow"
     slow()
-    assert pulse.check() is None
+    assert watchdog.check() is None
 
 
 def test_a_scrape_is_in_the_format_that_was_asked_for() -> None:

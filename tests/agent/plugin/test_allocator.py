@@ -80,7 +80,7 @@ async def test_without_the_kubelets_list_nothing_is_given(
         monkeypatch.setattr(rig.lister, "list", fail)
         with pytest.raises(Exception, match=r"PodResourcesUnavailable: .* the kubelet is busy"):
             await kubelet.admit("bare", 1)
-        assert rig.count("gpufleet_agent_listing_failures_total", caller="Allocation") == 1
+        assert rig.count("gpufleet_agent_podresources_list_failures_total", caller="Allocation") == 1
 
 
 async def test_a_read_that_fails_at_once_is_tried_again_before_a_pod_passes_for_an_unmanaged_one(

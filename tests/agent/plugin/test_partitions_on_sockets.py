@@ -43,7 +43,7 @@ async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[PluginM
     plugins = PluginManager([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
     await plugins.start()
     await rig.ready()
-    loops = plugins.loops(rig.ready, LoopWatchdog(lambda: 0.0).of)
+    loops = plugins.loops(rig.ready, LoopWatchdog(lambda: 0.0).register)
     tasks = [asyncio.create_task(loop) for loop in loops.values()]
     try:
         yield plugins

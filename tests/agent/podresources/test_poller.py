@@ -113,8 +113,11 @@ async def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing
     rig.lister.fails = True
     await rig.poller.poll()
     assert "GPU-0" in rig.holdings.holders([])
-    assert rig.registry.get_sample_value("gpufleet_agent_listing_failures_total", {"caller": "Poll"}) == 1
-    assert rig.registry.get_sample_value("gpufleet_agent_listing_seconds_count", {"caller": "Poll"}) == 2
+    assert rig.registry.get_sample_value("gpufleet_agent_podresources_list_failures_total", {"caller": "Poll"}) == 1
+    assert (
+        rig.registry.get_sample_value("gpufleet_agent_podresources_list_duration_seconds_count", {"caller": "Poll"})
+        == 2
+    )
     assert not rig.admission.in_flight
     async with asyncio.timeout(1), rig.admission.quiet():
         pass

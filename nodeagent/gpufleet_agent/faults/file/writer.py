@@ -239,7 +239,7 @@ class CheckpointWriter:
         found, path = reading.result(), str(self._file.path)
         self._well()  # it answers, if late
         if found.problem:
-            self._counters.unreadable.labels("Checkpoint").inc()
+            self._counters.decode_errors.labels("Checkpoint").inc()
             aside = None if found.aside is None else str(found.aside)
             log.warning("the file with the faults can't be read", path=path, reason=found.problem, set_aside=aside)
         if found.kept is None:

@@ -200,7 +200,7 @@ async def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_o
     bench = Bench(folder)
     async with bench.running():
         await bench.until(lambda: bench.writes() == 1)
-    assert bench.value("unreadable_total", part="Checkpoint") == 1
+    assert bench.value("decode_errors_total", part="Checkpoint") == 1
     assert (folder / "faults.json.unreadable").read_bytes() == kept
 
 
@@ -225,7 +225,7 @@ async def test_a_file_that_is_not_ours_is_named_counted_set_aside_and_replaced(
     (said,) = [entry for entry in logs if entry["log_level"] == "warning"]
     assert said["path"] == str(folder / "faults.json")
     assert reason in said["reason"]
-    assert bench.value("unreadable_total", part="Checkpoint") == 1
+    assert bench.value("decode_errors_total", part="Checkpoint") == 1
     assert (folder / "faults.json.unreadable").read_bytes() == content
 
 
