@@ -1,7 +1,7 @@
-"""The base of every API model: camelCase on the wire, frozen in memory, unknown fields ignored.
+"""The base of every API model: camelCase in JSON, frozen in memory, unknown fields ignored.
 
-Unknown fields are ignored rather than refused, so that an operator reads what a newer one wrote; the apiserver
-is what refuses a misspelt field (strict field validation).
+Unknown fields are ignored so that an operator can read what a newer one wrote. The apiserver rejects misspelled fields
+(strict field validation).
 """
 
 from typing import Annotated, ClassVar
@@ -17,27 +17,27 @@ _ACRONYMS = {"mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
 
 
 def camel(name: str) -> str:
-    """`min_free_memory_mib` -> `minFreeMemoryMiB`: camelCase, units and acronyms as Kubernetes writes them."""
+    """Returns `minFreeMemoryMiB` for `min_free_memory_mib`: camelCase, units and acronyms as Kubernetes writes them."""
     first, *rest = name.split("_")
     return first + "".join(_ACRONYMS.get(part, part.capitalize()) for part in rest)
 
 
 class ApiModel(BaseModel):
-    """A node of the API. `rules` are CEL rules on this object as a whole."""
+    """Base of the API's objects. `rules` are CEL rules on the object as a whole."""
 
     model_config = ConfigDict(
         alias_generator=camel,
         populate_by_name=True,
         frozen=True,
         extra="ignore",
-        use_attribute_docstrings=True,  # they become the descriptions that `kubectl explain` shows
+        use_attribute_docstrings=True,  # the descriptions that `kubectl explain` shows
     )
 
     rules: ClassVar[tuple[Cel, ...]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Carry the class's CEL rules into its JSON schema."""
+        """Adds the class's CEL rules to its JSON schema."""
         super().__pydantic_init_subclass__(**kwargs)
         if cls.rules:
             extra: JsonDict = {"x-kubernetes-validations": [dict(rule.as_schema()) for rule in cls.rules]}
@@ -55,17 +55,17 @@ Uuid = Annotated[str, Field(min_length=1, max_length=96)]
 """A device's UUID as NVML prints it, such as `GPU-8f4c...` or `MIG-...`."""
 
 Text = Annotated[str, Field(max_length=1024)]
-"""A sentence for people."""
+"""A message for people."""
 
 
 def _moment(text: str) -> str:
-    """The apiserver takes more than RFC 3339 for a date-time; who reads it later must not be the one to fail."""
+    # The apiserver accepts more than RFC 3339 as date-time: reject it here, before a later reader fails on it.
     try:
         timestamps.parse(text)
     except ValueError:
-        raise PydanticCustomError("timestamp", "must be a time such as 2026-01-02T03:04:05Z") from None
+        raise PydanticCustomError("timestamp", "must be an RFC 3339 time, such as 2026-01-02T03:04:05Z") from None
     return text
 
 
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
-"""RFC 3339 in UTC; with microseconds where order within a second matters."""
+"""An RFC 3339 time in UTC, with microseconds where the order within a second matters."""

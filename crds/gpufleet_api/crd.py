@@ -1,6 +1,6 @@
 """The two CustomResourceDefinitions: names, scope, columns and defaults around the models' schemas.
 
-The columns are chosen so that a plain `kubectl get` tells the story without the command line tool.
+The printer columns show state, use and age without the command-line tool. Their names have no blanks, for awk.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from gpufleet_api.workload import GPUWorkload
 
 @dataclass(frozen=True)
 class PrinterColumn:
-    """One column of `kubectl get`; `wide` ones are shown by `-o wide` alone."""
+    """A column of `kubectl get`; a `wide` one is shown by `-o wide` only."""
 
     name: str
     type: Literal["string", "integer", "boolean", "date"]
@@ -25,16 +25,15 @@ class PrinterColumn:
     wide: bool = False
 
     def as_schema(self) -> dict[str, Any]:
-        """The column as it stands in the CRD."""
+        """Returns the column as the CRD has it."""
         column = {"name": self.name, "type": self.type, "jsonPath": self.path, "description": self.description}
-        return (
-            {**column, "priority": 1} if self.wide else column
-        )  # the apiserver drops a 0, which would look like drift
+        # Priority 0 is left out: the apiserver drops it, which would look like drift.
+        return {**column, "priority": 1} if self.wide else column
 
 
 @dataclass(frozen=True)
 class ApiResource:
-    """One kind of the API group and how it is shown. `status_default` is what a fresh object's status says."""
+    """A kind of the API group. `status_default` is the status of a new object."""
 
     model: type[ApiModel]
     kind: str
@@ -46,11 +45,10 @@ class ApiResource:
 
     @property
     def name(self) -> str:
-        """Name of the CustomResourceDefinition."""
         return f"{self.plural}.{names.GROUP}"
 
     def definition(self) -> dict[str, Any]:
-        """The CustomResourceDefinition."""
+        """Returns the CustomResourceDefinition."""
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -80,7 +78,6 @@ class ApiResource:
         }
 
     def _schema(self) -> Schema:
-        """The model's schema under what every object has; the apiserver itself knows `metadata`."""
         schema = structural_schema(self.model, omit={"metadata"})
         fields = schema.pop("properties")
         if self.status_default is not None:
@@ -91,6 +88,9 @@ class ApiResource:
 
 _AGE: Final = PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.")
 
+_READY: Final = '.status.conditions[?(@.type=="Ready")]'
+_SUMMARY: Final = ".status.summary"
+
 WORKLOAD: Final = ApiResource(
     model=GPUWorkload,
     kind=names.WORKLOAD_KIND,
@@ -98,22 +98,16 @@ WORKLOAD: Final = ApiResource(
     short_name="gpuw",
     scope="Namespaced",
     columns=(
-        PrinterColumn(
-            "Confirmed", "string", ".status.confirmed", "Replicas whose devices the kubelet confirmed, of all."
-        ),
-        PrinterColumn("GPUs each", "integer", ".spec.devices.count", "Devices of each replica."),
-        PrinterColumn("Nodes", "string", ".status.nodes", "Nodes in use."),
-        PrinterColumn(
-            "Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether all replicas hold devices."
-        ),
-        PrinterColumn("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or isn't."),
+        PrinterColumn("Confirmed", "string", ".status.confirmed", "Replicas with confirmed devices, of all replicas."),
+        PrinterColumn("GPUs", "integer", ".spec.devices.count", "Devices of each replica."),
+        PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
+        PrinterColumn("Ready", "string", f"{_READY}.status", "True when all replicas hold their devices."),
+        PrinterColumn("Reason", "string", f"{_READY}.reason", "Reason of the Ready condition."),
         _AGE,
-        PrinterColumn("Strategy", "string", ".spec.placement.strategy", "How devices are chosen.", wide=True),
-        PrinterColumn(
-            "Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The same in words.", wide=True
-        ),
+        PrinterColumn("Strategy", "string", ".spec.placement.strategy", "Placement strategy.", wide=True),
+        PrinterColumn("Message", "string", f"{_READY}.message", "Message of the Ready condition.", wide=True),
     ),
-    # Without a condition, kstatus (kubectl wait, Argo CD, Flux) would call an object that no operator has seen Current.
+    # Without a condition, kstatus (kubectl wait, Argo CD, Flux) reports an object that no operator has seen as Current.
     status_default={
         "conditions": [
             {
@@ -134,17 +128,17 @@ TELEMETRY: Final = ApiResource(
     short_name="gput",
     scope="Cluster",
     columns=(
-        PrinterColumn("GPUs", "integer", ".status.summary.devices", "Devices of the node."),
-        PrinterColumn("Healthy", "integer", ".status.summary.healthy", "Devices without a fault."),
-        PrinterColumn(
-            "Allocated", "integer", ".status.summary.allocated", "Devices that the kubelet gave to containers."
-        ),
-        PrinterColumn("Used MiB", "integer", ".status.summary.memoryUsedMiB", "Memory in use."),
-        PrinterColumn("Total MiB", "integer", ".status.summary.memoryTotalMiB", "Memory of all devices."),
-        PrinterColumn("Util %", "integer", ".status.summary.meanUtilizationPercent", "Mean compute utilization."),
-        PrinterColumn("Temp C", "integer", ".status.summary.meanTemperatureCelsius", "Mean temperature."),
-        PrinterColumn("Milliwatts", "integer", ".status.summary.powerMilliwatts", "Power drawn by all devices."),
-        PrinterColumn("Observed", "date", ".status.observedAt", "Time since the agent last wrote."),
+        PrinterColumn("State", "string", f"{_SUMMARY}.state", "Ready, Stale or NoDriver."),
+        PrinterColumn("GPUs", "integer", f"{_SUMMARY}.devices", "Devices of the node."),
+        PrinterColumn("Healthy", "integer", f"{_SUMMARY}.healthy", "Devices without a fault."),
+        PrinterColumn("Allocated", "integer", f"{_SUMMARY}.allocated", "Devices that containers hold."),
+        PrinterColumn("Free", "integer", f"{_SUMMARY}.free", "Devices that no container holds and one can be given."),
+        PrinterColumn("Used-MiB", "integer", f"{_SUMMARY}.memoryUsedMiB", "Memory in use, in MiB."),
+        PrinterColumn("Total-MiB", "integer", f"{_SUMMARY}.memoryTotalMiB", "Total memory, in MiB."),
+        PrinterColumn("Util%", "integer", f"{_SUMMARY}.meanUtilizationPercent", "Mean utilization, in percent."),
+        PrinterColumn("Temp-C", "integer", f"{_SUMMARY}.meanTemperatureCelsius", "Mean temperature, in Celsius."),
+        PrinterColumn("Watts", "integer", f"{_SUMMARY}.powerWatts", "Power draw of all devices, in watts."),
+        PrinterColumn("Observed", "date", ".status.observedAt", "Time since the agent last wrote the status."),
         PrinterColumn("Driver", "string", ".status.driverVersion", "Version of the GPU driver.", wide=True),
         PrinterColumn("Agent", "string", ".status.agentVersion", "Version of the agent.", wide=True),
         PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.", wide=True),

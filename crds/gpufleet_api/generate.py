@@ -1,7 +1,7 @@
-"""Writes the CRDs from the models, into `crds/` and into the chart: `python -m gpufleet_api.generate [--check]`.
+"""Writes the CRDs to `crds/` and to the chart: `python -m gpufleet_api.generate [--check]`.
 
-Both copies are committed, so that a reader, `kubectl apply -f crds/` and Helm need no Python. A unit test compares them
-with the models.
+Both copies are committed, so that `kubectl apply -f crds/` and Helm need no Python. A unit test compares them with the
+models.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import yaml
 from gpufleet_api.crd import RESOURCES, ApiResource
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-"""The checkout: generation is a development task."""
+"""The checkout."""
 
 FOLDERS: Final = ("crds", "charts/gpufleet/files/crds")
 
@@ -23,23 +23,23 @@ _HEADER: Final = "# Generated from crds/gpufleet_api by `make crds`: change the 
 
 
 def render(resource: ApiResource) -> str:
-    """The text of the CRD's file."""
+    """Returns the content of the CRD's file."""
     return _HEADER + yaml.safe_dump(resource.definition(), sort_keys=False, allow_unicode=True, width=120)
 
 
 def files() -> Mapping[Path, str]:
-    """Every generated file, by its path below `ROOT`."""
+    """Returns the content of every generated file by its path below `ROOT`."""
     texts = {f"{resource.plural}.yaml": render(resource) for resource in RESOURCES}
     return {Path(folder, name): text for folder in FOLDERS for name, text in texts.items()}
 
 
 def stale(root: Path = ROOT) -> list[Path]:
-    """Generated files that are missing or differ from the models, below `root`."""
+    """Returns the generated files below `root` that are missing or differ from the models."""
     return [path for path, text in files().items() if not _holds(root / path, text)]
 
 
 def write(root: Path = ROOT) -> list[Path]:
-    """Write what is stale and return it."""
+    """Writes the stale files and returns their paths."""
     texts = files()
     changed = stale(root)
     for path in changed:
@@ -53,9 +53,9 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; the exit code is 1 when `--check` finds a stale file."""
+    """Returns the exit code: 1 when `--check` finds a stale file."""
     parser = argparse.ArgumentParser(prog="python -m gpufleet_api.generate", description="Write the CRDs.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    parser.add_argument("--check", action="store_true", help="do not write; exit with 1 when a file is stale")
     check = parser.parse_args(argv).check
     changed = stale() if check else write()
     for path in changed:

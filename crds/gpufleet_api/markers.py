@@ -1,7 +1,7 @@
-"""What Kubernetes schemas say and pydantic can't: list-map keys, CEL rules, free-form objects.
+"""Markers for what Kubernetes schemas express and pydantic does not: list types, CEL rules, free-form objects.
 
-Each marker stands in `Annotated[...]` (or in a model's `rules`) and writes its `x-kubernetes-*` key into the
-JSON schema that pydantic emits, from which `schema.py` builds the structural schema.
+A marker in `Annotated[...]` (or in a model's `rules`) adds its `x-kubernetes-*` keys to the JSON schema that pydantic
+emits, from which `schema.py` builds the structural schema.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema
 
 @dataclass(frozen=True)
 class ListMap:
-    """A list that server-side apply merges by key instead of replacing it whole."""
+    """A list that server-side apply merges by key instead of replacing it."""
 
     keys: tuple[str, ...]
 
@@ -36,10 +36,9 @@ class ListSet:
 
 @dataclass(frozen=True, eq=False)
 class FreeForm:
-    """A dict in Python whose fields another API defines, such as a pod template.
+    """A dict whose fields another API defines, such as a pod template.
 
-    `schema` is the structural schema that stands for it in the CRD: by default an object of any fields, kept as it
-    is and not pruned.
+    `schema` is its structural schema in the CRD. The default is an object with any fields, which are not pruned.
     """
 
     schema: Mapping[str, Any] | None = None
@@ -52,8 +51,8 @@ class FreeForm:
 class Cel:
     """One `x-kubernetes-validations` rule.
 
-    `message` names the field and says what to write instead; `reason` is a Kubernetes FieldValueErrorReason;
-    `field_path` (`.replicas`) is the field that the error points at, below the object that carries the rule.
+    `message` is the detail of a field.Error, such as "must be set when mode is Shared"; `reason` is a Kubernetes
+    FieldValueErrorReason; `field_path` (`.replicas`) is the field of the error, relative to the object with the rule.
     """
 
     rule: str
@@ -67,6 +66,6 @@ class Cel:
         return {**schema, "x-kubernetes-validations": rules}
 
     def as_schema(self) -> dict[str, str]:
-        """The rule as it stands in the CRD."""
+        """Returns the rule as the CRD has it."""
         schema = {"rule": self.rule, "message": self.message, "reason": self.reason, "fieldPath": self.field_path}
         return {key: value for key, value in schema.items() if value is not None}

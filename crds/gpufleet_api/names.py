@@ -42,6 +42,9 @@ SHARED_SLOTS: Final = 16
 MAX_SHARED_SLOTS: Final = 64
 """Most slots of one device: as many holders as its entry in GPUTelemetry can list."""
 
+STALE_AFTER_SECONDS: Final = 90.0
+"""Default age from which on telemetry is stale: nothing is placed by it."""
+
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of our devices to container runtimes, whatever the resource is called."""
 
@@ -77,3 +80,11 @@ class ThrottleReason(StrEnum):
     HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
     HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
     DISPLAY_CLOCKS = "DisplayClockSetting"
+
+
+class TelemetryState(StrEnum):
+    """Whether a node's telemetry can be used."""
+
+    READY = "Ready"
+    STALE = "Stale"
+    NO_DRIVER = "NoDriver"

@@ -1,14 +1,14 @@
-"""The schema of a pod template inside a GPUWorkload: open, yet seen well enough to be immutable.
+"""The schema of the pod template inside a GPUWorkload: open, and precise enough for the template to be immutable.
 
-Two quirks of the apiserver shape it (read in `apiserver/pkg/cel/common/valuesunstructured.go`, seen on a server):
+Two behaviors of the apiserver shape it (`apiserver/pkg/cel/common/valuesunstructured.go`, confirmed on a server):
 
-- CEL's `==` on an object with unknown fields calls two objects equal when each has as many keys as the other and the
-  keys that both have are equal: `{labels}` and `{annotations}` would pass for the same. Declared fields are compared
-  properly, and so is a field without a type, as a whole. Hence `metadata.labels` and `metadata.annotations` are
-  declared, and `spec` has no type.
-- `required` applies to a node without a type, too: so a template without `spec.containers` is refused at once.
+- CEL's `==` on objects with unknown fields returns true when both have the same number of keys and the keys that both
+  have are equal: `{labels}` and `{annotations}` would be equal. Declared fields are compared properly, and so is, as a
+  whole, a field without a type. Therefore `metadata.labels` and `metadata.annotations` are declared, and `spec` has no
+  type.
+- `required` also applies to a node without a type, so a template without `spec.containers` is rejected on creation.
 
-What remains invisible here (a spec that isn't an object, an unknown container) becomes a condition of the workload.
+What the schema cannot express (a spec that is not an object, an unknown container) becomes a condition of the workload.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,18 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
     "required": ["spec"],
     "properties": {
         "metadata": {
-            "description": "Labels and annotations of the pods; the rest is ignored.",
+            "description": "Labels and annotations of the pods. Other metadata is ignored.",
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": True,
             "properties": {
                 "labels": {
+                    "description": "Labels of the pods.",
                     "type": "object",
                     "maxProperties": 64,
                     "additionalProperties": {"type": "string", "maxLength": 63},
                 },
                 "annotations": {
+                    "description": "Annotations of the pods.",
                     "type": "object",
                     "maxProperties": 64,
                     "additionalProperties": {"type": "string", "maxLength": 65536},
@@ -36,7 +38,7 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
             },
         },
         "spec": {
-            "description": "A pod spec with its containers; the operator adds scheduling gate, node and devices.",
+            "description": "Pod spec. The operator adds the scheduling gate, the node and the devices.",
             "x-kubernetes-preserve-unknown-fields": True,
             "required": ["containers"],
         },

@@ -1,8 +1,8 @@
-"""GPUTelemetry: what one node's GPUs are doing, and which of them the operator has given away.
+"""GPUTelemetry: what one node's GPUs measure, and which of them the operator has reserved.
 
-Two writers, one object: the operator alone writes `spec` (the reservation), the node's agent alone writes
-`status`. A spec change raises `metadata.generation` and a status change doesn't, so the operator's
-compare-and-swap on the generation never loses to telemetry.
+The object has two writers: the operator writes `spec` (the reservations), the node's agent writes `status`. A change
+of the spec raises `metadata.generation` and a change of the status does not, so the operator's compare-and-swap on the
+generation never conflicts with telemetry.
 """
 
 from enum import StrEnum
@@ -12,13 +12,13 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, ListMap, ListSet
-from gpufleet_api.names import ThrottleReason
+from gpufleet_api.names import TelemetryState, ThrottleReason
 
 MAX_DEVICES = 64
-"""Most devices of one node."""
+"""Devices of one node."""
 
 MAX_ASSIGNMENTS = 1024
-"""Most reservations of one node."""
+"""Reservations on one node."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 MiB = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -32,53 +32,67 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Assignment(ApiModel):
-    """One reservation: these devices of this node belong to this container of this pod."""
+    """Reservation of devices of this node for one container of one pod."""
 
     rules: ClassVar = (
         Cel(
             "has(self.shardStart) == has(self.shardEnd) && (!has(self.shardStart) || self.shardStart <= self.shardEnd)",
-            "shardStart and shardEnd stand together, and shardStart is at most shardEnd",
+            "shardStart and shardEnd must be set together, and shardStart must be less than or equal to shardEnd",
         ),
         Cel(
             "!has(self.computePercent) || has(self.memoryMiB)",
-            "computePercent belongs to shared devices, whose assignment has memoryMiB",
+            "computePercent may not be set without memoryMiB",
         ),
     )
 
     pod_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    """UID of the pod that the devices are reserved for."""
     namespace: Label
+    """Namespace of the pod."""
     pod: Name
+    """Name of the pod."""
     container: Label
+    """Name of the container that gets the devices."""
     workload: Name
+    """Name of the GPUWorkload, in the pod's namespace."""
     workload_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    """UID of the GPUWorkload."""
     replica: Annotated[int, Field(ge=0, le=1023)]
+    """Index of the replica, from 0."""
     replicas: Annotated[int, Field(ge=1, le=1024)]
+    """Number of replicas of the GPUWorkload."""
     resource: Annotated[str, Field(min_length=1, max_length=128)]
+    """Extended resource that the container requests, such as `gpufleet.dev/gpu`."""
     devices: Annotated[list[Uuid], Field(min_length=1, max_length=MAX_DEVICES), ListSet()]
+    """UUIDs of the reserved devices."""
     memory_mib: PromisedMiB | None = None
-    """Shared devices only: the memory of each device that is promised to the container. Absent: whole devices."""
+    """Memory of each device that is promised to the container, in MiB. Set for shared devices only."""
     compute_percent: PromisedPercent | None = None
-    """Shared devices only: the compute of each device that is promised; absent promises none."""
+    """Compute of each device that is promised to the container, in percent. Set for shared devices only."""
     shard_start: Items | None = None
+    """First item of the replica's shard. Set for workloads with a distribution only."""
     shard_end: Items | None = None
+    """Item after the last one of the replica's shard."""
     decided_at: Timestamp
+    """Time of the decision, by the operator's clock."""
 
 
 class TelemetrySpec(ApiModel):
-    """What the operator has reserved on this node. Written by compare-and-swap, always whole."""
+    """Devices that the operator has reserved on this node. Only the operator writes it."""
 
     assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = []
+    """Reservations, one per pod. The device plugin on the node hands out devices by them."""
 
 
 class HealthState(StrEnum):
-    """Whether a device can be used. Unhealthy means a fault and nothing else."""
+    """Whether a device has a fault."""
 
     HEALTHY = "Healthy"
     UNHEALTHY = "Unhealthy"
 
 
 class Recovery(StrEnum):
-    """What ends a fault: nothing needs to be done, the device must be reset, or it must be exchanged."""
+    """What ends a fault: it ends by itself, the device must be reset, or the device must be replaced."""
 
     AUTOMATIC = "Automatic"
     RESET = "Reset"
@@ -86,173 +100,236 @@ class Recovery(StrEnum):
 
 
 class HealthReason(ApiModel):
-    """One standing fault, or a warning."""
+    """One fault or warning of a device."""
 
     code: Annotated[str, Field(min_length=1, max_length=64)]
-    """CamelCase, such as `XidError` or `DeviceLost`."""
+    """CamelCase reason, such as XidError or DeviceLost."""
     message: Text | None = None
+    """Details of the fault, for people."""
     since: Timestamp
+    """Time at which the fault was first seen, by the node's clock."""
     recovery: Recovery | None = None
+    """What ends the fault. Automatic: it ends by itself. Reset: the device, the driver or the node must be reset.
+    Replacement: the device must be replaced."""
 
 
 class DeviceHealth(ApiModel):
-    """A device's health with the faults that stand. Warnings are told beside them and make no device unhealthy."""
+    """Health of a device, with its current faults and warnings."""
 
     state: HealthState
+    """Unhealthy while the device has a fault, else Healthy. No new pod is placed on an Unhealthy device."""
     reasons: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    """Current faults."""
     warnings: Annotated[list[HealthReason], Field(max_length=16), ListMap("code")] = []
+    """Current warnings. A warning does not make a device Unhealthy."""
     since: Timestamp | None = None
+    """Time at which `state` last changed."""
 
 
 class Clocks(ApiModel):
-    """Current clocks."""
+    """Current clock frequencies, in MHz."""
 
     sm_mhz: Megahertz | None = None
+    """Frequency of the streaming multiprocessors, in MHz."""
     memory_mhz: Megahertz | None = None
+    """Frequency of the memory, in MHz."""
 
 
 class Ecc(ApiModel):
-    """Memory errors since the driver was loaded or the device was reset."""
+    """ECC memory errors since the driver was loaded or the device was reset."""
 
     corrected_volatile: Count | None = None
+    """Corrected errors."""
     uncorrected_volatile: Count | None = None
+    """Uncorrected errors."""
 
 
 class RowRemap(ApiModel):
-    """Replacement of bad rows of memory: one waits for the next reset; one failed, as no spare row is left."""
+    """Remapping of faulty memory rows to spare ones."""
 
     pending: bool | None = None
+    """True when a row will be remapped at the next reset."""
     failed: bool | None = None
+    """True when a row could not be remapped because no spare row is left."""
 
 
 class MigMode(StrEnum):
-    """Whether a device is divided into instances."""
+    """Whether a device is partitioned by MIG."""
 
     ENABLED = "Enabled"
     DISABLED = "Disabled"
 
 
 class Statistics(ApiModel):
-    """Mean, maximum and 95th percentile of one quantity over the window, in that quantity's unit."""
+    """Statistics of one quantity over the window, in the unit of that quantity."""
 
     mean: Annotated[int, Field(ge=-273, le=2**40)]
+    """Arithmetic mean."""
     max: Annotated[int, Field(ge=-273, le=2**40)]
+    """Maximum."""
     p95: Annotated[int, Field(ge=-273, le=2**40)]
+    """95th percentile."""
 
 
 class SampleWindow(ApiModel):
-    """The recent past of a device. A quantity that no sample carried is absent."""
+    """Statistics over the recent samples of a device. A quantity that no sample has is absent."""
 
     samples: Annotated[int, Field(ge=1, le=100_000)]
+    """Number of samples in the window."""
     seconds: Annotated[int, Field(ge=0, le=86_400)]
+    """Time between the first and the last sample of the window, in seconds."""
     utilization_percent: Statistics | None = None
+    """Compute utilization, in percent."""
     memory_used_mib: Statistics | None = None
+    """Memory in use, in MiB."""
     temperature_celsius: Statistics | None = None
+    """Temperature of the GPU, in degrees Celsius."""
     power_milliwatts: Statistics | None = None
+    """Power draw, in milliwatts."""
 
 
 class MemoryOveruse(ApiModel):
-    """A holder uses more of the device's memory than it was promised. Nothing caps it; `memoryMiB` says the promise."""
+    """Use of more device memory than was promised. It is reported, not prevented."""
 
     memory_used_mib: MiB
-    """As of about the last heartbeat."""
+    """Memory of the device that the container uses, in MiB, as of about the last heartbeat."""
     since: Timestamp
+    """Time at which the overuse was first seen."""
 
 
 class DeviceHolder(ApiModel):
-    """A container that holds the device, says the kubelet. `podUID` is that of the assignment honoured."""
+    """A container that holds the device, as reported by the kubelet's PodResources API."""
 
     namespace: Label
+    """Namespace of the pod."""
     pod: Name
+    """Name of the pod."""
     container: Label
+    """Name of the container."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
+    """UID of the pod whose assignment was honored. Absent when the container has no assignment."""
     shared: bool | None = None
-    """True: it holds a slot of the device, beside others. Otherwise it holds the device as a whole."""
+    """True when the container holds a share slot of the device, absent when it holds the whole device."""
     memory_mib: PromisedMiB | None = None
-    """Promised of this device's memory; absent for a slot without assignment."""
+    """Memory of the device that is promised to the container, in MiB. Absent for a share slot without assignment."""
     compute_percent: PromisedPercent | None = None
-    """Promised of this device's compute."""
+    """Compute of the device that is promised to the container, in percent."""
     overuse: MemoryOveruse | None = None
-    """Present while it lasts."""
+    """Set while the container uses more of the device's memory than it was promised."""
 
 
 class Device(ApiModel):
-    """One GPU: identity, the last good sample, its window, its health, its holders.
-
-    A value that the hardware does not report is absent, never 0.
-    """
+    """One GPU or MIG partition. A value that the hardware does not report is absent, never 0."""
 
     uuid: Uuid
+    """UUID of the device, such as GPU-8f4c... or MIG-..."""
     index: Annotated[int, Field(ge=0, le=MAX_DEVICES - 1)]
+    """NVML index of the device on the node."""
     model: Annotated[str, Field(min_length=1, max_length=96)]
+    """Product name as reported by NVML, such as NVIDIA H100 80GB HBM3."""
     architecture: Annotated[str, Field(max_length=32)] | None = None
+    """Architecture, such as Hopper."""
     compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
+    """CUDA compute capability, such as 9.0."""
     pci_bus_id: Annotated[str, Field(max_length=32)] | None = None
+    """PCI bus ID, such as 00000000:3B:00.0."""
     numa_node: Annotated[int, Field(ge=0, le=1023)] | None = None
+    """NUMA node that the device is attached to."""
     nvlink_peers: Annotated[list[Uuid], Field(max_length=MAX_DEVICES), ListSet()] = []
+    """UUIDs of the devices that are connected to this one by NVLink."""
     sample_time: Timestamp | None = None
+    """Time of the sample below, by the node's clock."""
     memory_total_mib: MiB | None = None
+    """Total memory, in MiB."""
     memory_used_mib: MiB | None = None
+    """Memory in use, in MiB."""
     utilization_percent: Percent | None = None
+    """Compute utilization, in percent."""
     memory_utilization_percent: Percent | None = None
+    """Utilization of the memory bandwidth, in percent."""
     temperature_celsius: Celsius | None = None
+    """Temperature of the GPU, in degrees Celsius."""
     memory_temperature_celsius: Celsius | None = None
+    """Temperature of the memory, in degrees Celsius."""
     power_milliwatts: Milliwatts | None = None
+    """Power draw, in milliwatts."""
     power_limit_milliwatts: Milliwatts | None = None
+    """Enforced power limit, in milliwatts."""
     clocks: Clocks | None = None
     throttle_reasons: Annotated[list[ThrottleReason], Field(max_length=16), ListSet()] = []
+    """Reasons for which the device runs below its clocks. Idleness is not listed."""
     ecc: Ecc | None = None
     row_remap: RowRemap | None = None
     page_retirement_pending: bool | None = None
-    """A bad page of memory will be retired at the next reset: GPUs before Ampere, which remap no rows."""
+    """True when a faulty memory page will be retired at the next reset. GPUs before Ampere, which remap no rows."""
     mig_mode: MigMode | None = None
+    """Whether the GPU is partitioned by MIG."""
     process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Number of processes on the device, inside and outside of containers."""
     health: DeviceHealth
     withheld: Text | None = None
-    """Why no container can be given the device now although it has no fault, such as that its device node is missing.
-
-    The operator picks it for nobody. Who holds it keeps it.
-    """
+    """Why the device cannot be given to a container although it has no fault, such as a missing device node. No new
+    pod is placed on it; a container that holds it keeps it."""
     window: SampleWindow | None = None
     allocated_to: Annotated[list[DeviceHolder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
+    """Containers that hold the device."""
 
     @property
     def offered(self) -> bool:
-        """Whether a container can be given the device, as far as its agent knows."""
+        """True when a container can be given the device, as far as its agent knows."""
         return self.health.state is HealthState.HEALTHY and self.withheld is None
 
 
 class Summary(ApiModel):
-    """The node in one line. Means and sums are absent when no device has the value."""
+    """Totals over the node's devices. A total of a quantity that no device reports is absent."""
 
+    state: TelemetryState | None = None
+    """Ready: the driver answers. Stale: no device was sampled in the last 90 seconds. NoDriver: no GPU driver answers
+    on the node. When the agent does not run, the last state stays; see `observedAt`."""
     devices: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    """Number of devices."""
     healthy: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    """Number of devices without a fault."""
     allocated: Annotated[int, Field(ge=0, le=MAX_DEVICES)]
+    """Number of devices that containers hold, as a whole or a share of them."""
+    free: Annotated[int, Field(ge=0, le=MAX_DEVICES)] | None = None
+    """Number of devices that can be given to a container and that no container holds."""
     memory_total_mib: MiB | None = None
+    """Total memory of all devices, in MiB."""
     memory_used_mib: MiB | None = None
+    """Memory in use on all devices, in MiB."""
     memory_available_mib: MiB | None = None
+    """Memory that is not in use on healthy devices, in MiB."""
     mean_utilization_percent: Percent | None = None
+    """Mean compute utilization, in percent."""
     mean_temperature_celsius: Celsius | None = None
-    power_milliwatts: Annotated[int, Field(ge=0, le=2**40)] | None = None
+    """Mean temperature, in degrees Celsius."""
+    power_watts: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Power draw of all devices, in watts."""
 
 
 class TelemetryStatus(ApiModel):
-    """What the agent saw. `observedAt` is when it wrote this, `sampleTime` when it last read the hardware."""
+    """Measurements of the node's devices. Only the node's agent writes it."""
 
     assignments_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
-    """The `metadata.generation` whose assignments the agent had read when it wrote this."""
+    """The metadata.generation whose assignments the agent had read when it wrote this status."""
     observed_at: Timestamp
+    """Time at which the agent wrote this status, by the node's clock."""
     sample_time: Timestamp | None = None
+    """Time of the newest sample of any device, by the node's clock."""
     agent_version: Annotated[str, Field(max_length=64)]
+    """Version of the agent."""
     driver_version: Annotated[str, Field(max_length=64)] | None = None
+    """Version of the GPU driver. Absent while no driver answers."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None
-    """Which boot of the node this is about: faults of an earlier one are over."""
+    """Boot ID of the node. Faults reported in an earlier boot are over."""
     devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
+    """Devices of the node, by NVML index."""
     summary: Summary
 
 
 class ObjectMeta(ApiModel):
-    """The part of metadata that we read."""
+    """The fields of metadata that gpufleet reads."""
 
     name: Name
     namespace: Label | None = None
@@ -262,7 +339,7 @@ class ObjectMeta(ApiModel):
 
 
 class GPUTelemetry(ApiModel):
-    """One object per GPU node, named like the node and owned by it."""
+    """Measurements and reservations of one node's GPUs. The object has the name of its node, which owns it."""
 
     metadata: ObjectMeta
     spec: TelemetrySpec = TelemetrySpec()

@@ -1,7 +1,7 @@
-"""GPUWorkload: what a user asks for, and what became of it.
+"""GPUWorkload: a user's request for devices, and its placements.
 
-Conditions follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them: Ready, Reconciling, Stalled,
-beside our own Placed and Degraded.
+The conditions Ready, Reconciling and Stalled follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them.
+Placed and Degraded are gpufleet's own.
 """
 
 from enum import StrEnum
@@ -19,101 +19,107 @@ MAX_DEVICES_PER_REPLICA = 16
 MAX_NAME = 50
 """Longest name of a workload: a pod's name adds the replica and a suffix, and must fit into 63 characters."""
 
+_FORBIDDEN = "FieldValueForbidden"
+_REQUIRED = "FieldValueRequired"
+
 
 class Strategy(StrEnum):
-    """How to choose among the devices that pass."""
+    """How devices are chosen among those that meet the requirements."""
 
     BEST = "Best"
     """The devices with the highest score by live telemetry."""
     PACK = "Pack"
-    """Keep the fleet usable for what is likely to come: fill nodes that are in use already."""
+    """The devices whose use leaves the most room for the requests that the operator has seen."""
     SPREAD = "Spread"
-    """As few replicas per node as can be, the best devices of each node."""
+    """As few replicas per node as possible, on the best devices of each node."""
 
 
 class Topology(StrEnum):
-    """How the devices of one replica must be connected."""
+    """How the devices of one replica, or the nodes of all replicas, must be related."""
 
     NONE = "None"
     SAME_NODE = "SameNode"
     """All replicas on one node."""
     NVLINK = "NVLink"
-    """The devices of one replica are all joined by NVLink."""
+    """The devices of one replica are all connected by NVLink."""
     NUMA = "NUMA"
-    """The devices of one replica hang on one NUMA node."""
+    """The devices of one replica are attached to one NUMA node."""
 
 
 class DeviceMode(StrEnum):
     """How a container holds its devices."""
 
     EXCLUSIVE = "Exclusive"
-    """As a whole: nobody else is on them."""
+    """Whole devices."""
     SHARED = "Shared"
-    """A part of each, beside others' parts."""
+    """A share of each device."""
 
 
 class Devices(ApiModel):
-    """What each replica gets."""
+    """Devices of each replica."""
 
     rules: ClassVar = (
         Cel(
             "self.mode != 'Shared' || has(self.memoryMiB)",
-            "devices.memoryMiB is required with mode Shared: the memory of each device that a replica is promised",
-            reason="FieldValueRequired",
+            "must be set when devices.mode is Shared",
+            reason=_REQUIRED,
             field_path=".memoryMiB",
         ),
         Cel(
             "self.mode == 'Shared' || !has(self.memoryMiB)",
-            "devices.memoryMiB belongs to mode Shared; a whole device's memory is asked for by"
-            " requirements.minFreeMemoryMiB",
+            "may not be set when devices.mode is Exclusive; use requirements.minFreeMemoryMiB to require free memory",
+            reason=_FORBIDDEN,
             field_path=".memoryMiB",
         ),
         Cel(
             "self.mode == 'Shared' || !has(self.computePercent)",
-            "devices.computePercent belongs to mode Shared; leave it out with mode Exclusive",
+            "may not be set when devices.mode is Exclusive",
+            reason=_FORBIDDEN,
             field_path=".computePercent",
         ),
     )
 
     count: Annotated[int, Field(ge=1, le=MAX_DEVICES_PER_REPLICA)] = 1
-    """Devices for each replica, all of one node."""
+    """Number of devices of each replica, 1 to 16, all on one node. Defaults to 1."""
     mode: DeviceMode = DeviceMode.EXCLUSIVE
-    """Exclusive: whole devices, with nobody else on them. Shared: a part of each, beside others' parts."""
+    """Exclusive: each replica gets whole devices. Shared: each replica gets a share of each device, which other
+    containers share with it. Defaults to Exclusive."""
     memory_mib: PromisedMiB | None = None
-    """Shared only: memory of each device that a replica is promised, in MiB. All promises together never exceed the
-    device; a container that takes more than it was promised isn't stopped from it."""
+    """Memory of each device that is promised to a replica, in MiB. Required when mode is Shared, not allowed otherwise.
+    The promises on a device never exceed its memory. The limit is not enforced: use beyond it is reported."""
     compute_percent: PromisedPercent | None = None
-    """Shared only: compute of each device that a replica is promised, in percent. Absent promises none."""
+    """Compute of each device that is promised to a replica, 1 to 100 percent. Allowed only when mode is Shared. Nothing
+    is promised when it is absent."""
     container: Label | None = None
-    """The app container that gets them; needed only when the template has more than one."""
+    """Name of the container that gets the devices. Required when the template has more than one app container."""
 
 
 class Requirements(ApiModel):
-    """What a device must satisfy at the moment of the decision. An absent measurement fails its test."""
+    """Conditions that a device must meet when it is chosen. A device that does not report a required value fails."""
 
     rules: ClassVar = (
         Cel(
             "!has(self.includeUUIDs) || !has(self.excludeUUIDs)"
             " || !self.includeUUIDs.exists(u, u in self.excludeUUIDs)",
-            "a UUID may stand in includeUUIDs or in excludeUUIDs, not in both",
+            "must not contain a UUID that is also in includeUUIDs",
             field_path=".excludeUUIDs",
         ),
     )
 
     min_free_memory_mib: MiB | None = None
-    """Memory that must be free on each device, in MiB."""
+    """Minimum free memory of each device, in MiB."""
     max_utilization_percent: Percent | None = None
-    """Highest compute utilization of a device, in percent."""
+    """Maximum compute utilization of each device, in percent."""
     max_temperature_celsius: Celsius | None = None
-    """Highest temperature of a device, in degrees Celsius."""
+    """Maximum temperature of each device, in degrees Celsius."""
     models: Annotated[list[Annotated[str, Field(min_length=1, max_length=96)]], Field(max_length=16), ListSet()] = []
-    """Accepted models, as NVML names them; empty accepts all."""
+    """Accepted models, as reported by NVML, such as NVIDIA H100 80GB HBM3. All are accepted when the list is empty."""
     min_compute_capability: Annotated[str, Field(max_length=8, pattern=r"^[0-9]+\.[0-9]+$")] | None = None
-    """Lowest CUDA compute capability, such as `8.0`."""
+    """Minimum CUDA compute capability, such as 8.0."""
     include_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
-    """Only these devices; empty accepts all."""
+    """UUIDs of the only devices to choose from. All are considered when the list is empty."""
     exclude_uuids: Annotated[list[Uuid], Field(max_length=64), ListSet()] = []
-    """None of these devices."""
+    """UUIDs of devices to exclude."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
     """Labels that the node must have."""
 
@@ -122,45 +128,51 @@ Weight = Annotated[int, Field(ge=0, le=100)]
 
 
 class Weights(ApiModel):
-    """How much each term counts in the score of strategy Best. Only their ratio matters."""
+    """Weights of the terms of a device's score, 0 to 100 each. Only their ratio matters."""
 
     rules: ClassVar = (
         Cel(
             "self.memory + self.utilization + self.temperature + self.power > 0",
-            "at least one of the weights memory, utilization, temperature and power must be above 0",
+            "at least one of memory, utilization, temperature and power must be greater than 0",
         ),
     )
 
     memory: Weight = 40
+    """Weight of free memory. Defaults to 40."""
     utilization: Weight = 30
+    """Weight of low compute utilization. Defaults to 30."""
     temperature: Weight = 20
+    """Weight of low temperature. Defaults to 20."""
     power: Weight = 10
+    """Weight of power headroom. Defaults to 10."""
 
 
 class OnDegraded(StrEnum):
-    """What becomes of a replica when one of its devices turns out to be faulty."""
+    """What happens to a running replica when one of its devices becomes unhealthy."""
 
     IGNORE = "Ignore"
-    """Condition Degraded, and nothing else."""
+    """The condition Degraded becomes True."""
     REPLACE = "Replace"
-    """Condition Degraded; then the pod is deleted and placed anew, on devices that are healthy."""
+    """The condition Degraded becomes True, and the pod is deleted and placed again on healthy devices."""
 
 
 class Placement(ApiModel):
     """How the replicas are placed."""
 
     strategy: Strategy = Strategy.BEST
-    """Best: the devices with the highest score by live telemetry. Pack: fill nodes that are in use already.
-    Spread: as few replicas per node as can be, the best devices of each node."""
+    """Best: the devices with the highest score by live telemetry. Pack: the devices whose use leaves the most room for
+    the requests that the operator has seen. Spread: as few replicas per node as possible, on the best devices of each
+    node. Defaults to Best."""
     topology: Topology = Topology.NONE
-    """None; SameNode: all replicas on one node; NVLink: the devices of one replica are all joined by NVLink;
-    NUMA: the devices of one replica hang on one NUMA node."""
+    """None: no constraint. SameNode: all replicas on one node. NVLink: the devices of one replica are all connected by
+    NVLink. NUMA: the devices of one replica are attached to one NUMA node. Defaults to None."""
     weights: Weights = Weights()
     gang: bool = False
-    """All replicas at once or none."""
+    """When true, either all replicas are placed or none is. Defaults to false."""
     on_degraded: OnDegraded = OnDegraded.IGNORE
-    """When a device of a running replica becomes Unhealthy. Ignore: condition Degraded tells of it, the pod runs on.
-    Replace: after some seconds the pod is deleted as well, and placed anew on healthy devices."""
+    """What happens when a device of a running replica becomes Unhealthy. Ignore: the condition Degraded becomes True
+    and the pod keeps running. Replace: the pod is also deleted after some seconds and placed again on healthy devices.
+    Defaults to Ignore."""
 
 
 class DistributionMode(StrEnum):
@@ -171,44 +183,47 @@ class DistributionMode(StrEnum):
 
 
 class CapacityMeasure(StrEnum):
-    """What a proportional distribution measures a replica by: the sum over its devices.
+    """Measure of a replica's capacity in a proportional distribution: the sum over its devices.
 
-    A replica of shared devices has what it is promised of them.
+    For shared devices it is what the replica is promised of them.
     """
 
     FREE_MEMORY = "FreeMemory"
     TOTAL_MEMORY = "TotalMemory"
     WEIGHTS = "Weights"
-    """The user's own numbers, whatever the devices."""
+    """The numbers in `weights`, whatever the devices."""
 
 
 class Distribution(ApiModel):
-    """Divides `items` among the replicas as contiguous ranges, told to each container by its environment."""
+    """Divides items among the replicas as contiguous ranges. Each container gets its range in environment variables."""
 
     rules: ClassVar = (
         Cel(
             "self.mode != 'Uniform' || !has(self.by)",
-            "distribution.by belongs to mode Proportional; leave it out with mode Uniform",
+            "may not be set when distribution.mode is Uniform",
+            reason=_FORBIDDEN,
             field_path=".by",
         ),
         Cel(
             "(has(self.by) && self.by == 'Weights') == has(self.weights)",
-            "distribution.weights is needed with by: Weights, and belongs to nothing else",
+            "must be set when distribution.by is Weights, and may not be set otherwise",
             field_path=".weights",
         ),
         Cel(
             "!has(self.weights) || self.weights.exists(w, w > 0)",
-            "at least one of distribution.weights must be above 0",
+            "must contain a number greater than 0",
             field_path=".weights",
         ),
     )
 
     items: Annotated[int, Field(ge=1, le=2**53)]
-    """How many items there are to divide: 0..items-1."""
+    """Number of items to divide. They are numbered from 0."""
     mode: DistributionMode = DistributionMode.UNIFORM
-    """Uniform: equal shares. Proportional: shares by the capacity of each replica's devices."""
+    """Uniform: all replicas get the same number of items. Proportional: each replica gets items in proportion to the
+    capacity of its devices. Defaults to Uniform."""
     by: CapacityMeasure | None = None
-    """Proportional only; FreeMemory when absent."""
+    """Measure of a replica's capacity, when mode is Proportional: FreeMemory or TotalMemory of its devices, or Weights.
+    Defaults to FreeMemory."""
     weights: (
         Annotated[
             list[Annotated[int, Field(ge=0, le=1_000_000)]],
@@ -216,21 +231,22 @@ class Distribution(ApiModel):
         ]
         | None
     ) = None
-    """With by: Weights, one number per replica, in order. Only their ratio matters; 0 gets nothing."""
+    """One number per replica, in order, 0 to 1000000 each. Required when by is Weights. Only their ratio matters; a
+    replica with 0 gets no items."""
     max_per_replica: Annotated[int, Field(ge=1, le=2**53)] | None = None
-    """No replica gets more; what is left over is reported as status.unassignedItems."""
+    """Maximum number of items of one replica. Items beyond it are counted in status.unassignedItems."""
 
 
 def _immutable(field: str, *, optional: bool = False) -> Cel:
-    """`field` of the spec stays what it was; a field without a default must also stay present or absent."""
+    """Returns the rule that `field` of the spec cannot change; an optional one cannot be added or removed either."""
     same = f"self.{field} == oldSelf.{field}"
     if optional:
         same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
-    return Cel(same, f"{field} is immutable: create another GPUWorkload", field_path=f".{field}")
+    return Cel(same, "field is immutable; create another GPUWorkload", field_path=f".{field}")
 
 
 class WorkloadSpec(ApiModel):
-    """The request. Only `suspend` may change after creation: pods can't be edited into other devices."""
+    """Requested pods and devices. Only `suspend` can be changed after creation."""
 
     rules: ClassVar = (
         _immutable("replicas"),
@@ -242,26 +258,27 @@ class WorkloadSpec(ApiModel):
         Cel(
             "!has(self.distribution) || !has(self.distribution.weights)"
             " || size(self.distribution.weights) == self.replicas",
-            "distribution.weights must have one number for each of spec.replicas",
+            "must have one number for each of spec.replicas",
             field_path=".distribution.weights",
         ),
         Cel(
             "!has(self.distribution) || self.placement.gang",
-            "distribution needs placement.gang: true, because the shares depend on all replicas' devices",
+            "must be true when spec.distribution is set: the shards depend on the devices of all replicas",
             field_path=".placement.gang",
         ),
     )
 
     replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
-    """Number of pods, each with its own devices."""
+    """Number of pods, 1 to 1024. Each gets its own devices. Defaults to 1."""
     template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)]
-    """A pod template (metadata.labels, metadata.annotations, spec). The operator adds gate and device request."""
+    """Template of the pods. The operator adds a scheduling gate and the device request to each pod."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
     placement: Placement = Placement()
     distribution: Distribution | None = None
     suspend: bool = False
-    """True: the pods are deleted and their devices freed; false again: placed anew."""
+    """When true, the pods are deleted and their devices are released. When it becomes false again, the replicas are
+    placed again. Defaults to false."""
 
 
 class ConditionStatus(StrEnum):
@@ -273,119 +290,162 @@ class ConditionStatus(StrEnum):
 
 
 class Condition(ApiModel):
-    """metav1.Condition."""
+    """A metav1.Condition."""
 
     type: Annotated[str, Field(min_length=1, max_length=64)]
+    """Type in CamelCase, such as Ready."""
     status: ConditionStatus
+    """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """Reason for the last transition, in CamelCase."""
     message: Annotated[str, Field(max_length=4096)] = ""
+    """Details of the last transition, for people."""
     observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The metadata.generation that the condition was set for."""
     last_transition_time: Timestamp
+    """Time at which the condition's status last changed."""
 
 
 class PlacementState(StrEnum):
-    """Where a replica stands on the road from request to proof."""
+    """Lifecycle state of a replica."""
 
     PENDING = "Pending"
-    """Gated: no devices yet."""
+    """No devices are reserved yet. The pod, if it exists, is held by its scheduling gate."""
     RESERVED = "Reserved"
-    """The reservation is written; the pod isn't on its node yet."""
+    """Devices are reserved; the pod is not bound to its node yet."""
     BOUND = "Bound"
-    """kube-scheduler bound the pod to its node; the kubelet hasn't shown its devices yet."""
+    """The pod is bound to its node; the kubelet has not reported its devices yet."""
     CONFIRMED = "Confirmed"
-    """The kubelet says that the container holds exactly the reserved devices."""
+    """The kubelet reports that the container holds exactly the reserved devices."""
     MISMATCH = "Mismatch"
-    """The kubelet says that it holds others; the pod is being replaced."""
+    """The kubelet reports that the container holds other devices. The pod is being replaced."""
     REJECTED = "Rejected"
-    """The kubelet refused the pod, which never ran; it is being replaced."""
+    """The kubelet rejected the pod, which never ran. The pod is being replaced."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
 
 class ScoreTerms(ApiModel):
-    """Why these devices: each term in thousandths (0..1000), mean over the replica's devices."""
+    """Score of the devices and its terms, 0 to 1000 each (1000 is best), as means over the replica's devices."""
 
     total: Annotated[int, Field(ge=0, le=1000)]
+    """Weighted mean of the terms, in thousandths."""
     memory: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Free memory, in thousandths of the total."""
     utilization: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Unused compute, in thousandths."""
     temperature: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """1000 at 30 degrees Celsius or less, 0 at 90 or more."""
     power: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Power headroom, in thousandths of the power limit."""
 
 
 class ReplicaPlacement(ApiModel):
-    """One replica: its pod, its node, its devices and its share."""
+    """Pod, node, devices and shard of one replica."""
 
     replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    """Index of the replica, from 0."""
     state: PlacementState
+    """Pending: no devices are reserved. Reserved: devices are reserved. Bound: the pod is bound to its node. Confirmed:
+    the kubelet reports exactly the reserved devices. Mismatch: the kubelet reports other devices, the pod is being
+    replaced. Rejected: the kubelet rejected the pod, which is being replaced. Succeeded and Failed: the pod ended."""
     pod: Name | None = None
+    """Name of the pod."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
+    """UID of the pod."""
     node: Name | None = None
+    """Node of the reserved devices."""
     devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = []
+    """UUIDs of the reserved devices."""
     shard_start: Items | None = None
+    """First item of the replica's shard."""
     shard_end: Items | None = None
+    """Item after the last one of the replica's shard."""
     score: ScoreTerms | None = None
     message: Text | None = None
+    """Details of the state, for people."""
 
 
 class Rejection(ApiModel):
-    """How many devices failed one test."""
+    """Number of devices that fail one filter."""
 
     reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """First filter that the devices fail, such as InsufficientFreeMemory."""
     devices: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices."""
     nodes: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of nodes that have such devices."""
 
 
 class NearestMiss(ApiModel):
-    """What came closest, and what it lacks."""
+    """The device or node that comes closest to meeting the request, and what it lacks."""
 
     node: Name
+    """Name of the node."""
     device: Uuid | None = None
+    """UUID of the device. Absent when the node as a whole fails."""
     reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """Filter that it fails."""
     message: Text
+    """What it lacks, with numbers, for people."""
 
 
 class NodeRefusal(ApiModel):
-    """A node that kube-scheduler or the kubelet refused for one replica, in its own words."""
+    """A rejection of a replica's pod by kube-scheduler or by a kubelet."""
 
     replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    """Index of the replica."""
     node: Name
+    """Node that was rejected or that rejected the pod."""
     by: Annotated[str, Field(max_length=32)]
+    """Component that rejected: kube-scheduler or kubelet."""
     message: Text
+    """The component's own message."""
     time: Timestamp
+    """Time of the rejection."""
 
 
 class Explanation(ApiModel):
-    """Why the workload waits, in words with numbers and as counts."""
+    """Why replicas are not placed."""
 
     message: Annotated[str, Field(max_length=4096)]
+    """Summary with counts, such as 0/16 GPUs are available: 5 in use, 11 insufficient memory."""
     devices_considered: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices in the fleet."""
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices that pass all filters."""
     rejections: Annotated[list[Rejection], Field(max_length=32), ListMap("reason")] = []
+    """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
     refusals: Annotated[list[NodeRefusal], Field(max_length=32)] = []
+    """Recent rejections by kube-scheduler or kubelets."""
 
 
 class WorkloadStatus(ApiModel):
-    """What became of the request. Written by the operator on change."""
+    """Placements and conditions. Only the operator writes it."""
 
     observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The metadata.generation that the status describes."""
     conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
+    """Ready, Placed, Degraded, Reconciling and Stalled. Ready, Reconciling and Stalled follow kstatus."""
     confirmed: Annotated[str, Field(max_length=16)] | None = None
-    """Replicas whose devices the kubelet confirmed, of all: `7/8`."""
+    """Number of replicas with confirmed devices, of all replicas, such as 7/8."""
     nodes: Annotated[str, Field(max_length=1024)] | None = None
-    """Nodes in use, for the table: `node-1,node-2`."""
+    """Names of the nodes in use, separated by commas."""
     placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = []
+    """Pod, node, devices and shard of each replica."""
     unassigned_items: Items | None = None
+    """Number of items that no replica gets because of distribution.maxPerReplica."""
     explanation: Explanation | None = None
 
 
 class GPUWorkload(ApiModel):
-    """A user's request for devices, and the answer."""
+    """Requests devices for a set of pods and reports where they were placed."""
 
     rules: ClassVar = (
         Cel(
             f"size(self.metadata.name) <= {MAX_NAME}",
-            f"metadata.name may have at most {MAX_NAME} characters, because the names of the pods are made from it",
+            f"metadata.name may not be more than {MAX_NAME} characters: the names of the pods are built from it",
         ),
     )
 

@@ -207,15 +207,17 @@ TELEMETRY_OBJECT: dict[str, Any] = {
             }
         ],
         "summary": {
+            "state": "Ready",
             "devices": 1,
             "healthy": 0,
             "allocated": 1,
+            "free": 0,
             "memoryTotalMiB": 81_559,
             "memoryUsedMiB": 412,
             "memoryAvailableMiB": 81_147,
             "meanUtilizationPercent": 3,
             "meanTemperatureCelsius": 41,
-            "powerMilliwatts": 71_250,
+            "powerWatts": 71,
         },
     },
 }

@@ -19,6 +19,7 @@ from gpufleet_agent.sampling.snapshot import (
     Statistics,
     WindowStats,
 )
+from gpufleet_api.names import STALE_AFTER_SECONDS, TelemetryState
 from gpufleet_common import timestamps
 
 Status = dict[str, Any]
@@ -75,7 +76,7 @@ def build_status(
             )
             for device in devices
         ],
-        summary=_summary(devices, holders),
+        summary=_summary(view, holders, withheld or {}),
     )
 
 
@@ -183,8 +184,10 @@ def _holder(holder: DeviceHolder, overuse: OveruseEpisode | None) -> Status:
     )
 
 
-def _summary(devices: tuple[DeviceSnapshot, ...], holders: Holders) -> Status:
+def _summary(view: NodeSnapshot, holders: Holders, withheld: Mapping[str, str]) -> Status:
+    devices = view.devices[:MAX_DEVICES]
     samples = [device.sample for device in devices if device.sample is not None]
+    power = _total(sample.power_milliwatts for sample in samples)
     available = [
         device.sample.memory_total_mib - device.sample.memory_used_mib
         for device in devices
@@ -193,17 +196,29 @@ def _summary(devices: tuple[DeviceSnapshot, ...], holders: Holders) -> Status:
         and device.sample.memory_total_mib is not None
         and device.sample.memory_used_mib is not None
     ]
+    healthy = {device.info.uuid for device in devices if device.health.state is HealthState.HEALTHY}
     return _present(
+        state=_state(view),
         devices=len(devices),
-        healthy=sum(device.health.state is HealthState.HEALTHY for device in devices),
+        healthy=len(healthy),
         allocated=sum(device.info.uuid in holders for device in devices),
+        free=len(healthy - holders.keys() - withheld.keys()),
         memoryTotalMiB=_total(sample.memory_total_mib for sample in samples),
         memoryUsedMiB=_total(sample.memory_used_mib for sample in samples),
         memoryAvailableMiB=sum(available) if available else None,
         meanUtilizationPercent=_mean(sample.utilization_percent for sample in samples),
         meanTemperatureCelsius=_mean(sample.temperature_celsius for sample in samples),
-        powerMilliwatts=_total(sample.power_milliwatts for sample in samples),
+        powerWatts=None if power is None else round(power / 1000),
     )
+
+
+def _state(view: NodeSnapshot) -> TelemetryState:
+    if view.driver_version is None or view.unavailable is not None:
+        return TelemetryState.NO_DRIVER
+    age = view.sample_age_seconds
+    if view.devices and (age is None or age > STALE_AFTER_SECONDS):
+        return TelemetryState.STALE
+    return TelemetryState.READY
 
 
 def _total(values: Iterable[int | None]) -> int | None:

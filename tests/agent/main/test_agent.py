@@ -280,7 +280,7 @@ async def test_a_node_without_a_driver_is_calm_ready_and_says_why_it_has_no_devi
     async with kubelet, rig.running() as agent:
         status = await rig.api.until(lambda status: True)
         assert status["devices"] == []
-        assert status["summary"] == {"devices": 0, "healthy": 0, "allocated": 0}
+        assert status["summary"] == {"state": "NoDriver", "devices": 0, "healthy": 0, "allocated": 0, "free": 0}
         assert (await rig.fetch(agent, "/readyz"))[0] == 200
         assert "gpufleet_agent_hardware_available 0.0" in (await rig.fetch(agent, "/metrics"))[1]
         assert rig.sockets() == ["kubelet.sock"]

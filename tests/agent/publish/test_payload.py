@@ -147,14 +147,16 @@ def test_a_full_device_and_its_summary() -> None:
         "bootId": "b00t",
         "devices": [FULL],
         "summary": {
+            "state": "Ready",
             "devices": 1,
             "healthy": 0,
             "allocated": 1,
+            "free": 0,
             "memoryTotalMiB": 1000,
             "memoryUsedMiB": 250,
             "meanUtilizationPercent": 0,
             "meanTemperatureCelsius": -5,
-            "powerMilliwatts": 71_250,
+            "powerWatts": 71,
         },
     }
 
@@ -171,7 +173,7 @@ def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
 
 
 def test_a_node_without_devices_has_counts_and_no_means() -> None:
-    assert status_of()["summary"] == {"devices": 0, "healthy": 0, "allocated": 0}
+    assert status_of()["summary"] == {"state": "Ready", "devices": 0, "healthy": 0, "allocated": 0, "free": 0}
     assert status_of()["devices"] == []
 
 
@@ -179,7 +181,7 @@ def test_what_a_device_does_not_report_is_absent_and_does_not_pull_the_mean_down
     status = status_of(device(0, utilization_percent=80), device(1, temperature_celsius=50), device(2))
     assert status["summary"]["meanUtilizationPercent"] == 80
     assert status["summary"]["meanTemperatureCelsius"] == 50
-    assert "powerMilliwatts" not in status["summary"]
+    assert "powerWatts" not in status["summary"]
     assert "memoryAvailableMiB" not in status["summary"]
     assert "sampleTime" not in status["devices"][2]
     assert status["devices"][0].keys().isdisjoint({"clocks", "throttleReasons", "ecc", "rowRemap", "migMode"})
