@@ -126,7 +126,7 @@ def opened() -> NvmlHardware:
     """
     hardware = NvmlHardware()
     hardware.open()
-    for slot in range(hardware.slots()):
+    for slot in range(hardware.device_count()):
         try:
             hardware.identify(slot)
         except DeviceError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from gpufleet_agent.agent import Agent
+from gpufleet_agent.agent import Agent, build_agent
 from gpufleet_agent.devices.base import Hardware
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
@@ -41,7 +41,7 @@ def make_agent(settings: Settings) -> Agent:
         ValueError: It is no recording.
     """
     rng = random.Random()  # noqa: S311 - jitter
-    return Agent(settings, make_hardware(settings), LightkubeTelemetryApi(settings.node_name, rng), rng)
+    return build_agent(settings, make_hardware(settings), LightkubeTelemetryApi(settings.node_name, rng), rng)
 
 
 def make_hardware(settings: Settings) -> Hardware:

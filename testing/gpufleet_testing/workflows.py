@@ -91,7 +91,7 @@ class FakeHardware:
     def driver_version(self) -> str | None:
         return "570.1"
 
-    def slots(self) -> int:
+    def device_count(self) -> int:
         if self.counting is not None:
             raise self.counting
         self.known = {}
@@ -130,7 +130,7 @@ async def published(hardware: FakeHardware) -> Json:
     sampler = Sampler(hardware, timing=TIMING)
     await sampler.start()
     observed = datetime.now(UTC).timestamp()
-    status = build_status(sampler.view(), {}, generation=1, observed_at=observed, agent_version="0.1.0")
+    status = build_status(sampler.snapshot(), {}, generation=1, observed_at=observed, agent_version="0.1.0")
     await sampler.close()
     stored: Json = json.loads(json.dumps(status))
     return stored

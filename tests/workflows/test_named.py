@@ -74,7 +74,7 @@ def test_concurrent_recording() -> None:
     def read() -> None:
         barrier.wait()
         while not done.is_set():
-            for device in record.view(at(1)).devices:
+            for device in record.snapshot(at(1)).devices:
                 sample = device.sample
                 if sample is not None and sample.memory_used_mib != sample.utilization_percent:
                     torn.append(device.info.uuid)
@@ -89,9 +89,9 @@ def test_concurrent_recording() -> None:
     for thread in reading:
         thread.join()
     assert not torn
-    view = record.view(at(1))
-    assert view.samples == writers * each
-    assert not any(view.dropped.values())
+    snapshot = record.snapshot(at(1))
+    assert snapshot.samples == writers * each
+    assert not any(snapshot.dropped.values())
 
 
 @pytest.mark.parametrize("counts", [0, 1])
@@ -106,7 +106,7 @@ async def test_initialisation_failure(counts: int) -> None:
         await sampler.start()
     with pytest.raises(SamplerClosedError):
         await sampler.start()
-    assert sampler.view().devices == ()
+    assert sampler.snapshot().devices == ()
     assert {task.get_name() for task in asyncio.all_tasks()} - {"sampler-close"} == {
         asyncio.current_task().get_name()  # type: ignore[union-attr]  # a task runs this
     }
@@ -203,17 +203,17 @@ async def test_cancellation_during_recording() -> None:
     starting = asyncio.create_task(sampler.start())
     assert await asyncio.to_thread(entered.wait, 30)
     async with asyncio.timeout(30):  # the neighbour's first answer may come after that
-        while all(device.sample is None for device in sampler.view().devices):  # noqa: ASYNC110 - samples ring no bell
+        while all(device.sample is None for device in sampler.snapshot().devices):  # noqa: ASYNC110 - samples ring no bell
             await asyncio.sleep(0.001)
     starting.cancel()
     asyncio.get_running_loop().call_later(0.05, gate.set)
     with pytest.raises(asyncio.CancelledError):
         await starting
     assert not hardware.is_open
-    view = sampler.view()
-    assert [device.sample is not None for device in view.devices] == [True, False]
+    snapshot = sampler.snapshot()
+    assert [device.sample is not None for device in snapshot.devices] == [True, False]
     with pytest.raises(SamplerClosedError):
-        await sampler.changed(view.health_version)
+        await sampler.changed(snapshot.health_version)
     threads_end()
 
 
@@ -221,7 +221,7 @@ async def test_unregistered_device() -> None:
     """Refused by name wherever a UUID comes in: hardware, recording, fleet, ranking, requests."""
     hardware = fake_hardware(gpu("GPU-0", 0))
     hardware.open()
-    hardware.slots()
+    hardware.device_count()
     hardware.identify(0)
     with pytest.raises(UnknownDeviceError, match="GPU-x"):
         hardware.read("GPU-x")
@@ -229,7 +229,7 @@ async def test_unregistered_device() -> None:
     with pytest.raises(InvalidSampleError, match="GPU-x") as caught:
         record.record(Reading(uuid="GPU-x"), at(1))
     assert caught.value.reason is InvalidReason.UNKNOWN_DEVICE
-    assert record.view(at(1)).dropped[InvalidReason.UNKNOWN_DEVICE] == 1
+    assert record.snapshot(at(1)).dropped[InvalidReason.UNKNOWN_DEVICE] == 1
     fleet = fleet_of(await published(fake_hardware(gpu("GPU-0", 0))))
     with pytest.raises(InvalidFleetError, match="node a has no device GPU-x"):
         fleet.hold("a", ["GPU-x"])

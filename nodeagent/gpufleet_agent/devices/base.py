@@ -186,7 +186,7 @@ class Hardware(Protocol):
     def driver_version(self) -> str | None:
         """The driver's version, or None when the hardware doesn't say."""
 
-    def slots(self) -> int:
+    def device_count(self) -> int:
         """How many devices the driver counts, whether they answer or not. 0 on a node without any.
 
         Raises:
@@ -227,7 +227,7 @@ class EventSource(Protocol):
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
         """Block until a device reports something; None after the timeout, or when events aren't supported.
 
-        Called from one thread only. Raises as `Hardware.slots` does.
+        Called from one thread only. Raises as `Hardware.device_count` does.
         """
 
 

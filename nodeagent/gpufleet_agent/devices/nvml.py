@@ -89,8 +89,8 @@ class NvmlHardware:
             raise opening_error(error) from error
         return version
 
-    def slots(self) -> int:
-        """See `Hardware.slots`."""
+    def device_count(self) -> int:
+        """See `Hardware.device_count`."""
         try:
             count: int = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:

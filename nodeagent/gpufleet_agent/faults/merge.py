@@ -88,7 +88,7 @@ def _both(
     newer, newer_at = (told, told_at) if status_is_newer else (kept, kept_at)
     shown = tuple(reason for reason in told.health.reasons if not is_one_time(reason.code))
     reasons = tuple(sorted((*_told_once(newer).values(), *shown), key=lambda reason: reason.code))
-    sinces = [view.since for view in (newer.health, told.health) if view.since is not None]
+    sinces = [snapshot.since for snapshot in (newer.health, told.health) if snapshot.since is not None]
     health = HealthSnapshot(
         state=HealthState.UNHEALTHY if reasons else HealthState.HEALTHY,
         reasons=reasons,

@@ -31,25 +31,25 @@ class AgentCollector(Collector):
 
     def __init__(
         self,
-        view: Callable[[], NodeSnapshot],
+        snapshot: Callable[[], NodeSnapshot],
         reservations: Callable[[], tuple[int, int] | None],
         listing_age: Callable[[], float | None],
         stale_seconds: float,
         overuse: Callable[[], tuple[tuple[MemoryUsage, ...], tuple[OveruseEpisode, ...], int]] = lambda: ((), (), 0),
     ) -> None:
-        self._view = view
+        self._view = snapshot
         self._reservations = reservations
         self._listing_age = listing_age
         self._stale_seconds = stale_seconds
         self._overuse = overuse
 
     def collect(self) -> Iterable[Metric]:
-        view = self._view()
-        yield from _sampling(view)
-        yield from _health(view)
-        yield _processes(view, self._stale_seconds)
-        yield _throttling(view, self._stale_seconds)
-        yield _events(view)
+        snapshot = self._view()
+        yield from _sampling(snapshot)
+        yield from _health(snapshot)
+        yield _processes(snapshot, self._stale_seconds)
+        yield _throttling(snapshot, self._stale_seconds)
+        yield _events(snapshot)
         yield from _shares(*self._overuse())
         yield from self._allocation()
 
@@ -69,30 +69,30 @@ class AgentCollector(Collector):
             )
 
 
-def _sampling(view: NodeSnapshot) -> Iterable[Metric]:
+def _sampling(snapshot: NodeSnapshot) -> Iterable[Metric]:
     yield GaugeMetricFamily(
-        "gpufleet_agent_hardware_available", "1 while the driver answers, else 0.", int(view.unavailable is None)
+        "gpufleet_agent_hardware_available", "1 while the driver answers, else 0.", int(snapshot.unavailable is None)
     )
-    yield CounterMetricFamily("gpufleet_agent_samples", "Valid samples of all devices.", view.samples)
+    yield CounterMetricFamily("gpufleet_agent_samples", "Valid samples of all devices.", snapshot.samples)
     dropped = CounterMetricFamily(
         "gpufleet_agent_samples_dropped",
         "Samples dropped, by reason (ReadFailed, or why the value is invalid).",
         labels=["reason"],
     )
-    for reason, count in sorted(view.dropped.items()):
+    for reason, count in sorted(snapshot.dropped.items()):
         dropped.add_metric([reason], count)
     yield dropped
     age = GaugeMetricFamily(
         "gpufleet_agent_sample_age_seconds", "Age of the device's last valid sample.", labels=["gpu", "UUID"]
     )
-    for device in view.devices:
+    for device in snapshot.devices:
         if device.sample_age_seconds is not None:
             age.add_metric([str(device.info.index), device.info.uuid], device.sample_age_seconds)
     yield age
 
 
-def _health(view: NodeSnapshot) -> Iterable[Metric]:
-    states = Counter(device.health.state for device in view.devices)
+def _health(snapshot: NodeSnapshot) -> Iterable[Metric]:
+    states = Counter(device.health.state for device in snapshot.devices)
     devices = GaugeMetricFamily("gpufleet_agent_devices", "Devices of this node, by health state.", labels=["state"])
     for state in HealthState:
         devices.add_metric([state.value], states[state])
@@ -108,7 +108,7 @@ def _health(view: NodeSnapshot) -> Iterable[Metric]:
         "Always 1; one series per active warning, by code.",
         labels=["gpu", "UUID", "code"],
     )
-    for device in view.devices:
+    for device in snapshot.devices:
         labels = [str(device.info.index), device.info.uuid]
         healthy.add_metric(labels, int(device.health.state is HealthState.HEALTHY))
         for reason in device.health.reasons:
@@ -118,24 +118,24 @@ def _health(view: NodeSnapshot) -> Iterable[Metric]:
     yield from (healthy, faults, warnings)
 
 
-def _processes(view: NodeSnapshot, stale_seconds: float) -> Metric:
+def _processes(snapshot: NodeSnapshot, stale_seconds: float) -> Metric:
     processes = GaugeMetricFamily(
         "gpufleet_agent_device_processes", "Processes with a context on the device.", labels=["gpu", "UUID"]
     )
-    for device in view.devices:
+    for device in snapshot.devices:
         sample, age = device.sample, device.sample_age_seconds
         if sample is not None and sample.process_count is not None and age is not None and age <= stale_seconds:
             processes.add_metric([str(device.info.index), device.info.uuid], sample.process_count)
     return processes
 
 
-def _throttling(view: NodeSnapshot, stale_seconds: float) -> Metric:
+def _throttling(snapshot: NodeSnapshot, stale_seconds: float) -> Metric:
     throttled = GaugeMetricFamily(
         "gpufleet_agent_device_throttled",
         "1 while the clocks are throttled for this reason, else 0.",
         labels=["gpu", "UUID", "reason"],
     )
-    for device in view.devices:
+    for device in snapshot.devices:
         sample, age = device.sample, device.sample_age_seconds
         if sample is not None and sample.throttle_reasons is not None and age is not None and age <= stale_seconds:
             for reason in ThrottleReason:
@@ -174,13 +174,13 @@ def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...],
     )
 
 
-def _events(view: NodeSnapshot) -> Metric:
+def _events(snapshot: NodeSnapshot) -> Metric:
     events = CounterMetricFamily(
         "gpufleet_agent_device_events",
         "Events reported by devices, by kind and code (the XID for XidError).",
         labels=["gpu", "UUID", "kind", "code"],
     )
-    for device in view.devices:
+    for device in snapshot.devices:
         for event in device.events:
             labels = [str(device.info.index), device.info.uuid, event.kind, str(event.code)]
             events.add_metric(labels, event.count)

@@ -166,16 +166,16 @@ class DeviceCollector(Collector):
     """
 
     def __init__(
-        self, view: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str, stale_seconds: float
+        self, snapshot: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str, stale_seconds: float
     ) -> None:
-        self._view = view
+        self._view = snapshot
         self._holders = holders
         self._node_name = node_name
         self._stale_seconds = stale_seconds
 
     def collect(self) -> Iterable[Metric]:
-        view, holders = self._view(), self._holders()
-        labeled = [(device, list(self._label_sets(device, view, holders))) for device in view.devices]
+        snapshot, holders = self._view(), self._holders()
+        labeled = [(device, list(self._label_sets(device, snapshot, holders))) for device in snapshot.devices]
         for field in DCGM_FIELDS:
             family = Metric(field.name, field.help, field.kind)
             for device, label_sets in labeled:
@@ -199,7 +199,7 @@ class DeviceCollector(Collector):
     def _fresh(self, device: DeviceSnapshot) -> bool:
         return device.sample_age_seconds is not None and device.sample_age_seconds <= self._stale_seconds
 
-    def _label_sets(self, device: DeviceSnapshot, view: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
+    def _label_sets(self, device: DeviceSnapshot, snapshot: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
         """Returns one label set per holder, shared by all fields: a shared device has thousands of series."""
         info = device.info
         unheld: tuple[DeviceHolder | None, ...] = (None,)
@@ -212,7 +212,7 @@ class DeviceCollector(Collector):
                 f"nvidia{info.index}",
                 info.model,
                 self._node_name,
-                view.driver_version or "",
+                snapshot.driver_version or "",
                 *held,
             )
             yield dict(zip(LABELS, values, strict=True))

@@ -38,7 +38,7 @@ class OveruseMonitor:
     def __init__(
         self,
         *,
-        view: Callable[[], NodeSnapshot],
+        snapshot: Callable[[], NodeSnapshot],
         holders: Callable[[], Holders],
         tell: Callable[[PodEvent], None],
         changes: VersionSignal,
@@ -46,7 +46,7 @@ class OveruseMonitor:
         stale_seconds: float,
         pods: PodLookup = pods_of_process,
     ) -> None:
-        self._view = view
+        self._view = snapshot
         self._holders = holders
         self._tell = tell
         self._changes = changes

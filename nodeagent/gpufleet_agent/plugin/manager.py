@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.plugin.allocation_observer import AllocationObserver
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
-from gpufleet_agent.plugin.types import AdvertisedDevice, ManagedAllocation, Rejection, UnmanagedAllocation
+from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
@@ -35,10 +36,7 @@ class PluginContext:
     own: TelemetryWatch
     holdings: Holdings
     admission: InFlightAllocation
-    granted: Callable[[ManagedAllocation | UnmanagedAllocation], None]
-    """Called with what a pod was given, before the kubelet hears of it."""
-    refused: Callable[[Rejection], None]
-    """Called with why a pod was given nothing, likewise."""
+    observer: AllocationObserver
     injection: DeviceInjector
     counters: Instruments
     listed: Callable[[Listing, float], Listing]
@@ -163,8 +161,7 @@ def _plugin(served: Served, shared_resource: str, around: PluginContext) -> Devi
         devices_changed=around.devices_changed,
         asking=asking,
         admission=around.admission,
-        granted=around.granted,
-        refused=around.refused,
+        observer=around.observer,
         injection=around.injection,
         counters=around.counters,
     )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
+from gpufleet_agent.plugin.allocation_observer import AllocationObserver
 from gpufleet_agent.plugin.allocator import Allocator
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.env import allocate_response
@@ -15,7 +16,6 @@ from gpufleet_agent.plugin.types import (
     AdvertisedDevice,
     AllocationRequest,
     AllocationResult,
-    ManagedAllocation,
     Rejection,
     RejectionReason,
     UnmanagedAllocation,
@@ -40,8 +40,7 @@ class DevicePlugin:
         devices_changed: Notified when `devices` answers something else than before.
         asking: Who asks, and what it gets.
         admission: The allocation in flight.
-        granted: Called with what a pod was given, before the kubelet hears of it.
-        refused: Called with why a pod was given nothing, likewise.
+        observer: Receives the outcome of each allocation, before the kubelet does.
         injection: How devices get into containers.
         counters: Where outcomes are counted.
     """
@@ -54,8 +53,7 @@ class DevicePlugin:
         devices_changed: VersionSignal,
         asking: Allocator,
         admission: InFlightAllocation,
-        granted: Callable[[ManagedAllocation | UnmanagedAllocation], None],
-        refused: Callable[[Rejection], None],
+        observer: AllocationObserver,
         injection: DeviceInjector,
         counters: Instruments,
     ) -> None:
@@ -64,8 +62,7 @@ class DevicePlugin:
         self._devices_changed = devices_changed
         self._asking = asking
         self._admission = admission
-        self._granted = granted
-        self._refused = refused
+        self._observer = observer
         self._injection = injection
         self._counters = counters
         self._closing = False
@@ -142,13 +139,13 @@ class DevicePlugin:
             self._counters.allocations.labels("Rejected", result.reason.value).inc()
             log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
             self._admission.refused(ticket)
-            self._refused(result)
+            self._observer.rejected(result)
             # The kubelet quotes this in the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
         self._counters.allocations.labels(result.outcome, "").inc()
         if answered is not None and isinstance(result, UnmanagedAllocation):
             self._admission.handed(result)
-        self._granted(result)
+        self._observer.allocated(result)
         return allocate_response(result, self._injection)
 
     async def pre_start_container(

@@ -33,7 +33,7 @@ MAX_MODEL = 96
 
 
 def build_status(
-    view: NodeSnapshot,
+    snapshot: NodeSnapshot,
     holders: Holders,
     *,
     generation: int | None,
@@ -46,7 +46,7 @@ def build_status(
     """Put the status together.
 
     Args:
-        view: What the sampler knows.
+        snapshot: Devices and health.
         holders: Who holds which device.
         generation: `metadata.generation` of the reservations that the agent has read.
         observed_at: Now, in seconds since the epoch by the node's clock.
@@ -55,14 +55,14 @@ def build_status(
         overuse: Holders that use more memory than they were promised.
         withheld: Devices that no container can be given although they have no fault, by UUID, and why.
     """
-    devices = view.devices[:MAX_DEVICES]
+    devices = snapshot.devices[:MAX_DEVICES]
     over = {(one.use.uuid, one.use.pod_uid): one for one in overuse}
     return _present(
         assignmentsGeneration=generation,
         observedAt=timestamp(observed_at),
-        sampleTime=_sample_time(view.sample_age_seconds, observed_at),
+        sampleTime=_sample_time(snapshot.sample_age_seconds, observed_at),
         agentVersion=agent_version,
-        driverVersion=view.driver_version,
+        driverVersion=snapshot.driver_version,
         bootId=boot_id,
         devices=[
             _device(

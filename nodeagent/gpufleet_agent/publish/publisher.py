@@ -36,10 +36,10 @@ class Publisher:
 
     Args:
         api: The object in the cluster.
-        own: What is known of the object; it is the one that creates it.
+        telemetry: What is known of the object; it is the one that creates it.
         build: The status as of now, from memory; None: not enough is known yet to tell the truth.
         changes: Notified when something changed that can't wait for the next tick.
-        pace: How often to write.
+        policy: How often to write.
         counters: Where writes are counted.
         rng: Source of jitter.
     """
@@ -48,18 +48,18 @@ class Publisher:
         self,
         *,
         api: TelemetryApi,
-        own: TelemetryWatch,
+        telemetry: TelemetryWatch,
         build: Callable[[], Status | None],
         changes: VersionSignal,
-        pace: WritePolicy,
+        policy: WritePolicy,
         counters: Instruments,
         rng: random.Random,
     ) -> None:
         self._api = api
-        self._own = own
+        self._telemetry = telemetry
         self._build = build
         self._changes = changes
-        self._pace = pace
+        self._policy = policy
         self._counters = counters
         self._rng = rng
         self._published: Status | None = None
@@ -88,17 +88,17 @@ class Publisher:
                 continue
             # An urgent change just after a write is due when the interval is over, not at the next tick.
             if self._last is not None:
-                await asyncio.sleep(self._last.at + self._pace.min_interval - asyncio.get_running_loop().time())
+                await asyncio.sleep(self._last.at + self._policy.min_interval - asyncio.get_running_loop().time())
 
     def _rest(self, now: float) -> float:
         """How long to wait for the next look: to the next tick, but no write may follow another so soon."""
-        soonest = 0.0 if self._last is None else self._last.at + self._pace.min_interval - now
+        soonest = 0.0 if self._last is None else self._last.at + self._policy.min_interval - now
         return max(soonest, seconds_to_next_tick(now, TICK_SECONDS))
 
     async def step(self) -> None:
         """Write if it is due."""
         now = asyncio.get_running_loop().time()
-        if self._own.current is None or now < self._not_before:
+        if self._telemetry.current is None or now < self._not_before:
             return
         # Built just before it is written: what an absent apiserver missed in between needs no telling.
         status = self._build()
@@ -109,12 +109,12 @@ class Publisher:
             await self._write(status, cause, built=now)
 
     def _cause(self, status: Status, now: float) -> WriteCause | None:
-        current = self._own.current
+        current = self._telemetry.current
         if self._published is None or self._last is None or current is None:
             return WriteCause.URGENT
-        if current.uid != self._published_to and now - self._last.at >= self._pace.min_interval:
+        if current.uid != self._published_to and now - self._last.at >= self._policy.min_interval:
             return WriteCause.URGENT  # another object of the same name, without a status yet
-        return due_cause(self._pace, self._last, significance(self._published, status, self._pace.old), now)
+        return due_cause(self._policy, self._last, significance(self._published, status, self._policy.stale), now)
 
     async def _write(self, status: Status, cause: WriteCause, *, built: float) -> None:
         self.attempted = timestamps.to_epoch(status.get("observedAt"))
@@ -128,21 +128,21 @@ class Publisher:
         now = asyncio.get_running_loop().time()
         jitter = self._rng.random()
         self._last = (
-            next_write(self._pace, self._last, now, jitter, cause=cause, built=built)
+            next_write(self._policy, self._last, now, jitter, cause=cause, built=built)
             if self._last
-            else first_write(self._pace, now, jitter, built)
+            else first_write(self._policy, now, jitter, built)
         )
         self._published, self._published_to = status, written.uid
         self._failures = 0
         self._counters.status_writes.labels(cause.value, "LastWrite").inc()
         # The answer tells the newest generation; should it have risen, the next write follows at once.
-        self._own.adopt(written)
+        self._telemetry.adopt(written)
 
     async def _failed(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
         self._counters.status_writes.labels(cause.value, "Failed").inc()
-        wait = backoff(self._pace, self._failures, self._rng.random())
+        wait = backoff(self._policy, self._failures, self._rng.random())
         self._not_before = asyncio.get_running_loop().time() + wait
         log.warning("status not written", error=str(error), failures=self._failures, next_try_seconds=round(wait, 1))
         if isinstance(error, ObjectNotFoundError):
-            await self._own.recreate()
+            await self._telemetry.recreate()

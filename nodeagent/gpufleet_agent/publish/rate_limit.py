@@ -36,7 +36,7 @@ class WritePolicy:
     patience: float = 3.0
     """A reading of a device that could be picked is written this long after the last write at the latest. With sampling
     and looking once a second each, it is in the cluster within 5 s."""
-    old: float = STALE_SECONDS
+    stale: float = STALE_SECONDS
     """From which age on a sample is old: that it is fresh again is written at once."""
     max_backoff: float = 30.0
     """Longest wait between two attempts while the apiserver is away."""
@@ -47,23 +47,23 @@ class LastWrite:
     """What the next decision needs to know of the last write. Times are the event loop's."""
 
     at: float
-    supply: float
+    tokens: float
     """Quick writes left at `at`."""
     heartbeat_at: float
 
 
-def first_write(pace: WritePolicy, now: float, jitter: float, built: float | None = None) -> LastWrite:
+def first_write(policy: WritePolicy, now: float, jitter: float, built: float | None = None) -> LastWrite:
     """After the very first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
-    return _written(pace, now, pace.burst, jitter, built)
+    return _written(policy, now, policy.burst, jitter, built)
 
 
 def next_write(
-    pace: WritePolicy, last: LastWrite, now: float, jitter: float, *, cause: WriteCause, built: float | None = None
+    policy: WritePolicy, last: LastWrite, now: float, jitter: float, *, cause: WriteCause, built: float | None = None
 ) -> LastWrite:
     """After a later write, which was answered `now`.
 
     Args:
-        pace: How often to write.
+        policy: How often to write.
         last: The write before.
         now: When this one was answered.
         jitter: A random number from 0 to 1.
@@ -72,32 +72,32 @@ def next_write(
         built: When its content was made. The heartbeat counts from there, so that an answer that took long, or came
             while this process stood still, doesn't put off the next one.
     """
-    supply = _supply(pace, last, now)
-    return _written(pace, now, max(0.0, supply - 1) if cause is WriteCause.CHANGE else supply, jitter, built)
+    tokens = _tokens(policy, last, now)
+    return _written(policy, now, max(0.0, tokens - 1) if cause is WriteCause.CHANGE else tokens, jitter, built)
 
 
-def due_cause(pace: WritePolicy, last: LastWrite, significance: Significance, now: float) -> WriteCause | None:
+def due_cause(policy: WritePolicy, last: LastWrite, significance: Significance, now: float) -> WriteCause | None:
     """Whether to write now, and why; None: not yet."""
-    if now - last.at < pace.min_interval:
+    if now - last.at < policy.min_interval:
         return None
     if significance is Significance.URGENT:
         return WriteCause.URGENT
-    if significance is Significance.PICKABLE and now - last.at >= pace.patience:
+    if significance is Significance.PICKABLE and now - last.at >= policy.patience:
         return WriteCause.CHANGE
-    if significance >= Significance.CHANGE and _supply(pace, last, now) >= 1:
+    if significance >= Significance.CHANGE and _tokens(policy, last, now) >= 1:
         return WriteCause.CHANGE
     return WriteCause.HEARTBEAT if now >= last.heartbeat_at else None
 
 
-def backoff(pace: WritePolicy, failures: int, jitter: float) -> float:
+def backoff(policy: WritePolicy, failures: int, jitter: float) -> float:
     """How long to wait after so many failures in a row: doubling, and half of it at random."""
-    return min(pace.max_backoff, pace.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
+    return min(policy.max_backoff, policy.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
 
 
-def _supply(pace: WritePolicy, last: LastWrite, now: float) -> float:
-    return min(float(pace.burst), last.supply + (now - last.at) / pace.refill)
+def _tokens(policy: WritePolicy, last: LastWrite, now: float) -> float:
+    return min(float(policy.burst), last.tokens + (now - last.at) / policy.refill)
 
 
-def _written(pace: WritePolicy, now: float, supply: float, jitter: float, built: float | None) -> LastWrite:
+def _written(policy: WritePolicy, now: float, tokens: float, jitter: float, built: float | None) -> LastWrite:
     since = now if built is None else built
-    return LastWrite(at=now, supply=supply, heartbeat_at=since + pace.heartbeat * (1 + pace.jitter * jitter))
+    return LastWrite(at=now, tokens=tokens, heartbeat_at=since + policy.heartbeat * (1 + policy.jitter * jitter))

@@ -139,9 +139,9 @@ class DriverSession:
 
     def _register(self) -> None:
         listed = self._listed = self._hardware.devices()
-        left_out = len(self._devices) - len(listed)
-        self._record.register(listed, self._driver_version, self._clock(), left_out=left_out)
-        _log.info("devices listed", driver=self._driver_version, devices=len(listed), left_out=left_out)
+        unlisted = len(self._devices) - len(listed)
+        self._record.register(listed, self._driver_version, self._clock(), unlisted=unlisted)
+        _log.info("devices listed", driver=self._driver_version, devices=len(listed), unlisted=unlisted)
 
     async def _listen(self, worker: DriverThread) -> None:
         stopped = threading.Event()
@@ -199,7 +199,7 @@ class DriverSession:
         while True:
             await asyncio.sleep(min(self._timing.reopen_first, self._timing.slow))
             faults = self._record.faults()
-            over = absence.is_over(loop.time(), gone=bool(faults & _GONE) or self._record.left_out > 0)
+            over = absence.is_over(loop.time(), gone=bool(faults & _GONE) or self._record.unlisted > 0)
             if over and ReadFault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
                 # A driver must not be shut down under a call in flight, so a stuck one puts this off.
                 return min(absence.wait * 2, self._timing.reopen_max)

@@ -130,7 +130,7 @@ class DeviceHealth:
         """Of slow reads, in a row: good reads in between are no answer to these."""
 
     def good_read(self, at: float, wall: float) -> bool:
-        """A read succeeded. True when that changed anything for a reader of `view`."""
+        """A read succeeded. True when that changed anything for a reader of `snapshot`."""
         self._failures = 0
         seen = frozenset(code for code in self._reasons if code in READ_FAULTS)
         if self._slow_failures >= self._policy.fail_reads:
@@ -283,19 +283,19 @@ class DeviceHealth:
 
     def bequest(self) -> tuple[HealthSnapshot, dict[str, float]]:
         """What is remembered of it by those that are in its place."""
-        view, last = self.remembered()
+        snapshot, last = self.saved_state()
         if self._reset_due and ReadFault.DEVICE_LOST not in self._reasons:
-            view = HealthSnapshot(
+            snapshot = HealthSnapshot(
                 HealthState.HEALTHY
             )  # the driver was loaded anew, or the reset done that it had asked for
-        return for_successor(view), last
+        return for_successor(snapshot), last
 
     def withdraw(self, codes: Iterable[str], wall: float) -> bool:
         """What was taken over, and not seen since, turns out to have ended before. True when that changed anything."""
         taken_over = self._inherited | {code for code, last in self._events.items() if last.taken_over}
         return self._remove([code for code in codes if code in taken_over], wall)
 
-    def remembered(self) -> tuple[HealthSnapshot, dict[str, float]]:
+    def saved_state(self) -> tuple[HealthSnapshot, dict[str, float]]:
         """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
         reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
         state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
@@ -312,7 +312,7 @@ class DeviceHealth:
         """Codes of the faults that stand."""
         return frozenset(code for code, reason in self._reasons.items() if reason.fault)
 
-    def view(self) -> HealthSnapshot:
+    def snapshot(self) -> HealthSnapshot:
         """State, reasons and warnings, to hand out."""
         if not self._reasons:
             return HealthSnapshot(HealthState.HEALTHY, since=self._since)

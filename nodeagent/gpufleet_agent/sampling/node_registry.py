@@ -116,7 +116,7 @@ class NodeRegistry:
         return self._closed
 
     def register(
-        self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant, *, left_out: int = 0
+        self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant, *, unlisted: int = 0
     ) -> None:
         """Take over what the hardware lists now.
 
@@ -129,7 +129,7 @@ class NodeRegistry:
             self._driver_version = driver_version
             changes.note(changed=self._unavailable is not None)
             self._unavailable = None
-            self._left_out = left_out
+            self._left_out = unlisted
             for uuid, info in listed.items():
                 known = self._devices.get(uuid)
                 if known is None:
@@ -273,7 +273,7 @@ class NodeRegistry:
                     changes.note(changed=fell)
 
     @property
-    def left_out(self) -> int:
+    def unlisted(self) -> int:
         """Devices that the hardware didn't list because they don't answer."""
         return self._left_out
 
@@ -282,7 +282,7 @@ class NodeRegistry:
         with self._lock:
             return frozenset[str]().union(*(device.health.standing for device in self._devices.values()))
 
-    def view(self, now: Instant) -> NodeSnapshot:
+    def snapshot(self, now: Instant) -> NodeSnapshot:
         """What is known at `now`. Still answers after `close`."""
         with self._lock:
             sampled = [device for device in self._devices.values() if device.sample is not None]
@@ -290,7 +290,7 @@ class NodeRegistry:
             devices = tuple(
                 DeviceSnapshot(
                     info=device.info,
-                    health=device.health.view(),
+                    health=device.health.snapshot(),
                     sample=device.sample,
                     sample_age_seconds=None if device.sample is None else now.monotonic - device.sampled_at,
                     window=device.window.stats(now.monotonic),
@@ -305,12 +305,12 @@ class NodeRegistry:
                 sample_age_seconds=None if newest is None else now.monotonic - newest.sampled_at,
                 health_version=self._version,
                 unavailable=self._unavailable,
-                left_out=self._left_out,
+                unlisted=self._left_out,
                 samples=self._samples,
                 dropped=MappingProxyType(dict(self._dropped)),
             )
 
-    def remembered(self, now: Instant) -> SavedState | None:
+    def saved_state(self, now: Instant) -> SavedState | None:
         """What a later process may not hear again; None: it isn't known yet what devices there are.
 
         Still answers after `close`.
@@ -320,7 +320,7 @@ class NodeRegistry:
                 return None
             devices = {}
             for uuid, device in self._devices.items():
-                health, last = device.health.remembered()
+                health, last = device.health.saved_state()
                 devices[uuid] = SavedDevice(device.info, health, last)
             return SavedState(now.wall, self._driver_version or self._driver_before, devices)
 

@@ -106,13 +106,13 @@ class Sampler:
             self._closing = asyncio.create_task(self._close(), name="sampler-close")
         await asyncio.shield(self._closing)
 
-    def view(self) -> NodeSnapshot:
+    def snapshot(self) -> NodeSnapshot:
         """What is known now, from memory: never blocks. Still answers after close."""
-        return self._record.view(self._clock())
+        return self._record.snapshot(self._clock())
 
-    def remembered(self) -> SavedState | None:
+    def saved_state(self) -> SavedState | None:
         """What a later process may not hear again; None: it isn't known yet what devices there are."""
-        return self._record.remembered(self._clock())
+        return self._record.saved_state(self._clock())
 
     def restore(self, past: SavedState) -> None:
         """Take over what an earlier process knew of the devices, from each source once, before anybody is told."""
@@ -212,7 +212,7 @@ class Sampler:
         def open_and_count() -> tuple[str | None, int]:
             hardware.open()
             try:
-                return hardware.driver_version(), hardware.slots()
+                return hardware.driver_version(), hardware.device_count()
             except BaseException:  # nobody else knows that it is open
                 hardware.close()
                 raise

@@ -111,7 +111,7 @@ class NodeSnapshot:
     """Rises with every change of a device's health and of the list of devices. See `Sampler.changed`."""
     unavailable: str | None = None
     """Why the hardware can't be asked at all, in words; None: it can."""
-    left_out: int = 0
+    unlisted: int = 0
     """Devices that the driver counts but can't list, because they didn't answer when it was opened."""
     samples: int = 0
     """Good samples since the start."""
@@ -122,7 +122,7 @@ class NodeSnapshot:
 class SnapshotSource(Protocol):
     """What the rest of the agent needs of a sampler; `sampling.sampler.Sampler` is the one there is."""
 
-    def view(self) -> NodeSnapshot:
+    def snapshot(self) -> NodeSnapshot:
         """What is known now, from memory: microseconds, never blocks. Still answers after close."""
 
     async def changed(self, seen: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.agent import Agent
+from gpufleet_agent.agent import Agent, build_agent
 from gpufleet_agent.devices.base import DeviceInfo, Hardware, Reading, SlowReading
 from gpufleet_agent.kube.api import KubeApi
 from gpufleet_agent.settings import Settings
@@ -47,7 +47,7 @@ class IdleGpus:
     def driver_version(self) -> str | None:
         return "580.1"
 
-    def slots(self) -> int:
+    def device_count(self) -> int:
         return 4
 
     def identify(self, slot: int) -> str:
@@ -80,7 +80,7 @@ def make_settings(kubelet: FakeKubelet, **changes: Any) -> Settings:
 def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Any) -> Agent:
     """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
     settings = make_settings(kubelet, **{"heartbeat_seconds": 1, **changes})
-    return Agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
+    return build_agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
 
 
 class AgentRig:
@@ -97,7 +97,7 @@ class AgentRig:
         self.settings = replace(self.settings, listen_port=port)
 
     def make(self) -> Agent:
-        return Agent(self.settings, self.hardware, self.api, random.Random(1))  # noqa: S311 - jitter
+        return build_agent(self.settings, self.hardware, self.api, random.Random(1))  # noqa: S311 - jitter
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Agent]:

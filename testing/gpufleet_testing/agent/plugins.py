@@ -118,8 +118,7 @@ class PluginRig:
             devices_changed=self.devices_changed,
             asking=asking,
             admission=self.admission,
-            granted=self.grant,
-            refused=self.refusals.append,
+            observer=self,
             injection=self.injection,
             counters=self.counters,
         )
@@ -138,10 +137,13 @@ class PluginRig:
         self.devices = devices
         self.devices_changed.notify()
 
-    def grant(self, granted: ManagedAllocation | UnmanagedAllocation) -> None:
-        self.grants.append(granted)
-        if isinstance(granted, ManagedAllocation):
-            self.holdings.honour(granted.assignment)
+    def allocated(self, allocation: ManagedAllocation | UnmanagedAllocation) -> None:
+        self.grants.append(allocation)
+        if isinstance(allocation, ManagedAllocation):
+            self.holdings.honour(allocation.assignment)
+
+    def rejected(self, rejection: Rejection) -> None:
+        self.refusals.append(rejection)
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0

@@ -67,7 +67,7 @@ class FakeHardware:
     def driver_version(self) -> str | None:
         return "570.1"
 
-    def slots(self) -> int:
+    def device_count(self) -> int:
         if self.counting:
             raise self.counting.pop(0)
         self.identified: dict[str, DeviceInfo] = {}

@@ -16,7 +16,7 @@ def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
     """Opened and listed."""
     opened = NvmlHardware()
     opened.open()
-    for slot in range(opened.slots()):
+    for slot in range(opened.device_count()):
         opened.identify(slot)
     yield opened
     opened.close()

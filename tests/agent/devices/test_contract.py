@@ -102,7 +102,7 @@ def record(path: Path) -> Recording:
     recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
-    for slot in range(recorder.slots()):
+    for slot in range(recorder.device_count()):
         recorder.identify(slot)
     for _ in range(2):
         for uuid in UUIDS:
@@ -121,7 +121,7 @@ def rig(request: pytest.FixtureRequest, simulated: "Simulated", tmp_path: Path) 
 
 def opened(rig: Rig) -> Hardware:
     rig.hardware.open()
-    for slot in range(rig.hardware.slots()):
+    for slot in range(rig.hardware.device_count()):
         rig.hardware.identify(slot)
     return rig.hardware
 
@@ -135,7 +135,7 @@ def test_it_may_be_closed_at_any_time(rig: Rig) -> None:
 
 def test_devices_are_listed_once_they_said_who_they_are(rig: Rig) -> None:
     rig.hardware.open()
-    assert rig.hardware.slots() == 4
+    assert rig.hardware.device_count() == 4
     assert rig.hardware.devices() == ()
     assert rig.hardware.identify(2) == UUIDS[2]
     assert rig.hardware.identify(0) == UUIDS[0]
@@ -190,7 +190,7 @@ def test_one_device_fails_and_the_others_answer(rig: Rig, kind: str, error: type
 def test_without_a_driver_nothing_answers_and_it_can_come_back(rig: Rig) -> None:
     hardware = opened(rig)
     rig.take_driver_away()
-    calls: list[Callable[[], object]] = [hardware.slots, hardware.open, lambda: hardware.read(UUIDS[0])]
+    calls: list[Callable[[], object]] = [hardware.device_count, hardware.open, lambda: hardware.read(UUIDS[0])]
     for call in calls[:2]:
         with pytest.raises(HardwareUnavailableError):
             call()

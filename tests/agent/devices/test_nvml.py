@@ -53,7 +53,7 @@ UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 def identify_all(hardware: NvmlHardware) -> tuple[DeviceInfo, ...]:
     """As the sampler does it; what doesn't answer is left out."""
-    for slot in range(hardware.slots()):
+    for slot in range(hardware.device_count()):
         with suppress(DeviceError):
             hardware.identify(slot)
     return hardware.devices()
@@ -348,7 +348,7 @@ def test_opening_fails_with_what_can_be_done_about_it(
 
 def test_a_driver_that_goes_while_listing_is_unavailable(simulated: "Simulated", hardware: NvmlHardware) -> None:
     simulated.state.unlink()
-    for call in (hardware.slots, hardware.driver_version, lambda: hardware.identify(0)):
+    for call in (hardware.device_count, hardware.driver_version, lambda: hardware.identify(0)):
         with pytest.raises(HardwareUnavailableError):
             call()
 
@@ -376,7 +376,7 @@ def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: "
     simulated.edit(lambda node: node.lose(1).with_fail(2, "name", pynvml.NVML_ERROR_GPU_IS_LOST))
     hardware = NvmlHardware()
     hardware.open()
-    assert hardware.slots() == 4
+    assert hardware.device_count() == 4
     for slot in (1, 2):
         with pytest.raises(DeviceLostError):
             hardware.identify(slot)
@@ -392,7 +392,7 @@ def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
     simulated.write(make_node("h100", 0))
     hardware = NvmlHardware()
     hardware.open()
-    assert (hardware.slots(), hardware.devices()) == (0, ())
+    assert (hardware.device_count(), hardware.devices()) == (0, ())
     hardware.close()
     hardware.close()
     assert nvml_is_closed()

@@ -23,7 +23,7 @@ def impatient(simulated: "Simulated") -> "Iterator[NvmlHardware]":
     """Asks for the links with each slow read."""
     opened = NvmlHardware(links_seconds=0)
     opened.open()
-    for slot in range(opened.slots()):
+    for slot in range(opened.device_count()):
         opened.identify(slot)
     yield opened
     opened.close()

@@ -42,7 +42,7 @@ def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
 
 
 def identify_all(hardware: NvmlHardware) -> tuple[DeviceInfo, ...]:
-    for slot in range(hardware.slots()):
+    for slot in range(hardware.device_count()):
         with suppress(DeviceError):
             hardware.identify(slot)
     return hardware.devices()
@@ -74,7 +74,7 @@ def test_a_gpu_that_does_not_say_whether_it_is_divided_holds_up_nobody_else(
     slow = NvmlHardware(partitions=True, patience_seconds=0.3)
     slow.open()
     began = time.monotonic()
-    assert slow.slots() == 4
+    assert slow.device_count() == 4
     assert time.monotonic() - began < 1.5
     for slot in (0, 2, 3):
         slow.identify(slot)
@@ -134,7 +134,7 @@ def test_a_partition_that_is_there_no_more_is_lost_and_so_are_those_of_a_lost_gp
 def test_a_lost_gpu_counts_as_whole_and_hides_no_other(simulated: "Simulated", hardware: NvmlHardware) -> None:
     simulated.edit(lambda node: node.lose(1))
     assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], WHOLE[3]]
-    assert hardware.slots() == 3
+    assert hardware.device_count() == 3
 
 
 def test_an_xid_is_told_of_the_partition_that_it_names_or_of_all_of_its_gpu(

@@ -13,7 +13,7 @@ def test_device_nodes_go_by_minor_number_and_not_by_index(simulated: "Simulated"
     hardware = NvmlHardware()
     hardware.open()
     try:
-        hardware.slots()
+        hardware.device_count()
         for slot in range(2):
             hardware.identify(slot)
         first, second = hardware.devices()

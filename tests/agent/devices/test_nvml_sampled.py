@@ -24,13 +24,13 @@ def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulate
         simulated.edit(lambda node: node.lose(1))
         sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
         await sampler.start()
-        view = sampler.view()
-        assert (len(view.devices), view.left_out) == (3, 1)
+        snapshot = sampler.snapshot()
+        assert (len(snapshot.devices), snapshot.unlisted) == (3, 1)
         simulated.edit(lambda node: node.restore(1))
         async with asyncio.timeout(20):
-            while len(sampler.view().devices) < 4:
-                await sampler.changed(sampler.view().health_version)
-        assert sampler.view().left_out == 0
+            while len(sampler.snapshot().devices) < 4:
+                await sampler.changed(sampler.snapshot().health_version)
+        assert sampler.snapshot().unlisted == 0
         await sampler.close()
 
     asyncio.run(main())
@@ -42,18 +42,18 @@ def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_late
         simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
         sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
         await sampler.start()
-        view = sampler.view()
-        assert [device.info.index for device in view.devices] == [0, 2, 3]
-        assert view.left_out == 1
+        snapshot = sampler.snapshot()
+        assert [device.info.index for device in snapshot.devices] == [0, 2, 3]
+        assert snapshot.unlisted == 1
         async with asyncio.timeout(20):
-            while (window := sampler.view().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - samples ring no bell
+            while (window := sampler.snapshot().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - samples ring no bell
                 await asyncio.sleep(0.01)
             simulated.edit(lambda node: node.restore(1))
-            while len(sampler.view().devices) < 4:
-                await sampler.changed(sampler.view().health_version)
-        view = sampler.view()
-        assert view.left_out == 0
-        assert [device.info.nvlink_peers for device in view.devices] == [
+            while len(sampler.snapshot().devices) < 4:
+                await sampler.changed(sampler.snapshot().health_version)
+        snapshot = sampler.snapshot()
+        assert snapshot.unlisted == 0
+        assert [device.info.nvlink_peers for device in snapshot.devices] == [
             tuple(sorted({*UUIDS} - {uuid})) for uuid in UUIDS
         ]
         await sampler.close()
@@ -83,19 +83,19 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
             await sampler.close()
 
     def state() -> list[list[str]]:
-        return [[reason.code for reason in device.health.reasons] for device in sampler.view().devices]
+        return [[reason.code for reason in device.health.reasons] for device in sampler.snapshot().devices]
 
     async def becomes(expected: list[list[str]]) -> None:
         async with asyncio.timeout(20):
-            while (view := sampler.view()) and state() != expected:
-                await sampler.changed(view.health_version)
+            while (snapshot := sampler.snapshot()) and state() != expected:
+                await sampler.changed(snapshot.health_version)
 
     async def main() -> None:
         await sampler.start()
-        assert [device.info.uuid for device in sampler.view().devices] == UUIDS
+        assert [device.info.uuid for device in sampler.snapshot().devices] == UUIDS
         simulated.edit(lambda node: node.with_gpu(0, temperature_celsius=91))
         async with asyncio.timeout(10):
-            while (sample := sampler.view().devices[0].sample) and sample.temperature_celsius != 91:  # noqa: ASYNC110 - samples ring no bell
+            while (sample := sampler.snapshot().devices[0].sample) and sample.temperature_celsius != 91:  # noqa: ASYNC110 - samples ring no bell
                 await asyncio.sleep(0.01)
         simulated.edit(lambda node: node.with_xid(1, 79))
         await becomes([[], ["XidError"], [], []])

@@ -68,7 +68,9 @@ def test_a_reading_stands_until_the_next_and_it_starts_again_at_the_end() -> Non
 def test_the_examples_can_be_played(path: Path) -> None:
     hardware = load(path)
     hardware.open()
-    assert [hardware.identify(slot) for slot in range(hardware.slots())] == [one.uuid for one in hardware.devices()]
+    assert [hardware.identify(slot) for slot in range(hardware.device_count())] == [
+        one.uuid for one in hardware.devices()
+    ]
     assert all(hardware.read(one.uuid).temperature_celsius for one in hardware.devices())
 
 
@@ -167,7 +169,7 @@ def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[RecordingWri
     recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
-    for slot in range(recorder.slots()):
+    for slot in range(recorder.device_count()):
         recorder.identify(slot)
     yield recorder, path, lambda: path.read_text().splitlines()
     recorder.close()
@@ -207,7 +209,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: "Simulated")
     recorder = RecordingWriter(NvmlHardware(), Path("/dev/full"), max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
-    assert recorder.slots() == 4
+    assert recorder.device_count() == 4
     assert recorder.identify(0) == UUIDS[0]
     assert recorder.read(UUIDS[0]).memory_total_mib is not None
     recorder.close()
@@ -235,7 +237,7 @@ def test_a_disk_that_fills_up_within_a_line_leaves_a_recording_that_can_be_playe
         patch.setattr(Path, "open", lambda self, mode, **_: FillingDisk(self, mode.replace("b", "")))
         recorder.open()
         recorder.driver_version()
-        for slot in range(recorder.slots()):
+        for slot in range(recorder.device_count()):
             recorder.identify(slot)
         recorder.close()
     assert [event["event"] for event in events] == ["recording ended"]
@@ -251,7 +253,7 @@ def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
         recorder = RecordingWriter(NvmlHardware(), path, max_bytes=max_bytes, clock=lambda: 0.0)
         recorder.open()
         recorder.driver_version()
-        assert recorder.slots() == 4
+        assert recorder.device_count() == 4
         recorder.identify(0)
         return recorder
 
@@ -265,7 +267,7 @@ def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
             assert recorder.read(UUIDS[0]).temperature_celsius == celsius
         recorder.close()
         recorder.open()
-        assert recorder.slots() == 4
+        assert recorder.device_count() == 4
         recorder.close()
     assert [event["event"] for event in events] == ["recording ended: it is as large as it may become"]
     assert path.read_bytes() == room.read_bytes(), "whole lines alone, and none after the one that had no room"
@@ -285,9 +287,9 @@ def test_a_sampler_cannot_tell_a_recording_from_the_hardware(simulated: "Simulat
     async def seen(hardware: Any) -> list[Any]:
         sampler = Sampler(hardware)
         await sampler.start()
-        view = sampler.view()
+        snapshot = sampler.snapshot()
         await sampler.close()
-        return [view.driver_version, *((one.info, one.sample) for one in view.devices)]
+        return [snapshot.driver_version, *((one.info, one.sample) for one in snapshot.devices)]
 
     real, played = asyncio.run(seen(NvmlHardware())), asyncio.run(seen(load(path)))
     assert real[0] == played[0]

@@ -106,9 +106,9 @@ def taken_over(*pasts: SavedState) -> set[tuple[str, str]]:
     driver = next((one.driver_version for one in reversed(pasts) if one.driver_version), "1")
     record.register(infos, driver, Instant(2, 301))
     return {
-        (view.info.uuid, reason.code)
-        for view in record.view(Instant(3, 302)).devices
-        for reason in view.health.reasons
+        (snapshot.info.uuid, reason.code)
+        for snapshot in record.snapshot(Instant(3, 302)).devices
+        for reason in snapshot.health.reasons
         if reason.code == "XidError"
     }
 
@@ -148,10 +148,10 @@ def test_a_later_report_withdraws_what_the_file_said_unless_it_is_seen_again(aga
     record.restore(file, Instant(0, 300))
     record.register([DeviceInfo("GPU-0", 0, "Sim")], "1", Instant(1, 301))
     record.record(Reading(uuid="GPU-0"), Instant(2, 302))
-    assert [reason.code for reason in record.view(Instant(2, 302)).devices[0].health.reasons] == ["XidError"]
+    assert [reason.code for reason in record.snapshot(Instant(2, 302)).devices[0].health.reasons] == ["XidError"]
     if again:
         record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True), Instant(3, 303))
     merged = merge(file, past(150, device("GPU-0")), status_is_newer=True)
     record.restore(changes_since(merged, file), Instant(4, 304))
-    codes = [reason.code for reason in record.view(Instant(5, 305)).devices[0].health.reasons]
+    codes = [reason.code for reason in record.snapshot(Instant(5, 305)).devices[0].health.reasons]
     assert codes == (["XidError"] if again else [])

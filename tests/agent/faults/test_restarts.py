@@ -75,7 +75,7 @@ class Agent:
             self.memory.observe(self.current)
 
     def keep(self) -> None:
-        past = self.record.remembered(self.node.now())
+        past = self.record.saved_state(self.node.now())
         assert past is not None
         observed = timestamps.to_epoch(self.current.status.get("observedAt")) if self.current else None
         reports = {self.attempted, observed}
@@ -90,7 +90,7 @@ class Agent:
             return
         now = self.node.now()
         status = build_status(
-            self.record.view(now), {}, generation=1, observed_at=now.wall, agent_version="1", boot_id="boot-1"
+            self.record.snapshot(now), {}, generation=1, observed_at=now.wall, agent_version="1", boot_id="boot-1"
         )
         self.attempted = timestamps.to_epoch(status["observedAt"])
         if not self.node.away:
@@ -98,7 +98,7 @@ class Agent:
             self.observe()
 
     def faults(self) -> dict[str, list[str]]:
-        devices = self.record.view(self.node.now()).devices
+        devices = self.record.snapshot(self.node.now()).devices
         return {device.info.uuid: [reason.code for reason in device.health.reasons] for device in devices}
 
 

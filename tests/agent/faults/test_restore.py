@@ -28,9 +28,9 @@ SICK = HealthSnapshot(
 def written(**fields: Any) -> dict[str, Any]:
     """The status of a node with one device, as the agent writes it."""
     device = DeviceSnapshot(INFO, SICK, Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1), 1.0)
-    view = NodeSnapshot(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)
+    snapshot = NodeSnapshot(devices=(device,), driver_version="580.1", sample_age_seconds=1.0)
     usual: dict[str, Any] = {"generation": 1, "observed_at": NOW, "agent_version": "1", "boot_id": "boot-1"}
-    return build_status(view, {}, **{**usual, **fields})
+    return build_status(snapshot, {}, **{**usual, **fields})
 
 
 def test_what_was_written_is_read_again() -> None:

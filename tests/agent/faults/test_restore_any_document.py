@@ -115,7 +115,7 @@ def remember(version: TelemetryObject) -> tuple[NodeRegistry, list[None]]:
 
 
 def report(record: NodeRegistry) -> Mapping[str, Any]:
-    return build_status(record.view(NOW), {}, generation=1, observed_at=NOW.wall, agent_version="1", boot_id=None)
+    return build_status(record.snapshot(NOW), {}, generation=1, observed_at=NOW.wall, agent_version="1", boot_id=None)
 
 
 def reported_codes(status: Mapping[str, Any]) -> list[str]:
@@ -204,10 +204,10 @@ async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_wh
     own = TelemetryWatch(api, changes, rng, unreadable=counters.decode_errors.labels("Object").inc)
     publisher = Publisher(
         api=api,
-        own=own,
+        telemetry=own,
         build=lambda: {"assignmentsGeneration": 1, "devices": []},
         changes=changes,
-        pace=WritePolicy(),
+        policy=WritePolicy(),
         counters=counters,
         rng=rng,
     )

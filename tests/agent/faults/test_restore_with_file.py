@@ -25,8 +25,8 @@ def file(health: HealthSnapshot, written: float, *, reports: tuple[float, ...] =
 
 
 def version(health: HealthSnapshot | None, observed: float, acknowledged: str = "") -> TelemetryObject:
-    view = NodeSnapshot(devices=(DeviceSnapshot(INFO, health),) if health else (), driver_version="580.1")
-    status = build_status(view, {}, generation=1, observed_at=observed, agent_version="1", boot_id="boot-1")
+    snapshot = NodeSnapshot(devices=(DeviceSnapshot(INFO, health),) if health else (), driver_version="580.1")
+    status = build_status(snapshot, {}, generation=1, observed_at=observed, agent_version="1", boot_id="boot-1")
     return TelemetryObject("u", 1, 1, status=status if health else {}, acknowledged=acknowledged)
 
 

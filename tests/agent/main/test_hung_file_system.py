@@ -29,7 +29,7 @@ async def test_scrapes_probes_and_status_go_on(
         async with rig.running() as agent:
             await rig.api.until(lambda status: len(status["devices"]) == 4)
             monkeypatch.setattr(CdiFile, "write", hang)
-            agent._devices_changed.notify()
+            agent.devices_changed.notify()
             async with asyncio.timeout(10):
                 await asyncio.to_thread(hanging.wait, 10)
             assert (await rig.fetch(agent, "/healthz"))[0] == 200

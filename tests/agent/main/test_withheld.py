@@ -28,5 +28,5 @@ async def test_a_missing_device_node_is_in_the_status_until_it_exists(kubelet: F
             status = await rig.api.until(lambda status: withheld(status) == {"GPU-2": "no device node"})
             assert {device["health"]["state"] for device in status["devices"]} == {"Healthy"}
             (dev / "nvidia2").touch()
-            agent._devices_changed.notify()
+            agent.devices_changed.notify()
             await rig.api.until(lambda status: len(status["devices"]) == 4 and not withheld(status))

@@ -30,8 +30,8 @@ COUNTERS = (
 async def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_and_come(simulated: "Simulated") -> None:
     sampler = Sampler(NvmlHardware(), timing=TIMING)
     registry = CollectorRegistry()
-    registry.register(DeviceCollector(sampler.view, dict, "node-1", TIMING.window))
-    registry.register(AgentCollector(sampler.view, lambda: None, lambda: None, TIMING.window))
+    registry.register(DeviceCollector(sampler.snapshot, dict, "node-1", TIMING.window))
+    registry.register(AgentCollector(sampler.snapshot, lambda: None, lambda: None, TIMING.window))
     course: list[dict[str, float]] = []
 
     def scrape() -> dict[str, float]:

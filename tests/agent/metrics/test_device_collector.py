@@ -78,11 +78,11 @@ def device(index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **
 class Scraped:
     """Series by name and labels, after a trip through Prometheus' text format."""
 
-    def __init__(self, view: NodeSnapshot, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
+    def __init__(self, snapshot: NodeSnapshot, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
         registry = CollectorRegistry()
-        registry.register(DeviceCollector(lambda: view, lambda: holders or {}, "node-1", 60.0))
+        registry.register(DeviceCollector(lambda: snapshot, lambda: holders or {}, "node-1", 60.0))
         shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
-        registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0, shares))
+        registry.register(AgentCollector(lambda: snapshot, lambda: (3, 17), lambda: 1.5, 60.0, shares))
         Instruments(registry, "1.2.3")
         self.text = generate_latest(registry).decode()
         self.families = list(text_string_to_metric_families(self.text))
@@ -144,8 +144,8 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
 
 def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
     a, b = DeviceHolder(ContainerKey("ml", "a", "main")), DeviceHolder(ContainerKey("ml", "b", "main"))
-    view = NodeSnapshot((device(0, **FULL), device(1, **FULL)))
-    scraped = Scraped(view, {"GPU-0": (a,), "GPU-1": (a, b)})
+    snapshot = NodeSnapshot((device(0, **FULL), device(1, **FULL)))
+    scraped = Scraped(snapshot, {"GPU-0": (a,), "GPU-1": (a, b)})
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="a", container="main") == 41
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-1", pod="b") == 41
     assert scraped.count("DCGM_FI_DEV_GPU_TEMP") == 3
@@ -189,8 +189,10 @@ def test_a_healthy_node_still_says_that_no_device_is_unhealthy() -> None:
 
 
 def test_what_the_agent_says_of_its_own_work() -> None:
-    view = NodeSnapshot(samples=120, dropped=MappingProxyType({"Invalid": 2, "ReadFailed": 5}), unavailable="no driver")
-    scraped = Scraped(view)
+    snapshot = NodeSnapshot(
+        samples=120, dropped=MappingProxyType({"Invalid": 2, "ReadFailed": 5}), unavailable="no driver"
+    )
+    scraped = Scraped(snapshot)
     assert scraped.value("gpufleet_agent_samples_total") == 120
     assert scraped.value("gpufleet_agent_samples_dropped_total", reason="Invalid") == 2
     assert scraped.value("gpufleet_agent_hardware_available") == 0
@@ -248,10 +250,10 @@ def test_every_series_has_help_a_unit_and_no_creation_time() -> None:
 
 
 def test_both_formats_say_the_same() -> None:
-    view = NodeSnapshot((device(0, health=SICK, **FULL),), driver_version="580.1")
+    snapshot = NodeSnapshot((device(0, health=SICK, **FULL),), driver_version="580.1")
     registry = CollectorRegistry()
-    registry.register(DeviceCollector(lambda: view, dict, "node-1", 60.0))
-    registry.register(AgentCollector(lambda: view, lambda: (3, 17), lambda: 1.5, 60.0))
+    registry.register(DeviceCollector(lambda: snapshot, dict, "node-1", 60.0))
+    registry.register(AgentCollector(lambda: snapshot, lambda: (3, 17), lambda: 1.5, 60.0))
     Instruments(registry, "1.2.3")
     plain = text_string_to_metric_families(generate_latest(registry).decode())
     page = encode_openmetrics(registry).decode()  # type: ignore[no-untyped-call] # published without types

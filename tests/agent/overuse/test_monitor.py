@@ -168,7 +168,7 @@ def watching(
     events: list[PodEvent] = []
     changes = VersionSignal()
     watch = OveruseMonitor(
-        view=lambda: NodeSnapshot((seen[0],)),
+        snapshot=lambda: NodeSnapshot((seen[0],)),
         holders=lambda: {"GPU-0": (A, B)},
         tell=events.append,
         changes=changes,

@@ -51,12 +51,12 @@ class Node:
 
     def status(self, second: float, skew: float = 0) -> Status:
         now = Instant(second, START + second + skew)
-        return build_status(self.record.view(now), {}, generation=1, observed_at=now.wall, agent_version="1")
+        return build_status(self.record.snapshot(now), {}, generation=1, observed_at=now.wall, agent_version="1")
 
 
 def writes(seed: int, seconds: int, sample_seconds: int) -> list[float]:
     """When a node at rest writes its status: its devices' readings flicker as idle ones do."""
-    rng, pace, node = random.Random(seed), WritePolicy(old=stale_after(sample_seconds)), Node(sample_seconds)  # noqa: S311 - noise
+    rng, policy, node = random.Random(seed), WritePolicy(stale=stale_after(sample_seconds)), Node(sample_seconds)  # noqa: S311 - noise
     times: list[float] = []
     last = written = None
     for second in range(seconds):
@@ -65,12 +65,12 @@ def writes(seed: int, seconds: int, sample_seconds: int) -> list[float]:
                 node.read(device.uuid, second, 0, lambda _: rng.uniform(-2, 2))
         status = node.status(second)
         if last is None or written is None:
-            last, written = first_write(pace, second, rng.random()), status
+            last, written = first_write(policy, second, rng.random()), status
         else:
-            cause = due_cause(pace, last, significance(written, status, pace.old), second)
+            cause = due_cause(policy, last, significance(written, status, policy.stale), second)
             if cause is None:
                 continue
-            last, written = next_write(pace, last, second, rng.random(), cause=cause), status
+            last, written = next_write(policy, last, second, rng.random(), cause=cause), status
         times.append(second)
     return times
 
@@ -88,10 +88,10 @@ def test_nodes_that_start_together_drift_apart() -> None:
     """A hundred nodes, installed in one second: ten minutes later their heartbeats are spread over the interval."""
     moments = []
     for seed in range(100):
-        rng, pace = random.Random(seed), WritePolicy()  # noqa: S311 - jitter
-        last = first_write(pace, 0.0, rng.random())
+        rng, policy = random.Random(seed), WritePolicy()  # noqa: S311 - jitter
+        last = first_write(policy, 0.0, rng.random())
         for _ in range(20):
-            last = next_write(pace, last, last.heartbeat_at, rng.random(), cause=WriteCause.HEARTBEAT)
+            last = next_write(policy, last, last.heartbeat_at, rng.random(), cause=WriteCause.HEARTBEAT)
         moments.append(last.heartbeat_at)
     busiest = max(sum(moment <= other < moment + 1 for other in moments) for moment in moments)
     assert busiest <= 25, f"{busiest} of 100 nodes in one second"

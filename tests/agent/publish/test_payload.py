@@ -49,9 +49,9 @@ def device(index: int, *, health: HealthSnapshot = HEALTHY, **values: Any) -> De
 
 
 def status_of(*devices: DeviceSnapshot, **fields: Any) -> dict[str, Any]:
-    view = NodeSnapshot(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
+    snapshot = NodeSnapshot(devices=devices, driver_version="580.1", sample_time=NOW - 1, sample_age_seconds=1.0)
     usual: dict[str, Any] = {"holders": {}, "generation": 7, "observed_at": NOW, "agent_version": "1.2.3"}
-    return build_status(view, **{**usual, **fields})
+    return build_status(snapshot, **{**usual, **fields})
 
 
 FULL: dict[str, Any] = {
@@ -210,14 +210,14 @@ def test_a_holder_without_an_assignment_has_no_uid() -> None:
 def test_a_clock_that_was_set_since_the_sample_makes_it_neither_older_nor_younger() -> None:
     """A stuck device, a sample of three hours ago, and a clock that was set back or forth by as much in between."""
     sample = Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1)
-    view = NodeSnapshot(
+    snapshot = NodeSnapshot(
         devices=(DeviceSnapshot(DeviceInfo("GPU-0", 0, "M"), HEALTHY, sample, 10_800.0),),
         sample_time=NOW,
         sample_age_seconds=10_800.0,
     )
     for set_by in (-10_800, 0, 10_800):
         now = NOW + 10_800 + set_by
-        status = build_status(view, {}, generation=1, observed_at=now, agent_version="1")
+        status = build_status(snapshot, {}, generation=1, observed_at=now, agent_version="1")
         observed = datetime.fromisoformat(status["observedAt"])
         for told in (status["sampleTime"], status["devices"][0]["sampleTime"]):
             assert (observed - datetime.fromisoformat(told)).total_seconds() == 10_800
@@ -333,14 +333,14 @@ def structural_schema() -> Draft202012Validator:
     return Draft202012Validator(version["schema"]["openAPIV3Schema"]["properties"]["status"])
 
 
-@given(view=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
+@given(snapshot=views, holding=st.booleans(), generation=st.none() | st.integers(0, 2**53))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
-    view: NodeSnapshot, holding: bool, generation: int | None
+    snapshot: NodeSnapshot, holding: bool, generation: int | None
 ) -> None:
     held = [DeviceHolder(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
-    holders = {device.info.uuid: tuple(held) for device in view.devices} if holding else {}
-    status = build_status(view, holders, generation=generation, observed_at=NOW, agent_version="1.2.3")
+    holders = {device.info.uuid: tuple(held) for device in snapshot.devices} if holding else {}
+    status = build_status(snapshot, holders, generation=generation, observed_at=NOW, agent_version="1.2.3")
     structural_schema().validate(status)
     # Equal both ways: the models ignore fields that they don't know.
     assert TelemetryStatus.model_validate(status).model_dump(by_alias=True, exclude_unset=True, mode="json") == status
@@ -358,4 +358,6 @@ def test_no_size_that_hardware_makes_up_makes_the_nodes_status_invalid(sizes: li
     for info in infos:
         with suppress(InvalidSampleError):
             record.record(Reading(uuid=info.uuid, memory_total_mib=info.memory_total_mib), now)
-    TelemetryStatus.model_validate(build_status(record.view(now), {}, generation=1, observed_at=NOW, agent_version="1"))
+    TelemetryStatus.model_validate(
+        build_status(record.snapshot(now), {}, generation=1, observed_at=NOW, agent_version="1")
+    )

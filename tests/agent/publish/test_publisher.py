@@ -70,10 +70,10 @@ class Rig:
         self.registry = CollectorRegistry()
         self.publisher = Publisher(
             api=self.api,
-            own=self.own,
+            telemetry=self.own,
             build=self.status,
             changes=self.changes,
-            pace=WritePolicy(jitter=0.0),
+            policy=WritePolicy(jitter=0.0),
             counters=Instruments(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
         )

@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from gpufleet_agent.publish.deadband import Significance
 from gpufleet_agent.publish.rate_limit import WriteCause, WritePolicy, backoff, due_cause, first_write, next_write
 
-PACE = WritePolicy()
+POLICY = WritePolicy()
 NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
 def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, WriteCause]]:
     """Feed one significance per step, and tell what was written when. The first write is at 0."""
-    last, written = first_write(PACE, 0.0, jitter), []
+    last, written = first_write(POLICY, 0.0, jitter), []
     for number, change in enumerate(changes, start=1):
         now = number * step
-        cause = due_cause(PACE, last, change, now)
+        cause = due_cause(POLICY, last, change, now)
         if cause is not None:
             written.append((now, cause))
-            last = next_write(PACE, last, now, jitter, cause=cause)
+            last = next_write(POLICY, last, now, jitter, cause=cause)
     return written
 
 
@@ -57,13 +57,13 @@ def test_a_device_that_could_be_picked_is_written_every_three_seconds_when_it_ne
 def test_a_device_that_cools_is_written_in_time_whatever_its_neighbours_do(noise: Significance, cooled: int) -> None:
     # One second to the sample and one to the look at it are the agent's own; the rest of the five is this.
     written = writes([noise] * cooled + [PICKABLE] * 5)
-    assert min(now for now, _ in written if now > cooled) <= cooled + PACE.patience
+    assert min(now for now, _ in written if now > cooled) <= cooled + POLICY.patience
 
 
 def test_a_slow_answer_does_not_put_the_heartbeat_off() -> None:
-    last = next_write(PACE, first_write(PACE, 0.0, 0.0), 58.0, 0.0, cause=WriteCause.HEARTBEAT, built=40.0)
-    assert due_cause(PACE, last, NONE, 69.0) is None
-    assert due_cause(PACE, last, NONE, 70.0) is WriteCause.HEARTBEAT
+    last = next_write(POLICY, first_write(POLICY, 0.0, 0.0), 58.0, 0.0, cause=WriteCause.HEARTBEAT, built=40.0)
+    assert due_cause(POLICY, last, NONE, 69.0) is None
+    assert due_cause(POLICY, last, NONE, 70.0) is WriteCause.HEARTBEAT
 
 
 def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
@@ -73,10 +73,10 @@ def test_what_is_urgent_does_not_wait_for_the_supply() -> None:
 
 @pytest.mark.parametrize("cause", [WriteCause.URGENT, WriteCause.HEARTBEAT])
 def test_only_changes_of_readings_take_from_their_supply(cause: WriteCause) -> None:
-    last = first_write(PACE, 0.0, 0.0)
+    last = first_write(POLICY, 0.0, 0.0)
     for second in range(1, 60):
-        last = next_write(PACE, last, float(second), 0.0, cause=cause)
-    assert last.supply == PACE.burst
+        last = next_write(POLICY, last, float(second), 0.0, cause=cause)
+    assert last.tokens == POLICY.burst
 
 
 def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
@@ -91,13 +91,13 @@ def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fail
     written = writes(changes, jitter=jitter)
     for start in range(0, 120, 10):
         in_minute = [cause for now, cause in written if start < now <= start + 60]
-        supply = 60 / PACE.patience if PICKABLE in changes else 60 / PACE.refill
-        assert in_minute.count(WriteCause.CHANGE) <= PACE.burst + supply
+        tokens = 60 / POLICY.patience if PICKABLE in changes else 60 / POLICY.refill
+        assert in_minute.count(WriteCause.CHANGE) <= POLICY.burst + tokens
         assert in_minute.count(WriteCause.HEARTBEAT) <= 2
     times = [0.0, *(now for now, _ in written)]
     assert all(later - earlier <= 34 for earlier, later in pairwise(times))
 
 
 def test_backoff_doubles_up_to_its_limit_with_half_of_it_at_random() -> None:
-    assert [backoff(PACE, failures, 1.0) for failures in (1, 2, 3, 6, 100)] == [1, 2, 4, 30, 30]
-    assert [backoff(PACE, failures, 0.0) for failures in (1, 2, 3, 6, 100)] == [0.5, 1, 2, 15, 15]
+    assert [backoff(POLICY, failures, 1.0) for failures in (1, 2, 3, 6, 100)] == [1, 2, 4, 30, 30]
+    assert [backoff(POLICY, failures, 0.0) for failures in (1, 2, 3, 6, 100)] == [0.5, 1, 2, 15, 15]

@@ -60,9 +60,9 @@ def steps(health: DeviceHealth, code: str, seen_in: str, *, bad: bool) -> Iterat
 
 
 def stands(health: DeviceHealth, code: str, kind: str) -> Recovery | None:
-    view = health.view()
-    assert (view.state.value == "Unhealthy") == bool(view.reasons)
-    reasons = {"fault": view.reasons, "warning": view.warnings}[kind]
+    snapshot = health.snapshot()
+    assert (snapshot.state.value == "Unhealthy") == bool(snapshot.reasons)
+    reasons = {"fault": snapshot.reasons, "warning": snapshot.warnings}[kind]
     return next((reason.recovery for reason in reasons if reason.code == code), None)
 
 
@@ -80,7 +80,7 @@ def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
         assert now() is Recovery(recovery)
         next(better)
     assert now() is None
-    assert health.view().state.value == "Healthy"
+    assert health.snapshot().state.value == "Healthy"
 
 
 def test_every_condition_has_its_row() -> None:

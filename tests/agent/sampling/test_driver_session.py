@@ -47,7 +47,7 @@ async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
     assert waiting.wait(20)
     fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
     await until(lambda: fake.opened > 1)
-    assert [reason.code for reason in sampler.view().devices[1].health.reasons] == ["XidError"]
+    assert [reason.code for reason in sampler.snapshot().devices[1].health.reasons] == ["XidError"]
     await sampler.close()
 
 
@@ -66,7 +66,7 @@ async def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
     await sampler.start()
     fake.failures["GPU-0"] = DeviceLostError("GPU-0", "gone")
     await until(lambda: fake.opened > 1)
-    assert [sum(event.count for event in device.events) for device in sampler.view().devices] == [0, 2, 1]
+    assert [sum(event.count for event in device.events) for device in sampler.snapshot().devices] == [0, 2, 1]
     await sampler.close()
 
 
@@ -89,6 +89,6 @@ async def test_what_devices_say_of_themselves_later_is_taken_over(fake: FakeHard
         **fake.identified,
         "GPU-1": replace(fake.identified["GPU-1"], nvlink_peers=("GPU-2",)),
     }
-    await until(lambda: sampler.view().devices[1].info.nvlink_peers == ("GPU-2",))
+    await until(lambda: sampler.snapshot().devices[1].info.nvlink_peers == ("GPU-2",))
     assert fake.opened == 1
     await sampler.close()

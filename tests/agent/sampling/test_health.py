@@ -32,15 +32,15 @@ class Story:
 
     @property
     def codes(self) -> list[str]:
-        return [reason.code for reason in self.health.view().reasons]
+        return [reason.code for reason in self.health.snapshot().reasons]
 
     @property
     def warned(self) -> list[str]:
-        return [reason.code for reason in self.health.view().warnings]
+        return [reason.code for reason in self.health.snapshot().warnings]
 
 
 def test_a_new_device_is_healthy() -> None:
-    assert Story().health.view() == HealthSnapshot(HealthState.HEALTHY)
+    assert Story().health.snapshot() == HealthSnapshot(HealthState.HEALTHY)
 
 
 @pytest.mark.parametrize("fault", [fault for fault in ReadFault if fault is not ReadFault.READ_FAILED])
@@ -48,13 +48,13 @@ def test_one_clear_word_is_enough_to_fall_and_three_good_reads_to_rise(fault: Re
     story = Story()
     recovery = Recovery.RESET if fault in {ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED} else Recovery.AUTOMATIC
     assert story.fails(fault, 5)
-    assert story.health.view() == HealthSnapshot(
+    assert story.health.snapshot() == HealthSnapshot(
         HealthState.UNHEALTHY, (HealthReason(fault.value, "broken", WALL + 5, recovery),), WALL + 5
     )
     assert not story.good(6, 7)
     assert story.codes == [fault.value]
     assert story.good(8)
-    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 8)
+    assert story.health.snapshot() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 8)
 
 
 def test_good_reads_must_come_in_a_row() -> None:
@@ -94,7 +94,7 @@ def test_another_event_starts_the_quiet_time_anew_and_keeps_the_time_of_the_firs
     story.xid(10)
     assert story.xid(300, "Xid 48")
     story.good(301, 302, 303, 610)
-    assert story.health.view().reasons == (HealthReason(XID, "Xid 48", WALL + 10),)
+    assert story.health.snapshot().reasons == (HealthReason(XID, "Xid 48", WALL + 10),)
     story.good(900)
     assert story.codes == []
 
@@ -105,7 +105,7 @@ def test_a_device_that_comes_back_from_loss_has_been_reset_and_its_events_are_fo
     story.xid(2)
     assert story.codes == ["DeviceLost", XID]
     story.good(10, 11, 12)
-    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 12)
+    assert story.health.snapshot() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 12)
 
 
 def test_an_event_after_the_device_came_back_is_not_forgiven() -> None:
@@ -131,7 +131,7 @@ def test_the_same_fault_again_is_no_change() -> None:
     assert not story.fails(ReadFault.UNRESPONSIVE, 2)
     assert story.xid(3)
     assert not story.xid(4)
-    assert story.health.view().since == WALL + 1
+    assert story.health.snapshot().since == WALL + 1
 
 
 @pytest.mark.parametrize("change", [{"recover_reads": 0}, {"fail_reads": 0}, {"quiet_seconds": 0}])
@@ -155,7 +155,7 @@ def test_what_needs_a_reset_is_not_talked_away_by_what_does_not() -> None:
     story.xid(10, "Xid 63")
     assert story.xid(11, "Xid 79", Recovery.RESET)
     assert not story.xid(12, "Xid 63")
-    assert story.health.view().reasons == (HealthReason(XID, "Xid 79", WALL + 10, Recovery.RESET),)
+    assert story.health.snapshot().reasons == (HealthReason(XID, "Xid 79", WALL + 10, Recovery.RESET),)
 
 
 def test_an_acknowledgement_forgives_what_came_before_it() -> None:
@@ -164,7 +164,7 @@ def test_an_acknowledgement_forgives_what_came_before_it() -> None:
     story.xid(20, "Xid 79", Recovery.RESET)
     assert not story.health.acknowledge(WALL + 19, 30, WALL + 30), "it happened again since"
     assert story.health.acknowledge(WALL + 20, 31, WALL + 31)
-    assert story.health.view() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 31)
+    assert story.health.snapshot() == HealthSnapshot(HealthState.HEALTHY, (), WALL + 31)
     assert not story.health.acknowledge(WALL + 20, 32, WALL + 32)
     story.xid(40, "Xid 79", Recovery.RESET)
     assert not story.health.acknowledge(WALL + 20, 41, WALL + 41)
@@ -190,18 +190,18 @@ def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Threshold) -
     story.shows(level, 0)
     assert story.shows(level, *[1] * level.rise)[-1]
     assert standing() == [level.code]
-    assert story.health.view().state is (HealthState.UNHEALTHY if level.fault else HealthState.HEALTHY)
+    assert story.health.snapshot().state is (HealthState.UNHEALTHY if level.fault else HealthState.HEALTHY)
     assert not any(story.shows(level, *[0] * (level.fall - 1), 1, *[0] * (level.fall - 1)))
     assert standing() == [level.code]
     assert story.shows(level, 0) == [True]
     assert standing() == []
-    assert story.health.view().state is HealthState.HEALTHY
+    assert story.health.snapshot().state is HealthState.HEALTHY
 
 
 def test_a_count_that_rises_is_told_and_keeps_its_time() -> None:
     story = Story()
     assert story.shows(ECC_UNCORRECTED, 1, 1, 3) == [True, False, True]
-    (reason,) = story.health.view().reasons
+    (reason,) = story.health.snapshot().reasons
     assert (reason.message, reason.since) == ("uncorrected memory errors since the last reset: 3", WALL)
 
 
@@ -223,7 +223,7 @@ def test_a_restart_keeps_an_event_with_its_time_and_what_ends_it() -> None:
     story = Story()
     story.good(1, 2, 3)
     assert story.health.restore(past(lasting, since=WALL - 600), WALL - 1, 4, WALL + 4)
-    assert story.health.view() == HealthSnapshot(HealthState.UNHEALTHY, (lasting,), WALL - 600)
+    assert story.health.snapshot() == HealthSnapshot(HealthState.UNHEALTHY, (lasting,), WALL - 600)
     story.good(5, 6, 7, 10_000)
     assert story.codes == [XID]
     assert not story.health.acknowledge(WALL - 2, 10_000, WALL + 10_000), (
@@ -268,16 +268,16 @@ def test_what_readings_show_they_must_show_again_after_a_restart_and_the_time_is
     assert story.health.restore(past(ecc, pending), WALL - 1, 0, WALL)
     assert story.warned == []
     story.shows(ROW_REMAP_PENDING, 1)
-    assert [reason.since for reason in story.health.view().reasons] == [WALL - 500]
-    assert [reason.since for reason in story.health.view().warnings] == [WALL - 400]
+    assert [reason.since for reason in story.health.snapshot().reasons] == [WALL - 500]
+    assert [reason.since for reason in story.health.snapshot().warnings] == [WALL - 400]
     denied = Story()
     denied.health.restore(past(ecc), WALL - 1, 0, WALL)
     denied.shows(ECC_UNCORRECTED, 0, 1)
-    assert [reason.since for reason in denied.health.view().reasons] == [WALL + 1], "another one"
+    assert [reason.since for reason in denied.health.snapshot().reasons] == [WALL + 1], "another one"
 
 
 def test_what_is_seen_now_is_not_replaced_by_what_was_told_before() -> None:
     story = Story()
     story.xid(5, "Xid 95", Recovery.RESET)
     assert not story.health.restore(past(HealthReason(XID, "Xid 63", WALL - 500)), WALL - 1, 6, WALL)
-    assert [reason.message for reason in story.health.view().reasons] == ["Xid 95"]
+    assert [reason.message for reason in story.health.snapshot().reasons] == ["Xid 95"]

@@ -45,10 +45,10 @@ def test_a_view_shows_the_last_good_sample_its_age_and_the_window() -> None:
     record.record(Reading(uuid="GPU-1", utilization_percent=40), at(2))
     record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1.5))
 
-    view = record.view(at(5))
+    snapshot = record.snapshot(at(5))
 
-    assert [device.info.index for device in view.devices] == [0, 1, 2]
-    first, second, third = view.devices
+    assert [device.info.index for device in snapshot.devices] == [0, 1, 2]
+    first, second, third = snapshot.devices
     assert second.sample is not None
     assert (second.sample.utilization_percent, second.sample.process_count) == (40, 4)
     assert second.sample.taken_at == 1_000_002
@@ -59,8 +59,8 @@ def test_a_view_shows_the_last_good_sample_its_age_and_the_window() -> None:
     assert first.sample is not None
     assert first.sample.process_count is None
     assert (third.sample, third.sample_age_seconds, third.window) == (None, None, None)
-    assert (view.driver_version, view.samples) == ("570.1", 3)
-    assert (view.sample_time, view.sample_age_seconds) == (1_000_002, 3)
+    assert (snapshot.driver_version, snapshot.samples) == ("570.1", 3)
+    assert (snapshot.sample_time, snapshot.sample_age_seconds) == (1_000_002, 3)
 
 
 def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
@@ -73,14 +73,14 @@ def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
     with pytest.raises(InvalidSampleError):
         record.record_slow(SlowReading(uuid="GPU-9", process_count=1), at(2))
 
-    view = record.view(at(3))
+    snapshot = record.snapshot(at(3))
 
-    assert view.dropped == {"BelowAbsoluteZero": 1, "UnknownDevice": 2}
-    assert view.devices[0].sample is not None
-    assert view.devices[0].sample.temperature_celsius == 40
-    assert view.devices[0].sample_age_seconds == 2
-    assert view.devices[0].health.state is HealthState.HEALTHY
-    assert view.samples == 1
+    assert snapshot.dropped == {"BelowAbsoluteZero": 1, "UnknownDevice": 2}
+    assert snapshot.devices[0].sample is not None
+    assert snapshot.devices[0].sample.temperature_celsius == 40
+    assert snapshot.devices[0].sample_age_seconds == 2
+    assert snapshot.devices[0].health.state is HealthState.HEALTHY
+    assert snapshot.samples == 1
 
 
 def test_facts_of_a_slow_reading_that_stays_away_are_not_carried_for_ever() -> None:
@@ -97,7 +97,7 @@ def test_levels_of_both_kinds_of_reading_reach_the_health() -> None:
     for second in (1, 2, 3):
         reasons = frozenset({ThrottleReason.HW_THERMAL_SLOWDOWN, ThrottleReason.SW_POWER_CAP})
         record.record(Reading(uuid="GPU-2", throttle_reasons=reasons), at(second))
-    healths = [device.health for device in record.view(at(3)).devices]
+    healths = [device.health for device in record.snapshot(at(3)).devices]
     assert [health.state.value for health in healths] == ["Unhealthy", "Healthy", "Healthy"]
     assert [[reason.code for reason in health.reasons] for health in healths] == [["RowRemapFailed"], [], []]
     warned = [[reason.code for reason in health.warnings] for health in healths]
@@ -107,7 +107,7 @@ def test_levels_of_both_kinds_of_reading_reach_the_health() -> None:
 def test_a_view_never_changes_under_its_reader() -> None:
     record = make()
     record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1))
-    before = record.view(at(1))
+    before = record.snapshot(at(1))
     kept = repr(before)
     record.record(Reading(uuid="GPU-0", utilization_percent=99), at(2))
     record.failed("GPU-0", ReadFault.DEVICE_LOST, "gone", at(3))
@@ -118,7 +118,7 @@ def test_a_read_that_failed_is_counted_and_an_overdue_one_is_not() -> None:
     record = make()
     record.failed("GPU-0", ReadFault.READ_FAILED, "error", at(1))
     record.failed("GPU-0", ReadFault.UNRESPONSIVE, "slow", at(2))
-    assert record.view(at(3)).dropped == {"ReadFailed": 1}
+    assert record.snapshot(at(3)).dropped == {"ReadFailed": 1}
     with pytest.raises(UnknownDeviceError, match="GPU-9"):
         record.failed("GPU-9", ReadFault.READ_FAILED, "error", at(3))
 
@@ -127,9 +127,9 @@ def test_events_are_counted_by_code_and_only_faults_count_against_the_device() -
     record = make()
     record.event(XID_13, at(1))
     record.event(XID_13, at(2))
-    assert record.view(at(2)).devices[1].health.state is HealthState.HEALTHY
+    assert record.snapshot(at(2)).devices[1].health.state is HealthState.HEALTHY
     record.event(XID_79, at(3))
-    device = record.view(at(3)).devices[1]
+    device = record.snapshot(at(3)).devices[1]
     assert device.events == (
         EventCount("XidError", 13, 2, 1_000_002),
         EventCount("XidError", 79, 1, 1_000_003),
@@ -141,7 +141,7 @@ def test_events_are_counted_by_code_and_only_faults_count_against_the_device() -
 def test_an_event_of_no_known_device_is_held_against_all() -> None:
     record = make()
     record.event(DeviceEvent(None, "XidError", 79, "fell off the bus", fault=True), at(1))
-    assert {device.health.state for device in record.view(at(1)).devices} == {HealthState.UNHEALTHY}
+    assert {device.health.state for device in record.snapshot(at(1)).devices} == {HealthState.UNHEALTHY}
 
 
 def test_the_version_rises_with_health_and_devices_and_with_nothing_else() -> None:
@@ -164,7 +164,7 @@ def test_a_device_that_the_driver_lists_no_longer_is_lost_and_not_forgotten() ->
     record = make()
     record.record(Reading(uuid="GPU-2", temperature_celsius=50), at(1))
     record.register(DEVICES[:2], "570.1", at(2))
-    gone = record.view(at(3)).devices[2]
+    gone = record.snapshot(at(3)).devices[2]
     assert [reason.code for reason in gone.health.reasons] == ["DeviceLost"]
     assert gone.sample is not None
 
@@ -172,23 +172,28 @@ def test_a_device_that_the_driver_lists_no_longer_is_lost_and_not_forgotten() ->
 def test_without_a_driver_every_device_has_that_fault_until_it_answers_again() -> None:
     record = make()
     record.unavailable("driver not loaded", at(1))
-    view = record.view(at(1))
-    assert view.unavailable == "driver not loaded"
-    assert {device.health.reasons[0].code for device in view.devices} == {"DriverUnavailable"}
+    snapshot = record.snapshot(at(1))
+    assert snapshot.unavailable == "driver not loaded"
+    assert {device.health.reasons[0].code for device in snapshot.devices} == {"DriverUnavailable"}
     record.register(DEVICES, "570.2", at(2))
     for second in (3, 4, 5):
         record.record(Reading(uuid="GPU-0"), at(second))
-    view = record.view(at(5))
-    assert (view.unavailable, view.driver_version) == (None, "570.2")
-    assert view.devices[0].health.state is HealthState.HEALTHY
-    assert view.devices[1].health.state is HealthState.UNHEALTHY
+    snapshot = record.snapshot(at(5))
+    assert (snapshot.unavailable, snapshot.driver_version) == (None, "570.2")
+    assert snapshot.devices[0].health.state is HealthState.HEALTHY
+    assert snapshot.devices[1].health.state is HealthState.UNHEALTHY
 
 
 def test_no_device_at_all_is_a_calm_state() -> None:
     record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
     record.register((), None, at(0))
-    view = record.view(at(1))
-    assert (view.devices, view.sample_time, view.sample_age_seconds, view.unavailable) == ((), None, None, None)
+    snapshot = record.snapshot(at(1))
+    assert (snapshot.devices, snapshot.sample_time, snapshot.sample_age_seconds, snapshot.unavailable) == (
+        (),
+        None,
+        None,
+        None,
+    )
 
 
 def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
@@ -208,7 +213,7 @@ def test_recording_after_close_is_refused_and_the_view_still_answers() -> None:
     for attempt in attempts:
         with pytest.raises(SamplerClosedError):
             attempt()
-    assert record.view(at(3)).samples == 1
+    assert record.snapshot(at(3)).samples == 1
 
 
 def test_threads_that_record_at_once_lose_nothing() -> None:
@@ -222,7 +227,7 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
             record.record(Reading(uuid=f"GPU-{index % 3}", utilization_percent=number % 101), at(number / 100))
             record.event(XID_13, at(number / 100))
             if number % 50 == 0:
-                record.view(at(number / 100))
+                record.snapshot(at(number / 100))
 
     running = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
     for thread in running:
@@ -230,10 +235,10 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
     for thread in running:
         thread.join()
 
-    view = record.view(at(5))
-    assert view.samples == threads * each
-    assert view.devices[1].events[0].count == threads * each
-    assert [device.window.samples for device in view.devices if device.window] == [62, 62, 62]
+    snapshot = record.snapshot(at(5))
+    assert snapshot.samples == threads * each
+    assert snapshot.devices[1].events[0].count == threads * each
+    assert [device.window.samples for device in snapshot.devices if device.window] == [62, 62, 62]
 
 
 def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
@@ -252,16 +257,16 @@ def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
             await asyncio.to_thread(record.record_slow, reading, at(number / 100))
 
     async def main() -> None:
-        looking = [asyncio.to_thread(lambda: record.view(at(1)).samples) for _ in range(20)]
+        looking = [asyncio.to_thread(lambda: record.snapshot(at(1)).samples) for _ in range(20)]
         jobs = [records(index) for index in range(tasks)] + [slowly(index) for index in range(3)]
         seen = asyncio.gather(*looking)
         await asyncio.gather(*jobs, seen)
         assert all(0 <= samples <= tasks * each for samples in seen.result())
 
     asyncio.run(main())
-    assert record.view(at(4)).samples == tasks * each
+    assert record.snapshot(at(4)).samples == tasks * each
     record.record(Reading(uuid="GPU-0"), at(4))
-    newest = record.view(at(4)).devices[0].sample
+    newest = record.snapshot(at(4)).devices[0].sample
     assert newest is not None
     assert newest.process_count == each - 1
 
@@ -287,8 +292,8 @@ def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
     for thread in running:
         thread.join()
     assert len(refused) == 4
-    frozen = record.view(at(2)).samples
-    assert record.view(at(3)).samples == frozen
+    frozen = record.snapshot(at(2)).samples
+    assert record.snapshot(at(3)).samples == frozen
 
 
 def test_a_record_that_nobody_holds_is_freed() -> None:
@@ -322,7 +327,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
             record.failed("GPU-0", ReadFault.READ_FAILED, "error", at(second))
             record.acknowledge(FaultAcknowledgment(1_000_000 + second), at(second))
             if second % 10 == 0:
-                record.view(at(second))
+                record.snapshot(at(second))
 
     tracemalloc.start()
     try:
@@ -334,7 +339,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert record.view(at(1200)).samples == 1200 * len(DEVICES)
+    assert record.snapshot(at(1200)).samples == 1200 * len(DEVICES)
     assert after - before < 4_000, f"{after - before} bytes more after 3000 samples more"
 
 
@@ -346,7 +351,7 @@ def test_only_a_driver_that_was_not_loaded_has_reset_the_devices(unloaded: bool,
     record.register(DEVICES, "570.1", at(3))
     for second in (4, 5, 6):
         record.record(Reading(uuid="GPU-1"), at(second))
-    assert [reason.code for reason in record.view(at(6)).devices[1].health.reasons] == left
+    assert [reason.code for reason in record.snapshot(at(6)).devices[1].health.reasons] == left
 
 
 def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_reads() -> None:
@@ -359,7 +364,7 @@ def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_read
             elif second % 5 == 0:
                 record.record_slow(SlowReading(uuid="GPU-1", process_count=0), at(second))
             record.record(Reading(uuid="GPU-1"), at(second))
-            seen.append(len(record.view(at(second)).devices[1].health.reasons))
+            seen.append(len(record.snapshot(at(second)).devices[1].health.reasons))
 
     seen: list[int] = []
     minute(0, failing=True)
@@ -375,8 +380,8 @@ def test_slow_reads_that_fail_keep_no_other_fault_from_ending() -> None:
     for second in (1, 2, 3):
         record.failed("GPU-1", ReadFault.READ_FAILED, "unknown error", at(second), slow=second < 3)
         record.record(Reading(uuid="GPU-1"), at(second))
-    assert [reason.code for reason in record.view(at(3)).devices[1].health.reasons] == ["Unresponsive"]
+    assert [reason.code for reason in record.snapshot(at(3)).devices[1].health.reasons] == ["Unresponsive"]
     for second in (4, 5):
         record.failed("GPU-1", ReadFault.READ_FAILED, "unknown error", at(second), slow=True)
         record.record(Reading(uuid="GPU-1"), at(second))
-    assert [reason.code for reason in record.view(at(5)).devices[1].health.reasons] == ["ReadFailed"]
+    assert [reason.code for reason in record.snapshot(at(5)).devices[1].health.reasons] == ["ReadFailed"]

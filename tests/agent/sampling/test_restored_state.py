@@ -33,7 +33,7 @@ def past(*healths: HealthSnapshot, driver: str | None = "570.1") -> SavedState:
 
 
 def codes(record: NodeRegistry) -> list[list[str]]:
-    return [[reason.code for reason in device.health.reasons] for device in record.view(at(9)).devices]
+    return [[reason.code for reason in device.health.reasons] for device in record.snapshot(at(9)).devices]
 
 
 WELL = HealthSnapshot(HealthState.HEALTHY)
@@ -50,7 +50,7 @@ def test_a_restart_forgets_no_fault(late: bool) -> None:
         assert codes(record) == []
         record.register(DEVICES, "570.1", at(2))
     assert codes(record) == [[], ["XidError"], []]
-    assert record.view(at(9)).devices[1].health == LASTING
+    assert record.snapshot(at(9)).devices[1].health == LASTING
     for second in range(3, 8):
         record.record(Reading(uuid="GPU-1"), at(second))
     assert codes(record) == [[], ["XidError"], []]
@@ -61,7 +61,7 @@ def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_no
     record.restore(past(WELL, WELL, WELL), at(0))
     record.register(DEVICES[:2], "570.1", at(1))
     assert codes(record) == [[], [], ["DeviceLost"]]
-    assert record.view(at(1)).devices[2].info.model == "Sim"
+    assert record.snapshot(at(1)).devices[2].info.model == "Sim"
     record.acknowledge(FaultAcknowledgment(1_000_000), at(2))
     assert codes(record) == [[], [], ["DeviceLost"]], "it was gone later than that"
     record.acknowledge(FaultAcknowledgment(1_000_001, "GPU-2"), at(3))
@@ -80,7 +80,7 @@ def test_a_device_with_others_in_its_place_was_divided_and_not_lost() -> None:
     record = make()
     record.register([placed("GPU-0"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(0))
     record.register([placed("MIG-0"), placed("MIG-1"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(1))
-    assert {device.info.uuid for device in record.view(at(1)).devices} == {"MIG-0", "MIG-1", "GPU-1"}
+    assert {device.info.uuid for device in record.snapshot(at(1)).devices} == {"MIG-0", "MIG-1", "GPU-1"}
     assert codes(record) == [[], [], []]
     record.register([placed("MIG-0"), placed("MIG-1")], "570.1", at(2))
     assert sorted(codes(record)) == [[], [], ["DeviceLost"]]
@@ -95,7 +95,7 @@ def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: 
     record.register([placed("MIG-0"), placed("MIG-1"), placed("GPU-1", "0000:1C:00.0")], "570.1", at(1))
     if late:
         record.restore(before, at(2))
-    standing = {device.info.uuid: device.health.reasons for device in record.view(at(3)).devices}
+    standing = {device.info.uuid: device.health.reasons for device in record.snapshot(at(3)).devices}
     assert standing == {"MIG-0": LASTING.reasons, "MIG-1": LASTING.reasons, "GPU-1": ()}
 
 
@@ -128,14 +128,14 @@ def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) ->
     record.event(XID_79, at(1))
     record.failed("MIG-a", ReadFault.DEVICE_LOST, "gone", at(2))  # the partition, and not its GPU
     if restarted:
-        kept, record = record.remembered(at(3)), make()
+        kept, record = record.saved_state(at(3)), make()
         assert kept is not None
         record.restore(kept, at(4))
     record.register([divided("MIG-b"), divided("MIG-c")], "570.1", at(5))
     for second in range(6, 12):
         record.record(Reading(uuid="MIG-b"), at(second))
     assert codes(record) == [["XidError"], ["XidError"]]
-    assert record.view(at(12)).devices[0].health.reasons[0].since == 1_000_001
+    assert record.snapshot(at(12)).devices[0].health.reasons[0].since == 1_000_001
     record.acknowledge(FaultAcknowledgment(1_000_001), at(13))
     assert codes(record) == [[], []]
 
@@ -157,7 +157,7 @@ def test_a_fault_that_came_before_the_clock_was_set_back_by_hours_can_be_acknowl
     record.event(replace(XID_79, uuid="GPU-1"), ahead[1])
     record.register(DEVICES[:2], "570.1", ahead[2])
     if restarted:
-        kept, record = record.remembered(ahead[3]), make()
+        kept, record = record.saved_state(ahead[3]), make()
         assert kept is not None
         record.restore(kept, at(4))
     record.register(DEVICES[:2], "570.1", at(5))  # looked for again, by the clock as it is now
@@ -171,7 +171,7 @@ def test_a_fault_that_came_before_the_clock_was_set_back_by_hours_can_be_acknowl
 def test_a_device_that_only_answers_late_after_a_restart_was_not_reset() -> None:
     record = make()
     record.restore(past(WELL, LASTING), at(0))
-    record.register(DEVICES[:1], "570.1", at(1), left_out=1)
+    record.register(DEVICES[:1], "570.1", at(1), unlisted=1)
     assert codes(record) == [[], ["DeviceLost", "XidError"]]
     record.register(DEVICES[:2], "570.1", at(2))
     for second in (3, 4, 5):
@@ -254,13 +254,13 @@ def test_what_a_device_reports_no_longer_can_be_acknowledged_and_what_it_reports
 
 def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     record = make()
-    assert record.remembered(at(0)) is None, "not known yet what there is"
+    assert record.saved_state(at(0)) is None, "not known yet what there is"
     record.register(DEVICES, "570.1", at(0))
     record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(1))
     record.event(DeviceEvent("GPU-0", "XidError", 79, "XID 79", fault=True, recovery=Recovery.RESET), at(5))
     record.failed("GPU-1", ReadFault.UNRESPONSIVE, "stuck", at(2))
     record.register(DEVICES[:2], "570.1", at(3))
-    kept = record.remembered(at(6))
+    kept = record.saved_state(at(6))
     assert kept is not None
     assert (kept.reported_at, kept.driver_version) == (1_000_006, "570.1")
     said = {uuid: [reason.code for reason in one.health.reasons] for uuid, one in kept.devices.items()}
@@ -269,7 +269,7 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     again = make()
     again.restore(kept, at(100))
     again.register(DEVICES, "570.1", at(101))
-    assert again.remembered(at(6)) == kept, "it knows as much"
+    assert again.saved_state(at(6)) == kept, "it knows as much"
 
 
 def test_an_acknowledgement_after_the_restart_goes_by_when_the_event_came_last() -> None:
@@ -287,7 +287,7 @@ def test_the_driver_of_the_faults_is_remembered_while_there_is_none() -> None:
     record = make()
     record.restore(past(LASTING, driver="550.9"), at(0))
     record.unavailable("no driver", at(1))
-    kept = record.remembered(at(2))
+    kept = record.saved_state(at(2))
     assert kept is not None
     assert kept.driver_version == "550.9"
     assert [reason.code for reason in kept.devices["GPU-0"].health.reasons] == ["XidError"]
@@ -297,7 +297,7 @@ def test_a_lost_device_is_missing_since_it_was_first_missed() -> None:
     record = make()
     record.restore(past(WELL, WELL, sick("DeviceLost")), at(0))
     record.register(DEVICES[:2], "570.1", at(1))
-    (reason,) = record.view(at(2)).devices[2].health.reasons
+    (reason,) = record.snapshot(at(2)).devices[2].health.reasons
     assert reason.since == 1_000_000 - 500
     record.acknowledge(FaultAcknowledgment(1_000_000 - 400), at(3))
     assert len(codes(record)) == 2

@@ -26,11 +26,11 @@ XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
 
 
 def codes(sampler: Sampler, index: int) -> list[str]:
-    return [reason.code for reason in sampler.view().devices[index].health.reasons]
+    return [reason.code for reason in sampler.snapshot().devices[index].health.reasons]
 
 
 def samples(sampler: Sampler, index: int) -> int:
-    window = sampler.view().devices[index].window
+    window = sampler.snapshot().devices[index].window
     return 0 if window is None else window.samples
 
 
@@ -38,11 +38,11 @@ def test_start_returns_when_every_device_has_a_sample(fake: FakeHardwareWithEven
     async def main() -> None:
         sampler = Sampler(fake, timing=FAST)
         await sampler.start()
-        view = sampler.view()
-        assert [device.sample is not None for device in view.devices] == [True] * 3
-        assert view.devices[0].sample is not None
-        assert view.devices[0].sample.process_count == 2
-        assert view.driver_version == "570.1"
+        snapshot = sampler.snapshot()
+        assert [device.sample is not None for device in snapshot.devices] == [True] * 3
+        assert snapshot.devices[0].sample is not None
+        assert snapshot.devices[0].sample.process_count == 2
+        assert snapshot.driver_version == "570.1"
         assert fake.threads == {"gpu-0", "gpu-1", "gpu-2"}
         await sampler.close()
 
@@ -56,7 +56,7 @@ async def test_a_view_is_answered_while_every_device_is_stuck(fake: FakeHardware
     fake.stuck = {f"GPU-{index}": threading.Event() for index in range(3)}
     await until(lambda: all(codes(sampler, index) == ["Unresponsive"] for index in range(3)))
     begun = time.perf_counter()
-    sampler.view()
+    sampler.snapshot()
     assert time.perf_counter() - begun < 1
     await sampler.close()
 
@@ -92,14 +92,14 @@ async def test_a_failing_device_is_unhealthy_until_it_answers_again(
 ) -> None:
     sampler = Sampler(fake, timing=replace(FAST, reopen_first=60, reopen_max=60))
     await sampler.start()
-    version = sampler.view().health_version
+    version = sampler.snapshot().health_version
     fake.failures["GPU-1"] = error
     version = await sampler.changed(version)
     assert [codes(sampler, index) for index in range(3)] == [[], [code], []]
     del fake.failures["GPU-1"]
     await sampler.changed(version)
-    assert sampler.view().devices[1].health.state is HealthState.HEALTHY
-    assert sampler.view().dropped["ReadFailed"] > 0
+    assert sampler.snapshot().devices[1].health.state is HealthState.HEALTHY
+    assert sampler.snapshot().dropped["ReadFailed"] > 0
     await sampler.close()
 
 
@@ -133,17 +133,17 @@ def test_a_device_that_is_stuck_while_the_driver_is_opened_anew_keeps_nobody_wai
         await sampler.start()
         gate = fake.stuck["GPU-0"] = threading.Event()
         fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], HardwareUnavailableError("uninitialized"))
-        await until(lambda: sampler.view().unavailable is not None)
+        await until(lambda: sampler.snapshot().unavailable is not None)
         fake.failures.clear()
         gate.set()
         gate = fake.stuck["GPU-0"] = threading.Event()
         await until(lambda: fake.opened == 2 and [codes(sampler, index) for index in (1, 2)] == [[], []])
         assert codes(sampler, 0) != []
-        assert sampler.view().left_out == 1
+        assert sampler.snapshot().unlisted == 1
         del fake.stuck["GPU-0"]
         gate.set()
         await until(lambda: codes(sampler, 0) == [])
-        assert sampler.view().left_out == 0
+        assert sampler.snapshot().unlisted == 0
         await sampler.close()
 
     asyncio.run(main())
@@ -173,11 +173,11 @@ def test_the_driver_is_never_closed_under_a_stuck_call(fake: FakeHardwareWithEve
 async def test_an_event_that_is_a_fault_shows_at_once(fake: FakeHardwareWithEvents) -> None:
     sampler = Sampler(fake, timing=FAST, policy=HealthPolicy(quiet_seconds=0.1))
     await sampler.start()
-    version = sampler.view().health_version
+    version = sampler.snapshot().health_version
     fake.events += [replace(XID_79, code=13, fault=False), replace(XID_79, uuid="GPU-9"), XID_79]
     version = await sampler.changed(version)
     assert [codes(sampler, index) for index in range(3)] == [[], ["XidError"], []]
-    assert [(count.code, count.count) for count in sampler.view().devices[1].events] == [(13, 1), (79, 1)]
+    assert [(count.code, count.count) for count in sampler.snapshot().devices[1].events] == [(13, 1), (79, 1)]
     await sampler.changed(version)
     assert codes(sampler, 1) == [], "gone after the quiet time"
     await sampler.close()
@@ -197,14 +197,14 @@ async def test_a_sample_that_can_not_be_true_is_dropped_and_the_rest_goes_on(fak
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     fake.answers["GPU-1"] = Reading(uuid="GPU-1", utilization_percent=250)
-    await until(lambda: sampler.view().dropped.get("Over100Percent", 0) >= 3)
-    view = sampler.view()
-    assert view.devices[1].sample is not None
-    assert view.devices[1].sample.utilization_percent is None
-    assert view.devices[1].sample_age_seconds is not None
-    assert view.devices[0].sample_age_seconds is not None
-    assert view.devices[1].sample_age_seconds > view.devices[0].sample_age_seconds
-    assert view.devices[1].health.state is HealthState.HEALTHY
+    await until(lambda: sampler.snapshot().dropped.get("Over100Percent", 0) >= 3)
+    snapshot = sampler.snapshot()
+    assert snapshot.devices[1].sample is not None
+    assert snapshot.devices[1].sample.utilization_percent is None
+    assert snapshot.devices[1].sample_age_seconds is not None
+    assert snapshot.devices[0].sample_age_seconds is not None
+    assert snapshot.devices[1].sample_age_seconds > snapshot.devices[0].sample_age_seconds
+    assert snapshot.devices[1].health.state is HealthState.HEALTHY
     await sampler.close()
 
 
@@ -213,10 +213,10 @@ def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: FakeHardwareWi
         fake.opening = [HardwareUnavailableError("driver not loaded")] * 5
         sampler = Sampler(fake, timing=FAST)
         await sampler.start()
-        view = sampler.view()
-        assert (view.unavailable, view.devices) == ("driver not loaded", ())
-        await until(lambda: len(sampler.view().devices) == 3)
-        assert sampler.view().unavailable is None
+        snapshot = sampler.snapshot()
+        assert (snapshot.unavailable, snapshot.devices) == ("driver not loaded", ())
+        await until(lambda: len(sampler.snapshot().devices) == 3)
+        assert sampler.snapshot().unavailable is None
         await until(lambda: all(samples(sampler, index) > 0 for index in range(3)))
         await sampler.close()
 
@@ -229,8 +229,8 @@ def test_a_node_without_gpus_is_a_calm_state(fake: FakeHardware) -> None:
         fake.listed = []
         sampler = Sampler(fake, timing=FAST)
         await sampler.start()
-        assert sampler.view().devices == ()
-        assert sampler.view().unavailable is None
+        assert sampler.snapshot().devices == ()
+        assert sampler.snapshot().unavailable is None
         await sampler.close()
 
     asyncio.run(main())
@@ -245,11 +245,11 @@ def test_a_driver_restart_is_survived_with_the_devices_past(fake: FakeHardwareWi
         await until(lambda: codes(sampler, 1) == ["XidError"])
         fake.opening = [DriverNotLoadedError("driver not loaded")] * 3
         fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], DriverNotLoadedError("uninitialized"))
-        await until(lambda: sampler.view().unavailable == "driver not loaded")
+        await until(lambda: sampler.snapshot().unavailable == "driver not loaded")
         assert codes(sampler, 0) == ["DriverUnavailable"]
         fake.failures.clear()
         await until(lambda: all(codes(sampler, index) == [] for index in range(3)))
-        assert sampler.view().devices[1].events[0].count == 1
+        assert sampler.snapshot().devices[1].events[0].count == 1
         assert fake.opened == 2
         await sampler.close()
 
@@ -262,9 +262,9 @@ async def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: FakeHa
     await sampler.start()
     fake.listed.append(DeviceInfo("GPU-3", 3, "Fake"))
     fake.failures["GPU-0"] = HardwareUnavailableError("uninitialized")
-    await until(lambda: sampler.view().unavailable is not None)
+    await until(lambda: sampler.snapshot().unavailable is not None)
     fake.failures.clear()
-    await until(lambda: len(sampler.view().devices) == 4 and samples(sampler, 3) > 0)
+    await until(lambda: len(sampler.snapshot().devices) == 4 and samples(sampler, 3) > 0)
     await sampler.close()
 
 
@@ -287,7 +287,7 @@ async def test_one_inaccessible_device_is_its_own_fault_and_all_of_them_are_the_
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
     fake.failures["GPU-0"] = DeviceAccessError("GPU-0", "unknown error")
-    await until(lambda: sampler.view().dropped.get("ReadFailed", 0) > 20)
+    await until(lambda: sampler.snapshot().dropped.get("ReadFailed", 0) > 20)
     for uuid in ("GPU-1", "GPU-2"):
         fake.failures[uuid] = DeviceAccessError(uuid, "unknown error")
     async with asyncio.timeout(10):

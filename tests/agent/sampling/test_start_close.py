@@ -50,10 +50,10 @@ async def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: Fake
     sampler = Sampler(fake, timing=replace(FAST, opening=0.3))
     async with asyncio.timeout(15):
         await sampler.start()
-    assert sampler.view().unavailable == "the driver has not answered for 0.3 s"
+    assert sampler.snapshot().unavailable == "the driver has not answered for 0.3 s"
     fake.open_gate.set()
-    await until(lambda: len(sampler.view().devices) == 3)
-    assert sampler.view().unavailable is None
+    await until(lambda: len(sampler.snapshot().devices) == 3)
+    assert sampler.snapshot().unavailable is None
     await sampler.close()
 
 
@@ -61,17 +61,17 @@ def test_close_ends_threads_waiters_and_recording(fake: FakeHardwareWithEvents) 
     async def main() -> None:
         sampler = Sampler(fake, timing=FAST)
         await sampler.start()
-        waiter = asyncio.create_task(sampler.changed(sampler.view().health_version))
+        waiter = asyncio.create_task(sampler.changed(sampler.snapshot().health_version))
         await asyncio.sleep(0)
         await sampler.close()
         with pytest.raises(SamplerClosedError):
             await waiter
         with pytest.raises(SamplerClosedError):
             await sampler.changed(-1)
-        reads, kept = fake.reads, sampler.view().samples
+        reads, kept = fake.reads, sampler.snapshot().samples
         await sampler.close()
         await threads_gone()
-        assert (fake.reads, sampler.view().samples) == (reads, kept)
+        assert (fake.reads, sampler.snapshot().samples) == (reads, kept)
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
     asyncio.run(main())
@@ -86,12 +86,12 @@ def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwar
         await until(lambda: "GPU-0" in fake.blocked)
         closing = asyncio.create_task(sampler.close())
         await until(lambda: sampler._record.closed)
-        kept = sampler.view().samples
+        kept = sampler.snapshot().samples
         assert fake.closed == 0
         gate.set()
         await closing
         assert fake.closed == 1
-        assert sampler.view().samples == kept
+        assert sampler.snapshot().samples == kept
 
     asyncio.run(main())
     assert not fake.closed_under_a_call
@@ -102,7 +102,7 @@ def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(fa
         sampler = Sampler(fake, timing=IMPATIENT)
         await sampler.start()
         fake.stuck["GPU-0"] = threading.Event()
-        await until(lambda: "Unresponsive" in [r.code for r in sampler.view().devices[0].health.reasons])
+        await until(lambda: "Unresponsive" in [r.code for r in sampler.snapshot().devices[0].health.reasons])
         async with asyncio.timeout(15):
             await sampler.close()
         assert gpu_threads() == ["gpu-0"]

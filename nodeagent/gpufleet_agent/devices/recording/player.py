@@ -59,8 +59,8 @@ class RecordingPlayer:
         """See `Hardware.driver_version`."""
         return self._recording.driver_version
 
-    def slots(self) -> int:
-        """See `Hardware.slots`."""
+    def device_count(self) -> int:
+        """See `Hardware.device_count`."""
         self._check_available()
         return len(self._slots)
 

@@ -77,9 +77,9 @@ class RecordingWriter:
             self._start(version)
         return version
 
-    def slots(self) -> int:
-        """See `Hardware.slots`."""
-        return self._ask(self._hardware.slots)
+    def device_count(self) -> int:
+        """See `Hardware.device_count`."""
+        return self._ask(self._hardware.device_count)
 
     def identify(self, slot: int) -> str:
         """See `Hardware.identify`. What is known of the others may change with it: they see this one as a peer."""

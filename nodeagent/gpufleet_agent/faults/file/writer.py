@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -53,6 +54,16 @@ class _Write:
     document: Document
 
 
+class CheckpointState(Protocol):
+    """Has the state that a checkpoint saves."""
+
+    def collect(self) -> Checkpoint | None:
+        """Returns what to save now; None if that is not known yet, and the file must stay as it is."""
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Called once with what the file holds, if it is about this boot of the node."""
+
+
 class CheckpointWriter:
     """The checkpoint of one agent. Make it, `start` it, let it `run`, and `close` it, all in one event loop.
 
@@ -60,8 +71,7 @@ class CheckpointWriter:
         directory: Where the file is.
         node: Name of the node.
         boot_id: Of the node, now.
-        remember: What is to be kept now; None: not known yet, and the file must stand as it is.
-        take_over: Called once with what the file says, if that is about this boot of the node.
+        state: Is saved, and restored from the file at the start.
         changes: Notified when a fault came or went.
         counters: Where writes, and files that make no sense, are counted.
     """
@@ -72,8 +82,7 @@ class CheckpointWriter:
         *,
         node: str,
         boot_id: str | None,
-        remember: Callable[[], Checkpoint | None],
-        take_over: Callable[[Checkpoint], None],
+        state: CheckpointState,
         changes: VersionSignal,
         counters: Instruments,
         patience_seconds: float = PATIENCE_SECONDS,
@@ -82,8 +91,7 @@ class CheckpointWriter:
         self._file = CheckpointFile(directory)
         self._node = node
         self._boot_id = boot_id
-        self._remember = remember
-        self._take_over = take_over
+        self._state = state
         self._changes = changes
         self._counters = counters
         self._current = counters.checkpoint_current.labels(str(self._file.path))
@@ -169,7 +177,7 @@ class CheckpointWriter:
         return later
 
     def _document(self) -> Document | None:
-        checkpoint = self._remember() if self._reading is None else None
+        checkpoint = self._state.collect() if self._reading is None else None
         if checkpoint is None:
             return None
         document = encode(NodeCheckpoint(checkpoint, self._node, self._boot_id))
@@ -249,7 +257,7 @@ class CheckpointWriter:
             log.info("the file with the faults is of another boot of the node: ignored", path=path)
             return
         self._have_on_disk(encode(kept))
-        self._take_over(kept.checkpoint)
+        self._state.restore(kept.checkpoint)
 
     def _have_on_disk(self, document: Document) -> None:
         self._substance, self._essence = significant_part(document), urgent_part(document)

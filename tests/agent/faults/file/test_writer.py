@@ -51,12 +51,17 @@ class Bench:
         usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "look_seconds": 0.05, "patience_seconds": 0.2}
         self.keeper = CheckpointWriter(
             folder,
-            remember=lambda: self.knows,
-            take_over=self.taken.append,
+            state=self,
             changes=self.changes,
             counters=Instruments(self.registry, "1"),
             **{**usual, **options},
         )
+
+    def collect(self) -> Checkpoint | None:
+        return self.knows
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.taken.append(checkpoint)
 
     def _beat(self) -> None:
         self.rounds += 1

@@ -1,0 +1,71 @@
+"""Assembles the status from what the agent's parts know at one moment."""
+
+import time
+from dataclasses import replace
+
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.overuse.monitor import OveruseMonitor
+from gpufleet_agent.plugin.manager import PluginManager
+from gpufleet_agent.podresources.holdings import Holdings
+from gpufleet_agent.publish.payload import Status, build_status
+from gpufleet_agent.sampling.snapshot import SnapshotSource
+
+
+class StatusSource:
+    """Builds the status of GPUTelemetry.
+
+    Args:
+        sampler: Devices and health.
+        telemetry: Reservations as last read.
+        holdings: Containers that hold devices.
+        overuse: Containers that use more memory than they reserved.
+        plugins: Devices that are withheld.
+        agent_version: Version of this program.
+        boot_id: Boot ID of the node.
+        with_partitions: False if partitions have resources of their own, which the operator does not assign.
+    """
+
+    def __init__(
+        self,
+        *,
+        sampler: SnapshotSource,
+        telemetry: TelemetryWatch,
+        holdings: Holdings,
+        overuse: OveruseMonitor,
+        plugins: PluginManager,
+        agent_version: str,
+        boot_id: str | None,
+        with_partitions: bool,
+    ) -> None:
+        self._sampler = sampler
+        self._telemetry = telemetry
+        self._holdings = holdings
+        self._overuse = overuse
+        self._plugins = plugins
+        self._agent_version = agent_version
+        self._boot_id = boot_id
+        self._with_partitions = with_partitions
+
+    def build(self) -> Status | None:
+        """Returns the status as of now; None until the kubelet's list was read.
+
+        Without that list no device has a holder, and the operator would take all of them for free. The status of an
+        earlier process stays in place until then, and ages.
+        """
+        if self._holdings.listed_at is None:
+            return None
+        snapshot = self._sampler.snapshot()
+        if not self._with_partitions:
+            # The operator may reserve every device in the status, and reserves only gpufleet's own resources.
+            whole = tuple(device for device in snapshot.devices if device.info.parent is None)
+            snapshot = replace(snapshot, devices=whole)
+        return build_status(
+            snapshot,
+            self._holdings.holders(self._telemetry.assignments or ()),
+            generation=self._telemetry.generation,
+            observed_at=time.time(),
+            agent_version=self._agent_version,
+            boot_id=self._boot_id,
+            overuse=self._overuse.standing,
+            withheld=self._plugins.withheld(),
+        )
