@@ -22,7 +22,7 @@ class AgentCollector(Collector):
     """Collects the series of one node.
 
     Args:
-        view: Returns the sampler's snapshot.
+        snapshot: Returns the sampler's snapshot.
         reservations: Returns the number of reservations and the generation of the object; None if not read yet.
         listing_age: Returns the seconds since the last PodResources list; None if there was none yet.
         stale_seconds: Samples older than this are left out.
@@ -37,14 +37,14 @@ class AgentCollector(Collector):
         stale_seconds: float,
         overuse: Callable[[], tuple[tuple[MemoryUsage, ...], tuple[OveruseEpisode, ...], int]] = lambda: ((), (), 0),
     ) -> None:
-        self._view = snapshot
+        self._snapshot = snapshot
         self._reservations = reservations
         self._listing_age = listing_age
         self._stale_seconds = stale_seconds
         self._overuse = overuse
 
     def collect(self) -> Iterable[Metric]:
-        snapshot = self._view()
+        snapshot = self._snapshot()
         yield from _sampling(snapshot)
         yield from _health(snapshot)
         yield _processes(snapshot, self._stale_seconds)

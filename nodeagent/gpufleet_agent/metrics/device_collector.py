@@ -159,7 +159,7 @@ class DeviceCollector(Collector):
     """Collects one series per device, field and holder.
 
     Args:
-        view: Returns the sampler's snapshot.
+        snapshot: Returns the sampler's snapshot.
         holders: Returns the containers that hold each device.
         node_name: Value of the label `hostname`.
         stale_seconds: Samples older than this are left out.
@@ -168,13 +168,13 @@ class DeviceCollector(Collector):
     def __init__(
         self, snapshot: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str, stale_seconds: float
     ) -> None:
-        self._view = snapshot
+        self._snapshot = snapshot
         self._holders = holders
         self._node_name = node_name
         self._stale_seconds = stale_seconds
 
     def collect(self) -> Iterable[Metric]:
-        snapshot, holders = self._view(), self._holders()
+        snapshot, holders = self._snapshot(), self._holders()
         labeled = [(device, list(self._label_sets(device, snapshot, holders))) for device in snapshot.devices]
         for field in DCGM_FIELDS:
             family = Metric(field.name, field.help, field.kind)

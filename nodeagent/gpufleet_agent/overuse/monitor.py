@@ -26,7 +26,7 @@ class OveruseMonitor:
     """Knows who is over.
 
     Args:
-        view: What the sampler knows.
+        snapshot: Returns the sampler's snapshot.
         holders: Who holds which device, and what they were promised.
         tell: Where events go.
         changes: Told when an episode begins or ends.
@@ -46,7 +46,7 @@ class OveruseMonitor:
         stale_seconds: float,
         pods: PodLookup = pods_of_process,
     ) -> None:
-        self._view = snapshot
+        self._snapshot = snapshot
         self._holders = holders
         self._tell = tell
         self._changes = changes
@@ -73,7 +73,7 @@ class OveruseMonitor:
 
     async def look(self) -> None:
         """Look once."""
-        devices, holders = self._view().devices, self._holders()
+        devices, holders = self._snapshot().devices, self._holders()
         wanted = relevant_processes(devices, holders, self._stale_seconds)
         # In a thread: some hundred processes take tens of milliseconds, and a kernel that moves cgroups makes one wait.
         owners = await asyncio.to_thread(_owners, wanted, self._pods) if wanted else {}

@@ -76,7 +76,7 @@ def build_status(
             )
             for device in devices
         ],
-        summary=_summary(view, holders, withheld or {}),
+        summary=_summary(snapshot, holders, withheld or {}),
     )
 
 
