@@ -122,7 +122,7 @@ async def run(settings: Settings, config: SingleConfig) -> None:
         settings.limits(),
         clock,
         metrics,
-        salt=lambda: secrets.token_hex(8),
+        name_seed=lambda: secrets.token_hex(8),
         resync_interval_seconds=settings.resync_interval_seconds,
     )
     health = Health(lambda: reconciler.last_sign, _PATIENCE_SECONDS)

@@ -20,7 +20,7 @@ from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Memory
+from gpufleet_operator.model.state_types import PassState
 
 TIMING = Timing(sample=0.01, slow=0.01, window=60, deadline=20, opening=20, retry_first=0.01, retry_max=0.02)
 CREATED = "2026-01-01T00:00:00Z"
@@ -144,7 +144,7 @@ class ObjectCluster:
     telemetry: dict[str, Json] = field(default_factory=dict)
     pods: dict[str, Json] = field(default_factory=dict)
     workloads: dict[str, Json] = field(default_factory=dict)
-    memory: Memory = field(default_factory=Memory)
+    memory: PassState = field(default_factory=PassState)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def join(self, name: str, hardware: FakeHardware) -> None:
@@ -212,10 +212,10 @@ class ObjectCluster:
         assert found is not None
         return found
 
-    def _snapshot(self, salt: str) -> Snapshot:
+    def _snapshot(self, name_seed: str) -> Snapshot:
         return Snapshot(
             now=self.now + timedelta(seconds=1),
-            salt=salt,
+            name_seed=name_seed,
             workloads=_by_uid(decode.workload(body) for body in self.workloads.values()),
             telemetry={name: decode.telemetry(body) for name, body in self.telemetry.items()},
             pods=_by_uid(decode_pod.pod(body) for body in self.pods.values()),

@@ -8,15 +8,15 @@ from gpufleet_agent.overuse.monitor import MEMORY_OVERUSE as OVERUSE
 from gpufleet_agent.plugin.types import RejectionReason
 from gpufleet_api import names
 from gpufleet_api.generate import ROOT
-from gpufleet_operator.model.replica import Fault, Wait
+from gpufleet_operator.model.replica import RemovalReason, WaitReason
 
 
 def page(name: str) -> str:
     return (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("reason", Fault)
-def test_operator_page_lists_reason_to_delete_a_pod(reason: Fault) -> None:
+@pytest.mark.parametrize("reason", RemovalReason)
+def test_operator_page_lists_reason_to_delete_a_pod(reason: RemovalReason) -> None:
     assert f"| `{reason}` |" in page("operator.md")
 
 
@@ -25,8 +25,8 @@ def test_events_page_lists_reason(reason: StrEnum | str) -> None:
     assert f"| `{reason}` |" in page("events.md")
 
 
-@pytest.mark.parametrize("wait", [wait for wait in Wait if wait is not Wait.POD])
-def test_conditions_page_lists_what_a_gated_pod_waits_for(wait: Wait) -> None:
+@pytest.mark.parametrize("wait", [wait for wait in WaitReason if wait is not WaitReason.POD])
+def test_conditions_page_lists_what_a_gated_pod_waits_for(wait: WaitReason) -> None:
     assert f"| `{wait}` |" in page("conditions.md")
 
 

@@ -13,7 +13,7 @@ from gpufleet_cli.input.documents import Document, read
 from gpufleet_cli.input.node_files import node_facts
 from gpufleet_cli.input.sample_ages import Ages
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.engine_input import UNKNOWN_ROOM, NodeFacts, node_state
+from gpufleet_operator.fleet.engine_input import UNKNOWN_CAPACITY, NodeInfo, node_state
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
 
@@ -54,7 +54,7 @@ def load(sources: Sources, extended: Collection[str] = ()) -> Loaded:
     """
     notes: list[str] = []
     facts = node_facts(sources.nodes, sources.pods) if sources.nodes else None
-    unknown = NodeFacts(free_extended=dict.fromkeys(extended, UNKNOWN_ROOM))
+    unknown = NodeInfo(free_extended=dict.fromkeys(extended, UNKNOWN_CAPACITY))
     fleet = Fleet()
     where: dict[str, str] = {}
     used: dict[str, GPUTelemetry] = {}

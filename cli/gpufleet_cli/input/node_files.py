@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import Document, read, show
 from gpufleet_operator.cache import decode
-from gpufleet_operator.fleet.engine_input import NodeFacts
-from gpufleet_operator.fleet.node_capacity import facts
+from gpufleet_operator.fleet.engine_input import NodeInfo
+from gpufleet_operator.fleet.node_capacity import node_info
 from gpufleet_operator.model.objects import BoundPod, Node
 from gpufleet_operator.pods.quantities import quantity
 
@@ -17,21 +17,21 @@ T = TypeVar("T")
 _OVER = frozenset({"Succeeded", "Failed"})
 
 
-def node_facts(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, NodeFacts]:
+def node_facts(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, NodeInfo]:
     """Per node: allocatable minus the requests of the pods that are bound to it.
 
     Raises:
         InputError: a file can't be used, or a node stands twice.
     """
     used = _used(pods)
-    found: dict[str, NodeFacts] = {}
+    found: dict[str, NodeInfo] = {}
     for document in read(nodes):
         _expect(document, "Node")
         if document.name in found:
             raise InputError(f"{document}: metadata.name: stands twice")
         if not _part(document, "status").get("allocatable"):
             raise InputError(f"{document}: status.allocatable: is missing, so the node's room isn't known")
-        found[document.name] = facts(_read(document, _node), used.get(document.name, {}))
+        found[document.name] = node_info(_read(document, _node), used.get(document.name, {}))
     return found
 
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 from gpufleet_operator.cache.reader import Reader
 from gpufleet_operator.cache.store import LeavingStore, Store, newer
 from gpufleet_operator.model.lenient_json import Json
-from gpufleet_operator.model.objects import BoundPod, Departure, Node, Pod, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
 _DEPARTED = 20_000
@@ -22,20 +22,20 @@ class PodStore(Store[Pod]):
 
     def __init__(self, changed: asyncio.Event) -> None:
         super().__init__(changed.set)
-        self.departed: OrderedDict[str, Departure] = OrderedDict()
+        self.deleted_pods: OrderedDict[str, PodDeletion] = OrderedDict()
 
     def left(self, pod: Pod) -> None:
         """A deletion with the pod's last state: the only sure word on whether a container may still run."""
-        self.departed[pod.uid] = pod.departure
-        while len(self.departed) > _DEPARTED:
-            self.departed.popitem(last=False)
+        self.deleted_pods[pod.uid] = pod.deletion
+        while len(self.deleted_pods) > _DEPARTED:
+            self.deleted_pods.popitem(last=False)
         self.remove(pod.uid, pod.resource_version)
 
     def replaced(self, old: Pod | None, new: Pod | None) -> None:
         """A pod that is back (its label was taken off and put on again) has not departed."""
         del old
         if new is not None:
-            self.departed.pop(new.uid, None)
+            self.deleted_pods.pop(new.uid, None)
 
 
 class UsageStore(LeavingStore[BoundPod]):
@@ -94,15 +94,17 @@ class Cache:
         else:
             self.pods.remove(*identity(body))
 
-    def snapshot(self, *, now: datetime, salt: str, memory: Memory, limits: Limits, mix: Mix = PRIOR) -> Snapshot:
+    def snapshot(
+        self, *, now: datetime, name_seed: str, memory: PassState, limits: Limits, mix: Mix = PRIOR
+    ) -> Snapshot:
         """The state at this moment. The maps are the live ones: a decision is made without giving up the loop."""
         return Snapshot(
             now=now,
-            salt=salt,
+            name_seed=name_seed,
             workloads=self.workloads.items,
             telemetry=_by_name(self.telemetry.items),
             pods=self.pods.items,
-            departed=self.pods.departed,
+            deleted_pods=self.pods.deleted_pods,
             nodes=_by_name(self.nodes.items),
             others=self.others.per_node,
             memory=memory,

@@ -19,21 +19,21 @@ from gpufleet_operator.decide.template_check import judge
 from gpufleet_operator.ledger import ledger as ledgers
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve, WriteStatus, create_key
-from gpufleet_operator.model.field_error import Problem
-from gpufleet_operator.model.objects import Entry, Pod, Workload
-from gpufleet_operator.model.replica import Replica, Standing, Wait
+from gpufleet_operator.model.field_error import FieldError
+from gpufleet_operator.model.objects import Pod, Reservation, Workload
+from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Memory, Verdict
+from gpufleet_operator.model.state_types import PassState, TemplateCheck
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.pods import build, release
 from gpufleet_operator.status import build as report
-from gpufleet_operator.status.context import Outlook
+from gpufleet_operator.status.context import StatusContext
 
 
 def decide(snapshot: Snapshot) -> Actions:
     """Everything that should be done now. Calling it again after it was done asks for nothing."""
     snapshot = snapshot.with_memory(state.observe(snapshot))
-    ledger = ledgers.read(snapshot)
+    ledger = ledgers.read_ledger(snapshot)
     verdicts = _judge(snapshot)
     standings = _standings(snapshot, ledger, verdicts)
     planned = plan(snapshot, ledger, standings)
@@ -57,11 +57,11 @@ def decide(snapshot: Snapshot) -> Actions:
         due=_due(snapshot, memory),
         unplaced=planned.unplaced,
         gated=_gated(snapshot, standings),
-        troubles=planned.troubles,
-        unforeseen={
-            snapshot.workloads[uid].full_name: verdict.unforeseen
+        inconsistencies=planned.inconsistencies,
+        unexpected_errors={
+            snapshot.workloads[uid].full_name: verdict.unexpected_error
             for uid, verdict in verdicts.items()
-            if verdict.unforeseen and snapshot.memory.verdicts.get(uid) is not verdict
+            if verdict.unexpected_error and snapshot.memory.verdicts.get(uid) is not verdict
         },
     )
 
@@ -77,9 +77,9 @@ class Blocked:
         return not self._memory.blocked(key, self._now)
 
 
-def _judge(snapshot: Snapshot) -> dict[str, Verdict]:
+def _judge(snapshot: Snapshot) -> dict[str, TemplateCheck]:
     """By uid: what is thought of each workload that parses. Kept for as long as its generation stands."""
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, TemplateCheck] = {}
     for uid, workload in snapshot.workloads.items():
         if workload.deleting or workload.model is None:
             continue
@@ -90,7 +90,7 @@ def _judge(snapshot: Snapshot) -> dict[str, Verdict]:
     return verdicts
 
 
-def _standings(snapshot: Snapshot, ledger: Ledger, verdicts: Mapping[str, Verdict]) -> list[Standing]:
+def _standings(snapshot: Snapshot, ledger: Ledger, verdicts: Mapping[str, TemplateCheck]) -> list[WorkloadReplicas]:
     """Where the workloads without problems stand.
 
     An owner is in its own namespace: a pod elsewhere that names the workload's uid is a stranger, forged or mistaken,
@@ -99,7 +99,7 @@ def _standings(snapshot: Snapshot, ledger: Ledger, verdicts: Mapping[str, Verdic
     pods: dict[tuple[str, str], list[Pod]] = {}
     for pod in snapshot.pods.values():
         pods.setdefault((pod.namespace, pod.workload_uid), []).append(pod)
-    standings: list[Standing] = []
+    standings: list[WorkloadReplicas] = []
     for uid, verdict in verdicts.items():
         workload = snapshot.workloads[uid]
         if workload.model is not None and not verdict.problems:
@@ -108,7 +108,7 @@ def _standings(snapshot: Snapshot, ledger: Ledger, verdicts: Mapping[str, Verdic
     return standings
 
 
-def _memory(snapshot: Snapshot, standings: Iterable[Standing]) -> Memory:
+def _memory(snapshot: Snapshot, standings: Iterable[WorkloadReplicas]) -> PassState:
     """Set nodes aside for the replicas that they refused; forget that for replicas that are confirmed."""
     memory = snapshot.memory
     for standing in standings:
@@ -125,18 +125,18 @@ def _memory(snapshot: Snapshot, standings: Iterable[Standing]) -> Memory:
     return memory
 
 
-def _creates(snapshot: Snapshot, standing: Standing) -> Iterable[CreatePod]:
+def _creates(snapshot: Snapshot, standing: WorkloadReplicas) -> Iterable[CreatePod]:
     workload = standing.workload
     for replica in standing.replicas:
-        if replica.wait is Wait.POD:
+        if replica.wait is WaitReason.POD:
             name = snapshot.memory.creating.get((workload.uid, replica.index)) or build.pod_name(
-                workload.name, replica.index, f"{snapshot.salt}/{workload.uid}"
+                workload.name, replica.index, f"{snapshot.name_seed}/{workload.uid}"
             )
             body = build.build(workload, standing.spec, replica.index, name, snapshot.limits.resources)
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body)
 
 
-def _deletes(standing: Standing) -> Iterable[DeletePod]:
+def _deletes(standing: WorkloadReplicas) -> Iterable[DeletePod]:
     for removal in standing.removals:
         pod, workload = removal.pod, standing.workload
         yield DeletePod(
@@ -153,8 +153,8 @@ def _deletes(standing: Standing) -> Iterable[DeletePod]:
 
 def _reserves(snapshot: Snapshot, ledger: Ledger) -> Iterable[Reserve]:
     """One write per node whose list is to change."""
-    wanted: dict[str, dict[str, Entry]] = {name: {} for name in snapshot.telemetry}
-    for entry in (*ledger.live.values(), *ledger.lingering):
+    wanted: dict[str, dict[str, Reservation]] = {name: {} for name in snapshot.telemetry}
+    for entry in (*ledger.live.values(), *ledger.terminating):
         wanted.setdefault(entry.node, {})[entry.assignment.pod_uid] = entry
     for name, telemetry in snapshot.telemetry.items():
         stored = {a.pod_uid: a for a in telemetry.assignments}
@@ -185,13 +185,13 @@ def _unwritten(snapshot: Snapshot, ledger: Ledger, reserves: Sequence[Reserve]) 
 
 
 def _releases(
-    standing: Standing, planned: Plan, reserves: Sequence[Reserve], unwritten: frozenset[str]
+    standing: WorkloadReplicas, planned: Plan, reserves: Sequence[Reserve], unwritten: frozenset[str]
 ) -> Iterable[ReleasePod]:
     """Let go the pods that have their devices; a gang all together or not at all."""
-    ready: list[tuple[Pod, Entry]] = []
+    ready: list[tuple[Pod, Reservation]] = []
     for replica in standing.replicas:
         entry = planned.ledger.live.get(replica.pod.uid) if replica.pod else None
-        if replica.pod and replica.gated and entry and replica.wait not in (Wait.POD, Wait.GATES):
+        if replica.pod and replica.gated and entry and replica.wait not in (WaitReason.POD, WaitReason.GATES):
             ready.append((replica.pod, entry))
     nodes = {r.node for r in reserves}
     gang = standing.spec.placement.gang
@@ -214,11 +214,11 @@ def _releases(
 
 def _statuses(
     snapshot: Snapshot,
-    problems: Mapping[str, tuple[Problem, ...]],
-    standings: Iterable[Standing],
+    problems: Mapping[str, tuple[FieldError, ...]],
+    standings: Iterable[WorkloadReplicas],
     planned: Plan,
     blocked: Blocked,
-) -> tuple[tuple[WriteStatus, ...], Memory]:
+) -> tuple[tuple[WriteStatus, ...], PassState]:
     """Statuses that differ from what is stored, and the memory of having written them."""
     by_uid = {s.workload.uid: s for s in standings}
     picked: dict[str, dict[int, Terms]] = {}
@@ -228,7 +228,7 @@ def _statuses(
     for uid, workload in snapshot.workloads.items():
         if workload.deleting:
             continue
-        outlook = Outlook(
+        outlook = StatusContext(
             workload=workload,
             standing=by_uid.get(uid),
             problems=problems.get(uid, ()),
@@ -250,7 +250,7 @@ def _create_trouble(snapshot: Snapshot, workload: Workload) -> str:
     return setback.message if setback and setback.by == "apiserver" else ""
 
 
-def _gated(snapshot: Snapshot, standings: Iterable[Standing]) -> dict[str, int]:
+def _gated(snapshot: Snapshot, standings: Iterable[WorkloadReplicas]) -> dict[str, int]:
     waits: Mapping[str, Replica] = {r.pod.uid: r for s in standings for r in s.replicas if r.pod is not None}
     gated = Counter(
         str(waits[uid].wait) if uid in waits else "NoWorkload" for uid, pod in snapshot.pods.items() if pod.gates
@@ -258,7 +258,7 @@ def _gated(snapshot: Snapshot, standings: Iterable[Standing]) -> dict[str, int]:
     return dict(gated)
 
 
-def _due(snapshot: Snapshot, memory: Memory) -> datetime | None:
+def _due(snapshot: Snapshot, memory: PassState) -> datetime | None:
     """The next moment at which time alone changes the decision."""
     moments = [state.due(memory, snapshot.now)]
     for uid, since in memory.refused_since.items():

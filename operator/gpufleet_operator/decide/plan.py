@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import PlacementState, Requirements
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.shards import Range, divide, known
-from gpufleet_operator.fleet.build import Built, build
+from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
+from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import reserve_key
-from gpufleet_operator.model.objects import Entry
-from gpufleet_operator.model.replica import Replica, Standing, Wait
+from gpufleet_operator.model.objects import Reservation
+from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
@@ -34,7 +34,7 @@ ReplicaKey = tuple[str, int]
 class Picked:
     """A reservation made in this pass, and why these devices."""
 
-    entry: Entry
+    entry: Reservation
     terms: Terms
 
 
@@ -47,12 +47,12 @@ class Plan:
     picked: Mapping[ReplicaKey, Picked] = field(default_factory=dict)
     unplaced: Mapping[str, WhyNot] = field(default_factory=dict)
     """By workload uid."""
-    troubles: tuple[str, ...] = ()
+    inconsistencies: tuple[str, ...] = ()
 
 
-def plan(snapshot: Snapshot, ledger: Ledger, standings: Sequence[Standing]) -> Plan:
+def plan(snapshot: Snapshot, ledger: Ledger, standings: Sequence[WorkloadReplicas]) -> Plan:
     """Pick for all workloads; `standings` in any order."""
-    ledger = _without(ledger, {r.pod.uid for s in standings for r in void(s) if r.pod is not None})
+    ledger = _without(ledger, {r.pod.uid for s in standings for r in stale_reservations(s) if r.pod is not None})
     ledger = _with(ledger, [r.entry for s in standings for r in s.replicas if r.recovered and r.entry is not None])
     waiting = [s for s in sorted(standings, key=_precedence) if _open(s)]
     if not waiting:
@@ -61,46 +61,46 @@ def plan(snapshot: Snapshot, ledger: Ledger, standings: Sequence[Standing]) -> P
     for standing in waiting:
         planner.workload(standing, _open(standing))
     added = [p.entry for p in planner.picked.values()]
-    return Plan(_with(ledger, added), planner.picked, planner.unplaced, planner.built.troubles)
+    return Plan(_with(ledger, added), planner.picked, planner.unplaced, planner.built.inconsistencies)
 
 
-def void(standing: Standing) -> tuple[Replica, ...]:
+def stale_reservations(standing: WorkloadReplicas) -> tuple[Replica, ...]:
     """Gated replicas whose reservation doesn't stand: not usable any more, or part of an incomplete gang."""
     reserved = [r for r in standing.replicas if r.entry is not None and r.gated]
     if standing.spec.placement.gang and _incomplete(standing) and not _started(standing):
         return tuple(reserved)
-    return tuple(r for r in reserved if r.wait is not Wait.NOTHING)
+    return tuple(r for r in reserved if r.wait is not WaitReason.NOTHING)
 
 
-def _incomplete(standing: Standing) -> bool:
-    return any(r.wait is not Wait.NOTHING for r in standing.replicas)
+def _incomplete(standing: WorkloadReplicas) -> bool:
+    return any(r.wait is not WaitReason.NOTHING for r in standing.replicas)
 
 
-def _started(standing: Standing) -> bool:
+def _started(standing: WorkloadReplicas) -> bool:
     """True when some replica of a gang was let go already."""
     return any(r.pod is not None and not r.gated for r in standing.replicas) or any(
         r.state is PlacementState.SUCCEEDED for r in standing.replicas
     )
 
 
-def _open(standing: Standing) -> tuple[Replica, ...]:
+def _open(standing: WorkloadReplicas) -> tuple[Replica, ...]:
     """Replicas to pick for now. A gang waits until each of its pods could be released."""
-    voided = {r.index for r in void(standing)}
+    voided = {r.index for r in stale_reservations(standing)}
     gang = standing.spec.placement.gang
-    if gang and any(r.wait in (Wait.POD, Wait.GATES) for r in standing.replicas):
+    if gang and any(r.wait in (WaitReason.POD, WaitReason.GATES) for r in standing.replicas):
         return ()
-    candidates = (r for r in standing.replicas if r.wait is not Wait.GATES)
-    return tuple(r for r in candidates if r.wait is Wait.DEVICES or r.index in voided)
+    candidates = (r for r in standing.replicas if r.wait is not WaitReason.GATES)
+    return tuple(r for r in candidates if r.wait is WaitReason.DEVICES or r.index in voided)
 
 
-def _precedence(standing: Standing) -> tuple[object, ...]:
+def _precedence(standing: WorkloadReplicas) -> tuple[object, ...]:
     """Pod priority (as admission resolved it), then age, then name."""
     priority = max((r.pod.priority for r in standing.replicas if r.pod is not None), default=0)
     return (-priority, standing.workload.created, standing.workload.full_name)
 
 
 class _Planner:
-    def __init__(self, snapshot: Snapshot, built: Built, ledger: Ledger) -> None:
+    def __init__(self, snapshot: Snapshot, built: BuiltFleet, ledger: Ledger) -> None:
         self.snapshot = snapshot
         self.built = built
         self.ledger = ledger
@@ -111,7 +111,7 @@ class _Planner:
     def fleet(self) -> Fleet:
         return self.built.fleet
 
-    def workload(self, standing: Standing, replicas: tuple[Replica, ...]) -> None:
+    def workload(self, standing: WorkloadReplicas, replicas: tuple[Replica, ...]) -> None:
         """Place the open replicas of one workload and debit them."""
         workload = standing.workload
         total = sum(len(n.devices) for n in self.fleet.nodes.values())
@@ -132,7 +132,7 @@ class _Planner:
             self.picked[workload.uid, pick.replica] = Picked(entry, pick.terms)
             self.fleet.hold(pick.node, pick.devices, replica.pod.needs, share(standing.spec.devices))
 
-    def _request(self, standing: Standing, replicas: tuple[Replica, ...]) -> Request:
+    def _request(self, standing: WorkloadReplicas, replicas: tuple[Replica, ...]) -> Request:
         workload, model = standing.workload, standing.workload.model
         if model is None:
             raise TypeError(f"{workload.full_name} has no model")  # a standing is only made of a workload that parses
@@ -158,7 +158,7 @@ class _Planner:
             model,
             replicas=tuple(r.index for r in replicas),
             resources=self.snapshot.limits.resources,
-            set_aside={index: nodes | unwritable for index, nodes in aside.items()},
+            excluded_nodes={index: nodes | unwritable for index, nodes in aside.items()},
             siblings=Counter(r.entry.node for r in kept if r.entry is not None),
         )
         # What admission made of the pod (LimitRanges, defaults) counts, not what the template says; and our own
@@ -167,16 +167,16 @@ class _Planner:
         labels = (model.spec.requirements or Requirements()).node_selector
         return replace(asked, pod=replace(needs, node_selector={**needs.node_selector, **labels}))
 
-    def _ranges(self, standing: Standing, picks: Iterable[Pick]) -> dict[int, Range]:
+    def _ranges(self, standing: WorkloadReplicas, picks: Iterable[Pick]) -> dict[int, Range]:
         picked = {p.replica: self._devices(p) for p in picks}
         if not picked:
             return {}
-        return divide(standing.workload, standing.spec, known(standing.workload, self.ledger), picked)
+        return divide(standing.workload, standing.spec, assigned_ranges(standing.workload, self.ledger), picked)
 
     def _devices(self, pick: Pick) -> list[DeviceState]:
         return [d for d in self.fleet.nodes[pick.node].devices if d.uuid in pick.devices]
 
-    def _entry(self, standing: Standing, replica: Replica, pick: Pick, items: Range | None) -> Entry:
+    def _entry(self, standing: WorkloadReplicas, replica: Replica, pick: Pick, items: Range | None) -> Reservation:
         if replica.pod is None:
             raise TypeError(f"replica {replica.index} has no pod")  # only replicas with a gated pod are open
         assignment = Assignment(
@@ -196,7 +196,7 @@ class _Planner:
             shard_end=items[1] if items else None,
             decided_at=timestamps.micros(self.snapshot.now),
         )
-        return Entry(pick.node, assignment)
+        return Reservation(pick.node, assignment)
 
 
 def _without(ledger: Ledger, pod_uids: set[str]) -> Ledger:
@@ -206,5 +206,5 @@ def _without(ledger: Ledger, pod_uids: set[str]) -> Ledger:
     return replace(ledger, live=live, free=(*ledger.free, *dropped))
 
 
-def _with(ledger: Ledger, added: Sequence[Entry]) -> Ledger:
+def _with(ledger: Ledger, added: Sequence[Reservation]) -> Ledger:
     return replace(ledger, live={**ledger.live, **{e.assignment.pod_uid: e for e in added}}) if added else ledger

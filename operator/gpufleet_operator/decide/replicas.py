@@ -10,24 +10,26 @@ from datetime import timedelta
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.device_health import may_release, unhealthy_devices
-from gpufleet_operator.ledger.conflicts import Claims
-from gpufleet_operator.ledger.ledger import Ledger, memory
-from gpufleet_operator.ledger.verify import confirm, rejected
-from gpufleet_operator.model.objects import Entry, Pod, PodPhase, Workload
-from gpufleet_operator.model.replica import Fault, Removal, Replica, Standing, Wait
+from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices
+from gpufleet_operator.ledger.conflicts import Occupancy
+from gpufleet_operator.ledger.ledger import Ledger, device_memory_mib
+from gpufleet_operator.ledger.verify import rejected_by_kubelet, verify_allocation
+from gpufleet_operator.model.objects import Pod, PodPhase, Reservation, Workload
+from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.validate import device_container
 
 REFUSED_BY = {
-    Fault.UNSCHEDULABLE: "kube-scheduler",
-    Fault.REJECTED: "kubelet",
-    Fault.MISMATCH: "gpufleet",
+    RemovalReason.UNSCHEDULABLE: "kube-scheduler",
+    RemovalReason.REJECTED: "kubelet",
+    RemovalReason.MISMATCH: "gpufleet",
 }
 """Faults that set the node aside for the replica, and who said no."""
 
 
-def stand(workload: Workload, spec: WorkloadSpec, pods: Iterable[Pod], snapshot: Snapshot, ledger: Ledger) -> Standing:
+def stand(
+    workload: Workload, spec: WorkloadSpec, pods: Iterable[Pod], snapshot: Snapshot, ledger: Ledger
+) -> WorkloadReplicas:
     """Judge every replica of a workload whose template is without problems, by the `pods` that it controls."""
     by_index: dict[int | None, list[Pod]] = {}
     for pod in sorted(pods, key=lambda p: (p.created, p.uid)):
@@ -35,8 +37,8 @@ def stand(workload: Workload, spec: WorkloadSpec, pods: Iterable[Pod], snapshot:
     judge = _Judge(workload, spec, snapshot, ledger)
     replicas = tuple(judge.replica(index, by_index.pop(index, [])) for index in range(spec.replicas))
     for strangers in by_index.values():
-        judge.drop(strangers, -1, Fault.SURPLUS, "it belongs to no replica of the workload")
-    return Standing(workload, spec, replicas, tuple(judge.removals))
+        judge.drop(strangers, -1, RemovalReason.SURPLUS, "it belongs to no replica of the workload")
+    return WorkloadReplicas(workload, spec, replicas, tuple(judge.removals))
 
 
 class _Judge:
@@ -55,19 +57,19 @@ class _Judge:
         live = [p for p in present if not p.terminal]
         succeeded = next((p for p in present if p.phase is PodPhase.SUCCEEDED), None)
         if succeeded is not None or self.workload.done(index):
-            self.drop(live, index, Fault.SURPLUS, "the replica has succeeded already")
+            self.drop(live, index, RemovalReason.SURPLUS, "the replica has succeeded already")
             return Replica(index, PlacementState.SUCCEEDED, pod=succeeded)
         if self.spec.suspend:
-            self.drop(live, index, Fault.SUSPENDED, "spec.suspend is true")
+            self.drop(live, index, RemovalReason.SUSPENDED, "spec.suspend is true")
             return Replica(index, PlacementState.PENDING, message="suspended")
         failed = self._failed(index, [p for p in present if p.phase is PodPhase.FAILED])
         if live:
             live.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.live, p.created, p.uid))
-            self.drop(live[1:], index, Fault.SURPLUS, f"{live[0].name} stands for the replica")
+            self.drop(live[1:], index, RemovalReason.SURPLUS, f"{live[0].name} stands for the replica")
             return self._gated(index, live[0]) if live[0].gates else self._released(index, live[0])
-        return failed or Replica(index, PlacementState.PENDING, Wait.POD, message="its pod is being made")
+        return failed or Replica(index, PlacementState.PENDING, WaitReason.POD, message="its pod is being made")
 
-    def drop(self, pods: list[Pod], index: int, fault: Fault, message: str, node: str | None = None) -> None:
+    def drop(self, pods: list[Pod], index: int, fault: RemovalReason, message: str, node: str | None = None) -> None:
         """Have pods deleted, unless that is under way."""
         self.removals += [Removal(p, index, fault, message, node) for p in pods if not p.deleting]
 
@@ -76,11 +78,11 @@ class _Judge:
         result = None
         for pod in pods:
             words = ": ".join(part for part in (pod.reason, pod.message) if part) or "the pod failed"
-            if rejected(pod):
-                self.drop([pod], index, Fault.REJECTED, words, pod.node)
+            if rejected_by_kubelet(pod):
+                self.drop([pod], index, RemovalReason.REJECTED, words, pod.node)
                 result = result or Replica(index, PlacementState.REJECTED, pod=pod, message=words)
             elif pod.disrupted:
-                self.drop([pod], index, Fault.DISRUPTED, words)
+                self.drop([pod], index, RemovalReason.DISRUPTED, words)
                 result = result or Replica(index, PlacementState.PENDING, pod=pod, message=words)
             else:
                 result = Replica(index, PlacementState.FAILED, pod=pod, message=words)
@@ -91,11 +93,16 @@ class _Judge:
         if not pod.only_our_gate:
             others = ", ".join(pod.gates)
             return Replica(
-                index, PlacementState.PENDING, Wait.GATES, pod, entry, message=f"other scheduling gates stand: {others}"
+                index,
+                PlacementState.PENDING,
+                WaitReason.GATES,
+                pod,
+                entry,
+                message=f"other scheduling gates stand: {others}",
             )
         if entry is not None and may_release(self.snapshot, entry):
             return Replica(index, PlacementState.RESERVED, pod=pod, entry=entry)
-        return Replica(index, PlacementState.PENDING, Wait.DEVICES, pod, entry)
+        return Replica(index, PlacementState.PENDING, WaitReason.DEVICES, pod, entry)
 
     def _released(self, index: int, pod: Pod) -> Replica:
         entry, recovered = self.ledger.live.get(pod.uid), False
@@ -107,7 +114,7 @@ class _Judge:
             return self._unbound(index, pod, entry, recovered=recovered)
         if pod.uid in self.ledger.conflicted:
             return self._mismatch(index, pod, entry, "an older reservation names the same devices")
-        verdict = confirm(self.snapshot, pod, entry.node, entry.assignment)
+        verdict = verify_allocation(self.snapshot, pod, entry.node, entry.assignment)
         if verdict.state is PlacementState.MISMATCH:
             return self._mismatch(index, pod, entry, verdict.message)
         record = self.workload.recorded.get(index)
@@ -119,31 +126,31 @@ class _Judge:
         message = self._degraded(index, pod, entry)
         return Replica(index, state, pod=pod, entry=entry, recovered=recovered, message=message)
 
-    def _degraded(self, index: int, pod: Pod, entry: Entry) -> str:
+    def _degraded(self, index: int, pod: Pod, entry: Reservation) -> str:
         """Have a pod replaced whose device is faulty, if that is wanted and the fault stands for long enough."""
         since = self.snapshot.memory.degraded_since.get(pod.uid)
         if since is None or self.spec.placement.on_degraded is not OnDegraded.REPLACE:
             return ""
         if self.snapshot.now - since < self.snapshot.limits.degraded_grace:
             return ""
-        faulty = ", ".join(unhealthy_devices(self.snapshot.telemetry[entry.node], entry.assignment))
+        faulty = ", ".join(reported_unhealthy_devices(self.snapshot.telemetry[entry.node], entry.assignment))
         message = f"unhealthy: {faulty}; the pod is being replaced"
-        self.drop([pod], index, Fault.DEGRADED, message)
+        self.drop([pod], index, RemovalReason.DEGRADED, message)
         return message
 
-    def _mismatch(self, index: int, pod: Pod, entry: Entry | None, message: str) -> Replica:
-        self.drop([pod], index, Fault.MISMATCH, message, pod.place)
+    def _mismatch(self, index: int, pod: Pod, entry: Reservation | None, message: str) -> Replica:
+        self.drop([pod], index, RemovalReason.MISMATCH, message, pod.place)
         return Replica(index, PlacementState.MISMATCH, pod=pod, entry=entry, message=message)
 
-    def _unbound(self, index: int, pod: Pod, entry: Entry, *, recovered: bool) -> Replica:
+    def _unbound(self, index: int, pod: Pod, entry: Reservation, *, recovered: bool) -> Replica:
         message = ""
         if entry.node not in self.snapshot.nodes:
-            self.drop([pod], index, Fault.NODE_GONE, f"node {entry.node} is gone")
+            self.drop([pod], index, RemovalReason.NODE_GONE, f"node {entry.node} is gone")
         elif pod.unschedulable is not None:
             message = f"kube-scheduler refuses {entry.node}: {pod.unschedulable}"
             since = self.snapshot.memory.refused_since.get(pod.uid)
             if since is not None and self.snapshot.now - since >= grace(self.snapshot, entry.node):
-                self.drop([pod], index, Fault.UNSCHEDULABLE, pod.unschedulable, entry.node)
+                self.drop([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, entry.node)
         return Replica(index, PlacementState.RESERVED, pod=pod, entry=entry, recovered=recovered, message=message)
 
     def _without_reservation(self, index: int, pod: Pod) -> Replica:
@@ -159,7 +166,7 @@ class _Judge:
             return Replica(index, state, pod=pod, message=message)
         return self._mismatch(index, pod, None, "the pod was released without a reservation")
 
-    def _recover(self, index: int, pod: Pod) -> Entry | None:
+    def _recover(self, index: int, pod: Pod) -> Reservation | None:
         """A released pod's reservation from status, when the node's object was made anew and the devices are free."""
         record, place = self.workload.recorded.get(index), pod.place
         if record is None or place is None or record.pod_uid != pod.uid or record.node != place or not record.devices:
@@ -184,10 +191,10 @@ class _Judge:
             shard_end=record.shard_end,
             decided_at=timestamps.micros(self.snapshot.now),
         )
-        claims = Claims(memory(self.snapshot))
-        for other in (*self.ledger.live.values(), *self.ledger.lingering):
+        claims = Occupancy(device_memory_mib(self.snapshot))
+        for other in (*self.ledger.live.values(), *self.ledger.terminating):
             claims.add(other.node, other.assignment)
-        return None if claims.clashes(place, assignment) else Entry(place, assignment)
+        return None if claims.clashes(place, assignment) else Reservation(place, assignment)
 
 
 def grace(snapshot: Snapshot, node: str) -> timedelta:

@@ -17,7 +17,7 @@ Range = tuple[int, int]
 """[start, end)"""
 
 
-def known(workload: Workload, ledger: Ledger) -> dict[int, Range]:
+def assigned_ranges(workload: Workload, ledger: Ledger) -> dict[int, Range]:
     """Ranges that were given out already, by replica."""
     ranges: dict[int, Range] = {}
     for index, record in workload.recorded.items():

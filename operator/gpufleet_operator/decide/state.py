@@ -5,12 +5,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.device_health import unhealthy_devices
+from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
-from gpufleet_operator.ledger.ledger import entries
+from gpufleet_operator.ledger.ledger import reservations
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, Memory, RefusalKey
+from gpufleet_operator.model.state_types import Backoff, PassState, RefusalKey
 
 REFUSAL_BASE_SECONDS = 2.0
 REFUSAL_CAP_SECONDS = 120.0
@@ -21,10 +21,10 @@ _FORGET = timedelta(minutes=10)
 """A setback that ended this long ago no longer counts as the first of a row."""
 
 
-def observe(snapshot: Snapshot) -> Memory:
+def observe(snapshot: Snapshot) -> PassState:
     """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
     memory = snapshot.memory
-    reserved = {e.assignment.pod_uid: e for e in entries(snapshot)}
+    reserved = {e.assignment.pod_uid: e for e in reservations(snapshot)}
     covered, held, gone, let_go, bare = {}, set(), {}, {}, {}
     for uid, entry in reserved.items():
         telemetry = snapshot.telemetry[entry.node]
@@ -63,7 +63,7 @@ def observe(snapshot: Snapshot) -> Memory:
             uid: memory.degraded_since.get(uid, snapshot.now)
             for uid, entry in reserved.items()
             if snapshot.stale_reason(entry.node) is None
-            and unhealthy_devices(snapshot.telemetry[entry.node], entry.assignment)
+            and reported_unhealthy_devices(snapshot.telemetry[entry.node], entry.assignment)
         },
         status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
         known=frozenset(snapshot.workloads),
@@ -83,7 +83,7 @@ def refused_by_scheduler(pod: Pod) -> bool:
     return released and pod.unschedulable is not None and not pod.nominated
 
 
-def refuse(memory: Memory, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> Memory:
+def refuse(memory: PassState, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> PassState:
     """Set a node aside for one replica, longer with each pod that it refuses."""
     if pod_uid in memory.refused:
         return memory  # counted in an earlier pass; its deletion hasn't come through yet
@@ -93,13 +93,13 @@ def refuse(memory: Memory, key: RefusalKey, pod_uid: str, now: datetime, *, mess
     return replace(memory, refusals={**memory.refusals, key: setback}, refused=memory.refused | {pod_uid})
 
 
-def forgive(memory: Memory, workload_uid: str, replica: int) -> Memory:
+def forgive(memory: PassState, workload_uid: str, replica: int) -> PassState:
     """The replica is confirmed: its refusals no longer count."""
     kept = {key: s for key, s in memory.refusals.items() if key[:2] != (workload_uid, replica)}
     return memory if len(kept) == len(memory.refusals) else replace(memory, refusals=kept)
 
 
-def record(memory: Memory, results: Iterable[tuple[str, str | None, str]], now: datetime) -> Memory:
+def record(memory: PassState, results: Iterable[tuple[str, str | None, str]], now: datetime) -> PassState:
     """Note which writes failed (key, message, who says so) and which went through (key, None, "").
 
     Several writes may share a key; one failure among them is a failure of the key, counted once.
@@ -115,7 +115,7 @@ def record(memory: Memory, results: Iterable[tuple[str, str | None, str]], now: 
     return replace(memory, setbacks=setbacks)
 
 
-def answered(memory: Memory, replicas: Iterable[tuple[str, int]]) -> Memory:
+def answered(memory: PassState, replicas: Iterable[tuple[str, int]]) -> PassState:
     """The apiserver has answered for these pods' creation: their next try is a new pod with a new name."""
     creating = dict(memory.creating)
     for key in replicas:
@@ -123,7 +123,7 @@ def answered(memory: Memory, replicas: Iterable[tuple[str, int]]) -> Memory:
     return replace(memory, creating=creating)
 
 
-def due(memory: Memory, now: datetime) -> datetime | None:
+def due(memory: PassState, now: datetime) -> datetime | None:
     """When the next setback ends; nothing in the cluster will tell."""
     ends = [s.until for group in (memory.refusals, memory.setbacks) for s in group.values() if s.until > now]
     return min(ends, default=None)

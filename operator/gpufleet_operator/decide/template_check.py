@@ -10,9 +10,9 @@ import traceback
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.field_error import Problem
+from gpufleet_operator.model.field_error import FieldError
 from gpufleet_operator.model.objects import Workload
-from gpufleet_operator.model.state_types import Verdict
+from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import PodType
 from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
@@ -20,7 +20,7 @@ from gpufleet_operator.pods.requests import pod_needs
 _PATH = "spec.template"
 
 
-def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> Verdict:
+def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> TemplateCheck:
     """Judge a workload that parses. Never raises."""
     try:
         found = validate.problems(model.spec, resources)
@@ -28,8 +28,8 @@ def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> Verdi
             _try(workload, model, resources)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is one workload's, and the others' must go on
         words = f"can't be used: {type(error).__name__}: {error}"[:512]
-        return Verdict(workload.generation, (Problem(_PATH, words),), traceback.format_exc())
-    return Verdict(workload.generation, found)
+        return TemplateCheck(workload.generation, (FieldError(_PATH, words),), traceback.format_exc())
+    return TemplateCheck(workload.generation, found)
 
 
 def _try(workload: Workload, model: GPUWorkload, resources: Resources) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from gpufleet_api.telemetry import Assignment, TelemetrySpec
 from gpufleet_operator.fleet.engine_input import node_state
-from gpufleet_operator.fleet.node_capacity import facts, usage
+from gpufleet_operator.fleet.node_capacity import node_info, requested_per_node
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet
@@ -12,28 +12,28 @@ from gpufleet_operator.placement.errors import PlacementError
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltFleet:
     """The fleet, and the nodes that could not be part of it as they are, with the reason."""
 
     fleet: Fleet
-    troubles: tuple[str, ...] = ()
+    inconsistencies: tuple[str, ...] = ()
 
 
-def build(snapshot: Snapshot, ledger: Ledger) -> Built:
+def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
     """Nodes with their free devices and room, `ledger` being what will stand after this pass.
 
     Two nodes that report the same UUID (a cloned machine, a device moved while running) can't both be right: the
     first by name keeps it, the other takes no part until they agree. Nor does a node with a number that can't be.
     """
-    fleet, troubles = Fleet(), []
-    used = usage(snapshot, ledger)
+    fleet, inconsistencies = Fleet(), []
+    used = requested_per_node(snapshot, ledger)
     standing = _by_node(ledger)
     for name in sorted(snapshot.telemetry.keys() & snapshot.nodes.keys()):
         telemetry = snapshot.telemetry[name]
         age = snapshot.age(telemetry)
         state = node_state(
             telemetry.model.model_copy(update={"spec": TelemetrySpec(assignments=standing.get(name, []))}),
-            facts(snapshot.nodes[name], used.get(name, {})),
+            node_info(snapshot.nodes[name], used.get(name, {})),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),
@@ -43,13 +43,13 @@ def build(snapshot: Snapshot, ledger: Ledger) -> Built:
         try:
             fleet.put(state)
         except PlacementError as error:
-            troubles.append(str(error))
+            inconsistencies.append(str(error))
             fleet.put(replace(state, devices=(), stale_reason=str(error)))
-    return Built(fleet, tuple(troubles))
+    return BuiltFleet(fleet, tuple(inconsistencies))
 
 
 def _by_node(ledger: Ledger) -> dict[str, list[Assignment]]:
     standing: dict[str, list[Assignment]] = {}
-    for entry in (*ledger.live.values(), *ledger.lingering):
+    for entry in (*ledger.live.values(), *ledger.terminating):
         standing.setdefault(entry.node, []).append(entry.assignment)
     return standing

@@ -16,7 +16,7 @@ from gpufleet_api.names import SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_common import timestamps
-from gpufleet_operator.ledger.device_usage import by_device, use_of
+from gpufleet_operator.ledger.device_usage import by_device, usage_of
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.fleet.validate_sample import check_sample
@@ -26,26 +26,26 @@ from gpufleet_operator.pods.requests import pod_needs
 _OLDEST_SECONDS = 10 * 365 * 86_400.0
 """No age is counted further than ten years, so that a clock at the beginning of time is no error of ours."""
 
-UNKNOWN_ROOM = 2**62
+UNKNOWN_CAPACITY = 2**62
 """Stands for "as much as you like" where nothing is known of a node but its telemetry (a saved fleet file)."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeFacts:
+class NodeInfo:
     """What v1.Node and the pods bound or pinned to it say. The defaults are those of a node nobody knows."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
-    free_cpu_milli: int = UNKNOWN_ROOM
-    free_memory_bytes: int = UNKNOWN_ROOM
-    free_pods: int = UNKNOWN_ROOM
+    free_cpu_milli: int = UNKNOWN_CAPACITY
+    free_memory_bytes: int = UNKNOWN_CAPACITY
+    free_pods: int = UNKNOWN_CAPACITY
     free_extended: Mapping[str, int] = field(default_factory=dict)
 
 
 def node_state(
     telemetry: GPUTelemetry,
-    facts: NodeFacts,
+    facts: NodeInfo,
     *,
     age_seconds: float,
     stale_after_seconds: float,
@@ -107,7 +107,7 @@ def request(
     *,
     replicas: tuple[int, ...] | None = None,
     resources: Resources = DEFAULTS,
-    set_aside: Mapping[int, frozenset[str]] | None = None,
+    excluded_nodes: Mapping[int, frozenset[str]] | None = None,
     siblings: Mapping[str, int] | None = None,
 ) -> Request:
     """One workload's open replicas as the engine's question.
@@ -116,7 +116,7 @@ def request(
         workload: the user's object.
         replicas: indices still to place; None: all of them.
         resources: the extended resources that stand for devices, which the engine doesn't count again.
-        set_aside: per replica, nodes not to use for now.
+        excluded_nodes: per replica, nodes not to use for now.
         siblings: replicas already placed, per node.
     """
     spec = workload.spec
@@ -131,7 +131,7 @@ def request(
         topology=spec.placement.topology,
         weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),
         gang=spec.placement.gang,
-        set_aside=set_aside or {},
+        excluded_nodes=excluded_nodes or {},
         siblings=siblings or {},
     )
 
@@ -190,7 +190,7 @@ class _Taken:
 def _device(
     node: str, device: Device, *, reserved: Sequence[Assignment], taken: _Taken | None, limit: float, slots: int
 ) -> DeviceState:
-    use = use_of(device, reserved, taken.at if taken else None)
+    use = usage_of(device, reserved, taken.at if taken else None)
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,

@@ -7,7 +7,7 @@ seconds and says nothing of what is on its way.
 from collections import Counter
 from collections.abc import Mapping
 
-from gpufleet_operator.fleet.engine_input import NodeFacts
+from gpufleet_operator.fleet.engine_input import NodeInfo
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Node
 from gpufleet_operator.model.snapshot import Snapshot
@@ -19,7 +19,7 @@ Usage = Mapping[str, Mapping[str, int]]
 """Per node: summed requests (CPU in millicores, the rest in units), and the number of pods under `pods`."""
 
 
-def usage(snapshot: Snapshot, ledger: Ledger) -> Usage:
+def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> Usage:
     """Everybody's requests per node: others' as they are bound, ours also while they are only reserved."""
     total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.others.items()}
     for uid, pod in snapshot.pods.items():
@@ -30,10 +30,10 @@ def usage(snapshot: Snapshot, ledger: Ledger) -> Usage:
     return total
 
 
-def facts(node: Node, used: Mapping[str, int]) -> NodeFacts:
+def node_info(node: Node, used: Mapping[str, int]) -> NodeInfo:
     """The node's labels, taints and room."""
     free = {name: amount - used.get(name, 0) for name, amount in node.allocatable.items()}
-    return NodeFacts(
+    return NodeInfo(
         labels=node.labels,
         taints=node.taints,
         unschedulable=node.unschedulable,

@@ -7,7 +7,7 @@ from gpufleet_api.telemetry import Assignment
 _WHOLE_PERCENT = 100
 
 
-class Claims:
+class Occupancy:
     """Reservations taken in one after the other: does another one still fit beside them?
 
     A device is claimed as a whole by one, or in parts by several whose promises fit into it.

@@ -9,7 +9,7 @@ from gpufleet_common import timestamps
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class DeviceUsage:
     """The fields of the engine's DeviceState that tell of holders."""
 
     held: bool = False
@@ -29,7 +29,7 @@ def by_device(assignments: Iterable[Assignment]) -> dict[str, list[Assignment]]:
     return found
 
 
-def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None) -> Use:
+def usage_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None) -> DeviceUsage:
     """One device's use.
 
     A device is held as a whole when a reservation or a holder says so. A holder that goes with a reservation is the
@@ -45,10 +45,10 @@ def use_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime 
     sharers = [h for h in strangers if h.shared or h.memory_mib is not None]
     whole = any(a.memory_mib is None for a in reserved) or len(sharers) < len(strangers)
     if whole:
-        return Use(held=True)
+        return DeviceUsage(held=True)
     in_flight = [a for a in reserved if sampled_at is None or timestamps.parse(a.decided_at) > sampled_at]
     settled: list[Assignment | DeviceHolder] = [*sharers, *(a for a in reserved if a not in in_flight)]
-    return Use(
+    return DeviceUsage(
         sharers=len(reserved) + len(sharers),
         promised_memory_mib=sum(one.memory_mib or 0 for one in settled),
         promised_compute_percent=sum(one.compute_percent or 0 for one in settled),

@@ -9,10 +9,10 @@ seconds more unless the kubelet has said that the pod is over.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_operator.ledger.conflicts import Claims
+from gpufleet_operator.ledger.conflicts import Occupancy
 from gpufleet_operator.ledger.device_usage import held_by
-from gpufleet_operator.ledger.verify import rejected
-from gpufleet_operator.model.objects import Departure, Entry, Pod
+from gpufleet_operator.ledger.verify import rejected_by_kubelet
+from gpufleet_operator.model.objects import Pod, PodDeletion, Reservation
 from gpufleet_operator.model.snapshot import Snapshot
 
 
@@ -20,11 +20,11 @@ from gpufleet_operator.model.snapshot import Snapshot
 class Ledger:
     """The reservations, by what is to become of them."""
 
-    live: Mapping[str, Entry] = field(default_factory=dict)
+    live: Mapping[str, Reservation] = field(default_factory=dict)
     """By pod uid: the pod exists and may use the devices."""
-    lingering: tuple[Entry, ...] = ()
+    terminating: tuple[Reservation, ...] = ()
     """The pod is gone or over, but the node may not have let go of the devices yet."""
-    free: tuple[Entry, ...] = ()
+    free: tuple[Reservation, ...] = ()
     """To be removed."""
     conflicted: frozenset[str] = frozenset()
     """Uids of released pods whose devices an older reservation has, too, and one of them has them as a whole.
@@ -33,21 +33,21 @@ class Ledger:
     """
 
 
-def read(snapshot: Snapshot) -> Ledger:
+def read_ledger(snapshot: Snapshot) -> Ledger:
     """Sort all reservations of the snapshot."""
-    live: dict[str, Entry] = {}
-    lingering: list[Entry] = []
-    free: list[Entry] = []
+    live: dict[str, Reservation] = {}
+    terminating: list[Reservation] = []
+    free: list[Reservation] = []
     conflicted: set[str] = set()
-    claims = Claims(memory(snapshot))
-    for entry in sorted(entries(snapshot), key=_seniority):
+    claims = Occupancy(device_memory_mib(snapshot))
+    for entry in sorted(reservations(snapshot), key=_seniority):
         uid = entry.assignment.pod_uid
         pod = snapshot.pods.get(uid)
         if pod is None or pod.terminal:
-            if has_let_go(snapshot, entry, pod):
+            if devices_are_free(snapshot, entry, pod):
                 free.append(entry)
             else:
-                lingering.append(entry)
+                terminating.append(entry)
                 claims.add(entry.node, entry.assignment)
         elif uid in live or (pod.place is not None and pod.place != entry.node):
             # A roll-back that didn't happen: the pod can't run on this node (or has an older reservation).
@@ -59,17 +59,17 @@ def read(snapshot: Snapshot) -> Ledger:
             if claims.clashes(entry.node, entry.assignment):
                 conflicted.add(uid)
             claims.add(entry.node, entry.assignment)
-    return Ledger(live, tuple(lingering), tuple(free), frozenset(conflicted))
+    return Ledger(live, tuple(terminating), tuple(free), frozenset(conflicted))
 
 
-def entries(snapshot: Snapshot) -> Iterator[Entry]:
+def reservations(snapshot: Snapshot) -> Iterator[Reservation]:
     """All reservations as stored."""
     for name, telemetry in snapshot.telemetry.items():
         for assignment in telemetry.assignments:
-            yield Entry(name, assignment)
+            yield Reservation(name, assignment)
 
 
-def memory(snapshot: Snapshot) -> dict[tuple[str, str], int]:
+def device_memory_mib(snapshot: Snapshot) -> dict[tuple[str, str], int]:
     """Memory of the devices of all nodes in MiB, as far as it is reported."""
     return {
         (name, device.uuid): device.memory_total_mib
@@ -79,13 +79,13 @@ def memory(snapshot: Snapshot) -> dict[tuple[str, str], int]:
     }
 
 
-def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
+def devices_are_free(snapshot: Snapshot, entry: Reservation, pod: Pod | None) -> bool:
     """True when nothing on the node can still use the devices of a pod that is gone (`pod` None) or over."""
     uid = entry.assignment.pod_uid
     if entry.node not in snapshot.nodes:
         return True
-    departure = snapshot.departed.get(uid)
-    if departure is Departure.NEVER_BOUND or (pod is not None and rejected(pod)):
+    deletion = snapshot.deleted_pods.get(uid)
+    if deletion is PodDeletion.NEVER_BOUND or (pod is not None and rejected_by_kubelet(pod)):
         return True  # The pod never was on the node, or the kubelet never started it.
     if snapshot.stale_reason(entry.node) is not None:
         return False
@@ -97,7 +97,7 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     # that is younger than our knowledge of its end.
     noticed, _ = snapshot.memory.gone.get(uid, (snapshot.now, ""))
     told = snapshot.memory.let_go.get(uid)
-    if pod is not None or departure is Departure.OVER:
+    if pod is not None or deletion is PodDeletion.OVER:
         # The kubelet itself has said that the containers are over. A report that has dropped it may have come earlier.
         dropped = told is not None or uid in snapshot.memory.held
         return dropped or snapshot.now - noticed >= snapshot.limits.parting_delay
@@ -106,5 +106,5 @@ def has_let_go(snapshot: Snapshot, entry: Entry, pod: Pod | None) -> bool:
     return told is not None and snapshot.now - max(told, noticed) >= snapshot.limits.parting_delay
 
 
-def _seniority(entry: Entry) -> tuple[str, str, str]:
+def _seniority(entry: Reservation) -> tuple[str, str, str]:
     return (entry.assignment.decided_at, entry.node, entry.assignment.pod_uid)

@@ -17,14 +17,14 @@ from gpufleet_operator.model.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AllocationCheck:
     """BOUND (nothing known yet), CONFIRMED or MISMATCH, and why."""
 
     state: PlacementState
     message: str = ""
 
 
-def rejected(pod: Pod) -> bool:
+def rejected_by_kubelet(pod: Pod) -> bool:
     """True when the kubelet refused the pod: it is Failed for good and never ran.
 
     UnexpectedAdmissionError, OutOf<resource>, TopologyAffinityError, NodeAffinity, NodeShutdown and the like. A
@@ -33,7 +33,7 @@ def rejected(pod: Pod) -> bool:
     return pod.phase is PodPhase.FAILED and pod.reason not in ("", "DeadlineExceeded") and not pod.ran
 
 
-def confirm(snapshot: Snapshot, pod: Pod, node: str, assignment: Assignment) -> Verdict:
+def verify_allocation(snapshot: Snapshot, pod: Pod, node: str, assignment: Assignment) -> AllocationCheck:
     """Judge a pod that is on its node and not over."""
     wanted = frozenset(assignment.devices)
     container = pod.container(assignment.container)
@@ -44,12 +44,16 @@ def confirm(snapshot: Snapshot, pod: Pod, node: str, assignment: Assignment) -> 
     agent = held_by(report, assignment, assignment.container) if report else None
     for held, witness in ((kubelet, "the kubelet"), (agent, "PodResources")):
         if held and held != wanted and report is not None:
-            return Verdict(PlacementState.MISMATCH, f"{witness} says {_names(held)}; reserved: {_names(wanted)}")
+            return AllocationCheck(
+                PlacementState.MISMATCH, f"{witness} says {_names(held)}; reserved: {_names(wanted)}"
+            )
     if wanted in (kubelet, agent):
-        return Verdict(PlacementState.CONFIRMED)
+        return AllocationCheck(PlacementState.CONFIRMED)
     if report is not None and container is not None and _runs_without(snapshot, pod, report, container):
-        return Verdict(PlacementState.MISMATCH, f"the container runs without devices; reserved: {_names(wanted)}")
-    return Verdict(PlacementState.BOUND)
+        return AllocationCheck(
+            PlacementState.MISMATCH, f"the container runs without devices; reserved: {_names(wanted)}"
+        )
+    return AllocationCheck(PlacementState.BOUND)
 
 
 def _report(snapshot: Snapshot, node: str, assignment: Assignment) -> TelemetryStatus | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import WorkloadStatus
-from gpufleet_operator.model.replica import Fault
-from gpufleet_operator.model.state_types import Memory
+from gpufleet_operator.model.replica import RemovalReason
+from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import WhyNot
 
 
@@ -88,7 +88,7 @@ class DeletePod:
     name: str
     uid: str
     resource_version: str
-    fault: Fault
+    fault: RemovalReason
     message: str
 
     @property
@@ -132,16 +132,16 @@ class Actions:
     reserves: tuple[Reserve, ...] = ()
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
-    memory: Memory = field(default_factory=Memory)
+    memory: PassState = field(default_factory=PassState)
     due: datetime | None = None
     """When to decide again although nothing happened."""
     unplaced: Mapping[str, WhyNot] = field(default_factory=dict)
     """By workload uid, for metrics and logs."""
     gated: Mapping[str, int] = field(default_factory=dict)
     """Gated pods by what they wait for."""
-    troubles: tuple[str, ...] = ()
+    inconsistencies: tuple[str, ...] = ()
     """What is wrong with the cluster itself, such as one UUID on two nodes."""
-    unforeseen: Mapping[str, str] = field(default_factory=dict)
+    unexpected_errors: Mapping[str, str] = field(default_factory=dict)
     """Workloads found unusable for a reason that no rule foresaw -> traceback. Only in the pass that found out."""
 
     @property

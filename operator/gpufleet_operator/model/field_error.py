@@ -7,7 +7,7 @@ _WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class FieldError:
     """One thing that the user has to change."""
 
     path: str

@@ -93,7 +93,7 @@ class Container:
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
-class Departure(StrEnum):
+class PodDeletion(StrEnum):
     """How a pod's object went away."""
 
     NEVER_BOUND = "NeverBound"
@@ -166,11 +166,11 @@ class Pod:
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
     @property
-    def departure(self) -> Departure:
+    def deletion(self) -> PodDeletion:
         """How it went, if this is its last state. Kubelets (since 1.27) end the phase before they let the object go."""
         if self.node is None:
-            return Departure.NEVER_BOUND
-        return Departure.OVER if self.terminal else Departure.FORCED
+            return PodDeletion.NEVER_BOUND
+        return PodDeletion.OVER if self.terminal else PodDeletion.FORCED
 
     @property
     def only_our_gate(self) -> bool:
@@ -216,7 +216,7 @@ class BoundPod:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Reservation:
     """One reservation and the node whose object carries it."""
 
     node: str

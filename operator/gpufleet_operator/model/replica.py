@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpufleet_api.workload import PlacementState, WorkloadSpec
-from gpufleet_operator.model.objects import Entry, Pod, Workload
+from gpufleet_operator.model.objects import Pod, Reservation, Workload
 
 
-class Wait(StrEnum):
+class WaitReason(StrEnum):
     """What a pending replica waits for."""
 
     NOTHING = "Nothing"
@@ -18,7 +18,7 @@ class Wait(StrEnum):
     DEVICES = "Devices"
 
 
-class Fault(StrEnum):
+class RemovalReason(StrEnum):
     """Why a pod is deleted. Doubles as the reason of the event."""
 
     SUSPENDED = "Suspended"
@@ -33,7 +33,7 @@ class Fault(StrEnum):
     @property
     def is_trouble(self) -> bool:
         """False for what the user or we wanted."""
-        return self not in (Fault.SUSPENDED, Fault.SURPLUS)
+        return self not in (RemovalReason.SUSPENDED, RemovalReason.SURPLUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Removal:
 
     pod: Pod
     replica: int
-    fault: Fault
+    fault: RemovalReason
     message: str
     node: str | None = None
 
@@ -53,9 +53,9 @@ class Replica:
 
     index: int
     state: PlacementState
-    wait: Wait = Wait.NOTHING
+    wait: WaitReason = WaitReason.NOTHING
     pod: Pod | None = None
-    entry: Entry | None = None
+    entry: Reservation | None = None
     recovered: bool = False
     message: str = ""
 
@@ -66,7 +66,7 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WorkloadReplicas:
     """All replicas of one workload."""
 
     workload: Workload

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from gpufleet_operator.model.objects import Departure, Node, Pod, Telemetry, Workload
-from gpufleet_operator.model.state_types import Limits, Memory
+from gpufleet_operator.model.objects import Node, Pod, PodDeletion, Telemetry, Workload
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
 
@@ -17,7 +17,7 @@ class Snapshot:
     """The state of the cluster at `now` (the apiserver's clock)."""
 
     now: datetime
-    salt: str
+    name_seed: str
     """Randomness of this pass, for pod names."""
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     """By uid."""
@@ -25,13 +25,13 @@ class Snapshot:
     """By node name."""
     pods: Mapping[str, Pod] = field(default_factory=dict)
     """Pods that carry our workload label, by uid."""
-    departed: Mapping[str, Departure] = field(default_factory=dict)
+    deleted_pods: Mapping[str, PodDeletion] = field(default_factory=dict)
     """Uids of pods that this process saw go, and how they went."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     """By name."""
     others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other live pods, and their number under `pods`."""
-    memory: Memory = field(default_factory=Memory)
+    memory: PassState = field(default_factory=PassState)
     limits: Limits = field(default_factory=Limits)
     mix: Mix = PRIOR
     """What workloads usually ask for: strategy Pack keeps the fleet usable for that."""
@@ -55,7 +55,7 @@ class Snapshot:
             return f"telemetry is older than {limit:.0f} s (last written {_moment(telemetry.written_at)})"
         return None
 
-    def with_memory(self, memory: Memory) -> "Snapshot":
+    def with_memory(self, memory: PassState) -> "Snapshot":
         """The same cluster, remembered differently."""
         return replace(self, memory=memory)
 

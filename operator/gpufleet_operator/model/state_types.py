@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
-from gpufleet_operator.model.field_error import Problem
+from gpufleet_operator.model.field_error import FieldError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Backoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TemplateCheck:
     """What was found in one generation of a workload."""
 
     generation: int
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[FieldError, ...] = ()
     """Empty: pods can be made from it."""
-    unforeseen: str = ""
+    unexpected_error: str = ""
     """The traceback, when no rule but the guard found the problem: a rule is missing."""
 
 
@@ -69,7 +69,7 @@ RefusalKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class PassState:
     """What is carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
     refusals: Mapping[RefusalKey, Backoff] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Memory:
     container's start, in which it holds nothing."""
     degraded_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a reserved pod -> since when fresh telemetry shows a fault of one of its devices, by our clock."""
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    verdicts: Mapping[str, TemplateCheck] = field(default_factory=dict)
     """Workload uid -> what was thought of its generation."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""

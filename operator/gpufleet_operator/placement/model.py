@@ -250,7 +250,7 @@ class Request:
     topology: Topology = Topology.NONE
     weights: ScoreWeights = ScoreWeights()
     gang: bool = False
-    set_aside: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    excluded_nodes: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Per replica: nodes not to use for now."""
     siblings: Mapping[str, int] = field(default_factory=dict)
     """Replicas of this workload already placed, per node: Spread and SameNode go by them."""

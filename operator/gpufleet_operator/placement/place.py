@@ -75,7 +75,7 @@ def _fill(
     picks: list[Pick] = []
     unplaced: list[int] = []
     for replica in request.replicas:
-        keys, aside = selector.keys(), _rows(draft.fleet, request.set_aside.get(replica, ()))
+        keys, aside = selector.keys(), _rows(draft.fleet, request.excluded_nodes.get(replica, ()))
         row = _best(keys, allowed, aside)
         if row is None and allowed is None and not aside and not draft.taken:
             tried.in_vain_at = draft.fleet.freed
@@ -114,6 +114,6 @@ def _allowed(fleet: Fleet, request: Request, query: Query) -> NDArray[np.intp] |
     if request.siblings:
         return np.array(_rows(fleet, [home_of(request.siblings)]), np.intp)
     room = capacity(fleet, query, len(request.replicas))
-    for aside in request.set_aside.values():
+    for aside in request.excluded_nodes.values():
         room[_rows(fleet, aside)] = 0
     return np.flatnonzero(room == room.max())

@@ -71,7 +71,7 @@ def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> Proposal | None:
             node, holders = going
             plan.put(without(plan.nodes[node], holders))
             victims.extend(Victim(node, holder) for holder in holders)
-            decision = place(plan, replace(single, set_aside={replica: frozenset(plan.nodes) - {node}}), mix)
+            decision = place(plan, replace(single, excluded_nodes={replica: frozenset(plan.nodes) - {node}}), mix)
         hold(plan, request, decision)
         picks.extend(decision.picks)
         siblings[decision.picks[0].node] = siblings.get(decision.picks[0].node, 0) + 1

@@ -10,14 +10,14 @@ from typing import Any
 from gpufleet_api.names import ENV_PREFIX, ENV_VISIBLE_DEVICES, RESOURCE_PREFIX
 from gpufleet_api.workload import Devices, WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.field_error import Problem, show
+from gpufleet_operator.model.field_error import FieldError, show
 from gpufleet_operator.pods.validate_spec import container_name, pod_parts
 from gpufleet_operator.pods.validate_spec import resources as amounts
 
 _SPEC = "spec.template.spec"
 
 
-def problems(spec: WorkloadSpec, resources: Resources) -> tuple[Problem, ...]:
+def problems(spec: WorkloadSpec, resources: Resources) -> tuple[FieldError, ...]:
     """Everything wrong with the template, in the order of its fields; empty: pods can be made from it."""
     return tuple(_problems(spec, resources))
 
@@ -27,16 +27,18 @@ def device_container(spec: WorkloadSpec) -> str:
     return spec.devices.container or str(spec.template["spec"]["containers"][0]["name"])
 
 
-def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[Problem]:
+def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[FieldError]:
     if not resources.asked(spec.devices):
-        yield Problem("spec.devices.mode", f"is {spec.devices.mode}, but sharing is switched off for this cluster")
+        yield FieldError("spec.devices.mode", f"is {spec.devices.mode}, but sharing is switched off for this cluster")
     yield from _metadata(spec.template.get("metadata"))
     pod = spec.template.get("spec")
     if not isinstance(pod, Mapping):
-        yield Problem(_SPEC, f"must be a pod spec, is {show(pod)}")
+        yield FieldError(_SPEC, f"must be a pod spec, is {show(pod)}")
         return
     if pod.get("nodeName"):
-        yield Problem(f"{_SPEC}.nodeName", f"is {show(pod['nodeName'])}; leave it out, the operator chooses the node")
+        yield FieldError(
+            f"{_SPEC}.nodeName", f"is {show(pod['nodeName'])}; leave it out, the operator chooses the node"
+        )
     yield from pod_parts(pod, _SPEC)
     yield from _affinity(pod.get("affinity"))
     yield from _asks(pod.get("resources"), f"{_SPEC}.resources", resources)
@@ -57,24 +59,24 @@ def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[Problem]:
                 yield from _asks(container.get("resources"), f"{path}.resources", resources)
 
 
-def _metadata(metadata: Any) -> Iterator[Problem]:
+def _metadata(metadata: Any) -> Iterator[FieldError]:
     path = "spec.template.metadata"
     if metadata is None:
         return
     if not isinstance(metadata, Mapping):
-        yield Problem(path, f"must hold labels and annotations, is {show(metadata)}")
+        yield FieldError(path, f"must hold labels and annotations, is {show(metadata)}")
         return
     for kind in ("labels", "annotations"):
         entries = metadata.get(kind) or {}
         if not isinstance(entries, Mapping):
-            yield Problem(f"{path}.{kind}", f"must be a map, is {show(entries)}")
+            yield FieldError(f"{path}.{kind}", f"must be a map, is {show(entries)}")
             continue
         for key in entries:
             if str(key).startswith(RESOURCE_PREFIX):
-                yield Problem(f"{path}.{kind}", f"sets {key}; {RESOURCE_PREFIX}* is written by the operator alone")
+                yield FieldError(f"{path}.{kind}", f"sets {key}; {RESOURCE_PREFIX}* is written by the operator alone")
 
 
-def _affinity(affinity: Any) -> Iterator[Problem]:
+def _affinity(affinity: Any) -> Iterator[FieldError]:
     required: Any = affinity
     for step in ("nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"):
         required = required.get(step) if isinstance(required, Mapping) else None
@@ -84,60 +86,63 @@ def _affinity(affinity: Any) -> Iterator[Problem]:
     full = [t for t in terms if isinstance(t, Mapping) and any(t.values())] if isinstance(terms, list) else []
     if not full:
         path = f"{_SPEC}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        yield Problem(path, f"is {show(terms)}: only empty terms, which match no node; the node can't be pinned")
+        yield FieldError(path, f"is {show(terms)}: only empty terms, which match no node; the node can't be pinned")
 
 
-def _shape(pod: Mapping[str, Any]) -> Iterator[Problem]:
+def _shape(pod: Mapping[str, Any]) -> Iterator[FieldError]:
     """Containers must be lists of objects with different names, or nothing else can be judged."""
     if not pod.get("containers"):
-        yield Problem(f"{_SPEC}.containers", f"must name at least one container, is {show(pod.get('containers'))}")
+        yield FieldError(f"{_SPEC}.containers", f"must name at least one container, is {show(pod.get('containers'))}")
     seen: set[str] = set()
     for kind in ("containers", "initContainers"):
         containers = pod.get(kind) or ()
         if not isinstance(containers, list | tuple):
-            yield Problem(f"{_SPEC}.{kind}", f"must be a list, is {show(containers)}")
+            yield FieldError(f"{_SPEC}.{kind}", f"must be a list, is {show(containers)}")
             continue
         for index, container in enumerate(containers):
             path = f"{_SPEC}.{kind}[{index}]"
             if not isinstance(container, Mapping):
-                yield Problem(path, f"must be a container, is {show(container)}")
+                yield FieldError(path, f"must be a container, is {show(container)}")
                 continue
             name = container.get("name")
             wrong = list(container_name(name, f"{path}.name"))
             yield from wrong
             if not wrong and name in seen:
-                yield Problem(f"{path}.name", f"{show(name)} stands twice")
+                yield FieldError(f"{path}.name", f"{show(name)} stands twice")
             if not wrong:
                 seen.add(str(name))
             yield from _parts(container, path)
 
 
-def _parts(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _parts(container: Mapping[str, Any], path: str) -> Iterator[FieldError]:
     yield from amounts(container.get("resources"), f"{path}.resources")
     for field in ("env", "envFrom"):
         value = container.get(field)
         if value is not None and not isinstance(value, list | tuple):
-            yield Problem(f"{path}.{field}", f"must be a list, is {show(value)}")
+            yield FieldError(f"{path}.{field}", f"must be a list, is {show(value)}")
 
 
-def _choice(wanted: str | None, names: list[str]) -> Iterator[Problem]:
+def _choice(wanted: str | None, names: list[str]) -> Iterator[FieldError]:
     known = ", ".join(names)
     if wanted is None and len(names) > 1:
-        yield Problem("spec.devices.container", f"is missing: the template has several containers, name one of {known}")
+        yield FieldError(
+            "spec.devices.container", f"is missing: the template has several containers, name one of {known}"
+        )
     elif wanted is not None and wanted not in names:
-        yield Problem("spec.devices.container", f"is {show(wanted)}, which is no app container; there is {known}")
+        message = f"is {show(wanted)}, which is no app container; there is {known}"
+        yield FieldError("spec.devices.container", message)
 
 
-def _env(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
+def _env(container: Mapping[str, Any], path: str) -> Iterator[FieldError]:
     for index, entry in enumerate(container.get("env") or ()):
         name = str(entry.get("name", "")) if isinstance(entry, Mapping) else ""
         if name == ENV_VISIBLE_DEVICES or name.startswith(ENV_PREFIX):
-            yield Problem(f"{path}.env[{index}].name", f"is {name}, which would override what the node agent sets")
+            yield FieldError(f"{path}.env[{index}].name", f"is {name}, which would override what the node agent sets")
     for index, entry in enumerate(container.get("envFrom") or ()):
         prefix = str(entry.get("prefix") or "") if isinstance(entry, Mapping) else ""
         if prefix and _can_reserve(prefix):
             message = f"is {prefix}, by which a key could override what the node agent sets"
-            yield Problem(f"{path}.envFrom[{index}].prefix", message)
+            yield FieldError(f"{path}.envFrom[{index}].prefix", message)
 
 
 def _can_reserve(prefix: str) -> bool:
@@ -154,15 +159,15 @@ def _requested(given: Any, resources: Resources) -> Iterator[tuple[str, str, Any
                 yield kind, str(name), amount
 
 
-def _own_count(container: Mapping[str, Any], path: str, resources: Resources, asked: Devices) -> Iterator[Problem]:
+def _own_count(container: Mapping[str, Any], path: str, resources: Resources, asked: Devices) -> Iterator[FieldError]:
     for kind, name, amount in _requested(container.get("resources"), resources):
         if name != resources.asked(asked) or str(amount) != str(asked.count):
             wanted = f"spec.devices asks for {asked.count} of mode {asked.mode}"
             message = f"is {show(amount)}, but {wanted}; leave it out, the operator adds it"
-            yield Problem(f"{path}.resources.{kind}[{name}]", message)
+            yield FieldError(f"{path}.resources.{kind}[{name}]", message)
 
 
-def _asks(given: Any, path: str, resources: Resources) -> Iterator[Problem]:
+def _asks(given: Any, path: str, resources: Resources) -> Iterator[FieldError]:
     for kind, name, amount in _requested(given, resources):
         message = f"is {show(amount)}; only the container of spec.devices.container may have devices"
-        yield Problem(f"{path}.{kind}[{name}]", message)
+        yield FieldError(f"{path}.{kind}[{name}]", message)

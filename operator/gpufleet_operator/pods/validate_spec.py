@@ -8,25 +8,25 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gpufleet_operator.model.field_error import Problem, show
+from gpufleet_operator.model.field_error import FieldError, show
 from gpufleet_operator.pods.quantities import quantity
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
-Problems = Iterator[Problem]
+Problems = Iterator[FieldError]
 
 
 def pod_parts(pod: Mapping[str, Any], path: str) -> Problems:
     """What stands beside the containers: gates, node selector, tolerations, affinity, resources, overhead."""
     for index, gate in each_map(pod.get("schedulingGates"), f"{path}.schedulingGates"):
-        if isinstance(gate, Problem):
+        if isinstance(gate, FieldError):
             yield gate
         elif not _is_name(gate.get("name")):
-            yield Problem(f"{path}.schedulingGates[{index}].name", f"must be a name, is {show(gate.get('name'))}")
+            yield FieldError(f"{path}.schedulingGates[{index}].name", f"must be a name, is {show(gate.get('name'))}")
     yield from _texts(pod.get("nodeSelector"), f"{path}.nodeSelector")
     for index, toleration in each_map(pod.get("tolerations"), f"{path}.tolerations"):
-        if isinstance(toleration, Problem):
+        if isinstance(toleration, FieldError):
             yield toleration
         else:
             yield from _fields(toleration, f"{path}.tolerations[{index}]", ("key", "operator", "value", "effect"))
@@ -38,15 +38,15 @@ def pod_parts(pod: Mapping[str, Any], path: str) -> Problems:
 def container_name(name: Any, path: str) -> Problems:
     """A container's name: a DNS label."""
     if not _is_name(name):
-        yield Problem(path, f"must be a name, is {show(name)}")
+        yield FieldError(path, f"must be a name, is {show(name)}")
     elif not _LABEL.fullmatch(name):
-        yield Problem(path, f"is {show(name)}; a name has up to 63 lower case letters, digits and '-'")
+        yield FieldError(path, f"is {show(name)}; a name has up to 63 lower case letters, digits and '-'")
 
 
 def resources(given: Any, path: str) -> Problems:
     """Limits and requests: maps of quantities."""
     if _not_a_map(given):
-        yield Problem(path, f"must be a map, is {show(given)}")
+        yield FieldError(path, f"must be a map, is {show(given)}")
         return
     for kind in ("limits", "requests"):
         yield from _quantities((given or {}).get(kind), f"{path}.{kind}")
@@ -55,10 +55,13 @@ def resources(given: Any, path: str) -> Problems:
 def each_map(given: Any, path: str) -> Iterator[tuple[int, Any]]:
     """The maps in a list by position; in the place of what isn't one, the problem."""
     if given is not None and not isinstance(given, list | tuple):
-        yield 0, Problem(path, f"must be a list, is {show(given)}")
+        yield 0, FieldError(path, f"must be a list, is {show(given)}")
         return
     for index, one in enumerate(given or ()):
-        yield index, one if isinstance(one, Mapping) else Problem(f"{path}[{index}]", f"must be a map, is {show(one)}")
+        yield (
+            index,
+            one if isinstance(one, Mapping) else FieldError(f"{path}[{index}]", f"must be a map, is {show(one)}"),
+        )
 
 
 def _affinity(pod: Mapping[str, Any], path: str) -> Problems:
@@ -68,16 +71,16 @@ def _affinity(pod: Mapping[str, Any], path: str) -> Problems:
         if here is None:
             return
         if not isinstance(here, Mapping):
-            yield Problem(path, f"must be a map, is {show(here)}")
+            yield FieldError(path, f"must be a map, is {show(here)}")
             return
     path = f"{path}.nodeSelectorTerms"
     for index, term in each_map(here.get("nodeSelectorTerms"), path):
-        if isinstance(term, Problem):
+        if isinstance(term, FieldError):
             yield term
             continue
         for kind in ("matchExpressions", "matchFields"):
             for at, expression in each_map(term.get(kind), f"{path}[{index}].{kind}"):
-                if isinstance(expression, Problem):
+                if isinstance(expression, FieldError):
                     yield expression
                 else:
                     yield from _expression(expression, f"{path}[{index}].{kind}[{at}]")
@@ -86,39 +89,39 @@ def _affinity(pod: Mapping[str, Any], path: str) -> Problems:
 def _expression(expression: Mapping[str, Any], path: str) -> Problems:
     for field in ("key", "operator"):
         if not _is_name(expression.get(field)):
-            yield Problem(f"{path}.{field}", f"must be a text, is {show(expression.get(field))}")
+            yield FieldError(f"{path}.{field}", f"must be a text, is {show(expression.get(field))}")
     values = expression.get("values")
     if values is not None and not (isinstance(values, list | tuple) and all(isinstance(v, str) for v in values)):
-        yield Problem(f"{path}.values", f"must be a list of texts, is {show(values)}")
+        yield FieldError(f"{path}.values", f"must be a list of texts, is {show(values)}")
 
 
 def _fields(given: Mapping[str, Any], path: str, fields: tuple[str, ...]) -> Problems:
     for field in fields:
         if not isinstance(given.get(field), str | None):
-            yield Problem(f"{path}.{field}", f"must be a text, is {show(given[field])}")
+            yield FieldError(f"{path}.{field}", f"must be a text, is {show(given[field])}")
 
 
 def _texts(given: Any, path: str) -> Problems:
     if _not_a_map(given):
-        yield Problem(path, f"must be a map, is {show(given)}")
+        yield FieldError(path, f"must be a map, is {show(given)}")
         return
     for key, value in (given or {}).items():
         if not isinstance(value, str):
-            yield Problem(f"{path}[{key}]", f"must be a text, is {show(value)}")
+            yield FieldError(f"{path}[{key}]", f"must be a text, is {show(value)}")
 
 
 def _quantities(given: Any, path: str) -> Problems:
     if _not_a_map(given):
-        yield Problem(path, f"must be a map, is {show(given)}")
+        yield FieldError(path, f"must be a map, is {show(given)}")
         return
     for name, amount in (given or {}).items():
         try:
             negative = quantity(amount) < 0
         except ValueError:
-            yield Problem(f"{path}[{name}]", f"is {show(amount)}, which is not a resource quantity")
+            yield FieldError(f"{path}[{name}]", f"is {show(amount)}, which is not a resource quantity")
         else:
             if negative:
-                yield Problem(f"{path}[{name}]", f"is {show(amount)}, must be 0 or more")
+                yield FieldError(f"{path}[{name}]", f"is {show(amount)}, must be 0 or more")
 
 
 def _is_name(value: Any) -> bool:

@@ -96,8 +96,8 @@ class Metrics:
         for reason, number in actions.gated.items():
             self.gated_pods.labels(reason).set(number)
         self.unplaced_workloads.set(len(actions.unplaced))
-        self.fleet_inconsistencies.set(len(actions.troubles))
-        self.unexpected_errors.labels("template").inc(len(actions.unforeseen))
+        self.fleet_inconsistencies.set(len(actions.inconsistencies))
+        self.unexpected_errors.labels("template").inc(len(actions.unexpected_errors))
         self.telemetry_age.clear()
         for name, telemetry in snapshot.telemetry.items():
             age = snapshot.age(telemetry)

@@ -16,7 +16,7 @@ from gpufleet_operator.decide import state
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import CreatePod, ReleasePod
-from gpufleet_operator.model.state_types import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_operator.runtime.executor import Executor, Outcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.request_mix import Demand
@@ -48,13 +48,13 @@ class Reconciler:
         clock: ServerClock,
         metrics: Metrics,
         *,
-        salt: Callable[[], str],
+        name_seed: Callable[[], str],
         resync_interval_seconds: float,
     ) -> None:
         self._cache, self._executor, self._limits = cache, executor, limits
-        self._clock, self._metrics, self._salt = clock, metrics, salt
+        self._clock, self._metrics, self._salt = clock, metrics, name_seed
         self._sweep = resync_interval_seconds
-        self._memory = Memory()
+        self._memory = PassState()
         self._demand = Demand(limits.resources)
         self._appeared: dict[str, float] = {}
         self._troubles: set[str] = set()
@@ -81,17 +81,17 @@ class Reconciler:
         self._cache.dirty.clear()
         mix = self._demand.mix(self._cache.workloads.items.values(), self._cache.telemetry.items.values())
         snapshot = self._cache.snapshot(
-            now=self._clock.now(), salt=self._salt(), memory=self._memory, limits=self._limits, mix=mix
+            now=self._clock.now(), name_seed=self._salt(), memory=self._memory, limits=self._limits, mix=mix
         )
         with self._metrics.reconcile_duration.labels("decide").time():
             actions = decide(snapshot)
         self._memory = actions.memory
         self._metrics.record_decision(snapshot, actions)
         self._notice(loop.time())
-        for trouble in set(actions.troubles) - self._troubles:
+        for trouble in set(actions.inconsistencies) - self._troubles:
             log.error("fleet contradicts itself", trouble=trouble)
-        self._troubles = set(actions.troubles)
-        for workload, trace in actions.unforeseen.items():
+        self._troubles = set(actions.inconsistencies)
+        for workload, trace in actions.unexpected_errors.items():
             log.error("a template can't be used for a reason that no rule foresaw", workload=workload, traceback=trace)
         if not actions.empty:
             with self._metrics.reconcile_duration.labels("execute").time():

@@ -6,7 +6,7 @@ from gpufleet_api.workload import Condition, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.conditions import conditions
-from gpufleet_operator.status.context import Outlook
+from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
 from gpufleet_operator.status.placements import confirmed, nodes, placements, unassigned
 
@@ -14,7 +14,7 @@ _WARNINGS = frozenset({"Stalled", "Degraded"})
 """Conditions whose True is bad news."""
 
 
-def write(snapshot: Snapshot, outlook: Outlook) -> WriteStatus | None:
+def write(snapshot: Snapshot, outlook: StatusContext) -> WriteStatus | None:
     """The status to write now, or None: nothing changed, or only numbers in messages did, a moment ago."""
     workload = outlook.workload
     status, stored = build(snapshot, outlook), workload.status
@@ -34,7 +34,7 @@ def write(snapshot: Snapshot, outlook: Outlook) -> WriteStatus | None:
     )
 
 
-def build(snapshot: Snapshot, outlook: Outlook) -> WorkloadStatus:
+def build(snapshot: Snapshot, outlook: StatusContext) -> WorkloadStatus:
     """The whole status."""
     told = explanation(snapshot, outlook)
     if outlook.standing is None:

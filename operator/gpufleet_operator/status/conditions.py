@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from gpufleet_api.workload import Condition, ConditionStatus, Explanation, PlacementState
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.device_health import faulty_devices
-from gpufleet_operator.model.replica import Wait
+from gpufleet_operator.fleet.device_health import unhealthy_or_missing_devices
+from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.status.context import Outlook
+from gpufleet_operator.status.context import StatusContext
 
 _LENGTH = 4096
 
@@ -35,7 +35,7 @@ def _no(reason: str, message: str = "") -> _Says:
     return _Says(true=False, reason=reason, message=message)
 
 
-def conditions(snapshot: Snapshot, outlook: Outlook, told: Explanation | None) -> list[Condition]:
+def conditions(snapshot: Snapshot, outlook: StatusContext, told: Explanation | None) -> list[Condition]:
     """The five conditions; the transition time of one that didn't change its status is kept."""
     stalled = _stalled(outlook)
     placed = _placed(outlook, told)
@@ -62,7 +62,7 @@ def conditions(snapshot: Snapshot, outlook: Outlook, told: Explanation | None) -
     return result
 
 
-def _stalled(outlook: Outlook) -> _Says:
+def _stalled(outlook: StatusContext) -> _Says:
     if outlook.workload.model is None:
         return _yes("InvalidObject", outlook.workload.invalid)
     if outlook.problems:
@@ -70,12 +70,12 @@ def _stalled(outlook: Outlook) -> _Says:
     failed = [r for r in outlook.replicas if r.state is PlacementState.FAILED]
     if failed:
         return _yes("ReplicaFailed", "; ".join(f"replica {r.index}: {r.message}" for r in failed))
-    if outlook.refused_create and any(r.wait is Wait.POD for r in outlook.replicas):
+    if outlook.refused_create and any(r.wait is WaitReason.POD for r in outlook.replicas):
         return _yes("PodCreateFailed", f"the apiserver refused the pods: {outlook.refused_create}")
     return _no("AsExpected")
 
 
-def _placed(outlook: Outlook, told: Explanation | None) -> _Says:
+def _placed(outlook: StatusContext, told: Explanation | None) -> _Says:
     if outlook.standing is None:
         return _no("Stalled", "no pods are made")
     if outlook.suspended:
@@ -93,14 +93,14 @@ def _placed(outlook: Outlook, told: Explanation | None) -> _Says:
     return _no("Waiting", f"{message}; {told.message}" if told else message)
 
 
-def _where(outlook: Outlook) -> str:
+def _where(outlook: StatusContext) -> str:
     """How many replicas on which node, for the event and for people."""
     per_node = Counter(entry.node for r in outlook.replicas if (entry := outlook.entry(r)) is not None)
     parts = [f"{number} on {node}" for node, number in sorted(per_node.items())]
     return f"replicas: {', '.join(parts)}"[:512] if parts else ""
 
 
-def _degraded(snapshot: Snapshot, outlook: Outlook) -> _Says:
+def _degraded(snapshot: Snapshot, outlook: StatusContext) -> _Says:
     reasons: list[tuple[str, str]] = []
     for replica in outlook.replicas:
         entry = outlook.entry(replica)
@@ -112,14 +112,14 @@ def _degraded(snapshot: Snapshot, outlook: Outlook) -> _Says:
         stale = snapshot.stale_reason(entry.node)
         if telemetry is None or stale is not None:
             reasons.append(("TelemetryStale", f"replica {replica.index} on {entry.node}: {stale}"))
-        elif faulty := faulty_devices(telemetry, entry.assignment):
+        elif faulty := unhealthy_or_missing_devices(telemetry, entry.assignment):
             reasons.append(("DeviceUnhealthy", f"replica {replica.index} on {entry.node}: {', '.join(faulty)}"))
     if not reasons:
         return _no("AsExpected")
     return _yes(reasons[0][0], "; ".join(message for _, message in reasons))
 
 
-def _reconciling(outlook: Outlook, stalled: _Says, placed: _Says) -> _Says:
+def _reconciling(outlook: StatusContext, stalled: _Says, placed: _Says) -> _Says:
     if stalled.reason in ("InvalidObject", "InvalidTemplate"):
         return _no(stalled.reason)
     if outlook.suspended:
@@ -129,10 +129,10 @@ def _reconciling(outlook: Outlook, stalled: _Says, placed: _Says) -> _Says:
     if states[PlacementState.MISMATCH] or states[PlacementState.REJECTED]:
         replaced = states[PlacementState.MISMATCH] + states[PlacementState.REJECTED]
         return _yes("Replacing", f"{replaced} pods are being replaced")
-    if any(r.wait is Wait.POD for r in outlook.replicas):
+    if any(r.wait is WaitReason.POD for r in outlook.replicas):
         return _yes("CreatingPods", stalled.message if stalled.true else "")
-    if any(r.wait is Wait.GATES for r in outlook.replicas):
-        messages = [r.message for r in outlook.replicas if r.wait is Wait.GATES]
+    if any(r.wait is WaitReason.GATES for r in outlook.replicas):
+        messages = [r.message for r in outlook.replicas if r.wait is WaitReason.GATES]
         return _yes("OtherGates", messages[0])
     if not placed.true:
         return _yes("WaitingForDevices", placed.message)
@@ -145,7 +145,7 @@ def _reconciling(outlook: Outlook, stalled: _Says, placed: _Says) -> _Says:
     return _no("Settled")
 
 
-def _ready(outlook: Outlook, stalled: _Says, reconciling: _Says) -> _Says:
+def _ready(outlook: StatusContext, stalled: _Says, reconciling: _Says) -> _Says:
     states = Counter(r.state for r in outlook.replicas)
     total = len(outlook.replicas)
     confirmed, succeeded = states[PlacementState.CONFIRMED], states[PlacementState.SUCCEEDED]

@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_operator.model.field_error import Problem
-from gpufleet_operator.model.objects import Entry, Workload
-from gpufleet_operator.model.replica import Replica, Standing
+from gpufleet_operator.model.field_error import FieldError
+from gpufleet_operator.model.objects import Reservation, Workload
+from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.placement.model import Terms, WhyNot
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class StatusContext:
     """One workload after planning. `standing` is None when its template or the object itself can't be used."""
 
     workload: Workload
-    standing: Standing | None = None
-    problems: tuple[Problem, ...] = ()
+    standing: WorkloadReplicas | None = None
+    problems: tuple[FieldError, ...] = ()
     refused_create: str = ""
     """What the apiserver said to the pods, when it refused them."""
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, Reservation] = field(default_factory=dict)
     """Reservations that stand after this pass, by pod uid (of all workloads)."""
     picked: Mapping[int, Terms] = field(default_factory=dict)
     """Score of the replicas that were picked for in this pass."""
@@ -34,6 +34,6 @@ class Outlook:
         """True when the user asked for no pods."""
         return self.standing is not None and self.standing.spec.suspend
 
-    def entry(self, replica: Replica) -> Entry | None:
+    def entry(self, replica: Replica) -> Reservation | None:
         """The replica's reservation."""
         return self.entries.get(replica.pod.uid) if replica.pod else None

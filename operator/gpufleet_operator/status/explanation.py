@@ -4,13 +4,13 @@ from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, Rejecti
 from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import WhyNot
-from gpufleet_operator.status.context import Outlook
+from gpufleet_operator.status.context import StatusContext
 
 _REFUSALS = 32
 _MESSAGE = 4096
 
 
-def explanation(snapshot: Snapshot, outlook: Outlook) -> Explanation | None:
+def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | None:
     """None when there is nothing to explain: all is placed, and no refusal stands."""
     refusals = _refusals(snapshot, outlook)
     why = outlook.why_not
@@ -35,7 +35,7 @@ def _nearest(why: WhyNot | None) -> NearestMiss | None:
     return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=near.message[:1024])
 
 
-def _refusals(snapshot: Snapshot, outlook: Outlook) -> list[NodeRefusal]:
+def _refusals(snapshot: Snapshot, outlook: StatusContext) -> list[NodeRefusal]:
     """The latest first, as many as status has room for."""
     mine = [(key, s) for key, s in snapshot.memory.refusals.items() if key[0] == outlook.workload.uid]
     mine.sort(key=lambda item: (-item[1].at.timestamp(), item[0]))

@@ -5,18 +5,18 @@ from gpufleet_api.workload import PlacementState, ReplicaPlacement, ScoreTerms
 from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
-from gpufleet_operator.status.context import Outlook
+from gpufleet_operator.status.context import StatusContext
 
 _OVER = (PlacementState.SUCCEEDED, PlacementState.FAILED)
 _NODES_LENGTH = 1024
 
 
-def placements(outlook: Outlook) -> list[ReplicaPlacement]:
+def placements(outlook: StatusContext) -> list[ReplicaPlacement]:
     """One entry per replica."""
     return [_placement(outlook, replica) for replica in outlook.replicas]
 
 
-def confirmed(outlook: Outlook) -> str | None:
+def confirmed(outlook: StatusContext) -> str | None:
     """`7/8`: replicas that hold their devices, or did until they succeeded."""
     if outlook.standing is None:
         return None
@@ -24,14 +24,14 @@ def confirmed(outlook: Outlook) -> str | None:
     return f"{good}/{len(outlook.replicas)}"
 
 
-def nodes(outlook: Outlook) -> str | None:
+def nodes(outlook: StatusContext) -> str | None:
     """Names of the nodes in use."""
     names = {entry.node for r in outlook.replicas if (entry := outlook.entry(r)) is not None}
     text = ",".join(sorted(names))
     return text if len(text) <= _NODES_LENGTH else text[: _NODES_LENGTH - 1].rpartition(",")[0] + ",…" or None
 
 
-def unassigned(outlook: Outlook) -> int | None:
+def unassigned(outlook: StatusContext) -> int | None:
     """Items that no replica has, once they are divided."""
     spec = outlook.standing.spec if outlook.standing else None
     if spec is None or spec.distribution is None:
@@ -44,7 +44,7 @@ def unassigned(outlook: Outlook) -> int | None:
     return unassigned_items(spec.distribution.items, ranges) if len(ranges) == spec.replicas else None
 
 
-def _placement(outlook: Outlook, replica: Replica) -> ReplicaPlacement:
+def _placement(outlook: StatusContext, replica: Replica) -> ReplicaPlacement:
     record = outlook.workload.recorded.get(replica.index)
     entry, pod = outlook.entry(replica), replica.pod
     message = replica.message[:1024] or None
@@ -67,7 +67,7 @@ def _placement(outlook: Outlook, replica: Replica) -> ReplicaPlacement:
     return _reserved(outlook, replica, entry.node, entry.assignment)
 
 
-def _reserved(outlook: Outlook, replica: Replica, node: str, assignment: Assignment) -> ReplicaPlacement:
+def _reserved(outlook: StatusContext, replica: Replica, node: str, assignment: Assignment) -> ReplicaPlacement:
     record = outlook.workload.recorded.get(replica.index)
     same = record is not None and record.pod_uid == assignment.pod_uid and record.devices == assignment.devices
     terms = outlook.picked.get(replica.index)

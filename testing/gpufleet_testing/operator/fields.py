@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
-from gpufleet_operator.model.objects import AffinityShape, Container, Departure, PodPhase
+from gpufleet_operator.model.objects import AffinityShape, Container, PodDeletion, PodPhase
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
 
@@ -77,6 +77,6 @@ class NodeFields(TypedDict, total=False):
 
 
 class SnapshotFields(TypedDict, total=False):
-    departed: Mapping[str, Departure]
+    deleted_pods: Mapping[str, PodDeletion]
     others: Mapping[str, Mapping[str, int]]
     mix: Mix

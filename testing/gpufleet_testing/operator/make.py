@@ -15,7 +15,7 @@ from gpufleet_common import timestamps
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator.fields import (
     AssignmentFields,
@@ -236,7 +236,7 @@ def node(name: str = "node-1", *, devices: int = 2, **fields: Unpack[NodeFields]
 
 def snapshot(
     *objects: Workload | Pod | Telemetry | Node,
-    memory: Memory | None = None,
+    memory: PassState | None = None,
     limits: Limits | None = None,
     now: datetime = NOW,
     without_nodes: Sequence[str] = (),
@@ -250,12 +250,12 @@ def snapshot(
         nodes.setdefault(name, node(name, devices=count))
     return Snapshot(
         now=now,
-        salt="salt",
+        name_seed="salt",
         workloads={o.uid: o for o in objects if isinstance(o, Workload)},
         telemetry=telemetries,
         pods={o.uid: o for o in objects if isinstance(o, Pod)},
         nodes={name: found for name, found in nodes.items() if name not in without_nodes},
-        memory=memory or Memory(),
+        memory=memory or PassState(),
         limits=limits or Limits(),
         **fields,
     )

@@ -37,7 +37,7 @@ class OperatorProcess:
             Limits(),
             clock,
             Metrics(CollectorRegistry()),
-            salt=lambda: f"{cluster.now}/{len(cluster.log)}",
+            name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",
             resync_interval_seconds=10,
         )
         self.position = 0

@@ -83,7 +83,7 @@ class RequestFields(DeviceNeedsFields, PodNeedsFields, total=False):
     topology: Topology
     weights: ScoreWeights
     gang: bool
-    set_aside: Mapping[int, frozenset[str]]
+    excluded_nodes: Mapping[int, frozenset[str]]
     siblings: Mapping[str, int]
     priority: int
     may_preempt: bool

@@ -74,7 +74,7 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> Reason | None:
 
 def node_rejection(n: NodeState, r: Request, replica: int) -> Reason | None:
     """Returns the first test that the node fails whatever its devices are."""
-    if n.name in r.set_aside.get(replica, frozenset()):
+    if n.name in r.excluded_nodes.get(replica, frozenset()):
         return Reason.NODE_SET_ASIDE
     return constraints.refusal(n, r.pod) or (Reason.TELEMETRY_STALE if n.stale_reason else None)
 

@@ -14,7 +14,7 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.reader import Reader
 from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.state_types import Limits, Memory
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_testing.operator import make
 
 Path = tuple[Any, ...]
@@ -125,12 +125,12 @@ def live_beside(kind: str, *bodies: Any) -> None:
     }
     views = [view for body in bodies if (view := getattr(cache.reader, kind)(body)) is not None]
     _put(stores[kind], *(replace(view, uid=f"{view.uid}-{number}") for number, view in enumerate(views)))
-    memory = Memory()
+    memory = PassState()
     for _ in range(2):
-        actions = decide(cache.snapshot(now=make.NOW, salt="s", memory=memory, limits=Limits()))
+        actions = decide(cache.snapshot(now=make.NOW, name_seed="s", memory=memory, limits=Limits()))
         memory = actions.memory
         assert "good-0-a" in {r.name for r in actions.releases}
-        assert not actions.unforeseen
+        assert not actions.unexpected_errors
 
 
 def _put(store: Store[Any], *items: Stored) -> None:
@@ -185,4 +185,4 @@ def test_what_can_no_longer_be_read_stays_as_it_was() -> None:
 
     cache.pod_left(lacking)
     assert not cache.pods.items
-    assert not cache.pods.departed
+    assert not cache.pods.deleted_pods

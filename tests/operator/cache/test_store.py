@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.cache.cache import Cache, UsageStore
 from gpufleet_operator.cache.store import Store
-from gpufleet_operator.model.objects import BoundPod, Departure, Node, PodPhase
+from gpufleet_operator.model.objects import BoundPod, Node, PodDeletion, PodPhase
 from gpufleet_testing.operator import make
 
 
@@ -118,10 +118,10 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
     for pod in (gated, bound, over):
         cache.pods.left(pod)
 
-    assert cache.pods.departed == {
-        gated.uid: Departure.NEVER_BOUND,
-        bound.uid: Departure.FORCED,
-        over.uid: Departure.OVER,
+    assert cache.pods.deleted_pods == {
+        gated.uid: PodDeletion.NEVER_BOUND,
+        bound.uid: PodDeletion.FORCED,
+        over.uid: PodDeletion.OVER,
     }
     assert cache.pods.items == {}
 
@@ -133,7 +133,7 @@ def test_a_pod_that_is_back_has_not_departed() -> None:
 
     cache.pods.put(make.running_pod(resource_version="22"))
 
-    assert not cache.pods.departed
+    assert not cache.pods.deleted_pods
     assert set(cache.pods.items) == {make.running_pod().uid}
 
 
@@ -142,6 +142,6 @@ def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot() -> None:
     cache.telemetry.put(replace(make.telemetry(), uid="new", resource_version="50"))
     cache.telemetry.put(replace(make.telemetry(), uid="old", resource_version="40"))
 
-    snapshot = cache.snapshot(now=make.NOW, salt="", memory=make.snapshot().memory, limits=make.snapshot().limits)
+    snapshot = cache.snapshot(now=make.NOW, name_seed="", memory=make.snapshot().memory, limits=make.snapshot().limits)
 
     assert snapshot.telemetry["node-1"].uid == "new"

@@ -9,7 +9,7 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Workload
-from gpufleet_operator.model.state_types import Backoff, Memory
+from gpufleet_operator.model.state_types import Backoff, PassState
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import PodFields
 
@@ -118,7 +118,7 @@ def test_other_gates_are_waited_for() -> None:
 
 def test_another_node_is_taken_while_the_best_one_can_not_be_written() -> None:
     pod = make.pod()
-    memory = Memory(
+    memory = PassState(
         setbacks={"reserve/node-1": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
     )
 
@@ -198,7 +198,7 @@ class TestGang:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
         half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
-        memory = Memory(
+        memory = PassState(
             setbacks={"reserve/node-2": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
         )
         snapshot = make.snapshot(workload, *pods, half, make.telemetry("node-2"), memory=memory)

@@ -10,8 +10,8 @@ from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStat
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Container, Pod, PodPhase, Workload
-from gpufleet_operator.model.replica import Fault
-from gpufleet_operator.model.state_types import Backoff, Memory
+from gpufleet_operator.model.replica import RemovalReason
+from gpufleet_operator.model.state_types import Backoff, PassState
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import DeviceFields
 
@@ -36,7 +36,7 @@ class TestScheduler:
         actions = self.run(pod, 5)
 
         (delete,) = actions.deletes
-        assert (delete.uid, delete.resource_version, delete.fault) == (pod.uid, "20", Fault.UNSCHEDULABLE)
+        assert (delete.uid, delete.resource_version, delete.fault) == (pod.uid, "20", RemovalReason.UNSCHEDULABLE)
         assert not actions.reserves, "the devices are freed only when the pod is gone"
         (refusal,) = results.explanation(actions).refusals
         assert (refusal.node, refusal.by) == ("node-1", "kube-scheduler")
@@ -66,7 +66,7 @@ class TestScheduler:
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
     def test_refusal_keeps_the_node_away_from_the_replica_until_the_backoff_ends(self) -> None:
-        memory = Memory(
+        memory = PassState(
             refusals={("uid-train", 0, "node-1"): Backoff(1, make.NOW, make.NOW + timedelta(seconds=2), "no", "x")}
         )
         snapshot = make.snapshot(make.workload(), make.pod(), make.telemetry(), memory=memory)
@@ -91,7 +91,7 @@ class TestScheduler:
             make.workload(), pod, make.telemetry(assignments=[make.assignment(pod)]), without_nodes=("node-1",)
         )
 
-        assert [d.fault for d in decide(snapshot).deletes] == [Fault.NODE_GONE]
+        assert [d.fault for d in decide(snapshot).deletes] == [RemovalReason.NODE_GONE]
 
 
 class TestKubelet:
@@ -103,7 +103,7 @@ class TestKubelet:
 
         actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [Fault.REJECTED]
+        assert [d.fault for d in actions.deletes] == [RemovalReason.REJECTED]
         assert [r.removed for r in actions.reserves] == [(pod.uid,)], "it never ran: the devices are free"
         assert results.states(actions) == ["Rejected"]
         assert actions.memory.refusals["uid-train", 0, "node-1"].by == "kubelet"
@@ -114,7 +114,7 @@ class TestKubelet:
 
         actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [Fault.MISMATCH]
+        assert [d.fault for d in actions.deletes] == [RemovalReason.MISMATCH]
         assert not actions.reserves
         assert results.states(actions) == ["Mismatch"]
 
@@ -137,7 +137,7 @@ class TestEnd:
         )
         workload = make.workload(status=WorkloadStatus(placements=[record]))
         snapshot = make.snapshot(
-            workload, pod, make.telemetry(assignments=[assignment]), memory=Memory(held=frozenset({pod.uid}))
+            workload, pod, make.telemetry(assignments=[assignment]), memory=PassState(held=frozenset({pod.uid}))
         )
 
         actions = decide(snapshot)
@@ -165,7 +165,7 @@ class TestEnd:
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="Evicted", disrupted=True, containers=ran)
 
         assert [d.fault for d in decide(make.snapshot(make.workload(), pod, make.telemetry())).deletes] == [
-            Fault.DISRUPTED
+            RemovalReason.DISRUPTED
         ]
 
     def test_suspension_deletes_the_pods(self) -> None:
@@ -174,7 +174,7 @@ class TestEnd:
 
         actions = decide(make.snapshot(make.workload(suspend=True), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [Fault.SUSPENDED]
+        assert [d.fault for d in actions.deletes] == [RemovalReason.SUSPENDED]
         assert results.condition(actions.statuses[0], "Placed") == ("False", "Suspended")
 
     def test_a_pod_that_is_being_deleted_is_replaced_and_keeps_its_devices_meanwhile(self) -> None:
@@ -192,7 +192,7 @@ class TestEnd:
 
         actions = decide(make.snapshot(make.workload(), one, two, make.telemetry()))
 
-        assert [(d.uid, d.fault) for d in actions.deletes] == [(two.uid, Fault.SURPLUS)]
+        assert [(d.uid, d.fault) for d in actions.deletes] == [(two.uid, RemovalReason.SURPLUS)]
 
 
 class TestWithoutReservation:
@@ -205,7 +205,7 @@ class TestWithoutReservation:
     def test_a_pod_whose_gate_somebody_else_took_off_is_replaced(self) -> None:
         assert [
             d.fault for d in decide(make.snapshot(make.workload(), make.released_pod(), make.telemetry())).deletes
-        ] == [Fault.MISMATCH]
+        ] == [RemovalReason.MISMATCH]
 
     def test_a_running_pod_gets_its_reservation_back_when_the_nodes_object_was_made_anew(self) -> None:
         pod = make.running_pod()
@@ -253,7 +253,7 @@ class TestBadInput:
 
     def test_pods_that_the_apiserver_refuses_are_told_and_tried_again_later(self) -> None:
         setback = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
-        memory = Memory(setbacks={"create/uid-train": setback})
+        memory = PassState(setbacks={"create/uid-train": setback})
         snapshot = make.snapshot(make.workload(), make.telemetry(), memory=memory)
 
         actions = decide(snapshot)
@@ -270,7 +270,7 @@ class TestBadInput:
         actions = decide(make.snapshot(make.workload(), make.pod(), one, replace(two, model=twin)))
 
         assert [r.node for r in actions.reserves] == ["node-1"]
-        assert "stands twice" in actions.troubles[0]
+        assert "stands twice" in actions.inconsistencies[0]
 
 
 class TestDegraded:
@@ -313,7 +313,7 @@ class TestDegraded:
         actions = self.replacing(10)
 
         (delete,) = actions.deletes
-        assert (delete.uid, delete.resource_version, delete.fault) == ("uid-train-0-a", "20", Fault.DEGRADED)
+        assert (delete.uid, delete.resource_version, delete.fault) == ("uid-train-0-a", "20", RemovalReason.DEGRADED)
         assert "GPU-1-0" in delete.message
         assert not actions.reserves, "the devices stay reserved until the pod is gone"
         assert results.condition(actions.statuses[0], "Degraded") == ("True", "DeviceUnhealthy")

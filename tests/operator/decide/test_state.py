@@ -3,12 +3,12 @@
 from datetime import timedelta
 
 from gpufleet_operator.decide import state
-from gpufleet_operator.model.state_types import Memory
+from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 
 
 def test_refusals_last_longer_each_time_up_to_two_minutes() -> None:
-    memory, waits = Memory(), []
+    memory, waits = PassState(), []
     for number in range(9):
         memory = state.refuse(memory, ("w", 0, "n"), f"pod-{number}", make.NOW, message="no", by="kubelet")
         waits.append((memory.refusals["w", 0, "n"].until - make.NOW).total_seconds())
@@ -17,14 +17,14 @@ def test_refusals_last_longer_each_time_up_to_two_minutes() -> None:
 
 
 def test_a_confirmed_replica_starts_afresh() -> None:
-    memory = state.refuse(Memory(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
+    memory = state.refuse(PassState(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
     memory = state.refuse(memory, ("w", 1, "n"), "q", make.NOW, message="no", by="kubelet")
 
     assert set(state.forgive(memory, "w", 0).refusals) == {("w", 1, "n")}
 
 
 def test_a_failed_write_waits_and_one_that_went_through_clears_it() -> None:
-    memory = state.record(Memory(), [("reserve/n", "away", "network")], make.NOW)
+    memory = state.record(PassState(), [("reserve/n", "away", "network")], make.NOW)
 
     assert memory.blocked("reserve/n", make.NOW)
     assert not memory.blocked("reserve/n", make.NOW + timedelta(seconds=0.5))
@@ -34,11 +34,11 @@ def test_a_failed_write_waits_and_one_that_went_through_clears_it() -> None:
 def test_several_writes_under_one_key_fail_together_and_count_once() -> None:
     results = [("create/w", None, ""), ("create/w", "quota", "apiserver"), ("create/w", "quota", "apiserver")]
 
-    assert state.record(Memory(), results, make.NOW).setbacks["create/w"].count == 1
+    assert state.record(PassState(), results, make.NOW).setbacks["create/w"].count == 1
 
 
 def test_what_belongs_to_objects_that_are_gone_is_forgotten() -> None:
-    memory = state.refuse(Memory(), ("uid-gone", 0, "n"), "p", make.NOW, message="no", by="kubelet")
+    memory = state.refuse(PassState(), ("uid-gone", 0, "n"), "p", make.NOW, message="no", by="kubelet")
     memory = state.observe(make.snapshot(make.workload(), memory=memory))
 
     assert not memory.refusals
@@ -46,7 +46,7 @@ def test_what_belongs_to_objects_that_are_gone_is_forgotten() -> None:
 
 
 def test_the_next_moment_that_matters_is_the_earliest_end() -> None:
-    memory = state.refuse(Memory(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
+    memory = state.refuse(PassState(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
     memory = state.record(memory, [("reserve/n", "away", "network")], make.NOW)
 
     assert state.due(memory, make.NOW) == make.NOW + timedelta(seconds=0.5)

@@ -112,7 +112,7 @@ def live_beside(templates: Sequence[Any]) -> None:
         mix = demand.mix([*odd.values(), good], nodes)
         actions = decide(make.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
         assert "good-0-a" in {r.name for r in actions.releases}
-        assert not actions.unforeseen, actions.unforeseen
+        assert not actions.unexpected_errors, actions.unexpected_errors
         made = {c.workload_uid: c.body for c in actions.creates}
         for write in (s for s in actions.statuses if s.workload_uid in odd):
             stalled = next(c for c in write.status.conditions if c.type == "Stalled")
@@ -174,8 +174,8 @@ def test_what_no_rule_foresaw_is_a_problem_of_one_workload(monkeypatch: pytest.M
     assert write.status.conditions[-1].message == (
         "spec.template: can't be used: ZeroDivisionError: nobody thought of this"
     )
-    assert "in breaks" in actions.unforeseen["ml/bad"]
-    assert not again.unforeseen
+    assert "in breaks" in actions.unexpected_errors["ml/bad"]
+    assert not again.unexpected_errors
     assert Demand().mix([bad], []) == Demand().mix([], [])
 
 

@@ -20,7 +20,7 @@ def test_the_device_is_out_and_says_why(device: DeviceFields) -> None:
     actions = decide(make.snapshot(workload, make.pod(workload), make.telemetry(**device)))
 
     assert not actions.reserves
-    assert not actions.troubles
+    assert not actions.inconsistencies
     assert "has a sample that can't be true: node-1/GPU-1-0: " in actions.unplaced[workload.uid].message
 
 
@@ -34,7 +34,7 @@ def test_promises_beyond_all_numbers_take_the_device_out() -> None:
     actions = decide(make.snapshot(workload, other, make.pod(workload), make.pod(other), bad, make.telemetry("node-2")))
 
     assert [(r.name, r.node) for r in actions.releases] == [("other-0-a", "node-2")]
-    assert not actions.troubles
+    assert not actions.inconsistencies
 
 
 def test_a_number_that_gets_past_is_the_nodes_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_a_number_that_gets_past_is_the_nodes_trouble(monkeypatch: pytest.Monkey
     actions = decide(make.snapshot(workload, make.pod(workload), bad, make.telemetry("node-2")))
 
     assert [r.node for r in actions.releases] == ["node-2"]
-    assert actions.troubles == ("node-1/GPU-1-0: compute_capability is 99999.99, must be such as 9.0",)
+    assert actions.inconsistencies == ("node-1/GPU-1-0: compute_capability is 99999.99, must be such as 9.0",)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])

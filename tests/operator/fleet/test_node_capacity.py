@@ -22,8 +22,8 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
     snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
 
-    used = node_capacity.usage(snapshot, ledger.read(snapshot))
-    facts = node_capacity.facts(node, used["node-1"])
+    used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot))
+    facts = node_capacity.node_info(node, used["node-1"])
 
     assert facts.free_cpu_milli == 8000 - 3000 - 500
     assert facts.free_memory_bytes == 4 * 2**30
@@ -33,4 +33,4 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -
 
 
 def test_a_node_that_nobody_uses_is_all_free() -> None:
-    assert node_capacity.facts(make.node(), {}).free_cpu_milli == 16_000
+    assert node_capacity.node_info(make.node(), {}).free_cpu_milli == 16_000

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
-from gpufleet_operator.fleet.engine_input import NodeFacts, node_state
-from gpufleet_operator.ledger.conflicts import Claims
-from gpufleet_operator.ledger.device_usage import Use, use_of
+from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
+from gpufleet_operator.ledger.conflicts import Occupancy
+from gpufleet_operator.ledger.device_usage import DeviceUsage, usage_of
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make
@@ -33,27 +33,27 @@ def share(name: str, memory: int = 1000, compute: int | None = None, ago: float 
     return make.assignment(make.pod(name), "GPU-1-0", **given)
 
 
-def use(reserved: Sequence[Assignment], held: Sequence[Assignment | Pod], *, age: float = 1) -> Use:
+def use(reserved: Sequence[Assignment], held: Sequence[Assignment | Pod], *, age: float = 1) -> DeviceUsage:
     """Of a device that was measured `age` seconds ago."""
     device = make.telemetry_status(make.telemetry(held={"GPU-1-0": held})).devices[0]
-    return use_of(device, reserved, make.NOW - timedelta(seconds=age))
+    return usage_of(device, reserved, make.NOW - timedelta(seconds=age))
 
 
 def test_nobody() -> None:
-    assert use([], []) == Use()
+    assert use([], []) == DeviceUsage()
 
 
 def test_a_whole_device() -> None:
     whole = make.assignment(make.pod())
     stranger = make.pod("other")
 
-    assert use([whole], []) == use([whole], [whole]) == use([], [stranger]) == Use(held=True)
+    assert use([whole], []) == use([whole], [whole]) == use([], [stranger]) == DeviceUsage(held=True)
 
 
 def test_a_reservation_and_its_holder_count_once() -> None:
     one, two = share("a", 1000, 10), share("b", 500)
 
-    expected = Use(sharers=2, promised_memory_mib=1500, promised_compute_percent=10)
+    expected = DeviceUsage(sharers=2, promised_memory_mib=1500, promised_compute_percent=10)
     assert use([one, two], []) == use([one, two], [one]) == use([one, two], [one, two]) == expected
 
 
@@ -70,20 +70,20 @@ def test_a_holder_without_reservation_keeps_what_it_was_promised() -> None:
     """The node's object was made anew, or the pod asked by itself: then nothing is promised, and it shares as well."""
     earlier, unmanaged = share("a", 1000), make.pod("x", needs=SLOT)
 
-    assert use([], [earlier]) == Use(sharers=1, promised_memory_mib=1000)
-    assert use([], [unmanaged]) == Use(sharers=1)
-    assert use([share("b", 10)], [earlier, unmanaged]) == Use(sharers=3, promised_memory_mib=1010)
+    assert use([], [earlier]) == DeviceUsage(sharers=1, promised_memory_mib=1000)
+    assert use([], [unmanaged]) == DeviceUsage(sharers=1)
+    assert use([share("b", 10)], [earlier, unmanaged]) == DeviceUsage(sharers=3, promised_memory_mib=1010)
 
 
 def test_one_who_holds_it_as_a_whole_outweighs_all_sharers() -> None:
-    assert use([share("a")], [make.pod("x")]) == Use(held=True)
+    assert use([share("a")], [make.pod("x")]) == DeviceUsage(held=True)
 
 
 @pytest.mark.parametrize(("slots", "free"), [(3, 1), (2, 0), (1, 0)])
 def test_a_device_has_as_many_slots_left_as_nobody_holds(slots: int, free: int) -> None:
     telemetry = make.telemetry(assignments=[share("a")], held={"GPU-1-0": [make.pod("x", needs=SLOT)]}).model
 
-    state = node_state(telemetry, NodeFacts(), age_seconds=2, stale_after_seconds=90, slots=slots)
+    state = node_state(telemetry, NodeInfo(), age_seconds=2, stale_after_seconds=90, slots=slots)
 
     assert state.devices[0].free_slots == free
 
@@ -96,7 +96,7 @@ def test_the_clock_of_a_node_does_not_decide_what_is_in_flight() -> None:
     status = make.telemetry_status(telemetry).model_copy(update=wrong)
     model = telemetry.model.model_copy(update={"status": status})
 
-    state = node_state(model, NodeFacts(), age_seconds=2, stale_after_seconds=90, now=make.NOW)
+    state = node_state(model, NodeInfo(), age_seconds=2, stale_after_seconds=90, now=make.NOW)
 
     assert (state.devices[0].promised_memory_mib, state.devices[0].in_flight_memory_mib) == (1000, 0)
 
@@ -109,7 +109,7 @@ PART = st.tuples(st.integers(1, 600), st.none() | st.integers(1, 60))
 def test_reservations_that_fit_never_exceed_a_device_nor_mix_its_uses(
     wishes: list[Wish],
 ) -> None:
-    claims = Claims({("node-1", "GPU-1-0"): 1000})
+    claims = Occupancy({("node-1", "GPU-1-0"): 1000})
     taken: list[Assignment] = []
     for number, wish in enumerate(wishes):
         one = make.assignment(make.pod(f"w{number}")) if wish is None else share(f"w{number}", *wish)
@@ -127,7 +127,7 @@ def test_reservations_that_fit_never_exceed_a_device_nor_mix_its_uses(
 
 def test_parts_beside_each_other_never_clash_even_when_too_much_is_promised() -> None:
     """Only a gated pod loses its reservation for that; one that runs is not deleted because a total was corrected."""
-    claims = Claims({("node-1", "GPU-1-0"): 1000})
+    claims = Occupancy({("node-1", "GPU-1-0"): 1000})
     claims.add("node-1", share("a", 800))
 
     assert not claims.fits("node-1", share("b", 300))

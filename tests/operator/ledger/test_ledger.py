@@ -8,20 +8,20 @@ import pytest
 
 from gpufleet_operator.decide import state
 from gpufleet_operator.ledger import ledger
-from gpufleet_operator.model.objects import Departure, PodPhase
+from gpufleet_operator.model.objects import PodDeletion, PodPhase
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Memory
+from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 
 
 def read(snapshot: Snapshot) -> ledger.Ledger:
-    return ledger.read(snapshot.with_memory(state.observe(snapshot)))
+    return ledger.read_ledger(snapshot.with_memory(state.observe(snapshot)))
 
 
 def fates(found: ledger.Ledger) -> tuple[set[str], set[str], set[str]]:
     return (
         set(found.live),
-        {e.assignment.pod_uid for e in found.lingering},
+        {e.assignment.pod_uid for e in found.terminating},
         {e.assignment.pod_uid for e in found.free},
     )
 
@@ -43,14 +43,14 @@ class TestGone:
         *,
         held: bool = False,
         age: float = 1.0,
-        departed: Mapping[str, Departure] | None = None,
+        deleted_pods: Mapping[str, PodDeletion] | None = None,
         without_nodes: tuple[str, ...] = (),
     ) -> Snapshot:
         pod = make.running_pod()
         assignment = make.assignment(pod)
         holder = {"GPU-1-0": assignment} if held else {}
         telemetry = make.telemetry(assignments=[assignment], held=holder, age=age)
-        return make.snapshot(telemetry, departed=departed or {}, without_nodes=without_nodes)
+        return make.snapshot(telemetry, deleted_pods=deleted_pods or {}, without_nodes=without_nodes)
 
     uid = "uid-train-0-a"
 
@@ -61,44 +61,46 @@ class TestGone:
         """What becomes of it so many seconds after `first`, when the cluster is as in `later`."""
         memory = state.observe(first)
         then = replace(later or first, now=first.now + timedelta(seconds=seconds))
-        _, lingering, free = fates(read(then.with_memory(memory)))
-        assert lingering | free == {self.uid}
-        return "lingers" if lingering else "free"
+        _, terminating, free = fates(read(then.with_memory(memory)))
+        assert terminating | free == {self.uid}
+        return "lingers" if terminating else "free"
 
     def test_a_pod_that_is_over_is_free_when_a_report_drops_it(self) -> None:
-        over = {self.uid: Departure.OVER}
-        shown, dropped = self.snapshot(held=True, departed=over), self.snapshot(departed=over)
+        over = {self.uid: PodDeletion.OVER}
+        shown, dropped = self.snapshot(held=True, deleted_pods=over), self.snapshot(deleted_pods=over)
 
         assert self.fate(shown, shown, 60) == "lingers"
         assert self.fate(shown, dropped) == "free"
 
     def test_a_pod_that_is_over_is_free_by_a_report_from_after_that(self) -> None:
-        over = {self.uid: Departure.OVER}
-        before, after = self.snapshot(departed=over), self.snapshot(departed=over, age=0)
+        over = {self.uid: PodDeletion.OVER}
+        before, after = self.snapshot(deleted_pods=over), self.snapshot(deleted_pods=over, age=0)
 
         assert self.fate(before) == "lingers", "the report may be older than its allocation"
         assert self.fate(before, after) == "free"
 
     def test_a_pod_that_is_over_is_free_when_the_agent_had_time_to_tell(self) -> None:
-        over = self.snapshot(departed={self.uid: Departure.OVER})
+        over = self.snapshot(deleted_pods={self.uid: PodDeletion.OVER})
 
         assert self.fate(over, seconds=4.9) == "lingers"
         assert self.fate(over, seconds=5) == "free"
 
-    @pytest.mark.parametrize("departed", [{}, {uid: Departure.FORCED}], ids=["operator was away", "forced"])
+    @pytest.mark.parametrize("departed", [{}, {uid: PodDeletion.FORCED}], ids=["operator was away", "forced"])
     class TestWithoutTheKubeletsWord:
         """Its container may run: nobody has told that it is over."""
 
-        def test_an_agent_that_is_cut_off_tells_nothing_by_its_silence(self, departed: dict[str, Departure]) -> None:
+        def test_an_agent_that_is_cut_off_tells_nothing_by_its_silence(
+            self, deleted_pods: dict[str, PodDeletion]
+        ) -> None:
             """The report is older than the grant; the container runs on, on a node that nobody reaches."""
             outer = TestGone()
-            assert outer.fate(outer.snapshot(departed=departed), seconds=60) == "lingers"
+            assert outer.fate(outer.snapshot(deleted_pods=deleted_pods), seconds=60) == "lingers"
 
         def test_a_later_report_frees_it_when_the_container_has_had_time_to_die(
-            self, departed: dict[str, Departure]
+            self, deleted_pods: dict[str, PodDeletion]
         ) -> None:
             outer = TestGone()
-            before, after = outer.snapshot(departed=departed), outer.snapshot(departed=departed, age=0)
+            before, after = outer.snapshot(deleted_pods=deleted_pods), outer.snapshot(deleted_pods=deleted_pods, age=0)
             memory = state.observe(
                 replace(after, now=make.NOW + timedelta(seconds=20)).with_memory(state.observe(before))
             )
@@ -108,17 +110,17 @@ class TestGone:
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
 
-        def test_a_report_that_dropped_it_counts_from_then(self, departed: dict[str, Departure]) -> None:
+        def test_a_report_that_dropped_it_counts_from_then(self, deleted_pods: dict[str, PodDeletion]) -> None:
             outer = TestGone()
-            shown = outer.snapshot(held=True, departed=departed)
-            dropped = outer.snapshot(departed=departed, age=0)
+            shown = outer.snapshot(held=True, deleted_pods=deleted_pods)
+            dropped = outer.snapshot(deleted_pods=deleted_pods, age=0)
             told = dropped.with_memory(state.observe(dropped.with_memory(state.observe(shown))))
 
             assert outer.fate(told, seconds=4.9) == "lingers"
             assert outer.fate(told, seconds=5) == "free"
 
         def test_a_report_that_missed_it_while_it_lived_counts_for_nothing(
-            self, departed: dict[str, Departure]
+            self, deleted_pods: dict[str, PodDeletion]
         ) -> None:
             """The agent had just started; its next report is the first one that tells anything."""
             outer, pod = TestGone(), make.running_pod()
@@ -126,27 +128,30 @@ class TestGone:
             alive = {pod.uid: pod}
             memory = state.observe(replace(shown, pods=alive))
             memory = state.observe(replace(missed, pods=alive).with_memory(memory))
-            gone = replace(missed, departed=departed).with_memory(memory)
+            gone = replace(missed, deleted_pods=deleted_pods).with_memory(memory)
 
             assert outer.fate(gone, seconds=60) == "lingers"
-            later = outer.snapshot(departed=departed, age=0)
+            later = outer.snapshot(deleted_pods=deleted_pods, age=0)
             assert outer.fate(gone, later, 60) == "lingers", "told a moment ago"
             memory = state.observe(later.with_memory(state.observe(gone)))
             assert outer.fate(later.with_memory(memory), seconds=5) == "free"
 
-        def test_a_report_that_shows_it_again_starts_afresh(self, departed: dict[str, Departure]) -> None:
+        def test_a_report_that_shows_it_again_starts_afresh(self, deleted_pods: dict[str, PodDeletion]) -> None:
             outer = TestGone()
-            shown, dropped = outer.snapshot(held=True, departed=departed), outer.snapshot(departed=departed)
+            shown, dropped = (
+                outer.snapshot(held=True, deleted_pods=deleted_pods),
+                outer.snapshot(deleted_pods=deleted_pods),
+            )
             memory = state.observe(dropped.with_memory(state.observe(shown)))
 
             assert outer.fate(shown.with_memory(memory), dropped, 5) == "lingers"
 
     def test_stale_telemetry_proves_nothing(self) -> None:
-        over = {self.uid: Departure.OVER}
-        assert self.fate(self.snapshot(age=200, departed=over), seconds=60) == "lingers"
+        over = {self.uid: PodDeletion.OVER}
+        assert self.fate(self.snapshot(age=200, deleted_pods=over), seconds=60) == "lingers"
 
     def test_a_pod_that_left_before_it_was_bound_never_had_anything(self) -> None:
-        assert fates(read(self.snapshot(age=200, departed={self.uid: Departure.NEVER_BOUND}))) == (
+        assert fates(read(self.snapshot(age=200, deleted_pods={self.uid: PodDeletion.NEVER_BOUND}))) == (
             set(),
             set(),
             {self.uid},
@@ -162,7 +167,7 @@ class TestGone:
             assignments=[assignment], held={"GPU-1-0": assignment.model_copy(update={"pod_uid": None})}
         )
 
-        found = read(make.snapshot(telemetry, memory=Memory(held=frozenset({pod.uid}))))
+        found = read(make.snapshot(telemetry, memory=PassState(held=frozenset({pod.uid}))))
 
         assert fates(found) == (set(), {pod.uid}, set())
 

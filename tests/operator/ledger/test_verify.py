@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from gpufleet_operator.decide import state as remember
-from gpufleet_operator.ledger.verify import Verdict, confirm, rejected
+from gpufleet_operator.ledger.verify import AllocationCheck, rejected_by_kubelet, verify_allocation
 from gpufleet_operator.model.objects import Container, PodPhase
-from gpufleet_operator.model.state_types import Memory
+from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 
 RESERVED = ("GPU-1-0", "GPU-1-1")
@@ -18,11 +18,11 @@ def judge(
     kubelet: tuple[str, ...],
     agent: tuple[str, ...],
     *,
-    memory: Memory | None = None,
+    memory: PassState | None = None,
     age: float = 1,
     covered: int | None = None,
     generation: int = 5,
-) -> Verdict:
+) -> AllocationCheck:
     """One pod with two reserved devices of three."""
     pod = make.running_pod(devices=kubelet)
     assignment = make.assignment(pod, *RESERVED)
@@ -34,7 +34,7 @@ def judge(
         covered=covered,
         generation=generation,
     )
-    return confirm(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment)
+    return verify_allocation(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment)
 
 
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], str]] = {
@@ -61,7 +61,7 @@ def test_verdict(kubelet: tuple[str, ...], agent: tuple[str, ...], fields: dict[
 
 
 def test_coverage_is_of_the_generation_that_brought_the_reservation_not_of_the_latest() -> None:
-    seen = Memory(covered_from={"uid-train-0-a": 3})
+    seen = PassState(covered_from={"uid-train-0-a": 3})
 
     assert judge(("GPU-1-2",), (), covered=3, generation=9, memory=seen).state == "Mismatch"
 
@@ -71,7 +71,7 @@ class TestRunningWithoutDevices:
 
     def verdicts(self, *reports: tuple[float, bool]) -> list[str]:
         """After each report: seconds after the start of the container, and whether it shows the devices."""
-        memory, found = Memory(), []
+        memory, found = PassState(), []
         started = make.NOW - timedelta(seconds=60)
         pod = make.running_pod(containers=(Container("main", running=True, ran=True, started_at=started),))
         assignment = make.assignment(pod)
@@ -79,7 +79,9 @@ class TestRunningWithoutDevices:
             holders = {"GPU-1-0": assignment} if held else {}
             telemetry = make.telemetry(assignments=[assignment], held=holders, age=60 - seconds)
             memory = remember.observe(make.snapshot(pod, telemetry, memory=memory))
-            found.append(str(confirm(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment).state))
+            found.append(
+                str(verify_allocation(make.snapshot(pod, telemetry, memory=memory), pod, "node-1", assignment).state)
+            )
         return found
 
     def test_takes_two_reports_since_its_start(self) -> None:
@@ -111,5 +113,7 @@ REFUSALS = {
 def test_rejection(reason: str, ran: bool, expected: bool) -> None:
     containers = (Container("main", ran=ran),)
 
-    assert rejected(make.released_pod(phase=PodPhase.FAILED, reason=reason, containers=containers)) is expected
-    assert not rejected(make.released_pod(phase=PodPhase.RUNNING, reason=reason, containers=containers))
+    assert (
+        rejected_by_kubelet(make.released_pod(phase=PodPhase.FAILED, reason=reason, containers=containers)) is expected
+    )
+    assert not rejected_by_kubelet(make.released_pod(phase=PodPhase.RUNNING, reason=reason, containers=containers))

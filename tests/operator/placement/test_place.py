@@ -83,7 +83,7 @@ def test_permuting_the_nodes_changes_nothing(data: st.DataObject) -> None:
 def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject) -> None:
     """Names decide nothing but ties: as many replicas are placed, and each one's score is the same."""
     nodes, request = data.draw(generators.fleets()), data.draw(generators.requests(strategies=BY_SCORE))
-    request = replace(request, set_aside={}, siblings={}, replicas=(0,))
+    request = replace(request, excluded_nodes={}, siblings={}, replicas=(0,))
     names = data.draw(st.permutations([n.name for n in nodes]))
     renamed = [replace(n, name=f"z-{name}") for n, name in zip(nodes, names, strict=True)]
     before, after = place(Fleet.of(nodes), request), place(Fleet.of(renamed), request)
@@ -263,5 +263,5 @@ def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:
 
 def test_a_replica_that_set_everything_aside_shuts_nobody_else_out() -> None:
     fleet = Fleet.of([make_node("node-1", 1)])
-    assert place(fleet, make_request(set_aside={0: frozenset({"node-1"})})).unplaced
+    assert place(fleet, make_request(excluded_nodes={0: frozenset({"node-1"})})).unplaced
     assert place(fleet, make_request()).picks

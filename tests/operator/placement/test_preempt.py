@@ -184,7 +184,7 @@ def test_nobody_goes_where_another_arrangement_makes_room() -> None:
         make_node("b", [make_device("GPU-b", 0, temperature_celsius=20)]),
         make_node("c", 1),
     ]
-    request = make_request(replicas=2, priority=1, set_aside={1: frozenset({"c"})})
+    request = make_request(replicas=2, priority=1, excluded_nodes={1: frozenset({"c"})})
     assert propose(Fleet.of(nodes), request) is None
 
 

@@ -87,7 +87,7 @@ def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
         Limits(),
         clock,
         Metrics(CollectorRegistry()),
-        salt=lambda: "salt",
+        name_seed=lambda: "salt",
         resync_interval_seconds=10,
     )
     reconciler.last_sign = None if first else 0.0

@@ -116,7 +116,9 @@ def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(m
             cache.workloads.put(workload)
         executor = Executor(cast("Any", api), cache, clock, Recorder(cast("Any", api), "test"))
         metrics = Metrics(CollectorRegistry())
-        return Reconciler(cache, executor, Limits(), clock, metrics, salt=lambda: "salt", resync_interval_seconds=10)
+        return Reconciler(
+            cache, executor, Limits(), clock, metrics, name_seed=lambda: "salt", resync_interval_seconds=10
+        )
 
     def decided(snapshot: Snapshot) -> Actions:
         told.append(snapshot.mix)

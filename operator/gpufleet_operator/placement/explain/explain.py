@@ -21,7 +21,7 @@ Codes = NDArray[np.uint8]
 def explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     """Why `replica` found no devices after what the draft took; `partial` replicas of the request did."""
     fleet, request = draft.fleet, draft.request
-    if draft.taken or request.set_aside:
+    if draft.taken or request.excluded_nodes:
         return _explain(draft, query, replica, partial)
     # Nothing but question and fleet went into it: a request that waits is told the same until something changes.
     key = (query, len(request.replicas), request.gang, partial, fleet.version)
@@ -37,7 +37,7 @@ def by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[Rej
         replica: the one that found no devices.
     """
     columns = fleet.ranked()
-    codes = reasons(fleet, Query.of(request), request.set_aside.get(replica, frozenset()))
+    codes = reasons(fleet, Query.of(request), request.excluded_nodes.get(replica, frozenset()))
     present = (columns.state & PRESENT) != 0
     rows = {fleet.name(row): row for row in present.any(axis=1).nonzero()[0].tolist()}
     alone = np.zeros(columns.width, np.intp)
@@ -47,7 +47,7 @@ def by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[Rej
 def _explain(draft: Draft, query: Query, replica: int, partial: int) -> WhyNot:
     fleet, request = draft.debited(), draft.request
     columns = fleet.ranked()
-    codes = reasons(fleet, query, request.set_aside.get(replica, frozenset()))
+    codes = reasons(fleet, query, request.excluded_nodes.get(replica, frozenset()))
     rows, cells = (columns.state & PRESENT).nonzero()
     given = codes[rows, cells]
     rejected = _count(given, rows)

@@ -25,7 +25,7 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
     Where `capacity` isn't exact, an arrangement may be missed.
     """
     several = request.devices.count > 1
-    hard = any(request.set_aside.values()) or (
+    hard = any(request.excluded_nodes.values()) or (
         several and (query.topology is Topology.NVLINK or request.devices.share is not None)
     )
     if not hard:
@@ -33,7 +33,7 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
     room = capacity(fleet, query, len(request.replicas))
     if query.topology is Topology.SAME_NODE:
         room[room < len(request.replicas)] = 0
-        for aside in request.set_aside.values():
+        for aside in request.excluded_nodes.values():
             room[[row for row in map(fleet.row, aside) if row is not None]] = 0
         if request.siblings:
             home = fleet.row(home_of(request.siblings))
@@ -53,7 +53,7 @@ def _match(
 ) -> dict[int, int] | None:
     """Replica -> row, by augmenting paths: a replica may push another on to a row where that one can go."""
     aside = {
-        replica: {row for row in map(fleet.row, request.set_aside.get(replica, ())) if row is not None}
+        replica: {row for row in map(fleet.row, request.excluded_nodes.get(replica, ())) if row is not None}
         for replica in request.replicas
     }
     on: dict[int, list[int]] = {row: [] for row in best_first}

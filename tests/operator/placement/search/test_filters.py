@@ -39,7 +39,7 @@ AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
 def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObject) -> None:
     nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     fleet, query = Fleet.of(nodes), Query.of(request)
-    codes = reasons(fleet, query, request.set_aside.get(0, frozenset()))
+    codes = reasons(fleet, query, request.excluded_nodes.get(0, frozenset()))
     passing = ranking(fleet, query).passing
     for node in nodes:
         for device in node.devices:
@@ -47,7 +47,7 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
             reason = REASONS[codes[row, column] - 1]
             want = oracle.node_rejection(node, request, 0) or oracle.device_rejection(device, request.devices)
             assert (None if reason in AFTER_THE_DEVICE else reason) == want
-            aside = node.name in request.set_aside.get(0, frozenset())
+            aside = node.name in request.excluded_nodes.get(0, frozenset())
             room = oracle.resource_rejection(node, request.pod)
             if not aside:
                 assert passing[row, column] == (want is None and room is None)

@@ -37,7 +37,7 @@ def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObje
         topology=data.draw(st.sampled_from(list(Topology))),
         strategy=data.draw(st.sampled_from(list(Strategy))),
         gang=data.draw(st.booleans()),
-        set_aside=data.draw(st.sampled_from([{}, aside])),
+        excluded_nodes=data.draw(st.sampled_from([{}, aside])),
     )
     decision = place(Fleet.of(nodes), request)
     together = [{n.name: n} for n in nodes] if request.topology is Topology.SAME_NODE else [{n.name: n for n in nodes}]
@@ -175,7 +175,7 @@ def test_a_careless_first_set_does_not_split_the_rest() -> None:
 
 def test_a_replica_that_may_not_use_the_only_node_left_makes_another_move() -> None:
     best = make_node("a", [make_device("GPU-a", 0, temperature_celsius=20)])
-    request = make_request(replicas=2, gang=True, set_aside={1: frozenset({"b"})})
+    request = make_request(replicas=2, gang=True, excluded_nodes={1: frozenset({"b"})})
     decision = place(Fleet.of([best, make_node("b", 1)]), request)
     assert [(p.replica, p.node) for p in decision.picks] == [(0, "b"), (1, "a")]
 
