@@ -1,36 +1,35 @@
-"""The commands and their options. What a command does is imported when it runs, so that `--help` is quick."""
+"""The commands and their options. Each command imports its implementation when it runs, so that `--help` is fast."""
 
 from typing import Annotated
 
 import typer
 
 from gpufleet_cli.options import shared as opt
-from gpufleet_cli.options.command_group import Commands
-from gpufleet_cli.options.parsers import whole
+from gpufleet_cli.options.choices import DeviceCapacity, OutputFormat
+from gpufleet_cli.options.command_group import CommandGroup
+from gpufleet_cli.options.parsers import integer
 
 app = typer.Typer(
-    cls=Commands,
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Says where GPU workloads would go, and why or why not.
+    help="""Shows where GPUWorkloads would be placed, and why or why not.
 
-    The operator's own engine on a saved fleet: no cluster and no GPU needed. A fleet file is what
-    `kubectl get gputelemetries -o yaml` prints.""",
-    epilog="Exit codes: 0 done (simulate: all is placed), 1 not placed (replay: another decision), 2 bad input, "
+    Runs the operator's engine on a saved fleet, without a cluster or a GPU. A fleet file is the output of
+    `kubectl get gputelemetries -o yaml`.""",
+    epilog="Exit codes: 0 success; 1 not everything is placed (replay: a decision differs); 2 bad input; "
     "130 interrupted.",
 )
 
 
-@app.command(
-    epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml",
-)
+@app.command(epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml")
 def simulate(
     *,
-    files: opt.Files,
-    fleet: opt.FleetFiles,
+    files: opt.Manifests,
+    fleet: opt.Fleet,
     nodes: opt.NodeFiles = None,
     pods: opt.PodFiles = None,
     now: opt.Now = None,
@@ -39,43 +38,44 @@ def simulate(
     without: opt.Without = None,
     free: opt.Free = None,
     save: opt.Save = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """Where workloads would go and why, or why not.
+    """Place workloads on a saved fleet, and explain what is not placed.
 
-    Several workloads are placed one after the other, and what one gets is gone for the next. SCORE is the
-    weighted mean of the terms beside it, each from 0 to 1, which is best: free memory, idleness, coolness and
-    power headroom of the replica's GPUs. A GPUWorkload's status has the same in thousandths: 810 is 0.810 here.
+    The workloads are placed in order, and each one reduces what the next ones can get. SCORE is the weighted mean
+    of the terms next to it, 0 to 1 each (1 is best): free memory, unused compute, low temperature and power headroom
+    of the replica's GPUs. The status of a GPUWorkload has the same values in thousandths.
     """
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import simulate as command  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.commands.sources import edits, fleet_files  # noqa: PLC0415 - as above
 
-    sources = run.sources(fleet, nodes, pods, now, stale_after)
-    edits = run.edits(without, free)
-    raise typer.Exit(run.simulate(files, sources, resource, edits=edits, save=save, output=output))
+    sources = fleet_files(fleet, nodes, pods, now, stale_after)
+    raise typer.Exit(command.simulate(files, sources, resource, edits=edits(without, free), save=save, output=output))
 
 
 @app.command(epilog="Example: gpufleet replay decisions.jsonl --without node-1")
 def replay(
     *,
-    file: opt.Saved,
+    file: opt.DecisionFile,
     without: opt.Without = None,
     free: opt.Free = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """Decide again what was saved, and compare byte for byte; or decide on an edited fleet.
+    """Make saved decisions again and compare them byte for byte, or make them on an edited fleet.
 
-    Exit code 0: the same decisions, or all is placed on the edited fleet; 1: not so.
+    Exits with 0 when all decisions are the same or, on an edited fleet, when everything is placed; else with 1.
     """
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import replay as command  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.commands.sources import edits  # noqa: PLC0415 - as above
 
-    raise typer.Exit(run.replay(file, run.edits(without, free), output))
+    raise typer.Exit(command.replay(file, edits(without, free), output))
 
 
 @app.command(epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3")
 def rank(
     *,
-    fleet: opt.FleetFiles,
-    files: opt.MaybeFiles = None,
+    fleet: opt.Fleet,
+    files: opt.OptionalManifests = None,
     workload: opt.WorkloadName = None,
     min_free_memory: opt.MinFreeMemory = None,
     nodes: opt.NodeFiles = None,
@@ -83,26 +83,26 @@ def rank(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
-    node: opt.OnlyNodes = None,
+    node: opt.Nodes = None,
     limit: opt.Limit = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """The GPUs that could serve one replica, best first, with their scores.
+    """List the GPUs that can serve one replica, best first.
 
-    SCORE and its terms go from 0 to 1, which is best. A GPUWorkload's status has them in thousandths: 810 is
-    0.810 here.
+    SCORE and its terms are 0 to 1 (1 is best). The status of a GPUWorkload has the same values in thousandths.
     """
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
 
-    asked = run.Asked(files or (), workload, min_free_memory, resource)
-    run.rank(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+    request = devices.RequestOptions(files or (), workload, min_free_memory, resource)
+    devices.rank(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
 @app.command(epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml")
 def explain(
     *,
-    fleet: opt.FleetFiles,
-    files: opt.MaybeFiles = None,
+    fleet: opt.Fleet,
+    files: opt.OptionalManifests = None,
     workload: opt.WorkloadName = None,
     min_free_memory: opt.MinFreeMemory = None,
     nodes: opt.NodeFiles = None,
@@ -110,32 +110,34 @@ def explain(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
-    node: opt.OnlyNodes = None,
+    node: opt.Nodes = None,
     limit: opt.Limit = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """For each GPU: whether it could serve one replica, or the first test that it fails."""
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    """List every GPU with the first filter that it fails for one replica, if any."""
+    from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
 
-    asked = run.Asked(files or (), workload, min_free_memory, resource)
-    run.explain(asked, run.sources(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+    request = devices.RequestOptions(files or (), workload, min_free_memory, resource)
+    devices.explain(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
 @app.command(epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
 def summary(
     *,
-    fleet: opt.FleetFiles,
+    fleet: opt.Fleet,
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """The fleet in a few numbers, node by node and in all.
+    """Show counts, totals and means of each node and of the fleet.
 
-    Nodes with stale telemetry count with their GPUs alone. A dash is a value that nobody reports.
+    Only the number of GPUs is shown for a node with stale telemetry. A dash is a value that is not reported.
     """
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import summary as command  # noqa: PLC0415 - keeps --help fast
+    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
 
-    run.summary(run.sources(fleet, None, None, now, stale_after), output)
+    command.summary(fleet_files(fleet, None, None, now, stale_after), output)
 
 
 @app.command(
@@ -146,42 +148,52 @@ def distribute(
     *,
     items: Annotated[
         int,
-        typer.Option("--items", metavar="N", parser=whole("--items", 0), help="How many items there are to divide."),
+        typer.Option("--items", metavar="N", parser=integer("--items", 0), help="Number of items to divide."),
     ],
     capacity: Annotated[
-        list[str] | None, typer.Option("--capacity", metavar="NAME=NUMBER", help="A receiver. Repeatable.")
+        list[str] | None,
+        typer.Option("--capacity", metavar="NAME=NUMBER", help="A receiver and its capacity. Repeatable."),
     ] = None,
-    fleet: opt.MaybeFleetFiles = None,
+    fleet: opt.OptionalFleet = None,
     by: Annotated[
-        opt.By | None,
+        DeviceCapacity | None,
         typer.Option(
-            "--by", help="Capacity of a GPU; FreeMemory unless given.", show_default=False, rich_help_panel="Fleet"
+            "--by",
+            help="Capacity of a GPU. The default is FreeMemory.",
+            show_default=False,
+            rich_help_panel=opt.FLEET_PANEL,
         ),
     ] = None,
     maximum: Annotated[
         list[str] | None,
-        typer.Option("--max", metavar="[NAME=]N", help="Most items of one receiver, or of each. Repeatable."),
+        typer.Option("--max", metavar="[NAME=]N", help="Maximum of one receiver, or of each. Repeatable."),
     ] = None,
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
-    output: opt.Output = opt.Format.TABLE,
+    output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """Divide items by capacity: among names given by hand, or among the free, healthy GPUs of a fleet.
+    """Divide items by capacity, among named receivers or among the free, healthy GPUs of a fleet.
 
-    Largest remainder: shares and what is unassigned add up to the items, always. Each receiver gets a contiguous
-    range [start, end), in the order in which they are named, or by node and index.
+    Uses the largest remainder method: the shares and the unassigned items always add up to the items. Each receiver
+    gets a contiguous range [start, end), in the order of the options, or by node and GPU index.
     """
-    from gpufleet_cli.commands import run  # noqa: PLC0415 - keeps --help quick
+    from gpufleet_cli.commands import distribute as command  # noqa: PLC0415 - keeps --help fast
 
-    ages = (now, stale_after)
-    run.distribute(
-        items, named=capacity or (), fleet=fleet or (), by=by, maxima=maximum or (), ages=ages, output=output
+    command.distribute(
+        items,
+        named=capacity or (),
+        fleet=fleet or (),
+        by=by,
+        maxima=maximum or (),
+        now=now,
+        stale_after=stale_after,
+        output=output,
     )
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version as installed  # noqa: PLC0415 - keeps --help quick
+    from importlib.metadata import version as installed  # noqa: PLC0415 - keeps --help fast
 
     typer.echo(f"gpufleet {installed('gpufleet')}")

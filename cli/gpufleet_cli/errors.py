@@ -1,5 +1,5 @@
-"""The one exception that ends a command with exit code 2."""
+"""The exception that ends a command with exit code 2."""
 
 
 class InputError(Exception):
-    """What the user gave can't be used. The message names file, field and value, and stands alone on stderr."""
+    """The input cannot be used. The message has file, field and value, and is printed as one line on stderr."""

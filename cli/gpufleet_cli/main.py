@@ -1,18 +1,17 @@
-"""The command `gpufleet`: what must hold before anything else is imported, which takes a moment."""
+"""The command `gpufleet`. Sets up signals before the imports, which take a moment."""
 
 import signal
 import sys
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
+from gpufleet_cli.exit_codes import INTERRUPTED
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 not placed, 2 bad input, 130 interrupted."""
-    # As for any filter: the reader of a pipe may leave (`| head`), and that is no error worth a word.
+    """Runs the command line and exits. See `exit_codes`."""
+    # As in any filter: a reader that closes the pipe (`| head`) is not an error.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports ends as cleanly as later
+        from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports exits as cleanly as later
 
         app(prog_name="gpufleet")
     except KeyboardInterrupt:

@@ -1,9 +1,9 @@
 """docs/reference/cli.md shows every command and option. Their output is checked in tests/docs."""
 
 import re
-from typing import Any
 
 from gpufleet_api.generate import ROOT
+from gpufleet_testing.cli.runner import run_cli
 from gpufleet_testing.reference.commands import BLOCK
 
 PAGE = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
@@ -14,9 +14,9 @@ def test_page_shows_every_command() -> None:
     assert {block["command"].split()[0] for block in BLOCK.finditer(PAGE)} == set(COMMANDS)
 
 
-def test_page_names_every_option_that_its_examples_do_not_explain(gpufleet: Any) -> None:
+def test_page_names_every_option_that_its_examples_do_not_explain() -> None:
     for command in COMMANDS:
-        options = set(re.findall(r"--[a-z-]+", gpufleet(command, "--help").out))
+        options = set(re.findall(r"--[a-z-]+", run_cli(command, "--help").out))
         assert options - {"--help", "--filename", "--output", "--workload", "--resource"} <= set(
             re.findall(r"--[a-z-]+", PAGE)
         )

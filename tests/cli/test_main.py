@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gpufleet_testing.cli.runner import run_cli
+
 COMMAND = [str(Path(sys.executable).with_name("gpufleet"))]
 
 
@@ -22,7 +24,7 @@ def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_the_readmes_command_places_the_gang(examples: Path) -> None:
     done = run("simulate", "-f", "examples/gang.yaml", "--fleet", "examples/fleets/mixed.yaml", cwd=examples.parent)
     assert done.returncode == 0
-    assert done.stdout.startswith("default/gang: placed: 2 of 2 replicas, 4 GPUs on node-1, node-2 (Best, gang)\n")
+    assert done.stdout.startswith("default/gang: placed: 2/2 replicas, 4 GPUs on node-1, node-2 (Best, gang)\n")
 
 
 def test_exit_codes_of_the_process(examples: Path) -> None:
@@ -30,7 +32,7 @@ def test_exit_codes_of_the_process(examples: Path) -> None:
     assert run("simulate", "-f", examples / "impossible.yaml", "--fleet", fleet).returncode == 1
     bad = run("simulate", "-f", fleet, "--fleet", fleet)
     assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr == f"error: {fleet}: there is no GPUWorkload\n"
+    assert bad.stderr == f"error: {fleet}: no GPUWorkload found\n"
 
 
 def test_a_reader_that_leaves_is_no_error(examples: Path) -> None:
@@ -75,28 +77,28 @@ def test_ctrl_c_during_the_imports_is_as_clean() -> None:
 
 
 @pytest.mark.parametrize("command", ["simulate", "rank", "explain", "distribute"])
-def test_help_says_what_it_does_with_an_example(command: str, gpufleet: Any) -> None:
-    done = gpufleet(command, "--help")
+def test_help_says_what_it_does_with_an_example(command: str) -> None:
+    done = run_cli(command, "--help")
     assert done.code == 0
     assert f"gpufleet {command} -" in done.out
     assert "Example" in done.out
     assert "--fleet" in done.out
 
 
-def test_help_lists_the_commands_and_exit_codes(gpufleet: Any) -> None:
-    done = gpufleet("-h")
+def test_help_lists_the_commands_and_exit_codes() -> None:
+    done = run_cli("-h")
     assert done.code == 0
     for text in ("simulate", "rank", "explain", "distribute", "version", "Exit codes"):
         assert text in done.out
 
 
-def test_version(gpufleet: Any) -> None:
-    assert gpufleet("version").out == f"gpufleet {version('gpufleet')}\n"
+def test_version() -> None:
+    assert run_cli("version").out == f"gpufleet {version('gpufleet')}\n"
 
 
-def test_wrong_usage_exits_with_2(gpufleet: Any) -> None:
+def test_wrong_usage_exits_with_2() -> None:
     for arguments in ([], ["nonsense"], ["simulate"], ["rank", "--fleet", "x", "-o", "xml"], ["rank", "--flet", "x"]):
-        done = gpufleet(*arguments)
+        done = run_cli(*arguments)
         assert (done.code, "Traceback" in done.err) == (2, False)
 
 
@@ -113,6 +115,8 @@ def test_help_imports_nothing_that_is_slow() -> None:
 
 
 def test_the_commands_need_no_package_beyond_the_cli_extra() -> None:
-    names = imported("import gpufleet_cli.main, gpufleet_cli.app, gpufleet_cli.commands.run")
+    names = imported(
+        "import gpufleet_cli.main, gpufleet_cli.app, gpufleet_cli.commands.simulate, gpufleet_cli.commands.devices"
+    )
     assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= names
     assert not names & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}

@@ -1,4 +1,4 @@
-"""What a fleet file knows of a device beyond what the engine needs: its fault, its holder, its last sample."""
+"""Details of a device's rejection that the fleet file has and the engine does not: fault, holder, last sample."""
 
 from collections.abc import Mapping
 
@@ -8,22 +8,22 @@ from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import Reason
 
-Facts = Mapping[tuple[str, Reason], str]
-"""By device UUID and the reason that they explain: words that stand in place of the engine's."""
+Details = Mapping[tuple[str, Reason], str]
+"""By device UUID and reason: the message to use in place of the engine's."""
 
 
-def facts(fleet: Fleet, telemetry: Mapping[str, GPUTelemetry]) -> Facts:
-    """Of every device.
+def details(fleet: Fleet, telemetry: Mapping[str, GPUTelemetry]) -> Details:
+    """Returns the details of every device.
 
     Args:
-        fleet: as it was made of `telemetry`.
-        telemetry: by node name.
+        fleet: The fleet built from `telemetry`.
+        telemetry: By node name.
     """
     found: dict[tuple[str, Reason], str] = {}
     for name, node in telemetry.items():
         for assignment in node.spec.assignments:
             for uuid in assignment.devices:
-                found[uuid, Reason.IN_USE] = f"is reserved for {assignment.namespace}/{assignment.pod}"
+                found[uuid, Reason.IN_USE] = f"reserved for {assignment.namespace}/{assignment.pod}"
         if node.status is None:
             continue
         for device in node.status.devices:
@@ -34,19 +34,19 @@ def facts(fleet: Fleet, telemetry: Mapping[str, GPUTelemetry]) -> Facts:
     return found
 
 
-def _of_device(device: Device) -> Facts:
+def _of_device(device: Device) -> Details:
     found: dict[tuple[str, Reason], str] = {}
     if device.allocated_to:
         holders = ", ".join(f"{holder.namespace}/{holder.pod}" for holder in device.allocated_to)
-        found[device.uuid, Reason.IN_USE] = f"is held by {holders}"
+        found[device.uuid, Reason.IN_USE] = f"held by {holders}"
     if device.health.reasons:
         faults = (f"{r.code} ({r.message})" if r.message else r.code for r in device.health.reasons)
-        found[device.uuid, Reason.UNHEALTHY] = f"has a fault: {', '.join(faults)}"
+        found[device.uuid, Reason.UNHEALTHY] = f"fault: {', '.join(faults)}"
     elif device.withheld is not None:
-        found[device.uuid, Reason.UNHEALTHY] = f"can't be given to a container: {device.withheld}"
+        found[device.uuid, Reason.UNHEALTHY] = f"withheld: {device.withheld}"
     return found
 
 
 def _age(sampled: str, observed: str) -> str:
     seconds = (timestamps.parse(observed) - timestamps.parse(sampled)).total_seconds()
-    return f"was last sampled at {sampled}, {seconds:.0f} s before its node's report"
+    return f"last sampled at {sampled}, {seconds:.0f} s before its node's report"

@@ -1,4 +1,4 @@
-"""`--without` and `--free`: the fleet as it would be if a node or GPU were away, or nobody held it."""
+"""`--without` and `--free`: removes nodes or GPUs from a fleet, or frees GPUs, to answer what-if questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from gpufleet_operator.placement.model import DeviceState
 
 
 @dataclass(frozen=True, slots=True)
-class Edits:
-    """What is to be taken away from a fleet, and from its holders."""
+class FleetEdits:
+    """What to remove from a fleet, and what to free."""
 
     without: Sequence[str] = ()
     """Names of nodes, or UUIDs."""
@@ -21,36 +21,35 @@ class Edits:
         return bool(self.without or self.free)
 
     def apply(self, fleet: Fleet) -> None:
-        """Edit the fleet in place.
+        """Edits the fleet in place.
 
         Raises:
-            InputError: something named isn't in the fleet.
+            InputError: A named node or GPU is not in the fleet.
         """
         for uuid in self.free:
-            _change(fleet, "--free", uuid, [_freed(_device(fleet, "--free", uuid))])
+            _replace(fleet, "--free", uuid, [_freed(_device(fleet, "--free", uuid))])
         for name in self.without:
             if name in fleet.nodes:
                 fleet.remove(name)
             else:
-                _change(fleet, "--without", name, [])
+                _replace(fleet, "--without", name, [])
 
 
-def _change(fleet: Fleet, option: str, uuid: str, instead: list[DeviceState]) -> None:
-    """Put another device, or none, in the place of one."""
+def _replace(fleet: Fleet, option: str, uuid: str, by: list[DeviceState]) -> None:
     _device(fleet, option, uuid)
     node = fleet.state(fleet.where[uuid][0])
-    fleet.put(replace(node, devices=(*(d for d in node.devices if d.uuid != uuid), *instead)))
+    fleet.put(replace(node, devices=(*(d for d in node.devices if d.uuid != uuid), *by)))
 
 
 def _device(fleet: Fleet, option: str, uuid: str) -> DeviceState:
     if uuid not in fleet.where:
-        raise InputError(f"{option} {uuid}: the fleet has no such {'node or GPU' if option == '--without' else 'GPU'}")
+        raise InputError(f"{option} {uuid}: no such {'node or GPU' if option == '--without' else 'GPU'} in the fleet")
     row, column = fleet.where[uuid]
     return fleet.cells(row)[column]
 
 
 def _freed(device: DeviceState) -> DeviceState:
-    """Nobody is on it: what is in use was the holders'."""
+    """Returns the device without holders; the memory and compute in use were the holders'."""
     return replace(
         device,
         held=False,
@@ -62,5 +61,5 @@ def _freed(device: DeviceState) -> DeviceState:
         free_slots=None if device.free_slots is None else device.free_slots + device.sharers,
         memory_used_mib=None if device.memory_used_mib is None else 0,
         utilization_percent=None if device.utilization_percent is None else 0,
-        process_count=0,  # even where they aren't counted: the question has it so
+        process_count=0,  # known to be free, even where processes are not counted
     )

@@ -1,14 +1,14 @@
-"""`gpufleet distribute`: divides items by capacities that are given by hand or read from a fleet."""
+"""Divides items by capacities that are given on the command line or read from a fleet."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, assert_never
+from typing import assert_never
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.options.parsers import to_whole
-from gpufleet_cli.options.shared import By
+from gpufleet_cli.options.choices import DeviceCapacity
+from gpufleet_cli.options.parsers import to_integer
 from gpufleet_operator.distribution import Shares, shares
 from gpufleet_operator.placement.errors import InvalidCapacityError
 from gpufleet_operator.placement.explain.phrases import PHRASES
@@ -16,118 +16,108 @@ from gpufleet_operator.placement.model import DeviceState, Rejected
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
-    """What a receiver's part goes by. `text` is what the user wrote, or the whole number of a fleet's device."""
+class ReceiverCapacity:
+    """Capacity of one receiver of items. `text` is how the user wrote it, or the integer read from the fleet."""
 
     number: float | Fraction
     text: str
 
 
-def divide(items: int, capacities: Mapping[str, Capacity], maxima: Iterable[str]) -> Shares[str]:
-    """Divide by largest remainder.
+def divide(items: int, capacities: Mapping[str, ReceiverCapacity], maxima: Iterable[str]) -> Shares[str]:
+    """Divides the items by the largest remainder method.
 
     Args:
-        items: how many there are.
-        capacities: by receiver, in the order in which they get their ranges.
-        maxima: `5` for everyone, `NAME=5` for one; the latter goes first.
+        items: Number of items.
+        capacities: By receiver, in the order in which they get their ranges.
+        maxima: `5` for every receiver, `NAME=5` for one of them, which takes precedence.
 
     Raises:
-        InputError: something can't be divided by, or names nobody.
+        InputError: A capacity or maximum is invalid.
     """
-    everyone, limits = _limits(maxima)
-    if everyone is not None:
-        limits = {**dict.fromkeys(capacities, everyone), **limits}
+    default, limits = _limits(maxima)
+    if default is not None:
+        limits = {**dict.fromkeys(capacities, default), **limits}
     try:
         return shares(items, {name: c.number for name, c in capacities.items()}, limits or None)
     except InvalidCapacityError as error:
         raise InputError(str(error)) from error
 
 
-def capacities(given: Sequence[str]) -> dict[str, Capacity]:
-    """`["a=1", "b=2.5"]` by name, in order; 0.1 is a tenth, not the float next to it.
+def parse_capacities(given: Sequence[str]) -> dict[str, ReceiverCapacity]:
+    """Returns `["a=1", "b=2.5"]` by name, in order. Decimal fractions are exact: 0.1 is a tenth.
 
     Raises:
-        InputError: no name, no number, or a name that stands twice.
+        InputError: A name or number is missing or malformed, or a name occurs twice.
     """
-    found: dict[str, Capacity] = {}
+    found: dict[str, ReceiverCapacity] = {}
     for text in given:
         name, number = _pair("--capacity", text)
         if name in found:
-            raise InputError(f"--capacity {text}: {name} stands twice")
+            raise InputError(f"--capacity {text}: duplicate name {name}")
         try:
-            found[name] = Capacity(_exact(number), number)
+            found[name] = ReceiverCapacity(_exact(number), number)
         except ValueError:
             raise InputError(f"--capacity {text}: must be a number") from None
     return found
 
 
-def of_devices(devices: Iterable[DeviceState], by: By) -> dict[str, Capacity]:
-    """Capacity by UUID, in MiB, or 1 each; a device that doesn't report its memory has none.
+def capacities_of_devices(devices: Iterable[DeviceState], measure: DeviceCapacity) -> dict[str, ReceiverCapacity]:
+    """Returns the capacity by UUID, in MiB, or 1 each. It is 0 for a device that does not report its memory.
 
     Raises:
-        InputError: there is no device.
+        InputError: There is no device.
     """
-    amounts = {device.uuid: _capacity(device, by) for device in devices}
-    found = {uuid: Capacity(amount, str(amount)) for uuid, amount in amounts.items()}
-    if not found:
-        raise InputError("no GPU of the fleet is free and healthy, so there is nobody to divide the items among")
-    return found
+    amounts = {device.uuid: _capacity(device, measure) for device in devices}
+    if not amounts:
+        raise InputError("no free, healthy GPU in the fleet to divide the items among")
+    return {uuid: ReceiverCapacity(amount, str(amount)) for uuid, amount in amounts.items()}
 
 
 def notes(rejected: Iterable[Rejected]) -> Iterator[str]:
-    """What to tell the user of devices that take no part."""
+    """Yields a note on the devices that get no items."""
     counts = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if counts:
-        yield f"GPUs that can't be given to anybody take no part: {', '.join(counts)}"
-
-
-def as_json(divided: Shares[str]) -> dict[str, Any]:
-    """`{"shares": {name: items}, "ranges": {name: [start, end)}, "unassigned": items}`."""
-    return {
-        "shares": dict(divided.items),
-        "ranges": {name: list(span) for name, span in divided.ranges.items()},
-        "unassigned": divided.unassigned,
-    }
+        yield f"GPUs left out: {', '.join(counts)}"
 
 
 def _exact(text: str) -> float | Fraction:
-    """As written, where that is above 0 and no float's overflow. Raises ValueError as `float` does."""
+    """Returns the number as a fraction. Raises ValueError as `float` does."""
     number = float(text)
-    # NaN, infinity and negatives are refused later; 0 may hide an exponent that as a fraction would fill the memory.
+    # NaN, infinity and negative numbers are rejected later; a 0 may have an exponent too large to expand as a fraction.
     if not (math.isfinite(number) and number > 0):
         return number
     try:
         return Fraction(text)
-    except ValueError:  # more digits than Python turns into a whole number: beyond any float's precision
+    except ValueError:  # more digits than Python converts to an integer, and than a float has
         return number
 
 
-def _capacity(device: DeviceState, by: By) -> int:
-    match by:
-        case By.FREE_MEMORY:
+def _capacity(device: DeviceState, measure: DeviceCapacity) -> int:
+    match measure:
+        case DeviceCapacity.FREE_MEMORY:
             return max(0, device.memory_free_mib or 0)
-        case By.TOTAL_MEMORY:
+        case DeviceCapacity.TOTAL_MEMORY:
             return device.memory_total_mib or 0
-        case By.UNIFORM:
+        case DeviceCapacity.UNIFORM:
             return 1
         case _:
-            assert_never(by)
+            assert_never(measure)
 
 
 def _limits(given: Iterable[str]) -> tuple[int | None, dict[str, int]]:
-    everyone: int | None = None
+    default: int | None = None
     limits: dict[str, int] = {}
     for text in given:
         if "=" not in text:
-            if everyone is not None:
-                raise InputError(f"--max {text}: the maximum for everyone stands twice")
-            everyone = to_whole(f"--max {text}", text, 0)
+            if default is not None:
+                raise InputError(f"--max {text}: duplicate maximum for every receiver")
+            default = to_integer(f"--max {text}", text, 0)
             continue
         name, number = _pair("--max", text)
         if name in limits:
-            raise InputError(f"--max {text}: {name} stands twice")
-        limits[name] = to_whole(f"--max {text}", number, 0)
-    return everyone, limits
+            raise InputError(f"--max {text}: duplicate name {name}")
+        limits[name] = to_integer(f"--max {text}", number, 0)
+    return default, limits
 
 
 def _pair(option: str, text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""`gpufleet simulate`: places workloads one after the other, as the operator would; each pick counts for the next."""
+"""Places workloads one after another, as the operator does. Each placement reduces what the next one can get."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,22 +17,22 @@ from gpufleet_operator.placement.replay import Record, record
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one workload."""
+class SimulatedWorkload:
+    """The simulated placement of one workload."""
 
     manifest: Manifest
     record: Record
-    """What the engine was told, and what it answered."""
+    """The engine's input and decision."""
     decision: Decision
-    """The answer, or none of it when the items can't be divided."""
+    """The engine's decision, or an empty one when the items cannot be divided."""
     devices: Mapping[int, tuple[DeviceState, ...]]
-    """Per replica: its devices as they were when they were picked."""
+    """By replica: its devices as they were before it was placed."""
     ranges: Mapping[int, tuple[int, int]]
-    """Per replica: its share [start, end) of the items; empty without a distribution."""
+    """By replica: its shard [start, end) of the items; empty without a distribution."""
     unassigned: int | None = None
-    """Items that nobody can take; None without a distribution."""
+    """Items that no replica gets; None without a distribution."""
     by_node: Mapping[str, tuple[Rejected, ...]] = field(default_factory=dict)
-    """What keeps the devices of each node from taking the replicas that are left; empty when all are placed."""
+    """By node: why its devices cannot serve the replicas that are not placed; empty when all are placed."""
 
     @property
     def placed(self) -> bool:
@@ -40,36 +40,36 @@ class Outcome:
         return self.decision.why_not is None
 
 
-def simulate(fleet: Fleet, manifests: Sequence[Manifest], *, nodes_known: bool) -> list[Outcome]:
-    """Place the workloads in this order. The fleet is debited.
+def simulate(fleet: Fleet, manifests: Sequence[Manifest], *, nodes_known: bool) -> list[SimulatedWorkload]:
+    """Places the workloads in this order and debits the fleet.
 
     Args:
-        fleet: what there is.
-        manifests: what is asked for.
-        nodes_known: False: nobody knows the nodes' labels, so they aren't tested.
+        fleet: The fleet.
+        manifests: The workloads.
+        nodes_known: Whether the nodes' labels are known. If not, they are not checked.
 
     Raises:
-        InputError: a workload contradicts itself.
+        InputError: A workload's request is invalid.
     """
-    return [_place(fleet, manifest, as_asked(manifest.request, nodes_known)) for manifest in manifests]
+    return [_place(fleet, manifest, checkable(manifest.request, nodes_known)) for manifest in manifests]
 
 
-def as_asked(request: Request, nodes_known: bool) -> Request:
-    """The request without its demands on labels when these aren't known."""
+def checkable(request: Request, nodes_known: bool) -> Request:
+    """Returns the request, without its constraints on node labels when these are not known."""
     if nodes_known:
         return request
     return replace(request, pod=replace(request.pod, node_selector={}, affinity_terms=None))
 
 
 def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
-    """What to tell the user of demands that `as_asked` takes away."""
+    """Yields a note for each request whose constraints `checkable` drops."""
     for request in requests:
         pod = request.pod
         if not nodes_known and (pod.node_selector or pod.affinity_terms is not None):
-            yield f"{request.name} selects nodes by label, which isn't checked: no --nodes file"
+            yield f"{request.name}: node selector and node affinity not checked: no --nodes files"
 
 
-def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
+def _place(fleet: Fleet, manifest: Manifest, request: Request) -> SimulatedWorkload:
     try:
         made = record(fleet, request)
     except PlacementError as error:
@@ -79,15 +79,16 @@ def _place(fleet: Fleet, manifest: Manifest, request: Request) -> Outcome:
     try:
         ranges = _ranges(manifest, devices)
     except InvalidCapacityError as error:
-        # As the operator has it: without a share there is no pod, so nothing is taken.
+        # As in the operator: without a shard there is no pod, so nothing is reserved.
         considered = sum(len(node.devices) for node in fleet.nodes.values())
-        return Outcome(manifest, made, Decision((), request.replicas, WhyNot(str(error), considered, 0)), {}, {})
+        empty = Decision((), request.replicas, WhyNot(str(error), considered, 0))
+        return SimulatedWorkload(manifest, made, empty, {}, {})
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     distribution = manifest.model.spec.distribution
     left = unassigned_items(distribution.items, ranges) if distribution and ranges else None
-    refused = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
-    return Outcome(manifest, made, decision, devices, ranges, left, refused)
+    rejected = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
+    return SimulatedWorkload(manifest, made, decision, devices, ranges, left, rejected)
 
 
 def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:
@@ -96,7 +97,7 @@ def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:
 
 
 def _ranges(manifest: Manifest, devices: Mapping[int, Sequence[DeviceState]]) -> Mapping[int, tuple[int, int]]:
-    """By the operator's own rule. It asks for the workload as it stands in the cluster: this one is new."""
+    """Divides the items with the operator's own code, which takes the workload as stored: as a new object here."""
     if not devices:
         return {}
     new = Workload(

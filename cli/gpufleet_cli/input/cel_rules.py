@@ -1,6 +1,6 @@
-"""The API's CEL rules that hold for a new object, in Python: the apiserver runs CEL, this command can't.
+"""The API's CEL rules for new objects, in Python: only the apiserver runs CEL.
 
-A test compares the rules here with those in the models, so that none is forgotten.
+A test compares the rules here with those of the models.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,87 +20,96 @@ from gpufleet_api.workload import (
     Weights,
     WorkloadSpec,
 )
-from gpufleet_cli.input.documents import show
+from gpufleet_cli.input.field_errors import of_rule
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One rule as a condition on the whole workload."""
+class RuleCheck:
+    """A rule as a condition on the whole workload."""
 
     rule: Cel
     path: str
-    """The field that the message points at."""
+    """The field of the error."""
     holds: Callable[[GPUWorkload], bool]
     value: Callable[[GPUWorkload], object]
-    """What stands in the field."""
+    """Returns the value of the field."""
 
 
-def _both(workload: GPUWorkload) -> list[str]:
+def _included_and_excluded(workload: GPUWorkload) -> list[str]:
     needed = workload.spec.requirements or Requirements()
     return sorted(set(needed.include_uuids) & set(needed.exclude_uuids))
 
 
-def _weights(workload: GPUWorkload) -> dict[str, int]:
+def _score_weights(workload: GPUWorkload) -> dict[str, int]:
     return workload.spec.placement.weights.model_dump()
 
 
-def _by(workload: GPUWorkload) -> str | None:
+def _by_if_uniform(workload: GPUWorkload) -> str | None:
     distribution = workload.spec.distribution
     return distribution.by if distribution and distribution.mode is DistributionMode.UNIFORM else None
 
 
-def _parts(workload: GPUWorkload) -> list[int] | None:
+def _distribution_weights(workload: GPUWorkload) -> list[int] | None:
     distribution = workload.spec.distribution
     return distribution.weights if distribution else None
 
 
-def _promised(workload: GPUWorkload, value: int | None) -> int | None:
-    """What must not be there with whole devices."""
+def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
     return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
 
 
 CHECKS: Final = (
-    Check(GPUWorkload.rules[0], "metadata.name", lambda w: len(w.metadata.name) <= MAX_NAME, lambda w: w.metadata.name),
-    Check(
+    RuleCheck(
+        GPUWorkload.rules[0], "metadata.name", lambda w: len(w.metadata.name) <= MAX_NAME, lambda w: w.metadata.name
+    ),
+    RuleCheck(
         Devices.rules[0],
         "spec.devices.memoryMiB",
         lambda w: w.spec.devices.mode is DeviceMode.EXCLUSIVE or w.spec.devices.memory_mib is not None,
         lambda w: w.spec.devices.memory_mib,
     ),
-    Check(
+    RuleCheck(
         Devices.rules[1],
         "spec.devices.memoryMiB",
-        lambda w: _promised(w, w.spec.devices.memory_mib) is None,
+        lambda w: _if_exclusive(w, w.spec.devices.memory_mib) is None,
         lambda w: w.spec.devices.memory_mib,
     ),
-    Check(
+    RuleCheck(
         Devices.rules[2],
         "spec.devices.computePercent",
-        lambda w: _promised(w, w.spec.devices.compute_percent) is None,
+        lambda w: _if_exclusive(w, w.spec.devices.compute_percent) is None,
         lambda w: w.spec.devices.compute_percent,
     ),
-    Check(Requirements.rules[0], "spec.requirements.excludeUUIDs", lambda w: not _both(w), _both),
-    Check(Weights.rules[0], "spec.placement.weights", lambda w: any(_weights(w).values()), _weights),
-    Check(Distribution.rules[0], "spec.distribution.by", lambda w: _by(w) is None, _by),
-    Check(
+    RuleCheck(
+        Requirements.rules[0],
+        "spec.requirements.excludeUUIDs",
+        lambda w: not _included_and_excluded(w),
+        _included_and_excluded,
+    ),
+    RuleCheck(Weights.rules[0], "spec.placement.weights", lambda w: any(_score_weights(w).values()), _score_weights),
+    RuleCheck(Distribution.rules[0], "spec.distribution.by", lambda w: _by_if_uniform(w) is None, _by_if_uniform),
+    RuleCheck(
         Distribution.rules[1],
         "spec.distribution.weights",
         lambda w: (
             w.spec.distribution is None
-            or (w.spec.distribution.by is CapacityMeasure.WEIGHTS) == (_parts(w) is not None)
+            or (w.spec.distribution.by is CapacityMeasure.WEIGHTS) == (_distribution_weights(w) is not None)
         ),
-        _parts,
+        _distribution_weights,
     ),
-    Check(
-        Distribution.rules[2], "spec.distribution.weights", lambda w: _parts(w) is None or any(_parts(w) or ()), _parts
+    RuleCheck(
+        Distribution.rules[2],
+        "spec.distribution.weights",
+        lambda w: _distribution_weights(w) is None or any(_distribution_weights(w) or ()),
+        _distribution_weights,
     ),
-    Check(
+    RuleCheck(
         WorkloadSpec.rules[-2],
         "spec.distribution.weights",
-        lambda w: _parts(w) is None or len(_parts(w) or ()) == w.spec.replicas,
-        _parts,
+        lambda w: _distribution_weights(w) is None or len(_distribution_weights(w) or ()) == w.spec.replicas,
+        _distribution_weights,
     ),
-    Check(
+    RuleCheck(
         WorkloadSpec.rules[-1],
         "spec.placement.gang",
         lambda w: w.spec.distribution is None or w.spec.placement.gang,
@@ -109,8 +118,8 @@ CHECKS: Final = (
 )
 
 
-def broken(workload: GPUWorkload) -> Iterator[str]:
-    """Path, message and value of every rule that the workload breaks."""
+def violations(workload: GPUWorkload) -> Iterator[str]:
+    """Yields the error of every rule that the workload violates."""
     for check in CHECKS:
         if not check.holds(workload):
-            yield f"{check.path}: {check.rule.message} (got {show(check.value(workload))})"
+            yield of_rule(check.rule, check.path, check.value(workload))

@@ -1,4 +1,4 @@
-"""A document -> one of the API's models, or one message that names the field and the value."""
+"""Decodes a document into a model of the API, or reports the first field that is wrong."""
 
 import json
 from collections.abc import Iterable
@@ -8,40 +8,33 @@ from pydantic import ValidationError
 
 from gpufleet_api.base import ApiModel
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.documents import Document, show
+from gpufleet_cli.input import field_errors
+from gpufleet_cli.input.documents import Document
 
 M = TypeVar("M", bound=ApiModel)
 
 
-def parse(model: type[M], document: Document) -> M:
-    """Read as strictly as the apiserver: no text for a number, no number for a text.
+def decode(model: type[M], document: Document) -> M:
+    """Returns the model, decoded as strictly as by the apiserver: strings are not converted to numbers or back.
 
     Raises:
-        InputError: names document, field and value of the first problem, and how many more there are.
+        InputError: A field is wrong. The message has document, field and value of the first one, and the number of
+            other ones.
     """
     try:
-        # Through JSON, because pydantic's strict mode takes an enum from a text there and nowhere else.
+        # Through JSON: only there does pydantic's strict mode accept a string for an enum.
         return model.model_validate_json(json.dumps(document.body), strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        first = problems[0]
-        text = first["msg"][:1].lower() + first["msg"][1:]
-        got = "" if first["type"] == "missing" else f" (got {show(first['input'])})"
-        raise InputError(f"{document}: {_path(first['loc'])}: {text}{got}{_more(len(problems))}") from error
+        text = field_errors.of_pydantic(dict(problems[0]))
+        raise InputError(f"{document}: {text}{_more(len(problems))}") from error
 
 
-def refuse(document: Document, problems: Iterable[str]) -> None:
-    """Raise InputError when there is a problem, with the first and how many more there are."""
+def reject(document: Document, problems: Iterable[str]) -> None:
+    """Raises InputError for the first problem, if there is one, with the number of other ones."""
     found = list(problems)
     if found:
         raise InputError(f"{document}: {found[0]}{_more(len(found))}")
-
-
-def _path(location: Iterable[str | int]) -> str:
-    path = ""
-    for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return path.lstrip(".")
 
 
 def _more(count: int) -> str:

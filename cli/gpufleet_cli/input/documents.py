@@ -1,7 +1,7 @@
-"""Files with Kubernetes objects -> documents that know where they stand, so that every message can say it.
+"""Reads files with Kubernetes objects as documents, which know their position for messages.
 
-YAML with one or several documents, or JSON, as kubectl prints and reads them; a List counts as its items. Stricter
-than a plain YAML parser where the apiserver is: a key may not stand twice, and a date is a string.
+A file is YAML with one or several documents, or JSON, as kubectl prints and reads them. A List counts as its items.
+Like the apiserver and unlike a plain YAML parser, it rejects duplicate keys and reads dates as strings.
 """
 
 import json
@@ -14,14 +14,15 @@ from typing import Any
 import yaml
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.yaml_loader import Loader
+from gpufleet_cli.input.field_errors import invalid, required, show
+from gpufleet_cli.input.yaml_loader import StrictLoader
 
 STDIN = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One Kubernetes object. `where` is its file, and its position there when there are several."""
+    """One Kubernetes object. `where` is its file, and its position there if the file has several."""
 
     where: str
     kind: str
@@ -34,10 +35,10 @@ class Document:
 
 
 def read(paths: Sequence[Path]) -> list[Document]:
-    """Every object of these files, in order; `-` is stdin.
+    """Returns every object of these files, in order. `-` is stdin.
 
     Raises:
-        InputError: a file can't be read or parsed, or something in it is no Kubernetes object.
+        InputError: A file cannot be read or parsed, or contains something that is not a Kubernetes object.
     """
     return [document for path in paths for document in _documents(path)]
 
@@ -58,17 +59,17 @@ def _objects(where: str, body: Any) -> Iterator[Document]:
         return
     items = body["items"]
     if items is not None and not isinstance(items, list):
-        raise InputError(f"{where}: {kind}: items: {_wrong('a list', items)}")
+        raise InputError(f"{where}: {kind}: {_wrong('items', items, 'a list')}")
     for number, item in enumerate(items or (), start=1):
         yield from _objects(f"{where}, item {number}", item)
 
 
 def _field(where: str, body: Any, field: str) -> str:
     if not isinstance(body, dict):
-        raise InputError(f"{where}: must be a Kubernetes object (got {show(body)})")
+        raise InputError(f"{where}: must be a Kubernetes object, not {show(body)}")
     value = body.get(field)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{where}: {field}: {_wrong('a text', value)}")
+        raise InputError(f"{where}: {_wrong(field, value, 'a string')}")
     return value
 
 
@@ -76,12 +77,12 @@ def _name(where: str, kind: str, body: Mapping[str, Any]) -> str:
     metadata = body.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: {kind}: metadata.name: {_wrong('a name', name)}")
+        raise InputError(f"{where}: {kind}: {_wrong('metadata.name', name, 'a string')}")
     return name
 
 
-def _wrong(wanted: str, value: Any) -> str:
-    return "is missing" if value is None else f"must be {wanted} (got {show(value)})"
+def _wrong(path: str, value: Any, wanted: str) -> str:
+    return required(path) if value is None else invalid(path, value, f"must be {wanted}")
 
 
 def _text(path: Path, name: str) -> str:
@@ -90,7 +91,7 @@ def _text(path: Path, name: str) -> str:
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}: is not UTF-8 text (byte {error.start})") from error
+        raise InputError(f"{name}: not UTF-8 (byte {error.start})") from error
 
 
 def _parse(name: str, text: str) -> list[Any]:
@@ -99,9 +100,9 @@ def _parse(name: str, text: str) -> list[Any]:
             try:
                 return [json.loads(text, object_pairs_hook=lambda pairs: _unique(name, pairs))]
             except json.JSONDecodeError:
-                pass  # YAML may begin with a brace, too
-        found = list(yaml.load_all(text, Loader=Loader))
-        json.dumps(found)  # what JSON can't hold is no Kubernetes object: binary data, sets, an alias to itself
+                pass  # YAML can begin with a brace as well
+        found = list(yaml.load_all(text, Loader=StrictLoader))
+        json.dumps(found)  # rejects what JSON cannot express: binary data, sets, an alias to itself
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         line = f", line {at.line + 1}" if at else ""
@@ -109,7 +110,7 @@ def _parse(name: str, text: str) -> list[Any]:
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
     except RecursionError:
-        raise InputError(f"{name}: is nested too deeply") from None
+        raise InputError(f"{name}: nested too deeply") from None
     return found
 
 
@@ -117,12 +118,6 @@ def _unique(name: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise InputError(f"{name}: the key {key!r} stands twice in one object")
+            raise InputError(f'{name}: duplicate key "{key}"')
         found[key] = value
     return found
-
-
-def show(value: Any, limit: int = 60) -> str:
-    """A value in a message: as JSON, cut to a line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

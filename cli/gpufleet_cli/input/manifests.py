@@ -1,4 +1,4 @@
-"""`-f`: manifests -> GPUWorkloads, judged as the apiserver and then the operator would judge them."""
+"""`-f`: reads GPUWorkloads, and rejects what the apiserver or the operator would reject."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,10 @@ from pathlib import Path
 from gpufleet_api.names import API_VERSION, GROUP, WORKLOAD_KIND
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.cel_rules import broken
-from gpufleet_cli.input.decode import parse, refuse
+from gpufleet_cli.input.cel_rules import violations
+from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document, read
+from gpufleet_cli.input.field_errors import duplicate, invalid, unsupported
 from gpufleet_cli.input.schema_checks import workload_problems
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
@@ -22,7 +23,7 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One workload: the user's object, where it stands, and the engine's question."""
+    """A workload: its document, its model, and the engine's request for it."""
 
     document: Document
     model: GPUWorkload
@@ -30,62 +31,62 @@ class Manifest:
 
     @property
     def name(self) -> str:
-        """namespace/name."""
+        """Returns `namespace/name`."""
         return self.request.name
 
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """All workloads of the files, in order, and what to tell the user."""
+    """The workloads of all files, in order."""
 
     workloads: tuple[Manifest, ...]
     notes: tuple[str, ...] = ()
 
 
 def load(paths: Sequence[Path], resource: str) -> Manifests:
-    """Read the workloads of these files. Objects of other kinds are named in a note.
+    """Returns the workloads of these files. Objects of other kinds are skipped with a note.
 
     Args:
-        paths: files; `-` is stdin.
-        resource: the extended resource that stands for whole devices.
+        paths: Files; `-` is stdin.
+        resource: The extended resource for whole devices.
 
     Raises:
-        InputError: a file or a workload can't be used, a workload stands twice, or there is none.
+        InputError: A file or a workload cannot be used, a workload occurs twice, or there is none.
     """
     workloads: dict[str, Manifest] = {}
     notes = []
     for document in read(paths):
         if document.kind != WORKLOAD_KIND or document.api_version.partition("/")[0] != GROUP:
-            notes.append(f"{document} ({document.api_version}) is no {WORKLOAD_KIND} of {GROUP}: skipped")
+            notes.append(f"{document} ({document.api_version}) skipped: not a {GROUP} {WORKLOAD_KIND}")
             continue
         manifest = _manifest(document, Resources(resource))
         if manifest.name in workloads:
             first = workloads[manifest.name].document.where
-            raise InputError(f"{document}: metadata.name: {manifest.name} stands twice, also in {first}")
+            raise InputError(f"{document}: {duplicate('metadata.name', manifest.name)} (see {first})")
         workloads[manifest.name] = manifest
         notes += _notes(manifest)
     if not workloads:
-        raise InputError(f"{', '.join(map(str, paths))}: there is no {WORKLOAD_KIND}")
+        raise InputError(f"{', '.join(map(str, paths))}: no {WORKLOAD_KIND} found")
     return Manifests(tuple(workloads.values()), tuple(notes))
 
 
 def _manifest(document: Document, resources: Resources) -> Manifest:
     if document.api_version != API_VERSION:
-        raise InputError(f"{document}: apiVersion: must be {API_VERSION} (got {document.api_version})")
-    refuse(document, workload_problems(document.body))
-    model = parse(GPUWorkload, document)
-    refuse(document, _name_problems(model))
-    refuse(document, broken(model))
-    refuse(document, map(str, problems(model.spec, resources)))
+        raise InputError(f"{document}: {unsupported('apiVersion', document.api_version, [API_VERSION])}")
+    reject(document, workload_problems(document.body))
+    model = decode(GPUWorkload, document)
+    reject(document, _name_problems(model))
+    reject(document, violations(model))
+    reject(document, map(str, problems(model.spec, resources)))
     return Manifest(document, model, request(model, resources=resources))
 
 
 def _name_problems(model: GPUWorkload) -> Iterator[str]:
     name = model.metadata.name
     if not _SUBDOMAIN.fullmatch(name):
-        yield f'metadata.name: must be lower case letters, digits, "-" and "." (got "{name}")'
+        yield invalid("metadata.name", name, "must consist of lower case alphanumeric characters, '-' or '.'")
 
 
 def _notes(manifest: Manifest) -> Iterator[str]:
     if manifest.model.spec.suspend:
-        yield f"{manifest.name} has spec.suspend: true; shown as if it were false"
+        yield f"{manifest.name}: spec.suspend is true; simulated as if it were false"

@@ -1,17 +1,16 @@
-"""What the apiserver checks by the schema and pydantic doesn't: unknown fields, list elements that stand twice."""
+"""Checks that the apiserver makes by the schema and pydantic does not: unknown fields, duplicate list elements."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from gpufleet_api.crd import WORKLOAD
-from gpufleet_cli.input.documents import show
-
-Schema = Mapping[str, Any]
+from gpufleet_api.schema import Schema
+from gpufleet_cli.input.field_errors import duplicate
 
 
 def workload_problems(body: Mapping[str, Any]) -> Iterator[str]:
-    """Problems of a GPUWorkload, each with its path."""
+    """Yields the problems of a GPUWorkload, each with its path."""
     yield from _problems(_schema(), body, "")
 
 
@@ -26,7 +25,7 @@ def _problems(schema: Schema, value: Any, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         yield from _object(schema, value, path)
     elif isinstance(value, list):
-        yield from _doubles(schema, value, path)
+        yield from _duplicates(schema, value, path)
         for index, item in enumerate(value):
             yield from _problems(schema.get("items", {}), item, f"{path}[{index}]")
 
@@ -42,10 +41,10 @@ def _object(schema: Schema, value: Mapping[str, Any], path: str) -> Iterator[str
         if name in fields:
             yield from _problems(fields[name], item, at)
         elif not schema.get("x-kubernetes-preserve-unknown-fields"):
-            yield f"{at}: there is no such field (got {show(item)}); there is {', '.join(sorted(fields))}"
+            yield f'unknown field "{at}": known fields: {", ".join(sorted(fields))}'
 
 
-def _doubles(schema: Schema, value: list[Any], path: str) -> Iterator[str]:
+def _duplicates(schema: Schema, value: list[Any], path: str) -> Iterator[str]:
     keys = schema.get("x-kubernetes-list-map-keys")
     if schema.get("x-kubernetes-list-type") not in {"set", "map"}:
         return
@@ -53,5 +52,5 @@ def _doubles(schema: Schema, value: list[Any], path: str) -> Iterator[str]:
     for index, item in enumerate(value):
         key = [item.get(k) for k in keys] if keys and isinstance(item, dict) else item
         if key in seen:
-            yield f"{path}[{index}]: {show(key)} stands twice"
+            yield duplicate(f"{path}[{index}]", key)
         seen.append(key)

@@ -1,4 +1,4 @@
-"""Ends a command with exit code 2 and one line on stderr when its input can't be used."""
+"""The group of commands, which ends a command with exit code 2 and one line on stderr when its input cannot be used."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import typer
 from typer.core import TyperGroup
 
 from gpufleet_cli.errors import InputError
+from gpufleet_cli.exit_codes import BAD_INPUT
 
-BAD_INPUT = 2
 
-
-class Commands(TyperGroup):
-    """The commands in the order of their declaration; InputError never becomes a traceback."""
+class CommandGroup(TyperGroup):
+    """Lists the commands in the order of their declaration, and maps InputError to exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the chosen command. `ctx` is of the copy of click that typer keeps to itself."""
+        """Runs the chosen command. `ctx` is of the copy of click that typer bundles."""
         try:
             return super().invoke(ctx)
         except InputError as error:

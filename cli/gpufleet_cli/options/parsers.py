@@ -1,4 +1,4 @@
-"""Numbers on the command line, refused with the option and the value in one line."""
+"""Parsers of numbers, whose error has the option and the value."""
 
 import math
 from collections.abc import Callable
@@ -6,24 +6,24 @@ from collections.abc import Callable
 from gpufleet_cli.errors import InputError
 
 
-def to_whole(shown: str, text: str, least: int) -> int:
-    """A whole number of at least `least`. Raises InputError that begins with `shown`, what the user wrote."""
+def to_integer(given: str, text: str, minimum: int) -> int:
+    """Returns `text` as an integer. Raises InputError, which begins with `given`, when it is none or too small."""
     try:
         number = int(text)
     except ValueError:
-        raise InputError(f"{shown}: must be a whole number") from None
-    if number < least:
-        raise InputError(f"{shown}: must be {least} or more")
+        raise InputError(f"{given}: must be an integer") from None
+    if number < minimum:
+        raise InputError(f"{given}: must be greater than or equal to {minimum}")
     return number
 
 
-def whole(option: str, least: int) -> Callable[[str], int]:
-    """A parser of whole numbers. Raises InputError."""
-    return lambda text: to_whole(f"{option} {text}", text, least)
+def integer(option: str, minimum: int) -> Callable[[str], int]:
+    """Returns a parser of integers of at least `minimum`, which raises InputError."""
+    return lambda text: to_integer(f"{option} {text}", text, minimum)
 
 
 def seconds(option: str) -> Callable[[str], float]:
-    """A parser of seconds. Raises InputError."""
+    """Returns a parser of seconds, which raises InputError."""
 
     def parse(text: str) -> float:
         try:
@@ -31,7 +31,7 @@ def seconds(option: str) -> Callable[[str], float]:
         except ValueError:
             number = math.nan
         if not math.isfinite(number) or number < 0:
-            raise InputError(f"{option} {text}: must be seconds, 0 or more")
+            raise InputError(f"{option} {text}: must be a number of seconds greater than or equal to 0")
         return number
 
     return parse

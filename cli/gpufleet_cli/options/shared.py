@@ -1,51 +1,45 @@
-"""Options that several commands share, declared once."""
+"""Options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from gpufleet_api.names import RESOURCE
-from gpufleet_cli.options.parsers import seconds, whole
+from gpufleet_api.names import RESOURCE, STALE_AFTER_SECONDS
+from gpufleet_cli.options.choices import OutputFormat
+from gpufleet_cli.options.parsers import integer, seconds
 
+FLEET_PANEL = "Fleet"
+_REQUEST_PANEL = "Request"
+_WHAT_IF_PANEL = "What if"
 
-class Format(StrEnum):
-    """How results are printed."""
+_FLEET = typer.Option(
+    "--fleet",
+    metavar="FILE",
+    help="Output of `kubectl get gputelemetries -o yaml`; '-' is stdin. Repeatable.",
+    rich_help_panel=FLEET_PANEL,
+)
+Fleet: TypeAlias = Annotated[list[Path], _FLEET]
+OptionalFleet: TypeAlias = Annotated[list[Path] | None, _FLEET]
 
-    TABLE = "table"
-    JSON = "json"
-
-
-class By(StrEnum):
-    """What the capacity of a GPU is, for `distribute`."""
-
-    FREE_MEMORY = "FreeMemory"
-    TOTAL_MEMORY = "TotalMemory"
-    UNIFORM = "Uniform"
-
-
-_SOURCES = "Fleet"
-_REQUEST = "Request"
-
-Files: TypeAlias = Annotated[
+Manifests: TypeAlias = Annotated[
     list[Path],
     typer.Option(
         "--filename",
         "-f",
         metavar="FILE",
         help="Manifest with GPUWorkloads; '-' is stdin. Repeatable.",
-        rich_help_panel=_REQUEST,
+        rich_help_panel=_REQUEST_PANEL,
     ),
 ]
-MaybeFiles: TypeAlias = Annotated[
+OptionalManifests: TypeAlias = Annotated[
     list[Path] | None,
     typer.Option(
         "--filename",
         "-f",
         metavar="FILE",
-        help="Manifest with a GPUWorkload; '-' is stdin. Without it: one healthy, free GPU.",
-        rich_help_panel=_REQUEST,
+        help="Manifest with a GPUWorkload; '-' is stdin. The default is a request for one healthy, free GPU.",
+        rich_help_panel=_REQUEST_PANEL,
     ),
 ]
 WorkloadName: TypeAlias = Annotated[
@@ -53,8 +47,8 @@ WorkloadName: TypeAlias = Annotated[
     typer.Option(
         "--workload",
         metavar="[NAMESPACE/]NAME",
-        help="Which one, when the manifests hold several.",
-        rich_help_panel=_REQUEST,
+        help="The workload to check, when the manifests have several.",
+        rich_help_panel=_REQUEST_PANEL,
     ),
 ]
 MinFreeMemory: TypeAlias = Annotated[
@@ -62,9 +56,9 @@ MinFreeMemory: TypeAlias = Annotated[
     typer.Option(
         "--min-free-memory",
         metavar="MIB",
-        parser=whole("--min-free-memory", 0),
-        help="Memory that must be free on each GPU, instead of a manifest.",
-        rich_help_panel=_REQUEST,
+        parser=integer("--min-free-memory", 0),
+        help="Minimum free memory of each GPU, in MiB, instead of a manifest.",
+        rich_help_panel=_REQUEST_PANEL,
     ),
 ]
 Resource: TypeAlias = Annotated[
@@ -72,37 +66,19 @@ Resource: TypeAlias = Annotated[
     typer.Option(
         "--resource",
         metavar="NAME",
-        help="Extended resource that stands for whole GPUs, as the operator has it.",
-        rich_help_panel=_REQUEST,
+        help="Extended resource for whole GPUs, as the operator is configured.",
+        rich_help_panel=_REQUEST_PANEL,
     ),
 ]
 DEFAULT_RESOURCE = RESOURCE
 
-FleetFiles: TypeAlias = Annotated[
-    list[Path],
-    typer.Option(
-        "--fleet",
-        metavar="FILE",
-        help="What `kubectl get gputelemetries -o yaml` prints; '-' is stdin. Repeatable.",
-        rich_help_panel=_SOURCES,
-    ),
-]
-MaybeFleetFiles: TypeAlias = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--fleet",
-        metavar="FILE",
-        help="What `kubectl get gputelemetries -o yaml` prints; '-' is stdin. Repeatable.",
-        rich_help_panel=_SOURCES,
-    ),
-]
 NodeFiles: TypeAlias = Annotated[
     list[Path] | None,
     typer.Option(
         "--nodes",
         metavar="FILE",
-        help="What `kubectl get nodes -o yaml` prints: labels, taints, room for CPU and memory.",
-        rich_help_panel=_SOURCES,
+        help="Output of `kubectl get nodes -o yaml`: labels, taints, allocatable CPU and memory. Repeatable.",
+        rich_help_panel=FLEET_PANEL,
     ),
 ]
 PodFiles: TypeAlias = Annotated[
@@ -110,8 +86,8 @@ PodFiles: TypeAlias = Annotated[
     typer.Option(
         "--pods",
         metavar="FILE",
-        help="What `kubectl get pods -A -o yaml` prints: what is taken of that room.",
-        rich_help_panel=_SOURCES,
+        help="Output of `kubectl get pods -A -o yaml`: requests to subtract from allocatable. Repeatable.",
+        rich_help_panel=FLEET_PANEL,
     ),
 ]
 Now: TypeAlias = Annotated[
@@ -119,8 +95,8 @@ Now: TypeAlias = Annotated[
     typer.Option(
         "--now",
         metavar="TIME",
-        help="Judge the telemetry's age at this time, such as 2026-01-02T03:04:05Z; by default it is ignored.",
-        rich_help_panel=_SOURCES,
+        help="Time at which the telemetry's age counts, such as 2026-01-02T03:04:05Z. The age is ignored by default.",
+        rich_help_panel=FLEET_PANEL,
     ),
 ]
 StaleAfter: TypeAlias = Annotated[
@@ -129,41 +105,43 @@ StaleAfter: TypeAlias = Annotated[
         "--stale-after",
         metavar="SECONDS",
         parser=seconds("--stale-after"),
-        help="Judge the telemetry's age (at --now, or now): older isn't used. The operator has 90.",
-        rich_help_panel=_SOURCES,
+        help="Age after which telemetry is not used, at the time of --now or now. "
+        f"The operator's default is {STALE_AFTER_SECONDS:.0f}.",
+        rich_help_panel=FLEET_PANEL,
     ),
 ]
-
-_WHAT_IF = "What if"
 
 Without: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--without",
         metavar="NODE|UUID",
-        help="As if this node or GPU were away. Repeatable.",
-        rich_help_panel=_WHAT_IF,
+        help="Decide as if this node or GPU did not exist. Repeatable.",
+        rich_help_panel=_WHAT_IF_PANEL,
     ),
 ]
 Free: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
-        "--free", metavar="UUID", help="As if nobody held or used this GPU. Repeatable.", rich_help_panel=_WHAT_IF
+        "--free",
+        metavar="UUID",
+        help="Decide as if this GPU were not in use. Repeatable.",
+        rich_help_panel=_WHAT_IF_PANEL,
     ),
 ]
 Save: TypeAlias = Annotated[
     Path | None,
-    typer.Option(
-        "--save", metavar="FILE", help="Write the decisions with all that they were made from, for gpufleet replay."
-    ),
+    typer.Option("--save", metavar="FILE", help="Write the decisions and their input to this file, for replay."),
 ]
-Saved: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="What gpufleet simulate --save wrote.")]
+DecisionFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FILE", help="File written by `gpufleet simulate --save`.")
+]
 
-OnlyNodes: TypeAlias = Annotated[
+Nodes: TypeAlias = Annotated[
     list[str] | None, typer.Option("--node", metavar="NAME", help="Only GPUs of this node. Repeatable.")
 ]
 Limit: TypeAlias = Annotated[
     int | None,
-    typer.Option("--limit", metavar="N", parser=whole("--limit", 1), help="Print no more than this many GPUs."),
+    typer.Option("--limit", metavar="N", parser=integer("--limit", 1), help="Maximum number of GPUs to print."),
 ]
-Output: TypeAlias = Annotated[Format, typer.Option("--output", "-o", help="How to print the result.")]
+Output: TypeAlias = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the result.")]

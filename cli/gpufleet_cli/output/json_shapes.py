@@ -1,30 +1,31 @@
-"""Results as JSON. The names are those of GPUWorkload.status where it has the same thing; see docs/reference/cli.md.
+"""Results as JSON. A name is that of GPUWorkload.status for the same value; docs/reference/cli.md lists all of them.
 
-Score terms are 0..1 (1 is best), null where the hardware doesn't report the value.
+Score terms are 0 to 1 (1 is best), null where the hardware does not report the value.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gpufleet_cli.analysis.device_checks import Ranked, Verdict
-from gpufleet_cli.analysis.saved_decisions import Replayed
-from gpufleet_cli.analysis.simulation import Outcome
+from gpufleet_cli.analysis.device_checks import DeviceCheck, ScoredDevice
+from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
+from gpufleet_cli.analysis.simulation import SimulatedWorkload
+from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
 
 Json = dict[str, Any]
 
 
-def simulation(outcomes: Sequence[Outcome], notes: Sequence[str]) -> Json:
+def simulation(workloads: Sequence[SimulatedWorkload], notes: Sequence[str]) -> Json:
     """`gpufleet simulate -o json`."""
     return {
-        "placed": all(outcome.placed for outcome in outcomes),
-        "workloads": [_workload(outcome) for outcome in outcomes],
+        "placed": all(workload.placed for workload in workloads),
+        "workloads": [_workload(workload) for workload in workloads],
         "notes": list(notes),
     }
 
 
-def replay(replayed: Sequence[Replayed]) -> Json:
+def replay(replayed: Sequence[ReplayedDecision]) -> Json:
     """`gpufleet replay -o json`."""
     return {
         "same": all(one.same for one in replayed),
@@ -64,25 +65,34 @@ def _aggregates(found: Aggregates) -> Json:
     }
 
 
-def ranking(best: Iterable[Ranked], counts: Json, notes: Sequence[str]) -> Json:
+def ranking(best: Iterable[ScoredDevice], counts: Json, notes: Sequence[str]) -> Json:
     """`gpufleet rank -o json`."""
     return {
         "devices": [
-            {"rank": rank, **_device(r.verdict), "score": _terms(r.terms)} for rank, r in enumerate(best, start=1)
+            {"rank": rank, **_device(r.check), "score": _terms(r.terms)} for rank, r in enumerate(best, start=1)
         ],
         **counts,
         "notes": list(notes),
     }
 
 
-def explanation(verdicts: Iterable[Verdict], counts: Json, notes: Sequence[str]) -> Json:
+def explanation(checks: Iterable[DeviceCheck], counts: Json, notes: Sequence[str]) -> Json:
     """`gpufleet explain -o json`."""
-    devices = [{**_device(v), "usable": v.reason is None, "reason": v.reason, "message": v.lacks} for v in verdicts]
+    devices = [{**_device(c), "usable": c.reason is None, "reason": c.reason, "message": c.message} for c in checks]
     return {"devices": devices, **counts, "notes": list(notes)}
 
 
+def shares(divided: Shares[str]) -> Json:
+    """`gpufleet distribute -o json`."""
+    return {
+        "shares": dict(divided.items),
+        "ranges": {name: list(span) for name, span in divided.ranges.items()},
+        "unassigned": divided.unassigned,
+    }
+
+
 def counts(considered: int, eligible: int, rejected: Iterable[Rejected]) -> Json:
-    """How many devices there are, how many pass, and how many fail which test."""
+    """Returns the number of devices, of those that pass, and of those that fail each filter."""
     return {
         "devicesConsidered": considered,
         "devicesEligible": eligible,
@@ -90,22 +100,22 @@ def counts(considered: int, eligible: int, rejected: Iterable[Rejected]) -> Json
     }
 
 
-def _workload(outcome: Outcome) -> Json:
-    request, decision = outcome.manifest.request, outcome.decision
+def _workload(workload: SimulatedWorkload) -> Json:
+    request, decision = workload.manifest.request, workload.decision
     shape: Json = {
-        "name": outcome.manifest.name,
-        "source": outcome.manifest.document.where,
-        "placed": outcome.placed,
+        "name": workload.manifest.name,
+        "source": workload.manifest.document.where,
+        "placed": workload.placed,
         "strategy": request.strategy,
         "topology": request.topology,
         "gang": request.gang,
         "replicas": len(request.replicas),
-        "placements": [_placement(pick, outcome.ranges) for pick in decision.picks],
+        "placements": [_placement(pick, workload.ranges) for pick in decision.picks],
         "unplaced": list(decision.unplaced),
-        "explanation": None if decision.why_not is None else _why_not(decision.why_not, outcome.by_node),
+        "explanation": None if decision.why_not is None else _why_not(decision.why_not, workload.by_node),
     }
-    if outcome.unassigned is not None:
-        shape["unassignedItems"] = outcome.unassigned
+    if workload.unassigned is not None:
+        shape["unassignedItems"] = workload.unassigned
     return shape
 
 
@@ -135,10 +145,10 @@ def _why_not(why: WhyNot, by_node: Mapping[str, Sequence[Rejected]]) -> Json:
     }
 
 
-def _device(verdict: Verdict) -> Json:
-    device: DeviceState = verdict.device
+def _device(check: DeviceCheck) -> Json:
+    device: DeviceState = check.device
     return {
-        "node": verdict.node,
+        "node": check.node,
         "index": device.index,
         "uuid": device.uuid,
         "model": device.model,

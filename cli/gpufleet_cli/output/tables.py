@@ -1,11 +1,11 @@
-"""Results as tables for people."""
+"""Results as tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from gpufleet_cli.analysis.device_checks import Ranked, Verdict, rejections
-from gpufleet_cli.analysis.item_shares import Capacity
-from gpufleet_cli.analysis.saved_decisions import Replayed
-from gpufleet_cli.analysis.simulation import Outcome
+from gpufleet_cli.analysis.device_checks import DeviceCheck, ScoredDevice, count_rejections
+from gpufleet_cli.analysis.item_shares import ReceiverCapacity
+from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
+from gpufleet_cli.analysis.simulation import SimulatedWorkload
 from gpufleet_cli.output.terminal import Column, Screen
 from gpufleet_operator.distribution import Shares
 from gpufleet_operator.placement import Aggregates
@@ -20,42 +20,56 @@ _TERMS = (
     Column("TEMP", number=True, spare=1),
     Column("POWER", number=True, spare=1),
 )
-_WHERE = (Column("NODE", firm=True), Column("GPU", number=True))
-_MOST_NODES = 16
-"""A table of more isn't read by anybody."""
+_NODE_AND_INDEX = (Column("NODE", firm=True), Column("GPU", number=True))
 _MODEL = Column("MODEL", spare=5, firm=True)
-_DEVICE = (*_WHERE, Column("UUID", firm=True), _MODEL)
-_MEASURED = (
-    Column("FREE MiB", number=True, spare=2),
-    Column("UTIL %", number=True, spare=3),
-    Column("TEMP C", number=True, spare=3),
+_DEVICE = (*_NODE_AND_INDEX, Column("UUID", firm=True), _MODEL)
+_MEASUREMENTS = (
+    Column("FREE-MIB", number=True, spare=2),
+    Column("UTIL%", number=True, spare=3),
+    Column("TEMP-C", number=True, spare=3),
 )
+_AGGREGATES = (
+    "GPUS",
+    "HEALTHY",
+    "IDLE",
+    "HELD",
+    "SHARED",
+    "TOTAL-MIB",
+    "USED-MIB",
+    "FREE-MIB",
+    "UTIL%",
+    "TEMP-C",
+    "WATTS",
+    "SAMPLE-AGE",
+)
+_MAX_NODES = 16
+"""Nodes listed for a workload that is not placed."""
 
 
-def simulation(screen: Screen, outcomes: Iterable[Outcome]) -> None:
-    """One paragraph per workload, with its placements, and why the rest has none."""
-    for position, outcome in enumerate(outcomes):
+def simulation(screen: Screen, workloads: Iterable[SimulatedWorkload]) -> None:
+    """Prints one paragraph per workload: its placements, and why replicas are not placed."""
+    for position, workload in enumerate(workloads):
         if position:
             screen.line("")
-        screen.line(_headline(outcome), "bold green" if outcome.placed else "bold red")
-        if outcome.decision.picks:
-            _placements(screen, outcome)
-        why = outcome.decision.why_not
+        screen.line(_headline(workload), "bold green" if workload.placed else "bold red")
+        if workload.decision.picks:
+            _placements(screen, workload)
+        why = workload.decision.why_not
         if why is not None:
             screen.line(why.message)
             if why.rejected:
-                _reasons(screen, why.rejected)
-                _by_node(screen, outcome)
-        if outcome.unassigned:
-            screen.line(f"{some(outcome.unassigned, 'item')} left unassigned by maxPerReplica")
+                _rejections(screen, why.rejected)
+                _rejections_by_node(screen, workload)
+        if workload.unassigned:
+            screen.line(f"{some(workload.unassigned, 'item')} unassigned because of maxPerReplica")
 
 
-def replay(screen: Screen, replayed: Iterable[Replayed], *, edited: bool) -> None:
-    """Per decision whether it is the same; with an edited fleet, or where it differs, what it is now."""
+def replay(screen: Screen, replayed: Iterable[ReplayedDecision], *, edited: bool) -> None:
+    """Prints for each decision whether it is the same, and the new one if it differs or the fleet was edited."""
     for one in replayed:
         request, decision = one.made.request, one.made.decision
-        how = f"byte for byte ({one.size:,} bytes)" if not edited else "on the edited fleet as well"
-        state = f"the same decision, {how}" if one.same else "another decision"
+        how = f", byte for byte ({one.size:,} bytes)" if not edited else " on the edited fleet"
+        state = f"same decision{how}" if one.same else "different decision"
         screen.line(f"{request.name}: {state}", "bold green" if one.same else "bold")
         if one.same and not edited:
             continue
@@ -65,75 +79,47 @@ def replay(screen: Screen, replayed: Iterable[Replayed], *, edited: bool) -> Non
             screen.line(decision.why_not.message)
 
 
-def ranking(screen: Screen, best: Iterable[Ranked]) -> None:
-    """Devices best first."""
+def ranking(screen: Screen, best: Iterable[ScoredDevice]) -> None:
+    """Prints devices, best first."""
     rows = [
-        [str(rank), *_device(r.verdict), *_measured(r.verdict), *_terms(r.terms)]
-        for rank, r in enumerate(best, start=1)
+        [str(rank), *_device(one.check), *_measurements(one.check), *_terms(one.terms)]
+        for rank, one in enumerate(best, start=1)
     ]
-    screen.table((Column("RANK", number=True), *_DEVICE, *_MEASURED, *_TERMS), rows)
+    screen.table((Column("RANK", number=True), *_DEVICE, *_MEASUREMENTS, *_TERMS), rows)
 
 
 def aggregates(screen: Screen, found: Mapping[str, Aggregates]) -> None:
-    """One line for each node, and for all of them."""
-    headers = (
-        "GPUS",
-        "HEALTHY",
-        "IDLE",
-        "HELD",
-        "SHARED",
-        "TOTAL MiB",
-        "USED MiB",
-        "FREE MiB",
-        "UTIL %",
-        "TEMP C",
-        "W",
-    )
+    """Prints one line for each node, and for the fleet."""
     rows = []
     for name, one in found.items():
         watts = None if one.power_milliwatts is None else one.power_milliwatts / 1000
         counts = (one.devices, one.healthy, one.idle, one.held, one.shared)
         memory = (one.memory_total_mib, one.memory_used_mib, one.memory_available_mib)
-        means = (one.mean_utilization_percent, one.mean_temperature_celsius, watts, one.oldest_sample_seconds)
+        means = (one.mean_utilization_percent, one.mean_temperature_celsius, watts)
         cells = [*counts, *memory, *(None if value is None else round(value) for value in means)]
-        rows.append([name, *("-" if cell is None else str(cell) for cell in cells)])
-    columns = [Column(header, number=True) for header in (*headers, "OLDEST s")]
+        age = "-" if one.oldest_sample_seconds is None else f"{one.oldest_sample_seconds:.0f}s"
+        rows.append([name, *("-" if cell is None else str(cell) for cell in cells), age])
+    columns = [Column(header, number=True) for header in _AGGREGATES]
     screen.table((Column("NODE", firm=True), *columns), rows)
 
 
-def explanation(screen: Screen, verdicts: Iterable[Verdict]) -> None:
-    """Devices with the first test that they fail."""
-    rows = [[*_device(v), v.reason or "passes", v.lacks] for v in verdicts]
-    # Node and index name the device as well, and the words need the room.
-    named = (*_WHERE, Column("UUID", firm=True, spare=1), _MODEL)
-    screen.table((*named, Column("FIRST FAILED TEST", firm=True), Column("IN WORDS")), rows)
+def explanation(screen: Screen, checks: Iterable[DeviceCheck]) -> None:
+    """Prints devices with the first filter that they fail."""
+    rows = [[*_device(check), check.reason or "-", check.message] for check in checks]
+    # Node and index name the device as well, and the message needs the width.
+    named = (*_NODE_AND_INDEX, Column("UUID", firm=True, spare=1), _MODEL)
+    screen.table((*named, Column("REASON", firm=True), Column("MESSAGE")), rows)
 
 
-def summary(screen: Screen, verdicts: Sequence[Verdict]) -> None:
-    """How many could serve, and by which test the others fail."""
-    passing = sum(v.reason is None for v in verdicts)
-    text = f"{passing:,} of {some(len(verdicts), 'GPU')} could serve"
-    failed = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejections(verdicts)]
-    screen.line(f"{text}; unusable are {', '.join(failed)}" if failed else text)
+def availability(screen: Screen, checks: Sequence[DeviceCheck]) -> None:
+    """Prints how many devices pass, and how many fail each filter."""
+    passing = sum(check.reason is None for check in checks)
+    failed = _phrases(count_rejections(checks))
+    screen.line(f"{passing:,}/{len(checks):,} GPUs are available{f': {failed}' if failed else ''}.")
 
 
-def _reasons(screen: Screen, rejected: Iterable[Rejected]) -> None:
-    """Counts by reason."""
-    rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
-    screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
-
-
-def _by_node(screen: Screen, outcome: Outcome) -> None:
-    """The same of each node; of a large fleet the first ones."""
-    shown = list(outcome.by_node.items())[:_MOST_NODES]
-    rows = [[name, ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in counts) or "-"] for name, counts in shown]
-    screen.table((Column("NODE", firm=True), Column("UNUSABLE")), rows)
-    if len(outcome.by_node) > len(shown):
-        screen.line(f"and {some(len(outcome.by_node) - len(shown), 'more node')} (all with -o json)")
-
-
-def division(screen: Screen, divided: Shares[str], capacities: Mapping[str, Capacity]) -> None:
-    """Shares and ranges, and what is left."""
+def shares(screen: Screen, divided: Shares[str], capacities: Mapping[str, ReceiverCapacity]) -> None:
+    """Prints the items and the range of each receiver, and the totals."""
     rows = [
         [name, capacities[name].text, str(divided.items[name]), f"[{start}, {end})"]
         for name, (start, end) in divided.ranges.items()
@@ -143,46 +129,63 @@ def division(screen: Screen, divided: Shares[str], capacities: Mapping[str, Capa
     screen.line(f"{some(sum(divided.items.values()), 'item')} assigned, {divided.unassigned:,} unassigned")
 
 
-def _headline(outcome: Outcome) -> str:
-    request, picks = outcome.manifest.request, outcome.decision.picks
-    how = [str(request.strategy), *(["gang"] if request.gang else []), *_part(request.devices.share)]
+def _rejections(screen: Screen, rejected: Iterable[Rejected]) -> None:
+    rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
+    screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
+
+
+def _rejections_by_node(screen: Screen, workload: SimulatedWorkload) -> None:
+    """Prints the rejections of each node, up to `_MAX_NODES` nodes."""
+    shown = list(workload.by_node.items())[:_MAX_NODES]
+    rows = [[name, _phrases(rejected) or "-"] for name, rejected in shown]
+    screen.table((Column("NODE", firm=True), Column("UNAVAILABLE")), rows)
+    if len(workload.by_node) > len(shown):
+        screen.line(f"and {some(len(workload.by_node) - len(shown), 'more node')} (all with -o json)")
+
+
+def _phrases(rejected: Iterable[Rejected]) -> str:
+    return ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected)
+
+
+def _headline(workload: SimulatedWorkload) -> str:
+    request, picks = workload.manifest.request, workload.decision.picks
+    how = [str(request.strategy), *(["gang"] if request.gang else []), *_share(request.devices.share)]
     how += [str(request.topology)] if request.topology != "None" else []
-    state = "placed" if outcome.placed else "not placed" if not picks else "placed in part"
+    state = "placed" if workload.placed else "not placed" if not picks else "partially placed"
     nodes = sorted({pick.node for pick in picks})
     taken = {(pick.node, uuid) for pick in picks for uuid in pick.devices}
     gpus, replicas = some(len(taken), "GPU"), some(len(request.replicas), "replica")
     where = f", {gpus} on {', '.join(nodes)}" if picks else ""
-    return f"{outcome.manifest.name}: {state}: {len(picks)} of {replicas}{where} ({', '.join(how)})"
+    return f"{workload.manifest.name}: {state}: {len(picks)}/{replicas}{where} ({', '.join(how)})"
 
 
-def _part(share: Share | None) -> list[str]:
-    """What a replica gets of each device, when not all of it."""
+def _share(share: Share | None) -> list[str]:
     if share is None:
         return []
     compute = f" and {share.compute_percent} %" if share.compute_percent else ""
     return [f"{share.memory_mib:,} MiB{compute} of each"]
 
 
-def _placements(screen: Screen, outcome: Outcome) -> None:
+def _placements(screen: Screen, workload: SimulatedWorkload) -> None:
     rows = []
-    for pick in outcome.decision.picks:
-        span = outcome.ranges.get(pick.replica)
+    for pick in workload.decision.picks:
+        span = workload.ranges.get(pick.replica)
         replica = [f"[{span[0]}, {span[1]})"] if span else []
-        for position, device in enumerate(outcome.devices[pick.replica]):
-            # Items and score are the replica's, so they stand once, beside its first device.
+        for position, device in enumerate(workload.devices[pick.replica]):
+            # Items and score belong to the replica: they are shown once, next to its first device.
             score = [*replica, *_terms(pick.terms)] if position == 0 else [""] * (len(replica) + len(_TERMS))
             rows.append([str(pick.replica), pick.node, str(device.index), device.uuid, device.model, *score])
-    items = (Column("ITEMS"),) if outcome.ranges else ()
+    items = (Column("ITEMS"),) if workload.ranges else ()
     screen.table((Column("REPLICA", number=True), *_DEVICE, *items, *_TERMS), rows)
 
 
-def _device(verdict: Verdict) -> list[str]:
-    device = verdict.device
-    return [verdict.node, str(device.index), device.uuid, device.model]
+def _device(check: DeviceCheck) -> list[str]:
+    device = check.device
+    return [check.node, str(device.index), device.uuid, device.model]
 
 
-def _measured(verdict: Verdict) -> list[str]:
-    device = verdict.device
+def _measurements(check: DeviceCheck) -> list[str]:
+    device = check.device
     values = (device.memory_free_mib, device.utilization_percent, device.temperature_celsius)
     return ["-" if value is None else str(value) for value in values]
 

@@ -1,7 +1,7 @@
-"""Where results go: JSON and tables to stdout, notes to stderr, so that a pipe gets nothing but the result.
+"""Prints results to stdout, as JSON or tables, and notes to stderr, so that a pipe gets only the result.
 
-A table on a terminal leaves out what it can spare until it fits, and then breaks lines; in a pipe it is as wide as it
-needs to be, without colours. NO_COLOR and COLUMNS are honoured.
+On a terminal a table drops optional columns until it fits, and then wraps cells. In a pipe it is as wide as necessary,
+without colors. NO_COLOR and COLUMNS are honored.
 """
 
 import json
@@ -16,20 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_ENDLESS = 10_000
-"""Columns of a line that nobody looks at."""
-
-_READABLE = 24
-"""A text column of this width can still be read."""
-
+_UNLIMITED = 10_000
+_MIN_TEXT_WIDTH = 24
+"""A text column is not made narrower than this while another column can be dropped."""
 _GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`spare`: left out on a narrow terminal, the highest number first; 0: always there.
+    """A column of a table.
 
-    `firm`: kept on one line for as long as breaking others is enough.
+    `spare`: it is dropped on a narrow terminal, the one with the highest number first; 0 is never dropped.
+    `firm`: its cells are not wrapped while wrapping other columns is enough.
     """
 
     header: str
@@ -40,24 +38,24 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Prints on stdout."""
+    """Prints to stdout."""
 
     console: Console
 
     @classmethod
     def of(cls, width: int | None = None) -> "Screen":
-        """The terminal's width, or `width`; endless where stdout is no terminal and COLUMNS isn't set."""
+        """Returns a screen of the terminal's width, or of `width`; unlimited without terminal, COLUMNS and `width`."""
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
         if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
-            console.width = _ENDLESS
+            console.width = _UNLIMITED
         return cls(console)
 
     def line(self, text: str, style: str = "") -> None:
-        """One paragraph, broken at the width."""
+        """Prints a paragraph, wrapped at the width."""
         self._print(Text(text, style=style))
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-        """A table with its header, or nothing without rows; cells are texts, "-" for what isn't known."""
+        """Prints a table with its header, or nothing without rows. Unknown values are "-"."""
         if not rows:
             return
         shown = list(range(len(columns)))
@@ -69,7 +67,7 @@ class Screen:
         self._print(_table(columns, rows, shown, firm=needed <= self.console.width))
 
     def _print(self, what: Text | Table) -> None:
-        """Without the blanks that rich puts at the ends of lines."""
+        """Prints without the trailing blanks that rich adds."""
         with self.console.capture() as drawn:
             self.console.print(what, overflow="fold")
         for line in drawn.get().splitlines():
@@ -77,23 +75,23 @@ class Screen:
 
 
 def write_json(value: Any) -> None:
-    """One line, keys in the documented order."""
+    """Prints one line of JSON, keys in the documented order."""
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def write_notes(notes: Iterable[str]) -> None:
-    """What the user should know of the result, one line each, on stderr."""
+    """Prints one line per note to stderr."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
 
 def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
-    """The width that shows these columns well."""
+    """Returns the width at which these columns are readable."""
     total = _GAP * (len(shown) - 1)
     for index in shown:
         column = columns[index]
         longest = max(cell_len(text) for text in (column.header, *(row[index] for row in rows)))
-        total += longest if column.firm or column.number else min(longest, _READABLE)
+        total += longest if column.firm or column.number else min(longest, _MIN_TEXT_WIDTH)
     return total
 
 

@@ -4,14 +4,17 @@ from typing import Any
 
 import pytest
 
+from gpufleet_testing.cli.files import ObjectFiles, gpu, gpu_workload, idle_node, telemetry
+from gpufleet_testing.cli.runner import run_cli
 
-def fleet(files: Any) -> str:
-    return str(files.write(files.idle("node-1"), files.idle("node-2", temperatureCelsius=60)))
+
+def fleet(files: ObjectFiles) -> str:
+    return str(files.write(idle_node("node-1"), idle_node("node-2", temperatureCelsius=60)))
 
 
-def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: Any, gpufleet: Any) -> None:
-    manifest = files.write(files.workload(devices={"count": 2}))
-    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload(devices={"count": 2}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
     assert done.code == 0
     (workload,) = done.json["workloads"]
     assert done.json["placed"] is workload["placed"] is True
@@ -24,9 +27,9 @@ def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: Any, 
     assert placement["score"]["total"] == pytest.approx(0.4 + 0.3 + 0.2 * 59.5 / 60 + 0.1 * 0.9, abs=1e-4)
 
 
-def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
-    manifest = files.write(files.workload(replicas=5, placement={"strategy": "Spread"}))
-    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload(replicas=5, placement={"strategy": "Spread"}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
     assert list(done.json) == ["placed", "workloads", "notes"]
     (workload,) = done.json["workloads"]
     assert {key: workload[key] for key in ("name", "source", "placed", "strategy", "topology", "gang", "replicas")} == {
@@ -57,11 +60,11 @@ def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
     assert list(explanation["nearestMiss"]) == ["node", "device", "reason", "message"]
 
 
-def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: Any, gpufleet: Any) -> None:
-    manifest = files.write(files.workload(requirements={"minFreeMemoryMiB": 82148}))
-    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files))
+def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload(requirements={"minFreeMemoryMiB": 82148}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files))
     assert done.code == 1
-    assert done.out.startswith("default/train: not placed: 0 of 1 replica (Best)")
+    assert done.out.startswith("default/train: not placed: 0/1 replica (Best)")
     assert (
         "4 GPUs lack 2,148 MiB of free memory; the closest is node-1/GPU-node-1-0 (needs 82,148 MiB, has 80,000 MiB)"
         in done.out
@@ -70,67 +73,67 @@ def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: Any, gpu
     assert ["InsufficientFreeMemory", "4", "2"] in [line.split() for line in done.out.splitlines()]
 
 
-def test_workloads_are_placed_one_after_the_other_and_each_pick_is_debited(files: Any, gpufleet: Any) -> None:
-    first, second = files.workload("first", replicas=3), files.workload("second", replicas=2)
+def test_workloads_are_placed_one_after_the_other_and_each_pick_is_debited(files: ObjectFiles) -> None:
+    first, second = gpu_workload("first", replicas=3), gpu_workload("second", replicas=2)
     one = files.write(first, second)
-    done = gpufleet("simulate", "-f", one, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", one, "--fleet", fleet(files), "-o", "json")
     assert done.code == 1
     placed = [p["devices"] for w in done.json["workloads"] for p in w["placements"]]
     assert len(placed) == 4
     assert len({uuid for devices in placed for uuid in devices}) == 4
     assert [w["placed"] for w in done.json["workloads"]] == [True, False]
     assert [w["source"] for w in done.json["workloads"]] == [f"{one}, document 1", f"{one}, document 2"]
-    apart = gpufleet(
+    apart = run_cli(
         "simulate", "-f", files.write(first), "-f", files.write(second), "--fleet", fleet(files), "-o", "json"
     )
     assert [w["placements"] for w in apart.json["workloads"]] == [w["placements"] for w in done.json["workloads"]]
 
 
-def test_a_gang_that_does_not_fit_takes_nothing_from_the_next(files: Any, gpufleet: Any) -> None:
-    gang = files.workload("gang", replicas=5, placement={"gang": True})
-    manifest = files.write(gang, files.workload("next", replicas=4))
-    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+def test_a_gang_that_does_not_fit_takes_nothing_from_the_next(files: ObjectFiles) -> None:
+    gang = gpu_workload("gang", replicas=5, placement={"gang": True})
+    manifest = files.write(gang, gpu_workload("next", replicas=4))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
     first, second = done.json["workloads"]
     assert (first["placements"], first["unplaced"]) == ([], [0, 1, 2, 3, 4])
     assert second["placed"]
 
 
-def test_items_are_divided_as_the_operator_would(files: Any, gpufleet: Any) -> None:
-    nodes = files.write(files.idle("node-1", 1), files.idle("node-2", 1, memoryTotalMiB=20000, temperatureCelsius=60))
+def test_items_are_divided_as_the_operator_would(files: ObjectFiles) -> None:
+    nodes = files.write(idle_node("node-1", 1), idle_node("node-2", 1, memoryTotalMiB=20000, temperatureCelsius=60))
     spec: dict[str, Any] = {
         "replicas": 2,
         "placement": {"gang": True},
         "distribution": {"items": 10, "mode": "Proportional"},
     }
-    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", nodes, "-o", "json")
     (workload,) = done.json["workloads"]
     assert [(p["shardStart"], p["shardEnd"]) for p in workload["placements"]] == [(0, 8), (8, 10)]
     assert workload["unassignedItems"] == 0
     spec["distribution"]["maxPerReplica"] = 3
-    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", nodes)
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", nodes)
     assert done.code == 0
     assert "[0, 3)" in done.out
-    assert "4 items left unassigned by maxPerReplica" in done.out
+    assert "4 items unassigned because of maxPerReplica" in done.out
 
 
-def test_without_a_capacity_to_divide_by_nothing_is_placed(files: Any, gpufleet: Any) -> None:
-    nodes = files.write(files.idle("node-1", 2, memoryTotalMiB=None, memoryUsedMiB=None))
+def test_without_a_capacity_to_divide_by_nothing_is_placed(files: ObjectFiles) -> None:
+    nodes = files.write(idle_node("node-1", 2, memoryTotalMiB=None, memoryUsedMiB=None))
     manifest = files.write(
-        files.workload(placement={"gang": True}, distribution={"items": 10, "mode": "Proportional"}),
-        files.workload("next", replicas=2),
+        gpu_workload(placement={"gang": True}, distribution={"items": 10, "mode": "Proportional"}),
+        gpu_workload("next", replicas=2),
     )
-    done = gpufleet("simulate", "-f", manifest, "--fleet", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--fleet", nodes, "-o", "json")
     first, second = done.json["workloads"]
     assert (first["placed"], first["placements"], first["unplaced"]) == (False, [], [0])
     assert first["explanation"]["message"] == "all capacities are 0"
     assert second["placed"]
 
 
-def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(files: Any, gpufleet: Any) -> None:
-    spec = {"devices": {"count": 2}, "placement": {"gang": True}, "distribution": {"items": 7}}
-    done = gpufleet("simulate", "-f", files.write(files.workload(**spec)), "--fleet", fleet(files))
+def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(files: ObjectFiles) -> None:
+    spec: dict[str, Any] = {"devices": {"count": 2}, "placement": {"gang": True}, "distribution": {"items": 7}}
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", fleet(files))
     headline, header, first, second = done.out.splitlines()
-    assert headline == "default/train: placed: 1 of 1 replica, 2 GPUs on node-1 (Best, gang)"
+    assert headline == "default/train: placed: 1/1 replica, 2 GPUs on node-1 (Best, gang)"
     assert " ".join(header.split()) == "REPLICA NODE GPU UUID MODEL ITEMS SCORE MEMORY UTIL TEMP POWER"
     assert first.split()[:4] == ["0", "node-1", "0", "GPU-node-1-0"]
     assert "[0, 7)" in first
@@ -138,60 +141,60 @@ def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(
     assert all(line == line.rstrip() for line in done.out.splitlines())
 
 
-def test_shares_of_a_device_are_debited_and_told(files: Any, gpufleet: Any) -> None:
+def test_shares_of_a_device_are_debited_and_told(files: ObjectFiles) -> None:
     """81,559 MiB hold two parts of 30,000; the third goes to the other device."""
     part = {"mode": "Shared", "memoryMiB": 30_000, "computePercent": 10}
-    manifest = files.write(files.workload(replicas=3, devices=part, placement={"strategy": "Pack"}))
-    done = gpufleet("simulate", "-f", manifest, "--fleet", files.write(files.idle("node-1", 2)))
+    manifest = files.write(gpu_workload(replicas=3, devices=part, placement={"strategy": "Pack"}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1", 2)))
     assert done.code == 0
     headline = done.out.splitlines()[0]
-    words = "default/train: placed: 3 of 3 replicas, 2 GPUs on node-1 (Pack, 30,000 MiB and 10 % of each)"
+    words = "default/train: placed: 3/3 replicas, 2 GPUs on node-1 (Pack, 30,000 MiB and 10 % of each)"
     assert headline == words
 
 
-def test_suspended_workloads_are_placed_with_a_note(files: Any, gpufleet: Any) -> None:
-    done = gpufleet("simulate", "-f", files.write(files.workload(suspend=True)), "--fleet", fleet(files))
+def test_suspended_workloads_are_placed_with_a_note(files: ObjectFiles) -> None:
+    done = run_cli("simulate", "-f", files.write(gpu_workload(suspend=True)), "--fleet", fleet(files))
     assert done.code == 0
-    assert "default/train has spec.suspend: true; shown as if it were false" in done.notes
+    assert "default/train: spec.suspend is true; simulated as if it were false" in done.notes
 
 
-def test_manifest_and_fleet_may_come_from_stdin(files: Any, gpufleet: Any) -> None:
-    manifest = files.write(files.workload())
+def test_manifest_and_fleet_may_come_from_stdin(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload())
     with open(fleet(files), encoding="utf-8") as text:  # noqa: PTH123 - a path as text is what the command gets
-        done = gpufleet("simulate", "-f", manifest, "--fleet", "-", stdin=text.read())
+        done = run_cli("simulate", "-f", manifest, "--fleet", "-", stdin=text.read())
     assert done.code == 0
-    again = gpufleet("simulate", "-f", "-", "--fleet", "-")
-    assert (again.code, again.err) == (2, "error: '-' can be given once: there is one stdin\n")
+    again = run_cli("simulate", "-f", "-", "--fleet", "-")
+    assert (again.code, again.err) == (2, "error: '-' (stdin) may be given only once\n")
 
 
-def test_a_sample_that_is_merely_old_is_told_as_that(files: Any, gpufleet: Any) -> None:
-    old = files.device("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
-    done = gpufleet("simulate", "-f", files.write(files.workload()), "--fleet", files.write(files.node("node-1", old)))
+def test_a_sample_that_is_merely_old_is_told_as_that(files: ObjectFiles) -> None:
+    old = gpu("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
+    done = run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(telemetry("node-1", old)))
     assert done.code == 1
     assert "node-1/GPU-node-1-0: has no sample of the last 90 s (the last is of 2025-12-31T23:58:29Z)" in done.out
-    young = files.device("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
-    again = files.write(files.node("node-1", young))
-    assert gpufleet("simulate", "-f", files.write(files.workload()), "--fleet", again).code == 0
+    young = gpu("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
+    again = files.write(telemetry("node-1", young))
+    assert run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", again).code == 0
 
 
-def test_shares_of_one_device_are_promised_until_it_is_full(files: Any, gpufleet: Any) -> None:
-    spec = {"devices": {"mode": "Shared", "memoryMiB": 30000, "computePercent": 20}}
-    fleet = files.write(files.idle("node-1", 1))
-    done = gpufleet("simulate", "-f", files.write(files.workload(replicas=3, **spec)), "--fleet", fleet)
+def test_shares_of_one_device_are_promised_until_it_is_full(files: ObjectFiles) -> None:
+    spec: dict[str, Any] = {"devices": {"mode": "Shared", "memoryMiB": 30000, "computePercent": 20}}
+    fleet = files.write(idle_node("node-1", 1))
+    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=3, **spec)), "--fleet", fleet)
     assert done.code == 1
-    assert done.out.startswith("default/train: placed in part: 2 of 3 replicas, 1 GPU on node-1 (Best, 30,000 MiB")
+    assert done.out.startswith("default/train: partially placed: 2/3 replicas, 1 GPU on node-1 (Best, 30,000 MiB")
     assert (
         "1 GPU lacks 10,000 MiB of free memory; the closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
     )
-    whole = files.write(files.workload(**spec), files.workload("whole"))
-    done = gpufleet("simulate", "-f", whole, "--fleet", fleet, "-o", "json")
+    whole = files.write(gpu_workload(**spec), gpu_workload("whole"))
+    done = run_cli("simulate", "-f", whole, "--fleet", fleet, "-o", "json")
     shared, refused = done.json["workloads"]
     assert shared["placed"]
     assert refused["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
 
 
-def test_what_a_reservation_promises_of_a_device_is_debited(files: Any, gpufleet: Any) -> None:
-    node = files.idle("node-1", 1)
+def test_what_a_reservation_promises_of_a_device_is_debited(files: ObjectFiles) -> None:
+    node = idle_node("node-1", 1)
     node["spec"] = {
         "assignments": [
             {
@@ -214,7 +217,7 @@ def test_what_a_reservation_promises_of_a_device_is_debited(files: Any, gpufleet
     fleet = files.write(node)
     for memory, compute, code in ((20000, 50, 0), (20001, 50, 1), (20000, 51, 1)):
         devices = {"mode": "Shared", "memoryMiB": memory, "computePercent": compute}
-        manifest = files.write(files.workload(devices=devices))
-        assert gpufleet("simulate", "-f", manifest, "--fleet", fleet).code == code
-        done = gpufleet("rank", "-f", manifest, "--fleet", fleet, "-o", "json")
+        manifest = files.write(gpu_workload(devices=devices))
+        assert run_cli("simulate", "-f", manifest, "--fleet", fleet).code == code
+        done = run_cli("rank", "-f", manifest, "--fleet", fleet, "-o", "json")
         assert len(done.json["devices"]) == 1 - code

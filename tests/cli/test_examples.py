@@ -11,6 +11,7 @@ import yaml
 from gpufleet_api.crd import TELEMETRY
 from gpufleet_api.generate import ROOT
 from gpufleet_api.telemetry import GPUTelemetry
+from gpufleet_testing.cli.runner import run_cli
 
 FLEETS = sorted((ROOT / "examples" / "fleets").glob("*.yaml"))
 MANIFESTS = sorted((ROOT / "examples").glob("*.yaml"))
@@ -55,7 +56,8 @@ def test_a_fleet_fits_the_crd_and_the_models_and_is_consistent(path: Path) -> No
         assert summary.healthy == sum(d.health.state == "Healthy" for d in devices)
         assert summary.allocated == sum(bool(d.allocated_to) for d in devices)
         assert summary.memory_used_mib == sum(d.memory_used_mib or 0 for d in devices)
-        assert summary.power_milliwatts == sum(d.power_milliwatts or 0 for d in devices)
+        assert summary.power_watts == round(sum(d.power_milliwatts or 0 for d in devices) / 1000)
+        assert summary.free == sum(d.offered and not d.allocated_to for d in devices)
         mine = {d.uuid for d in devices}
         assert {uuid for a in node.spec.assignments for uuid in a.devices} <= mine
         held = {a.pod_uid: set(a.devices) for a in node.spec.assignments}
@@ -84,17 +86,17 @@ PLACED = {
 
 @pytest.mark.parametrize("fleet", FLEETS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
-def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path, gpufleet: Any) -> None:
-    done = gpufleet("simulate", "-f", manifest, "--fleet", fleet)
+def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path) -> None:
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet)
     assert done.code == (0 if PLACED[fleet.stem, manifest.stem] else 1)
     for workload in yaml.safe_load_all(manifest.read_text(encoding="utf-8")):
         one = ("-f", manifest, "--workload", workload["metadata"]["name"], "--fleet", fleet)
-        assert gpufleet("explain", *one).code == 0
-        assert gpufleet("rank", *one).code == 0
+        assert run_cli("explain", *one).code == 0
+        assert run_cli("rank", *one).code == 0
 
 
-def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(gpufleet: Any, examples: Path) -> None:
-    done = gpufleet(
+def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(examples: Path) -> None:
+    done = run_cli(
         "explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml", "-o", "json"
     )
     assert [d["reason"] for d in done.json["devices"]] == [

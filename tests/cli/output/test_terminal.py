@@ -1,12 +1,13 @@
 """Tables on terminals of any width and in pipes."""
 
 import io
-from typing import Any
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gpufleet_cli.output.terminal import Column, Screen
+from gpufleet_testing.cli.runner import run_cli
 
 COLUMNS = (
     Column("NODE", firm=True),
@@ -59,14 +60,14 @@ def test_brackets_and_colons_in_values_are_printed_as_they_are() -> None:
 
 
 def test_a_pipe_gets_whole_lines_without_colours_and_columns_is_honoured(
-    gpufleet: Any, examples: Any, monkeypatch: pytest.MonkeyPatch
+    examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml")
-    piped = gpufleet(*arguments)
+    piped = run_cli(*arguments)
     assert "\x1b" not in piped.out
     assert len(piped.out.splitlines()) == 1 + 16 + 1
     monkeypatch.setenv("COLUMNS", "80")
-    narrow = gpufleet(*arguments)
+    narrow = run_cli(*arguments)
     assert max(map(len, narrow.out.splitlines())) <= 80
     assert "UUID" not in narrow.out
     assert "XID 79" in narrow.out

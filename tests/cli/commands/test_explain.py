@@ -1,8 +1,12 @@
 """The first test that each device fails, in words."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gpufleet_testing.cli.files import ObjectFiles, gpu, gpu_workload, idle_node, telemetry
+from gpufleet_testing.cli.runner import run_cli
 
 HEALTHY = {"state": "Healthy"}
 HOLDER = {"namespace": "ml", "pod": "train-0-abcde", "container": "main"}
@@ -23,9 +27,9 @@ SICK = {"state": "Unhealthy", "reasons": [{"code": "XidError", "message": "XID 7
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
     ("passes", {}, {}, None, ""),
-    ("fault", {"health": SICK}, {}, "DeviceUnhealthy", "has a fault: XidError (XID 79)"),
-    ("withheld", {"withheld": "no node"}, {}, "DeviceUnhealthy", "can't be given to a container: no node"),
-    ("held", {"allocatedTo": [HOLDER]}, {}, "DeviceInUse", "is held by ml/train-0-abcde"),
+    ("fault", {"health": SICK}, {}, "DeviceUnhealthy", "fault: XidError (XID 79)"),
+    ("withheld", {"withheld": "no node"}, {}, "DeviceUnhealthy", "withheld: no node"),
+    ("held", {"allocatedTo": [HOLDER]}, {}, "DeviceInUse", "held by ml/train-0-abcde"),
     ("foreign", {"processCount": 2}, {}, "ForeignProcess", "runs 2 processes that belong to no pod"),
     (
         "memory",
@@ -48,56 +52,56 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
         {"sampleTime": "2025-12-31T23:55:20Z"},
         {},
         "TelemetryStale",
-        "was last sampled at 2025-12-31T23:55:20Z, 280 s before its node's report",
+        "last sampled at 2025-12-31T23:55:20Z, 280 s before its node's report",
     ),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
 def test_each_device_gets_its_own_reason_with_numbers(
-    case: tuple[str, dict[str, Any], dict[str, Any], str | None, str], files: Any, gpufleet: Any
+    case: tuple[str, dict[str, Any], dict[str, Any], str | None, str], files: ObjectFiles
 ) -> None:
     _, values, needs, reason, words = case
-    idle = files.device("node-1", 1, temperatureCelsius=40, model="NVIDIA H100 80GB HBM3")
-    fleet = files.write(files.node("node-1", files.device("node-1", 0, **values), idle), files.idle("node-2"))
-    manifest = files.write(files.workload(requirements=needs))
-    done = gpufleet("explain", "--fleet", fleet, "-f", manifest, "-o", "json")
+    idle = gpu("node-1", 1, temperatureCelsius=40, model="NVIDIA H100 80GB HBM3")
+    fleet = files.write(telemetry("node-1", gpu("node-1", 0, **values), idle), idle_node("node-2"))
+    manifest = files.write(gpu_workload(requirements=needs))
+    done = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json")
     assert done.code == 0
     device = done.json["devices"][0]
     assert (device["usable"], device["reason"]) == (reason is None, reason)
     assert words in device["message"]
-    row = gpufleet("explain", "--fleet", fleet, "-f", manifest).out.splitlines()[1]
-    assert (reason or "passes") in row
+    row = run_cli("explain", "--fleet", fleet, "-f", manifest).out.splitlines()[1]
+    assert (reason or "-") in row
     assert words in row
 
 
-def test_a_reservation_is_named_while_nobody_holds_the_device_yet(files: Any, gpufleet: Any) -> None:
-    node = {**files.idle("node-1", 1), "spec": {"assignments": [ASSIGNMENT]}}
-    (device,) = gpufleet("explain", "--fleet", files.write(node), "-o", "json").json["devices"]
-    assert (device["reason"], device["message"]) == ("DeviceInUse", "is reserved for ml/serve-0-abcde")
+def test_a_reservation_is_named_while_nobody_holds_the_device_yet(files: ObjectFiles) -> None:
+    node = {**idle_node("node-1", 1), "spec": {"assignments": [ASSIGNMENT]}}
+    (device,) = run_cli("explain", "--fleet", files.write(node), "-o", "json").json["devices"]
+    assert (device["reason"], device["message"]) == ("DeviceInUse", "reserved for ml/serve-0-abcde")
 
 
-def test_too_few_devices_on_a_node_is_said_of_those_that_pass(files: Any, gpufleet: Any) -> None:
-    node = files.node("node-1", files.device("node-1", 0, health=SICK), *(files.device("node-1", i) for i in (1, 2)))
-    manifest = files.write(files.workload(devices={"count": 3}))
-    devices = gpufleet("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
+def test_too_few_devices_on_a_node_is_said_of_those_that_pass(files: ObjectFiles) -> None:
+    node = telemetry("node-1", gpu("node-1", 0, health=SICK), *(gpu("node-1", i) for i in (1, 2)))
+    manifest = files.write(gpu_workload(devices={"count": 3}))
+    devices = run_cli("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
     assert [d["reason"] for d in devices] == ["DeviceUnhealthy", "TooFewDevicesOnNode", "TooFewDevicesOnNode"]
     assert {d["message"] for d in devices[1:]} == {"its node has 2 usable, 3 are needed"}
 
 
-def test_topology_is_said_of_those_that_pass(files: Any, gpufleet: Any) -> None:
-    fleet = files.write(files.idle("node-1", 2))
-    manifest = files.write(files.workload(devices={"count": 2}, placement={"topology": "NVLink"}))
-    devices = gpufleet("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json["devices"]
+def test_topology_is_said_of_those_that_pass(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1", 2))
+    manifest = files.write(gpu_workload(devices={"count": 2}, placement={"topology": "NVLink"}))
+    devices = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json["devices"]
     assert {d["reason"] for d in devices} == {"TopologyNotSatisfied"}
     assert {d["message"] for d in devices} == {"its node has 2 usable, but not 2 of them with topology NVLink"}
 
 
-def test_the_reasons_are_those_that_simulate_counts(files: Any, gpufleet: Any, examples: Any) -> None:
+def test_the_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Path) -> None:
     fleet = examples / "fleets" / "faults.yaml"
     manifest = examples / "impossible.yaml"
-    explained = gpufleet("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json
-    simulated = gpufleet("simulate", "--fleet", fleet, "-f", manifest, "-o", "json").json["workloads"][0]["explanation"]
+    explained = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json
+    simulated = run_cli("simulate", "--fleet", fleet, "-f", manifest, "-o", "json").json["workloads"][0]["explanation"]
     for key in ("devicesConsidered", "devicesEligible", "rejections"):
         assert explained[key] == simulated[key]
     nearest = simulated["nearestMiss"]
@@ -109,19 +113,19 @@ def test_the_reasons_are_those_that_simulate_counts(files: Any, gpufleet: Any, e
     )
 
 
-def test_the_json_has_the_documented_shape(files: Any, gpufleet: Any) -> None:
-    done = gpufleet("explain", "--fleet", files.write(files.idle("node-1", 1)), "-o", "json")
+def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
+    done = run_cli("explain", "--fleet", files.write(idle_node("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
     assert list(device)[-4:] == ["powerMilliwatts", "usable", "reason", "message"]
 
 
-def test_nodes_and_limit_narrow_what_is_printed(files: Any, gpufleet: Any) -> None:
-    fleet = files.write(files.idle("node-1", 3), files.idle("node-2", 3))
-    devices = gpufleet("explain", "--fleet", fleet, "--node", "node-2", "--limit", "2", "-o", "json").json["devices"]
+def test_nodes_and_limit_narrow_what_is_printed(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 3))
+    devices = run_cli("explain", "--fleet", fleet, "--node", "node-2", "--limit", "2", "-o", "json").json["devices"]
     assert [d["uuid"] for d in devices] == ["GPU-node-2-0", "GPU-node-2-1"]
-    unknown = gpufleet("explain", "--fleet", fleet, "--node", "node-9")
+    unknown = run_cli("explain", "--fleet", fleet, "--node", "node-9")
     assert (unknown.code, unknown.err) == (
         2,
-        "error: --node node-9: is not in the fleet, which has node-1, node-2\n",
+        "error: --node node-9: not found; nodes of the fleet: node-1, node-2\n",
     )

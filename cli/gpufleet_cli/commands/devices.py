@@ -1,0 +1,103 @@
+"""`gpufleet rank` and `gpufleet explain`: check every device against one request."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gpufleet_cli.analysis import device_checks, simulation
+from gpufleet_cli.analysis.device_checks import DeviceCheck
+from gpufleet_cli.analysis.device_details import details
+from gpufleet_cli.commands.sources import check_stdin
+from gpufleet_cli.errors import InputError
+from gpufleet_cli.input import fleet_files, manifests
+from gpufleet_cli.input.fleet_files import FleetFiles
+from gpufleet_cli.options.choices import OutputFormat
+from gpufleet_cli.output import json_shapes, tables
+from gpufleet_cli.output.terminal import Screen, write_json, write_notes
+from gpufleet_operator.placement import Fleet
+from gpufleet_operator.placement.model import DeviceNeeds, Request
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """The request to check: a workload of these manifests, or one GPU with this much free memory."""
+
+    files: Sequence[Path]
+    workload: str | None
+    min_free_memory_mib: int | None
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    fleet: Fleet
+    request: Request
+    checks: Sequence[DeviceCheck]
+    counts: json_shapes.Json
+    notes: tuple[str, ...]
+
+
+def rank(
+    options: RequestOptions, sources: FleetFiles, nodes: Sequence[str], limit: int | None, output: OutputFormat
+) -> None:
+    """Prints the devices that pass, best first."""
+    checked = _check(options, sources, nodes)
+    best = device_checks.rank(checked.fleet, checked.request, checked.checks)
+    if output is OutputFormat.JSON:
+        write_json(json_shapes.ranking(best[:limit], checked.counts, checked.notes))
+    else:
+        screen = Screen.of()
+        tables.ranking(screen, best[:limit])
+        tables.availability(screen, checked.checks)
+    write_notes(checked.notes)
+
+
+def explain(
+    options: RequestOptions, sources: FleetFiles, nodes: Sequence[str], limit: int | None, output: OutputFormat
+) -> None:
+    """Prints every device with the first filter that it fails."""
+    checked = _check(options, sources, nodes)
+    if output is OutputFormat.JSON:
+        write_json(json_shapes.explanation(checked.checks[:limit], checked.counts, checked.notes))
+    else:
+        screen = Screen.of()
+        tables.explanation(screen, checked.checks[:limit])
+        tables.availability(screen, checked.checks)
+    write_notes(checked.notes)
+
+
+def _check(options: RequestOptions, sources: FleetFiles, nodes: Sequence[str]) -> _Checked:
+    check_stdin(options.files, sources)
+    notes = list(fleet_files.unchecked(sources))
+    request = _request(options, notes)
+    loaded = fleet_files.load(sources, request.pod.extended)
+    notes += simulation.unchecked([request], loaded.nodes_known)
+    checks = device_checks.check_devices(loaded.fleet, simulation.checkable(request, loaded.nodes_known), nodes)
+    known = details(loaded.fleet, loaded.telemetry)
+    detailed = [c if c.reason is None else _with(c, known.get((c.device.uuid, c.reason))) for c in checks]
+    passing = sum(check.reason is None for check in checks)
+    counts = json_shapes.counts(len(checks), passing, device_checks.count_rejections(checks))
+    return _Checked(loaded.fleet, request, detailed, counts, (*notes, *loaded.notes))
+
+
+def _request(options: RequestOptions, notes: list[str]) -> Request:
+    if not options.files:
+        if options.workload is not None:
+            raise InputError(f"--workload {options.workload}: requires -f FILE")
+        needs = DeviceNeeds(min_free_memory_mib=options.min_free_memory_mib)
+        return Request("one GPU", (0,), needs)
+    if options.min_free_memory_mib is not None:
+        raise InputError("--min-free-memory may not be given with -f: the manifest has the requirements")
+    found = manifests.load(options.files, options.resource)
+    notes += found.notes
+    chosen = [m for m in found.workloads if options.workload in (None, m.name, m.model.metadata.name)]
+    if len(chosen) != 1:
+        names = ", ".join(m.name for m in found.workloads)
+        if options.workload is None:
+            raise InputError(f"--workload is required: the manifests have {names}")
+        raise InputError(f"--workload {options.workload}: matches {len(chosen)} workloads; the manifests have {names}")
+    return chosen[0].request
+
+
+def _with(check: DeviceCheck, detail: str | None) -> DeviceCheck:
+    return replace(check, message=detail) if detail else check

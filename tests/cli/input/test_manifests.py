@@ -1,0 +1,161 @@
+"""Manifests are judged as the apiserver and the operator would judge them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gpufleet_api.crd import WORKLOAD
+from gpufleet_cli.input.cel_rules import CHECKS
+from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node
+from gpufleet_testing.cli.runner import run_cli
+
+TEMPLATE = {"containers": [{"name": "main", "image": "example:1"}]}
+ZERO = dict.fromkeys(("memory", "utilization", "temperature", "power"), 0)
+
+
+def _weighted(*weights: int) -> dict[str, Any]:
+    return {"items": 5, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
+
+
+SPECS: list[tuple[dict[str, Any], str]] = [
+    ({"replicas": 0}, "spec.replicas: Invalid value: 0: must be greater than or equal to 1"),
+    ({"replicas": "2"}, 'spec.replicas: Invalid value: "2": must be an integer'),
+    ({"replicas": True}, "spec.replicas: Invalid value: true: must be an integer"),
+    ({"template": None}, "spec.template: Invalid value: null: must be an object"),
+    ({"devices": {"count": 17}}, "spec.devices.count: Invalid value: 17: must be less than or equal to 16"),
+    ({"devices": {"counts": 1}}, 'unknown field "spec.devices.counts": known fields: computePercent, con'),
+    (
+        {"devices": {"mode": "Shared"}},
+        "spec.devices.memoryMiB: Required value: must be set when devices.mode is",
+    ),
+    ({"devices": {"memoryMiB": 9}}, "spec.devices.memoryMiB: Forbidden: may not be set when devices.mode is Exclusive"),
+    (
+        {"devices": {"computePercent": 9}},
+        "spec.devices.computePercent: Forbidden: may not be set when devices.mode is Exclusive",
+    ),
+    (
+        {"placement": {"strategy": "Fast"}},
+        'spec.placement.strategy: Unsupported value: "Fast": supported values: "Best"',
+    ),
+    ({"placement": {"weights": ZERO}}, 'spec.placement.weights: Invalid value: {"memory": 0, '),
+    (
+        {"placement": {"weights": {"memory": 0, "power": -1}}},
+        "spec.placement.weights.power: Invalid value: -1: must be greater than or equal to 0",
+    ),
+    (
+        {"requirements": {"includeUUIDs": ["GPU-1", "GPU-2"], "excludeUUIDs": ["GPU-2"]}},
+        'spec.requirements.excludeUUIDs: Invalid value: ["GPU-2"]: must not contain a UUID that is also in',
+    ),
+    ({"requirements": {"models": ["A", "A"]}}, 'spec.requirements.models[1]: Duplicate value: "A"'),
+    (
+        {"requirements": {"minComputeCapability": "9"}},
+        'spec.requirements.minComputeCapability: Invalid value: "9": must match the',
+    ),
+    (
+        {"distribution": {"items": 5}},
+        "spec.placement.gang: Invalid value: false: must be true when",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Uniform", "by": "FreeMemory"}},
+        "spec.distribution.by: Forbidden: may not be set when distribution.mode is Uniform",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Proportional", "by": "Weights"}},
+        "spec.distribution.weights: Invalid value: null: must be set when distribution.by is Weights",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": {"items": 5, "mode": "Proportional", "weights": [1]}},
+        "spec.distribution.weights: Invalid value: [1]: must be set when distribution.by is Weights, and may not",
+    ),
+    (
+        {"placement": {"gang": True}, "distribution": _weighted(0)},
+        "spec.distribution.weights: Invalid value: [0]: must contain a number greater than 0",
+    ),
+    (
+        {"placement": {"gang": True}, "replicas": 2, "distribution": _weighted(3)},
+        "spec.distribution.weights: Invalid value: [3]: must have one number for each of spec.replicas",
+    ),
+    ({"template": {"spec": {}}}, "spec.template.spec.containers: must name at least one container, is None"),
+    ({"template": {"spec": {**TEMPLATE, "nodeName": "n"}}}, "spec.template.spec.nodeName: is 'n'; leave it out"),
+    (
+        {"template": {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "1zz"}}}]}}},
+        "spec.template.spec.containers[0].resources.requests[cpu]: is '1zz', which is not a resource quantity",
+    ),
+    ({"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}}, "spec.template.spec.tolerations[0]: must be a map"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), SPECS, ids=[json.dumps(case[0]) for case in SPECS])
+def test_what_the_apiserver_or_the_operator_would_refuse(
+    spec: dict[str, Any], message: str, files: ObjectFiles
+) -> None:
+    fleet = files.write(idle_node("node-1", 1))
+    manifest = files.write(gpu_workload("first"), gpu_workload("second", **spec))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {manifest}, document 2: GPUWorkload second: {message}")
+    assert done.err.count("\n") == 1
+
+
+def test_several_problems_are_counted(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload(replicas=0, devices={"count": 0}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
+    assert done.err.endswith("1 (and 1 more)\n")
+
+
+@pytest.mark.parametrize("name", ["Train", "-train", "train_1", "t" * 51])
+def test_names_that_are_none(name: str, files: ObjectFiles) -> None:
+    done = run_cli("simulate", "-f", files.write(gpu_workload(name)), "--fleet", files.write(idle_node("node-1")))
+    assert done.code == 2
+    assert f"GPUWorkload {name}: metadata.name: " in done.err
+
+
+def test_version_and_doubles(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1"))
+    newer = {**gpu_workload(), "apiVersion": "gpufleet.dev/v2"}
+    done = run_cli("simulate", "-f", files.write(newer), "--fleet", fleet)
+    assert done.code == 2
+    assert (
+        'GPUWorkload train: apiVersion: Unsupported value: "gpufleet.dev/v2": supported values: gpufleet.dev/v1alpha1'
+        in done.err
+    )
+    one = files.write(gpu_workload())
+    done = run_cli("simulate", "-f", one, "-f", files.write(gpu_workload()), "--fleet", fleet)
+    assert done.code == 2
+    assert f'metadata.name: Duplicate value: "default/train" (see {one})' in done.err
+    elsewhere = gpu_workload()
+    elsewhere["metadata"]["namespace"] = "ml"
+    assert run_cli("simulate", "-f", one, "-f", files.write(elsewhere), "--fleet", fleet).code == 0
+
+
+def test_every_rule_of_the_api_for_new_objects_is_checked_here() -> None:
+    def rules(schema: Any) -> set[str]:
+        if isinstance(schema, list):
+            return set().union(*map(rules, schema)) if schema else set()
+        if not isinstance(schema, dict):
+            return set()
+        mine = {rule["rule"] for rule in schema.get("x-kubernetes-validations", ())}
+        return mine.union(*(rules(value) for key, value in schema.items() if key != "x-kubernetes-validations"))
+
+    (version,) = WORKLOAD.definition()["spec"]["versions"]
+    at_creation = {rule for rule in rules(version["schema"]["openAPIV3Schema"]) if "oldSelf" not in rule}
+    assert at_creation
+    assert {check.rule.rule for check in CHECKS} == at_creation
+
+
+def test_another_resource_name_can_stand_for_the_devices(files: ObjectFiles) -> None:
+    container = {"name": "main", "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    manifest = files.write(gpu_workload(template={"spec": {"containers": [container]}}))
+    fleet = files.write(idle_node("node-1"))
+    nodes = files.write(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "node-1"},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
+        }
+    )
+    assert run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes).code == 1
+    arguments = ["--fleet", fleet, "--nodes", nodes, "--resource", "nvidia.com/gpu"]
+    assert run_cli("simulate", "-f", manifest, *arguments).code == 0

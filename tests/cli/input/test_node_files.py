@@ -1,0 +1,147 @@
+"""Labels, taints and room of nodes: known with --nodes and --pods, said to be unknown without."""
+
+from typing import Any
+
+from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node
+from gpufleet_testing.cli.runner import run_cli
+
+UNCHECKED = "CPU, memory, labels and taints of the nodes not checked: no --nodes files"
+
+
+def node(name: str, *, cpu: str = "4", labels: Any = None, spec: Any = None, **allocatable: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": spec or {},
+        "status": {"allocatable": {"cpu": cpu, "memory": "16Gi", "pods": "10", **allocatable}},
+    }
+
+
+def pod(name: str, on: str | None, cpu: str, phase: str = "Running") -> dict[str, Any]:
+    spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]}
+    if on:
+        spec["nodeName"] = on
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": spec,
+        "status": {"phase": phase},
+    }
+
+
+def asking(files: ObjectFiles, *, spec: Any = None, **requests: str) -> dict[str, Any]:
+    container = {"name": "main", "resources": {"requests": requests}}
+    workload: dict[str, Any] = gpu_workload(template={"spec": {"containers": [container], **(spec or {})}})
+    return workload
+
+
+def test_without_nodes_there_is_ample_room_and_one_line_says_that_it_is_not_checked(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1"))
+    manifest = files.write(asking(files, cpu="4000", memory="900Ti", **{"example.com/nic": "3"}))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet, "-o", "json")
+    assert done.code == 0
+    assert done.notes.count(UNCHECKED) == done.json["notes"].count(UNCHECKED) == 1
+
+
+def test_labels_are_not_tested_without_nodes_and_it_says_so(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1"))
+    workload = gpu_workload(requirements={"nodeSelector": {"zone": "a"}})
+    for command in ("simulate", "rank", "explain"):
+        done = run_cli(command, "-f", files.write(workload), "--fleet", fleet)
+        assert done.code == 0
+        assert "default/train: node selector and node affinity not checked: no --nodes files" in done.notes
+    nodes = files.write(node("node-1", labels={"zone": "b"}))
+    done = run_cli("explain", "-f", files.write(workload), "--fleet", fleet, "--nodes", nodes, "-o", "json")
+    assert {d["reason"] for d in done.json["devices"]} == {"NodeSelectorMismatch"}
+    assert {d["message"] for d in done.json["devices"]} == {"its node has zone=b, needs a"}
+
+
+def test_room_is_what_is_allocatable_minus_what_running_pods_ask_for(files: ObjectFiles) -> None:
+    fleet, nodes = files.write(idle_node("node-1")), files.write(node("node-1", cpu="4"))
+    manifest = files.write(asking(files, cpu="3"))
+    alone = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes)
+    assert alone.code == 0
+    assert UNCHECKED not in alone.notes
+    assert "everything allocatable on a node counts as free: no --pods files" in alone.notes
+    pods = files.write(
+        pod("a", "node-1", "1500m"),
+        pod("done", "node-1", "4", phase="Succeeded"),
+        pod("pending", None, "4", phase="Pending"),
+        pod("elsewhere", "node-2", "4"),
+    )
+    full = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes, "--pods", pods)
+    assert full.code == 1
+    assert "lacks 500m of CPU on its node (needs 3,000m, has 2,500m)" in full.out
+    assert not any("--pods" in note for note in full.notes)
+
+
+def test_each_pick_takes_room_from_the_next(files: ObjectFiles) -> None:
+    fleet, nodes = files.write(idle_node("node-1", 4)), files.write(node("node-1", cpu="4"))
+    first, second = asking(files, cpu="3"), asking(files, cpu="2")
+    second["metadata"] = {"name": "second"}
+    done = run_cli("simulate", "-f", files.write(first, second), "--fleet", fleet, "--nodes", nodes, "-o", "json")
+    assert [w["placed"] for w in done.json["workloads"]] == [True, False]
+    assert done.json["workloads"][1]["explanation"]["nearestMiss"]["reason"] == "InsufficientCPU"
+
+
+def test_taints_cordons_and_extended_resources_count(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1", 1), idle_node("node-2", 1), idle_node("node-3", 1))
+    taint = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+    nodes = files.write(
+        node("node-1", spec={"taints": [taint]}),
+        node("node-2", spec={"unschedulable": True}),
+        node("node-3", **{"example.com/nic": "1"}),
+    )
+    arguments = ["--fleet", fleet, "--nodes", nodes, "-o", "json"]
+    two = run_cli("explain", "-f", files.write(asking(files, **{"example.com/nic": "2"})), *arguments)
+    assert [d["reason"] for d in two.json["devices"]] == [
+        "TaintNotTolerated",
+        "NodeUnschedulable",
+        "InsufficientExtendedResource",
+    ]
+    tolerant = asking(files, spec={"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    assert run_cli("explain", "-f", files.write(tolerant), *arguments).json["devices"][0]["usable"]
+
+
+def test_telemetry_of_a_node_that_is_not_there_is_left_out_with_a_note(files: ObjectFiles) -> None:
+    fleet = files.write(idle_node("node-1"), idle_node("gone"))
+    done = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("node-1"), node("cpu-only")), "-o", "json")
+    assert done.json["devicesConsidered"] == 2
+    assert "node gone left out: not in the --nodes files" in done.notes
+    nobody = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("other"), name="nodes.yaml"))
+    assert nobody.code == 2
+    assert "nodes.yaml: none of the fleet's nodes found (node-1, gone)" in nobody.err
+
+
+def test_bad_node_and_pod_files_are_named(files: ObjectFiles) -> None:
+    fleet, good = files.write(idle_node("node-1")), files.write(node("node-1"))
+    cases = [
+        (
+            ["--nodes", files.write(node("node-1", cpu="4 cores"))],
+            "node-1: cannot be decoded as v1.Node: '4 cores'",
+        ),
+        (["--nodes", files.write({**node("node-1"), "status": {}})], "status.allocatable: Required value"),
+        (
+            ["--nodes", files.write({**node("node-1"), "status": "x"})],
+            'node-1: status: Invalid value: "x": must be',
+        ),
+        (
+            ["--nodes", files.write(node("node-1"), node("node-1"))],
+            'node-1: metadata.name: Duplicate value: "node-1"',
+        ),
+        (["--nodes", fleet], "must be a v1 Node, not gpufleet.dev/v1alpha1 GPUTelemetry"),
+        (["--nodes", good, "--pods", good], "must be a v1 Pod, not v1 Node"),
+        (["--nodes", good, "--pods", files.write(pod("a", "node-1", "x"))], "Pod a: cannot be decoded as v1.Pod: 'x'"),
+        (
+            ["--nodes", good, "--pods", files.write({**pod("a", "n", "1"), "spec": []})],
+            "Pod a: spec: Invalid value: []: must be an object",
+        ),
+        (["--pods", good], "--pods requires --nodes"),
+    ]
+    for arguments, message in cases:
+        done = run_cli("rank", "--fleet", fleet, *arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert message in done.err
+        assert done.err.count("\n") == 1
