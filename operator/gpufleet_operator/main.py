@@ -1,4 +1,4 @@
-"""The operator's process: connects, fills the caches, then watches and decides until it is told to stop."""
+"""The operator's process: connects, fills the caches, then watches and decides until SIGTERM."""
 
 import asyncio
 import contextlib
@@ -6,8 +6,9 @@ import platform
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import kopf
 import structlog
@@ -17,61 +18,67 @@ from prometheus_client import CollectorRegistry
 
 from gpufleet_common import logs
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.cache.reader import Reader
+from gpufleet_operator.cache.decode import Decoder
+from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.kube import paths
-from gpufleet_operator.kube.api import Api, load_config
+from gpufleet_operator.kube.api import Api, load_config, retry_forever
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnavailableError
-from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.kube.informer import Informer
-from gpufleet_operator.kube.retry import patiently
-from gpufleet_operator.kube.writer import ApiCluster
+from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
 from gpufleet_operator.runtime import kopf_handlers
 from gpufleet_operator.runtime.executor import Executor
-from gpufleet_operator.runtime.http_server import Health, serve
+from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_operator.settings import Settings, parse
 
+T = TypeVar("T", bound=Stored)
+
 log = structlog.get_logger(__name__)
 
-_PATIENCE_SECONDS = 120.0
-"""A pass that takes longer than this, or one of its writes, is stuck."""
+_PROGRESS_TIMEOUT_SECONDS = 120.0
+"""A pass, or one of its writes, that takes longer is stuck."""
 
 
-class StopSignal(Exception):  # noqa: N818 - not an error: the way out of a task group
+class StopSignal(Exception):  # noqa: N818 - not an error: ends a task group
     """SIGTERM or SIGINT."""
 
 
 @dataclass(slots=True)
-class Collections:
-    """The five collections that decisions are made from."""
+class Informers:
+    """The collections that decisions depend on."""
 
     workloads: Informer[Workload]
     telemetry: Informer[Telemetry]
     pods: Informer[Pod]
     nodes: Informer[Node]
-    others: Informer[BoundPod]
+    foreign_pods: Informer[BoundPod]
     nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
-    others_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    foreign_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
-    def of(cls, api: Api, cache: Cache) -> "Collections":
-        """Wire the collections to the caches."""
+    def of(cls, api: Api, cache: Cache) -> "Informers":
+        """Connects each collection to its store."""
+
+        def informer(path: str, params: Mapping[str, str], store: Store[T]) -> Informer[T]:
+            return Informer(api, path, params, store.decode, store)
+
         return cls(
-            workloads=Informer(api, paths.WORKLOADS, {}, cache.reader.workload, cache.workloads),
-            telemetry=Informer(api, paths.TELEMETRIES, {}, cache.reader.telemetry, cache.telemetry),
-            pods=Informer(api, paths.PODS, paths.OUR_PODS, cache.reader.pod, cache.pods),
-            nodes=Informer(api, paths.NODES, {}, cache.reader.node, cache.nodes),
-            others=Informer(api, paths.PODS, paths.OTHER_PODS, cache.reader.bound_pod, cache.others),
+            workloads=informer(paths.WORKLOADS, {}, cache.workloads),
+            telemetry=informer(paths.TELEMETRIES, {}, cache.telemetry),
+            pods=informer(paths.PODS, paths.WORKLOAD_PODS, cache.pods),
+            nodes=informer(paths.NODES, {}, cache.nodes),
+            foreign_pods=informer(paths.PODS, paths.FOREIGN_PODS, cache.foreign_pods),
         )
 
-    async def list_ours(self) -> None:
-        """Lists of what kopf watches. Pods come first: a released pod must never be seen before its reservation.
+    async def list_watched_by_kopf(self) -> None:
+        """Lists what kopf watches. Pods come first: a released pod must never be seen before its reservation.
 
         Raises:
-            NotFoundError: the CRDs aren't installed.
+            NotFoundError: The CRDs are not installed.
         """
         await self.pods.list()
         try:
@@ -82,20 +89,20 @@ class Collections:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exit status 0 after SIGTERM, 1 when something failed, 2 for a bad command line."""
+    """Runs the operator. Exit status 0 after SIGTERM, 1 after an error, 2 for an invalid command line."""
     settings = parse(arguments)
     logs.configure(settings.log_level, settings.log_format)
     try:
         config = load_config()
     except ConfigError as error:
-        log.error("no access to an apiserver", error=str(error))  # noqa: TRY400 - expected: the message says it all
+        log.error("no configuration for the apiserver", error=str(error))  # noqa: TRY400 - the message suffices
         sys.exit(1)
     try:
         asyncio.run(run(settings, config))
     except* StopSignal:
-        log.info("stopped")
+        log.info("operator stopped")
     except* (ApiError, OSError) as group:
-        log.error("could not go on", errors=_messages(group))  # noqa: TRY400 - as above
+        log.error("exiting on error", errors=_messages(group))  # noqa: TRY400 - as above
         sys.exit(1)
 
 
@@ -107,61 +114,61 @@ def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
 
 
 async def run(settings: Settings, config: SingleConfig) -> None:
-    """Everything, until a signal or an error. Nothing is left running afterwards.
+    """Runs all tasks until a signal or an error, and ends all of them.
 
     Raises:
-        ExceptionGroup: of StopSignal after a signal, else of what went wrong.
+        ExceptionGroup: Of StopSignal after a signal, else of the errors.
     """
     metrics = Metrics(CollectorRegistry())
-    cache, clock = Cache(Reader(metrics.count_decode_error)), ServerClock()
+    cache, clock = Cache(Decoder(metrics.count_decode_error)), ServerClock()
     api = Api.connect(config, clock)
-    cluster = ApiCluster(api)
+    writer = ApiWriter(api)
     reconciler = Reconciler(
         cache,
-        Executor(cluster, cache, clock, Recorder(cluster, platform.node())),
+        Executor(writer, cache, clock, WorkloadEventRecorder(writer, platform.node())),
         settings.limits(),
         clock,
         metrics,
         name_seed=lambda: secrets.token_hex(8),
         resync_interval_seconds=settings.resync_interval_seconds,
     )
-    health = Health(lambda: reconciler.last_sign, _PATIENCE_SECONDS)
-    collections = Collections.of(api, cache)
+    health = ReconcilerHealth(lambda: reconciler.last_progress, _PROGRESS_TIMEOUT_SECONDS)
+    informers = Informers.of(api, cache)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(api.close)
         await stack.enter_async_context(serve(settings.host, settings.port, health, metrics.registry))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(collections.nodes.run(collections.nodes_listed.set))
-            tasks.create_task(collections.others.run(collections.others_listed.set))
-            tasks.create_task(_decide(reconciler, collections))
-            tasks.create_task(_resync(collections, settings.relist_interval_seconds))
-            # When kopf ends, it cancels all tasks that were started after it: so it comes last.
-            tasks.create_task(_observe(cache, config))
+            tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
+            tasks.create_task(informers.foreign_pods.run(informers.foreign_pods_listed.set))
+            tasks.create_task(_reconcile(reconciler, informers))
+            tasks.create_task(_relist(informers, settings.relist_interval_seconds))
+            # Last, because kopf cancels all tasks that were started after it when it ends.
+            tasks.create_task(_run_kopf(cache, config))
 
 
-async def _decide(reconciler: Reconciler, collections: Collections) -> None:
-    """No decision before the caches are complete: a pod that isn't listed yet would look like a deleted one."""
-    async for attempt in patiently(UnavailableError, GoneError):
+async def _reconcile(reconciler: Reconciler, informers: Informers) -> None:
+    """Decides once the caches are complete: a pod that is not listed yet would look like a deleted one."""
+    async for attempt in retry_forever(UnavailableError, GoneError):
         with attempt:
-            await collections.list_ours()
-    await collections.nodes_listed.wait()
-    await collections.others_listed.wait()
-    log.info("caches are complete")
+            await informers.list_watched_by_kopf()
+    await informers.nodes_listed.wait()
+    await informers.foreign_pods_listed.wait()
+    log.info("caches synced")
     await reconciler.run()
 
 
-async def _resync(collections: Collections, seconds: float) -> None:
-    """Compare the caches with complete lists, for deletions that kopf can't tell after a list of its own."""
+async def _relist(informers: Informers, seconds: float) -> None:
+    """Compares the caches with complete lists, for deletions that kopf does not report after a list of its own."""
     while True:
         await asyncio.sleep(seconds)
         try:
-            await collections.list_ours()
+            await informers.list_watched_by_kopf()
         except (UnavailableError, GoneError) as error:
-            log.warning("resync failed, trying again later", error=str(error))
+            log.warning("relist failed, retrying later", error=str(error))
 
 
-async def _observe(cache: Cache, config: SingleConfig) -> None:
-    """Run kopf. It takes SIGTERM and SIGINT for itself, so ours are put on after it has started."""
+async def _run_kopf(cache: Cache, config: SingleConfig) -> None:
+    """Runs kopf. It installs handlers of SIGTERM and SIGINT, so ours are installed after its start."""
     existing = asyncio.all_tasks()
     loop = asyncio.get_running_loop()
     end: asyncio.Future[None] = loop.create_future()
@@ -181,7 +188,7 @@ async def _observe(cache: Cache, config: SingleConfig) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_until(end))
         await kopf.run_tasks(spawned, ignored=existing)
-        raise RuntimeError("kopf ended by itself")
+        raise RuntimeError("kopf ended unexpectedly")
 
 
 async def _until(end: asyncio.Future[None]) -> None:

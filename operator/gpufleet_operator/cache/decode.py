@@ -1,7 +1,14 @@
-"""API objects as JSON -> views: GPUWorkload, GPUTelemetry, Node and other people's pods. Pods of ours: `podview.py`."""
+"""Decodes API objects and skips those that cannot be decoded: one bad object must not stop the operator.
 
+Pods of workloads are decoded by `decode_pod`.
+"""
+
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
+import structlog
 from pydantic import ValidationError
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER
@@ -12,17 +19,74 @@ from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 from gpufleet_operator.model.objects import BoundPod, Node, Telemetry, Workload
 from gpufleet_operator.pods import requests
 
+T = TypeVar("T")
+
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What decoding a malformed document can raise; pydantic's ValidationError is a ValueError."""
+
+_MAX_REPORTED = 1000
+_MAX_MESSAGE = 1024
+
+log = structlog.get_logger(__name__)
+
+
+class Decoder:
+    """Decodes objects; reports each version of an object that cannot be decoded once.
+
+    Args:
+        on_error: Called with the kind of such an object.
+    """
+
+    def __init__(self, on_error: Callable[[str], None] = lambda kind: None) -> None:  # noqa: ARG005
+        self._on_error = on_error
+        self._reported: set[tuple[str, str]] = set()
+
+    def bind(self, convert: Callable[[Json], T]) -> Callable[[Json], T | None]:
+        """Returns `decode` for one kind of object."""
+        return partial(self.decode, convert)
+
+    def decode(self, convert: Callable[[Json], T], body: Json) -> T | None:
+        """Returns the decoded object; None if it cannot be decoded.
+
+        Args:
+            convert: Function of this module or `decode_pod`; its name is the kind.
+            body: The object as JSON.
+        """
+        try:
+            return convert(body)
+        except _MALFORMED:
+            meta = as_map(as_map(body).get("metadata"))
+            if self._is_new(meta):
+                self._on_error(convert.__name__)
+                log.exception(
+                    "cannot decode object",
+                    kind=convert.__name__,
+                    namespace=meta.get("namespace"),
+                    name=meta.get("name"),
+                    resource_version=meta.get("resourceVersion"),
+                )
+            return None
+
+    def _is_new(self, meta: Json) -> bool:
+        version = (text(meta.get("uid")), text(meta.get("resourceVersion")))
+        if version in self._reported:  # each list contains it again
+            return False
+        if len(self._reported) >= _MAX_REPORTED:
+            self._reported.clear()
+        self._reported.add(version)
+        return True
+
 
 def workload(body: Json) -> Workload:
-    """A GPUWorkload; one that doesn't parse (stored by another version) keeps its identity and says why."""
+    """Decodes a GPUWorkload. An invalid one (stored by another version) keeps its identity, with the reason."""
     meta = body["metadata"]
     model, invalid = None, ""
     try:
         model = GPUWorkload.model_validate(body)
         status = model.status
     except ValidationError as error:
-        invalid = _first(error)
-        status = _status_alone(body)
+        invalid = _first_error(error)
+        status = _status(body)
     return Workload(
         uid=meta["uid"],
         namespace=meta["namespace"],
@@ -39,13 +103,13 @@ def workload(body: Json) -> Workload:
 
 
 def telemetry(body: Json) -> Telemetry:
-    """A GPUTelemetry. A status that doesn't parse makes the node unusable, never its reservations unknown."""
+    """Decodes a GPUTelemetry. An invalid status makes the node unusable, but keeps its reservations."""
     meta = body["metadata"]
     unreadable = ""
     try:
         model = GPUTelemetry.model_validate(body)
     except ValidationError as error:
-        unreadable = f"the agent's status can't be read: {_first(error)}"
+        unreadable = f"the status of the agent is invalid: {_first_error(error)}"
         spec = TelemetrySpec.model_validate(body.get("spec") or {})
         model = GPUTelemetry(metadata=ObjectMeta.model_validate(meta), spec=spec)
     return Telemetry(
@@ -61,7 +125,7 @@ def telemetry(body: Json) -> Telemetry:
 
 
 def node(body: Json) -> Node:
-    """A v1.Node."""
+    """Decodes a v1.Node."""
     meta, spec = body["metadata"], as_map(body.get("spec"))
     return Node(
         uid=meta["uid"],
@@ -75,7 +139,7 @@ def node(body: Json) -> Node:
 
 
 def bound_pod(body: Json) -> BoundPod:
-    """A v1.Pod that has a node."""
+    """Decodes a v1.Pod that is bound to a node."""
     meta, spec = body["metadata"], body["spec"]
     return BoundPod(
         uid=meta["uid"],
@@ -85,15 +149,11 @@ def bound_pod(body: Json) -> BoundPod:
     )
 
 
-def _status_alone(body: Json) -> WorkloadStatus | None:
-    try:
-        return WorkloadStatus.model_validate(body.get("status") or {})
-    except ValidationError:
-        return None  # it is written anew
-
-
 def written_at(meta: Json) -> datetime | None:
-    """When the apiserver last recorded a status write of the agent: the only clock that the node can't turn."""
+    """Returns when the apiserver recorded the agent's last status write: the one time that a node's clock cannot set.
+
+    None: the agent has written no status.
+    """
     moments = [
         timestamps.parse(entry["time"])
         for entry in maps(meta.get("managedFields"))
@@ -102,8 +162,15 @@ def written_at(meta: Json) -> datetime | None:
     return max(moments, default=None)
 
 
-def _first(error: ValidationError) -> str:
-    """The first problem, as `spec.replicas: Input should be ... (got 0)`."""
-    problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    return f"{path}: {problem['msg']} (got {problem['input']!r})"[:1024]
+def _status(body: Json) -> WorkloadStatus | None:
+    try:
+        return WorkloadStatus.model_validate(body.get("status") or {})
+    except ValidationError:
+        return None  # the next pass writes a new one
+
+
+def _first_error(error: ValidationError) -> str:
+    """Returns the first error, such as `spec.replicas: Input should be ... (got 0)`."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    return f"{path}: {first['msg']} (got {first['input']!r})"[:_MAX_MESSAGE]

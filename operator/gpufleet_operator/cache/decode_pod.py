@@ -1,7 +1,7 @@
-"""A v1.Pod as JSON -> the view that decisions are made on.
+"""Decodes pods of workloads.
 
-Only `metadata` has to be sound. A pod that we didn't see would be made again, and again: so whatever else is of another
-form than expected is left out rather than refused.
+Only `metadata` must be valid; malformed fields elsewhere are ignored. A pod that is not decoded looks missing to the
+operator, which would then create another one, again and again.
 """
 
 from collections.abc import Iterable
@@ -13,13 +13,15 @@ from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
 from gpufleet_operator.pods import requests
+from gpufleet_operator.pods.node_affinity import node_selector_terms
 
 
 def pod(body: Json) -> Pod:
-    """Project a pod. The requests are those after admission (LimitRanges, defaulted tolerations).
+    """Decodes a v1.Pod. Its requests are those after admission (LimitRanges, default tolerations).
 
     Raises:
-        KeyError, ValueError: metadata lacks identity or a time that can be read.
+        KeyError: `metadata` has no identity or creation time.
+        ValueError: The creation time is malformed.
     """
     meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
     replica = text(as_map(meta.get("labels")).get(REPLICA_LABEL))
@@ -79,7 +81,7 @@ def _container(status: Json) -> Container:
     return Container(
         name=text(status.get("name")),
         running=running is not None,
-        # A container that the runtime never made has no id; `terminated` alone is also written for those.
+        # `terminated` is also set for a container that the runtime never created; only its id shows that it ran.
         ran=running is not None or bool(_ran(ended) or _ran(last.get("terminated"))),
         started_at=_moment(as_map(running or ended).get("startedAt")),
         devices={
@@ -100,14 +102,8 @@ def _moment(value: Any) -> datetime | None:
         return None
 
 
-def _required_terms(spec: Json) -> list[Json] | None:
-    node_affinity = as_map(as_map(spec.get("affinity")).get("nodeAffinity"))
-    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    return None if required is None else list(maps(as_map(required).get("nodeSelectorTerms")))
-
-
 def _affinity_shape(spec: Json) -> AffinityShape:
-    terms = _required_terms(spec)
+    terms = node_selector_terms(spec)
     affinity = spec.get("affinity")
     return AffinityShape(
         affinity=affinity is not None,
@@ -124,8 +120,8 @@ def _affinity_shape(spec: Json) -> AffinityShape:
 
 
 def _pinned(spec: Json) -> str | None:
-    """Our pin is appended, so it is the last match field of a term that isn't empty."""
-    for term in _required_terms(spec) or ():
+    """Returns the node that the operator pinned the pod to: the last match field of any term that is not empty."""
+    for term in node_selector_terms(spec) or ():
         for field in reversed(list(maps(term.get("matchFields")))):
             if field.get("key") == "metadata.name" and field.get("operator") == "In":
                 return text(next(iter(as_list(field.get("values"))), "")) or None

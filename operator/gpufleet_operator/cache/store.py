@@ -1,112 +1,145 @@
-"""A versioned copy of one kind of object, fed from several sides at once.
+"""Versioned copies of API objects, one store for each kind.
 
-The same object reaches us by a watch, by the answer to our own write and by the periodic list, in any order. The
-newest version wins, so that a late watch event never takes back what our own write has told us, and a deleted object
-isn't brought back by an older report.
+An object reaches a store by a watch, by the response to our own write and by the periodic list, in any order. The
+newest version wins, so that a late watch event never undoes what our own write returned, and an older report never
+restores a deleted object.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from gpufleet_operator.model.lenient_json import Json
+
+_MAX_TOMBSTONES = 20_000
+
 
 class Stored(Protocol):
-    """What a projection must carry: identity and version."""
+    """An object with identity and version."""
 
     @property
-    def uid(self) -> str:
-        """metadata.uid."""
+    def uid(self) -> str: ...
 
     @property
-    def resource_version(self) -> str:
-        """metadata.resourceVersion."""
+    def resource_version(self) -> str: ...
 
 
 T = TypeVar("T", bound=Stored)
 
-_GRAVES = 20_000
-"""How many deleted uids are remembered."""
 
-
-class Store(Generic[T]):
+class Store(ABC, Generic[T]):
     """Objects by uid.
 
     Args:
-        changed: called after a change that means something (a new version with equal fields doesn't).
+        decode: Returns the stored form of a JSON object; None if it cannot be decoded, which leaves the store as it is.
+        changed: Called after each change, except for a new version with equal fields.
     """
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, decode: Callable[[Json], T | None], changed: Callable[[], None]) -> None:
+        self.decode = decode
         self.items: dict[str, T] = {}
-        self._graves: OrderedDict[str, str] = OrderedDict()
-        """Uid -> the version at which it left; empty: it is known to be deleted."""
         self._changed = changed
 
+    def apply(self, body: Json) -> None:
+        """Adds or updates an object of the API."""
+        if (item := self.decode(body)) is not None:
+            self.put(item)
+
+    def delete(self, body: Json) -> None:
+        """Removes an object of the API; `body` is its last state."""
+        self.remove(*identity(body))
+
     def put(self, item: T) -> None:
-        """Keep the object, unless what we have is newer or it is known to be gone."""
+        """Adds or updates an object, unless the stored version is newer."""
         old = self.items.get(item.uid)
         if old is not None and newer(old.resource_version, item.resource_version):
             return
-        if item.uid in self._graves:
-            if not newer(item.resource_version, self._graves[item.uid]):
-                return
-            del self._graves[item.uid]  # it only didn't match our selector for a while
         self.items[item.uid] = item
-        if old is None or _different(old, item):
-            self.replaced(old, item)
+        if old is None or _differ(old, item):
+            self.on_replace(old, item)
             self._changed()
 
+    @abstractmethod
     def remove(self, uid: str, version: str) -> None:
-        """Forget the object as of `version`; without one for good.
+        """Removes an object as of `version`."""
 
-        A watch with a selector tells in the same way of an object that is deleted and of one that no longer matches.
-        Only the latter comes back, in a later version.
-        """
-        self._graves[uid] = version
-        self._graves.move_to_end(uid)
-        while len(self._graves) > _GRAVES:
-            self._graves.popitem(last=False)
-        old = self.items.pop(uid, None)
-        if old is not None:
-            self.replaced(old, None)
-            self._changed()
-
-    def replace(self, items: Sequence[T], version: str, unread: Collection[str] = ()) -> None:
-        """A complete list, as of `version`: what isn't in it and isn't younger is gone.
+    def replace(self, items: Sequence[T], version: str, undecodable: Collection[str] = ()) -> None:
+        """Applies a complete list: objects that are missing from it and not newer are removed.
 
         Args:
-            items: what could be read of the list.
-            version: the list's.
-            unread: uids of what couldn't; such an object stays as it was last known.
+            items: Objects of the list.
+            version: Version of the list.
+            undecodable: Uids of listed objects that could not be decoded; the stored ones are kept.
         """
         for item in items:
             self.put(item)
-        listed = {item.uid for item in items}.union(unread)
+        listed = {item.uid for item in items}.union(undecodable)
         missing = [i for i in self.items.values() if i.uid not in listed and not newer(i.resource_version, version)]
         for item in missing:
             self.remove(item.uid, version)
 
-    def replaced(self, old: T | None, new: T | None) -> None:
-        """For subclasses that keep something derived."""
+    def on_replace(self, old: T | None, new: T | None) -> None:
+        """Hook for subclasses that derive data from the objects. None: absent before or after."""
+
+    def _pop(self, uid: str) -> None:
+        old = self.items.pop(uid, None)
+        if old is not None:
+            self.on_replace(old, None)
+            self._changed()
 
 
-class LeavingStore(Store[T]):
-    """For a collection with selectors, where an object can stop matching and come back: no graves."""
+class TombstoneStore(Store[T]):
+    """A store that remembers removals, for objects that are also reported by others than their watch."""
+
+    def __init__(self, decode: Callable[[Json], T | None], changed: Callable[[], None]) -> None:
+        super().__init__(decode, changed)
+        self._tombstones: OrderedDict[str, str] = OrderedDict()
+        """Uid -> the version as of which it was removed; empty: it is deleted for certain."""
+
+    def put(self, item: T) -> None:
+        """Adds or updates an object, unless the stored version is newer or it was removed in a later one."""
+        removed_at = self._tombstones.get(item.uid)
+        if removed_at is not None:
+            if not newer(item.resource_version, removed_at):
+                return
+            del self._tombstones[item.uid]  # for a while it did not match the selector
+        super().put(item)
 
     def remove(self, uid: str, version: str) -> None:
-        """Forget the object, unless what we have is newer than its leaving."""
+        """Removes an object as of `version`; for good if that is empty.
+
+        A watch with a selector sends the same event for a deleted object and for one that no longer matches. Only the
+        latter returns, in a later version.
+        """
+        self._tombstones[uid] = version
+        self._tombstones.move_to_end(uid)
+        while len(self._tombstones) > _MAX_TOMBSTONES:
+            self._tombstones.popitem(last=False)
+        self._pop(uid)
+
+
+class SelectorStore(Store[T]):
+    """A store without tombstones, for objects that stop matching a selector and may match again later."""
+
+    def remove(self, uid: str, version: str) -> None:
+        """Removes an object, unless the stored version is newer than `version`."""
         old = self.items.get(uid)
-        if old is None or newer(old.resource_version, version):
-            return
-        del self.items[uid]
-        self.replaced(old, None)
-        self._changed()
+        if old is not None and not newer(old.resource_version, version):
+            self._pop(uid)
+
+
+def identity(body: Json) -> tuple[str, str]:
+    """Returns uid and resource version of an object of the API."""
+    meta = body["metadata"]
+    return str(meta["uid"]), str(meta.get("resourceVersion", ""))
 
 
 def newer(one: str, other: str) -> bool:
-    """True when resource version `one` is later, False when one isn't known; they are numbers within a cluster."""
+    """Returns whether resource version `one` is later; False if either is unknown. Both are numbers of one cluster."""
     return one.isdigit() and other.isdigit() and int(one) > int(other)
 
 
-def _different(old: Any, new: Any) -> bool:
+def _differ(old: Any, new: Any) -> bool:
     return bool(replace(old, resource_version=new.resource_version) != new)

@@ -12,8 +12,7 @@ from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Node
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import PodNeeds
-
-_NATIVE = frozenset({"cpu", "memory", "pods", "ephemeral-storage"})
+from gpufleet_operator.pods.requests import NATIVE_RESOURCES
 
 Usage = Mapping[str, Mapping[str, int]]
 """Per node: summed requests (CPU in millicores, the rest in units), and the number of pods under `pods`."""
@@ -21,7 +20,7 @@ Usage = Mapping[str, Mapping[str, int]]
 
 def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> Usage:
     """Everybody's requests per node: others' as they are bound, ours also while they are only reserved."""
-    total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.others.items()}
+    total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.foreign_requests.items()}
     for uid, pod in snapshot.pods.items():
         entry = ledger.live.get(uid)
         place = pod.place or (entry.node if entry else None)
@@ -40,7 +39,7 @@ def node_info(node: Node, used: Mapping[str, int]) -> NodeInfo:
         free_cpu_milli=free.get("cpu", 0),
         free_memory_bytes=free.get("memory", 0),
         free_pods=free.get("pods", 0),
-        free_extended={name: amount for name, amount in free.items() if name not in _NATIVE},
+        free_extended={name: amount for name, amount in free.items() if name not in NATIVE_RESOURCES},
     )
 
 

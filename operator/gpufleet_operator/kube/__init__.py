@@ -1,1 +1,1 @@
-"""The apiserver: the one place that knows HTTP, status codes and the client library."""
+"""Client of the apiserver: the only package that handles HTTP, status codes and the client library."""

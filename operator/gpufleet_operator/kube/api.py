@@ -1,11 +1,12 @@
-"""The apiserver's REST API over lightkube's connection (kubeconfig, service account, token rotation, TLS).
+"""REST client on lightkube's connection (kubeconfig, service account, token rotation, TLS).
 
-lightkube's own client has neither delete preconditions nor watch bookmarks nor a read timeout for watches, all of
-which correctness hangs on here; so requests are made directly on the HTTP client that it configures.
+lightkube's own client has no delete preconditions, no watch bookmarks and no read timeout for watches, which the
+operator needs to be correct. So requests are sent directly on the HTTP client that lightkube configures.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,33 +16,36 @@ import httpx2
 from lightkube.config.client_adapter import AsyncClient, ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
 from gpufleet_api.names import OPERATOR_FIELD_MANAGER
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, UnavailableError, from_status
+from gpufleet_operator.model.lenient_json import Json
 
-Json = Mapping[str, Any]
+Sleep = Callable[[float], Awaitable[None]]
 
 JSON_PATCH = "application/json-patch+json"
 
 _TIMEOUT_SECONDS = 15.0
-_WATCH_SILENCE_SECONDS = 90.0
-"""The apiserver sends a bookmark about every minute: a longer silence is a dead connection."""
+_WATCH_READ_TIMEOUT_SECONDS = 90.0
+"""The apiserver sends a bookmark about every minute, so a connection that is silent for longer is dead."""
+_MAX_ERROR_TEXT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Part of a list. `version` is that of the whole list, the same in all of its pages."""
+    """Part of a list. `version` is the resource version of the list, the same for all pages."""
 
     items: Sequence[Json]
     version: str
 
 
 def load_config() -> SingleConfig:
-    """Service account, `KUBECONFIG` or `~/.kube/config`, in this order.
+    """Returns the configuration of the service account, `KUBECONFIG` or `~/.kube/config`, in this order.
 
     Raises:
-        ConfigError: none of them, or one that can't be read.
+        ConfigError: There is none, or it is invalid.
     """
     config: SingleConfig | None = KubeConfig.from_env().get()
     if config is None:
@@ -50,7 +54,12 @@ def load_config() -> SingleConfig:
 
 
 class Api:
-    """Verbs on paths, JSON in and out; every failure is one of `errors`."""
+    """Sends requests and returns JSON. Each method raises the errors of `gpufleet_operator.kube.errors`.
+
+    Args:
+        http: A configured client.
+        clock: Updated from each response.
+    """
 
     def __init__(self, http: httpx2.AsyncClient, clock: ServerClock) -> None:
         self._http = http
@@ -58,32 +67,31 @@ class Api:
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
-        """An API on a configured connection."""
+        """Connects with a configuration."""
         return cls(AsyncClient(config, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_SECONDS))), clock)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._http.aclose()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Json:
-        """Read an object or a list."""
+        """Returns an object or a list."""
         return await self._request("GET", path, params=params)
 
     async def create(self, path: str, body: Json, *, strict: bool = False) -> Json:
-        """Make an object; returns it as stored. `strict` refuses fields that the apiserver doesn't know."""
+        """Creates an object and returns it as stored. `strict`: unknown fields are an error."""
         params = {**_MANAGER, "fieldValidation": "Strict"} if strict else _MANAGER
         return await self._request("POST", path, params=params, body=body)
 
     async def json_patch(self, path: str, operations: Sequence[Json]) -> Json:
-        """Apply a JSON Patch; returns the object as stored."""
+        """Applies a JSON Patch and returns the object as stored."""
         return await self._request("PATCH", path, params=_MANAGER, body=operations, content=JSON_PATCH)
 
     async def delete(self, path: str, options: Json) -> Json:
-        """Delete an object with v1.DeleteOptions."""
+        """Deletes an object with v1.DeleteOptions."""
         return await self._request("DELETE", path, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
     async def pages(self, path: str, params: Mapping[str, str], size: int) -> AsyncIterator[Page]:
-        """A whole list, page by page: memory for one page at a time. GoneError when it took too long."""
+        """Yields the pages of a list. Raises GoneError if listing takes longer than the apiserver keeps the version."""
         token = ""
         while True:
             more = {"continue": token} if token else {}
@@ -97,7 +105,14 @@ class Api:
     async def watch(
         self, path: str, params: Mapping[str, str], since: str, seconds: int
     ) -> AsyncGenerator[tuple[str, Json]]:
-        """(type, object) as they come, bookmarks included, until the server ends the request after `seconds`."""
+        """Yields the type and object of each watch event, bookmarks included.
+
+        Args:
+            path: Path of the collection.
+            params: Label and field selectors.
+            since: Resource version after which events are sent.
+            seconds: After which the server ends the request.
+        """
         query = {
             **params,
             "watch": "true",
@@ -105,9 +120,9 @@ class Api:
             "resourceVersion": since,
             "timeoutSeconds": str(seconds),
         }
-        timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=_WATCH_SILENCE_SECONDS)
+        timeout = httpx2.Timeout(_TIMEOUT_SECONDS, read=_WATCH_READ_TIMEOUT_SECONDS)
         sent = self._clock.local()
-        async with _translated(), self._http.stream("GET", path, params=query, timeout=timeout) as response:
+        async with _translate_errors(), self._http.stream("GET", path, params=query, timeout=timeout) as response:
             await self._check(response, sent)
             async for line in response.aiter_lines():
                 event = json.loads(line)
@@ -125,7 +140,7 @@ class Api:
         content: str = "application/json",
     ) -> Json:
         sent = self._clock.local()
-        async with _translated():
+        async with _translate_errors():
             response = await self._http.request(
                 method,
                 path,
@@ -138,28 +153,34 @@ class Api:
             return found
 
     async def _check(self, response: httpx2.Response, sent: datetime) -> None:
-        self._clock.heard(response.headers.get("Date"), sent)
+        self._clock.observe(response.headers.get("Date"), sent)
         if response.is_success:
             return
         await response.aread()
         try:
             status = response.json()
         except ValueError:
-            status = {"message": response.text[:1024]}
+            status = {"message": response.text[:_MAX_ERROR_TEXT]}
         raise from_status(response.status_code, status if isinstance(status, Mapping) else {})
+
+
+def retry_forever(*kinds: type[ApiError], sleep: Sleep = asyncio.sleep) -> AsyncRetrying:
+    """Returns an iterator of attempts that repeats after errors of these kinds: after 0.5 s, then up to 30 s.
+
+    Jitter keeps clients from returning at the same moment.
+    """
+    wait = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
+    return AsyncRetrying(retry=retry_if_exception_type(kinds), wait=wait, sleep=sleep)
 
 
 _MANAGER = {"fieldManager": OPERATOR_FIELD_MANAGER}
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def _translate_errors() -> AsyncIterator[None]:
     try:
         yield
     except httpx2.TransportError as error:
         raise UnavailableError(f"{type(error).__name__}: {error}") from error
     except json.JSONDecodeError as error:
-        raise UnavailableError(f"the answer was cut off: {error}") from error
-
-
-__all__ = ["Api", "ApiError", "Json", "Page", "load_config"]
+        raise UnavailableError(f"truncated response: {error}") from error

@@ -1,8 +1,9 @@
-"""The apiserver's clock, by which the age of telemetry is judged.
+"""Estimates the clock of the apiserver, by which the age of telemetry is computed.
 
-Every response carries a Date in whole seconds, stamped somewhere between our sending and our receiving. That bounds the
-difference between the two clocks from both sides. Our own clock is used as it is while it lies within those bounds. A
-wrong one is corrected, so that it neither hides stale telemetry nor condemns fresh one; a slow answer corrects nothing.
+Each response has a Date in whole seconds, taken between the sending of the request and the arrival of the response.
+That bounds the difference between both clocks on both sides. The local clock is corrected only if it is outside of
+these bounds, so that a wrong one neither hides stale telemetry nor rejects fresh telemetry. A slow response has wide
+bounds and corrects nothing.
 """
 
 from collections.abc import Callable
@@ -13,10 +14,10 @@ _SECOND = timedelta(seconds=1)
 
 
 class ServerClock:
-    """Now, by the apiserver's clock.
+    """The apiserver's clock.
 
     Args:
-        local: our own clock, in UTC.
+        local: Returns the local time in UTC.
     """
 
     def __init__(self, local: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -24,16 +25,21 @@ class ServerClock:
         self.offset = timedelta(0)
 
     def now(self) -> datetime:
-        """The apiserver's time, as well as we know it."""
+        """Returns the estimated time of the apiserver."""
         return self.local() + self.offset
 
-    def heard(self, date: str | None, sent: datetime) -> None:
-        """A response has come in: its Date header, and our own clock when the request was sent."""
+    def observe(self, date: str | None, sent: datetime) -> None:
+        """Corrects the clock when a response arrives.
+
+        Args:
+            date: Its Date header.
+            sent: Local time at which the request was sent.
+        """
         if date is None:
             return
         try:
-            said = parsedate_to_datetime(date)
+            server = parsedate_to_datetime(date)
         except ValueError:
-            return  # a proxy's own idea of a date
-        least, most = said - self.local(), said + _SECOND - sent
-        self.offset = min(max(self.offset, least), most)
+            return  # malformed, from a proxy
+        lowest, highest = server - self.local(), server + _SECOND - sent
+        self.offset = min(max(self.offset, lowest), highest)

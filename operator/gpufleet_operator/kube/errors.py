@@ -1,13 +1,13 @@
-"""What can go wrong at the apiserver. Each class is a decision for the caller.
+"""Errors of the apiserver, by what the caller has to do.
 
-ApiError                     an answer that we have no plan for: a bug, it ends the process
-|-- NotFoundError            the object is gone: forget it
-|-- ConflictError            somebody changed it (409): look again
-|   `-- AlreadyExistsError   it was made before
-|-- LostRaceError            a JSON Patch's test failed: look again, the object as it is now comes along
+ApiError                     unexpected response: a bug, ends the process
+|-- NotFoundError            the object does not exist: remove it from the cache
+|-- ConflictError            the object changed (409): decide again
+|   `-- AlreadyExistsError   it was created before
+|-- PatchConflictError       a test of a JSON Patch failed: decide again; has the current object
 |-- GoneError                the resource version is too old (410): list again
-|-- InvalidWriteError        refused for what it says or who says it: tell the user, try again much later
-`-- UnavailableError         no answer, overloaded, or broken in between: try again; it may have been carried out
+|-- InvalidWriteError        invalid or forbidden: report it to the user, retry much later
+`-- UnavailableError         no response, overloaded or interrupted: retry; the write may have been applied
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,12 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """`code` is the HTTP status, 0 without one; the message is the apiserver's."""
+    """Base of all errors.
+
+    Args:
+        message: Of the apiserver.
+        code: HTTP status; 0 without a response.
+    """
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -35,7 +40,7 @@ class AlreadyExistsError(ConflictError):
 
 
 class GoneError(ApiError):
-    """410, as an answer or within a watch."""
+    """410, as a response or within a watch."""
 
 
 class InvalidWriteError(ApiError):
@@ -46,15 +51,15 @@ class UnavailableError(ApiError):
     """Connection errors, timeouts, 429 and 5xx."""
 
 
-class LostRaceError(ApiError):
-    """A test in a JSON Patch failed. `current` is the object now."""
+class PatchConflictError(ApiError):
+    """A test of a JSON Patch failed. `current` is the object as it is now."""
 
     def __init__(self, message: str, current: Mapping[str, Any]) -> None:
         super().__init__(message, 422)
         self.current = current
 
 
-_TOO_MANY = 429
+_TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 
 _BY_CODE: Mapping[int, type[ApiError]] = {
@@ -66,12 +71,12 @@ _BY_CODE: Mapping[int, type[ApiError]] = {
     410: GoneError,
     413: InvalidWriteError,
     422: InvalidWriteError,
-    _TOO_MANY: UnavailableError,
+    _TOO_MANY_REQUESTS: UnavailableError,
 }
 
 
 def from_status(code: int, status: Mapping[str, Any]) -> ApiError:
-    """The error for a response or a watch event that carries a metav1.Status."""
+    """Returns the error for a response or watch event with a metav1.Status."""
     message = str(status.get("message") or f"HTTP {code}")
     if code == 409 and status.get("reason") == "AlreadyExists":  # noqa: PLR2004 - as in the table above
         return AlreadyExistsError(message, code)

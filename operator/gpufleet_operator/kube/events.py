@@ -1,4 +1,4 @@
-"""v1.Events about workloads: one object per (workload, reason, words), counted up when it repeats."""
+"""Records v1.Events about workloads. One that repeats is counted up in one object."""
 
 import hashlib
 from collections import OrderedDict
@@ -10,39 +10,48 @@ from typing import Any
 from gpufleet_api.names import API_VERSION, OPERATOR_FIELD_MANAGER, WORKLOAD_KIND
 from gpufleet_common import timestamps
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
-from gpufleet_operator.kube.writer import Cluster
+from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import Event
 
-_NOTE = 1024
-_REMEMBERED = 4096
+_MAX_NOTE = 1024
+_MAX_COUNTED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """The workload that an event is about."""
+class WorkloadReference:
+    """The object that an event is about."""
 
     namespace: str
     name: str
     uid: str
 
 
-class Recorder:
-    """Writes events. A repetition within this process's memory is a count, not a new object."""
+class WorkloadEventRecorder:
+    """Writes events.
 
-    def __init__(self, cluster: Cluster, host: str) -> None:
-        self._cluster = cluster
+    Args:
+        writer: The apiserver.
+        host: Name of the reporting instance.
+    """
+
+    def __init__(self, writer: KubeWriter, host: str) -> None:
+        self._writer = writer
         self._host = host
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    async def tell(self, about: About, event: Event, now: datetime) -> None:
-        """Write one event. Raises ApiError as any write does."""
-        note = event.note if len(event.note) <= _NOTE else event.note[: _NOTE - 1] + "…"
+    async def record(self, about: WorkloadReference, event: Event, now: datetime) -> None:
+        """Creates an event, or counts up the one with the same workload, reason and note.
+
+        Raises:
+            ApiError: The event was not written.
+        """
+        note = event.note if len(event.note) <= _MAX_NOTE else event.note[: _MAX_NOTE - 1] + "…"
         digest = hashlib.sha256(f"{about.uid}/{event.reason}/{note}".encode()).hexdigest()[:16]
         name = f"{about.name[:200]}.{digest}"
         key = (about.namespace, name)
         count = self._counts.pop(key, 0) + 1
         self._counts[key] = count
-        while len(self._counts) > _REMEMBERED:
+        while len(self._counts) > _MAX_COUNTED:
             self._counts.popitem(last=False)
         if count > 1:
             patch: list[dict[str, Any]] = [
@@ -50,15 +59,15 @@ class Recorder:
                 {"op": "add", "path": "/lastTimestamp", "value": timestamps.seconds(now)},
             ]
             try:
-                await self._cluster.patch_event(about.namespace, name, patch)
+                await self._writer.patch_event(about.namespace, name, patch)
             except NotFoundError:
-                self._counts[key] = 1  # it was kept for an hour, as the apiserver does
+                self._counts[key] = 1  # the apiserver keeps events for an hour
             else:
                 return
-        with suppress(AlreadyExistsError):  # told by an earlier process
-            await self._cluster.create_event(about.namespace, self._body(about, name, event, note, now))
+        with suppress(AlreadyExistsError):  # created by an earlier process
+            await self._writer.create_event(about.namespace, self._body(about, name, event, note, now))
 
-    def _body(self, about: About, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
+    def _body(self, about: WorkloadReference, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
         moment = timestamps.seconds(now)
         return {
             "apiVersion": "v1",

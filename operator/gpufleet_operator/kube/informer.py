@@ -1,7 +1,7 @@
-"""Keeps a projected copy of a collection: list by pages, then watch, for as long as the operator lives.
+"""Keeps a store equal to a collection of the apiserver: lists it page by page, then watches it.
 
-Only the projection of an object is kept, and a list is read page by page, so a cluster's 50,000 pods cost a few
-megabytes rather than gigabytes. A list replaces everything, so no deletion is missed, however long we were away.
+Only the decoded objects are kept, so 50,000 pods take a few megabytes rather than gigabytes. A list replaces the whole
+store, so no deletion is missed, however long the connection was interrupted.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from gpufleet_operator.cache.store import Stored
-from gpufleet_operator.kube.api import Api, Json
+from gpufleet_operator.kube.api import Api, Sleep, retry_forever
 from gpufleet_operator.kube.errors import GoneError, UnavailableError
-from gpufleet_operator.kube.retry import Sleep, patiently
+from gpufleet_operator.model.lenient_json import Json
 
-PAGE = 250
+PAGE_SIZE = 250
 _WATCH_SECONDS = 300
 
 log = structlog.get_logger(__name__)
@@ -28,28 +28,25 @@ T_contra = TypeVar("T_contra", bound=Stored, contravariant=True)
 
 
 class Sink(Protocol[T_contra]):
-    """Where the copy is kept."""
+    """A store, as an informer updates it: see `Store`."""
 
-    def put(self, item: T_contra) -> None:
-        """An object was added or changed."""
+    def put(self, item: T_contra) -> None: ...
 
-    def remove(self, uid: str, version: str) -> None:
-        """An object is gone, or no longer matches."""
+    def remove(self, uid: str, version: str) -> None: ...
 
-    def replace(self, items: Sequence[T_contra], version: str, unread: Collection[str] = ()) -> None:
-        """This is everything, as of `version`, but for the objects with the uids `unread`, which exist as well."""
+    def replace(self, items: Sequence[T_contra], version: str, undecodable: Collection[str] = ()) -> None: ...
 
 
 class Informer(Generic[T]):
-    """One collection.
+    """Lists and watches one collection.
 
     Args:
-        api: the apiserver.
-        path: the collection's path, such as `/api/v1/nodes`.
-        params: label and field selectors.
-        project: object -> what is kept of it; None: it can't be read, and what was known of it before stays.
-        sink: where it is kept.
-        sleep: waits between tries.
+        api: The apiserver.
+        path: Path of the collection, such as `/api/v1/nodes`.
+        params: Label and field selectors.
+        decode: Returns the stored form of an object; None if it cannot be decoded, which leaves the store as it is.
+        sink: The store.
+        sleep: Waits between attempts.
     """
 
     def __init__(
@@ -57,56 +54,61 @@ class Informer(Generic[T]):
         api: Api,
         path: str,
         params: Mapping[str, str],
-        project: Callable[[Json], T | None],
+        decode: Callable[[Json], T | None],
         sink: Sink[T],
         *,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._api, self._path, self._params = api, path, params
-        self._project, self._sink, self._sleep = project, sink, sleep
+        self._decode, self._sink, self._sleep = decode, sink, sleep
 
     async def run(self, listed: Callable[[], None]) -> None:
-        """Follow the collection forever; `listed` is called after each complete list.
+        """Follows the collection until cancelled; calls `listed` after each complete list.
 
         Raises:
-            ApiError: the apiserver refuses (no permission, no such kind): that needs a person.
+            ApiError: The apiserver rejects the request (no permission, unknown kind).
         """
         while True:
-            async for attempt in patiently(UnavailableError, GoneError, sleep=self._sleep):
+            async for attempt in retry_forever(UnavailableError, GoneError, sleep=self._sleep):
                 with attempt:
                     version = await self.list()
             listed()
             await self._follow(version)
 
     async def list(self) -> str:
-        """Read everything into the sink; returns the list's version. Raises UnavailableError or GoneError."""
+        """Replaces the store by a complete list and returns its resource version.
+
+        Raises:
+            UnavailableError: The apiserver did not respond.
+            GoneError: The list expired between two pages.
+        """
         items: list[T] = []
-        unread: list[str] = []
+        undecodable: list[str] = []
         version = ""
-        async for page in self._api.pages(self._path, self._params, PAGE):
+        async for page in self._api.pages(self._path, self._params, PAGE_SIZE):
             version = version or page.version
             for body in page.items:
-                item = self._project(body)
+                item = self._decode(body)
                 if item is not None:
                     items.append(item)
                 else:
-                    unread.append(str(body.get("metadata", {}).get("uid")))
-        self._sink.replace(items, version, unread)
+                    undecodable.append(str(body.get("metadata", {}).get("uid")))
+        self._sink.replace(items, version, undecodable)
         return version
 
     async def _follow(self, version: str) -> None:
-        """Watch from `version` until that is too old for the apiserver."""
+        """Watches from `version` until that is too old for the apiserver."""
         try:
             while True:
-                async for attempt in patiently(UnavailableError, sleep=self._sleep):
+                async for attempt in retry_forever(UnavailableError, sleep=self._sleep):
                     with attempt:
                         version = await self._watch_once(version)
         except GoneError:
-            log.debug("resource version too old, listing again", path=self._path)
+            log.debug("relisting, resource version too old", path=self._path)
 
     async def _watch_once(self, version: str) -> str:
-        """One watch request; returns the version to go on from, also when the connection broke."""
-        seconds = round(_WATCH_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - so that watches don't end all at once
+        """Sends one watch request; returns the version to continue from, also after the connection is interrupted."""
+        seconds = round(_WATCH_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - watches must not all end together
         before = version
         try:
             async with aclosing(self._api.watch(self._path, self._params, version, seconds)) as events:
@@ -114,9 +116,9 @@ class Informer(Generic[T]):
                     version = str(body["metadata"]["resourceVersion"])
                     if kind == "DELETED":
                         self._sink.remove(body["metadata"]["uid"], version)
-                    elif kind != "BOOKMARK" and (item := self._project(body)) is not None:
+                    elif kind != "BOOKMARK" and (item := self._decode(body)) is not None:
                         self._sink.put(item)
         except UnavailableError:
             if version == before:
-                raise  # nothing came: wait before the next try
+                raise  # no event: wait before the next attempt
         return version

@@ -1,18 +1,17 @@
-"""The JSON Patches for GPUTelemetry and GPUWorkload. A pod's: `podpatch.py`."""
+"""JSON Patches of GPUTelemetry and GPUWorkload. The patch of a pod is in `pods.release`."""
 
 from typing import Any
 
 from gpufleet_api.base import ApiModel
 from gpufleet_operator.model.actions import Reserve, WriteStatus
+from gpufleet_operator.model.json_patch import JsonPatchOperation
 
-Operation = dict[str, Any]
 
+def reserve(action: Reserve) -> list[JsonPatchOperation]:
+    """Returns the compare-and-swap of a node's assignments.
 
-def reserve(action: Reserve) -> list[Operation]:
-    """The compare-and-swap on a node's assignments.
-
-    The generation rises with spec alone, so the agent's status writes never make it fail; the uid tells an object
-    that was made anew, whose generation starts again at 1.
+    Only changes of the spec increase the generation, so status writes of the agent never cause a conflict. The uid
+    detects an object that was deleted and created again, whose generation starts at 1.
     """
     assignments = [as_json(a) for a in action.assignments]
     return [
@@ -22,8 +21,8 @@ def reserve(action: Reserve) -> list[Operation]:
     ]
 
 
-def status(action: WriteStatus) -> list[Operation]:
-    """Replace the whole status, which has no other writer, of exactly this object."""
+def status(action: WriteStatus) -> list[JsonPatchOperation]:
+    """Returns the replacement of the whole status, which has no other writer."""
     return [
         {"op": "test", "path": "/metadata/uid", "value": action.workload_uid},
         {"op": "add", "path": "/status", "value": as_json(action.status)},
@@ -31,7 +30,7 @@ def status(action: WriteStatus) -> list[Operation]:
 
 
 def as_json(model: ApiModel) -> dict[str, Any]:
-    """As the API has it: camelCase, absent instead of null or empty."""
+    """Returns a model as JSON of the API: camelCase, without null and empty fields."""
     dumped: dict[str, Any] = _dense(model.model_dump(mode="json", by_alias=True, exclude_none=True))
     return dumped
 

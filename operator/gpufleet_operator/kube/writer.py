@@ -1,113 +1,115 @@
-"""The writes that a decision can ask for, and the reads around them, as a Protocol and on the real API."""
+"""The writes that a decision can require, as a Protocol and on the API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gpufleet_operator.kube import paths
-from gpufleet_operator.kube.api import Api, Json
-from gpufleet_operator.kube.errors import AlreadyExistsError, InvalidWriteError, LostRaceError
+from gpufleet_operator.kube.api import Api
+from gpufleet_operator.kube.errors import AlreadyExistsError, InvalidWriteError, PatchConflictError
+from gpufleet_operator.model.lenient_json import Json
 
-_TOLD_AS_TEST = 422
-"""Status of a JSON Patch whose `test` failed; the same as that of a body that the schema refuses."""
+_UNPROCESSABLE = 422
+"""Status of a JSON Patch whose `test` failed, and also of an object that violates the schema."""
 
 
-class Cluster(Protocol):
-    """What the executor needs of the apiserver. Objects come back as stored, for the caches."""
+class KubeWriter(Protocol):
+    """The writes of the executor. Each returns the object as stored, for the cache."""
 
     async def create_pod(self, body: Json) -> Json:
-        """Make a pod; one of the same name and owner that exists already is returned as it is.
+        """Creates a pod, or returns the existing one of this name and owner.
 
         Raises:
-            InvalidWriteError: refused, or the name belongs to somebody else's pod.
-            NotFoundError: there is no such namespace, or the pod was deleted in this moment.
+            InvalidWriteError: The pod was rejected, or one with this name has another owner.
+            NotFoundError: The namespace does not exist, or the existing pod was deleted meanwhile.
         """
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
-        """JSON Patch.
+        """Applies a JSON Patch.
 
         Raises:
-            LostRaceError: a test failed.
+            PatchConflictError: A test of the patch failed.
         """
 
     async def delete_pod(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
-        """Delete with the pod's own grace period, if it is still this one in this state.
+        """Deletes a pod with its own grace period.
 
         Raises:
-            ConflictError: it isn't.
+            ConflictError: The pod has another uid or version.
         """
 
     async def patch_telemetry(self, node: str, patch: Sequence[Json]) -> Json:
-        """JSON Patch. Raises as `patch_pod` does."""
+        """Applies a JSON Patch.
+
+        Raises:
+            PatchConflictError: A test of the patch failed.
+        """
 
     async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
-        """JSON Patch of the status subresource. Raises as `patch_pod` does."""
+        """Applies a JSON Patch to the status subresource.
+
+        Raises:
+            PatchConflictError: A test of the patch failed.
+        """
 
     async def create_event(self, namespace: str, body: Json) -> None:
-        """Make a v1.Event."""
+        """Creates a v1.Event."""
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> None:
-        """JSON Patch of a v1.Event."""
+        """Applies a JSON Patch to a v1.Event."""
 
 
-class ApiCluster:
-    """`Cluster` on the real API."""
+class ApiWriter:
+    """`KubeWriter` on the API."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
 
     async def create_pod(self, body: Json) -> Json:
-        """See `Cluster.create_pod`."""
         meta = body["metadata"]
         try:
-            # Strict: a misspelt field of a template is told to its author and not left out in silence.
+            # Strict: a misspelled field of a template is reported to its author instead of being dropped.
             return await self._api.create(paths.pods(meta["namespace"]), body, strict=True)
         except AlreadyExistsError as error:
-            # Our own creation, carried out although its answer got lost.
+            # Possibly our own creation, whose response was lost.
             found = await self._api.get(paths.pod(meta["namespace"], meta["name"]))
             if found["metadata"].get("ownerReferences", [{}])[0].get("uid") == meta["ownerReferences"][0]["uid"]:
                 return found
-            raise InvalidWriteError(f"pod {meta['name']} exists and belongs to somebody else", error.code) from error
+            raise InvalidWriteError(f"pod {meta['name']} already exists with another owner", error.code) from error
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
-        """See `Cluster.patch_pod`."""
-        return await self._guarded(paths.pod(namespace, name), "", patch)
+        return await self._patch(paths.pod(namespace, name), "", patch)
 
     async def delete_pod(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
-        """See `Cluster.delete_pod`."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         await self._api.delete(paths.pod(namespace, name), {"preconditions": preconditions})
 
     async def patch_telemetry(self, node: str, patch: Sequence[Json]) -> Json:
-        """See `Cluster.patch_telemetry`."""
-        return await self._guarded(paths.telemetry(node), "", patch)
+        return await self._patch(paths.telemetry(node), "", patch)
 
     async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
-        """See `Cluster.patch_workload_status`."""
-        return await self._guarded(paths.workload(namespace, name), "/status", patch)
+        return await self._patch(paths.workload(namespace, name), "/status", patch)
 
     async def create_event(self, namespace: str, body: Json) -> None:
-        """See `Cluster.create_event`."""
         await self._api.create(paths.events(namespace), body)
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> None:
-        """See `Cluster.patch_event`."""
         await self._api.json_patch(f"{paths.events(namespace)}/{name}", patch)
 
-    async def _guarded(self, path: str, subresource: str, patch: Sequence[Json]) -> Json:
-        """A failed test and an invalid body are both 422: only another look tells them apart."""
+    async def _patch(self, path: str, subresource: str, patch: Sequence[Json]) -> Json:
+        """Applies a JSON Patch. After a 422, reads the object to distinguish a failed test from an invalid result."""
         try:
             return await self._api.json_patch(path + subresource, patch)
         except InvalidWriteError as error:
-            if error.code != _TOLD_AS_TEST:
+            if error.code != _UNPROCESSABLE:
                 raise
             current = await self._api.get(path)
             if all(_holds(current, op) for op in patch if op["op"] == "test"):
                 raise
-            raise LostRaceError(str(error), current) from error
+            raise PatchConflictError(str(error), current) from error
 
 
 def _holds(document: Json, test: Mapping[str, Any]) -> bool:
-    """Whether a JSON Patch `test` passes."""
+    """Returns whether a JSON Patch `test` passes."""
     found: Any = document
     for step in test["path"].split("/")[1:]:
         key = step.replace("~1", "/").replace("~0", "~")

@@ -29,8 +29,8 @@ class Snapshot:
     """Uids of pods that this process saw go, and how they went."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     """By name."""
-    others: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Per node: the summed requests of all other live pods, and their number under `pods`."""
+    foreign_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Per node: the sum of the requests of pods without a workload, and their number under `pods`."""
     memory: PassState = field(default_factory=PassState)
     limits: Limits = field(default_factory=Limits)
     mix: Mix = PRIOR

@@ -1,7 +1,7 @@
-"""Kubernetes resource quantities as numbers.
+"""Parses Kubernetes resource quantities.
 
-`quantity` judges: what isn't a quantity is an error. `milli` and `whole` count what the apiserver has taken, for
-which nothing is an error: they never raise, and never exceed what sums and the engine's arrays can hold.
+`quantity` rejects malformed ones. `milli` and `whole` never raise, and never exceed what sums and the engine's arrays
+can hold: they process what the apiserver has accepted already.
 """
 
 import math
@@ -10,8 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-MOST: Final = 2**60
-"""Stands for "more than any node has". A few such amounts still add up to less than 2^63."""
+MAX_AMOUNT: Final = 2**60
+"""More than any node has. A few such amounts still add up to less than 2^63."""
 
 _SUFFIXES = {
     **{s: Fraction(1, 10 ** (3 * i)) for i, s in enumerate(("", "m", "u", "n"))},
@@ -20,18 +20,19 @@ _SUFFIXES = {
 }
 
 _FORM = re.compile(r"([+-]?)([0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([+-]?[0-9]+))?([numkMGTPE]?|[KMGTPE]i)")
-_LENGTH = 100
-_EXPONENT = 30
-"""Powers of ten beyond this are far beyond `MOST` and far below a nano, whatever the suffix."""
+_MAX_LENGTH = 100
+_MAX_EXPONENT = 30
+"""With any suffix, a greater power of ten is far above `MAX_AMOUNT`, and its inverse far below a nano."""
 
 
 def quantity(text: Any) -> Fraction:
-    """`1500m` -> 3/2, `2Gi` -> 2147483648, `1e3` -> 1000, None -> 0, as resource.Quantity reads them.
+    """Returns the value of a quantity, as resource.Quantity parses it.
 
-    Exact, but for numbers of more than thirty digits, which become some other number of that kind.
+    `1500m` -> 3/2, `2Gi` -> 2147483648, `1e3` -> 1000, None -> 0. Exact for numbers of up to thirty digits; larger and
+    smaller ones become a number of that order.
 
     Raises:
-        ValueError: the text isn't a quantity; the message names it.
+        ValueError: The text is not a quantity.
     """
     if text is None:
         return Fraction(0)
@@ -43,29 +44,29 @@ def quantity(text: Any) -> Fraction:
     if not number:
         return Fraction(0)
     size = number.adjusted() + power
-    if abs(size) > _EXPONENT:  # `1e9999` is taken and kept by the apiserver, but nothing that one should write out
-        value = Fraction(10) ** (_EXPONENT if size > 0 else -_EXPONENT)
+    if abs(size) > _MAX_EXPONENT:  # the apiserver accepts `1e9999`, whose digits would fill the memory
+        value = Fraction(10) ** (_MAX_EXPONENT if size > 0 else -_MAX_EXPONENT)
     else:
         value = Fraction(number) * Fraction(10) ** power
     return value * _SUFFIXES[suffix] * (-1 if sign == "-" else 1)
 
 
-def milli(text: Any, *, unreadable: int = MOST) -> int:
-    """Thousandths, rounded up: CPU as kube-scheduler counts it. 0 to `MOST`; `unreadable` for what is no quantity."""
-    return _counted(text, 1000, unreadable)
+def milli(text: Any, *, malformed: int = MAX_AMOUNT) -> int:
+    """Returns thousandths, rounded up (as CPU is counted): 0 to `MAX_AMOUNT`; `malformed` if not a quantity."""
+    return _rounded_up(text, 1000, malformed)
 
 
-def whole(text: Any, *, unreadable: int = MOST) -> int:
-    """Units (bytes, pods, devices), rounded up. 0 to `MOST`; `unreadable` for what is no quantity."""
-    return _counted(text, 1, unreadable)
+def whole(text: Any, *, malformed: int = MAX_AMOUNT) -> int:
+    """Returns units (bytes, pods, devices), rounded up: 0 to `MAX_AMOUNT`; `malformed` if not a quantity."""
+    return _rounded_up(text, 1, malformed)
 
 
-def _counted(text: Any, parts: int, unreadable: int) -> int:
+def _rounded_up(text: Any, parts: int, malformed: int) -> int:
     try:
-        return min(MOST, max(0, math.ceil(quantity(text) * parts)))
+        return min(MAX_AMOUNT, max(0, math.ceil(quantity(text) * parts)))
     except ValueError:
-        return unreadable
+        return malformed
 
 
 def _may_be_number(text: Any) -> bool:
-    return isinstance(text, (str, int, float)) and not isinstance(text, bool) and len(str(text)) <= _LENGTH
+    return isinstance(text, (str, int, float)) and not isinstance(text, bool) and len(str(text)) <= _MAX_LENGTH

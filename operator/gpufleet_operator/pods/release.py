@@ -10,16 +10,15 @@ from typing import Any
 
 from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment
+from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.objects import Pod
-
-Operation = dict[str, Any]
 
 _AFFINITY = "/spec/affinity"
 _NODE = f"{_AFFINITY}/nodeAffinity"
 _REQUIRED = f"{_NODE}/requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def release(pod: Pod, node: str, assignment: Assignment) -> tuple[Operation, ...]:
+def release(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOperation, ...]:
     """The patch for a pod whose only gate is ours."""
     return (
         {"op": "test", "path": "/metadata/uid", "value": pod.uid},
@@ -31,7 +30,7 @@ def release(pod: Pod, node: str, assignment: Assignment) -> tuple[Operation, ...
     )
 
 
-def _pin(pod: Pod, node: str) -> list[Operation]:
+def _pin(pod: Pod, node: str) -> list[JsonPatchOperation]:
     """By match field rather than host name label: kube-scheduler then looks at that one node only.
 
     Terms are OR-ed, so the pin goes into every term. An empty term matches nothing and may not be filled.
@@ -53,7 +52,7 @@ def _pin(pod: Pod, node: str) -> list[Operation]:
     return operations
 
 
-def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[Operation]:
+def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[JsonPatchOperation]:
     note: dict[str, Any] = {"node": node, "container": assignment.container, "devices": assignment.devices}
     if assignment.memory_mib is not None:
         note["memoryMiB"] = assignment.memory_mib
@@ -67,5 +66,5 @@ def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[Operation]:
     return [_add(f"/metadata/annotations/{ASSIGNMENT_ANNOTATION.replace('/', '~1')}", value)]
 
 
-def _add(path: str, value: Any) -> Operation:
+def _add(path: str, value: Any) -> JsonPatchOperation:
     return {"op": "add", "path": path, "value": value}

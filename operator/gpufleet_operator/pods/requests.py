@@ -1,8 +1,8 @@
-"""What a pod asks of its node, read from a pod spec as JSON: kube-scheduler's own arithmetic.
+"""Computes the requirements of a pod from its spec as JSON, by the rules of kube-scheduler.
 
-Read without judging (`podrules` judges), so this never raises: anybody's pod comes through here, and none may stop the
-operator. What makes no sense counts against the pod: an amount that can't be read is more than any node has, a term
-or an expression that can't be read matches no node.
+These functions never raise, because they also process pods of other owners, which must not stop the operator. Invalid
+values count against the pod: a malformed quantity exceeds every node, a malformed term or expression matches no node.
+`validate` reports such values in templates.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,19 @@ from typing import Any
 
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, text
 from gpufleet_operator.placement.model import MatchExpression, NodeSelectorTerm, PodNeeds, Taint, Toleration
-from gpufleet_operator.pods.quantities import MOST, milli, whole
+from gpufleet_operator.pods.node_affinity import node_selector_terms
+from gpufleet_operator.pods.quantities import MAX_AMOUNT, milli, whole
 
-_NATIVE = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
+NATIVE_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
+"""Resources of Kubernetes itself; all others are extended resources."""
 
 
 def pod_requests(spec: Json) -> dict[str, int]:
-    """Effective requests by resource name: CPU in millicores, the rest in units, each at most `quantities.MOST`.
+    """Returns the effective requests by resource: CPU in millicores, the rest in units, each at most `MAX_AMOUNT`.
 
-    As in component-helpers `PodRequests`: app containers and restartable init containers (sidecars) add up; an
-    ordinary init container needs its own beside the sidecars started before it; the larger of the two counts,
-    unless the pod states its own; overhead comes on top. A container that gives only a limit requests that much.
+    As `PodRequests` of component-helpers: containers and restartable init containers (sidecars) add up; an ordinary
+    init container needs its requests in addition to the sidecars started before it; the larger of both sums counts,
+    unless the pod has its own requests; overhead is added. A container with only a limit requests that much.
     """
     total = _sum(_container_requests(c) for c in maps(spec.get("containers")))
     sidecars: dict[str, int] = {}
@@ -38,16 +40,16 @@ def pod_requests(spec: Json) -> dict[str, int]:
 
 
 def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, without: Iterable[str] = ()) -> PodNeeds:
-    """The engine's view of a pod spec.
+    """Returns the requirements of a pod as the engine takes them.
 
     Args:
-        spec: v1.PodSpec as JSON; anything else asks for nothing.
-        node_selector: labels asked for beside the pod's own.
-        without: resources that the engine places itself and doesn't count, such as `gpufleet.dev/gpu`.
+        spec: v1.PodSpec as JSON; anything else has no requirements.
+        node_selector: Labels that are required in addition to those of the pod.
+        without: Resources that the engine places and therefore does not count, such as `gpufleet.dev/gpu`.
     """
     spec = as_map(spec)
     asked = pod_requests(spec)
-    skipped = _NATIVE | frozenset(without)
+    skipped = NATIVE_RESOURCES | frozenset(without)
     selector = {str(key): text(value) for key, value in as_map(spec.get("nodeSelector")).items()}
     return PodNeeds(
         cpu_milli=asked.get("cpu", 0),
@@ -69,15 +71,15 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
 
 
 def taints(spec: Json) -> tuple[Taint, ...]:
-    """The taints of a v1.NodeSpec."""
+    """Returns the taints of a v1.NodeSpec."""
     return tuple(
         Taint(text(t.get("key")), text(t.get("effect")), text(t.get("value"))) for t in maps(spec.get("taints"))
     )
 
 
 def allocatable(resources: Json) -> dict[str, int]:
-    """What a node offers: CPU in millicores, the rest in units; nothing of what can't be read."""
-    return _amounts(resources, unreadable=0)
+    """Returns a node's allocatable: CPU in millicores, the rest in units; 0 for a malformed quantity."""
+    return _amounts(resources, malformed=0)
 
 
 def _container_requests(container: Json) -> dict[str, int]:
@@ -85,10 +87,9 @@ def _container_requests(container: Json) -> dict[str, int]:
     return _amounts({**as_map(resources.get("limits")), **as_map(resources.get("requests"))})
 
 
-def _amounts(resources: Json, *, unreadable: int = MOST) -> dict[str, int]:
+def _amounts(resources: Json, *, malformed: int = MAX_AMOUNT) -> dict[str, int]:
     return {
-        str(name): (milli if name == "cpu" else whole)(value, unreadable=unreadable)
-        for name, value in resources.items()
+        str(name): (milli if name == "cpu" else whole)(value, malformed=malformed) for name, value in resources.items()
     }
 
 
@@ -96,7 +97,7 @@ def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
         for name, amount in part.items():
-            total[name] = min(MOST, total.get(name, 0) + amount)
+            total[name] = min(MAX_AMOUNT, total.get(name, 0) + amount)
     return total
 
 
@@ -105,13 +106,12 @@ def _max(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
 
 
 def _affinity_terms(spec: Json) -> tuple[NodeSelectorTerm, ...] | None:
-    node_affinity = as_map(as_map(spec.get("affinity")).get("nodeAffinity"))
-    required = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is None:
+    terms = node_selector_terms(spec)
+    if terms is None:
         return None
     return tuple(
         NodeSelectorTerm(_expressions(term.get("matchExpressions")), _expressions(term.get("matchFields")))
-        for term in maps(as_map(required).get("nodeSelectorTerms"))
+        for term in terms
     )
 
 

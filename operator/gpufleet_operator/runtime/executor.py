@@ -1,7 +1,7 @@
-"""Carries out a decision, and folds what the apiserver answers into the caches at once.
+"""Writes the actions of a decision, and applies each response to the cache.
 
-Because every answer goes into the cache before the next pass, the operator never decides twice on a state that it has
-changed itself; the watch only confirms it later.
+Since responses are in the cache before the next pass, the operator never decides on a state that it has changed itself;
+the watch only confirms the change later.
 """
 
 import asyncio
@@ -18,153 +18,160 @@ from gpufleet_operator.kube.errors import (
     ApiError,
     ConflictError,
     InvalidWriteError,
-    LostRaceError,
     NotFoundError,
+    PatchConflictError,
     UnavailableError,
 )
-from gpufleet_operator.kube.events import About, Recorder
-from gpufleet_operator.kube.writer import Cluster
+from gpufleet_operator.kube.events import WorkloadEventRecorder, WorkloadReference
+from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, Event, ReleasePod, Reserve, WriteStatus
 
 Action = CreatePod | DeletePod | Reserve | ReleasePod | WriteStatus
 A = TypeVar("A", CreatePod, DeletePod, Reserve, ReleasePod, WriteStatus)
 
-_PARALLEL = 16
+_MAX_PARALLEL = 16
 _RETRIED = (InvalidWriteError, UnavailableError)
-"""Failures that are remembered and tried again later. Anything else that isn't caught below ends the process."""
+"""Errors after which an action is retried with backoff. An error that is not caught below ends the process."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one action."""
+class WriteOutcome:
+    """The result of one action."""
 
     action: Action
     failure: str | None = None
-    lost: bool = False
-    """Decided on a state that had changed: nothing is wrong, look again."""
-    unanswered: bool = False
-    """It may have been carried out."""
+    """Message of the error; None: no error."""
+    conflict: bool = False
+    """The object changed after the decision, so the next pass decides again. Not an error."""
+    unconfirmed: bool = False
+    """There was no response: the write may have been applied."""
 
     @property
-    def done(self) -> bool:
-        """True when it was carried out."""
-        return self.failure is None and not self.lost
+    def succeeded(self) -> bool:
+        return self.failure is None and not self.conflict
 
 
 class Executor:
-    """Writes to the cluster, at most 16 requests at a time."""
+    """Writes actions, at most 16 at the same time.
 
-    def __init__(self, cluster: Cluster, cache: Cache, clock: ServerClock, recorder: Recorder) -> None:
-        self._cluster, self._cache, self._clock, self._recorder = cluster, cache, clock, recorder
-        self._slots = asyncio.Semaphore(_PARALLEL)
-        self._beat: Callable[[], None] = lambda: None
+    Args:
+        writer: The apiserver.
+        cache: Updated from each response.
+        clock: Time of events.
+        recorder: Writes events.
+    """
 
-    async def run(self, actions: Actions, beat: Callable[[], None] = lambda: None) -> list[Outcome]:
-        """All of it, in order: make, delete and reserve; release what got its devices; report what went well.
+    def __init__(self, writer: KubeWriter, cache: Cache, clock: ServerClock, recorder: WorkloadEventRecorder) -> None:
+        self._writer, self._cache, self._clock, self._recorder = writer, cache, clock, recorder
+        self._semaphore = asyncio.Semaphore(_MAX_PARALLEL)
+        self._on_write: Callable[[], None] = lambda: None
+
+    async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
+        """Writes all actions: creates, deletes and reservations, then releases of reserved pods, then statuses.
 
         Args:
-            actions: the decision.
-            beat: called after each write, however it ended.
+            actions: The decision.
+            on_write: Called after each write, successful or not.
         """
-        self._beat = beat
+        self._on_write = on_write
         creates, deletes, reserves = await asyncio.gather(
             self._all(actions.creates, self._create),
             self._all(actions.deletes, self._delete),
             self._all(actions.reserves, self._reserve),
         )
-        reserved = {o.action.node for o in reserves if isinstance(o.action, Reserve) and o.done}
+        reserved = {o.action.node for o in reserves if isinstance(o.action, Reserve) and o.succeeded}
         releases = await self._all([r for r in actions.releases if r.after <= reserved], self._release)
         outcomes = [*creates, *deletes, *reserves, *releases]
-        # A status tells of devices as reserved: it waits until they are.
-        unsure = {o.action.workload_uid for o in outcomes if not isinstance(o.action, Reserve) and not o.done}
-        unsure |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
-        statuses = await self._all([s for s in actions.statuses if s.workload_uid not in unsure], self._status)
+        # A status lists devices as reserved, so it is written only after the reservations of its workload.
+        incomplete = {o.action.workload_uid for o in outcomes if not isinstance(o.action, Reserve) and not o.succeeded}
+        incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
+        statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
         return [*outcomes, *statuses]
 
-    async def _all(self, actions: Sequence[A], carry_out: Callable[[A], Awaitable[None]]) -> list[Outcome]:
-        return list(await asyncio.gather(*(self._one(action, carry_out) for action in actions)))
+    async def _all(self, actions: Sequence[A], write: Callable[[A], Awaitable[None]]) -> list[WriteOutcome]:
+        return list(await asyncio.gather(*(self._one(action, write) for action in actions)))
 
-    async def _one(self, action: A, carry_out: Callable[[A], Awaitable[None]]) -> Outcome:
-        async with self._slots:
-            outcome = await self._tried(action, carry_out)
-        self._beat()
+    async def _one(self, action: A, write: Callable[[A], Awaitable[None]]) -> WriteOutcome:
+        async with self._semaphore:
+            outcome = await self._try(action, write)
+        self._on_write()
         return outcome
 
-    async def _tried(self, action: A, carry_out: Callable[[A], Awaitable[None]]) -> Outcome:
+    async def _try(self, action: A, write: Callable[[A], Awaitable[None]]) -> WriteOutcome:
         try:
-            await carry_out(action)
-        except (LostRaceError, ConflictError) as error:
-            log.info("lost a race", action=action.key, error=str(error))
-            return Outcome(action, lost=True)
+            await write(action)
+        except (PatchConflictError, ConflictError) as error:
+            log.info("write conflict", action=action.key, error=str(error))
+            return WriteOutcome(action, conflict=True)
         except _RETRIED as error:
             log.warning("write failed", action=action.key, error=str(error))
-            return Outcome(action, failure=str(error), unanswered=isinstance(error, UnavailableError))
-        log.debug("done", action=action.key)
-        return Outcome(action)
+            return WriteOutcome(action, failure=str(error), unconfirmed=isinstance(error, UnavailableError))
+        log.debug("write succeeded", action=action.key)
+        return WriteOutcome(action)
 
     async def _create(self, action: CreatePod) -> None:
         try:
-            body = await self._cluster.create_pod(action.body)
+            body = await self._writer.create_pod(action.body)
         except NotFoundError as error:
-            # The namespace is gone, or the pod that our lost creation had made: decide again.
+            # The namespace was deleted, or the pod of an unconfirmed creation: decide again.
             raise ConflictError(str(error), error.code) from error
-        self._cache.read_pod(body)
+        self._cache.pods.apply(body)
 
     async def _reserve(self, action: Reserve) -> None:
         try:
-            body = await self._cluster.patch_telemetry(action.node, patches.reserve(action))
-        except LostRaceError as error:
-            self._cache.read_telemetry(error.current)
+            body = await self._writer.patch_telemetry(action.node, patches.reserve(action))
+        except PatchConflictError as error:
+            self._cache.telemetry.apply(error.current)
             raise
         except NotFoundError as error:
             self._cache.telemetry.remove(action.uid, "")
             raise ConflictError(str(error), error.code) from error
-        self._cache.read_telemetry(body)
+        self._cache.telemetry.apply(body)
 
     async def _release(self, action: ReleasePod) -> None:
         try:
-            body = await self._cluster.patch_pod(action.namespace, action.name, action.patch)
-        except LostRaceError as error:
-            self._cache.read_pod(error.current)
+            body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
+        except PatchConflictError as error:
+            self._cache.pods.apply(error.current)
             raise
         except NotFoundError as error:
             self._cache.pods.remove(action.pod_uid, "")
             raise ConflictError(str(error), error.code) from error
-        self._cache.read_pod(body)
+        self._cache.pods.apply(body)
 
     async def _delete(self, action: DeletePod) -> None:
         try:
-            await self._cluster.delete_pod(action.namespace, action.name, action.uid, action.resource_version)
+            await self._writer.delete_pod(action.namespace, action.name, action.uid, action.resource_version)
         except NotFoundError:
             self._cache.pods.remove(action.uid, "")
             return
         pod = self._cache.pods.items.get(action.uid)
         if pod is not None:
             self._cache.pods.put(replace(pod, deleting=True))
-        await self._tell(
-            About(action.namespace, action.workload, action.workload_uid),
+        await self._record(
+            WorkloadReference(action.namespace, action.workload, action.workload_uid),
             Event(action.fault, f"pod {action.name}: {action.message}", warning=action.fault.is_trouble),
         )
 
     async def _status(self, action: WriteStatus) -> None:
         try:
-            body = await self._cluster.patch_workload_status(action.namespace, action.name, patches.status(action))
-        except LostRaceError as error:
+            body = await self._writer.patch_workload_status(action.namespace, action.name, patches.status(action))
+        except PatchConflictError as error:
             self._cache.workloads.remove(action.workload_uid, "")
-            self._cache.read_workload(error.current)
+            self._cache.workloads.apply(error.current)
             raise
         except NotFoundError:
             self._cache.workloads.remove(action.workload_uid, "")
             return
-        self._cache.read_workload(body)
+        self._cache.workloads.apply(body)
         for event in action.events:
-            await self._tell(About(action.namespace, action.name, action.workload_uid), event)
+            await self._record(WorkloadReference(action.namespace, action.name, action.workload_uid), event)
 
-    async def _tell(self, about: About, event: Event) -> None:
-        """Events are for people: one that can't be written is lost, and nothing else."""
+    async def _record(self, about: WorkloadReference, event: Event) -> None:
+        """Records an event. One that fails is not retried: nothing depends on it."""
         try:
-            await self._recorder.tell(about, event, self._clock.now())
+            await self._recorder.record(about, event, self._clock.now())
         except ApiError as error:
-            log.warning("event not written", reason=event.reason, error=str(error))
+            log.warning("cannot record event", reason=event.reason, error=str(error))

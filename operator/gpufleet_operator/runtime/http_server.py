@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz over HTTP."""
+"""Serves /metrics, /healthz and /readyz."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,43 +8,48 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
-class Health:
-    """Alive: a pass or a write ended lately (or start-up is under way). Ready: a pass was made on complete caches.
+class ReconcilerHealth:
+    """State of the probes.
 
-    A cluster whose apiserver is away doesn't make the operator unhealthy: passes go on, and a restart would not help.
+    An unavailable apiserver does not fail them: passes continue, and a restart would not help.
+
+    Args:
+        last_progress: Returns when a pass or a write last completed, by the clock of the event loop; None: never.
+        timeout_seconds: Without progress for so long, the operator is not live.
     """
 
-    def __init__(self, last_sign: Callable[[], float | None], patience_seconds: float) -> None:
-        self._last_sign = last_sign
-        self._patience = patience_seconds
-        self._started = asyncio.get_running_loop().time()
+    def __init__(self, last_progress: Callable[[], float | None], timeout_seconds: float) -> None:
+        self._last_progress = last_progress
+        self._timeout = timeout_seconds
 
-    def alive(self) -> bool:
-        """True while passes are made. Start-up may take as long as the apiserver lets it wait."""
-        last = self._last_sign()
-        return last is None or asyncio.get_running_loop().time() - last < self._patience
+    def problem(self) -> str | None:
+        """Returns why the operator is not live. Start-up has no limit: it waits for the apiserver."""
+        last = self._last_progress()
+        if last is None or asyncio.get_running_loop().time() - last < self._timeout:
+            return None
+        return f"no reconcile pass completed in the last {self._timeout:.0f} s"
 
-    def ready(self) -> bool:
-        """True once the first pass was made."""
-        return self._last_sign() is not None and self.alive()
+    def not_ready(self) -> str | None:
+        """Returns why the operator is not ready: before the first pass, or if it is not live."""
+        return "the caches are not synced yet" if self._last_progress() is None else self.problem()
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, health: Health, registry: CollectorRegistry) -> AsyncIterator[int]:
-    """Serve until the block ends; yields the port (for port 0).
+async def serve(host: str, port: int, health: ReconcilerHealth, registry: CollectorRegistry) -> AsyncIterator[int]:
+    """Serves until the block ends. Yields the port, which is chosen for port 0.
 
     Raises:
-        OSError: the address can't be used.
+        OSError: The address cannot be used.
     """
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: web.Request) -> web.Response:
-        return _answer(health.alive(), "no pass was made lately")
+        return _probe(health.problem())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(health.ready(), "the caches are not complete yet")
+        return _probe(health.not_ready())
 
     application = web.Application()
     application.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
@@ -58,5 +63,5 @@ async def serve(host: str, port: int, health: Health, registry: CollectorRegistr
         await runner.cleanup()
 
 
-def _answer(good: bool, reason: str) -> web.Response:  # noqa: FBT001 - the one thing that it is about
-    return web.Response(text="ok\n") if good else web.Response(status=503, text=f"{reason}\n")
+def _probe(problem: str | None) -> web.Response:
+    return web.Response(text="ok\n") if problem is None else web.Response(status=503, text=f"{problem}\n")

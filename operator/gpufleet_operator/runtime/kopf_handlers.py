@@ -1,7 +1,7 @@
-"""kopf: tells the caches what happens to our objects. Handlers translate and note, nothing more.
+"""kopf handlers that apply events to the caches.
 
-Only `on.event` is used: the raw, level-like signal. kopf's change handlers would write annotations and finalizers
-onto the objects, and remember in them what we decide from the state alone.
+Only `on.event` is used, the raw and level-based signal. kopf's change handlers would write annotations and finalizers
+to the objects, and keep state in them that decisions derive from the objects themselves.
 """
 
 import os
@@ -15,55 +15,53 @@ from lightkube.config.kubeconfig import SingleConfig
 from lightkube.config.models import User
 
 from gpufleet_api.names import GROUP, TELEMETRY_PLURAL, VERSION, WORKLOAD_LABEL, WORKLOAD_PLURAL
-from gpufleet_operator.cache.cache import Cache, identity
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.cache.store import Store
 
-Event = Mapping[str, Any]
+RawEvent = Mapping[str, Any]
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """kopf compares each object with its last state even without a change handler: nothing to compare, no work."""
+    """Stores no last state. kopf computes a difference from it even without a change handler."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """An empty essence."""
         return cast("kopf.BodyEssence", {})
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """Never seen before."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Nothing is written onto objects."""
+        pass
 
 
 class NoProgress(kopf.ProgressStorage):
-    """As NoDiffBase, for the progress of handlers."""
+    """Stores no progress of handlers."""
 
     def fetch(self, **_: Any) -> None:
-        """No progress is kept."""
+        pass
 
     def store(self, **_: Any) -> None:
-        """Nothing is written onto objects."""
+        pass
 
     def purge(self, **_: Any) -> None:
-        """Nothing to purge."""
+        pass
 
     def touch(self, **_: Any) -> None:
-        """Nothing to touch."""
+        pass
 
     def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        """As it is."""
         return essence
 
 
 def settings() -> kopf.OperatorSettings:
-    """Settings that make kopf a pure observer."""
+    """Returns settings with which kopf only observes."""
     found = kopf.OperatorSettings()
-    found.scanning.disabled = True  # no rights on namespaces and CRDs needed
-    found.posting.enabled = False  # we write our own events
+    found.scanning.disabled = True  # needs no permissions on namespaces and CRDs
+    found.posting.enabled = False  # the operator records its own events
     found.persistence.diffbase_storage = NoDiffBase()
     found.persistence.progress_storage = NoProgress()
     found.peering.standalone = True
-    found.watching.label_selectors["pods"] = WORKLOAD_LABEL  # on the server: other people's pods never come here
+    found.watching.label_selectors["pods"] = WORKLOAD_LABEL  # applied by the apiserver
     found.watching.chunk_size = 250
     found.watching.server_timeout = 300
     found.networking.request_timeout = 15
@@ -73,59 +71,54 @@ def settings() -> kopf.OperatorSettings:
 
 
 def registry(cache: Cache, config: SingleConfig, crash: Callable[[Exception], None]) -> kopf.OperatorRegistry:
-    """The handlers, bound to the caches. A plain registry: the default one would log in by the official client.
+    """Returns the handlers. kopf's default registry would log in with the official client.
 
     Args:
-        cache: what the handlers feed.
-        config: where the apiserver is, and who we are.
-        crash: ends the process. By itself kopf logs what an event handler raises and goes on, blind for that object.
+        cache: The caches to update.
+        config: Address and credentials of the apiserver.
+        crash: Ends the process. kopf would log the exception and continue, leaving the cache stale for this object.
     """
     handlers = kopf.OperatorRegistry()
 
     @contextmanager
-    def sighted() -> Iterator[None]:
+    def crash_on_error() -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is: the cache may have missed something (see `crash`)
+        except Exception as error:  # of any kind: the cache may have missed an event (see `crash`)
             crash(error)
             raise
+
+    def update(store: Store[Any], event: RawEvent) -> None:
+        with crash_on_error():
+            if event["type"] == "DELETED":
+                store.delete(event["object"])
+            else:
+                store.apply(event["object"])
 
     @kopf.on.login(registry=handlers)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return connection(config)
 
     @kopf.on.event(GROUP, VERSION, WORKLOAD_PLURAL, registry=handlers)
-    async def workload(event: Event, **_: Any) -> None:
-        with sighted():
-            if event["type"] == "DELETED":
-                cache.workloads.remove(*identity(event["object"]))
-            else:
-                cache.read_workload(event["object"])
+    async def workload(event: RawEvent, **_: Any) -> None:
+        update(cache.workloads, event)
 
     @kopf.on.event(GROUP, VERSION, TELEMETRY_PLURAL, registry=handlers)
-    async def telemetry(event: Event, **_: Any) -> None:
-        with sighted():
-            if event["type"] == "DELETED":
-                cache.telemetry.remove(*identity(event["object"]))
-            else:
-                cache.read_telemetry(event["object"])
+    async def telemetry(event: RawEvent, **_: Any) -> None:
+        update(cache.telemetry, event)
 
     @kopf.on.event("", "v1", "pods", registry=handlers)
-    async def pod(event: Event, **_: Any) -> None:
-        with sighted():
-            if event["type"] != "DELETED":
-                cache.read_pod(event["object"])
-            else:
-                cache.pod_left(event["object"])
+    async def pod(event: RawEvent, **_: Any) -> None:
+        update(cache.pods, event)
 
     return handlers
 
 
 def connection(config: SingleConfig) -> kopf.ConnectionInfo:
-    """Credentials for kopf from the configuration that our client uses, so that there is one way to log in.
+    """Returns credentials for kopf from the configuration of our client, so that both log in the same way.
 
-    Its own service account login asks for `kubernetes.default.svc`, which needs a working cluster DNS. It calls
-    this again when the apiserver says 401, so a rotated token is read again.
+    kopf's own service account login resolves `kubernetes.default.svc`, which requires a working cluster DNS. kopf calls
+    this again after a 401, so a rotated token is read again.
     """
     cluster, user = config.cluster, config.user or User()
     token = Path(user.token_file).read_text(encoding="utf-8").strip() if user.token_file else user.token

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.runtime.executor import Outcome
+from gpufleet_operator.runtime.executor import WriteOutcome
 
 _PLACEMENT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -104,16 +104,16 @@ class Metrics:
             if age is not None:
                 self.telemetry_age.labels(name).set(age.total_seconds())
 
-    def record_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+    def record_outcomes(self, outcomes: Iterable[WriteOutcome]) -> None:
         """Records the writes of a pass."""
         for outcome in outcomes:
-            result = "succeeded" if outcome.done else "conflict" if outcome.lost else "failed"
+            result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
             match outcome.action:
                 case CreatePod():
                     kind = "pod_create"
                 case DeletePod() as action:
                     kind = "pod_delete"
-                    if outcome.done:
+                    if outcome.succeeded:
                         self.pods_removed.labels(str(action.fault)).inc()
                 case ReleasePod():
                     kind = "pod_release"

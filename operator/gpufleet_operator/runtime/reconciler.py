@@ -1,7 +1,7 @@
-"""The one task that decides: waits until something changed, takes a snapshot, decides, carries it out, remembers.
+"""The one task that decides: waits for a change, takes a snapshot, decides, executes, and records the results.
 
-Passes never overlap, so a decision is always made on the results of the one before. There is no fixed delay: the
-first change after a rest is acted on at once, and under load a pass waits as long as the last one took, at most
+Passes never overlap, so each decision is based on the results of the one before. There is no fixed delay: the first
+change after an idle time is handled immediately. Under load, a pass waits as long as the previous one took, at most
 half a second, so that events coalesce and half of the processor stays free.
 """
 
@@ -17,27 +17,27 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import CreatePod, ReleasePod
 from gpufleet_operator.model.state_types import Limits, PassState
-from gpufleet_operator.runtime.executor import Executor, Outcome
+from gpufleet_operator.runtime.executor import Executor, WriteOutcome
 from gpufleet_operator.runtime.metrics import Metrics
-from gpufleet_operator.runtime.request_mix import Demand
+from gpufleet_operator.runtime.request_mix import RequestMix
 
-_SHORTEST_GAP = 0.01
-_LONGEST_GAP = 0.5
+_MIN_PAUSE_SECONDS = 0.01
+_MAX_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Runs passes.
+    """Runs reconcile passes.
 
     Args:
-        cache: what is known of the cluster.
-        executor: carries decisions out.
-        limits: settings of decisions.
-        clock: the apiserver's time.
-        metrics: told of every pass.
-        salt: randomness, one string per pass.
-        resync_interval_seconds: longest rest between passes.
+        cache: State of the cluster.
+        executor: Writes decisions.
+        limits: Settings that decisions depend on.
+        clock: Clock of the apiserver.
+        metrics: Records each pass.
+        name_seed: Returns a random string for each pass.
+        resync_interval_seconds: Longest time between two passes.
     """
 
     def __init__(
@@ -52,83 +52,90 @@ class Reconciler:
         resync_interval_seconds: float,
     ) -> None:
         self._cache, self._executor, self._limits = cache, executor, limits
-        self._clock, self._metrics, self._salt = clock, metrics, name_seed
-        self._sweep = resync_interval_seconds
+        self._clock, self._metrics, self._name_seed = clock, metrics, name_seed
+        self._resync_interval = resync_interval_seconds
         self._memory = PassState()
-        self._demand = Demand(limits.resources)
-        self._appeared: dict[str, float] = {}
-        self._troubles: set[str] = set()
-        self.last_sign: float | None = None
-        """When a pass or one of its writes last ended, by the event loop's clock; None before the first pass is over.
+        self._request_mix = RequestMix(limits.resources)
+        self._first_seen: dict[str, float] = {}
+        self._inconsistencies: set[str] = set()
+        self.last_progress: float | None = None
+        """When a pass or a write last completed, by the clock of the event loop; None before the end of the first pass.
 
-        An apiserver that swallows requests holds each one up for its time-out, and a pass may have hundreds.
+        Writes count, because a pass may have hundreds, and each takes its timeout if the apiserver does not respond.
         """
 
     async def run(self) -> None:
-        """Pass after pass, until cancelled. An error that nobody planned for ends it."""
+        """Runs passes until cancelled. An unexpected error ends it."""
         loop = asyncio.get_running_loop()
         due: datetime | None = None
         while True:
             started = loop.time()
             due = await self.one_pass()
-            self.last_sign = loop.time()
-            await asyncio.sleep(min(_LONGEST_GAP, max(_SHORTEST_GAP, self.last_sign - started)))
-            await self._rest(due)
+            self.last_progress = loop.time()
+            await asyncio.sleep(min(_MAX_PAUSE_SECONDS, max(_MIN_PAUSE_SECONDS, self.last_progress - started)))
+            await self._wait_for_change(due)
 
     async def one_pass(self) -> datetime | None:
-        """Decide once and carry it out; returns when to decide again at the latest, if that is known."""
+        """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
         self._cache.dirty.clear()
-        mix = self._demand.mix(self._cache.workloads.items.values(), self._cache.telemetry.items.values())
+        mix = self._request_mix.update(self._cache.workloads.items.values(), self._cache.telemetry.items.values())
         snapshot = self._cache.snapshot(
-            now=self._clock.now(), name_seed=self._salt(), memory=self._memory, limits=self._limits, mix=mix
+            now=self._clock.now(), name_seed=self._name_seed(), memory=self._memory, limits=self._limits, mix=mix
         )
         with self._metrics.reconcile_duration.labels("decide").time():
             actions = decide(snapshot)
         self._memory = actions.memory
         self._metrics.record_decision(snapshot, actions)
-        self._notice(loop.time())
-        for trouble in set(actions.inconsistencies) - self._troubles:
-            log.error("fleet contradicts itself", trouble=trouble)
-        self._troubles = set(actions.inconsistencies)
+        self._track_gated_pods(loop.time())
+        for inconsistency in set(actions.inconsistencies) - self._inconsistencies:
+            log.error("inconsistent telemetry", inconsistency=inconsistency)
+        self._inconsistencies = set(actions.inconsistencies)
         for workload, trace in actions.unexpected_errors.items():
-            log.error("a template can't be used for a reason that no rule foresaw", workload=workload, traceback=trace)
+            log.error("unexpected error in template validation", workload=workload, traceback=trace)
         if not actions.empty:
             with self._metrics.reconcile_duration.labels("execute").time():
-                outcomes = await self._executor.run(actions, self._beat)
-            self._learn(outcomes, loop.time())
+                outcomes = await self._executor.run(actions, self._record_progress)
+            self._record_outcomes(outcomes, loop.time())
         return actions.due
 
-    def _beat(self) -> None:
-        if self.last_sign is not None:
-            self.last_sign = asyncio.get_running_loop().time()
+    def _record_progress(self) -> None:
+        if self.last_progress is not None:
+            self.last_progress = asyncio.get_running_loop().time()
 
-    async def _rest(self, due: datetime | None) -> None:
-        wait = self._sweep
+    async def _wait_for_change(self, due: datetime | None) -> None:
+        wait = self._resync_interval
         if due is not None:
             wait = min(wait, max(0.0, (due - self._clock.now()).total_seconds()))
         try:
             async with asyncio.timeout(wait):
                 await self._cache.dirty.wait()
         except TimeoutError:
-            pass  # time itself may have changed the decision
+            pass  # the decision may also depend on the time
 
-    def _learn(self, outcomes: Sequence[Outcome], now: float) -> None:
-        told = [(o.action.key, o.failure, "network" if o.unanswered else "apiserver") for o in outcomes if not o.lost]
-        memory = state.record(self._memory, told, self._clock.now())
-        made = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unanswered]
-        self._memory = state.answered(memory, [(a.workload_uid, a.replica) for a in made])
+    def _record_outcomes(self, outcomes: Sequence[WriteOutcome], now: float) -> None:
+        results = [
+            (o.action.key, o.failure, "network" if o.unconfirmed else "apiserver") for o in outcomes if not o.conflict
+        ]
+        memory = state.record(self._memory, results, self._clock.now())
+        created = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unconfirmed]
+        self._memory = state.answered(memory, [(a.workload_uid, a.replica) for a in created])
         self._metrics.record_outcomes(outcomes)
         for outcome in outcomes:
-            if isinstance(outcome.action, ReleasePod) and outcome.done:
+            if isinstance(outcome.action, ReleasePod) and outcome.succeeded:
                 uid = outcome.action.pod_uid
-                self._metrics.placement_duration.observe(now - self._appeared.get(uid, now))
+                self._metrics.placement_duration.observe(now - self._first_seen.get(uid, now))
                 log.info(
-                    "released", pod=outcome.action.name, namespace=outcome.action.namespace, node=outcome.action.node
+                    "pod released",
+                    pod=outcome.action.name,
+                    namespace=outcome.action.namespace,
+                    node=outcome.action.node,
                 )
         if any(o.failure is not None for o in outcomes):
-            self._cache.dirty.set()  # the failure itself may have to be reported
+            self._cache.dirty.set()  # the next pass reports the failure
 
-    def _notice(self, now: float) -> None:
-        """Remember since when each gated pod is there."""
-        self._appeared = {uid: self._appeared.get(uid, now) for uid, pod in self._cache.pods.items.items() if pod.gates}
+    def _track_gated_pods(self, now: float) -> None:
+        """Records when each gated pod was first seen."""
+        self._first_seen = {
+            uid: self._first_seen.get(uid, now) for uid, pod in self._cache.pods.items.items() if pod.gates
+        }

@@ -1,7 +1,7 @@
-"""What the workloads seen so far ask for: the mix of requests that strategy Pack keeps the fleet usable for.
+"""Learns the mix of requests, for which strategy Pack keeps the fleet usable, from the workloads seen so far.
 
-Nothing of it is stored. A workload counts once, when it is first seen, with all of its replicas; it goes on counting
-when it is gone, and fades with those that come after it. A restart begins with the workloads that exist.
+A workload counts once, with all of its replicas, when it is first seen. It still counts after its deletion, with less
+and less weight as others follow. Nothing is stored: a restart begins with the existing workloads.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,55 +12,55 @@ from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.objects import Telemetry, Workload
 from gpufleet_operator.placement.packing import Census, Mix, PodType
 
-_MOST_CPU_MILLI = 10**9
-_MOST_MEMORY_BYTES = 2**50
-"""A million CPUs, a pebibyte: no node has more, so who asks for it is never placed and says nothing of the usual."""
+_MAX_CPU_MILLI = 10**9
+_MAX_MEMORY_BYTES = 2**50
+"""Requests above these bounds fit no node and are left out of the mix."""
 
 
-class Demand:
-    """Learns from pass to pass.
+class RequestMix:
+    """The mix of requests.
 
     Args:
-        resources: the extended resources that stand for devices.
+        resources: The extended resources of devices.
     """
 
     def __init__(self, resources: Resources = DEFAULTS) -> None:
         self._resources = resources
         self._census = Census()
         self._counted: frozenset[str] = frozenset()
-        """Uids of workloads; those that are gone are forgotten, since no other gets their uid."""
+        """Uids of existing workloads. Those of deleted ones are dropped, as they never return."""
 
-    def mix(self, workloads: Collection[Workload], telemetry: Collection[Telemetry]) -> Mix:
-        """The mix after everything that exists now; the very same object until enough is new.
+    def update(self, workloads: Collection[Workload], telemetry: Collection[Telemetry]) -> Mix:
+        """Counts new workloads and returns the mix: the same object until it changes enough.
 
         Args:
-            workloads: all that exist.
-            telemetry: of all nodes. A share is a part of a device, so shares count once there is a device to measure
-                them on.
+            workloads: All that exist.
+            telemetry: Of all nodes. Requests for shares count once the memory of a device is known, as they are parts
+                of it.
         """
         new = [w for w in workloads if w.uid not in self._counted]
         if new:
-            device = _usual_memory_mib(telemetry)
+            device = _median_memory_mib(telemetry)
             new.sort(key=lambda w: (w.created, w.full_name))
             counted = {w.uid for w in new if self._count(w, device)}
             self._counted = self._counted.intersection(w.uid for w in workloads) | counted
         return self._census.mix
 
     def _count(self, workload: Workload, device_memory_mib: int) -> bool:
-        """False: it can't be measured yet."""
+        """Counts a workload. Returns False if its size is unknown yet."""
         if workload.model is None or judge(workload, workload.model, self._resources).problems:
-            return True  # its conditions say so, and it gets no pods
-        asked = request(workload.model, resources=self._resources)
-        if asked.pod.cpu_milli > _MOST_CPU_MILLI or asked.pod.memory_bytes > _MOST_MEMORY_BYTES:
+            return True  # invalid: it gets no pods
+        requested = request(workload.model, resources=self._resources)
+        if requested.pod.cpu_milli > _MAX_CPU_MILLI or requested.pod.memory_bytes > _MAX_MEMORY_BYTES:
             return True
-        if asked.devices.share is not None and not device_memory_mib:
+        if requested.devices.share is not None and not device_memory_mib:
             return False
-        self._census.observe(PodType.of(asked, device_memory_mib), len(asked.replicas))
+        self._census.observe(PodType.of(requested, device_memory_mib), len(requested.replicas))
         return True
 
 
-def _usual_memory_mib(telemetry: Iterable[Telemetry]) -> int:
-    """The memory of the device in the middle, by memory; 0 when none is known."""
+def _median_memory_mib(telemetry: Iterable[Telemetry]) -> int:
+    """Returns the median device memory; 0 if unknown."""
     known = sorted(
         device.memory_total_mib
         for node in telemetry

@@ -17,8 +17,8 @@ from gpufleet_operator.kube.errors import (
     AlreadyExistsError,
     ConflictError,
     InvalidWriteError,
-    LostRaceError,
     NotFoundError,
+    PatchConflictError,
 )
 
 Json = dict[str, Any]
@@ -144,7 +144,7 @@ class FakeApiserver:
             try:
                 changed = jsonpatch.apply_patch(body, [dict(op) for op in patch])
             except jsonpatch.JsonPatchTestFailed as error:
-                raise LostRaceError(str(error), copy.deepcopy(body)) from error
+                raise PatchConflictError(str(error), copy.deepcopy(body)) from error
             except jsonpatch.JsonPatchException as error:
                 raise InvalidWriteError(str(error), 422) from error
             return self.store(kind, key, changed)

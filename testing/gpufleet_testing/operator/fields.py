@@ -78,5 +78,5 @@ class NodeFields(TypedDict, total=False):
 
 class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
-    others: Mapping[str, Mapping[str, int]]
+    foreign_requests: Mapping[str, Mapping[str, int]]
     mix: Mix

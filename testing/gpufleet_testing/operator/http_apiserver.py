@@ -10,7 +10,7 @@ from aiohttp import web
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import Cluster, User
 
-from gpufleet_operator.kube.errors import AlreadyExistsError, ConflictError, LostRaceError, NotFoundError
+from gpufleet_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError, PatchConflictError
 from gpufleet_testing.operator.cluster import FakeCluster
 
 KINDS = {
@@ -40,7 +40,7 @@ class HttpApiserver:
             return await (self.watch(request, kind) if request.query.get("watch") else self.list(kind))
         try:
             body = await self.write(request)
-        except (LostRaceError, NotFoundError, AlreadyExistsError, ConflictError) as error:
+        except (PatchConflictError, NotFoundError, AlreadyExistsError, ConflictError) as error:
             reason = "AlreadyExists" if isinstance(error, AlreadyExistsError) else ""
             return web.json_response({"message": str(error), "reason": reason}, status=error.code)
         await self.notify()

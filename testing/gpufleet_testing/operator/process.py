@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
@@ -33,7 +33,7 @@ class OperatorProcess:
         clock = ServerClock(lambda: cluster.now)
         self.reconciler = Reconciler(
             self.cache,
-            Executor(cluster, self.cache, clock, Recorder(cluster, "test")),
+            Executor(cluster, self.cache, clock, WorkloadEventRecorder(cluster, "test")),
             Limits(),
             clock,
             Metrics(CollectorRegistry()),
@@ -66,7 +66,7 @@ class OperatorProcess:
         if event != "DELETED":
             store.put(view)
         elif kind == "pods":
-            store.left(view)
+            store.record_deletion(view)
         else:
             store.remove(view.uid, view.resource_version)
 

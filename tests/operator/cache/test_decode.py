@@ -76,7 +76,7 @@ def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None
 
     assert [a.pod_uid for a in found.assignments] == ["p"]
     assert found.status is None
-    assert "can't be read" in found.unreadable
+    assert found.unreadable.startswith("the status of the agent is invalid: ")
 
 
 def test_a_node_is_counted_in_millicores_and_bytes() -> None:

@@ -1,7 +1,7 @@
 """Whatever stands in an object of one pod or node, it comes in or is left out, and the others' workloads are placed."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, REPLICA_LABEL, RESOURCE, WORKLOAD_KIND, WORKLOAD_LABEL
+from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.cache.reader import Reader
+from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.state_types import Limits, PassState
@@ -119,11 +120,11 @@ def live_beside(kind: str, *bodies: Any) -> None:
     _put(cache.telemetry, make.telemetry("node-1"), make.telemetry("node-2"))
     stores: dict[str, Store[Any]] = {
         "pod": cache.pods,
-        "bound_pod": cache.others,
+        "bound_pod": cache.foreign_pods,
         "node": cache.nodes,
         "telemetry": cache.telemetry,
     }
-    views = [view for body in bodies if (view := getattr(cache.reader, kind)(body)) is not None]
+    views = [view for body in bodies if (view := stores[kind].decode(body)) is not None]
     _put(stores[kind], *(replace(view, uid=f"{view.uid}-{number}") for number, view in enumerate(views)))
     memory = PassState()
     for _ in range(2):
@@ -138,6 +139,14 @@ def _put(store: Store[Any], *items: Stored) -> None:
         store.put(item)
 
 
+CONVERT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "pod": decode_pod.pod,
+    "bound_pod": decode.bound_pod,
+    "node": decode.node,
+    "telemetry": decode.telemetry,
+}
+
+
 def objects() -> dict[str, dict[str, Any]]:
     return {"pod": POD, "bound_pod": POD, "node": NODE, "telemetry": telemetry()}
 
@@ -145,7 +154,7 @@ def objects() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("kind", ["pod", "bound_pod", "node", "telemetry"])
 def test_another_value_anywhere_stops_nobody_else(kind: str) -> None:
     good = objects()[kind]
-    assert getattr(Reader(), kind)(good) is not None
+    assert CONVERT[kind](good) is not None
     for number, path in enumerate(paths(good)):
         if kind in ("pod", "bound_pod"):
             live_beside(kind, *(changed(good, path, value) for value in ODD))
@@ -166,23 +175,25 @@ def test_several_other_values_stop_nobody_else(data: st.DataObject) -> None:
 
 def test_an_object_without_identity_is_counted_once_and_left_out() -> None:
     told: list[str] = []
-    reader = Reader(told.append)
+    decoder = Decoder(told.append)
     lacking = {**POD, "metadata": {"uid": "u", "resourceVersion": "1"}}
 
-    assert [reader.pod(lacking), reader.pod(lacking), reader.bound_pod({})] == [None, None, None]
-    assert len(told) == 2
+    assert decoder.decode(decode_pod.pod, lacking) is None
+    assert decoder.decode(decode_pod.pod, lacking) is None
+    assert decoder.decode(decode.bound_pod, {}) is None
+    assert told == ["pod", "bound_pod"]
 
 
 def test_what_can_no_longer_be_read_stays_as_it_was() -> None:
     """A pod whose last state we can't read still holds its devices."""
     cache = Cache()
-    cache.read_pod(POD)
+    cache.pods.apply(POD)
     lacking = {**POD, "metadata": {**POD["metadata"], "resourceVersion": "8", "creationTimestamp": "x"}}
 
-    cache.read_pod(lacking)
-    cache.pods.replace([], "9", unread=["uid-x"])
+    cache.pods.apply(lacking)
+    cache.pods.replace([], "9", undecodable=["uid-x"])
     assert set(cache.pods.items) == {"uid-x"}
 
-    cache.pod_left(lacking)
+    cache.pods.delete(lacking)
     assert not cache.pods.items
-    assert not cache.pods.deleted_pods
+    assert not cache.pods.deleted

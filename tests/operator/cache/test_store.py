@@ -1,14 +1,15 @@
 """The same object from a watch, from our own write and from a list, in any order: the newest wins."""
 
-import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_operator.cache.cache import Cache, UsageStore
-from gpufleet_operator.cache.store import Store
+from gpufleet_operator.cache import decode
+from gpufleet_operator.cache.cache import Cache, ForeignPodStore
+from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.model.objects import BoundPod, Node, PodDeletion, PodPhase
 from gpufleet_testing.operator import make
 
@@ -17,8 +18,12 @@ def node(version: int, uid: str = "u", unschedulable: bool = False) -> Node:
     return Node(uid=uid, name=f"n-{uid}", resource_version=str(version), unschedulable=unschedulable)
 
 
+def node_store(changed: Callable[[], None] = lambda: None) -> TombstoneStore[Node]:
+    return TombstoneStore(decode.node, changed)
+
+
 def test_a_late_event_does_not_take_back_what_our_own_write_told() -> None:
-    store: Store[Node] = Store()
+    store = node_store()
     store.put(node(9, unschedulable=True))
 
     store.put(node(8))
@@ -27,7 +32,7 @@ def test_a_late_event_does_not_take_back_what_our_own_write_told() -> None:
 
 
 def test_a_deleted_object_stays_deleted() -> None:
-    store: Store[Node] = Store()
+    store = node_store()
     store.put(node(5))
     store.remove("u", "6")
 
@@ -38,7 +43,7 @@ def test_a_deleted_object_stays_deleted() -> None:
 
 def test_an_object_that_left_the_selector_comes_back_in_a_later_version() -> None:
     """Its label was taken off and put on again; what is known to be deleted never comes back."""
-    store: Store[Node] = Store()
+    store = node_store()
     for uid in ("relabelled", "listed away", "deleted"):
         store.put(node(5, uid))
     store.remove("relabelled", "6")
@@ -52,7 +57,7 @@ def test_an_object_that_left_the_selector_comes_back_in_a_later_version() -> Non
 
 
 def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None:
-    store: Store[Node] = Store()
+    store = node_store()
     store.put(node(5, "old"))
     store.put(node(20, "young"))
 
@@ -62,7 +67,7 @@ def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None
 
 
 def test_versions_are_numbers_not_text() -> None:
-    store: Store[Node] = Store()
+    store = node_store()
     store.put(node(10, unschedulable=True))
 
     store.put(node(9))
@@ -72,7 +77,7 @@ def test_versions_are_numbers_not_text() -> None:
 
 def test_a_new_version_that_says_the_same_is_no_news() -> None:
     calls: list[int] = []
-    store: Store[Node] = Store(lambda: calls.append(1))
+    store = node_store(lambda: calls.append(1))
 
     store.put(node(1))
     store.put(node(2))
@@ -93,7 +98,7 @@ POD = st.builds(
 
 @given(st.lists(st.tuples(POD, st.booleans()), max_size=30))
 def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[BoundPod, bool]]) -> None:
-    store = UsageStore(asyncio.Event())
+    store = ForeignPodStore(decode.bound_pod, lambda: None)
     homes: dict[str, str] = {}
     for pod, gone in steps:
         # A pod never changes its node.
@@ -106,7 +111,7 @@ def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[Bo
     expected: dict[str, Counter[str]] = {}
     for pod in store.items.values():
         expected.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
-    assert {n: +c for n, c in store.per_node.items()} == {n: +c for n, c in expected.items()}
+    assert {n: +c for n, c in store.requests.items()} == {n: +c for n, c in expected.items()}
 
 
 def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
@@ -116,9 +121,9 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
         cache.pods.put(pod)
 
     for pod in (gated, bound, over):
-        cache.pods.left(pod)
+        cache.pods.record_deletion(pod)
 
-    assert cache.pods.deleted_pods == {
+    assert cache.pods.deleted == {
         gated.uid: PodDeletion.NEVER_BOUND,
         bound.uid: PodDeletion.FORCED,
         over.uid: PodDeletion.OVER,
@@ -129,11 +134,11 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
 def test_a_pod_that_is_back_has_not_departed() -> None:
     cache = Cache()
     cache.pods.put(make.running_pod())
-    cache.pods.left(make.running_pod(resource_version="21"))
+    cache.pods.record_deletion(make.running_pod(resource_version="21"))
 
     cache.pods.put(make.running_pod(resource_version="22"))
 
-    assert not cache.pods.deleted_pods
+    assert not cache.pods.deleted
     assert set(cache.pods.items) == {make.running_pod().uid}
 
 

@@ -14,7 +14,7 @@ from gpufleet_operator.model.objects import Container, Workload
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_operator.pods.requests import pod_needs
-from gpufleet_operator.runtime.request_mix import Demand
+from gpufleet_operator.runtime.request_mix import RequestMix
 from gpufleet_testing.operator import make, results
 
 FULL: dict[str, Any] = {
@@ -107,9 +107,9 @@ def live_beside(templates: Sequence[Any]) -> None:
     """Everything that the operator does with templates, from its first pass to pods, beside a good workload."""
     good, nodes = make.workload("good"), [make.telemetry(f"node-{number}") for number in (1, 2)]
     odd = {f"uid-odd-{at}": make.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
-    pods, demand = [make.pod(good)], Demand()
+    pods, demand = [make.pod(good)], RequestMix()
     for _ in range(2):
-        mix = demand.mix([*odd.values(), good], nodes)
+        mix = demand.update([*odd.values(), good], nodes)
         actions = decide(make.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unexpected_errors, actions.unexpected_errors
@@ -176,7 +176,7 @@ def test_what_no_rule_foresaw_is_a_problem_of_one_workload(monkeypatch: pytest.M
     )
     assert "in breaks" in actions.unexpected_errors["ml/bad"]
     assert not again.unexpected_errors
-    assert Demand().mix([bad], []) == Demand().mix([], [])
+    assert RequestMix().update([bad], []) == RequestMix().update([], [])
 
 
 HUGE = [
@@ -213,6 +213,6 @@ def test_others_pods_may_ask_for_any_amount(name: str, amount: str) -> None:
     others = {"node-1": {"cpu": 3 * needs.cpu_milli, "memory": 3 * needs.memory_bytes, "pods": 3, **needs.extended}}
     good = make.workload("good")
 
-    actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), others=others))
+    actions = decide(make.snapshot(good, make.pod(good), *map(make.telemetry, NODES), foreign_requests=others))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]

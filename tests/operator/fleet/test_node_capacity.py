@@ -20,7 +20,7 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -
     )
     node = make.node(allocatable={"cpu": 8000, "memory": 8 * 2**30, "pods": 10, RESOURCE: 4, "example.com/nic": 2})
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
-    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, others=others)
+    snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, foreign_requests=others)
 
     used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot))
     facts = node_capacity.node_info(node, used["node-1"])

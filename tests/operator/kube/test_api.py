@@ -12,7 +12,7 @@ import pytest
 from gpufleet_operator.kube import errors
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.writer import ApiCluster
+from gpufleet_operator.kube.writer import ApiWriter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -146,10 +146,10 @@ class TestCluster:
                 return status(422, "Invalid", "the server rejected our request")
             return httpx2.Response(200, json=current)
 
-        return asyncio.run(ApiCluster(connect(handler)).patch_telemetry("node-1", self.PATCH))
+        return asyncio.run(ApiWriter(connect(handler)).patch_telemetry("node-1", self.PATCH))
 
     def test_a_failed_test_is_a_lost_race_and_tells_the_object_as_it_is(self) -> None:
-        with pytest.raises(errors.LostRaceError) as caught:
+        with pytest.raises(errors.PatchConflictError) as caught:
             self.patch(generation=4)
 
         assert caught.value.current["metadata"]["generation"] == 4
@@ -165,7 +165,7 @@ class TestCluster:
             sent.append((request.method, request.url.path, json.loads(request.content)))
             return httpx2.Response(200, json={})
 
-        asyncio.run(ApiCluster(connect(handler)).delete_pod("ml", "train-0", "u", "7"))
+        asyncio.run(ApiWriter(connect(handler)).delete_pod("ml", "train-0", "u", "7"))
 
         ((method, path, body),) = sent
         assert (method, path) == ("DELETE", "/api/v1/namespaces/ml/pods/train-0")
@@ -180,7 +180,7 @@ class TestCluster:
             return status(400, "BadRequest")
 
         with pytest.raises(errors.InvalidWriteError):
-            asyncio.run(ApiCluster(connect(handler)).create_pod(body))
+            asyncio.run(ApiWriter(connect(handler)).create_pod(body))
 
     @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
     def test_a_pod_that_exists_already_is_ours_if_we_own_it(self, owner: str, ours: bool) -> None:
@@ -190,11 +190,11 @@ class TestCluster:
         def handler(request: httpx2.Request) -> httpx2.Response:
             return status(409, "AlreadyExists") if request.method == "POST" else httpx2.Response(200, json=found)
 
-        create = ApiCluster(connect(handler)).create_pod(body)
+        create = ApiWriter(connect(handler)).create_pod(body)
         if ours:
             assert asyncio.run(create) == found
         else:
-            with pytest.raises(errors.InvalidWriteError, match="belongs to somebody else"):
+            with pytest.raises(errors.InvalidWriteError, match="already exists with another owner"):
                 asyncio.run(create)
 
 
@@ -216,7 +216,7 @@ class TestClock:
         """Stamped when it was sent, read half a minute later."""
         clock = ServerClock(lambda: NOW)
 
-        clock.heard((NOW - timedelta(seconds=30)).strftime("%a, %d %b %Y %H:%M:%S GMT"), NOW - timedelta(seconds=30))
+        clock.observe((NOW - timedelta(seconds=30)).strftime("%a, %d %b %Y %H:%M:%S GMT"), NOW - timedelta(seconds=30))
 
         assert clock.now() == NOW
 
@@ -224,6 +224,6 @@ class TestClock:
     def test_no_date_changes_nothing(self, date: str | None) -> None:
         clock = ServerClock(lambda: NOW)
 
-        clock.heard(date, NOW)
+        clock.observe(date, NOW)
 
         assert clock.now() == NOW

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
-from gpufleet_operator.kube.events import About, Recorder
+from gpufleet_operator.kube.events import WorkloadEventRecorder, WorkloadReference
 from gpufleet_operator.model.actions import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ABOUT = About("ml", "train", "uid-train")
+ABOUT = WorkloadReference("ml", "train", "uid-train")
 
 
 class Cluster:
@@ -31,8 +31,8 @@ class Cluster:
         self.patched.append((name, patch[0]["value"]))
 
 
-def recorder(cluster: Cluster) -> Recorder:
-    return Recorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
+def recorder(cluster: Cluster) -> WorkloadEventRecorder:
+    return WorkloadEventRecorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
 
 
 def test_a_repetition_is_a_count() -> None:
@@ -40,7 +40,7 @@ def test_a_repetition_is_a_count() -> None:
     found = recorder(cluster)
 
     for _ in range(3):
-        asyncio.run(found.tell(ABOUT, Event("NoDevices", "none", warning=True), NOW))
+        asyncio.run(found.record(ABOUT, Event("NoDevices", "none", warning=True), NOW))
 
     (body,) = cluster.created
     assert (body["reason"], body["message"], body["type"], body["count"]) == ("NoDevices", "none", "Warning", 1)
@@ -53,7 +53,7 @@ def test_other_words_are_another_event() -> None:
     found = recorder(cluster)
 
     for note in ("one", "two"):
-        asyncio.run(found.tell(ABOUT, Event("NoDevices", note), NOW))
+        asyncio.run(found.record(ABOUT, Event("NoDevices", note), NOW))
 
     assert len({body["metadata"]["name"] for body in cluster.created}) == 2
 
@@ -62,16 +62,16 @@ def test_an_event_that_an_earlier_process_told_is_not_an_error() -> None:
     cluster = Cluster()
     cluster.exists = True
 
-    asyncio.run(recorder(cluster).tell(ABOUT, Event("Placed", "x"), NOW))
+    asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x"), NOW))
 
 
 def test_an_event_that_expired_is_told_anew() -> None:
     cluster = Cluster()
     found = recorder(cluster)
-    asyncio.run(found.tell(ABOUT, Event("Placed", "x"), NOW))
+    asyncio.run(found.record(ABOUT, Event("Placed", "x"), NOW))
     cluster.expired = True
 
-    asyncio.run(found.tell(ABOUT, Event("Placed", "x"), NOW))
+    asyncio.run(found.record(ABOUT, Event("Placed", "x"), NOW))
 
     assert len(cluster.created) == 2
 
@@ -79,6 +79,6 @@ def test_an_event_that_expired_is_told_anew() -> None:
 def test_a_long_note_is_cut_to_what_the_apiserver_takes() -> None:
     cluster = Cluster()
 
-    asyncio.run(recorder(cluster).tell(ABOUT, Event("Placed", "x" * 3000), NOW))
+    asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x" * 3000), NOW))
 
     assert len(cluster.created[0]["message"]) == 1024

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpufleet_operator.cache import decode
-from gpufleet_operator.cache.store import Store
+from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.kube.api import Page
 from gpufleet_operator.kube.errors import ApiError, GoneError, UnavailableError
 from gpufleet_operator.kube.informer import Informer
@@ -53,12 +53,16 @@ class Script:
             yield step
 
 
-def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, Store[Node], int]:
+def _store() -> TombstoneStore[Node]:
+    return TombstoneStore(decode.node, lambda: None)
+
+
+def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, TombstoneStore[Node], int]:
     """Run an informer to the end of the script, without its pauses."""
     listed: list[None] = []
 
-    async def run() -> tuple[Script, Store[Node]]:
-        api, store = Script(lists, watches), Store[Node]()
+    async def run() -> tuple[Script, TombstoneStore[Node]]:
+        api, store = Script(lists, watches), _store()
         informer = Informer[Node](
             api,  # type: ignore[arg-type]  # the part of Api that it uses
             "/nodes",
@@ -85,7 +89,7 @@ async def _no_sleep(seconds: float) -> None:
     del seconds
 
 
-def names(store: Store[Node]) -> set[str]:
+def names(store: TombstoneStore[Node]) -> set[str]:
     return {n.name for n in store.items.values()}
 
 
@@ -143,10 +147,10 @@ def test_what_can_not_be_read_stays_as_it_was() -> None:
     def odd(name: str, version: int) -> dict[str, Any]:
         return {"metadata": {**node(name, version)["metadata"], "labels": "odd"}}
 
-    async def run() -> Store[Node]:
+    async def run() -> TombstoneStore[Node]:
         steps = [("MODIFIED", odd("b", 11)), event("DELETED", "c", 12), ("DELETED", odd("d", 13))]
         lists = [(5, [node(n, 1) for n in "abcd"]), (10, [odd("a", 6), *(node(n, 1) for n in "bcd")])]
-        api, store = Script(lists, [steps]), Store[Node]()
+        api, store = Script(lists, [steps]), _store()
         informer = Informer[Node](api, "/nodes", {}, project_good, store)  # type: ignore[arg-type]  # as above
         await informer.list()
         version = await informer.list()

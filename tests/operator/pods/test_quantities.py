@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_operator.pods.quantities import MOST, milli, quantity, whole
+from gpufleet_operator.pods.quantities import MAX_AMOUNT, milli, quantity, whole
 
 READ: dict[Any, Fraction] = {
     "1500m": Fraction(3, 2),
@@ -40,13 +40,13 @@ def test_no_quantity(text: Any) -> None:
 
 def test_amounts_beyond_every_node_are_all_the_same() -> None:
     """The apiserver takes an exponent of any size and keeps it as it is."""
-    assert milli("8E") == whole("1e9999") == whole("9" * 90) == milli("1e999999999999999999") == MOST
+    assert milli("8E") == whole("1e9999") == whole("9" * 90) == milli("1e999999999999999999") == MAX_AMOUNT
     assert whole("1e-9999") == 1
     assert milli("-1") == 0
-    assert (milli("many"), whole("many", unreadable=0)) == (MOST, 0)
+    assert (milli("many"), whole("many", malformed=0)) == (MAX_AMOUNT, 0)
 
 
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()))
 def test_whatever_stands_there_counts_as_something(value: Any) -> None:
-    assert 0 <= milli(value) <= MOST
-    assert 0 <= whole(value) <= MOST
+    assert 0 <= milli(value) <= MAX_AMOUNT
+    assert 0 <= whole(value) <= MAX_AMOUNT

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
-from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.model.actions import Actions, CreatePod
 from gpufleet_operator.model.state_types import Limits
-from gpufleet_operator.runtime.executor import Executor, Outcome
+from gpufleet_operator.runtime.executor import Executor, WriteOutcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator import make
@@ -36,7 +36,7 @@ class Refusing:
 def executor(error: ApiError, cache: Cache) -> Executor:
     cluster: Any = Refusing(error)
     clock = ServerClock(lambda: NOW)
-    return Executor(cluster, cache, clock, Recorder(cluster, "test"))
+    return Executor(cluster, cache, clock, WorkloadEventRecorder(cluster, "test"))
 
 
 def creates(number: int) -> Actions:
@@ -46,9 +46,9 @@ def creates(number: int) -> Actions:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotFoundError('namespaces "ml" not found', 404), {"lost": True}),
+        (NotFoundError('namespaces "ml" not found', 404), {"conflict": True}),
         (InvalidWriteError("exceeded quota", 403), {"failure": "exceeded quota"}),
-        (UnavailableError("no answer"), {"failure": "no answer", "unanswered": True}),
+        (UnavailableError("no answer"), {"failure": "no answer", "unconfirmed": True}),
     ],
     ids=["the namespace is gone", "refused", "no answer"],
 )
@@ -57,7 +57,7 @@ def test_a_pod_that_can_not_be_made_is_an_outcome_and_not_the_end(error: ApiErro
 
     outcomes = asyncio.run(executor(error, Cache()).run(actions))
 
-    assert outcomes == [Outcome(actions.creates[0], **expected)]
+    assert outcomes == [WriteOutcome(actions.creates[0], **expected)]
 
 
 def test_an_answer_that_nobody_planned_for_ends_the_process() -> None:
@@ -75,7 +75,7 @@ def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
 
     class Slow(Refusing):
         async def create_pod(self, body: Any) -> Any:
-            signs.append(reconciler.last_sign)
+            signs.append(reconciler.last_progress)
             await asyncio.sleep(0.01)
             raise self.error
 
@@ -83,14 +83,14 @@ def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
     api: Any = cluster
     reconciler = Reconciler(
         cache,
-        Executor(api, cache, clock, Recorder(api, "test")),
+        Executor(api, cache, clock, WorkloadEventRecorder(api, "test")),
         Limits(),
         clock,
         Metrics(CollectorRegistry()),
         name_seed=lambda: "salt",
         resync_interval_seconds=10,
     )
-    reconciler.last_sign = None if first else 0.0
+    reconciler.last_progress = None if first else 0.0
     cache.workloads.put(make.workload(replicas=40))
 
     asyncio.run(asyncio.wait_for(reconciler.one_pass(), 20))

@@ -5,15 +5,15 @@ import asyncio
 import aiohttp
 from prometheus_client import CollectorRegistry, Gauge
 
-from gpufleet_operator.runtime.http_server import Health, serve
+from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
 
 
-def ask(last_sign: float | None, ago: float = 0) -> dict[str, tuple[int, str]]:
+def ask(last_progress: float | None, ago: float = 0) -> dict[str, tuple[int, str]]:
     async def run() -> dict[str, tuple[int, str]]:
         registry = CollectorRegistry()
         Gauge("gpufleet_test", "A test.", registry=registry).set(3)
         now = asyncio.get_running_loop().time()
-        health = Health(lambda: None if last_sign is None else now - ago, 60)
+        health = ReconcilerHealth(lambda: None if last_progress is None else now - ago, 60)
         found = {}
         async with serve("127.0.0.1", 0, health, registry) as port, aiohttp.ClientSession() as session:
             for path in ("/healthz", "/readyz", "/metrics"):
@@ -28,7 +28,7 @@ def test_before_the_first_pass_it_is_alive_but_not_ready() -> None:
     found = ask(None)
 
     assert found["/healthz"][0] == 200
-    assert found["/readyz"] == (503, "the caches are not complete yet\n")
+    assert found["/readyz"] == (503, "the caches are not synced yet\n")
 
 
 def test_after_a_pass_it_is_both() -> None:
@@ -39,4 +39,4 @@ def test_after_a_pass_it_is_both() -> None:
 
 
 def test_a_pass_that_does_not_come_is_noticed() -> None:
-    assert ask(1.0, ago=100)["/healthz"] == (503, "no pass was made lately\n")
+    assert ask(1.0, ago=100)["/healthz"] == (503, "no reconcile pass completed in the last 60 s\n")

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.events import Recorder
+from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
@@ -19,7 +19,7 @@ from gpufleet_operator.runtime import reconciler as loop
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
-from gpufleet_operator.runtime.request_mix import Demand
+from gpufleet_operator.runtime.request_mix import RequestMix
 from gpufleet_testing.operator import make
 
 PAIR = {"count": 2}
@@ -31,20 +31,22 @@ def parts(mix: Mix) -> dict[PodType, float]:
 
 
 def test_a_workload_counts_once_with_all_of_its_replicas() -> None:
-    demand, workload = Demand(), make.workload(replicas=96, template=CPU, devices=PAIR)
+    request_mix, workload = RequestMix(), make.workload(replicas=96, template=CPU, devices=PAIR)
 
-    first = demand.mix([workload], [])
+    first = request_mix.update([workload], [])
 
     assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.96, abs=0.01)
-    assert demand.mix([workload], []) is first
-    assert demand.mix([make.workload(replicas=96, template=CPU, devices=PAIR)], []) is first, "the same uid read anew"
+    assert request_mix.update([workload], []) is first
+    assert request_mix.update([make.workload(replicas=96, template=CPU, devices=PAIR)], []) is first, (
+        "the same uid read anew"
+    )
 
 
 def test_what_is_gone_goes_on_counting() -> None:
-    demand = Demand()
-    demand.mix([make.workload(replicas=96, devices=PAIR)], [])
+    request_mix = RequestMix()
+    request_mix.update([make.workload(replicas=96, devices=PAIR)], [])
 
-    after = demand.mix([make.workload("other", replicas=128)], [])
+    after = request_mix.update([make.workload("other", replicas=128)], [])
 
     assert parts(after)[PodType(0, 0, 2)] > 0.3
 
@@ -58,7 +60,7 @@ def test_a_restart_learns_the_same_from_what_exists() -> None:
         for at in range(40)
     ]
 
-    before, after = Demand().mix(workloads, []), Demand().mix(workloads[::-1], [])
+    before, after = RequestMix().update(workloads, []), RequestMix().update(workloads[::-1], [])
 
     assert before == after
     assert before != PRIOR
@@ -66,11 +68,11 @@ def test_a_restart_learns_the_same_from_what_exists() -> None:
 
 def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
     workloads = [make.workload(f"w{at:02}", replicas=8, devices={"count": 1 + at % 2}) for at in range(40)]
-    bit_by_bit = Demand()
+    bit_by_bit = RequestMix()
     for at in range(1, len(workloads) + 1):
-        learned = bit_by_bit.mix(workloads[:at], [])
+        learned = bit_by_bit.update(workloads[:at], [])
 
-    at_once = Demand().mix(workloads, [])
+    at_once = RequestMix().update(workloads, [])
 
     assert set(learned.types) == set(at_once.types)
     assert list(learned.parts) == pytest.approx(at_once.parts, abs=0.05)
@@ -78,17 +80,17 @@ def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
 
 def test_shares_are_measured_on_the_usual_device() -> None:
     """Without any device known they wait; the operator's own lists come before its first pass, an agent may not."""
-    demand = Demand()
+    request_mix = RequestMix()
     workload = make.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
 
-    assert demand.mix([workload], []) is PRIOR
-    assert parts(demand.mix([workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
+    assert request_mix.update([workload], []) is PRIOR
+    assert parts(request_mix.update([workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
 
 
 def test_a_template_that_makes_no_pods_teaches_nothing() -> None:
     bad = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "two"}}}]}}
 
-    assert Demand().mix([make.workload(replicas=96, template=bad)], []) is PRIOR
+    assert RequestMix().update([make.workload(replicas=96, template=bad)], []) is PRIOR
 
 
 SINGLES = Mix.of({PodType(0, 0, 1): 1})
@@ -97,7 +99,7 @@ SINGLES = Mix.of({PodType(0, 0, 1): 1})
 @pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
 def test_pack_keeps_free_what_workloads_usually_ask_for(pairs: bool, node: str) -> None:
     """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
-    mix = Demand().mix([make.workload("usual", replicas=500, devices=PAIR)], []) if pairs else SINGLES
+    mix = RequestMix().update([make.workload("usual", replicas=500, devices=PAIR)], []) if pairs else SINGLES
     asked = make.workload(placement={"strategy": "Pack"})
     fleet = make.telemetry("node-1", devices=2), make.telemetry("node-2", devices=1)
 
@@ -114,7 +116,7 @@ def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(m
         cache, clock, api = Cache(), ServerClock(lambda: make.NOW), object()
         for workload in workloads:
             cache.workloads.put(workload)
-        executor = Executor(cast("Any", api), cache, clock, Recorder(cast("Any", api), "test"))
+        executor = Executor(cast("Any", api), cache, clock, WorkloadEventRecorder(cast("Any", api), "test"))
         metrics = Metrics(CollectorRegistry())
         return Reconciler(
             cache, executor, Limits(), clock, metrics, name_seed=lambda: "salt", resync_interval_seconds=10
@@ -129,6 +131,6 @@ def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(m
         for _ in range(passes):
             asyncio.run(reconciler.one_pass())
 
-    assert told[0] == Demand().mix(workloads, []) != PRIOR
+    assert told[0] == RequestMix().update(workloads, []) != PRIOR
     assert told[1] is told[0]
     assert told[2] == told[0]
