@@ -53,7 +53,7 @@ helm-lint: ## Lint the chart and render it with helm.
 
 test: lint workflows types unit e2e ## Everything; the first run builds the cluster's binaries.
 
-docs: setup ## Write the generated tables of docs/reference.
+docs: setup ## Write the generated parts of README.md and docs.
 	$(RUN) python -m gpufleet_testing.reference
 
 crds: setup ## Write crds/*.yaml and the chart's copies from the models.
