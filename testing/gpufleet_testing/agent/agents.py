@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +81,19 @@ def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes
     """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
     settings = make_settings(kubelet, **{"heartbeat_seconds": 1, **changes})
     return build_agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
+
+
+@asynccontextmanager
+async def running_agent(agent: Agent) -> AsyncIterator[None]:
+    """Runs the agent until the end of the block; it must not end before."""
+    task = asyncio.create_task(agent.run())
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 class AgentRig:

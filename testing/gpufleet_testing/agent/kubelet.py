@@ -126,6 +126,11 @@ class FakeKubelet:
         plugin = self.plugins.get(resource)
         return plugin is not None and not plugin.stopped and plugin.lists > 0
 
+    def healthy(self, resource: str = RESOURCE) -> frozenset[str]:
+        """Device IDs of the resource that containers can be given."""
+        plugin = self.plugins.get(resource)
+        return plugin.healthy if plugin else frozenset()
+
     async def admit(
         self,
         pod: str,

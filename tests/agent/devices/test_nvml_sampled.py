@@ -11,7 +11,7 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.model import ALL
 from gpufleet_simgpu.presets import make_node
-from gpufleet_testing.agent.nvml import nvml_is_closed
+from gpufleet_testing.agent.nvml import nvml_is_closed, until_listening
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -74,7 +74,8 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
         reopen_first=0.1,
         reopen_max=0.2,
     )
-    sampler = Sampler(NvmlHardware(), timing=timing)
+    hardware = NvmlHardware()
+    sampler = Sampler(hardware, timing=timing)
 
     async def to_the_end() -> None:
         try:
@@ -97,6 +98,7 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
         async with asyncio.timeout(10):
             while (sample := sampler.snapshot().devices[0].sample) and sample.temperature_celsius != 91:  # noqa: ASYNC110 - samples ring no bell
                 await asyncio.sleep(0.01)
+        await until_listening(hardware)
         simulated.edit(lambda node: node.with_xid(1, 79))
         await becomes([[], ["XidError"], [], []])
         simulated.edit(lambda node: node.lose(1))

@@ -2,21 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpufleet_agent.agent import Agent
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.resources import MigStrategy
-from gpufleet_api.names import RESOURCE
 from gpufleet_simgpu.model import SimMig
 from gpufleet_simgpu.presets import make_node
-from gpufleet_testing.agent.agents import make_agent
+from gpufleet_testing.agent.agents import make_agent, running_agent
 from gpufleet_testing.agent.kube_apis import JsonObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.nvml import until_listening
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -54,28 +54,12 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path)
 
 
-def offered(kubelet: FakeKubelet, resource: str = RESOURCE) -> set[str]:
-    plugin = kubelet.plugins.get(resource)
-    return set(plugin.healthy) if plugin else set()
-
-
-async def heartbeats(cluster: Any) -> None:
+async def heartbeats(cluster: JsonObjectApi) -> None:
     """Wait for two reports."""
-    for _ in range(2):
-        last = cluster.status.get("observedAt")
-        await cluster.until(lambda _, last=last: cluster.status.get("observedAt") != last)
-
-
-@asynccontextmanager
-async def running(agent: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(agent.run())
-    try:
-        yield
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    seen: list[object] = [cluster.status.get("observedAt")]
+    while len(seen) < 3:
+        await cluster.until(lambda _: cluster.status.get("observedAt") != seen[-1])
+        seen.append(cluster.status.get("observedAt"))
 
 
 async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
@@ -85,11 +69,13 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
     well: dict[str, list[str]] = {uuid: [] for uuid in UUIDS}
     sick = {**well, UUIDS[1]: ["XidError"]}
 
-    def agent() -> Any:
-        return make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)
+    def agent(hardware: NvmlHardware) -> Agent:
+        return make_agent(kubelet, cluster, hardware, state_dir=disk.path.parent)
 
     async with kubelet:
-        async with running(agent()):
+        first = NvmlHardware()
+        async with running_agent(agent(first)):
+            await until_listening(first)
             await cluster.until(lambda faults: faults == well)
             await disk.until(lambda faults: faults == well)
             cluster.away = True
@@ -98,9 +84,9 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
         disk.path.write_bytes(killed)
         assert cluster.faults() == well, "the status knows nothing"
         kubelet.plugins.clear()
-        async with running(agent()):
+        async with running_agent(agent(NvmlHardware())):
             await kubelet.until(kubelet.serving)
-            assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered, though the apiserver is away"
+            assert kubelet.healthy() == {*UUIDS} - {UUIDS[1]}, "never offered, though the apiserver is away"
             cluster.away = False
             await cluster.until(lambda faults: faults == sick)
             reason = cluster.status["devices"][1]["health"]["reasons"][0]
@@ -113,8 +99,8 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
         disk.path.write_bytes(killed)
         cluster.status = before  # killed before a status could tell
         kubelet.plugins.clear()
-        async with running(agent()):
-            await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS})
+        async with running_agent(agent(NvmlHardware())):
+            await kubelet.until(lambda: kubelet.serving() and kubelet.healthy() == {*UUIDS})
             await cluster.until(lambda faults: cluster.status is not before and faults == well)
 
 
@@ -128,25 +114,25 @@ async def test_with_mixed_the_file_alone_knows_partitions(
 
     cluster = JsonObjectApi()
 
-    def agent() -> Any:
-        return make_agent(
-            kubelet, cluster, NvmlHardware(partitions=True), state_dir=disk.path.parent, mig_strategy=MigStrategy.MIXED
-        )
+    def agent(hardware: NvmlHardware) -> Agent:
+        return make_agent(kubelet, cluster, hardware, state_dir=disk.path.parent, mig_strategy=MigStrategy.MIXED)
 
     async with kubelet:
-        async with running(agent()):
-            await kubelet.until(lambda: offered(kubelet, PARTITIONS) == {"MIG-a", "MIG-b"})
+        first = NvmlHardware(partitions=True)
+        async with running_agent(agent(first)):
+            await until_listening(first)
+            await kubelet.until(lambda: kubelet.healthy(PARTITIONS) == {"MIG-a", "MIG-b"})
             simulated.edit(lambda node: node.with_xid(1, 79))
             killed = await disk.until(lambda faults: faults.get("MIG-a") == faults.get("MIG-b") == ["XidError"])
-            await kubelet.until(lambda: offered(kubelet, PARTITIONS) == set())
+            await kubelet.until(lambda: kubelet.healthy(PARTITIONS) == set())
         disk.path.write_bytes(killed)
         kubelet.plugins.clear()
         if left == "nothing":
             disk.path.unlink()
-        async with running(agent()):
+        async with running_agent(agent(NvmlHardware(partitions=True))):
             await kubelet.until(lambda: kubelet.serving() and kubelet.serving(PARTITIONS))
             want = {"MIG-a", "MIG-b"} if left == "nothing" else set()
-            assert offered(kubelet, PARTITIONS) == want
+            assert kubelet.healthy(PARTITIONS) == want
             assert "MIG" not in json.dumps(cluster.status)
 
 
@@ -166,13 +152,15 @@ async def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_d
 ) -> None:
     cluster = JsonObjectApi()
     async with kubelet:
-        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+        first = NvmlHardware()
+        async with running_agent(make_agent(kubelet, cluster, first, state_dir=disk.path.parent)):
+            await until_listening(first)
             await cluster.until(lambda faults: len(faults) == 4)
             simulated.edit(lambda node: node.with_xid(1, 79))
             await disk.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
         disk.edit(**fields)
         fresh = JsonObjectApi()  # deleted, and made anew
-        async with running(make_agent(kubelet, fresh, NvmlHardware(), state_dir=disk.path.parent)):
+        async with running_agent(make_agent(kubelet, fresh, NvmlHardware(), state_dir=disk.path.parent)):
             await fresh.until(lambda faults: len(faults) == 4)
             assert fresh.faults()[UUIDS[1]] == codes
             await disk.until(lambda faults: faults.get(UUIDS[1]) == codes and disk.read()["node"] == "node-1")
@@ -188,13 +176,13 @@ async def test_at_rest_nothing_is_written(simulated: "Simulated", kubelet: FakeK
 
     cluster = JsonObjectApi()
     async with kubelet:
-        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
             await disk.until(lambda faults: len(faults) == 4)
             before = written()
             await heartbeats(cluster)
             assert written() == before, "written, though nothing happened in two heartbeats"
         assert written() == before, "written at the end, though nothing had happened"
-        async with running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware(), state_dir=disk.path.parent)):
             await heartbeats(cluster)
         assert written() == before, "written by the next one"
 
@@ -204,8 +192,9 @@ async def test_where_nothing_can_be_written_the_agent_goes_on(
 ) -> None:
     (tmp_path / "state").write_text("no directory")
 
-    cluster = JsonObjectApi()
-    async with kubelet, running(make_agent(kubelet, cluster, NvmlHardware(), state_dir=tmp_path / "state")):
-        await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
+    cluster, hardware = JsonObjectApi(), NvmlHardware()
+    async with kubelet, running_agent(make_agent(kubelet, cluster, hardware, state_dir=tmp_path / "state")):
+        await until_listening(hardware)
+        await kubelet.until(lambda: kubelet.serving() and len(kubelet.healthy()) == 4)
         simulated.edit(lambda node: node.with_xid(1, 79))
         await cluster.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])

@@ -1,39 +1,18 @@
 """The whole agent on simulated GPUs, killed and started again: what it said of faults is what it still says."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpufleet_agent.devices.nvml import NvmlHardware
-from gpufleet_api.names import RESOURCE
 from gpufleet_simgpu.presets import make_node
-from gpufleet_testing.agent.agents import make_agent
+from gpufleet_testing.agent.agents import make_agent, running_agent
 from gpufleet_testing.agent.kube_apis import JsonObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.nvml import until_listening
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
-
-
-def offered(kubelet: FakeKubelet) -> set[str]:
-    """What the kubelet may hand out whole."""
-    plugin = kubelet.plugins.get(RESOURCE)
-    return set(plugin.healthy) if plugin else set()
-
-
-@asynccontextmanager
-async def running(agent: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(agent.run())
-    try:
-        yield
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
@@ -42,23 +21,25 @@ async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
     cluster = JsonObjectApi()
     sick = {**{uuid: [] for uuid in UUIDS}, UUIDS[1]: ["XidError"]}
     async with kubelet:
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
-            await kubelet.until(lambda: kubelet.serving() and len(offered(kubelet)) == 4)
+        first = NvmlHardware()
+        async with running_agent(make_agent(kubelet, cluster, first)):
+            await until_listening(first)
+            await kubelet.until(lambda: kubelet.serving() and len(kubelet.healthy()) == 4)
             simulated.edit(lambda node: node.with_xid(2, 13).with_xid(1, 79))
             await cluster.until(lambda faults: faults == sick)
-            await kubelet.until(lambda: offered(kubelet) == {*UUIDS} - {UUIDS[1]})
+            await kubelet.until(lambda: kubelet.healthy() == {*UUIDS} - {UUIDS[1]})
         since = cluster.status["devices"][1]["health"]["reasons"][0]["since"]
         kubelet.plugins.clear()
         stale = cluster.status["observedAt"]
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await kubelet.until(kubelet.serving)
-            assert offered(kubelet) == {*UUIDS} - {UUIDS[1]}, "never offered in between"
+            assert kubelet.healthy() == {*UUIDS} - {UUIDS[1]}, "never offered in between"
             await cluster.until(lambda _: cluster.status["observedAt"] > stale)
             assert cluster.faults() == sick
             assert cluster.status["devices"][1]["health"]["reasons"][0]["since"] == since
             await cluster.acknowledge(cluster.status["observedAt"])
             await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
-            await kubelet.until(lambda: offered(kubelet) == {*UUIDS})
+            await kubelet.until(lambda: kubelet.healthy() == {*UUIDS})
 
 
 async def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
@@ -66,14 +47,14 @@ async def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
 ) -> None:
     cluster = JsonObjectApi()
     async with kubelet:
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS})
         simulated.write(make_node("h100", 3))
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await cluster.until(lambda faults: faults.get(UUIDS[3]) == ["DeviceLost"])
-            await kubelet.until(lambda: kubelet.serving() and offered(kubelet) == {*UUIDS[:3]})
+            await kubelet.until(lambda: kubelet.serving() and kubelet.healthy() == {*UUIDS[:3]})
         cluster.status = {**cluster.status, "bootId": "another"}
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await cluster.until(lambda faults: faults == {uuid: [] for uuid in UUIDS[:3]})
 
 
@@ -83,12 +64,12 @@ async def test_a_bad_row_of_memory_is_a_fault_for_as_long_as_it_is_there(
     cluster = JsonObjectApi()
     simulated.edit(lambda node: node.with_gpu(0, remap_failed=1).with_gpu(1, remap_pending=1))
     async with kubelet:
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
             assert cluster.faults()[UUIDS[1]] == [], "waiting for a reset is no fault"
             (warning,) = cluster.status["devices"][1]["health"]["warnings"]
             assert (warning["code"], warning["recovery"]) == ("RowRemapPending", "Reset")
             since = cluster.status["devices"][0]["health"]["reasons"][0]["since"]
-        async with running(make_agent(kubelet, cluster, NvmlHardware())):
+        async with running_agent(make_agent(kubelet, cluster, NvmlHardware())):
             await cluster.until(lambda faults: faults.get(UUIDS[0]) == ["RowRemapFailed"])
             assert cluster.status["devices"][0]["health"]["reasons"][0]["since"] == since

@@ -14,6 +14,7 @@ from gpufleet_agent.metrics.device_collector import DeviceCollector
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.agent.nvml import until_listening
 
 if TYPE_CHECKING:
     from tests.conftest import Simulated
@@ -28,7 +29,8 @@ COUNTERS = (
 
 
 async def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_and_come(simulated: "Simulated") -> None:
-    sampler = Sampler(NvmlHardware(), timing=TIMING)
+    hardware = NvmlHardware()
+    sampler = Sampler(hardware, timing=TIMING)
     registry = CollectorRegistry()
     registry.register(DeviceCollector(sampler.snapshot, dict, "node-1", TIMING.window))
     registry.register(AgentCollector(sampler.snapshot, lambda: None, lambda: None, TIMING.window))
@@ -47,6 +49,7 @@ async def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_an
 
     await sampler.start()
     try:
+        await until_listening(hardware)
         simulated.edit(lambda node: node.with_gpu(0, energy_millijoules=10**9).with_xid(0, 31))
         await until(lambda seen: seen.get("gpufleet_agent_device_events_total") == 1)
         simulated.edit(lambda node: replace(node, error=9))
