@@ -37,7 +37,7 @@ def cluster() -> Iterator[Cluster]:
         pytest.exit(f"{holder(path)} runs the end-to-end tests; wait for its end", returncode=2)
     with up(CLUSTER) as found:
         yield found
-    lock.close()
+    lock.remove()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from gpufleet_testbed import (
     up,
     wait_until,
 )
-from gpufleet_testbed.local.layout import cgroup_name
+from gpufleet_testbed.local.layout import cgroup_name, lock_file
 from gpufleet_testbed.local.processes.process_id import ProcessId
 from gpufleet_testbed.local.teardown import read_processes
 
@@ -85,6 +85,7 @@ def machine() -> Iterator[Machine]:
     try:
         assert processes_of(ROOT) == []
         assert not ROOT.exists()
+        assert not lock_file(ROOT).exists()
         assert Machine.now().new_since(before) == {}
     finally:
         down("spare")

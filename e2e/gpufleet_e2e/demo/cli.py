@@ -82,7 +82,7 @@ def play_alone(screen: Screen, timeout_seconds: float) -> int:
     try:
         return play(screen, timeout_seconds)
     finally:
-        lock.close()
+        lock.remove()
 
 
 def play(screen: Screen, timeout_seconds: float) -> int:

@@ -9,7 +9,7 @@ from gpufleet_e2e.proof.contract import GROUP, WORKLOADS
 from gpufleet_testbed import Cluster, ConflictError
 
 CRD = f"{WORKLOADS}.{GROUP}"
-_NAMES = '{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'
+_NAMES = '{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\\n"}{end}'
 
 
 def make_driver(cluster: Cluster) -> Driver:

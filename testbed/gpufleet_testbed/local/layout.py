@@ -25,6 +25,11 @@ def cgroup_name(root: Path) -> str:
     return f"{CGROUP_PREFIX}{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
 
+def lock_file(root: Path) -> Path:
+    """Returns the lock file of the cluster in this folder; it exists as long as the cluster."""
+    return root.with_suffix(".lock")
+
+
 @dataclass(frozen=True)
 class NodeLayout:
     """One node: its folder, addresses and files."""

@@ -17,7 +17,7 @@ from gpufleet_testbed.images.small import busybox_archive, pause_archive
 from gpufleet_testbed.images.store import prune, seed_store
 from gpufleet_testbed.local.api import Api
 from gpufleet_testbed.local.cluster import LocalCluster
-from gpufleet_testbed.local.layout import Layout
+from gpufleet_testbed.local.layout import Layout, lock_file
 from gpufleet_testbed.local.processes import lock as locks
 from gpufleet_testbed.local.processes.lock import Lock
 from gpufleet_testbed.local.processes.process_id import ProcessId
@@ -46,7 +46,7 @@ class LocalLifecycle:
         self._progress = progress
         self._name = name
         self._root = cache / ("cluster" if name == DEFAULT_NAME else f"cluster-{name}")
-        self._lock_file = self._root.with_suffix(".lock")
+        self._lock_file = lock_file(self._root)
         self._error_file = self._root.with_suffix(".error")
 
     def up(self, config: ClusterConfig, *, detach: bool) -> LocalCluster:
@@ -128,8 +128,10 @@ class LocalLifecycle:
             lock = self._await_lock()
         try:
             self._clean()
-        finally:
+        except BaseException:
             lock.close()
+            raise
+        lock.remove()
 
     def status(self) -> Status | None:
         """State of the running cluster; None when there is none."""

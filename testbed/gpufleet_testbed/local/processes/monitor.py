@@ -14,6 +14,7 @@ import subprocess
 import traceback
 from pathlib import Path
 
+from gpufleet_testbed.local.layout import lock_file
 from gpufleet_testbed.local.processes.process_id import ProcessId
 from gpufleet_testbed.local.teardown import Processes, tear_down, write_processes
 
@@ -66,6 +67,7 @@ def main() -> None:
     os.set_inheritable(options.lock, False)
     try:
         keep(options.root, options.name, options.lifeline, options.command)
+        lock_file(options.root).unlink(missing_ok=True)  # while this process still holds the lock
     except Exception:  # whatever it is, whoever waits for this process must find the reason
         # Beside the lock file, because the log's folder may be gone already.
         options.root.with_suffix(".error").write_text(traceback.format_exc())
