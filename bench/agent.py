@@ -30,7 +30,7 @@ from rich.table import Table
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.sampling.window import SampleWindow
 from gpufleet_e2e.fakes.node import running
-from gpufleet_e2e.fakes.process import Course, peak_mib, per_minute, quantile, thread_count
+from gpufleet_e2e.fakes.process import ProcessSamples, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.model import SimGpu, SimProcess, SimSeries
@@ -159,7 +159,7 @@ async def measure(seconds: float, console: Console) -> Found:
         async with running(folder, NODE, uuids, {"LD_LIBRARY_PATH": name}, "--sample-seconds=1") as node:
             task = progress.add_task("measuring", total=seconds)
 
-            def told(passed: float, course: Course) -> None:
+            def told(passed: float, course: ProcessSamples) -> None:
                 progress.update(task, completed=passed, description=f"measuring: {course.rss_mib[-1]:.1f} MiB")
 
             warm_up = min(WARM_UP_SECONDS, seconds / 3)

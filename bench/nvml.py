@@ -35,7 +35,7 @@ from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 from gpufleet_common.logs import configure
 from gpufleet_e2e.fakes.node import running
-from gpufleet_e2e.fakes.process import Course, quantile
+from gpufleet_e2e.fakes.process import ProcessSamples, quantile
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.presets import make_node
@@ -173,7 +173,7 @@ async def soaked(environment: Mapping[str, str], uuids: list[str], seconds: floa
         async with running(Path(name), "bench", uuids, environment) as node:
             task = progress.add_task("measuring", total=seconds)
 
-            def told(passed: float, course: Course) -> None:
+            def told(passed: float, course: ProcessSamples) -> None:
                 progress.update(task, completed=passed, description=f"measuring: {course.rss_mib[-1]:.1f} MiB")
 
             course = await node.follow(seconds, told)

@@ -15,10 +15,10 @@ from gpufleet_e2e.identities import (
     NAMESPACE,
     PODS,
     TELEMETRY,
-    Answer,
-    Caller,
-    Cast,
-    assembled,
+    Accounts,
+    Client,
+    Response,
+    created_accounts,
     pod,
     wait_until,
 )
@@ -41,9 +41,9 @@ def operator_asleep(fleet: Fleet) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def admin(installed: Cluster) -> Iterator[Caller]:
+def admin(installed: Cluster) -> Iterator[Client]:
     """The administrator, in a namespace that lives as long as the tests."""
-    caller = Caller(installed.kubeconfig)
+    caller = Client(installed.kubeconfig)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     # On a cluster that was used before, the namespace of the last run may still be on its way out.
     wait_until(
@@ -55,12 +55,12 @@ def admin(installed: Cluster) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="session")
-def cast(installed: Cluster, admin: Caller) -> Iterator[Cast]:
+def cast(installed: Cluster, admin: Client) -> Iterator[Accounts]:
     """Everyone, once the policies are in force: they reach the apiserver's admission a moment after they are stored."""
-    with assembled(installed, admin) as everyone:
+    with created_accounts(installed, admin) as everyone:
         path, user = f"{TELEMETRY}/{everyone.node}", everyone.user
         forged = pod("probe", annotations={"gpufleet.dev/assignment": "{}"})
-        probes: dict[str, Callable[[], Answer]] = {
+        probes: dict[str, Callable[[], Response]] = {
             "own-node": lambda: everyone.unbound.patch(path, {"metadata": {"labels": {"a": "b"}}}),
             "assignments": lambda: user.patch(path, {"spec": {"assignments": [ASSIGNMENT]}}),
             "pods": lambda: user.create(PODS, forged),
@@ -70,5 +70,5 @@ def cast(installed: Cluster, admin: Caller) -> Iterator[Cast]:
         yield everyone
 
 
-def _refused(probe: Callable[[], Answer]) -> bool:
+def _refused(probe: Callable[[], Response]) -> bool:
     return probe().status == HTTPStatus.FORBIDDEN

@@ -14,7 +14,7 @@ from gpufleet_e2e.identities import (
     TELEMETRY,
     TEMPLATE,
     WORKLOADS,
-    Caller,
+    Client,
     JsonObject,
     telemetry,
     workload,
@@ -26,7 +26,7 @@ EXAMPLES = sorted((repository_root() / "examples").glob("*.yaml"))
 HEALTHY = {"state": "Healthy"}
 
 
-def test_misspelt_field_is_refused_by_strict_validation(admin: Caller) -> None:
+def test_misspelled_field_is_rejected_by_strict_validation(admin: Client) -> None:
     refused = admin.create(WORKLOADS, workload(placment={"strategy": "Pack"}))
     assert refused.status == 400
     assert 'unknown field "spec.placment"' in refused.message
@@ -65,7 +65,7 @@ CHANGES: dict[str, tuple[JsonObject, str]] = {
 
 
 @pytest.fixture(scope="module")
-def standing(admin: Caller) -> JsonObject:
+def standing(admin: Client) -> JsonObject:
     """A suspended workload with every field set, in the cluster."""
     made = admin.create(WORKLOADS, FULL, dry_run=None)
     assert made.allowed, made.message
@@ -73,7 +73,7 @@ def standing(admin: Caller) -> JsonObject:
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_spec_is_immutable(admin: Caller, standing: JsonObject, case: str) -> None:
+def test_spec_is_immutable(admin: Client, standing: JsonObject, case: str) -> None:
     change, field = CHANGES[case]
     refused = admin.patch(f"{WORKLOADS}/immutable", {"spec": change})
     assert refused.status == 422
@@ -81,7 +81,7 @@ def test_spec_is_immutable(admin: Caller, standing: JsonObject, case: str) -> No
     assert "field is immutable; create another GPUWorkload" in refused.message
 
 
-def test_requirements_and_distribution_cant_be_added_either(admin: Caller) -> None:
+def test_requirements_and_distribution_cannot_be_added(admin: Client) -> None:
     made = admin.create(WORKLOADS, workload("bare", placement={"gang": True}), dry_run=None)
     assert made.allowed, made.message
     for change in ({"requirements": {"minFreeMemoryMiB": 1}}, {"distribution": {"items": 9}}):
@@ -90,7 +90,7 @@ def test_requirements_and_distribution_cant_be_added_either(admin: Caller) -> No
         assert f"{next(iter(change))} is immutable" in refused.message
 
 
-def test_what_may_change_may_change(admin: Caller, standing: JsonObject) -> None:
+def test_mutable_fields_can_change(admin: Client, standing: JsonObject) -> None:
     resumed = admin.patch(f"{WORKLOADS}/immutable", {"spec": {"suspend": False}, "metadata": {"labels": {"a": "b"}}})
     assert resumed.allowed, resumed.message
     again = admin.apply(f"{WORKLOADS}/immutable", FULL, manager="gitops")
@@ -98,7 +98,7 @@ def test_what_may_change_may_change(admin: Caller, standing: JsonObject) -> None
     assert again.body["metadata"]["generation"] == standing["metadata"]["generation"]
 
 
-def test_defaults_are_filled_in(admin: Caller) -> None:
+def test_defaults_are_filled_in(admin: Client) -> None:
     made = admin.create(WORKLOADS, workload()).body
     assert made["spec"] == {
         "replicas": 1,
@@ -118,12 +118,12 @@ def test_defaults_are_filled_in(admin: Caller) -> None:
     assert admin.create(TELEMETRY, telemetry()).body["spec"] == {}
 
 
-def test_fresh_workload_is_pending_for_kstatus(admin: Caller) -> None:
+def test_fresh_workload_is_pending_for_kstatus(admin: Client) -> None:
     (condition,) = admin.create(WORKLOADS, workload()).body["status"]["conditions"]
     assert (condition["type"], condition["status"], condition["reason"]) == ("Ready", "Unknown", "Pending")
 
 
-def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Caller) -> None:
+def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Client) -> None:
     body = workload(unheardOf=1, template={"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}, "unheardOf": 1})
     made = admin.create(WORKLOADS, body, field_validation="Ignore").body
     assert "unheardOf" not in made["spec"]
@@ -142,7 +142,7 @@ def status(*devices: JsonObject) -> JsonObject:
 
 
 @pytest.fixture
-def shown(admin: Caller) -> Iterator[str]:
+def shown(admin: Client) -> Iterator[str]:
     """A GPUTelemetry in the cluster, gone after the test."""
     path = f"{TELEMETRY}/e2e-no-such-node"
     made = admin.create(TELEMETRY, telemetry(), dry_run=None)
@@ -151,7 +151,7 @@ def shown(admin: Caller) -> Iterator[str]:
     admin.delete(path, dry_run=None)
 
 
-def test_two_managers_keep_their_devices_in_one_list(admin: Caller, shown: str) -> None:
+def test_two_managers_keep_their_devices_in_one_list(admin: Client, shown: str) -> None:
     for manager, one in (("a", device("GPU-1", 0)), ("b", device("GPU-2", 1))):
         applied = admin.apply(f"{shown}/status", telemetry(status=status(one)), manager=manager, dry_run=None)
         assert applied.allowed, applied.message
@@ -163,7 +163,7 @@ def test_two_managers_keep_their_devices_in_one_list(admin: Caller, shown: str) 
 
 
 @pytest.mark.usefixtures("operator_asleep")  # it writes conditions, too
-def test_two_managers_keep_their_conditions(admin: Caller, standing: JsonObject) -> None:
+def test_two_managers_keep_their_conditions(admin: Client, standing: JsonObject) -> None:
     path = f"{WORKLOADS}/immutable/status"
     condition = {"status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     meta = {key: standing[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "immutable"}}
@@ -175,7 +175,7 @@ def test_two_managers_keep_their_conditions(admin: Caller, standing: JsonObject)
     assert types >= {"Degraded", "FromElsewhere"}
 
 
-def test_status_is_written_by_its_subresource_alone(admin: Caller, shown: str) -> None:
+def test_status_is_written_only_by_its_subresource(admin: Client, shown: str) -> None:
     by_spec = admin.patch(shown, {"status": status()}).body
     assert "status" not in by_spec
     by_status = admin.patch(f"{shown}/status", {"status": status(), "spec": {"assignments": [ASSIGNMENT]}}).body
@@ -183,7 +183,7 @@ def test_status_is_written_by_its_subresource_alone(admin: Caller, shown: str) -
     assert by_status["spec"] == {}
 
 
-def test_generation_rises_with_spec_alone(admin: Caller, shown: str) -> None:
+def test_generation_changes_only_with_the_spec(admin: Client, shown: str) -> None:
     before = admin.get(shown)["metadata"]["generation"]
     after_status = admin.patch(f"{shown}/status", {"status": status()}, dry_run=None).body["metadata"]["generation"]
     reserved = admin.patch(shown, {"spec": {"assignments": [ASSIGNMENT]}}, dry_run=None)
@@ -205,7 +205,7 @@ def test_crds_are_accepted_by_strict_validation_and_complete(installed: Cluster)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_is_accepted(installed: Cluster, admin: Caller, path: Path) -> None:
+def test_example_is_accepted(installed: Cluster, admin: Client, path: Path) -> None:
     words = ("create", f"--namespace={NAMESPACE}", "--dry-run=server", "--validate=strict", "--filename", str(path))
     assert "created (server dry run)" in installed.kubectl(*words).stdout
 
@@ -215,7 +215,7 @@ def cells(line: str) -> str:
     return " ".join(line.split())
 
 
-def test_plain_get_tells_the_story(installed: Cluster, admin: Caller, standing: JsonObject, shown: str) -> None:
+def test_printer_columns(installed: Cluster, admin: Client, standing: JsonObject, shown: str) -> None:
     admin.patch(f"{shown}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
     assert cells(header) == "NAME STATE GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
@@ -225,5 +225,5 @@ def test_plain_get_tells_the_story(installed: Cluster, admin: Caller, standing: 
     assert " 2 " in cells(row)
 
 
-def test_explain_is_helpful(installed: Cluster) -> None:
+def test_explain_describes_units(installed: Cluster) -> None:
     assert "in degrees Celsius" in installed.kubectl("explain", "gpuworkload.spec.requirements").stdout

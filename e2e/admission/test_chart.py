@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gpufleet_e2e.identities import NAMESPACE, Caller, Cast, JsonObject, allowed, wait_until
+from gpufleet_e2e.identities import NAMESPACE, Accounts, Client, JsonObject, assert_allowed, wait_until
 from gpufleet_testbed import Cluster, ClusterError, repository_root
 
 CHART = str(repository_root() / "charts" / "gpufleet")
@@ -67,12 +67,12 @@ def test_rendered_crds_are_the_generated_ones(render: Render) -> None:
     assert crds_of(render("crds.enabled=false")) == []
 
 
-def test_the_agent_sees_the_nodes_processes_unless_told_otherwise(render: Render) -> None:
+def test_agent_shares_the_host_pid_namespace_by_default(render: Render) -> None:
     for settings, sees in (((), True), (("agent.hostPID=false",), False)):
         assert pod_of(render(*settings), "DaemonSet", "gpufleet-agent")["hostPID"] is sees
 
 
-def test_a_kubernetes_without_what_the_agent_needs_is_refused(cluster: Cluster) -> None:
+def test_old_kubernetes_is_rejected(cluster: Cluster) -> None:
     cluster.helm("template", "gpufleet", CHART, "--kube-version=1.34.0")
     with pytest.raises(ClusterError, match=r"kubeVersion: >=1\.34\.0-0"):
         cluster.helm("template", "gpufleet", CHART, "--kube-version=1.33.9")
@@ -91,7 +91,7 @@ def test_driver_from_the_host_or_from_the_runtime(render: Render) -> None:
     assert "driver" not in {volume["name"] for volume in injected["volumes"]}
 
 
-def test_a_cdi_strategy_brings_its_directory_and_the_drivers(render: Render) -> None:
+def test_cdi_strategy_mounts_its_directory_and_the_driver_root(render: Render) -> None:
     usual = pod_of(render(), "DaemonSet", "gpufleet-agent")
     assert not {"cdi", "driver-root"} & {volume["name"] for volume in usual["volumes"]}
     settings = ["agent.deviceListStrategies={cdi-cri,envvar}", "agent.driverRoot=/run/nvidia/driver"]
@@ -113,7 +113,7 @@ def test_a_cdi_strategy_brings_its_directory_and_the_drivers(render: Render) -> 
     assert "driver-root" not in {mount["name"] for mount in agent["volumeMounts"]}
 
 
-def test_faults_are_kept_on_the_node_unless_told_otherwise(render: Render) -> None:
+def test_faults_are_stored_on_the_node_by_default(render: Render) -> None:
     pod = pod_of(render(), "DaemonSet", "gpufleet-agent")
     (agent,) = pod["containers"]
     assert "--state-dir=/var/lib/gpufleet" in agent["args"]
@@ -126,7 +126,7 @@ def test_faults_are_kept_on_the_node_unless_told_otherwise(render: Render) -> No
     assert "state" not in {entry["name"] for entry in (*agent["volumeMounts"], *pod["volumes"])}
 
 
-def test_partitions_need_a_capability_and_whole_gpus_dont(render: Render) -> None:
+def test_mig_needs_a_capability_and_whole_gpus_do_not(render: Render) -> None:
     (usual,) = pod_of(render(), "DaemonSet", "gpufleet-agent")["containers"]
     assert usual["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert usual["securityContext"]["allowPrivilegeEscalation"] is False
@@ -136,7 +136,7 @@ def test_partitions_need_a_capability_and_whole_gpus_dont(render: Render) -> Non
     assert {"name": "NVIDIA_MIG_MONITOR_DEVICES", "value": "all"} in agent["env"]
 
 
-def test_settings_reach_both_sides(render: Render) -> None:
+def test_settings_reach_agent_and_operator(render: Render) -> None:
     objects = render("resource=nvidia.com/gpu", "agent.extraArgs={--sample-seconds=2}", "policy.requireGate=true")
     for kind, name in (("DaemonSet", "gpufleet-agent"), ("Deployment", "gpufleet-operator")):
         (container,) = pod_of(objects, kind, name)["containers"]
@@ -173,12 +173,12 @@ def test_optional_parts_are_optional(render: Render) -> None:
         ("resource=gpu", "resource"),
     ],
 )
-def test_wrong_value_is_refused_by_name(render: Render, setting: str, words: str) -> None:
+def test_wrong_value_is_rejected_by_name(render: Render, setting: str, words: str) -> None:
     with pytest.raises(ClusterError, match=words):
         render(setting)
 
 
-def test_operator_meets_the_restricted_level(render: Render, admin: Caller, cast: Cast) -> None:
+def test_operator_meets_the_restricted_level(render: Render, admin: Client, accounts: Accounts) -> None:
     path, key = f"/api/v1/namespaces/{NAMESPACE}", "pod-security.kubernetes.io/enforce"
     spec = {**pod_of(render(), "Deployment", "gpufleet-operator"), "serviceAccountName": "user"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}
@@ -187,11 +187,11 @@ def test_operator_meets_the_restricted_level(render: Render, admin: Caller, cast
     def refused() -> bool:
         return "violates PodSecurity" in admin.create(f"{path}/pods", loose).message
 
-    allowed(admin.patch(path, {"metadata": {"labels": {key: "restricted"}}}, dry_run=None))
+    assert_allowed(admin.patch(path, {"metadata": {"labels": {key: "restricted"}}}, dry_run=None))
     try:
         wait_until(refused, "the level is known to admission")
-        allowed(admin.create(f"{path}/pods", pod))
+        assert_allowed(admin.create(f"{path}/pods", pod))
     finally:
-        allowed(admin.patch(path, {"metadata": {"labels": {key: None}}}, dry_run=None))
+        assert_allowed(admin.patch(path, {"metadata": {"labels": {key: None}}}, dry_run=None))
         # Other tests' pods in this namespace don't meet it, and admission learns of labels a moment later.
         wait_until(lambda: not refused(), "the level is gone from admission")

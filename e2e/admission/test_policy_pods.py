@@ -9,11 +9,11 @@ from gpufleet_e2e.identities import (
     PODS,
     SYSTEM_NAMESPACE,
     SYSTEM_PODS,
-    Caller,
-    Cast,
+    Accounts,
+    Client,
     JsonObject,
-    allowed,
-    denied,
+    assert_allowed,
+    assert_denied,
     pod,
     wait_until,
 )
@@ -37,60 +37,62 @@ def asks(part: str = "containers") -> JsonObject:
 
 
 @pytest.fixture(scope="module")
-def waiting(cast: Cast, admin: Caller) -> Iterator[str]:
+def waiting(accounts: Accounts, admin: Client) -> Iterator[str]:
     """A gated pod that the user made; it has a gate of somebody else, too, so it goes nowhere."""
-    allowed(cast.user.create(PODS, pod("waiting", **GATED), dry_run=None))
+    assert_allowed(accounts.user.create(PODS, pod("waiting", **GATED), dry_run=None))
     yield f"{PODS}/waiting"
-    allowed(admin.delete(f"{PODS}/waiting", dry_run=None))
+    assert_allowed(admin.delete(f"{PODS}/waiting", dry_run=None))
 
 
 @pytest.fixture(scope="module")
-def assigned(cast: Cast, admin: Caller) -> Iterator[str]:
+def assigned(accounts: Accounts, admin: Client) -> Iterator[str]:
     """A gated pod to which the operator has written its annotation."""
-    allowed(cast.user.create(PODS, pod("assigned", **GATED), dry_run=None))
+    assert_allowed(accounts.user.create(PODS, pod("assigned", **GATED), dry_run=None))
     path = f"{PODS}/assigned"
-    allowed(cast.operator.patch(path, {"metadata": {"annotations": {ANNOTATION: "{}"}}}, dry_run=None))
+    assert_allowed(accounts.operator.patch(path, {"metadata": {"annotations": {ANNOTATION: "{}"}}}, dry_run=None))
     yield path
-    allowed(admin.delete(path, dry_run=None))
+    assert_allowed(admin.delete(path, dry_run=None))
 
 
 class TestPods:
     """Our annotation and gate are the operator's; everything else about pods is free."""
 
-    def test_anyone_creates_gated_and_plain_pods(self, cast: Cast) -> None:
-        allowed(cast.user.create(PODS, pod("gated", **GATED)))
-        allowed(cast.user.create(PODS, pod("plain", annotations={"example.com/a": "b"})))
+    def test_anyone_creates_gated_and_plain_pods(self, accounts: Accounts) -> None:
+        assert_allowed(accounts.user.create(PODS, pod("gated", **GATED)))
+        assert_allowed(accounts.user.create(PODS, pod("plain", annotations={"example.com/a": "b"})))
 
-    def test_annotation_is_not_forged_at_creation(self, cast: Cast) -> None:
+    def test_annotation_is_not_forged_at_creation(self, accounts: Accounts) -> None:
         for spec in (GATED, {}):
             forged = pod("forged", annotations={ANNOTATION: "{}"}, **spec)
-            denied(cast.user.create(PODS, forged), ANNOTATION_IS_THE_OPERATORS)
+            assert_denied(accounts.user.create(PODS, forged), ANNOTATION_IS_THE_OPERATORS)
 
-    def test_annotation_is_not_forged_later(self, cast: Cast, waiting: str) -> None:
+    def test_annotation_is_not_forged_later(self, accounts: Accounts, waiting: str) -> None:
         forged = {"metadata": {"annotations": {ANNOTATION: "{}"}}}
-        denied(cast.user.patch(waiting, forged), ANNOTATION_IS_THE_OPERATORS)
-        denied(cast.user.patch(f"{waiting}/status", forged), ANNOTATION_IS_THE_OPERATORS)
+        assert_denied(accounts.user.patch(waiting, forged), ANNOTATION_IS_THE_OPERATORS)
+        assert_denied(accounts.user.patch(f"{waiting}/status", forged), ANNOTATION_IS_THE_OPERATORS)
 
     @pytest.mark.parametrize("value", ["forged", None])
-    def test_annotation_is_neither_changed_nor_removed(self, cast: Cast, assigned: str, value: str | None) -> None:
+    def test_annotation_is_neither_changed_nor_removed(
+        self, accounts: Accounts, assigned: str, value: str | None
+    ) -> None:
         changed = {"metadata": {"annotations": {ANNOTATION: value}}}
-        denied(cast.user.patch(assigned, changed), ANNOTATION_IS_THE_OPERATORS)
-        allowed(cast.operator.patch(assigned, changed))
+        assert_denied(accounts.user.patch(assigned, changed), ANNOTATION_IS_THE_OPERATORS)
+        assert_allowed(accounts.operator.patch(assigned, changed))
 
-    def test_annotation_does_not_come_with_a_binding(self, cast: Cast) -> None:
-        body = {"metadata": {"name": "waiting"}, "target": {"kind": "Node", "name": cast.node}}
+    def test_annotation_is_not_set_by_a_binding(self, accounts: Accounts) -> None:
+        body = {"metadata": {"name": "waiting"}, "target": {"kind": "Node", "name": accounts.node}}
         forged = {**body, "metadata": {"name": "waiting", "annotations": {ANNOTATION: "{}"}}}
         for path in (f"{PODS}/waiting/binding", f"/api/v1/namespaces/{NAMESPACE}/bindings"):
-            denied(cast.user.create(path, forged), ANNOTATION_IS_THE_OPERATORS)
+            assert_denied(accounts.user.create(path, forged), ANNOTATION_IS_THE_OPERATORS)
 
-    def test_gate_is_taken_off_by_the_operator_alone(self, cast: Cast, waiting: str) -> None:
+    def test_only_the_operator_removes_the_gate(self, accounts: Accounts, waiting: str) -> None:
         released = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
-        denied(cast.user.patch(waiting, released, "json"), GATE_IS_THE_OPERATORS)
-        denied(cast.user.patch(waiting, {"spec": {"schedulingGates": None}}), GATE_IS_THE_OPERATORS)
-        allowed(cast.operator.patch(waiting, released, "json"))
+        assert_denied(accounts.user.patch(waiting, released, "json"), GATE_IS_THE_OPERATORS)
+        assert_denied(accounts.user.patch(waiting, {"spec": {"schedulingGates": None}}), GATE_IS_THE_OPERATORS)
+        assert_allowed(accounts.operator.patch(waiting, released, "json"))
 
-    def test_operator_releases_pins_and_annotates_in_one_patch(self, cast: Cast, waiting: str) -> None:
-        term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [cast.node]}]}
+    def test_operator_releases_pins_and_annotates_in_one_patch(self, accounts: Accounts, waiting: str) -> None:
+        term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [accounts.node]}]}
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
         patch = [
             {"op": "test", "path": "/spec/schedulingGates/0/name", "value": GATE},
@@ -98,31 +100,31 @@ class TestPods:
             {"op": "add", "path": "/metadata/annotations", "value": {ANNOTATION: "{}"}},
             {"op": "remove", "path": "/spec/schedulingGates/0"},
         ]
-        allowed(cast.operator.patch(waiting, patch, "json"))
+        assert_allowed(accounts.operator.patch(waiting, patch, "json"))
 
-    def test_everything_else_passes(self, cast: Cast, waiting: str, assigned: str) -> None:
+    def test_everything_else_passes(self, accounts: Accounts, waiting: str, assigned: str) -> None:
         other_gate_off = [{"op": "remove", "path": "/spec/schedulingGates/1"}]
         for path in (waiting, assigned):
-            allowed(cast.user.patch(path, other_gate_off, "json"))
-            allowed(cast.user.patch(path, {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}}))
+            assert_allowed(accounts.user.patch(path, other_gate_off, "json"))
+            assert_allowed(accounts.user.patch(path, {"metadata": {"labels": {"a": "b"}, "annotations": {"c": "d"}}}))
             condition = {"type": "example.com/Seen", "status": "True"}
-            allowed(cast.user.patch(f"{path}/status", {"status": {"conditions": [condition]}}, "strategic"))
+            assert_allowed(accounts.user.patch(f"{path}/status", {"status": {"conditions": [condition]}}, "strategic"))
             shell = {"name": "shell", "image": "localhost/busybox:1"}
             extra = {"spec": {"ephemeralContainers": [shell]}}
-            allowed(cast.user.patch(f"{path}/ephemeralcontainers", extra, "strategic"))
-            allowed(cast.user.delete(path))
+            assert_allowed(accounts.user.patch(f"{path}/ephemeralcontainers", extra, "strategic"))
+            assert_allowed(accounts.user.delete(path))
 
 
 @pytest.fixture(scope="class")
-def gate_required(installed: Cluster, cast: Cast) -> Iterator[None]:
+def gate_required(installed: Cluster, accounts: Accounts) -> Iterator[None]:
     """The chart with policy.requireGate, and without it again."""
     chart = ("upgrade", "gpufleet", CHART, f"--namespace={SYSTEM_NAMESPACE}", "--reuse-values")
     installed.helm(*chart, "--set=policy.requireGate=true", f"--set=policy.exemptNamespaces={{{SYSTEM_NAMESPACE}}}")
     asking = pod("probe", **asks())
-    wait_until(lambda: cast.user.create(PODS, asking).status == 403, "policy require-gate in force")
+    wait_until(lambda: accounts.user.create(PODS, asking).status == 403, "policy require-gate in force")
     yield
     installed.helm(*chart, "--set=policy.requireGate=false", "--set=policy.exemptNamespaces={kube-system}")
-    wait_until(lambda: cast.user.create(PODS, asking).allowed, "policy require-gate gone")
+    wait_until(lambda: accounts.user.create(PODS, asking).allowed, "policy require-gate gone")
 
 
 @pytest.mark.usefixtures("gate_required")
@@ -130,13 +132,13 @@ class TestRequireGate:
     """The optional policy: no devices without the gate."""
 
     @pytest.mark.parametrize("part", ["containers", "initContainers"])
-    def test_pod_that_asks_for_devices_needs_the_gate(self, cast: Cast, part: str) -> None:
+    def test_pod_that_requests_devices_needs_the_gate(self, accounts: Accounts, part: str) -> None:
         asking = asks(part)
         words = f"pods that ask for {RESOURCE} or {SHARED_RESOURCE} need the scheduling gate"
-        denied(cast.user.create(PODS, pod("bare", **asking)), words)
-        allowed(cast.user.create(PODS, pod("gated", **{**asking, **GATED})))
+        assert_denied(accounts.user.create(PODS, pod("bare", **asking)), words)
+        assert_allowed(accounts.user.create(PODS, pod("gated", **{**asking, **GATED})))
 
-    def test_other_pods_and_exempt_namespaces_pass(self, cast: Cast, admin: Caller) -> None:
-        allowed(cast.user.create(PODS, pod("plain")))
-        allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **asks())))
-        denied(admin.create(PODS, pod("admin", **asks())), "create a GPUWorkload instead")
+    def test_other_pods_and_exempt_namespaces_pass(self, accounts: Accounts, admin: Client) -> None:
+        assert_allowed(accounts.user.create(PODS, pod("plain")))
+        assert_allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **asks())))
+        assert_denied(admin.create(PODS, pod("admin", **asks())), "create a GPUWorkload instead")

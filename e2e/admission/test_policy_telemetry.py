@@ -2,7 +2,17 @@
 
 import pytest
 
-from gpufleet_e2e.identities import ASSIGNMENT, NAMESPACE, STATUS, TELEMETRY, Caller, Cast, allowed, denied, telemetry
+from gpufleet_e2e.identities import (
+    ASSIGNMENT,
+    NAMESPACE,
+    STATUS,
+    TELEMETRY,
+    Accounts,
+    Client,
+    assert_allowed,
+    assert_denied,
+    telemetry,
+)
 
 SPEC_IS_THE_OPERATORS = "spec.assignments is written only by who holds the verb assign"
 
@@ -10,81 +20,90 @@ SPEC_IS_THE_OPERATORS = "spec.assignments is written only by who holds the verb 
 class TestOwnNode:
     """An agent writes the telemetry of its own node, and deletes none."""
 
-    def test_agent_creates_and_writes_the_object_of_its_node(self, cast: Cast) -> None:
-        path = f"{TELEMETRY}/{cast.node}"
-        allowed(cast.agent.apply(path, telemetry(cast.node), manager="gpufleet-agent"))
-        allowed(cast.agent.apply(f"{path}/status", telemetry(cast.node, status=STATUS), manager="gpufleet-agent"))
-        allowed(cast.other_agent.patch(f"{TELEMETRY}/{cast.other_node}/status", {"status": STATUS}))
+    def test_agent_creates_and_writes_the_object_of_its_node(self, accounts: Accounts) -> None:
+        path = f"{TELEMETRY}/{accounts.node}"
+        assert_allowed(accounts.agent.apply(path, telemetry(accounts.node), manager="gpufleet-agent"))
+        assert_allowed(
+            accounts.agent.apply(f"{path}/status", telemetry(accounts.node, status=STATUS), manager="gpufleet-agent")
+        )
+        assert_allowed(accounts.other_agent.patch(f"{TELEMETRY}/{accounts.other_node}/status", {"status": STATUS}))
 
-    def test_agent_writes_no_other_nodes_object(self, cast: Cast) -> None:
-        words = f"agent on {cast.node} may not write {cast.other_node}"
-        path = f"{TELEMETRY}/{cast.other_node}"
-        denied(cast.agent.apply(path, telemetry(cast.other_node), manager="gpufleet-agent"), words)
-        denied(cast.agent.patch(path, {"metadata": {"labels": {"a": "b"}}}), words)
-        denied(cast.agent.patch(f"{path}/status", {"status": STATUS}), words)
-        status = telemetry(cast.other_node, status=STATUS)
-        denied(cast.agent.apply(f"{path}/status", status, manager="gpufleet-agent"), words)
-        back = f"agent on {cast.other_node} may not write {cast.node}"
-        denied(cast.other_agent.patch(f"{TELEMETRY}/{cast.node}/status", {"status": STATUS}), back)
+    def test_agent_cannot_write_the_object_of_another_node(self, accounts: Accounts) -> None:
+        words = f"agent on {accounts.node} may not write {accounts.other_node}"
+        path = f"{TELEMETRY}/{accounts.other_node}"
+        assert_denied(accounts.agent.apply(path, telemetry(accounts.other_node), manager="gpufleet-agent"), words)
+        assert_denied(accounts.agent.patch(path, {"metadata": {"labels": {"a": "b"}}}), words)
+        assert_denied(accounts.agent.patch(f"{path}/status", {"status": STATUS}), words)
+        status = telemetry(accounts.other_node, status=STATUS)
+        assert_denied(accounts.agent.apply(f"{path}/status", status, manager="gpufleet-agent"), words)
+        back = f"agent on {accounts.other_node} may not write {accounts.node}"
+        assert_denied(accounts.other_agent.patch(f"{TELEMETRY}/{accounts.node}/status", {"status": STATUS}), back)
 
-    def test_agent_creates_no_object_of_another_name(self, cast: Cast) -> None:
-        words = f"agent on {cast.node} may not write made-up"
-        denied(cast.agent.create(TELEMETRY, telemetry("made-up")), words)
-        generated = telemetry("ignored", metadata={"generateName": cast.node})
-        denied(cast.agent.create(TELEMETRY, generated), f"agent on {cast.node} may not write {cast.node}")
+    def test_agent_cannot_create_an_object_of_another_name(self, accounts: Accounts) -> None:
+        words = f"agent on {accounts.node} may not write made-up"
+        assert_denied(accounts.agent.create(TELEMETRY, telemetry("made-up")), words)
+        generated = telemetry("ignored", metadata={"generateName": accounts.node})
+        assert_denied(
+            accounts.agent.create(TELEMETRY, generated), f"agent on {accounts.node} may not write {accounts.node}"
+        )
 
-    def test_token_without_a_pod_writes_nothing(self, cast: Cast) -> None:
-        for path in (f"{TELEMETRY}/{cast.node}", f"{TELEMETRY}/{cast.node}/status"):
-            denied(cast.unbound.patch(path, {"status": STATUS}), f"agent on an unknown node may not write {cast.node}")
+    def test_token_without_a_pod_cannot_write(self, accounts: Accounts) -> None:
+        for path in (f"{TELEMETRY}/{accounts.node}", f"{TELEMETRY}/{accounts.node}/status"):
+            assert_denied(
+                accounts.unbound.patch(path, {"status": STATUS}),
+                f"agent on an unknown node may not write {accounts.node}",
+            )
 
-    def test_agent_deletes_nothing(self, cast: Cast) -> None:
-        for name in (cast.node, cast.other_node):
-            denied(cast.agent.delete(f"{TELEMETRY}/{name}"), f"an agent may not delete GPUTelemetry {name}")
-        denied(cast.agent.delete(TELEMETRY), "an agent may not delete GPUTelemetry")
+    def test_agent_cannot_delete(self, accounts: Accounts) -> None:
+        for name in (accounts.node, accounts.other_node):
+            assert_denied(accounts.agent.delete(f"{TELEMETRY}/{name}"), f"an agent may not delete GPUTelemetry {name}")
+        assert_denied(accounts.agent.delete(TELEMETRY), "an agent may not delete GPUTelemetry")
 
-    def test_others_may_delete(self, cast: Cast, admin: Caller) -> None:
-        allowed(cast.user.delete(f"{TELEMETRY}/{cast.node}"))
-        allowed(admin.delete(f"{TELEMETRY}/{cast.node}"))
+    def test_others_may_delete(self, accounts: Accounts, admin: Client) -> None:
+        assert_allowed(accounts.user.delete(f"{TELEMETRY}/{accounts.node}"))
+        assert_allowed(admin.delete(f"{TELEMETRY}/{accounts.node}"))
 
 
 class TestAssignments:
     """Reservations are the operator's."""
 
-    def test_agent_and_user_change_no_spec(self, cast: Cast) -> None:
-        for caller in (cast.agent, cast.user):
-            answer = caller.patch(f"{TELEMETRY}/{cast.node}", {"spec": {"assignments": [ASSIGNMENT]}})
-            denied(answer, SPEC_IS_THE_OPERATORS)
+    def test_agent_and_user_cannot_change_the_spec(self, accounts: Accounts) -> None:
+        for caller in (accounts.agent, accounts.user):
+            answer = caller.patch(f"{TELEMETRY}/{accounts.node}", {"spec": {"assignments": [ASSIGNMENT]}})
+            assert_denied(answer, SPEC_IS_THE_OPERATORS)
 
-    def test_user_creates_no_object_with_a_spec(self, cast: Cast) -> None:
+    def test_user_cannot_create_an_object_with_a_spec(self, accounts: Accounts) -> None:
         forged = telemetry("made-up", spec={"assignments": [ASSIGNMENT]})
-        denied(cast.user.create(TELEMETRY, forged), SPEC_IS_THE_OPERATORS)
-        denied(cast.user.apply(f"{TELEMETRY}/made-up", forged, manager="e2e"), SPEC_IS_THE_OPERATORS)
-        allowed(cast.user.create(TELEMETRY, telemetry("made-up")))
+        assert_denied(accounts.user.create(TELEMETRY, forged), SPEC_IS_THE_OPERATORS)
+        assert_denied(accounts.user.apply(f"{TELEMETRY}/made-up", forged, manager="e2e"), SPEC_IS_THE_OPERATORS)
+        assert_allowed(accounts.user.create(TELEMETRY, telemetry("made-up")))
 
     @pytest.mark.usefixtures("operator_asleep")  # it would take them away itself: there is no such pod
-    def test_nobody_takes_reservations_away(self, cast: Cast, admin: Caller) -> None:
+    def test_user_cannot_remove_reservations(self, accounts: Accounts, admin: Client) -> None:
         path = f"{TELEMETRY}/e2e-reserved"
-        allowed(admin.create(TELEMETRY, telemetry("e2e-reserved", spec={"assignments": [ASSIGNMENT]}), dry_run=None))
-        denied(cast.user.patch(path, {"spec": {"assignments": []}}), SPEC_IS_THE_OPERATORS)
-        denied(cast.user.patch(path, {"spec": None}), SPEC_IS_THE_OPERATORS)
-        allowed(cast.user.patch(path, {"metadata": {"labels": {"a": "b"}}}))
-        allowed(cast.user.patch(f"{path}/status", {"status": STATUS, "spec": {"assignments": []}}))
-        allowed(admin.delete(path, dry_run=None))
+        assert_allowed(
+            admin.create(TELEMETRY, telemetry("e2e-reserved", spec={"assignments": [ASSIGNMENT]}), dry_run=None)
+        )
+        assert_denied(accounts.user.patch(path, {"spec": {"assignments": []}}), SPEC_IS_THE_OPERATORS)
+        assert_denied(accounts.user.patch(path, {"spec": None}), SPEC_IS_THE_OPERATORS)
+        assert_allowed(accounts.user.patch(path, {"metadata": {"labels": {"a": "b"}}}))
+        assert_allowed(accounts.user.patch(f"{path}/status", {"status": STATUS, "spec": {"assignments": []}}))
+        assert_allowed(admin.delete(path, dry_run=None))
 
-    def test_operator_reserves_by_compare_and_swap(self, cast: Cast, admin: Caller) -> None:
-        path = f"{TELEMETRY}/{cast.node}"
+    def test_operator_reserves_by_compare_and_swap(self, accounts: Accounts, admin: Client) -> None:
+        path = f"{TELEMETRY}/{accounts.node}"
         meta = admin.get(path)["metadata"]
         swap = [
             {"op": "test", "path": "/metadata/uid", "value": meta["uid"]},
             {"op": "test", "path": "/metadata/generation", "value": meta["generation"]},
             {"op": "add", "path": "/spec/assignments", "value": [ASSIGNMENT]},
         ]
-        allowed(cast.operator.patch(path, swap, "json"))
+        assert_allowed(accounts.operator.patch(path, swap, "json"))
         swap[1]["value"] = meta["generation"] + 1
-        assert cast.operator.patch(path, swap, "json").status == 422
+        assert accounts.operator.patch(path, swap, "json").status == 422
 
-    def test_operator_does_not_write_what_agents_say(self, cast: Cast) -> None:
-        refused = cast.operator.patch(f"{TELEMETRY}/{cast.node}/status", {"status": STATUS})
+    def test_operator_cannot_write_the_status(self, accounts: Accounts) -> None:
+        refused = accounts.operator.patch(f"{TELEMETRY}/{accounts.node}/status", {"status": STATUS})
         assert refused.status == 403
         assert "cannot patch resource" in refused.message
 
@@ -110,7 +129,7 @@ class TestAssignments:
         ("operator", "patch", "nodes", False),
     ],
 )
-def test_rights_that_the_chart_grants(cast: Cast, who: str, verb: str, resource: str, may: bool) -> None:
+def test_permissions_that_the_chart_grants(accounts: Accounts, who: str, verb: str, resource: str, may: bool) -> None:
     name, _, group = resource.partition(".")
     group, _, subresource = group.partition("/")
     attributes = {"verb": verb, "group": group, "resource": name, "subresource": subresource, "namespace": NAMESPACE}
@@ -120,6 +139,6 @@ def test_rights_that_the_chart_grants(cast: Cast, who: str, verb: str, resource:
         "spec": {"resourceAttributes": attributes},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    answer = getattr(cast, who).create(path, review, dry_run=None)
-    allowed(answer)
+    answer = getattr(accounts, who).create(path, review, dry_run=None)
+    assert_allowed(answer)
     assert answer.body["status"].get("allowed", False) is may

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, WORKLOADS, Caller, JsonObject, telemetry, workload
+from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, WORKLOADS, Client, JsonObject, telemetry, workload
 
 
 def assignment(**changed: Any) -> JsonObject:
@@ -176,7 +176,7 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
 
 
 @pytest.mark.parametrize("case", RULES)
-def test_rule_accepts_and_refuses_by_name(admin: Caller, case: str) -> None:
+def test_rule_accepts_and_rejects_by_name(admin: Client, case: str) -> None:
     path, good, bad, field, words = RULES[case]
     accepted = admin.create(path, good)
     assert accepted.allowed, accepted.message

@@ -1,4 +1,4 @@
-"""With a CDI strategy it is the container runtime itself that puts devices into containers."""
+"""With a CDI strategy the container runtime itself adds the devices to containers."""
 
 import json
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import pytest
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 DRIVER = PurePosixPath("/opt/gpufleet/driver")
-"""The driver's root, as nodes see it."""
+"""The driver's root inside the nodes."""
 
 FILE = "/run/cdi/gpufleet.dev-gpu.json"
 NVIDIA = 195
-"""Major number of the driver's device nodes. There is no such driver here: nobody opens them."""
+"""Major number of the driver's device nodes. Without that driver they exist but cannot be opened."""
 
 CONTROL = 255
 """Minor number of nvidiactl."""
@@ -24,7 +24,7 @@ CONTROL = 255
 
 @pytest.fixture
 def cdi(fleet: Fleet) -> Iterator[None]:
-    """Every agent tells the container runtime, and every node has the device nodes that a driver would have made."""
+    """Every agent writes CDI files, and every node has the device nodes that a driver would create."""
     for node in fleet.cluster.nodes:
         names = [(f"nvidia{index}", index) for index in range(len(fleet.gpus[node.name].uuids))]
         script = [f"mkdir {DRIVER}/dev"]
@@ -38,19 +38,19 @@ def cdi(fleet: Fleet) -> Iterator[None]:
         assert node.run(["test", "-e", FILE], check=False).returncode == 1, "the agent left its CDI file behind"
 
 
-def test_a_container_has_the_device_nodes_of_its_devices(room: Room, fleet: Fleet, cdi: None) -> None:
-    """Mechanism: Allocate answers CDI names, and containerd looks them up in the file that the agent has written.
+def test_container_gets_the_device_nodes_of_its_devices(namespace: TestNamespace, fleet: Fleet, cdi: None) -> None:
+    """Mechanism: Allocate returns CDI names, which containerd looks up in the file that the agent wrote.
 
-    The kubelet is told no device node and no NVIDIA_VISIBLE_DEVICES, so both can only come from that file.
+    The kubelet gets neither device nodes nor NVIDIA_VISIBLE_DEVICES, so both can only come from that file.
     """
     node = fleet.nodes[0]
     uuids = fleet.gpus[node].uuids
     picked = (uuids[2], uuids[7])
-    room.apply(gpuworkload("cdi", count=2, node=node, uuids=picked))
-    pod = eventually(lambda: _running(room), within=40)
+    namespace.apply(gpuworkload("cdi", count=2, node=node, uuids=picked))
+    pod = eventually(lambda: _running(namespace), within=40)
     file = json.loads(fleet.node(node).run(["cat", FILE]).stdout)
     assert [device["name"] for device in file["devices"]] == list(uuids)
-    shown = fleet.cluster.kubectl("exec", f"--namespace={room.namespace}", pod, "--", "sh", "-c", "ls /dev; env").stdout
+    shown = fleet.cluster.kubectl("exec", f"--namespace={namespace.name}", pod, "--", "sh", "-c", "ls /dev; env").stdout
     lines = shown.split()
     assert [line for line in lines if line.startswith("nvidia")] == ["nvidia2", "nvidia7", "nvidiactl"]
     assert "NVIDIA_VISIBLE_DEVICES=void" in lines
@@ -58,9 +58,9 @@ def test_a_container_has_the_device_nodes_of_its_devices(room: Room, fleet: Flee
     print(f"{pod} has {', '.join(picked)} as nvidia2 and nvidia7")
 
 
-def _running(room: Room) -> str:
-    pod = room.pod("cdi")
+def _running(namespace: TestNamespace) -> str:
+    pod = namespace.pod("cdi")
     statuses = pod["status"].get("containerStatuses", [])
-    assert statuses, room.words("cdi")
+    assert statuses, namespace.describe("cdi")
     assert "running" in statuses[0]["state"], statuses[0]["state"]
     return str(pod["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""The kubelet's request to a device plugin names no pod. Each pod must get its own devices all the same."""
+"""The kubelet's request to a device plugin names no pod; each pod must get its own devices nevertheless."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,92 +7,96 @@ from datetime import datetime, timedelta
 import pytest
 
 from gpufleet_e2e.proof import Source
-from gpufleet_e2e.proof.api_reader import conditions_in_words
+from gpufleet_e2e.proof.api_reader import describe_conditions
 from gpufleet_e2e.support.api import JsonObject
-from gpufleet_e2e.support.fault_injection import HELD, held
+from gpufleet_e2e.support.fault_injection import BLOCKED_LABELS, release_blocked
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 ROUNDS = 10
 
 
-def test_two_workloads_in_the_same_second(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the agent asks the kubelet who is under admission (PodResources List in GetPreferredAllocation).
+def test_two_workloads_picked_within_a_second(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the agent reads from the kubelet which pod is under admission (List in GetPreferredAllocation).
 
-    Two workloads of equal size are created at once, picked on one node within a second, and each one's container has
-    its own devices by every source. Repeated; the pods of a round are still on their way out while the next begins.
-    A busy machine may put more than a second between the two picks of a round, which then proves less: not of most.
+    Two workloads of equal size are created in parallel and picked on one node within a second; every source names each
+    container's own devices. The pods of one round still terminate while the next begins. On a busy machine the two
+    picks of a round may be more than a second apart, which proves less: most rounds must be within a second.
     """
     node = fleet.nodes[0]
     apart = []
     for number in range(ROUNDS):
         names = (f"left-{number}", f"right-{number}")
-        _at_once(room, [gpuworkload(name, count=2, node=node) for name in names])
-        evidence = room.proven(*names)
+        _apply_in_parallel(namespace, [gpuworkload(name, count=2, node=node) for name in names])
+        evidence = namespace.verify(*names)
         picked = [set(evidence[name].replicas[0].picked) for name in names]
         assert not picked[0] & picked[1]
-        decided = [datetime.fromisoformat(room.reserved(name)["decidedAt"]) for name in names]
+        decided = [datetime.fromisoformat(namespace.reservation(name)["decidedAt"]) for name in names]
         apart.append(abs(decided[0] - decided[1]))
-        room.delete(*names)
+        namespace.delete(*names)
     assert sorted(apart)[ROUNDS // 2] < timedelta(seconds=1), f"not picked in the same second: {apart}"
 
 
-def test_the_later_pod_comes_first(room: Room, fleet: Fleet) -> None:
-    """Mechanism: as above, in the order that a guess by size and age gets wrong.
+def test_later_pod_is_admitted_first(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: as above, in the order for which a match by size and age is wrong.
 
-    The first workload is reserved and held back; the second one, of equal size on the same node, overtakes it.
+    The first workload is reserved and blocked; the second one, of equal size on the same node, is admitted before it.
     """
-    first, second = _overtaken(room, fleet, lambda: room.wait_ready("second"))
-    evidence = room.proven("first", "second")
-    assert evidence["first"].replicas[0].picked == first, "the devices that were reserved first are the ones it got"
+    first, second = _overtaken(namespace, fleet, lambda: namespace.wait_ready("second"))
+    evidence = namespace.verify("first", "second")
+    assert evidence["first"].replicas[0].picked == first, "the first pod did not get its reserved devices"
     assert evidence["second"].replicas[0].picked == second
 
 
 @pytest.fixture
-def guessing(fleet: Fleet) -> Iterator[None]:
-    """Every agent guesses who asks, by size and age, instead of asking the kubelet."""
+def first_fit(fleet: Fleet) -> Iterator[None]:
+    """Every agent matches requests by size and age instead of reading the kubelet."""
     fleet.install(agent_args=["--handover=first-fit"])
     yield
     fleet.install()
 
 
-def test_without_the_mechanism_it_is_wrong_and_seen(room: Room, fleet: Fleet, guessing: None) -> None:
-    """The counter-proof: the same order with the mechanism switched off gives the second pod the first one's devices.
+def test_mismatch_without_the_mechanism_is_detected(namespace: TestNamespace, fleet: Fleet, first_fit: None) -> None:
+    """The negative control: without the mechanism the same order gives the second pod the first one's devices.
 
-    The operator sees it (Mismatch), says so with both sets of devices, and replaces the pod.
+    The operator detects it (DeviceMismatch), reports both sets of devices, and replaces the pod.
     """
-    told: list[str] = []
+    messages: list[str] = []
     first, _ = _overtaken(
-        room, fleet, lambda: told.append(eventually(lambda: room.event("second", "DeviceMismatch"), within=30))
+        namespace,
+        fleet,
+        lambda: messages.append(namespace.event("second", "DeviceMismatch", within=30)),
     )
-    holds, reserved = told[0].split("; reserved: ")
-    assert all(uuid in holds for uuid in first), f"it should hold the first one's devices {first}: {told[0]}"
-    assert not any(uuid in reserved for uuid in first), told[0]
+    held, reserved = messages[0].split("; reserved: ")
+    assert all(uuid in held for uuid in first), f"it should hold the first one's devices {first}: {messages[0]}"
+    assert not any(uuid in reserved for uuid in first), messages[0]
 
 
-def test_sixteen_pods_at_once_on_one_node(room: Room, fleet: Fleet) -> None:
-    """Mechanism: hand-over under a burst. Sixteen workloads fill the node at once; each pod has its own device."""
+def test_sixteen_pods_on_one_node_in_parallel(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: hand-over under a burst. Sixteen workloads fill the node in parallel; each pod has its own device."""
     names = [f"burst-{number}" for number in range(16)]
-    _at_once(room, [gpuworkload(name, node=fleet.nodes[0]) for name in names])
-    evidence = room.proven(*names, within=90)
+    _apply_in_parallel(namespace, [gpuworkload(name, node=fleet.nodes[0]) for name in names])
+    evidence = namespace.verify(*names, within=90)
     picked = {uuid for one in evidence.values() for uuid in one.replicas[0].picked}
     assert picked == set(fleet.gpus[fleet.nodes[0]].uuids)
     assert all(one.replicas[0].says[Source.ENVIRONMENT].devices for one in evidence.values())
 
 
-def _overtaken(room: Room, fleet: Fleet, watch: Callable[[], None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Reserve for `first`, hold it, let `second` go, call `watch`, and let `first` go; returns what was reserved."""
+def _overtaken(
+    namespace: TestNamespace, fleet: Fleet, watch: Callable[[], None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Admits `second` before `first`, and calls `watch` in between; returns both reservations."""
     node = fleet.nodes[1]
-    with held(fleet.api, room.namespace):
-        room.apply(gpuworkload("first", count=2, node=node, labels=HELD))
-        first = eventually(lambda: _devices(room.reserved("first")), within=15)
-        room.apply(gpuworkload("second", count=2, node=node))
-        second = eventually(lambda: _devices(room.reserved("second")), within=15)
+    with release_blocked(fleet.api, namespace.name):
+        namespace.apply(gpuworkload("first", count=2, node=node, labels=BLOCKED_LABELS))
+        first = eventually(lambda: _devices(namespace.reservation("first")), within=15)
+        namespace.apply(gpuworkload("second", count=2, node=node))
+        second = eventually(lambda: _devices(namespace.reservation("second")), within=15)
         watch()
-        gates = room.pod("first")["spec"].get("schedulingGates")
-        assert gates, f"the first pod was let go: {conditions_in_words(room.workload('first'))}"
+        gates = namespace.pod("first")["spec"].get("schedulingGates")
+        assert gates, f"the first pod was released: {describe_conditions(namespace.workload('first'))}"
     return first, second
 
 
@@ -100,6 +104,6 @@ def _devices(assignment: JsonObject) -> tuple[str, ...]:
     return tuple(sorted(assignment["devices"]))
 
 
-def _at_once(room: Room, manifests: list[JsonObject]) -> None:
+def _apply_in_parallel(namespace: TestNamespace, manifests: list[JsonObject]) -> None:
     with ThreadPoolExecutor(len(manifests)) as pool:
-        list(pool.map(room.apply, manifests))
+        list(pool.map(namespace.apply, manifests))

@@ -1,18 +1,18 @@
-"""Somebody else on the road says no: kube-scheduler or the kubelet. The devices come back and the replica goes on."""
+"""kube-scheduler or the kubelet rejects a pod: its devices are freed and the replica is retried."""
 
 from gpufleet_e2e.support.api import JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 PORT = 18080
 
 
-def test_kube_scheduler_refuses_the_pinned_pod(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the scheduler's verdict on a pinned pod, believed after a grace period, sets the node aside.
+def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: after a grace period, the scheduler's PodScheduled condition on a pinned pod excludes the node.
 
-    The port that the pod wants is taken on the node with the best device; the operator doesn't count ports.
+    The pod's host port is taken on the node with the best device; the operator does not count ports.
     """
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
@@ -21,105 +21,105 @@ def test_kube_scheduler_refuses_the_pinned_pod(room: Room, fleet: Fleet) -> None
     ports = [{"containerPort": PORT, "hostPort": PORT}]
     blocker = plain_pod("blocker", nodeSelector={"kubernetes.io/hostname": first})
     blocker["spec"]["containers"] = [container(ports=ports)]
-    fleet.api.create(pods(room.namespace), blocker)
-    eventually(lambda: _running(room, "blocker"), within=20)
-    room.apply(gpuworkload("port", uuids=(best, other), template=pod_spec(container(ports=ports))))
-    told = room.wait_for("port", lambda found: bool(_refusals(found)), 20)
-    (refusal,) = _refusals(told)
+    fleet.api.create(pods(namespace.name), blocker)
+    eventually(lambda: _running(namespace, "blocker"), within=20)
+    namespace.apply(gpuworkload("port", uuids=(best, other), template=pod_spec(container(ports=ports))))
+    rejected = namespace.wait_for("port", lambda found: bool(_refusals(found)), 20)
+    (refusal,) = _refusals(rejected)
     assert (refusal["by"], refusal["node"]) == ("kube-scheduler", first)
     assert "free ports" in refusal["message"], refusal
-    message = told["status"]["explanation"]["message"]
+    message = rejected["status"]["explanation"]["message"]
     print(message)
-    assert refusal["message"] in message, "the explanation quotes the scheduler"
-    assert room.devices("port") == (other,), "it is placed elsewhere"
-    assert "free ports" in room.event("port", "SchedulerRefused")
-    assert _holders(fleet, best) == [], "the devices of the first try are free again"
+    assert refusal["message"] in message, "the explanation does not contain the scheduler's message"
+    assert namespace.devices("port") == (other,), "it was not placed on the other node"
+    assert "free ports" in namespace.event("port", "SchedulerRefused")
+    assert _holders(fleet, best) == [], "the devices of the first attempt are still reserved"
 
 
-def test_kube_scheduler_refuses_everywhere(room: Room, fleet: Fleet) -> None:
-    """Mechanism: as above without an elsewhere. It waits with the scheduler's words, then goes on by itself."""
+def test_kube_scheduler_rejects_every_node(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: as above, without another node. It waits with the scheduler's message, then is placed."""
     node = fleet.nodes[1]
     ports = [{"containerPort": PORT, "hostPort": PORT}]
     blocker = plain_pod("blocker", nodeSelector={"kubernetes.io/hostname": node})
     blocker["spec"]["containers"] = [container(ports=ports)]
-    fleet.api.create(pods(room.namespace), blocker)
-    eventually(lambda: _running(room, "blocker"), within=20)
-    room.apply(gpuworkload("port", node=node, template=pod_spec(container(ports=ports))))
-    told = room.wait_for("port", lambda found: bool(_refusals(found)), 20)
-    assert "free ports" in told["status"]["explanation"]["message"]
-    fleet.api.delete(f"{pods(room.namespace)}/blocker", grace=0)
-    room.proven("port")
+    fleet.api.create(pods(namespace.name), blocker)
+    eventually(lambda: _running(namespace, "blocker"), within=20)
+    namespace.apply(gpuworkload("port", node=node, template=pod_spec(container(ports=ports))))
+    rejected = namespace.wait_for("port", lambda found: bool(_refusals(found)), 20)
+    assert "free ports" in rejected["status"]["explanation"]["message"]
+    fleet.api.delete(f"{pods(namespace.name)}/blocker", grace=0)
+    namespace.verify("port")
 
 
-def test_the_kubelet_refuses_the_pod(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the plugin refuses a reserved device that has fallen ill, the kubelet fails the pod, it is replaced.
+def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the plugin rejects a reserved device that is unhealthy, the kubelet fails the pod, it is replaced.
 
-    No scheduler binds these pods but the test, so the device falls ill exactly between release and admission.
+    Only the test binds these pods, so the device becomes unhealthy exactly between release and admission.
     """
     first, second = fleet.nodes
-    ill, well = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
-    fleet.gpus[second].report(well, utilization_percent=60)
-    eventually(lambda: _reports(fleet, second, well, 60), within=10)
-    room.apply(gpuworkload("retry", uuids=(ill, well), template=pod_spec(schedulerName="by-hand")))
-    before = eventually(lambda: _released(room, "retry"), within=15)
-    assert room.reserved("retry")["devices"] == [ill]
-    fleet.gpus[first].lose(ill)
+    lost, good = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
+    fleet.gpus[second].report(good, utilization_percent=60)
+    eventually(lambda: _reports(fleet, second, good, 60), within=10)
+    namespace.apply(gpuworkload("retry", uuids=(lost, good), template=pod_spec(schedulerName="by-hand")))
+    before = eventually(lambda: _released(namespace, "retry"), within=15)
+    assert namespace.reservation("retry")["devices"] == [lost]
+    fleet.gpus[first].lose(lost)
     eventually(lambda: _offers(fleet, first, 15), within=20)
-    _bind(room, before, first)
-    after = eventually(lambda: _released(room, "retry", not_uid=before["metadata"]["uid"]), within=20)
-    words = room.event("retry", "KubeletRefused")
-    print(words)
-    assert "UnexpectedAdmissionError" in words
-    assert ill in words
-    assert room.reserved("retry")["devices"] == [well]
-    _bind(room, after, second)
-    assert room.devices("retry") == (well,)
+    _bind(namespace, before, first)
+    after = eventually(lambda: _released(namespace, "retry", not_uid=before["metadata"]["uid"]), within=20)
+    message = namespace.event("retry", "KubeletRefused")
+    print(message)
+    assert "UnexpectedAdmissionError" in message
+    assert lost in message
+    assert namespace.reservation("retry")["devices"] == [good]
+    _bind(namespace, after, second)
+    assert namespace.devices("retry") == (good,)
 
 
-def test_the_plugin_is_away(room: Room, fleet: Fleet) -> None:
+def test_pod_admitted_while_the_plugin_restarts(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: as above for the plugin itself.
 
-    A pod that is admitted while no plugin listens may be refused by the kubelet. It is replaced until all is well.
+    The kubelet may reject a pod that it admits while no plugin listens. The pod is replaced until it runs.
     """
     node = fleet.nodes[1]
-    room.apply(gpuworkload("early", count=4, node=node, template=pod_spec(schedulerName="by-hand")))
-    pod = eventually(lambda: _released(room, "early"), within=15)
+    namespace.apply(gpuworkload("early", count=4, node=node, template=pod_spec(schedulerName="by-hand")))
+    pod = eventually(lambda: _released(namespace, "early"), within=15)
     fleet.node(node).run(["kill", "-KILL", str(fleet.agent_process(node))])
-    _bind(room, pod, node)
+    _bind(namespace, pod, node)
 
-    def settled() -> None:
-        # Bound pods that were refused are followed by new ones, which want to be bound, too.
-        for one in room.pods("early"):
+    def ready() -> None:
+        # Rejected pods are followed by new ones, which also have to be bound.
+        for one in namespace.pods("early"):
             if not one["spec"].get("schedulingGates") and not one["spec"].get("nodeName"):
-                _bind(room, one, node)
-        room.wait_ready("early", within=1)
+                _bind(namespace, one, node)
+        namespace.wait_ready("early", within=1)
 
-    eventually(settled, within=60)
-    room.proven("early")
+    eventually(ready, within=60)
+    namespace.verify("early")
 
 
 def _refusals(workload: JsonObject) -> list[JsonObject]:
     return list(workload.get("status", {}).get("explanation", {}).get("refusals", []))
 
 
-def _running(room: Room, pod: str) -> None:
-    status = room.fleet.api.get(f"{pods(room.namespace)}/{pod}")["status"]
+def _running(namespace: TestNamespace, pod: str) -> None:
+    status = namespace.fleet.api.get(f"{pods(namespace.name)}/{pod}")["status"]
     assert status["phase"] == "Running", f"{pod} is {status['phase']}"
 
 
-def _released(room: Room, name: str, not_uid: str = "") -> JsonObject:
-    pod = room.pod(name)
-    assert pod["metadata"]["uid"] != not_uid, "the old pod stands"
-    assert not pod["spec"].get("schedulingGates"), f"still gated; {room.words(name)}"
+def _released(namespace: TestNamespace, name: str, not_uid: str = "") -> JsonObject:
+    pod = namespace.pod(name)
+    assert pod["metadata"]["uid"] != not_uid, "the old pod still exists"
+    assert not pod["spec"].get("schedulingGates"), f"still gated; {namespace.describe(name)}"
     return pod
 
 
-def _bind(room: Room, pod: JsonObject, node: str) -> None:
-    """What kube-scheduler does."""
+def _bind(namespace: TestNamespace, pod: JsonObject, node: str) -> None:
+    """Binds a pod, as kube-scheduler does."""
     name = pod["metadata"]["name"]
     target = {"apiVersion": "v1", "kind": "Node", "name": node}
     binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-    room.fleet.api.create(f"{pods(room.namespace)}/{name}/binding", binding)
+    namespace.fleet.api.create(f"{pods(namespace.name)}/{name}/binding", binding)
 
 
 def _reports(fleet: Fleet, node: str, uuid: str, percent: int) -> None:

@@ -1,55 +1,55 @@
-"""Devices come back: on deletion, on suspension, and when a pod ends by itself."""
+"""Devices are freed by deletion, by suspension, and when a pod completes."""
 
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.api import workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 
-def test_deletion_frees_the_devices(room: Room, fleet: Fleet) -> None:
-    """Mechanism: garbage collection takes the pods, the ledger's entry goes once the node has let go."""
+def test_deletion_frees_the_devices(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: garbage collection deletes the pods; the reservation is removed once the node reports no holder."""
     node = fleet.nodes[1]
-    room.apply(gpuworkload("first", count=8, node=node))
-    first = room.devices("first")
-    room.apply(gpuworkload("second", count=8, node=node))
-    room.wait_condition("second", "Placed", "False", "NoDevices")
-    room.delete("first")
-    second = room.proven("second")["second"].replicas[0].picked
+    namespace.apply(gpuworkload("first", count=8, node=node))
+    first = namespace.devices("first")
+    namespace.apply(gpuworkload("second", count=8, node=node))
+    namespace.wait_condition("second", "Placed", "False", "NoDevices")
+    namespace.delete("first")
+    second = namespace.verify("second")["second"].replicas[0].picked
     assert second == first == tuple(sorted(fleet.gpus[node].uuids))
 
 
-def test_suspend_and_resume(room: Room, fleet: Fleet) -> None:
-    """Mechanism: `suspend` deletes the pods and frees the devices; false again makes new pods with new reservations."""
-    room.apply(gpuworkload("train", replicas=2, count=2))
-    before = {replica.pod_uid for replica in room.proven("train")["train"].replicas}
-    path = f"{workloads(room.namespace)}/train"
+def test_suspend_and_resume(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: `suspend` deletes the pods and frees the devices; resuming creates new pods and reservations."""
+    namespace.apply(gpuworkload("train", replicas=2, count=2))
+    before = {replica.pod_uid for replica in namespace.verify("train")["train"].replicas}
+    path = f"{workloads(namespace.name)}/train"
     fleet.api.patch(path, {"spec": {"suspend": True}})
-    eventually(lambda: _nothing(room, fleet), within=30)
-    room.wait_condition("train", "Placed", "False", "Suspended")
-    assert objects.condition(room.workload("train"), "Ready")["status"] == "False"
-    # Somebody else has the fleet to himself meanwhile.
-    room.apply(gpuworkload("other", replicas=2, count=8))
-    room.proven("other")
+    eventually(lambda: _nothing_left(namespace, fleet), within=30)
+    namespace.wait_condition("train", "Placed", "False", "Suspended")
+    assert objects.condition(namespace.workload("train"), "Ready")["status"] == "False"
+    # Another workload uses the whole fleet meanwhile.
+    namespace.apply(gpuworkload("other", replicas=2, count=8))
+    namespace.verify("other")
     fleet.api.patch(path, {"spec": {"suspend": False}})
-    after = {replica.pod_uid for replica in room.proven("train", "other")["train"].replicas}
+    after = {replica.pod_uid for replica in namespace.verify("train", "other")["train"].replicas}
     assert not before & after
 
 
-def test_a_pod_that_ends_gives_its_devices_back(room: Room, fleet: Fleet) -> None:
-    """Mechanism: a pod that is over no longer holds what it held, while its object and its record stay."""
+def test_completed_pod_frees_its_devices(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: a completed pod no longer holds devices, while its object and its placement stay."""
     job = pod_spec(container(command=("sh", "-c", "exit 0")), restartPolicy="Never")
-    room.apply(gpuworkload("job", count=8, node=fleet.nodes[1], template=job))
-    room.wait_condition("job", "Ready", "True", "Succeeded", within=40)
-    (placement,) = room.workload("job")["status"]["placements"]
+    namespace.apply(gpuworkload("job", count=8, node=fleet.nodes[1], template=job))
+    namespace.wait_condition("job", "Ready", "True", "Succeeded", within=40)
+    (placement,) = namespace.workload("job")["status"]["placements"]
     assert placement["state"] == "Succeeded"
-    assert len(placement["devices"]) == 8, "what it had stays on record"
-    room.apply(gpuworkload("next", count=8, node=fleet.nodes[1]))
-    room.proven("next")
+    assert len(placement["devices"]) == 8, "the status no longer lists its devices"
+    namespace.apply(gpuworkload("next", count=8, node=fleet.nodes[1]))
+    namespace.verify("next")
 
 
-def _nothing(room: Room, fleet: Fleet) -> None:
-    assert not room.every_pod("train"), "its pods are still there"
-    held = fleet.assignments(room.namespace)
+def _nothing_left(namespace: TestNamespace, fleet: Fleet) -> None:
+    assert not namespace.all_pods("train"), "its pods are still there"
+    held = fleet.assignments(namespace.name)
     assert not held, f"still reserved: {held}"

@@ -1,4 +1,4 @@
-"""Devices change hands as fast as can be, with forced deletions: never two holders, and all agree at the end."""
+"""Devices change holders fast, with forced deletions: never two holders, and all sources agree at the end."""
 
 import os
 from functools import partial
@@ -8,33 +8,32 @@ import pytest
 
 from gpufleet_e2e.support.churn import Churn
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.sandbox import Room
-from gpufleet_e2e.support.watchdog import Watchdog, by_processes
+from gpufleet_e2e.support.sandbox import TestNamespace
+from gpufleet_e2e.support.watchdog import Watchdog, holders_by_processes
 
 SECONDS = float(os.environ.get("GPUFLEET_E2E_CHURN_SECONDS", "100"))
 
 
 @pytest.mark.timeout(SECONDS + 300)
-def test_churn_with_forced_deletions(room: Room, fleet: Fleet) -> None:
-    """Mechanism: reservation by compare-and-swap, hand-over by asking, devices freed only when the node let go.
+def test_churn_with_forced_deletions(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: reservation by compare-and-swap, hand-over by reading the kubelet, release after the node's report.
 
-    All along, one watchdog asks every kubelet for its PodResources and another one looks at the processes that live on
-    this machine with a device in their environment; neither may ever see a device in two hands. Half of the containers
-    don't hear the signal to end, so that they outlive their pods' objects when these are deleted by force. What is left
-    at the end agrees by every source.
+    One watchdog polls the PodResources of every kubelet and another one the processes of this machine that have a
+    device in their environment; neither may see a device with two holders. Half of the containers ignore SIGTERM, so
+    that they outlive their pods' objects when these are deleted by force. At the end all sources agree.
     """
     fleet.watchdog.check()
     begin = monotonic()
-    churn = Churn(room, seed=4)
-    with Watchdog(partial(by_processes, "churn-"), every_seconds=0.1) as processes:
+    churn = Churn(namespace, seed=4)
+    with Watchdog(partial(holders_by_processes, "churn-"), every_seconds=0.1) as processes:
         left = churn.run(SECONDS)
         took = monotonic() - begin
-        room.proven(*left, within=60)
-        asked, looked = fleet.watchdog.check(), processes.check()
-    print(f"{took:.0f} s: {dict(churn.done)}; kubelets asked {asked} times, processes seen {looked} times,")
-    print(f"at most {processes.most} devices in use at once")
-    assert asked > SECONDS / 4, "the watchdog of the kubelets slept"
-    assert looked > SECONDS, "the watchdog of the processes slept"
-    assert processes.most > len(left), "the processes of the pods are not to be seen here"
+        namespace.verify(*left, within=60)
+        kubelet_reads, process_reads = fleet.watchdog.check(), processes.check()
+    print(f"{took:.0f} s: {dict(churn.done)}; {kubelet_reads} reads of the kubelets, {process_reads} of the processes,")
+    print(f"at most {processes.max_in_use} devices in use")
+    assert kubelet_reads > SECONDS / 4, "the watchdog of the kubelets was too slow"
+    assert process_reads > SECONDS, "the watchdog of the processes was too slow"
+    assert processes.max_in_use > len(left), "the processes of the pods are not visible on this machine"
     assert churn.done["deleted by force"] > 0
     assert churn.done["deleted"] > 0

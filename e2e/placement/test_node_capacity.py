@@ -1,4 +1,4 @@
-"""A device is of no use where the pod finds no CPU or memory: such a node isn't picked, and is once it has room."""
+"""A node without free CPU or memory for the pod is not picked, and is picked once it has some."""
 
 from time import monotonic
 
@@ -9,11 +9,11 @@ from gpufleet_e2e.support.api import NODES, JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 SOON_SECONDS = 5
-MOST = 0.6
-"""Of what a node offers: of two pods that ask for this much, only one has room there."""
+MORE_THAN_HALF = 0.6
+"""Ratio of a node's allocatable: only one of two pods that request this much fits."""
 
 RESOURCES = [
     pytest.param("cpu", "InsufficientCPU", "too little CPU left", id="cpu"),
@@ -22,64 +22,66 @@ RESOURCES = [
 
 
 @pytest.mark.parametrize(("resource", "reason", "words"), RESOURCES)
-def test_a_node_without_room_is_not_picked(room: Room, fleet: Fleet, resource: str, reason: str, words: str) -> None:
-    """Mechanism: the operator counts requests as kube-scheduler does, so that it never comes to the scheduler's no.
+def test_node_without_capacity_is_not_picked(
+    namespace: TestNamespace, fleet: Fleet, resource: str, reason: str, words: str
+) -> None:
+    """Mechanism: the operator counts requests as kube-scheduler does, so that the scheduler never rejects the pod.
 
-    The best device is on the full node. Who may go elsewhere goes there at once; who may not is told why, in numbers,
-    and is placed in time once there is room.
+    The best device is on the full node. A workload that may use another node is placed there; one that may not waits
+    with a numeric explanation, and is placed soon after capacity is free.
     """
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
     eventually(lambda: _reports(fleet, second, other, 60), within=SOON_SECONDS)
-    template = _asking(fleet, first, resource)
-    _fill(room, first, template)
-    room.apply(
+    template = _template(fleet, first, resource)
+    _fill(namespace, first, template)
+    namespace.apply(
         gpuworkload("anywhere", uuids=(best, other), template=template),
         gpuworkload("here-only", node=first, template=template),
     )
-    assert room.devices("anywhere") == (other,), "the best device is where the pod has no room"
-    message = room.wait_condition("here-only", "Placed", "False", "NoDevices")
+    assert namespace.devices("anywhere") == (other,), "it was placed on the node without capacity"
+    message = namespace.wait_condition("here-only", "Placed", "False", "NoDevices")
     print(message)
-    said = room.workload("here-only")["status"]["explanation"]
-    assert {one["reason"]: one["devices"] for one in said["rejections"]}[reason] == 16, said
+    explanation = namespace.workload("here-only")["status"]["explanation"]
+    assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[reason] == 16, explanation
     assert words in message
-    assert said["nearestMiss"]["node"] == first, said
+    assert explanation["nearestMiss"]["node"] == first, explanation
     for name in ("anywhere", "here-only"):
-        refusals = room.workload(name)["status"].get("explanation", {}).get("refusals", [])
-        assert not refusals, f"the scheduler was asked in vain: {refusals}"
-    fleet.api.delete(f"{pods(room.namespace)}/full")
-    eventually(lambda: _gone(room, "full"), within=20)
+        refusals = namespace.workload(name)["status"].get("explanation", {}).get("refusals", [])
+        assert not refusals, f"rejected by the scheduler: {refusals}"
+    fleet.api.delete(f"{pods(namespace.name)}/full")
+    eventually(lambda: _gone(namespace, "full"), within=20)
     began = monotonic()
-    room.wait_for("here-only", lambda found: objects.is_true(found, "Placed"), SOON_SECONDS)
-    print(f"placed {monotonic() - began:.1f} s after there is room")
-    room.proven("anywhere", "here-only")
+    namespace.wait_for("here-only", lambda found: objects.is_true(found, "Placed"), SOON_SECONDS)
+    print(f"placed {monotonic() - began:.1f} s after capacity is free")
+    namespace.verify("anywhere", "here-only")
 
 
-def _asking(fleet: Fleet, node: str, resource: str) -> JsonObject:
-    """A pod's spec that asks for most of what the node offers of this resource."""
+def _template(fleet: Fleet, node: str, resource: str) -> JsonObject:
+    """Builds a pod's spec that requests more than half of the node's allocatable amount of this resource."""
     offered = str(fleet.api.get(f"{NODES}/{node}")["status"]["allocatable"][resource])
-    # The kubelet says CPU in cores or millicores and memory in Ki.
+    # The kubelet reports CPU in cores or millicores and memory in Ki.
     amount, unit = (offered[:-2], "Ki") if offered.endswith("Ki") else (offered.removesuffix("m"), "m")
     whole = int(amount) * (1000 if resource == "cpu" and not offered.endswith("m") else 1)
-    return pod_spec(container(resources={"requests": {resource: f"{int(whole * MOST)}{unit}"}}))
+    return pod_spec(container(resources={"requests": {resource: f"{int(whole * MORE_THAN_HALF)}{unit}"}}))
 
 
-def _fill(room: Room, node: str, template: JsonObject) -> None:
-    """Let a pod without devices run on the node."""
+def _fill(namespace: TestNamespace, node: str, template: JsonObject) -> None:
+    """Runs a pod without devices on the node."""
     pod = plain_pod("full")
     pod["spec"] = {**template, "nodeSelector": {"kubernetes.io/hostname": node}}
-    room.fleet.api.create(pods(room.namespace), pod)
-    eventually(lambda: _running(room, "full"), within=20)
+    namespace.fleet.api.create(pods(namespace.name), pod)
+    eventually(lambda: _running(namespace, "full"), within=20)
 
 
-def _running(room: Room, name: str) -> None:
-    phase = room.fleet.api.get(f"{pods(room.namespace)}/{name}")["status"]["phase"]
+def _running(namespace: TestNamespace, name: str) -> None:
+    phase = namespace.fleet.api.get(f"{pods(namespace.name)}/{name}")["status"]["phase"]
     assert phase == "Running", f"{name} is {phase}"
 
 
-def _gone(room: Room, name: str) -> None:
-    assert room.fleet.api.find(f"{pods(room.namespace)}/{name}") is None, f"{name} is still there"
+def _gone(namespace: TestNamespace, name: str) -> None:
+    assert namespace.fleet.api.find(f"{pods(namespace.name)}/{name}") is None, f"{name} is still there"
 
 
 def _reports(fleet: Fleet, node: str, uuid: str, percent: int) -> None:

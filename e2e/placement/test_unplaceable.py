@@ -1,4 +1,4 @@
-"""A workload that can't be placed stays gated, says why in words with numbers, and goes on when the obstacle does."""
+"""A workload that cannot be placed stays gated, explains why in numbers, and is placed when the obstacle is gone."""
 
 import re
 from collections.abc import Callable
@@ -11,50 +11,50 @@ from gpufleet_e2e.proof import objects
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import GATE, gpuworkload
 from gpufleet_e2e.support.polling import eventually, never
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 SOON_SECONDS = 5
 ALLOCATABLE_SECONDS = 15
-"""The kubelet publishes what a node offers every ten seconds."""
+"""The kubelet publishes the node's allocatable every ten seconds."""
 
 
-def test_too_hot_until_it_cools(room: Room, fleet: Fleet) -> None:
-    """Mechanism: telemetry triggers decisions. The condition counts the failed tests and names the nearest miss."""
+def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: telemetry triggers decisions. The condition counts the reasons and names the nearest miss."""
     node = fleet.nodes[1]
     warm, hot, *_ = fleet.gpus[node].uuids
     for uuid, celsius in ((warm, 84), (hot, 95)):
         fleet.gpus[node].report(uuid, temperature_celsius=celsius)
     eventually(lambda: _reports(fleet, node, warm, temperature_celsius=84), within=SOON_SECONDS)
-    room.apply(gpuworkload("cool-only", uuids=(warm, hot), requirements={"maxTemperatureCelsius": 80}))
-    message = room.wait_condition("cool-only", "Placed", "False", "NoDevices")
+    namespace.apply(gpuworkload("cool-only", uuids=(warm, hot), requirements={"maxTemperatureCelsius": 80}))
+    message = namespace.wait_condition("cool-only", "Placed", "False", "NoDevices")
     print(message)
-    said = room.workload("cool-only")["status"]["explanation"]
-    counted = {one["reason"]: one["devices"] for one in said["rejections"]}
-    assert counted["TooHot"] == 2, said
-    assert counted["NotInIncludeUUIDs"] == 22, said
-    assert said["nearestMiss"]["device"] == warm, said
-    assert "84" in said["nearestMiss"]["message"], said
-    assert "80" in said["nearestMiss"]["message"], said
-    assert "84" in message, "the condition names the nearest miss"
-    assert "2" in message, "the condition counts"
-    _still_gated(room, "cool-only")
+    explanation = namespace.workload("cool-only")["status"]["explanation"]
+    counted = {one["reason"]: one["devices"] for one in explanation["rejections"]}
+    assert counted["TooHot"] == 2, explanation
+    assert counted["NotInIncludeUUIDs"] == 22, explanation
+    assert explanation["nearestMiss"]["device"] == warm, explanation
+    assert "84" in explanation["nearestMiss"]["message"], explanation
+    assert "80" in explanation["nearestMiss"]["message"], explanation
+    assert "84" in message, "the condition does not name the nearest miss"
+    assert "2" in message, "the condition does not count"
+    _still_gated(namespace, "cool-only")
     fleet.gpus[node].report(warm, temperature_celsius=60)
-    _placed_within(room, "cool-only", SOON_SECONDS, lambda: None)
-    assert room.devices("cool-only") == (warm,)
+    _placed_within(namespace, "cool-only", SOON_SECONDS, lambda: None)
+    assert namespace.devices("cool-only") == (warm,)
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What a device reports that keeps a requirement from being met, and what it reports without that."""
+    """A reading that violates a requirement, and one that meets it."""
 
     requirements: dict[str, int]
     reason: str
     words: str
-    """Of the nearest miss, as a regular expression: what the driver keeps for itself counts, too."""
+    """A regular expression for the nearest miss: memory reserved by the driver counts as used."""
     bad: dict[str, int]
     good: dict[str, int]
     other: dict[str, int]
-    """Of a second device, further away from what is asked for."""
+    """Readings of a second device, further from the requirement."""
 
 
 OBSTACLES = [
@@ -84,110 +84,114 @@ OBSTACLES = [
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_too_full_or_too_busy_until_it_is_not(room: Room, fleet: Fleet, obstacle: Obstacle) -> None:
-    """Mechanism: as for heat. Two devices would do but for the obstacle; the nearer one is named, freed and taken."""
+def test_too_full_or_too_busy_until_readings_change(namespace: TestNamespace, fleet: Fleet, obstacle: Obstacle) -> None:
+    """Mechanism: as for temperature. The nearer one of two devices is named, and picked once it meets the limit."""
     node = fleet.nodes[1]
     near, far, *_ = fleet.gpus[node].uuids
     fleet.gpus[node].report(near, **obstacle.bad)
     fleet.gpus[node].report(far, **obstacle.other)
     eventually(lambda: _reports(fleet, node, near, **obstacle.bad), within=SOON_SECONDS)
-    room.apply(gpuworkload("picky", uuids=(near, far), requirements=obstacle.requirements))
-    message = room.wait_condition("picky", "Placed", "False", "NoDevices")
+    namespace.apply(gpuworkload("picky", uuids=(near, far), requirements=obstacle.requirements))
+    message = namespace.wait_condition("picky", "Placed", "False", "NoDevices")
     print(message)
-    said = room.workload("picky")["status"]["explanation"]
-    assert {one["reason"]: one["devices"] for one in said["rejections"]}[obstacle.reason] == 2, said
-    assert said["nearestMiss"]["device"] == near, said
-    assert re.search(obstacle.words, said["nearestMiss"]["message"]), said
-    assert re.search(obstacle.words, message), "the condition names the nearest miss"
-    _still_gated(room, "picky")
+    explanation = namespace.workload("picky")["status"]["explanation"]
+    assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[obstacle.reason] == 2, explanation
+    assert explanation["nearestMiss"]["device"] == near, explanation
+    assert re.search(obstacle.words, explanation["nearestMiss"]["message"]), explanation
+    assert re.search(obstacle.words, message), "the condition does not name the nearest miss"
+    _still_gated(namespace, "picky")
     fleet.gpus[node].report(near, **obstacle.good)
-    _placed_within(room, "picky", SOON_SECONDS, lambda: None)
-    assert room.devices("picky") == (near,)
+    _placed_within(namespace, "picky", SOON_SECONDS, lambda: None)
+    assert namespace.devices("picky") == (near,)
 
 
-def test_in_use_until_it_is_free(room: Room, fleet: Fleet) -> None:
-    """Mechanism: a device that is let go triggers a decision. Measured from the moment its pod is gone."""
+def test_in_use_until_it_is_free(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: a freed device triggers a decision. Measured from the moment when its pod is gone."""
     node = fleet.nodes[1]
     uuids = fleet.gpus[node].uuids[:2]
-    room.apply(gpuworkload("holder", count=2, uuids=uuids))
-    room.proven("holder")
-    room.apply(gpuworkload("waiter", uuids=uuids))
-    print(room.wait_condition("waiter", "Placed", "False", "NoDevices"))
-    counted = {one["reason"]: one["devices"] for one in room.workload("waiter")["status"]["explanation"]["rejections"]}
+    namespace.apply(gpuworkload("holder", count=2, uuids=uuids))
+    namespace.verify("holder")
+    namespace.apply(gpuworkload("waiter", uuids=uuids))
+    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevices"))
+    counted = {
+        one["reason"]: one["devices"] for one in namespace.workload("waiter")["status"]["explanation"]["rejections"]
+    }
     assert counted["DeviceInUse"] == 2
-    _still_gated(room, "waiter")
-    room.delete("holder")
-    _placed_within(room, "waiter", SOON_SECONDS, lambda: _gone(room, "holder"))
-    room.proven("waiter")
+    _still_gated(namespace, "waiter")
+    namespace.delete("holder")
+    _placed_within(namespace, "waiter", SOON_SECONDS, lambda: _gone(namespace, "holder"))
+    namespace.verify("waiter")
 
 
-def test_unhealthy_until_it_recovers(room: Room, fleet: Fleet) -> None:
-    """Mechanism: agent's health -> kubelet's allocatable -> placement, in both directions."""
+def test_unhealthy_until_it_recovers(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: health in telemetry, then the kubelet's allocatable, then placement, in both directions."""
     node = fleet.nodes[1]
     lost = fleet.gpus[node].uuids[3]
     fleet.gpus[node].lose(lost)
     eventually(lambda: _healthy(fleet, node, 7), within=ALLOCATABLE_SECONDS)
-    room.apply(gpuworkload("waiter", uuids=(lost,)))
-    print(room.wait_condition("waiter", "Placed", "False", "NoDevices"))
-    counted = {one["reason"]: one["devices"] for one in room.workload("waiter")["status"]["explanation"]["rejections"]}
+    namespace.apply(gpuworkload("waiter", uuids=(lost,)))
+    print(namespace.wait_condition("waiter", "Placed", "False", "NoDevices"))
+    counted = {
+        one["reason"]: one["devices"] for one in namespace.workload("waiter")["status"]["explanation"]["rejections"]
+    }
     assert counted["DeviceUnhealthy"] == 1
-    assert room.workload("waiter")["status"]["explanation"]["nearestMiss"]["device"] == lost
-    _still_gated(room, "waiter")
-    # All others are taken, so that it is the node's allocatable that has to change.
-    room.apply(gpuworkload("everything", count=7, node=node))
-    room.proven("everything")
+    assert namespace.workload("waiter")["status"]["explanation"]["nearestMiss"]["device"] == lost
+    _still_gated(namespace, "waiter")
+    # All other devices are in use, so that the node's allocatable has to change.
+    namespace.apply(gpuworkload("everything", count=7, node=node))
+    namespace.verify("everything")
     fleet.gpus[node].restore(lost)
     began = monotonic()
-    room.wait_for("waiter", lambda found: objects.is_true(found, "Placed"), ALLOCATABLE_SECONDS)
+    namespace.wait_for("waiter", lambda found: objects.is_true(found, "Placed"), ALLOCATABLE_SECONDS)
     placed = monotonic() - began
-    room.wait_ready("waiter", within=ALLOCATABLE_SECONDS)
+    namespace.wait_ready("waiter", within=ALLOCATABLE_SECONDS)
     print(f"placed {placed:.1f} s, Ready {monotonic() - began:.1f} s after the device answers again")
-    assert room.devices("waiter") == (lost,)
+    assert namespace.devices("waiter") == (lost,)
 
 
-def test_more_than_there_is(room: Room, fleet: Fleet) -> None:
-    """Mechanism: counts by reason over the whole fleet, and no reservation for what can't be had."""
-    room.apply(
+def test_more_devices_than_exist(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: reasons are counted over the whole fleet, and nothing is reserved."""
+    namespace.apply(
         gpuworkload("wide", count=16, node=fleet.nodes[1]),
         gpuworkload("big", requirements={"minFreeMemoryMiB": 200_000}),
     )
     for name, reason, devices in (("wide", "TooFewDevicesOnNode", 8), ("big", "InsufficientFreeMemory", 24)):
-        message = room.wait_condition(name, "Placed", "False", "NoDevices")
+        message = namespace.wait_condition(name, "Placed", "False", "NoDevices")
         print(message)
-        said = room.workload(name)["status"]["explanation"]
-        assert {one["reason"]: one["devices"] for one in said["rejections"]}[reason] == devices, said
-        assert said["devicesConsidered"] == 24
+        explanation = namespace.workload(name)["status"]["explanation"]
+        assert {one["reason"]: one["devices"] for one in explanation["rejections"]}[reason] == devices, explanation
+        assert explanation["devicesConsidered"] == 24
         assert str(devices) in message
-    never(lambda: _nothing_reserved(room), for_seconds=3)
-    assert objects.condition(room.workload("big"), "Placed")["observedGeneration"] == 1
+    never(lambda: _nothing_reserved(namespace), for_seconds=3)
+    assert objects.condition(namespace.workload("big"), "Placed")["observedGeneration"] == 1
 
 
-def _placed_within(room: Room, name: str, seconds: float, gone: Callable[[], None]) -> None:
+def _placed_within(namespace: TestNamespace, name: str, seconds: float, gone: Callable[[], None]) -> None:
     eventually(gone, within=30)
     began = monotonic()
-    room.wait_for(name, lambda found: objects.is_true(found, "Placed"), seconds)
-    print(f"{name} placed {monotonic() - began:.1f} s after the obstacle went away")
+    namespace.wait_for(name, lambda found: objects.is_true(found, "Placed"), seconds)
+    print(f"{name} placed {monotonic() - began:.1f} s after the obstacle was gone")
 
 
-def _still_gated(room: Room, name: str) -> None:
-    pod = room.pod(name)
+def _still_gated(namespace: TestNamespace, name: str) -> None:
+    pod = namespace.pod(name)
     assert [gate["name"] for gate in pod["spec"].get("schedulingGates", [])] == [GATE]
-    _nothing_reserved(room, name)
+    _nothing_reserved(namespace, name)
 
 
-def _nothing_reserved(room: Room, name: str | None = None) -> None:
-    held = [one for one in room.fleet.assignments(room.namespace).values() if name in (None, one["workload"])]
-    assert not held, f"reserved although it can't be placed: {held}"
+def _nothing_reserved(namespace: TestNamespace, name: str | None = None) -> None:
+    held = [one for one in namespace.fleet.assignments(namespace.name).values() if name in (None, one["workload"])]
+    assert not held, f"reserved although it cannot be placed: {held}"
 
 
-def _gone(room: Room, name: str) -> None:
-    assert not room.every_pod(name), f"the pod of {name} is still there"
+def _gone(namespace: TestNamespace, name: str) -> None:
+    assert not namespace.all_pods(name), f"the pod of {name} is still there"
 
 
 def _reports(fleet: Fleet, node: str, uuid: str, **readings: int) -> None:
     found = next(gpu for gpu in objects.gpus(fleet.telemetry(node)) if gpu.uuid == uuid)
-    said = {name: getattr(found, name) for name in readings}
-    assert said == readings, f"{uuid} reports {said}"
+    readings_now = {name: getattr(found, name) for name in readings}
+    assert readings_now == readings, f"{uuid} reports {readings_now}"
 
 
 def _healthy(fleet: Fleet, node: str, count: int) -> None:

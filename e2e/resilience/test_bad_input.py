@@ -1,14 +1,13 @@
-"""A template that can't be used is a condition that names the field, and never a crash."""
+"""An invalid template becomes a condition that names the field, and never a crash."""
 
 from typing import Any
 
 import pytest
 
 from gpufleet_e2e.proof import objects
-from gpufleet_e2e.support.api import events
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 GPU = "gpufleet.dev/gpu"
 POD = "spec.template.spec"
@@ -94,7 +93,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "resources-text": ({"template": pod_spec(container(resources="x"))}, f"{POD}.containers[0].resources"),
     "long-container-name": ({"template": pod_spec(container("m" * 64))}, f"{POD}.containers[0].name"),
 }
-"""Fields of the workload, and how the message begins."""
+"""Fields of the workload, and the prefix of the message."""
 
 HUGE: dict[str, dict[str, Any]] = {
     "cpu-8e": _requests(cpu="8E"),
@@ -102,72 +101,72 @@ HUGE: dict[str, dict[str, Any]] = {
     "memory-most": _requests(memory="9223372036854775807"),
     "free-memory-most": {"requirements": {"minFreeMemoryMiB": 2**31 - 1}},
 }
-"""More than anybody has: pods are made, and wait."""
+"""More than any node has: pods are created, and wait."""
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_template(case: str, room: Room, fleet: Fleet) -> None:
-    """Mechanism: templates are judged before a pod is made from them.
+def test_bad_template(case: str, namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: templates are validated before a pod is created from them.
 
-    That the operator goes on is checked at the end of every test (`Room.clear`): its container was never restarted.
+    `TestNamespace.clear` checks after every test that the operator's container was not restarted.
     """
     fields, path = BAD[case]
     operator = fleet.operator_pod()["metadata"]["uid"]
-    room.apply(gpuworkload(case, **fields))
-    message = room.wait_condition(case, "Stalled", "True", "InvalidTemplate")
+    namespace.apply(gpuworkload(case, **fields))
+    message = namespace.wait_condition(case, "Stalled", "True", "InvalidTemplate")
     print(message)
     assert message.startswith(f"{path}: "), message
-    assert objects.condition(room.workload(case), "Ready")["status"] == "False"
-    assert not room.every_pod(case), "no pod is made from it"
-    assert any(one["reason"] == "InvalidTemplate" for one in fleet.api.list(events(room.namespace)))
+    assert objects.condition(namespace.workload(case), "Ready")["status"] == "False"
+    assert not namespace.all_pods(case), "a pod was created from it"
+    namespace.event(case, "InvalidTemplate")
     assert fleet.operator_pod()["metadata"]["uid"] == operator
 
 
-def test_affinity_to_no_node(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the template's own affinity is a test like any other; what it rules out is counted."""
+def test_affinity_matches_no_node(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the template's own affinity is a filter like any other; the nodes that it excludes are counted."""
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["nowhere"]}]}
     template = pod_spec(affinity={"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}})
-    room.apply(gpuworkload("lonely", template=template))
-    print(room.wait_condition("lonely", "Placed", "False", "NoDevices"))
-    said = room.workload("lonely")["status"]["explanation"]
-    counted = {one["reason"]: (one["devices"], one["nodes"]) for one in said["rejections"]}
-    assert counted["NodeAffinityMismatch"] == (24, 2), said
+    namespace.apply(gpuworkload("lonely", template=template))
+    print(namespace.wait_condition("lonely", "Placed", "False", "NoDevices"))
+    explanation = namespace.workload("lonely")["status"]["explanation"]
+    counted = {one["reason"]: (one["devices"], one["nodes"]) for one in explanation["rejections"]}
+    assert counted["NodeAffinityMismatch"] == (24, 2), explanation
 
 
-def test_amounts_without_measure(room: Room) -> None:
-    """Mechanism: an amount that no node has is an amount like any other; the good one beside them is placed.
+def test_huge_resource_amounts(namespace: TestNamespace) -> None:
+    """Mechanism: an amount that no node has is an amount like any other; a good workload among them is placed.
 
     `cpu: null` is 0, as for the apiserver.
     """
     for case, fields in HUGE.items():
-        room.apply(gpuworkload(case, **fields))
-    room.apply(gpuworkload("nothing", **_requests(cpu=None)))
-    room.proven("nothing")
+        namespace.apply(gpuworkload(case, **fields))
+    namespace.apply(gpuworkload("nothing", **_requests(cpu=None)))
+    namespace.verify("nothing")
     for case in HUGE:
-        print(case, room.wait_condition(case, "Placed", "False", "NoDevices"))
+        print(case, namespace.wait_condition(case, "Placed", "False", "NoDevices"))
 
 
-def test_a_pod_that_the_apiserver_refuses(room: Room) -> None:
-    """Mechanism: what only the apiserver can judge comes back as its own words, and is tried again later."""
-    room.apply(gpuworkload("bad-image", template=pod_spec({"name": "main", "image": ""})))
-    message = room.wait_condition("bad-image", "Stalled", "True", "PodCreateFailed")
+def test_pod_rejected_by_the_apiserver(namespace: TestNamespace) -> None:
+    """Mechanism: a rejection by the apiserver is reported with its message, and retried later."""
+    namespace.apply(gpuworkload("bad-image", template=pod_spec({"name": "main", "image": ""})))
+    message = namespace.wait_condition("bad-image", "Stalled", "True", "PodCreateFailed")
     print(message)
     assert "spec.containers[0].image" in message, message
 
 
-def test_a_field_that_nobody_knows(room: Room) -> None:
-    """Mechanism: pods are created with strict validation, so that a misspelt field isn't left out in silence."""
-    room.apply(gpuworkload("misspelt", template=pod_spec(container(imagge="x"))))
-    message = room.wait_condition("misspelt", "Stalled", "True", "PodCreateFailed")
+def test_unknown_field_in_the_template(namespace: TestNamespace) -> None:
+    """Mechanism: pods are created with strict validation, so that a misspelled field is not dropped silently."""
+    namespace.apply(gpuworkload("misspelled", template=pod_spec(container(imagge="x"))))
+    message = namespace.wait_condition("misspelled", "Stalled", "True", "PodCreateFailed")
     print(message)
     assert 'unknown field "spec.containers[0].imagge"' in message, message
 
 
-def test_a_good_workload_beside_bad_ones(room: Room) -> None:
-    """Mechanism: one workload's mistake is its own. The good one is placed although bad ones stand beside it."""
+def test_good_workload_among_bad_ones(namespace: TestNamespace) -> None:
+    """Mechanism: an invalid workload does not affect others. The good one is placed among bad ones."""
     for case, (fields, _) in BAD.items():
-        room.apply(gpuworkload(case, **fields))
-    room.apply(gpuworkload("good"))
-    room.proven("good")
+        namespace.apply(gpuworkload(case, **fields))
+    namespace.apply(gpuworkload("good"))
+    namespace.verify("good")
     for case in BAD:
-        room.wait_condition(case, "Stalled", "True", "InvalidTemplate", within=5)
+        namespace.wait_condition(case, "Stalled", "True", "InvalidTemplate", within=5)

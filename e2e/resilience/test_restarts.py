@@ -1,4 +1,4 @@
-"""Kubelet and agent are restarted under running pods, which must not notice."""
+"""Kubelet and agent restart; running pods must not be affected."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,110 +13,110 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 REGISTERED_SECONDS = 10
 FRESH_SECONDS = 10
 
 
-def test_kubelet_restart(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the plugin sees the kubelet's new socket and registers again; the kubelet keeps what it handed out.
+def test_kubelet_restart(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the plugin sees the kubelet's new socket and registers again; the kubelet keeps its allocations.
 
-    A workload that is applied while the kubelet is away may be refused in admission and is replaced; it ends with its
-    devices in any case. The new kubelet lists pods as it hears of them, and nothing is taken for freed by that.
+    A workload applied while the kubelet is down may be rejected at admission and replaced; in the end it has its
+    devices. The new kubelet lists pods only as it learns of them, which must not look as if devices were freed.
     """
     node = fleet.nodes[1]
-    room.apply(gpuworkload("runs", replicas=3, node=node))
-    room.proven("runs")
-    before, registrations = _containers(room, "runs"), fleet.registrations(node)
-    with _holders_told(fleet, node) as told:
+    namespace.apply(gpuworkload("runs", replicas=3, node=node))
+    namespace.verify("runs")
+    before, registrations = _containers(namespace, "runs"), fleet.registrations(node)
+    with _reported_holders(fleet, node) as reported:
         fleet.node(node).stop_kubelet()
-        room.apply(gpuworkload("caught", node=node))
+        namespace.apply(gpuworkload("caught", node=node))
         fleet.node(node).start_kubelet()
         began = monotonic()
         eventually(lambda: _registered(fleet, node, registrations), within=REGISTERED_SECONDS)
         print(f"registered {monotonic() - began:.1f} s after the kubelet's health endpoint answered")
-        room.apply(gpuworkload("new", count=2, node=node))
-        room.proven("runs", "caught", "new")
-    assert all(set(before) <= holders for holders in told), "for a moment the agent took devices that are held for free"
-    assert _containers(room, "runs") == before, "running containers were touched"
+        namespace.apply(gpuworkload("new", count=2, node=node))
+        namespace.verify("runs", "caught", "new")
+    assert all(set(before) <= holders for holders in reported), "the agent reported a held device as free"
+    assert _containers(namespace, "runs") == before, "running containers changed"
 
 
-def test_agent_killed(room: Room, fleet: Fleet) -> None:
-    """Mechanism: the agent keeps nothing that it can't read again; the kubelet keeps what it handed out.
+def test_agent_killed(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the agent can read its whole state again; the kubelet keeps its allocations.
 
-    A workload applied in the gap completes, running pods are untouched, and telemetry is fresh in time: counted from
-    the kill, with all that Kubernetes needs to see it, make the next pod and start it.
+    A workload applied in the gap completes, running pods do not change, and telemetry is fresh in time, counted from
+    the kill: this includes the time that Kubernetes needs to create and start the next pod.
     """
     node = fleet.nodes[1]
-    room.apply(gpuworkload("runs", count=2, replicas=2, node=node))
-    room.proven("runs")
-    before = _containers(room, "runs")
+    namespace.apply(gpuworkload("runs", count=2, replicas=2, node=node))
+    namespace.verify("runs")
+    before = _containers(namespace, "runs")
     old = fleet.agent_pod(node)["metadata"]
     killed = datetime.now(UTC)
     fleet.api.delete(f"{pods(NAMESPACE)}/{old['name']}", grace=0)
-    room.apply(gpuworkload("gap", count=2, node=node))
+    namespace.apply(gpuworkload("gap", count=2, node=node))
     started = eventually(lambda: _started(fleet, node, old["uid"]), within=FRESH_SECONDS)
     observed = eventually(lambda: _observed_after(fleet, node, started), within=FRESH_SECONDS)
     print(f"new agent running {started - killed}, fresh {observed - killed} after the kill")
     assert (observed - killed).total_seconds() <= FRESH_SECONDS
-    room.proven("runs", "gap")
-    assert _containers(room, "runs") == before, "running containers were touched"
+    namespace.verify("runs", "gap")
+    assert _containers(namespace, "runs") == before, "running containers changed"
 
 
-def test_agent_process_killed(room: Room, fleet: Fleet) -> None:
-    """Mechanism: as above, for a crash: the kubelet starts the container again in the same pod.
+def test_agent_process_killed(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: as above, for a crash: the kubelet restarts the container in the same pod.
 
-    The plugin registers again, so that a new pod on the node gets its devices. The agent's pod is a new one, for the
-    kubelet lets a container that has crashed before wait ever longer: its backoff is not ours to promise.
+    The plugin registers again, so that a new pod on the node gets its devices. The test uses a new agent pod, because
+    the kubelet's backoff grows with each crash.
     """
     node = fleet.nodes[1]
-    fleet.renew_agents()
-    room.apply(gpuworkload("runs", node=node))
-    room.proven("runs")
-    before = _containers(room, "runs")
+    fleet.replace_agents()
+    namespace.apply(gpuworkload("runs", node=node))
+    namespace.verify("runs")
+    before = _containers(namespace, "runs")
     old, process = fleet.agent_pod(node), fleet.agent_process(node)
     killed = datetime.now(UTC)
     fleet.node(node).run(["kill", "-KILL", str(process)])
-    dead = datetime.now(UTC)  # nothing that the old process observed is later
+    dead = datetime.now(UTC)  # the old process observed nothing later
     observed = eventually(lambda: _observed_after(fleet, node, dead), within=FRESH_SECONDS)
     print(f"fresh {observed - killed} after the kill")
-    assert fleet.agent_process(node) != process, "the old process lives"
+    assert fleet.agent_process(node) != process, "the old process still runs"
     new = eventually(lambda: _restarted(fleet, node, old), within=FRESH_SECONDS)
     print(f"container started again at {new}")
-    room.apply(gpuworkload("new", count=7, node=node))
-    room.proven("runs", "new")
-    assert _containers(room, "runs") == before, "running containers were touched"
+    namespace.apply(gpuworkload("new", count=7, node=node))
+    namespace.verify("runs", "new")
+    assert _containers(namespace, "runs") == before, "running containers changed"
 
 
 @contextmanager
-def _holders_told(fleet: Fleet, node: str) -> Iterator[set[frozenset[str]]]:
-    """The pods that hold something by the node's telemetry, as it was at one moment or another until the block ends.
+def _reported_holders(fleet: Fleet, node: str) -> Iterator[set[frozenset[str]]]:
+    """Collects every set of holders that the node's telemetry reports while the block runs.
 
-    The agent writes once a second at most, so ten looks a second see everything that it writes.
+    The agent writes at most once a second, so ten reads a second see every write.
     """
-    told: set[frozenset[str]] = set()
+    reported: set[frozenset[str]] = set()
     over = Event()
 
-    def look() -> None:
+    def read() -> None:
         while not over.wait(0.1):
             devices = fleet.telemetry(node)["status"]["devices"]
-            told.add(frozenset(one["podUID"] for device in devices for one in device.get("allocatedTo", ())))
+            reported.add(frozenset(one["podUID"] for device in devices for one in device.get("allocatedTo", ())))
 
     with ThreadPoolExecutor(1) as pool:
-        looking = pool.submit(look)
+        reading = pool.submit(read)
         try:
-            yield told
+            yield reported
         finally:
             over.set()
-        looking.result()
+        reading.result()
 
 
-def _containers(room: Room, name: str) -> dict[str, tuple[str, int]]:
-    """Pod -> id of its container and how often it was restarted."""
+def _containers(namespace: TestNamespace, name: str) -> dict[str, tuple[str, int]]:
+    """Returns the container ID and restart count of each pod, by UID."""
     return {
         pod["metadata"]["uid"]: (status["containerID"], status["restartCount"])
-        for pod in room.pods(name)
+        for pod in namespace.pods(name)
         for status in pod["status"]["containerStatuses"]
     }
 
@@ -130,7 +130,7 @@ def _registered(fleet: Fleet, node: str, before: float) -> None:
 
 def _started(fleet: Fleet, node: str, old: str) -> datetime:
     pod: JsonObject = fleet.agent_pod(node)
-    assert pod["metadata"]["uid"] != old, "the old pod stands"
+    assert pod["metadata"]["uid"] != old, "the old pod still exists"
     running = [one["state"].get("running") for one in pod["status"].get("containerStatuses", [])]
     assert running, f"the new pod is {pod['status'].get('phase')}"
     assert running[0], "the new container does not run yet"
@@ -138,11 +138,11 @@ def _started(fleet: Fleet, node: str, old: str) -> datetime:
 
 
 def _restarted(fleet: Fleet, node: str, old: JsonObject) -> datetime:
-    """When the container of the same pod was started again."""
+    """Returns when the container of the same pod was restarted."""
     pod = fleet.agent_pod(node)
     assert pod["metadata"]["uid"] == old["metadata"]["uid"], "the pod was replaced"
     (was,), (now,) = old["status"]["containerStatuses"], pod["status"]["containerStatuses"]
-    assert now["containerID"] != was["containerID"], "the old container stands"
+    assert now["containerID"] != was["containerID"], "the old container still exists"
     assert now["restartCount"] == was["restartCount"] + 1
     running = now["state"].get("running")
     assert running, f"the new container is {now['state']}"
@@ -150,7 +150,6 @@ def _restarted(fleet: Fleet, node: str, old: JsonObject) -> datetime:
 
 
 def _observed_after(fleet: Fleet, node: str, moment: datetime) -> datetime:
-    said = fleet.telemetry(node)["status"]["observedAt"]
-    observed = datetime.fromisoformat(said)
-    assert observed > moment, f"last observed at {said}, before {moment}"
+    observed = datetime.fromisoformat(fleet.telemetry(node)["status"]["observedAt"])
+    assert observed > moment, f"last observed at {observed}, before {moment}"
     return observed

@@ -1,4 +1,4 @@
-"""A node whose GPUs never come to rest: what waits for one of them to cool must not wait for the others."""
+"""GPUs whose load always changes must not delay a workload that waits for another GPU to cool."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,47 +14,47 @@ from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.gpus import Gpus
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 
 SOON_SECONDS = 5
 BURST = 6
-"""Writes that the agent makes in quick succession when a load begins to change."""
+"""Writes in quick succession when a load begins to change."""
 QUIET_SECONDS = 2.5
-"""Writes that follow each other more slowly than this are what it does when that goes on and on."""
+"""A longer interval between writes shows that the agent is limiting its rate."""
 
 
 @pytest.fixture
 def rare_heartbeats(fleet: Fleet) -> Iterator[None]:
-    """Agents whose heartbeats are too rare to help with what is tested, but not so rare that telemetry goes stale."""
+    """Agents whose heartbeats are too rare to help, but not so rare that telemetry becomes stale."""
     fleet.install(agent_args=["--heartbeat-seconds=13"])
     yield
     fleet.install()
 
 
 @pytest.mark.usefixtures("rare_heartbeats")
-def test_a_device_that_cools_beside_noisy_neighbours(room: Room, fleet: Fleet) -> None:
-    """Mechanism: readings of what could be picked are written soon, though a restless node may not write all the time.
+def test_device_cools_among_noisy_neighbors(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: readings that could change a pick are written soon, although the rate of writes is limited.
 
-    The hot device cools just after a write, when the agent has used up its quick ones: the worst moment.
+    The hot device cools just after a write, when the agent has used up its burst: the worst moment.
     """
     node = fleet.nodes[1]
-    hot, *neighbours = fleet.gpus[node].uuids
+    hot, *neighbors = fleet.gpus[node].uuids
     fleet.gpus[node].report(hot, temperature_celsius=95)
     eventually(lambda: _hot(fleet, node, hot), within=SOON_SECONDS)
-    room.apply(gpuworkload("cool-only", uuids=(hot,), requirements={"maxTemperatureCelsius": 80}))
-    print(room.wait_condition("cool-only", "Placed", "False", "NoDevices"))
-    with _restless(fleet.gpus[node], neighbours):
+    namespace.apply(gpuworkload("cool-only", uuids=(hot,), requirements={"maxTemperatureCelsius": 80}))
+    print(namespace.wait_condition("cool-only", "Placed", "False", "NoDevices"))
+    with _changing_load(fleet.gpus[node], neighbors):
         _wait_for_the_worst_moment(fleet, node)
         fleet.gpus[node].report(hot, temperature_celsius=60)
         began = monotonic()
-        room.wait_for("cool-only", lambda found: objects.is_true(found, "Placed"), SOON_SECONDS)
+        namespace.wait_for("cool-only", lambda found: objects.is_true(found, "Placed"), SOON_SECONDS)
         print(f"placed {monotonic() - began:.1f} s after it is cool")
-        assert room.devices("cool-only") == (hot,)
+        assert namespace.devices("cool-only") == (hot,)
 
 
 @contextmanager
-def _restless(gpus: Gpus, uuids: list[str]) -> Iterator[None]:
-    """The load of these devices jumps until the block ends, and never to where it was a sample of one second ago."""
+def _changing_load(gpus: Gpus, uuids: list[str]) -> Iterator[None]:
+    """Changes the load of these devices while the block runs, never to its value of a second before."""
     over = Event()
 
     def jump() -> None:
@@ -64,7 +64,7 @@ def _restless(gpus: Gpus, uuids: list[str]) -> Iterator[None]:
             if over.wait(0.3):
                 return
 
-    thread = Thread(target=jump, name="restless")
+    thread = Thread(target=jump, name="changing-load")
     thread.start()
     try:
         yield
@@ -74,19 +74,19 @@ def _restless(gpus: Gpus, uuids: list[str]) -> Iterator[None]:
 
 
 def _wait_for_the_worst_moment(fleet: Fleet, node: str) -> None:
-    """Until the agent has just written after it had held back: its quick writes are used up."""
+    """Waits until the agent has just written at its limited rate, when its burst is used up."""
     last, at = _observed(fleet, node), monotonic()
     for number in range(60):
         seen = eventually(partial(_written_after, fleet, node, last), within=20, every=0.05)
         if number >= BURST and monotonic() - at > QUIET_SECONDS:
             return
         last, at = seen, monotonic()
-    raise AssertionError("the agent writes without a pause")
+    raise AssertionError("the agent does not limit its rate")
 
 
 def _written_after(fleet: Fleet, node: str, last: str) -> str:
     seen = _observed(fleet, node)
-    assert seen != last, f"{node} has written nothing since {last}"
+    assert seen != last, f"{node} has not written since {last}"
     return seen
 
 

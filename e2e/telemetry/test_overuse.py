@@ -1,4 +1,4 @@
-"""Nothing caps what a container uses of a shared device: whoever takes more than its part is named, and nobody else."""
+"""The memory of a shared device is not limited: the agent reports containers that use more than promised."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,18 +7,18 @@ from gpufleet_e2e.support.api import JsonObject, events
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.sandbox import Room
+from gpufleet_e2e.support.sandbox import TestNamespace
 from gpufleet_simgpu.model import SimProcess
 
 PART = 20_000
-"""MiB that each of the two is promised."""
+"""MiB promised to each of the two."""
 OVER = 26_000
 WITHIN = {"greedy": 19_000, "modest": 15_000}
 OTHERS = 18_000
-"""MiB of a process that runs in no pod."""
+"""MiB of a process outside of pods."""
 
 NOTICED_SECONDS = 30
-"""Processes are listed every 5 s, and looked up every 5 s: twice in a row for a beginning, three times for an end."""
+"""Processes are listed and looked up every 5 s: twice in a row for a beginning, three times for an end."""
 
 BYTES_PER_MIB = 2**20
 
@@ -28,49 +28,49 @@ EPISODES = "gpufleet_agent_share_overuse_episodes_total"
 REASON = "MemoryOveruse"
 
 
-def test_who_takes_more_than_its_part_is_named_until_it_gives_it_back(room: Room, fleet: Fleet) -> None:
+def test_overuse_is_reported_until_memory_is_freed(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: the agent looks up each process that the driver lists in the node's own /proc.
 
-    The driver lists what really runs: both processes of each container, by their numbers in the node's PID namespace,
-    and one of the node itself. First one of the two sharers takes too much, then the other, which is deleted over it.
+    The driver lists processes that run: two of each container, by their PIDs in the node's PID namespace, and one of
+    the node itself. First one of the two sharers uses too much, then the other, which is deleted meanwhile.
     """
-    shared = Sharers(room, fleet)
+    shared = Sharers(namespace, fleet)
     shared.use(WITHIN)
-    eventually(lambda: shared.nobody_is_over(WITHIN), within=NOTICED_SECONDS)
-    assert not shared.told()
+    eventually(lambda: shared.none_over(WITHIN), within=NOTICED_SECONDS)
+    assert not shared.messages()
 
     shared.use({**WITHIN, "greedy": OVER})
     eventually(lambda: shared.is_over("greedy"), within=NOTICED_SECONDS)
-    assert shared.told().keys() == {"greedy"}
+    assert shared.messages().keys() == {"greedy"}
     index = fleet.gpus[shared.node].uuids.index(shared.uuid)
     words = f"container main uses {OVER} MiB of GPU {index} ({shared.uuid}), and was promised {PART} MiB"
-    assert shared.told()["greedy"] == [words]
+    assert shared.messages()["greedy"] == [words]
 
     shared.use(WITHIN)
-    eventually(lambda: shared.nobody_is_over(WITHIN), within=NOTICED_SECONDS)
-    assert shared.told() == {"greedy": [words]}, "an end is no news on the pod"
+    eventually(lambda: shared.none_over(WITHIN), within=NOTICED_SECONDS)
+    assert shared.messages() == {"greedy": [words]}, "the end of overuse was recorded on the pod"
 
     shared.use({**WITHIN, "modest": OVER})
     eventually(lambda: shared.is_over("modest"), within=NOTICED_SECONDS)
-    assert {name: len(messages) for name, messages in shared.told().items()} == {"greedy": 1, "modest": 1}
+    assert {name: len(messages) for name, messages in shared.messages().items()} == {"greedy": 1, "modest": 1}
     assert shared.episodes() == 2
 
-    room.delete("modest")
+    namespace.delete("modest")
     eventually(lambda: shared.is_alone("greedy"), within=NOTICED_SECONDS)
-    room.proven("greedy")
+    namespace.verify("greedy")
 
 
 class Sharers:
-    """`greedy` and `modest` on one device, each with two processes, and what is said of them."""
+    """`greedy` and `modest` on one device, each with two processes, and what is reported of them."""
 
-    def __init__(self, room: Room, fleet: Fleet) -> None:
+    def __init__(self, namespace: TestNamespace, fleet: Fleet) -> None:
         self.node = fleet.nodes[1]
         self.uuid = fleet.gpus[self.node].uuids[4]
-        self._room, self._fleet = room, fleet
+        self._namespace, self._fleet = namespace, fleet
         asked = {"mode": "Shared", "memoryMiB": PART}
-        room.apply(*(gpuworkload(name, devices=asked, uuids=(self.uuid,)) for name in WITHIN))
-        room.proven(*WITHIN)
-        self._pods = {name: room.pod(name)["metadata"] for name in WITHIN}
+        namespace.apply(*(gpuworkload(name, devices=asked, uuids=(self.uuid,)) for name in WITHIN))
+        namespace.verify(*WITHIN)
+        self._pods = {name: namespace.pod(name)["metadata"] for name in WITHIN}
         self._names = {pod["name"]: name for name, pod in self._pods.items()}
         self._pids = {
             name: eventually(partial(self._processes, pod["name"]), within=5) for name, pod in self._pods.items()
@@ -79,7 +79,7 @@ class Sharers:
         self._before = fleet.agent_metric(self.node, EPISODES)
 
     def use(self, memory: Mapping[str, int]) -> None:
-        """Let the driver say that the processes of each use so many MiB of the device, together."""
+        """Makes the driver report that the processes of each use this many MiB together."""
         processes = [SimProcess(self._host, OTHERS)]
         for name, total in memory.items():
             first, second = self._pids[name]
@@ -87,30 +87,30 @@ class Sharers:
         used = sum(process.memory_mib for process in processes)
         self._fleet.gpus[self.node].report(self.uuid, processes=tuple(processes), memory_used_mib=used)
 
-    def nobody_is_over(self, memory: Mapping[str, int]) -> None:
-        """Assert that everybody's use is known, and within the promise by every word."""
+    def none_over(self, memory: Mapping[str, int]) -> None:
+        """Asserts that all sources report the use of both, and none of them over its promise."""
         used = {name: self._metric(USED, name) / BYTES_PER_MIB for name in memory}
-        assert used == memory, f"the agent's metrics say {used}"
+        assert used == memory, f"the agent's metrics report {used}"
         self._over_are()
 
     def is_over(self, name: str) -> None:
-        """Assert that this one, and nobody else, is over by every word."""
+        """Asserts that all sources report only this one as over."""
         self._over_are(name)
         (overuse,) = [holder["overuse"] for holder in self._holders() if self._names[holder["pod"]] == name]
         assert overuse["memoryUsedMiB"] == OVER, overuse
         assert self._metric(USED, name) == OVER * BYTES_PER_MIB
-        assert name in self.told(), f"no event {REASON} on the pod of {name}"
+        assert name in self.messages(), f"no event {REASON} on the pod of {name}"
 
     def is_alone(self, name: str) -> None:
-        """Assert that this one is the only holder, and within its part."""
+        """Asserts that this one is the only holder, and not over."""
         assert [self._names[holder["pod"]] for holder in self._holders()] == [name]
         assert self._fleet.agent_metric(self.node, OVERUSED, UUID=self.uuid) == 0
         self._over_are()
 
-    def told(self) -> dict[str, list[str]]:
-        """Messages of the events on pods, by workload."""
+    def messages(self) -> dict[str, list[str]]:
+        """Reads the messages of the events on pods, by workload."""
         found: dict[str, list[str]] = {}
-        for event in self._fleet.api.list(events(self._room.namespace)):
+        for event in self._fleet.api.list(events(self._namespace.name)):
             if event["reason"] == REASON:
                 pod = event["involvedObject"]
                 name = self._names[pod["name"]]
@@ -119,14 +119,14 @@ class Sharers:
         return found
 
     def episodes(self) -> float:
-        """How many began since this stands."""
+        """Reads how many episodes began since construction."""
         return self._fleet.agent_metric(self.node, EPISODES) - self._before
 
     def _over_are(self, *names: str) -> None:
-        said = {self._names[holder["pod"]] for holder in self._holders() if "overuse" in holder}
-        assert said == set(names), f"telemetry says that {said} are over"
+        reported = {self._names[holder["pod"]] for holder in self._holders() if "overuse" in holder}
+        assert reported == set(names), f"telemetry reports {reported} as over"
         counted = {name for name in self._pods if self._metric(OVERUSED, name)}
-        assert counted == set(names), f"metrics say that {counted} are over"
+        assert counted == set(names), f"metrics report {counted} as over"
 
     def _holders(self) -> list[JsonObject]:
         devices = self._fleet.telemetry(self.node)["status"]["devices"]
@@ -135,14 +135,14 @@ class Sharers:
     def _metric(self, metric: str, name: str) -> float:
         of = {
             "UUID": self.uuid,
-            "namespace": self._room.namespace,
+            "namespace": self._namespace.name,
             "pod": self._pods[name]["name"],
             "container": "main",
         }
         return self._fleet.agent_metric(self.node, metric, **of)
 
     def _processes(self, pod: str) -> tuple[int, ...]:
-        """Both processes of the pod's container in the node's PID namespace: found by a variable, not by a cgroup."""
+        """Finds both processes of the pod's container in the node's PID namespace, by a variable of theirs."""
         listed = self._fleet.node(self.node).run(
             ["sh", "-c", f"grep -lszx HOSTNAME={pod} /proc/[0-9]*/environ"], check=False
         )

@@ -153,7 +153,7 @@ def fetch(cluster: Cluster, pods: dict[str, str]) -> str:
     return cluster.kubectl("exec", pods["client"], "--", "wget", "-qO-", f"http://{address}:8080/").stdout
 
 
-def test_pods_talk_across_nodes_and_answer_exec_and_logs(cluster: Cluster, pods: dict[str, str]) -> None:
+def test_pods_connect_across_nodes_and_answer_exec_and_logs(cluster: Cluster, pods: dict[str, str]) -> None:
     assert fetch(cluster, pods) == "served\n"
     assert cluster.kubectl("logs", pods["server"]).stdout == "started\n"
 
@@ -169,7 +169,7 @@ def test_kubelet_and_containerd_restart_under_running_pods(cluster: Cluster, pod
     assert containers(cluster, pods) == before
 
 
-def test_a_node_sees_its_driver_folder(cluster: Cluster) -> None:
+def test_node_has_its_driver_folder(cluster: Cluster) -> None:
     node = cluster.nodes[0]
     marker = node.driver_dir / "marker"
     marker.write_text("from outside")
@@ -179,7 +179,7 @@ def test_a_node_sees_its_driver_folder(cluster: Cluster) -> None:
         marker.unlink()
 
 
-def test_the_project_image_runs_without_rights(cluster: Cluster) -> None:
+def test_project_image_runs_unprivileged(cluster: Cluster) -> None:
     program = "import os, grpc, kopf, lightkube, numpy, pynvml, gpufleet_api.names; print(os.getuid())"
     wanted = pod("test-bed-image", cluster.nodes[0].name, ["python3", "-c", program], PROJECT_IMAGE)
     cluster.kubectl("apply", "-f", "-", stdin=wanted)
@@ -190,7 +190,7 @@ def test_the_project_image_runs_without_rights(cluster: Cluster) -> None:
         cluster.kubectl("delete", "pod", "--force", "--grace-period=0", "test-bed-image")
 
 
-def test_a_command_in_a_node_ends_at_its_limit(cluster: Cluster) -> None:
+def test_command_in_a_node_is_killed_at_its_timeout(cluster: Cluster) -> None:
     node = cluster.nodes[0]
     with pytest.raises(TimeoutError):
         node.run(["sleep", "12345"], timeout=0.5)
@@ -199,7 +199,7 @@ def test_a_command_in_a_node_ends_at_its_limit(cluster: Cluster) -> None:
     )
 
 
-def test_a_cluster_leaves_nothing_behind(machine: Machine) -> None:
+def test_down_leaves_nothing_behind(machine: Machine) -> None:
     with up(SPARE) as spare:
         spare.kubectl("apply", "-f", "-", stdin=pod("left", spare.nodes[0].name, ["sleep", "3600"]))
         ready(spare, "left")
@@ -209,13 +209,13 @@ def test_a_cluster_leaves_nothing_behind(machine: Machine) -> None:
         attach("spare")
 
 
-def test_a_frozen_node_is_removed_too(machine: Machine) -> None:
+def test_frozen_node_is_removed(machine: Machine) -> None:
     with up(SPARE) as spare:
         spare.nodes[0].freeze()
     assert status("spare") is None
 
 
-def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
+def test_killing_the_caller_removes_its_cluster(machine: Machine) -> None:
     program = (
         "import sys; from gpufleet_testbed import ClusterConfig, up\n"
         "with up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)):\n"
@@ -231,7 +231,7 @@ def test_killing_the_caller_ends_its_cluster(machine: Machine) -> None:
     wait_until(lambda: not keeper.alive, "the keeper has removed the cluster", timeout=30)
 
 
-def test_a_released_cluster_outlives_its_caller(machine: Machine) -> None:
+def test_released_cluster_outlives_its_caller(machine: Machine) -> None:
     program = (
         "from gpufleet_testbed import ClusterConfig, up\n"
         "up(ClusterConfig(name='spare', network='10.245.0.0/16', nodes=1, project_image=False)).release()"
@@ -259,7 +259,7 @@ def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:
     assert "interrupted; nothing was left running" in said
 
 
-def test_killing_the_keeper_ends_every_process_and_down_removes_the_rest(machine: Machine) -> None:
+def test_killing_the_monitor_ends_every_process(machine: Machine) -> None:
     up(SPARE, detach=True)
     keeper_of(ROOT).end(signal.SIGKILL)
     wait_until(lambda: processes_of(ROOT) == [], "all processes have ended", timeout=30)
@@ -267,7 +267,7 @@ def test_killing_the_keeper_ends_every_process_and_down_removes_the_rest(machine
     down("spare")
 
 
-def test_a_second_up_takes_over_what_matches_and_refuses_what_differs(machine: Machine) -> None:
+def test_second_up_takes_over_a_matching_cluster_only(machine: Machine) -> None:
     with up(SPARE) as first:
         with up(SPARE) as second:
             assert not second.owned
@@ -278,7 +278,7 @@ def test_a_second_up_takes_over_what_matches_and_refuses_what_differs(machine: M
             up(wanted)
 
 
-def test_a_node_that_lost_power_boots_again_with_its_pods(machine: Machine) -> None:
+def test_killed_node_boots_again_with_its_pods(machine: Machine) -> None:
     with up(SPARE) as spare:
         node = spare.nodes[0]
         spare.kubectl("apply", "-f", "-", stdin=pod("survivor", node.name, ["sleep", "3600"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpufleet_e2e.fakes.process import Course, peak_mib, per_minute, quantile, thread_count
+from gpufleet_e2e.fakes.process import ProcessSamples, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.model import NOT_AVAILABLE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def load(name: str) -> Any:
 
 
 def test_a_course_has_slope_and_load() -> None:
-    course = Course(1, [0.0, 10.0, 20.0, 30.0], [50.0, 50.1, 50.2, 50.3], [1.0, 1.1, 1.2, 1.3])
+    course = ProcessSamples(1, [0.0, 10.0, 20.0, 30.0], [50.0, 50.1, 50.2, 50.3], [1.0, 1.1, 1.2, 1.3])
     assert course.slope_mib_per_hour == pytest.approx(36)
     assert course.cpu_percent == pytest.approx(1)
     assert course.mean_mib(0.25) == pytest.approx(50.0)
@@ -39,9 +39,9 @@ def test_a_course_has_slope_and_load() -> None:
 def test_a_step_is_no_growth_and_growth_is_seen_beside_it() -> None:
     at = [float(second) for second in range(600)]
     step = [50.0 + (3 if second >= 200 else 0) for second in range(600)]
-    assert Course(1, at, step, at).slope_mib_per_hour == 0
+    assert ProcessSamples(1, at, step, at).slope_mib_per_hour == 0
     growing = [mib + second / 360 for second, mib in enumerate(step[:60] + [53.0] * 540)]
-    assert Course(1, at, growing, at).slope_mib_per_hour == pytest.approx(10, rel=0.2)
+    assert ProcessSamples(1, at, growing, at).slope_mib_per_hour == pytest.approx(10, rel=0.2)
 
 
 @pytest.mark.parametrize("begin", [0.0, 10.0, 29.0, 31.5])
@@ -60,7 +60,7 @@ def test_what_was_written_at_the_start_is_no_part_of_the_rate() -> None:
 
 
 def test_the_kernel_counts_this_process() -> None:
-    course = Course(os.getpid())
+    course = ProcessSamples(os.getpid())
     course.look(0.0)
     sum(range(3_000_000))
     course.look(1.0)

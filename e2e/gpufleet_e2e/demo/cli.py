@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from gpufleet_e2e.demo import diagnostics, scenario, setup
-from gpufleet_e2e.demo.context import Stage
-from gpufleet_e2e.demo.terminal import Screen, make_console
+from gpufleet_e2e.demo.context import DemoContext
+from gpufleet_e2e.demo.terminal import Terminal, make_console
 from gpufleet_e2e.proof import EvidenceError, WaitTimeoutError
-from gpufleet_e2e.proof.testbed import witness_of
+from gpufleet_e2e.proof.testbed import collector_for
 from gpufleet_simgpu.build import CompilerError
 from gpufleet_testbed import (
     Cluster,
@@ -37,25 +37,25 @@ NODES = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     chosen = parser().parse_args(arguments)
-    screen = Screen(make_console(sys.stdout), scenario.STEPS if chosen.action == "up" else 1)
+    terminal = Terminal(make_console(sys.stdout), scenario.STEPS if chosen.action == "up" else 1)
     try:
-        return down(screen) if chosen.action == "down" else play_alone(screen, chosen.timeout)
+        return down(terminal) if chosen.action == "down" else run_exclusively(terminal, chosen.timeout)
     except KeyboardInterrupt:
-        screen.console.print()
+        terminal.console.print()
         if status() is None:
-            screen.bad("interrupted; nothing was left running")
+            terminal.bad("interrupted; nothing was left running")
         else:
-            screen.bad("interrupted; the cluster goes on")
-            screen.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
+            terminal.bad("interrupted; the cluster goes on")
+            terminal.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
         return INTERRUPTED
     except (HostError, ConflictError) as error:
-        screen.bad("the demo can't start:")
-        screen.quote(str(error))
+        terminal.bad("the demo can't start:")
+        terminal.quote(str(error))
         return FAILED
     except FAILURES as error:
-        screen.bad("the demo can't go on:")
-        screen.quote(str(error))
-        screen.say("Type `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
+        terminal.bad("the demo can't go on:")
+        terminal.quote(str(error))
+        terminal.say("Type `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
         return FAILED
 
 
@@ -69,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def play_alone(screen: Screen, timeout_seconds: float) -> int:
-    """As `play`, for one process at a time: two stories on one cluster would take each other's GPUs.
+def run_exclusively(terminal: Terminal, timeout_seconds: float) -> int:
+    """As `run_steps`, for one process at a time: two stories on one cluster would take each other's GPUs.
 
     Raises:
         ConflictError: another process plays it.
@@ -80,55 +80,55 @@ def play_alone(screen: Screen, timeout_seconds: float) -> int:
     if lock is None:
         raise ConflictError(f"{holder(path)} plays the demo; wait for its end")
     try:
-        return play(screen, timeout_seconds)
+        return run(terminal, timeout_seconds)
     finally:
         lock.remove()
 
 
-def play(screen: Screen, timeout_seconds: float) -> int:
+def run(terminal: Terminal, timeout_seconds: float) -> int:
     """The whole story. Returns the exit code; the cluster lives on, also when the story could not be told."""
-    screen.step(
+    terminal.step(
         "Start a real Kubernetes cluster of two nodes",
         "Real apiserver, scheduler, kubelets and containerd: only the GPUs are simulated.",
     )
     # Until the story is over, the cluster ends with this process, kill -9 included, unless it was there before.
     cluster = up(ClusterConfig.from_environment(nodes=NODES))
     try:
-        return _play_on(cluster, screen, timeout_seconds)
+        return _run_on(cluster, terminal, timeout_seconds)
     finally:
         cluster.release()
 
 
-def _play_on(cluster: Cluster, screen: Screen, timeout_seconds: float) -> int:
-    screen.progress(f"{NODES} nodes are ready, with the images on them")
-    screen.step(
+def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int:
+    terminal.progress(f"{NODES} nodes are ready, with the images on them")
+    terminal.step(
         "Give each node eight GPUs, all different",
         "Our own libnvidia-ml reads them from a file that can change while everything runs; the agent can't tell.",
     )
-    driver = setup.make_driver(cluster)
-    screen.progress(setup.machines_in_words(cluster))
-    with witness_of(cluster) as witness:
-        stage = Stage(cluster, witness, screen, timeout_seconds)
+    driver = setup.install_driver(cluster)
+    terminal.progress(setup.describe_nodes(cluster))
+    with collector_for(cluster) as collector:
+        context = DemoContext(cluster, collector, terminal, timeout_seconds)
         try:
-            setup.clear(stage)
-            scenario.play(stage, driver)
-            scenario.close(stage)
+            setup.remove_earlier_demo(context)
+            scenario.run_steps(context, driver)
+            scenario.check_everything(context)
         except ConflictError:  # nothing is broken
             raise
         except FAILURES:
-            diagnostics.show(cluster, screen)
+            diagnostics.show_unready_pods(cluster, terminal)
             raise
-        code = scenario.verdict(screen, stage.problems)
-        scenario.what_next(stage, driver)
+        code = scenario.summarize(terminal, context.problems)
+        scenario.show_next_commands(context, driver)
     return code
 
 
-def down(screen: Screen) -> int:
+def down(terminal: Terminal) -> int:
     """Remove workloads, chart and cluster. Returns the exit code; without a cluster there is nothing to do."""
     try:
         cluster = attach()
     except NotRunningError:
-        screen.good("no cluster is running: there is nothing to remove")
+        terminal.good("no cluster is running: there is nothing to remove")
         return 0
-    setup.remove(cluster, screen)
+    setup.remove(cluster, terminal)
     return 0

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from gpufleet_e2e.demo.terminal import Screen
-from gpufleet_e2e.proof import Disagreement, FleetEvidence, Witness, WorkloadEvidence, objects
+from gpufleet_e2e.demo.terminal import Terminal
+from gpufleet_e2e.proof import Disagreement, EvidenceCollector, FleetEvidence, WorkloadEvidence, objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 from gpufleet_testbed import Cluster, repository_root
 
@@ -21,12 +21,12 @@ SYSTEM_NAMESPACE = "gpufleet-system"
 
 
 @dataclass
-class Stage:
+class DemoContext:
     """One run of the demo. `problems` grows with everything that does not fit."""
 
     cluster: Cluster
-    witness: Witness
-    screen: Screen
+    collector: EvidenceCollector
+    terminal: Terminal
     timeout_seconds: float
     """How long to wait for any one thing."""
     problems: list[Disagreement] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Stage:
     def check(self, *, holds: bool, subject: str, claim: str, otherwise: str = "") -> None:
         """Say that a claim holds, or note that it doesn't and what was seen instead."""
         if holds:
-            self.screen.good(claim)
+            self.terminal.good(claim)
         else:
             self.note(Disagreement(subject, "demo", f"not so: {claim}{f' ({otherwise})' if otherwise else ''}"))
 
@@ -44,7 +44,7 @@ class Stage:
         """Keep what does not fit, and say so at once."""
         for problem in problems:
             self.problems.append(problem)
-            self.screen.bad(str(problem))
+            self.terminal.bad(str(problem))
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
         """`kubectl apply` one object into the demo's namespace, refusing unknown fields."""
@@ -63,7 +63,7 @@ class Stage:
         self.wait_until_free(*names)
         freed = monotonic() - begin
         which = ", ".join(names)
-        self.screen.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
+        self.terminal.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
 
     def delete_pods(self, *names: str) -> None:
         """Delete GPUWorkloads and wait until their pods are gone."""
@@ -80,7 +80,7 @@ class Stage:
             WaitTimeoutError: a reservation stands longer than the timeout.
         """
         for node in self.cluster.nodes:
-            self.witness.wait_for_telemetry(
+            self.collector.wait_for_telemetry(
                 node.name, lambda found: not reserves(found, *names), timeout_seconds=self.timeout_seconds
             )
 
@@ -95,19 +95,19 @@ class Stage:
         def ready(found: JsonObject) -> bool:
             nonlocal shown
             if (line := progress_line(found)) != shown:
-                self.screen.progress(f"{name}: {line}")
+                self.terminal.progress(f"{name}: {line}")
                 shown = line
             return objects.is_true(found, "Ready")
 
-        return self.witness.wait_for_workload(WORKLOAD_NAMESPACE, name, ready, timeout_seconds=self.timeout_seconds)
+        return self.collector.wait_for_workload(WORKLOAD_NAMESPACE, name, ready, timeout_seconds=self.timeout_seconds)
 
     def evidence(self, name: str) -> WorkloadEvidence:
         """Everything that is said about a workload, once every source has spoken or the time is over."""
-        return self.witness.settled(WORKLOAD_NAMESPACE, name, timeout_seconds=self.timeout_seconds)
+        return self.collector.complete(WORKLOAD_NAMESPACE, name, timeout_seconds=self.timeout_seconds)
 
     def fleet(self) -> FleetEvidence:
         """The GPUs and their holders, now."""
-        return self.witness.fleet()
+        return self.collector.fleet()
 
 
 def reserves(telemetry: Mapping[str, Any], *workloads: str) -> bool:

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from gpufleet_e2e.demo.nodes import Load, Machine
+from gpufleet_e2e.demo.nodes import GpuLoad, NodeProfile
 from gpufleet_simgpu.build import build_library
 from gpufleet_simgpu.files import STATE, edit, read_state, write_state
 from gpufleet_simgpu.model import SimGpu, SimNode
 from gpufleet_simgpu.presets import make_node
 
 
-class Driver:
+class SimulatedDriver:
     """The driver folder of each node, as this machine sees it."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
 
     @classmethod
-    def install(cls, folders: Mapping[str, Path], machines: Mapping[str, Machine]) -> "Driver":
+    def install(cls, folders: Mapping[str, Path], machines: Mapping[str, NodeProfile]) -> "SimulatedDriver":
         """Build our libnvidia-ml.so.1 into each folder and describe the node's GPUs beside it.
 
         Raises:
@@ -54,7 +54,7 @@ class Driver:
         return f"{python()} -m gpufleet_simgpu set {folder} {index} temperature_celsius={celsius}"
 
 
-def simulated(node: str, machine: Machine) -> SimNode:
+def simulated(node: str, machine: NodeProfile) -> SimNode:
     """The node's GPUs as the simulated driver describes them: the model's facts, each with its own load."""
     made = make_node(machine.preset, len(machine.loads), node=node)
     return replace(made, gpus=tuple(_loaded(gpu, load) for gpu, load in zip(made.gpus, machine.loads, strict=True)))
@@ -73,7 +73,7 @@ def _replace(library: Path, folder: Path) -> None:
     scratch.replace(folder / library.name)
 
 
-def _loaded(gpu: SimGpu, load: Load) -> SimGpu:
+def _loaded(gpu: SimGpu, load: GpuLoad) -> SimGpu:
     return replace(
         gpu,
         memory_used_mib=load.memory_used_mib,

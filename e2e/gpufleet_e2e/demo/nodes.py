@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class GpuLoad:
     """What one GPU is doing."""
 
     memory_used_mib: int
@@ -18,41 +18,41 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class NodeProfile:
     """One node's GPUs: one model, each device with a load of its own."""
 
     preset: str
     """The model, by its name in `gpufleet_simgpu.presets`."""
-    loads: tuple[Load, ...]
+    loads: tuple[GpuLoad, ...]
 
 
-H100 = Machine(
+H100 = NodeProfile(
     preset="h100",
     loads=(
-        Load(612, 0, 34, 71),
-        Load(2_310, 4, 38, 96),
-        Load(9_120, 12, 45, 168),
-        Load(14_880, 22, 49, 231),
-        Load(24_410, 35, 57, 322),
-        Load(33_050, 48, 63, 410),
-        Load(5_540, 8, 41, 134),
-        Load(640, 1, 36, 74),
+        GpuLoad(612, 0, 34, 71),
+        GpuLoad(2_310, 4, 38, 96),
+        GpuLoad(9_120, 12, 45, 168),
+        GpuLoad(14_880, 22, 49, 231),
+        GpuLoad(24_410, 35, 57, 322),
+        GpuLoad(33_050, 48, 63, 410),
+        GpuLoad(5_540, 8, 41, 134),
+        GpuLoad(640, 1, 36, 74),
     ),
 )
 
-A100 = Machine(
+A100 = NodeProfile(
     preset="a100",
     loads=(
-        Load(590, 0, 31, 58),
-        Load(3_870, 6, 37, 88),
-        Load(11_260, 17, 44, 149),
-        Load(19_730, 28, 52, 203),
-        Load(41_500, 61, 66, 297),
-        Load(7_410, 10, 40, 112),
-        Load(1_120, 2, 33, 65),
-        Load(28_640, 43, 59, 254),
+        GpuLoad(590, 0, 31, 58),
+        GpuLoad(3_870, 6, 37, 88),
+        GpuLoad(11_260, 17, 44, 149),
+        GpuLoad(19_730, 28, 52, 203),
+        GpuLoad(41_500, 61, 66, 297),
+        GpuLoad(7_410, 10, 40, 112),
+        GpuLoad(1_120, 2, 33, 65),
+        GpuLoad(28_640, 43, 59, 254),
     ),
 )
 
-MACHINES = (H100, A100)
+NODE_PROFILES = (H100, A100)
 """In the order of the cluster's nodes."""

@@ -35,7 +35,7 @@ def health(device: Status) -> list[str]:
     return [reason["code"] for reason in found.get("reasons", ())] + warnings
 
 
-def news(before: Status, after: Status) -> Iterator[str]:
+def health_changes(before: Status, after: Status) -> Iterator[str]:
     """What changed in the health of each device, in words."""
     known = {device["uuid"]: health(device) for device in before.get("devices", ())}
     for device in after.get("devices", ()):
@@ -44,7 +44,7 @@ def news(before: Status, after: Status) -> Iterator[str]:
             yield f"GPU {device['index']}: {device['health']['state']}{': ' if now else ''}{', '.join(now)}"
 
 
-def drawn(status: Status) -> Table:
+def status_table(status: Status) -> Table:
     """The status as a table."""
     table = Table(title=f"GPUTelemetry, driver {status.get('driverVersion', '?')}")
     for title in ("GPU", "UUID", "used MiB", "util %", "C", "W", "p95 util", "health"):
@@ -71,15 +71,15 @@ async def follow(node: Node, seconds: float, console: Console) -> None:
     """Show each status that is written, and say when a device's health changes."""
     shown: Status = {}
     seen = -1
-    with Live(drawn({}), console=console, auto_refresh=False) as live:
+    with Live(status_table({}), console=console, auto_refresh=False) as live:
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end and node.process.returncode is None:
             if node.server.version != seen:
                 seen, status = node.server.version, node.server.status
-                for line in news(shown, status):
+                for line in health_changes(shown, status):
                     live.console.print(f"  {status['observedAt'][11:19]}  {line}")
                 shown = status
-                live.update(drawn(status), refresh=True)
+                live.update(status_table(status), refresh=True)
             await asyncio.sleep(0.2)
 
 

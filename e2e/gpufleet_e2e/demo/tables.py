@@ -17,7 +17,7 @@ WIDE = 96
 
 UUID_DIGITS = 8
 BEFORE_HOLDER = 62
-"""Columns of the screen left of the fleet table's holder where models are short, indent included."""
+"""Columns of the terminal left of the fleet table's holder where models are short, indent included."""
 MIB_PER_GIB = 1024
 TOTAL = "total"
 """The term of a score that sums up the others."""
@@ -68,7 +68,7 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
 
     Args:
         fleet: what to show.
-        width: columns of the screen.
+        width: columns of the terminal.
         home: a namespace that goes without saying.
         mark: a UUID to point at.
     """

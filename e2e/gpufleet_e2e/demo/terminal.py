@@ -33,7 +33,7 @@ class StepTime:
     seconds: float
 
 
-class Screen:
+class Terminal:
     """Prints the story. `clock` gives seconds that only ever grow."""
 
     def __init__(self, console: Console, steps: int, clock: Callable[[], float] = monotonic) -> None:
@@ -113,7 +113,7 @@ class Screen:
                 console=self.console,
                 get_renderable=lambda: Padding.indent(draw(), INDENT),
                 refresh_per_second=2,
-                transient=True,  # a table higher than the screen is cut while it is redrawn; the whole one follows
+                transient=True,  # a table higher than the terminal is cut while it is redrawn; the whole one follows
             ):
                 yield
         else:
@@ -121,10 +121,10 @@ class Screen:
         self.show(draw())
 
     def _wrapped(self, line: Text) -> Iterable[Text]:
-        room = self.console.width - len(QUOTE)
-        if not self.console.is_terminal or len(line) <= room:
+        columns = self.console.width - len(QUOTE)
+        if not self.console.is_terminal or len(line) <= columns:
             return [line]
-        parts = line.wrap(self.console, room - len(MORE))
+        parts = line.wrap(self.console, columns - len(MORE))
         for part in parts:
             part.rstrip()
         return parts

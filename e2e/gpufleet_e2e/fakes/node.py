@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from gpufleet_e2e.fakes.apiserver import ApiServer, serving
 from gpufleet_e2e.fakes.kubelet import Kubelet
-from gpufleet_e2e.fakes.process import Course, scrape
+from gpufleet_e2e.fakes.process import ProcessSamples, scrape
 
 RESOURCE = "gpufleet.dev/gpu"
 START_SECONDS = 60.0
@@ -39,7 +39,7 @@ class Node:
         took, _, self.page = await scrape(self.port)
         self.scrapes.append(took)
 
-    async def follow(self, seconds: float, told: Callable[[float, Course], None]) -> Course:
+    async def follow(self, seconds: float, told: Callable[[float, ProcessSamples], None]) -> ProcessSamples:
         """Look at the process each second and scrape every fifteen.
 
         Args:
@@ -47,7 +47,7 @@ class Node:
             told: Called after each look, with the seconds that have passed.
         """
         loop = asyncio.get_running_loop()
-        course = Course(self.process.pid)
+        course = ProcessSamples(self.process.pid)
         began = due = loop.time()
         while (now := loop.time()) < began + seconds:
             course.look(now)

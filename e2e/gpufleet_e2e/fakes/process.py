@@ -15,7 +15,7 @@ SLOPE_LOOKS = 300
 
 
 @dataclass(slots=True)
-class Course:
+class ProcessSamples:
     """A process, looked at again and again."""
 
     pid: int
@@ -35,10 +35,10 @@ class Course:
         self.rss_mib.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
         self.cpu_seconds.append((int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"))
 
-    def after(self, moment: float) -> "Course":
+    def after(self, moment: float) -> "ProcessSamples":
         """The part from a moment on."""
         first = next(place for place, at in enumerate(self.at) if at >= moment)
-        return Course(self.pid, self.at[first:], self.rss_mib[first:], self.cpu_seconds[first:])
+        return ProcessSamples(self.pid, self.at[first:], self.rss_mib[first:], self.cpu_seconds[first:])
 
     @property
     def seconds(self) -> float:

@@ -1,7 +1,7 @@
 """Callers of the apiserver with identities of their own, and the objects that they try to write."""
 
-from gpufleet_e2e.identities.accounts import Cast, assembled
-from gpufleet_e2e.identities.client import Answer, Caller, JsonObject, allowed, denied, wait_until
+from gpufleet_e2e.identities.accounts import Accounts, created_accounts
+from gpufleet_e2e.identities.client import Client, JsonObject, Response, assert_allowed, assert_denied, wait_until
 from gpufleet_e2e.identities.objects import ASSIGNMENT, STATUS, TEMPLATE, pod, telemetry, workload
 from gpufleet_e2e.identities.paths import NAMESPACE, PODS, SYSTEM_NAMESPACE, SYSTEM_PODS, TELEMETRY, WORKLOADS
 
@@ -15,13 +15,13 @@ __all__ = [
     "TELEMETRY",
     "TEMPLATE",
     "WORKLOADS",
-    "Answer",
-    "Caller",
-    "Cast",
+    "Accounts",
+    "Client",
     "JsonObject",
-    "allowed",
-    "assembled",
-    "denied",
+    "Response",
+    "assert_allowed",
+    "assert_denied",
+    "created_accounts",
     "pod",
     "telemetry",
     "wait_until",

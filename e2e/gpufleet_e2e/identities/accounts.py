@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from gpufleet_e2e.identities.client import Caller, JsonObject
+from gpufleet_e2e.identities.client import Client, JsonObject
 from gpufleet_e2e.identities.objects import pod, telemetry
 from gpufleet_e2e.identities.paths import NAMESPACE, SYSTEM_NAMESPACE, SYSTEM_PODS, TELEMETRY
 from gpufleet_testbed import Cluster
@@ -29,20 +29,20 @@ POD_RULE: JsonObject = {
 
 
 @dataclass(frozen=True)
-class Cast:
+class Accounts:
     """Who calls. `agent` is bound to a pod on `node`, `unbound` is the same account by a token without a pod."""
 
     node: str
     other_node: str
-    agent: Caller
-    other_agent: Caller
-    unbound: Caller
-    operator: Caller
-    user: Caller
+    agent: Client
+    other_agent: Client
+    unbound: Client
+    operator: Client
+    user: Client
 
 
 @contextmanager
-def assembled(cluster: Cluster, admin: Caller) -> Iterator[Cast]:
+def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
     """Everyone, with real tokens, and with telemetry of both nodes to write; removed again at the end."""
     node, other_node = (one.name for one in cluster.nodes[:2])
     system, account = SYSTEM_NAMESPACE, "gpufleet-agent"
@@ -54,16 +54,16 @@ def assembled(cluster: Cluster, admin: Caller) -> Iterator[Cast]:
             stack.callback(admin.delete, path, dry_run=None)
             return made.body
 
-        def caller(namespace: str, account: str, bound: JsonObject | None = None) -> Caller:
-            made = Caller(cluster.kubeconfig, token(admin, namespace, account, bound))
+        def caller(namespace: str, account: str, bound: JsonObject | None = None) -> Client:
+            made = Client(cluster.kubeconfig, token(admin, namespace, account, bound))
             stack.callback(made.close)
             return made
 
         user = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "user"}}
         keep(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/user", user)
         for path, body in (
-            *excessive("e2e-user", (NAMESPACE, "user"), TELEMETRY_RULE, POD_RULE),
-            *excessive("e2e-agent", (system, account), TELEMETRY_RULE),
+            *excess_role("e2e-user", (NAMESPACE, "user"), TELEMETRY_RULE, POD_RULE),
+            *excess_role("e2e-agent", (system, account), TELEMETRY_RULE),
         ):
             keep(path, body)
         on_node = keep(f"{SYSTEM_PODS}/e2e-agent", pod("e2e-agent", account=account, nodeName=node))
@@ -71,7 +71,7 @@ def assembled(cluster: Cluster, admin: Caller) -> Iterator[Cast]:
         for name in (node, other_node):  # where agents run, they have made them already; so they stay
             made = admin.apply(f"{TELEMETRY}/{name}", telemetry(name), manager="e2e", dry_run=None)
             assert made.allowed, made.message
-        yield Cast(
+        yield Accounts(
             node=node,
             other_node=other_node,
             agent=caller(system, account, on_node),
@@ -82,7 +82,7 @@ def assembled(cluster: Cluster, admin: Caller) -> Iterator[Cast]:
         )
 
 
-def token(admin: Caller, namespace: str, account: str, pod: JsonObject | None) -> str:
+def token(admin: Client, namespace: str, account: str, pod: JsonObject | None) -> str:
     """A token of a service account, bound to a pod if one is given: then it names the pod's node."""
     spec: JsonObject = {"expirationSeconds": 3600}
     if pod is not None:
@@ -94,7 +94,7 @@ def token(admin: Caller, namespace: str, account: str, pod: JsonObject | None) -
     return str(answer.body["status"]["token"])
 
 
-def excessive(name: str, account: tuple[str, str], *rules: JsonObject) -> list[tuple[str, JsonObject]]:
+def excess_role(name: str, account: tuple[str, str], *rules: JsonObject) -> list[tuple[str, JsonObject]]:
     """A role with these rules for a service account (namespace, name): where to create it, and what."""
     path = f"/apis/{RBAC}"
     role = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}

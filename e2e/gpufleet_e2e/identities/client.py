@@ -25,7 +25,7 @@ CONTENT_TYPES = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What the apiserver said."""
 
     status: int
@@ -46,7 +46,7 @@ class Answer:
         return {cause.get("field", "") for cause in (self.body.get("details") or {}).get("causes", [])}
 
 
-class Caller:
+class Client:
     """Someone who talks to the apiserver: the kubeconfig's user, or the bearer of a token."""
 
     def __init__(self, kubeconfig: Path, token: str | None = None) -> None:
@@ -59,27 +59,27 @@ class Caller:
             self._client = client.ApiClient(bearer)
             self._headers["Authorization"] = f"Bearer {token}"
 
-    def call(self, method: str, path: str, body: Any = None, kind: str | None = None, **query: Any) -> Answer:
+    def call(self, method: str, path: str, body: Any = None, kind: str | None = None, **query: Any) -> Response:
         """One request; `kind` is the kind of patch, `query` holds options such as `dry_run="All"`."""
         options = {_camel(name): value for name, value in query.items() if value is not None}
         url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(options)}" if options else "")
         headers = {**self._headers, "Content-Type": CONTENT_TYPES[kind] if kind else "application/json"}
         answer = self._client.call_api(method, url, headers, body)
-        return Answer(answer.status, json.loads(answer.read()))
+        return Response(answer.status, json.loads(answer.read()))
 
-    def create(self, path: str, body: JsonObject, **query: Any) -> Answer:
+    def create(self, path: str, body: JsonObject, **query: Any) -> Response:
         """Dry run unless told otherwise; unknown fields are refused."""
         return self.call("POST", path, body, **{"dry_run": "All", "field_validation": "Strict", **query})
 
-    def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> Answer:
+    def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> Response:
         """Dry run unless told otherwise; unknown fields are refused."""
         return self.call("PATCH", path, body, kind, **{"dry_run": "All", "field_validation": "Strict", **query})
 
-    def apply(self, path: str, body: JsonObject, *, manager: str, **query: Any) -> Answer:
+    def apply(self, path: str, body: JsonObject, *, manager: str, **query: Any) -> Response:
         """Server-side apply with force; dry run unless told otherwise."""
         return self.patch(path, body, "apply", field_manager=manager, force="true", **query)
 
-    def delete(self, path: str, **query: Any) -> Answer:
+    def delete(self, path: str, **query: Any) -> Response:
         """Dry run unless told otherwise."""
         return self.call("DELETE", path, **{"dry_run": "All", **query})
 
@@ -106,12 +106,12 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30) -> Non
         sleep(0.1)
 
 
-def allowed(answer: Answer) -> None:
+def assert_allowed(answer: Response) -> None:
     """Assert that it went through."""
     assert answer.allowed, answer.message
 
 
-def denied(answer: Answer, words: str) -> None:
+def assert_denied(answer: Response, words: str) -> None:
     """Assert that an admission policy, and not RBAC, refused it with these words."""
     assert answer.status == HTTPStatus.FORBIDDEN, answer.message or answer.body
     assert words in answer.message

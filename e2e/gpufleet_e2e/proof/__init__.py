@@ -1,4 +1,4 @@
-"""The independent witness: what everybody says about a workload's devices, and whether they agree.
+"""The independent collector: what everybody says about a workload's devices, and whether they agree.
 
 The demo and the end-to-end tests read the cluster through this package alone. It imports nothing of the product, not
 even its names: the contract is spelled out here a second time (`contract.py`), so that a mistake in the product can't
@@ -6,22 +6,22 @@ excuse itself. It reads with the official client, with kubectl, and from each ku
 
 Reading::
 
-    with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": path, ...}) as witness:
-        workload = witness.evidence("default", "train")   # WorkloadEvidence: per replica, what each source says
-        workload = witness.settled("default", "train", timeout_seconds=60)   # waits until every source has spoken
-        fleet = witness.fleet()                           # FleetEvidence: all GPUs, all holdings of all kubelets
-        found = witness.wait_for_workload("default", "train", confirmed, timeout_seconds=60)
-        found = witness.wait_for_telemetry("node-1", lambda node: ..., timeout_seconds=60)
+    with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": path, ...}) as collector:
+        workload = collector.evidence("default", "train")   # WorkloadEvidence: per replica, what each source says
+        workload = collector.complete("default", "train", timeout_seconds=60)   # waits until every source has spoken
+        fleet = collector.fleet()                           # FleetEvidence: all GPUs, all holdings of all kubelets
+        found = collector.wait_for_workload("default", "train", confirmed, timeout_seconds=60)
+        found = collector.wait_for_telemetry("node-1", lambda node: ..., timeout_seconds=60)
 
 Judging (pure)::
 
     problems = compare([workload], fleet)               # () when all sources agree, else one Disagreement each
     problems = compare_shards(workload)                 # the shards of a distribution tile 0..items exactly
 
-`gpufleet_e2e.proof.testbed.witness_of(cluster)` makes the Witness for a cluster of the test bed.
+`gpufleet_e2e.proof.testbed.collector_for(cluster)` makes the Witness for a cluster of the test bed.
 """
 
-from gpufleet_e2e.proof.collector import Witness
+from gpufleet_e2e.proof.collector import EvidenceCollector
 from gpufleet_e2e.proof.compare import Disagreement, compare, compare_shards
 from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
 from gpufleet_e2e.proof.evidence import (
@@ -38,6 +38,7 @@ from gpufleet_e2e.proof.podresources import list_pod_resources
 
 __all__ = [
     "Disagreement",
+    "EvidenceCollector",
     "EvidenceError",
     "FleetEvidence",
     "Gpu",
@@ -47,7 +48,6 @@ __all__ = [
     "Source",
     "Statement",
     "WaitTimeoutError",
-    "Witness",
     "WorkloadEvidence",
     "compare",
     "compare_shards",

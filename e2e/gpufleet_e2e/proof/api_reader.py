@@ -75,7 +75,7 @@ class ApiReader:
         for last in self.watch_workload(namespace, name, timeout_seconds=timeout_seconds):
             if done(last):
                 return last
-        said = conditions_in_words(last)
+        said = describe_conditions(last)
         raise WaitTimeoutError(f"GPUWorkload {namespace}/{name} after {timeout_seconds:.0f} s: {said}")
 
     def wait_for_telemetry(
@@ -101,7 +101,7 @@ def _named(what: str) -> Iterator[None]:
         raise EvidenceError(f"{what}: {error}") from error
 
 
-def conditions_in_words(workload: Mapping[str, Any]) -> str:
+def describe_conditions(workload: Mapping[str, Any]) -> str:
     """Every condition with its reason and message, for an error's text."""
     conditions = workload.get("status", {}).get("conditions", [])
     words = [f"{one['type']}={one['status']} {one['reason']}: {one.get('message', '')}" for one in conditions]

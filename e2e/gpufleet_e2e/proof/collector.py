@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay
 from gpufleet_e2e.proof import assemble, contract, objects
 from gpufleet_e2e.proof.api_reader import ApiReader
 from gpufleet_e2e.proof.assemble import ContainerReading, Readings
-from gpufleet_e2e.proof.compare import silent
+from gpufleet_e2e.proof.compare import incomplete
 from gpufleet_e2e.proof.errors import EvidenceError
 from gpufleet_e2e.proof.evidence import FleetEvidence, Holding, WorkloadEvidence
 from gpufleet_e2e.proof.podresources import list_pod_resources
@@ -28,7 +28,7 @@ class Kubectl(Protocol):
         """Raise EvidenceError with kubectl's own words when it fails or hangs."""
 
 
-class Witness(ApiReader):
+class EvidenceCollector(ApiReader):
     """An ApiReader that also asks containers and kubelets.
 
     Args:
@@ -63,14 +63,14 @@ class Witness(ApiReader):
             Readings(workload, pods, self.telemetry(), self.holdings(), containers, self._resource)
         )
 
-    def settled(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
+    def complete(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
         """The evidence as soon as every source has spoken, or as it is when the time is over.
 
         A kubelet lists devices before the container runs, and writes pod status and logs a moment after: silence is
         waited for here. A wrong word is returned at once.
         """
         asked = Retrying(
-            retry=retry_if_result(silent),
+            retry=retry_if_result(incomplete),
             stop=stop_after_delay(timeout_seconds),
             wait=wait_fixed(ASK_AGAIN_SECONDS),
             retry_error_callback=_last,

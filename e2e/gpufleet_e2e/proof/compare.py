@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gpufleet_e2e.proof.evidence import FleetEvidence, ReplicaEvidence, Shard, Source, Statement, WorkloadEvidence
 from gpufleet_e2e.proof.objects import device_of
 
-WITNESSES = (Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES, Source.POD_STATUS)
+CHECKED_SOURCES = (Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES, Source.POD_STATUS)
 """The sources that must repeat what the status says."""
 
 
@@ -24,23 +24,23 @@ class Disagreement:
 
 
 def compare(
-    workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence, *, witnesses: Sequence[Source] = WITNESSES
+    workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence, *, sources: Sequence[Source] = CHECKED_SOURCES
 ) -> tuple[Disagreement, ...]:
     """Everything that does not fit, in the order of `workloads`; empty when all is proven.
 
     Args:
         workloads: each must have all of its replicas, each with as many devices as the spec asks.
         fleet: a device must be on the pod's node, and no two containers may have it.
-        witnesses: the sources that must agree with the status. A kubelet before 1.31, for one, has no
+        sources: the sources that must agree with the status. A kubelet before 1.31, for one, has no
             `Source.POD_STATUS`.
     """
-    return tuple(_disagreements(workloads, fleet, witnesses))
+    return tuple(_disagreements(workloads, fleet, sources))
 
 
-def compare_replica(replica: ReplicaEvidence, witnesses: Sequence[Source] = WITNESSES) -> dict[Source, str]:
+def compare_replica(replica: ReplicaEvidence, sources: Sequence[Source] = CHECKED_SOURCES) -> dict[Source, str]:
     """What each source says wrongly of one replica; empty when all agree with the status."""
     found = {}
-    for source in witnesses:
+    for source in sources:
         statement = replica.says.get(source, Statement(None, "not read"))
         if statement.devices is None:
             found[source] = f"says nothing ({statement.problem or 'no reason given'})"
@@ -49,7 +49,7 @@ def compare_replica(replica: ReplicaEvidence, witnesses: Sequence[Source] = WITN
     return found
 
 
-def silent(workload: WorkloadEvidence) -> bool:
+def incomplete(workload: WorkloadEvidence) -> bool:
     """Whether a source has not spoken yet. A word may still come where there is none; a wrong one is final."""
     unsaid = any(statement.devices is None for replica in workload.replicas for statement in replica.says.values())
     unprinted = workload.items is not None and any(replica.shard.log is None for replica in workload.replicas)
@@ -57,7 +57,7 @@ def silent(workload: WorkloadEvidence) -> bool:
 
 
 def _disagreements(
-    workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence, witnesses: Sequence[Source]
+    workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence, sources: Sequence[Source]
 ) -> Iterator[Disagreement]:
     for workload in workloads:
         yield from _replica_count(workload)
@@ -66,7 +66,7 @@ def _disagreements(
             if len(replica.picked) != workload.devices_per_replica:
                 message = f"{len(replica.picked)} devices, the spec asks for {workload.devices_per_replica}"
                 yield Disagreement(subject, Source.STATUS, message)
-            for source, message in compare_replica(replica, witnesses).items():
+            for source, message in compare_replica(replica, sources).items():
                 yield Disagreement(subject, source, message)
             for source, told in replica.promised_mib.items():
                 if told != workload.memory_mib:

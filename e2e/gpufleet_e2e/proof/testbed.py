@@ -1,6 +1,6 @@
-"""A witness for a cluster of the test bed."""
+"""A collector for a cluster of the test bed."""
 
-from gpufleet_e2e.proof.collector import Witness
+from gpufleet_e2e.proof.collector import EvidenceCollector
 from gpufleet_e2e.proof.errors import EvidenceError
 from gpufleet_e2e.proof.podresources import SOCKET
 from gpufleet_testbed import Cluster, ClusterError
@@ -8,8 +8,8 @@ from gpufleet_testbed import Cluster, ClusterError
 KUBECTL_SECONDS = 30
 
 
-def witness_of(cluster: Cluster) -> Witness:
-    """A Witness that reads this cluster as its administrator and asks the kubelets of all its nodes."""
+def collector_for(cluster: Cluster) -> EvidenceCollector:
+    """A EvidenceCollector that reads this cluster as its administrator and asks the kubelets of all its nodes."""
 
     def kubectl(*arguments: str) -> str:
         try:
@@ -18,4 +18,4 @@ def witness_of(cluster: Cluster) -> Witness:
             raise EvidenceError(str(error)) from error
 
     sockets = {node.name: node.kubelet_dir / SOCKET for node in cluster.nodes}
-    return Witness(kubeconfig=cluster.kubeconfig, kubectl=kubectl, sockets=sockets)
+    return EvidenceCollector(kubeconfig=cluster.kubeconfig, kubectl=kubectl, sockets=sockets)

@@ -1,12 +1,12 @@
-"""What the end-to-end tests share: an installed fleet, a namespace per test, and ways to watch and to disturb it.
+"""Shared parts of the end-to-end tests: the installed chart, a namespace per test, waiting, and injected faults.
 
-    fleet      `Fleet`: the cluster with the chart installed; finds operator and agents, stops and restarts them
-    room       `Room`: one test's namespace; applies workloads, waits for them, proves them, and clears up
-    awaiting   `eventually`: waits for a condition and says what was seen last
-    gpus       the simulated GPUs of a node, changed while everything runs
-    obstacles  admission policies of the tests' own, which hold the operator at one exact step
-    watchdog   reads the kubelets all the time and remembers every device that it saw in two hands
+    fleet              `Fleet`: the cluster with the chart installed; operator, agents, and simulated GPUs
+    sandbox            `TestNamespace`: one test's namespace; applies workloads, waits for them, verifies them
+    polling            `eventually`: waits for a condition; its error contains the last state
+    gpus               simulated GPUs of a node; their readings change while everything runs
+    fault_injection    admission policies that stop the operator at one exact step
+    network_partition  drops what one pod sends to the apiserver
+    watchdog           polls the kubelets and records every device with two holders
 
-Nothing here imports the product: what it knows of the API comes from
-`gpufleet_e2e.proof.contract` and the documentation.
+Nothing here imports the product's API types: names of the API come from `gpufleet_e2e.proof.contract`.
 """

@@ -1,4 +1,4 @@
-"""The apiserver as plain JSON over the official client, as the administrator or as somebody else."""
+"""Reads and writes plain JSON at the apiserver with the official client, as administrator or another user."""
 
 import json
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ PATCHES = {
     "json": "application/json-patch+json",
     "strategic": "application/strategic-merge-patch+json",
 }
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the apiserver said."""
+class Response:
+    """A response of the apiserver."""
 
     status: int
     text: str
@@ -45,92 +45,92 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """Of a refusal."""
+        """The message of a rejection; empty otherwise."""
         return "" if self.allowed else str(json.loads(self.text).get("message", ""))
 
 
 class Api:
-    """One user of the apiserver.
+    """A client of the apiserver.
 
     Args:
-        kubeconfig: The administrator's.
-        user: Whom to impersonate; None: nobody.
+        kubeconfig: The administrator's kubeconfig.
+        user: The user to impersonate, or None.
     """
 
     def __init__(self, kubeconfig: Path, user: str | None = None) -> None:
         self._client = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
         self._headers = {"Accept": "application/json"} | ({"Impersonate-User": user} if user else {})
 
-    def call(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Answer:
-        """One request; a refusal is an answer, not an exception."""
+    def call(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Response:
+        """Sends one request; a rejection is a response, not an exception."""
         url = f"{self._client.configuration.host}{path}"
         headers = {**self._headers, "Content-Type": content_type}
-        answer = self._client.call_api(method, url, headers, body, _request_timeout=SECONDS)
-        return Answer(answer.status, answer.read().decode())
+        response = self._client.call_api(method, url, headers, body, _request_timeout=TIMEOUT_SECONDS)
+        return Response(response.status, response.read().decode())
 
     def find(self, path: str) -> JsonObject | None:
-        """The object, or None when it isn't there."""
-        answer = self.call("GET", path)
-        return None if answer.status == 404 else _accepted(answer, path).body
+        """Reads an object; None when it does not exist."""
+        response = self.call("GET", path)
+        return None if response.status == 404 else _accepted(response, path).body
 
     def get(self, path: str) -> JsonObject:
-        """The object, which must be there."""
+        """Reads an object that must exist."""
         found = self.find(path)
-        assert found is not None, f"{path} is not there"
+        assert found is not None, f"{path} does not exist"
         return found
 
     def text(self, path: str) -> str:
-        """A page of plain text, such as metrics."""
+        """Reads plain text, such as metrics."""
         return _accepted(self.call("GET", path), path).text
 
     def list(self, path: str, **query: str) -> list[JsonObject]:
-        """The items, with options such as `labelSelector="a=b"`."""
+        """Lists objects, with options such as `labelSelector="a=b"`."""
         return list(self.get(f"{path}?{urlencode(query)}" if query else path)["items"])
 
     def create(self, path: str, body: Mapping[str, Any]) -> JsonObject:
-        """Create; a refusal fails the test. Unknown fields are refused."""
+        """Creates an object; a rejection fails the test. Unknown fields are rejected."""
         return _accepted(self.try_create(path, body), path).body
 
-    def try_create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Create; the answer may be a refusal. Unknown fields are refused."""
+    def try_create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Response:
+        """Creates an object, or returns the rejection. Unknown fields are rejected."""
         query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
         return self.call("POST", path + query, dict(body))
 
     def patch(self, path: str, body: Any, kind: str = "merge") -> JsonObject:
-        """Patch; a refusal fails the test."""
+        """Patches an object; a rejection fails the test."""
         return _accepted(self.try_patch(path, body, kind), path).body
 
-    def try_patch(self, path: str, body: Any, kind: str = "merge", *, dry_run: bool = False) -> Answer:
-        """Patch; the answer may be a refusal."""
+    def try_patch(self, path: str, body: Any, kind: str = "merge", *, dry_run: bool = False) -> Response:
+        """Patches an object, or returns the rejection."""
         return self.call("PATCH", path + ("?dryRun=All" if dry_run else ""), body, PATCHES[kind])
 
     def delete(self, path: str, *, grace: int | None = None) -> None:
-        """Delete in the background; what isn't there is deleted already."""
+        """Deletes an object in the background; it may be gone already."""
         options: JsonObject = {"propagationPolicy": "Background"}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        answer = self.call("DELETE", path, options)
-        assert answer.allowed or answer.status == 404, f"DELETE {path}: {answer.status} {answer.text}"
+        response = self.call("DELETE", path, options)
+        assert response.allowed or response.status == 404, f"DELETE {path}: {response.status} {response.text}"
 
     def close(self) -> None:
         self._client.close()
 
 
-def _accepted(answer: Answer, path: str) -> Answer:
-    assert answer.allowed, f"{path}: {answer.status} {answer.text}"
-    return answer
+def _accepted(response: Response, path: str) -> Response:
+    assert response.allowed, f"{path}: {response.status} {response.text}"
+    return response
 
 
 def pods(namespace: str) -> str:
-    """Path of a namespace's pods."""
+    """Returns the path of a namespace's pods."""
     return f"{NAMESPACES}/{namespace}/pods"
 
 
 def workloads(namespace: str) -> str:
-    """Path of a namespace's GPUWorkloads."""
+    """Returns the path of a namespace's GPUWorkloads."""
     return f"{GROUP}/namespaces/{namespace}/{contract.WORKLOADS}"
 
 
 def events(namespace: str) -> str:
-    """Path of a namespace's events."""
+    """Returns the path of a namespace's events."""
     return f"{NAMESPACES}/{namespace}/events"

@@ -1,4 +1,4 @@
-"""What one wants to see after a test has failed: the objects, and what operator and agents wrote."""
+"""Collects what explains a failed test: the objects, and the logs of operator and agents."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ LAST_LINES = 25
 
 
 def collect(fleet: Fleet, namespace: str) -> str:
-    """Write everything into a new folder; returns its path and the last lines of the operator's log."""
+    """Writes everything into a new folder; returns its path and the last lines of the operator's log."""
     folder = Path(tempfile.mkdtemp(prefix=f"gpufleet-{namespace}-"))
     for name, path in {
         "workloads": workloads(namespace),
@@ -23,22 +23,22 @@ def collect(fleet: Fleet, namespace: str) -> str:
         "nodes": NODES,
         "system-pods": pods(NAMESPACE),
     }.items():
-        answer = fleet.api.call("GET", path)
-        text = json.dumps(answer.body, indent=1) if answer.allowed else answer.text
+        response = fleet.api.call("GET", path)
+        text = json.dumps(response.body, indent=1) if response.allowed else response.text
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
     try:
-        held = "\n".join(str(one) for one in fleet.witness.holdings())
+        holdings = "\n".join(str(one) for one in fleet.collector.holdings())
     except EvidenceError as error:
-        held = str(error)
-    (folder / "podresources.txt").write_text(held, encoding="utf-8")
+        holdings = str(error)
+    (folder / "podresources.txt").write_text(holdings, encoding="utf-8")
     operator = ""
     for pod in fleet.api.list(pods(NAMESPACE)):
         name = pod["metadata"]["name"]
         for previous in (False, True):
-            answer = fleet.api.call("GET", f"{pods(NAMESPACE)}/{name}/log?previous={str(previous).lower()}")
-            if answer.allowed:
-                (folder / f"{name}{'-previous' if previous else ''}.log").write_text(answer.text, encoding="utf-8")
+            response = fleet.api.call("GET", f"{pods(NAMESPACE)}/{name}/log?previous={str(previous).lower()}")
+            if response.allowed:
+                (folder / f"{name}{'-previous' if previous else ''}.log").write_text(response.text, encoding="utf-8")
                 if "operator" in name and not previous:
-                    operator = answer.text
+                    operator = response.text
     last = "\n".join(operator.splitlines()[-LAST_LINES:])
-    return f"everything is in {folder}\nthe operator's last lines:\n{last}"
+    return f"objects and logs are in {folder}\nlast lines of the operator's log:\n{last}"

@@ -1,31 +1,31 @@
-"""Holds the operator at one exact step of its road, by an admission policy of the tests' own.
+"""Stops the operator at one exact step, by an admission policy that belongs to the test.
 
-`held` refuses to let the gate be taken off some pods: their reservation has been written, and for as long as a test
-wants they aren't released. `unwritable` refuses reservations on one node while all others can be written.
+`release_blocked` rejects the removal of the gate from some pods: their reservation is written, and they are not
+released while the block runs. `reservations_denied` rejects reservations on one node; other nodes can be written.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gpufleet_e2e.proof.contract import GROUP, RESOURCE, TELEMETRY
-from gpufleet_e2e.support.api import BINDINGS, POLICIES, Answer, Api, JsonObject, pods
+from gpufleet_e2e.support.api import BINDINGS, POLICIES, Api, JsonObject, Response, pods
 from gpufleet_e2e.support.api import TELEMETRY as TELEMETRY_PATH
 from gpufleet_e2e.support.manifests import GATE, plain_pod
 from gpufleet_e2e.support.polling import eventually
 
-LABEL = "e2e-held"
-HELD = {LABEL: "true"}
-"""Put this on the pods to hold."""
+LABEL = "e2e-release-blocked"
+BLOCKED_LABELS = {LABEL: "true"}
+"""Labels of the pods to block."""
 
-WORDS = "refused by an end-to-end test"
-SECONDS = 30
+MESSAGE = "rejected by an end-to-end test"
+POLICY_SECONDS = 30
 
 
 @contextmanager
-def held(api: Api, namespace: str) -> Iterator[None]:
-    """No gate of ours comes off a pod with the label `HELD` in this namespace, until the block ends."""
-    path = f"{pods(namespace)}/held-probe"
-    api.create(pods(namespace), plain_pod("held-probe", labels=HELD, schedulingGates=[{"name": GATE}]))
+def release_blocked(api: Api, namespace: str) -> Iterator[None]:
+    """Rejects the removal of the gate from pods with `BLOCKED_LABELS` in this namespace, while the block runs."""
+    path = f"{pods(namespace)}/release-probe"
+    api.create(pods(namespace), plain_pod("release-probe", labels=BLOCKED_LABELS, schedulingGates=[{"name": GATE}]))
     gated = "spec.?schedulingGates.orValue([]).exists(gate, gate.name == '" + GATE + "')"
     marked = f"object.metadata.?labels[?'{LABEL}'].orValue('') == 'true'"
     spec = _policy(
@@ -34,14 +34,14 @@ def held(api: Api, namespace: str) -> Iterator[None]:
         valid=f"!oldObject.{gated} || object.{gated}",
     )
     patch = [{"op": "remove", "path": "/spec/schedulingGates/0"}]
-    with _in_force(api, f"e2e-held-{namespace}", spec, lambda: api.try_patch(path, patch, "json", dry_run=True)):
+    with _in_force(api, f"e2e-release-{namespace}", spec, lambda: api.try_patch(path, patch, "json", dry_run=True)):
         yield
     api.delete(path, grace=0)
 
 
 @contextmanager
-def unwritable(api: Api, node: str, namespace: str) -> Iterator[None]:
-    """Nothing can be reserved on this node for pods of this namespace, until the block ends."""
+def reservations_denied(api: Api, node: str, namespace: str) -> Iterator[None]:
+    """Rejects reservations on this node for pods of this namespace, while the block runs."""
     spec = _policy(
         resources=(GROUP, "*", TELEMETRY),
         condition=f"object.metadata.name == '{node}'",
@@ -62,34 +62,34 @@ def unwritable(api: Api, node: str, namespace: str) -> Iterator[None]:
     }
     patch = {"spec": {"assignments": [probe]}}
     path = f"{TELEMETRY_PATH}/{node}"
-    with _in_force(api, f"e2e-unwritable-{namespace}", spec, lambda: api.try_patch(path, patch, dry_run=True)):
+    with _in_force(api, f"e2e-reservations-{namespace}", spec, lambda: api.try_patch(path, patch, dry_run=True)):
         yield
 
 
 @contextmanager
-def _in_force(api: Api, name: str, spec: JsonObject, probe: Callable[[], Answer]) -> Iterator[None]:
-    """A policy from before the block to its end.
+def _in_force(api: Api, name: str, spec: JsonObject, probe: Callable[[], Response]) -> Iterator[None]:
+    """Keeps a policy in force while the block runs.
 
-    Policies reach the apiserver's admission a moment after they are written: `probe` tries what this one refuses, and
-    so shows when it works and when it no longer does.
+    Policies reach the apiserver's admission a moment after they are written: `probe` tries what this one rejects, and
+    so shows when it is in force and when it is gone.
     """
     head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
     api.create(POLICIES, {**head, "kind": "ValidatingAdmissionPolicy", "spec": spec})
     binding = {"policyName": name, "validationActions": ["Deny"]}
     api.create(BINDINGS, {**head, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding})
     try:
-        eventually(lambda: _must(probe(), refused=True), within=SECONDS)
+        eventually(lambda: _check(probe(), rejected=True), within=POLICY_SECONDS)
         yield
     finally:
         api.delete(f"{BINDINGS}/{name}")
         api.delete(f"{POLICIES}/{name}")
-        eventually(lambda: _must(probe(), refused=False), within=SECONDS)
+        eventually(lambda: _check(probe(), rejected=False), within=POLICY_SECONDS)
 
 
-def _must(answer: Answer, *, refused: bool) -> None:
-    if not answer.allowed and WORDS not in answer.message:
-        raise RuntimeError(f"the probe is refused by somebody else: {answer.message}")
-    assert answer.allowed != refused, f"the policy is not (yet) {'on' if refused else 'off'}"
+def _check(response: Response, *, rejected: bool) -> None:
+    if not response.allowed and MESSAGE not in response.message:
+        raise RuntimeError(f"the probe is rejected for another reason: {response.message}")
+    assert response.allowed != rejected, f"the policy is not yet {'in force' if rejected else 'gone'}"
 
 
 def _policy(*, resources: tuple[str, str, str], condition: str, valid: str) -> JsonObject:
@@ -98,6 +98,6 @@ def _policy(*, resources: tuple[str, str, str], condition: str, valid: str) -> J
     return {
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [rule]},
-        "matchConditions": [{"name": "concerned", "expression": condition}],
-        "validations": [{"expression": valid, "message": WORDS}],
+        "matchConditions": [{"name": "selected", "expression": condition}],
+        "validations": [{"expression": valid, "message": MESSAGE}],
     }

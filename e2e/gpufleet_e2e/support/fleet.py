@@ -1,4 +1,4 @@
-"""The installed product as the tests handle it: two nodes with simulated GPUs, their agents, the operator."""
+"""The installed product: two nodes with simulated GPUs, their agents, and the operator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_api.names import RESOURCE
-from gpufleet_e2e.proof import Witness, objects
+from gpufleet_e2e.proof import EvidenceCollector, objects
 from gpufleet_e2e.support.api import NODES, TELEMETRY, Api, JsonObject, pods
 from gpufleet_e2e.support.gpus import Gpus
 from gpufleet_e2e.support.install import NAMESPACE, RELEASE, install
@@ -23,88 +23,88 @@ READY_SECONDS = 60
 
 @dataclass(frozen=True)
 class Fleet:
-    """Handles of everything. `gpus` is keyed by node name."""
+    """Handles of the installed product. `gpus` is keyed by node name."""
 
     cluster: Cluster
     api: Api
-    witness: Witness
+    collector: EvidenceCollector
     watchdog: Watchdog
     gpus: dict[str, Gpus]
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names, the node with the most GPUs first."""
+        """Node names, the node with the most GPUs first."""
         return tuple(self.gpus)
 
     def install(self, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
-        """Install the chart with the tests' values and wait until every agent reports its node's GPUs.
+        """Installs the chart with the tests' values and waits until every agent reports its node's GPUs.
 
         Args:
-            agent_args: Further arguments of every agent.
-            agent: Further values of the chart's agent.
+            agent_args: Additional arguments of every agent.
+            agent: Additional values of the chart's agent.
         """
         since = datetime.now(UTC)
         install(self.cluster, agent_args=agent_args, agent=agent)
         self.wait_for_telemetry(since)
 
-    def renew_agents(self) -> None:
-        """Replace every agent's pod by a new one: it starts on the driver as it is now."""
+    def replace_agents(self) -> None:
+        """Replaces every agent's pod; the new one starts on the driver as it is now."""
         since = datetime.now(UTC)
         for node in self.nodes:
             self.api.delete(f"{pods(NAMESPACE)}/{self.agent_pod(node)['metadata']['name']}", grace=0)
         self.wait_for_telemetry(since)
 
     def wait_for_telemetry(self, since: datetime) -> None:
-        """Wait until every node's telemetry is later than `since`, names its GPUs, and the kubelet offers them."""
+        """Waits until every node's telemetry is later than `since` and lists its GPUs, and the kubelet offers them."""
         for name, gpus in self.gpus.items():
             eventually(partial(self._reports, name, gpus, since), within=READY_SECONDS)
 
     def telemetry(self, node: str) -> JsonObject:
-        """The node's GPUTelemetry."""
+        """Reads the node's GPUTelemetry."""
         return self.api.get(f"{TELEMETRY}/{node}")
 
     def assignments(self, namespace: str | None = None) -> dict[str, JsonObject]:
-        """Reservations of all nodes by pod uid, each with its `node`; of one namespace if it is given."""
+        """Reads the reservations of all nodes, or of one namespace, by pod UID, each with its `node`."""
         return {
             assignment["podUID"]: {**assignment, "node": telemetry["metadata"]["name"]}
-            for telemetry in self.witness.telemetry()
+            for telemetry in self.collector.telemetry()
             for assignment in telemetry.get("spec", {}).get("assignments", [])
             if namespace in (None, assignment["namespace"])
         }
 
     def allocatable(self, node: str, resource: str = "gpufleet.dev/gpu") -> int:
-        """Devices that the node offers, by its Node object."""
+        """Reads how many devices the Node object offers."""
         return int(self.api.get(f"{NODES}/{node}")["status"]["allocatable"].get(resource, "0"))
 
     def agent_pod(self, node: str) -> JsonObject:
-        """The agent's pod on a node that isn't being deleted."""
+        """Reads the agent's pod on a node; one that is being deleted does not count."""
         return self._pod("agent", node)
 
     def operator_pod(self) -> JsonObject:
-        """The operator's pod that isn't being deleted."""
+        """Reads the operator's pod; one that is being deleted does not count."""
         return self._pod("operator")
 
     def operator_restarts(self) -> dict[str, int]:
-        """How often the operator's container was restarted, by its pod's uid."""
+        """Reads how often the operator's container restarted, by pod UID."""
         return {
             pod["metadata"]["uid"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
             for pod in self._pods("operator")
         }
 
     def stop_operator(self) -> None:
-        """Kill the operator and keep it away. SIGKILL: it can't finish anything."""
+        """Scales the operator to zero and kills it with SIGKILL, so that it cannot finish anything."""
         self.api.patch(f"{OPERATOR}/scale", {"spec": {"replicas": 0}})
         for pod in self._pods("operator"):
             self.api.delete(f"{pods(NAMESPACE)}/{pod['metadata']['name']}", grace=0)
         eventually(self._no_operator, within=READY_SECONDS)
 
     def start_operator(self) -> None:
-        """Bring it back and wait until it is ready."""
+        """Scales the operator to one and waits until it is ready."""
         self.api.patch(f"{OPERATOR}/scale", {"spec": {"replicas": 1}})
         eventually(lambda: _ready(self.operator_pod()), within=READY_SECONDS)
 
     def agent_metric(self, node: str, name: str, **labels: str) -> float:
-        """The sum of the agent's samples of this name that have these labels, read as Prometheus does."""
+        """Reads the agent's metrics; returns the sum of the samples of this name that have these labels."""
         pod = self.agent_pod(node)["metadata"]["name"]
         page = self.api.text(f"{pods(NAMESPACE)}/{pod}:9400/proxy/metrics")
         return sum(
@@ -115,25 +115,25 @@ class Fleet:
         )
 
     def registrations(self, node: str, resource: str = RESOURCE) -> float:
-        """How often the agent has registered a resource with its kubelet since it runs."""
+        """Reads how often the running agent has registered a resource with its kubelet."""
         return self.agent_metric(node, "gpufleet_agent_registrations_total", resource=resource, outcome="Registered")
 
     def agent_process(self, node: str) -> int:
-        """The agent's process id inside its node."""
+        """Returns the agent's process ID inside its node."""
         found = self.node(node).run(["pgrep", "-x", "gpufleet-agent"]).stdout.split()
-        assert len(found) == 1, f"processes of agents on {node}: {found}"
+        assert len(found) == 1, f"agent processes on {node}: {found}"
         return int(found[0])
 
     def freeze_agent(self, node: str) -> None:
-        """Stop the agent's process where it stands: it neither reports nor answers."""
+        """Stops the agent with SIGSTOP: it neither reports nor answers."""
         self.node(node).run(["kill", "-STOP", str(self.agent_process(node))])
 
     def thaw_agent(self, node: str) -> None:
-        """Let a frozen agent go on."""
+        """Continues a frozen agent."""
         self.node(node).run(["kill", "-CONT", str(self.agent_process(node))])
 
     def node(self, name: str) -> Node:
-        """The machine."""
+        """Returns the node's handle."""
         return self.cluster.node(name)
 
     def _pods(self, component: str) -> list[JsonObject]:
@@ -155,8 +155,8 @@ class Fleet:
     def _reports(self, node: str, gpus: Gpus, since: datetime) -> None:
         telemetry = self.telemetry(node)
         observed = telemetry.get("status", {}).get("observedAt", "never")
-        assert observed != "never", f"{node} has never reported"
-        assert datetime.fromisoformat(observed) >= since, f"{node} reported last at {observed}"
+        assert observed != "never", f"{node} has not reported yet"
+        assert datetime.fromisoformat(observed) >= since, f"{node} last reported at {observed}"
         healthy = {gpu.uuid for gpu in objects.gpus(telemetry) if gpu.healthy}
         assert healthy == set(gpus.uuids), f"{node} reports {len(healthy)} healthy GPUs, not its {len(gpus.uuids)}"
         offered = self.allocatable(node)

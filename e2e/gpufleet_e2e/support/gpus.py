@@ -1,4 +1,4 @@
-"""The simulated GPUs of one node: what they report can be changed while everything runs."""
+"""The simulated GPUs of one node; their readings can change while everything runs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from gpufleet_testbed import Node
 
 
 class Gpus:
-    """One node's GPUs, all idle and cool until somebody says otherwise."""
+    """One node's GPUs, all idle and cool at first."""
 
     def __init__(self, node: Node, count: int, model: str = "h100") -> None:
         self._path = node.driver_dir / STATE
@@ -22,29 +22,29 @@ class Gpus:
         """In order of their index."""
 
     def report(self, uuid: str, **fields: Any) -> None:
-        """Let one GPU report other numbers, such as `temperature_celsius=95`."""
+        """Changes readings of one GPU, such as `temperature_celsius=95`."""
         edit(self._path, lambda state: state.with_gpu(self._index(uuid), **fields))
 
     def xid(self, uuid: str, code: int) -> None:
-        """Let one GPU report an XID, once."""
+        """Makes one GPU report an XID, once."""
         edit(self._path, lambda state: state.with_xid(self._index(uuid), code))
 
     def lose(self, uuid: str) -> None:
-        """Let one GPU fall off the bus."""
+        """Makes one GPU fall off the bus."""
         edit(self._path, lambda state: state.lose(self._index(uuid)))
 
     def restore(self, uuid: str) -> None:
-        """Let a lost GPU answer again."""
+        """Makes a lost GPU answer again."""
         edit(self._path, lambda state: state.restore(self._index(uuid)))
 
     def reset(self) -> bool:
-        """All idle, cool and well again. False when they were."""
+        """Makes all GPUs idle, cool and healthy; returns whether anything changed."""
         if read_state(self._path) == self._idle:
             return False
-        edit(self._path, self._as_made)
+        edit(self._path, self._initial)
         return True
 
-    def _as_made(self, state: SimNode) -> SimNode:
+    def _initial(self, state: SimNode) -> SimNode:
         return self._idle
 
     def _index(self, uuid: str) -> int:

@@ -1,4 +1,4 @@
-"""Installs the chart as a user does, with shorter times than the defaults so that tests needn't wait for minutes."""
+"""Installs the chart as a user does, with shorter intervals than the defaults."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ STALE_SECONDS = 15
 
 
 def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
-    """`helm upgrade --install --wait` with the tests' values, whatever was set before.
+    """Runs `helm upgrade --install --wait` with the tests' values; earlier values do not count.
 
     Args:
-        cluster: Where.
-        agent_args: Further arguments of every agent.
-        agent: Further values of the chart's agent.
+        cluster: The cluster to install on.
+        agent_args: Additional arguments of every agent.
+        agent: Additional values of the chart's agent.
 
     Raises:
-        ClusterError: helm failed; the message has its words.
+        ClusterError: helm failed; the message contains its output.
     """
     values = {
         "agent": {

@@ -1,4 +1,4 @@
-"""The objects that the tests apply."""
+"""Manifests of the objects that the tests apply."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,20 +9,20 @@ JsonObject = dict[str, Any]
 
 GATE = "gpufleet.dev/assignment"
 IMAGE = "localhost/busybox:1"
-REST = "trap 'exit 0' TERM; sleep 1000000 & wait"
-"""Ends at once when it is told to: process 1 of a namespace hears only signals that it asked for."""
+IDLE = "trap 'exit 0' TERM; sleep 1000000 & wait"
+"""Exits on SIGTERM: process 1 of a PID namespace receives only signals that it handles."""
 
-SLEEP = ("sh", "-c", REST)
-SHARD = ("sh", "-c", f'echo "shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END"; {REST}')
+SLEEP = ("sh", "-c", IDLE)
+SHARD = ("sh", "-c", f'echo "shard $GPUFLEET_SHARD_START to $GPUFLEET_SHARD_END"; {IDLE}')
 
 
 def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields: Any) -> JsonObject:
-    """A container that does nothing for a long time."""
+    """Builds a container that sleeps."""
     return {"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": list(command), **fields}
 
 
 def pod_spec(*containers: JsonObject, **fields: Any) -> JsonObject:
-    """A pod's spec, by default of one container that rests."""
+    """Builds a pod's spec, by default with one container that sleeps."""
     return {"terminationGracePeriodSeconds": 1, "containers": list(containers) or [container()], **fields}
 
 
@@ -38,18 +38,18 @@ def gpuworkload(
     template: JsonObject | None = None,
     **spec: Any,
 ) -> JsonObject:
-    """A GPUWorkload.
+    """Builds a GPUWorkload.
 
     Args:
         name: Its name.
         count: Devices of each replica.
         replicas: Number of replicas.
-        node: The only node that will do.
-        uuids: The only devices that will do.
-        requirements: Further requirements.
-        labels: Of its pods.
-        template: The pods' spec; None: one container that sleeps.
-        spec: Further fields of the spec.
+        node: The only acceptable node.
+        uuids: The only acceptable devices.
+        requirements: Additional requirements.
+        labels: Labels of its pods.
+        template: Spec of its pods; None means one container that sleeps.
+        spec: Additional fields of the spec.
     """
     needs: JsonObject = dict(requirements or {})
     if node is not None:
@@ -73,7 +73,7 @@ def gpuworkload(
 def plain_pod(
     name: str, *, count: int = 0, annotations: Mapping[str, str] | None = None, labels: Any = None, **spec: Any
 ) -> JsonObject:
-    """A pod of nobody's; with `count`, it asks for that many devices and lets any device plugin decide."""
+    """Builds a pod without a workload; with `count` it requests that many devices, and the device plugin picks them."""
     main = container(resources={"limits": {contract.RESOURCE: str(count)}} if count else {})
     return {
         "apiVersion": "v1",

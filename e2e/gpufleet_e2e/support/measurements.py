@@ -1,4 +1,4 @@
-"""Numbers out of what Kubernetes tells: writes at the apiserver, and summaries of durations."""
+"""Counts writes in the apiserver's metrics, and summarizes durations."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ class Summary:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Summary":
-        """Of at least one duration."""
+        """Summarizes at least one duration."""
         return cls(median(seconds), min(seconds), max(seconds), len(seconds))
 
 
 def writes(page: str) -> Counter[str]:
-    """Accepted writes by `group/resource/subresource`, from the apiserver's metrics page."""
+    """Counts accepted writes by `group/resource/subresource` in the apiserver's metrics."""
     lines = [line for line in page.splitlines() if line.startswith(f"{REQUESTS}{{")]
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families("\n".join([f"# TYPE {REQUESTS} counter", *lines, ""])):
@@ -40,6 +40,6 @@ def writes(page: str) -> Counter[str]:
 
 
 def per_minute(before: Mapping[str, int], after: Mapping[str, int], seconds: float) -> dict[str, float]:
-    """How many more of each per minute, those that grew."""
+    """Returns the increase of each count per minute, without those that did not grow."""
     grown = {key: after[key] - before.get(key, 0) for key in after}
     return {key: round(more * 60 / seconds, 2) for key, more in sorted(grown.items()) if more > 0}

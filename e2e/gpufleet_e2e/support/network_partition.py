@@ -1,4 +1,4 @@
-"""Takes the apiserver away from one pod: everybody else still reaches it, and everybody still reaches the pod."""
+"""Separates one pod from the apiserver: all other connections, and connections to the pod, still work."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,15 @@ SERVICE = "/api/v1/namespaces/default/services/kubernetes"
 
 @contextmanager
 def without_apiserver(api: Api, node: Node, pod: JsonObject) -> Iterator[None]:
-    """What the pod sends to the apiserver gets lost, until the block ends; also when its containers are restarted.
+    """Drops what the pod sends to the apiserver while the block runs, also after its containers restart.
 
-    By where a connection was opened to: the kubelet's probes, and requests through the apiserver's proxy, are answered.
+    The rules match the address to which a connection was opened, so that replies to the kubelet's probes and to
+    requests through the apiserver's proxy pass.
 
     Args:
         api: The cluster's.
         node: The pod's.
-        pod: With an address.
+        pod: A pod that has an address.
     """
     address, service = pod["status"]["podIP"], api.get(SERVICE)["spec"]["clusterIP"]
     rule = ["--source", address, "--protocol", "tcp", "--match", "conntrack", "--ctorigdst", service, "--jump", "DROP"]

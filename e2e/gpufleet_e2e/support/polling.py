@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with what was seen last in the failure's text."""
+"""Waits for a condition; the failure's text contains the state that was seen last."""
 
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -8,38 +8,37 @@ from gpufleet_e2e.proof import EvidenceError
 
 T = TypeVar("T")
 
-EVERY_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
-def eventually(look: Callable[[], T], *, within: float, every: float = EVERY_SECONDS) -> T:
-    """Call `look` until it returns instead of raising AssertionError or EvidenceError, and pass its answer on.
+def eventually(check: Callable[[], T], *, within: float, every: float = POLL_SECONDS) -> T:
+    """Calls `check` until it raises neither AssertionError nor EvidenceError, and returns its result.
 
-    The last look is taken at the deadline, so that a condition that came true in time is never missed for the pause
-    between two looks.
+    The last call is made at the deadline, so that a condition that became true in time is not missed between two calls.
 
     Args:
-        look: Asserts what is waited for.
+        check: Asserts the condition.
         within: Seconds until it must hold.
-        every: Seconds between two looks.
+        every: Seconds between two calls.
 
     Raises:
-        AssertionError: It doesn't hold in time; with what the last look said.
+        AssertionError: It does not hold in time; the text contains the last failure.
     """
     begin = monotonic()
     while True:
         left = begin + within - monotonic()
         try:
-            return look()
-        except (AssertionError, EvidenceError) as not_yet:
+            return check()
+        except (AssertionError, EvidenceError) as failure:
             if left <= 0:
-                raise AssertionError(f"not within {within:g} s: {not_yet}") from not_yet
+                raise AssertionError(f"not within {within:g} s: {failure}") from failure
         sleep(min(every, max(0.0, left)))
 
 
-def never(look: Callable[[], None], *, for_seconds: float, every: float = EVERY_SECONDS) -> None:
-    """Call `look` over and over for a time; it raises AssertionError when what must not happen has happened."""
+def never(check: Callable[[], None], *, for_seconds: float, every: float = POLL_SECONDS) -> None:
+    """Calls `check` repeatedly for a time; it raises AssertionError when the unwanted state is seen."""
     end = monotonic() + for_seconds
     while monotonic() < end:
-        look()
+        check()
         sleep(every)
-    look()
+    check()

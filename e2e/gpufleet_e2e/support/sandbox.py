@@ -1,168 +1,194 @@
-"""One test's namespace: workloads are applied here, waited for, proven, and at the end nothing may be left of them."""
+"""The namespace of one test: applies workloads, waits for them, verifies them, and checks that nothing is left."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from gpufleet_e2e.proof import WorkloadEvidence, compare, objects
-from gpufleet_e2e.proof.api_reader import conditions_in_words
+from gpufleet_e2e.proof.api_reader import describe_conditions
 from gpufleet_e2e.proof.contract import REPLICA_LABEL, WORKLOAD_LABEL
 from gpufleet_e2e.support.api import NAMESPACES, JsonObject, events, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.watchdog import by_kubelets, twice
+from gpufleet_e2e.support.watchdog import double_allocations, holders_by_kubelets
 
 READY_SECONDS = 40
+EVENT_SECONDS = 10
+"""Events are recorded in the background, after the status that they explain."""
 GONE_SECONDS = 40
 FREE_SECONDS = 45
-"""After its pod is gone, a device is free once the agent's next report no longer shows it held: one heartbeat at most.
+"""After its pod is gone, a device is free once a report of the agent no longer lists a holder: one heartbeat at most.
 
-And five seconds later when nobody has said that the pod is over.
+It takes five seconds more when the pod's end was not reported.
 """
 
 
-class Room:
+class TestNamespace:
     """A namespace that exists from construction to `clear`."""
 
-    def __init__(self, fleet: Fleet, namespace: str) -> None:
+    __test__ = False  # pytest collects classes by their names
+
+    def __init__(self, fleet: Fleet, name: str) -> None:
         self.fleet = fleet
-        self.namespace = namespace
+        self.name = name
         self._api = fleet.api
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         self._api.create(NAMESPACES, body)
         eventually(self._has_service_account, within=20)
 
     def apply(self, *manifests: Mapping[str, object]) -> None:
-        """Create GPUWorkloads, one right after the other."""
+        """Creates GPUWorkloads, one right after the other."""
         for manifest in manifests:
-            self._api.create(workloads(self.namespace), manifest)
+            self._api.create(workloads(self.name), manifest)
 
     def delete(self, *names: str) -> None:
-        """Delete GPUWorkloads in the background."""
+        """Deletes GPUWorkloads in the background."""
         for name in names:
-            self._api.delete(f"{workloads(self.namespace)}/{name}")
+            self._api.delete(f"{workloads(self.name)}/{name}")
 
     def workload(self, name: str) -> JsonObject:
-        """The GPUWorkload."""
-        return self._api.get(f"{workloads(self.namespace)}/{name}")
+        """Reads a GPUWorkload."""
+        return self._api.get(f"{workloads(self.name)}/{name}")
 
     def pods(self, name: str) -> list[JsonObject]:
-        """The workload's pods that aren't being deleted, by replica."""
-        live = [pod for pod in self.every_pod(name) if "deletionTimestamp" not in pod["metadata"]]
-        return sorted(live, key=lambda pod: int(pod["metadata"]["labels"][REPLICA_LABEL]))
+        """Lists the pods of a workload that are not being deleted, by replica."""
+        active = [pod for pod in self.all_pods(name) if "deletionTimestamp" not in pod["metadata"]]
+        return sorted(active, key=lambda pod: int(pod["metadata"]["labels"][REPLICA_LABEL]))
 
-    def every_pod(self, name: str) -> list[JsonObject]:
-        """As `pods`, with those that are being deleted."""
-        return self._api.list(pods(self.namespace), labelSelector=f"{WORKLOAD_LABEL}={name}")
+    def all_pods(self, name: str) -> list[JsonObject]:
+        """Lists the pods of a workload, also those that are being deleted."""
+        return self._api.list(pods(self.name), labelSelector=f"{WORKLOAD_LABEL}={name}")
 
     def pod(self, name: str) -> JsonObject:
-        """The only pod of a workload."""
+        """Reads the only pod of a workload."""
         found = self.pods(name)
         assert len(found) == 1, f"{name} has {len(found)} pods"
         return found[0]
 
-    def event(self, name: str, reason: str) -> str:
-        """The message of the workload's event with this reason."""
-        found = [
-            one["message"]
-            for one in self._api.list(events(self.namespace))
-            if one["involvedObject"]["name"] == name and one["reason"] == reason
-        ]
-        assert found, f"{name} has no event {reason}"
-        return str(found[-1])
+    def event(self, name: str, reason: str, within: float = EVENT_SECONDS) -> str:
+        """Waits for an event of the workload with this reason; returns its message."""
 
-    def reserved(self, name: str) -> JsonObject:
-        """The reservation of the only replica of a workload, with its `node`."""
-        found = [one for one in self.fleet.assignments(self.namespace).values() if one["workload"] == name]
-        assert len(found) == 1, f"{name} has {len(found)} reservations; {self.words(name)}"
+        def recorded() -> str:
+            found = [
+                one["message"]
+                for one in self._api.list(events(self.name))
+                if one["involvedObject"]["name"] == name and one["reason"] == reason
+            ]
+            assert found, f"{name} has no event {reason}"
+            return str(found[-1])
+
+        return eventually(recorded, within=within)
+
+    def reservation(self, name: str) -> JsonObject:
+        """Reads the reservation of the only replica of a workload, with its `node`."""
+        found = [one for one in self.fleet.assignments(self.name).values() if one["workload"] == name]
+        assert len(found) == 1, f"{name} has {len(found)} reservations; {self.describe(name)}"
         return found[0]
 
-    def words(self, name: str) -> str:
-        """All conditions of a workload."""
-        return f"{self.namespace}/{name}: {conditions_in_words(self.workload(name))}"
+    def describe(self, name: str) -> str:
+        """Returns all conditions of a workload as text."""
+        return f"{self.name}/{name}: {describe_conditions(self.workload(name))}"
 
     def wait_for(self, name: str, done: Callable[[JsonObject], bool], within: float) -> JsonObject:
-        """The workload as soon as it is as wanted; else a failure with its conditions."""
+        """Waits until `done` accepts the workload and returns it; a failure contains its conditions."""
 
-        def look() -> JsonObject:
+        def accepted() -> JsonObject:
             found = self.workload(name)
-            assert done(found), self.words(name)
+            assert done(found), self.describe(name)
             return found
 
-        return eventually(look, within=within)
+        return eventually(accepted, within=within)
 
     def wait_ready(self, *names: str, within: float = READY_SECONDS) -> None:
-        """Wait until all of these workloads are Ready."""
+        """Waits until all of these workloads are Ready."""
         for name in names:
             self.wait_for(name, lambda found: objects.is_true(found, "Ready"), within)
 
     def wait_condition(self, name: str, kind: str, status: str, reason: str, within: float = 15) -> str:
-        """Wait for a condition of this status and reason; returns its message."""
+        """Waits for a condition of this status and reason; returns its message."""
 
-        def said(found: JsonObject) -> bool:
+        def reached(found: JsonObject) -> bool:
             condition = objects.condition(found, kind)
             return (condition.get("status"), condition.get("reason")) == (status, reason)
 
-        return str(objects.condition(self.wait_for(name, said, within), kind)["message"])
+        return str(objects.condition(self.wait_for(name, reached, within), kind)["message"])
 
-    def proven(self, *names: str, within: float = READY_SECONDS) -> dict[str, WorkloadEvidence]:
-        """Wait until workloads are Ready, then prove that every source names the same devices.
+    def wait_rejected(self, name: str, reason: str, devices: int, within: float) -> JsonObject:
+        """Waits until the workload is not placed and this reason rejects so many devices; returns the explanation.
+
+        The explanation may name other reasons first: after the restart of an agent its telemetry may be stale.
+        """
+
+        def rejected() -> JsonObject:
+            found = self.workload(name)
+            placed = objects.condition(found, "Placed")
+            assert (placed.get("status"), placed.get("reason")) == ("False", "NoDevices"), self.describe(name)
+            assert not objects.is_true(found, "Ready"), self.describe(name)
+            explanation: JsonObject = found["status"]["explanation"]
+            counts = {one["reason"]: one["devices"] for one in explanation["rejections"]}
+            assert counts.get(reason) == devices, f"{name} is rejected by {counts}"
+            return explanation
+
+        return eventually(rejected, within=within)
+
+    def verify(self, *names: str, within: float = READY_SECONDS) -> dict[str, WorkloadEvidence]:
+        """Waits until workloads are Ready, then verifies that every source names the same devices.
 
         The sources: status, reservation, annotation, environment of the container, PodResources and
-        `allocatedResourcesStatus`. And no device has two holders.
+        `allocatedResourcesStatus`. Also verifies that no device has two holders.
         """
         self.wait_ready(*names, within=within)
-        found = {name: self.fleet.witness.settled(self.namespace, name, timeout_seconds=10) for name in names}
-        problems = compare(list(found.values()), self.fleet.witness.fleet())
+        found = {name: self.fleet.collector.complete(self.name, name, timeout_seconds=10) for name in names}
+        problems = compare(list(found.values()), self.fleet.collector.fleet())
         assert not problems, "; ".join(str(problem) for problem in problems)
         return found
 
     def devices(self, name: str) -> tuple[str, ...]:
-        """The devices of the only replica of a proven workload."""
-        (replica,) = self.proven(name)[name].replicas
+        """Verifies a workload and returns the devices of its only replica."""
+        (replica,) = self.verify(name)[name].replicas
         return replica.picked
 
     def clear(self) -> None:
-        """Remove everything and check what must hold at the end of every test.
+        """Removes everything and checks the invariants of every test.
 
-        No pod is stuck, no reservation and no device of the namespace is left, nobody saw a device in two hands, and
-        neither operator nor agents were restarted by a failure of their own.
+        No pod is stuck, no reservation and no device of the namespace is left, no device ever had two holders, and
+        neither operator nor agents restarted because of a failure.
         """
-        for one in self._api.list(workloads(self.namespace)):
-            self._api.delete(f"{workloads(self.namespace)}/{one['metadata']['name']}")
-        for one in self._api.list(pods(self.namespace)):
+        for one in self._api.list(workloads(self.name)):
+            self._api.delete(f"{workloads(self.name)}/{one['metadata']['name']}")
+        for one in self._api.list(pods(self.name)):
             if WORKLOAD_LABEL not in one["metadata"].get("labels", {}):
-                self._api.delete(f"{pods(self.namespace)}/{one['metadata']['name']}")
+                self._api.delete(f"{pods(self.name)}/{one['metadata']['name']}")
         eventually(self._no_pods, within=GONE_SECONDS)
         eventually(self._no_reservations, within=FREE_SECONDS)
         eventually(self._no_holdings, within=FREE_SECONDS)
         self.fleet.watchdog.check()
-        assert not twice(by_kubelets(self.fleet.witness.holdings()))
+        assert not double_allocations(holders_by_kubelets(self.fleet.collector.holdings()))
         restarts = self.fleet.operator_restarts()
-        assert not any(restarts.values()), f"the operator was restarted: {restarts}"
-        self._cool_down()
-        self._api.delete(f"{NAMESPACES}/{self.namespace}")
+        assert not any(restarts.values()), f"the operator restarted: {restarts}"
+        self._reset_gpus()
+        self._api.delete(f"{NAMESPACES}/{self.name}")
 
-    def _cool_down(self) -> None:
-        """Bring the simulated GPUs back to rest, and wait until the operator can know it."""
+    def _reset_gpus(self) -> None:
+        """Makes the simulated GPUs idle again, and waits until the operator can see it."""
         changed = [name for name, gpus in self.fleet.gpus.items() if gpus.reset()]
         if changed:
             self.fleet.wait_for_telemetry(datetime.now(UTC))
 
     def _has_service_account(self) -> None:
-        path = f"{NAMESPACES}/{self.namespace}/serviceaccounts/default"
-        assert self._api.find(path), f"{self.namespace} has no default service account"
+        path = f"{NAMESPACES}/{self.name}/serviceaccounts/default"
+        assert self._api.find(path), f"{self.name} has no default service account"
 
     def _no_pods(self) -> None:
         left = [
             f"{one['metadata']['name']} ({one['status'].get('phase')}, gates {one['spec'].get('schedulingGates')})"
-            for one in self._api.list(pods(self.namespace))
+            for one in self._api.list(pods(self.name))
         ]
-        assert not left, f"pods that are stuck: {', '.join(left)}"
+        assert not left, f"pods are stuck: {', '.join(left)}"
 
     def _no_reservations(self) -> None:
-        left = self.fleet.assignments(self.namespace)
-        assert not left, f"reservations that were leaked: {list(left.values())}"
+        left = self.fleet.assignments(self.name)
+        assert not left, f"reservations leaked: {list(left.values())}"
 
     def _no_holdings(self) -> None:
-        left = [one for one in self.fleet.witness.holdings() if one.namespace == self.namespace and one.devices]
-        assert not left, f"devices that the kubelets still count: {left}"
+        left = [one for one in self.fleet.collector.holdings() if one.namespace == self.name and one.devices]
+        assert not left, f"the kubelets still count devices: {left}"

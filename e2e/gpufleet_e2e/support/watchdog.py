@@ -1,4 +1,4 @@
-"""Looks all the time at who has which device, and keeps what must never be: one device in two hands."""
+"""Polls the holders of all devices and records every device that had two of them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -11,16 +11,16 @@ from gpufleet_e2e.proof import EvidenceError, Holding, objects
 from gpufleet_e2e.proof.contract import VISIBLE_DEVICES
 
 Holders = Mapping[str, list[str]]
-"""Device, or slot of a shared one (`<uuid>::<number>`) -> who has it."""
+"""Device, or share slot of a device (`<uuid>::<number>`), to its holders."""
 
 
 class Watchdog:
-    """A thread of its own, from `with` to its end.
+    """Polls in a thread while its `with` block runs.
 
     Args:
-        look: Who has which device now. EvidenceError when it can't be told (a test has stopped the kubelet, say): it is
-            asked again later.
-        every_seconds: Time between two looks.
+        look: Reads the holders of all devices. On EvidenceError, as when a test has stopped the kubelet, it is called
+            again later.
+        every_seconds: Time between two reads.
     """
 
     def __init__(self, look: Callable[[], Holders], *, every_seconds: float) -> None:
@@ -29,9 +29,9 @@ class Watchdog:
         self._stop = Event()
         self._lock = Lock()
         self._found: list[str] = []
-        self._looks = 0
-        self.most = 0
-        """The most devices that were in use at once."""
+        self._reads = 0
+        self.max_in_use = 0
+        """Most devices in use at the same time."""
         self._thread = Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -43,13 +43,13 @@ class Watchdog:
         self._thread.join()
 
     def check(self) -> int:
-        """Fail when a device was ever seen in two hands; else how many looks were taken since last time."""
-        assert self._thread.is_alive(), "nobody watches"
+        """Fails when a device had two holders; else returns the number of reads since the last call."""
+        assert self._thread.is_alive(), "the watchdog does not run"
         with self._lock:
             found, self._found = self._found, []
-            looks, self._looks = self._looks, 0
+            reads, self._reads = self._reads, 0
         assert not found, "; ".join(found)
-        return looks
+        return reads
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every_seconds):
@@ -58,13 +58,15 @@ class Watchdog:
             except EvidenceError:
                 continue
             with self._lock:
-                self._looks += 1
-                self.most = max(self.most, len(seen))
-                self._found += [f"{uuid} was held by {' and '.join(who)}" for uuid, who in twice(seen).items()]
+                self._reads += 1
+                self.max_in_use = max(self.max_in_use, len(seen))
+                self._found += [
+                    f"{uuid} was held by {' and '.join(who)}" for uuid, who in double_allocations(seen).items()
+                ]
 
 
-def by_kubelets(holdings: Iterable[Holding]) -> Holders:
-    """Who has which device, say the kubelets."""
+def holders_by_kubelets(holdings: Iterable[Holding]) -> Holders:
+    """Groups holdings, as reported by the kubelets, by device."""
     holders: defaultdict[str, list[str]] = defaultdict(list)
     for holding in holdings:
         for uuid in holding.devices:
@@ -72,12 +74,12 @@ def by_kubelets(holdings: Iterable[Holding]) -> Holders:
     return holders
 
 
-def by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
-    """Pods whose processes live on this machine with a device in their environment, whatever any kubelet says.
+def holders_by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
+    """Finds pods with a process on this machine that has a device in its environment; asks no kubelet.
 
     Args:
-        pods: How the pods' names begin: other clusters may run here, too, with devices of the same names.
-        proc: Where the processes are.
+        pods: Prefix of the pods' names, because other clusters on this machine may have devices of the same names.
+        proc: The proc file system.
     """
     holders: defaultdict[str, set[str]] = defaultdict(set)
     for process in proc.iterdir():
@@ -95,8 +97,8 @@ def by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
     return {uuid: sorted(who) for uuid, who in holders.items()}
 
 
-def twice(holders: Holders) -> Holders:
-    """The devices and slots that are in more than one hand; a device that is held as a whole has no slots to give."""
+def double_allocations(holders: Holders) -> Holders:
+    """Returns devices and slots with more than one holder; a device that is held as a whole has no slots."""
     found = {device_id: who for device_id, who in holders.items() if len(who) > 1}
     for device_id, who in holders.items():
         uuid = objects.device_of(device_id)

@@ -43,7 +43,7 @@ wait $containerd
 """
 
 
-def seed_store(
+def prepare_store(
     cache: Path,
     assets: Assets,
     key: Sequence[str],
@@ -63,7 +63,7 @@ def seed_store(
         runner: how programs are run.
 
     Returns:
-        A folder to pass to `plant`.
+        A folder to pass to `copy_store`.
     """
     recipe = [assets["containerd"], _IMPORT, *key]
     folder = cache / "seeds" / hashlib.sha256(repr(recipe).encode()).hexdigest()[:10]
@@ -91,7 +91,7 @@ def prune(current: Path, cache: Path) -> None:
             shutil.rmtree(old)
 
 
-def plant(seed: Path, node: Path) -> None:
+def copy_store(seed: Path, node: Path) -> None:
     """Give a node the images of a seed, before its first boot; `MOUNT_LAYERS` does the rest at each boot."""
     target = node / "var-lib" / _STORE
 

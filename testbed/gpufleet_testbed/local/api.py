@@ -8,7 +8,7 @@ from typing import Any
 from gpufleet_testbed.local.layout import API_PORT, Layout
 
 
-class Api:
+class ApiClient:
     """The apiserver of a cluster, as administrator."""
 
     def __init__(self, layout: Layout) -> None:

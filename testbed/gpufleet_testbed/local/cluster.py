@@ -12,7 +12,7 @@ from gpufleet_testbed.handles import Cluster, Node
 from gpufleet_testbed.host.command import run
 from gpufleet_testbed.local.layout import NodeLayout
 from gpufleet_testbed.local.processes import cgroups
-from gpufleet_testbed.local.processes.supervisor_client import Control
+from gpufleet_testbed.local.processes.supervisor_client import SupervisorClient
 from gpufleet_testbed.local.start import Lifeline
 from gpufleet_testbed.local.state import State
 from gpufleet_testbed.local.units import Units
@@ -86,8 +86,8 @@ class LocalNode(Node):
         self._units.load_image(self._layout, archive)
 
     @property
-    def _control(self) -> Control:
-        return Control(self._layout.control)
+    def _control(self) -> SupervisorClient:
+        return SupervisorClient(self._layout.control)
 
 
 class LocalCluster(Cluster):

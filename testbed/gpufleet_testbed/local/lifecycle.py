@@ -14,14 +14,14 @@ from gpufleet_testbed.errors import ConflictError, NotRunningError
 from gpufleet_testbed.host.file_lock import locked
 from gpufleet_testbed.images.project import LOWER_IMAGE, build_layers
 from gpufleet_testbed.images.small import busybox_archive, pause_archive
-from gpufleet_testbed.images.store import prune, seed_store
-from gpufleet_testbed.local.api import Api
+from gpufleet_testbed.images.store import prepare_store, prune
+from gpufleet_testbed.local.api import ApiClient
 from gpufleet_testbed.local.cluster import LocalCluster
 from gpufleet_testbed.local.layout import Layout, lock_file
 from gpufleet_testbed.local.processes import lock as locks
 from gpufleet_testbed.local.processes.lock import Lock
 from gpufleet_testbed.local.processes.process_id import ProcessId
-from gpufleet_testbed.local.processes.supervisor_client import Control
+from gpufleet_testbed.local.processes.supervisor_client import SupervisorClient
 from gpufleet_testbed.local.setup.preflight import prepare_host
 from gpufleet_testbed.local.start import NodeImages, start
 from gpufleet_testbed.local.state import State, differences
@@ -80,12 +80,12 @@ class LocalLifecycle:
         key = [path.name for path in small.values()]
         if not config.project_image:
             pending.wait(*_STORE_BINARIES)
-            seed = seed_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
+            seed = prepare_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
             return NodeImages(seed, ()), small
         image = build_layers(self._cache, self._progress)
         key += [layer.digest for layer in image.lower]
         pending.wait(*_STORE_BINARIES)
-        seed = seed_store(
+        seed = prepare_store(
             self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
         )
         running = self._running()
@@ -139,11 +139,11 @@ class LocalLifecycle:
         if state is None:
             return None
         layout = self._layout(state.config)
-        ready = Api(layout).ready_nodes()
-        parts = dict(Control(layout.control).units())
+        ready = ApiClient(layout).ready_nodes()
+        parts = dict(SupervisorClient(layout.control).units())
         for node in layout.node_layouts:
             if node.name in parts and parts[node.name].exit is None:
-                inner = Control(node.control).units()
+                inner = SupervisorClient(node.control).units()
                 parts |= {f"{node.name}/{name}": unit for name, unit in inner.items()}
         return Status(
             provider=Provider.LOCAL,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpufleet_testbed.errors import ClusterError
-from gpufleet_testbed.images.store import plant
-from gpufleet_testbed.local.api import Api
+from gpufleet_testbed.images.store import copy_store
+from gpufleet_testbed.local.api import ApiClient
 from gpufleet_testbed.local.layout import Layout, NodeLayout
 from gpufleet_testbed.local.processes import cgroups
 from gpufleet_testbed.local.processes.lock import Lock
@@ -65,7 +65,7 @@ def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     layout = units.layout
     layout.root.mkdir(mode=0o700, parents=True)
     _make_folders(layout)
-    lifeline = _start_keeper(layout, lock)
+    lifeline = _start_monitor(layout, lock)
     with ThreadPoolExecutor() as pool:
         try:
             _start_all(units, images, lifeline, pool)
@@ -86,7 +86,7 @@ def _make_folders(layout: Layout) -> None:
             (node.folder / "sysctl" / name.replace("/", "_")).write_text(f"{value}\n")
 
 
-def _start_keeper(layout: Layout, lock: Lock) -> Lifeline:
+def _start_monitor(layout: Layout, lock: Lock) -> Lifeline:
     read_end, write_end = os.pipe()
     joined = cgroups.create(cgroups.hierarchies(), layout.control_plane_cgroup)
     arguments = [
@@ -148,7 +148,7 @@ def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Execu
 
 
 def _boot(units: Units, node: NodeLayout, seed: Path) -> None:
-    plant(seed, node.folder)
+    copy_store(seed, node.folder)
     units.boot(node)
 
 
@@ -176,14 +176,14 @@ def _configure(units: Units) -> None:
 
 
 def _await_apiserver(units: Units) -> None:
-    api = Api(units.layout)
+    api = ApiClient(units.layout)
     wait_until(
         lambda: api.ready, "the apiserver is ready", lambda: units.require(*_CONTROL_PLANE), timeout=_START_SECONDS
     )
 
 
 def _await_nodes(units: Units) -> None:
-    layout, api = units.layout, Api(units.layout)
+    layout, api = units.layout, ApiClient(units.layout)
     wanted = {node.name for node in layout.node_layouts}
     running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "proxy", *wanted)
     wait_until(

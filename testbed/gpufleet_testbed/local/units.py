@@ -12,7 +12,7 @@ from gpufleet_testbed.host.command import run
 from gpufleet_testbed.local.api import healthy
 from gpufleet_testbed.local.layout import KUBELET_HEALTH_PORT, Layout, NodeLayout
 from gpufleet_testbed.local.processes import cgroups
-from gpufleet_testbed.local.processes.supervisor_client import Control
+from gpufleet_testbed.local.processes.supervisor_client import SupervisorClient
 from gpufleet_testbed.local.setup import command_lines
 from gpufleet_testbed.local.setup.config_files import CONTAINERD_SOCKET
 from gpufleet_testbed.local.teardown import read_processes
@@ -30,9 +30,9 @@ class Units:
     assets: Assets
 
     @property
-    def control(self) -> Control:
+    def control(self) -> SupervisorClient:
         """The cluster's supervisor."""
-        return Control(self.layout.control)
+        return SupervisorClient(self.layout.control)
 
     @property
     def env(self) -> Mapping[str, str]:
@@ -63,7 +63,7 @@ class Units:
 
     def start_in(self, node: NodeLayout, unit: str, argv: list[str]) -> None:
         """Start a unit inside a node."""
-        Control(node.control).start(unit, argv, self.log(f"{node.name}-{unit}"), self.env)
+        SupervisorClient(node.control).start(unit, argv, self.log(f"{node.name}-{unit}"), self.env)
 
     def await_containerd(self, node: NodeLayout) -> None:
         """Wait until the node's containerd listens."""
@@ -71,7 +71,7 @@ class Units:
         try:
             self.run_in(node, ["sh", "-c", probe], timeout=_START_SECONDS)
         except TimeoutError as error:
-            Control(node.control).require("containerd", self.log(f"{node.name}-containerd"))
+            SupervisorClient(node.control).require("containerd", self.log(f"{node.name}-containerd"))
             raise ClusterError(f"containerd of {node.name} does not listen") from error
 
     def start_kubelet(self, node: NodeLayout) -> None:
@@ -80,7 +80,7 @@ class Units:
 
     def await_kubelet(self, node: NodeLayout) -> None:
         """Wait until the kubelet says that it is healthy."""
-        control, log = Control(node.control), self.log(f"{node.name}-kubelet")
+        control, log = SupervisorClient(node.control), self.log(f"{node.name}-kubelet")
         wait_until(
             lambda: healthy(node.address, KUBELET_HEALTH_PORT),
             f"kubelet of {node.name} is healthy",

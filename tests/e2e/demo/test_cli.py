@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpufleet_e2e.demo import cli, scenario
-from gpufleet_e2e.demo.terminal import Screen
+from gpufleet_e2e.demo.terminal import Terminal
 from gpufleet_e2e.proof import Disagreement, WaitTimeoutError
 from gpufleet_testbed import ClusterError, ConflictError, HostError, Problem, cache_dir
 from gpufleet_testbed.local.processes.lock import Lock
@@ -34,16 +34,16 @@ def test_what_ends_the_story_early_has_an_exit_code_and_words(
     def play(*_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "play", play)
+    monkeypatch.setattr(cli, "run", play)
     assert cli.main([]) == code
     assert words in capsys.readouterr().out
 
 
 def test_a_disagreement_is_the_exit_code_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def play(screen: Screen, *_: object) -> int:
-        return scenario.verdict(screen, [Disagreement("a", "b", "c")])
+    def play(terminal: Terminal, *_: object) -> int:
+        return scenario.summarize(terminal, [Disagreement("a", "b", "c")])
 
-    monkeypatch.setattr(cli, "play", play)
+    monkeypatch.setattr(cli, "run", play)
     assert cli.main(["up"]) == 1
 
 
@@ -65,7 +65,7 @@ def test_an_interrupted_reader_is_told_what_is_left(
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "play", interrupt)
+    monkeypatch.setattr(cli, "run", interrupt)
     monkeypatch.setattr(cli, "status", lambda: running)
     assert cli.main([]) == 130
     out = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_an_interrupted_reader_is_told_what_is_left(
 
 
 def test_only_one_demo_plays_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "play", lambda *_: 0)
+    monkeypatch.setattr(cli, "run", lambda *_: 0)
     other = Lock.try_acquire(cache_dir() / "demo.lock")
     assert other is not None
     assert cli.main([]) == 3
@@ -92,7 +92,7 @@ def test_the_cluster_is_let_go_however_the_story_ends(monkeypatch: pytest.Monkey
         return 0
 
     monkeypatch.setattr(cli, "up", lambda _: SimpleNamespace(release=lambda: released.append(True)))
-    monkeypatch.setattr(cli, "_play_on", told)
+    monkeypatch.setattr(cli, "_run_on", told)
     monkeypatch.setattr(cli, "status", lambda: None)
     cli.main([])
     assert released == [True]

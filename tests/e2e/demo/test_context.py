@@ -53,7 +53,7 @@ def test_the_sharers_fit_into_any_gpu_of_the_demo() -> None:
     """Which of the free ones they get depends on what was learned from earlier runs."""
     asked = [one["spec"] for one in context.examples("shared")]
     together = sum(spec.get("replicas", 1) * spec["devices"]["memoryMiB"] for spec in asked)
-    for machine in nodes.MACHINES:
+    for machine in nodes.NODE_PROFILES:
         total = make_node(machine.preset, 1).gpus[0].memory_total_mib
         assert total is not None
         assert together < total - max(load.memory_used_mib for load in machine.loads)
@@ -111,7 +111,7 @@ def test_of_a_description_the_named_chapters_are_shown() -> None:
         "Name: x\nStatus:\n  Conditions:\n    Type: Ready\n  Explanation:\n    Message: why\n    Miss:\n      Node: n\n"
     )
     text += "  Nodes:\n  Placements:\nEvents:\n  Type  Reason\n"
-    assert unplaceable.chapters(text, "Explanation", "Events").splitlines() == [
+    assert unplaceable.sections(text, "Explanation", "Events").splitlines() == [
         "  Explanation:",
         "    Message: why",
         "    Miss:",
@@ -122,4 +122,4 @@ def test_of_a_description_the_named_chapters_are_shown() -> None:
 
 
 def test_a_text_without_the_chapters_is_shown_whole() -> None:
-    assert unplaceable.chapters("NAME  READY\nx  0/1\n", "Events") == "NAME  READY\nx  0/1\n"
+    assert unplaceable.sections("NAME  READY\nx  0/1\n", "Events") == "NAME  READY\nx  0/1\n"

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from gpufleet_e2e.demo.recorded import RECORDING, drawn, news
+from gpufleet_e2e.demo.recorded import RECORDING, health_changes, status_table
 
 HEALTHY: dict[str, Any] = {"state": "Healthy"}
 LOST = {"state": "Unhealthy", "reasons": [{"code": "DeviceLost"}], "warnings": [{"code": "HwSlowdown"}]}
@@ -19,17 +19,17 @@ def status(*healths: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_news_is_what_changed() -> None:
-    assert list(news({}, status(HEALTHY, HEALTHY))) == []
-    assert list(news(status(HEALTHY, HEALTHY), status(HEALTHY, LOST))) == [
+    assert list(health_changes({}, status(HEALTHY, HEALTHY))) == []
+    assert list(health_changes(status(HEALTHY, HEALTHY), status(HEALTHY, LOST))) == [
         "GPU 1: Unhealthy: DeviceLost, HwSlowdown (warning)"
     ]
-    assert list(news(status(LOST), status(LOST))) == []
-    assert list(news(status(LOST), status(HEALTHY))) == ["GPU 0: Healthy"]
+    assert list(health_changes(status(LOST), status(LOST))) == []
+    assert list(health_changes(status(LOST), status(HEALTHY))) == ["GPU 0: Healthy"]
 
 
 def test_what_is_not_known_is_a_dash() -> None:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115 - nobody reads it
-    console.print(drawn(status(HEALTHY, LOST)))
+    console.print(status_table(status(HEALTHY, LOST)))
     console.file.close()
     rows = [line.split() for line in console.export_text().splitlines() if "2345678" in line]
     assert [row[5] for row in rows] == ["-", "-"]

@@ -16,17 +16,24 @@ def stage_with(others: str, asked: list[tuple[str, ...]]) -> Any:
             return SimpleNamespace(stdout=setup.CRD)
         return SimpleNamespace(stdout=others if "--all-namespaces" in words else "")
 
-    return SimpleNamespace(cluster=SimpleNamespace(kubectl=kubectl), screen=None)
+    return SimpleNamespace(cluster=SimpleNamespace(kubectl=kubectl), terminal=None)
 
 
 def test_workloads_of_others_are_named_with_the_way_to_remove_them() -> None:
     asked: list[tuple[str, ...]] = []
     with pytest.raises(ConflictError, match="kubectl delete gpuworkload --namespace=default mine"):
-        setup.clear(stage_with("default/mine\n", asked))
+        setup.remove_earlier_demo(stage_with("default/mine\n", asked))
     assert not any("delete" in words for words in asked)
 
 
 def test_an_empty_cluster_is_taken_as_it_is() -> None:
     asked: list[tuple[str, ...]] = []
-    setup.clear(stage_with("", asked))
+    setup.remove_earlier_demo(stage_with("", asked))
     assert [words[0] for words in asked] == ["get", "get", "get"]
+
+
+def test_no_argument_of_kubectl_contains_a_line_break() -> None:
+    """kubectl rejects a line break inside a quoted string of a JSONPath template."""
+    asked: list[tuple[str, ...]] = []
+    setup.remove_earlier_demo(stage_with("", asked))
+    assert not [word for words in asked for word in words if "\n" in word]

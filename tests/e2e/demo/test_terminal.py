@@ -5,10 +5,10 @@ from io import StringIO
 
 from rich.text import Text
 
-from gpufleet_e2e.demo.terminal import PIPE_COLUMNS, Screen, make_console
+from gpufleet_e2e.demo.terminal import PIPE_COLUMNS, Terminal, make_console
 
 
-class Terminal(StringIO):
+class TtyStream(StringIO):
     """A stream that says that it is a terminal."""
 
     def isatty(self) -> bool:
@@ -21,14 +21,14 @@ def clock(*moments: float) -> Iterator[float]:
 
 def told(stream: StringIO, **environ: str) -> str:
     """One step with one of each kind of line."""
-    screen = Screen(make_console(stream, {"TERM": "xterm-256color", **environ}), 3, clock=lambda: 0.0)
-    screen.step("Start [it]", "because [it] matters")
-    screen.progress("going")
-    screen.good("fine")
-    screen.bad("not fine")
-    screen.command("kubectl get pods")
-    with screen.live(lambda: Text("the table")):
-        screen.say("inside")
+    terminal = Terminal(make_console(stream, {"TERM": "xterm-256color", **environ}), 3, clock=lambda: 0.0)
+    terminal.step("Start [it]", "because [it] matters")
+    terminal.progress("going")
+    terminal.good("fine")
+    terminal.bad("not fine")
+    terminal.command("kubectl get pods")
+    with terminal.live(lambda: Text("the table")):
+        terminal.say("inside")
     return stream.getvalue()
 
 
@@ -50,8 +50,8 @@ def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
 
 
 def test_a_terminal_gets_colours_unless_no_color_is_set() -> None:
-    assert "\x1b[1;32m" in told(Terminal())
-    assert "\x1b[1;32m" not in told(Terminal(), NO_COLOR="1")
+    assert "\x1b[1;32m" in told(TtyStream())
+    assert "\x1b[1;32m" not in told(TtyStream(), NO_COLOR="1")
 
 
 def test_the_width_is_the_readers_choice_in_a_pipe_too() -> None:
@@ -61,18 +61,18 @@ def test_the_width_is_the_readers_choice_in_a_pipe_too() -> None:
 
 def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
     stream = StringIO()
-    screen = Screen(make_console(stream, {"COLUMNS": "40"}), 1)
-    screen.say("word " * 20)
-    screen.quote("x" * 100)
+    terminal = Terminal(make_console(stream, {"COLUMNS": "40"}), 1)
+    terminal.say("word " * 20)
+    terminal.quote("x" * 100)
     *wrapped, quoted = stream.getvalue().splitlines()
     assert all(len(line) <= 40 and line.startswith("  word") for line in wrapped)
     assert quoted == "  | " + "x" * 100
 
 
 def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
-    stream = Terminal()
-    screen = Screen(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
-    screen.quote("short\n" + "word " * 12)
+    stream = TtyStream()
+    terminal = Terminal(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
+    terminal.quote("short\n" + "word " * 12)
     assert stream.getvalue().splitlines() == [
         "  | short",
         "  | word word word word word word word",
@@ -82,9 +82,9 @@ def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
 
 def test_each_step_is_timed_from_its_begin_to_the_next() -> None:
     moments = clock(0.0, 1.0, 3.0, 3.0, 7.5, 9.0)
-    screen = Screen(make_console(StringIO(), {}), 2, clock=lambda: next(moments))
-    screen.step("first", "why")
-    screen.step("second", "why")
-    screen.finish()
-    assert [(one.title, one.seconds) for one in screen.times] == [("first", 2.0), ("second", 4.5)]
-    assert screen.total_seconds == 9.0
+    terminal = Terminal(make_console(StringIO(), {}), 2, clock=lambda: next(moments))
+    terminal.step("first", "why")
+    terminal.step("second", "why")
+    terminal.finish()
+    assert [(one.title, one.seconds) for one in terminal.times] == [("first", 2.0), ("second", 4.5)]
+    assert terminal.total_seconds == 9.0

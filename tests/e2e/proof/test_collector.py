@@ -1,4 +1,4 @@
-"""The witness asks kubectl and watches objects; what can't be read is a problem in words, not a crash."""
+"""The collector asks kubectl and watches objects; what can't be read is a problem in words, not a crash."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from kubernetes import watch
 
-from gpufleet_e2e.proof.api_reader import ApiReader, conditions_in_words
-from gpufleet_e2e.proof.collector import Witness
+from gpufleet_e2e.proof.api_reader import ApiReader, describe_conditions
+from gpufleet_e2e.proof.collector import EvidenceCollector
 from gpufleet_e2e.proof.errors import EvidenceError, WaitTimeoutError
 
 KUBECONFIG = """
@@ -35,8 +35,8 @@ def test_the_environment_is_that_of_the_first_process(kubeconfig: Path) -> None:
         asked.append(" ".join(arguments))
         return "NVIDIA_VISIBLE_DEVICES=GPU-a\0HOME=/\0"
 
-    with Witness(kubeconfig=kubeconfig, kubectl=kubectl, sockets={}) as witness:
-        assert witness.environment("demo", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "HOME": "/"}
+    with EvidenceCollector(kubeconfig=kubeconfig, kubectl=kubectl, sockets={}) as collector:
+        assert collector.environment("demo", "p", "main") == {"NVIDIA_VISIBLE_DEVICES": "GPU-a", "HOME": "/"}
     assert asked == ["exec --namespace=demo p --container=main -- cat /proc/1/environ"]
 
 
@@ -84,7 +84,7 @@ def test_a_wait_for_telemetry_that_fails_tells_when_it_was_written(
 
 
 def test_a_workload_without_conditions_says_so() -> None:
-    assert conditions_in_words({}) == "no condition"
+    assert describe_conditions({}) == "no condition"
 
 
 def test_an_apiserver_that_does_not_answer_is_an_error_with_what_was_asked(kubeconfig: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_pod_without_the_kubelet_status_is_reported_unless_the_kubelet_is_too_
     ]
     older = [Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES]
     fleet = assemble.fleet(made.telemetry, made.holdings)
-    assert compare([assemble.workload(made)], fleet, witnesses=older) == ()
+    assert compare([assemble.workload(made)], fleet, sources=older) == ()
 
 
 def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:

@@ -5,7 +5,13 @@ import pytest
 
 from gpufleet_e2e.proof import EvidenceError, Holding
 from gpufleet_e2e.support.polling import eventually
-from gpufleet_e2e.support.watchdog import Holders, Watchdog, by_kubelets, by_processes, twice
+from gpufleet_e2e.support.watchdog import (
+    Holders,
+    Watchdog,
+    double_allocations,
+    holders_by_kubelets,
+    holders_by_processes,
+)
 
 
 def holding(pod: str, *devices: str) -> Holding:
@@ -13,19 +19,25 @@ def holding(pod: str, *devices: str) -> Holding:
 
 
 def test_both_holders_of_a_device_are_named() -> None:
-    found = twice(by_kubelets((holding("a", "GPU-1", "GPU-2"), holding("b", "GPU-3"), holding("c", "GPU-2"))))
+    found = double_allocations(
+        holders_by_kubelets((holding("a", "GPU-1", "GPU-2"), holding("b", "GPU-3"), holding("c", "GPU-2")))
+    )
     assert found == {"GPU-2": ["ml/a/main", "ml/c/main"]}
 
 
 def test_slots_of_a_device_are_held_side_by_side_but_not_beside_the_whole_of_it() -> None:
     shared = (holding("a", "GPU-1::0"), holding("b", "GPU-1::1"), holding("c", "GPU-2"))
-    assert twice(by_kubelets(shared)) == {}
-    assert twice(by_kubelets((*shared, holding("d", "GPU-1::1")))) == {"GPU-1::1": ["ml/b/main", "ml/d/main"]}
-    assert twice(by_kubelets((*shared, holding("d", "GPU-1")))) == {"GPU-1": ["ml/d/main", "ml/a/main", "ml/b/main"]}
+    assert double_allocations(holders_by_kubelets(shared)) == {}
+    assert double_allocations(holders_by_kubelets((*shared, holding("d", "GPU-1::1")))) == {
+        "GPU-1::1": ["ml/b/main", "ml/d/main"]
+    }
+    assert double_allocations(holders_by_kubelets((*shared, holding("d", "GPU-1")))) == {
+        "GPU-1": ["ml/d/main", "ml/a/main", "ml/b/main"]
+    }
 
 
 def test_a_device_that_one_container_lists_once_is_fine() -> None:
-    assert twice(by_kubelets((holding("a", "GPU-1"), holding("b", "GPU-2")))) == {}
+    assert double_allocations(holders_by_kubelets((holding("a", "GPU-1"), holding("b", "GPU-2")))) == {}
 
 
 def test_processes_of_one_pod_are_one_holder_and_other_pods_are_not_looked_at(tmp_path: Path) -> None:
@@ -34,7 +46,7 @@ def test_processes_of_one_pod_are_one_holder_and_other_pods_are_not_looked_at(tm
         text = f"PATH=/bin\0HOSTNAME={pod}\0NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-{pod}\0"
         (tmp_path / pid / "environ").write_text(text, encoding="utf-8")
     (tmp_path / "11").mkdir()  # ended before its environment could be read
-    assert by_processes("churn-", tmp_path) == {
+    assert holders_by_processes("churn-", tmp_path) == {
         "GPU-1": ["churn-0", "churn-1"],
         "GPU-churn-0": ["churn-0"],
         "GPU-churn-1": ["churn-1"],
@@ -53,7 +65,7 @@ def test_what_was_seen_once_is_told_although_it_has_passed() -> None:
         return seen
 
     def seen_all() -> None:
-        assert watchdog.most == 2
+        assert watchdog.max_in_use == 2
 
     with Watchdog(look, every_seconds=0.001) as watchdog:
         eventually(seen_all, within=5, every=0.001)

@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Path:
 def test_a_node_gets_own_databases_linked_blobs_and_mount_points_for_layers(store: Path, tmp_path: Path) -> None:
     node = tmp_path / "node"
     (node / "var-lib").mkdir(parents=True)
-    seed.plant(store, node)
+    seed.copy_store(store, node)
     planted = node / "var-lib" / "containerd"
     assert (planted / "meta.db").stat().st_ino != (store / "containerd" / "meta.db").stat().st_ino
     assert (planted / "meta.db").read_text() == "database"

@@ -14,8 +14,8 @@ from typing import Any
 
 from gpufleet_agent.devices.base import DeviceEvent
 from gpufleet_agent.devices.recording.format import Entry, Recording, parse, render, render_header
-from gpufleet_e2e.demo.context import Stage
-from gpufleet_e2e.demo.recorded import FLAGS, RECORDING, drawn, news
+from gpufleet_e2e.demo.context import DemoContext
+from gpufleet_e2e.demo.recorded import FLAGS, RECORDING, health_changes, status_table
 from gpufleet_e2e.fakes.node import Node, running
 
 BEGIN_SECONDS = 57.0
@@ -27,7 +27,7 @@ SUBJECT = "the recorded node"
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class Replay:
     """What the agent made of the recording."""
 
     status: Mapping[str, Any]
@@ -42,24 +42,24 @@ class Played:
         return faults(self.status) >= FAULTS and told == FAULTS
 
 
-def play(stage: Stage) -> None:
+def show_recorded_node(context: DemoContext) -> None:
     """Play the recording's worst moment, and see it in the status and in the series; note it when it isn't there."""
-    screen = stage.screen
-    screen.say(
+    terminal = context.terminal
+    terminal.say(
         f"An agent of its own plays the last seconds of {RECORDING.name} before a GPU falls off the bus "
         "(--hardware=recorded --recording=FILE); what it tells:"
     )
     try:
-        played = asyncio.run(_play(screen.progress, stage.timeout_seconds))
+        played = asyncio.run(_play(terminal.progress, context.timeout_seconds))
     except (RuntimeError, TimeoutError) as error:
-        otherwise = str(error) or f"not within {stage.timeout_seconds:g} s"
-        stage.check(holds=False, subject=SUBJECT, claim="the agent shows the fault", otherwise=otherwise)
+        otherwise = str(error) or f"not within {context.timeout_seconds:g} s"
+        context.check(holds=False, subject=SUBJECT, claim="the agent shows the fault", otherwise=otherwise)
         return
-    screen.show(drawn(played.status))
-    screen.say("And on /metrics, for alerts:")
+    terminal.show(status_table(played.status))
+    terminal.say("And on /metrics, for alerts:")
     for line in played.series:
-        screen.quote(line)
-    stage.check(
+        terminal.quote(line)
+    context.check(
         holds=played.complete,
         subject=SUBJECT,
         claim="the fault that was recorded is in the GPUTelemetry and in the series, as from a driver",
@@ -73,7 +73,7 @@ def faults(status: Mapping[str, Any]) -> set[str]:
     return {reason["code"] for device in devices for reason in device["health"].get("reasons", ())}
 
 
-def part(recording: Recording, begin: float) -> Iterator[bytes]:
+def excerpt(recording: Recording, begin: float) -> Iterator[bytes]:
     """The lines of the recording from a moment on; what stood at that moment stands at its start."""
     yield render_header(recording.driver_version)
     for entry in recording.entries:
@@ -81,12 +81,12 @@ def part(recording: Recording, begin: float) -> Iterator[bytes]:
             yield render(Entry(max(0.0, entry.at - begin), entry.content))
 
 
-async def _play(tell: Callable[[str], None], timeout_seconds: float) -> Played:
+async def _play(tell: Callable[[str], None], timeout_seconds: float) -> Replay:
     with RECORDING.open("rb") as lines:
         recording = parse(lines)
     with tempfile.TemporaryDirectory(prefix="gf") as folder:
         file = Path(folder) / RECORDING.name
-        file.write_bytes(b"".join(part(recording, BEGIN_SECONDS)))
+        file.write_bytes(b"".join(excerpt(recording, BEGIN_SECONDS)))
         held = [info.uuid for info in recording.devices()][1:]
         with (Path(folder) / "agent.log").open("wb") as log:
             flags = (*FLAGS, f"--recording={file}")
@@ -96,7 +96,7 @@ async def _play(tell: Callable[[str], None], timeout_seconds: float) -> Played:
             ):
                 await _until_told(node, tell)
                 await node.scrape()
-                return Played(node.server.status, tuple(_series(node.page)))
+                return Replay(node.server.status, tuple(_series(node.page)))
 
 
 async def _until_told(node: Node, tell: Callable[[str], None]) -> None:
@@ -107,7 +107,7 @@ async def _until_told(node: Node, tell: Callable[[str], None]) -> None:
         if node.process.returncode is not None:
             raise RuntimeError(f"the agent ended with status {node.process.returncode}")
         status = node.server.status
-        for line in news(shown, status):
+        for line in health_changes(shown, status):
             tell(line)
         shown = status
         if faults(status) >= FAULTS:

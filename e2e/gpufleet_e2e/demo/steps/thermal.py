@@ -10,18 +10,18 @@ from pathlib import Path
 from time import monotonic
 
 from gpufleet_e2e.demo import tables
-from gpufleet_e2e.demo.context import WORKLOAD_NAMESPACE, JsonObject, Stage, manifest
-from gpufleet_e2e.demo.driver import Driver
+from gpufleet_e2e.demo.context import WORKLOAD_NAMESPACE, DemoContext, JsonObject, manifest
+from gpufleet_e2e.demo.driver import SimulatedDriver
 from gpufleet_e2e.demo.steps import placement
 from gpufleet_e2e.proof import ReplicaEvidence, WaitTimeoutError, objects
 
 HOT_CELSIUS = 95
 PROBE = Path(__file__).with_name("next.yaml")
-INSIST = "only-the-hot-one"
+PINNED_NAME = "only-the-hot-one"
 
 
 @dataclass(frozen=True, slots=True)
-class Heated:
+class HotGpu:
     """A GPU that reports `HOT_CELSIUS`, and what it reported before."""
 
     node: str
@@ -29,105 +29,105 @@ class Heated:
     cool_celsius: int
 
 
-def free(stage: Stage, name: str) -> None:
+def delete_and_free(context: DemoContext, name: str) -> None:
     """Delete a workload: its devices must be free again."""
-    before = _free_gpus(stage)
-    stage.screen.say(
+    before = _free_gpus(context)
+    context.terminal.say(
         "Kubernetes' garbage collector deletes the pods. It learns of a new CRD within 30 s: so long may this take."
     )
-    stage.screen.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
-    stage.delete(name)
-    after = _free_gpus(stage)
+    context.terminal.command(f"kubectl delete --namespace={WORKLOAD_NAMESPACE} gpuworkload {name}")
+    context.delete(name)
+    after = _free_gpus(context)
     claim = f"the kubelets hold nothing of it any more: {before} GPUs were free, now {after}"
-    stage.check(holds=after > before, subject=name, claim=claim)
+    context.check(holds=after > before, subject=name, claim=claim)
 
 
-def heat(stage: Stage, driver: Driver) -> None:
+def avoid_hot_gpu(context: DemoContext, driver: SimulatedDriver) -> None:
     """Find the best GPU, heat it, see the next workload avoid it, and hear why from one that insists."""
-    screen, probe = stage.screen, manifest(PROBE)
+    terminal, probe = context.terminal, manifest(PROBE)
     limit = probe["spec"]["requirements"]["maxTemperatureCelsius"]
-    screen.say(f"Which GPU is best now? `next` asks for one below {limit} C; it is deleted once we know.")
-    before = _pick(stage, probe)
+    terminal.say(f"Which GPU is best now? `next` asks for one below {limit} C; it is deleted once we know.")
+    before = _pick(context, probe)
     if before is None:
         return
-    stage.delete(probe["metadata"]["name"])
-    screen.say(f"The best is {_where(stage, before)}. Now the simulated driver says that it has {HOT_CELSIUS} C.")
-    hot = _make_hot(stage, driver, before)
-    placement.show_fleet(stage, mark=hot.uuid)
-    _avoid(stage, probe, before, hot)
-    _insist(stage, driver, probe, hot)
+    context.delete(probe["metadata"]["name"])
+    terminal.say(f"The best is {_where(context, before)}. Now the simulated driver says that it has {HOT_CELSIUS} C.")
+    hot = _make_hot(context, driver, before)
+    placement.show_fleet(context, mark=hot.uuid)
+    _avoid(context, probe, before, hot)
+    _insist(context, driver, probe, hot)
 
 
-def _make_hot(stage: Stage, driver: Driver, pick: ReplicaEvidence) -> Heated:
+def _make_hot(context: DemoContext, driver: SimulatedDriver, pick: ReplicaEvidence) -> HotGpu:
     """Heat the picked GPU and wait until telemetry shows it."""
-    hot = Heated(pick.node, pick.picked[0], driver.temperature(pick.node, pick.picked[0]))
-    stage.screen.command(driver.command(hot.node, hot.uuid, HOT_CELSIUS))
-    _set_temperature(stage, driver, hot, HOT_CELSIUS)
+    hot = HotGpu(pick.node, pick.picked[0], driver.temperature(pick.node, pick.picked[0]))
+    context.terminal.command(driver.command(hot.node, hot.uuid, HOT_CELSIUS))
+    _set_temperature(context, driver, hot, HOT_CELSIUS)
     return hot
 
 
-def _set_temperature(stage: Stage, driver: Driver, hot: Heated, celsius: int) -> None:
+def _set_temperature(context: DemoContext, driver: SimulatedDriver, hot: HotGpu, celsius: int) -> None:
     """Let the GPU report this temperature, and wait until telemetry shows it."""
     begin = monotonic()
     driver.heat(hot.node, hot.uuid, celsius)
-    stage.witness.wait_for_telemetry(
-        hot.node, lambda found: temperature(found, hot.uuid) == celsius, timeout_seconds=stage.timeout_seconds
+    context.collector.wait_for_telemetry(
+        hot.node, lambda found: temperature(found, hot.uuid) == celsius, timeout_seconds=context.timeout_seconds
     )
-    stage.screen.progress(f"GPUTelemetry {hot.node} shows {celsius} C after {monotonic() - begin:.1f} s")
+    context.terminal.progress(f"GPUTelemetry {hot.node} shows {celsius} C after {monotonic() - begin:.1f} s")
 
 
-def _avoid(stage: Stage, probe: JsonObject, before: ReplicaEvidence, hot: Heated) -> None:
+def _avoid(context: DemoContext, probe: JsonObject, before: ReplicaEvidence, hot: HotGpu) -> None:
     """Apply the same manifest again: it must get another GPU."""
-    after = _pick(stage, probe)
+    after = _pick(context, probe)
     if after is None:
         return
     name = probe["metadata"]["name"]
-    stage.screen.say("Why this one, as the status tells it: a score from 0 (worst) to 1000 (best), and its terms.")
-    stage.screen.show(tables.score_table([("before the heat", before), ("now", after)], stage.fleet()))
-    stage.check(
+    context.terminal.say("Why this one, as the status tells it: a score from 0 (worst) to 1000 (best), and its terms.")
+    context.terminal.show(tables.score_table([("before the heat", before), ("now", after)], context.fleet()))
+    context.check(
         holds=hot.uuid not in after.picked,
         subject=name,
-        claim=f"the same manifest now gets {_where(stage, after)}, not the hot one",
+        claim=f"the same manifest now gets {_where(context, after)}, not the hot one",
     )
-    placement.prove(stage, name)
+    placement.prove(context, name)
 
 
-def _insist(stage: Stage, driver: Driver, probe: JsonObject, hot: Heated) -> None:
+def _insist(context: DemoContext, driver: SimulatedDriver, probe: JsonObject, hot: HotGpu) -> None:
     """Ask for exactly the hot GPU: the workload waits and says why; once it is cool, it is placed."""
-    screen, wants = stage.screen, deepcopy(probe)
-    wants["metadata"]["name"] = INSIST
+    terminal, wants = context.terminal, deepcopy(probe)
+    wants["metadata"]["name"] = PINNED_NAME
     wants["spec"]["requirements"]["includeUUIDs"] = [hot.uuid]
-    screen.say(f"And who insists on the hot GPU? `{INSIST}` names its UUID and keeps the limit.")
-    stage.apply(wants)
+    terminal.say(f"And who insists on the hot GPU? `{PINNED_NAME}` names its UUID and keeps the limit.")
+    context.apply(wants)
     try:
-        waiting = stage.witness.wait_for_workload(
-            WORKLOAD_NAMESPACE, INSIST, explained, timeout_seconds=stage.timeout_seconds
+        waiting = context.collector.wait_for_workload(
+            WORKLOAD_NAMESPACE, PINNED_NAME, explained, timeout_seconds=context.timeout_seconds
         )
     except WaitTimeoutError as error:
-        stage.check(holds=False, subject=INSIST, claim="it waits and says why", otherwise=str(error))
+        context.check(holds=False, subject=PINNED_NAME, claim="it waits and says why", otherwise=str(error))
         return
     explanation = waiting["status"]["explanation"]
-    screen.quote(explanation["message"])
+    terminal.quote(explanation["message"])
     reasons = [one["reason"] for one in explanation.get("rejections", [])]
-    stage.check(
+    context.check(
         holds="TooHot" in reasons,
-        subject=INSIST,
+        subject=PINNED_NAME,
         claim="it waits, and the heat is the reason",
         otherwise=explanation["message"],
     )
-    screen.say("The GPU cools down, and nobody has to apply anything again:")
-    _set_temperature(stage, driver, hot, hot.cool_celsius)
+    terminal.say("The GPU cools down, and nobody has to apply anything again:")
+    _set_temperature(context, driver, hot, hot.cool_celsius)
     begin = monotonic()
-    if placement.follow(stage, INSIST):
-        screen.progress(f"{INSIST}: Ready {monotonic() - begin:.1f} s later")
-        placement.prove(stage, INSIST)
+    if placement.follow(context, PINNED_NAME):
+        terminal.progress(f"{PINNED_NAME}: Ready {monotonic() - begin:.1f} s later")
+        placement.prove(context, PINNED_NAME)
 
 
-def _pick(stage: Stage, probe: JsonObject) -> ReplicaEvidence | None:
+def _pick(context: DemoContext, probe: JsonObject) -> ReplicaEvidence | None:
     """Apply the probe and return its only replica, or None when it isn't Ready in time."""
-    stage.apply(probe)
+    context.apply(probe)
     name = probe["metadata"]["name"]
-    return stage.evidence(name).replicas[0] if placement.follow(stage, name) else None
+    return context.evidence(name).replicas[0] if placement.follow(context, name) else None
 
 
 def explained(workload: JsonObject) -> bool:
@@ -142,11 +142,11 @@ def temperature(telemetry: JsonObject, uuid: str) -> int | None:
     return next((gpu.temperature_celsius for gpu in objects.gpus(telemetry) if gpu.uuid == uuid), None)
 
 
-def _free_gpus(stage: Stage) -> int:
-    fleet = stage.fleet()
+def _free_gpus(context: DemoContext) -> int:
+    fleet = context.fleet()
     return sum(fleet.holder(gpu.uuid) is None for gpu in fleet.gpus)
 
 
-def _where(stage: Stage, replica: ReplicaEvidence) -> str:
-    gpu = stage.fleet().gpu(replica.picked[0])
+def _where(context: DemoContext, replica: ReplicaEvidence) -> str:
+    gpu = context.fleet().gpu(replica.picked[0])
     return f"GPU {gpu.index} of {gpu.node} ({gpu.uuid})" if gpu else replica.picked[0]

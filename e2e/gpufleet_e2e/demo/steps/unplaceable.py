@@ -2,49 +2,49 @@
 
 import re
 
-from gpufleet_e2e.demo.context import WORKLOAD_NAMESPACE, Stage, examples
+from gpufleet_e2e.demo.context import WORKLOAD_NAMESPACE, DemoContext, examples
 from gpufleet_e2e.demo.steps.thermal import explained
 from gpufleet_e2e.proof import WaitTimeoutError
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 
 
-def ask_for_the_impossible(stage: Stage, file: str) -> None:
+def show_unplaceable(context: DemoContext, file: str) -> None:
     """Apply the example, show the explanation as kubectl shows it, and check that nothing was placed."""
-    screen, (found,) = stage.screen, examples(file)
+    terminal, (found,) = context.terminal, examples(file)
     name = str(found["metadata"]["name"])
-    screen.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{file}.yaml")
-    stage.apply(found)
+    terminal.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{file}.yaml")
+    context.apply(found)
     try:
-        waiting = stage.witness.wait_for_workload(
-            WORKLOAD_NAMESPACE, name, explained, timeout_seconds=stage.timeout_seconds
+        waiting = context.collector.wait_for_workload(
+            WORKLOAD_NAMESPACE, name, explained, timeout_seconds=context.timeout_seconds
         )
     except WaitTimeoutError as error:
-        stage.check(holds=False, subject=name, claim="it says why it waits", otherwise=str(error))
+        context.check(holds=False, subject=name, claim="it says why it waits", otherwise=str(error))
         return
-    screen.progress(f"{name}: explained")
+    terminal.progress(f"{name}: explained")
     for verb in ("get", "describe"):
         words = (verb, "gpuworkload", name, f"--namespace={WORKLOAD_NAMESPACE}")
-        screen.command(f"kubectl {' '.join(words)}")
-        screen.quote(chapters(stage.cluster.kubectl(*words).stdout, "Explanation", "Events"))
+        terminal.command(f"kubectl {' '.join(words)}")
+        terminal.quote(sections(context.cluster.kubectl(*words).stdout, "Explanation", "Events"))
     explanation = waiting["status"]["explanation"]
     message = explanation["message"]
-    stage.check(
+    context.check(
         holds=bool(re.search(r"\d", message)) and bool(explanation.get("rejections")),
         subject=name,
         claim=f"it says in numbers why: {explanation['devicesConsidered']} devices looked at, each with its reason",
         otherwise=message,
     )
-    stage.check(
+    context.check(
         holds="nearestMiss" in explanation,
         subject=name,
         claim=f"it names what came nearest: {explanation.get('nearestMiss', {}).get('message', '')}",
     )
-    pods = stage.witness.pods(WORKLOAD_NAMESPACE, f"{WORKLOAD_LABEL}={name}")
+    pods = context.collector.pods(WORKLOAD_NAMESPACE, f"{WORKLOAD_LABEL}={name}")
     bound = [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName")]
-    stage.check(holds=not bound, subject=name, claim="no pod of it is on a node", otherwise=", ".join(bound))
+    context.check(holds=not bound, subject=name, claim="no pod of it is on a node", otherwise=", ".join(bound))
 
 
-def chapters(text: str, *titles: str) -> str:
+def sections(text: str, *titles: str) -> str:
     """Of what `kubectl describe` prints, the parts under these titles; all of it when none is there."""
     kept: list[str] = []
     depth = None

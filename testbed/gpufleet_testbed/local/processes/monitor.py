@@ -21,7 +21,7 @@ from gpufleet_testbed.local.teardown import Processes, tear_down, write_processe
 DETACH = b"d"
 
 
-def keep(root: Path, name: str, lifeline: int, command: list[str]) -> None:
+def monitor(root: Path, name: str, lifeline: int, command: list[str]) -> None:
     """Run the cluster's namespace until it is to end, then tear it down."""
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
@@ -66,7 +66,7 @@ def main() -> None:
     os.set_inheritable(options.lifeline, False)
     os.set_inheritable(options.lock, False)
     try:
-        keep(options.root, options.name, options.lifeline, options.command)
+        monitor(options.root, options.name, options.lifeline, options.command)
         lock_file(options.root).unlink(missing_ok=True)  # while this process still holds the lock
     except Exception:  # whatever it is, whoever waits for this process must find the reason
         # Beside the lock file, because the log's folder may be gone already.

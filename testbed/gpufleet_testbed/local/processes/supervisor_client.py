@@ -25,7 +25,7 @@ class Unit:
     """Exit status, negative for a signal; None while it runs."""
 
 
-class Control:
+class SupervisorClient:
     """The supervisor behind one socket."""
 
     def __init__(self, path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from gpufleet_agent.devices.base import DeviceEvent, Reading
 from gpufleet_agent.devices.recording.format import parse, render
 from gpufleet_agent.devices.recording.player import RecordingPlayer
-from gpufleet_e2e.demo.context import Stage
+from gpufleet_e2e.demo.context import DemoContext
 from gpufleet_e2e.demo.recorded import RECORDING
 from gpufleet_e2e.demo.steps import recorded_node
-from gpufleet_e2e.demo.terminal import Screen, make_console
-from gpufleet_e2e.proof import Witness
+from gpufleet_e2e.demo.terminal import Terminal, make_console
+from gpufleet_e2e.proof import EvidenceCollector
 from gpufleet_testbed import Cluster
 
 LINES = """{"format": "gpufleet-recording/1", "driver_version": "580.1"}
@@ -34,7 +34,7 @@ def series(*codes: str) -> tuple[str, ...]:
 
 def test_a_part_begins_with_what_stood_and_goes_on_as_the_whole_did() -> None:
     whole, now = parse(LINES.encode().splitlines()), 0.0
-    cut = parse(recorded_node.part(whole, 12.0))
+    cut = parse(recorded_node.excerpt(whole, 12.0))
     assert cut.driver_version == "580.1"
     assert cut.devices() == whole.devices()
     assert not [entry for entry in cut.entries if isinstance(entry.content, DeviceEvent)], (
@@ -50,7 +50,7 @@ def test_a_part_begins_with_what_stood_and_goes_on_as_the_whole_did() -> None:
 
 def test_the_part_of_the_recording_that_is_played_has_the_fault_to_come_and_soon() -> None:
     with RECORDING.open("rb") as lines:
-        cut = parse(recorded_node.part(parse(lines), recorded_node.BEGIN_SECONDS))
+        cut = parse(recorded_node.excerpt(parse(lines), recorded_node.BEGIN_SECONDS))
     (event,) = (entry for entry in cut.entries if isinstance(entry.content, DeviceEvent))
     assert 0 < event.at <= 5
     hottest = max(
@@ -74,7 +74,7 @@ def test_the_part_of_the_recording_that_is_played_has_the_fault_to_come_and_soon
 def test_it_is_seen_when_status_and_series_tell_all_of_it(
     told: tuple[str, ...], shown: tuple[str, ...], *, complete: bool
 ) -> None:
-    assert recorded_node.Played(status(*told), series(*shown)).complete is complete
+    assert recorded_node.Replay(status(*told), series(*shown)).complete is complete
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_an_agent_that_shows_nothing_is_a_problem_and_not_the_end_of_the_story(
         raise error
 
     monkeypatch.setattr(recorded_node, "_play", fail)
-    screen = Screen(make_console(StringIO()), 1)
-    stage = Stage(cast("Cluster", None), cast("Witness", None), screen, timeout_seconds=5)
-    recorded_node.play(stage)
-    assert [words in str(problem) for problem in stage.problems] == [True]
+    terminal = Terminal(make_console(StringIO()), 1)
+    context = DemoContext(cast("Cluster", None), cast("EvidenceCollector", None), terminal, timeout_seconds=5)
+    recorded_node.show_recorded_node(context)
+    assert [words in str(problem) for problem in context.problems] == [True]

@@ -8,16 +8,16 @@ from typing import Any, cast
 import pytest
 
 from gpufleet_e2e.demo import scenario
-from gpufleet_e2e.demo.context import Stage
+from gpufleet_e2e.demo.context import DemoContext
 from gpufleet_e2e.demo.steps import placement
-from gpufleet_e2e.demo.terminal import Screen, make_console
+from gpufleet_e2e.demo.terminal import Terminal, make_console
 from gpufleet_e2e.proof import (
+    EvidenceCollector,
     FleetEvidence,
     ShardEvidence,
     Source,
     Statement,
     WaitTimeoutError,
-    Witness,
     WorkloadEvidence,
 )
 from gpufleet_testbed import Cluster
@@ -45,7 +45,7 @@ class PaperWitness:
     others: dict[str, WorkloadEvidence] = field(default_factory=dict)
     """Of workloads that have their own."""
 
-    def settled(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
+    def complete(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
         return self.others.get(name, self.workload)
 
     def fleet(self) -> FleetEvidence:
@@ -61,15 +61,17 @@ class PaperWitness:
         return found
 
 
-Make = Callable[..., Stage]
+Make = Callable[..., DemoContext]
 
 
 @pytest.fixture
 def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
-    def made(evidence: WorkloadEvidence = workload, *, ready: bool = True) -> Stage:
-        witness = PaperWitness(evidence, fleet, ready)
-        screen = Screen(make_console(StringIO(), {}), 9)
-        return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
+    def made(evidence: WorkloadEvidence = workload, *, ready: bool = True) -> DemoContext:
+        collector = PaperWitness(evidence, fleet, ready)
+        terminal = Terminal(make_console(StringIO(), {}), 9)
+        return DemoContext(
+            cast("Cluster", PaperCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
+        )
 
     return made
 
@@ -77,44 +79,46 @@ def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
 Sharers = tuple[list[WorkloadEvidence], FleetEvidence]
 
 
-def shared_stage(sharers: Sharers) -> Stage:
+def shared_stage(sharers: Sharers) -> DemoContext:
     """One on which the example's workloads have what `sharers` says."""
     found, fleet = sharers
-    witness = PaperWitness(found[0], fleet, others={one.name: one for one in found})
-    screen = Screen(make_console(StringIO(), {"COLUMNS": "80"}), 9)
-    return Stage(cast("Cluster", PaperCluster()), cast("Witness", witness), screen, timeout_seconds=1)
+    collector = PaperWitness(found[0], fleet, others={one.name: one for one in found})
+    terminal = Terminal(make_console(StringIO(), {"COLUMNS": "80"}), 9)
+    return DemoContext(
+        cast("Cluster", PaperCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
+    )
 
 
-def shown(stage: Stage) -> str:
-    return cast("StringIO", stage.screen.console.file).getvalue()
+def shown(context: DemoContext) -> str:
+    return cast("StringIO", context.terminal.console.file).getvalue()
 
 
 def test_a_workload_that_all_agree_on_is_proven(make: Make) -> None:
-    stage = make()
-    placement.place(stage, "single")
-    assert stage.problems == []
-    assert stage.standing == ["single"]
-    assert "kind: GPUWorkload" in cast("PaperCluster", stage.cluster).applied[0]
-    assert "single: 1 Bound" in shown(stage)
-    assert "ok  2 devices in 2 containers: all six sources name the same" in shown(stage)
-    assert scenario.verdict(stage.screen, stage.problems) == 0
+    context = make()
+    placement.place(context, "single")
+    assert context.problems == []
+    assert context.standing == ["single"]
+    assert "kind: GPUWorkload" in cast("PaperCluster", context.cluster).applied[0]
+    assert "single: 1 Bound" in shown(context)
+    assert "ok  2 devices in 2 containers: all six sources name the same" in shown(context)
+    assert scenario.summarize(context.terminal, context.problems) == 0
 
 
 def test_a_source_that_differs_ends_in_exit_code_1_with_its_name(make: Make, workload: WorkloadEvidence) -> None:
     first = workload.replicas[0]
     says = {**first.says, Source.POD_RESOURCES: Statement(("GPU-22222222-aaaa",))}
-    stage = make(replace(workload, replicas=(replace(first, says=says), workload.replicas[1])))
-    placement.place(stage, "single")
-    assert [problem.source for problem in stage.problems] == [Source.POD_RESOURCES]
-    assert "all six sources" not in shown(stage)
-    assert scenario.verdict(stage.screen, stage.problems) == 1
-    assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(stage).splitlines()[-1]
+    context = make(replace(workload, replicas=(replace(first, says=says), workload.replicas[1])))
+    placement.place(context, "single")
+    assert [problem.source for problem in context.problems] == [Source.POD_RESOURCES]
+    assert "all six sources" not in shown(context)
+    assert scenario.summarize(context.terminal, context.problems) == 1
+    assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(context).splitlines()[-1]
 
 
 def test_a_workload_that_is_not_ready_in_time_is_noted_with_its_conditions(make: Make) -> None:
-    stage = make(ready=False)
-    placement.place(stage, "single")
-    assert [str(problem) for problem in stage.problems] == [
+    context = make(ready=False)
+    placement.place(context, "single")
+    assert [str(problem) for problem in context.problems] == [
         "single: demo: not so: single becomes Ready (after 1 s: Ready=False X: no device is free)"
     ]
 
@@ -122,44 +126,44 @@ def test_a_workload_that_is_not_ready_in_time_is_noted_with_its_conditions(make:
 def test_a_container_that_prints_another_share_is_noted(make: Make, workload: WorkloadEvidence) -> None:
     first = workload.replicas[0]
     wrong = replace(first, shard=ShardEvidence((0, 50), (0, 50), (0, 49), "shard 0 to 49"))
-    stage = make(replace(workload, replicas=(wrong, workload.replicas[1])))
-    placement.place_distribution(stage, "distribution")
-    assert [problem.source for problem in stage.problems] == ["container log"]
+    context = make(replace(workload, replicas=(wrong, workload.replicas[1])))
+    placement.place_distribution(context, "distribution")
+    assert [problem.source for problem in context.problems] == ["container log"]
 
 
 def test_the_shares_that_tile_are_said_to(make: Make) -> None:
-    stage = make()
-    placement.place_distribution(stage, "distribution")
-    assert "the shards tile 0..100 exactly" in shown(stage)
+    context = make()
+    placement.place_distribution(context, "distribution")
+    assert "the shards tile 0..100 exactly" in shown(context)
 
 
 def test_sharers_of_one_device_are_proven_together(sharers: Sharers) -> None:
-    stage = shared_stage(sharers)
-    placement.place_sharers(stage, "shared")
-    assert stage.problems == []
-    assert stage.standing == ["shared", "shared-inference"]
-    assert len(cast("PaperCluster", stage.cluster).applied) == 2
-    assert "shared, shared-inference: Ready" in shown(stage)
-    assert "ok  1 device in 2 containers: all six sources name the same" in shown(stage)
-    assert "ok  1 device in 1 container: all six sources name the same" in shown(stage)
-    assert "ok  3 containers share one GPU" in shown(stage)
-    scenario.close(stage)
-    assert "ok  1 device in 3 containers of 2 workloads: all sources agree" in shown(stage)
-    assert max(len(line) for line in shown(stage).splitlines()) <= 80
+    context = shared_stage(sharers)
+    placement.place_sharers(context, "shared")
+    assert context.problems == []
+    assert context.standing == ["shared", "shared-inference"]
+    assert len(cast("PaperCluster", context.cluster).applied) == 2
+    assert "shared, shared-inference: Ready" in shown(context)
+    assert "ok  1 device in 2 containers: all six sources name the same" in shown(context)
+    assert "ok  1 device in 1 container: all six sources name the same" in shown(context)
+    assert "ok  3 containers share one GPU" in shown(context)
+    scenario.check_everything(context)
+    assert "ok  1 device in 3 containers of 2 workloads: all sources agree" in shown(context)
+    assert max(len(line) for line in shown(context).splitlines()) <= 80
 
 
 def test_sharers_that_are_not_on_one_device_are_noted(sharers: Sharers) -> None:
     (first, second), fleet = sharers
     away = {source: Statement(("GPU-22222222-aaaa",)) for source in Source}
     moved = replace(second, replicas=(replace(second.replicas[0], says=away),))
-    stage = shared_stage(([first, moved], fleet))
-    placement.place_sharers(stage, "shared")
-    (problem,) = stage.problems
+    context = shared_stage(([first, moved], fleet))
+    placement.place_sharers(context, "shared")
+    (problem,) = context.problems
     assert "28,000 MiB are promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
 
 
 def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
-    stage = make()
-    stage.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
-    scenario.close(stage)
-    assert {problem.subject for problem in stage.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}
+    context = make()
+    context.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
+    scenario.check_everything(context)
+    assert {problem.subject for problem in context.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}

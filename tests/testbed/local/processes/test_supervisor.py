@@ -11,7 +11,7 @@ import pytest
 
 from gpufleet_testbed.errors import ClusterError
 from gpufleet_testbed.local.processes.process_id import ProcessId
-from gpufleet_testbed.local.processes.supervisor_client import Control
+from gpufleet_testbed.local.processes.supervisor_client import SupervisorClient
 from gpufleet_testbed.local.setup.command_lines import SUPERVISOR
 from gpufleet_testbed.waiting import wait_until
 
@@ -26,11 +26,11 @@ def supervisor(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @pytest.fixture
-def control(supervisor: "subprocess.Popen[bytes]", tmp_path: Path) -> Control:
-    return Control(tmp_path / "s")
+def control(supervisor: "subprocess.Popen[bytes]", tmp_path: Path) -> SupervisorClient:
+    return SupervisorClient(tmp_path / "s")
 
 
-def test_a_unit_writes_to_its_log_and_its_exit_is_known(control: Control, tmp_path: Path) -> None:
+def test_a_unit_writes_to_its_log_and_its_exit_is_known(control: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "log"
     pid = control.start("unit", ["sh", "-c", "echo out; echo err >&2; echo $WORD; exit 3"], log, {"WORD": "env"})
     wait_until(lambda: control.units()["unit"].exit == 3, "it has ended", timeout=10)
@@ -40,7 +40,7 @@ def test_a_unit_writes_to_its_log_and_its_exit_is_known(control: Control, tmp_pa
         control.require("unit", log)
 
 
-def test_a_unit_is_stopped_and_started_again_as_before(control: Control, tmp_path: Path) -> None:
+def test_a_unit_is_stopped_and_started_again_as_before(control: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = control.start("unit", ["sh", "-c", "echo started; exec sleep 60"], log, {})
     with pytest.raises(ClusterError, match="runs already"):
@@ -54,7 +54,7 @@ def test_a_unit_is_stopped_and_started_again_as_before(control: Control, tmp_pat
     control.stop("unit")
 
 
-def test_a_unit_that_ignores_the_signal_is_killed(control: Control, tmp_path: Path) -> None:
+def test_a_unit_that_ignores_the_signal_is_killed(control: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "log"
     control.start("unit", ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"], log, {})
     wait_until(lambda: log.exists() and log.read_text() == "ready\n", "the trap is set", timeout=10)
@@ -62,7 +62,7 @@ def test_a_unit_that_ignores_the_signal_is_killed(control: Control, tmp_path: Pa
     assert control.units()["unit"].exit == -signal.SIGKILL
 
 
-def test_mistakes_are_answered_and_survived(control: Control, tmp_path: Path) -> None:
+def test_mistakes_are_answered_and_survived(control: SupervisorClient, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="No such file"):
         control.start("unit", ["/no/such/program"], tmp_path / "log", {})
     with pytest.raises(ClusterError, match="KeyError"):
@@ -78,17 +78,17 @@ def test_its_end_of_input_is_its_end(supervisor: "subprocess.Popen[bytes]") -> N
 
 def test_a_dead_supervisor_is_an_error_that_names_the_socket(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=f"no answer from {tmp_path / 'none'}"):
-        Control(tmp_path / "none").units()
+        SupervisorClient(tmp_path / "none").units()
 
 
-def test_units_do_not_inherit_the_ignored_sigpipe(control: Control, tmp_path: Path) -> None:
+def test_units_do_not_inherit_the_ignored_sigpipe(control: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "log"
     control.start("unit", ["sh", "-c", "grep SigIgn /proc/self/status"], log, {})
     wait_until(lambda: control.units()["unit"].exit == 0, "it has ended", timeout=10)
     assert int(log.read_text().split()[1], 16) & 1 << (signal.SIGPIPE - 1) == 0
 
 
-def test_a_unit_leads_its_own_session(control: Control, tmp_path: Path) -> None:
+def test_a_unit_leads_its_own_session(control: SupervisorClient, tmp_path: Path) -> None:
     pid = control.start("unit", ["sleep", "60"], tmp_path / "log", {})
     assert os.getsid(pid) == pid
     identity = ProcessId.of(pid)
