@@ -4,6 +4,7 @@ SHELL := /bin/bash
 CACHE := $(or $(GPUFLEET_CACHE),$(HOME)/.cache/gpufleet)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
+E2E_WORKERS := 2
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)
@@ -42,7 +43,7 @@ unit: setup ## Unit tests in two processes: no root, no network.
 check: lint types unit ## What to run before a commit: lint, types and unit tests.
 
 e2e: setup ## Tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
-	$(RUN) pytest e2e --timeout 900
+	$(RUN) pytest e2e --timeout 900 -n $(E2E_WORKERS) --dist loadfile
 
 workflows: ## Check .github/workflows with actionlint (needs Go).
 	go run $(ACTIONLINT) -color

@@ -1,7 +1,8 @@
 """The cluster, the installed chart, and a namespace per test.
 
-`cluster` is a real cluster of two nodes that belongs to the tests: it can run next to the one of `make cluster` and
-`make demo`, and ends with the tests, unless it ran before (`python -m gpufleet_testbed up` with this name and network).
+`cluster` is a real cluster of two nodes, one for each worker of pytest-xdist. It can run next to the one of `make
+cluster` and `make demo`, and ends with the tests, unless it ran before (`python -m gpufleet_testbed up` with this name
+and network).
 `fleet` is the chart installed on it, with simulated GPUs: 16 in the first node, 8 in the second. `namespace` belongs to
 one test; clearing it checks the invariants of every test.
 """
@@ -25,17 +26,28 @@ from gpufleet_testbed.local.processes.lock import Lock, holder
 GPUS = (16, 8)
 """Number of GPUs of each node."""
 
-CLUSTER = ClusterConfig(name="e2e", network="10.246.0.0/16", nodes=len(GPUS))
+_FIRST_NETWORK = 246
+
+
+def cluster_config(worker: int) -> ClusterConfig:
+    """Builds the configuration of a worker's own cluster: workers cannot share GPUs, operators and agents.
+
+    Args:
+        worker: Number of the pytest-xdist worker, from 0.
+    """
+    name = "e2e" if worker == 0 else f"e2e-{worker + 1}"
+    return ClusterConfig(name=name, network=f"10.{_FIRST_NETWORK + worker}.0.0/16", nodes=len(GPUS))
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(worker_id: str) -> Iterator[Cluster]:
+    config = cluster_config(0 if worker_id == "master" else int(worker_id.removeprefix("gw")))
     # Held by the run, not by the cluster: a cluster that ran before is used by one run at a time.
-    path = cache_dir() / "e2e-tests.lock"
+    path = cache_dir() / f"{config.name}-tests.lock"
     lock = Lock.try_acquire(path)
     if lock is None:
         pytest.exit(f"{holder(path)} runs the end-to-end tests; wait until it ends", returncode=2)
-    with up(CLUSTER) as found:
+    with up(config) as found:
         yield found
     lock.remove()
 
