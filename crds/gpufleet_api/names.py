@@ -1,6 +1,6 @@
-"""Every name that agent, operator, chart and command line must agree on.
+"""Names and limits that agent, operator, chart and command line share.
 
-Free of pydantic on purpose: the agent runs on each GPU node and imports only this module of the API.
+Does not import pydantic: the agent, which runs on every GPU node, imports only this module of the API.
 """
 
 from enum import StrEnum
@@ -16,37 +16,43 @@ WORKLOAD_KIND: Final = "GPUWorkload"
 WORKLOAD_PLURAL: Final = "gpuworkloads"
 
 SCHEDULING_GATE: Final = f"{GROUP}/assignment"
-"""The gate that holds a pod until its devices are reserved."""
+"""Scheduling gate of a pod until its devices are reserved."""
 
 ASSIGNMENT_ANNOTATION: Final = f"{GROUP}/assignment"
-"""Informational copy of the reservation on the pod, for people. Nothing obeys it."""
+"""On a pod: a copy of its reservation, for information only."""
 
 ACKNOWLEDGED_FAULTS_ANNOTATION: Final = f"{GROUP}/acknowledged-faults"
-"""On a GPUTelemetry: until when faults of its devices are forgiven. Written by people, obeyed by the agent."""
+"""On a GPUTelemetry: times until which an administrator has acknowledged faults of its devices."""
 
 WORKLOAD_LABEL: Final = f"{GROUP}/workload"
-"""On each pod of a workload: the workload's name. The operator watches pods by its presence."""
+"""On a pod of a workload: the workload's name. The operator watches the pods that have this label."""
 
 REPLICA_LABEL: Final = f"{GROUP}/replica"
-"""On each pod of a workload: the replica index."""
+"""On a pod of a workload: the index of its replica."""
 
 RESOURCE: Final = f"{GROUP}/gpu"
-"""Default extended resource: one whole device. Configurable in agent and operator."""
+"""Default extended resource for whole devices. Configurable in agent and operator."""
 
 SHARED_RESOURCE: Final = f"{GROUP}/gpu-shared"
-"""Default extended resource of shared use: one slot of one device. Configurable likewise; empty: no sharing."""
+"""Default extended resource for share slots of a device. Configurable likewise; empty turns sharing off."""
 
 SHARED_SLOTS: Final = 16
-"""Default number of slots of one device: how many containers may share it."""
+"""Default number of share slots of a device: how many containers can share it."""
 
 MAX_SHARED_SLOTS: Final = 64
-"""Most slots of one device: as many holders as its entry in GPUTelemetry can list."""
+"""Maximum number of share slots of a device: as many holders as its entry in GPUTelemetry can list."""
+
+MAX_DEVICES: Final = 64
+"""Maximum number of devices of a node."""
+
+WHOLE_DEVICE_PERCENT: Final = 100
+"""Compute of a whole device, in percent."""
 
 STALE_AFTER_SECONDS: Final = 90.0
-"""Default age from which on telemetry is stale: nothing is placed by it."""
+"""Default age after which telemetry is stale and no longer used for placement."""
 
 CDI_KIND: Final = f"{GROUP}/gpu"
-"""Vendor and class of our devices to container runtimes, whatever the resource is called."""
+"""Vendor and class of the devices in CDI, independent of the extended resource."""
 
 RESOURCE_PREFIX: Final = f"{GROUP}/"
 
@@ -58,20 +64,19 @@ ENV_SHARD_START: Final = "GPUFLEET_SHARD_START"
 ENV_SHARD_END: Final = "GPUFLEET_SHARD_END"
 ENV_DEVICES: Final = "GPUFLEET_DEVICES"
 ENV_MEMORY_MIB: Final = "GPUFLEET_MEMORY_MIB"
-"""Shared use: what is promised of each device's memory."""
+"""Shared devices only: memory of each device that is promised to the container."""
 ENV_COMPUTE_PERCENT: Final = "GPUFLEET_COMPUTE_PERCENT"
 
 AGENT_FIELD_MANAGER: Final = "gpufleet-agent"
 OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 
 ASSIGN_VERB: Final = "assign"
-"""Custom verb on gputelemetries: who holds it may write reservations and release gated pods."""
+"""Custom verb on gputelemetries that allows to write reservations and to release gated pods."""
 
 
 class ThrottleReason(StrEnum):
-    """Why a device runs below the clocks that it could reach."""
+    """Why a device runs below its clocks. Idleness is not a throttle reason."""
 
-    # That it has nothing to do is no such reason.
     APPLICATION_CLOCKS = "ApplicationsClocksSetting"
     SW_POWER_CAP = "SwPowerCap"
     HW_SLOWDOWN = "HwSlowdown"

@@ -12,13 +12,10 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, ListMap, ListSet
-from gpufleet_api.names import TelemetryState, ThrottleReason
-
-MAX_DEVICES = 64
-"""Devices of one node."""
+from gpufleet_api.names import MAX_DEVICES, WHOLE_DEVICE_PERCENT, TelemetryState, ThrottleReason
 
 MAX_ASSIGNMENTS = 1024
-"""Reservations on one node."""
+"""Maximum number of reservations on a node."""
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 MiB = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -26,7 +23,7 @@ Celsius = Annotated[int, Field(ge=-273, le=1000)]
 Megahertz = Annotated[int, Field(ge=0, le=100_000)]
 Milliwatts = Annotated[int, Field(ge=0, le=2**31 - 1)]
 PromisedMiB = Annotated[int, Field(ge=1, le=2**24)]
-PromisedPercent = Annotated[int, Field(ge=1, le=100)]
+PromisedPercent = Annotated[int, Field(ge=1, le=WHOLE_DEVICE_PERCENT)]
 Items = Annotated[int, Field(ge=0, le=2**53)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -113,7 +110,7 @@ class HealthReason(ApiModel):
     Replacement: the device must be replaced."""
 
 
-class DeviceHealth(ApiModel):
+class HealthStatus(ApiModel):
     """Health of a device, with its current faults and warnings."""
 
     state: HealthState
@@ -171,7 +168,7 @@ class Statistics(ApiModel):
     """95th percentile."""
 
 
-class SampleWindow(ApiModel):
+class WindowStatistics(ApiModel):
     """Statistics over the recent samples of a device. A quantity that no sample has is absent."""
 
     samples: Annotated[int, Field(ge=1, le=100_000)]
@@ -266,11 +263,11 @@ class Device(ApiModel):
     """Whether the GPU is partitioned by MIG."""
     process_count: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Number of processes on the device, inside and outside of containers."""
-    health: DeviceHealth
+    health: HealthStatus
     withheld: Text | None = None
     """Why the device cannot be given to a container although it has no fault, such as a missing device node. No new
     pod is placed on it; a container that holds it keeps it."""
-    window: SampleWindow | None = None
+    window: WindowStatistics | None = None
     allocated_to: Annotated[list[DeviceHolder], Field(max_length=64), ListMap("namespace", "pod", "container")] = []
     """Containers that hold the device."""
 

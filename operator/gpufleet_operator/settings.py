@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, STALE_AFTER_SECONDS
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.state_types import Limits
@@ -28,7 +28,7 @@ class Settings:
     """Extended resource of one slot of a shared device; empty: sharing is disabled."""
     shared_slots: int = SHARED_SLOTS
     """Slots of each shared device."""
-    stale_after_seconds: float = 90.0
+    stale_after_seconds: float = STALE_AFTER_SECONDS
     """Age from which telemetry is not used. Set it to three heartbeats of the agent."""
     resync_interval_seconds: float = 10.0
     """Longest time between two reconcile passes: telemetry becomes stale without an event."""

@@ -19,12 +19,11 @@ from gpufleet_agent.sampling.snapshot import (
     Statistics,
     WindowStats,
 )
-from gpufleet_api.names import STALE_AFTER_SECONDS, TelemetryState
+from gpufleet_api.names import MAX_DEVICES, STALE_AFTER_SECONDS, TelemetryState
 from gpufleet_common import timestamps
 
 Status = dict[str, Any]
 
-MAX_DEVICES = 64
 MAX_HOLDERS = 64
 MAX_REASONS = 16
 MAX_TEXT = 256

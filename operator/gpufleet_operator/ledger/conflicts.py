@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
+from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.telemetry import Assignment
-
-_WHOLE_PERCENT = 100
 
 
 class Occupancy:
@@ -50,4 +49,4 @@ class Occupancy:
         most = self._memory.get(device)
         if most is not None and memory + (assignment.memory_mib or 0) > most:
             return False
-        return compute + (assignment.compute_percent or 0) <= _WHOLE_PERCENT
+        return compute + (assignment.compute_percent or 0) <= WHOLE_DEVICE_PERCENT

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.workload import Topology
 from gpufleet_operator.placement.fleet.columns import Columns, Mask, Window
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.fleet.nvlink import Wiring, connected_sets
 from gpufleet_operator.placement.search.node_scores import ranking
-from gpufleet_operator.placement.search.query import WHOLE_PERCENT, Query
+from gpufleet_operator.placement.search.query import Query
 
 _SEARCH = 20_000
 """States of one node that the search for sets looks at, after which the best so far stands."""
@@ -62,7 +63,7 @@ def slots(window: Window, passes: Mask, query: Query, most: int) -> Counts:
         free = columns.total_mib[at].astype(np.int64) - columns.used_mib[at]
         found = np.minimum(found, (free - query.min_free_mib) // share.memory_mib + 1)
     if share.compute_percent:
-        limit = WHOLE_PERCENT - share.compute_percent
+        limit = WHOLE_DEVICE_PERCENT - share.compute_percent
         if needs.max_utilization_percent is not None:
             limit = min(limit, needs.max_utilization_percent)
         found = np.minimum(found, (limit - columns.compute[at].astype(np.int64)) // share.compute_percent + 1)

@@ -3,14 +3,13 @@
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.fleet.encode import MOST_ROOM, capability
 from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.search.score import check_weights
-
-WHOLE_PERCENT = 100
 
 _MOST_MIB = 2**31 - 1
 
@@ -69,7 +68,7 @@ def check_request(request: Request) -> None:
         raise InvalidRequestError(f"{request.name}: {min(both)} is both included and excluded")
     if share is not None and not (share.memory_mib > 0 or share.compute_percent > 0):
         raise InvalidRequestError(f"{request.name}: a share needs memoryMiB or computePercent above 0, got {share}")
-    if share is not None and (share.memory_mib < 0 or not 0 <= share.compute_percent <= WHOLE_PERCENT):
+    if share is not None and (share.memory_mib < 0 or not 0 <= share.compute_percent <= WHOLE_DEVICE_PERCENT):
         raise InvalidRequestError(f"{request.name}: memoryMiB must be 0 or more, computePercent 0 to 100, got {share}")
     check_weights(request.weights)
 
