@@ -33,7 +33,7 @@ from typing import TextIO
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Pick, PodNeeds, Request, Share
-from gpufleet_operator.placement.packing import Census, Mix, PodType
+from gpufleet_operator.placement.packing import Mix, MixEstimator, PodType
 
 WHOLE = 1000
 MIB = 2**20
@@ -112,7 +112,7 @@ def run(
     name: str, nodes: Sequence[NodeState], arrivals: tuple[Arrival, ...], *, mix: str
 ) -> tuple[list[tuple[Arrival, Pick]], Outcome]:
     """Place every arrival in turn: what was placed where, and how it went."""
-    fleet, census, known = Fleet.of(nodes), Census(), mix_of(arrivals)
+    fleet, census, known = Fleet.of(nodes), MixEstimator(), mix_of(arrivals)
     capacity = sum(len(node.devices) for node in nodes) * WHOLE
     arrived = used = 0
     curve: list[tuple[int, float]] = []
@@ -124,7 +124,7 @@ def run(
     began, began_cpu = time.perf_counter(), time.process_time()
     for arrival in arrivals:
         request = arrival.request
-        decision = place(fleet, request, census.mix if mix == "learned" else known, why=False)
+        decision = place(fleet, request, census.mix if mix == "learned" else known, explain=False)
         arrived += arrival.milli
         if mix == "learned":
             census.observe(pod_type(request))

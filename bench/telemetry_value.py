@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, Share
-from gpufleet_operator.placement.packing import Census, PodType
+from gpufleet_operator.placement.packing import MixEstimator, PodType
 
 Use: TypeAlias = NDArray[np.float32]
 """(steps,): memory in MiB or compute in percent from a job's start on."""
@@ -184,14 +184,14 @@ def run(
 
     `allowed` is that list of another run, which arm `equal` doesn't get ahead of.
     """
-    cluster, census = Cluster(setting, live=arm is Arm.LIVE), Census()
+    cluster, census = Cluster(setting, live=arm is Arm.LIVE), MixEstimator()
     admitted: list[int] = []
     for at, job in enumerate(jobs):
         so_far = admitted[-1] if admitted else 0
         request = Request(f"jobs/{at}", (0,), DeviceNeeds(share=job.share), strategy=strategy)
         cluster.advance(job.start)
         if arm is not Arm.EQUAL or so_far < allowed[at]:
-            picks = place(cluster.fleet, request, census.mix, why=False).picks
+            picks = place(cluster.fleet, request, census.mix, explain=False).picks
             for pick in picks:
                 cluster.admit(job, pick.node, pick.devices[0])
             so_far += len(picks)

@@ -30,7 +30,7 @@ def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
     print(message)
     explanation = namespace.workload("cool-only")["status"]["explanation"]
     counted = {one["reason"]: one["devices"] for one in explanation["rejections"]}
-    assert counted["TooHot"] == 2, explanation
+    assert counted["TemperatureTooHigh"] == 2, explanation
     assert counted["NotInIncludeUUIDs"] == 22, explanation
     assert explanation["nearestMiss"]["device"] == warm, explanation
     assert "84" in explanation["nearestMiss"]["message"], explanation
@@ -155,7 +155,7 @@ def test_more_devices_than_exist(namespace: TestNamespace, fleet: Fleet) -> None
         gpuworkload("wide", count=16, node=fleet.nodes[1]),
         gpuworkload("big", requirements={"minFreeMemoryMiB": 200_000}),
     )
-    for name, reason, devices in (("wide", "TooFewDevicesOnNode", 8), ("big", "InsufficientFreeMemory", 24)):
+    for name, reason, devices in (("wide", "InsufficientDevices", 8), ("big", "InsufficientFreeMemory", 24)):
         message = namespace.wait_condition(name, "Placed", "False", "NoDevices")
         print(message)
         explanation = namespace.workload(name)["status"]["explanation"]

@@ -102,7 +102,7 @@ def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(example
     assert [d["reason"] for d in done.json["devices"]] == [
         None,
         "DeviceUnhealthy",
-        "TooHot",
+        "TemperatureTooHigh",
         "DeviceInUse",
         "ForeignProcess",
         "MeasurementMissing",

@@ -111,7 +111,7 @@ async def test_full_workflow_heterogeneous_devices() -> None:
         "DeviceInUse": 8,
         "DeviceUnhealthy": 1,
         "TelemetryStale": 1,
-        "TooHot": 1,
+        "TemperatureTooHigh": 1,
         "MeasurementMissing": 1,
     }
 

@@ -21,7 +21,7 @@ from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_operator.distribution import shares
+from gpufleet_operator.distribution import apportion
 from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidCapacityError, InvalidFleetError, PlacementError
@@ -118,11 +118,11 @@ async def test_division_by_zero_in_capacity_distribution() -> None:
     """No device has room: the division names it instead of dividing by zero, and the operator reserves nothing."""
     cluster = ObjectCluster()
     with pytest.raises(InvalidCapacityError, match="all capacities are 0") as caught:
-        shares(10, {"GPU-0": 0, "GPU-1": 0.0})
+        apportion(10, {"GPU-0": 0, "GPU-1": 0.0})
     assert isinstance(caught.value, PlacementError)
-    assert shares(10, {"GPU-0": 0, "GPU-1": 5}).items == {"GPU-0": 0, "GPU-1": 10}
+    assert apportion(10, {"GPU-0": 0, "GPU-1": 5}).items == {"GPU-0": 0, "GPU-1": 10}
     with pytest.raises(InvalidCapacityError):
-        shares(10, {})
+        apportion(10, {})
     await cluster.join("a", fake_hardware(*(gpu(f"GPU-{i}", i, memory_used_mib=80_000) for i in range(2))))
     distribution = {"items": 10, "mode": "Proportional", "by": "FreeMemory"}
     cluster.apply("train", replicas=2, placement={"gang": True}, distribution=distribution)
@@ -155,8 +155,8 @@ async def test_invalid_metrics(field: str, value: float, reason: InvalidReason) 
     fleet = fleet_of(await published(hardware))
     decision = place(fleet, Request("ml/train", (0, 1)))
     assert [pick.devices for pick in decision.picks] == [("GPU-good",)]
-    assert decision.why_not is not None
-    assert "GPU-bad: has never been sampled" in decision.why_not.message
+    assert decision.diagnosis is not None
+    assert "GPU-bad: has never been sampled" in decision.diagnosis.message
 
 
 def test_memory_clean_up_on_shutdown() -> None:
@@ -236,5 +236,5 @@ async def test_unregistered_device() -> None:
     with pytest.raises(InvalidFleetError, match="device GPU-x is not in the fleet"):
         rank_devices(fleet, among=["GPU-0", "GPU-x"])
     decision = place(fleet, Request("ml/train", (0,), DeviceNeeds(include_uuids=frozenset({"GPU-x"}))))
-    assert decision.why_not is not None
-    assert "GPU-x of includeUUIDs is not in the fleet" in decision.why_not.message
+    assert decision.diagnosis is not None
+    assert "GPU-x of includeUUIDs is not in the fleet" in decision.diagnosis.message

@@ -10,9 +10,9 @@ from gpufleet_api.workload import Topology
 from gpufleet_cli.errors import InputError
 from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.placement.explain.explain import reasons
+from gpufleet_operator.placement.explain.diagnosis import rejection_codes
 from gpufleet_operator.placement.explain.nearest import nearest
-from gpufleet_operator.placement.model import DeviceState, Reason, Rejected, Request, Terms
+from gpufleet_operator.placement.model import DeviceState, Reason, RejectionCount, Request, Terms
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.query import Query, check_request
 
@@ -72,24 +72,24 @@ def rank(fleet: Fleet, request: Request, checks: Sequence[DeviceCheck]) -> list[
     return [ScoredDevice(passing[device.device], device.terms) for device in best_first]
 
 
-def count_rejections(checks: Sequence[DeviceCheck]) -> list[Rejected]:
+def count_rejections(checks: Sequence[DeviceCheck]) -> list[RejectionCount]:
     """Returns the number of devices and nodes by failed filter, in the order of the filters."""
     devices = Counter(check.reason for check in checks if check.reason is not None)
     nodes = Counter(reason for reason, _ in {(c.reason, c.node) for c in checks if c.reason is not None})
-    return [Rejected(reason, devices[reason], nodes[reason]) for reason in REASONS if reason in devices]
+    return [RejectionCount(reason, devices[reason], nodes[reason]) for reason in REASONS if reason in devices]
 
 
 def _node(fleet: Fleet, name: str, query: Query) -> Iterator[DeviceCheck]:
     """Checks a node by itself: what a device lacks does not depend on other nodes."""
     alone = Fleet.of([fleet.nodes[name]])
-    codes = reasons(alone, query, frozenset())
+    codes = rejection_codes(alone, query, frozenset())
     for column, device in enumerate(alone.cells(0)):
         code = int(codes[0, column])
         if code == _PASSES:
             yield DeviceCheck(name, device)
             continue
         reason = REASONS[code - 1]
-        if reason in (Reason.NODE_DEVICES, Reason.TOPOLOGY):
+        if reason in (Reason.INSUFFICIENT_DEVICES, Reason.TOPOLOGY):
             # The device passes by itself, and all such devices of the node fail together: ignore the other ones.
             asked = np.where(codes == code, codes, 0).astype(np.uint8)
         else:

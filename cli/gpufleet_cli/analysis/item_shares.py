@@ -9,10 +9,10 @@ from typing import assert_never
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.options.choices import DeviceCapacity
 from gpufleet_cli.options.parsers import to_integer
-from gpufleet_operator.distribution import Shares, shares
+from gpufleet_operator.distribution import Shards, apportion
 from gpufleet_operator.placement.errors import InvalidCapacityError
 from gpufleet_operator.placement.explain.phrases import PHRASES
-from gpufleet_operator.placement.model import DeviceState, Rejected
+from gpufleet_operator.placement.model import DeviceState, RejectionCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ReceiverCapacity:
     text: str
 
 
-def divide(items: int, capacities: Mapping[str, ReceiverCapacity], maxima: Iterable[str]) -> Shares[str]:
+def divide(items: int, capacities: Mapping[str, ReceiverCapacity], maxima: Iterable[str]) -> Shards[str]:
     """Divides the items by the largest remainder method.
 
     Args:
@@ -38,7 +38,7 @@ def divide(items: int, capacities: Mapping[str, ReceiverCapacity], maxima: Itera
     if default is not None:
         limits = {**dict.fromkeys(capacities, default), **limits}
     try:
-        return shares(items, {name: c.number for name, c in capacities.items()}, limits or None)
+        return apportion(items, {name: c.number for name, c in capacities.items()}, limits or None)
     except InvalidCapacityError as error:
         raise InputError(str(error)) from error
 
@@ -73,7 +73,7 @@ def capacities_of_devices(devices: Iterable[DeviceState], measure: DeviceCapacit
     return {uuid: ReceiverCapacity(amount, str(amount)) for uuid, amount in amounts.items()}
 
 
-def notes(rejected: Iterable[Rejected]) -> Iterator[str]:
+def notes(rejected: Iterable[RejectionCount]) -> Iterator[str]:
     """Yields a note on the devices that get no items."""
     counts = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if counts:

@@ -8,22 +8,22 @@ from gpufleet_cli.analysis.fleet_edits import FleetEdits
 from gpufleet_cli.errors import InputError
 from gpufleet_operator.placement import replay as engine
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.placement.replay import Record
+from gpufleet_operator.placement.replay import SavedDecision
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedDecision:
     """A saved decision, and the one made from the same input now."""
 
-    saved: Record
-    made: Record
+    saved: SavedDecision
+    made: SavedDecision
     size: int
     """Bytes of the saved record."""
     same: bool
     """True when both are the same byte for byte. On an edited fleet, whose input differs, only the decisions count."""
 
 
-def save(path: Path, records: Iterable[Record]) -> None:
+def save(path: Path, records: Iterable[SavedDecision]) -> None:
     """Writes one line per decision. Raises InputError when the file cannot be written."""
     try:
         path.write_bytes(b"".join(engine.save(record) for record in records))

@@ -11,9 +11,9 @@ from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
-from gpufleet_operator.placement.explain.explain import by_node
-from gpufleet_operator.placement.model import Decision, DeviceState, Pick, Rejected, Request, WhyNot
-from gpufleet_operator.placement.replay import Record, record
+from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
+from gpufleet_operator.placement.model import Decision, DeviceState, Diagnosis, Pick, RejectionCount, Request
+from gpufleet_operator.placement.replay import SavedDecision, capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class SimulatedWorkload:
     """The simulated placement of one workload."""
 
     manifest: Manifest
-    record: Record
+    record: SavedDecision
     """The engine's input and decision."""
     decision: Decision
     """The engine's decision, or an empty one when the items cannot be divided."""
@@ -31,13 +31,13 @@ class SimulatedWorkload:
     """By replica: its shard [start, end) of the items; empty without a distribution."""
     unassigned: int | None = None
     """Items that no replica gets; None without a distribution."""
-    by_node: Mapping[str, tuple[Rejected, ...]] = field(default_factory=dict)
+    by_node: Mapping[str, tuple[RejectionCount, ...]] = field(default_factory=dict)
     """By node: why its devices cannot serve the replicas that are not placed; empty when all are placed."""
 
     @property
     def placed(self) -> bool:
         """True when every replica has devices."""
-        return self.decision.why_not is None
+        return self.decision.diagnosis is None
 
 
 def simulate(fleet: Fleet, manifests: Sequence[Manifest], *, nodes_known: bool) -> list[SimulatedWorkload]:
@@ -71,7 +71,7 @@ def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
 
 def _place(fleet: Fleet, manifest: Manifest, request: Request) -> SimulatedWorkload:
     try:
-        made = record(fleet, request)
+        made = capture(fleet, request)
     except PlacementError as error:
         raise InputError(f"{manifest.document}: {error}") from error
     decision = made.decision
@@ -81,13 +81,13 @@ def _place(fleet: Fleet, manifest: Manifest, request: Request) -> SimulatedWorkl
     except InvalidCapacityError as error:
         # As in the operator: without a shard there is no pod, so nothing is reserved.
         considered = sum(len(node.devices) for node in fleet.nodes.values())
-        empty = Decision((), request.replicas, WhyNot(str(error), considered, 0))
+        empty = Decision((), request.replicas, Diagnosis(str(error), considered, 0))
         return SimulatedWorkload(manifest, made, empty, {}, {})
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     distribution = manifest.model.spec.distribution
     left = unassigned_items(distribution.items, ranges) if distribution and ranges else None
-    rejected = by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
+    rejected = rejections_by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
     return SimulatedWorkload(manifest, made, decision, devices, ranges, left, rejected)
 
 

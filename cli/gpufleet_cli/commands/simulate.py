@@ -12,7 +12,7 @@ from gpufleet_cli.input.fleet_files import FleetFiles
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.output import json_shapes, tables
 from gpufleet_cli.output.terminal import Screen, write_json, write_notes
-from gpufleet_operator.placement.explain.explain import some
+from gpufleet_operator.placement.explain.diagnosis import quantity
 
 
 def simulate(
@@ -40,7 +40,7 @@ def simulate(
     )
     if save is not None:
         saved_decisions.save(save, [workload.record for workload in simulated])
-        notes = (*notes, f"{some(len(simulated), 'decision')} saved to {save} (see gpufleet replay)")
+        notes = (*notes, f"{quantity(len(simulated), 'decision')} saved to {save} (see gpufleet replay)")
     if output is OutputFormat.JSON:
         write_json(json_shapes.simulation(simulated, notes))
     else:

@@ -9,9 +9,9 @@ from typing import Any
 from gpufleet_cli.analysis.device_checks import DeviceCheck, ScoredDevice
 from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
 from gpufleet_cli.analysis.simulation import SimulatedWorkload
-from gpufleet_operator.distribution import Shares
+from gpufleet_operator.distribution import Shards
 from gpufleet_operator.placement import Aggregates
-from gpufleet_operator.placement.model import DeviceState, Pick, Rejected, Terms, WhyNot
+from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, RejectionCount, Terms
 
 Json = dict[str, Any]
 
@@ -35,7 +35,9 @@ def replay(replayed: Sequence[ReplayedDecision]) -> Json:
                 "same": one.same,
                 "placements": [_placement(pick, {}) for pick in one.made.decision.picks],
                 "unplaced": list(one.made.decision.unplaced),
-                "explanation": None if one.made.decision.why_not is None else _why_not(one.made.decision.why_not, {}),
+                "explanation": None
+                if one.made.decision.diagnosis is None
+                else _why_not(one.made.decision.diagnosis, {}),
             }
             for one in replayed
         ],
@@ -82,7 +84,7 @@ def explanation(checks: Iterable[DeviceCheck], counts: Json, notes: Sequence[str
     return {"devices": devices, **counts, "notes": list(notes)}
 
 
-def shares(divided: Shares[str]) -> Json:
+def shares(divided: Shards[str]) -> Json:
     """`gpufleet distribute -o json`."""
     return {
         "shares": dict(divided.items),
@@ -91,7 +93,7 @@ def shares(divided: Shares[str]) -> Json:
     }
 
 
-def counts(considered: int, eligible: int, rejected: Iterable[Rejected]) -> Json:
+def counts(considered: int, eligible: int, rejected: Iterable[RejectionCount]) -> Json:
     """Returns the number of devices, of those that pass, and of those that fail each filter."""
     return {
         "devicesConsidered": considered,
@@ -112,7 +114,7 @@ def _workload(workload: SimulatedWorkload) -> Json:
         "replicas": len(request.replicas),
         "placements": [_placement(pick, workload.ranges) for pick in decision.picks],
         "unplaced": list(decision.unplaced),
-        "explanation": None if decision.why_not is None else _why_not(decision.why_not, workload.by_node),
+        "explanation": None if decision.diagnosis is None else _why_not(decision.diagnosis, workload.by_node),
     }
     if workload.unassigned is not None:
         shape["unassignedItems"] = workload.unassigned
@@ -131,7 +133,7 @@ def _placement(pick: Pick, ranges: Mapping[int, tuple[int, int]]) -> Json:
     return shape
 
 
-def _why_not(why: WhyNot, by_node: Mapping[str, Sequence[Rejected]]) -> Json:
+def _why_not(why: Diagnosis, by_node: Mapping[str, Sequence[RejectionCount]]) -> Json:
     near = why.nearest
     return {
         "message": why.message,

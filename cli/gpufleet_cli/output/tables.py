@@ -7,11 +7,11 @@ from gpufleet_cli.analysis.item_shares import ReceiverCapacity
 from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
 from gpufleet_cli.analysis.simulation import SimulatedWorkload
 from gpufleet_cli.output.terminal import Column, Screen
-from gpufleet_operator.distribution import Shares
+from gpufleet_operator.distribution import Shards
 from gpufleet_operator.placement import Aggregates
-from gpufleet_operator.placement.explain.explain import some
+from gpufleet_operator.placement.explain.diagnosis import quantity
 from gpufleet_operator.placement.explain.phrases import PHRASES
-from gpufleet_operator.placement.model import Rejected, Share, Terms
+from gpufleet_operator.placement.model import RejectionCount, Share, Terms
 
 _TERMS = (
     Column("SCORE", number=True),
@@ -54,14 +54,14 @@ def simulation(screen: Screen, workloads: Iterable[SimulatedWorkload]) -> None:
         screen.line(_headline(workload), "bold green" if workload.placed else "bold red")
         if workload.decision.picks:
             _placements(screen, workload)
-        why = workload.decision.why_not
+        why = workload.decision.diagnosis
         if why is not None:
             screen.line(why.message)
             if why.rejected:
                 _rejections(screen, why.rejected)
                 _rejections_by_node(screen, workload)
         if workload.unassigned:
-            screen.line(f"{some(workload.unassigned, 'item')} unassigned because of maxPerReplica")
+            screen.line(f"{quantity(workload.unassigned, 'item')} unassigned because of maxPerReplica")
 
 
 def replay(screen: Screen, replayed: Iterable[ReplayedDecision], *, edited: bool) -> None:
@@ -75,8 +75,8 @@ def replay(screen: Screen, replayed: Iterable[ReplayedDecision], *, edited: bool
             continue
         rows = [[str(p.replica), p.node, uuid] for p in decision.picks for uuid in p.devices]
         screen.table((Column("REPLICA", number=True), Column("NODE", firm=True), Column("UUID", firm=True)), rows)
-        if decision.why_not is not None:
-            screen.line(decision.why_not.message)
+        if decision.diagnosis is not None:
+            screen.line(decision.diagnosis.message)
 
 
 def ranking(screen: Screen, best: Iterable[ScoredDevice]) -> None:
@@ -118,7 +118,7 @@ def availability(screen: Screen, checks: Sequence[DeviceCheck]) -> None:
     screen.line(f"{passing:,}/{len(checks):,} GPUs are available{f': {failed}' if failed else ''}.")
 
 
-def shares(screen: Screen, divided: Shares[str], capacities: Mapping[str, ReceiverCapacity]) -> None:
+def shares(screen: Screen, divided: Shards[str], capacities: Mapping[str, ReceiverCapacity]) -> None:
     """Prints the items and the range of each receiver, and the totals."""
     rows = [
         [name, capacities[name].text, str(divided.items[name]), f"[{start}, {end})"]
@@ -126,10 +126,10 @@ def shares(screen: Screen, divided: Shares[str], capacities: Mapping[str, Receiv
     ]
     headers = (Column("NAME"), Column("CAPACITY", number=True), Column("ITEMS", number=True), Column("RANGE"))
     screen.table(headers, rows)
-    screen.line(f"{some(sum(divided.items.values()), 'item')} assigned, {divided.unassigned:,} unassigned")
+    screen.line(f"{quantity(sum(divided.items.values()), 'item')} assigned, {divided.unassigned:,} unassigned")
 
 
-def _rejections(screen: Screen, rejected: Iterable[Rejected]) -> None:
+def _rejections(screen: Screen, rejected: Iterable[RejectionCount]) -> None:
     rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
     screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
 
@@ -140,10 +140,10 @@ def _rejections_by_node(screen: Screen, workload: SimulatedWorkload) -> None:
     rows = [[name, _phrases(rejected) or "-"] for name, rejected in shown]
     screen.table((Column("NODE", firm=True), Column("UNAVAILABLE")), rows)
     if len(workload.by_node) > len(shown):
-        screen.line(f"and {some(len(workload.by_node) - len(shown), 'more node')} (all with -o json)")
+        screen.line(f"and {quantity(len(workload.by_node) - len(shown), 'more node')} (all with -o json)")
 
 
-def _phrases(rejected: Iterable[Rejected]) -> str:
+def _phrases(rejected: Iterable[RejectionCount]) -> str:
     return ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected)
 
 
@@ -154,7 +154,7 @@ def _headline(workload: SimulatedWorkload) -> str:
     state = "placed" if workload.placed else "not placed" if not picks else "partially placed"
     nodes = sorted({pick.node for pick in picks})
     taken = {(pick.node, uuid) for pick in picks for uuid in pick.devices}
-    gpus, replicas = some(len(taken), "GPU"), some(len(request.replicas), "replica")
+    gpus, replicas = quantity(len(taken), "GPU"), quantity(len(request.replicas), "replica")
     where = f", {gpus} on {', '.join(nodes)}" if picks else ""
     return f"{workload.manifest.name}: {state}: {len(picks)}/{replicas}{where} ({', '.join(how)})"
 

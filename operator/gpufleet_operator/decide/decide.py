@@ -235,7 +235,7 @@ def _statuses(
             refused_create=_create_trouble(snapshot, workload),
             entries=planned.ledger.live,
             picked=picked.get(uid, {}),
-            why_not=planned.unplaced.get(uid),
+            diagnosis=planned.unplaced.get(uid),
         )
         write = report.write(snapshot, outlook)
         if write is not None and blocked.passes(write.key):

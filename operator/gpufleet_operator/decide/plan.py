@@ -23,7 +23,7 @@ from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplica
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
-from gpufleet_operator.placement.model import DeviceState, Pick, Request, Terms, WhyNot
+from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Request, Terms
 from gpufleet_operator.pods.validate import device_container
 
 ReplicaKey = tuple[str, int]
@@ -45,7 +45,7 @@ class Plan:
     ledger: Ledger
     """What is to stand in the nodes' objects."""
     picked: Mapping[ReplicaKey, Picked] = field(default_factory=dict)
-    unplaced: Mapping[str, WhyNot] = field(default_factory=dict)
+    unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid."""
     inconsistencies: tuple[str, ...] = ()
 
@@ -105,7 +105,7 @@ class _Planner:
         self.built = built
         self.ledger = ledger
         self.picked: dict[ReplicaKey, Picked] = {}
-        self.unplaced: dict[str, WhyNot] = {}
+        self.unplaced: dict[str, Diagnosis] = {}
 
     @property
     def fleet(self) -> Fleet:
@@ -119,10 +119,10 @@ class _Planner:
             decision = place(self.fleet, self._request(standing, replicas), self.snapshot.mix)
             ranges = self._ranges(standing, decision.picks)
         except PlacementError as error:
-            self.unplaced[workload.uid] = WhyNot(str(error), total, 0)
+            self.unplaced[workload.uid] = Diagnosis(str(error), total, 0)
             return
-        if decision.why_not is not None:
-            self.unplaced[workload.uid] = decision.why_not
+        if decision.diagnosis is not None:
+            self.unplaced[workload.uid] = decision.diagnosis
         by_index = {r.index: r for r in replicas}
         for pick in decision.picks:
             replica = by_index[pick.replica]
@@ -159,7 +159,7 @@ class _Planner:
             replicas=tuple(r.index for r in replicas),
             resources=self.snapshot.limits.resources,
             excluded_nodes={index: nodes | unwritable for index, nodes in aside.items()},
-            siblings=Counter(r.entry.node for r in kept if r.entry is not None),
+            placed_replicas=Counter(r.entry.node for r in kept if r.entry is not None),
         )
         # What admission made of the pod (LimitRanges, defaults) counts, not what the template says; and our own
         # resource counts as well, because kube-scheduler will compare it with the node's allocatable.

@@ -7,11 +7,10 @@ reservations, else from status) is never divided again; a replica whose range go
 from collections.abc import Mapping, Sequence
 
 from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, WorkloadSpec
-from gpufleet_operator.distribution import shares, uniform
+from gpufleet_operator.distribution import apportion, apportion_evenly
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement.model import DeviceState
-from gpufleet_operator.placement.search.filters import free_memory_mib
 
 Range = tuple[int, int]
 """[start, end)"""
@@ -49,12 +48,12 @@ def divide(
         return {}
     if not given:
         if distribution.mode is DistributionMode.UNIFORM:
-            fresh = uniform(distribution.items, range(spec.replicas), distribution.max_per_replica)
+            fresh = apportion_evenly(distribution.items, range(spec.replicas), distribution.max_per_replica)
         elif distribution.weights is not None:
-            fresh = shares(distribution.items, dict(enumerate(distribution.weights)), distribution.max_per_replica)
+            fresh = apportion(distribution.items, dict(enumerate(distribution.weights)), distribution.max_per_replica)
         else:
             capacities = {index: _capacity(spec, distribution, picked.get(index, ())) for index in range(spec.replicas)}
-            fresh = shares(distribution.items, capacities, distribution.max_per_replica)
+            fresh = apportion(distribution.items, capacities, distribution.max_per_replica)
         return fresh.ranges
     left = workload.status.unassigned_items if workload.status else None
     return _filled(given, spec.replicas, distribution.items - (left or 0))
@@ -69,7 +68,7 @@ def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[
         return spec.devices.memory_mib * len(devices)
     if distribution.by is CapacityMeasure.TOTAL_MEMORY:
         return sum(d.memory_total_mib or 0 for d in devices)
-    return sum(max(0, free_memory_mib(d) or 0) for d in devices)
+    return sum(max(0, d.memory_free_mib or 0) for d in devices)
 
 
 def _filled(given: Mapping[int, Range], replicas: int, end_of_all: int) -> dict[int, Range]:
@@ -84,7 +83,7 @@ def _filled(given: Mapping[int, Range], replicas: int, end_of_all: int) -> dict[
         if lost:
             start = given[lost[0] - 1][1] if lost[0] > 0 else 0
             end = given[index][0] if index < replicas else end_of_all
-            for replica, (first, last) in uniform(max(0, end - start), lost).ranges.items():
+            for replica, (first, last) in apportion_evenly(max(0, end - start), lost).ranges.items():
                 ranges[replica] = (start + first, start + last)
         index += 1
     return ranges

@@ -1,4 +1,6 @@
-from gpufleet_operator.distribution.reshard import Resharding, reshard
-from gpufleet_operator.distribution.shares import Shares, shares, unassigned_items, uniform
+"""Divides items among replicas by capacity. `reshard` is a library function: the operator never divides again."""
 
-__all__ = ["Resharding", "Shares", "reshard", "shares", "unassigned_items", "uniform"]
+from gpufleet_operator.distribution.apportionment import Shards, apportion, apportion_evenly, unassigned_items
+from gpufleet_operator.distribution.reshard import Resharding, reshard
+
+__all__ = ["Resharding", "Shards", "apportion", "apportion_evenly", "reshard", "unassigned_items"]

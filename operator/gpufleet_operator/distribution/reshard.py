@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gpufleet_operator.distribution.shares import Shares
+from gpufleet_operator.distribution.apportionment import Shards
 from gpufleet_operator.placement.errors import InvalidCapacityError
 
 K = TypeVar("K", bound=Hashable)
@@ -30,7 +30,7 @@ class Resharding(Generic[K]):
     unassigned: tuple[Range, ...] = ()
 
 
-def reshard(before: Mapping[K, Iterable[Range]], after: Shares[K]) -> Resharding[K]:
+def reshard(before: Mapping[K, Iterable[Range]], after: Shards[K]) -> Resharding[K]:
     """Fit what each receiver holds to its new share.
 
     Args:

@@ -108,7 +108,7 @@ def request(
     replicas: tuple[int, ...] | None = None,
     resources: Resources = DEFAULTS,
     excluded_nodes: Mapping[int, frozenset[str]] | None = None,
-    siblings: Mapping[str, int] | None = None,
+    placed_replicas: Mapping[str, int] | None = None,
 ) -> Request:
     """One workload's open replicas as the engine's question.
 
@@ -117,7 +117,7 @@ def request(
         replicas: indices still to place; None: all of them.
         resources: the extended resources that stand for devices, which the engine doesn't count again.
         excluded_nodes: per replica, nodes not to use for now.
-        siblings: replicas already placed, per node.
+        placed_replicas: replicas already placed, per node.
     """
     spec = workload.spec
     needed = spec.requirements or Requirements()
@@ -132,7 +132,7 @@ def request(
         weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),
         gang=spec.placement.gang,
         excluded_nodes=excluded_nodes or {},
-        siblings=siblings or {},
+        placed_replicas=placed_replicas or {},
     )
 
 

@@ -13,7 +13,7 @@ from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import WorkloadStatus
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import PassState
-from gpufleet_operator.placement.model import WhyNot
+from gpufleet_operator.placement.model import Diagnosis
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class Actions:
     memory: PassState = field(default_factory=PassState)
     due: datetime | None = None
     """When to decide again although nothing happened."""
-    unplaced: Mapping[str, WhyNot] = field(default_factory=dict)
+    unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid, for metrics and logs."""
     gated: Mapping[str, int] = field(default_factory=dict)
     """Gated pods by what they wait for."""

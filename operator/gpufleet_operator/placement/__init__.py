@@ -1,15 +1,15 @@
 from gpufleet_operator.placement.aggregate import Aggregates, aggregate
-from gpufleet_operator.placement.device_ranking import Ranked, rank_devices, select_best_device
+from gpufleet_operator.placement.device_ranking import RankedDevice, rank_devices, select_best_device
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.place import place
 from gpufleet_operator.placement.place_many import place_all
-from gpufleet_operator.placement.preempt import Proposal, propose
+from gpufleet_operator.placement.preempt import PreemptionProposal, propose
 
 __all__ = [
     "Aggregates",
     "Fleet",
-    "Proposal",
-    "Ranked",
+    "PreemptionProposal",
+    "RankedDevice",
     "aggregate",
     "place",
     "place_all",

@@ -11,7 +11,7 @@ from gpufleet_operator.placement.fleet.columns import (
     SHARED,
     UNKNOWN,
     UNKNOWN_CELSIUS,
-    UNKNOWN_USE,
+    UNKNOWN_USED_MIB,
     USABLE,
 )
 from gpufleet_operator.placement.fleet.fleet import Fleet
@@ -54,7 +54,7 @@ def _aggregate(fleet: Fleet) -> Aggregates:
     power = [d.power_milliwatts for d in states if d.power_milliwatts is not None]
     ages = [d.sample_age_seconds for d in states if d.sample_age_seconds is not None]
     memory = live & (columns.total_mib != UNKNOWN)
-    open_ = memory & (columns.used_mib != UNKNOWN_USE) & ((columns.state & ~np.uint8(SHARED)) == USABLE)
+    open_ = memory & (columns.used_mib != UNKNOWN_USED_MIB) & ((columns.state & ~np.uint8(SHARED)) == USABLE)
     warm = live & (columns.temperature != UNKNOWN_CELSIUS)
     free = np.maximum(columns.total_mib - columns.used_mib, 0)
     return Aggregates(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.errors import InvalidFleetError, InvalidRequestError
-from gpufleet_operator.placement.fleet.columns import Mask, Window
+from gpufleet_operator.placement.fleet.columns import Mask, RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import DeviceNeeds, Request, ScoreWeights, Share, Terms
 from gpufleet_operator.placement.search import filters
@@ -20,7 +20,7 @@ from gpufleet_operator.placement.search.score import check_weights, scores, term
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedDevice:
     """One device and how good it is."""
 
     node: str
@@ -28,7 +28,7 @@ class Ranked:
     terms: Terms
 
 
-class Order(Sequence[Ranked]):
+class DeviceRanking(Sequence[RankedDevice]):
     """Devices, best first. Each is looked up in the fleet when it is asked for, so don't change the fleet meanwhile."""
 
     def __init__(self, fleet: Fleet, weights: ScoreWeights, rows: NDArray[np.intp], cells: NDArray[np.intp]) -> None:
@@ -39,14 +39,14 @@ class Order(Sequence[Ranked]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, at: int) -> Ranked: ...
+    def __getitem__(self, at: int) -> RankedDevice: ...
 
     @overload
-    def __getitem__(self, at: slice) -> "Order": ...
+    def __getitem__(self, at: slice) -> "DeviceRanking": ...
 
-    def __getitem__(self, at: int | slice) -> "Ranked | Order":
+    def __getitem__(self, at: int | slice) -> "RankedDevice | DeviceRanking":
         if isinstance(at, slice):
-            return Order(self._fleet, self._weights, self._rows[at], self._cells[at])
+            return DeviceRanking(self._fleet, self._weights, self._rows[at], self._cells[at])
         if self._fleet.version != self._version:
             raise InvalidFleetError(f"the fleet changed since it was ranked at version {self._version}")
         return _ranked(self._fleet, int(self._rows[at]), int(self._cells[at]), self._weights)
@@ -59,7 +59,7 @@ def rank_devices(
     min_free_memory_mib: int | None = None,
     among: Collection[str] | None = None,
     share: Share | None = None,
-) -> Order:
+) -> DeviceRanking:
     """All devices that can be used now, best first; ties by node name, then device index.
 
     Args:
@@ -77,7 +77,7 @@ def rank_devices(
     columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among, share)
     rows, cells = np.nonzero(wanted)
     order = np.lexsort((cells, columns.rank[rows], -_scores(fleet, weights)[rows, cells]))
-    return Order(fleet, weights, rows[order], cells[order])
+    return DeviceRanking(fleet, weights, rows[order], cells[order])
 
 
 def select_best_device(
@@ -87,7 +87,7 @@ def select_best_device(
     min_free_memory_mib: int | None = None,
     among: Collection[str] | None = None,
     share: Share | None = None,
-) -> Ranked | None:
+) -> RankedDevice | None:
     """The first of `rank_devices`, without ranking the rest; None when no device passes. Raises as that does."""
     weights = weights or ScoreWeights()
     columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among, share)
@@ -114,18 +114,18 @@ def _wanted(
         raise InvalidRequestError(f"min_free_memory_mib is {min_free_memory_mib}, must be 0 or more")
     needs = DeviceNeeds(min_free_memory_mib=min_free_memory_mib, share=share)
     query = Query.of(Request("rank", (0,), needs))
-    wanted: Mask = filters.usable(fleet, Window.of(columns, slice(None)), query) & columns.fresh[:, None]
+    wanted: Mask = filters.usable(fleet, RowWindow.of(columns, slice(None)), query) & columns.fresh[:, None]
     if among is not None:
         unknown = sorted(uuid for uuid in among if uuid not in fleet.where)
         if unknown:
             raise InvalidFleetError(f"device {unknown[0]} is not in the fleet")
-        wanted &= filters.named(fleet, among)
+        wanted &= filters.device_mask(fleet, among)
     return wanted
 
 
-def _ranked(fleet: Fleet, row: int, cell: int, weights: ScoreWeights) -> Ranked:
-    window = Window.row(fleet.columns, row)
-    return Ranked(fleet.name(row), fleet.uuids(row)[cell], terms(window, (cell,), weights))
+def _ranked(fleet: Fleet, row: int, cell: int, weights: ScoreWeights) -> RankedDevice:
+    window = RowWindow.row(fleet.columns, row)
+    return RankedDevice(fleet.name(row), fleet.uuids(row)[cell], terms(window, (cell,), weights))
 
 
 def _scores(fleet: Fleet, weights: ScoreWeights) -> NDArray[np.int64]:
@@ -144,9 +144,9 @@ class _Scores:
             columns = fleet.columns
             changed = fleet.changes.since(self._version)
             if changed is None or self._values.shape != columns.state.shape:
-                self._values = scores(Window.of(columns, slice(None)), self._weights)
+                self._values = scores(RowWindow.of(columns, slice(None)), self._weights)
             else:
                 at = np.array(changed, np.intp)
-                self._values[at] = scores(Window.of(columns, at), self._weights)
+                self._values[at] = scores(RowWindow.of(columns, at), self._weights)
             self._version = fleet.version
         return self._values

@@ -16,7 +16,7 @@ from gpufleet_common import device_use
 class Reason(StrEnum):
     """Why a device can't serve a replica. The first test that fails, in this order, is the one reported."""
 
-    NODE_SET_ASIDE = "NodeSetAside"
+    NODE_BACKOFF = "NodeBackoff"
     """kube-scheduler or the kubelet refused this node for this replica lately."""
     NODE_UNSCHEDULABLE = "NodeUnschedulable"
     NODE_SELECTOR = "NodeSelectorMismatch"
@@ -31,21 +31,21 @@ class Reason(StrEnum):
     """A process that belongs to no pod of ours is on the device, or may be."""
     NOT_INCLUDED = "NotInIncludeUUIDs"
     EXCLUDED = "InExcludeUUIDs"
-    MODEL = "ModelNotAccepted"
+    MODEL = "ModelMismatch"
     COMPUTE_CAPABILITY = "ComputeCapabilityTooLow"
     MEASUREMENT_MISSING = "MeasurementMissing"
     """A requirement names a quantity that this device doesn't report."""
-    FREE_MEMORY = "InsufficientFreeMemory"
+    INSUFFICIENT_FREE_MEMORY = "InsufficientFreeMemory"
     COMPUTE = "InsufficientCompute"
     """Shared use only: what is promised or in use leaves less than the share that is asked for."""
     UTILIZATION = "UtilizationTooHigh"
-    TEMPERATURE = "TooHot"
-    NODE_DEVICES = "TooFewDevicesOnNode"
+    TEMPERATURE = "TemperatureTooHigh"
+    INSUFFICIENT_DEVICES = "InsufficientDevices"
     """The device passes, but its node hasn't enough such devices for one replica."""
-    NODE_CPU = "InsufficientCPU"
-    NODE_MEMORY = "InsufficientMemory"
-    NODE_PODS = "TooManyPods"
-    NODE_RESOURCE = "InsufficientExtendedResource"
+    INSUFFICIENT_CPU = "InsufficientCPU"
+    INSUFFICIENT_MEMORY = "InsufficientMemory"
+    TOO_MANY_PODS = "TooManyPods"
+    INSUFFICIENT_EXTENDED_RESOURCE = "InsufficientExtendedResource"
     TOPOLOGY = "TopologyNotSatisfied"
     GANG = "GangIncomplete"
     """The device passes, but not all replicas of the gang could be placed."""
@@ -176,7 +176,7 @@ class PodNeeds:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class PotentialVictim:
     """A pod that holds devices of a node: what would come back if it went. Only preemption looks at holders."""
 
     name: str
@@ -205,7 +205,7 @@ class NodeState:
     """Other extended resources, by name."""
     stale_reason: str | None = None
     """Set when this node's telemetry may not be used, in words (`telemetry is 94 s old, limit 90 s`)."""
-    holders: tuple[Holder, ...] = ()
+    holders: tuple[PotentialVictim, ...] = ()
     """Pods that might be asked to go; who isn't listed stays."""
 
 
@@ -252,7 +252,7 @@ class Request:
     gang: bool = False
     excluded_nodes: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Per replica: nodes not to use for now."""
-    siblings: Mapping[str, int] = field(default_factory=dict)
+    placed_replicas: Mapping[str, int] = field(default_factory=dict)
     """Replicas of this workload already placed, per node: Spread and SameNode go by them."""
     priority: int = 0
     """As admission resolved it from the pod's priority class."""
@@ -282,7 +282,7 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectionCount:
     """How many devices, on how many nodes, failed one test."""
 
     reason: Reason
@@ -291,7 +291,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class NearMiss:
+class ClosestDevice:
     """What came closest, and what it lacks, in words with numbers."""
 
     node: str
@@ -301,21 +301,21 @@ class NearMiss:
 
 
 @dataclass(frozen=True, slots=True)
-class WhyNot:
+class Diagnosis:
     """Why some replicas could not be placed."""
 
     message: str
     """For people, with numbers: what was asked, how many devices failed which test, and the nearest miss."""
     considered: int
     eligible: int
-    rejected: tuple[Rejected, ...] = ()
-    nearest: NearMiss | None = None
+    rejected: tuple[RejectionCount, ...] = ()
+    nearest: ClosestDevice | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one Request. `why_not` is set exactly when `unplaced` isn't empty and reasons were asked for."""
+    """The answer to one Request. `diagnosis` is set exactly when `unplaced` isn't empty and reasons were asked for."""
 
     picks: tuple[Pick, ...]
     unplaced: tuple[int, ...] = ()
-    why_not: WhyNot | None = None
+    diagnosis: Diagnosis | None = None

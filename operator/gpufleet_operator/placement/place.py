@@ -7,44 +7,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement.explain.explain import explain
+from gpufleet_operator.placement.explain.diagnosis import diagnose
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Decision, Pick, Request
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
-from gpufleet_operator.placement.packing.strategy import ByPack
-from gpufleet_operator.placement.search.capacity import capacity
-from gpufleet_operator.placement.search.gang import arrange, home_of
-from gpufleet_operator.placement.search.node_scores import NEVER
+from gpufleet_operator.placement.packing.strategy import PackSelector
+from gpufleet_operator.placement.search.capacity import replica_capacity
+from gpufleet_operator.placement.search.gang import arrange, sibling_node
+from gpufleet_operator.placement.search.node_scores import INFEASIBLE
 from gpufleet_operator.placement.search.query import Query, check_request, query_key
-from gpufleet_operator.placement.search.strategies import ByScore, Selector
-from gpufleet_operator.placement.search.tentative import Draft
+from gpufleet_operator.placement.search.strategies import ScoreSelector, Selector
+from gpufleet_operator.placement.search.tentative import TentativePlacement
 
 
 class _Tried:
     """A question that no node could serve isn't asked again until something was freed."""
 
-    in_vain_at = -1
-    """`Fleet.freed` then."""
+    infeasible_since_release = -1
+    """`Fleet.releases` then."""
 
 
-def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, why: bool = True) -> Decision:
-    """Choose node and devices for every replica of the request. The fleet is not changed.
+def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, explain: bool = True) -> Decision:
+    """Chooses a node and devices for every replica of the request. The fleet is not changed.
 
-    `mix` is what is likely to be asked for; strategy Pack alone goes by it. Without `why`, what finds no devices isn't
-    told the reasons: for whoever asks thousands of times and doesn't read them.
+    Each replica gets the best node that is left. When that leaves a replica unplaced, the replicas are arranged so that
+    all are placed, if possible. A gang is placed completely or not at all. Ties go to the first node name, then the
+    lowest device index.
 
-    Each replica gets the best that is left; where that leaves one without, they are arranged so that all find devices,
-    if that can be. A gang gets all of its replicas or none. Equal options are decided by node name, then device index.
+    Args:
+        fleet: The fleet to place on.
+        request: The replicas to place.
+        mix: The requests that are expected; only strategy Pack uses it.
+        explain: False skips the diagnosis, for callers that place thousands of requests and do not read it.
 
     Raises:
-        InvalidRequestError: the request contradicts itself.
+        InvalidRequestError: The request contradicts itself.
     """
     check_request(request)
     query = fleet.cache.get(Query, query_key(request), lambda: Query.of(request))
-    draft, tried = Draft(fleet, request), fleet.cache.get(_Tried, query, _Tried)
+    draft, tried = TentativePlacement(fleet, request), fleet.cache.get(_Tried, query, _Tried)
     picks: tuple[Pick, ...] = ()
     unplaced = request.replicas
-    if tried.in_vain_at != fleet.freed:
+    if tried.infeasible_since_release != fleet.releases:
         selector = _selector(fleet, request, query, mix)
         picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query), tried)
     if not unplaced:
@@ -52,23 +56,23 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, why: bool = True)
     rearranged = arrange(fleet, request, query)
     if rearranged is not None:
         return Decision(rearranged)
-    told = Draft(fleet, request) if request.gang else draft
-    why_not = explain(told, query, unplaced[0], len(picks)) if why else None
-    return Decision((), request.replicas, why_not) if request.gang else Decision(picks, unplaced, why_not)
+    told = TentativePlacement(fleet, request) if request.gang else draft
+    diagnosis = diagnose(told, query, unplaced[0], len(picks)) if explain else None
+    return Decision((), request.replicas, diagnosis) if request.gang else Decision(picks, unplaced, diagnosis)
 
 
 def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selector:
     match request.strategy:
         case Strategy.BEST | Strategy.SPREAD:
-            return ByScore(fleet, request, query)
+            return ScoreSelector(fleet, request, query)
         case Strategy.PACK:
-            return ByPack(fleet, query, mix)
+            return PackSelector(fleet, query, mix)
         case _:
             assert_never(request.strategy)
 
 
 def _fill(
-    draft: Draft, selector: Selector, allowed: NDArray[np.intp] | None, tried: _Tried
+    draft: TentativePlacement, selector: Selector, allowed: NDArray[np.intp] | None, tried: _Tried
 ) -> tuple[tuple[Pick, ...], tuple[int, ...]]:
     """Give each replica the best node that is left: (picks, replicas without one)."""
     request = draft.request
@@ -78,7 +82,7 @@ def _fill(
         keys, aside = selector.keys(), _rows(draft.fleet, request.excluded_nodes.get(replica, ()))
         row = _best(keys, allowed, aside)
         if row is None and allowed is None and not aside and not draft.taken:
-            tried.in_vain_at = draft.fleet.freed
+            tried.infeasible_since_release = draft.fleet.releases
         cells = None if row is None else selector.cells(draft.window(row))
         if row is None or cells is None:
             unplaced.append(replica)
@@ -93,14 +97,14 @@ def _fill(
 
 def _best(keys: NDArray[np.int64], allowed: NDArray[np.intp] | None, aside: list[int]) -> int | None:
     if allowed is not None:
-        only = np.full(len(keys), NEVER, np.int64)
+        only = np.full(len(keys), INFEASIBLE, np.int64)
         only[allowed] = keys[allowed]
         keys = only
     if aside:
         keys = keys.copy() if allowed is None else keys
-        keys[aside] = NEVER
+        keys[aside] = INFEASIBLE
     row = int(keys.argmax())
-    return None if keys[row] == NEVER else row
+    return None if keys[row] == INFEASIBLE else row
 
 
 def _rows(fleet: Fleet, names: Iterable[str]) -> list[int]:
@@ -111,9 +115,9 @@ def _allowed(fleet: Fleet, request: Request, query: Query) -> NDArray[np.intp] |
     """None: every row. With SameNode: that of the siblings, or else those that can take the most replicas."""
     if request.topology is not Topology.SAME_NODE:
         return None
-    if request.siblings:
-        return np.array(_rows(fleet, [home_of(request.siblings)]), np.intp)
-    room = capacity(fleet, query, len(request.replicas))
+    if request.placed_replicas:
+        return np.array(_rows(fleet, [sibling_node(request.placed_replicas)]), np.intp)
+    room = replica_capacity(fleet, query, len(request.replicas))
     for aside in request.excluded_nodes.values():
         room[_rows(fleet, aside)] = 0
     return np.flatnonzero(room == room.max())

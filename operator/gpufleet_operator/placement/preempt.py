@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
-from gpufleet_operator.placement.fleet.accounting import more_room, split
+from gpufleet_operator.placement.fleet.accounting import split_share, without_pod
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import DeviceState, Holder, NodeState, Pick, Request, Share
+from gpufleet_operator.placement.model import DeviceState, NodeState, Pick, PotentialVictim, Request, Share
 from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.place import place
 from gpufleet_operator.placement.place_many import hold
@@ -32,36 +32,36 @@ class Victim:
     """A pod that would have to go."""
 
     node: str
-    holder: Holder
+    holder: PotentialVictim
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class PreemptionProposal:
     """With the victims gone, these replicas have devices. A gang's proposal covers all of its replicas."""
 
     victims: tuple[Victim, ...]
     picks: tuple[Pick, ...]
 
 
-def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Proposal | None:
+def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> PreemptionProposal | None:
     """Victims for the replicas that don't fit; None when nobody has to go, or nobody's going would help.
 
     The fleet isn't changed. Raises as `place` does.
     """
-    if not request.may_preempt or not place(fleet, request, mix, why=False).unplaced:
+    if not request.may_preempt or not place(fleet, request, mix, explain=False).unplaced:
         return None
     found = _one_by_one(fleet, request, mix)
     return found if len(request.replicas) == 1 else _together(fleet, request, mix, found)
 
 
-def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> Proposal | None:
+def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> PreemptionProposal | None:
     plan = fleet.copy()
     victims: list[Victim] = []
     picks: list[Pick] = []
-    siblings = dict(request.siblings)
+    placed_replicas = dict(request.placed_replicas)
     for replica in request.replicas:
-        single = replace(request, replicas=(replica,), siblings=dict(siblings))
-        decision = place(plan, single, mix, why=False)
+        single = replace(request, replicas=(replica,), placed_replicas=dict(placed_replicas))
+        decision = place(plan, single, mix, explain=False)
         if not decision.picks:
             going = _cheapest(plan, single)
             if going is None:
@@ -74,17 +74,17 @@ def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> Proposal | None:
             decision = place(plan, replace(single, excluded_nodes={replica: frozenset(plan.nodes) - {node}}), mix)
         hold(plan, request, decision)
         picks.extend(decision.picks)
-        siblings[decision.picks[0].node] = siblings.get(decision.picks[0].node, 0) + 1
-    return Proposal(tuple(victims), tuple(picks)) if victims else None
+        placed_replicas[decision.picks[0].node] = placed_replicas.get(decision.picks[0].node, 0) + 1
+    return PreemptionProposal(tuple(victims), tuple(picks)) if victims else None
 
 
-def _together(fleet: Fleet, request: Request, mix: Mix, known: Proposal | None) -> Proposal | None:
+def _together(fleet: Fleet, request: Request, mix: Mix, known: PreemptionProposal | None) -> PreemptionProposal | None:
     """The best victims for as many replicas as can be had; `known` where there are too many to choose from."""
     lower = [Victim(name, h) for name, n in fleet.nodes.items() for h in n.holders if h.priority < request.priority]
     lower.sort(key=lambda v: (v.holder.priority, v.node, v.holder.name))
     plan = fleet.copy()
     most = len(_after(plan, lower, request, mix))
-    if most <= len(place(fleet, request, mix, why=False).picks):
+    if most <= len(place(fleet, request, mix, explain=False).picks):
         return known
     tried = 0
     for limit in sorted({v.holder.priority for v in lower}):
@@ -101,7 +101,7 @@ def _together(fleet: Fleet, request: Request, mix: Mix, known: Proposal | None) 
             ):
                 picks = _after(plan, gone, request, mix)
                 if len(picks) == most:
-                    return Proposal(gone, picks)
+                    return PreemptionProposal(gone, picks)
     return known
 
 
@@ -110,20 +110,20 @@ def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> t
     before = {victim.node: plan.nodes[victim.node] for victim in gone}
     for name, node in before.items():
         plan.put(without(node, [v.holder for v in gone if v.node == name]))
-    picks = place(plan, request, mix, why=False).picks
+    picks = place(plan, request, mix, explain=False).picks
     for node in before.values():
         plan.put(node)
     return picks
 
 
-def without(node: NodeState, gone: Sequence[Holder]) -> NodeState:
+def without(node: NodeState, gone: Sequence[PotentialVictim]) -> NodeState:
     """The node once these pods are gone."""
     devices = {d.uuid: d for d in node.devices}
     for holder in gone:
         for uuid in holder.devices:
             if uuid in devices:
                 devices[uuid] = _let_go(devices[uuid], holder.share)
-        node = more_room(node, holder.pod)
+        node = without_pod(node, holder.pod)
     kept = tuple(h for h in node.holders if h not in gone)
     return replace(node, devices=tuple(devices[d.uuid] for d in node.devices), holders=kept)
 
@@ -131,7 +131,7 @@ def without(node: NodeState, gone: Sequence[Holder]) -> NodeState:
 def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
     if share is None:
         return _idle(replace(device, held=False))
-    flying, rest = split(device, share)
+    flying, rest = split_share(device, share)
     used, busy = device.memory_used_mib, device.utilization_percent
     left = replace(
         device,
@@ -157,8 +157,8 @@ def _idle(device: DeviceState) -> DeviceState:
     )
 
 
-def _cheapest(plan: Fleet, single: Request) -> tuple[str, tuple[Holder, ...]] | None:
-    best: tuple[tuple[int, int, int, str], tuple[Holder, ...]] | None = None
+def _cheapest(plan: Fleet, single: Request) -> tuple[str, tuple[PotentialVictim, ...]] | None:
+    best: tuple[tuple[int, int, int, str], tuple[PotentialVictim, ...]] | None = None
     for name in sorted(plan.nodes):
         node = plan.nodes[name]
         lower = [h for h in node.holders if h.priority < single.priority]
@@ -171,11 +171,11 @@ def _cheapest(plan: Fleet, single: Request) -> tuple[str, tuple[Holder, ...]] | 
     return None if best is None else (best[0][3], best[1])
 
 
-def _cost(victims: Sequence[Holder]) -> tuple[int, int, int]:
+def _cost(victims: Sequence[PotentialVictim]) -> tuple[int, int, int]:
     return max(h.priority for h in victims), len(victims), sum(h.priority for h in victims)
 
 
-def _victims(node: NodeState, lower: Sequence[Holder], single: Request) -> tuple[Holder, ...] | None:
+def _victims(node: NodeState, lower: Sequence[PotentialVictim], single: Request) -> tuple[PotentialVictim, ...] | None:
     for limit in sorted({h.priority for h in lower}):
         candidates = sorted((h for h in lower if h.priority <= limit), key=lambda h: (h.priority, h.name))
         if not _fits(node, candidates, single):
@@ -191,12 +191,12 @@ def _victims(node: NodeState, lower: Sequence[Holder], single: Request) -> tuple
     return None
 
 
-def _by_priority(candidates: Sequence[Holder], size: int) -> Iterator[tuple[Holder, ...]]:
+def _by_priority(candidates: Sequence[PotentialVictim], size: int) -> Iterator[tuple[PotentialVictim, ...]]:
     """All sets of a size, the lowest sum of priorities first."""
     yield from sorted(combinations(candidates, size), key=lambda c: (_cost(c), [h.name for h in c]))
 
 
-def _spared(node: NodeState, candidates: Sequence[Holder], single: Request) -> tuple[Holder, ...]:
+def _spared(node: NodeState, candidates: Sequence[PotentialVictim], single: Request) -> tuple[PotentialVictim, ...]:
     """Let the most important stay as long as the rest is enough."""
     going = list(candidates)
     for holder in reversed(candidates):
@@ -206,5 +206,5 @@ def _spared(node: NodeState, candidates: Sequence[Holder], single: Request) -> t
     return tuple(going)
 
 
-def _fits(node: NodeState, gone: Sequence[Holder], single: Request) -> bool:
-    return bool(place(Fleet.of([without(node, gone)]), single, why=False).picks)
+def _fits(node: NodeState, gone: Sequence[PotentialVictim], single: Request) -> bool:
+    return bool(place(Fleet.of([without(node, gone)]), single, explain=False).picks)

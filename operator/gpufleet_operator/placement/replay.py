@@ -11,7 +11,7 @@ from gpufleet_operator.placement.place import place
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SavedDecision:
     """Input and output of one `place`."""
 
     nodes: tuple[NodeState, ...]
@@ -21,23 +21,23 @@ class Record:
     decision: Decision
 
 
-def record(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> Record:
+def capture(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> SavedDecision:
     """Decide, and keep what the decision was made from. Raises as `place` does."""
     nodes = tuple(fleet.nodes[name] for name in sorted(fleet.nodes))
-    return Record(nodes, request, mix, place(fleet, request, mix))
+    return SavedDecision(nodes, request, mix, place(fleet, request, mix))
 
 
-def save(made: Record) -> bytes:
+def save(made: SavedDecision) -> bytes:
     """The record as bytes; equal records give equal bytes."""
     return to_bytes(made)
 
 
-def load(raw: bytes) -> Record:
+def load(raw: bytes) -> SavedDecision:
     """What `save` wrote; raises ValueError when it is something else."""
-    return from_bytes(Record, raw)
+    return from_bytes(SavedDecision, raw)
 
 
-def replay(made: Record, edit: Callable[[Fleet], None] | None = None) -> Record:
+def replay(made: SavedDecision, edit: Callable[[Fleet], None] | None = None) -> SavedDecision:
     """Decide again from the same input, or from it after `edit`: what would have been if.
 
     Raises as `place` and as `edit` do.
@@ -46,4 +46,4 @@ def replay(made: Record, edit: Callable[[Fleet], None] | None = None) -> Record:
     if edit is None:
         return replace(made, decision=place(fleet, made.request, made.mix))
     edit(fleet)
-    return record(fleet, made.request, made.mix)
+    return capture(fleet, made.request, made.mix)

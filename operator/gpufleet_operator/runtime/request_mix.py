@@ -10,7 +10,7 @@ from gpufleet_operator.decide.template_check import judge
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.objects import Telemetry, Workload
-from gpufleet_operator.placement.packing import Census, Mix, PodType
+from gpufleet_operator.placement.packing import Mix, MixEstimator, PodType
 
 _MAX_CPU_MILLI = 10**9
 _MAX_MEMORY_BYTES = 2**50
@@ -26,7 +26,7 @@ class RequestMix:
 
     def __init__(self, resources: Resources = DEFAULTS) -> None:
         self._resources = resources
-        self._census = Census()
+        self._census = MixEstimator()
         self._counted: frozenset[str] = frozenset()
         """Uids of existing workloads. Those of deleted ones are dropped, as they never return."""
 

@@ -87,7 +87,7 @@ def _placed(outlook: StatusContext, told: Explanation | None) -> _Says:
     )
     if placed == total:
         return _yes("Placed", _where(outlook))
-    if outlook.why_not is not None and told is not None:
+    if outlook.diagnosis is not None and told is not None:
         return _no("NoDevices", told.message)
     message = f"{placed} of {total} replicas have devices"
     return _no("Waiting", f"{message}; {told.message}" if told else message)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gpufleet_operator.model.field_error import FieldError
 from gpufleet_operator.model.objects import Reservation, Workload
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
-from gpufleet_operator.placement.model import Terms, WhyNot
+from gpufleet_operator.placement.model import Diagnosis, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class StatusContext:
     """Reservations that stand after this pass, by pod uid (of all workloads)."""
     picked: Mapping[int, Terms] = field(default_factory=dict)
     """Score of the replicas that were picked for in this pass."""
-    why_not: WhyNot | None = None
+    diagnosis: Diagnosis | None = None
 
     @property
     def replicas(self) -> tuple[Replica, ...]:

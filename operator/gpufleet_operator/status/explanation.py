@@ -3,7 +3,7 @@
 from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, RejectionCount
 from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.placement.model import WhyNot
+from gpufleet_operator.placement.model import Diagnosis
 from gpufleet_operator.status.context import StatusContext
 
 _REFUSALS = 32
@@ -13,7 +13,7 @@ _MESSAGE = 4096
 def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | None:
     """None when there is nothing to explain: all is placed, and no refusal stands."""
     refusals = _refusals(snapshot, outlook)
-    why = outlook.why_not
+    why = outlook.diagnosis
     if outlook.standing is None or (why is None and not refusals):
         return None
     quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
@@ -30,7 +30,7 @@ def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | Non
     )
 
 
-def _nearest(why: WhyNot | None) -> NearestMiss | None:
+def _nearest(why: Diagnosis | None) -> NearestMiss | None:
     if why is None or why.nearest is None:
         return None
     near = why.nearest

@@ -8,10 +8,10 @@ from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
-    Holder,
     NodeSelectorTerm,
     NodeState,
     PodNeeds,
+    PotentialVictim,
     Request,
     ScoreWeights,
     Share,
@@ -55,7 +55,7 @@ class NodeFields(TypedDict, total=False):
     free_pods: int
     free_extended: Mapping[str, int]
     stale_reason: str | None
-    holders: tuple[Holder, ...]
+    holders: tuple[PotentialVictim, ...]
 
 
 class DeviceNeedsFields(TypedDict, total=False):
@@ -84,7 +84,7 @@ class RequestFields(DeviceNeedsFields, PodNeedsFields, total=False):
     weights: ScoreWeights
     gang: bool
     excluded_nodes: Mapping[int, frozenset[str]]
-    siblings: Mapping[str, int]
+    placed_replicas: Mapping[str, int]
     priority: int
     may_preempt: bool
 

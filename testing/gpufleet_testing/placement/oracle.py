@@ -63,7 +63,7 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> Reason | None:
         (wanted is not None and has is None, Reason.MEASUREMENT_MISSING),
         (wanted is not None and has is not None and _version(has) < _version(wanted), Reason.COMPUTE_CAPABILITY),
         (least is not None and free is None, Reason.MEASUREMENT_MISSING),
-        (least is not None and (free or 0) < least, Reason.FREE_MEMORY),
+        (least is not None and (free or 0) < least, Reason.INSUFFICIENT_FREE_MEMORY),
         (percent and busy is None, Reason.MEASUREMENT_MISSING),
         (percent and (busy or 0) + percent > 100, Reason.COMPUTE),
         *_limit(needs.max_utilization_percent, busy, Reason.UTILIZATION),
@@ -75,20 +75,20 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> Reason | None:
 def node_rejection(n: NodeState, r: Request, replica: int) -> Reason | None:
     """Returns the first test that the node fails whatever its devices are."""
     if n.name in r.excluded_nodes.get(replica, frozenset()):
-        return Reason.NODE_SET_ASIDE
-    return constraints.refusal(n, r.pod) or (Reason.TELEMETRY_STALE if n.stale_reason else None)
+        return Reason.NODE_BACKOFF
+    return constraints.rejection(n, r.pod) or (Reason.TELEMETRY_STALE if n.stale_reason else None)
 
 
 def resource_rejection(n: NodeState, pod: PodNeeds) -> Reason | None:
     """Returns what the node has too little of for one more pod."""
     if n.free_cpu_milli < pod.cpu_milli:
-        return Reason.NODE_CPU
+        return Reason.INSUFFICIENT_CPU
     if n.free_memory_bytes < pod.memory_bytes:
-        return Reason.NODE_MEMORY
+        return Reason.INSUFFICIENT_MEMORY
     if n.free_pods < 1:
-        return Reason.NODE_PODS
+        return Reason.TOO_MANY_PODS
     short = any(n.free_extended.get(name, 0) < amount for name, amount in pod.extended.items())
-    return Reason.NODE_RESOURCE if short else None
+    return Reason.INSUFFICIENT_EXTENDED_RESOURCE if short else None
 
 
 def satisfies(chosen: Sequence[DeviceState], topology: Topology) -> bool:

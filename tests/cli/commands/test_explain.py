@@ -42,11 +42,11 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
         "hot",
         {"temperatureCelsius": 88},
         {"maxTemperatureCelsius": 80},
-        "TooHot",
+        "TemperatureTooHigh",
         "is 8 °C over the temperature limit (is 88 °C, limit 80 °C)",
     ),
     ("silent", {"temperatureCelsius": None}, {"maxTemperatureCelsius": 80}, "MeasurementMissing", "doesn't report"),
-    ("model", {}, {"models": ["NVIDIA L4"]}, "ModelNotAccepted", "is a NVIDIA H100 80GB HBM3, accepted are NVIDIA L4"),
+    ("model", {}, {"models": ["NVIDIA L4"]}, "ModelMismatch", "is a NVIDIA H100 80GB HBM3, accepted are NVIDIA L4"),
     (
         "stuck",
         {"sampleTime": "2025-12-31T23:55:20Z"},
@@ -85,7 +85,7 @@ def test_too_few_devices_on_a_node_is_said_of_those_that_pass(files: ObjectFiles
     node = telemetry("node-1", gpu("node-1", 0, health=SICK), *(gpu("node-1", i) for i in (1, 2)))
     manifest = files.write(gpu_workload(devices={"count": 3}))
     devices = run_cli("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
-    assert [d["reason"] for d in devices] == ["DeviceUnhealthy", "TooFewDevicesOnNode", "TooFewDevicesOnNode"]
+    assert [d["reason"] for d in devices] == ["DeviceUnhealthy", "InsufficientDevices", "InsufficientDevices"]
     assert {d["message"] for d in devices[1:]} == {"its node has 2 usable, 3 are needed"}
 
 

@@ -94,7 +94,7 @@ def test_a_workloads_requirements_and_weights_count(files: ObjectFiles) -> None:
     )
     done = run_cli("rank", "--fleet", fleet, "-f", files.write(workload), "-o", "json")
     assert [d["index"] for d in done.json["devices"]] == [1, 0]
-    assert [r["reason"] for r in done.json["rejections"]] == ["ModelNotAccepted"]
+    assert [r["reason"] for r in done.json["rejections"]] == ["ModelMismatch"]
 
 
 def test_one_of_several_workloads_is_chosen_by_name(files: ObjectFiles) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpufleet_operator.distribution import Resharding, reshard, shares
+from gpufleet_operator.distribution import Resharding, apportion, reshard
 from gpufleet_operator.placement.errors import InvalidCapacityError
 
 CAPACITIES = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 20), min_size=1)
@@ -23,7 +23,7 @@ def test_it_moves_the_fewest_items_and_loses_none(
 ) -> None:
     assume(any(before.values()))
     assume(any(after.values()))
-    old, new = shares(items, before, limits[0]), shares(items, after, limits[1])
+    old, new = apportion(items, before, limits[0]), apportion(items, after, limits[1])
     held = {key: [span] for key, span in old.ranges.items()}
     found = reshard(held, new)
     _covers(found, items)
@@ -53,21 +53,21 @@ def _common(left: tuple[int, int], right: tuple[int, int]) -> int:
 
 
 def test_when_a_device_leaves_only_its_items_move() -> None:
-    old = shares(90, {"a": 1, "b": 1, "c": 1})
-    found = reshard({key: [span] for key, span in old.ranges.items()}, shares(90, {"a": 1, "c": 1}))
+    old = apportion(90, {"a": 1, "b": 1, "c": 1})
+    found = reshard({key: [span] for key, span in old.ranges.items()}, apportion(90, {"a": 1, "c": 1}))
     assert found.moved == 30
     assert found.ranges == {"a": ((0, 45),), "c": ((45, 90),)}
 
 
 def test_when_a_device_slows_it_keeps_the_head_of_what_it_has() -> None:
-    old = shares(100, {"a": 1, "b": 1})
-    found = reshard({key: [span] for key, span in old.ranges.items()}, shares(100, {"a": 1, "b": 3}))
+    old = apportion(100, {"a": 1, "b": 1})
+    found = reshard({key: [span] for key, span in old.ranges.items()}, apportion(100, {"a": 1, "b": 3}))
     assert found.moved == 25
     assert found.ranges == {"a": ((0, 25),), "b": ((25, 100),)}
 
 
 def test_what_nobody_held_is_given_out() -> None:
-    found = reshard({"a": [(0, 10)]}, shares(30, {"a": 1, "b": 1}))
+    found = reshard({"a": [(0, 10)]}, apportion(30, {"a": 1, "b": 1}))
     assert found.ranges == {"a": ((0, 15),), "b": ((15, 30),)}
     assert found.moved == 20
 
@@ -75,4 +75,4 @@ def test_what_nobody_held_is_given_out() -> None:
 @pytest.mark.parametrize("spans", [[(0, 5), (4, 6)], [(5, 4)], [(0, 11)], [(-1, 3)]])
 def test_ranges_that_cannot_be_are_refused(spans: list[tuple[int, int]]) -> None:
     with pytest.raises(InvalidCapacityError, match="reversed, overlaps another or passes 10"):
-        reshard({"a": spans}, shares(10, {"a": 1}))
+        reshard({"a": spans}, apportion(10, {"a": 1}))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_operator.distribution import reshard, shares, uniform
+from gpufleet_operator.distribution import apportion, apportion_evenly, reshard
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request
 
@@ -40,9 +40,9 @@ def test_uniform_workflow() -> None:
     request = Request("ml/train", (0, 1, 2, 3), gang=True)
     picks = place(found, request).picks
     assert sorted(u for p in picks for u in p.devices) == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
-    before = uniform(1_000_003, request.replicas)
+    before = apportion_evenly(1_000_003, request.replicas)
     assert sorted(before.items.values(), reverse=True) == [250_001, 250_001, 250_001, 250_000]
-    after = reshard({k: [r] for k, r in before.ranges.items()}, uniform(1_000_003, (0, 1, 3)))
+    after = reshard({k: [r] for k, r in before.ranges.items()}, apportion_evenly(1_000_003, (0, 1, 3)))
     assert after.moved == before.items[2]
     assert sum(e - s for ranges in after.ranges.values() for s, e in ranges) == 1_000_003
 
@@ -53,10 +53,10 @@ def test_capacity_workflow() -> None:
     request = Request("ml/train", (0, 1, 2, 3), gang=True)
     free = capacities(found, request, "memory_free_mib")
     assert sorted(free.values()) == [20_000, 40_000, 60_000, 80_000]
-    before = shares(1_000, free)
+    before = apportion(1_000, free)
     assert [before.items[r] for r in sorted(free, key=lambda r: free[r])] == [100, 200, 300, 400]
     slow = max(free, key=lambda r: free[r])
-    after = shares(1_000, {**free, slow: 20_000})
+    after = apportion(1_000, {**free, slow: 20_000})
     assert reshard({k: [r] for k, r in before.ranges.items()}, after).moved == sum(
         max(0, after.items[r] - before.items[r]) for r in free
     )
@@ -76,13 +76,13 @@ def test_heterogeneous_devices_workflow() -> None:
     request = Request("ml/train", (0, 1, 2, 3), DeviceNeeds(count=2, max_temperature_celsius=90), gang=True)
     total = capacities(found, request, "memory_total_mib")
     assert sorted(total.values()) == [32_000, 32_000, 160_000, 160_000]
-    divided = shares(384, total, maximum=150)
+    divided = apportion(384, total, maximum=150)
     assert sorted(divided.items.values()) == [42, 42, 150, 150]
-    capped = shares(10_000, total, maximum=150)
+    capped = apportion(10_000, total, maximum=150)
     assert (set(capped.items.values()), capped.unassigned) == ({150}, 9_400)
 
 
 @pytest.mark.parametrize("count", [1, 10_000])
 def test_many_receivers_are_divided_among_exactly(count: int) -> None:
-    found = shares(10**9 + 7, {i: 1 + i % 97 for i in range(count)}, dict.fromkeys(range(0, count, 3), 10**8))
+    found = apportion(10**9 + 7, {i: 1 + i % 97 for i in range(count)}, dict.fromkeys(range(0, count, 3), 10**8))
     assert sum(found.items.values()) + found.unassigned == 10**9 + 7

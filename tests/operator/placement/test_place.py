@@ -28,17 +28,17 @@ def test_each_replica_gets_the_option_that_the_oracle_finds_best(data: st.DataOb
     nodes = data.draw(generators.fleets())
     request = replace(data.draw(generators.requests(strategies=BY_SCORE, topologies=ANY_NODE)), gang=False)
     decision = place(Fleet.of(nodes), request)
-    state, siblings = {n.name: n for n in nodes}, dict(request.siblings)
+    state, placed_replicas = {n.name: n for n in nodes}, dict(request.placed_replicas)
     best_left = []
     for replica in request.replicas:
         options = oracle.options(state, request, replica)
         if not options:
             continue
         spread = request.strategy is Strategy.SPREAD
-        best = min(options, key=lambda o: (siblings.get(o.node, 0) if spread else 0, -o.score))
+        best = min(options, key=lambda o: (placed_replicas.get(o.node, 0) if spread else 0, -o.score))
         best_left.append((replica, best.node, best.devices))
         state[best.node] = oracle.after_pick(state[best.node], best.devices, request)
-        siblings[best.node] = siblings.get(best.node, 0) + 1
+        placed_replicas[best.node] = placed_replicas.get(best.node, 0) + 1
     if len(best_left) < len(request.replicas) and not decision.unplaced:
         return  # arranged in another way, so that all find devices: see test_gang
     assert [(p.replica, p.node, p.devices) for p in decision.picks] == best_left
@@ -54,7 +54,7 @@ def test_no_strategy_overcommits_or_breaks_a_test(data: st.DataObject) -> None:
     assert fleet.version == version
     assert {**fleet.nodes} == {n.name: n for n in nodes}
     assert sorted([p.replica for p in decision.picks] + list(decision.unplaced)) == list(request.replicas)
-    assert (decision.why_not is None) == (not decision.unplaced)
+    assert (decision.diagnosis is None) == (not decision.unplaced)
     if request.gang:
         assert not decision.picks or not decision.unplaced
     state = {n.name: n for n in nodes}
@@ -83,7 +83,7 @@ def test_permuting_the_nodes_changes_nothing(data: st.DataObject) -> None:
 def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject) -> None:
     """Names decide nothing but ties: as many replicas are placed, and each one's score is the same."""
     nodes, request = data.draw(generators.fleets()), data.draw(generators.requests(strategies=BY_SCORE))
-    request = replace(request, excluded_nodes={}, siblings={}, replicas=(0,))
+    request = replace(request, excluded_nodes={}, placed_replicas={}, replicas=(0,))
     names = data.draw(st.permutations([n.name for n in nodes]))
     renamed = [replace(n, name=f"z-{name}") for n, name in zip(nodes, names, strict=True)]
     before, after = place(Fleet.of(nodes), request), place(Fleet.of(renamed), request)
@@ -127,7 +127,7 @@ def test_best_takes_the_cooler_the_emptier_and_the_idler() -> None:
 
 def test_spread_puts_as_few_replicas_on_a_node_as_can_be() -> None:
     fleet = Fleet.of([make_node(name, 4) for name in "abc"])
-    decision = place(fleet, make_request(replicas=7, strategy=Strategy.SPREAD, siblings={"a": 1}))
+    decision = place(fleet, make_request(replicas=7, strategy=Strategy.SPREAD, placed_replicas={"a": 1}))
     counts = {name: sum(p.node == name for p in decision.picks) for name in "abc"}
     assert counts == {"a": 2, "b": 3, "c": 2}
 
@@ -140,7 +140,7 @@ def test_same_node_goes_where_all_fit_even_if_another_is_better() -> None:
 
 def test_same_node_stays_where_the_siblings_are() -> None:
     fleet = Fleet.of([make_node("a", 8), make_node("b", 1)])
-    decision = place(fleet, make_request(replicas=2, topology=Topology.SAME_NODE, siblings={"b": 3}))
+    decision = place(fleet, make_request(replicas=2, topology=Topology.SAME_NODE, placed_replicas={"b": 3}))
     assert [(p.replica, p.node) for p in decision.picks] == [(0, "b")]
     assert decision.unplaced == (1,)
 
@@ -178,8 +178,8 @@ def test_nvlink_refuses_a_node_whose_free_devices_are_not_joined() -> None:
     decision = place(
         Fleet.of([make_linked_node("a", [(0, 1), (2, 3)], 4)]), make_request(count=3, topology=Topology.NVLINK)
     )
-    assert decision.why_not is not None
-    assert "topology" in decision.why_not.message or "NVLink" in decision.why_not.message
+    assert decision.diagnosis is not None
+    assert "topology" in decision.diagnosis.message or "NVLink" in decision.diagnosis.message
 
 
 def test_one_device_satisfies_every_topology() -> None:
@@ -235,11 +235,11 @@ def test_a_request_that_contradicts_itself_is_refused_by_name(request_: Request,
 def test_an_empty_fleet_says_so() -> None:
     decision = place(Fleet(), make_request())
     assert decision.unplaced == (0,)
-    assert decision.why_not is not None
-    assert "the fleet has no GPU" in decision.why_not.message
+    assert decision.diagnosis is not None
+    assert "the fleet has no GPU" in decision.diagnosis.message
     silent = place(Fleet.of([make_node("a", 0), make_node("b", 0, stale_reason="no telemetry yet")]), make_request())
-    assert silent.why_not is not None
-    assert silent.why_not.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"
+    assert silent.diagnosis is not None
+    assert silent.diagnosis.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"
 
 
 def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:

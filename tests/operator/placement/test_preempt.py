@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place, propose
-from gpufleet_operator.placement.model import Holder, NodeState, PodNeeds, Request, Share
+from gpufleet_operator.placement.model import NodeState, PodNeeds, PotentialVictim, Request, Share
 from gpufleet_operator.placement.preempt import without
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement.builders import make_device, make_node, make_request
@@ -20,7 +20,9 @@ def crowded(
     made, given_, at = [], [], 0
     for who, priority, count in holders:
         given_.append(
-            Holder(who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000))
+            PotentialVictim(
+                who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000)
+            )
         )
         at += count
     for i in range(devices):
@@ -104,7 +106,7 @@ def test_a_sharer_gives_back_its_share_only() -> None:
         utilization_percent=40,
         process_count=2,
     )
-    holders = tuple(Holder(name, 0, ("GPU-a",), share) for name in ("x", "y"))
+    holders = tuple(PotentialVictim(name, 0, ("GPU-a",), share) for name in ("x", "y"))
     node = make_node("a", [device], holders=holders)
     left = without(node, holders[:1]).devices[0]
     assert (left.sharers, left.promised_memory_mib, left.memory_used_mib) == (1, 30_000, 20_000)
@@ -115,7 +117,7 @@ def test_a_sharer_gives_back_its_share_only() -> None:
 
 
 def test_a_share_that_no_sample_shows_yet_comes_back_as_well() -> None:
-    low = Holder("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
+    low = PotentialVictim("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
     fleet = Fleet.of([make_node("a", 1, holders=(low,))])
     fleet.hold("a", ["GPU-a-0"], low.pod, low.share)
     assert victims(fleet, make_request(priority=10)) == ["low"]
@@ -135,7 +137,7 @@ def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_
         in_flight_memory_mib=10_000,
         in_flight_compute_percent=30,
     )
-    low = Holder("low", 0, ("GPU-a",), Share(15_000, 30))
+    low = PotentialVictim("low", 0, ("GPU-a",), Share(15_000, 30))
     left = without(make_node("a", [device], holders=(low,)), [low]).devices[0]
     assert (left.in_flight_memory_mib, left.promised_memory_mib, left.memory_used_mib) == (0, 25_000, 35_000)
     assert (left.in_flight_compute_percent, left.promised_compute_percent, left.utilization_percent) == (0, 30, 35)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, place, place_all
-from gpufleet_operator.placement.replay import load, record, replay, save
+from gpufleet_operator.placement.replay import capture, load, replay, save
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement import generators
 from gpufleet_testing.placement.builders import make_device, make_node, make_request
@@ -15,7 +15,7 @@ from gpufleet_testing.placement.builders import make_device, make_node, make_req
 @examples(30)
 @given(data=st.data())
 def test_a_record_replays_to_the_same_bytes(data: st.DataObject) -> None:
-    made = record(Fleet.of(data.draw(generators.fleets())), data.draw(generators.requests()))
+    made = capture(Fleet.of(data.draw(generators.fleets())), data.draw(generators.requests()))
     raw = save(made)
     assert load(raw) == made
     assert save(replay(load(raw))) == raw
@@ -25,11 +25,11 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_nodes() -> None:
     nodes = [make_node("a", 2, labels={"x": "1", "y": "2"}), make_node("b", 2)]
     again = [make_node("b", 2), make_node("a", 2, labels={"y": "2", "x": "1"})]
     request = make_request(strategy=Strategy.PACK)
-    assert save(record(Fleet.of(nodes), request)) == save(record(Fleet.of(again), request))
+    assert save(capture(Fleet.of(nodes), request)) == save(capture(Fleet.of(again), request))
 
 
 def test_what_if_a_node_were_away() -> None:
-    made = record(Fleet.of([make_node("a", 1), make_node("b", 1)]), make_request())
+    made = capture(Fleet.of([make_node("a", 1), make_node("b", 1)]), make_request())
     assert made.decision.picks[0].node == "a"
     without_a = replay(made, lambda fleet: fleet.remove("a"))
     assert without_a.decision.picks[0].node == "b"

@@ -110,7 +110,7 @@ def _insist(context: DemoContext, driver: SimulatedDriver, probe: JsonObject, ho
     terminal.quote(explanation["message"])
     reasons = [one["reason"] for one in explanation.get("rejections", [])]
     context.check(
-        holds="TooHot" in reasons,
+        holds="TemperatureTooHigh" in reasons,
         subject=PINNED_NAME,
         claim="it waits, and the heat is the reason",
         otherwise=explanation["message"],

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gpufleet_common.device_use import IDLE_MEMORY_MIB
 from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import DeviceState, NearMiss, NodeState, Reason
+from gpufleet_operator.placement.model import ClosestDevice, DeviceState, NodeState, Reason
 from gpufleet_operator.placement.search.constraints import untolerated
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.query import Query
@@ -18,15 +18,15 @@ Distances = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 _BY_KIND = {
-    Reason.NODE_PODS: 1.0,
-    Reason.NODE_RESOURCE: 1.0,
+    Reason.TOO_MANY_PODS: 1.0,
+    Reason.INSUFFICIENT_EXTENDED_RESOURCE: 1.0,
     Reason.TOPOLOGY: 1.5,
     Reason.COMPUTE_CAPABILITY: 2.0,
     Reason.MODEL: 2.0,
     Reason.TELEMETRY_STALE: 3.0,
     Reason.FOREIGN_PROCESS: 4.0,
     Reason.IN_USE: 5.0,
-    Reason.NODE_SET_ASIDE: 6.0,
+    Reason.NODE_BACKOFF: 6.0,
     Reason.UNHEALTHY: 7.0,
     Reason.NODE_UNSCHEDULABLE: 8.0,
 }
@@ -37,21 +37,21 @@ _NUMBER = 1.0
 
 _MEASURED = frozenset(
     {
-        Reason.FREE_MEMORY,
+        Reason.INSUFFICIENT_FREE_MEMORY,
         Reason.COMPUTE,
         Reason.UTILIZATION,
         Reason.TEMPERATURE,
-        Reason.NODE_CPU,
-        Reason.NODE_MEMORY,
-        Reason.NODE_DEVICES,
+        Reason.INSUFFICIENT_CPU,
+        Reason.INSUFFICIENT_MEMORY,
+        Reason.INSUFFICIENT_DEVICES,
     }
 )
 
 _FAR = 10.0
 
 _PLAIN = {
-    Reason.NODE_PODS: "its node has no room for another pod",
-    Reason.NODE_SET_ASIDE: "its node refused this replica lately",
+    Reason.TOO_MANY_PODS: "its node has no room for another pod",
+    Reason.NODE_BACKOFF: "its node refused this replica lately",
     Reason.NODE_UNSCHEDULABLE: "its node is cordoned",
     Reason.NODE_AFFINITY: "its node doesn't match the pod's required node affinity",
     Reason.UNHEALTHY: "has a fault, or its node can't give it to a container",
@@ -62,7 +62,7 @@ _PLAIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Miss:
+class Shortfall:
     """The closest device. `lacks` says of it what it fails, with numbers."""
 
     node: str
@@ -74,28 +74,28 @@ class Miss:
     alike: bool = True
     """They all fail it by as much."""
 
-    def as_near_miss(self) -> NearMiss:
+    def as_near_miss(self) -> ClosestDevice:
         """For the answer."""
-        return NearMiss(self.node, self.device, self.reason, self.lacks)
+        return ClosestDevice(self.node, self.device, self.reason, self.lacks)
 
     def in_words(self) -> str:
         """`3 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-... (needs ..., has ...)`."""
         device = f"the closest is {self.node}/{self.device}"
         lack, _, numbers = self.lacks.partition(" (")
-        if self.reason not in {Reason.FREE_MEMORY, Reason.COMPUTE}:
+        if self.reason not in {Reason.INSUFFICIENT_FREE_MEMORY, Reason.COMPUTE}:
             return f"{device}: {self.lacks}"
         lack = lack.removeprefix("lacks ")
         who = "1 GPU lacks" if self.devices == 1 else f"{self.devices:,} GPUs lack"
         return f"{who} {lack}{'' if self.alike else ' or more'}; {device} ({numbers}"
 
 
-def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Miss | None:
+def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Shortfall | None:
     """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
     rows, cells = (fleet.columns.state & PRESENT).nonzero()
     return nearest_of(fleet, query, rows, cells, codes[rows, cells])
 
 
-def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Miss | None:
+def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Shortfall | None:
     """As `nearest`, of devices by their row and cell, and the code given to each."""
     columns = fleet.ranked()
     best: tuple[float, int, int, int] | None = None
@@ -121,9 +121,9 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     here = rows == row
     reason = REASONS[int(given[here & (cells == cell)][0]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[cell]
-    passing = int((given[here] >= CODES[Reason.NODE_DEVICES]).sum())
+    passing = int((given[here] >= CODES[Reason.INSUFFICIENT_DEVICES]).sum())
     count = int((given == CODES[reason]).sum())
-    return Miss(node.name, device.uuid, reason, _words(node, device, reason, query, passing), count, alike[reason])
+    return Shortfall(node.name, device.uuid, reason, _words(node, device, reason, query, passing), count, alike[reason])
 
 
 def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cells: Places) -> Distances:
@@ -132,7 +132,7 @@ def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cel
     share = needs.share.compute_percent if needs.share else 0
     lacking: NDArray[Any]
     match reason:
-        case Reason.FREE_MEMORY:
+        case Reason.INSUFFICIENT_FREE_MEMORY:
             need = query.min_free_mib or 0
             free = columns.total_mib[rows, cells] - columns.used_mib[rows, cells]
             lacking = need - free.astype(np.int64)  # two such numbers of 32 bits may differ by more than 31
@@ -142,11 +142,11 @@ def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cel
             need, lacking = 100, columns.compute[rows, cells] - (needs.max_utilization_percent or 0)
         case Reason.TEMPERATURE:
             need, lacking = 100, columns.temperature[rows, cells] - (needs.max_temperature_celsius or 0)
-        case Reason.NODE_CPU:
+        case Reason.INSUFFICIENT_CPU:
             need, lacking = pod.cpu_milli, pod.cpu_milli - columns.cpu[rows]
-        case Reason.NODE_MEMORY:
+        case Reason.INSUFFICIENT_MEMORY:
             need, lacking = pod.memory_bytes, pod.memory_bytes - columns.memory[rows]
-        case Reason.NODE_DEVICES:
+        case Reason.INSUFFICIENT_DEVICES:
             need, lacking = needs.count, needs.count - np.bincount(rows)[rows]
         case _:
             return np.full(len(rows), _BY_KIND.get(reason, _FAR))
@@ -165,7 +165,7 @@ def _above(have: int | None, limit: int | None, unit: str, what: str) -> str:
 def _words(node: NodeState, device: DeviceState, reason: Reason, query: Query, passing: int) -> str:
     needs = query.devices
     match reason:
-        case Reason.FREE_MEMORY:
+        case Reason.INSUFFICIENT_FREE_MEMORY:
             return _over(query.min_free_mib or 0, device.memory_free_mib or 0, " MiB", "free memory")
         case Reason.COMPUTE:
             share = needs.share.compute_percent if needs.share else 0
@@ -174,7 +174,7 @@ def _words(node: NodeState, device: DeviceState, reason: Reason, query: Query, p
             return _above(device.compute_in_use_percent, needs.max_utilization_percent, "%", "utilization")
         case Reason.TEMPERATURE:
             return _above(device.temperature_celsius, needs.max_temperature_celsius, "°C", "temperature")
-        case Reason.NODE_DEVICES:
+        case Reason.INSUFFICIENT_DEVICES:
             return f"its node has {passing} usable, {needs.count} are needed"
         case Reason.TOPOLOGY:
             return f"its node has {passing} usable, but not {needs.count} of them with topology {query.topology}"
@@ -203,7 +203,7 @@ def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query:
             if device.held:
                 return "is reserved or held by another pod"
             return "is shared by other pods" if query.devices.share is None else "has no slot left for another sharer"
-        case Reason.NODE_CPU | Reason.NODE_MEMORY | Reason.NODE_RESOURCE:
+        case Reason.INSUFFICIENT_CPU | Reason.INSUFFICIENT_MEMORY | Reason.INSUFFICIENT_EXTENDED_RESOURCE:
             return _words_of_room(node, reason, query)
         case _:
             return _PLAIN.get(reason, f"{reason}")
@@ -223,9 +223,9 @@ def _words_of_use(device: DeviceState) -> str:
 
 def _words_of_room(node: NodeState, reason: Reason, query: Query) -> str:
     pod = query.pod
-    if reason is Reason.NODE_CPU:
+    if reason is Reason.INSUFFICIENT_CPU:
         return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on its node")
-    if reason is Reason.NODE_MEMORY:
+    if reason is Reason.INSUFFICIENT_MEMORY:
         return _over(pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20, " MiB", "memory on its node")
     name = next(n for n, v in pod.extended.items() if v > node.free_extended.get(n, 0))
     return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on its node")

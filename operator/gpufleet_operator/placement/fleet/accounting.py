@@ -29,7 +29,7 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
         if not device.held:
             raise InvalidFleetError(f"device {device.uuid} is not held as a whole")
         return replace(device, held=False)
-    flying, rest = split(device, share)
+    flying, rest = split_share(device, share)
     promised = Share(device.promised_memory_mib, device.promised_compute_percent)
     if rest.memory_mib > promised.memory_mib or rest.compute_percent > promised.compute_percent or not device.sharers:
         raise InvalidFleetError(f"device {device.uuid} has promised less than {share}")
@@ -44,19 +44,19 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
     )
 
 
-def split(device: DeviceState, share: Share) -> tuple[Share, Share]:
+def split_share(device: DeviceState, share: Share) -> tuple[Share, Share]:
     """What of a share that ends is in flight, no sample shows it yet, and the rest, which was promised before."""
     memory = min(share.memory_mib, device.in_flight_memory_mib)
     compute = min(share.compute_percent, device.in_flight_compute_percent)
     return Share(memory, compute), Share(share.memory_mib - memory, share.compute_percent - compute)
 
 
-def less_room(node: NodeState, pod: PodNeeds) -> NodeState:
+def with_pod(node: NodeState, pod: PodNeeds) -> NodeState:
     """The node after one more pod."""
     return _room(node, pod, -1)
 
 
-def more_room(node: NodeState, pod: PodNeeds) -> NodeState:
+def without_pod(node: NodeState, pod: PodNeeds) -> NodeState:
     """The node after one pod less."""
     return _room(node, pod, 1)
 

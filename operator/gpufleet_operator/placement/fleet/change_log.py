@@ -1,7 +1,7 @@
 """Which rows changed since a version: what lets a ranking be brought up to date instead of made anew."""
 
 
-class Changes:
+class ChangeLog:
     """One entry per version. Old entries are dropped; whoever asks for more than is kept must look at every row."""
 
     def __init__(self, version: int = 0) -> None:

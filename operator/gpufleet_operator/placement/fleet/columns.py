@@ -24,11 +24,11 @@ _T = TypeVar("_T", bound=np.generic)
 
 UNKNOWN = -1
 """A total, a compute capability or a NUMA node that isn't reported."""
-UNKNOWN_USE = 2**30
+UNKNOWN_USED_MIB = 2**30
 """Memory in use that isn't reported."""
 UNKNOWN_PERCENT = 2**14
 UNKNOWN_CELSIUS = 2**14
-MOST_SLOTS = 2**14
+UNLIMITED_SLOTS = 2**14
 """Where nobody limits how many share a device."""
 
 PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
@@ -165,7 +165,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
-def how_many(mask: Mask) -> NDArray[np.float32]:
+def count_true(mask: Mask) -> NDArray[np.float32]:
     """(rows,): how many of each row are True; by far faster than a sum over so short an axis."""
     return mask.astype(np.float32) @ _ones(mask.shape[1])
 
@@ -176,7 +176,7 @@ def _ones(width: int) -> NDArray[np.float32]:
 
 
 @dataclass(slots=True)
-class Window:
+class RowWindow:
     """Some rows (not changed once made): where they are in `columns`, and where they stand in the fleet.
 
     Both are the same but for a draft, which keeps a row of its own with debits that the fleet doesn't know.
@@ -187,12 +187,12 @@ class Window:
     origin: Rows
 
     @classmethod
-    def of(cls, columns: Columns, at: Rows) -> "Window":
+    def of(cls, columns: Columns, at: Rows) -> "RowWindow":
         """Rows of the fleet as it is."""
         return cls(columns, at, at)
 
     @classmethod
-    def row(cls, columns: Columns, row: int) -> "Window":
+    def row(cls, columns: Columns, row: int) -> "RowWindow":
         """One row of the fleet as it is."""
         return cls.of(columns, slice(row, row + 1))
 

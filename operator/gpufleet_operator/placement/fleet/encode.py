@@ -8,14 +8,14 @@ from gpufleet_operator.placement.fleet.columns import (
     FOREIGN,
     HEALTHY,
     HELD,
-    MOST_SLOTS,
     PRESENT,
     SAMPLED,
     SHARED,
     UNKNOWN,
     UNKNOWN_CELSIUS,
     UNKNOWN_PERCENT,
-    UNKNOWN_USE,
+    UNKNOWN_USED_MIB,
+    UNLIMITED_SLOTS,
     USABLE,
     Columns,
 )
@@ -29,12 +29,12 @@ from gpufleet_operator.placement.fleet.terms import (
 )
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
 
-WHOLE = 1000
+DEVICE_MILLI = 1000
 """A whole device in thousandths."""
 
-MOST_ROOM = 2**62
-LEAST_ROOM = -(2**61)
-"""Between these a node's room is counted exactly; an amount asked for is at most `MOST_ROOM`. So the difference of the
+MAX_AMOUNT = 2**62
+MIN_AMOUNT = -(2**61)
+"""Between these a node's room is counted exactly; an amount asked for is at most `MAX_AMOUNT`. So the difference of the
 two fits into 64 bits, whatever is asked for and debited."""
 
 _MOST_MIB = 2**31 - 1
@@ -47,15 +47,15 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     compute = device.compute_in_use_percent
     columns.state[at] = _state(device)
     columns.total_mib[at] = UNKNOWN if total is None else total
-    columns.used_mib[at] = UNKNOWN_USE if used is None else min(used, UNKNOWN_USE - 1)
+    columns.used_mib[at] = UNKNOWN_USED_MIB if used is None else min(used, UNKNOWN_USED_MIB - 1)
     columns.compute[at] = UNKNOWN_PERCENT if compute is None else compute
     columns.temperature[at] = UNKNOWN_CELSIUS if device.temperature_celsius is None else device.temperature_celsius
-    columns.capability[at] = capability(device.compute_capability)
+    columns.capability[at] = capability_code(device.compute_capability)
     columns.model[at] = model
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
     columns.promised_mib[at] = min(_MOST_MIB, device.promised_memory_mib + device.in_flight_memory_mib)
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
-    columns.slots[at] = MOST_SLOTS if device.free_slots is None else min(device.free_slots, MOST_SLOTS)
+    columns.slots[at] = UNLIMITED_SLOTS if device.free_slots is None else min(device.free_slots, UNLIMITED_SLOTS)
     terms = millionths(device)
     columns.known[at] = sum(1 << bit for bit, term in enumerate(terms) if term is not None)
     columns.terms[at] = [NEUTRAL if term is None else term for term in terms]
@@ -77,7 +77,7 @@ def write_node(columns: Columns, row: int, node: NodeState) -> None:
         room[row] = _room(node.free_extended.get(name, 0))
 
 
-def clear(columns: Columns, row: int) -> None:
+def clear_row(columns: Columns, row: int) -> None:
     """No node has this row any more."""
     columns.fresh[row] = columns.stale[row] = False
     columns.state[row] = 0
@@ -101,13 +101,13 @@ def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None
                 columns.extended[name][row] = _room(int(columns.extended[name][row]) - amount)
 
 
-def milli(share: Share, total_mib: int) -> int:
+def share_milli(share: Share, total_mib: int) -> int:
     """The larger of a share's parts of a device, in thousandths, rounded up."""
-    by_memory = -(-share.memory_mib * WHOLE // total_mib) if total_mib > 0 else 0
-    return max(by_memory, share.compute_percent * (WHOLE // 100))
+    by_memory = -(-share.memory_mib * DEVICE_MILLI // total_mib) if total_mib > 0 else 0
+    return max(by_memory, share.compute_percent * (DEVICE_MILLI // 100))
 
 
-def capability(text: str | None) -> int:
+def capability_code(text: str | None) -> int:
     """`9.0` -> 9000, so that 10.0 is above 9.0; UNKNOWN for None."""
     if text is None:
         return UNKNOWN
@@ -121,8 +121,8 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     columns.slots[at] -= 1
     columns.promised_mib[at] = min(_MOST_MIB, int(columns.promised_mib[at]) + share.memory_mib)
     columns.promised_compute[at] += share.compute_percent
-    if columns.used_mib[at] != UNKNOWN_USE:
-        columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USE - 1)
+    if columns.used_mib[at] != UNKNOWN_USED_MIB:
+        columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USED_MIB - 1)
         total = int(columns.total_mib[at])
         if total > 0:
             columns.terms[row, column, MEMORY] = memory_millionths(total - int(columns.used_mib[at]), total)
@@ -132,7 +132,7 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
 
 
 def _room(amount: int) -> int:
-    return max(LEAST_ROOM, min(MOST_ROOM, amount))
+    return max(MIN_AMOUNT, min(MAX_AMOUNT, amount))
 
 
 def _state(device: DeviceState) -> int:
@@ -152,7 +152,7 @@ def _free_milli(columns: Columns, row: int, column: int) -> int:
     if state & ~SHARED != USABLE:
         return 0
     if not state & SHARED:
-        return WHOLE
+        return DEVICE_MILLI
     promised = Share(int(columns.promised_mib[at]), int(columns.promised_compute[at]))
     # A device that is shared is never whole again for as long as a sharer is there, however little he has.
-    return max(0, min(WHOLE - 1, WHOLE - milli(promised, int(columns.total_mib[at]))))
+    return max(0, min(DEVICE_MILLI - 1, DEVICE_MILLI - share_milli(promised, int(columns.total_mib[at]))))

@@ -8,11 +8,11 @@ import numpy as np
 
 from gpufleet_operator.placement.errors import InvalidFleetError
 from gpufleet_operator.placement.fleet import encode
-from gpufleet_operator.placement.fleet.accounting import credited, debited, less_room, more_room
-from gpufleet_operator.placement.fleet.change_log import Changes
+from gpufleet_operator.placement.fleet.accounting import credited, debited, with_pod, without_pod
+from gpufleet_operator.placement.fleet.change_log import ChangeLog
 from gpufleet_operator.placement.fleet.columns import HELD, Columns
-from gpufleet_operator.placement.fleet.memo import Cache
-from gpufleet_operator.placement.fleet.nvlink import Wiring
+from gpufleet_operator.placement.fleet.memo import Memo
+from gpufleet_operator.placement.fleet.nvlink import LinkGraph
 from gpufleet_operator.placement.fleet.validate_sample import check_sample
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
 
@@ -32,19 +32,19 @@ class Fleet:
 
     def __init__(self) -> None:
         self.columns = Columns.empty(8, 8)
-        self.changes = Changes()
+        self.changes = ChangeLog()
         self.version = 0
         self.epoch = 0
         """Rises when a node comes or goes: then the order of names, which decides ties, is another."""
         self.identities = 0
         """Rises when labels, taints or cordon of a node change, or a node comes or goes."""
-        self.freed = 0
+        self.releases = 0
         """Rises with every change but a `hold`: what no node can serve, none can until then."""
         self.models: dict[str, int] = {}
-        self.wirings: dict[Wiring, int] = {}
+        self.wirings: dict[LinkGraph, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
         """Device -> (row, column)."""
-        self.cache = Cache()
+        self.cache = Memo()
         self._row: dict[str, int] = {}
         self._vacant: list[int] = []
         self._states: list[NodeState | None] = []
@@ -86,18 +86,18 @@ class Fleet:
         row = self._claim(node.name, len(cells))
         for device in self._cells[row]:
             del self.where[device.uuid]
-        encode.clear(self.columns, row)
+        encode.clear_row(self.columns, row)
         encode.write_node(self.columns, row, node)
         for column, device in enumerate(cells):
             model = self.models.setdefault(device.model, len(self.models))
             encode.write_device(self.columns, row, column, device, model)
             self.where[device.uuid] = (row, column)
-        self.columns.wiring[row] = self.wirings.setdefault(Wiring.of(cells), len(self.wirings))
+        self.columns.wiring[row] = self.wirings.setdefault(LinkGraph.of(cells), len(self.wirings))
         if not _same_identity(self._states[row], node):
             self.identities += 1
         self._states[row], self._cells[row] = node, cells
         self._debits.pop(row, None)
-        self.freed += 1
+        self.releases += 1
         self._note(row)
 
     def remove(self, name: str) -> None:
@@ -107,13 +107,13 @@ class Fleet:
             return
         for device in self._cells[row]:
             del self.where[device.uuid]
-        encode.clear(self.columns, row)
+        encode.clear_row(self.columns, row)
         self._states[row], self._cells[row] = None, ()
         self.identities += 1
         self._debits.pop(row, None)
         self._vacant.append(row)
         self.epoch += 1
-        self.freed += 1
+        self.releases += 1
         self._note(row)
 
     def hold(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
@@ -161,14 +161,14 @@ class Fleet:
             raise InvalidFleetError(f"node {node} has no device {min(unknown)}")
         devices = tuple(credited(d, share) if d.uuid in wanted else d for d in state.devices)
         state = replace(state, devices=devices)
-        self.put(state if pod is None else more_room(state, pod))
+        self.put(state if pod is None else without_pod(state, pod))
 
     def copy(self) -> "Fleet":
         """An independent fleet. The node states are shared, since they never change; nothing cached is taken along."""
         other = Fleet()
         other.columns = self.columns.map(np.copy)
-        other.changes, other.version = Changes(self.version), self.version
-        other.epoch, other.identities, other.freed = self.epoch, self.identities, self.freed
+        other.changes, other.version = ChangeLog(self.version), self.version
+        other.epoch, other.identities, other.releases = self.epoch, self.identities, self.releases
         other.models, other.wirings, other.where = dict(self.models), dict(self.wirings), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
         other._states, other._cells = list(self._states), list(self._cells)
@@ -192,7 +192,7 @@ class Fleet:
         if debits:
             cells = list(self._cells[row])
             for debit in debits:
-                node = less_room(node, debit.pod) if debit.pod is not None else node
+                node = with_pod(node, debit.pod) if debit.pod is not None else node
                 for cell in debit.cells:
                     cells[cell] = debited(cells[cell], debit.share)
             by_uuid = {d.uuid: d for d in cells}

@@ -11,7 +11,7 @@ _KEPT = 512
 _NOTHING: Any = object()
 
 
-class Cache:
+class Memo:
     """Values know themselves at which version of the fleet they were computed."""
 
     def __init__(self) -> None:

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from gpufleet_operator.placement.model import DeviceState
 
-EXACT_SETS = 20_000
+MAX_EXACT_SETS = 20_000
 """More sets than this are not tried one by one: a set is grown from each device instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class LinkGraph:
     """`peers[c]`: the columns that column c is joined to, as bits. A link counts whoever of the two reports it."""
 
     peers: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, cells: Sequence[DeviceState]) -> "Wiring":
+    def of(cls, cells: Sequence[DeviceState]) -> "LinkGraph":
         """From what the devices report, in the order of the columns."""
         column = {d.uuid: c for c, d in enumerate(cells)}
         peers = [0] * len(cells)
@@ -53,7 +53,7 @@ class Wiring:
 
 
 @dataclass(frozen=True, slots=True)
-class Sets:
+class ConnectedSets:
     """Every connected set of one size: its columns as bits and as a 0/1 row, and its number of direct links."""
 
     bits: NDArray[np.int64]
@@ -62,10 +62,10 @@ class Sets:
 
 
 @lru_cache(maxsize=256)
-def connected_sets(wiring: Wiring, count: int) -> Sets | None:
+def connected_sets(wiring: LinkGraph, count: int) -> ConnectedSets | None:
     """All connected sets of `count` columns, the lowest columns first; None: too many to try."""
     width = len(wiring.peers)
-    if width > np.iinfo(np.int64).bits - 1 or comb(width, count) > EXACT_SETS:
+    if width > np.iinfo(np.int64).bits - 1 or comb(width, count) > MAX_EXACT_SETS:
         return None
     found = [(sum(1 << c for c in chosen), chosen) for chosen in combinations(range(width), count)]
     found = [(bits, chosen) for bits, chosen in found if wiring.connected(bits)]
@@ -73,10 +73,10 @@ def connected_sets(wiring: Wiring, count: int) -> Sets | None:
     for position, (_, chosen) in enumerate(found):
         members[position, list(chosen)] = 1
     bits = np.array([bits for bits, _ in found], np.int64)
-    return Sets(bits, members, np.array([wiring.links(bits) for bits, _ in found], np.int64))
+    return ConnectedSets(bits, members, np.array([wiring.links(bits) for bits, _ in found], np.int64))
 
 
-def grown_set(wiring: Wiring, scores: NDArray[Any], passing: Sequence[int], count: int) -> tuple[int, ...] | None:
+def grow_set(wiring: LinkGraph, scores: NDArray[Any], passing: Sequence[int], count: int) -> tuple[int, ...] | None:
     """A well-connected set for nodes with too many sets to try: grown from each device, the best one kept.
 
     Greedy, so it may miss the best set of such a node, but only a node whose passing devices have no connected

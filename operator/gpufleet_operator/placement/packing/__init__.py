@@ -1,3 +1,3 @@
-from gpufleet_operator.placement.packing.mix import PRIOR, Census, Mix, PodType
+from gpufleet_operator.placement.packing.mix import PRIOR, Mix, MixEstimator, PodType
 
-__all__ = ["PRIOR", "Census", "Mix", "PodType"]
+__all__ = ["PRIOR", "Mix", "MixEstimator", "PodType"]

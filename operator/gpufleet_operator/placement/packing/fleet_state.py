@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.fleet.columns import Columns
-from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.packing.fragmentation import Waste
+from gpufleet_operator.placement.packing.fragmentation import Fragmentation
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.multi_gpu_slots import Slots
-from gpufleet_operator.placement.packing.node_batch import Sites
-from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
+from gpufleet_operator.placement.packing.multi_gpu_capacity import MultiGpuCapacity
+from gpufleet_operator.placement.packing.node_batch import NodeBatch
+from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
 
 Ints = NDArray[np.int64]
 
@@ -23,20 +23,20 @@ _REMEMBERED = 100_000
 """Nodes that were seen, in whatever state."""
 
 
-class Landscape:
+class PackingState:
     """`sites` are per row; `places` too, but without those of nodes that may not be used; `total` is their sum."""
 
     def __init__(self, mix: Mix) -> None:
         self.mix = mix
         self.rule = _rule(mix)
-        self.slots = Slots(mix, self.rule.classes)
-        self.sites = Sites.joined((), len(self.slots.types))
+        self.slots = MultiGpuCapacity(mix, self.rule.classes)
+        self.sites = NodeBatch.joined((), len(self.slots.types))
         self.places = self.sites.places
         self.total: Ints = np.zeros(len(self.slots.types), np.int64)
         self.devices = 0
         self._none = np.zeros((1, len(self.slots.types)), np.int16)
         self._kinds: list[int] = []
-        self._looks: dict[tuple[object, ...], Sites] = {}
+        self._looks: dict[tuple[object, ...], NodeBatch] = {}
         self._seen = 0
         self._version = self._generation = -1
 
@@ -53,7 +53,9 @@ class Landscape:
         if len(self._kinds) != len(fleet.models):
             self._kinds = [self.rule.classes.get(model, 0) for model in fleet.models]
         if changed is None or self._version < 0 or len(self.places) != columns.rows:
-            self.sites = Sites.joined([self.site(columns, row) for row in range(columns.rows)], len(self.slots.types))
+            self.sites = NodeBatch.joined(
+                [self.site(columns, row) for row in range(columns.rows)], len(self.slots.types)
+            )
             self.places = self.sites.places.copy()
             self.places[~columns.fresh] = 0
             self.total = self.places.sum(axis=0, dtype=np.int64)
@@ -67,7 +69,7 @@ class Landscape:
         self.devices = len(fleet.where)
         self._version = fleet.version
 
-    def site(self, columns: Columns, row: int) -> Sites:
+    def site(self, columns: Columns, row: int) -> NodeBatch:
         """One row as it is."""
         free = columns.free_milli[row].tolist()
         cpu, memory = int(columns.cpu[row]), int(columns.memory[row])
@@ -77,11 +79,11 @@ class Landscape:
         if known is not None:
             return known
         useful, lost = self.rule.split(free)
-        idle = free.count(WHOLE)
+        idle = free.count(DEVICE_MILLI)
         self._seen += 1
-        waste = lost * STREAMS + self.rule.of_one(useful, kind, cpu, memory)
+        waste = lost * SAMPLES + self.rule.of_one(useful, kind, cpu, memory)
         values = np.array([self._seen, useful, lost, idle, cpu, memory, kind, waste], np.int64)[:, None]
-        site = Sites(values, self._none)
+        site = NodeBatch(values, self._none)
         if idle > 1:
             site.places = self.slots.count(site.idle[None], site)[0]
         if len(self._looks) > _REMEMBERED:
@@ -90,19 +92,19 @@ class Landscape:
         return site
 
     def prices(self, total: Ints) -> NDArray[np.float64]:
-        """See Slots."""
+        """See MultiGpuCapacity."""
         return self.slots.prices(total, self.devices)
 
 
 @lru_cache(maxsize=2)
-def _rule(mix: Mix) -> Waste:
+def _rule(mix: Mix) -> Fragmentation:
     """Kept beyond the fleet: the operator makes a new one for every pass, and the nodes are mostly as they were."""
-    return Waste(mix)
+    return Fragmentation(mix)
 
 
-def landscape(fleet: Fleet, mix: Mix) -> Landscape:
+def packing_state(fleet: Fleet, mix: Mix) -> PackingState:
     """The fleet's landscape under this mix, up to date."""
     # It holds its mix, so that the mix's id can't become another's while it is kept.
-    found = fleet.cache.get(Landscape, id(mix), lambda: Landscape(mix), _KEPT)
+    found = fleet.cache.get(PackingState, id(mix), lambda: PackingState(mix), _KEPT)
     found.update(fleet)
     return found

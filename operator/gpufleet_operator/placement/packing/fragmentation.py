@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.sample_arrivals import MIB, streams
+from gpufleet_operator.placement.packing.sample_arrivals import MIB, sample_arrivals
 from gpufleet_operator.placement.packing.simulation import Simulation, State
 
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ _PART_BITS = 10
 """Bits of a part of a device in thousandths."""
 
 
-class Waste:
+class Fragmentation:
     """Expected waste of states under one mix, in thousandths of a device times STREAMS; remembered.
 
     States go by numbers, so that many can be put together in arrays: what is useful of a node's devices has a number
@@ -38,7 +38,7 @@ class Waste:
     """
 
     def __init__(self, mix: Mix) -> None:
-        offered = streams(mix)
+        offered = sample_arrivals(mix)
         self.classes = offered.classes
         self.useful = np.array(_useful_rests(mix), np.int64)
         """For each free part of a device in thousandths: the most of it that shares of the mix can fill."""
@@ -192,13 +192,13 @@ class Waste:
 def _useful_rests(mix: Mix) -> tuple[int, ...]:
     shares: dict[int, float] = {}
     for kind, part in zip(mix.types, mix.parts, strict=True):
-        if kind.devices and kind.milli < WHOLE:
+        if kind.devices and kind.milli < DEVICE_MILLI:
             shares[kind.milli] = shares.get(kind.milli, 0.0) + part
     least = _RARE * sum(shares.values())
     asked = [milli for milli, part in shares.items() if part >= least]
-    reachable = np.zeros(WHOLE + 1, np.bool_)
+    reachable = np.zeros(DEVICE_MILLI + 1, np.bool_)
     reachable[0] = True
-    for size in range(1, WHOLE + 1):
+    for size in range(1, DEVICE_MILLI + 1):
         reachable[size] = any(size >= milli and reachable[size - milli] for milli in asked)
-    useful: list[int] = np.maximum.accumulate(np.where(reachable, np.arange(WHOLE + 1), 0)).tolist()
-    return (*useful[:WHOLE], WHOLE)
+    useful: list[int] = np.maximum.accumulate(np.where(reachable, np.arange(DEVICE_MILLI + 1), 0)).tolist()
+    return (*useful[:DEVICE_MILLI], DEVICE_MILLI)

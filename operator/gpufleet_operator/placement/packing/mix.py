@@ -1,13 +1,13 @@
 """What is likely to be asked for: the mix of requests that Pack keeps the fleet usable for.
 
-Known beforehand (`Mix.of`), or learned from the workloads seen (`Census`). Nothing is known of their order.
+Known beforehand (`Mix.of`), or learned from the workloads seen (`MixEstimator`). Nothing is known of their order.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.fleet.encode import WHOLE, milli
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI, share_milli
 from gpufleet_operator.placement.model import Request
 
 
@@ -19,7 +19,7 @@ class PodType:
     memory_bytes: int
     devices: int
     """0: a pod without devices."""
-    milli: int = WHOLE
+    milli: int = DEVICE_MILLI
     """Thousandths of each device."""
     models: frozenset[str] = field(default=frozenset(), compare=True)
     """Models that will do; empty: all."""
@@ -28,7 +28,11 @@ class PodType:
     def of(cls, request: Request, device_memory_mib: int) -> "PodType":
         """The type of a request, whose share of a device is measured on one of `device_memory_mib`."""
         needs = request.devices
-        part = WHOLE if needs.share is None else min(WHOLE, max(1, milli(needs.share, device_memory_mib)))
+        part = (
+            DEVICE_MILLI
+            if needs.share is None
+            else min(DEVICE_MILLI, max(1, share_milli(needs.share, device_memory_mib)))
+        )
         return cls(request.pod.cpu_milli, request.pod.memory_bytes, needs.count, part, needs.models)
 
 
@@ -75,7 +79,7 @@ PRIOR = Mix.of(
 """Where nothing is known: mostly single devices, some shares, some whole nodes; no guess at CPU and memory."""
 
 
-class Census:
+class MixEstimator:
     """Learns the mix from the workloads seen; older ones count less.
 
     A mix is kept until enough has been seen to change it, because everything that is computed from a mix is

@@ -10,7 +10,7 @@ Ints = NDArray[np.int64]
 _LINES = 8
 
 
-class Sites:
+class NodeBatch:
     """Some nodes: all that their expected waste and their places depend on."""
 
     __slots__ = ("places", "values")
@@ -22,17 +22,17 @@ class Sites:
         """(nodes, types): see Slots."""
 
     @classmethod
-    def joined(cls, sites: Sequence["Sites"], types: int) -> "Sites":
+    def joined(cls, sites: Sequence["NodeBatch"], types: int) -> "NodeBatch":
         """These, one beside the other."""
         values = [np.zeros((_LINES, 0), np.int64), *(site.values for site in sites)]
         places = [np.zeros((0, types), np.int16), *(site.places for site in sites)]
         return cls(np.concatenate(values, axis=1), np.concatenate(places))
 
-    def take(self, at: NDArray[np.intp]) -> "Sites":
+    def take(self, at: NDArray[np.intp]) -> "NodeBatch":
         """Some of them."""
-        return Sites(self.values.take(at, axis=1), self.places.take(at, axis=0))
+        return NodeBatch(self.values.take(at, axis=1), self.places.take(at, axis=0))
 
-    def put(self, at: int, site: "Sites") -> None:
+    def put(self, at: int, site: "NodeBatch") -> None:
         """Another node in this column."""
         self.values[:, at] = site.values[:, 0]
         self.places[at] = site.places[0]

@@ -4,26 +4,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.fleet.columns import SHARED, Columns
-from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.packing.fleet_state import Landscape
-from gpufleet_operator.placement.packing.node_batch import Sites
-from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
+from gpufleet_operator.placement.packing.fleet_state import PackingState
+from gpufleet_operator.placement.packing.node_batch import NodeBatch
+from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
 from gpufleet_operator.placement.search.query import Query
 
 Ints = NDArray[np.int64]
 
-BESIDE, IDLE = 0, 1
+ON_SHARED, ON_IDLE = 0, 1
 """The two ways to serve a replica: beside others on shared devices, or on idle devices."""
 
-NO_WAY = 2**40
+INFEASIBLE_COST = 2**40
 """Growth of waste of a way that isn't open: above every growth that is."""
 
-CLOSED: Ints = np.array((NO_WAY, NO_WAY, 0, 0, 0), np.int64)[:, None]
+INFEASIBLE_ROW: Ints = np.array((INFEASIBLE_COST, INFEASIBLE_COST, 0, 0, 0), np.int64)[:, None]
 """A row where no way is open: see Outlay."""
 
 
-class Outlay:
+class PlacementCosts:
     """What serving costs on each row, all in one array."""
 
     def __init__(self, values: Ints) -> None:
@@ -31,9 +31,9 @@ class Outlay:
         """(5, rows): growth beside others and on idle devices, the losses of both, and the device for the former."""
 
     @classmethod
-    def nothing(cls, rows: int) -> "Outlay":
+    def nothing(cls, rows: int) -> "PlacementCosts":
         """No way is open."""
-        return cls(np.repeat(CLOSED, rows, axis=1))
+        return cls(np.repeat(INFEASIBLE_ROW, rows, axis=1))
 
     @property
     def growth(self) -> Ints:
@@ -43,7 +43,7 @@ class Outlay:
 
     @property
     def lost(self) -> Ints:
-        """(2, rows): which places are lost, as a row of `Losses.table`."""
+        """(2, rows): which places are lost, as a row of `CapacityLosses.table`."""
         found: Ints = self.values[2:4]
         return found
 
@@ -53,12 +53,12 @@ class Outlay:
         found: Ints = self.values[4]
         return found
 
-    def copy(self) -> "Outlay":
+    def copy(self) -> "PlacementCosts":
         """An independent one."""
-        return Outlay(self.values.copy())
+        return PlacementCosts(self.values.copy())
 
 
-class Losses:
+class CapacityLosses:
     """The different combinations of places that can be lost: few, though there are many nodes."""
 
     def __init__(self, types: int) -> None:
@@ -83,14 +83,14 @@ class Losses:
         return np.array(found, np.int64).reshape(lost.shape[:-1])
 
 
-class Valuer:
+class CostModel:
     """Values one question on any rows."""
 
-    def __init__(self, base: Landscape, query: Query) -> None:
-        self.losses = Losses(len(base.slots.types))
+    def __init__(self, base: PackingState, query: Query) -> None:
+        self.losses = CapacityLosses(len(base.slots.types))
         self._base, self._query = base, query
 
-    def value(self, columns: Columns, rows: NDArray[np.intp], sites: Sites, passing: NDArray[np.bool_]) -> Ints:
+    def value(self, columns: Columns, rows: NDArray[np.intp], sites: NodeBatch, passing: NDArray[np.bool_]) -> Ints:
         """(5, rows): as Outlay, of rows that can all serve the question.
 
         Args:
@@ -110,14 +110,14 @@ class Valuer:
         tried = passing & ~_repeated(free, total, passing)
         return self._on_one(sites, free, rests, tried, (columns.state.take(rows, axis=0) & SHARED) > 0)
 
-    def _on_idle(self, sites: Sites) -> Ints:
+    def _on_idle(self, sites: NodeBatch) -> Ints:
         """Whole devices, or none. Which of the idle ones are taken makes no difference to what is left."""
         count = self._query.devices.count
         useful = self._base.rule.without(sites.useful, count) if count else sites.useful
         return self._only(sites, useful, sites.lost, sites.idle - count)
 
     def _on_one(
-        self, sites: Sites, free: Ints, rests: Ints, tried: NDArray[np.bool_], shared: NDArray[np.bool_]
+        self, sites: NodeBatch, free: Ints, rests: Ints, tried: NDArray[np.bool_], shared: NDArray[np.bool_]
     ) -> Ints:
         """A part of one device: (rows, width) each, what is free of it before and after, and whether it is tried."""
         rule, shape = self._base.rule, tried.shape
@@ -126,44 +126,46 @@ class Valuer:
         gone, come = rule.useful.take(before), rule.useful.take(after)
         useful = rule.replaced(sites.useful.take(row), gone, come)
         grown = sites.lost.take(row) + (gone - before + after - come)
-        grown *= STREAMS
+        grown *= SAMPLES
         grown += rule.of(rule.keys(useful, sites.kind.take(row), self._rooms(sites).take(row)))
         grown -= sites.waste.take(row)
-        costs = np.full((2, *shape), NO_WAY)
-        way = np.where(shared.take(at), BESIDE, IDLE)
+        costs = np.full((2, *shape), INFEASIBLE_COST)
+        way = np.where(shared.take(at), ON_SHARED, ON_IDLE)
         costs.reshape(-1)[way * tried.size + at] = grown
         found = np.empty((5, shape[0]), np.int64)
         np.minimum.reduce(costs, axis=2, out=found[:2])
         lost = self._lost(sites, np.stack((sites.idle, sites.idle - 1)))
-        lost[found[:2] == NO_WAY] = 0
+        lost[found[:2] == INFEASIBLE_COST] = 0
         found[2:4] = self.losses.codes(lost)
-        found[4] = costs[BESIDE].argmin(axis=1)  # of equal devices the first one stands
+        found[4] = costs[ON_SHARED].argmin(axis=1)  # of equal devices the first one stands
         return found
 
-    def _on_several(self, sites: Sites, free: Ints, rests: Ints, passing: NDArray[np.bool_]) -> Ints:
+    def _on_several(self, sites: NodeBatch, free: Ints, rests: Ints, passing: NDArray[np.bool_]) -> Ints:
         """Parts of several devices at once: of the fullest that will do."""
-        fullest = np.argsort(np.where(passing, free, WHOLE + 1), axis=1, kind="stable")[:, : self._query.devices.count]
+        fullest = np.argsort(np.where(passing, free, DEVICE_MILLI + 1), axis=1, kind="stable")[
+            :, : self._query.devices.count
+        ]
         left = free.copy()
         np.put_along_axis(left, fullest, np.take_along_axis(rests, fullest, axis=1), axis=1)
         split = np.array([self._base.rule.split(row) for row in left.tolist()], np.int64).reshape(-1, 2)
-        return self._only(sites, split[:, 0], split[:, 1], (left == WHOLE).sum(axis=1))
+        return self._only(sites, split[:, 0], split[:, 1], (left == DEVICE_MILLI).sum(axis=1))
 
-    def _only(self, sites: Sites, useful: Ints, lost: Ints, idle: Ints) -> Ints:
+    def _only(self, sites: NodeBatch, useful: Ints, lost: Ints, idle: Ints) -> Ints:
         """As Outlay where there is one way: with this left useful, lost and idle on each node."""
         rule = self._base.rule
         found = np.zeros((5, len(useful)), np.int64)
-        found[BESIDE] = NO_WAY
-        grown = lost * STREAMS
+        found[ON_SHARED] = INFEASIBLE_COST
+        grown = lost * SAMPLES
         grown += rule.of(rule.keys(useful, sites.kind, self._rooms(sites)))
-        np.subtract(grown, sites.waste, out=found[IDLE])
-        found[2 + IDLE] = self.losses.codes(self._lost(sites, idle[None]))[0]
+        np.subtract(grown, sites.waste, out=found[ON_IDLE])
+        found[2 + ON_IDLE] = self.losses.codes(self._lost(sites, idle[None]))[0]
         return found
 
-    def _rooms(self, sites: Sites) -> Ints:
+    def _rooms(self, sites: NodeBatch) -> Ints:
         pod = self._query.pod
         return self._base.rule.rooms(sites.cpu - pod.cpu_milli, sites.memory - pod.memory_bytes)
 
-    def _lost(self, sites: Sites, idle: Ints) -> NDArray[np.int16]:
+    def _lost(self, sites: NodeBatch, idle: Ints) -> NDArray[np.int16]:
         """(cases, nodes, types): places lost on each node when so many idle devices remain, (cases, nodes)."""
         if not sites.places.any():
             return np.zeros((*idle.shape, sites.places.shape[1]), np.int16)
@@ -173,9 +175,9 @@ class Valuer:
 
 def _rests(free: Ints, total: Ints, share: Share) -> Ints:
     """What is left of each device: see `milli`; one that is shared is never whole again, however small the share."""
-    by_memory = -(-share.memory_mib * WHOLE // np.maximum(total, 1))
-    wanted = np.maximum(np.where(total > 0, by_memory, 0), share.compute_percent * (WHOLE // 100))
-    return np.maximum(np.minimum(free - wanted, WHOLE - 1), 0)
+    by_memory = -(-share.memory_mib * DEVICE_MILLI // np.maximum(total, 1))
+    wanted = np.maximum(np.where(total > 0, by_memory, 0), share.compute_percent * (DEVICE_MILLI // 100))
+    return np.maximum(np.minimum(free - wanted, DEVICE_MILLI - 1), 0)
 
 
 def _repeated(free: Ints, total: Ints, passing: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gpufleet_operator.placement.packing.mix import Mix, PodType
 
-STREAMS = 64
-LENGTH = 20
+SAMPLES = 64
+ARRIVALS = 20
 
 MIB = 2**20
 
@@ -27,7 +27,7 @@ _NOTHING = PodType(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class ArrivalSamples:
     """(length, streams) each: pod by pod what is offered, and (length, streams, models) who may take it."""
 
     cpu: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Streams:
     """Model -> class: models that the same types accept are one class. Class 0: every model not named."""
 
 
-def streams(mix: Mix) -> Streams:
+def sample_arrivals(mix: Mix) -> ArrivalSamples:
     """The streams of a mix; pods that take nothing when it holds none that needs one device or none."""
     everything, parts = (*mix.types, _NOTHING), (*mix.parts, 1.0)
     # Models that only pods of several devices name are classes of their own, too: `Slots` goes by them.
@@ -52,7 +52,7 @@ def streams(mix: Mix) -> Streams:
     cpu = np.array([min(t.cpu_milli, _MOST_CPU) for t in types], np.int64)
     memory = np.array([min(-(-t.memory_bytes // MIB), _MOST_MEMORY) for t in types], np.int64)
     milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
-    return Streams(cpu[order], memory[order], milli[order], accepted[order], classes)
+    return ArrivalSamples(cpu[order], memory[order], milli[order], accepted[order], classes)
 
 
 def _positions(parts: Sequence[float]) -> NDArray[np.intp]:
@@ -62,9 +62,9 @@ def _positions(parts: Sequence[float]) -> NDArray[np.intp]:
     parts of each stream come in an order of their own.
     """
     bounds = np.cumsum(np.array(parts))
-    offsets = (np.arange(STREAMS) + 0.5) / STREAMS
-    order = np.argsort(_scrambled(np.arange(LENGTH)[:, None] * STREAMS + np.arange(STREAMS)[None, :]), axis=0)
-    points = (order + offsets[None, :]) / LENGTH * bounds[-1]
+    offsets = (np.arange(SAMPLES) + 0.5) / SAMPLES
+    order = np.argsort(_scrambled(np.arange(ARRIVALS)[:, None] * SAMPLES + np.arange(SAMPLES)[None, :]), axis=0)
+    points = (order + offsets[None, :]) / ARRIVALS * bounds[-1]
     found: NDArray[np.intp] = np.minimum(np.searchsorted(bounds, points, side="right"), len(bounds) - 1)
     return found
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.packing.sample_arrivals import STREAMS, Streams
+from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES, ArrivalSamples
 
 Ints = NDArray[np.int64]
 
@@ -56,7 +56,7 @@ class _Offers:
 class Simulation:
     """Of one mix's streams."""
 
-    def __init__(self, offered: Streams) -> None:
+    def __init__(self, offered: ArrivalSamples) -> None:
         self.cpu_step = _step(offered.cpu, _CPU_STEP, 1000)
         """Millicores in one step of `State`."""
         self.memory_step = _step(offered.memory, _MEMORY_STEP, 1)
@@ -92,7 +92,7 @@ class Simulation:
             start += room
             if useful and useful[0] > largest:
                 largest = useful[0]
-        free = np.empty((width + 2, len(states), STREAMS), np.uint32)
+        free = np.empty((width + 2, len(states), SAMPLES), np.uint32)
         free[:] = np.array(start, np.uint32).reshape(len(states), -1).T[:, :, None]
         offers = self._offers_for(largest, max(rooms)[0], width)
         accepted = None
@@ -102,7 +102,7 @@ class Simulation:
         # All columns' numbers are in this sum, too.
         sums = np.uint32 if width <= _FEW_DEVICES else np.uint64
         total = np.add.reduce(free[:width], axis=(0, 2), dtype=sums).tolist()
-        numbers = STREAMS * width * (width - 1) // 2
+        numbers = SAMPLES * width * (width - 1) // 2
         least = np.minimum.reduce(free[width:], axis=2).T.tolist()
         found = []
         for value, room, (cpu, memory) in zip(total, rooms, least, strict=True):
@@ -166,7 +166,7 @@ def _offer(
         np.putmask(free, taken, left)  # twice as fast as copyto
 
 
-def _wanted(offered: Streams, most_cpu: int, most_memory: int) -> tuple[NDArray[np.uint32], int, int]:
+def _wanted(offered: ArrivalSamples, most_cpu: int, most_memory: int) -> tuple[NDArray[np.uint32], int, int]:
     """(length, 3, streams): thousandths of a device, CPU and memory; and the units of the latter, so that they fit."""
     cpu_unit, memory_unit = most_cpu // (_MOST_ROOM - 1) + 1, most_memory // (_MOST_ROOM - 1) + 1
     parts = (offered.milli, -(-offered.cpu // cpu_unit), -(-offered.memory // memory_unit))

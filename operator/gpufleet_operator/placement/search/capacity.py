@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.fleet.columns import Columns, Mask, Window
+from gpufleet_operator.placement.fleet.columns import Columns, Mask, RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.fleet.nvlink import Wiring, connected_sets
-from gpufleet_operator.placement.search.node_scores import ranking
+from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets
+from gpufleet_operator.placement.search.node_scores import node_scores
 from gpufleet_operator.placement.search.query import Query
 
 _SEARCH = 20_000
@@ -22,19 +22,19 @@ _DEEP = 64
 Counts = NDArray[np.int64]
 
 
-def capacity(fleet: Fleet, query: Query, most: int) -> Counts:
+def replica_capacity(fleet: Fleet, query: Query, most: int) -> Counts:
     """(rows,): replicas that fit side by side on each node, at most `most`.
 
     Exact, but for nodes with so many devices that not every NVLink set of them can be tried, and for more than 64
     NVLink sets of shared devices of a node.
     """
     columns = fleet.ranked()
-    found = ranking(fleet, query)
+    found = node_scores(fleet, query)
     passes, count = found.passing, query.devices.count
     room = np.where(passes.any(axis=1) | (count == 0), _room(columns, query, most), 0)
     if count == 0:
         return np.where(columns.fresh & (found.refusals == 0), np.clip(room, 0, most), 0)
-    each = slots(Window.of(columns, slice(None)), passes, query, most)
+    each = replicas_per_device(RowWindow.of(columns, slice(None)), passes, query, most)
     if query.topology is Topology.NVLINK and count > 1:
         return np.minimum(room, _linked(columns, each, count, room, found.shape.wirings))
     if query.topology is Topology.NUMA and count > 1:
@@ -45,7 +45,7 @@ def capacity(fleet: Fleet, query: Query, most: int) -> Counts:
     return np.minimum(room, _rounds(each, count, most))
 
 
-def slots(window: Window, passes: Mask, query: Query, most: int) -> Counts:
+def replicas_per_device(window: RowWindow, passes: Mask, query: Query, most: int) -> Counts:
     """(rows, width): replicas that each device could serve, one after the other, at most `most`.
 
     Args:
@@ -70,7 +70,7 @@ def slots(window: Window, passes: Mask, query: Query, most: int) -> Counts:
     return np.where(passes, found, 0)
 
 
-def packed_sets(wiring: Wiring, slots_: Sequence[int], count: int, most: int) -> tuple[int, ...]:
+def packed_sets(wiring: LinkGraph, slots_: Sequence[int], count: int, most: int) -> tuple[int, ...]:
     """Up to `most` connected sets of `count` columns, as bits; column c stands in at most `slots_[c]` of them.
 
     As many as there can be: taken one by one, the emptiest columns first, and searched for where that falls short.
@@ -166,7 +166,7 @@ def _rounds(each: Counts, count: int, most: int) -> Counts:
     return rounds
 
 
-def _linked(columns: Columns, each: Counts, count: int, room: Counts, wirings: Sequence[Wiring]) -> Counts:
+def _linked(columns: Columns, each: Counts, count: int, room: Counts, wirings: Sequence[LinkGraph]) -> Counts:
     found = np.zeros(len(each), np.int64)
     known: dict[tuple[int, tuple[int, ...], int], int] = {}
     for row in np.flatnonzero(((each > 0).sum(axis=1) >= count) & (room > 0)):

@@ -18,7 +18,7 @@ from gpufleet_operator.placement.model import (
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 
 
-def refusal(node: NodeState, pod: PodNeeds) -> Reason | None:
+def rejection(node: NodeState, pod: PodNeeds) -> Reason | None:
     """The first of the label and taint tests that this node fails for this pod, or None."""
     if node.unschedulable and not tolerated(_UNSCHEDULABLE, pod.tolerations):
         return Reason.NODE_UNSCHEDULABLE

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Topology
-from gpufleet_operator.placement.fleet.columns import Mask, Window, how_many
-from gpufleet_operator.placement.fleet.nvlink import Wiring, connected_sets, grown_set
+from gpufleet_operator.placement.fleet.columns import Mask, RowWindow, count_true
+from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets, grow_set
 
-NONE = -1
+NO_SET = -1
 """The worth of a node that has no set."""
 
 _CHUNK = 1 << 20
@@ -25,16 +25,16 @@ Scores = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SetRequirement:
     """What makes a set: how many devices, and how they must be connected."""
 
     count: int
     topology: Topology
-    wirings: Sequence[Wiring]
+    wirings: Sequence[LinkGraph]
     """What the arrays' `wiring` points into."""
 
 
-def worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray[np.int64]:
+def best_set_scores(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> NDArray[np.int64]:
     """(rows,): the sum of scores of each row's set, NONE where it has none.
 
     Args:
@@ -48,30 +48,33 @@ def worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray
         return np.zeros(len(passes), np.int64)
     if topology is Topology.NVLINK and count > 1:
         return _linked_worth(window, passes, scores, shape)
-    masked = np.where(passes, scores, NONE)
+    masked = np.where(passes, scores, NO_SET)
     if topology is not Topology.NUMA or count == 1:
         return _top(masked, count)
-    best, numa = np.full(len(passes), NONE, np.int64), window.columns.numa[window.at]
+    best, numa = np.full(len(passes), NO_SET, np.int64), window.columns.numa[window.at]
     for zone in np.unique(numa[passes & (numa >= 0)]):
-        np.maximum(best, _top(np.where(numa == zone, masked, NONE), count), out=best)
+        np.maximum(best, _top(np.where(numa == zone, masked, NO_SET), count), out=best)
     return best
 
 
-def exist(window: Window, passes: Mask, shape: Shape) -> Mask:
-    """(rows,): the row has a set. Arguments as of `worth`."""
+def has_set(window: RowWindow, passes: Mask, shape: SetRequirement) -> Mask:
+    """(rows,): the row has a set. Arguments as of `best_set_scores`."""
     if shape.count > 1 and shape.topology in {Topology.NVLINK, Topology.NUMA}:
-        return worth(window, passes, np.zeros(passes.shape, np.int64), shape) >= 0
-    enough: Mask = how_many(passes) >= shape.count
+        return best_set_scores(window, passes, np.zeros(passes.shape, np.int64), shape) >= 0
+    enough: Mask = count_true(passes) >= shape.count
     return enough
 
 
-def choose(window: Window, passes: Mask, scores: Scores, shape: Shape) -> tuple[int, ...] | None:
-    """The columns to take, ascending, for a window of a single row; None when it has none. Arguments as of `worth`."""
+def choose_set(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> tuple[int, ...] | None:
+    """The columns to take, ascending, for a window of a single row; None when it has none.
+
+    Arguments as of `best_set_scores`.
+    """
     count, topology = shape.count, shape.topology
     if count == 1:
-        alone = np.where(passes[0], scores[0], NONE)
+        alone = np.where(passes[0], scores[0], NO_SET)
         cell = int(alone.argmax())
-        return None if alone[cell] == NONE else (cell,)
+        return None if alone[cell] == NO_SET else (cell,)
     cells, row = np.flatnonzero(passes[0]), scores[0]
     if len(cells) < count:
         return None
@@ -91,9 +94,9 @@ def _top(masked: Scores, count: int) -> NDArray[np.int64]:
         best: NDArray[np.int64] = masked.max(axis=1)
         return best
     if count > masked.shape[1]:
-        return np.full(len(masked), NONE, np.int64)
+        return np.full(len(masked), NO_SET, np.int64)
     highest = np.sort(masked, axis=1)[:, -count:]
-    return np.where(highest[:, 0] == NONE, NONE, highest.sum(axis=1))
+    return np.where(highest[:, 0] == NO_SET, NO_SET, highest.sum(axis=1))
 
 
 def _highest(cells: NDArray[np.intp], row: NDArray[np.int64], count: int) -> tuple[int, ...]:
@@ -103,9 +106,9 @@ def _highest(cells: NDArray[np.intp], row: NDArray[np.int64], count: int) -> tup
     return tuple(sorted(cells[order].tolist()))
 
 
-def _linked_worth(window: Window, passes: Mask, scores: Scores, shape: Shape) -> NDArray[np.int64]:
+def _linked_worth(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> NDArray[np.int64]:
     count = shape.count
-    best = np.full(len(passes), NONE, np.int64)
+    best = np.full(len(passes), NO_SET, np.int64)
     enough, wirings = passes.sum(axis=1) >= count, window.columns.wiring[window.at]
     for code in np.unique(wirings[enough]):
         rows = np.flatnonzero(enough & (wirings == code))
@@ -113,8 +116,8 @@ def _linked_worth(window: Window, passes: Mask, scores: Scores, shape: Shape) ->
         sets = connected_sets(wiring, count)
         if sets is None:
             for row in rows:
-                chosen = grown_set(wiring, scores[row], np.flatnonzero(passes[row]).tolist(), count)
-                best[row] = NONE if chosen is None else scores[row][list(chosen)].sum()
+                chosen = grow_set(wiring, scores[row], np.flatnonzero(passes[row]).tolist(), count)
+                best[row] = NO_SET if chosen is None else scores[row][list(chosen)].sum()
             continue
         step = max(1, _CHUNK // max(1, len(sets.bits)))
         for first in range(0, len(rows), step):
@@ -128,19 +131,19 @@ def _best_linked(
 ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
     """Per row: position of the best set, and its sum of scores or NONE."""
     if not len(bits):
-        return np.zeros(len(passes), np.intp), np.full(len(passes), NONE, np.int64)
+        return np.zeros(len(passes), np.intp), np.full(len(passes), NO_SET, np.int64)
     width = members.shape[1]
     blocked = (~passes[:, :width]).astype(np.int64) @ (np.int64(1) << np.arange(width, dtype=np.int64))
     sums = scores[:, :width] @ members.T
-    ranked = np.where((blocked[:, None] & bits) == 0, (links << 32) + sums, NONE)
+    ranked = np.where((blocked[:, None] & bits) == 0, (links << 32) + sums, NO_SET)
     best = ranked.argmax(axis=1)
-    found = ranked[np.arange(len(best)), best] != NONE
-    return best, np.where(found, sums[np.arange(len(best)), best], NONE)
+    found = ranked[np.arange(len(best)), best] != NO_SET
+    return best, np.where(found, sums[np.arange(len(best)), best], NO_SET)
 
 
-def _linked_set(wiring: Wiring, passes: Mask, row: NDArray[np.int64], count: int) -> tuple[int, ...] | None:
+def _linked_set(wiring: LinkGraph, passes: Mask, row: NDArray[np.int64], count: int) -> tuple[int, ...] | None:
     sets = connected_sets(wiring, count)
     if sets is None:
-        return grown_set(wiring, row, np.flatnonzero(passes).tolist(), count)
+        return grow_set(wiring, row, np.flatnonzero(passes).tolist(), count)
     best, value = _best_linked(passes[None, :], row[None, :], sets.bits, sets.members, sets.links)
-    return None if int(value[0]) == NONE else tuple(np.flatnonzero(sets.members[int(best[0])]).tolist())
+    return None if int(value[0]) == NO_SET else tuple(np.flatnonzero(sets.members[int(best[0])]).tolist())

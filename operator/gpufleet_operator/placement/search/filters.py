@@ -18,14 +18,14 @@ from gpufleet_operator.placement.fleet.columns import (
     UNKNOWN,
     UNKNOWN_CELSIUS,
     UNKNOWN_PERCENT,
-    UNKNOWN_USE,
+    UNKNOWN_USED_MIB,
     USABLE,
     Columns,
     Mask,
-    Window,
+    RowWindow,
 )
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import DeviceState, Reason
+from gpufleet_operator.placement.model import Reason
 from gpufleet_operator.placement.search import constraints
 from gpufleet_operator.placement.search.query import Query
 
@@ -36,7 +36,7 @@ CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 _NOT_SHARED = np.uint8(~SHARED & 0xFF)
 
 
-def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
+def usable(fleet: Fleet, window: RowWindow, query: Query) -> Mask:
     """(rows, width): the device passes every test of its own.
 
     Args:
@@ -55,7 +55,7 @@ def usable(fleet: Fleet, window: Window, query: Query) -> Mask:
     return passes
 
 
-def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
     """(rows, width) per test, in order; arguments as of `usable`, which is the same but for the reasons."""
     taken = HELD | SHARED if query.devices.share is None else HELD
     state = window.columns.state[window.at]
@@ -73,8 +73,8 @@ def device_tests(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[R
         yield reason, fails
 
 
-def has_room(window: Window, query: Query) -> Mask:
-    """(rows,): the node passes every one of `room_tests`."""
+def fits_node(window: RowWindow, query: Query) -> Mask:
+    """(rows,): the node passes every one of `node_resource_tests`."""
     single = window.single
     if single is not None:
         return np.array([_row_has_room(window.columns, single, query)])
@@ -83,24 +83,27 @@ def has_room(window: Window, query: Query) -> Mask:
     room &= rows(columns.memory) >= pod.memory_bytes
     room &= rows(columns.pods) >= 1
     if pod.extended:
-        for _, lacks in room_tests(window, query):
+        for _, lacks in node_resource_tests(window, query):
             room &= ~lacks
     return room
 
 
-def room_tests(window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def node_resource_tests(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
     """(rows,) per test: what the node lacks beside the devices, as kube-scheduler counts it."""
     pod, columns, at = query.pod, window.columns, window.at
-    yield Reason.NODE_CPU, columns.cpu[at] < pod.cpu_milli
-    yield Reason.NODE_MEMORY, columns.memory[at] < pod.memory_bytes
-    yield Reason.NODE_PODS, columns.pods[at] < 1
+    yield Reason.INSUFFICIENT_CPU, columns.cpu[at] < pod.cpu_milli
+    yield Reason.INSUFFICIENT_MEMORY, columns.memory[at] < pod.memory_bytes
+    yield Reason.TOO_MANY_PODS, columns.pods[at] < 1
     for name, amount in pod.extended.items():
         room = columns.extended.get(name)
-        yield Reason.NODE_RESOURCE, np.full(columns.cpu[at].shape, amount > 0) if room is None else room[at] < amount
+        yield (
+            Reason.INSUFFICIENT_EXTENDED_RESOURCE,
+            np.full(columns.cpu[at].shape, amount > 0) if room is None else room[at] < amount,
+        )
 
 
 def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
-    """`has_room` of one row in plain integers: the usual case when a ranking is brought up to date."""
+    """`fits_node` of one row in plain integers: the usual case when a ranking is brought up to date."""
     pod = query.pod
     if columns.cpu[row] < pod.cpu_milli or columns.memory[row] < pod.memory_bytes or columns.pods[row] < 1:
         return False
@@ -110,7 +113,7 @@ def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
     )
 
 
-def constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArray[np.uint8]:
+def node_constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArray[np.uint8]:
     """(rows,): the code of the label or taint test that the node fails, 0 for none."""
     codes = np.zeros(len(at), np.uint8)
     columns, pod = fleet.columns, query.pod
@@ -120,24 +123,24 @@ def constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArra
         asked = np.flatnonzero((columns.fresh[at] | columns.stale[at]) & ~columns.plain[at]).tolist()
     for position in asked:
         node = fleet.labelled(int(at[position]))
-        reason = None if node is None else constraints.refusal(node, pod)
+        reason = None if node is None else constraints.rejection(node, pod)
         codes[position] = 0 if reason is None else CODES[reason]
     return codes
 
 
-def _demands(fleet: Fleet, window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def _demands(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
     """The tests that the request asks for; one that it doesn't ask for costs nothing."""
     needs, columns, rows = query.devices, window.columns, window.of_rows
     if needs.include_uuids:
-        yield Reason.NOT_INCLUDED, ~named(fleet, needs.include_uuids)[window.origin]
+        yield Reason.NOT_INCLUDED, ~device_mask(fleet, needs.include_uuids)[window.origin]
     if needs.exclude_uuids:
-        yield Reason.EXCLUDED, named(fleet, needs.exclude_uuids)[window.origin]
+        yield Reason.EXCLUDED, device_mask(fleet, needs.exclude_uuids)[window.origin]
     if needs.models:
         yield Reason.MODEL, _other_model(fleet, needs.models)[rows(columns.model)]
     if query.min_capability is not None:
         yield Reason.COMPUTE_CAPABILITY, rows(columns.capability) < query.min_capability
     if query.min_free_mib is not None:
-        yield Reason.FREE_MEMORY, rows(columns.total_mib) - rows(columns.used_mib) < query.min_free_mib
+        yield Reason.INSUFFICIENT_FREE_MEMORY, rows(columns.total_mib) - rows(columns.used_mib) < query.min_free_mib
     if needs.share is not None and needs.share.compute_percent:
         yield Reason.COMPUTE, rows(columns.compute) > 100 - needs.share.compute_percent
     if needs.max_utilization_percent is not None:
@@ -158,29 +161,24 @@ def _other_model(fleet: Fleet, models: frozenset[str]) -> Mask:
     return fleet.cache.get(_OtherModel, (models, len(fleet.models)), lambda: _OtherModel(fleet, models)).mask
 
 
-def _missing(window: Window, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def _missing(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
     """For a demand: where it fails because the device doesn't report what it is made on."""
     columns, at = window.columns, window.at
     if query.min_capability is not None:
         yield Reason.COMPUTE_CAPABILITY, columns.capability[at] == UNKNOWN
     if query.min_free_mib is not None:
-        unknown: Mask = (columns.total_mib[at] == UNKNOWN) | (columns.used_mib[at] == UNKNOWN_USE)
-        yield Reason.FREE_MEMORY, unknown
+        unknown: Mask = (columns.total_mib[at] == UNKNOWN) | (columns.used_mib[at] == UNKNOWN_USED_MIB)
+        yield Reason.INSUFFICIENT_FREE_MEMORY, unknown
     yield Reason.COMPUTE, columns.compute[at] == UNKNOWN_PERCENT
     yield Reason.UTILIZATION, columns.compute[at] == UNKNOWN_PERCENT
     if query.devices.max_temperature_celsius is not None:
         yield Reason.TEMPERATURE, columns.temperature[at] == UNKNOWN_CELSIUS
 
 
-def named(fleet: Fleet, uuids: Iterable[str]) -> Mask:
+def device_mask(fleet: Fleet, uuids: Iterable[str]) -> Mask:
     """(rows, width): the devices of these UUIDs, of all rows; unknown ones are passed over."""
     mask = np.zeros(fleet.columns.state.shape, np.bool_)
     for uuid in uuids:
         if uuid in fleet.where:
             mask[fleet.where[uuid]] = True
     return mask
-
-
-def free_memory_mib(device: DeviceState) -> int | None:
-    """`DeviceState.memory_free_mib`."""
-    return device.memory_free_mib

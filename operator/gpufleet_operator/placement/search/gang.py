@@ -10,19 +10,19 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gpufleet_api.workload import Strategy, Topology
-from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.columns import RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Pick, Request
-from gpufleet_operator.placement.search.capacity import capacity, packed_sets, slots
-from gpufleet_operator.placement.search.node_scores import Ranking, ranking
+from gpufleet_operator.placement.search.capacity import packed_sets, replica_capacity, replicas_per_device
+from gpufleet_operator.placement.search.node_scores import NodeScores, node_scores
 from gpufleet_operator.placement.search.query import Query
-from gpufleet_operator.placement.search.tentative import Draft
+from gpufleet_operator.placement.search.tentative import TentativePlacement
 
 
 def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | None:
     """Picks for every replica, in order of replicas, or None when no arrangement was found.
 
-    Where `capacity` isn't exact, an arrangement may be missed.
+    Where `replica_capacity` isn't exact, an arrangement may be missed.
     """
     several = request.devices.count > 1
     hard = any(request.excluded_nodes.values()) or (
@@ -30,15 +30,15 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
     )
     if not hard:
         return None
-    room = capacity(fleet, query, len(request.replicas))
+    room = replica_capacity(fleet, query, len(request.replicas))
     if query.topology is Topology.SAME_NODE:
         room[room < len(request.replicas)] = 0
         for aside in request.excluded_nodes.values():
             room[[row for row in map(fleet.row, aside) if row is not None]] = 0
-        if request.siblings:
-            home = fleet.row(home_of(request.siblings))
+        if request.placed_replicas:
+            home = fleet.row(sibling_node(request.placed_replicas))
             room[np.arange(len(room)) != (-1 if home is None else home)] = 0
-    found = ranking(fleet, query)
+    found = node_scores(fleet, query)
     best_first = [int(row) for row in np.argsort(-found.keys(fleet), kind="stable") if room[row] > 0]
     if sum(int(room[row]) for row in best_first) < len(request.replicas):
         return None
@@ -86,13 +86,13 @@ def _match(
     return at
 
 
-def home_of(siblings: Mapping[str, int]) -> str:
+def sibling_node(placed_replicas: Mapping[str, int]) -> str:
     """The node where the replicas that are placed already keep the others, with topology SameNode."""
-    return max(siblings, key=lambda name: (siblings[name], name))
+    return max(placed_replicas, key=lambda name: (placed_replicas[name], name))
 
 
-def _picks(fleet: Fleet, request: Request, found: Ranking, rows: Mapping[int, int]) -> tuple[Pick, ...] | None:
-    draft = Draft(fleet, request)
+def _picks(fleet: Fleet, request: Request, found: NodeScores, rows: Mapping[int, int]) -> tuple[Pick, ...] | None:
+    draft = TentativePlacement(fleet, request)
     wanted: dict[int, int] = {}
     for row in rows.values():
         wanted[row] = wanted.get(row, 0) + 1
@@ -110,21 +110,21 @@ def _picks(fleet: Fleet, request: Request, found: Ranking, rows: Mapping[int, in
     return tuple(picks)
 
 
-def _linked_sets(window: Window, found: Ranking, fleet: Fleet, most: int) -> Sequence[tuple[int, ...]]:
+def _linked_sets(window: RowWindow, found: NodeScores, fleet: Fleet, most: int) -> Sequence[tuple[int, ...]]:
     if found.query.topology is not Topology.NVLINK:
         return ()
     wiring = found.shape.wirings[int(window.columns.wiring[window.at][0])]
-    each = slots(window, found.passes(fleet, window), found.query, most)[0, : len(wiring.peers)].tolist()
+    each = replicas_per_device(window, found.passes(fleet, window), found.query, most)[0, : len(wiring.peers)].tolist()
     sets = packed_sets(wiring, each, found.query.devices.count, most)
     return [tuple(c for c in range(window.columns.width) if bits >> c & 1) for bits in sets]
 
 
-def _emptiest(fleet: Fleet, window: Window, found: Ranking, most: int) -> tuple[int, ...] | None:
+def _emptiest(fleet: Fleet, window: RowWindow, found: NodeScores, most: int) -> tuple[int, ...] | None:
     """The devices with most room left: with shared devices this leaves the most sets for the rest of the gang."""
     query, count = found.query, found.query.devices.count
     if query.devices.share is None or count <= 1:
         return found.choose(fleet, window)
-    each = slots(window, found.passes(fleet, window), query, most)[0]
+    each = replicas_per_device(window, found.passes(fleet, window), query, most)[0]
     zones = [each]
     if query.topology is Topology.NUMA:
         numa = window.columns.numa[window.at][0]

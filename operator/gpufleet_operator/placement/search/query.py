@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.fleet.encode import MOST_ROOM, capability
+from gpufleet_operator.placement.fleet.encode import MAX_AMOUNT, capability_code
 from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.search.score import check_weights
@@ -34,7 +34,7 @@ class Query:
         free = needs.min_free_memory_mib
         if share is not None and share.memory_mib:
             free = max(free or 0, share.memory_mib)
-        least = None if needs.min_compute_capability is None else capability(needs.min_compute_capability)
+        least = None if needs.min_compute_capability is None else capability_code(needs.min_compute_capability)
         return cls(needs, request.pod, request.weights, request.topology, free, least)
 
 
@@ -89,6 +89,6 @@ def _amounts(request: Request) -> Iterator[tuple[str, int, int]]:
     yield "min_free_memory_mib", needs.min_free_memory_mib or 0, _MOST_MIB
     yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, _MOST_MIB
     yield "max_utilization_percent", needs.max_utilization_percent or 0, _MOST_MIB
-    yield "cpu_milli", pod.cpu_milli, MOST_ROOM
-    yield "memory_bytes", pod.memory_bytes, MOST_ROOM
-    yield from ((name, amount, MOST_ROOM) for name, amount in pod.extended.items())
+    yield "cpu_milli", pod.cpu_milli, MAX_AMOUNT
+    yield "memory_bytes", pod.memory_bytes, MAX_AMOUNT
+    yield from ((name, amount, MAX_AMOUNT) for name, amount in pod.extended.items())

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.columns import RowWindow
 from gpufleet_operator.placement.fleet.terms import MEMORY, ONE, POWER, TEMPERATURE, UTILIZATION
 from gpufleet_operator.placement.model import ScoreWeights, Terms
 
-MOST_WEIGHT = 1_000_000
+MAX_WEIGHT = 1_000_000
 """Only the ratio of weights matters; with these all sums of millionths stay far within 64 bits."""
 
 
@@ -24,19 +24,19 @@ def check_weights(weights: ScoreWeights) -> None:
     for name, value in zip(("memory", "utilization", "temperature", "power"), _values(weights), strict=True):
         if value < 0:
             raise InvalidRequestError(f"weight {name} is {value}, must be 0 or more")
-        if value > MOST_WEIGHT:
-            raise InvalidRequestError(f"weight {name} is {value}, must be {MOST_WEIGHT} or less")
+        if value > MAX_WEIGHT:
+            raise InvalidRequestError(f"weight {name} is {value}, must be {MAX_WEIGHT} or less")
     if not sum(_values(weights)):
         raise InvalidRequestError("the weights sum to 0: at least one must be above 0")
 
 
-def scores(window: Window, weights: ScoreWeights) -> NDArray[np.int64]:
+def scores(window: RowWindow, weights: ScoreWeights) -> NDArray[np.int64]:
     """(rows, width): the total of every device in millionths; meaningless where there is no device."""
     values, total = _vector(weights)
     return (window.columns.terms[window.at] @ values) // total
 
 
-def terms(window: Window, cells: Sequence[int], weights: ScoreWeights) -> Terms:
+def terms(window: RowWindow, cells: Sequence[int], weights: ScoreWeights) -> Terms:
     """The terms of a replica on a window of one row: the mean over its devices, None where one lacks the value.
 
     A replica without devices has no terms and a total of 1.

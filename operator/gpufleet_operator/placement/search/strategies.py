@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.workload import Strategy
-from gpufleet_operator.placement.fleet.columns import Window
+from gpufleet_operator.placement.fleet.columns import RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Request
-from gpufleet_operator.placement.search.node_scores import NEVER, SIBLING, Ranking, ranking
+from gpufleet_operator.placement.search.node_scores import INFEASIBLE, SPREAD_PENALTY, NodeScores, node_scores
 from gpufleet_operator.placement.search.query import Query
 
 
@@ -22,24 +22,24 @@ class Selector(Protocol):
     def keys(self) -> NDArray[np.int64]:
         """(rows,): NEVER where the replica can't go. Not to be changed."""
 
-    def cells(self, window: Window) -> tuple[int, ...] | None:
+    def cells(self, window: RowWindow) -> tuple[int, ...] | None:
         """The columns to take of one row."""
 
-    def debited(self, window: Window) -> None:
+    def debited(self, window: RowWindow) -> None:
         """A replica of the request went to this row, as it is now."""
 
 
-class ByScore:
+class ScoreSelector:
     """Best: the set with the highest score. Spread: the same among the nodes with the fewest replicas."""
 
     def __init__(self, fleet: Fleet, request: Request, query: Query) -> None:
         self._fleet = fleet
-        self._ranking: Ranking = ranking(fleet, query)
+        self._ranking: NodeScores = node_scores(fleet, query)
         self._keys = self._ranking.keys(fleet)
         self._own = False
         self._siblings: dict[int, int] | None = None
         if request.strategy is Strategy.SPREAD:
-            placed = ((fleet.row(name), count) for name, count in request.siblings.items())
+            placed = ((fleet.row(name), count) for name, count in request.placed_replicas.items())
             self._siblings = {row: count for row, count in placed if row is not None}
             for row in self._siblings:
                 self._set(row, int(self._keys[row]))
@@ -48,11 +48,11 @@ class ByScore:
         """See Selector."""
         return self._keys
 
-    def cells(self, window: Window) -> tuple[int, ...] | None:
+    def cells(self, window: RowWindow) -> tuple[int, ...] | None:
         """See Selector."""
         return self._ranking.choose(self._fleet, window)
 
-    def debited(self, window: Window) -> None:
+    def debited(self, window: RowWindow) -> None:
         """See Selector."""
         row = window.origin_row
         if self._siblings is not None:
@@ -62,6 +62,6 @@ class ByScore:
     def _set(self, row: int, key: int) -> None:
         if not self._own:
             self._keys, self._own = self._keys.copy(), True
-        if key != NEVER and self._siblings is not None:
-            key -= self._siblings.get(row, 0) * int(SIBLING)
+        if key != INFEASIBLE and self._siblings is not None:
+            key -= self._siblings.get(row, 0) * int(SPREAD_PENALTY)
         self._keys[row] = key

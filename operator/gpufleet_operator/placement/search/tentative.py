@@ -3,13 +3,13 @@
 import numpy as np
 
 from gpufleet_operator.placement.fleet import encode
-from gpufleet_operator.placement.fleet.columns import Columns, Window
+from gpufleet_operator.placement.fleet.columns import Columns, RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Pick, Request
 from gpufleet_operator.placement.search.score import terms
 
 
-class Draft:
+class TentativePlacement:
     """The picks of one request, each debited for the next."""
 
     def __init__(self, fleet: Fleet, request: Request) -> None:
@@ -18,14 +18,14 @@ class Draft:
         """Per row: the columns of each pick."""
         self._own: dict[int, Columns] = {}
 
-    def window(self, row: int) -> Window:
+    def window(self, row: int) -> RowWindow:
         """One row with the debits."""
         own = self._own.get(row)
         if own is None:
-            return Window.row(self.fleet.columns, row)
-        return Window(own, slice(0, 1), slice(row, row + 1))
+            return RowWindow.row(self.fleet.columns, row)
+        return RowWindow(own, slice(0, 1), slice(row, row + 1))
 
-    def take(self, row: int, cells: tuple[int, ...]) -> Window:
+    def take(self, row: int, cells: tuple[int, ...]) -> RowWindow:
         """Debit a pick; returns the row as it is now."""
         own = self._own.get(row)
         if own is None:

@@ -33,9 +33,9 @@ def test_more_than_anybody_has_is_told_with_numbers(strategy: Strategy) -> None:
 
     decision = place(fleet, replace(make_request(strategy=strategy), pod=PodNeeds(cpu_milli=2**62)))
 
-    assert decision.why_not is not None
-    assert decision.why_not.nearest is not None
-    assert (decision.why_not.nearest.node, decision.why_not.nearest.reason) == ("b", Reason.NODE_CPU)
+    assert decision.diagnosis is not None
+    assert decision.diagnosis.nearest is not None
+    assert (decision.diagnosis.nearest.node, decision.diagnosis.nearest.reason) == ("b", Reason.INSUFFICIENT_CPU)
 
 
 def test_debits_pile_up_without_turning_over() -> None:
@@ -57,9 +57,9 @@ def test_memory_is_compared_beyond_31_bits() -> None:
         Fleet.of([make_node("a", [full, free])]), make_request(share=Share(1), min_free_memory_mib=2**31 - 1)
     )
 
-    assert decision.why_not is not None
-    assert decision.why_not.nearest is not None
-    assert decision.why_not.nearest.device == "GPU-free"
+    assert decision.diagnosis is not None
+    assert decision.diagnosis.nearest is not None
+    assert decision.diagnosis.nearest.device == "GPU-free"
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ def test_a_device_is_shared_by_no_more_than_its_slots() -> None:
     for strategy in Strategy:
         decision = place(fleet, replace(request, strategy=strategy))
         assert sorted(p.devices for p in decision.picks) == [("GPU-0",), ("GPU-0",), ("GPU-1",)]
-        assert decision.why_not is not None
-        assert "2 in use" in decision.why_not.message
-        assert decision.why_not.message.endswith("has no slot left for another sharer")
+        assert decision.diagnosis is not None
+        assert "2 in use" in decision.diagnosis.message
+        assert decision.diagnosis.message.endswith("has no slot left for another sharer")
     fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
     with pytest.raises(InvalidFleetError, match="GPU-1 of node a has no slot left"):
         fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))

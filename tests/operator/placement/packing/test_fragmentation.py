@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
 from gpufleet_operator.placement.packing import fragmentation as module
-from gpufleet_operator.placement.packing.fragmentation import Waste
-from gpufleet_operator.placement.packing.sample_arrivals import LENGTH, MIB, STREAMS, streams
+from gpufleet_operator.placement.packing.fragmentation import Fragmentation
+from gpufleet_operator.placement.packing.sample_arrivals import ARRIVALS, MIB, SAMPLES, sample_arrivals
 from gpufleet_operator.placement.packing.simulation import Simulation
 from gpufleet_testing.hypothesis_profiles import examples
 
@@ -17,13 +17,13 @@ SINGLES = Mix.of({PodType(4_000, GIB, 1): 2, PodType(2_000, GIB, 1, 500): 1, Pod
 PICKY = Mix.of({PodType(1_000, GIB, 1, 300, frozenset({"A"})): 1, PodType(1_000, GIB, 1, 700): 1})
 
 
-def waste(rule: Waste, free: list[int], cpu: int = 10**9, memory: int = 2**50, kind: int = 0) -> int:
-    """In thousandths of a device times STREAMS."""
+def waste(rule: Fragmentation, free: list[int], cpu: int = 10**9, memory: int = 2**50, kind: int = 0) -> int:
+    """In thousandths of a device times SAMPLES."""
     useful, lost = rule.split(free)
     keys = rule.keys(np.array([useful]), np.array([kind]), rule.rooms(np.array([cpu]), np.array([memory])))
     found = int(rule.of(keys)[0])
     assert rule.of_one(useful, kind, cpu, memory) == found
-    return lost * STREAMS + found
+    return lost * SAMPLES + found
 
 
 @examples(30)
@@ -37,7 +37,7 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
     free: list[int], cpu: int, memory: int, case: tuple[Mix, int]
 ) -> None:
     mix, kind = case
-    assert waste(Waste(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
+    assert waste(Fragmentation(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
 
 
 @examples(30)
@@ -56,17 +56,17 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
 def test_what_is_known_of_one_node_holds_for_another_only_where_it_is_the_same(
     mix: Mix, rooms: list[tuple[tuple[int, ...], int, int]]
 ) -> None:
-    one_by_one = Waste(mix)
+    one_by_one = Fragmentation(mix)
     for free, cpu, memory in rooms:
-        assert waste(one_by_one, list(free), cpu, memory) == waste(Waste(mix), list(free), cpu, memory)
+        assert waste(one_by_one, list(free), cpu, memory) == waste(Fragmentation(mix), list(free), cpu, memory)
 
 
 def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> int:
     """Best fit, pod by pod."""
-    offered, left = streams(mix), 0
-    for stream in range(STREAMS):
+    offered, left = sample_arrivals(mix), 0
+    for stream in range(SAMPLES):
         devices, room = list(free), [cpu, memory]
-        for step in range(LENGTH):
+        for step in range(ARRIVALS):
             wants = int(offered.cpu[step, stream]), int(offered.memory[step, stream])
             milli = int(offered.milli[step, stream])
             fitting = [d for d in range(len(devices)) if devices[d] >= milli]
@@ -80,57 +80,57 @@ def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> in
 
 
 def test_a_node_without_cpu_wastes_all_its_devices() -> None:
-    assert waste(Waste(SINGLES), [1000, 1000, 400], cpu=0) == 2_400 * STREAMS
+    assert waste(Fragmentation(SINGLES), [1000, 1000, 400], cpu=0) == 2_400 * SAMPLES
 
 
 def test_a_rest_that_no_share_fills_is_waste_to_the_last_thousandth() -> None:
-    rule = Waste(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 810): 1}))
-    assert waste(rule, [190]) == 190 * STREAMS
-    assert waste(rule, [900]) == 90 * STREAMS
+    rule = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 810): 1}))
+    assert waste(rule, [190]) == 190 * SAMPLES
+    assert waste(rule, [900]) == 90 * SAMPLES
 
 
 def test_an_idle_node_with_room_enough_wastes_nothing() -> None:
-    assert waste(Waste(Mix.of({PodType(1_000, GIB, 1): 1})), [1000] * 8) == 0
+    assert waste(Fragmentation(Mix.of({PodType(1_000, GIB, 1): 1})), [1000] * 8) == 0
 
 
 def test_the_order_of_the_devices_makes_no_difference() -> None:
-    rule = Waste(SINGLES)
+    rule = Fragmentation(SINGLES)
     assert waste(rule, [300, 1000, 500, 0], 12_000) == waste(rule, [0, 500, 300, 1000], 12_000)
 
 
 def test_a_mix_of_large_pods_alone_values_every_device_alike() -> None:
-    rule = Waste(Mix.of({PodType(8_000, GIB, 8): 1}))
-    assert waste(rule, [1000, 1000]) == 2_000 * STREAMS
+    rule = Fragmentation(Mix.of({PodType(8_000, GIB, 8): 1}))
+    assert waste(rule, [1000, 1000]) == 2_000 * SAMPLES
 
 
 @pytest.mark.parametrize("size", [1, 700, 3_000, 8_000, 12_000, 24_000])
 def test_a_node_with_less_room_than_any_pod_takes_wastes_all_its_devices(size: int) -> None:
     """However little is missing, where sizes are round."""
     for kind in (PodType(size, GIB, 1), PodType(1_000, size * 2**20, 1)):
-        rule = Waste(Mix.of({kind: 1}))
+        rule = Fragmentation(Mix.of({kind: 1}))
         enough = kind.cpu_milli, kind.memory_bytes
         assert waste(rule, [1000], *enough) == 0
-        assert waste(rule, [1000], enough[0] - 1, enough[1]) == 1_000 * STREAMS
-        assert waste(rule, [1000], enough[0], enough[1] - 1) == 1_000 * STREAMS
+        assert waste(rule, [1000], enough[0] - 1, enough[1]) == 1_000 * SAMPLES
+        assert waste(rule, [1000], enough[0], enough[1] - 1) == 1_000 * SAMPLES
 
 
 @pytest.mark.parametrize("exponent", [50, 56, 59, 60, 61, 62])
 def test_a_pod_larger_than_any_node_takes_nothing_and_breaks_nothing(exponent: int) -> None:
     """Up to the largest amounts that can be asked for."""
     for huge in (PodType(2**exponent, 0, 1), PodType(0, 2**exponent, 1)):
-        rule = Waste(Mix.of({huge: 1}))
+        rule = Fragmentation(Mix.of({huge: 1}))
         for room in (0, 64_000, 10**9):
-            assert waste(rule, [1000, 1000], room, room * 2**20) == 2_000 * STREAMS
+            assert waste(rule, [1000, 1000], room, room * 2**20) == 2_000 * SAMPLES
 
 
 @pytest.mark.parametrize("devices", [256, 257, 600])
 def test_many_devices_of_a_node_are_counted_in_full(devices: int) -> None:
-    assert waste(Waste(SINGLES), [1000] * devices, cpu=0) == devices * 1_000 * STREAMS
+    assert waste(Fragmentation(SINGLES), [1000] * devices, cpu=0) == devices * 1_000 * SAMPLES
 
 
 def test_offers_are_kept_within_bounds() -> None:
     """Many sizes of shares on nodes of many sizes."""
-    rule = Waste(Mix.of({PodType(2**n, GIB, 1, milli): 1 for n, milli in enumerate(range(20, 400, 19))}))
+    rule = Fragmentation(Mix.of({PodType(2**n, GIB, 1, milli): 1 for n, milli in enumerate(range(20, 400, 19))}))
     for largest in range(1, 1000, 19):
         for cpu in (0, *(2**n for n in range(22))):
             waste(rule, [largest], cpu)
@@ -139,7 +139,7 @@ def test_offers_are_kept_within_bounds() -> None:
 
 
 def test_states_are_remembered() -> None:
-    rule = Waste(PRIOR)
+    rule = Fragmentation(PRIOR)
     first = waste(rule, [1000, 500])
     known = dict(rule._known)
     assert waste(rule, [500, 1000]) == first
@@ -148,7 +148,7 @@ def test_states_are_remembered() -> None:
 
 
 def test_a_part_of_a_device_is_replaced_as_if_the_node_had_been_looked_at_anew() -> None:
-    rule = Waste(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
+    rule = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
     useful = rule.useful
     for free in ([1000, 500, 310], [1000], [260, 260]):
         number, lost = rule.split(free)
@@ -164,7 +164,7 @@ def test_a_part_of_a_device_is_replaced_as_if_the_node_had_been_looked_at_anew()
 
 def test_numbers_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 3)
-    rule = Waste(SINGLES)
+    rule = Fragmentation(SINGLES)
     nodes = [[1000] * idle + [500] * half for idle in range(3) for half in range(3)]
     before = [waste(rule, free, 12_000) for free in nodes]
     assert rule.generation == 0, "none is void in the middle of a decision"
@@ -175,22 +175,22 @@ def test_numbers_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
 
 def test_streams_are_fair_samples_of_the_mix() -> None:
     """Over all streams each type is offered as often as the mix says, and no stream is far off."""
-    offered = streams(SINGLES)
+    offered = sample_arrivals(SINGLES)
     shared = (offered.milli == 500).mean(axis=0)
     assert abs(float(shared.mean()) - 0.25) < 0.01
-    assert float(abs(shared - 0.25).max()) <= 1 / LENGTH
+    assert float(abs(shared - 0.25).max()) <= 1 / ARRIVALS
 
 
 def test_classes_tell_models_apart_only_as_far_as_the_mix_does() -> None:
-    rule = Waste(PICKY)
+    rule = Fragmentation(PICKY)
     assert rule.classes == {"A": 1}
-    assert waste(rule, [300], kind=0) == 300 * STREAMS
+    assert waste(rule, [300], kind=0) == 300 * SAMPLES
     assert waste(rule, [300], kind=1) == 0
 
 
 def test_a_few_enormous_pods_leave_the_steps_as_they_are() -> None:
     usual = {PodType(cpu, cpu * MIB, 1, milli): 1.0 for cpu, milli in ((3_700, 1000), (9_100, 500), (12_300, 250))}
     slip = PodType(10**9, 2**50, 1)
-    without, with_it = (Simulation(streams(Mix.of(mix))) for mix in (usual, usual | {slip: 0.04}))
-    assert int(streams(Mix.of(usual | {slip: 0.04})).cpu.max()) == 10**9
+    without, with_it = (Simulation(sample_arrivals(Mix.of(mix))) for mix in (usual, usual | {slip: 0.04}))
+    assert int(sample_arrivals(Mix.of(usual | {slip: 0.04})).cpu.max()) == 10**9
     assert (without.cpu_step, without.memory_step) == (with_it.cpu_step, with_it.memory_step)

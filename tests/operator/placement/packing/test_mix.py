@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import Share
-from gpufleet_operator.placement.packing import PRIOR, Census, Mix, PodType
+from gpufleet_operator.placement.packing import PRIOR, Mix, MixEstimator, PodType
 from gpufleet_testing.placement.builders import make_request
 
 ONE = PodType(1_000, 0, 1)
@@ -40,7 +40,7 @@ def test_the_type_of_a_share_is_the_larger_of_its_parts() -> None:
 
 
 def test_a_census_starts_from_the_prior_and_ends_at_what_it_sees() -> None:
-    census = Census()
+    census = MixEstimator()
     assert census.mix is PRIOR
     for _ in range(2_000):
         census.observe(ONE, 3)
@@ -51,7 +51,7 @@ def test_a_census_starts_from_the_prior_and_ends_at_what_it_sees() -> None:
 
 
 def test_a_census_forgets_what_is_no_longer_asked_for() -> None:
-    census = Census(half_life_pods=100)
+    census = MixEstimator(half_life_pods=100)
     census.observe(ONE, 1_000)
     for _ in range(500):
         census.observe(TWO)
@@ -61,7 +61,7 @@ def test_a_census_forgets_what_is_no_longer_asked_for() -> None:
 
 def test_a_mix_stands_until_enough_is_new() -> None:
     """Everything that Pack remembers belongs to one mix."""
-    census = Census()
+    census = MixEstimator()
     census.observe(ONE, 1_000)
     seen = {id(census.mix)}
     for _ in range(100):

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.model import NodeState, Request, Share
 from gpufleet_operator.placement.packing import Mix, PodType, fragmentation
-from gpufleet_operator.placement.packing.fleet_state import Landscape, _rule
+from gpufleet_operator.placement.packing.fleet_state import PackingState, _rule
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement import oracle
 from gpufleet_testing.placement.builders import make_device, make_linked_node, make_node, make_request
@@ -28,7 +28,7 @@ MIX = Mix.of(
 
 def cost(nodes: list[NodeState], after: list[NodeState]) -> float:
     """Growth of waste plus the price of lost places, from the definitions."""
-    before, then = Landscape(MIX), Landscape(MIX)
+    before, then = PackingState(MIX), PackingState(MIX)
     before.update(Fleet.of(nodes))
     then.update(Fleet.of(after))
     lost = before.total - then.total
@@ -147,7 +147,7 @@ def test_topology_holds_under_pack() -> None:
 
 
 def test_the_price_of_places_rises_as_they_get_few() -> None:
-    found = Landscape(MIX)
+    found = PackingState(MIX)
     found.update(Fleet.of([make_node(name, 8) for name in "abcd"]))
     assert found.total.tolist() == [4]
     few, many = found.prices(np.array([1])), found.prices(np.array([4]))
@@ -163,7 +163,7 @@ def test_free_thousandths_follow_what_is_promised() -> None:
         make_device("GPU-4", 4, healthy=False),
     ]
     fleet = Fleet.of([make_node("a", devices)])
-    assert fleet.columns.free_milli[0, :5].tolist() == [WHOLE, 750, 400, 0, 0]
+    assert fleet.columns.free_milli[0, :5].tolist() == [DEVICE_MILLI, 750, 400, 0, 0]
 
 
 def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(monkeypatch: pyte
 def test_a_fleet_of_full_nodes_says_why() -> None:
     request: Request = make_request(strategy=Strategy.PACK)
     decision = place(Fleet.of([make_node("a", [make_device("GPU-a", 0, held=True)])]), request, MIX)
-    assert decision.why_not is not None
+    assert decision.diagnosis is not None
 
 
 def test_a_model_that_only_pods_of_several_devices_name_has_places_of_its_own() -> None:
@@ -198,7 +198,7 @@ def test_a_model_that_only_pods_of_several_devices_name_has_places_of_its_own() 
     mix = Mix.of({PodType(1_000, GIB, 1): 3, PodType(1_000, GIB, 2, models=frozenset({"H100", "unheard of"})): 1})
     models = {"a": "L4", "b": "H100"}
     nodes = [make_node(n, [make_device(f"{n}-{i}", i, model=model) for i in range(2)]) for n, model in models.items()]
-    landscape = Landscape(mix)
+    landscape = PackingState(mix)
     landscape.update(Fleet.of(nodes))
 
     assert landscape.total.tolist() == [1], "one place, on the node of that model"

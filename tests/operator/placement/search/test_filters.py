@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet
-from gpufleet_operator.placement.explain.explain import reasons
+from gpufleet_operator.placement.explain.diagnosis import rejection_codes
 from gpufleet_operator.placement.model import (
     MatchExpression,
     NodeSelectorTerm,
@@ -18,7 +18,7 @@ from gpufleet_operator.placement.model import (
     Toleration,
 )
 from gpufleet_operator.placement.search.filters import CODES, REASONS
-from gpufleet_operator.placement.search.node_scores import ranking
+from gpufleet_operator.placement.search.node_scores import node_scores
 from gpufleet_operator.placement.search.query import Query
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement import generators, oracle
@@ -31,7 +31,7 @@ from gpufleet_testing.placement.builders import (
     make_request,
 )
 
-AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
+AFTER_THE_DEVICE = set(REASONS[CODES[Reason.INSUFFICIENT_DEVICES] - 1 :])
 
 
 @examples(30)
@@ -39,8 +39,8 @@ AFTER_THE_DEVICE = set(REASONS[CODES[Reason.NODE_DEVICES] - 1 :])
 def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObject) -> None:
     nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     fleet, query = Fleet.of(nodes), Query.of(request)
-    codes = reasons(fleet, query, request.excluded_nodes.get(0, frozenset()))
-    passing = ranking(fleet, query).passing
+    codes = rejection_codes(fleet, query, request.excluded_nodes.get(0, frozenset()))
+    passing = node_scores(fleet, query).passing
     for node in nodes:
         for device in node.devices:
             row, column = fleet.where[device.uuid]
@@ -84,12 +84,12 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
         ({"compute_capability": "9.0"}, {"min_compute_capability": "10.0"}, Reason.COMPUTE_CAPABILITY),
         ({"compute_capability": "10.0"}, {"min_compute_capability": "9.0"}, None),
         ({"compute_capability": None}, {"min_compute_capability": "9.0"}, Reason.MEASUREMENT_MISSING),
-        ({"memory_used_mib": 40_001}, {"min_free_memory_mib": 40_000}, Reason.FREE_MEMORY),
+        ({"memory_used_mib": 40_001}, {"min_free_memory_mib": 40_000}, Reason.INSUFFICIENT_FREE_MEMORY),
         ({"memory_used_mib": 40_000}, {"min_free_memory_mib": 40_000}, None),
         ({"memory_used_mib": None}, {"min_free_memory_mib": 1}, Reason.MEASUREMENT_MISSING),
-        ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.FREE_MEMORY),
+        ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.INSUFFICIENT_FREE_MEMORY),
         ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_000, 0)}, None),
-        ({"sharers": 1, "in_flight_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.FREE_MEMORY),
+        ({"sharers": 1, "in_flight_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.INSUFFICIENT_FREE_MEMORY),
         ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 41)}, Reason.COMPUTE),
         (
             {"sharers": 1, "promised_compute_percent": 10, "utilization_percent": 70},
@@ -132,11 +132,11 @@ def test_a_device_is_refused_for_what_it_lacks(device: DeviceFields, needs: Requ
         ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "v"),)}, None),
         ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "w"),)}, Reason.TAINT),
         ({"stale_reason": "old"}, {}, Reason.TELEMETRY_STALE),
-        ({"free_cpu_milli": 999}, {"cpu_milli": 1_000}, Reason.NODE_CPU),
+        ({"free_cpu_milli": 999}, {"cpu_milli": 1_000}, Reason.INSUFFICIENT_CPU),
         ({"free_cpu_milli": 1_000}, {"cpu_milli": 1_000}, None),
-        ({"free_memory_bytes": 0}, {"memory_bytes": 1}, Reason.NODE_MEMORY),
-        ({"free_pods": 0}, {}, Reason.NODE_PODS),
-        ({}, {"extended": {"x.dev/nic": 1}}, Reason.NODE_RESOURCE),
+        ({"free_memory_bytes": 0}, {"memory_bytes": 1}, Reason.INSUFFICIENT_MEMORY),
+        ({"free_pods": 0}, {}, Reason.TOO_MANY_PODS),
+        ({}, {"extended": {"x.dev/nic": 1}}, Reason.INSUFFICIENT_EXTENDED_RESOURCE),
         ({"free_extended": {"x.dev/nic": 1}}, {"extended": {"x.dev/nic": 1}}, None),
     ],
 )
@@ -175,13 +175,13 @@ def test_affinity_by_field_names_the_node() -> None:
 
 def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
     fleet = Fleet.of([make_node("a", 1)])
-    codes = reasons(fleet, Query.of(make_request()), frozenset({"a", "gone"}))
-    assert codes[0, 0] == CODES[Reason.NODE_SET_ASIDE]
+    codes = rejection_codes(fleet, Query.of(make_request()), frozenset({"a", "gone"}))
+    assert codes[0, 0] == CODES[Reason.NODE_BACKOFF]
 
 
 def told(node: NodeState, request: Request) -> Reason:
     """The reason of the node's first device; GANG: it passes everything."""
     fleet = Fleet.of([node])
-    codes = reasons(fleet, Query.of(request), frozenset())
+    codes = rejection_codes(fleet, Query.of(request), frozenset())
     assert np.all(codes[0, : len(node.devices)] == codes[0, 0])
     return REASONS[int(codes[0, 0]) - 1]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.fleet.nvlink import Wiring
+from gpufleet_operator.placement.fleet.nvlink import LinkGraph
 from gpufleet_operator.placement.model import NodeState, Request, ScoreWeights, Share
-from gpufleet_operator.placement.search.capacity import capacity, packed_sets
+from gpufleet_operator.placement.search.capacity import packed_sets, replica_capacity
 from gpufleet_operator.placement.search.query import Query
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement import oracle
@@ -100,7 +100,7 @@ def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject) -
         cpu_milli=data.draw(st.sampled_from([0, 1_000])),
     )
     fleet, query = Fleet.of([node]), Query.of(request)
-    found = int(capacity(fleet, query, 6)[0])
+    found = int(replica_capacity(fleet, query, 6)[0])
     for replicas in range(1, 7):
         gang = replace(request, replicas=tuple(range(replicas)), gang=True)
         assert bool(place(fleet, gang).picks) == (replicas <= found)
@@ -110,8 +110,8 @@ def test_a_gang_that_does_not_fit_gets_nothing_and_says_how_many_would() -> None
     fleet = Fleet.of([make_node("a", 4), make_node("b", 4)])
     decision = place(fleet, make_request(replicas=3, count=3, gang=True))
     assert (decision.picks, decision.unplaced) == ((), (0, 1, 2))
-    assert decision.why_not is not None
-    assert "2 of 3 replicas would fit" in decision.why_not.message
+    assert decision.diagnosis is not None
+    assert "2 of 3 replicas would fit" in decision.diagnosis.message
 
 
 def test_without_gang_what_fits_is_placed() -> None:
@@ -139,7 +139,7 @@ def test_share_is_counted_for_the_next_replica(
     request = make_request(
         replicas=9, share=share, min_free_memory_mib=minimum_mib, max_utilization_percent=maximum_percent
     )
-    assert capacity(fleet, Query.of(request), 9).max() == replicas
+    assert replica_capacity(fleet, Query.of(request), 9).max() == replicas
     assert len(place(fleet, request).picks) == replicas
 
 
@@ -187,7 +187,7 @@ def test_sets_of_a_cube_mesh() -> None:
     for a, b in quads:
         peers[a] |= 1 << b
         peers[b] |= 1 << a
-    wiring = Wiring(tuple(peers))
+    wiring = LinkGraph(tuple(peers))
     every, some, two = [1] * 8, [1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 0, 0]
     assert len(packed_sets(wiring, every, 2, 8)) == 4
     assert set(packed_sets(wiring, every, 4, 8)) == {0x0F, 0xF0}
@@ -210,14 +210,14 @@ def test_sets_of_eight_devices_are_as_many_as_there_can_be(
     for a, b in pairs:
         peers[a] |= 1 << b
         peers[b] |= 1 << a
-    wiring = Wiring(tuple(peers))
+    wiring = LinkGraph(tuple(peers))
     found = packed_sets(wiring, slots, count, 16)
     assert all(bits.bit_count() == count and wiring.connected(bits) for bits in found)
     assert all(sum(bits >> c & 1 for bits in found) <= slots[c] for c in range(8))
     assert len(found) == _most_sets(wiring, tuple(slots), count, {})
 
 
-def _most_sets(wiring: Wiring, left: tuple[int, ...], count: int, known: dict[tuple[int, ...], int]) -> int:
+def _most_sets(wiring: LinkGraph, left: tuple[int, ...], count: int, known: dict[tuple[int, ...], int]) -> int:
     """By trying everything."""
     if left not in known:
         fitting = [

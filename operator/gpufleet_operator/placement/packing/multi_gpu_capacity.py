@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.fleet.encode import WHOLE
+from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.node_batch import Sites
-from gpufleet_operator.placement.packing.sample_arrivals import STREAMS
+from gpufleet_operator.placement.packing.node_batch import NodeBatch
+from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
 
 _WEIGHT = 0.05
 """Of a lost place against waste. Larger protects places earlier, smaller packs tighter."""
@@ -24,12 +24,12 @@ _MOST_TYPES = 32
 Ints = NDArray[np.int64]
 
 
-class Slots:
+class MultiGpuCapacity:
     """Places per node and type. Types are in the columns."""
 
     def __init__(self, mix: Mix, classes: Mapping[str, int]) -> None:
         demand = {t: p * t.devices * t.milli for t, p in zip(mix.types, mix.parts, strict=True)}
-        several = [t for t in mix.types if t.devices > 1 and t.milli == WHOLE]
+        several = [t for t in mix.types if t.devices > 1 and t.milli == DEVICE_MILLI]
         self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
         kinds = max(classes.values(), default=0) + 1
         takes = [(t.devices, max(1, t.cpu_milli), max(1, t.memory_bytes)) for t in self.types]
@@ -40,9 +40,9 @@ class Slots:
             named = {classes[model] for model in kind.models}
             self._accepted[:, column] = [not kind.models or k in named for k in range(kinds)]
         self._all_accepted = bool(self._accepted.all())
-        self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * STREAMS
+        self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * SAMPLES
 
-    def count(self, idle: Ints, sites: Sites, pod: PodNeeds | None = None) -> NDArray[np.int16]:
+    def count(self, idle: Ints, sites: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
         """(cases, nodes, types): pods of each type that fit on nodes with so many devices idle, beside one more pod.
 
         Args:

@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Shares(Generic[K]):
+class Shards(Generic[K]):
     """Items per receiver, in the order in which the capacities came, and what no one could take."""
 
     items: Mapping[K, int]
@@ -32,16 +32,16 @@ class Shares(Generic[K]):
         return ranges
 
 
-def uniform(items: int, receivers: Sequence[K], maximum: Mapping[K, int] | int | None = None) -> Shares[K]:
-    """Equal parts; the first receivers get one more where it doesn't divide evenly. Raises as `shares` does."""
+def apportion_evenly(items: int, receivers: Sequence[K], maximum: Mapping[K, int] | int | None = None) -> Shards[K]:
+    """Equal parts; the first receivers get one more where it doesn't divide evenly. Raises as `apportion` does."""
     if len(set(receivers)) != len(receivers):
         raise InvalidCapacityError("a receiver stands twice")
-    return shares(items, dict.fromkeys(receivers, 1), maximum)
+    return apportion(items, dict.fromkeys(receivers, 1), maximum)
 
 
-def shares(
+def apportion(
     items: int, capacities: Mapping[K, float | Fraction], maximum: Mapping[K, int] | int | None = None
-) -> Shares[K]:
+) -> Shards[K]:
     """Divide `items` in proportion to `capacities`.
 
     A receiver of capacity 0 gets nothing. With `maximum` (one for all, or per receiver), what a full receiver
@@ -66,8 +66,8 @@ def shares(
         items -= limits[key]
         total -= waiting.pop(key)
     if not waiting:
-        return Shares(given, items)
-    return Shares(given | _largest_remainder(items, waiting, total))
+        return Shards(given, items)
+    return Shards(given | _largest_remainder(items, waiting, total))
 
 
 def unassigned_items(items: int, ranges: Mapping[K, tuple[int, int]]) -> int:

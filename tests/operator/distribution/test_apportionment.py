@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gpufleet_operator.distribution import shares, uniform
+from gpufleet_operator.distribution import apportion, apportion_evenly
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 
 CAPACITIES = st.dictionaries(
@@ -27,7 +27,7 @@ def test_shares_and_unassigned_add_up_to_the_items(items: int, capacities: dict[
     assume(any(capacities.values()))
     if isinstance(maximum, dict):
         maximum = {k: v for k, v in maximum.items() if k in capacities}
-    found = shares(items, capacities, maximum)
+    found = apportion(items, capacities, maximum)
     assert sum(found.items.values()) + found.unassigned == items
     assert list(found.items) == list(capacities)
     for key, share in found.items.items():
@@ -44,7 +44,7 @@ def test_shares_and_unassigned_add_up_to_the_items(items: int, capacities: dict[
 @given(items=ITEMS, capacities=CAPACITIES)
 def test_without_a_maximum_everyone_gets_his_part_rounded_up_or_down(items: int, capacities: dict[int, float]) -> None:
     assume(any(capacities.values()))
-    found = shares(items, capacities)
+    found = apportion(items, capacities)
     total = sum(map(Fraction, capacities.values()))
     assert found.unassigned == 0
     remainders = {}
@@ -60,7 +60,7 @@ def test_without_a_maximum_everyone_gets_his_part_rounded_up_or_down(items: int,
 @given(items=ITEMS, capacities=CAPACITIES, maximum=st.integers(0, 2**50))
 def test_more_capacity_never_means_a_smaller_share(items: int, capacities: dict[int, float], maximum: int) -> None:
     assume(any(capacities.values()))
-    found = shares(items, capacities, maximum)
+    found = apportion(items, capacities, maximum)
     order = sorted(capacities, key=lambda k: capacities[k])
     for smaller, larger in pairwise(order):
         if capacities[smaller] < capacities[larger]:
@@ -70,7 +70,7 @@ def test_more_capacity_never_means_a_smaller_share(items: int, capacities: dict[
 @given(items=ITEMS, capacities=CAPACITIES)
 def test_ranges_are_contiguous_from_zero_in_order(items: int, capacities: dict[int, float]) -> None:
     assume(any(capacities.values()))
-    found = shares(items, capacities)
+    found = apportion(items, capacities)
     position = 0
     for key, (start, end) in found.ranges.items():
         assert start == position
@@ -81,38 +81,38 @@ def test_ranges_are_contiguous_from_zero_in_order(items: int, capacities: dict[i
 
 @given(items=ITEMS, receivers=st.integers(1, 40))
 def test_uniform_parts_differ_by_one_at_most_the_first_get_more(items: int, receivers: int) -> None:
-    found = list(uniform(items, range(receivers)).items.values())
+    found = list(apportion_evenly(items, range(receivers)).items.values())
     assert max(found) - min(found) <= 1
     assert found == sorted(found, reverse=True)
 
 
 def test_the_example_of_the_command_line() -> None:
-    found = shares(7, {"a": 1, "b": 2.5}, {"a": 2})
+    found = apportion(7, {"a": 1, "b": 2.5}, {"a": 2})
     assert (found.items, found.ranges, found.unassigned) == ({"a": 2, "b": 5}, {"a": (0, 2), "b": (2, 7)}, 0)
 
 
 def test_what_a_full_receiver_leaves_goes_to_the_others_in_proportion() -> None:
-    found = shares(100, {"a": 8, "b": 1, "c": 1}, {"a": 40})
+    found = apportion(100, {"a": 8, "b": 1, "c": 1}, {"a": 40})
     assert found.items == {"a": 40, "b": 30, "c": 30}
 
 
 def test_a_capacity_may_be_larger_than_any_float() -> None:
-    assert shares(10, {"a": 4 * 10**400, "b": 10**400, "c": 1}).items == {"a": 8, "b": 2, "c": 0}
+    assert apportion(10, {"a": 4 * 10**400, "b": 10**400, "c": 1}).items == {"a": 8, "b": 2, "c": 0}
 
 
 def test_equal_remainders_go_to_whoever_comes_first() -> None:
-    assert list(shares(1, {"b": 1, "a": 1}).items.values()) == [1, 0]
+    assert list(apportion(1, {"b": 1, "a": 1}).items.values()) == [1, 0]
 
 
 def test_zero_capacity_devices_get_nothing_even_when_the_rest_is_full() -> None:
-    found = shares(10, {"a": 1, "b": 0}, {"a": 4})
+    found = apportion(10, {"a": 1, "b": 0}, {"a": 4})
     assert (found.items, found.unassigned) == ({"a": 4, "b": 0}, 6)
 
 
 @pytest.mark.parametrize("capacities", [{"a": 0}, {"a": 0, "b": 0.0}])
 def test_division_by_zero_in_capacity_distribution_is_a_clear_error(capacities: dict[str, float]) -> None:
     with pytest.raises(InvalidCapacityError, match="all capacities are 0"):
-        shares(10, capacities)
+        apportion(10, capacities)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_bad_numbers_are_typed_errors_that_name_them(
     items: int, capacities: dict[str, float], maximum: Any, named: str
 ) -> None:
     with pytest.raises(InvalidCapacityError, match=named) as caught:
-        shares(items, capacities, maximum)
+        apportion(items, capacities, maximum)
     assert isinstance(caught.value, PlacementError)
 
 
 def test_a_receiver_that_stands_twice_is_refused() -> None:
     with pytest.raises(InvalidCapacityError, match="twice"):
-        uniform(3, ["a", "a"])
+        apportion_evenly(3, ["a", "a"])
 
 
 def test_no_items_are_no_error() -> None:
-    assert shares(0, {"a": 1}).ranges == {"a": (0, 0)}
+    assert apportion(0, {"a": 1}).ranges == {"a": (0, 0)}

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_operator.placement import Fleet, place
-from gpufleet_operator.placement.explain.explain import by_node
+from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
+    Diagnosis,
     NodeState,
     PodNeeds,
     Reason,
     Request,
     Share,
-    WhyNot,
 )
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.placement import generators
@@ -30,20 +30,20 @@ def device(uuid: str, index: int, *, healthy: bool = True) -> DeviceState:
     return DeviceState(uuid, index, "M", 80_000, 0, 0, 40, healthy=healthy, sample_age_seconds=1.0)
 
 
-def why_not(nodes: list[NodeState], needs: DeviceNeeds, pod: PodNeeds | None = None) -> WhyNot:
+def diagnosis(nodes: list[NodeState], needs: DeviceNeeds, pod: PodNeeds | None = None) -> Diagnosis:
     fleet = Fleet()
     for node in nodes:
         fleet.put(node)
     decision = place(fleet, Request("ml/train", replicas=(0,), devices=needs, pod=pod or PodNeeds()))
-    assert decision.why_not is not None
-    return decision.why_not
+    assert decision.diagnosis is not None
+    return decision.diagnosis
 
 
 def test_a_node_with_too_few_devices_is_told_as_that_although_it_lacks_the_resource_as_well() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(8))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 8})
-    told = why_not([node], DeviceNeeds(count=16), PodNeeds(extended={GPU: 16}))
-    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.NODE_DEVICES, 8)]
+    told = diagnosis([node], DeviceNeeds(count=16), PodNeeds(extended={GPU: 16}))
+    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.INSUFFICIENT_DEVICES, 8)]
     assert told.nearest is not None
     assert "8" in told.nearest.message
     assert "16" in told.nearest.message
@@ -52,14 +52,14 @@ def test_a_node_with_too_few_devices_is_told_as_that_although_it_lacks_the_resou
 def test_enough_devices_without_the_resource_is_told_as_a_lack_of_the_resource() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(2))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 1})
-    told = why_not([node], DeviceNeeds(count=2), PodNeeds(extended={GPU: 2}))
-    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.NODE_RESOURCE, 2)]
+    told = diagnosis([node], DeviceNeeds(count=2), PodNeeds(extended={GPU: 2}))
+    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.INSUFFICIENT_EXTENDED_RESOURCE, 2)]
 
 
 def test_a_fault_that_may_pass_is_nearer_than_a_device_that_was_not_asked_for() -> None:
     devices = (device("GPU-0", 0), device("GPU-1", 1, healthy=False))
     node = NodeState("node-1", devices, free_pods=10)
-    told = why_not([node], DeviceNeeds(include_uuids=frozenset({"GPU-1"})))
+    told = diagnosis([node], DeviceNeeds(include_uuids=frozenset({"GPU-1"})))
     assert told.nearest is not None
     assert (told.nearest.device, told.nearest.reason) == ("GPU-1", Reason.UNHEALTHY)
 
@@ -67,17 +67,17 @@ def test_a_fault_that_may_pass_is_nearer_than_a_device_that_was_not_asked_for() 
 def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
     needs: RequestFields = {"min_free_memory_mib": 40_000}
     alike = make_node("node-2", [make_device(f"GPU-{i}", i, memory_used_mib=42_148) for i in range(3)])
-    told = place(Fleet.of([alike]), make_request(**needs)).why_not
+    told = place(Fleet.of([alike]), make_request(**needs)).diagnosis
     assert told is not None
     assert told.message.endswith(
         "3 GPUs lack 2,148 MiB of free memory; the closest is node-2/GPU-0 (needs 40,000 MiB, has 37,852 MiB)"
     )
     worse = make_node("node-1", [make_device("GPU-9", 0, memory_used_mib=80_000)])
-    told = place(Fleet.of([alike, worse]), make_request(**needs)).why_not
+    told = place(Fleet.of([alike, worse]), make_request(**needs)).diagnosis
     assert told is not None
     assert "4 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-0 (" in told.message
     one = make_node("a", [make_device("GPU-x", 0, sharers=1, promised_compute_percent=60)])
-    told = place(Fleet.of([one]), make_request(share=Share(0, 50))).why_not
+    told = place(Fleet.of([one]), make_request(share=Share(0, 50))).diagnosis
     assert told is not None
     assert told.message.endswith("1 GPU lacks 10 % of compute; the closest is a/GPU-x (needs 50 %, has 40 %)")
 
@@ -85,19 +85,21 @@ def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
 def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_least_is_the_closest() -> None:
     """Over-committed: what is free is below zero, by much or by little."""
     over = [make_device(f"GPU-{i}", i, sharers=1, promised_memory_mib=used) for i, used in enumerate((95_000, 90_000))]
-    told = place(Fleet.of([make_node("a", over)]), make_request(share=Share(1_000, 0))).why_not
+    told = place(Fleet.of([make_node("a", over)]), make_request(share=Share(1_000, 0))).diagnosis
     assert told is not None
     assert "2 GPUs lack 11,000 MiB of free memory or more; the closest is a/GPU-1 (" in told.message
 
 
 def test_what_the_other_replicas_took_is_part_of_the_reason() -> None:
-    cpu = place(Fleet.of([make_node("a", 8, free_cpu_milli=4_000)]), make_request(replicas=3, cpu_milli=2_000)).why_not
+    cpu = place(
+        Fleet.of([make_node("a", 8, free_cpu_milli=4_000)]), make_request(replicas=3, cpu_milli=2_000)
+    ).diagnosis
     assert cpu is not None
-    assert {r.reason: r.devices for r in cpu.rejected} == {Reason.IN_USE: 2, Reason.NODE_CPU: 6}
+    assert {r.reason: r.devices for r in cpu.rejected} == {Reason.IN_USE: 2, Reason.INSUFFICIENT_CPU: 6}
     assert cpu.eligible == 0
-    shares = place(Fleet.of([make_node("a", 1)]), make_request(replicas=3, share=Share(40_000, 0))).why_not
+    shares = place(Fleet.of([make_node("a", 1)]), make_request(replicas=3, share=Share(40_000, 0))).diagnosis
     assert shares is not None
-    assert [(r.reason, r.devices) for r in shares.rejected] == [(Reason.FREE_MEMORY, 1)]
+    assert [(r.reason, r.devices) for r in shares.rejected] == [(Reason.INSUFFICIENT_FREE_MEMORY, 1)]
 
 
 def test_an_old_sample_is_told_from_one_that_never_was() -> None:
@@ -106,7 +108,7 @@ def test_an_old_sample_is_told_from_one_that_never_was() -> None:
         (old, "has no sample of the last 90 s"),
         (make_device(sample_age_seconds=None), "never been"),
     ):
-        told = place(Fleet.of([make_node("a", [device])]), make_request()).why_not
+        told = place(Fleet.of([make_node("a", [device])]), make_request()).diagnosis
         assert told is not None
         assert told.nearest is not None
         assert told.nearest.reason is Reason.TELEMETRY_STALE
@@ -115,10 +117,10 @@ def test_an_old_sample_is_told_from_one_that_never_was() -> None:
 
 def test_an_included_device_that_is_not_in_the_fleet_is_named() -> None:
     fleet = Fleet.of([make_node("a", [make_device("GPU-a", 0, healthy=False)])])
-    told = place(fleet, make_request(include_uuids=frozenset({"GPU-a", "GPU-gone"}))).why_not
+    told = place(fleet, make_request(include_uuids=frozenset({"GPU-a", "GPU-gone"}))).diagnosis
     assert told is not None
     assert "GPU-gone of includeUUIDs is not in the fleet" in told.message
-    told = place(fleet, make_request(include_uuids=frozenset({"GPU-y", "GPU-x", "GPU-z"}))).why_not
+    told = place(fleet, make_request(include_uuids=frozenset({"GPU-y", "GPU-x", "GPU-z"}))).diagnosis
     assert told is not None
     assert "GPU-x and 2 more of includeUUIDs are not in the fleet" in told.message
 
@@ -128,18 +130,18 @@ def test_an_included_device_that_is_not_in_the_fleet_is_named() -> None:
 def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObject) -> None:
     fleet, request = Fleet.of(data.draw(generators.fleets())), replace(data.draw(generators.requests()), gang=False)
     decision = place(fleet, request)
-    if decision.why_not is None:
+    if decision.diagnosis is None:
         return
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
-    found = by_node(fleet, request, decision.unplaced[0])
+    found = rejections_by_node(fleet, request, decision.unplaced[0])
     assert list(found) == sorted(name for name, node in fleet.nodes.items() if node.devices)
     devices: Counter[Reason] = Counter()
     nodes: Counter[Reason] = Counter()
     for counts in found.values():
         devices.update({r.reason: r.devices for r in counts})
         nodes.update(r.reason for r in counts)
-    assert {r.reason: (r.devices, r.nodes) for r in decision.why_not.rejected} == {
+    assert {r.reason: (r.devices, r.nodes) for r in decision.diagnosis.rejected} == {
         reason: (devices[reason], nodes[reason]) for reason in devices
     }
 
@@ -163,7 +165,7 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
     ],
 )
 def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: DeviceFields, words: str) -> None:
-    told = place(Fleet.of([make_node("a", [make_device(**device)])]), make_request()).why_not
+    told = place(Fleet.of([make_node("a", [make_device(**device)])]), make_request()).diagnosis
     assert told is not None
     assert told.nearest is not None
     assert (told.nearest.reason, told.nearest.message) == (Reason.FOREIGN_PROCESS, words)
