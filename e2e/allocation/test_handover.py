@@ -53,7 +53,7 @@ def test_later_pod_is_admitted_first(namespace: TestNamespace, fleet: Fleet) -> 
 @pytest.fixture
 def first_fit(fleet: Fleet) -> Iterator[None]:
     """Every agent matches requests by size and age instead of reading the kubelet."""
-    fleet.install(agent_args=["--handover=first-fit"])
+    fleet.install(agent_args=["--pod-matching=first-fit"])
     yield
     fleet.install()
 

@@ -43,7 +43,7 @@ def test_overuse_is_reported_until_memory_is_freed(namespace: TestNamespace, fle
     eventually(lambda: shared.is_over("greedy"), within=NOTICED_SECONDS)
     assert shared.messages().keys() == {"greedy"}
     index = fleet.gpus[shared.node].uuids.index(shared.uuid)
-    words = f"container main uses {OVER} MiB of GPU {index} ({shared.uuid}), and was promised {PART} MiB"
+    words = f"Container main uses {OVER} MiB of GPU {index} ({shared.uuid}), but was promised {PART} MiB"
     assert shared.messages()["greedy"] == [words]
 
     shared.use(WITHIN)

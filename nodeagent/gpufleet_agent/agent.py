@@ -88,8 +88,8 @@ class Agent:
             await start_component(stack, "PodResources client", _nothing, self.lister.close)
             await start_component(stack, "device plugin", self.plugins.start, self.plugins.close)
             log.info("agent started", version=self.version, node=self.settings.node_name)
-            if self.settings.handover is not PodMatching.ASKING:
-                log.warning("pods are matched for diagnosis only", handover=self.settings.handover)
+            if self.settings.pod_matching is not PodMatching.POD_RESOURCES:
+                log.warning("pods are matched for diagnosis only", pod_matching=self.settings.pod_matching)
             beat = self.watchdog.register
             checkpoint = {} if self.checkpoint is None else {"checkpoint": self.checkpoint.run(beat("checkpoint"))}
             await supervise(
@@ -97,7 +97,7 @@ class Agent:
                     **checkpoint,
                     "own object": self.telemetry.run(),
                     "PodResources poll": self.poller.run(beat("PodResources poll")),
-                    **self.plugins.loops(self.telemetry.known, beat),
+                    **self.plugins.loops(self.telemetry.wait_synced, beat),
                     "events": self.events.run(),
                     "over-use": self.overuse.run(beat("over-use")),
                     "publisher": self.publisher.run(beat("publisher")),
@@ -164,7 +164,7 @@ def build_agent(settings: Settings, hardware: Hardware, api: KubeApi, rng: rando
     overuse = OveruseMonitor(
         snapshot=base.sampler.snapshot,
         holders=base.holders,
-        tell=base.events.tell,
+        record=base.events.record,
         changes=base.status_changed,
         clock=time.time,
         # As long as a list of processes may be valid.
@@ -176,12 +176,12 @@ def build_agent(settings: Settings, hardware: Hardware, api: KubeApi, rng: rando
         lister,
         base.holdings,
         base.completeness,
-        quiet=in_flight.quiet,
+        idle=in_flight.idle,
         changes=base.status_changed,
         counters=base.instruments,
         rng=rng,
     )
-    plugins = _build_plugins(base, lister, in_flight, poller)
+    plugins = _build_plugins(base, in_flight, poller)
     publisher = _build_publisher(base, api, overuse, plugins, rng)
     watchdog = LoopWatchdog(time.monotonic)
     return Agent(
@@ -233,24 +233,21 @@ def _build_base(settings: Settings, hardware: Hardware, api: KubeApi, rng: rando
     )
 
 
-def _build_plugins(
-    base: _Base, lister: PodResourcesClient, in_flight: InFlightAllocation, poller: PodResourcesPoller
-) -> PluginManager:
+def _build_plugins(base: _Base, in_flight: InFlightAllocation, poller: PodResourcesPoller) -> PluginManager:
     settings = base.settings
     advertised = AdvertisedDevices(base.sampler, by_profile=base.by_profile)
     context = PluginContext(
         directory=settings.device_plugin_dir,
         devices=advertised.list,
         devices_changed=base.devices_changed,
-        lister=lister,
-        own=base.telemetry,
+        listings=poller,
+        telemetry=base.telemetry,
         holdings=base.holdings,
-        admission=in_flight,
+        in_flight=in_flight,
         observer=AllocationFollowUp(base.holdings, poller, base.events),
-        injection=DeviceInjector(settings.injection, advertised.list, base.devices_changed),
+        injector=DeviceInjector(settings.injection, advertised.list, base.devices_changed),
         counters=base.instruments,
-        listed=poller.take_over,
-        handover=settings.handover,
+        matching=settings.pod_matching,
     )
     return PluginManager(settings.served, context)
 
@@ -305,7 +302,7 @@ def _build_http(
             lambda: _reservations(base.telemetry),
             lambda: _list_age(base.holdings),
             settings.window_seconds,
-            lambda: (overuse.uses, overuse.standing, overuse.begun),
+            lambda: (overuse.usages, overuse.active, overuse.begun),
         )
     )
     readiness = {

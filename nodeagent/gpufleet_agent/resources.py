@@ -1,7 +1,4 @@
-"""The device IDs by which the kubelet knows devices: UUIDs of whole ones, slots of shared ones.
-
-To the kubelet a slot is a device of a second resource; to everybody else it is a share of the device that it names.
-"""
+"""Extended resources of the node: whole devices, slots of shared devices, and MIG partitions."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,31 +7,31 @@ from gpufleet_common.device_ids import slot_ids
 
 
 class MigStrategy(StrEnum):
-    """What becomes of a GPU that is divided by MIG. Names as those of NVIDIA's plugin."""
+    """How a GPU in MIG mode is advertised. Names as in NVIDIA's device plugin."""
 
     NONE = "none"
-    """It is one device."""
+    """As one device."""
     SINGLE = "single"
-    """Each partition is a device like any other."""
+    """Each partition as a device like any other."""
     MIXED = "mixed"
-    """Each kind of partition has a resource of its own."""
+    """Each MIG profile under its own resource."""
 
 
 def partition_resource(resource: str, profile: str) -> str:
-    """The resource of a kind of partition: `nvidia.com/mig-1g.10gb.me` beside `nvidia.com/gpu` for `1g.10gb+me`."""
+    """Returns the resource of a MIG profile: `nvidia.com/mig-1g.10gb.me` for `nvidia.com/gpu` and `1g.10gb+me`."""
     return f"{resource.partition('/')[0]}/mig-{profile.replace('+', '.')}"
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One resource as its plugin serves it."""
+    """A resource as its plugin serves it."""
 
     resource: str
     slots: int = 0
-    """Slots of each device; 0: the resource stands for whole devices."""
+    """Slots of each device; 0: the resource is of whole devices."""
     profile: str | None = None
-    """The kind of partition that it stands for; None: devices that have no resource by kind."""
+    """MIG profile of its devices; None: devices without a resource for their profile."""
 
     def ids(self, uuid: str) -> tuple[str, ...]:
-        """The device IDs by which a device is offered."""
+        """Returns the device IDs by which a device is advertised."""
         return slot_ids(uuid, self.slots) if self.slots else (uuid,)

@@ -63,7 +63,7 @@ class Settings:
     """File to record the hardware's readings to; None: record nothing."""
     record_max_mib: int = 1024
     """Size limit of `record`."""
-    handover: PodMatching = PodMatching.ASKING
+    pod_matching: PodMatching = PodMatching.POD_RESOURCES
     """For diagnosis only: `first-fit` guesses the pod of a request, which is wrong under load."""
 
     @property
@@ -95,9 +95,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     )
     options["own_pod"] = _own_pod(environment)
     host, port = options.pop("listen")
-    handover = PodMatching(options.pop("handover"))
+    pod_matching = PodMatching(options.pop("pod_matching"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
-    return Settings(listen_host=host, listen_port=port, handover=handover, **options)
+    return Settings(listen_host=host, listen_port=port, pod_matching=pod_matching, **options)
 
 
 def _check_together(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:
@@ -164,7 +164,10 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
     parser.process(f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}", DEFAULTS.log_level, DEFAULTS.log_format)
     # For diagnosis only, so it is not in the help.
     parser.add_argument(
-        "--handover", default=DEFAULTS.handover.value, choices=[h.value for h in PodMatching], help=argparse.SUPPRESS
+        "--pod-matching",
+        default=DEFAULTS.pod_matching.value,
+        choices=[h.value for h in PodMatching],
+        help=argparse.SUPPRESS,
     )
     return parser
 

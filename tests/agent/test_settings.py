@@ -36,7 +36,7 @@ def test_every_flag_has_its_place() -> None:
         "--record-max-mib": "20",
         "--log-level": "debug",
         "--log-format": "console",
-        "--handover": "first-fit",
+        "--pod-matching": "first-fit",
     }
     arguments = [part for flag in flags.items() for part in flag] + ["--pass-device-specs"]
     assert parse(arguments, {"NODE_NAME": "node-1"}) == Settings(
@@ -65,7 +65,7 @@ def test_every_flag_has_its_place() -> None:
         record_max_mib=20,
         log_level="debug",
         log_format="console",
-        handover=PodMatching.FIRST_FIT,
+        pod_matching=PodMatching.FIRST_FIT,
     )
 
 
@@ -167,7 +167,7 @@ def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[
         parse(["--help"], {})
     help_text = capsys.readouterr().out
     assert "--heartbeat-seconds" in help_text
-    assert "handover" not in help_text
+    assert "pod-matching" not in help_text
 
 
 @pytest.mark.parametrize(

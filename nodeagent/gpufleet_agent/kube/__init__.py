@@ -1,1 +1,1 @@
-"""The node's own GPUTelemetry object: the reservations that the agent obeys and the status that it writes."""
+"""The node's GPUTelemetry object (reservations to follow, status to write), and events on pods."""

@@ -1,4 +1,4 @@
-"""What the agent asks of the apiserver: four calls about one object, and events."""
+"""Interface to the apiserver: four calls on the GPUTelemetry object, and events."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
@@ -7,73 +7,74 @@ from gpufleet_agent.kube.model import PodEvent, TelemetryObject
 
 
 class KubeError(Exception):
-    """The apiserver did not do it: away, overloaded, or it refused. Worth trying again later."""
+    """The apiserver did not respond, is overloaded, or rejected the request. Worth retrying later."""
 
 
 class ObjectNotFoundError(KubeError):
-    """The apiserver says that the object, or what it belongs to, does not exist. No other 404 does."""
+    """The apiserver reports that the object, or its owner or namespace, does not exist. Other 404s do not raise it."""
 
 
 class RejectedError(KubeError):
-    """The apiserver won't do it, however often it is asked the same way."""
+    """The apiserver rejects the request, and would reject it again."""
 
 
 class TelemetryApi(Protocol):
     """This node's GPUTelemetry object."""
 
     async def get(self) -> TelemetryObject:
-        """Read the newest version.
+        """Reads the latest version.
 
         Raises:
-            NotFoundError: It does not exist.
-            KubeError: No answer, or a refusal.
-            ObjectFormatError: What came is not a GPUTelemetry.
+            ObjectNotFoundError: It does not exist.
+            KubeError: No response, or a rejection.
+            ObjectFormatError: The response is not a GPUTelemetry.
         """
 
     async def ensure(self) -> TelemetryObject:
-        """Make sure that the object exists and belongs to the Node object. Touches neither spec nor status.
+        """Creates the object if it does not exist, owned by the Node. Changes neither spec nor status.
 
         Raises:
-            NotFoundError: There is no Node of that name.
-            KubeError: No answer, a refusal, or no such kind in the cluster.
-            ObjectFormatError: What came is not a GPUTelemetry.
+            ObjectNotFoundError: There is no Node of that name.
+            KubeError: No response, a rejection, or the CRD is not installed.
+            ObjectFormatError: The response is not a GPUTelemetry.
         """
 
     async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
-        """Make `status` the agent's whole part of the status; returns the object as it then is.
+        """Replaces the agent's part of the status; returns the object after that.
 
         Raises:
-            NotFoundError: The object does not exist.
-            KubeError: No answer, or a refusal.
-            ObjectFormatError: What came is not a GPUTelemetry; the status was written.
+            ObjectNotFoundError: The object does not exist.
+            KubeError: No response, or a rejection.
+            ObjectFormatError: The response is not a GPUTelemetry; the status was written.
         """
 
     def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
-        """The current version at once, then every later one; None when the object was deleted.
+        """Yields the current version, then every later one; None after the object was deleted.
 
-        Ends after some minutes, so that a connection that has silently died can't leave the agent blind.
+        Ends after some minutes, so that a connection that was lost without notice cannot leave the agent on an old
+        version.
 
         Raises:
-            KubeError: No answer, a refusal, or the connection broke.
-            ObjectFormatError: What came is not a GPUTelemetry.
+            KubeError: No response, a rejection, or the connection broke.
+            ObjectFormatError: A version is not a GPUTelemetry.
         """
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
 
 
 class EventApi(Protocol):
     """Events on pods."""
 
-    async def tell(self, event: PodEvent) -> None:
-        """Write an event. The same pod and reason once: what was told already is no error.
+    async def create_event(self, event: PodEvent) -> None:
+        """Creates an event. Does nothing if the same event exists already.
 
         Raises:
-            NotFoundError: The pod's namespace is gone.
-            RefusedError: Not allowed, or not there: the namespace is on its way out.
-            KubeError: No answer.
+            ObjectNotFoundError: The pod's namespace does not exist any more.
+            RejectedError: Forbidden, or the namespace is being deleted.
+            KubeError: No response.
         """
 
 
 class KubeApi(TelemetryApi, EventApi, Protocol):
-    """Everything that the agent asks for."""
+    """All calls of the agent."""

@@ -1,4 +1,4 @@
-"""Tells people what happened, in events on pods: beside the work, never in its way."""
+"""Records Kubernetes events in the background."""
 
 import asyncio
 
@@ -18,45 +18,44 @@ from gpufleet_agent.kube.model import PodEvent
 log = structlog.get_logger(__name__)
 
 MAX_QUEUED = 64
-"""More than that while the apiserver is away, and the rest is in the log alone."""
+"""Further events, while the apiserver is down, are only logged."""
 
 MAX_ATTEMPTS = 12
-"""Some minutes in all. What can't be written for so long is news no more."""
+"""A few minutes in all. An event that could not be written for so long is out of date."""
 
 _FINAL = (ObjectNotFoundError, RejectedError)
 
 
 class EventRecorder:
-    """Writes events one after the other, in the order in which they happened.
+    """Creates events one after the other, in the order in which they were recorded.
 
     Args:
-        api: Where they go.
+        api: Creates the events.
     """
 
     def __init__(self, api: EventApi) -> None:
         self._api = api
-        self._waiting: asyncio.Queue[PodEvent] = asyncio.Queue(MAX_QUEUED)
+        self._queue: asyncio.Queue[PodEvent] = asyncio.Queue(MAX_QUEUED)
 
-    def tell(self, event: PodEvent) -> None:
-        """Have an event written soon. Returns at once."""
+    def record(self, event: PodEvent) -> None:
+        """Queues an event and returns immediately."""
         try:
-            self._waiting.put_nowait(event)
+            self._queue.put_nowait(event)
         except asyncio.QueueFull:
-            log.warning("event left out: too many are waiting", event_of=event.pod, reason=event.reason)
+            log.warning("event dropped, queue is full", pod=event.pod, reason=event.reason)
 
     async def run(self) -> None:
-        """Write what is told, for ever."""
+        """Creates queued events, without end."""
         while True:
-            event = await self._waiting.get()
+            event = await self._queue.get()
             try:
                 async for attempt in AsyncRetrying(
-                    # These stay: the pod's namespace is gone, and with it whoever would read this, or is on its way out
-                    # (403). The events of others wait behind this one.
+                    # Not retried: the pod's namespace is gone, or is being deleted (403). Other pods' events wait.
                     retry=retry_if_exception_type(KubeError) & retry_if_not_exception_type(_FINAL),
                     wait=wait_random_exponential(multiplier=0.2, max=30.0),
                     stop=stop_after_attempt(MAX_ATTEMPTS),
                 ):
                     with attempt:
-                        await self._api.tell(event)
+                        await self._api.create_event(event)
             except (RetryError, *_FINAL) as error:
-                log.warning("event not written", event_of=event.pod, reason=event.reason, error=str(error))
+                log.warning("event not written", pod=event.pod, reason=event.reason, error=str(error))

@@ -1,4 +1,4 @@
-"""`KubeApi` by lightkube. The only module that imports the client."""
+"""`KubeApi` on lightkube. The only module that imports the client."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETR
 from gpufleet_common import timestamps
 
 CONFLICT = 409
-REFUSALS = frozenset({400, 403, 405, 413, 422})
+REJECTIONS = frozenset({400, 403, 405, 413, 422})
 
 REQUEST_TIMEOUT_SECONDS = 10.0
 
@@ -29,11 +29,11 @@ WATCH_SECONDS = 240
 """The apiserver ends a watch after this long."""
 
 WATCH_GRACE_SECONDS = 10.0
-"""Later than that, and the connection must be dead: no FIN reaches a node that lost its network."""
+"""After that the connection counts as lost: no FIN reaches a node without a network."""
 
 Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLURAL)
 
-# The generic form: lightkube's own Node class brings the models of the whole core group along.
+# The generic form, because lightkube's own Node class imports the models of the whole core group.
 Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
 Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
 
@@ -46,11 +46,11 @@ class LightkubeTelemetryApi:
 
     Args:
         node_name: Name of the node, and of the object.
-        rng: Jitter for the length of a watch, so that the agents of a cluster don't come back all at once.
-        client: For tests; by default the in-cluster configuration, `KUBECONFIG` or `~/.kube/config`.
+        rng: Jitter of the length of a watch, so that the agents of a cluster do not reconnect at the same time.
+        client: For tests; by default of the in-cluster configuration, `KUBECONFIG` or `~/.kube/config`.
 
     Raises:
-        KubeError: There is no configuration that says where the apiserver is.
+        KubeError: There is no configuration for the apiserver.
     """
 
     def __init__(self, node_name: str, rng: random.Random, client: AsyncClient | None = None) -> None:
@@ -64,12 +64,10 @@ class LightkubeTelemetryApi:
         self._client = client
 
     async def get(self) -> TelemetryObject:
-        """See `TelemetryApi.get`."""
         with _translated():
             return parse_object(await self._client.get(Telemetry, self._node_name))
 
     async def ensure(self) -> TelemetryObject:
-        """See `TelemetryApi.ensure`."""
         with _translated():
             node = await self._client.get(Node, self._node_name)
             owner = OwnerReference("v1", "Node", self._node_name, node["metadata"]["uid"])
@@ -78,23 +76,21 @@ class LightkubeTelemetryApi:
             return parse_object(await self._client.apply(manifest, force=True))
 
     async def apply_status(self, status: Mapping[str, Any]) -> TelemetryObject:
-        """See `TelemetryApi.apply_status`."""
         metadata = ObjectMeta(name=self._node_name)
         manifest = Telemetry.Status(apiVersion=API_VERSION, kind=TELEMETRY_KIND, metadata=metadata, status=dict(status))
         with _translated():
             return parse_object(await self._client.apply(manifest, self._node_name, force=True))
 
     async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
-        """See `TelemetryApi.watch`."""
         seconds = round(WATCH_SECONDS * self._rng.uniform(1.0, 1.25))
         events = self._client.watch(
             Telemetry, fields={"metadata.name": self._node_name}, server_timeout=seconds
         ).__aiter__()
         deadline = asyncio.get_running_loop().time() + seconds + WATCH_GRACE_SECONDS
         try:
-            # Without a resourceVersion the first event is the current object, so nothing needs to be resumed and a
-            # version that is gone (410) can't be asked for. lightkube would go on by itself after the server's
-            # timeout; the deadline ends that.
+            # Without a resourceVersion the first event is the current object, so there is nothing to resume, and no
+            # expired version (410) to request. lightkube would continue by itself after the server's timeout; the
+            # deadline ends that.
             while True:
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -107,8 +103,8 @@ class LightkubeTelemetryApi:
             # lightkube holds the response open in its generator.
             await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
 
-    async def tell(self, event: PodEvent) -> None:
-        """See `EventApi.tell`. Its name is made of what it is about, so that the apiserver refuses a second one."""
+    async def create_event(self, event: PodEvent) -> None:
+        """See `EventApi.create_event`. The name derives from the content, so the apiserver rejects a second one."""
         digest = hashlib.sha256(f"{event.pod_uid}/{event.reason}{event.episode}".encode()).hexdigest()[:16]
         name = f"{event.pod[: MAX_NAME_LENGTH - len(digest) - 1].rstrip('.-')}.{digest}"
         now = timestamps.seconds(datetime.now(UTC))
@@ -141,13 +137,12 @@ class LightkubeTelemetryApi:
                     raise
 
     async def close(self) -> None:
-        """See `TelemetryApi.close`."""
         await self._client.close()
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn the client's errors into ours."""
+    """Converts the client's errors to `KubeError`."""
     try:
         yield
     except ObjectFormatError:
@@ -158,20 +153,20 @@ def _translated() -> Iterator[None]:
             raise KubeError(f"apiserver: {error.response.status_code} without a Status") from error
         raise _kind(error)(f"apiserver: {status.code} {status.reason}: {status.message}") from error
     except httpx2.HTTPStatusError as error:
-        # Not from Kubernetes itself: a proxy, or a plain-text 404 for a group that isn't installed.
+        # Not from the apiserver itself: a proxy, or a plain-text 404 for a group that is not installed.
         raise KubeError(f"apiserver: {error}") from error
     except httpx2.HTTPError as error:
         raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error
     except (ConfigError, msgspec.DecodeError, OSError, ValueError, LookupError) as error:
-        # The service account's token file is missing, or can't be read (out of file descriptors, EIO); the answer was
-        # cut off in the middle, is no JSON though it says so, or lacks the Content-Type that the client looks for.
+        # The service account's token file is missing or unreadable (out of file descriptors, EIO); or the response is
+        # truncated, is not JSON although it claims to be, or lacks the Content-Type that the client requires.
         raise KubeError(f"apiserver: {type(error).__name__}: {error}") from error
 
 
 def _kind(error: ApiError) -> type[KubeError]:
-    """What a refusal in Kubernetes' words means."""
+    """Returns the class of an error that has a Kubernetes Status."""
     details = error.status.details
-    # With the name of what is missing. A load balancer's JSON has none, nor has an apiserver that lacks the kind.
+    # A missing object has its name in the details, unlike the JSON of a load balancer or a missing kind.
     if error.status.reason == "NotFound" and details is not None and details.name:
         return ObjectNotFoundError
-    return RejectedError if error.status.code in REFUSALS else KubeError
+    return RejectedError if error.status.code in REJECTIONS else KubeError

@@ -1,4 +1,4 @@
-"""What the agent reads of its own GPUTelemetry object."""
+"""The parts of the GPUTelemetry object that the agent reads, and events on pods."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
 
 
 class ObjectFormatError(ValueError):
-    """The object lacks something that its schema demands: a bug, or a writer from another time."""
+    """The object does not conform to its schema: a bug, or a writer of another version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One reservation: these devices belong to this container of this pod. Fields as in the API."""
+    """A reservation of devices for a container of a pod. Fields as in the API."""
 
     pod_uid: str
     namespace: str
@@ -21,32 +21,31 @@ class Assignment:
     container: str
     resource: str
     devices: tuple[str, ...]
-    """UUIDs, in the order in which the operator wrote them."""
+    """UUIDs, in the operator's order."""
     workload: str
     replica: int
     replicas: int
     memory_mib: int | None = None
-    """Promised of each device; None: whole devices."""
+    """Promised memory of each device; None: whole devices."""
     compute_percent: int | None = None
     shard_start: int | None = None
     shard_end: int | None = None
     decided_at: str = ""
-    """RFC 3339 in UTC with a fixed number of digits, so that order as text is order in time."""
+    """RFC 3339 in UTC with a fixed number of digits, so that it sorts as text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodEvent:
-    """Something that went wrong with a pod, in an event's words."""
+    """A warning event on a pod."""
 
     namespace: str
     pod: str
     pod_uid: str
     reason: str
-    """CamelCase, for programs."""
+    """CamelCase."""
     message: str
-    """For people."""
     episode: str = ""
-    """Tells apart events of the same pod and reason; those that have it in common are one event."""
+    """Distinguishes events of the same pod and reason; those with the same episode are one event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +54,18 @@ class TelemetryObject:
 
     uid: str
     generation: int
-    """Rises with each change of the reservations, and with nothing else."""
+    """Rises with each change of the reservations, and only then."""
     resource_version: int
-    """Rises with each write. Comparing them within one kind is what Kubernetes promises since 1.35."""
+    """Rises with each write. Comparable within one kind; Kubernetes guarantees this since 1.35."""
     assignments: tuple[Assignment, ...] = ()
     status: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """As it was written last, by this process or an earlier one."""
+    """As last written, by this process or an earlier one."""
     acknowledged: str = ""
-    """What somebody vouches for, see `kube.past`."""
+    """Value of the annotation that acknowledges faults; see `faults.acknowledgments`."""
 
 
 def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
-    """Read a GPUTelemetry document as JSON gives it.
+    """Decodes a GPUTelemetry object.
 
     Raises:
         ObjectFormatError: A required field is missing or is of another type.
@@ -82,12 +81,12 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
             acknowledged=str((metadata.get("annotations") or {}).get(ACKNOWLEDGED_FAULTS_ANNOTATION, "")),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        # AttributeError: a list or text where an object should be. OverflowError: a number without end as an integer.
+        # AttributeError: a list or string instead of an object. OverflowError: infinity instead of an integer.
         raise ObjectFormatError(f"GPUTelemetry: {type(error).__name__}: {error}") from error
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """The status is read leniently: one that is no object tells nothing."""
+    """Returns the status leniently: one that is not an object counts as empty."""
     return value if isinstance(value, Mapping) else {}
 
 

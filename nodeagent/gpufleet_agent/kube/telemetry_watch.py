@@ -1,4 +1,4 @@
-"""The node's own object in memory: kept by a watch, freshened by reads, never set back to an older version."""
+"""Caches the node's GPUTelemetry object: updated by a watch and by reads, never replaced by an older version."""
 
 import asyncio
 import random
@@ -18,14 +18,14 @@ MAX_BACKOFF_SECONDS = 30.0
 
 
 class TelemetryWatch:
-    """What the agent knows of its GPUTelemetry object.
+    """Cache of the node's GPUTelemetry object.
 
     Args:
         api: The object in the cluster.
-        changes: Told when the reservations, or the object itself, changed.
-        rng: Jitter for the waits between attempts.
-        observe: Called with every version that is newer than the one before, before anybody else sees it.
-        unreadable: Called for every version that can't be read.
+        changes: Notified when the reservations, or the object itself, changed.
+        rng: Jitter of the waits between attempts.
+        observe: Called with each version that is newer than the one before, before it is visible elsewhere.
+        unreadable: Called for each version that cannot be decoded.
     """
 
     def __init__(
@@ -43,102 +43,102 @@ class TelemetryWatch:
         self._observe = observe
         self._unreadable = unreadable
         self.current: TelemetryObject | None = None
-        self._known = asyncio.Event()
+        self._synced = asyncio.Event()
 
     @property
     def assignments(self) -> tuple[Assignment, ...] | None:
-        """The reservations as last read; None: never read, so anything may be reserved."""
+        """The reservations as last read; None: never read, so any device may be reserved."""
         if self.current is not None:
             return self.current.assignments
-        return () if self._known.is_set() else None
+        return () if self._synced.is_set() else None
 
     @property
     def generation(self) -> int | None:
         """`metadata.generation` of the object as last read."""
         return self.current.generation if self.current else None
 
-    async def known(self) -> None:
-        """Wait until the reservations have been read once."""
-        await self._known.wait()
+    async def wait_synced(self) -> None:
+        """Waits until the reservations have been read once."""
+        await self._synced.wait()
 
-    def adopt(self, version: TelemetryObject) -> None:
-        """Take over a version, unless a newer one is known already.
+    def update(self, version: TelemetryObject) -> None:
+        """Stores a version, unless a newer one is known.
 
-        A read and the watch race: an event that was on its way when the read was answered is older than the answer.
+        A read and the watch race: an event that was in transit during a read is older than the read's response.
         """
         if self.current is not None and version.resource_version <= self.current.resource_version:
             return
         self._observe(version)
         before, self.current = self.current, version
-        self._known.set()
+        self._synced.set()
         if before is None or (before.uid, before.generation) != (version.uid, version.generation):
             log.info("reservations read", generation=version.generation, assignments=len(version.assignments))
             self._changes.notify()
 
     async def refresh(self) -> None:
-        """Read the object.
+        """Reads the object.
 
         Raises:
-            KubeError: No answer, or a refusal.
-            ObjectFormatError: What came is not a GPUTelemetry.
+            KubeError: No response, or a rejection.
+            ObjectFormatError: The response is not a GPUTelemetry.
         """
         try:
-            with self._counting():
-                self.adopt(await self._api.get())
+            with self._counting_unreadable():
+                self.update(await self._api.get())
         except ObjectNotFoundError:
             self._forget()
 
     async def recreate(self) -> None:
-        """Create the object that turned out to be missing; left to the next attempt when that fails, too."""
+        """Creates the object after it was found missing. A failure is left to the next attempt."""
         with suppress(KubeError, ObjectFormatError):
             await self._ensure()
 
     async def run(self) -> None:
-        """Make sure that the object exists, and follow it; forever."""
+        """Creates the object if it does not exist and watches it, without end."""
         ensured = False
         while True:
-            # One round of attempts per connection, so that the waits start short again after each success.
+            # One series of attempts per connection, so that the waits are short again after each success.
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type((KubeError, ObjectFormatError)),
                 wait=wait_random_exponential(multiplier=0.5, max=MAX_BACKOFF_SECONDS),
                 before_sleep=_log_retry,
             ):
                 with attempt:
-                    await self._make_sure(repair=not ensured)
+                    await self._read_or_create(set_owner=not ensured)
                     ensured = True
-            await self._follow()
+            await self._watch()
 
-    async def _make_sure(self, *, repair: bool) -> None:
-        """Read the object and create it if missing; with `repair`, also see to its owner."""
-        if repair:
+    async def _read_or_create(self, *, set_owner: bool) -> None:
+        """Reads the object and creates it if missing; with `set_owner`, also sets its owner."""
+        if set_owner:
             await self._ensure()
             return
         await self.refresh()
         if self.current is None:
             await self._ensure()
 
-    async def _follow(self) -> None:
-        """Watch until the watch ends, for whatever reason."""
+    async def _watch(self) -> None:
+        """Watches until the watch ends, for any reason."""
         try:
-            with self._counting():
+            with self._counting_unreadable():
                 async with aclosing(self._api.watch()) as versions:
                     async for version in versions:
                         if version is None:
-                            # With its Node, or by hand. In the first case `ensure` fails until there is a Node again.
-                            log.warning("the GPUTelemetry object was deleted")
+                            # With its Node, or by hand. In the first case `ensure` fails until the Node is back.
+                            log.warning("GPUTelemetry object deleted")
                             self._forget()
                             return
-                        self.adopt(version)
+                        self.update(version)
         except (KubeError, ObjectFormatError) as error:
-            log.warning("the watch on our object broke", error=str(error))
+            log.warning("watch failed", error=str(error))
             await asyncio.sleep(self._rng.uniform(0.1, 1.0))
 
     async def _ensure(self) -> None:
-        with self._counting():
-            self.adopt(await self._api.ensure())
+        with self._counting_unreadable():
+            self.update(await self._api.ensure())
 
     @contextmanager
-    def _counting(self) -> Iterator[None]:
+    def _counting_unreadable(self) -> Iterator[None]:
         try:
             yield
         except ObjectFormatError:
@@ -146,7 +146,7 @@ class TelemetryWatch:
             raise
 
     def _forget(self) -> None:
-        self._known.set()
+        self._synced.set()
         if self.current is not None:
             self.current = None
             self._changes.notify()
@@ -154,4 +154,4 @@ class TelemetryWatch:
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("the apiserver does not let us follow our object", error=str(error), attempt=state.attempt_number)
+    log.warning("cannot watch GPUTelemetry, retrying", error=str(error), attempt=state.attempt_number)

@@ -161,7 +161,7 @@ def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...],
         "1 while the container uses more memory than it reserved, else 0.",
         labels=labels,
     )
-    over = {(one.use.uuid, one.use.pod_uid) for one in standing}
+    over = {(one.usage.uuid, one.usage.pod_uid) for one in standing}
     for use in uses:
         values = [str(use.index), use.uuid, use.key.namespace, use.key.pod, use.key.container]
         promised.add_metric(values, use.promised_mib * _BYTES_PER_MIB)

@@ -1,1 +1,1 @@
-"""Who uses more memory of a shared device than was promised. Nothing caps a container there: it can only be named."""
+"""Detects pods that use more memory of a shared device than they were promised. Usage is reported, not limited."""

@@ -1,13 +1,13 @@
-"""From a process's cgroups to the pod that it runs in.
+"""Finds the pod of a process in its cgroups.
 
-The kubelet puts the pod's UID into the path of its cgroup, in one of two spellings:
+The kubelet puts the pod's UID into the path of its cgroup, in one of two forms:
 
     cgroupfs  /kubepods/burstable/pod6a9d8b1c-.../<container>
     systemd   /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod6a9d8b1c_....slice/<container>.scope
 
-A static pod's UID may be 32 digits without dashes. Version 1 has a line per controller, version 2 one line. What lies
-above differs (kind nests the kubelet's root in another), and a reader in a cgroup namespace sees paths that begin with
-`/..`; neither matters here.
+A static pod's UID may be 32 digits without dashes. Version 1 has a line per controller, version 2 one line. The part
+above differs (kind nests the kubelet's root in another cgroup), and a reader in a cgroup namespace sees paths that
+begin with `/..`; neither matters here.
 """
 
 import re
@@ -19,10 +19,10 @@ _POD = re.compile(
 
 
 def pod_uids(cgroups: str) -> tuple[str, ...]:
-    """UIDs of the pods that a process runs in, outermost first; more than one when clusters are nested.
+    """Returns the UIDs of the pods that a process runs in, outermost first; several if clusters are nested.
 
     Args:
-        cgroups: What `/proc/PID/cgroup` holds.
+        cgroups: Content of `/proc/PID/cgroup`.
     """
     found = (match["uid"].replace("_", "-") for match in _POD.finditer(cgroups))
     return tuple(dict.fromkeys(found))

@@ -1,10 +1,10 @@
-"""When over-use begins and when it is over: with hysteresis, so that one that flickers is told once.
+"""Begins and ends episodes of memory overuse, with hysteresis, so that usage around the promise is reported once.
 
-    begins  used is more than promised in `BEGIN` looks in a row
-    ends    used is at most what is promised in `END` looks in a row, or the holder is gone
+    begins  more than promised is used in `BEGIN_CHECKS` checks in a row
+    ends    at most the promise is used in `END_CHECKS` checks in a row, or the holder is gone
 
-A look at which nobody can tell what is used changes nothing, nor does one that finds the reading of the look before:
-processes are listed no more often than one looks, so a peak that was read once must not count twice.
+A check with unknown usage changes nothing. Nor does one with the same reading as the check before: processes are listed
+no more often than usage is checked, so a peak that was read once must not count twice.
 """
 
 from collections.abc import Iterable
@@ -12,23 +12,23 @@ from dataclasses import dataclass, replace
 
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 
-BEGIN = 2
-END = 3
+BEGIN_CHECKS = 2
+END_CHECKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class OveruseEpisode:
-    """An episode."""
+    """A period in which a holder uses more memory than promised."""
 
-    use: MemoryUsage
-    """As of the last look that could tell."""
+    usage: MemoryUsage
+    """As of the last check with known usage."""
     since: float
     """Seconds since the epoch."""
 
     @property
     def used_mib(self) -> int:
         """MiB of the device that the holder's processes use."""
-        return self.use.used_mib or 0
+        return self.usage.used_mib or 0
 
 
 _Key = tuple[str, str]
@@ -36,48 +36,49 @@ _Key = tuple[str, str]
 
 
 class OveruseEpisodes:
-    """Remembers who is over."""
+    """Keeps the current episodes."""
 
     def __init__(self) -> None:
-        self._standing: dict[_Key, OveruseEpisode] = {}
+        self._active: dict[_Key, OveruseEpisode] = {}
         self._streak: dict[_Key, int] = {}
-        """Looks in a row that spoke for a change."""
-        self._judged: dict[_Key, object] = {}
-        """The reading that was judged last."""
+        """Checks in a row that speak for a change."""
+        self._last_reading: dict[_Key, object] = {}
+        """The reading that was checked last."""
 
     @property
-    def standing(self) -> tuple[OveruseEpisode, ...]:
-        """OveruseEpisodes that go on, in order of device and pod."""
-        return tuple(sorted(self._standing.values(), key=lambda one: (one.use.index, one.use.key)))
+    def active(self) -> tuple[OveruseEpisode, ...]:
+        """Current episodes, in order of device and pod."""
+        return tuple(sorted(self._active.values(), key=lambda one: (one.usage.index, one.usage.key)))
 
-    def look(
-        self, uses: Iterable[MemoryUsage], wall: float
+    def check(
+        self, usages: Iterable[MemoryUsage], wall: float
     ) -> tuple[tuple[OveruseEpisode, ...], tuple[OveruseEpisode, ...]]:
-        """Take over what is used now; returns the episodes that began and those that ended.
+        """Returns the episodes that began and those that ended.
 
         Args:
-            uses: Every holder that was promised memory.
+            usages: Usage of every holder that was promised memory.
             wall: Now, in seconds since the epoch.
         """
-        now = {(use.uuid, use.pod_uid): use for use in uses}
-        ended = [self._standing.pop(key) for key in self._standing.keys() - now.keys()]
+        now = {(usage.uuid, usage.pod_uid): usage for usage in usages}
+        ended = [self._active.pop(key) for key in self._active.keys() - now.keys()]
         self._streak = {key: count for key, count in self._streak.items() if key in now}
-        self._judged = {key: reading for key, reading in self._judged.items() if key in now}
+        self._last_reading = {key: reading for key, reading in self._last_reading.items() if key in now}
         begun = []
-        for key, use in now.items():
-            if use.used_mib is None or (use.reading is not None and use.reading is self._judged.get(key)):
+        for key, usage in now.items():
+            known_reading = usage.reading is not None and usage.reading is self._last_reading.get(key)
+            if usage.used_mib is None or known_reading:
                 continue
-            self._judged[key] = use.reading
-            stands = key in self._standing
-            over = use.used_mib > use.promised_mib
-            self._streak[key] = self._streak.get(key, 0) + 1 if over is not stands else 0
-            if stands:
-                self._standing[key] = replace(self._standing[key], use=use)
-                if self._streak[key] >= END:
-                    ended.append(self._standing.pop(key))
+            self._last_reading[key] = usage.reading
+            active = key in self._active
+            over = usage.used_mib > usage.promised_mib
+            self._streak[key] = self._streak.get(key, 0) + 1 if over is not active else 0
+            if active:
+                self._active[key] = replace(self._active[key], usage=usage)
+                if self._streak[key] >= END_CHECKS:
+                    ended.append(self._active.pop(key))
                     self._streak[key] = 0
-            elif self._streak[key] >= BEGIN:
-                self._standing[key] = OveruseEpisode(use, wall)
+            elif self._streak[key] >= BEGIN_CHECKS:
+                self._active[key] = OveruseEpisode(usage, wall)
                 self._streak[key] = 0
-                begun.append(self._standing[key])
+                begun.append(self._active[key])
         return tuple(begun), tuple(ended)

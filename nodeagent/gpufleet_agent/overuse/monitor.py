@@ -1,4 +1,4 @@
-"""Looks at the use of shared devices every few seconds, and tells whoever should know."""
+"""Checks the memory usage of shared devices every few seconds, and reports overuse by events and in the status."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -16,23 +16,24 @@ from gpufleet_common import timestamps
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 """As often as processes are listed."""
 
 MEMORY_OVERUSE = "MemoryOveruse"
+"""Reason of the event."""
 
 
 class OveruseMonitor:
-    """Knows who is over.
+    """Detects holders that use more memory than promised.
 
     Args:
-        snapshot: Returns the sampler's snapshot.
-        holders: Who holds which device, and what they were promised.
-        tell: Where events go.
-        changes: Told when an episode begins or ends.
-        clock: Now, in seconds since the epoch.
-        stale_seconds: A sample that is older says nothing of who uses what now.
-        pods: Which pods a process runs in.
+        snapshot: Returns the devices as sampled last.
+        holders: Returns the holders of each device, with their promises.
+        record: Records an event.
+        changes: Notified when an episode begins or ends.
+        clock: Returns the time in seconds since the epoch.
+        stale_seconds: Age from which a sample does not show current usage.
+        pods: Looks up the pods of a process.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class OveruseMonitor:
         *,
         snapshot: Callable[[], NodeSnapshot],
         holders: Callable[[], Holders],
-        tell: Callable[[PodEvent], None],
+        record: Callable[[PodEvent], None],
         changes: VersionSignal,
         clock: Callable[[], float],
         stale_seconds: float,
@@ -48,65 +49,70 @@ class OveruseMonitor:
     ) -> None:
         self._snapshot = snapshot
         self._holders = holders
-        self._tell = tell
+        self._record = record
         self._changes = changes
         self._clock = clock
         self._stale_seconds = stale_seconds
         self._pods = pods
         self._episodes = OveruseEpisodes()
-        self.uses: tuple[MemoryUsage, ...] = ()
-        """As of the last look."""
+        self.usages: tuple[MemoryUsage, ...] = ()
+        """As of the last check."""
         self.begun = 0
-        """OveruseEpisodes since the start."""
+        """Number of episodes since the start."""
 
     @property
-    def standing(self) -> tuple[OveruseEpisode, ...]:
-        """OveruseEpisodes that go on."""
-        return self._episodes.standing
+    def active(self) -> tuple[OveruseEpisode, ...]:
+        """Current episodes."""
+        return self._episodes.active
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Look forever; calls `beat` each time round."""
+        """Checks without end; calls `beat` in each iteration."""
         while True:
             beat()
-            await self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await self.check()
+            await asyncio.sleep(CHECK_SECONDS)
 
-    async def look(self) -> None:
-        """Look once."""
+    async def check(self) -> None:
+        """Checks once."""
         devices, holders = self._snapshot().devices, self._holders()
-        wanted = relevant_processes(devices, holders, self._stale_seconds)
-        # In a thread: some hundred processes take tens of milliseconds, and a kernel that moves cgroups makes one wait.
-        owners = await asyncio.to_thread(_owners, wanted, self._pods) if wanted else {}
-        self.uses = memory_usages(devices, holders, owners.get, self._stale_seconds)
-        begun, ended = self._episodes.look(self.uses, self._clock())
-        for overuse in begun:
+        pids = relevant_processes(devices, holders, self._stale_seconds)
+        # In a thread: several hundred processes take tens of milliseconds, and a kernel that moves cgroups blocks.
+        owners = await asyncio.to_thread(_look_up, pids, self._pods) if pids else {}
+        self.usages = memory_usages(devices, holders, owners.get, self._stale_seconds)
+        begun, ended = self._episodes.check(self.usages, self._clock())
+        for episode in begun:
             self.begun += 1
-            log.warning("memory over-used", **_facts(overuse))
-            self._tell(_event(overuse))
-        for overuse in ended:
-            log.info("memory over-used no longer", **_facts(overuse))
+            log.warning("memory overuse began", **_facts(episode))
+            self._record(_event(episode))
+        for episode in ended:
+            log.info("memory overuse ended", **_facts(episode))
         if begun or ended:
             self._changes.notify()
 
 
-def _owners(processes: Iterable[int], pods: PodLookup) -> Mapping[int, tuple[str, ...] | None]:
-    return {process: pods(process) for process in processes}
+def _look_up(pids: Iterable[int], pods: PodLookup) -> Mapping[int, tuple[str, ...] | None]:
+    return {pid: pods(pid) for pid in pids}
 
 
-def _facts(overuse: OveruseEpisode) -> dict[str, object]:
-    use = overuse.use
-    return {"holder": str(use.key), "uuid": use.uuid, "promised_mib": use.promised_mib, "used_mib": overuse.used_mib}
+def _facts(episode: OveruseEpisode) -> dict[str, object]:
+    usage = episode.usage
+    return {
+        "holder": str(usage.key),
+        "uuid": usage.uuid,
+        "promised_mib": usage.promised_mib,
+        "used_mib": episode.used_mib,
+    }
 
 
-def _event(overuse: OveruseEpisode) -> PodEvent:
-    use = overuse.use
-    since = timestamps.seconds(timestamps.from_epoch(overuse.since))
+def _event(episode: OveruseEpisode) -> PodEvent:
+    usage = episode.usage
+    since = timestamps.seconds(timestamps.from_epoch(episode.since))
     return PodEvent(
-        namespace=use.key.namespace,
-        pod=use.key.pod,
-        pod_uid=use.pod_uid,
+        namespace=usage.key.namespace,
+        pod=usage.key.pod,
+        pod_uid=usage.pod_uid,
         reason=MEMORY_OVERUSE,
-        message=f"container {use.key.container} uses {overuse.used_mib} MiB of GPU {use.index} ({use.uuid}), "
-        f"and was promised {use.promised_mib} MiB",
-        episode=f"{use.uuid}/{since}",
+        message=f"Container {usage.key.container} uses {episode.used_mib} MiB of GPU {usage.index} ({usage.uuid}), "
+        f"but was promised {usage.promised_mib} MiB",
+        episode=f"{usage.uuid}/{since}",
     )

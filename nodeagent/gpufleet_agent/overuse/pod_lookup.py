@@ -1,4 +1,4 @@
-"""Asks the kernel which pod a process runs in."""
+"""Looks up the pod that a process runs in."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ PROC = Path("/proc")
 
 
 def pods_of_process(pid: int, proc: Path = PROC) -> tuple[str, ...] | None:
-    """UIDs of the pods that a process runs in, none for a process of the host; None: it is gone, or not to be seen.
+    """Returns the UIDs of the pods that a process runs in, none for a process of the host.
 
-    Asked anew each time, for the kernel gives a number to another process soon. Needs the host's PID namespace: in
-    another, the number that the driver tells is nobody's, or somebody else's.
+    Returns None if the process has ended or is not visible. Results must not be cached, because the kernel soon reuses
+    a PID. Needs the host's PID namespace: in another one, the driver's PID belongs to no process, or to a wrong one.
     """
     try:
         return pod_uids((proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace"))
     except OSError:
-        # Gone before or while it is read, or another's; or this process has no file descriptor left.
+        # Ended before or during the read, or not readable; or this process has run out of file descriptors.
         return None

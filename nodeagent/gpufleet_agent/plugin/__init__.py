@@ -1,1 +1,1 @@
-"""The device plugin: tells the kubelet which devices there are, and hands each pod exactly those reserved for it."""
+"""The device plugin: advertises devices to the kubelet and allocates to each pod exactly those reserved for it."""

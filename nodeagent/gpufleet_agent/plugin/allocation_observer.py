@@ -1,4 +1,4 @@
-"""What follows an allocation: the holder is noted, the kubelet's list is read again, rejections become events."""
+"""Follows up on allocations: adds the holder, polls the kubelet's list again, records events on rejected pods."""
 
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class AllocationFollowUp:
 
     def allocated(self, allocation: ManagedAllocation | UnmanagedAllocation) -> None:
         if isinstance(allocation, ManagedAllocation):
-            self._holdings.honour(allocation.assignment)
-        self._poller.poke()
+            self._holdings.add(allocation.assignment)
+        self._poller.poll_soon()
 
     def rejected(self, rejection: Rejection) -> None:
         for claim in rejection.claims:
@@ -41,4 +41,4 @@ class AllocationFollowUp:
                 reason=rejection.reason.value,
                 message=rejection.message,
             )
-            self._events.tell(event)
+            self._events.record(event)

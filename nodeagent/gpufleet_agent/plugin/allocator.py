@@ -1,9 +1,10 @@
-"""Gathers what a hand-over decision rests on: a list from the kubelet and the reservations, both fresh if possible."""
+"""Computes the result of GetPreferredAllocation from the kubelet's list and the reservations, fresh if possible."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Protocol
 
 import structlog
 
@@ -19,7 +20,7 @@ from gpufleet_agent.plugin.types import (
     Rejection,
     RejectionReason,
 )
-from gpufleet_agent.podresources.client import Lister, ListingError
+from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.runtime.instruments import Instruments
@@ -27,43 +28,53 @@ from gpufleet_agent.runtime.instruments import Instruments
 log = structlog.get_logger(__name__)
 
 READ_SECONDS = 0.3
-"""How long an allocation waits for a fresh read of the reservations when memory knows who asks; one read, no second."""
+"""How long an allocation waits for one fresh read of the reservations if the cached ones match a pod."""
 
-PATIENCE_SECONDS = 2.0
-"""How long when memory doesn't: reads that fail, be it at once, are tried again until then.
+READ_PATIENCE_SECONDS = 2.0
+"""How long it waits if they match none. Failed reads are retried until then.
 
-A pod whose reservation is still on its way here must not pass for an unmanaged one.
+A pod whose reservation is still on its way to this node must not be treated as unmanaged.
 """
 
-RETRY_SECONDS = 0.2
-"""Between two such reads."""
+READ_RETRY_SECONDS = 0.2
+"""Time between two such reads."""
 
 LIST_SECONDS = 5.0
-"""How long for the kubelet's list; without it nothing can be given. The kubelet itself sets no deadline."""
+"""Timeout of the kubelet's list, without which nothing is allocated. The kubelet itself sets no deadline."""
 
 
 class PodMatching(StrEnum):
-    """How the plugin finds out who asks."""
+    """How the plugin finds the pod that a request is for."""
 
-    ASKING = "asking"
-    """From the kubelet's list. The one for use."""
+    POD_RESOURCES = "pod-resources"
+    """By the kubelet's PodResources list. For production."""
     FIRST_FIT = "first-fit"
-    """By size and age: a guess, to show in a test what the list is good for."""
+    """By size and age: a guess, which demonstrates in a test what the list is good for."""
+
+
+class ListingSource(Protocol):
+    """PodResources lists for allocations."""
+
+    async def list_for_allocation(self, timeout_seconds: float) -> Listing:
+        """Returns a list made now, with what is known of pods that a kubelet that has just started leaves out.
+
+        Raises:
+            ListingError: No response within the timeout.
+        """
 
 
 class Allocator:
-    """Answers one request of GetPreferredAllocation.
+    """Serves GetPreferredAllocation for one resource.
 
     Args:
-        resource: The resource that the plugin serves.
-        shared_resource: The one of slots, be it this plugin's or another's; empty: there is none.
-        devices: The devices that it advertises, from memory.
-        lister: The kubelet's list.
-        own: The reservations.
-        holdings: What was handed out so far.
-        counters: Where reads and lists are counted.
-        listed: Told of each list, and the loop time at which it was asked for; returns the one to go by.
-        handover: How to find out who asks.
+        resource: Resource that the plugin serves.
+        shared_resource: Resource of slots, served by this plugin or another; empty: sharing is disabled.
+        devices: Returns the advertised devices, from memory.
+        listings: Source of the kubelet's list.
+        telemetry: Source of the reservations.
+        holdings: Devices allocated so far.
+        counters: Counts reads of reservations.
+        matching: How the pod is found.
     """
 
     def __init__(
@@ -72,25 +83,23 @@ class Allocator:
         resource: str,
         shared_resource: str = "",
         devices: Callable[[], tuple[AdvertisedDevice, ...]],
-        lister: Lister,
-        own: TelemetryWatch,
+        listings: ListingSource,
+        telemetry: TelemetryWatch,
         holdings: Holdings,
         counters: Instruments,
-        listed: Callable[[Listing, float], Listing],
-        handover: PodMatching = PodMatching.ASKING,
+        matching: PodMatching = PodMatching.POD_RESOURCES,
     ) -> None:
         self._resource = resource
         self._shared_resource = shared_resource
         self._devices = devices
-        self._lister = lister
-        self._own = own
+        self._listings = listings
+        self._telemetry = telemetry
         self._holdings = holdings
         self._counters = counters
-        self._listed = listed
-        self._handover = handover
+        self._matching = matching
 
-    async def answer(self, ask: AllocationRequest) -> AllocationResult:
-        """Find out who asks and what it gets. Never raises for anything that the outside does or leaves undone."""
+    async def preferred_allocation(self, request: AllocationRequest) -> AllocationResult:
+        """Finds the pod that a request is for and returns its devices. External failures become rejections."""
         read = asyncio.create_task(self._refresh())
         began = asyncio.get_running_loop().time()
         try:
@@ -98,65 +107,65 @@ class Allocator:
             if isinstance(listing, Rejection):
                 return listing
             await _wait(read, began + READ_SECONDS)
-            outcome = "Fresh" if read.done() and read.result() else "Memory"
-            answer = self._decide(ask, listing)
-            if not isinstance(answer, ManagedAllocation) and outcome == "Memory" and await self._insist(read, began):
+            outcome = "Fresh" if read.done() and read.result() else "Cached"
+            result = self._match(request, listing)
+            if (
+                not isinstance(result, ManagedAllocation)
+                and outcome == "Cached"
+                and await self._refresh_patiently(read, began)
+            ):
                 outcome = "Late"
-                answer = self._decide(ask, listing)
+                result = self._match(request, listing)
             self._counters.reservation_reads.labels(outcome).inc()
-            return answer
+            return result
         finally:
             read.cancel()
 
-    def _decide(self, ask: AllocationRequest, listing: Listing) -> AllocationResult:
-        assignments = self._own.assignments
+    def _match(self, request: AllocationRequest, listing: Listing) -> AllocationResult:
+        assignments = self._telemetry.assignments
         if assignments is None:
-            return Rejection(
-                RejectionReason.RESERVATIONS_UNKNOWN,
-                "the reservations of this node could not be read since the agent started",
-            )
-        situation = MatchInput(self._resource, self._devices(), assignments, listing, self._shared_resource)
-        if self._handover is PodMatching.FIRST_FIT:
-            return first_fit(ask, situation, self._holdings.honoured_uids)
-        return match_request(ask, situation)
+            message = "reservations of this node not read since the agent started"
+            return Rejection(RejectionReason.RESERVATIONS_UNKNOWN, message)
+        inputs = MatchInput(self._resource, self._devices(), assignments, listing, self._shared_resource)
+        if self._matching is PodMatching.FIRST_FIT:
+            return first_fit(request, inputs, self._holdings.allocated_uids)
+        return match_request(request, inputs)
 
     async def _refresh(self, *, level: int = logging.WARNING) -> bool:
         try:
-            await self._own.refresh()
+            await self._telemetry.refresh()
         except (KubeError, ObjectFormatError) as error:
-            log.log(level, "reservations not read afresh", error=str(error))
+            log.log(level, "fresh read of reservations failed", error=str(error))
             return False
         except Exception:
-            # Raised, it would be the pod's, which the kubelet then fails for good. Memory serves; `own.run` crashes.
-            log.log(level, "reservations not read afresh, for no reason that was foreseen", exc_info=True)
+            # If it propagated, the kubelet would fail the pod for good. The cached reservations are used instead, and
+            # `TelemetryWatch.run` fails on the same error.
+            log.log(level, "unexpected error in fresh read of reservations", exc_info=True)
             return False
         return True
 
-    async def _insist(self, read: "asyncio.Task[bool]", began: float) -> bool:
-        """Read until it succeeds, as long as patience lasts; whether it did."""
+    async def _refresh_patiently(self, read: "asyncio.Task[bool]", began: float) -> bool:
+        """Retries the read until it succeeds or the time is over; returns whether it succeeded."""
         try:
-            async with asyncio.timeout_at(began + PATIENCE_SECONDS):
+            async with asyncio.timeout_at(began + READ_PATIENCE_SECONDS):
                 fresh = await read
                 while not fresh:
-                    await asyncio.sleep(RETRY_SECONDS)
-                    fresh = await self._refresh(level=logging.DEBUG)  # said once
+                    await asyncio.sleep(READ_RETRY_SECONDS)
+                    fresh = await self._refresh(level=logging.DEBUG)  # the first failure was logged as a warning
         except TimeoutError:
             return False
         return True
 
     async def _list(self) -> Listing | Rejection:
-        if self._handover is PodMatching.FIRST_FIT:
+        if self._matching is PodMatching.FIRST_FIT:
             return ()
-        began = asyncio.get_running_loop().time()
         try:
-            listing = await self._lister.list(LIST_SECONDS)
+            return await self._listings.list_for_allocation(LIST_SECONDS)
         except ListingError as error:
-            self._counters.listing_failures.labels("Allocation").inc()
-            return Rejection(RejectionReason.POD_RESOURCES_UNAVAILABLE, f"the kubelet did not say who asks: {error}")
-        self._counters.listing_seconds.labels("Allocation").observe(asyncio.get_running_loop().time() - began)
-        return self._listed(listing, began)
+            message = f"PodResources list of the kubelet failed: {error}"
+            return Rejection(RejectionReason.POD_RESOURCES_UNAVAILABLE, message)
 
 
 async def _wait(task: asyncio.Task[bool], until: float) -> None:
-    """Wait for a task until a loop time, and leave it running after that."""
+    """Waits for a task until a loop time, without cancelling it."""
     await asyncio.wait({task}, timeout=max(0.0, until - asyncio.get_running_loop().time()))

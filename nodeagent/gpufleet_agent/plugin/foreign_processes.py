@@ -1,4 +1,4 @@
-"""Whether anybody's processes may be left on a device: what keeps it from pods that nobody picked it for."""
+"""Detects processes that may be left on a device, which excludes it from pods without a reservation."""
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_common import device_use

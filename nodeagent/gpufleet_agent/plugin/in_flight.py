@@ -1,14 +1,16 @@
-"""One allocation in flight at most, and no listing of ours beside it.
+"""At most one allocation in flight, and no PodResources poll during it.
 
-Why: PodResources List lets the kubelet collect the devices of pods that are gone, and for that it makes its table of
-allocated devices anew, out of the pods that have theirs. An allocation in flight (answered, not yet entered for its
-pod) is not among them: its devices would be on offer again, while a pod is being given them. So our own poll waits
-from the start of GetPreferredAllocation until shortly after the end of Allocate; the list inside
-GetPreferredAllocation is harmless, because at that point nothing has been allocated yet: the kubelet, which admits one
-pod after the other, has entered what the one before was given, or given it up. So that list is as good as a poll, and
-where allocations leave no moment for one it takes its place (`Poller.take_over`).
+PodResources List makes the kubelet release the devices of pods that have ended: it rebuilds its table of allocated
+devices from the pods that already have theirs. An allocation in flight (preferred, but not yet recorded for its pod)
+is not in that table, so a List would put its devices on offer again while a pod is getting them. The poll therefore
+waits from the start of GetPreferredAllocation until shortly after the end of Allocate.
 
-One for all resources: the kubelet admits a pod's containers and resources one after the other, too.
+The List inside GetPreferredAllocation is harmless. Nothing has been allocated at that point, and the kubelet, which
+admits one pod after the other, has recorded or dropped the previous allocation. That list is as good as a poll and
+replaces it where allocations follow each other without a pause (`PodResourcesPoller.accept`).
+
+One instance serves all resources, because the kubelet also handles a pod's containers and resources one after the
+other.
 """
 
 import asyncio
@@ -18,71 +20,71 @@ from contextlib import asynccontextmanager, contextmanager
 from gpufleet_agent.plugin.types import AllocationResult, UnmanagedAllocation
 
 EXPIRY_SECONDS = 10.0
-"""How long an answer counts. The kubelet does nothing between the two calls, so this is for one that has died."""
+"""How long a result is valid. The kubelet does nothing between the two calls, so only a dead kubelet takes longer."""
 
 SETTLE_SECONDS = 0.25
-"""The kubelet enters the devices for the pod after it has received Allocate's answer, and that we can't see."""
+"""Time for the kubelet to record the devices after it has received the response to Allocate: not observable."""
 
 
 class InFlightAllocation:
-    """The answer to the last GetPreferredAllocation, until Allocate takes it."""
+    """Holds the result of the last GetPreferredAllocation until Allocate takes it."""
 
     def __init__(self, *, expiry_seconds: float = EXPIRY_SECONDS, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._expiry_seconds = expiry_seconds
         self._settle_seconds = settle_seconds
         self._ticket = 0
-        self._answer: AllocationResult | None = None
-        self._handed: UnmanagedAllocation | None = None
+        self._result: AllocationResult | None = None
+        self._reusable: UnmanagedAllocation | None = None
         self._idle = asyncio.Event()
         self._idle.set()
-        self._listing = asyncio.Lock()
+        self._polling = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def in_flight(self) -> bool:
-        """Whether our own poll has to wait."""
+    def active(self) -> bool:
+        """Whether polls have to wait."""
         return not self._idle.is_set()
 
     @property
     def ticket(self) -> int:
-        """Of the last allocation that was started."""
+        """Number of the last allocation that began."""
         return self._ticket
 
     async def begin(self) -> int:
-        """Start an allocation; returns its ticket once no poll of ours is under way any more.
+        """Begins an allocation and returns its ticket once no poll is running.
 
-        An earlier one that never came to its end is forgotten: the kubelet, which admits pods one after the other,
-        has given it up, and what is still answered to it counts no more.
+        An earlier one that was not completed is dropped: the kubelet admits pods one after the other, so it has given
+        that one up, and a late result for it is ignored.
         """
         self._ticket += 1
-        ticket, self._answer, self._handed = self._ticket, None, None
+        ticket, self._result, self._reusable = self._ticket, None, None
         self._idle.clear()
         self._end_after(self._expiry_seconds)
-        # A poll that began before us is over in a moment; no new one begins, for the way there is barred above.
-        async with self._listing:
+        # A running poll ends soon, and no other one can begin because `_idle` is cleared.
+        async with self._polling:
             return ticket
 
-    def answered(self, ticket: int, answer: AllocationResult) -> None:
-        """Remember what was answered."""
+    def set_result(self, ticket: int, result: AllocationResult) -> None:
+        """Stores the result of GetPreferredAllocation for Allocate."""
         if ticket == self._ticket:
-            self._answer = answer
+            self._result = result
             self._end_after(self._expiry_seconds)
 
-    def abandon(self, ticket: int) -> None:
-        """The allocation will not come to its end."""
+    def take_result(self) -> AllocationResult | None:
+        """Returns the result once; None: there is none, or it has expired."""
+        result, self._result = self._result, None
+        self._idle.clear()
+        self._end_after(self._settle_seconds)
+        return result
+
+    def end(self, ticket: int) -> None:
+        """Ends an allocation of which the kubelet will record nothing."""
         if ticket == self._ticket:
             self._end()
 
-    def take(self) -> AllocationResult | None:
-        """The answer that Allocate must match, once; None: there is none, or it has expired."""
-        answer, self._answer = self._answer, None
-        self._idle.clear()
-        self._end_after(self._settle_seconds)
-        return answer
-
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """While what Allocate hands over is put in place, which may take its time: the kubelet enters it after that."""
+        """Extends the allocation while its device files are put in place: the kubelet records it after that."""
         ticket = self._ticket
         self._end_after(self._expiry_seconds)
         try:
@@ -92,43 +94,38 @@ class InFlightAllocation:
                 self._idle.clear()
                 self._end_after(self._settle_seconds)
 
-    def refused(self, ticket: int) -> None:
-        """Allocate gave nothing, so the kubelet has nothing to enter."""
-        if ticket == self._ticket:
-            self._end()
+    def keep_for_reuse(self, allocation: UnmanagedAllocation) -> None:
+        """Keeps an allocation for the next containers of the same pod."""
+        self._reusable = allocation
+        asyncio.get_running_loop().call_later(self._expiry_seconds, self._forget, allocation)
 
-    def handed(self, grant: UnmanagedAllocation) -> None:
-        """Remember what was given, for the containers of the same pod that come next."""
-        self._handed = grant
-        asyncio.get_running_loop().call_later(self._expiry_seconds, self._forget, grant)
+    def reuse(self, device_ids: frozenset[str]) -> UnmanagedAllocation | None:
+        """Returns the part of the kept allocation with these device IDs; None: it does not contain all of them.
 
-    def again(self, asked: frozenset[str]) -> UnmanagedAllocation | None:
-        """What was just given, as far as it is asked for again; None: it is not.
-
-        What an init container had, the kubelet gives to the pod's next containers without asking which devices we
-        prefer. All others it asks about first, so Allocate alone for these devices comes from the same pod.
+        The kubelet gives the devices of an init container to the pod's next containers without calling
+        GetPreferredAllocation. It calls it for all other devices, so an Allocate without it comes from the same pod.
         """
-        handed = self._handed
-        if handed is None or not asked or not asked <= set(handed.ids):
+        kept = self._reusable
+        if kept is None or not device_ids or not device_ids <= set(kept.ids):
             return None
-        pairs = [(uuid, each) for uuid, each in zip(handed.devices, handed.ids, strict=True) if each in asked]
-        slots = tuple(each for _, each in pairs) if handed.slots else ()
+        pairs = [(uuid, each) for uuid, each in zip(kept.devices, kept.ids, strict=True) if each in device_ids]
+        slots = tuple(each for _, each in pairs) if kept.slots else ()
         return UnmanagedAllocation(tuple(uuid for uuid, _ in pairs), slots)
 
     @asynccontextmanager
-    async def quiet(self) -> AsyncIterator[None]:
-        """A moment for a listing of our own: no allocation is in flight, and one that begins waits for the end."""
+    async def idle(self) -> AsyncIterator[None]:
+        """Waits until no allocation is in flight. One that begins inside the context waits for its end."""
         while True:
             await self._idle.wait()
-            async with self._listing:
-                # Between the wait's end and the lock's, an allocation may have begun.
+            async with self._polling:
+                # An allocation may have begun between the end of the wait and the lock.
                 if self._idle.is_set():
                     yield
                     return
 
-    def _forget(self, grant: UnmanagedAllocation) -> None:
-        if self._handed is grant:
-            self._handed = None
+    def _forget(self, allocation: UnmanagedAllocation) -> None:
+        if self._reusable is allocation:
+            self._reusable = None
 
     def _end_after(self, seconds: float) -> None:
         if self._timer is not None:
@@ -139,5 +136,5 @@ class InFlightAllocation:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._answer = None
+        self._result = None
         self._idle.set()

@@ -1,4 +1,4 @@
-"""The plugins of all resources put together: a socket each, and one admission for all of them."""
+"""Runs the plugins of all resources: one socket each, and one allocation in flight for all of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -9,15 +9,13 @@ from typing import Any
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.plugin.allocation_observer import AllocationObserver
-from gpufleet_agent.plugin.allocator import Allocator, PodMatching
+from gpufleet_agent.plugin.allocator import Allocator, ListingSource, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
 from gpufleet_agent.plugin.types import AdvertisedDevice
-from gpufleet_agent.podresources.client import Lister
 from gpufleet_agent.podresources.holdings import Holdings
-from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served, partition_resource
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
@@ -25,23 +23,21 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginContext:
-    """What the plugins of all resources have in common."""
+    """Dependencies that the plugins of all resources share."""
 
     directory: Path
     """The kubelet's device plugin directory."""
     devices: Callable[[], tuple[AdvertisedDevice, ...]]
-    """The devices to advertise, from memory."""
+    """Returns the devices of the node, from memory."""
     devices_changed: VersionSignal
-    lister: Lister
-    own: TelemetryWatch
+    listings: ListingSource
+    telemetry: TelemetryWatch
     holdings: Holdings
-    admission: InFlightAllocation
+    in_flight: InFlightAllocation
     observer: AllocationObserver
-    injection: DeviceInjector
+    injector: DeviceInjector
     counters: Instruments
-    listed: Callable[[Listing, float], Listing]
-    """Called with each list that was made for an allocation, and when by the loop's time; returns the one to go by."""
-    handover: PodMatching = PodMatching.ASKING
+    matching: PodMatching = PodMatching.POD_RESOURCES
 
 
 class PluginManager:
@@ -49,119 +45,120 @@ class PluginManager:
 
     Args:
         resources: Which ones, and how. The first is that of whole devices.
-        around: What they have in common.
+        context: What the plugins share.
     """
 
-    def __init__(self, resources: Sequence[Served], around: PluginContext) -> None:
-        self._around = around
+    def __init__(self, resources: Sequence[Served], context: PluginContext) -> None:
+        self._context = context
         self._resource = resources[0].resource
-        self._shared = "".join(served.resource for served in resources if served.slots)
-        self._servers = [self._server(served) for served in resources]
+        self._shared_resource = "".join(served.resource for served in resources if served.slots)
+        self._servers = [self._make_server(served) for served in resources]
         self._profiles: set[str] = set()
 
     async def start(self) -> None:
-        """See that there is a kubelet, and that files for the container runtime can be written.
+        """Checks that the kubelet's directory exists and that the device files can be written.
 
         Raises:
-            NotADirectoryError: There is no directory of plugin sockets.
-            OSError: The CDI file can't be written, or the file system doesn't answer.
+            NotADirectoryError: The kubelet's directory does not exist.
+            OSError: The CDI file cannot be written, or the file system does not respond.
         """
-        directory = self._around.directory
+        directory = self._context.directory
         if not directory.is_dir():
-            raise NotADirectoryError(f"{directory} is not there: is this a node with a kubelet?")
+            raise NotADirectoryError(f"{directory} does not exist: is this a node with a kubelet?")
         try:
-            await self._around.injection.prepare()
-        except BaseException:  # cancelled, too: nobody closes what did not start
+            await self._context.injector.prepare()
+        except BaseException:  # also when cancelled: what did not start is not closed by the caller
             with suppress(OSError, TimeoutError):
-                # What hangs takes the file away by itself, should it ever go on.
+                # A write that hangs removes the file itself if it ever continues.
                 async with asyncio.timeout(0):
-                    await self._around.injection.close()
+                    await self._context.injector.close()
             raise
 
     def loops(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
     ) -> dict[str, Coroutine[Any, Any, None]]:
-        """What has to run for ever, by name.
+        """Returns the coroutines that must run as long as the agent, by name.
 
         Args:
-            ready: Returns when allocations can be answered.
-            beat: Gives what a loop of this name calls each time round.
+            ready: Returns when allocations can be served.
+            beat: Returns the function that a loop of a name calls in each iteration.
         """
         names = {_name(server): server for server in self._servers}
         loops: dict[str, Coroutine[Any, Any, None]] = {
             name: server.run(ready, beat(name)) for name, server in names.items()
         }
-        return {**loops, **self._around.injection.loops(beat), "partitions": self._serve_partitions(ready, beat)}
+        return {**loops, **self._context.injector.loops(beat), "partitions": self._serve_partitions(ready, beat)}
 
     def unregistered(self) -> list[str]:
-        """Resources that have devices and that the kubelet doesn't listen to."""
+        """Returns the resources that have devices but no open ListAndWatch stream."""
         # A node without devices has nothing to register.
         return [server.resource for server in self._servers if server.wanted and not server.registered]
 
     def withheld(self) -> dict[str, str]:
-        """The devices that no container can be given although they have no fault, by UUID, and why."""
-        if not self._around.injection.withholds:
-            return {}  # asked each second: the devices would be looked at for nothing
-        obstacle = self._around.injection.obstacle
-        return {device.uuid: why for device in self._around.devices() if (why := obstacle(device))}
+        """Returns, by UUID, why a device without a fault is not allocatable."""
+        if not self._context.injector.withholds:
+            return {}  # called every second: skips the devices where none can be withheld
+        obstacle = self._context.injector.obstacle
+        return {device.uuid: why for device in self._context.devices() if (why := obstacle(device))}
 
     async def close(self) -> None:
-        """Stop serving; the sockets and the CDI file are gone afterwards."""
-        # At once: each may take its time to end the calls under way.
+        """Stops serving and removes the sockets and the CDI file."""
+        # Concurrently, because each server may take its time to end running calls.
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers:
                     group.create_task(server.close())
         finally:
-            await self._around.injection.close()
+            await self._context.injector.close()
 
     async def _serve_partitions(
         self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
     ) -> None:
-        """Serve each kind of partition from when the first one is known: a driver may take its time."""
-        around = self._around
+        """Serves each MIG profile from when its first partition is known, because a driver may take its time."""
+        context = self._context
         async with asyncio.TaskGroup() as group:
             while True:
-                seen = around.devices_changed.version
-                found = {device.profile for device in around.devices() if device.profile is not None}
+                seen = context.devices_changed.version
+                found = {device.profile for device in context.devices() if device.profile is not None}
                 for profile in sorted(found - self._profiles):
                     self._profiles.add(profile)
-                    server = self._server(Served(partition_resource(self._resource, profile), profile=profile))
+                    server = self._make_server(Served(partition_resource(self._resource, profile), profile=profile))
                     self._servers.append(server)
                     group.create_task(server.run(ready, beat(_name(server))))
-                await around.devices_changed.wait(seen)
+                await context.devices_changed.wait(seen)
 
-    def _server(self, served: Served) -> PluginServer:
-        around = self._around
-        return PluginServer(_plugin(served, self._shared, around), around.directory, around.counters)
+    def _make_server(self, served: Served) -> PluginServer:
+        context = self._context
+        plugin = _make_plugin(served, self._shared_resource, context)
+        return PluginServer(plugin, context.directory, context.counters)
 
 
 def _name(server: PluginServer) -> str:
     return f"device plugin {server.resource}"
 
 
-def _plugin(served: Served, shared_resource: str, around: PluginContext) -> DevicePlugin:
+def _make_plugin(served: Served, shared_resource: str, context: PluginContext) -> DevicePlugin:
     def devices() -> tuple[AdvertisedDevice, ...]:
-        return tuple(device for device in around.injection.usable(around.devices()) if device.profile == served.profile)
+        usable = context.injector.usable(context.devices())
+        return tuple(device for device in usable if device.profile == served.profile)
 
-    asking = Allocator(
+    allocator = Allocator(
         resource=served.resource,
         shared_resource=shared_resource,
         devices=devices,
-        lister=around.lister,
-        own=around.own,
-        holdings=around.holdings,
-        counters=around.counters,
-        listed=around.listed,
-        handover=around.handover,
+        listings=context.listings,
+        telemetry=context.telemetry,
+        holdings=context.holdings,
+        counters=context.counters,
+        matching=context.matching,
     )
     return DevicePlugin(
         served=served,
         devices=devices,
-        devices_changed=around.devices_changed,
-        asking=asking,
-        admission=around.admission,
-        observer=around.observer,
-        injection=around.injection,
-        counters=around.counters,
+        devices_changed=context.devices_changed,
+        allocator=allocator,
+        in_flight=context.in_flight,
+        observer=context.observer,
+        injector=context.injector,
+        counters=context.counters,
     )

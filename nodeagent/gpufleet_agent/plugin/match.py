@@ -1,16 +1,16 @@
-"""Who is asking, and what it gets: the decision of the hand-over, without any I/O.
+"""Finds the pod that a request is for, and its devices. Pure.
 
-The kubelet's requests name no pod. But it admits pods one after the other, and while it waits for the answer to
-GetPreferredAllocation its PodResources list already shows the pod under admission, without devices. So the one
-listed container that has an open assignment of this resource and size, and none of its devices yet, is who asks.
+The kubelet's requests name no pod. But the kubelet admits pods one after the other, and during GetPreferredAllocation
+its PodResources list already contains the pod being admitted, without devices. So the request is for the one listed
+container that has an assignment of this resource and size and none of its devices yet.
 
 Whole devices and slots of shared ones are two resources of the same devices, and the kubelet keeps no account across
-resources. So a request for either looks at the reservations and holders of both: a device that is used as a whole has
-no sharers, and a shared one is not given as a whole.
+resources. A request for either therefore considers the reservations and holders of both: a device in use as a whole
+has no sharers, and a shared one is not allocated as a whole.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.types import (
@@ -28,40 +28,40 @@ from gpufleet_common.device_ids import device_of, slot_order
 
 @dataclass(frozen=True, slots=True)
 class MatchInput:
-    """Everything that a decision rests on."""
+    """State of the node that a request is matched against."""
 
     resource: str
     devices: tuple[AdvertisedDevice, ...]
     assignments: tuple[Assignment, ...]
     listing: Listing
     shared_resource: str = ""
-    """The resource of slots; empty: there is none."""
+    """Resource of slots; empty: sharing is disabled."""
 
     @property
-    def shares(self) -> bool:
-        """Whether slots are asked for."""
+    def requests_slots(self) -> bool:
+        """Whether the request is for slots."""
         return self.is_shared(self.resource)
 
     def is_shared(self, resource: str) -> bool:
-        """Whether a resource's devices are slots. One that nobody knows any more counts as whole devices."""
+        """Returns whether the devices of a resource are slots. Those of an unknown resource count as whole devices."""
         return bool(self.shared_resource) and resource == self.shared_resource
 
-    def rivals(self) -> list[Assignment]:
-        """The assignments whose devices can't be given to another: all of them, or those of whole devices."""
-        return [each for each in self.assignments if not (self.shares and self.is_shared(each.resource))]
+    def conflicting_assignments(self) -> list[Assignment]:
+        """Returns the assignments whose devices are not available to another: for slots, those of whole devices."""
+        return [each for each in self.assignments if not (self.requests_slots and self.is_shared(each.resource))]
 
-    def holders(self) -> dict[str, ContainerKey]:
-        """Who holds a device in a way that keeps it from another, under whatever resource, by UUID."""
+    def conflicting_holders(self) -> dict[str, ContainerKey]:
+        """Returns, by UUID, who holds a device so that it is not available to another, under any resource."""
         return {
             device_of(device_id): listed.key
             for listed in self.listing
             for resource, ids in listed.devices.items()
-            if not (self.shares and self.is_shared(resource))
+            if not (self.requests_slots and self.is_shared(resource))
             for device_id in ids
         }
 
     def sharers(self) -> dict[str, set[ContainerKey]]:
-        """Who shares a device, or has reserved a share, by UUID."""
+        """Returns, by UUID, who shares a device or has a slot of it reserved."""
         found: dict[str, set[ContainerKey]] = {}
         for listed in self.listing:
             for device_id in listed.of(self.shared_resource):
@@ -73,192 +73,190 @@ class MatchInput:
         return found
 
 
-def match_request(ask: AllocationRequest, situation: MatchInput) -> AllocationResult:
-    """Find out who asks, and say what it gets."""
-    candidates = candidate_assignments(ask.size, situation)
+def match_request(request: AllocationRequest, inputs: MatchInput) -> AllocationResult:
+    """Finds the container that a request is for and returns its devices."""
+    candidates = candidate_assignments(request.size, inputs)
     if len(candidates) > 1:
         names = ", ".join(sorted(str(key_of(candidate)) for candidate in candidates))
-        message = f"{len(candidates)} containers could be asking: {names}"
+        message = f"{len(candidates)} containers match the request: {names}"
         return Rejection(RejectionReason.AMBIGUOUS_POD, message, tuple(candidates))
     if not candidates:
-        return allocate_unreserved(ask, situation)
-    return allocate_assigned(candidates[0], ask, situation)
+        return allocate_unreserved(request, inputs)
+    return allocate_assigned(candidates[0], request, inputs)
 
 
-def candidate_assignments(size: int, situation: MatchInput) -> list[Assignment]:
-    """The assignments of this resource and size whose container is listed without any device of the resource."""
-    waiting = {listed.key for listed in situation.listing if not listed.of(situation.resource)}
+def candidate_assignments(size: int, inputs: MatchInput) -> list[Assignment]:
+    """Returns the assignments of this resource and size whose container is listed without a device of the resource."""
+    waiting = {listed.key for listed in inputs.listing if not listed.of(inputs.resource)}
     return [
         assignment
-        for assignment in situation.assignments
-        if assignment.resource == situation.resource
-        and len(assignment.devices) == size
-        and key_of(assignment) in waiting
+        for assignment in inputs.assignments
+        if assignment.resource == inputs.resource and len(assignment.devices) == size and key_of(assignment) in waiting
     ]
 
 
 def allocate_assigned(
-    assignment: Assignment, ask: AllocationRequest, situation: MatchInput
+    assignment: Assignment, request: AllocationRequest, inputs: MatchInput
 ) -> ManagedAllocation | Rejection:
-    """Give the assignment's devices, if nothing at all speaks against one of them."""
-    asks = key_of(assignment)
-
-    def refuse(reason: RejectionReason, message: str) -> Rejection:
-        return Rejection(reason, message, (assignment,))
-
-    known = {device.uuid: device for device in situation.devices}
-    holders = situation.holders()
-    claimed = {
-        uuid: other for other in situation.rivals() if other.pod_uid != assignment.pod_uid for uuid in other.devices
-    }
-    offered = _offered(ask)
-    for uuid in assignment.devices:
-        if uuid not in known:
-            return refuse(RejectionReason.DEVICE_UNKNOWN, f"{asks} is assigned {uuid}, which this node lacks")
-        if uuid in claimed:
-            return refuse(
-                RejectionReason.RESERVATION_CONFLICT, f"{uuid} is assigned to {asks} and to {key_of(claimed[uuid])}"
-            )
-        if uuid in holders:
-            return refuse(RejectionReason.DEVICE_HELD, f"{uuid} of {asks} is still held by {holders[uuid]}")
-        if known[uuid].obstacle:
-            return refuse(
-                RejectionReason.DEVICE_FILES_NOT_READY,
-                f"{uuid} of {asks} can't be given to a container: {known[uuid].obstacle}",
-            )
-        if not known[uuid].healthy:
-            return refuse(RejectionReason.DEVICE_UNHEALTHY, f"{uuid} of {asks} is unhealthy")
-        if uuid not in offered:
-            return refuse(RejectionReason.DEVICE_UNAVAILABLE, f"the kubelet doesn't offer {uuid} of {asks}")
-    devices = _in_index_order(assignment.devices, situation)
+    """Returns exactly the devices of the assignment, or a rejection if one of them must not be allocated."""
+    offered = _offered(request)
+    problem = _find_problem(assignment, inputs, frozenset(offered))
+    if problem is not None:
+        return Rejection(*problem, (assignment,))
+    devices = _in_index_order(assignment.devices, inputs)
     ids = tuple(offered[uuid][0] for uuid in devices)
-    if not ask.must_include <= set(ids):
-        forced = _names(ask.must_include.difference(ids))
-        return refuse(
-            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, f"the kubelet insists on {forced}, not assigned to {asks}"
-        )
-    return ManagedAllocation(assignment, devices, ids if situation.shares else ())
+    if not request.must_include <= set(ids):
+        required = _names(request.must_include.difference(ids))
+        message = f"the kubelet requires {required}, not reserved for {key_of(assignment)}"
+        return Rejection(RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, message, (assignment,))
+    return ManagedAllocation(assignment, devices, ids if inputs.requests_slots else ())
 
 
-def allocate_unreserved(ask: AllocationRequest, situation: MatchInput) -> UnmanagedAllocation | Rejection:
-    """Give unreserved devices, lowest index first. Reserved, held, unhealthy or unknown ones never.
+def allocate_unreserved(request: AllocationRequest, inputs: MatchInput) -> UnmanagedAllocation | Rejection:
+    """Returns unreserved devices, lowest index first; never reserved, held, unhealthy or unknown ones.
 
-    Only when no process is left on them: a container's end isn't always that of its processes, and not all are in
-    containers. (Reserved ones were without when the operator picked them.) On a device that is shared already they are
-    those of its sharers.
+    A device must also be without processes, because processes may outlive their container, and not all run in
+    containers. (The operator checked this for reserved devices when it picked them.) On a device that is shared
+    already, processes are those of its sharers.
 
-    Of shared devices one slot each, and those first that are shared already: they can't be given as a whole anyway.
+    Of shared devices one slot each is returned. Devices that are shared already come first: they are not available as
+    whole devices anyway.
     """
-    forced = {device_of(device_id) for device_id in ask.must_include}
-    reserved = {uuid for assignment in situation.rivals() for uuid in assignment.devices}
-    if forced & reserved:
-        return Rejection(
-            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
-            f"the kubelet insists on reserved devices: {_names(forced.intersection(reserved))}",
-        )
-    barred = reserved.union(situation.holders()) - forced
-    offered, sharers = _offered(ask), situation.sharers() if situation.shares else {}
+    required = frozenset(map(device_of, request.must_include))
+    reserved = {uuid for assignment in inputs.conflicting_assignments() for uuid in assignment.devices}
+    if conflicts := required & reserved:
+        message = f"the kubelet requires reserved devices: {_names(conflicts)}"
+        return Rejection(RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, message)
+    offered, sharers = _offered(request), inputs.sharers() if inputs.requests_slots else {}
+    excluded = reserved.union(inputs.conflicting_holders()) - required
     usable = [
-        device.uuid
-        for device in sorted(situation.devices, key=_index)
-        if device.healthy and device.uuid in offered and device.uuid not in barred
+        device
+        for device in sorted(inputs.devices, key=_index)
+        if device.healthy and device.uuid in offered and device.uuid not in excluded
     ]
-    busy = {device.uuid for device in situation.devices if device.in_use}.difference(sharers)
-    idle = [uuid for uuid in usable if uuid not in busy or uuid in forced]
-    # What the kubelet insists on is the pod's already, by way of an init container: it comes first.
-    chosen = sorted(idle, key=lambda uuid: (uuid not in forced, uuid not in sharers, len(sharers.get(uuid, ()))))
-    devices = _in_index_order(chosen[: ask.size], situation)
+    idle = [device.uuid for device in usable if not device.in_use or device.uuid in sharers or device.uuid in required]
+    devices = _in_index_order(_by_preference(idle, required, sharers)[: request.size], inputs)
     ids = tuple(offered[uuid][0] for uuid in devices)
-    if not ask.must_include <= set(ids):
-        missing = _names(ask.must_include.difference(ids))
-        return Rejection(
-            RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
-            f"the kubelet insists on devices that can't be given: {missing}",
-        )
-    if len(devices) < ask.size:
-        return Rejection(
-            RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
-            f"a pod without an assignment asks for {ask.size} devices; of {len(offered)} offered, "
-            f"{len(usable)} are healthy, unreserved and unheld"
-            + (
-                f", but processes are, or may be, left on {len(usable) - len(idle)} of them"
-                if len(idle) < len(usable)
-                else ""
-            ),
-        )
-    return UnmanagedAllocation(devices, ids if situation.shares else ())
+    if not request.must_include <= set(ids):
+        missing = _names(request.must_include.difference(ids))
+        message = f"the kubelet requires unavailable devices: {missing}"
+        return Rejection(RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, message)
+    if len(devices) < request.size:
+        message = _insufficient(request.size, offered=len(offered), usable=len(usable), idle=len(idle))
+        return Rejection(RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES, message)
+    return UnmanagedAllocation(devices, ids if inputs.requests_slots else ())
 
 
-def first_fit(ask: AllocationRequest, situation: MatchInput, honoured: frozenset[str]) -> AllocationResult:
-    """Guess who asks, by size and age, as plugins without the kubelet's list must. For diagnosis only.
+def first_fit(request: AllocationRequest, inputs: MatchInput, allocated: frozenset[str]) -> AllocationResult:
+    """Guesses the pod by size and age, like plugins that do not read the kubelet's list. For diagnosis only.
 
-    It shows what `match_request` is good for: two pods of equal size may get each other's devices.
+    It demonstrates what `match_request` prevents: two pods of equal size may get each other's devices.
 
     Args:
-        ask: The request.
-        situation: As for `match_request`; the listing is not looked at.
-        honoured: Pod UIDs whose assignment was given away already.
+        request: The request.
+        inputs: As for `match_request`; the listing is ignored.
+        allocated: Pod UIDs of the assignments that were allocated already.
     """
-    offered = _offered(ask)
+    offered = _offered(request)
     candidates = [
         assignment
-        for assignment in situation.assignments
-        if assignment.resource == situation.resource
-        and len(assignment.devices) == ask.size
-        and assignment.pod_uid not in honoured
+        for assignment in inputs.assignments
+        if assignment.resource == inputs.resource
+        and len(assignment.devices) == request.size
+        and assignment.pod_uid not in allocated
         and all(uuid in offered for uuid in assignment.devices)
     ]
-    blind = MatchInput(
-        situation.resource,
-        situation.devices,
-        situation.assignments,
-        listing=(),
-        shared_resource=situation.shared_resource,
-    )
+    without_listing = replace(inputs, listing=())
     if not candidates:
-        return allocate_unreserved(ask, blind)
-    return allocate_assigned(min(candidates, key=lambda assignment: assignment.decided_at), ask, blind)
+        return allocate_unreserved(request, without_listing)
+    oldest = min(candidates, key=lambda assignment: assignment.decided_at)
+    return allocate_assigned(oldest, request, without_listing)
 
 
-def check_allocate(answered: AllocationResult | None, asked: frozenset[str]) -> AllocationResult:
-    """What Allocate does: carry out what was just answered, refusals included.
+def check_allocate(preferred: AllocationResult | None, device_ids: frozenset[str]) -> AllocationResult:
+    """Returns the result of Allocate: the preferred allocation, or a rejection.
 
     Args:
-        answered: The answer to the last GetPreferredAllocation, or None when there is none that still counts.
-        asked: The device IDs that Allocate names.
+        preferred: Result of the last GetPreferredAllocation; None: there is no valid one.
+        device_ids: Device IDs that Allocate names.
     """
-    match answered:
+    match preferred:
         case None:
-            return Rejection(
-                RejectionReason.NO_PREFERRED_ALLOCATION, f"nobody asked which devices to prefer before {_names(asked)}"
-            )
+            message = f"no GetPreferredAllocation preceded Allocate of {_names(device_ids)}"
+            return Rejection(RejectionReason.NO_PREFERRED_ALLOCATION, message)
         case Rejection():
-            return answered
+            return preferred
         case ManagedAllocation() | UnmanagedAllocation():
-            if asked == frozenset(answered.ids):
-                return answered
-            return Rejection(
-                RejectionReason.PREFERRED_ALLOCATION_IGNORED,
-                f"answered {_names(answered.ids)}, but asked for {_names(asked)}",
-            )
+            if device_ids == frozenset(preferred.ids):
+                return preferred
+            message = f"preferred {_names(preferred.ids)}, but Allocate names {_names(device_ids)}"
+            return Rejection(RejectionReason.PREFERRED_ALLOCATION_IGNORED, message)
 
 
 def key_of(assignment: Assignment) -> ContainerKey:
-    """The assignment's container, named as the kubelet's list names it."""
+    """Returns the assignment's container as the kubelet's list names it."""
     return ContainerKey(assignment.namespace, assignment.pod, assignment.container)
 
 
-def _offered(ask: AllocationRequest) -> dict[str, list[str]]:
-    """The device IDs on offer by UUID; first what the kubelet insists on, then the lowest slot."""
+def _find_problem(
+    assignment: Assignment, inputs: MatchInput, offered: frozenset[str]
+) -> tuple[RejectionReason, str] | None:
+    """Returns why the devices of an assignment must not be allocated; None: nothing prevents it."""
+    container = key_of(assignment)
+    known = {device.uuid: device for device in inputs.devices}
+    holders = inputs.conflicting_holders()
+    conflicts = {
+        uuid: key_of(other)
+        for other in inputs.conflicting_assignments()
+        if other.pod_uid != assignment.pod_uid
+        for uuid in other.devices
+    }
+    for uuid in assignment.devices:
+        reserved = f"{uuid} reserved for {container}"
+        if uuid not in known:
+            return RejectionReason.DEVICE_UNKNOWN, f"{reserved} does not exist on this node"
+        if uuid in conflicts:
+            return RejectionReason.RESERVATION_CONFLICT, f"{reserved} is also reserved for {conflicts[uuid]}"
+        if uuid in holders:
+            return RejectionReason.DEVICE_HELD, f"{reserved} is still held by {holders[uuid]}"
+        if known[uuid].obstacle:
+            return RejectionReason.DEVICE_FILES_NOT_READY, f"{reserved} is not ready: {known[uuid].obstacle}"
+        if not known[uuid].healthy:
+            return RejectionReason.DEVICE_UNHEALTHY, f"{reserved} is unhealthy"
+        if uuid not in offered:
+            return RejectionReason.DEVICE_UNAVAILABLE, f"{reserved} is not offered by the kubelet"
+    return None
+
+
+def _by_preference(
+    uuids: Iterable[str], required: frozenset[str], sharers: Mapping[str, set[ContainerKey]]
+) -> list[str]:
+    """Sorts devices by preference; those that the kubelet requires come first.
+
+    The pod has them already: its init container got them.
+    """
+    return sorted(uuids, key=lambda uuid: (uuid not in required, uuid not in sharers, len(sharers.get(uuid, ()))))
+
+
+def _insufficient(size: int, *, offered: int, usable: int, idle: int) -> str:
+    """Formats counts in the manner of kube-scheduler."""
+    causes = {"reserved, held or unhealthy": offered - usable, "possibly in use by processes": usable - idle}
+    listed = ", ".join(f"{count} {cause}" for cause, count in causes.items() if count)
+    available = f"{size} unreserved devices requested, {idle}/{offered} are available"
+    return f"{available}: {listed}" if listed else available
+
+
+def _offered(request: AllocationRequest) -> dict[str, list[str]]:
+    """Returns the available device IDs by UUID; first those that the kubelet requires, then by slot number."""
     offered: dict[str, list[str]] = {}
-    for device_id in sorted(ask.available, key=lambda each: (each not in ask.must_include, slot_order(each))):
+    for device_id in sorted(request.available, key=lambda each: (each not in request.must_include, slot_order(each))):
         offered.setdefault(device_of(device_id), []).append(device_id)
     return offered
 
 
-def _in_index_order(uuids: Iterable[str], situation: MatchInput) -> tuple[str, ...]:
+def _in_index_order(uuids: Iterable[str], inputs: MatchInput) -> tuple[str, ...]:
     wanted = frozenset(uuids)
-    return tuple(device.uuid for device in sorted(situation.devices, key=_index) if device.uuid in wanted)
+    return tuple(device.uuid for device in sorted(inputs.devices, key=_index) if device.uuid in wanted)
 
 
 def _index(device: AdvertisedDevice) -> int:

@@ -1,8 +1,8 @@
-"""When to serve and when to register: decided from what stands in the kubelet's directory, whatever led there.
+"""Decides when to serve and when to register, from the sockets present in the kubelet's directory. Pure.
 
-The kubelet deletes every socket in the directory when it starts, ours included, and makes its own anew. Looking at
-what is there, instead of following events, makes the order of events not matter: a kubelet that starts in the middle
-of our registration shows as a kubelet.sock other than the one that we dialled.
+The kubelet deletes every socket in the directory when it starts, the plugin's included, and creates its own. Looking at
+what is there, instead of following events, makes the order of events irrelevant: a kubelet that starts during a
+registration shows as a kubelet.sock other than the one that was dialed.
 """
 
 import stat
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class SocketId:
-    """Tells one socket file from a later one of the same name; inode numbers alone are used again."""
+    """Distinguishes a socket file from a later one of the same name. Inode numbers alone are reused."""
 
     device: int
     inode: int
@@ -21,7 +21,7 @@ class SocketId:
 
 
 def identify(path: Path) -> SocketId | None:
-    """Which socket stands at `path`; None when there is none."""
+    """Returns the identity of the socket at `path`; None: there is none."""
     try:
         status = path.stat(follow_symlinks=False)
     except FileNotFoundError:
@@ -31,16 +31,16 @@ def identify(path: Path) -> SocketId | None:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationState:
-    """What we did last."""
+    """What the plugin did last."""
 
     bound: SocketId | None = None
-    """Our socket as we made it; None: not serving."""
+    """The plugin's socket as it was created; None: not serving."""
     registered_with: SocketId | None = None
     """kubelet.sock as it was before the last successful registration; None: not registered."""
-    unheard_since: float | None = None
-    """When the last listener hung up, or when we registered without one turning up; None: somebody listens."""
-    unheard_registrations: int = 0
-    """Registrations since anybody listened."""
+    unwatched_since: float | None = None
+    """When the last ListAndWatch stream ended, or the last registration without one; None: a stream is open."""
+    unwatched_registrations: int = 0
+    """Registrations since the last open stream."""
 
 
 class RegistrationStep(Enum):
@@ -48,57 +48,57 @@ class RegistrationStep(Enum):
 
     WAIT = auto()
     BIND = auto()
-    """Serve anew, on a new socket."""
+    """Serve on a new socket."""
     REGISTER = auto()
 
 
-UNHEARD_SECONDS = 2.0
-"""How long the kubelet may take to open its stream; twice that after each registration that brought no listener."""
+WATCH_TIMEOUT_SECONDS = 2.0
+"""Time for the kubelet to open its stream. It doubles with each registration that led to no stream."""
 
 MAX_DOUBLINGS = 5
-"""So at most about a minute. Another plugin may be fighting for the same resource name."""
+"""Limits that time to about a minute. Another plugin may compete for the same resource name."""
 
 
 def next_step(
-    standing: RegistrationState,
+    state: RegistrationState,
     *,
     wanted: bool,
     ours: SocketId | None,
     kubelet: SocketId | None,
     now: float,
-    unheard_seconds: float = UNHEARD_SECONDS,
+    watch_timeout_seconds: float = WATCH_TIMEOUT_SECONDS,
 ) -> RegistrationStep:
-    """Decide.
+    """Returns what to do next.
 
     Args:
-        standing: What we did last.
-        wanted: Whether there is any device to advertise. Once serving, the plugin goes on.
-        ours: What stands at our own socket's path now.
-        kubelet: What stands at the kubelet's socket's path now.
-        now: By the clock of `standing.unheard_since`.
-        unheard_seconds: How long the kubelet may take to open its stream.
+        state: What the plugin did last.
+        wanted: Whether there is a device to advertise. A plugin that serves goes on without one.
+        ours: Socket at the plugin's path now.
+        kubelet: Socket at the kubelet's path now.
+        now: Time by the clock of `state.unwatched_since`, in seconds.
+        watch_timeout_seconds: Time for the kubelet to open its stream.
     """
-    if standing.bound is None and not wanted:
+    if state.bound is None and not wanted:
         return RegistrationStep.WAIT
-    if standing.bound is None or ours is None or (ours.device, ours.inode) != _file(standing.bound):
+    if state.bound is None or ours is None or (ours.device, ours.inode) != _file(state.bound):
         return RegistrationStep.BIND
     if kubelet is None:
         return RegistrationStep.WAIT
-    if kubelet != standing.registered_with:
+    if kubelet != state.registered_with:
         return RegistrationStep.REGISTER
-    # The kubelet never dials again by itself. And when an old connection of ours ends just after a new registration,
-    # it hangs up on the new one, for it looks its clients up by resource name.
-    patience = unheard_seconds * 2 ** min(standing.unheard_registrations, MAX_DOUBLINGS)
-    if standing.unheard_since is not None and now - standing.unheard_since >= patience:
+    # The kubelet never dials again by itself. And when an old connection ends just after a new registration, it closes
+    # the new one, because it looks up its clients by resource name.
+    patience = watch_timeout_seconds * 2 ** min(state.unwatched_registrations, MAX_DOUBLINGS)
+    if state.unwatched_since is not None and now - state.unwatched_since >= patience:
         return RegistrationStep.REGISTER
     return RegistrationStep.WAIT
 
 
 def socket_name(resource: str) -> str:
-    """File name of the plugin's socket for a resource, such as `gpufleet.dev_gpu.sock`."""
+    """Returns the file name of the plugin's socket for a resource, such as `gpufleet.dev_gpu.sock`."""
     return f"{resource.replace('/', '_')}.sock"
 
 
 def _file(socket: SocketId) -> tuple[int, int]:
-    # A relabelled or touched socket of ours is still ours.
+    # A socket that was relabeled or touched is still the same socket.
     return socket.device, socket.inode

@@ -10,7 +10,7 @@ import grpc.aio
 import structlog
 
 from gpufleet_agent.plugin.registration import (
-    UNHEARD_SECONDS,
+    WATCH_TIMEOUT_SECONDS,
     RegistrationState,
     RegistrationStep,
     identify,
@@ -26,29 +26,29 @@ from gpufleet_agent.runtime.instruments import Instruments
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0
-"""How often the directory is looked at: two calls of stat()."""
+CHECK_SECONDS = 1.0
+"""How often the directory is checked: two calls of stat()."""
 
 REGISTER_SECONDS = 3.0
-"""How long one registration may take. The kubelet dials back inside it, for up to 10 s: too long should our socket
-have vanished meanwhile."""
+"""Timeout of one registration. The kubelet dials back during it, for up to 10 s: too long if the plugin's socket has
+vanished in the meantime."""
 
 GRACE_SECONDS = 0.5
-"""How long calls under way may take when the server stops."""
+"""How long running calls may take when the server stops."""
 
 START_PATIENCE_SECONDS = 5.0
-"""How long to wait for the reservations before serving. Served without them, every pod would be refused."""
+"""How long to wait for the reservations before serving. Without them, every pod would be rejected."""
 
 
 class PluginServer:
     """One resource's socket in the kubelet's device plugin directory.
 
     Args:
-        plugin: What is served.
+        plugin: The plugin to serve.
         directory: The kubelet's device plugin directory.
-        counters: Where registrations are counted.
-        look_seconds: How often the directory is looked at.
-        unheard_seconds: How long the kubelet may take to open its stream.
+        counters: Counts registrations.
+        check_seconds: How often the directory is checked.
+        watch_timeout_seconds: Time for the kubelet to open its stream.
     """
 
     def __init__(
@@ -57,36 +57,36 @@ class PluginServer:
         directory: Path,
         counters: Instruments,
         *,
-        look_seconds: float = LOOK_SECONDS,
-        unheard_seconds: float = UNHEARD_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
+        watch_timeout_seconds: float = WATCH_TIMEOUT_SECONDS,
     ) -> None:
-        self._look_seconds = look_seconds
-        self._unheard_seconds = unheard_seconds
+        self._check_seconds = check_seconds
+        self._watch_timeout_seconds = watch_timeout_seconds
         self._plugin = plugin
         self.resource = plugin.served.resource
         self._socket = directory / socket_name(self.resource)
         self._kubelet_socket = directory / KUBELET_SOCKET
         self._counters = counters
         self._server: grpc.aio.Server | None = None
-        self._standing = RegistrationState()
+        self._state = RegistrationState()
         self._failing = False
 
     @property
     def registered(self) -> bool:
-        """Whether the kubelet listens to the device list."""
+        """Whether the kubelet has a ListAndWatch stream open."""
         return self._plugin.listeners > 0
 
     @property
     def wanted(self) -> bool:
-        """Whether there is any device to serve."""
+        """Whether there is a device to advertise."""
         return self._plugin.has_devices
 
     async def run(self, ready: Callable[[], Awaitable[None]], beat: Callable[[], None]) -> None:
-        """Serve and stay registered, forever.
+        """Serves and stays registered, without end.
 
         Args:
-            ready: Returns when allocations can be answered; waited for some seconds only.
-            beat: Called each time round.
+            ready: Returns when allocations can be served; awaited for a few seconds only.
+            beat: Called in each iteration.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(START_PATIENCE_SECONDS):
@@ -94,22 +94,22 @@ class PluginServer:
         while True:
             beat()
             await self.step()
-            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._look_seconds))
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._check_seconds))
 
     async def step(self) -> None:
-        """Look at what stands in the directory, and do what it calls for."""
+        """Checks the directory and does the next step."""
         now = asyncio.get_running_loop().time()
         if self.registered:
-            self._standing = replace(self._standing, unheard_since=None, unheard_registrations=0)
-        elif self._standing.unheard_since is None:
-            self._standing = replace(self._standing, unheard_since=now)
+            self._state = replace(self._state, unwatched_since=None, unwatched_registrations=0)
+        elif self._state.unwatched_since is None:
+            self._state = replace(self._state, unwatched_since=now)
         step = next_step(
-            self._standing,
+            self._state,
             wanted=self._plugin.has_devices,
             ours=identify(self._socket),
             kubelet=identify(self._kubelet_socket),
             now=now,
-            unheard_seconds=self._unheard_seconds,
+            watch_timeout_seconds=self._watch_timeout_seconds,
         )
         match step:
             case RegistrationStep.WAIT:
@@ -121,31 +121,31 @@ class PluginServer:
                 await self._register()
 
     async def close(self) -> None:
-        """Stop serving; the socket is gone afterwards."""
+        """Stops serving and removes the socket."""
         self._plugin.close()
         await self._stop()
 
     async def _serve(self) -> None:
-        # First stop, then start: a server that stops removes whatever stands at its path, be it another's socket.
+        # First stop, then start: a server that stops removes the file at its path, even another process's socket.
         await self._stop()
         server = grpc.aio.server()
         server.add_generic_rpc_handlers([device_plugin_handler(self._plugin)])
-        # Known to _stop before the first await: a cancellation inside start() would leave the bound socket behind.
+        # Set before the first await, so that a cancellation inside start() does not leave the bound socket behind.
         self._server = server
         server.add_insecure_port(unix_address(self._socket))
         await server.start()
-        self._standing = replace(self._standing, bound=identify(self._socket), registered_with=None)
-        log.info("device plugin serves", socket=str(self._socket), resource=self.resource)
+        self._state = replace(self._state, bound=identify(self._socket), registered_with=None)
+        log.info("device plugin listening", socket=str(self._socket), resource=self.resource)
 
     async def _stop(self) -> None:
         if self._server is not None:
-            self._standing = RegistrationState()
+            self._state = RegistrationState()
             await self._server.stop(GRACE_SECONDS)
-            self._server = None  # only now: when the wait is cancelled, the next _stop goes on with it
+            self._server = None  # only now: if the wait is cancelled, the next _stop continues it
 
     async def _register(self) -> None:
-        """Try once; what fails is tried again at the next look, for as long as it is still called for."""
-        # Looked at before the call: should the kubelet be replaced during it, the next look sees another socket.
+        """Tries once. A failure is retried at the next check, as long as registering is still the next step."""
+        # Identified before the call: if the kubelet is replaced during it, the next check sees another socket.
         kubelet = identify(self._kubelet_socket)
         request = pb.RegisterRequest(
             version=VERSION, endpoint=self._socket.name, resource_name=self.resource, options=OPTIONS
@@ -157,7 +157,7 @@ class PluginServer:
             self._counters.registrations.labels(self.resource, "Failed").inc()
             if not self._failing:
                 log.warning(
-                    "not registered with the kubelet",
+                    "registration with kubelet failed",
                     resource=self.resource,
                     code=error.code().name,
                     details=error.details(),
@@ -166,10 +166,10 @@ class PluginServer:
             return
         self._failing = False
         self._counters.registrations.labels(self.resource, "Registered").inc()
-        self._standing = replace(
-            self._standing,
+        self._state = replace(
+            self._state,
             registered_with=kubelet,
-            unheard_since=asyncio.get_running_loop().time(),
-            unheard_registrations=self._standing.unheard_registrations + 1,
+            unwatched_since=asyncio.get_running_loop().time(),
+            unwatched_registrations=self._state.unwatched_registrations + 1,
         )
-        log.info("registered with the kubelet", resource=self.resource)
+        log.info("registered with kubelet", resource=self.resource)

@@ -1,4 +1,4 @@
-"""The device plugin as the kubelet calls it: translates between gRPC and the hand-over."""
+"""Translates between the kubelet's device plugin API and device allocation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +29,7 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 log = structlog.get_logger(__name__)
 
 OPTIONS = pb.DevicePluginOptions(get_preferred_allocation_available=True)
+"""Without GetPreferredAllocation the kubelet picks devices at random."""
 
 
 class DevicePlugin:
@@ -36,13 +37,13 @@ class DevicePlugin:
 
     Args:
         served: The resource, and how it offers devices.
-        devices: The devices to advertise, from memory.
-        devices_changed: Notified when `devices` answers something else than before.
-        asking: Who asks, and what it gets.
-        admission: The allocation in flight.
-        observer: Receives the outcome of each allocation, before the kubelet does.
-        injection: How devices get into containers.
-        counters: Where outcomes are counted.
+        devices: Returns the devices to advertise, from memory.
+        devices_changed: Notified when the result of `devices` changes.
+        allocator: Computes preferred allocations.
+        in_flight: The allocation in flight.
+        observer: Receives the results.
+        injector: Puts devices into containers.
+        counters: Counts outcomes.
     """
 
     def __init__(
@@ -51,22 +52,22 @@ class DevicePlugin:
         served: Served,
         devices: Callable[[], tuple[AdvertisedDevice, ...]],
         devices_changed: VersionSignal,
-        asking: Allocator,
-        admission: InFlightAllocation,
+        allocator: Allocator,
+        in_flight: InFlightAllocation,
         observer: AllocationObserver,
-        injection: DeviceInjector,
+        injector: DeviceInjector,
         counters: Instruments,
     ) -> None:
         self.served = served
         self._devices = devices
         self._devices_changed = devices_changed
-        self._asking = asking
-        self._admission = admission
+        self._allocator = allocator
+        self._in_flight = in_flight
         self._observer = observer
-        self._injection = injection
+        self._injector = injector
         self._counters = counters
         self._closing = False
-        self._looked_at: int | None = None
+        self._checked_version: int | None = None
         """Version of `devices_changed` that `_has_devices` is of."""
         self._has_devices = False
         self.listeners = 0
@@ -74,120 +75,120 @@ class DevicePlugin:
 
     @property
     def has_devices(self) -> bool:
-        """Whether there is anything to advertise, as of the last change: asked each second."""
+        """Whether there is a device to advertise. Computed once per change, because it is read every second."""
         version = self._devices_changed.version
-        if version != self._looked_at:
-            self._looked_at, self._has_devices = version, bool(self._devices())
+        if version != self._checked_version:
+            self._checked_version, self._has_devices = version, bool(self._devices())
         return self._has_devices
 
     async def get_device_plugin_options(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
-        """Ask to be asked: without GetPreferredAllocation the kubelet picks at random."""
         del request, context
         return OPTIONS
 
     async def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
-        """The full list at once and after every change, until the kubelet hangs up or the plugin closes."""
+        """Yields the full list now and after every change, until the kubelet hangs up or the plugin closes."""
         del request, context
         self.listeners += 1
-        self._tell_listeners()
+        self._count_listeners()
         try:
             sent: pb.ListAndWatchResponse | None = None
             while not self._closing:
                 seen, devices = self._devices_changed.version, self._devices()
-                news = _device_list(devices, self.served)
-                if news != sent:
+                response = _device_list(devices, self.served)
+                if response != sent:
                     log.info(
-                        "devices told to the kubelet",
+                        "device list sent to kubelet",
                         resource=self.served.resource,
                         devices=len(devices),
-                        healthy=_healthy(devices),
+                        healthy=sum(device.healthy for device in devices),
                     )
-                    yield news
-                    sent = news
+                    yield response
+                    sent = response
                 await self._devices_changed.wait(seen)
         finally:
             self.listeners -= 1
-            self._tell_listeners()
+            self._count_listeners()
 
     async def get_preferred_allocation(
         self, request: pb.PreferredAllocationRequest, context: Context
     ) -> pb.PreferredAllocationResponse:
-        """Find out who asks. A refusal is kept for Allocate: here it would fail the pod with less to say."""
+        """Returns the devices for the pod. A rejection is kept for Allocate, where an error can state the reason."""
         del context
-        ticket = await self._admission.begin()
+        ticket = await self._in_flight.begin()
         try:
-            answer = await self._answer(request)
+            result = await self._preferred_allocation(request)
         except asyncio.CancelledError:
-            # The kubelet hung up: it is being restarted.
-            self._admission.abandon(ticket)
+            # The kubelet hung up: it is restarting.
+            self._in_flight.end(ticket)
             raise
-        self._admission.answered(ticket, answer)
-        chosen = () if isinstance(answer, Rejection) else answer.ids
-        responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=chosen) for _ in request.container_requests]
+        self._in_flight.set_result(ticket, result)
+        preferred = () if isinstance(result, Rejection) else result.ids
+        responses = [pb.ContainerPreferredAllocationResponse(deviceIDs=preferred) for _ in request.container_requests]
         return pb.PreferredAllocationResponse(container_responses=responses)
 
     async def allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
-        """Hand over what was just answered, and nothing else."""
-        answered = self._admission.take()
-        asked = frozenset(each for container in request.container_requests for each in container.devices_ids)
-        result = check_allocate(answered or self._admission.again(asked), asked)
+        """Allocates exactly the preferred devices."""
+        preferred = self._in_flight.take_result()
+        requested = frozenset(each for container in request.container_requests for each in container.devices_ids)
+        result = check_allocate(preferred or self._in_flight.reuse(requested), requested)
         if len(request.container_requests) != 1:
-            result = _several(len(request.container_requests))
-        ticket = self._admission.ticket
-        result = await self._prepared(result)
+            result = _multiple_containers(len(request.container_requests))
+        ticket = self._in_flight.ticket
+        result = await self._prepare(result)
         if isinstance(result, Rejection):
             self._counters.allocations.labels("Rejected", result.reason.value).inc()
-            log.warning("allocation refused", reason=result.reason.value, message=result.message, asked=sorted(asked))
-            self._admission.refused(ticket)
+            log.warning(
+                "allocation rejected", reason=result.reason.value, message=result.message, device_ids=sorted(requested)
+            )
+            self._in_flight.end(ticket)
             self._observer.rejected(result)
-            # The kubelet quotes this in the pod's status.
+            # The kubelet copies this into the pod's status.
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"{result.reason.value}: {result.message}")
         self._counters.allocations.labels(result.outcome, "").inc()
-        if answered is not None and isinstance(result, UnmanagedAllocation):
-            self._admission.handed(result)
+        if preferred is not None and isinstance(result, UnmanagedAllocation):
+            self._in_flight.keep_for_reuse(result)
         self._observer.allocated(result)
-        return allocate_response(result, self._injection)
+        return allocate_response(result, self._injector)
 
     async def pre_start_container(
         self, request: pb.PreStartContainerRequest, context: Context
     ) -> pb.PreStartContainerResponse:
-        """Never called: the options don't ask for it."""
+        """Is never called, because the options do not request it."""
         del request, context
         return pb.PreStartContainerResponse()
 
     def close(self) -> None:
-        """End all ListAndWatch streams."""
+        """Ends all ListAndWatch streams."""
         self._closing = True
         self._devices_changed.notify()
 
-    async def _prepared(self, result: AllocationResult) -> AllocationResult:
+    async def _prepare(self, result: AllocationResult) -> AllocationResult:
         if isinstance(result, Rejection):
             return result
-        ticket = self._admission.ticket
+        ticket = self._in_flight.ticket
         try:
-            with self._admission.preparing():
-                # Again: somebody may have tidied up since the devices were listed.
-                await self._injection.prepare()
+            with self._in_flight.preparing():
+                # Again, because the files may have been removed since the devices were listed.
+                await self._injector.prepare()
         except OSError as error:
-            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"can't {self._injection.task}: {error}")
-        if ticket != self._admission.ticket:
-            # A kubelet that was restarted has given us up, and the next pod may have been answered the same devices.
-            return Rejection(
-                RejectionReason.NO_PREFERRED_ALLOCATION, "another allocation began before these devices were prepared"
-            )
-        lacking = self._injection.lacks(result.devices)
-        if lacking:
-            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"no device node for {', '.join(lacking)}")
+            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"cannot {self._injector.task}: {error}")
+        if ticket != self._in_flight.ticket:
+            # The kubelet was restarted and dropped this allocation; the next pod may have got the same devices.
+            message = "another allocation began before these devices were prepared"
+            return Rejection(RejectionReason.NO_PREFERRED_ALLOCATION, message)
+        missing = self._injector.missing(result.devices)
+        if missing:
+            return Rejection(RejectionReason.DEVICE_FILES_NOT_READY, f"no device node for {', '.join(missing)}")
         return result
 
-    def _tell_listeners(self) -> None:
+    def _count_listeners(self) -> None:
         self._counters.registered.labels(self.served.resource).set(min(1, self.listeners))
 
-    async def _answer(self, request: pb.PreferredAllocationRequest) -> AllocationResult:
+    async def _preferred_allocation(self, request: pb.PreferredAllocationRequest) -> AllocationResult:
         if len(request.container_requests) != 1:
-            return _several(len(request.container_requests))
+            return _multiple_containers(len(request.container_requests))
         (container,) = request.container_requests
-        return await self._asking.answer(
+        return await self._allocator.preferred_allocation(
             AllocationRequest(
                 available=frozenset(container.available_deviceIDs),
                 size=container.allocation_size,
@@ -196,13 +197,13 @@ class DevicePlugin:
         )
 
 
-def _several(count: int) -> Rejection:
-    # The kubelet sends one container at a time; with several, who asks could not be told.
+def _multiple_containers(count: int) -> Rejection:
+    # The kubelet sends one container at a time. With several, the pod could not be found.
     return Rejection(RejectionReason.MULTIPLE_CONTAINERS, f"{count} containers in one call")
 
 
 def _device_list(devices: tuple[AdvertisedDevice, ...], served: Served) -> pb.ListAndWatchResponse:
-    # No topology: with it the kubelet's Topology Manager would overrule the operator's choice.
+    # Without topology: with it, the kubelet's Topology Manager would override the operator's choice.
     return pb.ListAndWatchResponse(
         devices=[
             pb.Device(ID=device_id, health=HEALTHY if device.healthy else UNHEALTHY)
@@ -210,7 +211,3 @@ def _device_list(devices: tuple[AdvertisedDevice, ...], served: Served) -> pb.Li
             for device_id in served.ids(device.uuid)
         ]
     )
-
-
-def _healthy(devices: tuple[AdvertisedDevice, ...]) -> int:
-    return sum(device.healthy for device in devices)

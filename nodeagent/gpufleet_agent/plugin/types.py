@@ -1,4 +1,4 @@
-"""The words of the hand-over: what is asked, what may be answered, and why not."""
+"""Request and result of a device allocation."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,53 +8,54 @@ from gpufleet_agent.kube.model import Assignment
 
 
 class RejectionReason(StrEnum):
-    """Why an allocation is refused; the label of a counter, so each one is a constant."""
+    """Why an allocation is rejected. Reason of an event on the pod and label value of a counter."""
 
     AMBIGUOUS_POD = "AmbiguousPod"
-    """More than one listed container could be the one that asks."""
+    """More than one listed container matches the request."""
     RESERVATION_CONFLICT = "ReservationConflict"
-    """Another assignment names the same device, and one of the two wants it whole."""
+    """Two reservations name the device, and at least one of them is for the whole device."""
     DEVICE_HELD = "DeviceHeld"
-    """The kubelet lists another container as the device's holder, and one of the two wants it whole."""
+    """The kubelet lists another container as the holder, and one of the two needs the whole device."""
     DEVICE_UNAVAILABLE = "DeviceUnavailable"
-    """The kubelet doesn't offer the device, or no slot of it."""
+    """The kubelet does not offer the device, or no slot of it."""
     DEVICE_UNHEALTHY = "DeviceUnhealthy"
     DEVICE_UNKNOWN = "DeviceUnknown"
     REQUIRED_DEVICE_UNAVAILABLE = "RequiredDeviceUnavailable"
-    """The kubelet insists on a device that this pod must not have."""
+    """The kubelet requires a device that the pod must not get."""
     INSUFFICIENT_UNRESERVED_DEVICES = "InsufficientUnreservedDevices"
     POD_RESOURCES_UNAVAILABLE = "PodResourcesUnavailable"
+    """The kubelet did not return its PodResources list."""
     RESERVATIONS_UNKNOWN = "ReservationsUnknown"
-    """Never read since the agent started, so any device may be reserved."""
+    """Reservations were never read since the agent started, so any device may be reserved."""
     MULTIPLE_CONTAINERS = "MultipleContainers"
     NO_PREFERRED_ALLOCATION = "NoPreferredAllocation"
-    """Allocate without a preceding GetPreferredAllocation, or too long after it."""
+    """Allocate without a GetPreferredAllocation before it, or too long after it."""
     PREFERRED_ALLOCATION_IGNORED = "PreferredAllocationIgnored"
-    """Allocate names other devices than were answered."""
+    """Allocate names devices other than the preferred ones."""
     DEVICE_FILES_NOT_READY = "DeviceFilesNotReady"
-    """What the container runtime needs to know of the devices could not be put in place."""
+    """The CDI file or the device nodes are not in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdvertisedDevice:
-    """A device that the plugin advertises."""
+    """A device as the plugin advertises it to the kubelet."""
 
     uuid: str
     index: int
     healthy: bool
     in_use: bool = False
-    """Whether processes were or may have been on it when they were last counted, some seconds ago."""
+    """Whether it had processes, or may have had, when they were last counted some seconds ago."""
     profile: str | None = None
-    """The kind of partition, where each kind has its own resource."""
+    """MIG profile, where each profile has its own resource."""
     nodes: tuple[str, ...] = ()
-    """Paths of the device nodes that a container needs to use it, whether or not each exists."""
+    """Paths of the device nodes that a container needs, whether or not each exists."""
     obstacle: str = ""
-    """Why it is told to the kubelet as unhealthy although it has no fault; empty: it isn't."""
+    """Why it is advertised as unhealthy although it has no fault; empty: it is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllocationRequest:
-    """One container request of GetPreferredAllocation. Device IDs: UUIDs or slots, as the resource has them."""
+    """One container request of GetPreferredAllocation. Device IDs are UUIDs or slots, depending on the resource."""
 
     available: frozenset[str]
     size: int
@@ -62,51 +63,51 @@ class AllocationRequest:
 
 
 class Allocation:
-    """Devices for one container, as the kubelet names them."""
+    """Devices for one container."""
 
     __slots__ = ()
     outcome: ClassVar[str]
-    """Value of the metric's label."""
+    """Label value of the allocation counter."""
     devices: tuple[str, ...]
     slots: tuple[str, ...]
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """What the kubelet calls them."""
+        """Device IDs as the kubelet knows them."""
         return self.slots or self.devices
 
 
 @dataclass(frozen=True, slots=True)
 class ManagedAllocation(Allocation):
-    """The pod of an assignment asks; it gets exactly the assignment's devices."""
+    """Exactly the devices of an assignment, for the assignment's container."""
 
     outcome: ClassVar[str] = "Managed"
     assignment: Assignment
     devices: tuple[str, ...]
     """UUIDs in index order."""
     slots: tuple[str, ...] = ()
-    """One of each device, in the same order; empty: whole devices."""
+    """One slot of each device, in the same order; empty: whole devices."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnmanagedAllocation(Allocation):
-    """A pod without an assignment asks; it gets devices that nobody has reserved."""
+    """Unreserved devices, for a pod without an assignment."""
 
     outcome: ClassVar[str] = "Unmanaged"
     devices: tuple[str, ...]
     """UUIDs in index order."""
     slots: tuple[str, ...] = ()
-    """One of each device, in the same order; empty: whole devices."""
+    """One slot of each device, in the same order; empty: whole devices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The pod must not start. The kubelet fails it for good, and whoever made it makes another."""
+    """The container must not start. The kubelet then fails the pod, and its controller creates another."""
 
     reason: RejectionReason
     message: str
     claims: tuple[Assignment, ...] = ()
-    """Of the pods that it is about, as far as they are known."""
+    """Assignments of the pods concerned, as far as they are known."""
 
 
 AllocationResult = ManagedAllocation | UnmanagedAllocation | Rejection

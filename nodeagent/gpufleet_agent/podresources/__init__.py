@@ -1,1 +1,1 @@
-"""What the kubelet says of who holds which device."""
+"""Reads from the kubelet's PodResources API which container holds which device."""

@@ -1,4 +1,4 @@
-"""Asks the kubelet who holds what, over one connection that is kept."""
+"""Client of the kubelet's PodResources API, over one connection that is kept open."""
 
 import asyncio
 from pathlib import Path
@@ -13,26 +13,26 @@ from gpufleet_agent.proto.channel import unix_channel
 from gpufleet_agent.proto.podresources import PodResourcesStub
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""As the kubelet's own clients allow: a node of many pods lists more than gRPC's default of 4 MiB."""
+"""As in the kubelet's own clients: a node with many pods lists more than gRPC's default of 4 MiB."""
 
 
 class ListingError(Exception):
-    """The kubelet did not say who holds what."""
+    """The kubelet did not return a list."""
 
 
 class Lister(Protocol):
-    """Where a listing comes from."""
+    """Source of PodResources lists."""
 
     async def list(self, timeout_seconds: float) -> Listing:
-        """All containers of all active pods.
+        """Returns all containers of all active pods.
 
         Raises:
-            ListingError: No answer within the time.
+            ListingError: No response within the timeout.
         """
 
 
 class PodResourcesClient:
-    """The kubelet's PodResources socket."""
+    """`Lister` of the kubelet's PodResources socket."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -40,25 +40,25 @@ class PodResourcesClient:
         self._stub = PodResourcesStub(self._channel)
 
     async def list(self, timeout_seconds: float) -> Listing:
-        """See `Lister.list`. Tries again within the time, for the kubelet limits the calls of all its clients."""
+        """See `Lister.list`. Retries within the timeout, because the kubelet limits the calls of all its clients."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 async for attempt in AsyncRetrying(
-                    retry=retry_if_exception(_passes), wait=wait_random_exponential(multiplier=0.02, max=0.2)
+                    retry=retry_if_exception(_is_transient), wait=wait_random_exponential(multiplier=0.02, max=0.2)
                 ):
                     with attempt:
                         return parse_listing(await self._stub.list(timeout_seconds=timeout_seconds))
         except grpc.aio.AioRpcError as error:
             raise ListingError(f"{self._socket}: {error.code().name}: {error.details()}") from error
         except TimeoutError as error:
-            raise ListingError(f"{self._socket}: no answer within {timeout_seconds:g} s") from error
+            raise ListingError(f"{self._socket}: no response within {timeout_seconds:g} s") from error
         raise AssertionError("unreachable: without a stop condition the loop returns or raises")
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Closes the connection."""
         await self._channel.close()
 
 
-def _passes(error: BaseException) -> bool:
-    passing = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
-    return isinstance(error, grpc.aio.AioRpcError) and error.code() in passing
+def _is_transient(error: BaseException) -> bool:
+    transient = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in transient

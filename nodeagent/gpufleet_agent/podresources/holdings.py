@@ -1,6 +1,6 @@
-"""Who holds which device: the kubelet's list, joined with the assignments that were honoured.
+"""Joins the kubelet's list with the allocated assignments: which container holds which device.
 
-Under whatever resource: a device that another plugin gave away is as little free as one that we gave.
+Devices count under any resource: one that another plugin has allocated is as little free as one of this plugin.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,92 +17,92 @@ class DeviceHolder:
 
     key: ContainerKey
     pod_uid: str | None = None
-    """Of the assignment that was honoured; None: a pod without one, or not known any more."""
+    """Of the allocated assignment; None: the pod has none, or it is not known any more."""
     shared: bool = False
-    """It holds a slot."""
+    """Whether it holds a slot."""
     memory_mib: int | None = None
-    """Promised of this device; None: nothing, or the device as a whole."""
+    """Memory of the device promised to it; None: nothing, or the whole device."""
     compute_percent: int | None = None
 
 
 Holders = Mapping[str, tuple[DeviceHolder, ...]]
-"""By device UUID, in order of namespace, pod and container. A device that nobody holds is missing."""
+"""By device UUID, in order of namespace, pod and container. A device without a holder is missing."""
 
 
 def holders_of(
     listing: Listing,
     shared_resource: str,
-    honoured: Mapping[ContainerKey, Assignment],
+    allocated: Mapping[ContainerKey, Assignment],
     assignments: Iterable[Assignment],
 ) -> Holders:
-    """Join the list with the assignments.
+    """Joins the list with the assignments.
 
     Args:
         listing: The kubelet's list.
-        shared_resource: The resource of slots; empty: there is none.
-        honoured: What this process handed out and has seen confirmed or is still waiting to see.
-        assignments: The reservations as last read; they tell the UID of pods that an earlier process served.
+        shared_resource: Resource of slots; empty: sharing is disabled.
+        allocated: Assignments that this process has allocated, confirmed by a list or not yet listed.
+        assignments: The reservations as last read; they have the UIDs of pods that an earlier process served.
     """
     reserved = {_claim(assignment): assignment for assignment in assignments}
     holders: dict[str, dict[ContainerKey, DeviceHolder]] = {}
     for listed in sorted(listing, key=_order):
         for resource, ids in sorted(listed.devices.items()):
             claim = listed.key, resource, frozenset(map(device_of, ids))
-            # The same name may be a later pod's, so the devices must agree too.
-            assignment = honoured.get(listed.key)
+            # A later pod may have the same name, so the devices must match, too.
+            assignment = allocated.get(listed.key)
             if assignment is None or _claim(assignment) != claim:
                 assignment = reserved.get(claim)
             holder = _holder(listed.key, assignment, shared=resource == shared_resource)
             for uuid in claim[2]:
-                # Once for each container, whatever the number of resources: the status has them by name.
+                # Once per container even with several resources, because the status has holders by name.
                 holders.setdefault(uuid, {}).setdefault(listed.key, holder)
     return {uuid: tuple(held.values()) for uuid, held in holders.items()}
 
 
-def still_held(honoured: Mapping[ContainerKey, Assignment], listing: Listing) -> dict[ContainerKey, Assignment]:
-    """What remains of `honoured` once the kubelet has listed, with no allocation in flight, who holds what."""
+def still_held(allocated: Mapping[ContainerKey, Assignment], listing: Listing) -> dict[ContainerKey, Assignment]:
+    """Returns the part of `allocated` that a list made without an allocation in flight confirms."""
     held = {
         (listed.key, resource, frozenset(map(device_of, ids)))
         for listed in listing
         for resource, ids in listed.devices.items()
     }
-    return {key: assignment for key, assignment in honoured.items() if _claim(assignment) in held}
+    return {key: assignment for key, assignment in allocated.items() if _claim(assignment) in held}
 
 
 class Holdings:
-    """The last list and what this process handed out since.
+    """The last list, and the assignments allocated since.
 
     Args:
-        shared_resource: The resource of slots; empty: there is none.
+        shared_resource: Resource of slots; empty: sharing is disabled.
     """
 
     def __init__(self, shared_resource: str = "") -> None:
         self._shared_resource = shared_resource
         self.listing: Listing = ()
         self.listed_at: float | None = None
-        """Loop time at which the last complete list was asked for; None: there was none yet."""
-        self._honoured: dict[ContainerKey, Assignment] = {}
+        """Loop time at which the last complete list was requested; None: there was none yet."""
+        self._allocated: dict[ContainerKey, Assignment] = {}
 
-    def honour(self, assignment: Assignment) -> None:
-        """Remember that this assignment's devices were handed out."""
-        self._honoured[_key(assignment)] = assignment
+    def add(self, assignment: Assignment) -> None:
+        """Adds an assignment whose devices were allocated."""
+        self._allocated[_key(assignment)] = assignment
 
     @property
-    def honoured_uids(self) -> frozenset[str]:
-        """Pod UIDs of the assignments handed out and not seen to end."""
-        return frozenset(assignment.pod_uid for assignment in self._honoured.values())
+    def allocated_uids(self) -> frozenset[str]:
+        """Pod UIDs of the assignments that were allocated and have not ended."""
+        return frozenset(assignment.pod_uid for assignment in self._allocated.values())
 
     def update(self, listing: Listing, listed_at: float, *, complete: bool = True) -> bool:
-        """Take over a list that was made while no allocation was in flight; True when it tells news.
+        """Updates from a list made while no allocation was in flight; returns whether anything changed.
 
         Args:
             listing: The list.
-            listed_at: Loop time at which it was asked for.
-            complete: Whether a container that it lacks is gone; if not, what it was last known to hold stands.
+            listed_at: Loop time at which it was requested.
+            complete: Whether a container that it lacks has ended. If not, the container's last known devices are kept.
         """
         first = complete and self.listed_at is None
         if complete:
-            self._honoured, self.listed_at = still_held(self._honoured, listing), listed_at
+            self._allocated, self.listed_at = still_held(self._allocated, listing), listed_at
         else:
             named = {listed.key for listed in listing}
             listing = (*listing, *(listed for listed in self.listing if listed.devices and listed.key not in named))
@@ -111,8 +111,8 @@ class Holdings:
         return changed
 
     def holders(self, assignments: Iterable[Assignment]) -> Holders:
-        """Who holds what, joined with the reservations given."""
-        return holders_of(self.listing, self._shared_resource, self._honoured, assignments)
+        """Returns the holders of each device, joined with these reservations."""
+        return holders_of(self.listing, self._shared_resource, self._allocated, assignments)
 
 
 def _key(assignment: Assignment) -> ContainerKey:

@@ -20,14 +20,14 @@ class ContainerKey:
 
 @dataclass(frozen=True, slots=True)
 class ListedContainer:
-    """One container in the list, with or without devices."""
+    """A container in the list, with or without devices."""
 
     key: ContainerKey
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Device IDs by resource. A resource of which it has none is missing."""
+    """Device IDs by resource. A resource without devices is missing."""
 
     def of(self, resource: str) -> frozenset[str]:
-        """Device IDs that it holds of one resource."""
+        """Returns the device IDs of one resource."""
         return self.devices.get(resource, frozenset())
 
 
@@ -35,7 +35,7 @@ Listing = tuple[ListedContainer, ...]
 
 
 def parse_listing(response: pb.ListPodResourcesResponse) -> Listing:
-    """All containers of all active pods, in the kubelet's order."""
+    """Returns all containers of all active pods, in the kubelet's order."""
     return tuple(
         ListedContainer(ContainerKey(pod.namespace, pod.name, container.name), _by_resource(container.devices))
         for pod in response.pod_resources
@@ -44,7 +44,7 @@ def parse_listing(response: pb.ListPodResourcesResponse) -> Listing:
 
 
 def _by_resource(entries: Iterable[pb.ContainerDevices]) -> dict[str, frozenset[str]]:
-    # One entry per device or one per NUMA node: both occur, so entries of one resource add up.
+    # One entry per device or one per NUMA node: both occur, so entries of one resource are merged.
     devices: dict[str, frozenset[str]] = {}
     for entry in entries:
         if entry.device_ids:

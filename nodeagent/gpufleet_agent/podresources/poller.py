@@ -1,7 +1,7 @@
-"""Reads the kubelet's list every few seconds, and at once after an allocation.
+"""Reads the kubelet's PodResources list every few seconds, and immediately after an allocation.
 
-A list that fails changes nothing, however long it goes on: the holders known last are the best that is known, and to
-drop them would offer their devices. `gpufleet_agent_podresources_list_age_seconds` and readiness tell of it.
+A failed list changes nothing, however long it lasts: the last known holders are the best information there is, and
+dropping them would offer their devices. `gpufleet_agent_podresources_list_age_seconds` and readiness show the failure.
 """
 
 import asyncio
@@ -24,23 +24,23 @@ LIST_TIMEOUT_SECONDS = 2.0
 """An allocation that begins during the call waits for its end, so it must not take long."""
 
 IDLE_WAIT_SECONDS = 5.0
-"""How long a list waits for a moment without allocations, before the loop comes round.
+"""How long a poll waits for a moment without allocations before the loop continues.
 
-Where there is none for longer, pods come one after the other, and each of them had a list made just before it
-(`take_over`); so nothing is missed, and the loop that waits for a good reason isn't taken for a hanging one.
+If there is none for longer, pods follow each other, and a list was made just before each of them
+(`list_for_allocation`). So nothing is missed, and the loop does not look as if it hangs.
 """
 
 
 class PodResourcesPoller:
-    """Keeps `holdings` fresh.
+    """Keeps `holdings` up to date.
 
     Args:
-        lister: Where lists come from.
-        holdings: What is kept fresh.
-        completeness: Tells which lists name everybody.
-        quiet: Gives a moment in which no allocation is in flight (`Admission.quiet`).
-        changes: Told when a list differs from the one before.
-        counters: Where lists are counted.
+        lister: Source of lists.
+        holdings: Holdings to update.
+        completeness: Detects lists that lack pods.
+        idle: Waits for a moment without an allocation in flight (`InFlightAllocation.idle`).
+        changes: Notified when a list differs from the one before.
+        counters: Counts lists.
         interval_seconds: Mean time between two lists.
         rng: Source of the jitter that keeps the nodes of a cluster, and the agents of a node, out of step.
     """
@@ -51,7 +51,7 @@ class PodResourcesPoller:
         holdings: Holdings,
         completeness: CompletenessCheck,
         *,
-        quiet: Callable[[], AbstractAsyncContextManager[None]],
+        idle: Callable[[], AbstractAsyncContextManager[None]],
         changes: VersionSignal,
         counters: Instruments,
         interval_seconds: float = 3.0,
@@ -60,66 +60,84 @@ class PodResourcesPoller:
         self._lister = lister
         self._holdings = holdings
         self._completeness = completeness
-        self._quiet = quiet
+        self._idle = idle
         self._changes = changes
         self._counters = counters
         self._interval_seconds = interval_seconds
         self._rng = rng
-        self._poked = asyncio.Event()
+        self._due = asyncio.Event()
         self._failing = False
 
-    def poke(self) -> None:
-        """List again as soon as no allocation is in flight."""
-        self._poked.set()
+    def poll_soon(self) -> None:
+        """Polls as soon as no allocation is in flight."""
+        self._due.set()
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """List forever; a kubelet that is away is waited for. Calls `beat` each time round."""
+        """Polls without end, also while the kubelet is down. Calls `beat` in each iteration."""
         while True:
             beat()
-            self._poked.clear()
+            self._due.clear()
             if not await self.poll():
                 continue
             try:
                 async with asyncio.timeout(self._interval_seconds * self._rng.uniform(0.8, 1.2)):
-                    await self._poked.wait()
+                    await self._due.wait()
             except TimeoutError:
                 pass
 
     async def poll(self) -> bool:
-        """List once; False: there was no moment for it."""
+        """Lists once; returns False if there was no moment without an allocation."""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(IDLE_WAIT_SECONDS):
-                    await stack.enter_async_context(self._quiet())
+                    await stack.enter_async_context(self._idle())
             except TimeoutError:
                 return False
-            began = asyncio.get_running_loop().time()
             try:
-                listing = await self._lister.list(LIST_TIMEOUT_SECONDS)
+                listing, began = await self._list("Poll", LIST_TIMEOUT_SECONDS)
             except ListingError as error:
-                self._counters.listing_failures.labels("Poll").inc()
                 if not self._failing:
-                    log.warning("the kubelet does not list its pods' devices", error=str(error))
+                    log.warning("PodResources list failed", error=str(error))
                 self._failing = True
                 return True
-            self._counters.listing_seconds.labels("Poll").observe(asyncio.get_running_loop().time() - began)
-            # Still within the quiet moment: what was handed out before it is in this list, or never came to be.
-            self.take_over(listing, began)
+            # Inside the idle moment: an allocation before it is in this list, or was never completed.
+            self.accept(listing, began)
         if self._failing:
-            log.info("the kubelet lists its pods' devices again")
+            log.info("PodResources list succeeded again")
         self._failing = False
         return True
 
-    def take_over(self, listing: Listing, began: float) -> Listing:
-        """Take over a list that was made while no allocation was in flight: ours, or one made for an allocation.
+    async def list_for_allocation(self, timeout_seconds: float) -> Listing:
+        """Returns a list made now, with what is known of pods that a kubelet that has just started leaves out.
 
-        Returns it, with what is known beside it of pods that it lacks because the kubelet has just started.
+        Called inside GetPreferredAllocation, when nothing of the pod has been allocated yet.
+
+        Raises:
+            ListingError: No response within the timeout.
+        """
+        return self.accept(*await self._list("Allocation", timeout_seconds))
+
+    def accept(self, listing: Listing, began: float) -> Listing:
+        """Updates the holdings from a list made while no device was allocated.
+
+        Returns the list, with what is known of pods that it lacks because the kubelet has just started.
 
         Args:
             listing: The list.
-            began: Loop time at which it was asked for.
+            began: Loop time at which it was requested.
         """
-        complete = self._completeness.judge(listing, asyncio.get_running_loop().time())
+        complete = self._completeness.check(listing, asyncio.get_running_loop().time())
         if self._holdings.update(listing, began, complete=complete):
             self._changes.notify()
         return self._holdings.listing
+
+    async def _list(self, caller: str, timeout_seconds: float) -> tuple[Listing, float]:
+        """Returns a list and the loop time at which it was requested."""
+        began = asyncio.get_running_loop().time()
+        try:
+            listing = await self._lister.list(timeout_seconds)
+        except ListingError:
+            self._counters.listing_failures.labels(caller).inc()
+            raise
+        self._counters.listing_seconds.labels(caller).observe(asyncio.get_running_loop().time() - began)
+        return listing, began

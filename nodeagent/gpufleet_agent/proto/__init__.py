@@ -1,1 +1,1 @@
-"""The kubelet's two gRPC interfaces: messages generated from our own .proto files, and typed rims around them."""
+"""The kubelet's two gRPC APIs: messages generated from .proto files in this folder, typed clients and servers."""

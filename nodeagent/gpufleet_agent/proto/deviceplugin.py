@@ -1,4 +1,4 @@
-"""The device plugin interface with types: what a plugin serves, and how it registers."""
+"""Typed device plugin API: what a plugin serves, and how it registers."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol, TypeAlias
@@ -20,18 +20,18 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 class DevicePluginServicer(Protocol):
-    """What the kubelet calls."""
+    """Methods that the kubelet calls."""
 
     async def get_device_plugin_options(self, request: pb.Empty, context: Context) -> pb.DevicePluginOptions:
         """Called while the plugin registers."""
 
     def list_and_watch(self, request: pb.Empty, context: Context) -> AsyncIterator[pb.ListAndWatchResponse]:
-        """The full list at once and after every change, for as long as the kubelet listens."""
+        """Yields the full list now and after every change, while the stream is open."""
 
     async def get_preferred_allocation(
         self, request: pb.PreferredAllocationRequest, context: Context
     ) -> pb.PreferredAllocationResponse:
-        """An error here fails the pod just as one from `allocate` does."""
+        """An error fails the pod for good, as in `allocate`."""
 
     async def allocate(self, request: pb.AllocateRequest, context: Context) -> pb.AllocateResponse:
         """An error fails the pod for good."""
@@ -39,11 +39,11 @@ class DevicePluginServicer(Protocol):
     async def pre_start_container(
         self, request: pb.PreStartContainerRequest, context: Context
     ) -> pb.PreStartContainerResponse:
-        """Called only when the options ask for it."""
+        """Called only if the options request it."""
 
 
 def device_plugin_handler(servicer: DevicePluginServicer) -> grpc.GenericRpcHandler:
-    """The servicer as something that a gRPC server can serve."""
+    """Returns a handler that a gRPC server can serve."""
     return grpc.method_handlers_generic_handler(
         _DEVICE_PLUGIN,
         {
@@ -71,7 +71,7 @@ def device_plugin_handler(servicer: DevicePluginServicer) -> grpc.GenericRpcHand
 
 
 class RegistrationStub:
-    """The kubelet's side, as a plugin calls it."""
+    """Client of the kubelet's registration service."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._register: grpc.aio.UnaryUnaryMultiCallable[pb.RegisterRequest, pb.Empty] = channel.unary_unary(
@@ -81,9 +81,9 @@ class RegistrationStub:
         )
 
     async def register(self, request: pb.RegisterRequest, *, timeout_seconds: float) -> None:
-        """Announce a plugin that already serves: the kubelet dials it back inside this call.
+        """Registers a plugin that already serves: the kubelet dials it back during this call.
 
         Raises:
-            grpc.aio.AioRpcError: The kubelet is away, refused, or could not reach the plugin.
+            grpc.aio.AioRpcError: The kubelet is down, rejects the plugin, or cannot reach it.
         """
         await self._register(request, timeout=timeout_seconds)

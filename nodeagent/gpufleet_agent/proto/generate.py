@@ -1,7 +1,7 @@
-"""Generate the message modules: `python -m gpufleet_agent.proto.generate` (`make proto`).
+"""Generates the message modules: `python -m gpufleet_agent.proto.generate` (`make proto`).
 
-Needs grpcio-tools, which only developers have. Only messages and their type stubs are generated; services are few
-enough to write down by hand, with types (`deviceplugin.py`, `podresources.py`).
+Needs grpcio-tools, a development dependency. Only messages and their type stubs are generated; the few services are
+written by hand, with types (`deviceplugin.py`, `podresources.py`).
 """
 
 import sys
@@ -14,10 +14,10 @@ ROOT = FOLDER.parent.parent
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the modules of all .proto files below `out`; returns the files' paths relative to it.
+    """Writes the modules of all .proto files below `out`; returns the files' paths relative to it.
 
     Raises:
-        RuntimeError: protoc refused a file; it has said why on stderr.
+        RuntimeError: protoc rejected a file and wrote the reason to stderr.
     """
     from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415 - untyped; absent where agents run
 
@@ -27,9 +27,9 @@ def generate(out: Path) -> list[Path]:
         arguments = [f"-I{ROOT}", f"-I{resources.files('grpc_tools') / '_proto'}"]
         arguments += [f"--python_out={out}", f"--pyi_out={out}", f"{relative}.proto"]
         if protoc.main(["protoc", *arguments]) != 0:
-            raise RuntimeError(f"protoc refused {relative}.proto")
+            raise RuntimeError(f"protoc rejected {relative}.proto")
         stub = Path(f"{relative}_pb2.pyi")
-        # protoc writes a bare Mapping, which mypy --strict refuses.
+        # protoc writes a bare Mapping, which mypy --strict rejects.
         (out / stub).write_text(f'# mypy: disable-error-code="type-arg"\n{(out / stub).read_text()}')
         written += [Path(f"{relative}_pb2.py"), stub]
     return written

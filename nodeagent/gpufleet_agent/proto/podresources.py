@@ -1,4 +1,4 @@
-"""The PodResources interface with types."""
+"""Typed PodResources API."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _SERVICE: Final = "v1.PodResourcesLister"
 
 
 class PodResourcesStub:
-    """The kubelet's list of who holds what."""
+    """Client of the kubelet's PodResources service."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._list: grpc.aio.UnaryUnaryMultiCallable[pb.ListPodResourcesRequest, pb.ListPodResourcesResponse] = (
@@ -22,9 +22,9 @@ class PodResourcesStub:
         )
 
     async def list(self, *, timeout_seconds: float) -> pb.ListPodResourcesResponse:
-        """Every active pod of the node with its containers' devices.
+        """Lists every active pod of the node with its containers' devices.
 
         Raises:
-            grpc.aio.AioRpcError: The kubelet is away, or its limit of 100 calls a second is used up.
+            grpc.aio.AioRpcError: The kubelet is down, or its limit of 100 calls per second is exceeded.
         """
         return await self._list(pb.ListPodResourcesRequest(), timeout=timeout_seconds)

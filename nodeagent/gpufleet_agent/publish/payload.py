@@ -55,7 +55,7 @@ def build_status(
         withheld: Devices that no container can be given although they have no fault, by UUID, and why.
     """
     devices = snapshot.devices[:MAX_DEVICES]
-    over = {(one.use.uuid, one.use.pod_uid): one for one in overuse}
+    over = {(one.usage.uuid, one.usage.pod_uid): one for one in overuse}
     return _present(
         assignmentsGeneration=generation,
         observedAt=timestamp(observed_at),

@@ -136,7 +136,7 @@ class Publisher:
         self._failures = 0
         self._counters.status_writes.labels(cause.value, "LastWrite").inc()
         # The answer tells the newest generation; should it have risen, the next write follows at once.
-        self._telemetry.adopt(written)
+        self._telemetry.update(written)
 
     async def _failed(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1

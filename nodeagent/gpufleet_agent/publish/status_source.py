@@ -66,6 +66,6 @@ class StatusSource:
             observed_at=time.time(),
             agent_version=self._agent_version,
             boot_id=self._boot_id,
-            overuse=self._overuse.standing,
+            overuse=self._overuse.active,
             withheld=self._plugins.withheld(),
         )

@@ -24,7 +24,7 @@ class Instruments:
         self.reservation_reads = Counter(
             "gpufleet_agent_reservation_reads",
             "Reads of GPUTelemetry during an allocation, by outcome: Fresh (in time), Late (waited for, because no "
-            "cached reservation matched), Memory (the cached object was used).",
+            "cached reservation matched), Cached (the cached object was used).",
             ["outcome"],
             registry=registry,
         )

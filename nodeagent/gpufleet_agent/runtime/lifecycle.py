@@ -1,4 +1,4 @@
-"""Starting and stopping the parts of the agent: in order, all or none, and each within its time."""
+"""Starts and stops the components of the agent: in order, all or none, and each within its time limit."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -10,11 +10,11 @@ import structlog
 log = structlog.get_logger(__name__)
 
 CLOSE_SECONDS = 2.0
-"""Longest time that one part may take to close. A driver call that hangs must not hold up the end."""
+"""Time limit for closing a component. A driver call that hangs must not delay the exit."""
 
 
 class ComponentError(Exception):
-    """A part of the agent could not start, or ended. The message names it."""
+    """A component of the agent did not start, or ended. The message names it."""
 
 
 async def start_component(
@@ -23,24 +23,24 @@ async def start_component(
     start: Callable[[], Awaitable[object]],
     close: Callable[[], Awaitable[object]],
 ) -> None:
-    """Start one part, and have `stack` close it. What fails to start cleans up after itself.
+    """Starts a component and registers its closing with `stack`. A component that fails to start cleans up itself.
 
     Raises:
-        PartError: It didn't start; the stack then closes the parts before it.
+        ComponentError: It did not start; the stack then closes the components before it.
     """
     try:
         await start()
-    except Exception as error:  # whatever it is, whoever started the agent must hear which part it was
+    except Exception as error:  # of any kind: the error must name the component
         raise ComponentError(f"{name}: {type(error).__name__}: {error}") from error
-    stack.push_async_callback(_close_part, name, close)
-    log.debug("started", part=name)
+    stack.push_async_callback(_close_component, name, close)
+    log.debug("started", component=name)
 
 
 async def supervise(loops: Mapping[str, Coroutine[Any, Any, object]]) -> None:
-    """Run loops that never end, until this is cancelled or one of them ends after all.
+    """Runs endless loops until this is cancelled or one of them ends.
 
     Raises:
-        PartError: A loop ended; the message says which and why.
+        ComponentError: A loop ended; the message names it and the reason.
     """
     tasks = {asyncio.create_task(loop, name=name) for name, loop in loops.items()}
     try:
@@ -55,20 +55,20 @@ async def supervise(loops: Mapping[str, Coroutine[Any, Any, object]]) -> None:
     raise ComponentError(f"{first.get_name()}: {reason}") from error
 
 
-async def _close_part(name: str, close: Callable[[], Awaitable[object]]) -> None:
+async def _close_component(name: str, close: Callable[[], Awaitable[object]]) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS) as timeout:
             await close()
     except TimeoutError as error:
         if timeout.expired():
-            log.warning("closing took too long: left to the end of the process", part=name, seconds=CLOSE_SECONDS)
+            log.warning("close timed out", component=name, seconds=CLOSE_SECONDS)
         else:
             _failed_to_close(name, error)
-    except Exception as error:  # noqa: BLE001 - whatever it is: the parts before it must be closed, and this one named
+    except Exception as error:  # noqa: BLE001 - of any kind: the other components must still be closed
         _failed_to_close(name, error)
     else:
-        log.debug("closed", part=name)
+        log.debug("closed", component=name)
 
 
 def _failed_to_close(name: str, error: Exception) -> None:
-    log.error("closing failed: left to the end of the process", part=name, error=repr(error), exc_info=error)
+    log.error("close failed", component=name, error=repr(error), exc_info=error)

@@ -1,8 +1,8 @@
-"""Lets go of what only the start of the process needed.
+"""Releases memory that only the start of the process needed.
 
-Loading Python, gRPC and OpenSSL maps some 20 MiB of machine code, most of which runs once. It is clean and comes from
-files, so the kernel may drop it, but does so only under pressure; until then it counts as this process's memory. Said
-once that it isn't needed, what is used after all comes back page by page from the page cache.
+Loading Python, gRPC and OpenSSL maps about 20 MiB of machine code, most of which runs once. Its pages are clean and
+backed by files, so the kernel may drop them, but does so only under pressure; until then they count as this process's
+memory. After the release, pages that are still used come back one by one from the page cache.
 """
 
 import ctypes
@@ -15,17 +15,17 @@ import structlog
 log = structlog.get_logger(__name__)
 
 SETTLED_SECONDS = 10.0
-"""After the start; what runs from then on is what runs always."""
+"""Time after the start at which the agent runs only its regular loops."""
 
 _MADV_DONTNEED = 4
 _SMAPS = Path("/proc/self/smaps")
 
 
 def code_ranges(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Addresses of machine code that is as it is in its file, each as start and end.
+    """Yields the address ranges of machine code that is unmodified, as (start, end).
 
-    A range with anonymous pages was written to (text relocations, a debugger) and is left out: what was written would
-    be lost.
+    A range with anonymous pages was written to (text relocations, a debugger) and is left out, because the changes
+    would be lost.
 
     Args:
         smaps: Lines of `/proc/PID/smaps`.
@@ -42,7 +42,7 @@ def code_ranges(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
 
 
 def release_code_pages() -> int:
-    """Tell the kernel that the code loaded so far need not stay in memory; returns the bytes that this is about."""
+    """Advises the kernel to drop the pages of code loaded so far; returns their size in bytes."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     total = 0
@@ -52,6 +52,6 @@ def release_code_pages() -> int:
         if libc.madvise(start, end - start, _MADV_DONTNEED) == 0:
             total += end - start
         else:
-            # Locked memory, or a sandbox that forbids it. Nothing depends on it.
-            log.debug("code kept in memory", error=os.strerror(ctypes.get_errno()))
+            # Locked memory, or a sandbox that forbids it. Not essential.
+            log.debug("releasing code pages failed", error=os.strerror(ctypes.get_errno()))
     return total

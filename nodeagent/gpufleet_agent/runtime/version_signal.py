@@ -1,10 +1,10 @@
-"""A version that rises, and a way to wait for the next one: how parts of the agent wake each other."""
+"""A rising version and a way to wait for the next one: how components of the agent wake each other."""
 
 import asyncio
 
 
 class VersionSignal:
-    """Level-triggered: a waiter says what it has seen, so a change between two waits is never missed.
+    """Level-triggered signal: a waiter passes the version that it has seen, so no change between two waits is missed.
 
     For use within one event loop.
     """
@@ -14,13 +14,13 @@ class VersionSignal:
         self._next = asyncio.Event()
 
     def notify(self) -> None:
-        """Raise the version and wake everyone who waits."""
+        """Raises the version and wakes all waiters."""
         self.version += 1
         woken, self._next = self._next, asyncio.Event()
         woken.set()
 
     async def wait(self, seen: int) -> int:
-        """Wait until the version differs from `seen`; returns the new one."""
+        """Waits until the version differs from `seen`; returns the new one."""
         while self.version == seen:
             await self._next.wait()
         return self.version

@@ -44,7 +44,7 @@ class JsonObjectApi:
             seen = self.metadata["resourceVersion"]
             yield await self.get()
 
-    async def tell(self, event: PodEvent) -> None:
+    async def create_event(self, event: PodEvent) -> None:
         pass
 
     async def close(self) -> None:
@@ -107,7 +107,7 @@ class WatchedObjectApi:
             seen = self.object.resource_version
             yield self.object
 
-    async def tell(self, event: PodEvent) -> None:
+    async def create_event(self, event: PodEvent) -> None:
         async with self._news:
             self.events.append(event)
             self._news.notify_all()

@@ -14,10 +14,11 @@ from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.plugin.allocator import Allocator, PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy, InjectorSettings
+from gpufleet_agent.plugin.manager import PluginContext
 from gpufleet_agent.plugin.server import PluginServer
 from gpufleet_agent.plugin.servicer import DevicePlugin
 from gpufleet_agent.plugin.types import AdvertisedDevice, ManagedAllocation, Rejection, UnmanagedAllocation
-from gpufleet_agent.podresources.client import PodResourcesClient
+from gpufleet_agent.podresources.client import ListingError, PodResourcesClient
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.resources import Served
@@ -71,7 +72,7 @@ class PluginRig:
         self,
         directory: Path,
         pod_resources: Path,
-        handover: PodMatching,
+        matching: PodMatching,
         injection: InjectorSettings,
         patience_seconds: float = 20,
     ) -> None:
@@ -79,20 +80,24 @@ class PluginRig:
         self.devices = DEVICES
         self.devices_changed = VersionSignal()
         self.registry = CollectorRegistry()
-        self.admission = InFlightAllocation(expiry_seconds=0.5, settle_seconds=0.01)
+        self.in_flight = InFlightAllocation(expiry_seconds=0.5, settle_seconds=0.01)
         self.own = TelemetryWatch(self.api, VersionSignal(), random.Random(0))  # noqa: S311 - jitter
         self.holdings = Holdings(SHARED_RESOURCE)
         self.on_ready: Callable[[], Awaitable[object]] = self.own.refresh
-        self.grants: list[ManagedAllocation | UnmanagedAllocation] = []
-        self.refusals: list[Rejection] = []
+        self.allocations: list[ManagedAllocation | UnmanagedAllocation] = []
+        self.rejections: list[Rejection] = []
         self.lister = PodResourcesClient(pod_resources)
         self.counters = Instruments(self.registry, "test")
-        self.injection = DeviceInjector(
-            injection, self.known, self.devices_changed, look_seconds=0.05, patience_seconds=patience_seconds
+        self.injector = DeviceInjector(
+            injection, self.known, self.devices_changed, check_seconds=0.05, patience_seconds=patience_seconds
         )
         self.server, self.shared_server = (
             PluginServer(
-                self.make_plugin(served, handover), directory, self.counters, look_seconds=0.05, unheard_seconds=0.3
+                self.make_plugin(served, matching),
+                directory,
+                self.counters,
+                check_seconds=0.05,
+                watch_timeout_seconds=0.3,
             )
             for served in (Served(RESOURCE), Served(SHARED_RESOURCE, SLOTS))
         )
@@ -100,26 +105,25 @@ class PluginRig:
     async def ready(self) -> None:
         await self.on_ready()
 
-    def make_plugin(self, served: Served, handover: PodMatching) -> DevicePlugin:
-        asking = Allocator(
+    def make_plugin(self, served: Served, matching: PodMatching) -> DevicePlugin:
+        allocator = Allocator(
             resource=served.resource,
             shared_resource=SHARED_RESOURCE,
             devices=self.usable,
-            lister=self.lister,
-            own=self.own,
+            listings=self,
+            telemetry=self.own,
             holdings=self.holdings,
             counters=self.counters,
-            listed=self.listed,
-            handover=handover,
+            matching=matching,
         )
         return DevicePlugin(
             served=served,
             devices=self.usable,
             devices_changed=self.devices_changed,
-            asking=asking,
-            admission=self.admission,
+            allocator=allocator,
+            in_flight=self.in_flight,
             observer=self,
-            injection=self.injection,
+            injector=self.injector,
             counters=self.counters,
         )
 
@@ -127,23 +131,29 @@ class PluginRig:
         return self.devices
 
     def usable(self) -> tuple[AdvertisedDevice, ...]:
-        return self.injection.usable(self.devices)
+        return self.injector.usable(self.devices)
 
-    def listed(self, listing: Listing, began: float) -> Listing:
+    async def list_for_allocation(self, timeout_seconds: float) -> Listing:
+        began = asyncio.get_running_loop().time()
+        try:
+            listing = await self.lister.list(timeout_seconds)
+        except ListingError:
+            self.counters.listing_failures.labels("Allocation").inc()
+            raise
         self.holdings.update(listing, began)
         return listing
 
-    def tell(self, *devices: AdvertisedDevice) -> None:
+    def advertise(self, *devices: AdvertisedDevice) -> None:
         self.devices = devices
         self.devices_changed.notify()
 
     def allocated(self, allocation: ManagedAllocation | UnmanagedAllocation) -> None:
-        self.grants.append(allocation)
+        self.allocations.append(allocation)
         if isinstance(allocation, ManagedAllocation):
-            self.holdings.honour(allocation.assignment)
+            self.holdings.add(allocation.assignment)
 
     def rejected(self, rejection: Rejection) -> None:
-        self.refusals.append(rejection)
+        self.rejections.append(rejection)
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -165,10 +175,26 @@ def injection_settings(folder: Path, *strategies: DeviceListStrategy, **fields: 
     return InjectorSettings(strategies=frozenset(strategies), **{**usual, **fields})
 
 
+def plugin_context(kubelet: FakeKubelet, rig: PluginRig, injector: DeviceInjector | None = None) -> PluginContext:
+    """Builds the context of a manager that serves the rig's devices, by default with the rig's injector."""
+    return PluginContext(
+        directory=kubelet.device_plugins,
+        devices=rig.known,
+        devices_changed=rig.devices_changed,
+        listings=rig,
+        telemetry=rig.own,
+        holdings=rig.holdings,
+        in_flight=rig.in_flight,
+        observer=rig,
+        injector=injector or rig.injector,
+        counters=rig.counters,
+    )
+
+
 @asynccontextmanager
 async def running_plugin(
     kubelet: FakeKubelet,
-    handover: PodMatching = PodMatching.ASKING,
+    matching: PodMatching = PodMatching.POD_RESOURCES,
     *,
     shared: bool = False,
     injection: InjectorSettings | None = None,
@@ -179,11 +205,11 @@ async def running_plugin(
     With `shared`, the plugin of slots runs beside it.
     """
     settings = injection or InjectorSettings()
-    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, handover, settings, patience_seconds)
+    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, matching, settings, patience_seconds)
     servers = [rig.server, rig.shared_server] if shared else [rig.server]
     loops = [server.run(rig.ready, lambda: None) for server in servers]
-    await rig.injection.prepare()
-    loops += rig.injection.loops(lambda _: lambda: None).values()
+    await rig.injector.prepare()
+    loops += rig.injector.loops(lambda _: lambda: None).values()
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         yield rig
@@ -194,12 +220,12 @@ async def running_plugin(
         for server in servers:
             await server.close()
         await rig.lister.close()
-        await rig.injection.close()
+        await rig.injector.close()
 
 
 @asynccontextmanager
 async def idle_plugin(kubelet: FakeKubelet) -> AsyncIterator[PluginRig]:
     """The same, without a running plugin."""
-    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, PodMatching.ASKING, InjectorSettings())
+    rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, PodMatching.POD_RESOURCES, InjectorSettings())
     yield rig
     await rig.lister.close()

@@ -23,7 +23,7 @@ class Events:
         self.attempts = 0
         self.failing: Callable[[str], Exception | None] = lambda pod: None
 
-    async def tell(self, event: PodEvent) -> None:
+    async def create_event(self, event: PodEvent) -> None:
         self.attempts += 1
         error = self.failing(event.pod)
         if error is not None:
@@ -31,20 +31,20 @@ class Events:
         self.told.append(event.pod)
 
 
-async def told(teller: EventRecorder, seconds: float) -> None:
+async def told(recorder: EventRecorder, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await teller.run()
+            await recorder.run()
 
 
 @in_virtual_time
 async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> None:
     events = Events()
     events.failing = lambda pod: KubeError("away") if events.attempts < 4 else None
-    teller = EventRecorder(events)
+    recorder = EventRecorder(events)
     for pod in ("a", "b", "c"):
-        teller.tell(event(pod))
-    await told(teller, 200)
+        recorder.record(event(pod))
+    await told(recorder, 200)
     assert events.told == ["a", "b", "c"]
 
 
@@ -52,14 +52,14 @@ async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> N
 async def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good() -> None:
     events = Events()
     events.failing = lambda pod: KubeError("no") if pod == "a" else None
-    teller = EventRecorder(events)
-    teller.tell(event("a"))
-    teller.tell(event("b"))
+    recorder = EventRecorder(events)
+    recorder.record(event("a"))
+    recorder.record(event("b"))
     with structlog.testing.capture_logs() as logs:
-        await told(teller, MAX_ATTEMPTS * 30)
+        await told(recorder, MAX_ATTEMPTS * 30)
     assert events.told == ["b"]
     assert events.attempts == MAX_ATTEMPTS + 1
-    assert [(line["event"], line["event_of"]) for line in logs] == [("event not written", "a")]
+    assert [(line["event"], line["pod"]) for line in logs] == [("event not written", "a")]
 
 
 @pytest.mark.parametrize("error", [ObjectNotFoundError("no such namespace"), RejectedError("403: being terminated")])
@@ -67,20 +67,20 @@ async def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_
 async def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(error: KubeError) -> None:
     events = Events()
     events.failing = lambda pod: error if pod == "a" else None
-    teller = EventRecorder(events)
-    teller.tell(event("a"))
-    teller.tell(event("b"))
-    await told(teller, 1)
+    recorder = EventRecorder(events)
+    recorder.record(event("a"))
+    recorder.record(event("b"))
+    await told(recorder, 1)
     assert (events.told, events.attempts) == (["b"], 2)
 
 
 @in_virtual_time
 async def test_more_than_can_wait_is_left_out_and_logged() -> None:
     events = Events()
-    teller = EventRecorder(events)
+    recorder = EventRecorder(events)
     with structlog.testing.capture_logs() as logs:
         for number in range(MAX_QUEUED + 2):
-            teller.tell(event(f"p{number}"))
-    assert [line["event_of"] for line in logs] == [f"p{MAX_QUEUED}", f"p{MAX_QUEUED + 1}"]
-    await told(teller, 1)
+            recorder.record(event(f"p{number}"))
+    assert [line["pod"] for line in logs] == [f"p{MAX_QUEUED}", f"p{MAX_QUEUED + 1}"]
+    await told(recorder, 1)
     assert len(events.told) == MAX_QUEUED

@@ -220,7 +220,7 @@ def test_only_the_apiservers_word_that_the_object_is_gone_makes_the_agent_forget
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
         own = TelemetryWatch(api, VersionSignal(), random.Random(1))  # noqa: S311 - jitter
-        own.adopt(replace(PARSED, assignments=(assignment("train-0", "GPU-1"),)))
+        own.update(replace(PARSED, assignments=(assignment("train-0", "GPU-1"),)))
         with suppress(KubeError):
             await own.refresh()
         assert own.assignments is not None
@@ -291,12 +291,12 @@ def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name()
         return httpx2.Response(201, json=json.loads(request.content))
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
-        await api.tell(EVENT)
-        await api.tell(replace(EVENT, message="x" * 5000))
-        await api.tell(replace(EVENT, reason="ReservationConflict"))
-        await api.tell(replace(EVENT, pod_uid="uid-1"))
-        await api.tell(replace(EVENT, episode="again"))
-        await api.tell(replace(EVENT, pod="a." * 126 + "b"))
+        await api.create_event(EVENT)
+        await api.create_event(replace(EVENT, message="x" * 5000))
+        await api.create_event(replace(EVENT, reason="ReservationConflict"))
+        await api.create_event(replace(EVENT, pod_uid="uid-1"))
+        await api.create_event(replace(EVENT, episode="again"))
+        await api.create_event(replace(EVENT, pod="a." * 126 + "b"))
 
     run(handler, scenario)
     assert {(request.method, request.url.path) for request in requests} == {("POST", "/api/v1/namespaces/ml/events")}
@@ -323,13 +323,13 @@ def test_an_event_that_was_told_already_is_no_error_and_others_are() -> None:
     answers = [failure(409, "AlreadyExists"), missing("namespaces", "ml"), failure(403, "Forbidden"), failure(500)]
 
     async def scenario(api: LightkubeTelemetryApi) -> None:
-        await api.tell(EVENT)
+        await api.create_event(EVENT)
         with pytest.raises(ObjectNotFoundError):
-            await api.tell(EVENT)
+            await api.create_event(EVENT)
         with pytest.raises(RejectedError, match="403"):
-            await api.tell(EVENT)
+            await api.create_event(EVENT)
         with pytest.raises(KubeError, match="500") as raised:
-            await api.tell(EVENT)
+            await api.create_event(EVENT)
         assert not isinstance(raised.value, RejectedError)
 
     run(lambda request: answers.pop(0), scenario)

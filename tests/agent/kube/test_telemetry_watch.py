@@ -83,18 +83,18 @@ async def following() -> AsyncGenerator[Rig, None]:
 def test_a_late_event_does_not_set_back_what_a_read_has_told() -> None:
     rig = Rig()
     newer = TelemetryObject("uid-1", 3, 30, (assignment("a", "GPU-0"),))
-    rig.own.adopt(newer)
-    rig.own.adopt(TelemetryObject("uid-1", 2, 20))
+    rig.own.update(newer)
+    rig.own.update(TelemetryObject("uid-1", 2, 20))
     assert rig.own.current == newer
     assert rig.changes.version == 1
 
 
 def test_a_status_write_is_no_news_and_a_new_generation_is() -> None:
     rig = Rig()
-    rig.own.adopt(TelemetryObject("uid-1", 1, 10))
-    rig.own.adopt(TelemetryObject("uid-1", 1, 11))
+    rig.own.update(TelemetryObject("uid-1", 1, 10))
+    rig.own.update(TelemetryObject("uid-1", 1, 11))
     assert rig.changes.version == 1
-    rig.own.adopt(TelemetryObject("uid-1", 2, 12))
+    rig.own.update(TelemetryObject("uid-1", 2, 12))
     assert rig.changes.version == 2
     assert rig.own.generation == 2
 
@@ -110,7 +110,7 @@ async def test_reservations_are_unknown_until_the_first_answer_and_none_when_the
     await rig.own.refresh()
     told.append(rig.own.assignments)
     assert told == [None, None, ()]
-    await rig.own.known()
+    await rig.own.wait_synced()
 
 
 @in_virtual_time

@@ -80,12 +80,12 @@ async def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are
         first, second = assignment("first", "GPU-1"), assignment("second", "GPU-1")
         await rig.api.reserve(first, second)
         with pytest.raises(
-            Exception, match=r"ReservationConflict: GPU-1 is assigned to ml/first/main and to ml/second"
+            Exception, match="ReservationConflict: GPU-1 reserved for ml/first/main is also reserved for ml/second"
         ):
             await kubelet.admit("first", 1)
         await rig.api.reserve(assignment("third", "GPU-0"), assignment("fourth", "GPU-2"))
         kubelet.pods[ContainerKey("ml", "fourth", "main")] = frozenset()
-        with pytest.raises(Exception, match="AmbiguousPod: 2 containers could be asking"):
+        with pytest.raises(Exception, match="AmbiguousPod: 2 containers match the request"):
             await kubelet.admit("third", 1)
         kubelet.pods.clear()
         assert await kubelet.admit("bare", 2) == {"GPU-1", "GPU-3"}
@@ -146,7 +146,7 @@ async def test_a_device_on_which_a_process_is_left_is_not_given_to_a_pod_without
     async with kubelet, rig.running():
         await kubelet.until(kubelet.serving)
         await rig.api.until(lambda status: any(device.get("processCount") for device in status["devices"]))
-        with pytest.raises(Exception, match=r"4 are healthy, .* but processes are, or may be, left on 1 of them"):
+        with pytest.raises(Exception, match="4 unreserved devices requested, 3/4 are available: 1 possibly in use"):
             await kubelet.admit("greedy", 4)
         assert await kubelet.admit("bare", 3) == {"GPU-1", "GPU-2", "GPU-3"}
 
@@ -164,9 +164,9 @@ async def test_a_device_whose_processes_cannot_be_counted_is_given_only_once_its
     rig.hardware.on_read = lambda uuid: Reading(uuid=uuid, memory_total_mib=80_000, memory_used_mib=used.get(uuid, 500))
     async with kubelet, rig.running():
         await kubelet.until(kubelet.serving)
-        with pytest.raises(Exception, match=r"processes are, or may be, left on 1 of them"):
+        with pytest.raises(Exception, match="3/4 are available: 1 possibly in use by processes"):
             await kubelet.admit("greedy", 4)
-        with pytest.raises(Exception, match=r"processes are, or may be, left on 1 of them"):
+        with pytest.raises(Exception, match="3/4 are available: 1 possibly in use by processes"):
             await kubelet.admit("greedy-shared", 4, resource=SHARED_RESOURCE)
         used.clear()
         await rig.api.until(lambda status: all(each["memoryUsedMiB"] == 500 for each in status["devices"]))
@@ -210,7 +210,7 @@ async def test_probes_tell_ready_from_alive(kubelet: FakeKubelet) -> None:
         assert await rig.fetch(agent, "/healthz") == (200, "loops: ok\n")
         code, body = await rig.fetch(agent, "/readyz")
         unheard = "not registered with the kubelet: gpufleet.dev/gpu, gpufleet.dev/gpu-shared"
-        unlisted = "not published yet: the kubelet has not listed its pods' devices yet"
+        unlisted = "not published yet: no PodResources list received yet"
         assert (code, body) == (503, f"device plugin: {unheard}\nstatus: {unlisted}\n")
         async with kubelet:
             await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))

@@ -44,7 +44,7 @@ def overuse(status: Mapping[str, Any]) -> list[Any]:
 def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     simulated: "Simulated", kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "CHECK_SECONDS", 0.05)
     # A process that is gone before anybody can look it up: the only holder answers for the whole device.
     simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=30_000, processes=(SimProcess(2**22 - 1, 30_000),)))
     events: list[PodEvent] = []
@@ -56,11 +56,11 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
             document = {"metadata": cluster.metadata, "status": cluster.status, "spec": {"assignments": [ASSIGNMENT]}}
             return parse_object(document)
 
-        async def tell(event: PodEvent) -> None:
+        async def create_event(event: PodEvent) -> None:
             events.append(event)
 
         monkeypatch.setattr(cluster, "get", get)
-        monkeypatch.setattr(cluster, "tell", tell)
+        monkeypatch.setattr(cluster, "create_event", create_event)
         agent = make_agent(kubelet, cluster, NvmlHardware())
         task = asyncio.create_task(agent.run())
         try:
@@ -89,4 +89,4 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
         "uid-serve-0",
         "MemoryOveruse",
     )
-    assert event.message == f"container main uses 30000 MiB of GPU 1 ({UUID}), and was promised 20000 MiB"
+    assert event.message == f"Container main uses 30000 MiB of GPU 1 ({UUID}), but was promised 20000 MiB"

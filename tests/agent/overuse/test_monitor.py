@@ -10,7 +10,7 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, ProcessMemory, Sample
 from gpufleet_agent.kube.model import PodEvent
-from gpufleet_agent.overuse.episodes import BEGIN, END, OveruseEpisodes
+from gpufleet_agent.overuse.episodes import BEGIN_CHECKS, END_CHECKS, OveruseEpisodes
 from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.overuse.pod_lookup import pods_of_process
@@ -79,14 +79,14 @@ def course(*numbers: int | None) -> list[tuple[int, int, int]]:
     episodes = OveruseEpisodes()
     told = []
     for second, number in enumerate(numbers):
-        begun, ended = episodes.look([use(number)], float(second))
-        told.append((len(begun), len(ended), len(episodes.standing)))
+        begun, ended = episodes.check([use(number)], float(second))
+        told.append((len(begun), len(ended), len(episodes.active)))
     return told
 
 
 def test_an_episode_begins_and_ends_once() -> None:
-    assert BEGIN == 2
-    assert END == 3
+    assert BEGIN_CHECKS == 2
+    assert END_CHECKS == 3
     assert course(1001, 1001, 1500, 1000, 900, 900, 900) == [
         (0, 0, 0),
         (1, 0, 1),
@@ -126,8 +126,8 @@ def looks(*found: tuple[DeviceSnapshot, ...]) -> list[int]:
     episodes = OveruseEpisodes()
     standing = []
     for second, devices in enumerate(found):
-        episodes.look(memory_usages(devices, {"GPU-0": (A, B)}, PODS.get, STALE), float(second))
-        standing.append(len(episodes.standing))
+        episodes.check(memory_usages(devices, {"GPU-0": (A, B)}, PODS.get, STALE), float(second))
+        standing.append(len(episodes.active))
     return standing
 
 
@@ -154,12 +154,12 @@ def test_nor_does_a_low_that_was_read_once_and_an_empty_list_is_told_apart_by_it
 
 def test_the_end_of_the_holder_is_the_end_of_the_episode() -> None:
     episodes = OveruseEpisodes()
-    episodes.look([use(2000)], 1.0)
-    ((begun,), _) = episodes.look([use(3000)], 2.0)
+    episodes.check([use(2000)], 1.0)
+    ((begun,), _) = episodes.check([use(3000)], 2.0)
     assert (begun.since, begun.used_mib) == (2.0, 3000)
-    _, (ended,) = episodes.look([use(1, "b")], 3.0)
-    assert ended.use.pod_uid == "uid-a"
-    assert episodes.standing == ()
+    _, (ended,) = episodes.check([use(1, "b")], 3.0)
+    assert ended.usage.pod_uid == "uid-a"
+    assert episodes.active == ()
 
 
 def watching(
@@ -170,7 +170,7 @@ def watching(
     watch = OveruseMonitor(
         snapshot=lambda: NodeSnapshot((seen[0],)),
         holders=lambda: {"GPU-0": (A, B)},
-        tell=events.append,
+        record=events.append,
         changes=changes,
         clock=lambda: 1_800_000_000.0,
         stale_seconds=STALE,
@@ -185,16 +185,16 @@ def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None
     async def look(times: int, used: int) -> None:
         for _ in range(times):
             seen[0] = device((1, used), (2, 100))
-            await watch.look()
+            await watch.check()
 
     asyncio.run(look(5, 1200))
     (event,) = events
     assert (event.namespace, event.pod, event.pod_uid, event.reason) == ("ml", "a", "uid-a", "MemoryOveruse")
-    assert event.message == "container main uses 1200 MiB of GPU 0 (GPU-0), and was promised 1000 MiB"
-    assert (changes.version, watch.begun, len(watch.standing)) == (1, 1, 1)
-    asyncio.run(look(END, 900))
-    assert (changes.version, watch.begun, len(watch.standing)) == (2, 1, 0)
-    asyncio.run(look(BEGIN, 1200))
+    assert event.message == "Container main uses 1200 MiB of GPU 0 (GPU-0), but was promised 1000 MiB"
+    assert (changes.version, watch.begun, len(watch.active)) == (1, 1, 1)
+    asyncio.run(look(END_CHECKS, 900))
+    assert (changes.version, watch.begun, len(watch.active)) == (2, 1, 0)
+    asyncio.run(look(BEGIN_CHECKS, 1200))
     assert len(events) == 2
 
 
@@ -221,14 +221,14 @@ def test_the_loop_runs_on_while_the_kernel_takes_its_time_to_say_whose_a_process
 
     async def scenario() -> None:
         async with asyncio.timeout(10):
-            look = asyncio.create_task(watch.look())
+            look = asyncio.create_task(watch.check())
             assert await asyncio.to_thread(asked.wait, 10)
             assert not look.done()
             answer.set()
             await look
 
     asyncio.run(scenario())
-    assert [use.used_mib for use in watch.uses] == [700, 300]
+    assert [use.used_mib for use in watch.usages] == [700, 300]
 
 
 def test_the_kernel_is_asked_which_pod_a_process_is_in(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gpufleet_agent.plugin.allocator import PATIENCE_SECONDS
+from gpufleet_agent.plugin.allocator import READ_PATIENCE_SECONDS
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
@@ -12,7 +12,7 @@ from gpufleet_testing.agent.plugins import PluginRig, running_plugin
 
 
 def read_outcome(rig: PluginRig) -> list[str]:
-    outcomes = ("Fresh", "Late", "Memory")
+    outcomes = ("Fresh", "Late", "Cached")
     return [name for name in outcomes if rig.count("gpufleet_agent_reservation_reads_total", outcome=name)]
 
 
@@ -33,7 +33,7 @@ async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(
         rig.api.away = True
         assert await kubelet.admit("train-0", 1) == {"GPU-0"}
         assert await kubelet.admit("bare", 1) == {"GPU-1"}
-        assert read_outcome(rig) == ["Memory"]
+        assert read_outcome(rig) == ["Cached"]
 
 
 async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: FakeKubelet) -> None:
@@ -45,7 +45,7 @@ async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet
         began = asyncio.get_running_loop().time()
         assert await kubelet.admit("train-0", 1) == {"GPU-5"}
         assert asyncio.get_running_loop().time() - began < 1.5
-        assert read_outcome(rig) == ["Memory"]
+        assert read_outcome(rig) == ["Cached"]
 
 
 async def test_a_slow_apiserver_is_waited_for_before_a_pod_passes_for_an_unmanaged_one(kubelet: FakeKubelet) -> None:
@@ -103,8 +103,8 @@ async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
         rig.api.away = True
         began = asyncio.get_running_loop().time()
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
-        assert PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < PATIENCE_SECONDS + 1.5
-        assert read_outcome(rig) == ["Memory"]
+        assert READ_PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < READ_PATIENCE_SECONDS + 1.5
+        assert read_outcome(rig) == ["Cached"]
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("the client was closed")])
@@ -121,4 +121,4 @@ async def test_whatever_a_read_fails_with_memory_serves(
 
         monkeypatch.setattr(rig.api, "get", fail)
         assert await kubelet.admit("train-0", 1) == {"GPU-5"}
-        assert read_outcome(rig) == ["Memory"]
+        assert read_outcome(rig) == ["Cached"]

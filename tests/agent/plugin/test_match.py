@@ -158,7 +158,7 @@ CASES = [
         "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (ONE,), (lists("one"),), known=(A, B)
     ),
     Case(
-        "the kubelet insists on a device of the assignment: given",
+        "the kubelet requires a device of the assignment: given",
         ManagedAllocation(PAIR, (B, D)),
         (PAIR,),
         (lists("pair"),),
@@ -166,7 +166,7 @@ CASES = [
         must_include=frozenset({B}),
     ),
     Case(
-        "the kubelet insists on a device outside the assignment: refused",
+        "the kubelet requires a device outside the assignment: refused",
         RejectionReason.REQUIRED_DEVICE_UNAVAILABLE,
         (ONE,),
         (lists("one"),),
@@ -198,7 +198,7 @@ CASES = [
         (PAIR, TWO),
         (lists("bare"),),
         size=2,
-        message_has=("asks for 2", "of 4 offered", "1 are"),
+        message_has=("2 unreserved devices requested, 1/4 are available: 3 reserved, held or unhealthy",),
     ),
     Case(
         "an unmanaged pod keeps what its init container had",
@@ -231,7 +231,7 @@ CASES = [
         listing=(lists("bare"), lists("holder", B)),
         busy=frozenset({A, B, C}),
         size=2,
-        message_has=("asks for 2", "3 are healthy", "processes are, or may be, left on 2 of them"),
+        message_has=("2 unreserved devices requested, 1/4 are available", "2 possibly in use by processes"),
     ),
     Case(
         "processes of its own init container don't count",

@@ -137,7 +137,7 @@ CASES = [
         "a device that the node lacks: refused", RejectionReason.DEVICE_UNKNOWN, (reserve("x", "GPU-x"),), (lists("x"),)
     ),
     Case(
-        "the slot that the kubelet insists on comes before a lower one",
+        "the slot that the kubelet requires comes before a lower one",
         ManagedAllocation(ONE, (C,), (f"{C}::7",)),
         (ONE,),
         (lists("one"),),
@@ -191,7 +191,7 @@ CASES = [
         (WHOLE,),
         (lists("bare"), lists("train", A, resource=RESOURCE)),
         size=3,
-        message_has=("asks for 3", "of 4 offered", "2 are"),
+        message_has=("3 unreserved devices requested, 2/4 are available: 2 reserved, held or unhealthy",),
     ),
     Case(
         "an unmanaged pod can't be forced onto a device reserved as a whole",
@@ -237,7 +237,7 @@ CASES = [
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         listing=(lists("bare"),),
         busy=frozenset({A, B, C, D}),
-        message_has=("processes are, or may be, left on 4 of them",),
+        message_has=("0/4 are available: 4 possibly in use by processes",),
     ),
     Case(
         "but on a device with sharers the processes are theirs",

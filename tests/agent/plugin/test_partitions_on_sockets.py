@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gpufleet_agent.metrics.probes import LoopWatchdog
-from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.manager import PluginManager
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.resources import Served, partition_resource
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
-from gpufleet_testing.agent.plugins import PluginRig, idle_plugin
+from gpufleet_testing.agent.plugins import PluginRig, idle_plugin, plugin_context
 
 SMALL, MEDIA = "gpufleet.dev/mig-1g.10gb", "gpufleet.dev/mig-1g.10gb.me"
 WHOLE = (AdvertisedDevice("GPU-0", 0, healthy=True),)
@@ -26,20 +26,7 @@ PARTITIONS = (
 @asynccontextmanager
 async def serving(kubelet: FakeKubelet, rig: PluginRig) -> AsyncIterator[PluginManager]:
     """All plugins of the devices that the rig knows, beside the rig's own, which don't run."""
-    around = PluginContext(
-        directory=kubelet.device_plugins,
-        devices=rig.known,
-        devices_changed=rig.devices_changed,
-        lister=rig.lister,
-        own=rig.own,
-        holdings=rig.holdings,
-        admission=rig.admission,
-        observer=rig,
-        injection=rig.injection,
-        counters=rig.counters,
-        listed=rig.listed,
-    )
-    plugins = PluginManager([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], around)
+    plugins = PluginManager([Served(RESOURCE), Served(SHARED_RESOURCE, 2)], plugin_context(kubelet, rig))
     await plugins.start()
     await rig.ready()
     loops = plugins.loops(rig.ready, LoopWatchdog(lambda: 0.0).register)
@@ -64,7 +51,7 @@ async def test_each_kind_has_its_own_resource_from_when_it_is_known(kubelet: Fak
         async with serving(kubelet, rig) as plugins:
             await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))
             assert plugins.unregistered() == []
-            rig.tell(*WHOLE, *PARTITIONS)
+            rig.advertise(*WHOLE, *PARTITIONS)
             await kubelet.until(lambda: kubelet.serving(SMALL) and kubelet.serving(MEDIA))
             healthy = {name: plugin.healthy for name, plugin in kubelet.plugins.items()}
             assert healthy == {

@@ -30,9 +30,9 @@ async def test_a_health_change_reaches_the_kubelet_at_once_in_both_directions(ku
         plugin = kubelet.plugins[RESOURCE]
         sick = replace(rig.devices[3], healthy=False)
         before = rig.devices
-        rig.tell(*before[:3], sick, *before[4:])
+        rig.advertise(*before[:3], sick, *before[4:])
         await kubelet.until(lambda: plugin.unhealthy == {"GPU-3"}, seconds=2)
-        rig.tell(*before)
+        rig.advertise(*before)
         await kubelet.until(lambda: plugin.healthy == UUIDS, seconds=2)
 
 
@@ -69,7 +69,7 @@ async def test_an_unmanaged_pod_gets_unreserved_devices_and_no_share(kubelet: Fa
         assert rig.count("gpufleet_agent_allocations_total", outcome="Unmanaged", reason="") == 1
 
 
-@pytest.mark.parametrize(("handover", "swapped"), [(PodMatching.ASKING, False), (PodMatching.FIRST_FIT, True)])
+@pytest.mark.parametrize(("handover", "swapped"), [(PodMatching.POD_RESOURCES, False), (PodMatching.FIRST_FIT, True)])
 async def test_pods_of_equal_size_get_their_own_devices_only_because_the_kubelet_is_asked(
     handover: PodMatching, swapped: bool, kubelet: FakeKubelet
 ) -> None:
@@ -89,7 +89,7 @@ async def test_a_refusal_comes_from_allocate_with_its_reason_and_spares_the_next
         rig.api.reserve(assignment("train-0", "GPU-0"))
         assert await kubelet.prefer(frozenset({"GPU-0"}), 1) == []
         with pytest.raises(
-            Exception, match=r"FAILED_PRECONDITION: InsufficientUnreservedDevices: .* asks for 1 devices"
+            Exception, match=r"FAILED_PRECONDITION: InsufficientUnreservedDevices: .*1 unreserved devices requested"
         ):
             await kubelet.allocate(frozenset({"GPU-0"}))
         assert (
@@ -106,12 +106,12 @@ async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
         assert await kubelet.prefer(UUIDS, 1) == ["GPU-1"]
-        with pytest.raises(Exception, match=r"PreferredAllocationIgnored: answered GPU-1, but asked for GPU-2"):
+        with pytest.raises(Exception, match=r"PreferredAllocationIgnored: preferred GPU-1, but Allocate names GPU-2"):
             await kubelet.allocate(frozenset({"GPU-2"}))
         await kubelet.admit("train-0", 1)
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
-        assert len(rig.grants) == 1
+        assert len(rig.allocations) == 1
 
 
 async def test_a_container_gets_what_its_pods_init_container_had_though_nobody_asks_first(kubelet: FakeKubelet) -> None:
@@ -121,9 +121,9 @@ async def test_a_container_gets_what_its_pods_init_container_had_though_nobody_a
         # The device manager reuses them: no GetPreferredAllocation, one Allocate for each of the next containers.
         assert await kubelet.allocate(frozenset({"GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-1"}
         assert await kubelet.allocate(frozenset({"GPU-0", "GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-0,GPU-1"}
-        with pytest.raises(Exception, match=r"NoPreferredAllocation: .* before GPU-0, GPU-2"):
+        with pytest.raises(Exception, match=r"NoPreferredAllocation: .* Allocate of GPU-0, GPU-2"):
             await kubelet.allocate(frozenset({"GPU-0", "GPU-2"}))
-        assert [grant.devices for grant in rig.grants] == [("GPU-0", "GPU-1"), ("GPU-1",), ("GPU-0", "GPU-1")]
+        assert [grant.devices for grant in rig.allocations] == [("GPU-0", "GPU-1"), ("GPU-1",), ("GPU-0", "GPU-1")]
         assert await kubelet.admit("other", 1) == {"GPU-2"}
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-1"}))
@@ -133,7 +133,7 @@ async def test_an_answer_expires_when_allocate_does_not_come(kubelet: FakeKubele
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         await kubelet.prefer(UUIDS, 1)
-        async with rig.admission.quiet():
+        async with rig.in_flight.idle():
             pass
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
@@ -180,7 +180,7 @@ async def test_a_node_without_devices_has_no_socket_until_one_turns_up(kubelet: 
         devices, rig.devices = rig.devices, ()
         await rig.server.step()
         assert [path.name for path in kubelet.device_plugins.iterdir()] == ["kubelet.sock"]
-        rig.tell(*devices)
+        rig.advertise(*devices)
         await kubelet.until(kubelet.serving, seconds=10)
 
 

@@ -53,22 +53,22 @@ CASES = [
     Case(
         "nobody has listened for a moment: give the kubelet time",
         RegistrationStep.WAIT,
-        RegistrationState(OURS, KUBELET, unheard_since=NOW - 1.9),
+        RegistrationState(OURS, KUBELET, unwatched_since=NOW - 1.9),
     ),
     Case(
         "nobody has listened for two seconds: register again",
         RegistrationStep.REGISTER,
-        RegistrationState(OURS, KUBELET, unheard_since=NOW - 2),
+        RegistrationState(OURS, KUBELET, unwatched_since=NOW - 2),
     ),
     Case(
         "three registrations brought no listener: wait longer",
         RegistrationStep.WAIT,
-        RegistrationState(OURS, KUBELET, unheard_since=NOW - 15.9, unheard_registrations=3),
+        RegistrationState(OURS, KUBELET, unwatched_since=NOW - 15.9, unwatched_registrations=3),
     ),
     Case(
         "hundreds of registrations brought no listener: still once a minute or so",
         RegistrationStep.REGISTER,
-        RegistrationState(OURS, KUBELET, unheard_since=NOW - 64, unheard_registrations=500),
+        RegistrationState(OURS, KUBELET, unwatched_since=NOW - 64, unwatched_registrations=500),
     ),
 ]
 

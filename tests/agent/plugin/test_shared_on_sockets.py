@@ -29,7 +29,7 @@ async def test_slots_are_listed_with_their_devices_health_and_without_topology(k
         assert plugin.healthy == {f"GPU-{index}::{slot}" for index in range(8) for slot in range(SLOTS)}
         assert kubelet.plugins[RESOURCE].healthy == {f"GPU-{index}" for index in range(8)}
         assert not plugin.topology
-        rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
+        rig.advertise(replace(rig.devices[0], healthy=False), *rig.devices[1:])
         await kubelet.until(lambda: plugin.unhealthy == {f"GPU-0::{slot}" for slot in range(SLOTS)}, seconds=2)
         await kubelet.until(lambda: kubelet.plugins[RESOURCE].unhealthy == {"GPU-0"}, seconds=2)
 
@@ -65,9 +65,9 @@ async def test_a_device_with_a_sharer_is_never_given_as_a_whole_and_the_other_wa
         await kubelet.admit("train-0", 1)
         # The ledger forgets both, as a bug or a hand might have it; the kubelet's list doesn't.
         rig.api.reserve(assignment("train-1", "GPU-0"), share("serve-1", "GPU-1"))
-        with pytest.raises(Exception, match=r"DeviceHeld: GPU-0 of ml/train-1/main .* ml/serve-0/main"):
+        with pytest.raises(Exception, match=r"DeviceHeld: GPU-0 reserved for ml/train-1/main .* ml/serve-0/main"):
             await kubelet.admit("train-1", 1)
-        with pytest.raises(Exception, match=r"DeviceHeld: GPU-1 of ml/serve-1/main .* ml/train-0/main"):
+        with pytest.raises(Exception, match=r"DeviceHeld: GPU-1 reserved for ml/serve-1/main .* ml/train-0/main"):
             await kubelet.admit("serve-1", 1, resource=SHARED_RESOURCE)
         assert rig.count("gpufleet_agent_allocations_total", outcome="Rejected", reason="DeviceHeld") == 2
 
@@ -80,7 +80,7 @@ async def test_unmanaged_pods_of_both_kinds_keep_out_of_each_others_way(kubelet:
         assert slots == [{"GPU-3::0"}, {"GPU-3::1"}, {"GPU-3::2"}], "shared devices first"
         assert await kubelet.admit("other", 1, resource=SHARED_RESOURCE) == {"GPU-1::0"}, "GPU-3 is full"
         assert await kubelet.admit("bare", 5) == {"GPU-2", "GPU-4", "GPU-5", "GPU-6", "GPU-7"}
-        with pytest.raises(Exception, match=r"InsufficientUnreservedDevices: .* 1 devices; of 3 offered, 0 are"):
+        with pytest.raises(Exception, match=r"InsufficientUnreservedDevices: 1 .* requested, 0/3 are available"):
             await kubelet.admit("greedy", 1)
         assert await kubelet.admit("late", 1, resource=SHARED_RESOURCE) == {"GPU-1::1"}
 
@@ -90,7 +90,7 @@ async def test_the_answer_of_one_resource_is_not_taken_by_the_other(kubelet: Fak
         await both(kubelet)
         everything = kubelet.plugins[SHARED_RESOURCE].healthy
         assert await kubelet.prefer(everything, 1, resource=SHARED_RESOURCE) == ["GPU-0::0"]
-        with pytest.raises(Exception, match=r"PreferredAllocationIgnored: answered GPU-0::0, but asked for GPU-0"):
+        with pytest.raises(Exception, match=r"PreferredAllocationIgnored: preferred GPU-0::0, but .* names GPU-0"):
             await kubelet.allocate(frozenset({"GPU-0"}))
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0::0"}), SHARED_RESOURCE)

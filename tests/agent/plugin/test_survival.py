@@ -38,7 +38,7 @@ async def test_killed_between_question_and_allocate_the_pod_is_refused_and_its_s
             await served_anew(kubelet, 1)
             with pytest.raises(Exception, match="NoPreferredAllocation"):
                 await kubelet.allocate(frozenset({"GPU-5"}))
-            assert second.grants == []
+            assert second.allocations == []
             # The kubelet has failed the pod; the operator makes another, with another name.
             kubelet.pods.clear()
             second.api.reserve(train, assignment("train-1", "GPU-6"))
@@ -55,7 +55,7 @@ async def test_killed_between_allocate_and_start_the_device_stays_the_pods(kubel
             # The reservation is gone, as when a workload is deleted meanwhile; the kubelet's list is not.
             second.api.reserve(assignment("train-1", "GPU-0"))
             await served_anew(kubelet, 1)
-            with pytest.raises(Exception, match=r"DeviceHeld: GPU-0 of ml/train-1/main .* ml/train-0/main"):
+            with pytest.raises(Exception, match=r"DeviceHeld: GPU-0 reserved for ml/train-1/main .* ml/train-0/main"):
                 await kubelet.admit("train-1", 1)
             second.api.reserve()
             assert await kubelet.admit("bare", 1) == {"GPU-1"}
@@ -127,7 +127,7 @@ async def test_all_sockets_gone_at_once_in_the_middle_of_an_allocation(kubelet: 
         await kubelet.start()
         await served_anew(kubelet, 1)
         assert await kubelet.admit("train-0", 1) == {"GPU-3"}
-        assert [grant.devices for grant in rig.grants] == [("GPU-3",)]
+        assert [grant.devices for grant in rig.allocations] == [("GPU-3",)]
 
 
 async def test_with_the_apiserver_away_pods_start_from_memory_whole_and_shared(kubelet: FakeKubelet) -> None:
@@ -140,8 +140,8 @@ async def test_with_the_apiserver_away_pods_start_from_memory_whole_and_shared(k
         assert await kubelet.admit("train-0", 1) == {"GPU-7"}
         assert await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE) == {"GPU-6::0"}
         assert await kubelet.admit("bare", 6) == UUIDS - {"GPU-6", "GPU-7"}
-        assert rig.count("gpufleet_agent_reservation_reads_total", outcome="Memory") == 3
-        assert rig.refusals == []
+        assert rig.count("gpufleet_agent_reservation_reads_total", outcome="Cached") == 3
+        assert rig.rejections == []
 
 
 def bind_and_leave(path: Path) -> None:

@@ -29,8 +29,8 @@ class Kubelet:
         fresh.touch()
         fresh.replace(self.socket)
 
-    def judge(self, listing: Listing, now: float) -> bool:
-        return self.completeness.judge(listing, now)
+    def check(self, listing: Listing, now: float) -> bool:
+        return self.completeness.check(listing, now)
 
 
 @pytest.fixture
@@ -41,21 +41,21 @@ def full() -> Listing:
 def test_a_kubelet_that_was_there_before_the_agent_knows_its_pods(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
     assert kubelet.completeness.problem is not None
-    assert kubelet.judge(full, 0.0)
+    assert kubelet.check(full, 0.0)
     assert kubelet.completeness.problem is None
 
 
 def test_a_kubelet_that_started_just_before_the_agent_does_not(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path, age=1)
-    assert not kubelet.judge(full, 100.0)
-    assert not kubelet.judge(full, 100.0 + SETTLE_SECONDS - 1)
-    assert kubelet.judge(full, 100.0 + SETTLE_SECONDS)
+    assert not kubelet.check(full, 100.0)
+    assert not kubelet.check(full, 100.0 + SETTLE_SECONDS - 1)
+    assert kubelet.check(full, 100.0 + SETTLE_SECONDS)
 
 
 def test_a_clock_that_was_set_back_delays_no_more_than_that(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path, age=-1e6)
-    assert not kubelet.judge(full, 0.0)
-    assert kubelet.judge(full, SETTLE_SECONDS)
+    assert not kubelet.check(full, 0.0)
+    assert kubelet.check(full, SETTLE_SECONDS)
 
 
 @pytest.mark.parametrize("own_pod", [OWN, None])
@@ -63,40 +63,40 @@ def test_after_each_start_of_the_kubelet_it_takes_its_time_whatever_the_nodes_cl
     tmp_path: Path, full: Listing, own_pod: tuple[str, str] | None
 ) -> None:
     kubelet = Kubelet(tmp_path, own_pod)
-    assert kubelet.judge(full, 0.0)
+    assert kubelet.check(full, 0.0)
     for began in (100.0, 200.0):
         kubelet.start()
-        assert not kubelet.judge(full, began)
-        assert not kubelet.judge(full, began + SETTLE_SECONDS - 1)
-        assert kubelet.judge(full, began + SETTLE_SECONDS)
-        assert kubelet.judge(full, began + SETTLE_SECONDS + 1)
+        assert not kubelet.check(full, began)
+        assert not kubelet.check(full, began + SETTLE_SECONDS - 1)
+        assert kubelet.check(full, began + SETTLE_SECONDS)
+        assert kubelet.check(full, began + SETTLE_SECONDS + 1)
 
 
 def test_the_time_begins_when_the_agents_own_pod_is_listed_however_late(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
-    kubelet.judge(full, 0.0)
+    kubelet.check(full, 0.0)
     kubelet.start()
     static = (listed("static"),)
-    assert not kubelet.judge(static, 10.0)
-    assert not kubelet.judge(static, 10_000.0)
-    assert "lacks the agent's own pod ml/agent" in str(kubelet.completeness.problem)
-    assert not kubelet.judge(full, 10_001.0)
+    assert not kubelet.check(static, 10.0)
+    assert not kubelet.check(static, 10_000.0)
+    assert "lacks the agent's pod ml/agent" in str(kubelet.completeness.problem)
+    assert not kubelet.check(full, 10_001.0)
     assert "less than 10 s" in str(kubelet.completeness.problem)
-    assert kubelet.judge(full, 10_001.0 + SETTLE_SECONDS)
+    assert kubelet.check(full, 10_001.0 + SETTLE_SECONDS)
 
 
 def test_also_a_kubelet_that_has_run_for_long_may_have_no_apiserver(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
-    assert not kubelet.judge((), 0.0)
-    assert kubelet.judge(full, 1.0)
+    assert not kubelet.check((), 0.0)
+    assert kubelet.check(full, 1.0)
 
 
 def test_a_socket_that_is_gone_says_nothing(tmp_path: Path, full: Listing) -> None:
     kubelet = Kubelet(tmp_path)
-    kubelet.judge(full, 0.0)
+    kubelet.check(full, 0.0)
     kubelet.socket.unlink()
-    assert not kubelet.judge(full, 1.0)
+    assert not kubelet.check(full, 1.0)
     assert "No such file" in str(kubelet.completeness.problem)
     kubelet.start()
-    assert not kubelet.judge(full, 2.0)
-    assert kubelet.judge(full, 2.0 + SETTLE_SECONDS)
+    assert not kubelet.check(full, 2.0)
+    assert kubelet.check(full, 2.0 + SETTLE_SECONDS)

@@ -63,20 +63,20 @@ def test_a_container_shows_once_even_with_a_device_of_two_resources() -> None:
 
 def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder() -> None:
     holdings = Holdings(SHARED_RESOURCE)
-    holdings.honour(assignment("train-0", "GPU-0"))
-    assert holdings.honoured_uids == {"uid-train-0"}
+    holdings.add(assignment("train-0", "GPU-0"))
+    assert holdings.allocated_uids == {"uid-train-0"}
     assert holdings.update((listed("train-0", "GPU-0"),), 1.0)
     assert holdings.holders([])["GPU-0"][0].pod_uid == "uid-train-0"
     assert holdings.update((), 2.0)
-    assert holdings.honoured_uids == frozenset()
+    assert holdings.allocated_uids == frozenset()
     assert holdings.holders([]) == {}
 
 
 def test_an_allocation_that_the_kubelet_gave_up_is_forgotten() -> None:
     holdings = Holdings(SHARED_RESOURCE)
-    holdings.honour(assignment("train-0", "GPU-0"))
+    holdings.add(assignment("train-0", "GPU-0"))
     holdings.update((listed("train-0"),), 1.0)
-    assert holdings.honoured_uids == frozenset()
+    assert holdings.allocated_uids == frozenset()
 
 
 def test_the_same_facts_in_another_order_are_no_news() -> None:
@@ -90,7 +90,7 @@ def test_the_same_facts_in_another_order_are_no_news() -> None:
 def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     reserved = assignment("a", "GPU-0")
-    holdings.honour(reserved)
+    holdings.add(reserved)
     assert holdings.update((), 1.0, complete=False) is False
     told = [holdings.listed_at]
     assert holdings.update((listed("a", "GPU-0"), listed("b", "GPU-1"), listed("bare")), 2.0)
@@ -105,7 +105,7 @@ def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true() -> Non
     assert [*told, holdings.listed_at] == [None, 2.0]
     assert holdings.update((), 4.0)
     assert holdings.holders([]) == {}
-    assert holdings.honoured_uids == frozenset()
+    assert holdings.allocated_uids == frozenset()
 
 
 def test_the_first_complete_list_is_news_even_if_it_is_empty() -> None:

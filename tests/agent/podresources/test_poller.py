@@ -43,14 +43,14 @@ class Rig:
         self.holdings = Holdings(RESOURCE)
         # The kubelet has run for an hour.
         self.completeness = CompletenessCheck(socket, clock=lambda: socket.stat().st_mtime + 3600)
-        self.admission = InFlightAllocation(expiry_seconds=10, settle_seconds=0.1)
+        self.in_flight = InFlightAllocation(expiry_seconds=10, settle_seconds=0.1)
         self.changes = VersionSignal()
         self.registry = CollectorRegistry()
         self.poller = PodResourcesPoller(
             self.lister,
             self.holdings,
             self.completeness,
-            quiet=self.admission.quiet,
+            idle=self.in_flight.idle,
             changes=self.changes,
             counters=Instruments(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
@@ -92,11 +92,11 @@ async def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_h
     task = asyncio.create_task(rig.poller.run(lambda: None))
     await asyncio.sleep(0.5)
     began = asyncio.get_running_loop().time()
-    await rig.admission.begin()
-    rig.poller.poke()
+    await rig.in_flight.begin()
+    rig.poller.poll_soon()
     await asyncio.sleep(5)
     assert len(rig.lister.times) == 1, "an allocation is in flight"
-    rig.admission.take()
+    rig.in_flight.take_result()
     await asyncio.sleep(1)
     task.cancel()
     assert rig.lister.times[1] == pytest.approx(began + 5.1)
@@ -118,8 +118,8 @@ async def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing
         rig.registry.get_sample_value("gpufleet_agent_podresources_list_duration_seconds_count", {"caller": "Poll"})
         == 2
     )
-    assert not rig.admission.in_flight
-    async with asyncio.timeout(1), rig.admission.quiet():
+    assert not rig.in_flight.active
+    async with asyncio.timeout(1), rig.in_flight.idle():
         pass
 
 
@@ -163,12 +163,12 @@ async def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lis
     task = asyncio.create_task(rig.poller.run(lambda: beats.append(loop.time())))
     await asyncio.sleep(0)
     for number in range(2500):
-        ticket = await rig.admission.begin()
-        went = rig.poller.take_over((listed(f"pod-{number}", "GPU-0"),), loop.time())
+        ticket = await rig.in_flight.begin()
+        went = rig.poller.accept((listed(f"pod-{number}", "GPU-0"),), loop.time())
         assert went[0].key.pod == f"pod-{number}"
         if answer is not None:
-            rig.admission.answered(ticket, answer)
-            rig.admission.take()
+            rig.in_flight.set_result(ticket, answer)
+            rig.in_flight.take_result()
         await asyncio.sleep(0.05)
     task.cancel()
     assert max(later - earlier for earlier, later in pairwise(beats)) < 10

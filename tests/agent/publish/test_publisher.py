@@ -156,7 +156,7 @@ async def test_new_reservations_are_acknowledged_at_once() -> None:
     async with running() as rig:
         await asyncio.sleep(10.2)
         assert rig.api.object is not None
-        rig.own.adopt(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
+        rig.own.update(TelemetryObject("uid-a", 2, rig.api.object.resource_version + 1))
         await asyncio.sleep(0.01)
         assert len(rig.api.writes) == 2
 
@@ -204,7 +204,7 @@ async def test_another_object_of_the_same_name_gets_its_status_at_once() -> None
     async with running() as rig:
         await asyncio.sleep(5)
         rig.api.object = TelemetryObject("uid-c", 1, 50)
-        rig.own.adopt(rig.api.object)
+        rig.own.update(rig.api.object)
         await asyncio.sleep(1.1)
         assert len(rig.api.writes) == 2
         await asyncio.sleep(20)

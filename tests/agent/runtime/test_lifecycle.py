@@ -57,7 +57,7 @@ def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypa
     with structlog.testing.capture_logs() as events:
         asyncio.run(scenario())
     assert log == ["+a", "+b", "-a"]
-    assert [event["part"] for event in events if event["log_level"] == "warning"] == ["b"]
+    assert [event["component"] for event in events if event["log_level"] == "warning"] == ["b"]
 
 
 @pytest.mark.parametrize("error", [OSError("is a directory"), TimeoutError("of its own"), ValueError("defect")])
@@ -78,7 +78,7 @@ def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Excep
         asyncio.run(scenario())
     assert log == ["+a", "+b", "-a"]
     (event,) = [event for event in events if event["log_level"] == "error"]
-    assert (event["part"], event["exc_info"]) == ("b", error)
+    assert (event["component"], event["exc_info"]) == ("b", error)
 
 
 def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:

@@ -33,11 +33,11 @@ def test_only_unchanged_code_of_files_is_let_go() -> None:
 def test_the_process_shrinks_and_goes_on() -> None:
     script = """
 import json, pathlib, ssl
-from gpufleet_agent.runtime.trim_memory import let_go_of_code
+from gpufleet_agent.runtime.trim_memory import release_code_pages
 rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 ssl.create_default_context()
 before = rss()
-bytes_told = let_go_of_code()
+bytes_told = release_code_pages()
 after = rss()
 print(bytes_told > 2**20, after < before, json.loads(json.dumps({"still": ssl.create_default_context() is not None})))
 """

@@ -1,7 +1,8 @@
-"""The Container Device Interface: a file that tells the container runtime what a device's name stands for.
+"""Writes the Container Device Interface file, which maps device names to device nodes for the container runtime.
 
-The runtime reads the directory by itself and whenever a file in it changes, so a file must appear whole, must be there
-before the kubelet hears of the devices in it, and must be valid: the runtime drops a file with one wrong field.
+The runtime reads the directory by itself, and again whenever a file in it changes. So the file must appear complete,
+must be present before the devices in it are advertised, and must be valid: the runtime ignores a file with one wrong
+field.
 """
 
 import json
@@ -17,22 +18,22 @@ from gpufleet_api.names import ENV_VISIBLE_DEVICES
 log = structlog.get_logger(__name__)
 
 VERSION = "0.5.0"
-"""Of the specification: the lowest that knows all fields used here, as runtimes refuse those above their own."""
+"""Of the specification: the lowest with all fields used here, because runtimes reject those above their own."""
 
 ANNOTATION_PREFIX = "cdi.k8s.io/gpufleet_"
 
 NodeLookup = Callable[[str], tuple[tuple[str, str], ...]]
-"""From UUID to device nodes: path in the container, path on the host. None: a container couldn't use the device."""
+"""Maps a UUID to device nodes, as (path in the container, path on the host). Empty: the device is unusable."""
 
 
 def build_spec(kind: str, devices: Iterable[AdvertisedDevice], nodes: NodeLookup) -> dict[str, Any]:
-    """The specification of those devices that have nodes, each under its UUID.
+    """Builds the specification of those devices that have nodes, each under its UUID.
 
-    One without is left out: its name would stand for nothing, and a container would start that has no device. As it
-    is, the runtime says that it doesn't know the name.
+    A device without nodes is left out: with an empty entry a container would start without the device, whereas the
+    runtime reports an unknown name as an error.
 
-    `NVIDIA_VISIBLE_DEVICES=void` is in it because images set `all`, and NVIDIA's runtime, where it is the node's
-    default, would obey that and add every GPU to the ones that are injected here.
+    `NVIDIA_VISIBLE_DEVICES=void` is included because images set `all`, and NVIDIA's runtime, where it is the node's
+    default, would then add every GPU to the injected ones.
     """
     return {
         "cdiVersion": VERSION,
@@ -46,25 +47,26 @@ def build_spec(kind: str, devices: Iterable[AdvertisedDevice], nodes: NodeLookup
 
 
 def qualified_name(kind: str, uuid: str) -> str:
-    """A device's full name, such as `gpufleet.dev/gpu=GPU-1`."""
+    """Returns a device's full name, such as `gpufleet.dev/gpu=GPU-1`."""
     return f"{kind}={uuid}"
 
 
 def annotation(kind: str, uuids: tuple[str, ...]) -> dict[str, str]:
-    """How runtimes are told that don't read the CRI's own field.
+    """Returns the annotation for runtimes that do not read the CRI's CDI field.
 
-    One for each allocation, so the key has the first device's UUID: two resources of one container never share it.
+    There is one for each allocation. The key has the first device's UUID, so two resources of one container never
+    share it.
     """
     return {f"{ANNOTATION_PREFIX}{uuids[0]}": ",".join(qualified_name(kind, uuid) for uuid in uuids)}
 
 
 class CdiFile:
-    """The file of this node's devices.
+    """The CDI file of this node's devices.
 
     Args:
-        directory: Where the runtime looks; made if missing.
+        directory: Directory that the runtime reads; created if missing.
         kind: Vendor and class, such as `gpufleet.dev/gpu`.
-        nodes: The device nodes that exist.
+        nodes: Returns the existing device nodes.
     """
 
     def __init__(self, directory: Path, kind: str, nodes: NodeLookup) -> None:
@@ -73,10 +75,10 @@ class CdiFile:
         self._nodes = nodes
 
     def write(self, devices: tuple[AdvertisedDevice, ...]) -> None:
-        """Make the file say what these devices are, if it doesn't already.
+        """Writes the specification of these devices, unless the file has it already.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The file cannot be written.
         """
         spec = build_spec(self._kind, devices, self._nodes)
         if not spec["devices"]:
@@ -84,22 +86,22 @@ class CdiFile:
             return
         content = json.dumps(spec, indent=1).encode()
         try:
-            # Bytes: whatever somebody has put there, it needn't be text.
+            # Bytes, because a file that something else has put there may not be text.
             if self._path.read_bytes() == content:
                 return
         except FileNotFoundError:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Runtimes read names that end in .json or .yaml alone.
+        # Runtimes read only names that end in .json or .yaml.
         part = self._path.with_suffix(".part")
         part.write_bytes(content)
         part.rename(self._path)
         log.info("CDI file written", path=str(self._path), devices=len(spec["devices"]))
 
     def remove(self) -> None:
-        """Take the file away, and what a process that was killed while it wrote has left.
+        """Removes the file, and what a process that was killed during a write has left.
 
         Raises:
-            OSError: It can't be removed.
+            OSError: The file cannot be removed.
         """
         self._path.unlink(missing_ok=True)
         self._path.with_suffix(".part").unlink(missing_ok=True)

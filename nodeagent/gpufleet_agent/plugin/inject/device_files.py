@@ -1,8 +1,8 @@
-"""Device nodes and the CDI file: looked at and written in a thread of its own, remembered for all who ask.
+"""Checks device nodes and writes the CDI file in a separate thread, and caches what it found.
 
-A file system can hang (a network mount, a disk that is dying), and a call that does so can't be cancelled. On the event
-loop it would stop everything: the lists that the kubelet gets, the probes, the samples. So it happens here, one look
-after the other, and what the event loop answers is what the last look saw.
+A file system can hang (a network mount, a failing disk), and a call that hangs cannot be cancelled. On the event loop
+it would block everything: device lists, probes and samples. So the file system is used here only, in one scan after
+the other, and the event loop uses the result of the last scan.
 """
 
 import asyncio
@@ -21,30 +21,30 @@ from gpufleet_agent.sampling.driver_thread import DriverThread
 log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 3.0
-"""How long a look may take. The kubelet admits no other pod while it waits for Allocate."""
+"""Timeout of a scan. The kubelet admits no other pod while it waits for Allocate."""
 
 DeviceNodes = dict[str, tuple[tuple[str, str], ...]]
-"""Device nodes by UUID, as `NodeLookup` gives them."""
+"""Device nodes by UUID, as `NodeLookup` returns them."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFileScan:
-    """What a look saw."""
+    """Result of a scan."""
 
     nodes: DeviceNodes
     error: OSError | None = None
-    """Why the file can't be written."""
+    """Why the CDI file cannot be written."""
 
 
 class DeviceFiles:
-    """Has everything in place that a container with any of the devices needs.
+    """Puts the files in place that a container with any of the devices needs.
 
     Args:
-        devices: The devices of the node, from memory.
-        driver_root: Where the driver's `dev` directory is.
-        make_file: Makes the CDI file of given device nodes; None: somebody else writes it.
-        changes: Notified when a device can be given to a container that couldn't, or the other way round.
-        patience_seconds: How long a look may take.
+        devices: Returns the devices of the node, from memory.
+        driver_root: Directory that contains the driver's `dev`.
+        make_file: Creates the CDI file of given device nodes; None: the agent does not write it.
+        changes: Notified when a device becomes allocatable, or stops being so.
+        patience_seconds: Timeout of a scan.
     """
 
     def __init__(
@@ -61,44 +61,45 @@ class DeviceFiles:
         self._changes = changes
         self._patience_seconds = patience_seconds
         self._worker: DriverThread | None = None
-        self._look: asyncio.Future[DeviceFileScan] | None = None
-        self._due = 0.0
-        """When the look's time is over, by the loop's clock."""
+        self._scan: asyncio.Future[DeviceFileScan] | None = None
+        self._deadline = 0.0
+        """Of the scan, in seconds of the loop's clock."""
         self._overdue = False
-        """Whether it was before the look was."""
+        """Whether the scan has missed it."""
         self.nodes: DeviceNodes = {}
-        """Of every device that was looked at: the nodes that exist; none when its own is missing."""
-        self.in_place: frozenset[str] = frozenset()
-        """The devices that a container can be given, as far as the last look could tell."""
+        """The existing nodes of every device that was scanned; none if its own node is missing."""
+        self.ready: frozenset[str] = frozenset()
+        """Devices that a container can get, according to the last scan."""
         self.problem = ""
-        """Why that is none of them; empty: one that isn't among them has no node of its own."""
+        """Why no device is ready; empty: those that are not ready have no node of their own."""
 
     async def prepare(self) -> None:
-        """Look at the device nodes, and make the CDI file say what they are. One look at a time.
+        """Scans the device nodes and updates the CDI file. One scan at a time.
 
-        Whoever is cancelled just leaves: the look goes on, and what it sees is remembered.
+        Cancelling the caller does not stop the scan, and its result is cached.
 
         Raises:
-            OSError: The CDI file can't be written, or the file system doesn't answer in time (TimeoutError).
+            OSError: The CDI file cannot be written, or the file system does not respond in time (TimeoutError).
         """
-        under_way = self._look
-        if under_way is not None:
-            # It may have begun before whatever it is that we must see. The next one did not: it does for all who wait.
-            await self._in_time(under_way)
-        look = self._look or self._begin()
-        await self._in_time(look)
-        error = look.result().error
+        running = self._scan
+        if running is not None:
+            # It may have begun before the change that the caller must see. The next scan does not, and serves all
+            # callers that wait for it.
+            await self._wait(running)
+        scan = self._scan or self._begin()
+        await self._wait(scan)
+        error = scan.result().error
         if error is not None:
             raise error
 
-    async def keep(self, beat: Callable[[], None], look_seconds: float) -> None:
-        """Prepare when the devices change, and now and then, for nobody tells when a device node comes or goes.
+    async def keep(self, beat: Callable[[], None], check_seconds: float) -> None:
+        """Prepares when the devices change, and regularly, because nothing signals that a device node comes or goes.
 
         Args:
-            beat: Called each time round.
-            look_seconds: How often.
+            beat: Called in each iteration.
+            check_seconds: How often.
         """
-        said = ""
+        logged = ""
         while True:
             beat()
             version = self._changes.version
@@ -107,18 +108,18 @@ class DeviceFiles:
                 await self.prepare()
             except OSError as error:
                 problem = str(error)
-                if problem != said:
-                    log.error("devices not offered: the CDI file can't be written", error=problem)  # noqa: TRY400 - all
-            said = problem
+                if problem != logged:
+                    log.error("writing CDI file failed, devices not offered", error=problem)  # noqa: TRY400 - all
+            logged = problem
             with suppress(TimeoutError):
-                async with asyncio.timeout(look_seconds):
+                async with asyncio.timeout(check_seconds):
                     await self._changes.wait(version)
 
     async def close(self) -> None:
-        """Take the CDI file away, after what is still being written. Cancelled or not, it will go.
+        """Removes the CDI file after a running write, even if the caller is cancelled.
 
         Raises:
-            OSError: It can't be removed.
+            OSError: The file cannot be removed.
         """
         if self._worker is None:
             return
@@ -132,18 +133,18 @@ class DeviceFiles:
             self._worker = DriverThread("device-files")
         devices = self._devices()
         loop = asyncio.get_running_loop()
-        look = self._look = self._worker.submit(lambda: self._put_in_place(devices))
-        self._due, self._overdue = loop.time() + self._patience_seconds, False
-        timer = loop.call_at(self._due, self._wait_no_longer, look)
-        look.add_done_callback(lambda look: self._looked(look, timer))
-        return look
+        scan = self._scan = self._worker.submit(lambda: self._scan_and_write(devices))
+        self._deadline, self._overdue = loop.time() + self._patience_seconds, False
+        timer = loop.call_at(self._deadline, self._time_out, scan)
+        scan.add_done_callback(lambda scan: self._finish(scan, timer))
+        return scan
 
-    async def _in_time(self, look: asyncio.Future[DeviceFileScan]) -> None:
-        await asyncio.wait({look}, timeout=max(0.0, self._due - asyncio.get_running_loop().time()))
-        if not look.done():
-            raise TimeoutError(self._too_slow)
+    async def _wait(self, scan: asyncio.Future[DeviceFileScan]) -> None:
+        await asyncio.wait({scan}, timeout=max(0.0, self._deadline - asyncio.get_running_loop().time()))
+        if not scan.done():
+            raise TimeoutError(self._timeout_message)
 
-    def _put_in_place(self, devices: tuple[AdvertisedDevice, ...]) -> DeviceFileScan:
+    def _scan_and_write(self, devices: tuple[AdvertisedDevice, ...]) -> DeviceFileScan:
         nodes = {device.uuid: self._existing(device.nodes) for device in devices}
         try:
             if self._make_file is not None:
@@ -155,7 +156,7 @@ class DeviceFiles:
     def _existing(self, paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         hosts = ((path, self._driver_root / path.lstrip("/")) for path in paths)
         found = tuple((path, str(host)) for path, host in hosts if host.exists())
-        # The first one is the device's own; those that all devices have in common are of no use alone.
+        # The first one is the device's own. Without it, those that all devices have in common are of no use.
         return found if found and found[0][0] == paths[0] else ()
 
     def _remove(self) -> None:
@@ -163,40 +164,40 @@ class DeviceFiles:
             self._make_file(lambda _: ()).remove()
 
     @property
-    def _too_slow(self) -> str:
-        return f"the file system doesn't answer within {self._patience_seconds:g} s"
+    def _timeout_message(self) -> str:
+        return f"the file system did not respond within {self._patience_seconds:g} s"
 
-    def _wait_no_longer(self, look: asyncio.Future[DeviceFileScan]) -> None:
-        # A loop that was held up may see both at once: the look was in time.
-        if not look.done():
+    def _time_out(self, scan: asyncio.Future[DeviceFileScan]) -> None:
+        # After a delay of the loop, timer and result may be due at the same time: the scan was in time then.
+        if not scan.done():
             self._overdue = True
-            self._withdraw(self._too_slow)
+            self._withdraw(self._timeout_message)
 
     def _withdraw(self, problem: str) -> None:
         self.problem = problem
-        self._remember(self.nodes, frozenset())
+        self._store(self.nodes, frozenset())
 
-    def _looked(self, look: asyncio.Future[DeviceFileScan], timer: asyncio.TimerHandle) -> None:
+    def _finish(self, scan: asyncio.Future[DeviceFileScan], timer: asyncio.TimerHandle) -> None:
         timer.cancel()
-        self._look = None
+        self._scan = None
         if self._overdue:
-            # It doesn't count: on a disk that is always too slow, devices would come and go with each look.
+            # Ignored: on a disk that is always too slow, devices would come and go with each scan.
             return
-        error = look.exception()
+        error = scan.exception()
         if error is not None:
             self._withdraw(str(error))
             return
-        seen = look.result()
-        self.problem = str(seen.error or "")
-        named = () if seen.error else (uuid for uuid, nodes in seen.nodes.items() if nodes)
-        self._remember(seen.nodes, frozenset(named))
+        result = scan.result()
+        self.problem = str(result.error or "")
+        ready = () if result.error else (uuid for uuid, nodes in result.nodes.items() if nodes)
+        self._store(result.nodes, frozenset(ready))
 
-    def _remember(self, nodes: DeviceNodes, in_place: frozenset[str]) -> None:
-        changed = in_place != self.in_place or nodes.keys() != self.nodes.keys()
+    def _store(self, nodes: DeviceNodes, ready: frozenset[str]) -> None:
+        changed = ready != self.ready or nodes.keys() != self.nodes.keys()
         missing, before = ({uuid for uuid, found in each.items() if not found} for each in (nodes, self.nodes))
-        self.nodes, self.in_place = nodes, in_place
+        self.nodes, self.ready = nodes, ready
         if missing != before and missing and self._make_file is not None:
             root = str(self._driver_root)
-            log.warning("devices not offered: no device node", devices=sorted(missing), driver_root=root)
+            log.warning("device node missing, devices not offered", devices=sorted(missing), driver_root=root)
         if changed:
             self._changes.notify()

@@ -1,4 +1,4 @@
-"""What Allocate answers beside the devices: how the container learns of its share."""
+"""Builds the response to Allocate: the devices, and the `GPUFLEET_*` variables of the container."""
 
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.types import ManagedAllocation, UnmanagedAllocation
@@ -15,27 +15,27 @@ from gpufleet_api.names import (
 
 
 def allocate_response(
-    granted: ManagedAllocation | UnmanagedAllocation, injection: DeviceInjector
+    allocation: ManagedAllocation | UnmanagedAllocation, injector: DeviceInjector
 ) -> pb.AllocateResponse:
-    """The answer for one container."""
-    response = injection.response(granted.devices)
-    if isinstance(granted, ManagedAllocation):
-        response.envs.update(gpufleet_env(granted))
+    """Builds the response for one container."""
+    response = injector.response(allocation.devices)
+    if isinstance(allocation, ManagedAllocation):
+        response.envs.update(gpufleet_env(allocation))
     return pb.AllocateResponse(container_responses=[response])
 
 
-def gpufleet_env(granted: ManagedAllocation) -> dict[str, str]:
-    """The `GPUFLEET_*` variables: which replica this is, of how many, its devices, what is promised, its items."""
-    assignment = granted.assignment
-    share = {
+def gpufleet_env(allocation: ManagedAllocation) -> dict[str, str]:
+    """Returns the `GPUFLEET_*` variables: replica, devices, promised memory and compute, shard."""
+    assignment = allocation.assignment
+    env = {
         ENV_REPLICA: str(assignment.replica),
         ENV_REPLICAS: str(assignment.replicas),
-        ENV_DEVICES: ",".join(granted.devices),
+        ENV_DEVICES: ",".join(allocation.devices),
     }
     if assignment.memory_mib is not None:
-        share[ENV_MEMORY_MIB] = str(assignment.memory_mib)
+        env[ENV_MEMORY_MIB] = str(assignment.memory_mib)
     if assignment.compute_percent is not None:
-        share[ENV_COMPUTE_PERCENT] = str(assignment.compute_percent)
+        env[ENV_COMPUTE_PERCENT] = str(assignment.compute_percent)
     if assignment.shard_start is not None and assignment.shard_end is not None:
-        share |= {ENV_SHARD_START: str(assignment.shard_start), ENV_SHARD_END: str(assignment.shard_end)}
-    return share
+        env |= {ENV_SHARD_START: str(assignment.shard_start), ENV_SHARD_END: str(assignment.shard_end)}
+    return env

@@ -1,4 +1,4 @@
-"""How devices get into a container: the device list strategies."""
+"""Puts devices into containers by the configured device list strategies."""
 
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
@@ -14,52 +14,52 @@ from gpufleet_agent.proto import deviceplugin_pb2 as pb
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import CDI_KIND, ENV_VISIBLE_DEVICES
 
-LOOK_SECONDS = 5.0
-"""Between two looks for device nodes that are missing."""
+CHECK_SECONDS = 5.0
+"""Time between two checks for missing device nodes."""
 
 
 class DeviceListStrategy(StrEnum):
-    """Who is told of a container's devices. Names as those of NVIDIA's plugin."""
+    """How a container gets its devices. Names as in NVIDIA's device plugin."""
 
     ENVVAR = "envvar"
-    """NVIDIA's runtime, in `NVIDIA_VISIBLE_DEVICES`."""
+    """By NVIDIA's runtime, through `NVIDIA_VISIBLE_DEVICES`."""
     CDI_CRI = "cdi-cri"
-    """The container runtime, in the CRI's field for CDI devices."""
+    """By the container runtime, through the CRI's field for CDI devices."""
     CDI_ANNOTATIONS = "cdi-annotations"
-    """The container runtime, in annotations: for those that don't have that field yet."""
+    """By the container runtime, through annotations: for runtimes without that field."""
 
 
-CDI = frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS})
+CDI_STRATEGIES = frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectorSettings:
-    """What is configured."""
+    """Configuration of the injector."""
 
     strategies: frozenset[DeviceListStrategy] = frozenset({DeviceListStrategy.ENVVAR})
     pass_device_specs: bool = False
-    """Whether the kubelet is told the device nodes, too."""
+    """Whether the device nodes are also passed to the kubelet."""
     driver_root: Path = Path("/")
-    """Where the driver's `dev` directory is on the host. The agent must see it at the same path."""
+    """Directory on the host that contains the driver's `dev`. The agent must see it at the same path."""
     cdi_root: Path = Path("/var/run/cdi")
     cdi_kind: str = CDI_KIND
-    """Of the devices' CDI names. One that isn't ours: somebody else writes the file."""
+    """Kind of the devices' CDI names. With one other than the default, the agent does not write the CDI file."""
 
     @property
     def writes_cdi(self) -> bool:
-        """Whether the CDI file is the agent's."""
-        return bool(self.strategies & CDI) and self.cdi_kind == CDI_KIND
+        """Whether the agent writes the CDI file."""
+        return bool(self.strategies & CDI_STRATEGIES) and self.cdi_kind == CDI_KIND
 
 
 class DeviceInjector:
     """Puts devices into containers.
 
     Args:
-        settings: What is configured.
-        devices: The devices of the node, from memory.
-        changes: Notified when `usable` answers something else than before.
-        look_seconds: How often to look for device nodes where they matter.
-        patience_seconds: How long the file system may take to answer.
+        settings: Configuration.
+        devices: Returns the devices of the node, from memory.
+        changes: Notified when the result of `usable` changes.
+        check_seconds: How often to check device nodes where they matter.
+        patience_seconds: How long the file system may take to respond.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class DeviceInjector:
         devices: Callable[[], tuple[AdvertisedDevice, ...]],
         changes: VersionSignal,
         *,
-        look_seconds: float = LOOK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._settings = settings
-        self._look_seconds = look_seconds
-        self._prepares = settings.writes_cdi or settings.pass_device_specs
+        self._check_seconds = check_seconds
+        self._uses_files = settings.writes_cdi or settings.pass_device_specs
         self._files = DeviceFiles(
             devices,
             settings.driver_root,
@@ -83,28 +83,28 @@ class DeviceInjector:
         )
 
     async def prepare(self) -> None:
-        """Have everything in place that a container with any of the devices needs, if anything is.
+        """Puts the files in place that a container with any of the devices needs, if the strategies need files.
 
         Raises:
-            OSError: The CDI file can't be written, or the file system doesn't answer in time.
+            OSError: The CDI file cannot be written, or the file system does not respond in time.
         """
-        if self._prepares:
+        if self._uses_files:
             await self._files.prepare()
 
     def loops(self, beat: Callable[[str], Callable[[], None]]) -> dict[str, Coroutine[Any, Any, None]]:
-        """What has to run for ever, by name.
+        """Returns the coroutines that must run as long as the agent, by name.
 
         Args:
-            beat: Gives what a loop of this name calls each time round.
+            beat: Returns the function that a loop of a name calls in each iteration.
         """
         if not self._settings.writes_cdi:
             return {}
-        return {"CDI file": self._files.keep(beat("CDI file"), self._look_seconds)}
+        return {"CDI file": self._files.keep(beat("CDI file"), self._check_seconds)}
 
     def usable(self, devices: tuple[AdvertisedDevice, ...]) -> tuple[AdvertisedDevice, ...]:
-        """The devices that may be named to the kubelet; those that no container can be given now are not healthy.
+        """Returns the devices to advertise. Those that no container can get now are marked unhealthy.
 
-        With the agent's CDI file, one that nobody has looked at yet is left out: it isn't in the file.
+        Where the agent writes the CDI file, a device that was not scanned yet is left out: it is not in the file.
 
         Args:
             devices: All devices of the node.
@@ -119,54 +119,54 @@ class DeviceInjector:
 
     @property
     def withholds(self) -> bool:
-        """Whether `obstacle` can be anything but empty."""
+        """Whether `obstacle` can return anything but an empty string."""
         return self._settings.writes_cdi
 
     def obstacle(self, device: AdvertisedDevice) -> str:
-        """Why no container can be given a device that has no fault; empty: it can, or nobody has looked yet."""
+        """Returns why no container can get a device without a fault; empty: it can, or it was not scanned yet."""
         files = self._files
-        if not self.withholds or not device.healthy or device.uuid in files.in_place:
+        if not self.withholds or not device.healthy or device.uuid in files.ready:
             return ""
         return files.problem or ("no device node" if device.uuid in files.nodes else "")
 
     @property
     def task(self) -> str:
-        """What `prepare` has failed to do when it raises, in words."""
-        return "write the CDI file" if self._settings.writes_cdi else "look at the device nodes"
+        """What failed when `prepare` raises, for messages."""
+        return "write the CDI file" if self._settings.writes_cdi else "scan the device nodes"
 
-    def lacks(self, uuids: Iterable[str]) -> list[str]:
-        """Those of the devices that the last look found no container could be given."""
-        return sorted(set(uuids).difference(self._files.in_place)) if self._settings.writes_cdi else []
+    def missing(self, uuids: Iterable[str]) -> list[str]:
+        """Returns the devices that no container can get according to the last scan."""
+        return sorted(set(uuids).difference(self._files.ready)) if self._settings.writes_cdi else []
 
     def response(self, uuids: tuple[str, ...]) -> pb.ContainerAllocateResponse:
-        """What the kubelet is told for a container with these devices, in index order."""
+        """Builds the kubelet's response for a container with these devices, in index order."""
         settings, kind = self._settings, self._settings.cdi_kind
-        answer = pb.ContainerAllocateResponse()
+        response = pb.ContainerAllocateResponse()
         if DeviceListStrategy.ENVVAR in settings.strategies:
-            answer.envs[ENV_VISIBLE_DEVICES] = ",".join(uuids)
+            response.envs[ENV_VISIBLE_DEVICES] = ",".join(uuids)
         if DeviceListStrategy.CDI_CRI in settings.strategies:
-            answer.cdi_devices.extend(pb.CDIDevice(name=qualified_name(kind, uuid)) for uuid in uuids)
+            response.cdi_devices.extend(pb.CDIDevice(name=qualified_name(kind, uuid)) for uuid in uuids)
         if DeviceListStrategy.CDI_ANNOTATIONS in settings.strategies:
-            answer.annotations.update(annotation(kind, uuids))
+            response.annotations.update(annotation(kind, uuids))
         if settings.pass_device_specs:
-            # Those that the devices have in common once.
+            # Nodes that several devices have in common are passed once.
             nodes = dict.fromkeys(node for uuid in uuids for node in self.nodes(uuid))
-            answer.devices.extend(
+            response.devices.extend(
                 pb.DeviceSpec(container_path=path, host_path=host, permissions="rw") for path, host in nodes
             )
-        return answer
+        return response
 
     def nodes(self, uuid: str) -> tuple[tuple[str, str], ...]:
-        """The device nodes of a device that existed at the last look: path in the container, path on the host.
+        """Returns a device's nodes that the last scan found, as (path in the container, path on the host).
 
-        None when its own is missing: those that all devices have in common are of no use alone.
+        Empty if its own node is missing, because those that all devices have in common are of no use without it.
         """
         return self._files.nodes.get(uuid, ())
 
     async def close(self) -> None:
-        """Take away what was put in place.
+        """Removes the files that were put in place.
 
         Raises:
-            OSError: The CDI file can't be removed.
+            OSError: The CDI file cannot be removed.
         """
         await self._files.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListStrategy
-from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.manager import PluginManager
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.proto import deviceplugin_pb2 as pb
@@ -21,7 +21,14 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
-from gpufleet_testing.agent.plugins import Disk, idle_plugin, injection_settings, make_driver, running_plugin
+from gpufleet_testing.agent.plugins import (
+    Disk,
+    idle_plugin,
+    injection_settings,
+    make_driver,
+    plugin_context,
+    running_plugin,
+)
 
 CRI = DeviceListStrategy.CDI_CRI
 DEVICES = tuple(
@@ -57,15 +64,15 @@ async def test_while_allocate_waits_for_the_disk_other_calls_are_answered_and_fa
         plugin = kubelet.plugins[RESOURCE]
         async with hung_allocate(kubelet, disk, 2) as pending:
             await plugin.call("GetDevicePluginOptions", pb.Empty(), pb.DevicePluginOptions)
-            rig.tell(*rig.devices[:3], replace(rig.devices[3], healthy=False), *rig.devices[4:])
+            rig.advertise(*rig.devices[:3], replace(rig.devices[3], healthy=False), *rig.devices[4:])
             await kubelet.until(lambda: plugin.unhealthy == {"GPU-3"})
-            assert rig.admission.in_flight, "our own listing has to wait, however long the disk takes"
-            assert rig.grants == []
+            assert rig.in_flight.active, "our own listing has to wait, however long the disk takes"
+            assert rig.allocations == []
             assert not pending.done()
         await pending
         names = [device.name for device in kubelet.responses[-1].cdi_devices]
         assert names == ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
-        assert len(rig.grants) == 1
+        assert len(rig.allocations) == 1
 
 
 async def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devices_until_it_goes_on(
@@ -79,16 +86,16 @@ async def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devi
         plugin = kubelet.plugins[RESOURCE]
         async with hung_allocate(kubelet, disk) as pending:
             with pytest.raises(
-                Exception, match="DeviceFilesNotReady: can't write the CDI file: the file system doesn't"
+                Exception, match="DeviceFilesNotReady: cannot write the CDI file: the file system did not"
             ):
                 await pending
             await kubelet.until(lambda: not plugin.healthy)
             assert len(plugin.unhealthy) == 8
-            assert rig.grants == []
+            assert rig.allocations == []
             written = disk.writes
             for _ in range(3):
                 with pytest.raises(TimeoutError):
-                    await rig.injection.prepare()
+                    await rig.injector.prepare()
             assert disk.writes == written, "no second write is begun behind one that hangs"
         await kubelet.until(lambda: len(plugin.healthy) == 8)
         assert not plugin.stopped
@@ -103,7 +110,7 @@ async def test_a_new_device_is_not_named_before_it_is_in_the_file(
         plugin = kubelet.plugins[RESOURCE]
         disk.hang()
         sick = replace(rig.devices[0], healthy=False)
-        rig.tell(sick, *rig.devices[1:], AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        rig.advertise(sick, *rig.devices[1:], AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
         await kubelet.until(lambda: plugin.unhealthy == {"GPU-0"})
         assert "GPU-8" not in plugin.healthy
         disk.go_on()
@@ -119,10 +126,10 @@ async def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothi
             again = await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, 1)
         with pytest.raises(Exception, match="NoPreferredAllocation: another allocation began"):
             await pending
-        assert rig.grants == []
-        assert rig.admission.in_flight, "the later one"
+        assert rig.allocations == []
+        assert rig.in_flight.active, "the later one"
         await kubelet.allocate(frozenset(again))
-        assert len(rig.grants) == 1
+        assert len(rig.allocations) == 1
 
 
 async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
@@ -132,9 +139,9 @@ async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
         await kubelet.until(kubelet.serving)
         async with hung_allocate(kubelet, disk) as pending:
             pending.cancel()
-            async with asyncio.timeout(5), rig.admission.quiet():
+            async with asyncio.timeout(5), rig.in_flight.idle():
                 pass
-        assert rig.grants == []
+        assert rig.allocations == []
         assert await kubelet.admit("next", 1) == {"GPU-0"}
 
 
@@ -147,7 +154,7 @@ async def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_o
         (tmp_path / "driver" / "dev" / "nvidia5").unlink()
         with pytest.raises(Exception, match="DeviceFilesNotReady: no device node for GPU-5"):
             await kubelet.allocate(frozenset({device}))
-        assert rig.grants == []
+        assert rig.allocations == []
 
 
 async def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(disk: Disk, tmp_path: Path) -> None:
@@ -183,7 +190,7 @@ async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_
         await kubelet.until(kubelet.serving)
         plugin = kubelet.plugins[RESOURCE]
         rig.api.reserve(assignment("train-0", "GPU-5"), assignment("train-1", "GPU-6", "GPU-7"))
-        words = "DeviceFilesNotReady: GPU-5 of ml/train-0/main can't be given to a container: no device node"
+        words = "DeviceFilesNotReady: GPU-5 reserved for ml/train-0/main is not ready: no device node"
         with pytest.raises(Exception, match=words):
             await kubelet.admit("train-0", 1)
         offered = plugin.healthy
@@ -192,10 +199,10 @@ async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_
         kubelet.pods[ContainerKey("ml", "train-1", "main")] = frozenset()
         assert await kubelet.prefer(offered, 2) == []
         with pytest.raises(
-            Exception, match=r"DeviceFilesNotReady: GPU-6 of ml/train-1/main .*: the file system doesn't"
+            Exception, match=r"DeviceFilesNotReady: GPU-6 reserved for ml/train-1/main .*: the file system did not"
         ):
             await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
-        rig.tell(*(replace(device, healthy=False) for device in rig.devices))
+        rig.advertise(*(replace(device, healthy=False) for device in rig.devices))
         assert await kubelet.prefer(offered, 2) == []
         with pytest.raises(Exception, match="DeviceUnhealthy"):
             await kubelet.allocate(frozenset({"GPU-6", "GPU-7"}))
@@ -213,10 +220,10 @@ async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk
     told = changes.version
     for _ in range(3):
         disk.hang()
-        with pytest.raises(TimeoutError, match="doesn't answer within"):
+        with pytest.raises(TimeoutError, match="did not respond within"):
             await injection.prepare()
         disk.go_on()
-        await until(lambda: injection._files._look is None)
+        await until(lambda: injection._files._scan is None)
         assert healthy() == {False}
     assert changes.version == told + 1
     await injection.prepare()
@@ -274,22 +281,9 @@ async def test_a_start_that_hangs_ends_in_time_and_nothing_is_left_of_it(
         injection = DeviceInjector(
             injection_settings(tmp_path, CRI), lambda: DEVICES, rig.devices_changed, patience_seconds=0.05
         )
-        around = PluginContext(
-            directory=kubelet.device_plugins,
-            devices=rig.known,
-            devices_changed=rig.devices_changed,
-            lister=rig.lister,
-            own=rig.own,
-            holdings=rig.holdings,
-            admission=rig.admission,
-            observer=rig,
-            injection=injection,
-            counters=rig.counters,
-            listed=rig.listed,
-        )
         disk.hang()
-        with pytest.raises(TimeoutError, match=r"the file system doesn't answer within 0\.05 s"):
-            await PluginManager([Served(RESOURCE)], around).start()
+        with pytest.raises(TimeoutError, match=r"the file system did not respond within 0\.05 s"):
+            await PluginManager([Served(RESOURCE)], plugin_context(kubelet, rig, injection)).start()
         disk.go_on()
         await until(lambda: "device-files" not in {thread.name for thread in threading.enumerate()})
         assert list((tmp_path / "cdi").iterdir()) == []

@@ -116,7 +116,7 @@ async def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_u
     async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         await kubelet.until(kubelet.serving)
         assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
-        rig.tell(*rig.devices, AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
+        rig.advertise(*rig.devices, AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
         await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
         assert written(tmp_path)[-1] == "GPU-8"
         assert await kubelet.admit("bare", 2) == {"GPU-0", "GPU-1"}
@@ -155,7 +155,7 @@ def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
 
     with structlog.testing.capture_logs() as events:
         asyncio.run(scenario())
-    warnings = [event for event in events if event["event"] == "devices not offered: no device node"]
+    warnings = [event for event in events if event["event"] == "device node missing, devices not offered"]
     assert [event["devices"] for event in warnings] == [["GPU-0"]]
 
 
@@ -177,12 +177,12 @@ async def test_without_the_file_pods_are_refused_and_devices_not_offered_until_i
         plugin = kubelet.plugins["gpufleet.dev/gpu"]
         (tmp_path / "cdi").rename(tmp_path / "away")
         (tmp_path / "cdi").touch()
-        with pytest.raises(Exception, match="DeviceFilesNotReady: can't write the CDI file"):
+        with pytest.raises(Exception, match="DeviceFilesNotReady: cannot write the CDI file"):
             await kubelet.admit("bare", 1)
         assert rig.count("gpufleet_agent_allocations_total", outcome="Rejected", reason="DeviceFilesNotReady") == 1
-        assert rig.grants == []
+        assert rig.allocations == []
         await kubelet.until(lambda: not plugin.healthy)
-        rig.tell(replace(rig.devices[0], healthy=False), *rig.devices[1:])
+        rig.advertise(replace(rig.devices[0], healthy=False), *rig.devices[1:])
         (tmp_path / "cdi").unlink()
         await kubelet.until(lambda: len(plugin.healthy) == 7)
         assert not plugin.stopped
