@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.field_errors import invalid, required, show
 from gpufleet_cli.input.yaml_loader import StrictLoader
+from gpufleet_common.field_errors import invalid, required, show
 
 STDIN = Path("-")
 

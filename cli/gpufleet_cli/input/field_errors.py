@@ -1,33 +1,11 @@
-"""Messages about a field, in the grammar of Kubernetes' field.Error: `path: Invalid value: value: detail`."""
+"""Messages of CEL rules and pydantic errors in the grammar of Kubernetes' field.Error."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufleet_api.markers import Cel
-
-_MAX_WIDTH = 60
-
-
-def required(path: str, detail: str = "") -> str:
-    return f"{path}: Required value{f': {detail}' if detail else ''}"
-
-
-def invalid(path: str, value: Any, detail: str) -> str:
-    return f"{path}: Invalid value: {show(value)}: {detail}"
-
-
-def unsupported(path: str, value: Any, supported: Iterable[str]) -> str:
-    return f"{path}: Unsupported value: {show(value)}: supported values: {', '.join(supported)}"
-
-
-def duplicate(path: str, value: Any) -> str:
-    return f"{path}: Duplicate value: {show(value)}"
-
-
-def forbidden(path: str, detail: str) -> str:
-    return f"{path}: Forbidden: {detail}"
+from gpufleet_common.field_errors import forbidden, invalid, required, unsupported
 
 
 def of_rule(rule: Cel, path: str, value: Any) -> str:
@@ -62,12 +40,6 @@ def of_pydantic(problem: Mapping[str, Any]) -> str:
         case _:
             detail = re.sub(r"^\w+ should ", "must ", problem["msg"])
             return invalid(path, value, re.sub(r"\ba valid (?=[aeiou])", "an ", detail).replace("a valid ", "a "))
-
-
-def show(value: Any) -> str:
-    """Returns the value as JSON, truncated to one line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _MAX_WIDTH else text[: _MAX_WIDTH - 3] + "..."
 
 
 def _path(location: Iterable[str | int]) -> str:

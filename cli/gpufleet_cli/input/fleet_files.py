@@ -10,10 +10,10 @@ from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document, read
-from gpufleet_cli.input.field_errors import duplicate, invalid
 from gpufleet_cli.input.node_files import load_nodes
 from gpufleet_cli.input.telemetry_age import AgePolicy
 from gpufleet_common import timestamps
+from gpufleet_common.field_errors import duplicate, invalid
 from gpufleet_operator.fleet.engine_input import UNKNOWN_CAPACITY, NodeInfo, node_state
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError

@@ -11,12 +11,12 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.cel_rules import violations
 from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document, read
-from gpufleet_cli.input.field_errors import duplicate, invalid, unsupported
 from gpufleet_cli.input.schema_checks import workload_problems
+from gpufleet_common.field_errors import duplicate, invalid, unsupported
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.placement.model import Request
-from gpufleet_operator.pods.validate import problems
+from gpufleet_operator.pods.validate import validate_template
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -77,7 +77,7 @@ def _manifest(document: Document, resources: Resources) -> Manifest:
     model = decode(GPUWorkload, document)
     reject(document, _name_problems(model))
     reject(document, violations(model))
-    reject(document, map(str, problems(model.spec, resources)))
+    reject(document, validate_template(model.spec, resources))
     return Manifest(document, model, request(model, resources=resources))
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.documents import Document, read
-from gpufleet_cli.input.field_errors import duplicate, invalid, required
+from gpufleet_common.field_errors import duplicate, invalid, required
 from gpufleet_operator.cache import decode
 from gpufleet_operator.fleet.engine_input import NodeInfo
 from gpufleet_operator.fleet.node_capacity import node_info

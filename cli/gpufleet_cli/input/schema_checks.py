@@ -6,7 +6,7 @@ from typing import Any
 
 from gpufleet_api.crd import WORKLOAD
 from gpufleet_api.schema import Schema
-from gpufleet_cli.input.field_errors import duplicate
+from gpufleet_common.field_errors import duplicate
 
 
 def workload_problems(body: Mapping[str, Any]) -> Iterator[str]:

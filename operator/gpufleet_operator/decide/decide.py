@@ -19,7 +19,6 @@ from gpufleet_operator.decide.template_check import judge
 from gpufleet_operator.ledger import ledger as ledgers
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve, WriteStatus, create_key
-from gpufleet_operator.model.field_error import FieldError
 from gpufleet_operator.model.objects import Pod, Reservation, Workload
 from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -214,7 +213,7 @@ def _releases(
 
 def _statuses(
     snapshot: Snapshot,
-    problems: Mapping[str, tuple[FieldError, ...]],
+    problems: Mapping[str, tuple[str, ...]],
     standings: Iterable[WorkloadReplicas],
     planned: Plan,
     blocked: Blocked,

@@ -8,9 +8,9 @@ first, and an error makes a problem of that one workload.
 import traceback
 
 from gpufleet_api.workload import GPUWorkload
+from gpufleet_common.field_errors import internal
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.field_error import FieldError
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import PodType
@@ -18,17 +18,18 @@ from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
 
 _PATH = "spec.template"
+_MAX_ERROR = 512
 
 
 def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> TemplateCheck:
     """Judge a workload that parses. Never raises."""
     try:
-        found = validate.problems(model.spec, resources)
+        found = validate.validate_template(model.spec, resources)
         if not found:
             _try(workload, model, resources)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is one workload's, and the others' must go on
-        words = f"can't be used: {type(error).__name__}: {error}"[:512]
-        return TemplateCheck(workload.generation, (FieldError(_PATH, words),), traceback.format_exc())
+        message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR])
+        return TemplateCheck(workload.generation, (message,), traceback.format_exc())
     return TemplateCheck(workload.generation, found)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
-from gpufleet_operator.model.field_error import FieldError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class TemplateCheck:
     """What was found in one generation of a workload."""
 
     generation: int
-    problems: tuple[FieldError, ...] = ()
+    problems: tuple[str, ...] = ()
     """Empty: pods can be made from it."""
     unexpected_error: str = ""
     """The traceback, when no rule but the guard found the problem: a rule is missing."""

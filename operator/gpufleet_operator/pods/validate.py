@@ -1,7 +1,7 @@
-"""Judges a pod template before a pod is made from it.
+"""Validates a pod template before a pod is created from it.
 
-The template is free-form for the apiserver, so what it can't refuse becomes a condition here: each problem names the
-field and the value and says what to do. Whatever stands in the template, this never raises.
+The apiserver accepts any template, so what it cannot reject becomes a condition of the workload. Each message has the
+grammar of field.Error. Nothing here raises, whatever the template contains.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,149 +9,154 @@ from typing import Any
 
 from gpufleet_api.names import ENV_PREFIX, ENV_VISIBLE_DEVICES, RESOURCE_PREFIX
 from gpufleet_api.workload import Devices, WorkloadSpec
+from gpufleet_common.field_errors import duplicate, forbidden, invalid, not_found, required
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.field_error import FieldError, show
-from gpufleet_operator.pods.validate_spec import container_name, pod_parts
-from gpufleet_operator.pods.validate_spec import resources as amounts
+from gpufleet_operator.pods.node_affinity import PATH
+from gpufleet_operator.pods.validate_spec import (
+    Errors,
+    validate_container_name,
+    validate_pod_spec,
+    validate_resources,
+)
 
 _SPEC = "spec.template.spec"
+_METADATA = "spec.template.metadata"
+_CONTAINER = "spec.devices.container"
 
 
-def problems(spec: WorkloadSpec, resources: Resources) -> tuple[FieldError, ...]:
-    """Everything wrong with the template, in the order of its fields; empty: pods can be made from it."""
-    return tuple(_problems(spec, resources))
+def validate_template(spec: WorkloadSpec, resources: Resources) -> tuple[str, ...]:
+    """Returns all errors of the template; empty if pods can be created from it."""
+    return tuple(_errors(spec, resources))
 
 
 def device_container(spec: WorkloadSpec) -> str:
-    """The app container that gets the devices. Only for a template without problems."""
+    """Returns the name of the container that gets the devices. The template must be valid."""
     return spec.devices.container or str(spec.template["spec"]["containers"][0]["name"])
 
 
-def _problems(spec: WorkloadSpec, resources: Resources) -> Iterator[FieldError]:
+def _errors(spec: WorkloadSpec, resources: Resources) -> Errors:
     if not resources.asked(spec.devices):
-        yield FieldError("spec.devices.mode", f"is {spec.devices.mode}, but sharing is switched off for this cluster")
+        yield forbidden("spec.devices.mode", f"mode {spec.devices.mode} is disabled in this cluster")
     yield from _metadata(spec.template.get("metadata"))
     pod = spec.template.get("spec")
+    if pod is None:
+        yield required(_SPEC)
+        return
     if not isinstance(pod, Mapping):
-        yield FieldError(_SPEC, f"must be a pod spec, is {show(pod)}")
+        yield invalid(_SPEC, pod, "must be a pod spec")
         return
     if pod.get("nodeName"):
-        yield FieldError(
-            f"{_SPEC}.nodeName", f"is {show(pod['nodeName'])}; leave it out, the operator chooses the node"
-        )
-    yield from pod_parts(pod, _SPEC)
-    yield from _affinity(pod.get("affinity"))
-    yield from _asks(pod.get("resources"), f"{_SPEC}.resources", resources)
-    shape = list(_shape(pod))
-    yield from shape
-    if shape:
+        yield forbidden(f"{_SPEC}.nodeName", "the node is selected by the operator")
+    yield from validate_pod_spec(pod, _SPEC)
+    yield from _empty_terms(pod)
+    yield from _no_devices(pod.get("resources"), f"{_SPEC}.resources", resources)
+    malformed = list(_containers(pod))
+    yield from malformed
+    if malformed:
         return
     names = [str(c["name"]) for c in pod["containers"]]
-    yield from _choice(spec.devices.container, names)
+    yield from _device_container(spec.devices.container, names)
     chosen = spec.devices.container or names[0]
     for kind in ("containers", "initContainers"):
         for index, container in enumerate(pod.get(kind) or ()):
             path = f"{_SPEC}.{kind}[{index}]"
             yield from _env(container, path)
             if kind == "containers" and container["name"] == chosen:
-                yield from _own_count(container, path, resources, spec.devices)
+                yield from _device_count(container, path, resources, spec.devices)
             else:
-                yield from _asks(container.get("resources"), f"{path}.resources", resources)
+                yield from _no_devices(container.get("resources"), f"{path}.resources", resources)
 
 
-def _metadata(metadata: Any) -> Iterator[FieldError]:
-    path = "spec.template.metadata"
+def _metadata(metadata: Any) -> Errors:
     if metadata is None:
         return
     if not isinstance(metadata, Mapping):
-        yield FieldError(path, f"must hold labels and annotations, is {show(metadata)}")
+        yield invalid(_METADATA, metadata, "must be an object")
         return
     for kind in ("labels", "annotations"):
         entries = metadata.get(kind) or {}
         if not isinstance(entries, Mapping):
-            yield FieldError(f"{path}.{kind}", f"must be a map, is {show(entries)}")
+            yield invalid(f"{_METADATA}.{kind}", entries, "must be a map")
             continue
         for key in entries:
             if str(key).startswith(RESOURCE_PREFIX):
-                yield FieldError(f"{path}.{kind}", f"sets {key}; {RESOURCE_PREFIX}* is written by the operator alone")
+                yield forbidden(f"{_METADATA}.{kind}[{key}]", f"{RESOURCE_PREFIX}* is reserved for the operator")
 
 
-def _affinity(affinity: Any) -> Iterator[FieldError]:
-    required: Any = affinity
-    for step in ("nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"):
-        required = required.get(step) if isinstance(required, Mapping) else None
-    if not isinstance(required, Mapping):
+def _empty_terms(pod: Mapping[str, Any]) -> Errors:
+    """Rejects a required node affinity that matches no node: it could not be restricted to the selected one."""
+    required_affinity: Any = pod
+    for step in PATH:
+        required_affinity = required_affinity.get(step) if isinstance(required_affinity, Mapping) else None
+    if not isinstance(required_affinity, Mapping):
         return
-    terms = required.get("nodeSelectorTerms")
+    terms = required_affinity.get("nodeSelectorTerms")
     full = [t for t in terms if isinstance(t, Mapping) and any(t.values())] if isinstance(terms, list) else []
     if not full:
-        path = f"{_SPEC}.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        yield FieldError(path, f"is {show(terms)}: only empty terms, which match no node; the node can't be pinned")
+        path = ".".join((_SPEC, *PATH, "nodeSelectorTerms"))
+        yield invalid(path, terms, "must have a term that is not empty")
 
 
-def _shape(pod: Mapping[str, Any]) -> Iterator[FieldError]:
-    """Containers must be lists of objects with different names, or nothing else can be judged."""
+def _containers(pod: Mapping[str, Any]) -> Errors:
+    """Requires lists of containers with unique names; without them no further field can be checked."""
     if not pod.get("containers"):
-        yield FieldError(f"{_SPEC}.containers", f"must name at least one container, is {show(pod.get('containers'))}")
+        yield required(f"{_SPEC}.containers", "must have at least one container")
     seen: set[str] = set()
     for kind in ("containers", "initContainers"):
         containers = pod.get(kind) or ()
         if not isinstance(containers, list | tuple):
-            yield FieldError(f"{_SPEC}.{kind}", f"must be a list, is {show(containers)}")
+            yield invalid(f"{_SPEC}.{kind}", containers, "must be a list")
             continue
         for index, container in enumerate(containers):
             path = f"{_SPEC}.{kind}[{index}]"
             if not isinstance(container, Mapping):
-                yield FieldError(path, f"must be a container, is {show(container)}")
+                yield invalid(path, container, "must be an object")
                 continue
             name = container.get("name")
-            wrong = list(container_name(name, f"{path}.name"))
+            wrong = list(validate_container_name(name, f"{path}.name"))
             yield from wrong
             if not wrong and name in seen:
-                yield FieldError(f"{path}.name", f"{show(name)} stands twice")
+                yield duplicate(f"{path}.name", name)
             if not wrong:
                 seen.add(str(name))
-            yield from _parts(container, path)
+            yield from _container(container, path)
 
 
-def _parts(container: Mapping[str, Any], path: str) -> Iterator[FieldError]:
-    yield from amounts(container.get("resources"), f"{path}.resources")
+def _container(container: Mapping[str, Any], path: str) -> Errors:
+    yield from validate_resources(container.get("resources"), f"{path}.resources")
     for field in ("env", "envFrom"):
         value = container.get(field)
         if value is not None and not isinstance(value, list | tuple):
-            yield FieldError(f"{path}.{field}", f"must be a list, is {show(value)}")
+            yield invalid(f"{path}.{field}", value, "must be a list")
 
 
-def _choice(wanted: str | None, names: list[str]) -> Iterator[FieldError]:
-    known = ", ".join(names)
+def _device_container(wanted: str | None, names: list[str]) -> Errors:
+    choice = f"must be one of: {', '.join(names)}"
     if wanted is None and len(names) > 1:
-        yield FieldError(
-            "spec.devices.container", f"is missing: the template has several containers, name one of {known}"
-        )
+        yield required(_CONTAINER, f"the template has several containers, {choice}")
     elif wanted is not None and wanted not in names:
-        message = f"is {show(wanted)}, which is no app container; there is {known}"
-        yield FieldError("spec.devices.container", message)
+        yield not_found(_CONTAINER, wanted, choice)
 
 
-def _env(container: Mapping[str, Any], path: str) -> Iterator[FieldError]:
+def _env(container: Mapping[str, Any], path: str) -> Errors:
     for index, entry in enumerate(container.get("env") or ()):
         name = str(entry.get("name", "")) if isinstance(entry, Mapping) else ""
         if name == ENV_VISIBLE_DEVICES or name.startswith(ENV_PREFIX):
-            yield FieldError(f"{path}.env[{index}].name", f"is {name}, which would override what the node agent sets")
+            yield forbidden(f"{path}.env[{index}].name", f"{name} is set by the node agent")
     for index, entry in enumerate(container.get("envFrom") or ()):
         prefix = str(entry.get("prefix") or "") if isinstance(entry, Mapping) else ""
-        if prefix and _can_reserve(prefix):
-            message = f"is {prefix}, by which a key could override what the node agent sets"
-            yield FieldError(f"{path}.envFrom[{index}].prefix", message)
+        if prefix and _can_override(prefix):
+            detail = "keys with this prefix could override variables of the node agent"
+            yield invalid(f"{path}.envFrom[{index}].prefix", prefix, detail)
 
 
-def _can_reserve(prefix: str) -> bool:
-    """True when some key behind the prefix makes a name that belongs to the node agent."""
+def _can_override(prefix: str) -> bool:
+    """Returns whether a key with this prefix can have the name of a variable that the node agent sets."""
     return prefix.startswith(ENV_PREFIX) or any(n.startswith(prefix) for n in (ENV_VISIBLE_DEVICES, ENV_PREFIX))
 
 
-def _requested(given: Any, resources: Resources) -> Iterator[tuple[str, str, Any]]:
-    """(limits or requests, resource, amount) of what is ours to give."""
+def _device_amounts(given: Any, resources: Resources) -> Iterator[tuple[str, str, Any]]:
+    """Yields `limits` or `requests`, resource and amount of each device resource."""
     for kind in ("limits", "requests"):
         amounts = given.get(kind) if isinstance(given, Mapping) else None
         for name, amount in amounts.items() if isinstance(amounts, Mapping) else ():
@@ -159,15 +164,13 @@ def _requested(given: Any, resources: Resources) -> Iterator[tuple[str, str, Any
                 yield kind, str(name), amount
 
 
-def _own_count(container: Mapping[str, Any], path: str, resources: Resources, asked: Devices) -> Iterator[FieldError]:
-    for kind, name, amount in _requested(container.get("resources"), resources):
-        if name != resources.asked(asked) or str(amount) != str(asked.count):
-            wanted = f"spec.devices asks for {asked.count} of mode {asked.mode}"
-            message = f"is {show(amount)}, but {wanted}; leave it out, the operator adds it"
-            yield FieldError(f"{path}.resources.{kind}[{name}]", message)
+def _device_count(container: Mapping[str, Any], path: str, resources: Resources, devices: Devices) -> Errors:
+    for kind, name, amount in _device_amounts(container.get("resources"), resources):
+        if name != resources.asked(devices) or str(amount) != str(devices.count):
+            detail = f"must be omitted or equal spec.devices (count {devices.count}, mode {devices.mode})"
+            yield invalid(f"{path}.resources.{kind}[{name}]", amount, detail)
 
 
-def _asks(given: Any, path: str, resources: Resources) -> Iterator[FieldError]:
-    for kind, name, amount in _requested(given, resources):
-        message = f"is {show(amount)}; only the container of spec.devices.container may have devices"
-        yield FieldError(f"{path}.{kind}[{name}]", message)
+def _no_devices(given: Any, path: str, resources: Resources) -> Errors:
+    for kind, name, _ in _device_amounts(given, resources):
+        yield forbidden(f"{path}.{kind}[{name}]", f"only the container of {_CONTAINER} may request devices")

@@ -1,131 +1,126 @@
-"""Judges the parts of a pod template that the operator itself reads or rewrites.
+"""Validates the fields of a pod template that the operator itself reads or changes.
 
-The rest is judged by the apiserver when a pod is made. These can't wait for that: a gate, a toleration or an amount of
-another form than expected would be read before there is a pod.
+The apiserver validates all other fields when a pod is created. These fields are read before there is a pod.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from gpufleet_operator.model.field_error import FieldError, show
+from gpufleet_common.field_errors import invalid, required
+from gpufleet_operator.pods.node_affinity import PATH
 from gpufleet_operator.pods.quantities import quantity
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
-Problems = Iterator[FieldError]
+Errors = Iterator[str]
 
 
-def pod_parts(pod: Mapping[str, Any], path: str) -> Problems:
-    """What stands beside the containers: gates, node selector, tolerations, affinity, resources, overhead."""
-    for index, gate in each_map(pod.get("schedulingGates"), f"{path}.schedulingGates"):
-        if isinstance(gate, FieldError):
-            yield gate
-        elif not _is_name(gate.get("name")):
-            yield FieldError(f"{path}.schedulingGates[{index}].name", f"must be a name, is {show(gate.get('name'))}")
-    yield from _texts(pod.get("nodeSelector"), f"{path}.nodeSelector")
-    for index, toleration in each_map(pod.get("tolerations"), f"{path}.tolerations"):
-        if isinstance(toleration, FieldError):
-            yield toleration
-        else:
-            yield from _fields(toleration, f"{path}.tolerations[{index}]", ("key", "operator", "value", "effect"))
-    yield from _affinity(pod, path)
-    yield from resources(pod.get("resources"), f"{path}.resources")
+def validate_pod_spec(pod: Mapping[str, Any], path: str) -> Errors:
+    """Yields errors of gates, node selector, tolerations, node affinity, resources and overhead."""
+    yield from _each(pod.get("schedulingGates"), f"{path}.schedulingGates", _gate)
+    yield from _strings(pod.get("nodeSelector"), f"{path}.nodeSelector")
+    yield from _each(pod.get("tolerations"), f"{path}.tolerations", _toleration)
+    yield from _node_affinity(pod, path)
+    yield from validate_resources(pod.get("resources"), f"{path}.resources")
     yield from _quantities(pod.get("overhead"), f"{path}.overhead")
 
 
-def container_name(name: Any, path: str) -> Problems:
-    """A container's name: a DNS label."""
-    if not _is_name(name):
-        yield FieldError(path, f"must be a name, is {show(name)}")
-    elif not _LABEL.fullmatch(name):
-        yield FieldError(path, f"is {show(name)}; a name has up to 63 lower case letters, digits and '-'")
+def validate_container_name(name: Any, path: str) -> Errors:
+    """Yields the error of a container's name, which must be a DNS label."""
+    malformed = list(_name(name, path))
+    yield from malformed
+    if not malformed and not _LABEL.fullmatch(name):
+        yield invalid(path, name, "must be a lowercase RFC 1123 label of at most 63 characters")
 
 
-def resources(given: Any, path: str) -> Problems:
-    """Limits and requests: maps of quantities."""
+def validate_resources(given: Any, path: str) -> Errors:
+    """Yields errors of limits and requests."""
     if _not_a_map(given):
-        yield FieldError(path, f"must be a map, is {show(given)}")
+        yield invalid(path, given, "must be an object")
         return
     for kind in ("limits", "requests"):
         yield from _quantities((given or {}).get(kind), f"{path}.{kind}")
 
 
-def each_map(given: Any, path: str) -> Iterator[tuple[int, Any]]:
-    """The maps in a list by position; in the place of what isn't one, the problem."""
+def _each(given: Any, path: str, validate: Callable[[Mapping[str, Any], str], Errors]) -> Errors:
+    """Yields errors of a list of objects."""
     if given is not None and not isinstance(given, list | tuple):
-        yield 0, FieldError(path, f"must be a list, is {show(given)}")
+        yield invalid(path, given, "must be a list")
         return
     for index, one in enumerate(given or ()):
-        yield (
-            index,
-            one if isinstance(one, Mapping) else FieldError(f"{path}[{index}]", f"must be a map, is {show(one)}"),
-        )
+        at = f"{path}[{index}]"
+        if isinstance(one, Mapping):
+            yield from validate(one, at)
+        else:
+            yield invalid(at, one, "must be an object")
 
 
-def _affinity(pod: Mapping[str, Any], path: str) -> Problems:
+def _gate(gate: Mapping[str, Any], path: str) -> Errors:
+    yield from _name(gate.get("name"), f"{path}.name")
+
+
+def _toleration(toleration: Mapping[str, Any], path: str) -> Errors:
+    for field in ("key", "operator", "value", "effect"):
+        if not isinstance(toleration.get(field), str | None):
+            yield invalid(f"{path}.{field}", toleration[field], "must be a string")
+
+
+def _node_affinity(pod: Mapping[str, Any], path: str) -> Errors:
     here: Any = pod
-    for step in ("affinity", "nodeAffinity", _REQUIRED):
+    for step in PATH:
         here, path = here.get(step), f"{path}.{step}"
         if here is None:
             return
         if not isinstance(here, Mapping):
-            yield FieldError(path, f"must be a map, is {show(here)}")
+            yield invalid(path, here, "must be an object")
             return
-    path = f"{path}.nodeSelectorTerms"
-    for index, term in each_map(here.get("nodeSelectorTerms"), path):
-        if isinstance(term, FieldError):
-            yield term
-            continue
-        for kind in ("matchExpressions", "matchFields"):
-            for at, expression in each_map(term.get(kind), f"{path}[{index}].{kind}"):
-                if isinstance(expression, FieldError):
-                    yield expression
-                else:
-                    yield from _expression(expression, f"{path}[{index}].{kind}[{at}]")
+    yield from _each(here.get("nodeSelectorTerms"), f"{path}.nodeSelectorTerms", _term)
 
 
-def _expression(expression: Mapping[str, Any], path: str) -> Problems:
+def _term(term: Mapping[str, Any], path: str) -> Errors:
+    for kind in ("matchExpressions", "matchFields"):
+        yield from _each(term.get(kind), f"{path}.{kind}", _expression)
+
+
+def _expression(expression: Mapping[str, Any], path: str) -> Errors:
     for field in ("key", "operator"):
-        if not _is_name(expression.get(field)):
-            yield FieldError(f"{path}.{field}", f"must be a text, is {show(expression.get(field))}")
+        yield from _name(expression.get(field), f"{path}.{field}")
     values = expression.get("values")
     if values is not None and not (isinstance(values, list | tuple) and all(isinstance(v, str) for v in values)):
-        yield FieldError(f"{path}.values", f"must be a list of texts, is {show(values)}")
+        yield invalid(f"{path}.values", values, "must be a list of strings")
 
 
-def _fields(given: Mapping[str, Any], path: str, fields: tuple[str, ...]) -> Problems:
-    for field in fields:
-        if not isinstance(given.get(field), str | None):
-            yield FieldError(f"{path}.{field}", f"must be a text, is {show(given[field])}")
-
-
-def _texts(given: Any, path: str) -> Problems:
+def _strings(given: Any, path: str) -> Errors:
     if _not_a_map(given):
-        yield FieldError(path, f"must be a map, is {show(given)}")
+        yield invalid(path, given, "must be a map")
         return
     for key, value in (given or {}).items():
         if not isinstance(value, str):
-            yield FieldError(f"{path}[{key}]", f"must be a text, is {show(value)}")
+            yield invalid(f"{path}[{key}]", value, "must be a string")
 
 
-def _quantities(given: Any, path: str) -> Problems:
+def _quantities(given: Any, path: str) -> Errors:
     if _not_a_map(given):
-        yield FieldError(path, f"must be a map, is {show(given)}")
+        yield invalid(path, given, "must be a map")
         return
     for name, amount in (given or {}).items():
+        wrong = partial(invalid, f"{path}[{name}]", amount)
         try:
             negative = quantity(amount) < 0
         except ValueError:
-            yield FieldError(f"{path}[{name}]", f"is {show(amount)}, which is not a resource quantity")
+            yield wrong("must be a resource quantity")
         else:
             if negative:
-                yield FieldError(f"{path}[{name}]", f"is {show(amount)}, must be 0 or more")
+                yield wrong("must be greater than or equal to 0")
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+def _name(value: Any, path: str) -> Errors:
+    if value is None or value == "":
+        yield required(path)
+    elif not isinstance(value, str):
+        yield invalid(path, value, "must be a string")
 
 
 def _not_a_map(value: Any) -> bool:

@@ -66,7 +66,7 @@ def _stalled(outlook: StatusContext) -> _Says:
     if outlook.workload.model is None:
         return _yes("InvalidObject", outlook.workload.invalid)
     if outlook.problems:
-        return _yes("InvalidTemplate", "; ".join(str(p) for p in outlook.problems))
+        return _yes("InvalidTemplate", "; ".join(outlook.problems))
     failed = [r for r in outlook.replicas if r.state is PlacementState.FAILED]
     if failed:
         return _yes("ReplicaFailed", "; ".join(f"replica {r.index}: {r.message}" for r in failed))

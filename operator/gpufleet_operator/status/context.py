@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpufleet_operator.model.field_error import FieldError
 from gpufleet_operator.model.objects import Reservation, Workload
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.placement.model import Diagnosis, Terms
@@ -15,7 +14,7 @@ class StatusContext:
 
     workload: Workload
     standing: WorkloadReplicas | None = None
-    problems: tuple[FieldError, ...] = ()
+    problems: tuple[str, ...] = ()
     refused_create: str = ""
     """What the apiserver said to the pods, when it refused them."""
     entries: Mapping[str, Reservation] = field(default_factory=dict)

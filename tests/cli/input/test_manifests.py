@@ -76,13 +76,19 @@ SPECS: list[tuple[dict[str, Any], str]] = [
         {"placement": {"gang": True}, "replicas": 2, "distribution": _weighted(3)},
         "spec.distribution.weights: Invalid value: [3]: must have one number for each of spec.replicas",
     ),
-    ({"template": {"spec": {}}}, "spec.template.spec.containers: must name at least one container, is None"),
-    ({"template": {"spec": {**TEMPLATE, "nodeName": "n"}}}, "spec.template.spec.nodeName: is 'n'; leave it out"),
+    ({"template": {"spec": {}}}, "spec.template.spec.containers: Required value: must have at least one container"),
+    (
+        {"template": {"spec": {**TEMPLATE, "nodeName": "n"}}},
+        "spec.template.spec.nodeName: Forbidden: the node is selected by the operator",
+    ),
     (
         {"template": {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "1zz"}}}]}}},
-        "spec.template.spec.containers[0].resources.requests[cpu]: is '1zz', which is not a resource quantity",
+        'spec.template.spec.containers[0].resources.requests[cpu]: Invalid value: "1zz": must be a resource quantity',
     ),
-    ({"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}}, "spec.template.spec.tolerations[0]: must be a map"),
+    (
+        {"template": {"spec": {**TEMPLATE, "tolerations": ["x"]}}},
+        'spec.template.spec.tolerations[0]: Invalid value: "x": must be an object',
+    ),
 ]
 
 

@@ -172,7 +172,7 @@ def test_what_no_rule_foresaw_is_a_problem_of_one_workload(monkeypatch: pytest.M
     write = next(s for s in actions.statuses if s.name == "bad")
     assert results.condition(write, "Stalled") == ("True", "InvalidTemplate")
     assert write.status.conditions[-1].message == (
-        "spec.template: can't be used: ZeroDivisionError: nobody thought of this"
+        "spec.template: Internal error: ZeroDivisionError: nobody thought of this"
     )
     assert "in breaks" in actions.unexpected_errors["ml/bad"]
     assert not again.unexpected_errors

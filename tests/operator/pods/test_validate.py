@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
-from gpufleet_operator.pods.validate import device_container, problems
+from gpufleet_operator.pods.validate import device_container, validate_template
 from gpufleet_testing.operator import make
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -19,11 +19,11 @@ def main(**fields: Any) -> dict[str, Any]:
     return {"name": "main", **fields}
 
 
-def said(template: Any, *, resources: Resources = DEFAULTS, **devices: Any) -> list[str]:
+def errors(template: Any, *, resources: Resources = DEFAULTS, **devices: Any) -> list[str]:
     spec = WorkloadSpec.model_construct(
         template=template, devices=WorkloadSpec.model_fields["devices"].default.model_copy(update=devices)
     )
-    return [str(p) for p in problems(spec, resources)]
+    return list(validate_template(spec, resources))
 
 
 def limits(kind: str = "limits", name: str = RESOURCE, amount: Any = "1") -> dict[str, Any]:
@@ -35,43 +35,55 @@ def affinity(*terms: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "node name": ({"nodeName": "n1", "containers": [main()]}, {}, "spec.template.spec.nodeName: is 'n1'"),
+    "node name": (
+        {"nodeName": "n1", "containers": [main()]},
+        {},
+        "spec.template.spec.nodeName: Forbidden: the node is selected by the operator",
+    ),
     "own limit": (
         {"containers": [main(**limits(amount="2"))]},
         {"count": 4},
-        "containers[0].resources.limits[gpufleet.dev/gpu]: is '2', but spec.devices asks for 4 of mode Exclusive",
+        'containers[0].resources.limits[gpufleet.dev/gpu]: Invalid value: "2": must be omitted or equal spec.devices (',
     ),
     "own request": (
         {"containers": [main(**limits("requests", amount=3))]},
         {},
-        "requests[gpufleet.dev/gpu]: is 3, but",
+        "requests[gpufleet.dev/gpu]: Invalid value: 3: must be omitted or equal spec.devices (count 1, mode Exclusive)",
     ),
     "the shared resource with mode Exclusive": (
         {"containers": [main(**limits(name=SHARED_RESOURCE))]},
         {},
-        "limits[gpufleet.dev/gpu-shared]: is '1', but spec.devices asks for 1 of mode Exclusive",
+        'limits[gpufleet.dev/gpu-shared]: Invalid value: "1": must be omitted or equal spec.devices (count 1, mode Exc',
     ),
     "the whole resource with mode Shared": (
         {"containers": [main(**limits())]},
         {"mode": DeviceMode.SHARED},
-        "limits[gpufleet.dev/gpu]: is '1', but spec.devices asks for 1 of mode Shared",
+        'limits[gpufleet.dev/gpu]: Invalid value: "1": must be omitted or equal spec.devices (count 1, mode Shared)',
     ),
     "the shared resource in a sidecar": (
         {"containers": [main(), {"name": "b", **limits(name=SHARED_RESOURCE)}]},
         {"container": "main", "mode": DeviceMode.SHARED},
-        "containers[1].resources.limits[gpufleet.dev/gpu-shared]: is '1'; only the container of",
+        "containers[1].resources.limits[gpufleet.dev/gpu-shared]: Forbidden: only the container of",
     ),
-    "unknown container": ({"containers": [main()]}, {"container": "x"}, "spec.devices.container: is 'x', which is no"),
+    "unknown container": (
+        {"containers": [main()]},
+        {"container": "x"},
+        'spec.devices.container: Not found: "x": must be one of: main',
+    ),
     "init container chosen": (
         {"containers": [main()], "initContainers": [{"name": "i"}]},
         {"container": "i"},
-        "spec.devices.container: is 'i', which is no app container",
+        'spec.devices.container: Not found: "i": must be one of: main',
     ),
-    "no container chosen": ({"containers": [main(), {"name": "b"}]}, {}, "spec.devices.container: is missing"),
+    "no container chosen": (
+        {"containers": [main(), {"name": "b"}]},
+        {},
+        "spec.devices.container: Required value: the template has several containers, must be one of: main, b",
+    ),
     "devices in an init container": (
         {"containers": [main()], "initContainers": [{"name": "i", **limits()}]},
         {},
-        "spec.template.spec.initContainers[0].resources.limits[gpufleet.dev/gpu]: is '1'; only the container of",
+        "spec.template.spec.initContainers[0].resources.limits[gpufleet.dev/gpu]: Forbidden: only the container of",
     ),
     "devices in a sidecar": (
         {"containers": [main(), {"name": "b", **limits()}]},
@@ -82,19 +94,23 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "visible devices": (
         {"containers": [main(env=[{"name": "A"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}])]},
         {},
-        "spec.template.spec.containers[0].env[1].name: is NVIDIA_VISIBLE_DEVICES, which would override",
+        "spec.template.spec.containers[0].env[1].name: Forbidden: NVIDIA_VISIBLE_DEVICES is set by the node agent",
     ),
     "visible devices in an init container": (
         {"containers": [main()], "initContainers": [{"name": "i", "env": [{"name": "NVIDIA_VISIBLE_DEVICES"}]}]},
         {},
         "initContainers[0].env[0].name",
     ),
-    "our environment": ({"containers": [main(env=[{"name": "GPUFLEET_X"}])]}, {}, "env[0].name: is GPUFLEET_X"),
+    "our environment": (
+        {"containers": [main(env=[{"name": "GPUFLEET_X"}])]},
+        {},
+        "env[0].name: Forbidden: GPUFLEET_X is set by the node agent",
+    ),
     **{
         f"our environment by prefix {prefix}": (
             {"containers": [main(envFrom=[{"configMapRef": {"name": "c"}}, {"prefix": prefix}])]},
             {},
-            f"envFrom[1].prefix: is {prefix}, by which a key could override",
+            f'envFrom[1].prefix: Invalid value: "{prefix}": keys with this prefix could override',
         )
         for prefix in ("GPUFLEET_", "GPUFLEET_SHARD_", "GPU", "NVIDIA_", "NVIDIA_VISIBLE_DEVICE", "N")
     },
@@ -106,125 +122,159 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "affinity of nothing": (
         {"containers": [main()], **affinity({}, {})},
         {},
-        "nodeSelectorTerms: is [{}, {}]: only empty",
+        "nodeSelectorTerms: Invalid value: [{}, {}]: must have a term that is not empty",
     ),
-    "affinity without terms": ({"containers": [main()], **affinity()}, {}, "nodeSelectorTerms: is []"),
-    "no containers": ({"containers": []}, {}, "spec.template.spec.containers: must name at least one container, is []"),
-    "containers is a map": ({"containers": {"name": "main"}}, {}, "spec.template.spec.containers: must be a list"),
-    "a container is text": ({"containers": ["main"]}, {}, "containers[0]: must be a container, is 'main'"),
-    "a container without name": ({"containers": [{}]}, {}, "containers[0].name: must be a name, is None"),
-    "a name twice": ({"containers": [main(), main()]}, {}, "containers[1].name: 'main' stands twice"),
+    "affinity without terms": (
+        {"containers": [main()], **affinity()},
+        {},
+        "nodeSelectorTerms: Invalid value: []: must have a term",
+    ),
+    "no containers": (
+        {"containers": []},
+        {},
+        "spec.template.spec.containers: Required value: must have at least one container",
+    ),
+    "containers is a map": (
+        {"containers": {"name": "main"}},
+        {},
+        'spec.template.spec.containers: Invalid value: {"name": "main"}: must be a list',
+    ),
+    "a container is text": ({"containers": ["main"]}, {}, 'containers[0]: Invalid value: "main": must be an object'),
+    "a container without name": ({"containers": [{}]}, {}, "containers[0].name: Required value"),
+    "a name twice": ({"containers": [main(), main()]}, {}, 'containers[1].name: Duplicate value: "main"'),
     "resources is text": (
         {"containers": [main(resources="lots")]},
         {},
-        "containers[0].resources: must be a map, is 'lots'",
+        'containers[0].resources: Invalid value: "lots": must be an object',
     ),
     "an amount that is none": (
         {"containers": [main(**limits("requests", "cpu", "many"))]},
         {},
-        "containers[0].resources.requests[cpu]: is 'many', which is not a resource quantity",
+        'containers[0].resources.requests[cpu]: Invalid value: "many": must be a resource quantity',
     ),
-    "an amount that is true": ({"containers": [main(**limits(name="cpu", amount=True))]}, {}, "limits[cpu]: is True"),
+    "an amount that is true": (
+        {"containers": [main(**limits(name="cpu", amount=True))]},
+        {},
+        "limits[cpu]: Invalid value: true: must be a resource quantity",
+    ),
     "an amount below 0": (
         {"containers": [main(**limits(name="cpu", amount="-1"))]},
         {},
-        "containers[0].resources.limits[cpu]: is '-1', must be 0 or more",
+        'containers[0].resources.limits[cpu]: Invalid value: "-1": must be greater than or equal to 0',
     ),
     "limits is a list": (
         {"containers": [main(resources={"limits": ["cpu"]})]},
         {},
-        "containers[0].resources.limits: must be a map, is ['cpu']",
+        'containers[0].resources.limits: Invalid value: ["cpu"]: must be a map',
     ),
     "an amount of an init container": (
         {"containers": [main()], "initContainers": [{"name": "i", **limits(name="cpu", amount="x")}]},
         {},
-        "spec.template.spec.initContainers[0].resources.limits[cpu]: is 'x'",
+        'spec.template.spec.initContainers[0].resources.limits[cpu]: Invalid value: "x": must be a resource quantity',
     ),
     "an amount of the pod": (
         {"containers": [main()], **limits("requests", "cpu", "x")},
         {},
-        "spec.template.spec.resources.requests[cpu]: is 'x'",
+        'spec.template.spec.resources.requests[cpu]: Invalid value: "x": must be a resource quantity',
     ),
-    "overhead": ({"containers": [main()], "overhead": {"cpu": "x"}}, {}, "spec.template.spec.overhead[cpu]: is 'x'"),
+    "overhead": (
+        {"containers": [main()], "overhead": {"cpu": "x"}},
+        {},
+        'spec.template.spec.overhead[cpu]: Invalid value: "x": must be a resource quantity',
+    ),
     "a gate that is nothing": (
         {"containers": [main()], "schedulingGates": [None]},
         {},
-        "spec.template.spec.schedulingGates[0]: must be a map, is None",
+        "spec.template.spec.schedulingGates[0]: Invalid value: null: must be an object",
     ),
     "a gate without name": (
         {"containers": [main()], "schedulingGates": [{}]},
         {},
-        "spec.template.spec.schedulingGates[0].name: must be a name, is None",
+        "spec.template.spec.schedulingGates[0].name: Required value",
     ),
     "gates are text": (
         {"containers": [main()], "schedulingGates": "x"},
         {},
-        "spec.template.spec.schedulingGates: must be a list, is 'x'",
+        'spec.template.spec.schedulingGates: Invalid value: "x": must be a list',
     ),
-    "gates are a map": ({"containers": [main()], "schedulingGates": {"a": 1}}, {}, "schedulingGates: must be a list"),
+    "gates are a map": (
+        {"containers": [main()], "schedulingGates": {"a": 1}},
+        {},
+        'schedulingGates: Invalid value: {"a": 1}: must be a list',
+    ),
     "a toleration that is nothing": (
         {"containers": [main()], "tolerations": [None]},
         {},
-        "spec.template.spec.tolerations[0]: must be a map, is None",
+        "spec.template.spec.tolerations[0]: Invalid value: null: must be an object",
     ),
     "a toleration with a number": (
         {"containers": [main()], "tolerations": [{"key": 1}]},
         {},
-        "spec.template.spec.tolerations[0].key: must be a text, is 1",
+        "spec.template.spec.tolerations[0].key: Invalid value: 1: must be a string",
     ),
     "a node selector that is a list": (
         {"containers": [main()], "nodeSelector": ["a"]},
         {},
-        "spec.template.spec.nodeSelector: must be a map, is ['a']",
+        'spec.template.spec.nodeSelector: Invalid value: ["a"]: must be a map',
     ),
     "a node selector with a number": (
         {"containers": [main()], "nodeSelector": {"a": 1}},
         {},
-        "spec.template.spec.nodeSelector[a]: must be a text, is 1",
+        "spec.template.spec.nodeSelector[a]: Invalid value: 1: must be a string",
     ),
-    "affinity is text": ({"containers": [main()], "affinity": "x"}, {}, "spec.template.spec.affinity: must be a map"),
+    "affinity is text": (
+        {"containers": [main()], "affinity": "x"},
+        {},
+        'spec.template.spec.affinity: Invalid value: "x": must be an object',
+    ),
     "a term that is nothing": (
         {"containers": [main()], **affinity(None, {"matchFields": [{"key": "k", "operator": "Exists"}]})},
         {},
-        "nodeSelectorTerms[0]: must be a map, is None",
+        "nodeSelectorTerms[0]: Invalid value: null: must be an object",
     ),
     "an expression without key": (
         {"containers": [main()], **affinity({"matchExpressions": [{"operator": "Exists"}]})},
         {},
-        "nodeSelectorTerms[0].matchExpressions[0].key: must be a text, is None",
+        "nodeSelectorTerms[0].matchExpressions[0].key: Required value",
     ),
     "expressions are text": (
         {"containers": [main()], **affinity({"matchExpressions": "x"})},
         {},
-        "nodeSelectorTerms[0].matchExpressions: must be a list, is 'x'",
+        'nodeSelectorTerms[0].matchExpressions: Invalid value: "x": must be a list',
     ),
     "values are numbers": (
         {"containers": [main()], **affinity({"matchFields": [{"key": "k", "operator": "In", "values": [1]}]})},
         {},
-        "nodeSelectorTerms[0].matchFields[0].values: must be a list of texts, is [1]",
+        "nodeSelectorTerms[0].matchFields[0].values: Invalid value: [1]: must be a list of strings",
     ),
     "a name that is too long": (
         {"containers": [{"name": "m" * 64}]},
         {},
-        "spec.template.spec.containers[0].name: is 'mmm",
+        'spec.template.spec.containers[0].name: Invalid value: "mmm',
     ),
-    "a name in capitals": ({"containers": [{"name": "Main"}]}, {}, "containers[0].name: is 'Main'; a name has up to"),
-    "spec is text": ("busybox", {}, "spec.template.spec: must be a pod spec, is 'busybox'"),
+    "a name in capitals": (
+        {"containers": [{"name": "Main"}]},
+        {},
+        'containers[0].name: Invalid value: "Main": must be a lowercase RFC 1123 label',
+    ),
+    "spec is text": ("busybox", {}, 'spec.template.spec: Invalid value: "busybox": must be a pod spec'),
 }
 
 
 @pytest.mark.parametrize(("spec", "devices", "message"), BAD.values(), ids=BAD.keys())
 def test_problem(spec: Any, devices: dict[str, Any], message: str) -> None:
-    found = said({"spec": spec}, **devices)
+    found = errors({"spec": spec}, **devices)
 
     assert any(message in one for one in found), found
 
 
 def test_our_own_labels_and_annotations_are_not_the_users_to_set() -> None:
-    found = said({"metadata": {"annotations": {"gpufleet.dev/assignment": "x"}}, "spec": {"containers": [main()]}})
+    found = errors({"metadata": {"annotations": {"gpufleet.dev/assignment": "x"}}, "spec": {"containers": [main()]}})
 
     (one,) = found
-    assert one.startswith("spec.template.metadata.annotations: sets gpufleet.dev/assignment; gpufleet.dev/* is")
+    assert one.startswith(
+        "spec.template.metadata.annotations[gpufleet.dev/assignment]: Forbidden: gpufleet.dev/* is reserved"
+    )
 
 
 GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -263,21 +313,21 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("spec", "devices"), GOOD.values(), ids=GOOD.keys())
 def test_no_problem(spec: Any, devices: dict[str, Any]) -> None:
-    assert said({"spec": spec}, **devices) == []
+    assert errors({"spec": spec}, **devices) == []
 
 
 def test_sharing_that_is_switched_off_is_told() -> None:
-    found = said({"spec": {"containers": [main()]}}, resources=Resources(shared=""), mode=DeviceMode.SHARED)
+    found = errors({"spec": {"containers": [main()]}}, resources=Resources(shared=""), mode=DeviceMode.SHARED)
 
-    assert found == ["spec.devices.mode: is Shared, but sharing is switched off for this cluster"]
+    assert found == ["spec.devices.mode: Forbidden: mode Shared is disabled in this cluster"]
 
 
 def test_a_shared_resource_of_another_name_is_ours_too() -> None:
     spec = {"containers": [main(), {"name": "b", **limits(name="example.com/part")}]}
 
-    (found,) = said({"spec": spec}, resources=Resources(shared="example.com/part"), container="main")
+    (found,) = errors({"spec": spec}, resources=Resources(shared="example.com/part"), container="main")
 
-    assert found.startswith("spec.template.spec.containers[1].resources.limits[example.com/part]: is '1'; only the")
+    assert found.startswith("spec.template.spec.containers[1].resources.limits[example.com/part]: Forbidden: only the")
 
 
 def test_the_only_container_is_chosen_by_itself() -> None:
@@ -313,4 +363,4 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_whatever_stands_in_the_template_is_a_message_and_not_a_crash(template: Any) -> None:
-    said({"spec": template, "metadata": template})
+    errors({"spec": template, "metadata": template})
