@@ -1,4 +1,4 @@
-"""`python -m gpufleet_simgpu`: make simulated GPUs, and change them while an agent looks at them."""
+"""`python -m gpufleet_simgpu`: creates simulated GPUs, and changes them while an agent reads them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +18,16 @@ from gpufleet_simgpu.presets import PRESETS, make_node
 from gpufleet_simgpu.text import NUMBERS, StateFormatError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Simulated GPUs: a libnvidia-ml.so.1 that reads a file."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Creates and changes simulated GPUs: a libnvidia-ml.so.1 that reads a file.",
 )
 
-Folder = Annotated[Path, typer.Argument(help="Where the library and its gpus.state are.", metavar="DIRECTORY")]
+Folder = Annotated[Path, typer.Argument(help="Directory of the library and its gpus.state.", metavar="DIRECTORY")]
 _MEMORY_FAULTS = ("ecc_uncorrected", "remap_pending", "remap_failed", "retirement_pending")
 
 _WIDE = 140
-"""Columns of a terminal that has room for whole UUIDs."""
+"""Columns of a terminal that fits whole UUIDs."""
 
 Gpu = Annotated[int, typer.Argument(help="Index of the GPU.", min=0)]
 
@@ -33,21 +35,21 @@ Gpu = Annotated[int, typer.Argument(help="Index of the GPU.", min=0)]
 @app.command()
 def init(
     folder: Folder,
-    gpus: Annotated[int, typer.Option(help="How many.", min=0)] = 8,
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")] = "h100",
-    node: Annotated[str, typer.Option(help="Name of the node; the UUIDs depend on it.")] = "node",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.", min=0)] = 8,
+    model: Annotated[str, typer.Option(help=f"Model of the GPUs, one of {', '.join(PRESETS)}.")] = "h100",
+    node: Annotated[str, typer.Option(help="Name of the node, from which UUIDs are derived.")] = "node",
 ) -> None:
-    """Build the library and write the state of a node of idle GPUs."""
+    """Builds the library and writes the state of a node with idle GPUs."""
     state = make_node(model, gpus, node=node)
     library = build_library(folder)
     write_state(folder / STATE, state)
     typer.echo(f"{library}\n{folder / STATE}: {gpus} x {PRESETS[model].name}")
-    typer.echo(f"LD_LIBRARY_PATH={folder.resolve()} makes nvidia-ml-py find them")
+    typer.echo(f"LD_LIBRARY_PATH={folder.resolve()} makes nvidia-ml-py use them")
 
 
 @app.command()
 def build(folder: Folder) -> None:
-    """Build the library alone."""
+    """Builds only the library."""
     typer.echo(build_library(folder))
 
 
@@ -56,10 +58,11 @@ def set_fields(
     folder: Folder,
     gpu: Gpu,
     fields: Annotated[
-        list[str], typer.Argument(metavar="FIELD=VALUE...", help="`none`: not supported, `na`: NVML's sentinel.")
+        list[str],
+        typer.Argument(metavar="FIELD=VALUE...", help="Value: number, `none` (unsupported), `na` (NVML's sentinel)."),
     ],
 ) -> None:
-    """Change numbers of one GPU, such as `temperature_celsius=91 utilization_percent=100`."""
+    """Changes values of one GPU, such as `temperature_celsius=91 utilization_percent=100`."""
     changes = dict(_assignment(field) for field in fields)
     _edit(folder, lambda node: node.with_gpu(gpu, **changes))
 
@@ -68,22 +71,22 @@ def set_fields(
 def processes(
     folder: Folder,
     gpu: Gpu,
-    pids: Annotated[list[str] | None, typer.Argument(metavar="PID:MIB[:G]...", help="None given: no process.")] = None,
+    pids: Annotated[list[str] | None, typer.Argument(metavar="PID:MIB[:G]...", help="Without any: no process.")] = None,
 ) -> None:
-    """Replace the processes of one GPU."""
+    """Replaces the processes of one GPU."""
     listed = tuple(_process(text) for text in pids or ())
     _edit(folder, lambda node: node.with_gpu(gpu, processes=listed))
 
 
 @app.command()
-def xid(folder: Folder, gpu: Gpu, code: Annotated[int, typer.Argument(min=1)]) -> None:
-    """Let one GPU report an XID once, to every agent that listens."""
+def xid(folder: Folder, gpu: Gpu, code: Annotated[int, typer.Argument(help="XID.", min=1)]) -> None:
+    """Makes one GPU report an XID, once to every event set."""
     _edit(folder, lambda node: node.with_gpu(gpu).with_xid(gpu, code))
 
 
 @app.command()
 def lose(folder: Folder, gpu: Gpu) -> None:
-    """Let one GPU fall off the bus."""
+    """Makes one GPU fall off the bus."""
     _edit(folder, lambda node: node.with_gpu(gpu).lose(gpu))
 
 
@@ -91,10 +94,10 @@ def lose(folder: Folder, gpu: Gpu) -> None:
 def fail(
     folder: Folder,
     gpu: Gpu,
-    code: Annotated[int, typer.Argument(help="NVML return code, such as 16 or 999; 0: no more.", min=0, max=999)],
-    field: Annotated[str, typer.Option(help="Which calls.")] = ALL,
+    code: Annotated[int, typer.Argument(help="NVML return code, such as 16 or 999; 0 ends it.", min=0, max=999)],
+    field: Annotated[str, typer.Option(help="Field whose calls are affected.")] = ALL,
 ) -> None:
-    """Let calls about one GPU fail."""
+    """Makes calls about one GPU fail."""
     _edit(folder, lambda node: node.with_gpu(gpu).with_fail(gpu, field, code))
 
 
@@ -102,16 +105,16 @@ def fail(
 def delay(
     folder: Folder,
     gpu: Gpu,
-    milliseconds: Annotated[int, typer.Argument(help="0: no more.", min=0, max=86_400_000)],
-    field: Annotated[str, typer.Option(help="Which calls.")] = ALL,
+    milliseconds: Annotated[int, typer.Argument(help="Duration of each call; 0 ends it.", min=0, max=86_400_000)],
+    field: Annotated[str, typer.Option(help="Field whose calls are affected.")] = ALL,
 ) -> None:
-    """Let calls about one GPU take long: an hour is a stuck driver."""
+    """Delays calls about one GPU; an hour simulates a hung driver."""
     _edit(folder, lambda node: node.with_gpu(gpu).with_delay(gpu, field, milliseconds))
 
 
 @app.command()
 def restore(folder: Folder, gpu: Gpu) -> None:
-    """Let one GPU answer at once again, after `lose`, `fail` and `delay`."""
+    """Ends `lose`, `fail` and `delay` of one GPU."""
     _edit(folder, lambda node: node.with_gpu(gpu).restore(gpu))
 
 
@@ -119,29 +122,32 @@ def restore(folder: Folder, gpu: Gpu) -> None:
 def play(
     folder: Folder,
     gpu: Gpu,
-    series: Annotated[str, typer.Argument(help="A series file: absolute, or in DIRECTORY. `none`: no more.")],
+    series: Annotated[str, typer.Argument(help="Series file, absolute or in DIRECTORY; `none` ends the series.")],
     *,
-    loop: Annotated[bool, typer.Option(help="At its end start again, or hold the last numbers.")] = True,
+    loop: Annotated[bool, typer.Option(help="At its end repeat the series, or keep its last values.")] = True,
 ) -> None:
-    """Play a recorded course of numbers on one GPU from now on."""
+    """Plays a recorded series of values on one GPU, from now on."""
     playing = None if series == "none" else SimSeries(series, time.time(), loop=loop)
     if playing is not None and not (folder / series).is_file():
-        raise typer.BadParameter(f"{folder / series} is no file")
+        raise typer.BadParameter(f"{folder / series} is not a file")
     _edit(folder, lambda node: node.with_gpu(gpu, series=playing))
 
 
 @app.command()
 def driver(
     folder: Folder,
-    error: Annotated[int, typer.Argument(help="9: not loaded, 18: mismatch, 0: all is well.", min=0, max=999)],
+    error: Annotated[
+        int,
+        typer.Argument(help="NVML code: 9 not loaded, 18 version mismatch, 0 success.", min=0, max=999),
+    ],
 ) -> None:
-    """Let every call fail with one NVML return code."""
+    """Makes every call fail with one NVML return code."""
     _edit(folder, lambda node: replace(node, error=error))
 
 
 @app.command()
 def show(folder: Folder) -> None:
-    """Print the node as a table."""
+    """Prints the node as a table."""
     console = Console()
     console.print(_table(read_state(folder / STATE), narrow=console.width < _WIDE))
 
@@ -153,13 +159,13 @@ def _edit(folder: Path, change: Callable[[SimNode], SimNode]) -> None:
 def _assignment(text: str) -> tuple[str, int | None]:
     name, equals, value = text.partition("=")
     if not equals or name not in NUMBERS:
-        raise typer.BadParameter(f"{text!r}: want FIELD=VALUE with one of {', '.join(NUMBERS)}")
+        raise typer.BadParameter(f"{text!r}: must be FIELD=VALUE, with a field of {', '.join(NUMBERS)}")
     if value == "none":
         return name, None
     try:
         return name, NOT_AVAILABLE if value == "na" else int(value)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: {value!r} is no whole number, nor `na` or `none`") from error
+        raise typer.BadParameter(f"{text!r}: {value!r} must be a whole number, `na` or `none`") from error
 
 
 def _process(text: str) -> SimProcess:
@@ -169,7 +175,7 @@ def _process(text: str) -> SimProcess:
         case [pid, mib, ("C" | "G") as kind]:
             return SimProcess(int(pid), int(mib), kind)
         case _:
-            raise typer.BadParameter(f"{text!r}: want PID:MIB or PID:MIB:G")
+            raise typer.BadParameter(f"{text!r}: must be PID:MIB or PID:MIB:G")
 
 
 def _table(node: SimNode, *, narrow: bool) -> Table:
@@ -217,7 +223,7 @@ def _text(number: int | None) -> str:
 
 
 def main() -> None:
-    """Run, and tell what is wrong in one line."""
+    """Runs the command; an error is one line."""
     try:
         app()
     except (CompilerError, IndexError, StateFormatError, ValueError, OSError) as error:

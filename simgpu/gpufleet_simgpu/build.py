@@ -1,4 +1,4 @@
-"""Builds our own `libnvidia-ml.so.1` with the system's C compiler: about a second."""
+"""Builds the simulated `libnvidia-ml.so.1` with the system's C compiler, in about a second."""
 
 import os
 import shlex
@@ -25,11 +25,11 @@ _FLAGS = (
 
 
 class CompilerError(RuntimeError):
-    """There is no C compiler, or it refused the sources."""
+    """The C compiler is missing, or failed."""
 
 
 def compiler() -> list[str]:
-    """The compiler's command: `$CC`, else gcc, else cc.
+    """Returns the compiler's command: `$CC`, else gcc, else cc.
 
     Raises:
         CompilerError: None is installed.
@@ -40,18 +40,18 @@ def compiler() -> list[str]:
             return command
     wanted = f"the compiler that CC names, `{named[0]}`," if named else "gcc"
     raise CompilerError(
-        f"simulated GPUs need {wanted} and it was not found: install it (Debian, Ubuntu: apt-get install gcc libc6-dev)"
+        f"simulated GPUs need {wanted} which is not installed (Debian, Ubuntu: apt-get install gcc libc6-dev)"
     )
 
 
 def build_library(out_dir: Path) -> Path:
-    """Build the library into `out_dir`, made if missing. Replaced as a whole, so processes that use it go on.
+    """Builds the library into `out_dir`, which may be missing. Processes that use an older one keep it.
 
     Returns:
         Path of the library.
 
     Raises:
-        CompilerError: No compiler, or it failed; with what it said.
+        CompilerError: The compiler is missing or failed; the message contains its output.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".build-") as scratch:

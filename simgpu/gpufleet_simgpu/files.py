@@ -1,4 +1,4 @@
-"""Reading and replacing a state file while processes look at it."""
+"""Reads and replaces a state file while other processes read it."""
 
 import fcntl
 import os
@@ -11,15 +11,15 @@ from gpufleet_simgpu.model import SimNode
 from gpufleet_simgpu.text import StateFormatError, parse, render
 
 STATE = "gpus.state"
-"""Name of the state file beside the library."""
+"""Name of the state file, in the folder of the library."""
 
 
 def read_state(path: Path) -> SimNode:
-    """The node in a state file.
+    """Reads the node of a state file.
 
     Raises:
-        OSError: It can't be read.
-        StateFormatError: It isn't a state file; with its path.
+        OSError: It cannot be read.
+        StateFormatError: It is not a state file; the message contains its path.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def read_state(path: Path) -> SimNode:
 
 
 def write_state(path: Path, node: SimNode) -> None:
-    """Replace the state file in one step: a reader sees the old node or the new one."""
+    """Replaces the state file atomically: a reader sees the old node or the new one."""
     text = render(node)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     scratch = Path(name)
@@ -37,13 +37,13 @@ def write_state(path: Path, node: SimNode) -> None:
             file.write(text)
         scratch.chmod(0o644)  # agents in containers read it as another user
         scratch.replace(path)
-    except BaseException:  # an interrupt, too, must leave no scratch file behind
+    except BaseException:  # KeyboardInterrupt included: no scratch file may stay
         scratch.unlink(missing_ok=True)
         raise
 
 
 def edit(path: Path, change: Callable[[SimNode], SimNode]) -> SimNode:
-    """Replace the node by what `change` makes of it; edits by several processes come one after the other."""
+    """Replaces the node by the result of `change`; edits of several processes are serialized."""
     with _locked(path.parent):
         node = change(read_state(path))
         write_state(path, node)
@@ -52,7 +52,7 @@ def edit(path: Path, change: Callable[[SimNode], SimNode]) -> SimNode:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The lock is on the folder: one on the file would be lost with the file at the first replacement."""
+    """Locks the folder: a lock on the file would be lost when the file is replaced."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

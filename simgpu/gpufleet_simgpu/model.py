@@ -1,20 +1,20 @@
-"""A node of simulated GPUs as plain values. `None` is what the hardware doesn't support; see `text` for the file."""
+"""A node of simulated GPUs as plain values. None means not supported by the hardware; `text` describes the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 NOT_AVAILABLE = -1
-"""As a number's value: NVML's sentinel, all ones, which a driver hands out instead of an error."""
+"""Value of a number: NVML's sentinel, all ones, which a driver returns instead of an error."""
 
 GPU_IS_LOST = 15
 MAX_GPUS = 64
 MAX_XIDS = 256
 ALL = "all"
-"""In `fail` and `delay`: every call about the device."""
+"""Key in `fail` and `delay`: every call about the device."""
 
 SWITCH = "switch"
-"""As the far end of links: an NVSwitch."""
+"""Remote end of links: an NVSwitch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class SimProcess:
     memory_mib: int
     kind: str = "C"
     gpu_instance: int | None = None
-    """The GPU instance in which it runs, on a GPU that is divided."""
+    """The GPU instance in which it runs, on a partitioned GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class SimMig:
 
 @dataclass(frozen=True, slots=True)
 class SimLinks:
-    """So many NVLinks to one far end: another GPU's index, or `SWITCH`."""
+    """NVLinks to one remote end: another GPU's index, or `SWITCH`."""
 
     to: int | str
     count: int
@@ -51,19 +51,19 @@ class SimLinks:
 
 @dataclass(frozen=True, slots=True)
 class SimSeries:
-    """A recorded course of numbers, played from `start`; its numbers win over those of the state."""
+    """A recorded series of values, played from `start`; they take precedence over those of the state."""
 
     path: str
-    """Absolute, or beside the state file."""
+    """Absolute, or relative to the folder of the state file."""
     start: float
-    """Seconds since the epoch at which its offset 0 lies."""
+    """Time of its offset 0, in seconds since the epoch."""
     loop: bool = True
-    """At its end: from the front again, or hold the last numbers."""
+    """At its end: repeat it, or keep its last values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimGpu:
-    """One GPU. Every number may be given per field's own `fail` code or `delay`."""
+    """One GPU. `fail` and `delay` can affect each field separately."""
 
     uuid: str
     name: str
@@ -100,7 +100,7 @@ class SimGpu:
     remap_pending: int | None = None
     remap_failed: int | None = None
     retirement_pending: int | None = None
-    """Of memory pages, as GPUs before Ampere have it in place of rows."""
+    """Retirement of memory pages, which GPUs before Ampere have instead of row remapping."""
     mig_mode: int | None = None
     pcie_generation: int | None = None
     pcie_width: int | None = None
@@ -112,23 +112,23 @@ class SimGpu:
     fail: Mapping[str, int] = field(default_factory=dict)
     """NVML return code by field, or by `ALL`."""
     delay: Mapping[str, int] = field(default_factory=dict)
-    """Milliseconds by field, or by `ALL`. A call in flight returns once the file no longer asks for its delay."""
+    """Milliseconds by field, or by `ALL`. A delayed call returns as soon as the file no longer contains the delay."""
 
     @property
     def lost(self) -> bool:
-        """True when every call about it says that it fell off the bus."""
+        """Whether every call about it fails with GPU_IS_LOST."""
         return self.fail.get(ALL) == GPU_IS_LOST
 
 
 @dataclass(frozen=True, slots=True)
 class SimXid:
-    """An XID event. `sequence` rises; each event set delivers each event once."""
+    """An XID event. `sequence` increases; each event set delivers each event once."""
 
     sequence: int
     gpu: int
     code: int
     instances: tuple[int, int] | None = None
-    """GPU and compute instance that it is about; None: the hardware doesn't say."""
+    """Its GPU and compute instance; None when the hardware does not report them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,17 +139,17 @@ class SimNode:
     driver: str = "580.95.05"
     cuda: int = 13000
     error: int = 0
-    """NVML return code of every call, such as 9 (driver not loaded) or 18 (library mismatch); 0: none."""
+    """NVML return code of every call, such as 9 (driver not loaded) or 18 (library mismatch); 0 means success."""
     delay_ms: int = 0
-    """Of initialisation."""
+    """Duration of initialization."""
     xids: tuple[SimXid, ...] = ()
 
     def with_gpu(self, index: int, **changes: Any) -> "SimNode":
-        """This node with some fields of one GPU changed.
+        """Returns this node with some fields of one GPU changed.
 
         Raises:
-            IndexError: There is no such GPU.
-            TypeError: There is no such field.
+            IndexError: The GPU does not exist.
+            TypeError: The field does not exist.
         """
         if not 0 <= index < len(self.gpus):
             raise IndexError(f"no GPU {index}: the node has {len(self.gpus)}")
@@ -158,24 +158,24 @@ class SimNode:
         return replace(self, gpus=tuple(gpus))
 
     def with_xid(self, gpu: int, code: int, instances: tuple[int, int] | None = None) -> "SimNode":
-        """This node with one XID event more; the oldest are dropped when there are too many."""
+        """Returns this node with another XID event; the oldest are dropped above `MAX_XIDS`."""
         sequence = self.xids[-1].sequence + 1 if self.xids else 1
         return replace(self, xids=(*self.xids, SimXid(sequence, gpu, code, instances))[-MAX_XIDS:])
 
     def with_fail(self, gpu: int, what: str, code: int) -> "SimNode":
-        """This node with calls about `what` (a field, or `ALL`) failing; code 0 ends that."""
+        """Returns this node with failing calls about `what` (a field, or `ALL`); code 0 ends that."""
         return self.with_gpu(gpu, fail=_changed(self.gpus[gpu].fail, what, code))
 
     def with_delay(self, gpu: int, what: str, milliseconds: int) -> "SimNode":
-        """This node with calls about `what` (a field, or `ALL`) taking so long; 0 ends that."""
+        """Returns this node with delayed calls about `what` (a field, or `ALL`); 0 ends that."""
         return self.with_gpu(gpu, delay=_changed(self.gpus[gpu].delay, what, milliseconds))
 
     def lose(self, gpu: int) -> "SimNode":
-        """This node with one GPU off the bus."""
+        """Returns this node with one GPU off the bus."""
         return self.with_fail(gpu, ALL, GPU_IS_LOST)
 
     def restore(self, gpu: int) -> "SimNode":
-        """This node with one GPU answering at once again, whatever was wrong with it."""
+        """Returns this node with no failure and no delay of one GPU."""
         return self.with_gpu(gpu, fail={}, delay={})
 
 

@@ -1,4 +1,4 @@
-"""Real models with their real sizes, so that what is placed on simulated GPUs looks as it would on a real node."""
+"""Presets with the sizes of real models, so that placements look as on real nodes."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -7,13 +7,13 @@ from types import MappingProxyType
 from gpufleet_simgpu.model import MAX_GPUS, SWITCH, SimGpu, SimLinks, SimNode
 
 _AMPERE = 7
-"""Of NVML's architectures the first that remaps rows of its memory; those before it retire pages."""
+"""The first of NVML's architectures that remaps memory rows; older ones retire pages."""
 _NAMESPACE = uuid.UUID("7c0e3a7e-3e0b-5a4e-9a55-2f6a1f0c9b11")
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One model. `switch_links`: NVLinks of each GPU to the node's NVSwitches; 0: it has none."""
+    """A GPU model. `switch_links` counts the NVLinks of each GPU to the node's NVSwitches."""
 
     name: str
     memory_mib: int
@@ -26,7 +26,7 @@ class Preset:
     switch_links: int = 0
     pcie_generation: int = 4
     hbm: bool = True
-    """Tells the temperature of its memory, and from Ampere on remaps rows."""
+    """Reports the temperature of its memory, and from Ampere on remaps rows."""
 
 
 PRESETS = MappingProxyType(
@@ -45,13 +45,13 @@ PRESETS = MappingProxyType(
 
 
 def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> SimGpu:
-    """An idle GPU. Its UUID depends on node name and index alone, so that a node made again has the same.
+    """Builds an idle GPU. Its UUID depends only on node name and index, so that it is stable.
 
     Args:
         preset: The model.
-        node: Name of the node that it is in.
-        index: Its index there.
-        per_numa: GPUs of one NUMA node.
+        node: Name of its node.
+        index: Its index on the node.
+        per_numa: GPUs per NUMA node.
     """
     name = f"{node}/{index}"
     extra = index * 3 % 7
@@ -100,27 +100,27 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
 
 
 def make_node(model: str = "h100", count: int = 8, *, node: str = "node") -> SimNode:
-    """A node of `count` idle GPUs of one model.
+    """Builds a node of `count` idle GPUs of one model.
 
     Raises:
-        ValueError: No such preset, or more GPUs than a node has.
+        ValueError: The preset does not exist, or the count is out of range.
     """
     if model not in PRESETS:
-        raise ValueError(f"no model {model!r}: there are {', '.join(PRESETS)}")
+        raise ValueError(f"model {model!r} not found: must be one of {', '.join(PRESETS)}")
     if not 0 <= count <= MAX_GPUS:
-        raise ValueError(f"a node has 0 to {MAX_GPUS} GPUs, not {count}")
+        raise ValueError(f"the number of GPUs must be from 0 to {MAX_GPUS}, not {count}")
     return SimNode(gpus=tuple(make_gpu(PRESETS[model], node=node, index=index) for index in range(count)))
 
 
 def busy(gpu: SimGpu, *, load: int, memory_mib: int, temperature_celsius: int) -> SimGpu:
-    """The GPU at a load of so many percent, drawing the power that goes with it.
+    """Returns the GPU at a load in percent, with the power that matches it.
 
     Raises:
-        ValueError: The GPU doesn't know its power, so it isn't made by a preset.
+        ValueError: The GPU has no power reading: a preset did not build it.
     """
     idle, limit = gpu.power_milliwatts, gpu.power_limit_milliwatts
     if idle is None or limit is None:
-        raise ValueError(f"{gpu.uuid} doesn't know its power")
+        raise ValueError(f"{gpu.uuid} has no power reading")
     return replace(
         gpu,
         utilization_percent=load,

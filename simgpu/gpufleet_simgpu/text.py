@@ -1,25 +1,25 @@
-"""The state file: what the C library reads. One fact a line, so that an editor or `sed` will do, too.
+"""The state file that the C library reads: one fact per line, so that an editor or `sed` can change it.
 
     driver 580.95.05
     cuda 13000
     error 9                         every call fails with this NVML code (driver not loaded)
-    delay_ms 200                    initialisation takes so long
+    delay_ms 200                    duration of initialization
     gpu 0                           the lines that follow are about GPU 0; indices count from 0
       uuid GPU-6f2c...
       name NVIDIA H100 80GB HBM3
       pci_bus_id 00000000:1B:00.0
       compute_capability 9.0
-      temperature_celsius 41        any number of `NUMBERS`; a missing line: not supported; `na`: the sentinel
-      process 4711 5000 C           PID, MiB, C (compute) or G (graphics); on a divided GPU also the GPU instance
+      temperature_celsius 41        any of `NUMBERS`; without the line not supported; `na` is the sentinel
+      process 4711 5000 C           PID, MiB, C (compute) or G (graphics); on a partitioned GPU also the GPU instance
       mig 1 0 9984 13 1g.10gb MIG-0a1b...
                                     a MIG device: GPU and compute instance, MiB, MiB used, profile, UUID
-      nvlink switch 18              so many links to an NVSwitch, or to the GPU of an index
-      fail power_milliwatts 4       a field's calls, or `all`, fail with this NVML code
-      delay all 3600000             a field's calls, or `all`, take so many milliseconds
-      series course.txt loop 1764000000.0
-    xid 1 0 79                      sequence, GPU, code; if the hardware says it also GPU and compute instance
+      nvlink switch 18              links to an NVSwitch, or to the GPU with this index
+      fail power_milliwatts 4       calls of a field, or `all`, fail with this NVML code
+      delay all 3600000             calls of a field, or `all`, take this many milliseconds
+      series series.txt loop 1764000000.0
+    xid 1 0 79                      sequence, GPU, code; optionally GPU and compute instance
 
-A series file has lines of `<offset in seconds> <number field>=<number> ...`, offsets rising from 0.
+A series file has lines of `<offset in seconds> <number field>=<number> ...`, offsets increasing from 0.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,30 +45,30 @@ _TEXTS = ("uuid", "name", "pci_bus_id", "compute_capability", "serial")
 _LISTS = ("processes", "migs", "links", "series", "fail", "delay")
 
 NUMBERS = tuple(name for name in SimGpu.__dataclass_fields__ if name not in _TEXTS + _LISTS)
-"""Fields that are one number each."""
+"""Fields that are a number."""
 
 FIELDS = (*NUMBERS, *_TEXTS, "processes", "nvlink", "events", "handle")
-"""What can fail or be slow on its own, beside `ALL`."""
+"""Fields that can fail or be delayed separately, besides `ALL`."""
 
 
 class StateFormatError(ValueError):
-    """A state that can't be written, or a file that can't be read. Says where and why."""
+    """A state that cannot be written, or a file that cannot be parsed."""
 
 
 def render(node: SimNode) -> str:
-    """The node as the text of a state file.
+    """Renders the node as the text of a state file.
 
     Raises:
-        StateFormatError: A value that the file can't hold.
+        StateFormatError: The file format cannot represent a value.
     """
     return "".join(f"{line}\n" for line in _lines(node))
 
 
 def parse(text: str) -> SimNode:
-    """The node that a state file describes.
+    """Parses the text of a state file.
 
     Raises:
-        StateFormatError: With the number of the line.
+        StateFormatError: The message contains the number of the line.
     """
     node = SimNode()
     gpus: list[SimGpu] = []
@@ -80,7 +80,7 @@ def parse(text: str) -> SimNode:
         try:
             if key == "gpu":
                 if int(rest) != len(gpus):
-                    raise ValueError(f"the next GPU is {len(gpus)}")
+                    raise ValueError(f"must be GPU {len(gpus)}")
                 gpus.append(SimGpu(uuid="", name="", pci_bus_id=""))
             elif key == "xid":
                 node = replace(node, xids=(*node.xids, _xid(rest)))
@@ -91,7 +91,7 @@ def parse(text: str) -> SimNode:
             elif key in {"cuda", "error", "delay_ms"}:
                 node = _with(node, key, int(rest))
             else:
-                raise ValueError(f"`{key}` is not known here")
+                raise ValueError(f"unknown key `{key}`")
         except ValueError as error:
             raise StateFormatError(f"line {number}: {line.strip()}: {error}") from error
     return replace(node, gpus=tuple(gpus))
@@ -140,14 +140,14 @@ def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
 def _per_field(key: str, values: Mapping[str, int]) -> Iterator[str]:
     for name, value in values.items():
         if name not in (ALL, *FIELDS):
-            raise StateFormatError(f"{key}: no field `{name}`")
+            raise StateFormatError(f"{key}: unknown field `{name}`")
         yield f"{key} {name} {value}"
 
 
 def _word(text: str, name: str, *, spaces: bool = True) -> str:
     clean = " ".join(text.split()) if spaces else "".join(text.split())
     if not text or clean != text:
-        raise StateFormatError(f"{name}: {text!r} can't stand on a line")
+        raise StateFormatError(f"{name}: {text!r} must fit on a line, without surrounding blanks")
     return text
 
 
@@ -172,7 +172,7 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
         case "series", [path, ("loop" | "hold") as mode, start]:
             return replace(gpu, series=SimSeries(path, float(start), loop=mode == "loop"))
         case _:
-            raise ValueError("is not known, or lacks something")
+            raise ValueError("unknown or incomplete")
 
 
 def _xid(rest: str) -> SimXid:
@@ -184,7 +184,7 @@ def _xid(rest: str) -> SimXid:
 
 
 def _with(of: T, name: str, value: Any) -> T:
-    """`of` with the field of that name changed."""
+    """Returns `of` with the named field changed."""
     return replace(of, **{name: value})
 
 

@@ -1,5 +1,5 @@
-/* What a caller of libnvidia-ml.so.1 must find: type layouts, return codes and constants of the NVML interface,
- * as far as this library answers them. Layouts are those that nvidia-ml-py declares. */
+/* Type layouts, return codes and constants of the part of the NVML interface that this library implements. Layouts
+ * are those that nvidia-ml-py declares. */
 #ifndef SIM_ABI_H
 #define SIM_ABI_H
 

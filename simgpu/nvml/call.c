@@ -1,4 +1,4 @@
-/* What every call has in common: is the library initialised, is the driver there, does this device answer. */
+/* Checks of every call: the library is initialized, the driver is loaded, the device answers. */
 #include <string.h>
 #include <time.h>
 
@@ -65,14 +65,14 @@ nvmlReturn_t sim_enter_any(nvmlDevice_t device, enum sim_field field, struct sim
         unsigned int delay = (*gpu)->delay_all_ms;
         if ((*gpu)->delay_ms[field] > delay) delay = (*gpu)->delay_ms[field];
         if ((monotonic() - begun) * 1000 < delay) {
-            /* Looked at again and again, so that a call stuck for an hour ends when the file says so. */
+            /* Polls the file, so that a call with a delay of an hour ends when the file no longer contains it. */
             sim_unlock();
             sim_pause(delay < 5 ? delay : 5);
             continue;
         }
         result = (*gpu)->fail_all != NVML_SUCCESS ? (*gpu)->fail_all : (*gpu)->fail[field];
         *mig = device->mig == SIM_NO_INSTANCE ? NULL : &(*gpu)->migs[device->mig];
-        /* Destroyed since the handle was given out. */
+        /* Destroyed after the handle was returned. */
         if (result == NVML_SUCCESS && *mig != NULL && device->mig >= (*gpu)->mig_count) result = NVML_ERROR_NOT_FOUND;
         if (result != NVML_SUCCESS) sim_unlock();
         return result;

@@ -1,4 +1,4 @@
-/* Event sets. Only XIDs occur: `xid` lines of the state file, each delivered once by each set that was made before. */
+/* Event sets. Only XIDs occur: `xid` lines of the state file; each set delivers those after its creation once. */
 #include <limits.h>
 #include <stdlib.h>
 #include <time.h>
@@ -58,7 +58,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned l
     return result;
 }
 
-/* The next event for the set: SUCCESS, or TIMEOUT when there is none, or GPU_IS_LOST as the driver says it then. */
+/* Returns the next event of the set: SUCCESS, TIMEOUT when there is none, or GPU_IS_LOST as the driver does. */
 static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventData_t *data) {
     if (set->delivered > newest(state)) set->delivered = newest(state); /* the file was begun anew */
     for (unsigned int i = 0; i < state->xid_count; i++) {
@@ -97,7 +97,7 @@ SIM_EXPORT nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t 
         sim_unlock();
         long long left = end - monotonic_ms();
         if (result != NVML_ERROR_TIMEOUT || left <= 0) return result;
-        /* As a driver does. Looking now and then would be a large cost of the agent, and not its own. */
+        /* Sleeps as a driver does: polling would add CPU time to the agent that is not its own. */
         sim_await(set->watch, left < INT_MAX ? (unsigned int)left : INT_MAX);
     }
 }

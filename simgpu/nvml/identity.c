@@ -1,4 +1,4 @@
-/* What a device is: name, UUID, slot, architecture. */
+/* Identity of a device: name, UUID, bus address, architecture. */
 #include <stdio.h>
 #include <string.h>
 
@@ -74,7 +74,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, 
     return *major == 0 ? NVML_ERROR_NOT_SUPPORTED : NVML_SUCCESS;
 }
 
-/* A bit for each NUMA node that is near. */
+/* One bit per NUMA node with affinity. */
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetMemoryAffinity(nvmlDevice_t device, unsigned int words, unsigned long *nodes,
                                                     unsigned int scope) {
     (void)scope; /* node and socket are the same here */

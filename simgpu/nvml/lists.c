@@ -1,9 +1,9 @@
-/* NVLink, processes and field values: what comes in lists. */
+/* Calls that return lists: NVLink, processes and field values. */
 #include <string.h>
 
 #include "sim.h"
 
-/* On success the lock is held. */
+/* Holds the lock on success. */
 static nvmlReturn_t enter_link(nvmlDevice_t device, unsigned int link, struct sim_gpu **gpu) {
     nvmlReturn_t result = sim_enter(device, SIM_NVLINK, gpu);
     if (result != NVML_SUCCESS) return result;

@@ -1,7 +1,7 @@
-/* MIG devices: finding them, and what tells them apart. */
+/* MIG devices: enumeration and attributes. */
 #include "sim.h"
 
-/* The place of a MIG device among the GPU's is its index here. On hardware, places may be empty in between. */
+/* The index of a MIG device is its position in the list here. On hardware there may be gaps. */
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned int index,
                                                             nvmlDevice_t *mig_device) {
     struct sim_gpu *gpu = NULL;

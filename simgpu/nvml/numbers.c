@@ -1,4 +1,4 @@
-/* Calls that answer one number, or a few, of one device. */
+/* Calls that return one or a few numbers of a device. */
 #include <string.h>
 
 #include "sim.h"
@@ -29,7 +29,7 @@ SIM_UINT_CALL(nvmlDeviceGetCurrPcieLinkWidth, SIM_PCIE_WIDTH)
 SIM_UINT_CALL(nvmlDeviceGetPcieReplayCounter, SIM_PCIE_REPLAYS)
 SIM_UINT_CALL(nvmlDeviceGetRetiredPagesPendingStatus, SIM_RETIREMENT_PENDING)
 
-/* Bytes of so many MiB. The sentinel stays all ones; a number below zero, for tests of what can't be, wraps. */
+/* Converts MiB to bytes. The sentinel stays all ones; negative numbers, for tests of impossible readings, wrap. */
 static unsigned long long bytes(long long mib) {
     return mib == NVML_VALUE_NOT_AVAILABLE ? ~0ull : (unsigned long long)mib * MIB;
 }
@@ -109,7 +109,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTempe
     return result;
 }
 
-/* What the file says plus what the device has drawn since this process first asked. */
+/* The value of the file plus the energy since the first call of this process. */
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules) {
     static double drawn[SIM_MAX_GPUS], asked[SIM_MAX_GPUS];
     struct sim_gpu *gpu = NULL;

@@ -1,5 +1,5 @@
-/* The state file: one fact a line, `gpu <index>` begins a GPU. The Python package beside this writes it; its module
- * `text` describes the format. */
+/* Parses the state file: one fact per line, `gpu <index>` begins a GPU. gpufleet_simgpu/text.py writes it and
+ * describes the format. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -116,7 +116,7 @@ static bool add_mig(struct parser *parser) {
     return rest_of_line(parser, mig->uuid, sizeof mig->uuid);
 }
 
-/* `nvlink switch <count>` or `nvlink <gpu> <count>`: so many links more, numbered on */
+/* `nvlink switch <count>` or `nvlink <gpu> <count>`: adds links, numbered consecutively */
 static bool add_links(struct parser *parser) {
     struct sim_gpu *gpu = parser->gpu;
     struct sim_link link = {.to_switch = false, .peer = 0};
@@ -134,7 +134,7 @@ static bool add_links(struct parser *parser) {
     return true;
 }
 
-/* `series <path> loop|hold <start>`: a path that isn't absolute is beside the state file */
+/* `series <path> loop|hold <start>`: a relative path starts at the state file's folder */
 static bool set_series(struct parser *parser) {
     struct sim_series *series = &parser->gpu->series;
     char *path = next_word(parser), *mode = next_word(parser), *start = next_word(parser), *end = NULL;
@@ -183,7 +183,7 @@ static bool gpu_line(struct parser *parser, const char *key) {
     return next_number(parser, &gpu->values[field].number);
 }
 
-/* `xid <sequence> <gpu> <code> [<GPU instance> <compute instance>]`, sequences rising: each event set delivers each of them once */
+/* `xid <sequence> <gpu> <code> [<GPU instance> <compute instance>]`, sequences increase: each event set delivers each of them once */
 static bool add_xid(struct parser *parser) {
     struct sim_state *state = parser->state;
     long long sequence = 0, code = 0;

@@ -1,4 +1,4 @@
-/* A recorded course: lines of `<offset in seconds> <field>=<number> ...`, offsets rising. */
+/* A recorded series: lines of `<offset in seconds> <field>=<number> ...`, offsets increasing. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -74,7 +74,7 @@ bool sim_series_at(const struct sim_series *series, enum sim_field field, double
         if (series->rows[middle].offset <= at) low = middle + 1;
         else high = middle;
     }
-    /* ...and from there back to the last that is about this field. */
+    /* ...and from there back to the last one of this field. */
     while (low-- > 0) {
         if (series->rows[low].field == field) {
             *number = series->rows[low].number;

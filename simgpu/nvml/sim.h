@@ -1,4 +1,4 @@
-/* The simulated node: what the state file says, and how a call gets at it. */
+/* The simulated node: the content of the state file, and access to it. */
 #ifndef SIM_H
 #define SIM_H
 
@@ -13,8 +13,8 @@
 #define SIM_MAX_MIG 7
 #define SIM_NO_INSTANCE (~0u)
 
-/* Every quantity of a GPU that may be absent (not supported), fail or be slow on its own, by its name in the file.
- * The facts after the numbers have lines of their own; they are listed so that they too can fail or be slow. */
+/* Every quantity of a GPU that can be absent (not supported), fail or be delayed separately, by its name in the file.
+ * The facts after the numbers have their own lines; they are listed so that they can fail or be delayed as well. */
 #define SIM_NUMBERS(X)                                                                                             \
     X(MEMORY_TOTAL, "memory_total_mib")                                                                            \
     X(MEMORY_USED, "memory_used_mib")                                                                              \
@@ -96,7 +96,7 @@ struct sim_row {
     long long number;
 };
 
-/* A recorded course of numbers: each row holds until the next of its field. Sorted by offset. */
+/* A recorded series of values: each row is valid until the next one of its field. Sorted by offset. */
 struct sim_series {
     struct sim_row *rows;
     size_t count;
@@ -147,7 +147,7 @@ struct sim_state {
 extern const char *const sim_field_names[SIM_FIELD_COUNT];
 bool sim_field_of(const char *name, enum sim_field *field);
 
-/* parse.c: a whole state file into *state, which the caller frees with sim_free. False: `problem` says where and why. */
+/* parse.c: a whole state file into *state, which the caller frees with sim_free. On false, `problem` describes where and why. */
 bool sim_parse(const char *path, struct sim_state *state, char *problem, size_t size);
 void sim_free(struct sim_state *state);
 
@@ -155,16 +155,16 @@ void sim_free(struct sim_state *state);
 bool sim_series_load(const char *path, struct sim_series *series, char *problem, size_t size);
 bool sim_series_at(const struct sim_series *series, enum sim_field field, double now, long long *number);
 
-/* state.c: all that follows is done under the one lock, which sim_lock takes and sim_unlock gives back. */
+/* state.c: everything below needs the lock, which sim_lock takes and sim_unlock releases. */
 void sim_lock(void);
 void sim_unlock(void);
-/* Read the file again if it changed. NULL: there is none, so no driver is loaded. */
+/* Reads the file again if it changed. NULL: it is missing, so no driver is loaded. */
 struct sim_state *sim_current(void);
 double sim_now(void);
 void sim_pause(unsigned int milliseconds);
-/* A descriptor that notices changes in the state file's folder, for the caller to close; -1: the kernel gives none. */
+/* Returns a descriptor for changes in the state file's folder, which the caller closes; -1: not available. */
 int sim_watch(void);
-/* Sleep until there was a change since the last time, at most for so long. Without the lock. */
+/* Sleeps until the next change, at most for this long. Without the lock. */
 void sim_await(int watch, unsigned int milliseconds);
 
 /* call.c */
@@ -173,16 +173,16 @@ struct nvmlDevice_st {
     unsigned int mig;   /* place of the MIG device in the GPU's list; SIM_NO_INSTANCE: the GPU itself */
 };
 extern unsigned int sim_initialised;
-/* Once, under the lock, before the first handle is given out. */
+/* Called once, under the lock, before the first handle is returned. */
 void sim_number_handles(void);
 nvmlDevice_t sim_handle(unsigned int index);
 nvmlDevice_t sim_mig_handle(unsigned int index, unsigned int mig);
-/* The checks that every call begins with. On NVML_SUCCESS the lock is held and sim_unlock is the caller's duty. */
+/* The checks at the beginning of every call. On NVML_SUCCESS the lock is held, and the caller calls sim_unlock. */
 nvmlReturn_t sim_enter_node(struct sim_state **state);
 nvmlReturn_t sim_enter(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu);
-/* The same for calls that MIG devices answer, too: *mig is NULL for a GPU. Other calls about them are NOT_SUPPORTED. */
+/* The same for calls that MIG devices support: *mig is NULL for a GPU. Other calls about them are NOT_SUPPORTED. */
 nvmlReturn_t sim_enter_any(nvmlDevice_t device, enum sim_field field, struct sim_gpu **gpu, struct sim_mig **mig);
-/* One number of one device, from the series or the file; NOT_SUPPORTED when neither has it. */
+/* Returns a number of a device, from the series or the file; NOT_SUPPORTED when neither contains it. */
 nvmlReturn_t sim_number(nvmlDevice_t device, enum sim_field field, long long *number);
 nvmlReturn_t sim_number_locked(const struct sim_gpu *gpu, enum sim_field field, long long *number);
 nvmlReturn_t sim_copy(char *to, unsigned int size, const char *from);

@@ -1,4 +1,4 @@
-/* The state file and the lock around what was read from it. */
+/* The state file, and the lock for its parsed content. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <poll.h>
@@ -34,7 +34,7 @@ void sim_pause(unsigned int milliseconds) {
     nanosleep(&pause, NULL);
 }
 
-/* GPUFLEET_SIM_STATE, else `gpus.state` beside this library. */
+/* GPUFLEET_SIM_STATE, else `gpus.state` in the folder of this library. */
 static const char *state_path(void) {
     static char path[4096];
     if (path[0] != '\0') return path;
@@ -95,7 +95,7 @@ struct sim_state *sim_current(void) {
         state = fresh;
         present = true;
     } else {
-        /* What stood before goes on standing; told once per version of the file. */
+        /* Keeps the previous state; reports the error once per version of the file. */
         fprintf(stderr, "gpufleet simulated NVML: %s: %s\n", state_path(), problem);
     }
     return present ? &state : NULL;

@@ -1,4 +1,4 @@
-/* Initialisation, versions, and finding devices. */
+/* Initialization, versions, and device lookup. */
 #include <string.h>
 #include <strings.h>
 

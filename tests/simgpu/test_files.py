@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpufleet_simgpu.__main__ import app
-from gpufleet_simgpu.build import CompilerError, build_library
+from gpufleet_simgpu.build import LIBRARY, CompilerError, build_library
 from gpufleet_simgpu.files import STATE, edit, read_state, write_state
 from gpufleet_simgpu.model import NOT_AVAILABLE, SimProcess
 from gpufleet_simgpu.presets import make_node
@@ -19,7 +19,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_edits_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_edits_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / STATE
     write_state(path, make_node("l4", 1))
     threads = [
@@ -34,7 +34,7 @@ def test_edits_at_once_lose_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == [STATE]
 
 
-def test_a_write_that_fails_leaves_the_old_state_and_nothing_else(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_old_state(tmp_path: Path) -> None:
     path = tmp_path / STATE
     write_state(path, make_node("l4", 1))
     with pytest.raises(StateFormatError):
@@ -50,7 +50,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         read_state(path)
 
 
-def test_without_a_compiler_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compiler_is_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(CompilerError, match=r"need gcc .*apt-get install gcc"):
@@ -60,7 +60,7 @@ def test_without_a_compiler_the_message_says_what_to_install(tmp_path: Path, mon
         build_library(tmp_path / "driver")
 
 
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_compiler_is_quoted_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = shutil.which("false")
     assert refusing is not None
     monkeypatch.setenv("CC", refusing)
@@ -75,7 +75,7 @@ def run(folder: Path, *words: str) -> str:
     return result.output
 
 
-def test_the_command_line_changes_what_the_file_says(tmp_path: Path) -> None:
+def test_command_line_changes_the_file(tmp_path: Path) -> None:
     write_state(tmp_path / STATE, make_node("h100", 2))
     run(tmp_path, "set", "1", "temperature_celsius=91", "power_milliwatts=none", "memory_used_mib=na")
     run(tmp_path, "processes", "0", "4711:5000", "12:3:G")
@@ -109,17 +109,23 @@ def test_the_command_line_changes_what_the_file_says(tmp_path: Path) -> None:
     assert node.gpus[1].series is None
 
 
-def test_init_builds_and_writes(tmp_path: Path) -> None:
-    said = run(tmp_path, "init", "--gpus", "3", "--model", "a100", "--node", "node-1")
-    assert files(tmp_path) == [STATE, "libnvidia-ml.so.1"]
+def test_init_builds_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path) -> Path:
+        library = folder / LIBRARY
+        library.touch()
+        return library
+
+    monkeypatch.setattr("gpufleet_simgpu.__main__.build_library", build)  # `simulated_library` compiles it for real
+    output = run(tmp_path, "init", "--gpus", "3", "--model", "a100", "--node", "node-1")
+    assert files(tmp_path) == [STATE, LIBRARY]
     assert read_state(tmp_path / STATE) == make_node("a100", 3, node="node-1")
-    assert "3 x NVIDIA A100-SXM4-80GB" in said
+    assert "3 x NVIDIA A100-SXM4-80GB" in output
 
 
 @pytest.mark.parametrize(
-    "words", [("set", "0", "colour=red"), ("set", "0", "minor"), ("processes", "0", "1"), ("play", "0", "nowhere.txt")]
+    "words", [("set", "0", "color=red"), ("set", "0", "minor"), ("processes", "0", "1"), ("play", "0", "nowhere.txt")]
 )
-def test_the_command_line_refuses_what_it_does_not_know(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_command_line_rejects_unknown_words(tmp_path: Path, words: tuple[str, ...]) -> None:
     write_state(tmp_path / STATE, make_node("h100", 1))
     result = CLI.invoke(app, [words[0], str(tmp_path), *words[1:]])
     assert result.exit_code != 0

@@ -39,7 +39,7 @@ def answers(code: int) -> Iterator[None]:
     assert raised.value.value == code
 
 
-def test_a_process_finds_it_by_the_loaders_own_way(simulated_library: Path, simulated: "Simulated") -> None:
+def test_library_is_found_by_the_loader(simulated_library: Path, simulated: "Simulated") -> None:
     script = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(1)))"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(simulated_library.parent)}
     run = subprocess.run(
@@ -48,7 +48,7 @@ def test_a_process_finds_it_by_the_loaders_own_way(simulated_library: Path, simu
     assert run.stdout.strip() == make_node("h100", 4).gpus[1].uuid
 
 
-def test_the_state_can_be_elsewhere(simulated_library: Path, tmp_path: Path) -> None:
+def test_state_file_path_is_configurable(simulated_library: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("driver 1.2\n")
     environment = {
         **os.environ,
@@ -136,7 +136,7 @@ def field(device: Any, number: int) -> int:
 
 
 @pytest.mark.parametrize(("name", "call"), ONE_NUMBER)
-def test_each_number_changes_vanishes_and_fails_on_its_own(
+def test_each_number_changes_disappears_and_fails_separately(
     simulated: "Simulated", name: str, call: Callable[[Any], Any]
 ) -> None:
     device = gpu(1)
@@ -170,7 +170,7 @@ def test_memory_of_both_versions(simulated: "Simulated") -> None:
     assert [part >> 20 for part in (memory.total, memory.used, memory.free)] == [1000, 350, 650]
 
 
-def test_sentinels_and_nonsense_come_through(simulated: "Simulated") -> None:
+def test_sentinels_and_impossible_values_are_returned(simulated: "Simulated") -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0, memory_used_mib=NOT_AVAILABLE, utilization_percent=250, temperature_celsius=-300, power_milliwatts=-1
@@ -215,7 +215,7 @@ def test_energy_grows_with_power_and_time(simulated: "Simulated") -> None:
     assert second - first <= (time.monotonic() - begun) * 1_000_000 + 1_000
 
 
-def test_a_lost_gpu_fails_every_call_and_the_others_none(simulated: "Simulated") -> None:
+def test_lost_gpu_fails_every_call_but_others_do_not(simulated: "Simulated") -> None:
     device, other = gpu(1), gpu(0)
     simulated.edit(lambda node: node.lose(1))
     for call in (pynvml.nvmlDeviceGetUUID, pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetUtilizationRates):
@@ -228,14 +228,14 @@ def test_a_lost_gpu_fails_every_call_and_the_others_none(simulated: "Simulated")
     assert pynvml.nvmlDeviceGetPowerUsage(device) > 0
 
 
-def test_a_gpu_that_left_the_file_is_lost(simulated: "Simulated") -> None:
+def test_gpu_removed_from_the_file_is_lost(simulated: "Simulated") -> None:
     device = gpu(3)
     simulated.write(make_node("h100", 2))
     with answers(pynvml.NVML_ERROR_GPU_IS_LOST):
         pynvml.nvmlDeviceGetPowerUsage(device)
 
 
-def test_a_stuck_call_ends_when_the_file_says_so(simulated: "Simulated") -> None:
+def test_hung_call_ends_when_the_file_changes(simulated: "Simulated") -> None:
     device, other = gpu(1), gpu(0)
     simulated.edit(lambda node: node.with_delay(1, ALL, STUCK))
     power: list[int] = []
@@ -251,7 +251,7 @@ def test_a_stuck_call_ends_when_the_file_says_so(simulated: "Simulated") -> None
     assert len(power) == 1
 
 
-def test_a_delay_is_kept(simulated: "Simulated") -> None:
+def test_delay_is_observed(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.with_delay(0, "power_milliwatts", 60))
     begun = time.monotonic()
     pynvml.nvmlDeviceGetPowerUsage(gpu())
@@ -259,7 +259,7 @@ def test_a_delay_is_kept(simulated: "Simulated") -> None:
 
 
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_DRIVER_NOT_LOADED, 18, 999])
-def test_a_node_error_is_every_calls_answer(simulated: "Simulated", code: int) -> None:
+def test_node_error_fails_every_call(simulated: "Simulated", code: int) -> None:
     device = gpu()
     simulated.edit(lambda node: replace(node, error=code))
     for call in (
@@ -272,7 +272,7 @@ def test_a_node_error_is_every_calls_answer(simulated: "Simulated", code: int) -
             call()
 
 
-def test_without_a_state_file_there_is_no_driver(simulated: "Simulated") -> None:
+def test_missing_state_file_means_no_driver(simulated: "Simulated") -> None:
     device = gpu()
     simulated.state.unlink()
     with answers(pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
@@ -281,7 +281,7 @@ def test_without_a_state_file_there_is_no_driver(simulated: "Simulated") -> None
         pynvml.nvmlInit()
 
 
-def test_calls_before_init_and_after_the_last_shutdown_are_refused(simulated: "Simulated") -> None:
+def test_calls_before_init_and_after_shutdown_fail(simulated: "Simulated") -> None:
     pynvml.nvmlInit()
     pynvml.nvmlShutdown()
     assert pynvml.nvmlDeviceGetCount() == 4, "initialised twice, shut down once"
@@ -306,7 +306,7 @@ def test_calls_before_init_and_after_the_last_shutdown_are_refused(simulated: "S
         ("xid 2 0 79\nxid 2 0 79", "line 2: xid sequences must rise"),
     ],
 )
-def test_a_broken_file_is_told_once_and_what_stood_goes_on(
+def test_broken_file_is_reported_once_and_the_old_state_stays(
     simulated: "Simulated", capfd: pytest.CaptureFixture[str], text: str, problem: str
 ) -> None:
     assert pynvml.nvmlDeviceGetCount() == 4
@@ -319,7 +319,7 @@ def test_a_broken_file_is_told_once_and_what_stood_goes_on(
     assert STATE in said
 
 
-def test_a_recorded_series_is_played_and_loops_or_holds(simulated: "Simulated") -> None:
+def test_series_is_played_and_repeats_or_holds(simulated: "Simulated") -> None:
     (simulated.folder / "course.txt").write_text(
         "# a comment\n0 utilization_percent=10 temperature_celsius=40\n1000 utilization_percent=20\n"
         "2000 utilization_percent=30\n3000\n"
@@ -338,7 +338,7 @@ def test_a_recorded_series_is_played_and_loops_or_holds(simulated: "Simulated") 
     assert play(-10, loop=True) == (77, make_node("h100", 1).gpus[0].temperature_celsius), "not begun yet"
 
 
-def test_threads_may_ask_while_the_file_changes(simulated: "Simulated") -> None:
+def test_threads_read_while_the_file_changes(simulated: "Simulated") -> None:
     stop = threading.Event()
     seen: list[set[int]] = []
 

@@ -41,7 +41,7 @@ def listen(*indices: int) -> Any:
     return event_set
 
 
-def test_each_event_set_gets_each_xid_once_and_only_of_its_devices(simulated: "Simulated") -> None:
+def test_event_set_gets_each_xid_of_its_devices_once(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.with_xid(0, 13))
     both, one = listen(0, 1), listen(1)
     simulated.edit(lambda node: node.with_xid(0, 48).with_xid(1, 79))
@@ -65,7 +65,7 @@ def test_an_xid_wakes_a_waiting_thread(simulated: "Simulated") -> None:
     pynvml.nvmlEventSetFree(event_set)
 
 
-def test_a_state_begun_anew_tells_its_xids_too(simulated: "Simulated") -> None:
+def test_new_state_file_reports_its_xids(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.with_xid(0, 1).with_xid(0, 2))
     event_set = listen(0)
     simulated.write(make_node("h100", 4))
@@ -76,7 +76,7 @@ def test_a_state_begun_anew_tells_its_xids_too(simulated: "Simulated") -> None:
     pynvml.nvmlEventSetFree(event_set)
 
 
-def test_waiting_with_a_lost_gpu_fails_after_what_is_pending(simulated: "Simulated") -> None:
+def test_wait_with_a_lost_gpu_fails_after_pending_events(simulated: "Simulated") -> None:
     event_set = listen(0, 1)
     simulated.edit(lambda node: node.with_xid(1, 79).lose(1))
     data = pynvml.nvmlEventSetWait_v2(event_set, 2000)
@@ -93,7 +93,7 @@ def test_events_may_be_unsupported(simulated: "Simulated") -> None:
         listen(0)
 
 
-def test_where_the_kernel_tells_of_no_changes_the_file_is_looked_at_now_and_then(simulated: "Simulated") -> None:
+def test_file_is_polled_where_the_kernel_reports_no_changes(simulated: "Simulated") -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     first = gpu()
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no further descriptor

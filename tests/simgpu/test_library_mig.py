@@ -36,7 +36,7 @@ def answers(code: int) -> Iterator[None]:
     assert raised.value.value == code
 
 
-def test_they_are_found_by_place_and_lead_back_to_their_gpu(divided: Any) -> None:
+def test_mig_devices_are_found_by_index_and_lead_to_their_gpu(divided: Any) -> None:
     assert pynvml.nvmlDeviceGetMaxMigDeviceCount(divided) == 7
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     with answers(pynvml.NVML_ERROR_NOT_FOUND):
@@ -51,7 +51,7 @@ def test_they_are_found_by_place_and_lead_back_to_their_gpu(divided: Any) -> Non
     assert pynvml.nvmlDeviceGetIndex(parent) == 1
 
 
-def test_each_has_its_own_memory_and_processes_and_no_temperature(divided: Any) -> None:
+def test_mig_device_has_memory_and_processes_but_no_temperature(divided: Any) -> None:
     big = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, 1)
     memory = pynvml.nvmlDeviceGetMemoryInfo(big, version=pynvml.nvmlMemory_v2)
     assert (memory.total >> 20, memory.used >> 20) == (40448, 20000)
@@ -63,7 +63,7 @@ def test_each_has_its_own_memory_and_processes_and_no_temperature(divided: Any) 
             call(big)
 
 
-def test_one_that_was_destroyed_and_one_of_a_lost_gpu_dont_answer(simulated: "Simulated", divided: Any) -> None:
+def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: "Simulated", divided: Any) -> None:
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     simulated.edit(lambda node: node.with_gpu(1, migs=(SMALL,)))
     assert pynvml.nvmlDeviceGetUUID(small) == "MIG-small"
@@ -74,7 +74,7 @@ def test_one_that_was_destroyed_and_one_of_a_lost_gpu_dont_answer(simulated: "Si
         pynvml.nvmlDeviceGetUUID(small)
 
 
-def test_an_xid_names_its_instances(simulated: "Simulated", divided: Any) -> None:
+def test_xid_contains_its_instances(simulated: "Simulated", divided: Any) -> None:
     events = pynvml.nvmlEventSetCreate()
     pynvml.nvmlDeviceRegisterEvents(divided, pynvml.nvmlEventTypeXidCriticalError, events)
     simulated.edit(lambda node: node.with_xid(1, 48, (2, 1)).with_xid(1, 79))
@@ -86,6 +86,6 @@ def test_an_xid_names_its_instances(simulated: "Simulated", divided: Any) -> Non
     pynvml.nvmlEventSetFree(events)
 
 
-def test_a_gpu_that_cannot_be_divided_says_so(simulated: "Simulated") -> None:
+def test_gpu_without_mig_reports_not_supported(simulated: "Simulated") -> None:
     simulated.edit(lambda node: node.with_gpu(0, mig_mode=None))
     assert pynvml.nvmlDeviceGetMaxMigDeviceCount(pynvml.nvmlDeviceGetHandleByIndex(0)) == 0
