@@ -9,8 +9,8 @@ IDLE_MEMORY_MIB: Final = 512
 def in_use(process_count: int | None, memory_used_mib: int | None) -> bool:
     """Returns whether a device runs a process, or may run one.
 
-    A process count of 0 is final whatever the memory, some of which the driver uses itself. Without a count, memory
-    in use decides; without either, the device counts as in use.
+    A process count of 0 is final: the driver itself may use some memory. Without a count, memory in use decides;
+    without either, the device counts as in use.
 
     Args:
         process_count: Processes on the device; None: not counted.

@@ -1,4 +1,4 @@
-"""Makes a replica's pod from the template: gated, owned, labelled, with the device request added."""
+"""Builds the pod of a replica from the template: gated, owned, labeled, with the device request."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.pods.validate import device_container
 
-_NAME_LENGTH = 63
-"""A pod's name is its host name, which ends here."""
+_MAX_NAME = 63
+"""A pod's name is also its host name, a DNS label. Label values have the same limit."""
 
 _SUFFIX_LENGTH = 6
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""As Kubernetes does: no vowels, no 0, 1, 3, so that no words come out."""
+"""As in Kubernetes' generated names: without vowels and 0, 1, 3, so that no words appear."""
 
 _NOT_PROPAGATED = (
     "argocd.argoproj.io/",
@@ -25,14 +25,13 @@ _NOT_PROPAGATED = (
     "helm.toolkit.fluxcd.io/",
     "fluxcd.io/",
 )
-"""Tracking marks of GitOps tools and kopf: on a pod they would make the tool think that it owns the pod."""
+"""Tracking labels and annotations of GitOps tools and kopf. On a pod, the tool would take it for its own."""
 
 
 def pod_name(workload: str, replica: int, seed: str) -> str:
-    """`<workload>-<replica>-<suffix>`, at most 63 characters; a new seed gives a new suffix.
+    """Returns `<workload>-<replica>-<suffix>`, at most 63 characters; a new seed gives a new suffix.
 
-    The suffix makes each pod's name unique over time, so that a report about an old pod is never taken for one
-    about its successor.
+    The suffix makes the name unique over time, so that a report about a pod never applies to its successor.
     """
     number = int.from_bytes(hashlib.sha256(f"{seed}/{workload}/{replica}".encode()).digest()[:8], "big")
     suffix = ""
@@ -40,25 +39,26 @@ def pod_name(workload: str, replica: int, seed: str) -> str:
         number, digit = divmod(number, len(_ALPHABET))
         suffix += _ALPHABET[digit]
     tail = f"-{replica}-{suffix}"
-    return workload[: _NAME_LENGTH - len(tail)].rstrip("-.") + tail
+    return workload[: _MAX_NAME - len(tail)].rstrip("-.") + tail
 
 
 def label_value(name: str) -> str:
-    """The workload's name as a label value; a longer one is cut and told apart by a hash."""
-    if len(name) <= _NAME_LENGTH:
+    """Returns a workload's name as a label value; a name over 63 characters is truncated and gets a hash."""
+    if len(name) <= _MAX_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{name[: _NAME_LENGTH - 11].rstrip('-.')}-{digest}"
+    return f"{name[: _MAX_NAME - 11].rstrip('-.')}-{digest}"
 
 
 def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resources: Resources) -> dict[str, Any]:
-    """The pod as JSON. The template must be without problems (`template.problems`)."""
+    """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
     pod_spec = dict(spec.template["spec"])
     gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
-    chosen, resource = device_container(spec), resources.asked(spec.devices)
+    device_user, resource = device_container(spec), resources.asked(spec.devices)
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
     pod_spec["containers"] = [
-        _with_devices(c, resource, spec.devices.count) if c["name"] == chosen else c for c in pod_spec["containers"]
+        _with_devices(c, resource, spec.devices.count) if c["name"] == device_user else c
+        for c in pod_spec["containers"]
     ]
     given = spec.template.get("metadata") or {}
     labels = _propagated(given.get("labels"))

@@ -1,8 +1,7 @@
-"""The one patch that lets a pod go: pinned to its node, annotated for people, gate removed.
+"""Builds the patch that releases a pod: restricts it to its node, annotates it and removes the gate.
 
-All in one JSON Patch, which the apiserver applies whole or not at all: validity of a narrowed node affinity is judged
-on the old object, which still has its gate. The tests on uid and resourceVersion make it refer to exactly the pod
-that was decided on.
+One JSON Patch does all, because it is atomic, and because the apiserver allows a narrower node affinity only while the
+old object has a gate. The tests on uid and resourceVersion limit it to exactly the pod that was decided on.
 """
 
 import json
@@ -12,14 +11,15 @@ from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.pods.node_affinity import REQUIRED
 
 _AFFINITY = "/spec/affinity"
-_NODE = f"{_AFFINITY}/nodeAffinity"
-_REQUIRED = f"{_NODE}/requiredDuringSchedulingIgnoredDuringExecution"
+_NODE_AFFINITY = f"{_AFFINITY}/nodeAffinity"
+_REQUIRED = f"{_NODE_AFFINITY}/{REQUIRED}"
 
 
 def release(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOperation, ...]:
-    """The patch for a pod whose only gate is ours."""
+    """Returns the patch of a pod whose only gate is that of gpufleet."""
     return (
         {"op": "test", "path": "/metadata/uid", "value": pod.uid},
         {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
@@ -31,17 +31,18 @@ def release(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOpera
 
 
 def _pin(pod: Pod, node: str) -> list[JsonPatchOperation]:
-    """By match field rather than host name label: kube-scheduler then looks at that one node only.
+    """Restricts the pod to its node, by match field: kube-scheduler then examines only that node, unlike by label.
 
-    Terms are OR-ed, so the pin goes into every term. An empty term matches nothing and may not be filled.
+    Terms are ORed, so each gets the field. An empty term matches no node and must stay empty: the apiserver rejects it
+    otherwise, because the affinity would match more than before.
     """
     field = {"key": "metadata.name", "operator": "In", "values": [node]}
     required = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     shape = pod.affinity
     if not shape.affinity:
-        return [_add(_AFFINITY, {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}})]
+        return [_add(_AFFINITY, {"nodeAffinity": {REQUIRED: required}})]
     if not shape.node_affinity:
-        return [_add(_NODE, {"requiredDuringSchedulingIgnoredDuringExecution": required})]
+        return [_add(_NODE_AFFINITY, {REQUIRED: required})]
     if shape.terms is None:
         return [_add(_REQUIRED, required)]
     operations = []

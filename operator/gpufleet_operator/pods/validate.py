@@ -1,7 +1,7 @@
 """Validates a pod template before a pod is created from it.
 
 The apiserver accepts any template, so what it cannot reject becomes a condition of the workload. Each message has the
-grammar of field.Error. Nothing here raises, whatever the template contains.
+grammar of field.Error. Nothing here raises for any template.
 """
 
 from collections.abc import Iterator, Mapping

@@ -43,7 +43,10 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "own limit": (
         {"containers": [main(**limits(amount="2"))]},
         {"count": 4},
-        'containers[0].resources.limits[gpufleet.dev/gpu]: Invalid value: "2": must be omitted or equal spec.devices (',
+        (
+            'containers[0].resources.limits[gpufleet.dev/gpu]: Invalid value: "2": '
+            "must be omitted or equal spec.devices (count 4, mode Exclusive)"
+        ),
     ),
     "own request": (
         {"containers": [main(**limits("requests", amount=3))]},
