@@ -25,8 +25,8 @@ GATE = ANNOTATION = "gpufleet.dev/assignment"
 RESOURCE = "gpufleet.dev/gpu"
 SHARED_RESOURCE = "gpufleet.dev/gpu-shared"
 
-ANNOTATION_IS_THE_OPERATORS = "annotation gpufleet.dev/assignment is written only by who holds the verb assign"
-GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment is removed only by who holds the verb assign"
+ANNOTATION_IS_THE_OPERATORS = "annotation gpufleet.dev/assignment may be changed only with the verb assign"
+GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment may be removed only with the verb assign"
 
 GATED: JsonObject = {"schedulingGates": [{"name": GATE}, {"name": "example.com/other"}]}
 
@@ -134,7 +134,7 @@ class TestRequireGate:
     @pytest.mark.parametrize("part", ["containers", "initContainers"])
     def test_pod_that_requests_devices_needs_the_gate(self, accounts: Accounts, part: str) -> None:
         asking = asks(part)
-        words = f"pods that ask for {RESOURCE} or {SHARED_RESOURCE} need the scheduling gate"
+        words = f"pods that request {RESOURCE} or {SHARED_RESOURCE} require the scheduling gate"
         assert_denied(accounts.user.create(PODS, pod("bare", **asking)), words)
         assert_allowed(accounts.user.create(PODS, pod("gated", **{**asking, **GATED})))
 

@@ -14,7 +14,7 @@ from gpufleet_e2e.identities import (
     telemetry,
 )
 
-SPEC_IS_THE_OPERATORS = "spec.assignments is written only by who holds the verb assign"
+SPEC_IS_THE_OPERATORS = "spec may be changed only with the verb assign"
 
 
 class TestOwnNode:

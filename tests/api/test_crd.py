@@ -49,7 +49,7 @@ class TestEach:
             want = ("string", "date-time") if column.type == "date" else (column.type, None)
             assert (node["type"], node.get("format")) == want, column.name
 
-    def test_schema_holds_only_what_kubernetes_knows(self, resource: ApiResource) -> None:
+    def test_schema_uses_only_keywords_of_kubernetes(self, resource: ApiResource) -> None:
         for path, node in nodes(schema_of(resource)):
             assert not PYDANTIC_ONLY & node.keys(), path
             assert "type" in node or "x-kubernetes-preserve-unknown-fields" in node, path
@@ -101,7 +101,7 @@ def test_a_fresh_workload_is_not_ready_for_kstatus() -> None:
     jsonschema.validate(default, schema_of(WORKLOAD)["properties"]["status"])
 
 
-def test_lists_that_two_writers_share_are_merged_by_key() -> None:
+def test_lists_with_several_writers_are_list_maps() -> None:
     telemetry, workload = schema_of(TELEMETRY), schema_of(WORKLOAD)
     keys = {
         path: node["x-kubernetes-list-map-keys"]
@@ -115,11 +115,11 @@ def test_lists_that_two_writers_share_are_merged_by_key() -> None:
     assert keys[".status.placements"] == ["replica"]
 
 
-def test_committed_files_are_what_the_models_say() -> None:
+def test_committed_crds_match_the_models() -> None:
     assert generate.stale() == [], "run `make crds`"
 
 
-def test_check_reports_a_stale_file_and_write_mends_it(tmp_path: Path) -> None:
+def test_check_reports_a_stale_file_and_write_renews_it(tmp_path: Path) -> None:
     assert generate.write(tmp_path) == list(generate.files())
     assert generate.stale(tmp_path) == []
     edited = tmp_path / "crds" / "gpuworkloads.yaml"

@@ -28,12 +28,12 @@ def unknown_fields(schema: dict[str, Any], value: Any, path: str) -> Iterator[st
             yield from unknown_fields(schema["items"], item, f"{path}[*]")
 
 
-def test_the_documented_examples_are_there() -> None:
+def test_documented_examples_exist() -> None:
     assert {path.stem for path in EXAMPLES} >= {"single", "gang", "spread", "distribution", "impossible", "shared"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_fits_the_api_and_says_how_to_use_it(path: Path) -> None:
+def test_example_is_valid_and_has_a_comment(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     documents = list(yaml.safe_load_all(text))
     (version,) = WORKLOAD.definition()["spec"]["versions"]

@@ -25,7 +25,7 @@ from gpufleet_api.workload import GPUWorkload, Strategy, Topology
         ("p95", "p95"),
     ],
 )
-def test_names_on_the_wire_are_camel_case_with_units_and_acronyms(python: str, wire: str) -> None:
+def test_json_names_are_camel_case_with_units_and_acronyms(python: str, wire: str) -> None:
     assert camel(python) == wire
 
 
@@ -228,14 +228,14 @@ TELEMETRY_OBJECT: dict[str, Any] = {
     [(GPUWorkload, WORKLOAD_OBJECT), (GPUTelemetry, TELEMETRY_OBJECT)],
     ids=["workload", "telemetry"],
 )
-def test_full_object_survives_the_round_trip(model: Any, value: dict[str, Any]) -> None:
+def test_full_object_round_trips(model: Any, value: dict[str, Any]) -> None:
     assert model.model_validate(value).model_dump(mode="json", by_alias=True, exclude_none=True) == value
 
 
 @pytest.mark.parametrize(
     ("resource", "value"), [(WORKLOAD, WORKLOAD_OBJECT), (TELEMETRY, TELEMETRY_OBJECT)], ids=["workload", "telemetry"]
 )
-def test_full_object_meets_the_crd_and_uses_every_field(resource: Any, value: dict[str, Any]) -> None:
+def test_full_object_is_valid_and_sets_every_field(resource: Any, value: dict[str, Any]) -> None:
     (version,) = resource.definition()["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
     jsonschema.validate(value, schema)
@@ -253,7 +253,7 @@ def unused(schema: dict[str, Any], value: Any, path: str = "") -> list[str]:
     return [hole for item in value for hole in unused(schema["items"], item, f"{path}[*]")] if "items" in schema else []
 
 
-def test_smallest_workload_gets_the_defaults_that_the_crd_states() -> None:
+def test_minimal_workload_gets_the_defaults_of_the_crd() -> None:
     spec = GPUWorkload.model_validate({"metadata": {"name": "a"}, "spec": {"template": TEMPLATE}}).spec
     assert (spec.replicas, spec.devices.count, spec.suspend) == (1, 1, False)
     assert (spec.placement.strategy, spec.placement.topology, spec.placement.gang) == (
@@ -266,7 +266,7 @@ def test_smallest_workload_gets_the_defaults_that_the_crd_states() -> None:
     assert spec.placement.model_dump(mode="json", by_alias=True) == stated
 
 
-def test_template_is_kept_as_it_is() -> None:
+def test_template_is_unchanged() -> None:
     template = {
         "spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1, {"a": None}]}},
         "metadata": {"labels": {"a": "b"}},

@@ -15,7 +15,7 @@ Text = Annotated[str, Field(max_length=8)]
 Small = Annotated[int, Field(ge=0, le=9)]
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     RED = "Red"
     BLUE = "Blue"
 
@@ -110,10 +110,10 @@ ACCEPTED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         2,
         {"type": "integer", "minimum": 0, "maximum": 9, "nullable": True, "default": 2},
     ),
-    "enumeration": (Colour, ..., {"type": "string", "enum": ["Red", "Blue"]}),
+    "enumeration": (Color, ..., {"type": "string", "enum": ["Red", "Blue"]}),
     "enumeration with default": (
-        Colour,
-        Colour.BLUE,
+        Color,
+        Color.BLUE,
         {"type": "string", "enum": ["Red", "Blue"], "default": "Blue"},
     ),
     "enumeration of one": (Only, ..., {"type": "string", "enum": ["One"]}),
@@ -227,7 +227,7 @@ ACCEPTED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_construct_is_mapped(case: str) -> None:
+def test_construct_is_converted(case: str) -> None:
     annotation, default, want = ACCEPTED[case]
     schema = structural_schema(model_of(annotation, default))
     assert schema["properties"]["field"] == want
@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "dict of Any without FreeForm": (Annotated[dict[str, Any], Field(max_length=3)], "additionalProperties"),
     "extra=allow": (Allowing, "additionalProperties"),
     "tuple": (tuple[Small, Text], "prefixItems"),
-    "map keyed by an enumeration": (Annotated[dict[Colour, Small], Field(max_length=2)], "propertyNames"),
+    "map keyed by an enumeration": (Annotated[dict[Color, Small], Field(max_length=2)], "propertyNames"),
     "map with bounded keys": (Annotated[dict[Text, Small], Field(max_length=2)], "propertyNames"),
     "union of models": (Inner | Forbidding, "anyOf"),
     "union of scalars": (bool | Text, "anyOf"),
@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_construct_is_refused_by_name(case: str) -> None:
+def test_construct_is_rejected_by_name(case: str) -> None:
     annotation, construct = REFUSED[case]
     with pytest.raises(SchemaError) as caught:
         structural_schema(model_of(annotation))
@@ -284,12 +284,12 @@ def test_construct_is_refused_by_name(case: str) -> None:
     assert str(caught.value).startswith(f"{caught.value.path}: {construct}")
 
 
-def test_default_of_a_model_that_differs_from_its_fields_is_refused() -> None:
+def test_model_default_that_differs_from_its_fields_is_rejected() -> None:
     with pytest.raises(SchemaError, match=r"M\.field: default"):
         structural_schema(model_of(Defaulted, Defaulted(size=1)))
 
 
-def test_path_leads_through_lists_and_fields() -> None:
+def test_error_path_has_lists_and_fields() -> None:
     class Leaf(ApiModel):
         free_text: str
 
@@ -297,7 +297,7 @@ def test_path_leads_through_lists_and_fields() -> None:
         structural_schema(model_of(Annotated[list[Leaf], Field(max_length=1)]))
 
 
-def test_rules_of_a_class_stand_on_its_object() -> None:
+def test_rules_of_a_class_are_on_its_object() -> None:
     class Ruled(ApiModel):
         rules = (Cel("self.a < self.b", "a must be below b", reason="FieldValueForbidden"),)
         a: Small
@@ -308,7 +308,7 @@ def test_rules_of_a_class_stand_on_its_object() -> None:
     ]
 
 
-def test_descriptions_come_from_the_field_first_then_from_the_class() -> None:
+def test_description_of_a_field_precedes_that_of_its_class() -> None:
     class Documented(ApiModel):
         own: Inner
         """Two lines
@@ -322,7 +322,7 @@ def test_descriptions_come_from_the_field_first_then_from_the_class() -> None:
     assert fields["inherited"]["description"] == "Docs of the class."
 
 
-def test_omitted_fields_are_neither_there_nor_required_nor_judged() -> None:
+def test_omitted_fields_are_absent_and_not_checked() -> None:
     class Root(ApiModel):
         metadata: str
         name: Text

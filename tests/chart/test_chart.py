@@ -1,4 +1,4 @@
-"""What can be said of the chart without helm: its values fit its schema, which refuses everything else."""
+"""Checks of the chart that need no helm: values, schema, permissions, policies."""
 
 import json
 import re
@@ -53,6 +53,14 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
     assert missing(schema, values, "") == [".global"]
 
 
+def test_every_value_of_the_schema_has_a_description(schema: dict[str, Any]) -> None:
+    def silent(node: dict[str, Any], path: str) -> list[str]:
+        found = [f"{path}.{name}" for name, child in node.get("properties", {}).items() if "description" not in child]
+        return found + [hole for name, child in node.get("properties", {}).items() for hole in silent(child, name)]
+
+    assert silent(schema, "") == []
+
+
 @pytest.mark.parametrize(
     ("path", "wrong"),
     [
@@ -90,7 +98,7 @@ def test_every_value_of_the_schema_has_a_default(values: dict[str, Any], schema:
         (("metrics", "serviceMonitor", "interval"), "30"),
     ],
 )
-def test_wrong_or_misspelt_value_is_refused(
+def test_wrong_or_misspelled_value_is_rejected(
     values: dict[str, Any], schema: dict[str, Any], path: tuple[str, ...], wrong: Any
 ) -> None:
     at = values
@@ -107,17 +115,17 @@ def test_every_value_is_used_by_a_template(values: dict[str, Any]) -> None:
     assert unused == []
 
 
-def test_the_shared_resource_may_be_switched_off(values: dict[str, Any], schema: dict[str, Any]) -> None:
+def test_shared_resource_may_be_empty(values: dict[str, Any], schema: dict[str, Any]) -> None:
     values["sharedResource"] = ""
     jsonschema.validate(values, schema)
 
 
-def test_keeping_faults_on_the_node_may_be_switched_off(values: dict[str, Any], schema: dict[str, Any]) -> None:
+def test_state_dir_may_be_empty(values: dict[str, Any], schema: dict[str, Any]) -> None:
     values["agent"]["stateDir"] = ""
     jsonschema.validate(values, schema)
 
 
-def test_chart_says_what_it_needs() -> None:
+def test_chart_states_its_requirements() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
     assert chart["name"] == "gpufleet"
     assert chart["kubeVersion"] == ">=1.34.0-0", "the kubelet's PodResources list leaves out pods that have ended"
@@ -137,11 +145,11 @@ def test_templates_use_the_names_of_the_api() -> None:
     assert names.ASSIGN_VERB not in TEMPLATES["rbac-agent.yaml"]
 
 
-def test_agent_may_delete_nothing() -> None:
+def test_agent_may_not_delete() -> None:
     assert "delete" not in TEMPLATES["rbac-agent.yaml"]
 
 
-def test_agent_may_tell_of_refusals_and_read_no_pods() -> None:
+def test_agent_may_create_events_and_not_read_pods() -> None:
     rules = TEMPLATES["rbac-agent.yaml"]
     assert re.search(r"resources: \[events\]\s+verbs: \[create\]\n", rules)
     assert "pods" not in re.sub(r"#.*", "", rules)

@@ -21,19 +21,19 @@ def queries() -> list[str]:
     return [target["expr"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
 
 
-def test_every_query_is_about_documented_series() -> None:
+def test_queries_use_documented_series() -> None:
     named = {name for query in queries() for name in re.findall(r"(?:DCGM_FI|gpufleet_agent)_\w+", query)}
     assert len(named) > 20
     assert named - documented() == set()
 
 
-def test_counters_are_asked_for_their_growth_alone() -> None:
+def test_counters_are_queried_by_rate_or_increase() -> None:
     for query in queries():
         for counter in re.findall(r"gpufleet_agent_\w+_total", query):
             assert re.search(rf"(rate|increase)\({counter}", query), query
 
 
-def test_panels_neither_overlap_nor_share_a_number() -> None:
+def test_panels_do_not_overlap_or_share_an_id() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
         at = panel["gridPos"]

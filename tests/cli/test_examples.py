@@ -34,12 +34,12 @@ def unknown(schema: Any, value: Any, path: str) -> Iterator[str]:
             yield from unknown(schema["items"], item, f"{path}[]")
 
 
-def test_the_documented_fleets_are_there() -> None:
+def test_documented_fleets_exist() -> None:
     assert {path.stem for path in FLEETS} >= {"mixed", "faults"}
 
 
 @pytest.mark.parametrize("path", FLEETS, ids=lambda path: path.stem)
-def test_a_fleet_fits_the_crd_and_the_models_and_is_consistent(path: Path) -> None:
+def test_fleet_is_valid_and_consistent(path: Path) -> None:
     (version,) = TELEMETRY.definition()["spec"]["versions"]
     schema = version["schema"]["openAPIV3Schema"]
     text = path.read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path) -> No
         assert run_cli("rank", *one).code == 0
 
 
-def test_the_fleet_in_trouble_has_a_device_for_each_reason_that_it_names(examples: Path) -> None:
+def test_faults_fleet_has_a_device_for_each_reason(examples: Path) -> None:
     done = run_cli(
         "explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml", "-o", "json"
     )

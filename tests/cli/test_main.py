@@ -1,4 +1,4 @@
-"""The installed command as a process: signals, pipes, help, and what it doesn't import."""
+"""The installed command: signals, pipes and imports in a process of its own; usage, help and exit codes in this one."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,31 +14,33 @@ from gpufleet_testing.cli.runner import run_cli
 COMMAND = [str(Path(sys.executable).with_name("gpufleet"))]
 
 
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100"}
+def start(*arguments: object) -> subprocess.Popen[str]:
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=50, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_readmes_command_places_the_gang(examples: Path) -> None:
-    done = run("simulate", "-f", "examples/gang.yaml", "--fleet", "examples/fleets/mixed.yaml", cwd=examples.parent)
-    assert done.returncode == 0
-    assert done.stdout.startswith("default/gang: placed: 2/2 replicas, 4 GPUs on node-1, node-2 (Best, gang)\n")
+def test_readme_command_places_the_gang(examples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(examples.parent)
+    done = run_cli("simulate", "-f", "examples/gang.yaml", "--fleet", "examples/fleets/mixed.yaml")
+    assert done.code == 0
+    assert done.out.startswith("default/gang: placed: 2/2 replicas, 4 GPUs on node-1, node-2 (Best, gang)\n")
 
 
-def test_exit_codes_of_the_process(examples: Path) -> None:
+def test_exit_code_is_1_when_a_workload_is_not_placed(examples: Path) -> None:
     fleet = examples / "fleets" / "mixed.yaml"
-    assert run("simulate", "-f", examples / "impossible.yaml", "--fleet", fleet).returncode == 1
-    bad = run("simulate", "-f", fleet, "--fleet", fleet)
-    assert (bad.returncode, bad.stdout) == (2, "")
-    assert bad.stderr == f"error: {fleet}: no GPUWorkload found\n"
+    assert run_cli("simulate", "-f", examples / "impossible.yaml", "--fleet", fleet).code == 1
 
 
-def test_a_reader_that_leaves_is_no_error(examples: Path) -> None:
+def test_process_exits_with_2_and_one_line_for_bad_input(examples: Path) -> None:
     fleet = examples / "fleets" / "mixed.yaml"
-    process = subprocess.Popen(
-        [*COMMAND, "rank", "--fleet", str(fleet)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start("simulate", "-f", fleet, "--fleet", fleet)
+    out, error = process.communicate(timeout=50)
+    assert (process.returncode, out) == (2, "")
+    assert error == f"error: {fleet}: no GPUWorkload found\n"
+
+
+def test_closed_pipe_is_not_an_error(examples: Path) -> None:
+    process = start("rank", "--fleet", examples / "fleets" / "mixed.yaml")
     assert process.stdout is not None
     process.stdout.close()
     _, error = process.communicate(timeout=50)
@@ -48,14 +49,12 @@ def test_a_reader_that_leaves_is_no_error(examples: Path) -> None:
     assert process.returncode == -signal.SIGPIPE
 
 
-def test_ctrl_c_ends_it_with_130_and_without_a_word(tmp_path: Path) -> None:
+def test_interrupt_exits_with_130_and_no_output(tmp_path: Path) -> None:
     fifo = tmp_path / "fleet.yaml"
     os.mkfifo(fifo)
-    process = subprocess.Popen(
-        [*COMMAND, "rank", "--fleet", str(fifo)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start("rank", "--fleet", fifo)
     try:
-        with fifo.open("w"):  # opens when the command opens it for reading, and then has nothing to say
+        with fifo.open("w"):  # returns when the command opens it for reading, where it then waits
             process.send_signal(signal.SIGINT)
             out, error = process.communicate(timeout=50)
     finally:
@@ -63,7 +62,7 @@ def test_ctrl_c_ends_it_with_130_and_without_a_word(tmp_path: Path) -> None:
     assert (process.returncode, out, error.strip()) == (130, "", "")
 
 
-def test_ctrl_c_during_the_imports_is_as_clean() -> None:
+def test_interrupt_during_the_imports_exits_with_130() -> None:
     script = (
         "import sys, gpufleet_cli.main as m\n"
         "class Interrupting:\n"
@@ -77,7 +76,7 @@ def test_ctrl_c_during_the_imports_is_as_clean() -> None:
 
 
 @pytest.mark.parametrize("command", ["simulate", "rank", "explain", "distribute"])
-def test_help_says_what_it_does_with_an_example(command: str) -> None:
+def test_help_of_a_command_has_an_example(command: str) -> None:
     done = run_cli(command, "--help")
     assert done.code == 0
     assert f"gpufleet {command} -" in done.out
@@ -102,21 +101,17 @@ def test_wrong_usage_exits_with_2() -> None:
         assert (done.code, "Traceback" in done.err) == (2, False)
 
 
-def imported(code: str) -> set[str]:
-    script = f"import sys; {code}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
-    return set(done.stdout.split())
-
-
-def test_help_imports_nothing_that_is_slow() -> None:
-    names = imported("import gpufleet_cli.main, gpufleet_cli.app")
-    assert "typer" in names
-    assert not names & {"numpy", "pydantic", "yaml", "kubernetes", "gpufleet_operator"}
-
-
-def test_the_commands_need_no_package_beyond_the_cli_extra() -> None:
-    names = imported(
-        "import gpufleet_cli.main, gpufleet_cli.app, gpufleet_cli.commands.simulate, gpufleet_cli.commands.devices"
+def test_imports_are_few_for_help_and_within_the_cli_extra_for_commands() -> None:
+    commands = ", ".join(f"gpufleet_cli.commands.{name}" for name in ("simulate", "replay", "devices", "distribute"))
+    script = (
+        "import sys\n"
+        "def packages(): print(*{name.partition('.')[0] for name in sys.modules})\n"
+        "import gpufleet_cli.main, gpufleet_cli.app; packages()\n"
+        f"import {commands}; packages()"
     )
-    assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= names
-    assert not names & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
+    for_help, for_commands = (set(line.split()) for line in done.stdout.splitlines())
+    assert "typer" in for_help
+    assert not for_help & {"numpy", "pydantic", "yaml", "kubernetes", "gpufleet_operator"}
+    assert {"numpy", "pydantic", "yaml", "gpufleet_operator"} <= for_commands
+    assert not for_commands & {"kopf", "lightkube", "grpc", "pynvml", "prometheus_client"}

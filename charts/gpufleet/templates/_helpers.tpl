@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Prefix of all names; "gpufleet" for a release of that name. Short enough for "-operator-only" and the like. */}}
+{{/* Prefix of all names: "gpufleet" for a release of that name. Truncated to leave room for suffixes. */}}
 {{- define "gpufleet.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -16,7 +16,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels that select pods: they can't change once installed. Call with (dict "root" $ "component" "agent"). */}}
+{{/* Labels that select pods, immutable once installed. Call with (dict "root" $ "component" "agent"). */}}
 {{- define "gpufleet.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "gpufleet.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -38,12 +38,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* Who the agent is to the apiserver. */}}
+{{/* User name of the agent at the apiserver. */}}
 {{- define "gpufleet.agentUsername" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "gpufleet.fullname" . }}-agent
 {{- end -}}
 
-{{/* CEL: the caller holds the custom verb that only the operator's role grants. */}}
+{{/* CEL: the caller has the custom verb that only the operator's role grants. */}}
 {{- define "gpufleet.holdsAssign" -}}
 authorizer.group('gpufleet.dev').resource('gputelemetries').check('assign').allowed()
 {{- end -}}

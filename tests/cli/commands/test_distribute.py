@@ -12,7 +12,7 @@ from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 
 
-def test_bare_numbers_give_exactly_the_documented_json() -> None:
+def test_named_capacities_give_the_documented_json() -> None:
     done = run_cli(
         "distribute", "--items", "7", "--capacity", "a=1", "--capacity", "b=2.5", "--max", "a=2", "-o", "json"
     )
@@ -21,7 +21,7 @@ def test_bare_numbers_give_exactly_the_documented_json() -> None:
     assert done.err == ""
 
 
-def test_a_maximum_for_everyone_and_one_of_its_own() -> None:
+def test_maximum_of_one_receiver_precedes_that_of_all() -> None:
     arguments = ["--capacity", "a=1", "--capacity", "b=1", "--capacity", "c=0", "--max", "2", "--max", "b=3"]
     done = run_cli("distribute", "--items", "9", *arguments, "-o", "json")
     assert done.json == {
@@ -31,7 +31,7 @@ def test_a_maximum_for_everyone_and_one_of_its_own() -> None:
     }
 
 
-def test_the_table_has_a_row_for_each_and_the_sum() -> None:
+def test_table_has_a_row_per_receiver_and_the_sum() -> None:
     done = run_cli("distribute", "--items", "4", "--capacity", "a=1", "--capacity", "b=2.5", "--max", "b=2")
     assert [line.split() for line in done.out.splitlines()] == [
         ["NAME", "CAPACITY", "ITEMS", "RANGE"],
@@ -41,12 +41,12 @@ def test_the_table_has_a_row_for_each_and_the_sum() -> None:
     ]
 
 
-def test_a_name_may_hold_an_equals_sign() -> None:
+def test_name_may_contain_an_equals_sign() -> None:
     done = run_cli("distribute", "--items", "1", "--capacity", "zone=a=1", "-o", "json")
     assert done.json["shares"] == {"zone=a": 1}
 
 
-def test_decimal_fractions_are_what_they_say() -> None:
+def test_decimal_fractions_are_exact() -> None:
     """The floats next to them would leave the second less than a third."""
     named = ["--capacity", "a=0.3", "--capacity", "b=0.2", "--capacity", "c=0.1"]
     done = run_cli("distribute", "--items", "3", *named, "-o", "json")
@@ -56,7 +56,7 @@ def test_decimal_fractions_are_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("tiny", ["1e-999999999", "0e999999999", "0." + "0" * 5000 + "1"])
-def test_an_exponent_of_any_size_costs_nothing(tiny: str) -> None:
+def test_huge_exponent_is_not_expanded(tiny: str) -> None:
     done = run_cli("distribute", "--items", "3", "--capacity", "a=1", "--capacity", f"b={tiny}", "-o", "json")
     assert done.json["shares"] == {"a": 3, "b": 0}
     many = run_cli("distribute", "--items", "3", "--capacity", f"a=1.{'0' * 5000}1", "--capacity", "b=2", "-o", "json")
@@ -69,9 +69,7 @@ def test_an_exponent_of_any_size_costs_nothing(tiny: str) -> None:
     capacities=st.lists(st.floats(0, 1e9, allow_nan=False), min_size=1, max_size=6).filter(any),
     maximum=st.none() | st.integers(0, 10**9),
 )
-def test_shares_and_unassigned_add_up_and_ranges_touch(
-    items: int, capacities: list[float], maximum: int | None
-) -> None:
+def test_shares_add_up_and_ranges_are_contiguous(items: int, capacities: list[float], maximum: int | None) -> None:
     named = [f"--capacity=r{i}={c!r}" for i, c in enumerate(capacities)]
     limit = [] if maximum is None else [f"--max={maximum}"]
     result = CliRunner().invoke(app, ["distribute", f"--items={items}", *named, *limit, "-o", "json"])
@@ -85,7 +83,7 @@ def test_shares_and_unassigned_add_up_and_ranges_touch(
         end = last
 
 
-def test_a_fleets_usable_devices_are_the_receivers(files: ObjectFiles) -> None:
+def test_usable_devices_of_a_fleet_are_the_receivers(files: ObjectFiles) -> None:
     fleet = files.write(
         telemetry(
             "node-1",
@@ -132,14 +130,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(case[0]) for case in BAD])
-def test_bad_input_is_named_with_exit_code_2(arguments: list[str], message: str) -> None:
+def test_bad_input_is_reported_with_exit_code_2(arguments: list[str], message: str) -> None:
     done = run_cli("distribute", *arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {message}")
     assert done.err.count("\n") == 1
 
 
-def test_a_fleet_without_a_usable_device_has_nobody_to_divide_among(files: ObjectFiles) -> None:
+def test_fleet_without_a_usable_device_is_bad_input(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1, health={"state": "Unhealthy"}))
     done = run_cli("distribute", "--items", "7", "--fleet", fleet)
     assert done.code == 2

@@ -58,7 +58,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
-def test_each_device_gets_its_own_reason_with_numbers(
+def test_device_is_listed_with_its_reason_and_numbers(
     case: tuple[str, dict[str, Any], dict[str, Any], str | None, str], files: ObjectFiles
 ) -> None:
     _, values, needs, reason, words = case
@@ -75,13 +75,13 @@ def test_each_device_gets_its_own_reason_with_numbers(
     assert words in row
 
 
-def test_a_reservation_is_named_while_nobody_holds_the_device_yet(files: ObjectFiles) -> None:
+def test_reservation_is_named_before_the_device_is_held(files: ObjectFiles) -> None:
     node = {**idle_node("node-1", 1), "spec": {"assignments": [ASSIGNMENT]}}
     (device,) = run_cli("explain", "--fleet", files.write(node), "-o", "json").json["devices"]
     assert (device["reason"], device["message"]) == ("DeviceInUse", "reserved for ml/serve-0-abcde")
 
 
-def test_too_few_devices_on_a_node_is_said_of_those_that_pass(files: ObjectFiles) -> None:
+def test_too_few_devices_on_a_node_is_reported_for_passing_ones(files: ObjectFiles) -> None:
     node = telemetry("node-1", gpu("node-1", 0, health=SICK), *(gpu("node-1", i) for i in (1, 2)))
     manifest = files.write(gpu_workload(devices={"count": 3}))
     devices = run_cli("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
@@ -89,7 +89,7 @@ def test_too_few_devices_on_a_node_is_said_of_those_that_pass(files: ObjectFiles
     assert {d["message"] for d in devices[1:]} == {"its node has 2 usable, 3 are needed"}
 
 
-def test_topology_is_said_of_those_that_pass(files: ObjectFiles) -> None:
+def test_topology_is_reported_for_passing_devices(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2))
     manifest = files.write(gpu_workload(devices={"count": 2}, placement={"topology": "NVLink"}))
     devices = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json["devices"]
@@ -97,7 +97,7 @@ def test_topology_is_said_of_those_that_pass(files: ObjectFiles) -> None:
     assert {d["message"] for d in devices} == {"its node has 2 usable, but not 2 of them with topology NVLink"}
 
 
-def test_the_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Path) -> None:
+def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Path) -> None:
     fleet = examples / "fleets" / "faults.yaml"
     manifest = examples / "impossible.yaml"
     explained = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json
@@ -113,14 +113,14 @@ def test_the_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples
     )
 
 
-def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
+def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     done = run_cli("explain", "--fleet", files.write(idle_node("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
     assert list(device)[-4:] == ["powerMilliwatts", "usable", "reason", "message"]
 
 
-def test_nodes_and_limit_narrow_what_is_printed(files: ObjectFiles) -> None:
+def test_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 3))
     devices = run_cli("explain", "--fleet", fleet, "--node", "node-2", "--limit", "2", "-o", "json").json["devices"]
     assert [d["uuid"] for d in devices] == ["GPU-node-2-0", "GPU-node-2-1"]

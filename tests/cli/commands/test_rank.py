@@ -8,7 +8,7 @@ from gpufleet_testing.cli.files import ObjectFiles, gpu, gpu_workload, idle_node
 from gpufleet_testing.cli.runner import run_cli
 
 
-def test_devices_come_best_first_and_only_those_that_pass(files: ObjectFiles) -> None:
+def test_passing_devices_are_listed_best_first(files: ObjectFiles) -> None:
     fleet = files.write(
         telemetry(
             "node-1",
@@ -28,7 +28,7 @@ def test_devices_come_best_first_and_only_those_that_pass(files: ObjectFiles) ->
     assert done.json["rejections"] == [{"reason": "DeviceUnhealthy", "devices": 1, "nodes": 1}]
 
 
-def test_the_first_in_rank_is_what_best_picks_next(files: ObjectFiles, examples: Path) -> None:
+def test_ranking_is_the_order_in_which_best_picks(files: ObjectFiles, examples: Path) -> None:
     fleet = examples / "fleets" / "mixed.yaml"
     ranked = run_cli("rank", "--fleet", fleet, "-o", "json").json["devices"]
     manifest = files.write(gpu_workload(replicas=len(ranked)))
@@ -37,7 +37,7 @@ def test_the_first_in_rank_is_what_best_picks_next(files: ObjectFiles, examples:
     assert [d["score"] for d in ranked] == [p["score"] for p in placements]
 
 
-def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
+def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     done = run_cli("rank", "--fleet", files.write(idle_node("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
@@ -56,7 +56,7 @@ def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
     assert score == {"total": 0.99, "memory": 1.0, "utilization": 1.0, "temperature": 1.0, "power": 0.9}
 
 
-def test_what_is_not_reported_is_null_or_a_dash_never_0(files: ObjectFiles) -> None:
+def test_missing_value_is_null_or_a_dash_never_0(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1, temperatureCelsius=None, powerMilliwatts=None))
     (device,) = run_cli("rank", "--fleet", fleet, "-o", "json").json["devices"]
     assert device["temperatureCelsius"] is device["powerMilliwatts"] is None
@@ -65,7 +65,7 @@ def test_what_is_not_reported_is_null_or_a_dash_never_0(files: ObjectFiles) -> N
     assert row[-6:] == ["-", "0.850", "1.000", "1.000", "-", "-"]
 
 
-def test_minimum_memory_nodes_and_limit_narrow_it(files: ObjectFiles) -> None:
+def test_memory_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 2, memoryUsedMiB=50000))
     done = run_cli("rank", "--fleet", fleet, "--min-free-memory", "40000", "-o", "json")
     assert {d["node"] for d in done.json["devices"]} == {"node-1"}
@@ -79,7 +79,7 @@ def test_minimum_memory_nodes_and_limit_narrow_it(files: ObjectFiles) -> None:
     assert header.startswith("RANK")
 
 
-def test_a_workloads_requirements_and_weights_count(files: ObjectFiles) -> None:
+def test_requirements_and_weights_of_a_workload_count(files: ObjectFiles) -> None:
     fleet = files.write(
         telemetry(
             "node-1",
@@ -97,7 +97,7 @@ def test_a_workloads_requirements_and_weights_count(files: ObjectFiles) -> None:
     assert [r["reason"] for r in done.json["rejections"]] == ["ModelMismatch"]
 
 
-def test_one_of_several_workloads_is_chosen_by_name(files: ObjectFiles) -> None:
+def test_workload_is_chosen_by_name(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2))
     big = gpu_workload("big", requirements={"minFreeMemoryMiB": 90000})
     manifest = files.write(gpu_workload("small"), big)
@@ -115,14 +115,14 @@ def test_one_of_several_workloads_is_chosen_by_name(files: ObjectFiles) -> None:
     assert "--workload tiny: matches 0 workloads; the manifests have default/small, default/big" in unknown.err
 
 
-def test_nothing_that_passes_is_said_in_one_line(files: ObjectFiles) -> None:
+def test_no_passing_device_gives_one_line(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2, health={"state": "Unhealthy"}))
     done = run_cli("rank", "--fleet", fleet)
     assert (done.code, done.out) == (0, "0/2 GPUs are available: 2 unhealthy.\n")
 
 
 @pytest.mark.parametrize("command", ["rank", "explain"])
-def test_more_memory_than_can_be_asked_for_is_bad_input(files: ObjectFiles, command: str) -> None:
+def test_memory_above_the_limit_is_bad_input(files: ObjectFiles, command: str) -> None:
     fleet = files.write(idle_node("node-1", 1))
     done = run_cli(command, "--fleet", fleet, "--min-free-memory", "99999999999")
     assert (done.code, done.out) == (2, "")

@@ -25,7 +25,7 @@ def saved(files: ObjectFiles, tmp_path: Path) -> Path:
     return file
 
 
-def test_saved_decisions_are_made_again_byte_for_byte(saved: Path) -> None:
+def test_saved_decisions_are_reproduced_byte_for_byte(saved: Path) -> None:
     done = run_cli("replay", saved)
     assert (done.code, done.err) == (0, "")
     sizes = [len(line) for line in saved.read_bytes().splitlines(keepends=True)]
@@ -47,7 +47,7 @@ def test_saving_twice_gives_the_same_bytes(files: ObjectFiles, tmp_path: Path) -
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_decision_that_would_not_be_made_again_is_told(saved: Path) -> None:
+def test_different_decision_is_reported(saved: Path) -> None:
     first, *rest = saved.read_text().splitlines(keepends=True)
     record = json.loads(first)
     record["decision"]["picks"][0]["devices"] = ["GPU-node-2-1"]
@@ -58,7 +58,7 @@ def test_a_decision_that_would_not_be_made_again_is_told(saved: Path) -> None:
     assert "default/second: same decision" in done.out
 
 
-def test_what_if_a_node_were_away(saved: Path) -> None:
+def test_without_a_node_decisions_differ(saved: Path) -> None:
     done = run_cli("replay", saved, "--without", "node-2", "-o", "json")
     first, second, third = done.json["decisions"]
     assert done.code == 1
@@ -68,13 +68,13 @@ def test_what_if_a_node_were_away(saved: Path) -> None:
     assert third["explanation"]["devicesConsidered"] == 2
 
 
-def test_what_if_nobody_held_a_gpu(saved: Path) -> None:
+def test_with_a_freed_gpu_a_workload_is_placed(saved: Path) -> None:
     done = run_cli("replay", saved, "--free", "GPU-node-1-1", "-o", "json")
     assert [p["devices"] for p in done.json["decisions"][2]["placements"]] == [["GPU-node-1-1"]]
     assert "default/third: different decision" in run_cli("replay", saved, "--free", "GPU-node-1-1").out
 
 
-def test_simulate_asks_what_if_as_well(files: ObjectFiles) -> None:
+def test_simulate_takes_what_if_options(files: ObjectFiles) -> None:
     held = {"allocatedTo": [{"namespace": "ml", "pod": "x", "podUID": "u", "container": "main"}]}
     node = telemetry(
         "node-1",
@@ -89,7 +89,7 @@ def test_simulate_asks_what_if_as_well(files: ObjectFiles) -> None:
     assert freed.json["workloads"][0]["placements"][0]["devices"] == ["GPU-node-1-0"]
 
 
-def test_a_gpu_that_is_free_by_the_question_is_so_where_neither_processes_nor_memory_are_told(
+def test_freed_gpu_is_free_even_if_its_use_is_not_reported(
     files: ObjectFiles,
 ) -> None:
     node = idle_node("node-1", 1, processCount=None, memoryUsedMiB=None)
@@ -105,7 +105,9 @@ def test_a_gpu_that_is_free_by_the_question_is_so_where_neither_processes_nor_me
         (("--free", "gone"), "--free gone: no such GPU in the fleet"),
     ],
 )
-def test_what_is_not_there_is_named(saved: Path, files: ObjectFiles, arguments: tuple[str, ...], problem: str) -> None:
+def test_unknown_node_or_gpu_is_bad_input(
+    saved: Path, files: ObjectFiles, arguments: tuple[str, ...], problem: str
+) -> None:
     simulate = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(idle_node("node-1")))
     for command in (("replay", saved), simulate):
         done = run_cli(*command, *arguments)
@@ -113,7 +115,7 @@ def test_what_is_not_there_is_named(saved: Path, files: ObjectFiles, arguments: 
 
 
 @pytest.mark.parametrize("text", ["", "{}\n", "kind: GPUWorkload\n", '{"nodes":[],"request":1,"mix":2,"decision":3}\n'])
-def test_other_files_are_refused(files: ObjectFiles, text: str) -> None:
+def test_other_files_are_rejected(files: ObjectFiles, text: str) -> None:
     file = files.write_text(text)
     done = run_cli("replay", file)
     assert (done.code, done.out) == (2, "")
@@ -121,7 +123,7 @@ def test_other_files_are_refused(files: ObjectFiles, text: str) -> None:
     assert done.err.count("\n") == 1
 
 
-def test_files_that_cannot_be_read_or_written_are_named(files: ObjectFiles, tmp_path: Path) -> None:
+def test_unreadable_and_unwritable_files_are_named(files: ObjectFiles, tmp_path: Path) -> None:
     done = run_cli("replay", tmp_path / "gone")
     assert (done.code, done.err) == (2, f"error: {tmp_path}/gone: No such file or directory\n")
     simulate = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(idle_node("node-1")))

@@ -12,7 +12,7 @@ def fleet(files: ObjectFiles) -> str:
     return str(files.write(idle_node("node-1"), idle_node("node-2", temperatureCelsius=60)))
 
 
-def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: ObjectFiles) -> None:
+def test_workload_gets_the_best_devices_with_their_score(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(devices={"count": 2}))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
     assert done.code == 0
@@ -27,7 +27,7 @@ def test_a_workload_goes_to_the_best_devices_and_the_score_says_why(files: Objec
     assert placement["score"]["total"] == pytest.approx(0.4 + 0.3 + 0.2 * 59.5 / 60 + 0.1 * 0.9, abs=1e-4)
 
 
-def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
+def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(replicas=5, placement={"strategy": "Spread"}))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
     assert list(done.json) == ["placed", "workloads", "notes"]
@@ -60,7 +60,7 @@ def test_the_json_has_the_documented_shape(files: ObjectFiles) -> None:
     assert list(explanation["nearestMiss"]) == ["node", "device", "reason", "message"]
 
 
-def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: ObjectFiles) -> None:
+def test_unplaced_workload_reports_what_it_lacks(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(requirements={"minFreeMemoryMiB": 82148}))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files))
     assert done.code == 1
@@ -73,7 +73,7 @@ def test_what_does_not_fit_says_what_is_lacking_and_exits_with_1(files: ObjectFi
     assert ["InsufficientFreeMemory", "4", "2"] in [line.split() for line in done.out.splitlines()]
 
 
-def test_workloads_are_placed_one_after_the_other_and_each_pick_is_debited(files: ObjectFiles) -> None:
+def test_workloads_are_placed_in_order_and_debited(files: ObjectFiles) -> None:
     first, second = gpu_workload("first", replicas=3), gpu_workload("second", replicas=2)
     one = files.write(first, second)
     done = run_cli("simulate", "-f", one, "--fleet", fleet(files), "-o", "json")
@@ -89,7 +89,7 @@ def test_workloads_are_placed_one_after_the_other_and_each_pick_is_debited(files
     assert [w["placements"] for w in apart.json["workloads"]] == [w["placements"] for w in done.json["workloads"]]
 
 
-def test_a_gang_that_does_not_fit_takes_nothing_from_the_next(files: ObjectFiles) -> None:
+def test_unplaced_gang_takes_no_device(files: ObjectFiles) -> None:
     gang = gpu_workload("gang", replicas=5, placement={"gang": True})
     manifest = files.write(gang, gpu_workload("next", replicas=4))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
@@ -98,7 +98,7 @@ def test_a_gang_that_does_not_fit_takes_nothing_from_the_next(files: ObjectFiles
     assert second["placed"]
 
 
-def test_items_are_divided_as_the_operator_would(files: ObjectFiles) -> None:
+def test_items_are_divided_as_by_the_operator(files: ObjectFiles) -> None:
     nodes = files.write(idle_node("node-1", 1), idle_node("node-2", 1, memoryTotalMiB=20000, temperatureCelsius=60))
     spec: dict[str, Any] = {
         "replicas": 2,
@@ -116,7 +116,7 @@ def test_items_are_divided_as_the_operator_would(files: ObjectFiles) -> None:
     assert "4 items unassigned because of maxPerReplica" in done.out
 
 
-def test_without_a_capacity_to_divide_by_nothing_is_placed(files: ObjectFiles) -> None:
+def test_workload_without_capacity_is_not_placed(files: ObjectFiles) -> None:
     nodes = files.write(idle_node("node-1", 2, memoryTotalMiB=None, memoryUsedMiB=None))
     manifest = files.write(
         gpu_workload(placement={"gang": True}, distribution={"items": 10, "mode": "Proportional"}),
@@ -129,7 +129,7 @@ def test_without_a_capacity_to_divide_by_nothing_is_placed(files: ObjectFiles) -
     assert second["placed"]
 
 
-def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(files: ObjectFiles) -> None:
+def test_table_shows_items_and_score_once_per_replica(files: ObjectFiles) -> None:
     spec: dict[str, Any] = {"devices": {"count": 2}, "placement": {"gang": True}, "distribution": {"items": 7}}
     done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", fleet(files))
     headline, header, first, second = done.out.splitlines()
@@ -141,7 +141,7 @@ def test_the_table_names_each_device_and_tells_items_and_score_once_per_replica(
     assert all(line == line.rstrip() for line in done.out.splitlines())
 
 
-def test_shares_of_a_device_are_debited_and_told(files: ObjectFiles) -> None:
+def test_shares_of_a_device_are_debited_and_shown(files: ObjectFiles) -> None:
     """81,559 MiB hold two parts of 30,000; the third goes to the other device."""
     part = {"mode": "Shared", "memoryMiB": 30_000, "computePercent": 10}
     manifest = files.write(gpu_workload(replicas=3, devices=part, placement={"strategy": "Pack"}))
@@ -152,7 +152,7 @@ def test_shares_of_a_device_are_debited_and_told(files: ObjectFiles) -> None:
     assert headline == words
 
 
-def test_suspended_workloads_are_placed_with_a_note(files: ObjectFiles) -> None:
+def test_suspended_workload_is_placed_with_a_note(files: ObjectFiles) -> None:
     done = run_cli("simulate", "-f", files.write(gpu_workload(suspend=True)), "--fleet", fleet(files))
     assert done.code == 0
     assert "default/train: spec.suspend is true; simulated as if it were false" in done.notes
@@ -167,7 +167,7 @@ def test_manifest_and_fleet_may_come_from_stdin(files: ObjectFiles) -> None:
     assert (again.code, again.err) == (2, "error: '-' (stdin) may be given only once\n")
 
 
-def test_a_sample_that_is_merely_old_is_told_as_that(files: ObjectFiles) -> None:
+def test_old_sample_is_reported_as_old(files: ObjectFiles) -> None:
     old = gpu("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
     done = run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(telemetry("node-1", old)))
     assert done.code == 1
@@ -177,7 +177,7 @@ def test_a_sample_that_is_merely_old_is_told_as_that(files: ObjectFiles) -> None
     assert run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", again).code == 0
 
 
-def test_shares_of_one_device_are_promised_until_it_is_full(files: ObjectFiles) -> None:
+def test_shares_are_placed_on_a_device_until_it_is_full(files: ObjectFiles) -> None:
     spec: dict[str, Any] = {"devices": {"mode": "Shared", "memoryMiB": 30000, "computePercent": 20}}
     fleet = files.write(idle_node("node-1", 1))
     done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=3, **spec)), "--fleet", fleet)
@@ -193,7 +193,7 @@ def test_shares_of_one_device_are_promised_until_it_is_full(files: ObjectFiles) 
     assert refused["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
 
 
-def test_what_a_reservation_promises_of_a_device_is_debited(files: ObjectFiles) -> None:
+def test_reserved_share_of_a_device_is_debited(files: ObjectFiles) -> None:
     node = idle_node("node-1", 1)
     node["spec"] = {
         "assignments": [

@@ -14,7 +14,7 @@ MEASURED = (
 )
 
 
-def test_sums_and_means_node_by_node_and_in_all(files: ObjectFiles) -> None:
+def test_totals_and_means_of_each_node_and_of_all(files: ObjectFiles) -> None:
     busy = telemetry("node-2", gpu("node-2", 0, memoryUsedMiB=30000, utilizationPercent=60, temperatureCelsius=70))
     fleet = files.write(idle_node("node-1"), busy)
     told = run_cli("summary", "--fleet", fleet, "-o", "json").json
@@ -29,7 +29,7 @@ def test_sums_and_means_node_by_node_and_in_all(files: ObjectFiles) -> None:
     assert lines[3][1:9] == ["3", "3", "3", "0", "0", "240000", "30000", "210000"]
 
 
-def test_what_nobody_reports_is_absent(files: ObjectFiles) -> None:
+def test_unreported_quantity_is_absent(files: ObjectFiles) -> None:
     mute: dict[str, None] = {
         "memoryTotalMiB": None,
         "memoryUsedMiB": None,

@@ -34,7 +34,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("text", "message"), BROKEN, ids=range(len(BROKEN)))
-def test_what_is_no_file_of_objects(text: str, message: str, files: ObjectFiles) -> None:
+def test_malformed_file_is_bad_input(text: str, message: str, files: ObjectFiles) -> None:
     path = files.write_text(text)
     done = run_cli("rank", "--fleet", path)
     assert (done.code, done.out) == (2, "")
@@ -42,7 +42,7 @@ def test_what_is_no_file_of_objects(text: str, message: str, files: ObjectFiles)
     assert done.err.count("\n") == 1
 
 
-def test_what_can_not_be_read(tmp_path: Path) -> None:
+def test_unreadable_file_is_bad_input(tmp_path: Path) -> None:
     missing = run_cli("rank", "--fleet", tmp_path / "missing.yaml")
     assert (missing.code, missing.err) == (2, f"error: {tmp_path}/missing.yaml: No such file or directory\n")
     folder = run_cli("rank", "--fleet", tmp_path)
@@ -75,7 +75,7 @@ SAMPLES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("values", "message"), SAMPLES, ids=[case[1].split(" (")[0] for case in SAMPLES])
-def test_samples_that_can_not_be_true(values: dict[str, Any], message: str, files: ObjectFiles) -> None:
+def test_impossible_sample_is_bad_input(values: dict[str, Any], message: str, files: ObjectFiles) -> None:
     other = gpu("node-1", 0)
     fleet = files.write(idle_node("node-0", 1), telemetry("node-1", other, gpu("node-1", 1, **values)))
     done = run_cli("rank", "--fleet", fleet)
@@ -85,7 +85,7 @@ def test_samples_that_can_not_be_true(values: dict[str, Any], message: str, file
     assert done.err.count("\n") == 1
 
 
-def test_what_stands_twice_in_a_fleet(files: ObjectFiles) -> None:
+def test_duplicate_node_or_device_is_bad_input(files: ObjectFiles) -> None:
     one = files.write(idle_node("node-1", 1))
     node = run_cli("rank", "--fleet", one, "--fleet", files.write(idle_node("node-1", 1), name="two.yaml"))
     assert node.code == 2
@@ -96,7 +96,7 @@ def test_what_stands_twice_in_a_fleet(files: ObjectFiles) -> None:
     assert "GPUTelemetry node-2: device GPU-node-1-0 of node node-2 stands twice, also on node-1" in device.err
 
 
-def test_other_kinds_are_refused_in_a_fleet_file_and_noted_in_a_manifest(files: ObjectFiles) -> None:
+def test_other_kinds_are_rejected_in_a_fleet_and_skipped_in_a_manifest(files: ObjectFiles) -> None:
     fleet, workload = files.write(idle_node("node-1", 1)), gpu_workload()
     refused = run_cli("rank", "--fleet", files.write(workload))
     assert refused.code == 2
@@ -113,7 +113,7 @@ def test_other_kinds_are_refused_in_a_fleet_file_and_noted_in_a_manifest(files: 
     assert "no GPUWorkload found" in nothing.err
 
 
-def test_lists_several_documents_and_json_hold_the_same_fleet(files: ObjectFiles, examples: Path) -> None:
+def test_lists_documents_and_json_give_the_same_fleet(files: ObjectFiles, examples: Path) -> None:
     import json  # noqa: PLC0415 - only this test writes JSON
 
     import yaml  # noqa: PLC0415 - as above
@@ -132,14 +132,14 @@ def test_lists_several_documents_and_json_hold_the_same_fleet(files: ObjectFiles
     assert answers.count(answers[0]) == len(answers)
 
 
-def test_unquoted_times_are_texts_as_kubectl_reads_them(files: ObjectFiles, examples: Path) -> None:
+def test_unquoted_times_are_strings(files: ObjectFiles, examples: Path) -> None:
     text = (examples / "fleets" / "mixed.yaml").read_text()
     unquoted = text.replace("'2026-03-02T09:15:42.250000Z'", "2026-03-02T09:15:42.250000Z")
     assert unquoted != text
     assert run_cli("rank", "--fleet", files.write_text(unquoted)).code == 0
 
 
-def test_a_node_that_has_never_reported_has_no_devices(files: ObjectFiles) -> None:
+def test_node_without_status_has_no_devices(files: ObjectFiles) -> None:
     silent = {"apiVersion": "gpufleet.dev/v1alpha1", "kind": "GPUTelemetry", "metadata": {"name": "node-2"}}
     done = run_cli("rank", "--fleet", files.write(idle_node("node-1", 1), silent), "-o", "json")
     assert done.json["devicesConsidered"] == 1

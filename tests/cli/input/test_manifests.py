@@ -93,9 +93,7 @@ SPECS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("spec", "message"), SPECS, ids=[json.dumps(case[0]) for case in SPECS])
-def test_what_the_apiserver_or_the_operator_would_refuse(
-    spec: dict[str, Any], message: str, files: ObjectFiles
-) -> None:
+def test_invalid_spec_is_bad_input(spec: dict[str, Any], message: str, files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1))
     manifest = files.write(gpu_workload("first"), gpu_workload("second", **spec))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet)
@@ -104,20 +102,20 @@ def test_what_the_apiserver_or_the_operator_would_refuse(
     assert done.err.count("\n") == 1
 
 
-def test_several_problems_are_counted(files: ObjectFiles) -> None:
+def test_further_problems_are_counted(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(replicas=0, devices={"count": 0}))
     done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
     assert done.err.endswith("1 (and 1 more)\n")
 
 
 @pytest.mark.parametrize("name", ["Train", "-train", "train_1", "t" * 51])
-def test_names_that_are_none(name: str, files: ObjectFiles) -> None:
+def test_invalid_name_is_bad_input(name: str, files: ObjectFiles) -> None:
     done = run_cli("simulate", "-f", files.write(gpu_workload(name)), "--fleet", files.write(idle_node("node-1")))
     assert done.code == 2
     assert f"GPUWorkload {name}: metadata.name: " in done.err
 
 
-def test_version_and_doubles(files: ObjectFiles) -> None:
+def test_other_version_and_duplicates_are_bad_input(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
     newer = {**gpu_workload(), "apiVersion": "gpufleet.dev/v2"}
     done = run_cli("simulate", "-f", files.write(newer), "--fleet", fleet)
@@ -135,7 +133,7 @@ def test_version_and_doubles(files: ObjectFiles) -> None:
     assert run_cli("simulate", "-f", one, "-f", files.write(elsewhere), "--fleet", fleet).code == 0
 
 
-def test_every_rule_of_the_api_for_new_objects_is_checked_here() -> None:
+def test_every_cel_rule_for_new_objects_is_checked() -> None:
     def rules(schema: Any) -> set[str]:
         if isinstance(schema, list):
             return set().union(*map(rules, schema)) if schema else set()
@@ -150,7 +148,7 @@ def test_every_rule_of_the_api_for_new_objects_is_checked_here() -> None:
     assert {check.rule.rule for check in CHECKS} == at_creation
 
 
-def test_another_resource_name_can_stand_for_the_devices(files: ObjectFiles) -> None:
+def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None:
     container = {"name": "main", "resources": {"limits": {"nvidia.com/gpu": 1}}}
     manifest = files.write(gpu_workload(template={"spec": {"containers": [container]}}))
     fleet = files.write(idle_node("node-1"))

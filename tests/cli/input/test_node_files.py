@@ -37,7 +37,7 @@ def asking(files: ObjectFiles, *, spec: Any = None, **requests: str) -> dict[str
     return workload
 
 
-def test_without_nodes_there_is_ample_room_and_one_line_says_that_it_is_not_checked(files: ObjectFiles) -> None:
+def test_without_nodes_capacity_is_not_checked_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
     manifest = files.write(asking(files, cpu="4000", memory="900Ti", **{"example.com/nic": "3"}))
     done = run_cli("simulate", "-f", manifest, "--fleet", fleet, "-o", "json")
@@ -45,7 +45,7 @@ def test_without_nodes_there_is_ample_room_and_one_line_says_that_it_is_not_chec
     assert done.notes.count(UNCHECKED) == done.json["notes"].count(UNCHECKED) == 1
 
 
-def test_labels_are_not_tested_without_nodes_and_it_says_so(files: ObjectFiles) -> None:
+def test_without_nodes_labels_are_not_checked_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
     workload = gpu_workload(requirements={"nodeSelector": {"zone": "a"}})
     for command in ("simulate", "rank", "explain"):
@@ -58,7 +58,7 @@ def test_labels_are_not_tested_without_nodes_and_it_says_so(files: ObjectFiles) 
     assert {d["message"] for d in done.json["devices"]} == {"its node has zone=b, needs a"}
 
 
-def test_room_is_what_is_allocatable_minus_what_running_pods_ask_for(files: ObjectFiles) -> None:
+def test_capacity_is_allocatable_minus_requests_of_running_pods(files: ObjectFiles) -> None:
     fleet, nodes = files.write(idle_node("node-1")), files.write(node("node-1", cpu="4"))
     manifest = files.write(asking(files, cpu="3"))
     alone = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes)
@@ -77,7 +77,7 @@ def test_room_is_what_is_allocatable_minus_what_running_pods_ask_for(files: Obje
     assert not any("--pods" in note for note in full.notes)
 
 
-def test_each_pick_takes_room_from_the_next(files: ObjectFiles) -> None:
+def test_placement_reduces_the_node_capacity(files: ObjectFiles) -> None:
     fleet, nodes = files.write(idle_node("node-1", 4)), files.write(node("node-1", cpu="4"))
     first, second = asking(files, cpu="3"), asking(files, cpu="2")
     second["metadata"] = {"name": "second"}
@@ -105,7 +105,7 @@ def test_taints_cordons_and_extended_resources_count(files: ObjectFiles) -> None
     assert run_cli("explain", "-f", files.write(tolerant), *arguments).json["devices"][0]["usable"]
 
 
-def test_telemetry_of_a_node_that_is_not_there_is_left_out_with_a_note(files: ObjectFiles) -> None:
+def test_telemetry_without_node_is_left_out_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"), idle_node("gone"))
     done = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("node-1"), node("cpu-only")), "-o", "json")
     assert done.json["devicesConsidered"] == 2
@@ -115,7 +115,7 @@ def test_telemetry_of_a_node_that_is_not_there_is_left_out_with_a_note(files: Ob
     assert "nodes.yaml: none of the fleet's nodes found (node-1, gone)" in nobody.err
 
 
-def test_bad_node_and_pod_files_are_named(files: ObjectFiles) -> None:
+def test_bad_node_and_pod_files_are_bad_input(files: ObjectFiles) -> None:
     fleet, good = files.write(idle_node("node-1")), files.write(node("node-1"))
     cases = [
         (

@@ -12,12 +12,12 @@ def usable(fleet: str, *arguments: str) -> tuple[int, bool]:
     return done.json["devicesEligible"], IGNORED in done.notes
 
 
-def test_the_age_is_ignored_by_default_and_it_says_so(files: ObjectFiles) -> None:
+def test_age_is_ignored_by_default_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", observed="2020-01-01T00:00:00Z"))
     assert usable(fleet) == (2, True)
 
 
-def test_now_judges_with_the_operators_limit(files: ObjectFiles) -> None:
+def test_now_option_uses_the_operators_limit(files: ObjectFiles) -> None:
     fleet = files.write(
         idle_node("node-1", observed="2026-01-01T00:00:00Z"), idle_node("node-2", observed="2026-01-01T00:01:00Z")
     )
@@ -28,13 +28,13 @@ def test_now_judges_with_the_operators_limit(files: ObjectFiles) -> None:
     assert {d["message"] for d in done.json["devices"]} == {"telemetry is 91 s old, limit 90 s", ""}
 
 
-def test_stale_after_alone_takes_the_clock(files: ObjectFiles) -> None:
+def test_stale_after_option_uses_the_current_time(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", observed="2020-01-01T00:00:00Z"))
     assert usable(fleet, "--stale-after", "90") == (0, False)
     assert usable(fleet, "--stale-after", "1e12") == (2, False)
 
 
-def test_the_apiservers_time_of_the_write_counts_not_the_nodes_clock(files: ObjectFiles) -> None:
+def test_age_is_by_the_apiservers_time_of_the_write(files: ObjectFiles) -> None:
     node = idle_node("node-1", observed="2030-01-01T00:00:00Z")
     node["metadata"]["managedFields"] = [
         {"manager": "gpufleet-agent", "subresource": "status", "time": "2026-01-01T00:00:00Z"},
@@ -45,13 +45,13 @@ def test_the_apiservers_time_of_the_write_counts_not_the_nodes_clock(files: Obje
     assert usable(fleet, "--now", "2026-01-01T00:02:00Z")[0] == 0
 
 
-def test_a_sample_that_is_older_than_its_report_is_stale_at_any_time(files: ObjectFiles) -> None:
+def test_sample_older_than_its_report_is_always_stale(files: ObjectFiles) -> None:
     stuck = gpu("node-1", 0, sampleTime="2025-12-31T23:58:00Z")
     fleet = files.write(telemetry("node-1", stuck, gpu("node-1", 1)))
     assert usable(fleet) == (1, True)
 
 
-def test_times_that_are_none_are_named(files: ObjectFiles) -> None:
+def test_malformed_time_is_bad_input(files: ObjectFiles) -> None:
     node = idle_node("node-1")
     fleet = files.write(node)
     for arguments, message in (

@@ -35,7 +35,7 @@ def drawn(width: int) -> list[str]:
         (50, ["NODE", "WORDS"]),
     ],
 )
-def test_columns_that_can_be_spared_are_left_out_until_it_fits(width: int, headers: list[str]) -> None:
+def test_spare_columns_are_dropped_until_the_table_fits(width: int, headers: list[str]) -> None:
     header, *rows = drawn(width)
     assert header.split() == headers
     assert all(len(line) <= width for line in (header, *rows))
@@ -43,7 +43,7 @@ def test_columns_that_can_be_spared_are_left_out_until_it_fits(width: int, heade
     assert " ".join(" ".join(line[words:].split()) for line in rows) == ROWS[0][-1]
 
 
-def test_what_can_not_be_spared_is_broken_not_cut() -> None:
+def test_other_columns_are_wrapped_not_cut() -> None:
     lines = drawn(16)
     assert all(len(line) <= 16 for line in lines)
     text = "".join("".join(line.split()) for line in lines)
@@ -51,7 +51,7 @@ def test_what_can_not_be_spared_is_broken_not_cut() -> None:
     assert sorted("".join(text.removeprefix("NODEWORDS"))) == sorted("node-1" + "".join(ROWS[0][-1].split()))
 
 
-def test_brackets_and_colons_in_values_are_printed_as_they_are() -> None:
+def test_brackets_and_colons_are_printed_unchanged() -> None:
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80, highlight=False, markup=False, emoji=False))
     screen.table((Column("A"),), [["[bold]x[/] :smile: [0, 2)"]])
@@ -59,7 +59,7 @@ def test_brackets_and_colons_in_values_are_printed_as_they_are() -> None:
     assert file.getvalue().splitlines() == ["A", "[bold]x[/] :smile: [0, 2)", "[red]y[/] :smile:"]
 
 
-def test_a_pipe_gets_whole_lines_without_colours_and_columns_is_honoured(
+def test_pipe_gets_whole_lines_without_colors_unless_columns_is_set(
     examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml")
@@ -73,7 +73,7 @@ def test_a_pipe_gets_whole_lines_without_colours_and_columns_is_honoured(
     assert "XID 79" in narrow.out
 
 
-def test_a_terminal_gets_colours_unless_it_says_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_colors_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
