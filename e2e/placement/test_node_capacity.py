@@ -16,8 +16,8 @@ MORE_THAN_HALF = 0.6
 """Ratio of a node's allocatable: only one of two pods that request this much fits."""
 
 RESOURCES = [
-    pytest.param("cpu", "InsufficientCPU", "too little CPU left", id="cpu"),
-    pytest.param("memory", "InsufficientMemory", "too little memory left", id="memory"),
+    pytest.param("cpu", "InsufficientCPU", "insufficient node CPU", id="cpu"),
+    pytest.param("memory", "InsufficientMemory", "insufficient node memory", id="memory"),
 ]
 
 

@@ -12,7 +12,7 @@ from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.explain.diagnosis import rejection_codes
 from gpufleet_operator.placement.explain.nearest import nearest
-from gpufleet_operator.placement.model import DeviceState, Reason, RejectionCount, Request, Terms
+from gpufleet_operator.placement.model import DeviceState, Reason, ReasonCount, Request, Terms
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.query import Query, check_request
 
@@ -72,11 +72,11 @@ def rank(fleet: Fleet, request: Request, checks: Sequence[DeviceCheck]) -> list[
     return [ScoredDevice(passing[device.device], device.terms) for device in best_first]
 
 
-def count_rejections(checks: Sequence[DeviceCheck]) -> list[RejectionCount]:
+def count_rejections(checks: Sequence[DeviceCheck]) -> list[ReasonCount]:
     """Returns the number of devices and nodes by failed filter, in the order of the filters."""
     devices = Counter(check.reason for check in checks if check.reason is not None)
     nodes = Counter(reason for reason, _ in {(c.reason, c.node) for c in checks if c.reason is not None})
-    return [RejectionCount(reason, devices[reason], nodes[reason]) for reason in REASONS if reason in devices]
+    return [ReasonCount(reason, devices[reason], nodes[reason]) for reason in REASONS if reason in devices]
 
 
 def _node(fleet: Fleet, name: str, query: Query) -> Iterator[DeviceCheck]:

@@ -12,7 +12,7 @@ from gpufleet_cli.options.parsers import to_integer
 from gpufleet_operator.distribution import Shards, apportion
 from gpufleet_operator.placement.errors import InvalidCapacityError
 from gpufleet_operator.placement.explain.phrases import PHRASES
-from gpufleet_operator.placement.model import DeviceState, RejectionCount
+from gpufleet_operator.placement.model import DeviceState, ReasonCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def capacities_of_devices(devices: Iterable[DeviceState], measure: DeviceCapacit
     return {uuid: ReceiverCapacity(amount, str(amount)) for uuid, amount in amounts.items()}
 
 
-def notes(rejected: Iterable[RejectionCount]) -> Iterator[str]:
+def notes(rejected: Iterable[ReasonCount]) -> Iterator[str]:
     """Yields a note on the devices that get no items."""
     counts = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
     if counts:

@@ -12,7 +12,7 @@ from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
-from gpufleet_operator.placement.model import Decision, DeviceState, Diagnosis, Pick, RejectionCount, Request
+from gpufleet_operator.placement.model import Decision, DeviceState, Diagnosis, Pick, ReasonCount, Request
 from gpufleet_operator.placement.replay import SavedDecision, capture
 
 
@@ -31,7 +31,7 @@ class SimulatedWorkload:
     """By replica: its shard [start, end) of the items; empty without a distribution."""
     unassigned: int | None = None
     """Items that no replica gets; None without a distribution."""
-    by_node: Mapping[str, tuple[RejectionCount, ...]] = field(default_factory=dict)
+    by_node: Mapping[str, tuple[ReasonCount, ...]] = field(default_factory=dict)
     """By node: why its devices cannot serve the replicas that are not placed; empty when all are placed."""
 
     @property

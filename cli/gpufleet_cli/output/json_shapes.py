@@ -11,7 +11,7 @@ from gpufleet_cli.analysis.saved_decisions import ReplayedDecision
 from gpufleet_cli.analysis.simulation import SimulatedWorkload
 from gpufleet_operator.distribution import Shards
 from gpufleet_operator.placement import Aggregates
-from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, RejectionCount, Terms
+from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, ReasonCount, Terms
 
 Json = dict[str, Any]
 
@@ -93,7 +93,7 @@ def shares(divided: Shards[str]) -> Json:
     }
 
 
-def counts(considered: int, eligible: int, rejected: Iterable[RejectionCount]) -> Json:
+def counts(considered: int, eligible: int, rejected: Iterable[ReasonCount]) -> Json:
     """Returns the number of devices, of those that pass, and of those that fail each filter."""
     return {
         "devicesConsidered": considered,
@@ -133,7 +133,7 @@ def _placement(pick: Pick, ranges: Mapping[int, tuple[int, int]]) -> Json:
     return shape
 
 
-def _why_not(why: Diagnosis, by_node: Mapping[str, Sequence[RejectionCount]]) -> Json:
+def _why_not(why: Diagnosis, by_node: Mapping[str, Sequence[ReasonCount]]) -> Json:
     near = why.nearest
     return {
         "message": why.message,

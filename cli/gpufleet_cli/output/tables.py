@@ -11,7 +11,7 @@ from gpufleet_operator.distribution import Shards
 from gpufleet_operator.placement import Aggregates
 from gpufleet_operator.placement.explain.diagnosis import quantity
 from gpufleet_operator.placement.explain.phrases import PHRASES
-from gpufleet_operator.placement.model import RejectionCount, Share, Terms
+from gpufleet_operator.placement.model import ReasonCount, Share, Terms
 
 _TERMS = (
     Column("SCORE", number=True),
@@ -129,7 +129,7 @@ def shares(screen: Screen, divided: Shards[str], capacities: Mapping[str, Receiv
     screen.line(f"{quantity(sum(divided.items.values()), 'item')} assigned, {divided.unassigned:,} unassigned")
 
 
-def _rejections(screen: Screen, rejected: Iterable[RejectionCount]) -> None:
+def _rejections(screen: Screen, rejected: Iterable[ReasonCount]) -> None:
     rows = [[r.reason, f"{r.devices:,}", f"{r.nodes:,}"] for r in rejected]
     screen.table((Column("REASON"), Column("GPUS", number=True), Column("NODES", number=True)), rows)
 
@@ -143,7 +143,7 @@ def _rejections_by_node(screen: Screen, workload: SimulatedWorkload) -> None:
         screen.line(f"and {quantity(len(workload.by_node) - len(shown), 'more node')} (all with -o json)")
 
 
-def _phrases(rejected: Iterable[RejectionCount]) -> str:
+def _phrases(rejected: Iterable[ReasonCount]) -> str:
     return ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected)
 
 

@@ -282,7 +282,7 @@ class Pick:
 
 
 @dataclass(frozen=True, slots=True)
-class RejectionCount:
+class ReasonCount:
     """How many devices, on how many nodes, failed one test."""
 
     reason: Reason
@@ -308,7 +308,7 @@ class Diagnosis:
     """For people, with numbers: what was asked, how many devices failed which test, and the nearest miss."""
     considered: int
     eligible: int
-    rejected: tuple[RejectionCount, ...] = ()
+    rejected: tuple[ReasonCount, ...] = ()
     nearest: ClosestDevice | None = None
 
 

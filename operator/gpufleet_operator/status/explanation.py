@@ -17,7 +17,7 @@ def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | Non
     if outlook.standing is None or (why is None and not refusals):
         return None
     quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
-    message = "; ".join([why.message, *quotes] if why else quotes)
+    message = " ".join([why.message, *quotes] if why else quotes)
     return Explanation(
         message=message[:_MESSAGE],
         devices_considered=why.considered if why else 0,

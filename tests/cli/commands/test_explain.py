@@ -30,7 +30,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
     ("fault", {"health": SICK}, {}, "DeviceUnhealthy", "fault: XidError (XID 79)"),
     ("withheld", {"withheld": "no node"}, {}, "DeviceUnhealthy", "withheld: no node"),
     ("held", {"allocatedTo": [HOLDER]}, {}, "DeviceInUse", "held by ml/train-0-abcde"),
-    ("foreign", {"processCount": 2}, {}, "ForeignProcess", "runs 2 processes that belong to no pod"),
+    ("foreign", {"processCount": 2}, {}, "ForeignProcess", "runs 2 processes outside Kubernetes"),
     (
         "memory",
         {"memoryUsedMiB": 70000},
@@ -45,8 +45,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str]] = [
         "TemperatureTooHigh",
         "is 8 °C over the temperature limit (is 88 °C, limit 80 °C)",
     ),
-    ("silent", {"temperatureCelsius": None}, {"maxTemperatureCelsius": 80}, "MeasurementMissing", "doesn't report"),
-    ("model", {}, {"models": ["NVIDIA L4"]}, "ModelMismatch", "is a NVIDIA H100 80GB HBM3, accepted are NVIDIA L4"),
+    ("silent", {"temperatureCelsius": None}, {"maxTemperatureCelsius": 80}, "MeasurementMissing", "does not report"),
+    ("model", {}, {"models": ["NVIDIA L4"]}, "ModelMismatch", "is NVIDIA H100 80GB HBM3, must be one of: NVIDIA L4"),
     (
         "stuck",
         {"sampleTime": "2025-12-31T23:55:20Z"},
@@ -86,7 +86,7 @@ def test_too_few_devices_on_a_node_is_reported_for_passing_ones(files: ObjectFil
     manifest = files.write(gpu_workload(devices={"count": 3}))
     devices = run_cli("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
     assert [d["reason"] for d in devices] == ["DeviceUnhealthy", "InsufficientDevices", "InsufficientDevices"]
-    assert {d["message"] for d in devices[1:]} == {"its node has 2 usable, 3 are needed"}
+    assert {d["message"] for d in devices[1:]} == {"node has 2 available GPUs, needs 3"}
 
 
 def test_topology_is_reported_for_passing_devices(files: ObjectFiles) -> None:
@@ -94,7 +94,7 @@ def test_topology_is_reported_for_passing_devices(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(devices={"count": 2}, placement={"topology": "NVLink"}))
     devices = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json["devices"]
     assert {d["reason"] for d in devices} == {"TopologyNotSatisfied"}
-    assert {d["message"] for d in devices} == {"its node has 2 usable, but not 2 of them with topology NVLink"}
+    assert {d["message"] for d in devices} == {"node has 2 available GPUs, but no 2 of them satisfy topology NVLink"}
 
 
 def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Path) -> None:

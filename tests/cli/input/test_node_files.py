@@ -55,7 +55,7 @@ def test_without_nodes_labels_are_not_checked_with_a_note(files: ObjectFiles) ->
     nodes = files.write(node("node-1", labels={"zone": "b"}))
     done = run_cli("explain", "-f", files.write(workload), "--fleet", fleet, "--nodes", nodes, "-o", "json")
     assert {d["reason"] for d in done.json["devices"]} == {"NodeSelectorMismatch"}
-    assert {d["message"] for d in done.json["devices"]} == {"its node has zone=b, needs a"}
+    assert {d["message"] for d in done.json["devices"]} == {"node has label zone=b, needs a"}
 
 
 def test_capacity_is_allocatable_minus_requests_of_running_pods(files: ObjectFiles) -> None:
@@ -73,7 +73,7 @@ def test_capacity_is_allocatable_minus_requests_of_running_pods(files: ObjectFil
     )
     full = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes, "--pods", pods)
     assert full.code == 1
-    assert "lacks 500m of CPU on its node (needs 3,000m, has 2,500m)" in full.out
+    assert "lacks 500m of CPU on the node (needs 3,000m, has 2,500m)" in full.out
     assert not any("--pods" in note for note in full.notes)
 
 

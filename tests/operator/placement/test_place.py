@@ -239,7 +239,9 @@ def test_an_empty_fleet_says_so() -> None:
     assert "the fleet has no GPU" in decision.diagnosis.message
     silent = place(Fleet.of([make_node("a", 0), make_node("b", 0, stale_reason="no telemetry yet")]), make_request())
     assert silent.diagnosis is not None
-    assert silent.diagnosis.message == "1 replica needs 1 GPU; the fleet has no GPU (2 nodes); b: no telemetry yet"
+    assert silent.diagnosis.message == (
+        "0/0 GPUs are available: the fleet has no GPU (2 nodes). 1 replica requests 1 GPU. b: no telemetry yet."
+    )
 
 
 def test_what_was_refused_is_placed_as_soon_as_something_is_freed() -> None:

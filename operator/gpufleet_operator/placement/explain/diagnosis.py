@@ -1,4 +1,4 @@
-"""Why a replica can't be placed: counts by reason, and what came closest, in words with numbers."""
+"""Explains why a replica cannot be placed: rejected devices by reason, and the device closest to passing."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from gpufleet_operator.placement.explain.nearest import nearest_of
 from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.fleet.columns import PRESENT, RowWindow, count_true
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import Diagnosis, Reason, RejectionCount, Request
+from gpufleet_operator.placement.model import Diagnosis, Reason, ReasonCount, Request
 from gpufleet_operator.placement.search import filters
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import NodeScores, changed_rows, node_scores
@@ -19,22 +19,29 @@ Codes = NDArray[np.uint8]
 
 
 def diagnose(draft: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
-    """Why `replica` found no devices after what the draft took; `partial` replicas of the request did."""
+    """Returns why `replica` cannot be placed.
+
+    Args:
+        draft: The picks of the request so far, `partial` of them.
+        query: The request as a query.
+        replica: The replica that has no devices.
+        partial: How many replicas of the request were placed.
+    """
     fleet, request = draft.fleet, draft.request
     if draft.taken or request.excluded_nodes:
         return _explain(draft, query, replica, partial)
-    # Nothing but question and fleet went into it: a request that waits is told the same until something changes.
+    # The answer depends on the query and the fleet only, so a waiting request gets it from the memo until a change.
     key = (query, len(request.replicas), request.gang, partial, fleet.version)
     return fleet.cache.get(Diagnosis, key, lambda: _explain(draft, query, replica, partial))
 
 
-def rejections_by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[RejectionCount, ...]]:
-    """Counts by reason of each node that has devices, by name; empty for a node all of whose devices could serve.
+def rejections_by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[ReasonCount, ...]]:
+    """Returns the rejected devices of each node with devices, by node name and reason; empty if all devices pass.
 
     Args:
-        fleet: with the picks of the request's other replicas debited.
-        request: what is asked for.
-        replica: the one that found no devices.
+        fleet: The fleet after the picks of the request's other replicas.
+        request: The request.
+        replica: The replica that has no devices.
     """
     columns = fleet.ranked()
     codes = rejection_codes(fleet, Query.of(request), request.excluded_nodes.get(replica, frozenset()))
@@ -54,19 +61,17 @@ def _explain(draft: TentativePlacement, query: Query, replica: int, partial: int
     considered = len(fleet.where)
     eligible = considered - sum(r.devices for r in rejected)
     closest = nearest_of(fleet, query, rows, cells, given)
-    parts = _parts(request, fleet, considered, eligible, partial)
-    others = [f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected]
-    if others:
-        parts.append("unusable are " + ", ".join(others))
+    sentences = _sentences(request, fleet, rejected, partial)
     if closest is not None:
-        parts.append(closest.in_words())
-    return Diagnosis("; ".join(parts), considered, eligible, rejected, closest.as_near_miss() if closest else None)
+        sentences.append(closest.sentence())
+    message = ". ".join(sentences) + "."
+    return Diagnosis(message, considered, eligible, rejected, closest.as_closest_device() if closest else None)
 
 
 def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
-    """(rows, width): the code of the first test that each device fails; GANG where it passes them all.
+    """Returns (rows, width): the code of the first test that each device fails; GANG if it passes all of them.
 
-    Where there is no device the code means nothing. Not to be changed.
+    Cells without a device have no meaningful code. The caller must not change the array.
     """
     codes = fleet.cache.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
     if aside:
@@ -76,7 +81,7 @@ def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
 
 
 class _Reasons:
-    """The codes for one question, kept up to date row by row."""
+    """Rejection codes of one query, updated row by row."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -84,7 +89,6 @@ class _Reasons:
         self._version = -1
 
     def update(self, fleet: Fleet) -> Codes:
-        """Look again at the rows that changed since the last time."""
         if self._version != fleet.version:
             found = node_scores(fleet, self._query)
             window = changed_rows(fleet, self._version, len(self._codes))
@@ -96,10 +100,9 @@ class _Reasons:
         return self._codes
 
     def _first(self, fleet: Fleet, found: NodeScores, window: RowWindow) -> Codes:
-        """The first test that each device of these rows fails."""
         columns, at, query = fleet.ranked(), window.at, self._query
         codes: Codes = np.empty(columns.state[at].shape, np.uint8)
-        # What passes by itself; then test by test from the last to the first, so that the first one that fails stands.
+        # The tests are applied from last to first, so that the first failing test overwrites the later ones.
         codes[:] = _of_rest(fleet, query, found, window)[:, None]
         for reason, fails in reversed(list(filters.device_tests(fleet, window, query))):
             np.copyto(codes, np.uint8(CODES[reason]), where=fails)
@@ -110,54 +113,57 @@ class _Reasons:
 
 
 def _of_rest(fleet: Fleet, query: Query, found: NodeScores, window: RowWindow) -> Codes:
-    """(rows,): what keeps devices that pass by themselves from serving."""
+    """Returns (rows,): why devices that pass their own tests cannot be used."""
     able = found.able(fleet)[window.at]
     rest = np.full(len(able), CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
     rest[split | ~able] = CODES[Reason.TOPOLOGY]
     for reason, lacks in reversed(list(filters.node_resource_tests(window, query))):
         rest[lacks] = CODES[reason]
-    # Before the room: a node with too few devices also lacks room for a request of so many, and says less by that.
+    # Takes precedence over node resources: a node with too few devices lacks them too, which explains less.
     rest[count_true(filters.usable(fleet, window, query)) < query.devices.count] = CODES[Reason.INSUFFICIENT_DEVICES]
     return rest
 
 
-def _count(given: Codes, rows: NDArray[np.intp]) -> tuple[RejectionCount, ...]:
-    """What keeps the devices that can't serve from it: the code of each, and its row, ascending."""
+def _count(given: Codes, rows: NDArray[np.intp]) -> tuple[ReasonCount, ...]:
+    """Counts rejected devices and their nodes by reason. `rows` must be ascending."""
     devices = np.bincount(given)
     devices[CODES[Reason.GANG] :] = 0
     found = []
     for code in devices.nonzero()[0].tolist():
         of = rows[given == code]
-        found.append(
-            RejectionCount(REASONS[code - 1], int(devices[code]), 1 + int(np.count_nonzero(of[1:] != of[:-1])))
-        )
+        found.append(ReasonCount(REASONS[code - 1], int(devices[code]), 1 + int(np.count_nonzero(of[1:] != of[:-1]))))
     return tuple(found)
 
 
-def _parts(request: Request, fleet: Fleet, considered: int, eligible: int, partial: int) -> list[str]:
-    number = len(request.replicas)
+def _sentences(request: Request, fleet: Fleet, rejected: tuple[ReasonCount, ...], partial: int) -> list[str]:
+    number, considered = len(request.replicas), len(fleet.where)
     replicas = quantity(number, "replica")
-    asked = f"{'each of ' if number > 1 else ''}{replicas} needs {_wanted(request)}"
+    asked = f"Each of {replicas} requests" if number > 1 else f"{replicas} requests"
+    asked = f"{asked} {_requested(request)}"
     if not considered:
-        return [asked, f"the fleet has no GPU ({quantity(len(fleet.nodes), 'node')})", *_untold(fleet)]
-    parts = [asked, f"{eligible} of {quantity(considered, 'GPU')} could serve"]
+        no_gpu = f"0/0 GPUs are available: the fleet has no GPU ({quantity(len(fleet.nodes), 'node')})"
+        return [no_gpu, asked, *_missing_telemetry(fleet)]
+    eligible = considered - sum(r.devices for r in rejected)
+    counts = ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected)
+    available = f"{eligible:,}/{considered:,} GPUs are available"
+    sentences = [f"{available}: {counts}" if counts else available, asked]
     unknown = sorted(request.devices.include_uuids - fleet.where.keys())
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        parts.append(f"{unknown[0]}{more} of includeUUIDs {'are' if more else 'is'} not in the fleet")
+        sentences.append(f"{unknown[0]}{more} of includeUUIDs {'are' if more else 'is'} not in the fleet")
     if partial:
-        parts.append(f"{partial} of {replicas} {'would fit' if request.gang else 'placed'}")
-    return parts
+        sentences.append(f"{partial} of {replicas} {'would fit' if request.gang else 'placed'}")
+    return sentences
 
 
-def _untold(fleet: Fleet) -> list[str]:
-    """Why nothing is known of the first node by name that can't be used."""
-    untold = sorted((node.name, node.stale_reason) for node in fleet.nodes.values() if node.stale_reason)
-    return [f"{untold[0][0]}: {untold[0][1]}"] if untold else []
+def _missing_telemetry(fleet: Fleet) -> list[str]:
+    """Returns why the first node by name has no usable telemetry."""
+    stale = sorted((node.name, node.stale_reason) for node in fleet.nodes.values() if node.stale_reason)
+    return [f"{stale[0][0]}: {stale[0][1]}"] if stale else []
 
 
-def _wanted(request: Request) -> str:
+def _requested(request: Request) -> str:
     gpus, share = quantity(request.devices.count, "GPU"), request.devices.share
     if share is None:
         return gpus
@@ -167,5 +173,5 @@ def _wanted(request: Request) -> str:
 
 
 def quantity(number: int, what: str) -> str:
-    """`1 GPU`, `2,148 GPUs`."""
+    """Returns `1 GPU`, `2,148 GPUs`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""How far a device is from passing the test that it fails, and what it lacks, in words with numbers."""
+"""Finds the rejected device that is closest to passing, and says what it lacks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from gpufleet_operator.placement.search.query import Query
 Distances = NDArray[np.float64]
 Places = NDArray[np.intp]
 
-_BY_KIND = {
+_UNMEASURED = {
     Reason.TOO_MANY_PODS: 1.0,
     Reason.INSUFFICIENT_EXTENDED_RESOURCE: 1.0,
     Reason.TOPOLOGY: 1.5,
@@ -30,10 +30,10 @@ _BY_KIND = {
     Reason.UNHEALTHY: 7.0,
     Reason.NODE_UNSCHEDULABLE: 8.0,
 }
-"""Distance of what no number measures: farther than any number, nearer what passes by itself sooner."""
+"""Distance by reason where no number measures it: above every measured one; reasons that end by themselves first."""
 
-_NUMBER = 1.0
-"""The farthest that what a number measures counts as."""
+_MAX_MEASURED = 1.0
+"""Upper bound of a measured distance."""
 
 _MEASURED = frozenset(
     {
@@ -47,63 +47,69 @@ _MEASURED = frozenset(
     }
 )
 
-_FAR = 10.0
+_MAX_UNMEASURED = 10.0
 
-_PLAIN = {
-    Reason.TOO_MANY_PODS: "its node has no room for another pod",
-    Reason.NODE_BACKOFF: "its node refused this replica lately",
-    Reason.NODE_UNSCHEDULABLE: "its node is cordoned",
-    Reason.NODE_AFFINITY: "its node doesn't match the pod's required node affinity",
-    Reason.UNHEALTHY: "has a fault, or its node can't give it to a container",
-    Reason.NOT_INCLUDED: "is not one of requirements.includeUUIDs",
-    Reason.EXCLUDED: "is one of requirements.excludeUUIDs",
-    Reason.MEASUREMENT_MISSING: "doesn't report a value that a requirement needs",
+_FIXED_MESSAGES = {
+    Reason.TOO_MANY_PODS: "node has no capacity for another pod",
+    Reason.NODE_BACKOFF: "node is in backoff for this replica",
+    Reason.NODE_UNSCHEDULABLE: "node is unschedulable",
+    Reason.NODE_AFFINITY: "node does not match the required node affinity",
+    Reason.UNHEALTHY: "has a fault, or cannot be given to a container",
+    Reason.NOT_INCLUDED: "is not in requirements.includeUUIDs",
+    Reason.EXCLUDED: "is in requirements.excludeUUIDs",
+    Reason.MEASUREMENT_MISSING: "does not report a value that a requirement needs",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The closest device. `lacks` says of it what it fails, with numbers."""
+    """The closest device, and how many others fail the same test."""
 
     node: str
     device: str
     reason: Reason
     lacks: str
+    """What the device lacks, with numbers."""
     devices: int = 1
-    """How many fail the same test."""
+    """Devices that fail the same test."""
     alike: bool = True
-    """They all fail it by as much."""
+    """True if all of them lack the same amount."""
 
-    def as_near_miss(self) -> ClosestDevice:
-        """For the answer."""
+    def as_closest_device(self) -> ClosestDevice:
         return ClosestDevice(self.node, self.device, self.reason, self.lacks)
 
-    def in_words(self) -> str:
-        """`3 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-... (needs ..., has ...)`."""
-        device = f"the closest is {self.node}/{self.device}"
+    def sentence(self) -> str:
+        """Returns `3 GPUs lack 2,148 MiB of memory or more; closest is node-2/GPU-... (needs ..., has ...)`."""
+        device = f"{self.node}/{self.device}"
         lack, _, numbers = self.lacks.partition(" (")
         if self.reason not in {Reason.INSUFFICIENT_FREE_MEMORY, Reason.COMPUTE}:
-            return f"{device}: {self.lacks}"
+            return f"Closest is {device}: {self.lacks}"
         lack = lack.removeprefix("lacks ")
-        who = "1 GPU lacks" if self.devices == 1 else f"{self.devices:,} GPUs lack"
-        return f"{who} {lack}{'' if self.alike else ' or more'}; {device} ({numbers}"
+        subject = "1 GPU lacks" if self.devices == 1 else f"{self.devices:,} GPUs lack"
+        return f"{subject} {lack}{'' if self.alike else ' or more'}; closest is {device} ({numbers}"
 
 
 def nearest(fleet: Fleet, query: Query, codes: NDArray[np.uint8]) -> Shortfall | None:
-    """The device that came closest by `codes` (see explain.reasons); None when none failed a test of its own."""
+    """Returns the device that is closest to passing; None if none fails a test.
+
+    Args:
+        fleet: The fleet.
+        query: The query.
+        codes: The code of the first test that each device fails, as `rejection_codes` returns them.
+    """
     rows, cells = (fleet.columns.state & PRESENT).nonzero()
     return nearest_of(fleet, query, rows, cells, codes[rows, cells])
 
 
 def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: NDArray[np.uint8]) -> Shortfall | None:
-    """As `nearest`, of devices by their row and cell, and the code given to each."""
+    """As `nearest`, for devices given by row and column, each with its code."""
     columns = fleet.ranked()
     best: tuple[float, int, int, int] | None = None
     alike: dict[Reason, bool] = {}
-    # What numbers measure first: whatever lacks a part of something is closer than what lacks another model.
+    # Measured reasons first: a device that lacks part of something is closer than one of another model.
     reasons = [REASONS[code - 1] for code in np.bincount(given).nonzero()[0].tolist()]
     for reason in sorted(reasons, key=lambda r: r not in _MEASURED):
-        at_least = 0.0 if reason in _MEASURED else _BY_KIND.get(reason, _FAR)
+        at_least = 0.0 if reason in _MEASURED else _UNMEASURED.get(reason, _MAX_UNMEASURED)
         if reason is Reason.GANG or (best is not None and best[0] < at_least):
             continue
         failing = (given == CODES[reason]).nonzero()[0]
@@ -113,7 +119,12 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
         closest = failing[distance == least]
         first = closest[(columns.rank[rows[closest]] * columns.width + cells[closest]).argmin()]
         row, cell = int(rows[first]), int(cells[first])
-        found = (min(float(least), _NUMBER) if reason in _MEASURED else float(least), int(columns.rank[row]), cell, row)
+        found = (
+            min(float(least), _MAX_MEASURED) if reason in _MEASURED else float(least),
+            int(columns.rank[row]),
+            cell,
+            row,
+        )
         best = found if best is None else min(best, found)
     if best is None:
         return None
@@ -123,11 +134,13 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     node, device = fleet.state(row), fleet.cells(row)[cell]
     passing = int((given[here] >= CODES[Reason.INSUFFICIENT_DEVICES]).sum())
     count = int((given == CODES[reason]).sum())
-    return Shortfall(node.name, device.uuid, reason, _words(node, device, reason, query, passing), count, alike[reason])
+    return Shortfall(
+        node.name, device.uuid, reason, _message(node, device, reason, query, passing), count, alike[reason]
+    )
 
 
 def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cells: Places) -> Distances:
-    """Of devices that all fail the same test: the part of the need that is lacking, 0: as good as there."""
+    """Returns the missing part of the need for devices that all fail the same test; 0 is closest."""
     needs, pod = query.devices, query.pod
     share = needs.share.compute_percent if needs.share else 0
     lacking: NDArray[Any]
@@ -135,7 +148,7 @@ def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cel
         case Reason.INSUFFICIENT_FREE_MEMORY:
             need = query.min_free_mib or 0
             free = columns.total_mib[rows, cells] - columns.used_mib[rows, cells]
-            lacking = need - free.astype(np.int64)  # two such numbers of 32 bits may differ by more than 31
+            lacking = need - free.astype(np.int64)  # the difference of two 32-bit values needs 33 bits
         case Reason.COMPUTE:
             need, lacking = share, columns.compute[rows, cells] - (100 - share)
         case Reason.UTILIZATION:
@@ -149,7 +162,7 @@ def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cel
         case Reason.INSUFFICIENT_DEVICES:
             need, lacking = needs.count, needs.count - np.bincount(rows)[rows]
         case _:
-            return np.full(len(rows), _BY_KIND.get(reason, _FAR))
+            return np.full(len(rows), _UNMEASURED.get(reason, _MAX_UNMEASURED))
     return lacking / max(need, 1)
 
 
@@ -162,7 +175,7 @@ def _above(have: int | None, limit: int | None, unit: str, what: str) -> str:
     return f"is {over} {unit} over the {what} limit (is {have} {unit}, limit {limit} {unit})"
 
 
-def _words(node: NodeState, device: DeviceState, reason: Reason, query: Query, passing: int) -> str:
+def _message(node: NodeState, device: DeviceState, reason: Reason, query: Query, passing: int) -> str:
     needs = query.devices
     match reason:
         case Reason.INSUFFICIENT_FREE_MEMORY:
@@ -175,57 +188,58 @@ def _words(node: NodeState, device: DeviceState, reason: Reason, query: Query, p
         case Reason.TEMPERATURE:
             return _above(device.temperature_celsius, needs.max_temperature_celsius, "°C", "temperature")
         case Reason.INSUFFICIENT_DEVICES:
-            return f"its node has {passing} usable, {needs.count} are needed"
+            return f"node has {passing} available GPUs, needs {needs.count}"
         case Reason.TOPOLOGY:
-            return f"its node has {passing} usable, but not {needs.count} of them with topology {query.topology}"
+            return f"node has {passing} available GPUs, but no {needs.count} of them satisfy topology {query.topology}"
         case Reason.COMPUTE_CAPABILITY:
             return f"has compute capability {device.compute_capability}, needs {needs.min_compute_capability}"
         case Reason.MODEL:
-            return f"is a {device.model}, accepted are {', '.join(sorted(needs.models))}"
+            return f"is {device.model}, must be one of: {', '.join(sorted(needs.models))}"
         case _:
-            return _words_of_state(node, device, reason, query)
+            return _state_message(node, device, reason, query)
 
 
-def _words_of_state(node: NodeState, device: DeviceState, reason: Reason, query: Query) -> str:
+def _state_message(node: NodeState, device: DeviceState, reason: Reason, query: Query) -> str:
     pod = query.pod
     match reason:
         case Reason.TELEMETRY_STALE:
             return node.stale_reason or device.stale_reason or "has never been sampled"
         case Reason.TAINT:
             taint = untolerated(node.taints, pod.tolerations)
-            return f"its node has the taint {taint.key}={taint.value}:{taint.effect}" if taint else "is tainted"
+            return f"node has taint {taint.key}={taint.value}:{taint.effect}" if taint else "node has a taint"
         case Reason.NODE_SELECTOR:
             wrong = next(k for k, v in pod.node_selector.items() if node.labels.get(k) != v)
-            return f"its node has {wrong}={node.labels.get(wrong)}, needs {pod.node_selector[wrong]}"
+            return f"node has label {wrong}={node.labels.get(wrong)}, needs {pod.node_selector[wrong]}"
         case Reason.FOREIGN_PROCESS:
-            return _words_of_use(device)
+            return _foreign_process_message(device)
         case Reason.IN_USE:
             if device.held:
                 return "is reserved or held by another pod"
-            return "is shared by other pods" if query.devices.share is None else "has no slot left for another sharer"
+            return "is shared by other pods" if query.devices.share is None else "has no free share slot"
         case Reason.INSUFFICIENT_CPU | Reason.INSUFFICIENT_MEMORY | Reason.INSUFFICIENT_EXTENDED_RESOURCE:
-            return _words_of_room(node, reason, query)
+            return _resource_message(node, reason, query)
         case _:
-            return _PLAIN.get(reason, f"{reason}")
+            return _FIXED_MESSAGES.get(reason, f"{reason}")
 
 
-def _words_of_use(device: DeviceState) -> str:
+def _foreign_process_message(device: DeviceState) -> str:
     if device.process_count is not None:
-        one = device.process_count == 1
-        return f"runs {device.process_count} {'process that belongs' if one else 'processes that belong'} to no pod"
+        return (
+            f"runs {device.process_count} {'process' if device.process_count == 1 else 'processes'} outside Kubernetes"
+        )
     if device.memory_used_mib is None:
-        return "may run processes that belong to no pod: it tells neither their number nor the memory in use"
+        return "process count and memory unknown: possibly used outside Kubernetes"
     return (
-        "may run processes that belong to no pod: it doesn't tell their number, and "
-        f"{device.memory_used_mib:,} MiB are in use (idle: {IDLE_MEMORY_MIB} MiB at most)"
+        f"process count unknown, {device.memory_used_mib:,} MiB in use (idle: at most {IDLE_MEMORY_MIB} MiB): "
+        "possibly used outside Kubernetes"
     )
 
 
-def _words_of_room(node: NodeState, reason: Reason, query: Query) -> str:
+def _resource_message(node: NodeState, reason: Reason, query: Query) -> str:
     pod = query.pod
     if reason is Reason.INSUFFICIENT_CPU:
-        return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on its node")
+        return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on the node")
     if reason is Reason.INSUFFICIENT_MEMORY:
-        return _over(pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20, " MiB", "memory on its node")
+        return _over(pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20, " MiB", "memory on the node")
     name = next(n for n, v in pod.extended.items() if v > node.free_extended.get(n, 0))
-    return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on its node")
+    return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on the node")

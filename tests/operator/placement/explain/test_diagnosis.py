@@ -70,16 +70,16 @@ def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
     told = place(Fleet.of([alike]), make_request(**needs)).diagnosis
     assert told is not None
     assert told.message.endswith(
-        "3 GPUs lack 2,148 MiB of free memory; the closest is node-2/GPU-0 (needs 40,000 MiB, has 37,852 MiB)"
+        "3 GPUs lack 2,148 MiB of free memory; closest is node-2/GPU-0 (needs 40,000 MiB, has 37,852 MiB)."
     )
     worse = make_node("node-1", [make_device("GPU-9", 0, memory_used_mib=80_000)])
     told = place(Fleet.of([alike, worse]), make_request(**needs)).diagnosis
     assert told is not None
-    assert "4 GPUs lack 2,148 MiB of free memory or more; the closest is node-2/GPU-0 (" in told.message
+    assert "4 GPUs lack 2,148 MiB of free memory or more; closest is node-2/GPU-0 (" in told.message
     one = make_node("a", [make_device("GPU-x", 0, sharers=1, promised_compute_percent=60)])
     told = place(Fleet.of([one]), make_request(share=Share(0, 50))).diagnosis
     assert told is not None
-    assert told.message.endswith("1 GPU lacks 10 % of compute; the closest is a/GPU-x (needs 50 %, has 40 %)")
+    assert told.message.endswith("1 GPU lacks 10 % of compute; closest is a/GPU-x (needs 50 %, has 40 %).")
 
 
 def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_least_is_the_closest() -> None:
@@ -87,7 +87,7 @@ def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_le
     over = [make_device(f"GPU-{i}", i, sharers=1, promised_memory_mib=used) for i, used in enumerate((95_000, 90_000))]
     told = place(Fleet.of([make_node("a", over)]), make_request(share=Share(1_000, 0))).diagnosis
     assert told is not None
-    assert "2 GPUs lack 11,000 MiB of free memory or more; the closest is a/GPU-1 (" in told.message
+    assert "2 GPUs lack 11,000 MiB of free memory or more; closest is a/GPU-1 (" in told.message
 
 
 def test_what_the_other_replicas_took_is_part_of_the_reason() -> None:
@@ -149,18 +149,15 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
 @pytest.mark.parametrize(
     ("device", "words"),
     [
-        ({"process_count": 1}, "runs 1 process that belongs to no pod"),
-        ({"process_count": 2}, "runs 2 processes that belong to no pod"),
+        ({"process_count": 1}, "runs 1 process outside Kubernetes"),
+        ({"process_count": 2}, "runs 2 processes outside Kubernetes"),
         (
             {"process_count": None, "memory_used_mib": 9_000},
-            (
-                "may run processes that belong to no pod: it doesn't tell their number, and 9,000 MiB are in use "
-                "(idle: 512 MiB at most)"
-            ),
+            "process count unknown, 9,000 MiB in use (idle: at most 512 MiB): possibly used outside Kubernetes",
         ),
         (
             {"process_count": None, "memory_used_mib": None},
-            "may run processes that belong to no pod: it tells neither their number nor the memory in use",
+            "process count and memory unknown: possibly used outside Kubernetes",
         ),
     ],
 )
@@ -169,4 +166,4 @@ def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: DeviceField
     assert told is not None
     assert told.nearest is not None
     assert (told.nearest.reason, told.nearest.message) == (Reason.FOREIGN_PROCESS, words)
-    assert "1 with a process, or maybe one, that belongs to no pod of ours" in told.message
+    assert "1 used (or possibly used) outside Kubernetes" in told.message

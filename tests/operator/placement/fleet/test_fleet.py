@@ -187,7 +187,7 @@ def test_a_device_is_shared_by_no_more_than_its_slots() -> None:
         assert sorted(p.devices for p in decision.picks) == [("GPU-0",), ("GPU-0",), ("GPU-1",)]
         assert decision.diagnosis is not None
         assert "2 in use" in decision.diagnosis.message
-        assert decision.diagnosis.message.endswith("has no slot left for another sharer")
+        assert decision.diagnosis.message.endswith("has no free share slot.")
     fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
     with pytest.raises(InvalidFleetError, match="GPU-1 of node a has no slot left"):
         fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
