@@ -183,9 +183,7 @@ def test_shares_are_placed_on_a_device_until_it_is_full(files: ObjectFiles) -> N
     done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=3, **spec)), "--fleet", fleet)
     assert done.code == 1
     assert done.out.startswith("default/train: partially placed: 2/3 replicas, 1 GPU on node-1 (Best, 30,000 MiB")
-    assert (
-        "1 GPU lacks 10,000 MiB of free memory; closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
-    )
+    assert "1 GPU lacks 10,000 MiB of free memory; closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
     whole = files.write(gpu_workload(**spec), gpu_workload("whole"))
     done = run_cli("simulate", "-f", whole, "--fleet", fleet, "-o", "json")
     shared, refused = done.json["workloads"]
