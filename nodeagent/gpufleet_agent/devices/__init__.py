@@ -1,1 +1,1 @@
-"""The node's hardware behind one small interface."""
+"""The node's hardware, behind one small interface."""

@@ -1,19 +1,19 @@
-"""What the agent asks of a node's GPUs, in no vendor's words.
+"""Vendor-neutral interface to a node's GPUs.
 
-Every call may block for as long as the driver pleases, so only the sampler calls, from threads of its own. Each
-implementation must allow calls for different devices at the same time from different threads.
+Every call may block for as long as the driver takes, so only the sampler calls it, from threads of its own.
+Implementations must allow concurrent calls for different devices.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from gpufleet_api.names import ThrottleReason as ThrottleReason  # noqa: PLC0414 - a word of the Protocol, too
+from gpufleet_api.names import ThrottleReason as ThrottleReason  # noqa: PLC0414 - re-exported
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """What doesn't change while a device is in its slot. `None`: the hardware doesn't say."""
+    """Description of a device; constant while it is installed. `None`: not reported."""
 
     uuid: str
     index: int
@@ -24,39 +24,39 @@ class DeviceInfo:
     pci_bus_id: str | None = None
     numa_node: int | None = None
     nvlink_peers: tuple[str, ...] = ()
-    """UUIDs of the devices of this node that a direct link reaches, sorted."""
+    """UUIDs of the devices of this node that are connected by NVLink, sorted."""
     memory_total_mib: int | None = None
     nodes: tuple[str, ...] = ()
-    """Paths of the device nodes that a container needs to use it; not each of them need exist on every node."""
+    """Paths of the device nodes that a container needs; not all of them exist on every node."""
     parent: str | None = None
-    """UUID of the device that this one is a partition of. The parent itself is not listed then."""
+    """UUID of the GPU that this device is a partition of. The GPU itself is not listed then."""
     profile: str | None = None
-    """What kind of partition it is, in the vendor's words."""
+    """Profile of the partition, such as `1g.10gb`."""
 
 
 Number = int | float
 
 
 class Recovery(StrEnum):
-    """What ends a fault."""
+    """What ends a fault. Values of `recovery` in GPUTelemetry."""
 
     AUTOMATIC = "Automatic"
-    """Nothing needs to be done: it goes when what it was seen by is seen no longer."""
+    """No action: it ends when it is not observed any more."""
     RESET = "Reset"
     """The device must be reset, its driver reloaded, or the node rebooted."""
     REPLACEMENT = "Replacement"
-    """The device must be exchanged."""
+    """The device must be replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the hardware answered, not yet validated. `None`: not reported."""
+    """Values as read, not yet validated. `None`: not reported."""
 
     uuid: str
     memory_total_mib: Number | None = None
     memory_used_mib: Number | None = None
     memory_reserved_mib: Number | None = None
-    """What the driver keeps for itself, beside `memory_used_mib`."""
+    """Reserved by the driver, in addition to `memory_used_mib`."""
     utilization_percent: Number | None = None
     memory_utilization_percent: Number | None = None
     temperature_celsius: Number | None = None
@@ -70,43 +70,43 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    """A process that holds a context on a device, and how much of the device's memory it uses."""
+    """A process with a context on a device, and the device memory it uses."""
 
     pid: int
-    """In the host's numbering."""
+    """In the host's PID namespace."""
     memory_mib: Number | None
     """`None`: not reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowReading:
-    """Facts that cost milliseconds to get and are asked for more rarely. `None`: not reported."""
+    """Values that take milliseconds to read and are read less often. `None`: not reported."""
 
     uuid: str
     process_count: Number | None = None
-    """Processes that hold a context on the device, whoever started them."""
+    """All processes with a context on the device, of containers or not."""
     processes: tuple[ProcessMemory, ...] | None = None
-    """The same one by one, in order of their numbers."""
+    """Sorted by PID."""
     encoder_percent: Number | None = None
     decoder_percent: Number | None = None
     energy_millijoules: Number | None = None
-    """Drawn since the driver was loaded."""
+    """Since the driver was loaded."""
     pcie_replays: Number | None = None
     """Since the driver was loaded."""
     ecc_corrected: Number | None = None
     """Memory errors since the driver was loaded or the device was reset."""
     ecc_uncorrected: Number | None = None
     remapped_correctable: Number | None = None
-    """Rows of memory that were replaced for good, by the kind of error that showed them to be bad."""
+    """Memory rows remapped because of correctable errors."""
     remapped_uncorrectable: Number | None = None
     row_remap_pending: bool | None = None
-    """A row will be replaced at the next reset."""
+    """A row will be remapped at the next reset."""
     row_remap_failed: bool | None = None
-    """There is no spare row left for a bad one."""
+    """A row could not be remapped: no spare row is left."""
     page_retirement_pending: bool | None = None
-    """A page of memory will be taken out of use at the next reset."""
+    """A memory page will be retired at the next reset."""
     mig_enabled: bool | None = None
-    """Whether the device is divided into instances. None: it can't be."""
+    """None: the device does not support MIG."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +131,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample(Facts):
-    """One validated reading of one device at one instant. `None`: the hardware doesn't report the value.
+    """A validated reading of one device. `None`: not reported.
 
-    The facts are those of the last slow reading, which may be some seconds older than the rest.
+    The facts are those of the last slow reading, which may be some seconds older.
     """
 
     uuid: str
     taken_at: float
-    """Seconds since the epoch, by the node's clock."""
+    """Seconds since the epoch."""
     memory_total_mib: int | None = None
     memory_used_mib: int | None = None
     memory_reserved_mib: int | None = None
@@ -155,16 +155,16 @@ class Sample(Facts):
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvent:
-    """Something that a device reported by itself."""
+    """An event that a device reported."""
 
     uuid: str | None
-    """None: the hardware couldn't say which device, so it may be any of them."""
+    """None: the hardware did not report which device, so it may be any."""
     kind: str
-    """CamelCase, the code of the health reason that it gives: `XidError`."""
+    """Code of the health reason, such as `XidError`."""
     code: int
     message: str
     fault: bool
-    """False: an application's own doing. Counted, and no reason to call the device unhealthy."""
+    """False if an application caused it: counted, but no fault."""
     recovery: Recovery = Recovery.AUTOMATIC
     """What ends the fault."""
 
@@ -173,90 +173,93 @@ class Hardware(Protocol):
     """The GPUs of this node."""
 
     def open(self) -> None:
-        """Get ready to answer.
+        """Opens the driver.
 
         Raises:
-            HardwareUnavailableError: No driver is loaded, or none that answers: try again later.
+            HardwareUnavailableError: No driver is loaded, or it does not answer; worth retrying.
             LibraryMismatchError: Only a new process can help.
         """
 
     def close(self) -> None:
-        """Let go of everything. Harmless when not open."""
+        """Releases everything. Has no effect if not open."""
 
     def driver_version(self) -> str | None:
-        """The driver's version, or None when the hardware doesn't say."""
+        """Returns the driver's version; None if not reported."""
 
     def device_count(self) -> int:
-        """How many devices the driver counts, whether they answer or not. 0 on a node without any.
+        """Returns the number of devices, whether they answer or not.
 
         Raises:
-            HardwareUnavailableError: The driver went away.
+            HardwareUnavailableError: The driver is gone.
         """
 
-    def identify(self, slot: int) -> str:
-        """Find out what is in a slot, 0 to `slots() - 1`; returns its UUID. Each slot is asked in its own thread.
+    def identify(self, index: int) -> str:
+        """Returns the UUID of a device. Called from the device's own thread.
+
+        Args:
+            index: 0 to `device_count() - 1`.
 
         Raises:
-            DeviceError: The device didn't answer; it has no UUID then, and the error names its slot.
-            HardwareUnavailableError: The driver went away.
+            DeviceError: The device did not answer; the error has its index instead of its UUID.
+            HardwareUnavailableError: The driver is gone.
         """
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """The devices identified since `open()`, in index order: from memory, never blocks.
+        """Returns the devices identified since `open()`, sorted by index, from memory. Never blocks.
 
-        May change as devices are read: a link that failed leads to nobody any more.
+        May change as devices are read: a failed link has no peer any more.
         """
 
     def read(self, uuid: str) -> Reading:
-        """Read what is cheap to read.
+        """Reads the values that are cheap to read.
 
         Raises:
             UnknownDeviceError: No such device was identified since `open()`.
-            DeviceError: The device didn't answer; the subclass says why.
-            HardwareUnavailableError: The driver went away.
+            DeviceError: The device did not answer; the subclass has the reason.
+            HardwareUnavailableError: The driver is gone.
         """
 
     def read_slow(self, uuid: str) -> SlowReading:
-        """Read what takes longer. Raises as `read` does."""
+        """Reads the values that take longer. Raises as `read` does."""
 
 
 @runtime_checkable
 class EventSource(Protocol):
-    """Hardware that reports faults by itself."""
+    """Hardware that reports events."""
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
-        """Block until a device reports something; None after the timeout, or when events aren't supported.
+        """Blocks until a device reports an event; None after the timeout, or if events are not supported.
 
         Called from one thread only. Raises as `Hardware.device_count` does.
         """
 
 
 class HardwareError(Exception):
-    """The hardware could not answer."""
+    """The hardware did not answer."""
 
 
 class HardwareUnavailableError(HardwareError):
-    """No driver answers: not loaded, or being restarted. Worth trying again later."""
+    """No driver answers: not loaded, or being reloaded. Worth retrying."""
 
 
 class DriverNotLoadedError(HardwareUnavailableError):
-    """The driver says itself that it isn't loaded, or was loaded anew: whatever comes back from this was reset."""
+    """The driver reports that it is not loaded, or was reloaded: devices that come back from this were reset."""
 
 
 class ProcessMustRestartError(HardwareError):
-    """Nothing that this process does can help; a new container may."""
+    """Only a new process, or a new container, can help."""
 
 
 class LibraryMismatchError(ProcessMustRestartError):
-    """The driver was upgraded beneath the library that this process has mapped."""
+    """The driver was upgraded and does not match the library that this process has loaded."""
 
 
 class AccessLostError(ProcessMustRestartError):
-    """This container lost its device nodes, as happens after `systemctl daemon-reload`."""
+    """This container lost its device nodes, as after `systemctl daemon-reload`."""
 
 
 class DeviceError(HardwareError):
-    """One device could not answer. Carries its UUID."""
+    """One device did not answer."""
 
     def __init__(self, uuid: str, message: str) -> None:
         super().__init__(f"{uuid}: {message}")
@@ -265,7 +268,7 @@ class DeviceError(HardwareError):
 
 
 class UnknownDeviceError(DeviceError):
-    """Nobody registered a device of that UUID."""
+    """No device of that UUID is registered."""
 
 
 class DeviceLostError(DeviceError):
@@ -277,8 +280,8 @@ class DeviceResetRequiredError(DeviceError):
 
 
 class DeviceReadError(DeviceError):
-    """The device answered with an error of no special meaning."""
+    """The device answered with an unspecific error."""
 
 
 class DeviceAccessError(DeviceReadError):
-    """An error that a single device may have, and that all have once the container lost its device nodes."""
+    """An error that one device may have, and that all have if the container lost its device nodes."""

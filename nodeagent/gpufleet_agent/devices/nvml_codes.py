@@ -1,4 +1,4 @@
-"""What NVML's return codes and XIDs mean for us."""
+"""Maps NVML's return codes and XIDs to errors and events."""
 
 from types import MappingProxyType
 
@@ -27,7 +27,7 @@ NEVER_SUPPORTED = frozenset(
         pynvml.NVML_ERROR_DEPRECATED,
     }
 )
-"""The device, this driver or this container will not tell this value: not worth asking again."""
+"""The device, driver or container does not support the value: not worth another query."""
 
 NOT_NOW = frozenset(
     {
@@ -39,15 +39,15 @@ NOT_NOW = frozenset(
         pynvml.NVML_ERROR_INSUFFICIENT_SIZE,  # a list that grew between two calls
     }
 )
-"""No value this time, and nothing wrong with the device."""
+"""No value this time; the device is all right."""
 
 _DRIVER_GONE = frozenset({pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
 
 
 def opening_error(error: pynvml.NVMLError) -> HardwareError:
-    """Why NVML could not be opened. Whatever it is, it may come back, save for a library of another version."""
+    """Returns the error for a failed opening. All but a library mismatch are worth retrying."""
     if error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return LibraryMismatchError(f"NVML: {error}: the driver was upgraded beneath this process")
+        return LibraryMismatchError(f"NVML: {error}: the driver was upgraded while this process was running")
     if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
         return HardwareUnavailableError("NVML: libnvidia-ml.so.1 not found: no NVIDIA driver in this container")
     if error.value in _DRIVER_GONE:
@@ -56,7 +56,7 @@ def opening_error(error: pynvml.NVMLError) -> HardwareError:
 
 
 def device_error(uuid: str, what: str, error: pynvml.NVMLError) -> HardwareError:
-    """Why a device did not tell `what`."""
+    """Returns the error for a failed query of `what`."""
     code = error.value
     if code == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH or code in _DRIVER_GONE:
         return opening_error(error)
@@ -72,10 +72,10 @@ def device_error(uuid: str, what: str, error: pynvml.NVMLError) -> HardwareError
 XID_ERROR = "XidError"
 
 APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-"""XIDs that a faulty program causes on a sound device."""
+"""XIDs that a faulty application causes on a working device."""
 
 RESET_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 119, 120, 140, 143})
-"""XIDs after which the device must be reset before it can be trusted. The others may pass by themselves."""
+"""XIDs after which the device must be reset. Others may pass without action."""
 
 XIDS = MappingProxyType(
     {
@@ -99,14 +99,14 @@ XIDS = MappingProxyType(
         119: "GSP firmware did not answer",
         120: "GSP firmware error",
         140: "unrecovered ECC error",
-        143: "initialisation failed",
+        143: "initialization failed",
     }
 )
-"""In words, as far as we have any."""
+"""Descriptions; not every XID has one."""
 
 
 def xid_event(uuid: str | None, code: int) -> DeviceEvent:
-    """What an XID means for the device."""
-    words = f"XID {code}: {XIDS[code]}" if code in XIDS else f"XID {code}"
+    """Returns the event for an XID."""
+    description = f"XID {code}: {XIDS[code]}" if code in XIDS else f"XID {code}"
     recovery = Recovery.RESET if code in RESET_XIDS else Recovery.AUTOMATIC
-    return DeviceEvent(uuid, XID_ERROR, code, words, fault=code not in APPLICATION_XIDS, recovery=recovery)
+    return DeviceEvent(uuid, XID_ERROR, code, description, fault=code not in APPLICATION_XIDS, recovery=recovery)

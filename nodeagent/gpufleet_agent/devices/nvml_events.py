@@ -13,49 +13,49 @@ from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, xid
 from gpufleet_agent.devices.nvml_device import NvmlDevice
 
 _NO_INSTANCE = 2**32 - 1
-"""NVML's word for "none in particular"."""
+"""NVML's value for "no particular instance"."""
 
 
 def address(handle: Any) -> int:
-    """A device handle as a number. Equal handles are not equal objects to Python."""
+    """Returns a handle's address: equal handles are not equal Python objects."""
     return cast(handle, c_void_p).value or 0
 
 
 class XidEvents:
     """The event set of one opening of NVML.
 
-    A lost device makes every wait fail at once. It is left out then, and is registered again once it answers.
+    A lost device makes every wait fail immediately. It is removed then, and registered again once it answers.
     """
 
-    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]], told: deque[DeviceEvent]) -> None:
-        """Nothing is asked of NVML yet.
+    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]], pending: deque[DeviceEvent]) -> None:
+        """Does not call NVML yet.
 
         Args:
-            devices: The devices that are known at any time, by UUID. They may become more.
-            told: What came and wasn't fetched yet: of a GPU that is divided, the same for each partition that it may be
-                about. Outlives this opening.
+            devices: Returns the devices known now, by UUID.
+            pending: Events that were not returned yet: an event of a GPU in MIG mode is repeated for each partition
+                that it may be about. Outlives this opening.
         """
         self._devices = devices
         self._registered: set[str] = set()
         self._refused: set[str] = set()
-        self._told = told
+        self._pending = pending
         self._set: Any = None
         self._failed_before = False
 
     def wait(self, seconds: float) -> DeviceEvent | None:
-        """Block until an XID comes; None after the time, or when no device can report any.
+        """Blocks until an XID comes; None after the timeout, or if no device can report any.
 
         Raises:
-            pynvml.NVMLError: Of a kind that concerns them all.
+            pynvml.NVMLError: An error that concerns all devices.
         """
-        if self._told:
-            return self._told.popleft()
+        if self._pending:
+            return self._pending.popleft()
         if self._set is None:
             self._set = pynvml.nvmlEventSetCreate()
         devices = self._devices()
         self._register(devices)
         if not self._registered:
-            time.sleep(seconds)  # an empty set doesn't wait
+            time.sleep(seconds)  # waiting on an empty set returns immediately
             return None
         try:
             data = pynvml.nvmlEventSetWait_v2(self._set, int(seconds * 1000))
@@ -65,18 +65,18 @@ class XidEvents:
         except pynvml.NVMLError_GpuIsLost:
             self.close()
             if self._failed_before:
-                time.sleep(seconds)  # leaving out what fails did not help: not a busy loop at least
+                time.sleep(seconds)  # removing the lost device did not help: avoid a busy loop
             self._failed_before = True
             return None
         self._failed_before = False
         if data.eventType != pynvml.nvmlEventTypeXidCriticalError:
             return None
         uuids = _about(data, devices.values())
-        self._told.extend(xid_event(uuid, int(data.eventData)) for uuid in uuids or [None])
-        return self._told.popleft()
+        self._pending.extend(xid_event(uuid, int(data.eventData)) for uuid in uuids or [None])
+        return self._pending.popleft()
 
     def close(self) -> None:
-        """Free the set; a later `wait` makes a new one."""
+        """Frees the set; a later `wait` creates a new one."""
         if self._set is not None:
             event_set, self._set = self._set, None
             self._registered = set()
@@ -88,7 +88,7 @@ class XidEvents:
             if address(device.reporter) in reporting:
                 self._registered.add(uuid)  # by another partition of the same GPU
                 continue
-            # One that doesn't answer might hold up this call, and with it everybody's events.
+            # A device that does not answer might block this call, and with it the events of all devices.
             if uuid in self._registered or uuid in self._refused or not device.answers:
                 continue
             try:
@@ -96,14 +96,14 @@ class XidEvents:
             except pynvml.NVMLError as error:
                 if error.value in NEVER_SUPPORTED:
                     self._refused.add(uuid)
-                # Else it is tried again before the next wait.
+                # Otherwise it is retried before the next wait.
             else:
                 self._registered.add(uuid)
                 reporting.add(address(device.reporter))
 
 
 def _about(data: Any, devices: Iterable[NvmlDevice]) -> list[str | None]:
-    """The devices that an event is about: the GPU, or those of its partitions that the event names, or all of them."""
+    """Returns the UUIDs that an event is about: the GPU, the partitions that it names, or all partitions."""
     found = [device for device in devices if address(device.reporter) == address(data.device)]
     named = [device for device in found if _names(data, device.instances)]
     return [device.uuid for device in named or found]
@@ -116,5 +116,5 @@ def _names(data: Any, instances: tuple[int, int] | None) -> bool:
 
 
 def waiting_error(error: pynvml.NVMLError) -> HardwareError:
-    """Why waiting failed."""
+    """Returns the error for a failed wait."""
     return device_error("events", "waiting for events", error)

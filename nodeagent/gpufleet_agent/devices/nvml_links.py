@@ -1,4 +1,4 @@
-"""Which devices reach each other by NVLink. Asked once a minute: dozens of calls a device."""
+"""Finds out which devices are connected by NVLink. Read once a minute: it takes dozens of calls per device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,22 +11,20 @@ from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED
 
 _SWITCH = "switch"
 _NO_MORE = frozenset({pynvml.NVML_ERROR_INVALID_ARGUMENT, *NEVER_SUPPORTED})
-"""No NVLink, or no more links."""
-_HOPELESS = frozenset(
-    {pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_GPU_IS_LOST}
-)
-"""No link will tell anything. The device's reads will say why."""
+"""No NVLink, or no further links."""
+_GONE = frozenset({pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_DRIVER_NOT_LOADED, pynvml.NVML_ERROR_GPU_IS_LOST})
+"""No link can be read. The device's reads report the reason."""
 
 
 def far_ends(handle: Any, before: frozenset[str] = frozenset()) -> frozenset[str]:
-    """PCI bus IDs of what the device's active links lead to; any NVSwitch is the same one.
+    """Returns the PCI bus IDs at the far ends of the device's active links; all NVSwitches count as one.
 
     Args:
         handle: The device.
-        before: What was found the last time. It counts still when a link doesn't tell, for it may be one of these.
+        before: The previous result. It is included if a link cannot be read, as the link may lead to one of these.
     """
     ends: set[str] = set()
-    untold = False
+    unreadable = False
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         try:
             if not pynvml.nvmlDeviceGetNvLinkState(handle, link):
@@ -38,14 +36,14 @@ def far_ends(handle: Any, before: frozenset[str] = frozenset()) -> frozenset[str
         except pynvml.NVMLError as error:
             if error.value in _NO_MORE:
                 break
-            untold = True
-            if error.value in _HOPELESS:
+            unreadable = True
+            if error.value in _GONE:
                 break
-    return frozenset(ends) | (before if untold else frozenset())
+    return frozenset(ends) | (before if unreadable else frozenset())
 
 
 def with_peers(devices: Sequence[tuple[DeviceInfo, frozenset[str]]]) -> Iterator[DeviceInfo]:
-    """The devices with their peers: those at the far end of a link, and behind the switches those that are, too.
+    """Returns the devices with their peers: those at the far end of a link, or behind the same switches.
 
     Args:
         devices: Each with its far ends.

@@ -1,8 +1,8 @@
-"""MIG: GPUs that are divided into partitions, each a device to whoever uses it.
+"""MIG: GPUs that are divided into partitions, each of which is a device.
 
-A partition has its own UUID, memory and processes. Temperature, faults of the memory and the slot are those of its GPU;
-load, clocks and power can't be told apart by NVML and are not reported. Partitions are found when the driver is opened:
-whoever divides a GPU anew restarts the agent, as with the vendor's plugin.
+A partition has its own UUID, memory and processes. Temperature, memory errors and the bus address are those of its GPU;
+NVML reports no utilization, clocks and power per partition. Partitions are listed when the driver is opened: after
+repartitioning a GPU the agent must be restarted, as NVIDIA's plugin.
 """
 
 import threading
@@ -18,10 +18,10 @@ import structlog
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 OWN = frozenset({"memory", "name", "compute processes", "graphics processes"})
-"""What a partition itself is asked for."""
+"""Values that are read from the partition."""
 
 OF_ITS_GPU = frozenset(
     {
@@ -40,59 +40,59 @@ OF_ITS_GPU = frozenset(
         "uncorrected ECC errors",
     }
 )
-"""What its GPU is asked for instead."""
+"""Values that are read from its GPU instead."""
 
 CAPABILITIES = Path("/proc/driver/nvidia-caps/mig-minors")
-"""Which device node lets a container use which instance."""
+"""Maps MIG instances to device nodes."""
 
-_MARK = " MIG "
+_NAME_INFIX = " MIG "
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceAddress:
-    """Where NVML finds a device."""
+    """How NVML addresses a device."""
 
     gpu: int
     partition: int | None = None
-    """Its place in the divided GPU; None: the GPU as a whole."""
+    """Its index in the GPU; None: the GPU as a whole."""
 
 
 class MigLayout:
-    """How each GPU of one opening is divided, asked in a thread for each: one that is stuck holds up nobody else."""
+    """How each GPU is divided. Each GPU is queried in a thread of its own, so that a stuck one delays no other."""
 
     def __init__(self, count: int, *, patience_seconds: float) -> None:
-        """Ask, and wait for the answers.
+        """Queries all GPUs, and waits for the answers.
 
         Args:
-            count: GPUs of the node.
-            patience_seconds: How long all of them together may take.
+            count: Number of GPUs of the node.
+            patience_seconds: Timeout for all of them together.
         """
-        self._answers = [_in_thread(partial(_places, gpu), name=f"mig-{gpu}") for gpu in range(count)]
-        wait(self._answers, timeout=patience_seconds)
-        self._late = frozenset(gpu for gpu, answer in enumerate(self._answers) if not answer.done())
+        self._results = [_in_thread(partial(_addresses, gpu), name=f"mig-{gpu}") for gpu in range(count)]
+        wait(self._results, timeout=patience_seconds)
+        self._late = frozenset(gpu for gpu, result in enumerate(self._results) if not result.done())
 
-    def places(self) -> Iterator[DeviceAddress]:
-        """The partitions of the GPUs that are divided, and the others as they are.
+    def addresses(self) -> Iterator[DeviceAddress]:
+        """Returns the partitions of divided GPUs, and all other GPUs.
 
-        A GPU that doesn't answer, or not yet, counts as whole: it will say so itself. One that is divided and has no
-        partition yet is of no use to anybody, and left out.
+        A GPU that does not answer (yet) counts as whole: its own reads will fail. A GPU in MIG mode without partitions
+        cannot be used, and is not listed.
         """
-        for gpu, answer in enumerate(self._answers):
-            yield from [DeviceAddress(gpu)] if gpu in self._late else answer.result()
+        for gpu, result in enumerate(self._results):
+            yield from [DeviceAddress(gpu)] if gpu in self._late else result.result()
 
     def is_whole(self, gpu: int) -> bool:
-        """Whether a GPU that counts as whole is. Waits for one that is late: nobody else may ask it meanwhile."""
-        return self._answers[gpu].result() == [DeviceAddress(gpu)]
+        """Returns whether a GPU that counts as whole is. Waits for a late one: only one thread may query a GPU."""
+        return self._results[gpu].result() == [DeviceAddress(gpu)]
 
 
 def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
-    """As an executor does, in a daemon: an executor's threads are waited for when the process ends."""
+    """Runs a function in a daemon thread: the process would wait for an executor's threads when it ends."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - passed on to the future
             future.set_exception(error)
         else:
             future.set_result(result)
@@ -101,7 +101,7 @@ def _in_thread(function: Callable[[], T], name: str) -> Future[T]:
     return future
 
 
-def _places(gpu: int) -> list[DeviceAddress]:
+def _addresses(gpu: int) -> list[DeviceAddress]:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(gpu)
         divided = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
@@ -111,42 +111,42 @@ def _places(gpu: int) -> list[DeviceAddress]:
     if not divided:
         return [DeviceAddress(gpu)]
     if not partitions:
-        _log.warning("GPU is in MIG mode and has no partitions: left out", gpu=gpu)
+        log.warning("GPU in MIG mode without partitions, not listed", gpu=gpu)
     return [DeviceAddress(gpu, partition) for partition in partitions]
 
 
-def handles(place: DeviceAddress) -> tuple[Any, Any]:
-    """The handle of a device, and that of the GPU that it is a partition of, or None.
+def handles(address: DeviceAddress) -> tuple[Any, Any]:
+    """Returns the handle of a device, and that of the GPU that it is a partition of, or None.
 
     Raises:
-        pynvml.NVMLError: It doesn't answer, or is there no more.
+        pynvml.NVMLError: It does not answer, or is gone.
     """
-    gpu = pynvml.nvmlDeviceGetHandleByIndex(place.gpu)
-    if place.partition is None:
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(address.gpu)
+    if address.partition is None:
         return gpu, None
-    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place.partition), gpu
+    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, address.partition), gpu
 
 
 def instances(handle: Any) -> tuple[int, int]:
-    """GPU instance and compute instance of a partition.
+    """Returns GPU instance and compute instance of a partition.
 
     Raises:
-        pynvml.NVMLError: It doesn't answer, or is there no more.
+        pynvml.NVMLError: It does not answer, or is gone.
     """
     return pynvml.nvmlDeviceGetGpuInstanceId(handle), pynvml.nvmlDeviceGetComputeInstanceId(handle)
 
 
 def profile(name: str) -> str | None:
-    """The partition's profile, such as `1g.10gb` or `1g.10gb+me`, from the name that NVML gives it."""
-    _, mark, found = name.partition(_MARK)
-    return found if mark else None
+    """Returns the profile, such as `1g.10gb` or `1g.10gb+me`, from a partition's NVML name."""
+    _, infix, found = name.partition(_NAME_INFIX)
+    return found if infix else None
 
 
 def capability_nodes(minor: int | None, of: tuple[int, int], capabilities: Path = CAPABILITIES) -> tuple[str, ...]:
-    """Device nodes that a container needs beside those of the GPU to use a partition.
+    """Returns the device nodes that a container needs for a partition, in addition to those of the GPU.
 
     Args:
-        minor: Minor number of the GPU; None: unknown.
+        minor: Minor number of the GPU; None if unknown.
         of: GPU instance and compute instance.
         capabilities: The driver's table; without it there are no nodes.
     """
@@ -164,9 +164,9 @@ def capability_nodes(minor: int | None, of: tuple[int, int], capabilities: Path 
 
 
 def _partitions(handle: Any) -> Iterator[int]:
-    for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
-            pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+            pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
         except pynvml.NVMLError_NotFound:
-            continue  # places may be empty in between
-        yield place
+            continue  # indices may have gaps
+        yield index

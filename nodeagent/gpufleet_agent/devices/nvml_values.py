@@ -1,4 +1,4 @@
-"""How NVML writes a value down, and the value. Sentinels and versions of calls end here."""
+"""Converts NVML's values. Handles sentinels and versions of calls."""
 
 from types import MappingProxyType
 from typing import Any
@@ -9,9 +9,9 @@ from gpufleet_agent.devices.base import Number, ThrottleReason
 
 _MIB = 2**20
 _NUMA_WORDS = 16
-"""Room for 1024 NUMA nodes."""
+"""64 bits each: 1024 NUMA nodes."""
 _SENTINELS = frozenset({-1, 2**32 - 1, 2**64 - 1})
-"""NVML_VALUE_NOT_AVAILABLE, as it looks in each of NVML's integers."""
+"""NVML_VALUE_NOT_AVAILABLE in each of NVML's integer types."""
 
 ARCHITECTURES = MappingProxyType(
     {
@@ -28,6 +28,9 @@ ARCHITECTURES = MappingProxyType(
     }
 )
 
+CONTROL_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+"""Common to all GPUs of a node. Not every node has all of them: the driver creates some on first use."""
+
 _THROTTLING = (
     (pynvml.nvmlClocksEventReasonApplicationsClocksSetting, ThrottleReason.APPLICATION_CLOCKS),
     (pynvml.nvmlClocksEventReasonSwPowerCap, ThrottleReason.SW_POWER_CAP),
@@ -38,41 +41,46 @@ _THROTTLING = (
     (pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown, ThrottleReason.HW_POWER_BRAKE_SLOWDOWN),
     (pynvml.nvmlClocksEventReasonDisplayClockSetting, ThrottleReason.DISPLAY_CLOCKS),
 )
-"""The bit for idling is left out on purpose: it is set whenever nothing runs."""
+"""Without the idle bit, which is set whenever nothing runs."""
 
 
 def known(value: Any) -> Number | None:
-    """The number, unless NVML says by a sentinel that there is none."""
+    """Returns the number; None if it is a sentinel."""
     return None if value is None or value in _SENTINELS else value
 
 
 def first_known(values: Any) -> Number | None:
-    """The same of the first of several numbers."""
+    """Returns the first of several numbers; None if it is a sentinel."""
     return None if values is None else known(values[0])
 
 
 def flag(value: Any) -> bool | None:
-    """A number that means yes or no."""
+    """Returns a number as a bool; None if it is a sentinel."""
     number = known(value)
     return None if number is None else bool(number)
 
 
 def mib(size: int) -> Number | None:
-    """Bytes in MiB."""
+    """Converts bytes to MiB."""
     number = known(size)
     return None if number is None else number / _MIB
 
 
 def throttle_reasons(bits: Any) -> frozenset[ThrottleReason] | None:
-    """NVML's bits as a set. Bits that mean nothing to us are left out."""
+    """Converts NVML's bits. Unknown bits are ignored."""
     number = known(bits)
     if number is None:
         return None
     return frozenset(reason for bit, reason in _THROTTLING if int(number) & bit)
 
 
+def device_nodes(minor: int | None) -> tuple[str, ...]:
+    """Returns the device nodes of the GPU with this minor number, which may differ from its index."""
+    return () if minor is None else (f"/dev/nvidia{minor}", *CONTROL_NODES)
+
+
 def memory(handle: Any) -> Any:
-    """Memory of a device, without what the driver reserves where the driver tells the two apart."""
+    """Reads the memory of a device, without the memory that the driver reserves if the driver distinguishes it."""
     try:
         return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
@@ -80,7 +88,7 @@ def memory(handle: Any) -> Any:
 
 
 def temperature(handle: Any) -> Any:
-    """Temperature of the GPU in C."""
+    """Reads the temperature of the GPU in C."""
     try:
         return pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU)
     except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
@@ -88,22 +96,22 @@ def temperature(handle: Any) -> Any:
 
 
 def memory_temperature(handle: Any) -> Any:
-    """Temperature of the memory in C."""
+    """Reads the temperature of the memory in C."""
     return _field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP)
 
 
 def sm_clock(handle: Any) -> Any:
-    """Clock of the multiprocessors in MHz."""
+    """Reads the SM clock in MHz."""
     return pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
 
 
 def memory_clock(handle: Any) -> Any:
-    """Clock of the memory in MHz."""
+    """Reads the memory clock in MHz."""
     return pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)
 
 
 def throttling(handle: Any) -> Any:
-    """NVML's bits for what holds the clocks down."""
+    """Reads NVML's throttle reason bits."""
     try:
         return pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
     except pynvml.NVMLError_FunctionNotFound:
@@ -111,21 +119,21 @@ def throttling(handle: Any) -> Any:
 
 
 def ecc_corrected(handle: Any) -> Any:
-    """Corrected memory errors since the last reset."""
+    """Reads the number of corrected memory errors since the last reset."""
     return pynvml.nvmlDeviceGetTotalEccErrors(handle, pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED, pynvml.NVML_VOLATILE_ECC)
 
 
 def ecc_uncorrected(handle: Any) -> Any:
-    """The same of those that could not be corrected."""
+    """Reads the number of uncorrected memory errors since the last reset."""
     return pynvml.nvmlDeviceGetTotalEccErrors(
         handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
     )
 
 
 def numa_node(handle: Any) -> int | None:
-    """The one NUMA node nearest to the device. Several, or none, is none."""
+    """Reads the NUMA node nearest to the device; None if there is not exactly one."""
     words = pynvml.nvmlDeviceGetMemoryAffinity(handle, _NUMA_WORDS, pynvml.NVML_AFFINITY_SCOPE_NODE)
-    nodes = [64 * place + bit for place, word in enumerate(words) for bit in range(64) if word >> bit & 1]
+    nodes = [64 * index + bit for index, word in enumerate(words) for bit in range(64) if word >> bit & 1]
     return nodes[0] if len(nodes) == 1 else None
 
 

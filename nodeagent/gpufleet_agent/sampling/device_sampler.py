@@ -1,4 +1,4 @@
-"""One device: finding out who it is, reading it on its schedule, and what each outcome means for it."""
+"""Identifies one device, reads it on its schedule, and records each result."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,76 +25,76 @@ from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T", Reading, SlowReading)
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class DeviceSampler:
-    """Asks what is in one slot, and reads it until cancelled.
+    """Samples one device until cancelled.
 
     Attributes:
-        uuid: The device; None until it has said who it is.
-        answered: Set once the first read has ended, well or badly, or is overdue.
-        access_failures: Reads in a row that failed as they do when the container has lost its device nodes.
-        worker: The one thread in which this device is ever asked.
+        uuid: The device; None until it is identified.
+        first_read: Set once the first read succeeded, failed or is overdue.
+        access_failures: Reads in a row that failed as if the container had lost its device nodes.
+        thread: The only thread that calls the driver about this device.
     """
 
     def __init__(
         self,
         hardware: Hardware,
-        slot: int,
+        index: int,
         *,
-        record: NodeRegistry,
+        registry: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
     ) -> None:
         self.uuid: str | None = None
-        self.answered = asyncio.Event()
+        self.first_read = asyncio.Event()
         self.access_failures = 0
-        self.worker = DriverThread(f"gpu-{slot}")
+        self.thread = DriverThread(f"gpu-{index}")
         self._hardware = hardware
-        self._slot = slot
-        self._record = record
+        self._index = index
+        self._registry = registry
         self._timing = timing
         self._clock = clock
         self._outcome = ""
-        self._identity = self.worker.submit(lambda: hardware.identify(slot))
+        self._identity = self.thread.submit(lambda: hardware.identify(index))
 
     @property
     def identified(self) -> bool:
-        """True when the device has said who it is, or has refused: asking is over."""
+        """True once the device is identified, or has failed to be."""
         return self._identity.done()
 
     async def identify(self) -> None:
-        """Wait until asking is over, at most for the deadline.
+        """Waits until the device is identified, or has failed to be, within the deadline.
 
         Raises:
-            HardwareUnavailableError: The driver went away.
-            ProcessMustRestartError: Nothing that this process does can help.
+            HardwareUnavailableError: The driver is gone.
+            ProcessMustRestartError: Only a new process can help.
         """
         await asyncio.wait({self._identity}, timeout=self._timing.deadline)
         if self.identified:
             self._take_identity()
         else:
-            _log.warning("device does not answer", slot=self._slot, fault=str(ReadFault.UNRESPONSIVE))
+            log.warning("device not responding", index=self._index, fault=str(ReadFault.UNRESPONSIVE))
 
     async def run(self, listed: Callable[[], None]) -> None:
-        """Read on schedule; never returns. May be run again after it was cancelled.
+        """Reads on schedule; never returns. May be called again after it was cancelled.
 
         Args:
-            listed: Called when the device says who it is only now, after `identify` had given up waiting.
+            listed: Called if the device is identified only now, after `identify` timed out.
 
         Raises:
-            HardwareUnavailableError: The driver went away.
-            ProcessMustRestartError: Nothing that this process does can help.
+            HardwareUnavailableError: The driver is gone.
+            ProcessMustRestartError: Only a new process can help.
         """
         if not self.identified:
-            self.answered.set()
+            self.first_read.set()
             await asyncio.wait({self._identity})
             self._take_identity()
             listed()
         if self.uuid is None:
-            self.answered.set()
-            await asyncio.get_running_loop().create_future()  # left out until the hardware is opened anew
+            self.first_read.set()
+            await asyncio.get_running_loop().create_future()  # not listed until the hardware is reopened
         else:
             await self._read_on_schedule(self.uuid)
 
@@ -102,95 +102,95 @@ class DeviceSampler:
         try:
             self.uuid = self._identity.result()
         except DeviceError as error:
-            _log.warning("device does not answer and is left out", slot=self._slot, error=str(error))
+            log.warning("device not listed", index=self._index, error=str(error))
 
     async def _read_on_schedule(self, uuid: str) -> None:
         loop = asyncio.get_running_loop()
 
         def read() -> None:
-            self._once(uuid, self._hardware.read, self._keep, rounds)
-            if not self.answered.is_set():
-                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(self.answered.set)
+            self._read_once(uuid, self._hardware.read, self._keep, schedule)
+            if not self.first_read.is_set():
+                with suppress(RuntimeError):  # the loop is closed, no task waits
+                    loop.call_soon_threadsafe(self.first_read.set)
 
         def read_slow() -> None:
-            self._once(uuid, self._hardware.read_slow, self._keep_facts, rounds, slow=True)
+            self._read_once(uuid, self._hardware.read_slow, self._keep_facts, schedule, slow=True)
 
-        rounds = ReadSchedule(read, read_slow, self._timing)
-        ended = self.worker.submit(rounds.run)
+        schedule = ReadSchedule(read, read_slow, self._timing)
+        ended = self.thread.submit(schedule.run)
         try:
-            await self._watch(uuid, rounds, ended)
+            await self._watch(uuid, schedule, ended)
         finally:
-            rounds.stop()
+            schedule.stop()
 
-    async def _watch(self, uuid: str, rounds: ReadSchedule, ended: asyncio.Future[None]) -> None:
-        """See that calls come back. One that is overdue shows in the device's health, however long it takes.
+    async def _watch(self, uuid: str, schedule: ReadSchedule, ended: asyncio.Future[None]) -> None:
+        """Reports each overdue call in the device's health, once.
 
         Raises:
-            Exception: What ended the rounds.
+            Exception: What ended the schedule.
         """
         deadline = self._timing.deadline
-        told: float | None = None
+        reported: float | None = None
         while not ended.done():
-            since = rounds.in_call_since
+            since = schedule.in_call_since
             left = deadline
-            if since is not None and since != told:
+            if since is not None and since != reported:
                 left = since + deadline - asyncio.get_running_loop().time()
                 if left <= 0:
-                    told, left = since, deadline
+                    reported, left = since, deadline
                     message = f"a call takes longer than {deadline:g} s"
-                    self._record.failed(uuid, ReadFault.UNRESPONSIVE, message, self._clock())
-                    self._tell(
-                        ReadFault.UNRESPONSIVE, "device does not answer", fault=ReadFault.UNRESPONSIVE, error=message
+                    self._registry.failed(uuid, ReadFault.UNRESPONSIVE, message, self._clock())
+                    self._log_once(
+                        ReadFault.UNRESPONSIVE, "device not responding", fault=ReadFault.UNRESPONSIVE, error=message
                     )
-                    self.answered.set()
-            # A call that begins just after this look is looked at again before its time, and then when it is up.
+                    self.first_read.set()
+            # A call that begins just after this check is checked once before its deadline, and again at it.
             await asyncio.wait({ended}, timeout=left)
         ended.result()
 
-    def _once(
+    def _read_once(
         self,
         uuid: str,
         read: Callable[[str], T],
         keep: Callable[[T], None],
-        rounds: ReadSchedule,
+        schedule: ReadSchedule,
         *,
         slow: bool = False,
     ) -> None:
-        """Read, and keep what comes, in the device's thread. What comes after the rounds were stopped is dropped."""
+        """Reads and records in the device's thread. Results after the schedule was stopped are dropped."""
         try:
-            answer = read(uuid)
-            if not rounds.stopped:
-                keep(answer)
+            reading = read(uuid)
+            if not schedule.stopped:
+                keep(reading)
         except InvalidSampleError as error:
-            self._tell(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
+            self._log_once(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
         except DeviceError as error:
-            if rounds.stopped:
+            if schedule.stopped:
                 return
             fault = fault_of(error)
             self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
-            self._record.failed(uuid, fault, error.message, self._clock(), slow=slow)
-            self._tell(fault, "device does not answer", fault=str(fault), error=str(error))
+            self._registry.failed(uuid, fault, error.message, self._clock(), slow=slow)
+            self._log_once(fault, "device not responding", fault=str(fault), error=str(error))
 
     def _keep(self, reading: Reading) -> None:
-        self._record.record(reading, self._clock())
+        self._registry.record(reading, self._clock())
         self.access_failures = 0
         if self._outcome:
             self._outcome = ""
-            _log.info("device answers again", uuid=self.uuid, slot=self._slot)
+            log.info("device responding again", uuid=self.uuid, index=self._index)
 
     def _keep_facts(self, reading: SlowReading) -> None:
-        self._record.record_slow(reading, self._clock())
+        self._registry.record_slow(reading, self._clock())
 
-    def _tell(self, outcome: str, message: str, **details: str) -> None:
-        """Log an outcome when it isn't the one before: a device may fail each second for a week."""
+    def _log_once(self, outcome: str, message: str, **details: str) -> None:
+        """Logs an outcome unless it repeats the previous one: a device may fail each second for a week."""
         if outcome != self._outcome:
             self._outcome = outcome
-            _log.warning(message, uuid=self.uuid, slot=self._slot, **details)
+            log.warning(message, uuid=self.uuid, index=self._index, **details)
 
 
 def fault_of(error: DeviceError) -> ReadFault:
-    """The fault that an error of a device is, at once or after some of them."""
+    """Returns the fault that an error shows, immediately or when it repeats."""
     match error:
         case DeviceLostError():
             return ReadFault.DEVICE_LOST

@@ -1,4 +1,4 @@
-"""One opening of the hardware: all devices and events, until the driver goes away or should be opened anew."""
+"""One opening of the hardware: reads devices and events until the driver is gone or should be reopened."""
 
 import asyncio
 import threading
@@ -24,61 +24,61 @@ from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 from gpufleet_agent.sampling.timing import Timing
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 _GONE = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
-_MOMENT = 1.0
-"""How long the other devices are kept waiting, in seconds, when a call turns out to be stuck."""
-_ACCESS_FAILURES = 5
-"""So many failures in a row of every device at once mean that the container has lost its device nodes."""
-
-_MAX_WAITING = 64
-"""Events that are taken from the driver's queue before it is closed, so that a torrent doesn't keep it open."""
+_DRAIN_SECONDS = 1.0
+"""How long sampling pauses when a call turns out to be stuck."""
+_MAX_ACCESS_FAILURES = 5
+"""This many failures in a row of every device mean that the container lost its device nodes."""
+_MAX_DRAINED_EVENTS = 64
+"""Events read from the driver's queue before it is closed, so that a flood of events does not keep it open."""
 
 
 class DriverSession:
-    """Finds out what is in each slot, and samples it."""
+    """Identifies each device, and samples it."""
 
     def __init__(
         self,
         hardware: Hardware,
         *,
-        slots: int,
+        device_count: int,
         driver_version: str | None,
-        record: NodeRegistry,
+        registry: NodeRegistry,
         timing: Timing,
         clock: Callable[[], Instant],
     ) -> None:
-        """Threads start and ask; nothing is recorded yet.
+        """Starts a thread per device, which identifies it. Nothing is recorded yet.
 
         Args:
             hardware: Open.
-            slots: How many devices it counts.
-            driver_version: Its driver's version.
-            record: Where everything goes.
-            timing: How often, and how long.
-            clock: The time.
+            device_count: Number of devices.
+            driver_version: Version of its driver.
+            registry: Receives readings, failures and events.
+            timing: Intervals and deadlines.
+            clock: Returns the time.
         """
         self._hardware = hardware
-        self._record = record
+        self._registry = registry
         self._timing = timing
         self._clock = clock
         self._driver_version = driver_version
         self._listed: tuple[DeviceInfo, ...] = ()
         self._devices = [
-            DeviceSampler(hardware, slot, record=record, timing=timing, clock=clock) for slot in range(slots)
+            DeviceSampler(hardware, index, registry=registry, timing=timing, clock=clock)
+            for index in range(device_count)
         ]
-        self._event_worker = DriverThread("gpu-events") if isinstance(hardware, EventSource) and slots else None
-        self._workers: list[DriverThread] = [device.worker for device in self._devices]
-        if self._event_worker is not None:
-            self._workers.append(self._event_worker)
+        self._event_thread = DriverThread("gpu-events") if isinstance(hardware, EventSource) and device_count else None
+        self._threads: list[DriverThread] = [device.thread for device in self._devices]
+        if self._event_thread is not None:
+            self._threads.append(self._event_thread)
 
     async def identify(self) -> None:
-        """Ask every device who it is, and register those that say so within the deadline.
+        """Identifies every device, and registers those that answer within the deadline.
 
         Raises:
-            HardwareUnavailableError: The driver went away.
-            ProcessMustRestartError: Nothing that this process does can help.
+            HardwareUnavailableError: The driver is gone.
+            ProcessMustRestartError: Only a new process can help.
         """
         outcomes = await asyncio.gather(*(device.identify() for device in self._devices), return_exceptions=True)
         for outcome in outcomes:
@@ -87,24 +87,24 @@ class DriverSession:
         self._register()
 
     async def run(self, reopen_wait: float) -> float:
-        """Sample; returns when the hardware should be opened anew. May be run again when that proved impossible.
+        """Samples; returns when the hardware should be reopened. May be called again if that proved impossible.
 
         Args:
-            reopen_wait: After how many seconds with a lost device that is.
+            reopen_wait: Seconds that a device must be lost before that.
 
         Returns:
-            How long to wait the next time, should the device still be lost by then.
+            Seconds to wait the next time, if the device is still lost.
 
         Raises:
-            HardwareUnavailableError: The driver went away.
-            ProcessMustRestartError: Nothing that this process does can help.
+            HardwareUnavailableError: The driver is gone.
+            ProcessMustRestartError: Only a new process can help.
         """
         watch = asyncio.ensure_future(self._watch(reopen_wait))
         tasks: list[asyncio.Future[None] | asyncio.Future[float]] = [watch]
-        tasks += [asyncio.ensure_future(guard) for guard in (self._guard_access(), self._guard_list())]
+        tasks += [asyncio.ensure_future(guard) for guard in (self._check_access(), self._check_list())]
         tasks += [asyncio.ensure_future(device.run(self._register)) for device in self._devices]
-        if self._event_worker is not None:
-            tasks.append(asyncio.ensure_future(self._listen(self._event_worker)))
+        if self._event_thread is not None:
+            tasks.append(asyncio.ensure_future(self._listen(self._event_thread)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -112,38 +112,38 @@ class DriverSession:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for device in self._devices:
-                device.answered.set()  # nobody should wait for a read that will not come
+                device.first_read.set()  # no read will come any more
         for task in tasks:
             if task is not watch and not task.cancelled():
                 await task  # raises
         return await watch
 
-    async def first_round(self) -> None:
-        """Wait until every device has answered, failed or missed the deadline once."""
+    async def first_reads(self) -> None:
+        """Waits until every device answered, failed or missed the deadline once."""
         for device in self._devices:
-            await device.answered.wait()
+            await device.first_read.wait()
 
-    async def quiet(self) -> bool:
-        """Wait a moment for calls in flight. True: there are none, and none begins but by `run`."""
-        moment = min(_MOMENT, self._timing.deadline) + self._timing.event_wait
-        calls = [device.worker.submit(_nothing) for device in self._devices]
-        if self._event_worker is not None:
-            # What waits to be told would be gone with the driver's event queue.
-            calls.append(self._event_worker.submit(self._drain))
-        return await _done(calls, moment)
+    async def drain(self) -> bool:
+        """Waits shortly for calls in flight. True: there are none left, and only `run` begins new ones."""
+        timeout = min(_DRAIN_SECONDS, self._timing.deadline) + self._timing.event_wait
+        calls = [device.thread.submit(_nothing) for device in self._devices]
+        if self._event_thread is not None:
+            # Events that were not read yet would be lost with the driver's event queue.
+            calls.append(self._event_thread.submit(self._drain_events))
+        return await _done(calls, timeout)
 
     async def stop(self) -> bool:
-        """End the threads, waiting at most for the deadline. True: no call is in flight. Nothing runs after that."""
-        patience = self._timing.deadline + self._timing.event_wait
-        return await _done([worker.stop() for worker in self._workers], patience)
+        """Ends the threads, within the deadline. True: no call is in flight, and none will run."""
+        timeout = self._timing.deadline + self._timing.event_wait
+        return await _done([thread.stop() for thread in self._threads], timeout)
 
     def _register(self) -> None:
         listed = self._listed = self._hardware.devices()
         unlisted = len(self._devices) - len(listed)
-        self._record.register(listed, self._driver_version, self._clock(), unlisted=unlisted)
-        _log.info("devices listed", driver=self._driver_version, devices=len(listed), unlisted=unlisted)
+        self._registry.register(listed, self._driver_version, self._clock(), unlisted=unlisted)
+        log.info("devices listed", driver=self._driver_version, devices=len(listed), unlisted=unlisted)
 
-    async def _listen(self, worker: DriverThread) -> None:
+    async def _listen(self, thread: DriverThread) -> None:
         stopped = threading.Event()
 
         def listen() -> None:
@@ -152,74 +152,74 @@ class DriverSession:
 
         try:
             while True:
-                listening = worker.submit(listen)
-                await asyncio.wait({listening})  # being cancelled here leaves the call, and what it brings, alone
+                listening = thread.submit(listen)
+                await asyncio.wait({listening})  # a cancellation here leaves the call and its result alone
                 try:
                     listening.result()
                 except DeviceError as error:
-                    # The device's own reads say the same in its health; here it must not become a busy loop.
-                    _log.debug("waiting for events failed", error=str(error))
+                    # The device's own reads show the same in its health. Here it must not become a busy loop.
+                    log.debug("event wait failed", error=str(error))
                     await asyncio.sleep(self._timing.event_wait)
         finally:
             stopped.set()
 
-    def _drain(self) -> None:
-        """Take what is waiting already."""
-        for _ in range(_MAX_WAITING):
+    def _drain_events(self) -> None:
+        """Reads the events that are queued already."""
+        for _ in range(_MAX_DRAINED_EVENTS):
             if not self._take_event(0.0):
                 return
 
     def _take_event(self, seconds: float) -> bool:
-        """Wait for an event in the worker, and record it there and then. False: none came.
+        """Waits for an event and records it in the same thread. False: none came.
 
-        A driver tells an event once. One that comes when nobody waits for the outcome any more, as while the driver is
-        being opened anew, must count all the same.
+        A driver reports an event once. One that comes while no task waits for the result, as during a reopening, must
+        be recorded all the same.
         """
         hardware = self._hardware
-        assert isinstance(hardware, EventSource)  # noqa: S101 - there is a worker only then
+        assert isinstance(hardware, EventSource)  # noqa: S101 - there is an event thread only then
         event = hardware.wait_event(seconds)
         if event is not None:
-            self._keep_event(event)
+            self._record_event(event)
         return event is not None
 
-    def _keep_event(self, event: DeviceEvent) -> None:
-        level = _log.error if event.fault else _log.info
+    def _record_event(self, event: DeviceEvent) -> None:
+        level = log.error if event.fault else log.info
         level("device event", uuid=event.uuid, kind=event.kind, code=event.code, message=event.message)
         try:
-            self._record.event(event, self._clock())
+            self._registry.event(event, self._clock())
         except UnknownDeviceError as error:
-            _log.warning("event of a device that is not registered", error=str(error))
+            log.warning("ignoring event of unregistered device", error=str(error))
         except SamplerClosedError:
-            _log.warning("an event came after the end", uuid=event.uuid)
+            log.warning("ignoring event after shutdown", uuid=event.uuid)
 
     async def _watch(self, wait: float) -> float:
-        """Return when a device is gone for long, or was left out of the list, and no call is stuck."""
+        """Returns when a device was lost or unlisted for long enough, and no call is stuck."""
         loop = asyncio.get_running_loop()
-        absence = ReopenTimer(wait, self._timing.reopen_first, loop.time())
+        timer = ReopenTimer(wait, self._timing.reopen_first, loop.time())
         while True:
             await asyncio.sleep(min(self._timing.reopen_first, self._timing.slow))
-            faults = self._record.faults()
-            over = absence.is_over(loop.time(), gone=bool(faults & _GONE) or self._record.unlisted > 0)
-            if over and ReadFault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
-                # A driver must not be shut down under a call in flight, so a stuck one puts this off.
-                return min(absence.wait * 2, self._timing.reopen_max)
+            faults = self._registry.faults()
+            due = timer.is_due(loop.time(), missing=bool(faults & _GONE) or self._registry.unlisted > 0)
+            if due and ReadFault.UNRESPONSIVE not in faults and all(device.identified for device in self._devices):
+                # A driver must not be shut down under a call in flight, so a stuck call delays this.
+                return min(timer.wait * 2, self._timing.reopen_max)
 
-    async def _guard_access(self) -> None:
+    async def _check_access(self) -> None:
         while True:
             await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.sample))
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
-            if failures and min(failures) >= _ACCESS_FAILURES:
-                raise AccessLostError("every device fails as they do when the container has lost its device nodes")
+            if failures and min(failures) >= _MAX_ACCESS_FAILURES:
+                raise AccessLostError("every device fails as if the container had lost its device nodes")
 
-    async def _guard_list(self) -> None:
-        """Register anew when the devices say something else of themselves than before, such as other peers."""
+    async def _check_list(self) -> None:
+        """Registers the devices again when their descriptions changed, such as their peers."""
         while True:
             await asyncio.sleep(self._timing.slow)
             if self._hardware.devices() != self._listed:
                 self._register()
 
 
-async def _done(futures: list[asyncio.Future[None]], timeout: float) -> bool:  # noqa: ASYNC109 - it answers False
+async def _done(futures: list[asyncio.Future[None]], timeout: float) -> bool:  # noqa: ASYNC109 - it returns False
     if not futures:
         return True
     _, pending = await asyncio.wait(futures, timeout=timeout)
@@ -227,4 +227,4 @@ async def _done(futures: list[asyncio.Future[None]], timeout: float) -> bool:  #
 
 
 def _nothing() -> None:
-    """Comes back when all that was submitted before it has."""
+    """Completes after everything submitted before it."""

@@ -1,7 +1,7 @@
-"""A thread of its own for calls that may never return.
+"""A thread for calls that may never return.
 
-A driver call that hangs can't be cancelled, so each device has its own thread: a stuck one holds up nobody else.
-The threads are daemons, because the executors of the standard library wait for theirs when the process ends.
+A driver call that hangs cannot be cancelled, so each device has its own thread and delays no other device. The threads
+are daemons: the executors of the standard library would wait for theirs when the process ends.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class _Job:
 
 
 class DriverThread:
-    """Runs functions one after the other in one thread. Used from one event loop."""
+    """Runs functions one after the other in one thread. For use from one event loop."""
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
@@ -33,16 +33,19 @@ class DriverThread:
         self._thread.start()
 
     def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run `function` after everything submitted before; the future has its result or its exception.
+        """Runs `function` after everything submitted before; the future gets its result or exception.
 
-        Whoever stops waiting just leaves: the function runs to its end and its outcome is dropped.
+        If the future is cancelled, the function still runs to its end, and its outcome is dropped.
+
+        Raises:
+            RuntimeError: The thread was stopped.
         """
         if self._stopped is not None:
-            raise RuntimeError("the worker was stopped")
+            raise RuntimeError("the thread was stopped")
         return self._put(function)
 
     def stop(self) -> asyncio.Future[None]:
-        """Take nothing new. The future is done when the thread has finished what was submitted and is gone."""
+        """Accepts no more functions. The future is done when all submitted ones have run and the thread has ended."""
         if self._stopped is None:
             self._stopped = self._put(None)
         return self._stopped
@@ -50,7 +53,7 @@ class DriverThread:
     def _put(self, function: Callable[[], T] | None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        future.add_done_callback(_look)
+        future.add_done_callback(_mark_retrieved)
         self._jobs.put(_Job(function, future, loop))
         return future
 
@@ -58,22 +61,22 @@ class DriverThread:
         while True:
             job = self._jobs.get()
             if job.function is None:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    job.loop.call_soon_threadsafe(self._gone, job.future)
+                with suppress(RuntimeError):  # the loop is closed, no task waits
+                    job.loop.call_soon_threadsafe(self._join, job.future)
                 return
             result: Any = None
             error: Exception | None = None
             try:
                 result = job.function()
-            except Exception as raised:  # noqa: BLE001 - it belongs to whoever awaits the future
+            except Exception as raised:  # noqa: BLE001 - passed on to the future
                 error = raised
             with suppress(RuntimeError):  # as above
                 job.loop.call_soon_threadsafe(_settle, job.future, result, error)
-            # Else the last outcome, with its traceback, would be kept alive while this thread waits.
+            # Otherwise the last outcome, with its traceback, would stay alive while this thread waits.
             del job, result, error
 
-    def _gone(self, future: asyncio.Future[Any]) -> None:
-        # The thread has only to return: this waits for no driver.
+    def _join(self, future: asyncio.Future[Any]) -> None:
+        # The thread only has to return: this does not wait for a driver.
         self._thread.join()
         _settle(future, None, None)
 
@@ -87,7 +90,7 @@ def _settle(future: asyncio.Future[Any], result: object, error: Exception | None
         future.set_result(result)
 
 
-def _look(future: asyncio.Future[Any]) -> None:
-    """Mark the exception as seen: an outcome that came after its waiter had left is not worth a complaint."""
+def _mark_retrieved(future: asyncio.Future[Any]) -> None:
+    """Marks the exception as retrieved: asyncio must not log outcomes whose waiter was cancelled."""
     if not future.cancelled():
         future.exception()

@@ -1,10 +1,10 @@
-"""The sampler's refusals. Errors of the hardware itself are in `devices.base`."""
+"""Errors of the sampler. Errors of the hardware are in `devices.base`."""
 
 from enum import StrEnum
 
 
 class InvalidReason(StrEnum):
-    """What is wrong with a sample. Also the label under which the drop is counted."""
+    """Why a sample is invalid. Also the label of the dropped samples' counter."""
 
     NOT_A_NUMBER = "NotANumber"
     INFINITE = "Infinite"
@@ -17,7 +17,7 @@ class InvalidReason(StrEnum):
 
 
 class InvalidSampleError(ValueError):
-    """A reading that can't be true. The sample is dropped and counted, and the last good one ages."""
+    """A reading is impossible. The sample is dropped and counted; the last valid one stays and ages."""
 
     def __init__(self, uuid: str, field: str, reason: InvalidReason, message: str) -> None:
         super().__init__(f"{uuid}: {field}: {message}")
@@ -27,4 +27,4 @@ class InvalidSampleError(ValueError):
 
 
 class SamplerClosedError(RuntimeError):
-    """The sampler was closed: nothing more is recorded or waited for."""
+    """The sampler was closed."""

@@ -1,18 +1,18 @@
-"""Whether a device can be used, from what its reads, its events and its readings say, in both directions.
+"""Whether a device can be used, as its reads, events and readings show.
 
-Unhealthy means a fault and nothing else. Each fault has its own rule (the table is in docs/concepts/health.md,
-and a test holds the two together):
+A device is unhealthy if and only if it has a fault. Each kind of fault has its own rule (the table is in
+docs/concepts/health.md, and a test compares the two):
 
-    reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive stand after one read that says so,
-              ReadFailed after `fail_reads` other failures in a row, of reads or of slow reads, each counted by
-              themselves. Gone after `recover_reads` good reads in a row, once slow reads succeed, too.
-    events    Stand after one event. Gone when the device has been reset: it came back from DeviceLost or
-              ResetRequired, or from DriverUnavailable when the driver itself said that it wasn't loaded. Or when
-              somebody acknowledged them. Or, unless they need a reset, after `quiet_seconds` without another while
-              reads are good.
-    readings  See `levels`: each for as long as readings show it. Some are warnings: told, and no fault.
+    reads     DeviceLost, ResetRequired, DriverUnavailable and Unresponsive begin with one read that shows them,
+              ReadFailed after `fail_reads` other failures in a row; reads and slow reads are counted separately. They
+              end after `recover_reads` good reads in a row, once slow reads succeed as well.
+    events    Begin with one event. End when the device was reset: it came back from DeviceLost or ResetRequired, or
+              from DriverUnavailable if the driver itself reported that it was not loaded. Or when an administrator
+              acknowledged them. Or, unless they need a reset, after `quiet_seconds` without another event while reads
+              succeed.
+    readings  See `thresholds`: last as long as readings show them. Some are warnings, not faults.
 
-An event that is the application's own doing, and a sample refused as invalid, change nothing here: they are counted.
+An event caused by an application, and a sample rejected as invalid, change nothing here: they are counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,24 +38,24 @@ class ReadFault(StrEnum):
 READ_FAULTS = frozenset(fault.value for fault in ReadFault)
 
 _RESET = frozenset({ReadFault.DEVICE_LOST.value, ReadFault.RESET_REQUIRED.value, ReadFault.DRIVER_UNAVAILABLE.value})
-"""A device that comes back from one of these went through a reset, where it is sure that it was this one."""
+"""A device that comes back from one of these was reset, if it is certain that it was this fault."""
 
 _NEEDS_RESET = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
 
 
 def is_one_time(code: str) -> bool:
-    """Whether the hardware may not tell this fault again to a process that starts later.
+    """Returns whether the hardware may not report this fault again to a process that starts later.
 
-    Events are told once. A device that was lost may not be listed any more, and one that needed a reset may have got
+    Events are reported once. A lost device may not be listed any more, and a device that needed a reset may have got
     it: coming back is what ends its events.
     """
     return code not in THRESHOLDS and (code not in READ_FAULTS or code in _NEEDS_RESET)
 
 
 def for_successor(health: HealthSnapshot) -> HealthSnapshot:
-    """What others inherit that are in a device's place: all but that it is gone.
+    """Returns what devices at the bus address of a missing one inherit: all but that it is lost.
 
-    They are there, so it was divided otherwise or exchanged. That is no coming back, so it proves no reset.
+    They are present, so it was divided differently or replaced. That proves no reset.
     """
     reasons = tuple(reason for reason in health.reasons if reason.code != ReadFault.DEVICE_LOST)
     state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
@@ -67,28 +67,28 @@ _STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REPLACEMENT)
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """How quickly a device falls from grace and how quickly it is trusted again."""
+    """When faults begin and end."""
 
     recover_reads: int = 3
-    """Good reads in a row that end a fault seen by reads."""
+    """Good reads in a row that end a fault shown by reads."""
     fail_reads: int = 3
-    """Failures of no special meaning in a row that make a fault."""
+    """Unspecific failures in a row that begin a fault."""
     quiet_seconds: float = 600.0
-    """How long after its last event an event's fault stands that needs no reset."""
+    """Time after its last event at which an event's fault ends, unless it needs a reset."""
 
     def __post_init__(self) -> None:
         if self.recover_reads < 1 or self.fail_reads < 1 or self.quiet_seconds <= 0:
-            raise ValueError("health: reads are counted from 1, and the quiet time is positive")
+            raise ValueError("health: recover_reads and fail_reads must be at least 1, quiet_seconds greater than 0")
 
 
 @dataclass(frozen=True, slots=True)
-class _Last:
+class _LastEvent:
     """The last event of a kind, by both clocks."""
 
     at: float
     wall: float
-    taken_over: bool = False
-    """An earlier process saw it, and this one hasn't."""
+    restored: bool = False
+    """Only an earlier process saw it."""
 
 
 class DeviceHealth:
@@ -100,42 +100,42 @@ class DeviceHealth:
         "_failures",
         "_good",
         "_good_since",
-        "_inherited",
         "_policy",
         "_reasons",
         "_reset_due",
+        "_restored_reads",
+        "_restored_since",
         "_since",
         "_slow_failures",
-        "_told",
     )
 
     def __init__(self, policy: HealthPolicy) -> None:
         self._policy = policy
         self._reasons: dict[str, HealthReason] = {}
-        """Faults and warnings that stand, by code."""
-        self._events: dict[str, _Last] = {}
+        """Active faults and warnings, by code."""
+        self._events: dict[str, _LastEvent] = {}
         self._counts: dict[str, int] = {}
-        """By level: readings in a row that contradict what is held of it."""
-        self._told: dict[str, float] = {}
-        """Since when an earlier process held a level to stand."""
-        self._inherited: set[str] = set()
-        """Faults that only an earlier process saw by reads; until a read of ours shows them, or they are gone."""
+        """By threshold: readings in a row that contradict its current state."""
+        self._restored_since: dict[str, float] = {}
+        """By threshold: when it was crossed according to an earlier process."""
+        self._restored_reads: set[str] = set()
+        """Read faults that only an earlier process saw, until a read of this process shows them or they end."""
         self._since: float | None = None
         self._good = 0
         self._good_since = 0.0
         self._reset_due = False
-        """A device that comes back now went through a reset."""
+        """A device that comes back now was reset."""
         self._failures = 0
         self._slow_failures = 0
-        """Of slow reads, in a row: good reads in between are no answer to these."""
+        """Slow reads that failed in a row: good reads in between do not count against these."""
 
     def good_read(self, at: float, wall: float) -> bool:
-        """A read succeeded. True when that changed anything for a reader of `snapshot`."""
+        """Records a successful read. Returns whether the snapshot changed."""
         self._failures = 0
-        seen = frozenset(code for code in self._reasons if code in READ_FAULTS)
+        shown = frozenset(code for code in self._reasons if code in READ_FAULTS)
         if self._slow_failures >= self._policy.fail_reads:
-            seen -= {ReadFault.READ_FAILED.value}
-        if not seen and not self._events:
+            shown -= {ReadFault.READ_FAILED.value}
+        if not shown and not self._events:
             self._good = 0
             return False
         if self._good == 0:
@@ -143,32 +143,32 @@ class DeviceHealth:
         self._good += 1
         if self._good < self._policy.recover_reads:
             return False
-        gone = set(seen)
-        reset_due = self._reset_due or not _NEEDS_RESET.isdisjoint(self._inherited)
+        ended = set(shown)
+        reset_due = self._reset_due or not _NEEDS_RESET.isdisjoint(self._restored_reads)
         for code, last in self._events.items():
-            # An event after the first good read is about the device as it came back: the reset didn't cure it.
+            # An event after the first good read is about the device as it came back: the reset did not fix it.
             was_reset = reset_due and last.at <= self._good_since
             by_itself = self._reasons[code].recovery is Recovery.AUTOMATIC
             if was_reset or (by_itself and at - last.at >= self._policy.quiet_seconds):
-                gone.add(code)
+                ended.add(code)
         self._reset_due = False
-        return self._remove(gone, wall)
+        return self._end(ended, wall)
 
     def good_slow_read(self) -> None:
-        """A slow read succeeded. Good reads end the fault, if its failing was one."""
+        """Records a successful slow read. If slow reads caused the fault, good reads end it."""
         self._slow_failures = 0
 
     def failed_read(
         self, fault: ReadFault, message: str, wall: float, *, sure: bool = True, slow: bool = False
     ) -> bool:
-        """A read failed, or is overdue. True when that changed anything.
+        """Records that a read failed, or is overdue. Returns whether the snapshot changed.
 
         Args:
-            fault: What it showed.
-            message: The same in words.
+            fault: What it shows.
+            message: The reason.
             wall: Now.
-            sure: False when it may be another fault, so that coming back from it proves no reset.
-            slow: It was a slow read. Those that fail by themselves are counted by themselves.
+            sure: False if it may be another fault, so that coming back from it proves no reset.
+            slow: It was a slow read. Unspecific failures of slow reads are counted separately.
         """
         if fault is ReadFault.READ_FAILED and slow:
             self._slow_failures += 1
@@ -176,144 +176,153 @@ class DeviceHealth:
                 return False
         else:
             self._good = 0
-        self._reset_due = self._reset_due or (sure and fault in _RESET) or fault in _NEEDS_RESET & self._inherited
-        self._inherited.discard(fault)
+        self._reset_due = self._reset_due or (sure and fault in _RESET) or fault in _NEEDS_RESET & self._restored_reads
+        self._restored_reads.discard(fault)
         if fault is ReadFault.READ_FAILED and not slow:
             self._failures += 1
             if self._failures < self._policy.fail_reads:
                 return False
         recovery = Recovery.RESET if fault in _NEEDS_RESET else Recovery.AUTOMATIC
-        return self._stand(HealthReason(fault.value, message, wall, recovery))
+        return self._begin(HealthReason(fault.value, message, wall, recovery))
 
     def event(self, event: DeviceEvent, at: float, wall: float) -> bool:
-        """The device reported a fault by itself. True when that changed anything."""
-        self._events[event.kind] = _Last(at, wall)
+        """Records an event that is a fault. Returns whether the snapshot changed."""
+        self._events[event.kind] = _LastEvent(at, wall)
         known = self._reasons.get(event.kind)
         if known is not None and _STRENGTH.index(known.recovery) > _STRENGTH.index(event.recovery):
-            return False  # what needs a reset is not talked away by what doesn't
-        return self._stand(HealthReason(event.kind, event.message, wall, event.recovery))
+            return False  # keep the stronger recovery
+        return self._begin(HealthReason(event.kind, event.message, wall, event.recovery))
 
-    def shown(self, shown: Iterable[Observation], wall: float) -> bool:
-        """Readings showed or denied some levels. True when that changed anything."""
+    def observe(self, observations: Iterable[Observation], wall: float) -> bool:
+        """Records whether thresholds are crossed. Returns whether the snapshot changed."""
         changed = False
-        for level, count in shown:
-            stands = level.code in self._reasons
-            if stands == bool(count):
-                self._counts.pop(level.code, None)
-                if not stands:
-                    self._told.pop(level.code, None)
+        for threshold, count in observations:
+            active = threshold.code in self._reasons
+            if active == bool(count):
+                self._counts.pop(threshold.code, None)
+                if not active:
+                    self._restored_since.pop(threshold.code, None)
                     continue
             else:
-                seen = self._counts[level.code] = self._counts.get(level.code, 0) + 1
-                if seen < (level.fall if stands else level.rise):
+                contradictions = self._counts[threshold.code] = self._counts.get(threshold.code, 0) + 1
+                if contradictions < (threshold.fall if active else threshold.rise):
                     continue
-                del self._counts[level.code]
+                del self._counts[threshold.code]
             if count:
-                since = self._told.pop(level.code, wall)
-                message = level.message.format(count=count)
-                reason = HealthReason(level.code, message, since, level.recovery, fault=level.fault)
-                changed = self._stand(reason) or changed
+                since = self._restored_since.pop(threshold.code, wall)
+                message = threshold.message.format(count=count)
+                reason = HealthReason(threshold.code, message, since, threshold.recovery, fault=threshold.fault)
+                changed = self._begin(reason) or changed
             else:
-                changed = self._remove({level.code}, wall) or changed
+                changed = self._end({threshold.code}, wall) or changed
         return changed
 
-    def acknowledge(self, until: float, at: float, wall: float, untold: Iterable[str] = ()) -> bool:
-        """Somebody vouches for the device as of `until`. True when anything was forgiven.
+    def acknowledge(self, until: float, at: float, wall: float, unreported: Iterable[str] = ()) -> bool:
+        """Ends the faults that an administrator acknowledged. Returns whether the snapshot changed.
 
         Args:
-            until: Events before that are forgiven; seconds since the epoch.
+            until: Events before this are acknowledged; seconds since the epoch.
             at: Now.
             wall: Now.
-            untold: Levels that readings say nothing about any more: nothing else would ever end them.
+            unreported: Thresholds that readings do not report any more: nothing else would end them.
         """
-        # Of an event whose time lies ahead, as the clock was set back since, the other clock knows how long ago it was.
-        gone = {code for code, last in self._events.items() if min(last.wall, wall - (at - last.at)) <= until}
-        for code in untold:
+        # If the clock was set back since, an event's wall time may be in the future: the monotonic clock tells its age.
+        ended = {code for code, last in self._events.items() if min(last.wall, wall - (at - last.at)) <= until}
+        for code in unreported:
             if code in self._reasons and self._reasons[code].since <= until:
-                gone.add(code)
+                ended.add(code)
                 self._counts.pop(code, None)
-        return self._remove(gone, wall)
+        return self._end(ended, wall)
 
     def restore(
         self,
-        past: HealthSnapshot,
+        saved: HealthSnapshot,
         reported: float,
         at: float,
         wall: float,
         last: Mapping[str, float] = MappingProxyType({}),
     ) -> bool:
-        """Take over what an earlier process held of the device. True when that changed anything.
+        """Restores what an earlier process saved. Returns whether the snapshot changed.
 
-        Faults that reads show stand until reads deny them, events until what ends them. What readings show they show
-        again: of that only the time is kept.
+        Read faults last until reads contradict them, events until their rule ends them. Readings show crossed
+        thresholds again, so of these only the time is restored.
 
         Args:
-            past: What it held.
-            reported: When it said so, which events of that process came before; seconds since the epoch.
-            at: Now; from here on an event's quiet time counts.
+            saved: The health that it saved.
+            reported: When it saved it, after all its events; seconds since the epoch.
+            at: Now; an event's quiet time counts from here.
             wall: Now.
-            last: By code: when an event came last, where that is known better; seconds since the epoch.
+            last: By code: when the last event came, if that is known better; seconds since the epoch.
         """
-        changed, was_healthy = False, not self.standing
-        for reason in (*past.reasons, *past.warnings):
+        changed, was_healthy = False, not self.active_faults
+        for reason in (*saved.reasons, *saved.warnings):
             if reason.code in THRESHOLDS:
-                current = self._reasons.get(reason.code)
-                if current is None:
-                    self._told[reason.code] = reason.since
-                else:
-                    self._reasons[reason.code] = replace(current, since=min(current.since, reason.since))
-                    changed = True
-                continue
-            if reason.code not in READ_FAULTS:
+                changed = self._restore_threshold(reason) or changed
+            elif reason.code in READ_FAULTS:
+                changed = self._restore_read_fault(reason) or changed
+            else:
                 came = min(last.get(reason.code, reported), wall)
-                self._events.setdefault(reason.code, _Last(at, came, taken_over=True))
-            known = self._reasons.get(reason.code)
-            if known is not None and reason.code in READ_FAULTS and reason.since < known.since:
-                self._reasons[reason.code] = replace(known, since=reason.since)
-                changed = True
-            elif known is None:
-                self._good = 0
-                # Why there was no driver is not told: having it back proves no reset. The other two need one.
-                if reason.code in READ_FAULTS:
-                    self._inherited.add(reason.code)
-                changed = self._stand(reason) or changed
-        if was_healthy and self.standing and past.since is not None:
-            self._since = past.since
+                changed = self._restore_event(reason, _LastEvent(at, came, restored=True)) or changed
+        if was_healthy and self.active_faults and saved.since is not None:
+            self._since = saved.since
         return changed
 
-    def bequest(self) -> tuple[HealthSnapshot, dict[str, float]]:
-        """What is remembered of it by those that are in its place."""
-        snapshot, last = self.saved_state()
+    def _restore_threshold(self, reason: HealthReason) -> bool:
+        current = self._reasons.get(reason.code)
+        if current is None:
+            self._restored_since[reason.code] = reason.since
+            return False
+        self._reasons[reason.code] = replace(current, since=min(current.since, reason.since))
+        return True
+
+    def _restore_read_fault(self, reason: HealthReason) -> bool:
+        known = self._reasons.get(reason.code)
+        if known is None:
+            self._good = 0
+            # Why there was no driver was not saved, so having it back proves no reset. The other faults need one.
+            self._restored_reads.add(reason.code)
+            return self._begin(reason)
+        if reason.since >= known.since:
+            return False
+        self._reasons[reason.code] = replace(known, since=reason.since)
+        return True
+
+    def _restore_event(self, reason: HealthReason, last: _LastEvent) -> bool:
+        self._events.setdefault(reason.code, last)
+        if reason.code in self._reasons:
+            return False
+        self._good = 0
+        return self._begin(reason)
+
+    def inheritance(self) -> tuple[HealthSnapshot, dict[str, float]]:
+        """Returns what devices at this device's bus address inherit, as `saved_state` does."""
+        saved, last = self.saved_state()
         if self._reset_due and ReadFault.DEVICE_LOST not in self._reasons:
-            snapshot = HealthSnapshot(
-                HealthState.HEALTHY
-            )  # the driver was loaded anew, or the reset done that it had asked for
-        return for_successor(snapshot), last
+            saved = HealthSnapshot(HealthState.HEALTHY)  # the driver was reloaded, or the required reset was done
+        return for_successor(saved), last
 
     def withdraw(self, codes: Iterable[str], wall: float) -> bool:
-        """What was taken over, and not seen since, turns out to have ended before. True when that changed anything."""
-        taken_over = self._inherited | {code for code, last in self._events.items() if last.taken_over}
-        return self._remove([code for code in codes if code in taken_over], wall)
+        """Ends restored faults, not seen since, that had ended before. Returns whether the snapshot changed."""
+        restored = self._restored_reads | {code for code, last in self._events.items() if last.restored}
+        return self._end([code for code in codes if code in restored], wall)
 
     def saved_state(self) -> tuple[HealthSnapshot, dict[str, float]]:
-        """What a later process may not hear again, and by code when each event came last (seconds since the epoch)."""
+        """Returns the one-time faults, and by code when the last event came (seconds since the epoch)."""
         reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
         state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
         last = {code: last.wall for code, last in self._events.items()}
         return HealthSnapshot(state, reasons, self._since if reasons else None), last
 
     def since(self, code: str) -> float | None:
-        """Since when a fault or warning stands, in seconds since the epoch; None: it doesn't."""
+        """Returns when an active fault or warning began, in seconds since the epoch; None if it is not active."""
         reason = self._reasons.get(code)
         return None if reason is None else reason.since
 
     @property
-    def standing(self) -> frozenset[str]:
-        """Codes of the faults that stand."""
+    def active_faults(self) -> frozenset[str]:
         return frozenset(code for code, reason in self._reasons.items() if reason.fault)
 
     def snapshot(self) -> HealthSnapshot:
-        """State, reasons and warnings, to hand out."""
         if not self._reasons:
             return HealthSnapshot(HealthState.HEALTHY, since=self._since)
         ordered = [self._reasons[code] for code in sorted(self._reasons)]
@@ -321,25 +330,25 @@ class DeviceHealth:
         warnings = tuple(reason for reason in ordered if not reason.fault)
         return HealthSnapshot(HealthState.UNHEALTHY if faults else HealthState.HEALTHY, faults, self._since, warnings)
 
-    def _stand(self, reason: HealthReason) -> bool:
+    def _begin(self, reason: HealthReason) -> bool:
         known = self._reasons.get(reason.code)
         if known is not None:
-            # A new message (the next XID's) keeps the time at which the fault began, unless the clock was set back
-            # since: nobody could acknowledge what is yet to begin.
+            # A new message (of the next XID) keeps the time at which the fault began, unless the clock was set back
+            # since: a fault that begins in the future could not be acknowledged.
             reason = replace(reason, since=min(known.since, reason.since))
             if reason == known:
                 return False
-        elif reason.fault and not self.standing:
+        elif reason.fault and not self.active_faults:
             self._since = reason.since
         self._reasons[reason.code] = reason
         return True
 
-    def _remove(self, codes: Iterable[str], wall: float) -> bool:
-        before = bool(self.standing)
-        gone = [code for code in codes if self._reasons.pop(code, None) is not None]
-        for code in gone:
+    def _end(self, codes: Iterable[str], wall: float) -> bool:
+        before = bool(self.active_faults)
+        ended = [code for code in codes if self._reasons.pop(code, None) is not None]
+        for code in ended:
             self._events.pop(code, None)
-            self._inherited.discard(code)
-        if before and not self.standing:
+            self._restored_reads.discard(code)
+        if before and not self.active_faults:
             self._since = wall
-        return bool(gone)
+        return bool(ended)

@@ -1,6 +1,6 @@
-"""Everything that is known of the node's devices, safe to write and read from any thread.
+"""The state of the node's devices, safe to use from any thread.
 
-Readers' threads write, the event loop reads. One lock, held for microseconds, and nothing inside it blocks.
+The devices' threads write, the event loop reads. There is one lock, held for microseconds; nothing blocks under it.
 """
 
 import threading
@@ -24,16 +24,16 @@ from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, EventCount, NodeSnapshot
 from gpufleet_agent.sampling.thresholds import observe_facts, observe_sample, unreported
-from gpufleet_agent.sampling.validate import NO_FACTS, believable, validate, validate_facts
+from gpufleet_agent.sampling.validate import NO_FACTS, validate, validate_facts, without_invalid
 from gpufleet_agent.sampling.window import MAX_SAMPLES, SampleWindow
 
 READ_FAILED = "ReadFailed"
-"""Counts reads that the hardware did not answer, beside the `Invalid` ones."""
+"""Counts failed reads, in addition to the reasons of `InvalidReason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One moment by both clocks: windows and ages go by the monotonic one, people by the other."""
+    """One moment by both clocks. Windows and ages use the monotonic one."""
 
     monotonic: float
     wall: float
@@ -50,13 +50,13 @@ class _Device:
     facts: Facts = NO_FACTS
     facts_at: float = 0.0
     listed: bool = True
-    """False: the driver doesn't list it, or nothing does as there is no driver."""
+    """False if the driver does not list it, or there is no driver."""
     events: dict[tuple[str, int], EventCount] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Changes:
-    """Whether something changed that raises `health_version`."""
+    """Whether anything changed that increments `health_version`."""
 
     any: bool = False
 
@@ -65,7 +65,7 @@ class _Changes:
 
 
 class NodeRegistry:
-    """The devices of the node with windows, health and counters."""
+    """The devices of the node, with windows, health and counters."""
 
     def __init__(
         self,
@@ -76,14 +76,14 @@ class NodeRegistry:
         policy: HealthPolicy,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start with no device.
+        """Starts without devices.
 
         Args:
             window_seconds: Length of each device's window.
-            sample_seconds: How often samples are to be expected; sets the window's capacity.
-            facts_seconds: How old the last slow reading may be for samples to carry it.
+            sample_seconds: Sampling interval; determines the window's capacity.
+            facts_seconds: Maximum age of the slow reading that samples include.
             policy: When a device is healthy.
-            on_change: Called after `health_version` rose, in the thread that caused it, without the lock.
+            on_change: Called after `health_version` increased, in the thread that caused it, without the lock.
         """
         self._window_seconds = window_seconds
         self._capacity = min(MAX_SAMPLES, int(window_seconds / sample_seconds) + 2)
@@ -94,12 +94,12 @@ class NodeRegistry:
         self._devices: dict[str, _Device] = {}
         self._driver_version: str | None = None
         self._unavailable: str | None = None
-        self._left_out = 0
-        self._pasts: list[SavedState] = []
+        self._unlisted = 0
+        self._pending_states: list[SavedState] = []
         self._driver_before: str | None = None
-        """Of the last report that was taken over."""
-        self._looked = False
-        """Whether it is known what the hardware lists, or that nothing does."""
+        """Of the last state that was restored."""
+        self._listed_once = False
+        """Whether the hardware was listed, or found to be unavailable, once."""
         self._version = 0
         self._samples = 0
         self._dropped: Counter[str] = Counter()
@@ -107,29 +107,27 @@ class NodeRegistry:
 
     @property
     def health_version(self) -> int:
-        """Rises with every change of a device's health and of the list of devices."""
+        """Increases with every change of a device's health or of the list of devices."""
         return self._version
 
     @property
     def closed(self) -> bool:
-        """True once `close` was called."""
         return self._closed
 
     def register(
         self, devices: Iterable[DeviceInfo], driver_version: str | None, now: Instant, *, unlisted: int = 0
     ) -> None:
-        """Take over what the hardware lists now.
+        """Updates the list of devices.
 
-        New devices are added, known ones keep their past, and known ones that are missing count as lost: a device
-        that vanished from its slot is a fault to be told, not to be forgotten. Unless others are in its place: then
-        it was divided, joined or exchanged, and these have its faults.
+        New devices are added, known ones keep their state, and missing ones count as lost: a device that vanished is
+        a fault. If other devices have its bus address, it was divided, joined or replaced, and they get its faults.
         """
-        listed = {info.uuid: believable(info) for info in devices}
+        listed = {info.uuid: without_invalid(info) for info in devices}
         with self._writing() as changes:
             self._driver_version = driver_version
             changes.note(changed=self._unavailable is not None)
             self._unavailable = None
-            self._left_out = unlisted
+            self._unlisted = unlisted
             for uuid, info in listed.items():
                 known = self._devices.get(uuid)
                 if known is None:
@@ -140,14 +138,14 @@ class NodeRegistry:
                     changes.note(changed=True)
             for uuid, device in self._devices.items():
                 device.listed = uuid in listed
-            self._looked = True
-            self._recall(changes, now)
+            self._listed_once = True
+            self._restore_pending(changes, now)
             for uuid, device in tuple(self._devices.items()):
-                heirs = [] if device.listed else self._at_the_place_of(device.info)
-                health, last = device.health.bequest()
-                for heir in heirs:
-                    heir.health.restore(health, now.wall, now.monotonic, now.wall, last)
-                if heirs:
+                successors = [] if device.listed else self._at_bus_address_of(device.info)
+                health, last = device.health.inheritance()
+                for successor in successors:
+                    successor.health.restore(health, now.wall, now.monotonic, now.wall, last)
+                if successors:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 elif not device.listed:
@@ -156,39 +154,39 @@ class NodeRegistry:
     def unavailable(
         self, message: str, now: Instant, fault: ReadFault = ReadFault.DRIVER_UNAVAILABLE, *, unloaded: bool = False
     ) -> None:
-        """The hardware as a whole doesn't answer: every known device has that fault.
+        """Records that the hardware does not answer: every device gets this fault.
 
         Args:
-            message: Why, in words.
+            message: The reason.
             now: The time.
-            fault: What it is.
-            unloaded: The driver was certainly not loaded, so that devices come back from this as from a reset. An
-                attempt to open it that fails for another reason proves nothing.
+            fault: The fault.
+            unloaded: The driver was certainly not loaded, so devices come back from this as from a reset. An attempt
+                to open it that fails for another reason proves nothing.
         """
         with self._writing() as changes:
             changes.note(changed=self._unavailable != message)
             self._unavailable = message
-            self._looked = True
-            self._recall(changes, now)
+            self._listed_once = True
+            self._restore_pending(changes, now)
             for device in self._devices.values():
                 device.listed = False
                 changes.note(changed=device.health.failed_read(fault, message, now.wall, sure=unloaded))
 
     def restore(self, past: SavedState, now: Instant) -> None:
-        """Take over what an earlier process knew; at once, or when it is known which devices there are.
+        """Restores what an earlier process saved; now, or once the devices are listed.
 
-        Devices that are there no longer are faults to be told, as they would be without the restart. When the
-        driver is another one, it was loaded anew and all devices with it: then only those are recalled.
+        Devices that are missing now are faults, as they would be without the restart. If the driver's version changed,
+        the driver was reloaded and all devices were reset: then only missing devices are restored.
         """
         with self._writing() as changes:
-            self._pasts.append(past)
-            if self._looked:
-                self._recall(changes, now)
+            self._pending_states.append(past)
+            if self._listed_once:
+                self._restore_pending(changes, now)
 
     def acknowledge(self, acknowledgement: FaultAcknowledgment, now: Instant) -> None:
-        """Forgive what happened before: events, and that devices are listed no longer. What is still seen stays.
+        """Clears acknowledged faults: events, and missing devices. Faults that are still observed stay.
 
-        What is yet to happen can't be vouched for: a time that lies ahead counts as `now`.
+        Future faults cannot be acknowledged: a time in the future counts as `now`.
         """
         until = min(acknowledgement.until, now.wall)
         with self._writing() as changes:
@@ -201,15 +199,15 @@ class NodeRegistry:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 else:
-                    untold = unreported(device.facts)
-                    changes.note(changed=device.health.acknowledge(until, now.monotonic, now.wall, untold))
+                    unreported_codes = unreported(device.facts)
+                    changes.note(changed=device.health.acknowledge(until, now.monotonic, now.wall, unreported_codes))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
-        """Validate a reading and add it.
+        """Validates a reading and adds it as a sample.
 
         Raises:
-            InvalidSampleError: Dropped and counted; the last good sample stays and ages.
-            SamplerClosedError: Nothing is recorded any more.
+            InvalidSampleError: The reading was dropped and counted; the last valid sample stays and ages.
+            SamplerClosedError: The registry is closed.
         """
         with self._writing() as changes:
             device = self._devices.get(reading.uuid)
@@ -222,16 +220,16 @@ class NodeRegistry:
                 raise
             device = self._devices[reading.uuid]
             device.sample = sample
-            # Two threads may come here in the other order than they looked at the clock.
+            # Threads may get here in another order than they read the clock.
             device.sampled_at = max(now.monotonic, device.sampled_at)
             device.window.append(sample, device.sampled_at)
             self._samples += 1
             changes.note(changed=device.health.good_read(now.monotonic, now.wall))
-            changes.note(changed=device.health.shown(observe_sample(sample), now.wall))
+            changes.note(changed=device.health.observe(observe_sample(sample), now.wall))
         return sample
 
     def record_slow(self, reading: SlowReading, now: Instant) -> None:
-        """Keep a slow reading: the samples that follow carry it. Raises as `record` does."""
+        """Validates a slow reading; the samples that follow include it. Raises as `record` does."""
         with self._writing() as changes:
             try:
                 facts = validate_facts(reading, registered=self._devices)
@@ -241,14 +239,14 @@ class NodeRegistry:
             device = self._devices[reading.uuid]
             device.facts, device.facts_at = facts, now.monotonic
             device.health.good_slow_read()
-            changes.note(changed=device.health.shown(observe_facts(facts), now.wall))
+            changes.note(changed=device.health.observe(observe_facts(facts), now.wall))
 
     def failed(self, uuid: str, fault: ReadFault, message: str, now: Instant, *, slow: bool = False) -> None:
-        """A read of the device (`slow`: a slow one) failed, or is overdue.
+        """Records that a read of the device (`slow`: a slow one) failed, or is overdue.
 
         Raises:
             UnknownDeviceError: No such device is registered.
-            SamplerClosedError: Nothing is recorded any more.
+            SamplerClosedError: The registry is closed.
         """
         with self._writing() as changes:
             device = self._device(uuid)
@@ -257,9 +255,9 @@ class NodeRegistry:
             changes.note(changed=device.health.failed_read(fault, message, now.wall, slow=slow))
 
     def event(self, event: DeviceEvent, now: Instant) -> None:
-        """Count what a device reported, and hold it against the device when it is a fault. Raises as `failed` does.
+        """Counts an event, and records it as a fault if it is one. Raises as `failed` does.
 
-        An event that names no device may be any device's, so all of them bear it.
+        An event without a device may be any device's, so all devices get it.
         """
         with self._writing() as changes:
             devices = self._devices.values() if event.uuid is None else (self._device(event.uuid),)
@@ -269,21 +267,20 @@ class NodeRegistry:
                 count = 1 if before is None else before.count + 1
                 device.events[key] = EventCount(event.kind, event.code, count, now.wall)
                 if event.fault:
-                    fell = device.health.event(event, now.monotonic, now.wall)
-                    changes.note(changed=fell)
+                    changes.note(changed=device.health.event(event, now.monotonic, now.wall))
 
     @property
     def unlisted(self) -> int:
-        """Devices that the hardware didn't list because they don't answer."""
-        return self._left_out
+        """Number of devices that the hardware did not list because they do not answer."""
+        return self._unlisted
 
     def faults(self) -> frozenset[str]:
-        """Codes of the faults that stand on any device."""
+        """Returns the codes of all active faults."""
         with self._lock:
-            return frozenset[str]().union(*(device.health.standing for device in self._devices.values()))
+            return frozenset[str]().union(*(device.health.active_faults for device in self._devices.values()))
 
     def snapshot(self, now: Instant) -> NodeSnapshot:
-        """What is known at `now`. Still answers after `close`."""
+        """Returns the state at `now`. Works after `close`."""
         with self._lock:
             sampled = [device for device in self._devices.values() if device.sample is not None]
             newest = max(sampled, key=lambda device: device.sampled_at, default=None)
@@ -305,18 +302,18 @@ class NodeRegistry:
                 sample_age_seconds=None if newest is None else now.monotonic - newest.sampled_at,
                 health_version=self._version,
                 unavailable=self._unavailable,
-                unlisted=self._left_out,
+                unlisted=self._unlisted,
                 samples=self._samples,
                 dropped=MappingProxyType(dict(self._dropped)),
             )
 
     def saved_state(self, now: Instant) -> SavedState | None:
-        """What a later process may not hear again; None: it isn't known yet what devices there are.
+        """Returns the faults that the hardware may not report again; None if the devices are not known yet.
 
-        Still answers after `close`.
+        Works after `close`.
         """
         with self._lock:
-            if not self._looked:
+            if not self._listed_once:
                 return None
             devices = {}
             for uuid, device in self._devices.items():
@@ -325,7 +322,7 @@ class NodeRegistry:
             return SavedState(now.wall, self._driver_version or self._driver_before, devices)
 
     def close(self) -> None:
-        """Refuse everything that would be recorded from now on."""
+        """Rejects all further writes."""
         with self._lock:
             self._closed = True
 
@@ -334,28 +331,28 @@ class NodeRegistry:
         device = self._devices[info.uuid] = _Device(info, DeviceHealth(self._policy), window)
         return device
 
-    def _recall(self, changes: _Changes, now: Instant) -> None:
-        pasts, self._pasts = self._pasts, []
-        for past in pasts:
-            self._recall_one(past, changes, now)
+    def _restore_pending(self, changes: _Changes, now: Instant) -> None:
+        pending, self._pending_states = self._pending_states, []
+        for state in pending:
+            self._restore_one(state, changes, now)
 
-    def _recall_one(self, past: SavedState, changes: _Changes, now: Instant) -> None:
+    def _restore_one(self, past: SavedState, changes: _Changes, now: Instant) -> None:
         self._driver_before = past.driver_version or self._driver_before
         reloaded = self._driver_version is not None and past.driver_version not in {None, self._driver_version}
         for uuid, was in past.devices.items():
             known = self._devices.get(uuid)
-            heirs, health = [known] if known is not None else self._at_the_place_of(was.info), was.health
-            if known is None and heirs:
-                # A GPU that is divided otherwise now is still the same: what it needs a reset for, it still does.
+            successors, health = [known] if known is not None else self._at_bus_address_of(was.info), was.health
+            if known is None and successors:
+                # A GPU that is divided differently is still the same GPU: faults that need a reset stay.
                 health = for_successor(health)
-            elif not heirs:
-                heirs = [self._add_missing(believable(was.info), now)]
+            elif not successors:
+                successors = [self._add_missing(without_invalid(was.info), now)]
                 changes.note(changed=True)
-            for heir in heirs:
+            for successor in successors:
                 if not reloaded:
-                    restored = heir.health.restore(health, past.reported_at, now.monotonic, now.wall, was.last)
+                    restored = successor.health.restore(health, past.reported_at, now.monotonic, now.wall, was.last)
                     changes.note(changed=restored)
-                changes.note(changed=heir.health.withdraw(past.cleared.get(uuid, ()), now.wall))
+                changes.note(changed=successor.health.withdraw(past.cleared.get(uuid, ()), now.wall))
 
     def _add_missing(self, info: DeviceInfo, now: Instant) -> _Device:
         device = self._add(info)
@@ -366,16 +363,16 @@ class NodeRegistry:
             device.health.failed_read(ReadFault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
         return device
 
-    def _at_the_place_of(self, info: DeviceInfo) -> "list[_Device]":
-        """Devices that are listed at the bus address of one that isn't."""
+    def _at_bus_address_of(self, info: DeviceInfo) -> "list[_Device]":
+        """Returns the listed devices at the bus address of one that is not listed."""
         if info.pci_bus_id is None:
             return []
         return [known for known in self._devices.values() if known.listed and known.info.pci_bus_id == info.pci_bus_id]
 
     def _not_listed(self, device: _Device, now: Instant) -> bool:
-        # One that is left out for not saying who it is may be this one, and just slow.
-        message = "the driver lists it no longer"
-        return device.health.failed_read(ReadFault.DEVICE_LOST, message, now.wall, sure=not self._left_out)
+        # An unlisted device that did not identify itself may be this one, and only slow.
+        message = "the driver does not list it any more"
+        return device.health.failed_read(ReadFault.DEVICE_LOST, message, now.wall, sure=not self._unlisted)
 
     def _device(self, uuid: str) -> _Device:
         device = self._devices.get(uuid)
@@ -385,11 +382,11 @@ class NodeRegistry:
 
     @contextmanager
     def _writing(self) -> Iterator["_Changes"]:
-        """Hold the lock, refuse once closed, and tell afterwards when the body noted a change."""
+        """Holds the lock, rejects writes after `close`, and reports the changes that the body noted."""
         changes = _Changes()
         with self._lock:
             if self._closed:
-                raise SamplerClosedError("the sampler is closed: nothing is recorded any more")
+                raise SamplerClosedError("the sampler is closed")
             yield changes
             if changes.any:
                 self._version += 1

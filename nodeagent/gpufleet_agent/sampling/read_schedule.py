@@ -1,6 +1,6 @@
-"""One device's reads on their schedule, in the device's own thread.
+"""Reads one device on a schedule, in the device's own thread.
 
-The thread keeps the schedule by itself: handing each read over from the event loop, and its outcome back, takes as
+The thread keeps the schedule itself: passing each read from the event loop to the thread, and the result back, costs as
 much time as the read.
 """
 
@@ -13,12 +13,12 @@ from gpufleet_agent.sampling.timing import Timing
 
 
 class ReadSchedule:
-    """Calls `read` again and again, and `read_slow` before it when that is due.
+    """Calls `read` at each interval, preceded by `read_slow` when that is due.
 
     Args:
-        read: Reads the device and deals with what comes of it. What it raises ends the rounds.
-        read_slow: The same of what is read more rarely.
-        timing: How often.
+        read: Reads the device and records the result. An exception ends the schedule.
+        read_slow: The same for values that are read less often.
+        timing: The intervals.
     """
 
     def __init__(self, read: Callable[[], None], read_slow: Callable[[], None], timing: Timing) -> None:
@@ -26,25 +26,25 @@ class ReadSchedule:
         self._read_slow = read_slow
         self._timing = timing
         self._stopped = threading.Event()
-        # From now on, not from when the thread comes to it: a call that is stuck may be before it.
+        # From now on, not from when the thread begins: it may first have to finish a stuck call.
         self._since: float | None = time.monotonic()
 
     @property
     def in_call_since(self) -> float | None:
-        """When the call that is in flight began, or became due, in monotonic seconds; None: there is none."""
+        """When the call in flight began, or became due, in monotonic seconds; None if there is none."""
         return self._since
 
     @property
     def stopped(self) -> bool:
-        """Whether nobody wants to hear the outcome of the call that is in flight."""
+        """Whether the result of the call in flight must be dropped."""
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """No call begins any more."""
+        """Prevents further calls."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Read until stopped. For the device's thread."""
+        """Reads until stopped. Runs in the device's thread."""
         slow_due = now = time.monotonic()
         due = now + seconds_to_next_tick(now, self._timing.sample) - self._timing.sample
         wait = 0.0
@@ -69,7 +69,7 @@ class ReadSchedule:
 
 
 def next_due(due: float, now: float, interval: float) -> float:
-    """The next time on the grid `due + k * interval` that lies after `now`: missed turns are skipped."""
+    """Returns the first `due + k * interval` after `now`; missed reads are skipped."""
     if due + interval > now:
         return due + interval
     return now + interval - (now - due) % interval

@@ -1,32 +1,32 @@
-"""How long a device must be gone, without a break, before the driver is opened anew for it.
+"""Decides when a missing device justifies reopening the driver.
 
-Opening disturbs all devices, and one that comes back by itself is read again at once unless it was left out meanwhile.
+Reopening disturbs all devices, and a device that comes back by itself is read again without it.
 """
 
 
 class ReopenTimer:
-    """Counts the time since devices are gone, or since all are there again.
+    """Measures how long devices are missing, or how long all are present.
 
     Args:
-        wait: Seconds that devices must be gone. Longer than `first` when opening did not bring them back before.
-        first: The same once all devices were there for `wait` seconds.
-        now: A monotonic time, in seconds.
+        wait: Seconds that devices must be missing. Longer than `first` if reopening did not help before.
+        first: Becomes `wait` once all devices were present for `wait` seconds.
+        now: Monotonic seconds.
     """
 
     def __init__(self, wait: float, first: float, now: float) -> None:
         self.wait = wait
         self._first = first
         self._since = now
-        self._gone: bool | None = None
+        self._missing: bool | None = None
 
-    def is_over(self, now: float, *, gone: bool) -> bool:
-        """Note whether devices are gone now; True when they have been for long enough."""
-        if gone is not self._gone:
-            if self._gone is not None:
+    def is_due(self, now: float, *, missing: bool) -> bool:
+        """Records whether devices are missing now; returns whether they were for long enough."""
+        if missing is not self._missing:
+            if self._missing is not None:
                 self._since = now
-            self._gone = gone
+            self._missing = missing
         if now - self._since < self.wait:
             return False
-        if not gone:
+        if not missing:
             self.wait, self._since = self._first, now
-        return gone
+        return missing

@@ -1,8 +1,8 @@
-"""Reads every device on its schedule and keeps what is known of them.
+"""Samples every device on its schedule and holds the results.
 
-One thread per device reads it and records what it says; all else is on the event loop. A call that overruns its
-deadline shows in that device's health and delays no other device. The hardware is opened again when the driver went
-away, and now and then while a device is lost, since a driver lists a device that was reset only after that.
+One thread per device reads it and records the answers; everything else runs on the event loop. A call that misses its
+deadline shows in the device's health and delays no other device. The hardware is opened again when the driver is gone,
+and from time to time while a device is lost: a driver lists a device that was reset only when it is opened again.
 """
 
 import asyncio
@@ -31,19 +31,18 @@ from gpufleet_agent.sampling.timing import Timing
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
-_STOPPING_TURNS = 5
-"""How often a session is given the deadline to end before only a new process can open the driver."""
+_MAX_STOP_ATTEMPTS = 5
+"""How often a session gets the deadline to stop; after that only a new process can open the driver."""
 
 
 def now() -> Instant:
-    """The real clocks."""
     return Instant(monotonic=time.monotonic(), wall=time.time())
 
 
 class Sampler:
-    """The node's devices, sampled. Make it, `start` it, and `close` it, all in one event loop."""
+    """Samples the node's devices. Create, `start` and `close` it in the same event loop."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class Sampler:
         self._hardware = hardware
         self._timing = timing
         self._clock = clock
-        self._record = NodeRegistry(
+        self._registry = NodeRegistry(
             window_seconds=timing.window,
             sample_seconds=timing.sample,
             facts_seconds=3 * timing.slow + timing.sample,
@@ -64,7 +63,7 @@ class Sampler:
             on_change=self._on_change,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._bell = asyncio.Event()
+        self._changed = asyncio.Event()
         self._opened = asyncio.Event()
         self._failure: asyncio.Future[Exception] | None = None
         self._control: DriverThread | None = None
@@ -73,73 +72,73 @@ class Sampler:
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Open the hardware and sample; returns once every device has been read, or failed, once.
+        """Opens the hardware and samples; returns once every device was read, or failed, once.
 
-        No driver, or none that answers in time, is no error: the view says so, and opening is tried again for as
-        long as it takes. Should this raise, or be cancelled, everything is closed again.
+        A missing driver, or one that does not answer in time, is not an error: the snapshot reports it, and opening is
+        retried until it succeeds. If this raises or is cancelled, everything is closed again.
 
         Raises:
-            ProcessMustRestartError: Nothing that this process does can help.
+            ProcessMustRestartError: Only a new process can help.
             SamplerClosedError: It was closed before.
         """
         if self._closing is not None:
-            raise SamplerClosedError("the sampler is closed: it does not start again")
+            raise SamplerClosedError("the sampler is closed and cannot be started again")
         if self._task is not None:
-            raise RuntimeError("the sampler was started before")
+            raise RuntimeError("the sampler is already started")
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         try:
             self._control = DriverThread("gpu-control")
             self._task = asyncio.create_task(self._supervise(self._failure), name="sampler")
             await self._wait_until_opened(self._failure)
-        except BaseException:  # a cancelled start, too, must leave no thread and no open driver behind
+        except BaseException:  # a cancelled start must not leave a thread or an open driver behind either
             await self.close()
             raise
 
     async def close(self) -> None:
-        """Stop sampling, let calls in flight finish within the deadline, close the hardware. Safe to call twice.
+        """Stops sampling, waits for calls in flight up to the deadline, and closes the hardware. Safe to call twice.
 
-        Cancelling the caller doesn't stop it half way. A call that is stuck for good keeps its thread, and the
-        hardware stays open under it: the end of the process frees both.
+        It completes even if the caller is cancelled. A call that never returns keeps its thread, and the hardware stays
+        open under it until the process ends.
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="sampler-close")
         await asyncio.shield(self._closing)
 
     def snapshot(self) -> NodeSnapshot:
-        """What is known now, from memory: never blocks. Still answers after close."""
-        return self._record.snapshot(self._clock())
+        """Returns what is known now, from memory. Never blocks; works after `close`."""
+        return self._registry.snapshot(self._clock())
 
     def saved_state(self) -> SavedState | None:
-        """What a later process may not hear again; None: it isn't known yet what devices there are."""
-        return self._record.saved_state(self._clock())
+        """Returns the faults that the hardware may not report again; None if the devices are not known yet."""
+        return self._registry.saved_state(self._clock())
 
     def restore(self, past: SavedState) -> None:
-        """Take over what an earlier process knew of the devices, from each source once, before anybody is told."""
+        """Restores the faults that an earlier process saved. Call it once per source."""
         with suppress(SamplerClosedError):
-            self._record.restore(past, self._clock())
+            self._registry.restore(past, self._clock())
 
     def acknowledge(self, acknowledgement: FaultAcknowledgment) -> None:
-        """Forgive what happened to devices before; harmless when repeated."""
+        """Clears faults that an administrator acknowledged. Repeating it has no effect."""
         with suppress(SamplerClosedError):
-            self._record.acknowledge(acknowledgement, self._clock())
+            self._registry.acknowledge(acknowledgement, self._clock())
 
     async def changed(self, seen: int) -> int:
-        """Wait until `health_version` differs from `seen`; returns the new one. No change is missed.
+        """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.
 
         Raises:
             SamplerClosedError: The sampler was closed, before or during the wait.
         """
         while True:
-            bell = self._bell
+            changed = self._changed
             if self._closing is not None:
-                raise SamplerClosedError("the sampler is closed: nothing will change any more")
-            if self._record.health_version != seen:
-                return self._record.health_version
-            await bell.wait()
+                raise SamplerClosedError("the sampler is closed")
+            if self._registry.health_version != seen:
+                return self._registry.health_version
+            await changed.wait()
 
     async def failed(self) -> Exception:
-        """Wait for an error that only a new process can mend (`ProcessMustRestartError`, or a defect).
+        """Waits for an error that only a new process can recover from: `ProcessMustRestartError`, or a bug.
 
         Raises:
             RuntimeError: The sampler was never started.
@@ -149,24 +148,24 @@ class Sampler:
         return await asyncio.shield(self._failure)
 
     async def _wait_until_opened(self, failure: asyncio.Future[Exception]) -> None:
-        opened = asyncio.ensure_future(self._first_round())
+        opened = asyncio.ensure_future(self._first_reads())
         try:
             either: set[asyncio.Future[Any]] = {opened, failure}
             await asyncio.wait(either, timeout=self._timing.opening, return_when=asyncio.FIRST_COMPLETED)
             if failure.done():
                 raise failure.result()
             if not opened.done() and not self._opened.is_set():
-                message = f"the driver has not answered for {self._timing.opening:g} s"
-                _log.warning("hardware unavailable", error=message)
-                # Nothing says that it was reloaded, so that coming back is no reset.
-                self._record.unavailable(message, self._clock(), ReadFault.UNRESPONSIVE)
+                message = f"the driver has not responded for {self._timing.opening:g} s"
+                log.warning("hardware unavailable", error=message)
+                # A timeout is no evidence of a driver reload, so recovery must not clear faults that need a reset.
+                self._registry.unavailable(message, self._clock(), ReadFault.UNRESPONSIVE)
         finally:
             opened.cancel()
 
-    async def _first_round(self) -> None:
+    async def _first_reads(self) -> None:
         await self._opened.wait()
         if self._session is not None:
-            await self._session.first_round()
+            await self._session.first_reads()
 
     async def _supervise(self, failure: asyncio.Future[Exception]) -> None:
         try:
@@ -176,32 +175,32 @@ class Sampler:
                 self._opened.set()
                 reopen_wait = await self._until_reopening(session, reopen_wait)
                 await self._end(session)
-        except Exception as error:  # noqa: BLE001 - whatever it is, sampling has ended: main must know and end too
-            _log.error("sampling ended", error=str(error), kind=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - sampling has ended for any reason: the process must end as well
+            log.error("sampling ended", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the process logs the traceback
             failure.set_result(error)
 
     async def _until_reopening(self, session: DriverSession, reopen_wait: float) -> float:
-        """Sample until the hardware must be opened anew, or should be and can be; returns the next wait."""
+        """Samples until the hardware must be reopened, or should be and can be; returns the next wait."""
         while True:
             try:
                 reopen_wait = await session.run(reopen_wait)
             except HardwareUnavailableError as error:
-                _log.warning("hardware unavailable", error=str(error))
-                self._tell_record(error)
+                log.warning("hardware unavailable", error=str(error))
+                self._mark_unavailable(error)
                 return self._timing.reopen_first
-            # Should a call have got stuck just now, then the others go on, and so do the same threads: a device
-            # must never be asked from a second one.
-            if await session.quiet():
+            # If a call got stuck just now, the other devices continue, in the same threads: a device must never be
+            # called from a second thread.
+            if await session.drain():
                 return reopen_wait
-            # Long enough for the stuck call to miss its deadline, or it would never be told.
+            # Long enough for the stuck call to miss its deadline; otherwise it would never be reported.
             reopen_wait = max(reopen_wait, 2 * self._timing.deadline)
 
     async def _open(self) -> DriverSession:
-        """Open the hardware, trying for as long as there is no driver."""
+        """Opens the hardware; retries while there is no driver."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(HardwareUnavailableError),
             wait=wait_exponential(multiplier=self._timing.retry_first, max=self._timing.retry_max),
-            before_sleep=self._tell_unavailable,
+            before_sleep=self._report_unavailable,
         )
         session: DriverSession = await retrying(self._open_once)
         return session
@@ -213,16 +212,16 @@ class Sampler:
             hardware.open()
             try:
                 return hardware.driver_version(), hardware.device_count()
-            except BaseException:  # nobody else knows that it is open
+            except BaseException:  # no other code knows that it is open
                 hardware.close()
                 raise
 
-        driver_version, slots = await self._call(open_and_count)
+        driver_version, device_count = await self._call(open_and_count)
         session = self._session = DriverSession(
             hardware,
-            slots=slots,
+            device_count=device_count,
             driver_version=driver_version,
-            record=self._record,
+            registry=self._registry,
             timing=self._timing,
             clock=self._clock,
         )
@@ -234,27 +233,27 @@ class Sampler:
         return session
 
     async def _end(self, session: DriverSession) -> None:
-        """Close the hardware. Either no call is in flight, or no device works: nobody is kept waiting.
+        """Closes the hardware. No device is delayed: either no call is in flight, or none works.
 
         Raises:
-            ProcessMustRestartError: A call never came back, and under it the driver must not be closed.
+            ProcessMustRestartError: A call never returned, and the driver must not be closed under it.
         """
-        for _ in range(_STOPPING_TURNS):
+        for _ in range(_MAX_STOP_ATTEMPTS):
             if await session.stop():
                 await self._call(self._hardware.close)
                 return
-            _log.warning("hardware can't be closed: a call is still in flight")
-        raise ProcessMustRestartError("a call that is stuck keeps the driver from being opened anew")
+            log.warning("hardware not closed, call in flight")
+        raise ProcessMustRestartError("a stuck call prevents the driver from being reopened")
 
-    def _tell_unavailable(self, attempt: RetryCallState) -> None:
+    def _report_unavailable(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome is not None else None
         if attempt.attempt_number == 1:
-            _log.warning("hardware unavailable", error=str(error))
-        self._tell_record(error)
+            log.warning("hardware unavailable", error=str(error))
+        self._mark_unavailable(error)
         self._opened.set()
 
-    def _tell_record(self, error: BaseException | None) -> None:
-        self._record.unavailable(str(error), self._clock(), unloaded=isinstance(error, DriverNotLoadedError))
+    def _mark_unavailable(self, error: BaseException | None) -> None:
+        self._registry.unavailable(str(error), self._clock(), unloaded=isinstance(error, DriverNotLoadedError))
 
     async def _call(self, function: Callable[[], T]) -> T:
         assert self._control is not None  # noqa: S101 - set by start
@@ -264,24 +263,24 @@ class Sampler:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._record.close()
-        self._ring()
+        self._registry.close()
+        self._wake()
         idle = self._session is None or await self._session.stop()
         if self._control is None:
             return
         if idle:
-            # In line behind an `open` that was in flight when its waiter was cancelled.
+            # Queued behind an `open` that was in flight when its waiter was cancelled.
             self._control.submit(self._hardware.close)
         _, pending = await asyncio.wait({self._control.stop()}, timeout=self._timing.deadline)
         if pending or not idle:
-            _log.warning("hardware left open: a call is still in flight")
+            log.warning("hardware left open, call in flight")
 
     def _on_change(self) -> None:
-        """Called in whichever thread recorded something."""
+        """Called in the thread that recorded the change."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._ring)
+            with suppress(RuntimeError):  # the loop is closed, no task waits
+                self._loop.call_soon_threadsafe(self._wake)
 
-    def _ring(self) -> None:
-        bell, self._bell = self._bell, asyncio.Event()
-        bell.set()
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

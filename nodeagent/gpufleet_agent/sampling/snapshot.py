@@ -1,6 +1,6 @@
-"""What is known of a node's devices at one instant: the one thing that plugin, publisher and exporter read.
+"""The state of a node's devices at one moment, as plugin, publisher and exporter read it.
 
-Immutable, so that it can be handed to any thread, and made from memory, so that asking never touches hardware.
+Immutable, so that any thread can use it, and built from memory, so that building it never calls the driver.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
 
 
 class HealthState(StrEnum):
-    """Whether a device can be used. The words are those of GPUTelemetry."""
+    """Values of `health.state` in GPUTelemetry."""
 
     HEALTHY = "Healthy"
     UNHEALTHY = "Unhealthy"
@@ -21,7 +21,7 @@ class HealthState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthReason:
-    """One standing fault, or a warning."""
+    """An active fault, or a warning."""
 
     code: str
     """CamelCase; of `sampling.health.ReadFault`, of `sampling.thresholds`, or an event's kind (`XidError`)."""
@@ -30,24 +30,24 @@ class HealthReason:
     """Seconds since the epoch."""
     recovery: Recovery = Recovery.AUTOMATIC
     fault: bool = True
-    """False: told, and no reason to call the device unhealthy."""
+    """False: a warning, which does not make the device unhealthy."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthSnapshot:
-    """Unhealthy exactly when a reason stands. Reasons in order of their codes."""
+    """Unhealthy exactly if there are reasons. Reasons are sorted by code."""
 
     state: HealthState
     reasons: tuple[HealthReason, ...] = ()
     since: float | None = None
-    """When `state` last changed, in seconds since the epoch; None: never."""
+    """When `state` last changed, in seconds since the epoch; None if never."""
     warnings: tuple[HealthReason, ...] = ()
-    """What is told of the device beside its faults, in order of the codes."""
+    """Sorted by code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of one quantity over the window, in that quantity's unit. `p95` is a value that occurred (nearest rank)."""
+    """Statistics of one quantity over the window, in its unit. `p95` is the nearest-rank percentile."""
 
     mean: float
     max: int
@@ -56,7 +56,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class WindowStats:
-    """A device's recent past. A quantity that no sample carried is None."""
+    """Statistics of a device's recent samples. A quantity that no sample reported is None."""
 
     samples: int
     """At least 1."""
@@ -70,7 +70,7 @@ class WindowStats:
 
 @dataclass(frozen=True, slots=True)
 class EventCount:
-    """How often a device reported one code since the sampler started. Counts never fall."""
+    """How often a device reported one code since the sampler started. Counts never decrease."""
 
     kind: str
     code: int
@@ -81,16 +81,14 @@ class EventCount:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSnapshot:
-    """One device."""
-
     info: DeviceInfo
     health: HealthSnapshot
     sample: Sample | None = None
-    """The last good one, however old; None: there was none yet."""
+    """The last valid one, however old; None if there was none yet."""
     sample_age_seconds: float | None = None
-    """Age of `sample` at the time of the view, by a clock that never jumps."""
+    """Age of `sample`, by the monotonic clock."""
     window: WindowStats | None = None
-    """None: no sample within the window."""
+    """None if no sample is within the window."""
     events: tuple[EventCount, ...] = ()
 
 
@@ -99,38 +97,38 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class NodeSnapshot:
-    """The node's devices in index order. No devices is a calm state: no GPU, or no driver yet."""
+    """The node's devices, sorted by index. A node without GPU or driver has none."""
 
     devices: tuple[DeviceSnapshot, ...] = ()
     driver_version: str | None = None
     sample_time: float | None = None
-    """`taken_at` of the newest good sample of any device; None: none yet."""
+    """`taken_at` of the newest valid sample of any device; None if there was none yet."""
     sample_age_seconds: float | None = None
-    """Age of that sample, by a clock that never jumps."""
+    """Age of that sample, by the monotonic clock."""
     health_version: int = 0
-    """Rises with every change of a device's health and of the list of devices. See `Sampler.changed`."""
+    """Increases with every change of a device's health or of the list of devices. See `Sampler.changed`."""
     unavailable: str | None = None
-    """Why the hardware can't be asked at all, in words; None: it can."""
+    """Why the hardware does not answer at all; None if it does."""
     unlisted: int = 0
-    """Devices that the driver counts but can't list, because they didn't answer when it was opened."""
+    """Devices that the driver counts but that did not answer when it was opened."""
     samples: int = 0
-    """Good samples since the start."""
+    """Valid samples since the start."""
     dropped: Mapping[str, int] = field(default_factory=lambda: _NONE)
-    """Samples dropped since the start, by reason: `Invalid` values, and `ReadFailed`."""
+    """Samples dropped since the start, by `InvalidReason` or `ReadFailed`."""
 
 
 class SnapshotSource(Protocol):
-    """What the rest of the agent needs of a sampler; `sampling.sampler.Sampler` is the one there is."""
+    """What the rest of the agent uses of `sampling.sampler.Sampler`."""
 
     def snapshot(self) -> NodeSnapshot:
-        """What is known now, from memory: microseconds, never blocks. Still answers after close."""
+        """Returns what is known now, from memory. Takes microseconds, never blocks; works after close."""
 
     async def changed(self, seen: int) -> int:
-        """Wait until `health_version` differs from `seen`; returns the new one. No change is missed.
+        """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.
 
         Raises:
             SamplerClosedError: The sampler was closed, before or during the wait.
         """
 
     async def failed(self) -> Exception:
-        """Wait for an error that only a new process can mend (`ProcessMustRestartError`, or a defect)."""
+        """Waits for an error that only a new process can recover from: `ProcessMustRestartError`, or a bug."""

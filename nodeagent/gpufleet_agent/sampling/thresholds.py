@@ -1,7 +1,6 @@
-"""What a device's readings say about its health for as long as it lasts: errors of its memory, forced slow clocks.
+"""Conditions that readings show for as long as they last: memory errors and throttled clocks.
 
-Memory that is damaged is a fault. Slow clocks and repairs that wait for a reset are not: the device does what it is
-asked to, so they are told and nothing else.
+Damaged memory is a fault. Throttled clocks and repairs that are pending until a reset are warnings: the device works.
 """
 
 from collections.abc import Callable
@@ -13,18 +12,16 @@ from gpufleet_agent.devices.base import Facts, Recovery, Sample, ThrottleReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """One such condition."""
-
     code: str
     fault: bool
     """False: a warning."""
     recovery: Recovery
     rise: int
-    """Readings in a row that must show it before it stands."""
+    """Readings in a row that must show it before it becomes active."""
     fall: int
-    """Readings in a row that must deny it before it is gone."""
+    """Readings in a row that must not show it before it ends."""
     message: str
-    """With `{count}` where `shown` counts."""
+    """May contain `{count}`."""
 
 
 ECC_UNCORRECTED = Threshold(
@@ -41,7 +38,7 @@ ROW_REMAP_FAILED = Threshold(
     recovery=Recovery.REPLACEMENT,
     rise=1,
     fall=3,
-    message="a bad row of memory could not be remapped: no spare row is left",
+    message="a bad memory row could not be remapped: no spare row is left",
 )
 ROW_REMAP_PENDING = Threshold(
     code="RowRemapPending",
@@ -49,7 +46,7 @@ ROW_REMAP_PENDING = Threshold(
     recovery=Recovery.RESET,
     rise=1,
     fall=3,
-    message="a bad row of memory will be remapped at the next reset",
+    message="a bad memory row will be remapped at the next reset",
 )
 PAGE_RETIREMENT_PENDING = Threshold(
     code="PageRetirementPending",
@@ -57,9 +54,9 @@ PAGE_RETIREMENT_PENDING = Threshold(
     recovery=Recovery.RESET,
     rise=1,
     fall=3,
-    message="a bad page of memory will be retired at the next reset",
+    message="a bad memory page will be retired at the next reset",
 )
-_SLOWDOWNS = MappingProxyType(
+_THROTTLING = MappingProxyType(
     {
         reason: Threshold(
             code=reason.value,
@@ -67,16 +64,16 @@ _SLOWDOWNS = MappingProxyType(
             recovery=Recovery.AUTOMATIC,
             rise=3,
             fall=30,
-            message=f"clocks forced down: {why}",
+            message=f"clocks throttled: {why}",
         )
         for reason, why in (
-            (ThrottleReason.HW_SLOWDOWN, "heat or power, as the hardware sees it"),
+            (ThrottleReason.HW_SLOWDOWN, "temperature or power, as the hardware reports"),
             (ThrottleReason.HW_THERMAL_SLOWDOWN, "the device is too hot"),
-            (ThrottleReason.HW_POWER_BRAKE_SLOWDOWN, "the power supply asks for it"),
+            (ThrottleReason.HW_POWER_BRAKE_SLOWDOWN, "power brake of the power supply"),
         )
     }
 )
-"""Software's own limits (SwPowerCap, SwThermalSlowdown) are how a busy device works: readings, and no warnings."""
+"""The driver's own limits (SwPowerCap, SwThermalSlowdown) are normal for a busy device, so they are no warnings."""
 
 SLOW_THRESHOLDS: tuple[tuple[Threshold, Callable[[Facts], int | None]], ...] = (
     (ECC_UNCORRECTED, lambda facts: facts.ecc_uncorrected),
@@ -84,30 +81,30 @@ SLOW_THRESHOLDS: tuple[tuple[Threshold, Callable[[Facts], int | None]], ...] = (
     (ROW_REMAP_PENDING, lambda facts: facts.row_remap_pending),
     (PAGE_RETIREMENT_PENDING, lambda facts: facts.page_retirement_pending),
 )
-"""Seen by slow readings. None: such a reading says nothing about it, either way."""
+"""Read from slow readings. None: the reading does not report it."""
 
 THRESHOLDS: dict[str, Threshold] = {
-    level.code: level for level in (*(level for level, _ in SLOW_THRESHOLDS), *_SLOWDOWNS.values())
+    threshold.code: threshold for threshold in (*(threshold for threshold, _ in SLOW_THRESHOLDS), *_THROTTLING.values())
 }
-"""All of them by code."""
+"""By code."""
 
 Observation = tuple[Threshold, int]
-"""A level, and whether (or how often) a reading shows it."""
+"""A threshold, and whether (or how often) a reading shows it."""
 
 
 def observe_facts(facts: Facts) -> tuple[Observation, ...]:
-    """What a slow reading says."""
-    answers = ((level, read(facts)) for level, read in SLOW_THRESHOLDS)
-    return tuple((level, count) for level, count in answers if count is not None)
+    """Returns what a slow reading shows."""
+    readings = ((threshold, read(facts)) for threshold, read in SLOW_THRESHOLDS)
+    return tuple((threshold, count) for threshold, count in readings if count is not None)
 
 
 def unreported(facts: Facts) -> frozenset[str]:
-    """Codes of the levels that a slow reading says nothing about: the device doesn't report them, or no longer."""
-    return frozenset(level.code for level, read in SLOW_THRESHOLDS if read(facts) is None)
+    """Returns the codes of thresholds that a slow reading does not report (any more)."""
+    return frozenset(threshold.code for threshold, read in SLOW_THRESHOLDS if read(facts) is None)
 
 
 def observe_sample(sample: Sample) -> tuple[Observation, ...]:
-    """What a reading says."""
+    """Returns what a sample shows."""
     if sample.throttle_reasons is None:
         return ()
-    return tuple((level, reason in sample.throttle_reasons) for reason, level in _SLOWDOWNS.items())
+    return tuple((threshold, reason in sample.throttle_reasons) for reason, threshold in _THROTTLING.items())

@@ -1,4 +1,4 @@
-"""How often the hardware is asked, and how long it may take."""
+"""Intervals and deadlines of the sampler."""
 
 from dataclasses import dataclass, fields
 
@@ -8,27 +8,27 @@ class Timing:
     """All in seconds, all positive."""
 
     sample: float = 1.0
-    """Between two reads of one device."""
+    """Interval of reads of a device."""
     slow: float = 5.0
-    """Between two slow reads of one device."""
+    """Interval of slow reads of a device."""
     window: float = 60.0
-    """How far back a device's window reaches."""
+    """Length of a device's window."""
     deadline: float = 5.0
-    """After this a call counts as stuck. Also how long `close` waits for calls in flight."""
+    """A call that takes longer counts as stuck. `close` waits this long for calls in flight."""
     event_wait: float = 1.0
-    """How long one call waits for an event. `close` may have to wait that long."""
+    """How long one call waits for an event. `close` may take that long."""
     opening: float = 60.0
-    """How long `start` waits for the driver before it goes on without."""
+    """How long `start` waits for the driver before it continues without it."""
     retry_first: float = 1.0
-    """Before the second attempt to open a driver that isn't there; doubles from there..."""
+    """Wait before the second attempt to open a missing driver; doubles each time..."""
     retry_max: float = 30.0
     """...up to this."""
     reopen_first: float = 60.0
-    """How long a device is lost before the driver is opened anew, in the hope that it lists the device again..."""
+    """How long a device is lost before the driver is reopened, which may list it again..."""
     reopen_max: float = 960.0
-    """...which doubles up to this while it doesn't."""
+    """...doubling up to this while it does not."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             if not getattr(self, field.name) > 0:
-                raise ValueError(f"{field.name}: {getattr(self, field.name)} seconds is not a time to wait")
+                raise ValueError(f"{field.name}: {getattr(self, field.name)} must be greater than 0")

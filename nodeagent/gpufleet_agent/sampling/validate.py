@@ -1,7 +1,7 @@
-"""From what the hardware said to a sample that can be believed, or a refusal that names device and field.
+"""Validates readings: returns a sample, or raises an error that names device and field.
 
-Hardware does answer nonsense: right after a driver starts, while a device falls off the bus, or as a sentinel that
-leaked. A number that can't be true must not move a placement, so the whole sample is refused.
+Hardware reports nonsense at times: right after a driver starts, while a device falls off the bus, or as a sentinel. An
+impossible number must not influence placements, so the whole reading is rejected.
 """
 
 import math
@@ -19,7 +19,7 @@ NO_FACTS = Facts()
 
 @dataclass(frozen=True, slots=True)
 class _Bounds:
-    """The closed range of one quantity, and what lying outside means. The upper ends are those of GPUTelemetry."""
+    """The closed range of one quantity. The upper bounds are those of GPUTelemetry."""
 
     low: int
     high: int
@@ -27,7 +27,7 @@ class _Bounds:
     above: InvalidReason = InvalidReason.TOO_LARGE
 
 
-_MIB = _Bounds(0, 2**24)  # 16 TiB: the node's sum of 64 such devices is within GPUTelemetry's bound, too
+_MIB = _Bounds(0, 2**24)  # 16 TiB: the sum of 64 such devices is within GPUTelemetry's bound
 _NUMA_NODE = _Bounds(0, 1023)
 _PERCENT = _Bounds(0, 100, above=InvalidReason.OVER_100_PERCENT)
 _MILLIWATTS = _Bounds(0, 2**31 - 1)
@@ -68,16 +68,16 @@ _FACTS = tuple(field.name for field in fields(Facts))
 
 
 def validate(reading: Reading, *, registered: Container[str], taken_at: float, facts: Facts = NO_FACTS) -> Sample:
-    """Turn a reading into a sample; fractions are rounded.
+    """Returns a reading as a sample, with rounded numbers.
 
     Args:
-        reading: What the hardware answered.
-        registered: UUIDs of the devices that are registered.
-        taken_at: When it answered, in seconds since the epoch.
-        facts: From the last slow reading, already validated.
+        reading: Of the hardware.
+        registered: UUIDs of the registered devices.
+        taken_at: When it was read, in seconds since the epoch.
+        facts: Of the last slow reading.
 
     Raises:
-        InvalidSampleError: Of the first field that can't be true.
+        InvalidSampleError: The first field that is impossible.
     """
     uuid = reading.uuid
     _check_registered(uuid, registered)
@@ -91,7 +91,7 @@ def validate(reading: Reading, *, registered: Container[str], taken_at: float, f
 
 
 def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts:
-    """Turn a slow reading into facts. Raises as `validate` does."""
+    """Returns a slow reading as facts. Raises as `validate` does."""
     _check_registered(reading.uuid, registered)
     return Facts(
         row_remap_pending=reading.row_remap_pending,
@@ -103,8 +103,8 @@ def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts
     )
 
 
-def believable(info: DeviceInfo) -> DeviceInfo:
-    """A device's description without the numbers that can't be true: one would make the whole status invalid."""
+def without_invalid(info: DeviceInfo) -> DeviceInfo:
+    """Returns a description without impossible numbers: one of them would make the whole status invalid."""
     return replace(
         info,
         memory_total_mib=_within(_MIB, info.memory_total_mib),
@@ -137,7 +137,7 @@ def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -
 def _check(uuid: str, field: str, value: Number | None, bounds: _Bounds) -> int | None:
     if value is None:
         return None
-    if bounds.low <= value <= bounds.high:  # neither NaN nor infinity is
+    if bounds.low <= value <= bounds.high:  # false for NaN and infinity
         return round(value)
     if math.isnan(value):
         raise InvalidSampleError(uuid, field, InvalidReason.NOT_A_NUMBER, "is not a number")

@@ -1,9 +1,9 @@
-"""The recent past of one device, in a ring whose memory is taken once, and its aggregates, kept up to date.
+"""The recent samples of one device in a ring of fixed size, with up-to-date statistics.
 
-A GPU's utilisation of this very second says little: the window's mean and 95th percentile are what a placement can
-go by. Four quantities and a time per sample, eight bytes each, and each quantity once more in order of size, so that a
-minute at one sample a second is 4.5 kB. What the aggregates cost doesn't depend on the window's length, as they are
-asked for each second, on the event loop, and under the record's lock.
+The momentary utilization of a GPU says little; placement uses the window's mean and 95th percentile. A sample takes
+eight bytes for its time and for each of four quantities, and each quantity is also kept in sorted order: one minute at
+one sample per second is 4.5 kB. The cost of the statistics does not depend on the window's length, because they are
+read every second on the event loop, under the registry's lock.
 """
 
 from array import array
@@ -14,10 +14,10 @@ from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.sampling.snapshot import Statistics, WindowStats
 
 MAX_SAMPLES = 100_000
-"""Most samples that a window may hold."""
+"""Maximum capacity of a window."""
 
 _ABSENT = -(2**63)
-"""Stands for `None` in the rings; no valid quantity is anywhere near it."""
+"""`None` in the rings; far below any valid quantity."""
 
 _QUANTITIES: tuple[Callable[[Sample], int | None], ...] = (
     lambda sample: sample.utilization_percent,
@@ -28,7 +28,7 @@ _QUANTITIES: tuple[Callable[[Sample], int | None], ...] = (
 
 
 class _Series:
-    """One quantity's values in order of time, and those that are present once more in order of size, with their sum."""
+    """One quantity's values in order of time; present ones also sorted, with their sum."""
 
     __slots__ = ("_ordered", "_ring", "_total")
 
@@ -37,33 +37,33 @@ class _Series:
         self._ordered = array("q")
         self._total = 0
 
-    def put(self, slot: int, value: int | None) -> None:
-        """Add a value. What the slot had is gone before: see `drop`."""
+    def put(self, position: int, value: int | None) -> None:
+        """Adds a value at a position that was dropped before."""
         if value is None:
-            self._ring[slot] = _ABSENT
+            self._ring[position] = _ABSENT
             return
-        self._ring[slot] = value
+        self._ring[position] = value
         insort(self._ordered, value)
         self._total += value
 
-    def drop(self, slot: int) -> None:
-        """Forget a slot's value."""
-        value = self._ring[slot]
+    def drop(self, position: int) -> None:
+        """Removes the value at a position."""
+        value = self._ring[position]
         if value != _ABSENT:
             del self._ordered[bisect_left(self._ordered, value)]
             self._total -= value
 
     def clear(self) -> None:
-        """Forget all values."""
+        """Removes all values."""
         self._ordered = array("q")
         self._total = 0
 
     def aggregate(self) -> Statistics | None:
-        """Aggregates of the values that are present; None when there are none."""
+        """Returns the statistics of the present values; None if there are none."""
         present = len(self._ordered)
         if present == 0:
             return None
-        rank = -(-95 * present // 100) - 1  # nearest rank: the ceiling of 95 % of n, from 1
+        rank = -(-95 * present // 100) - 1  # nearest rank: the ceiling of 95 % of n, 1-based
         return Statistics(mean=self._total / present, max=self._ordered[-1], p95=self._ordered[rank])
 
 
@@ -74,9 +74,9 @@ class SampleWindow:
 
     def __init__(self, *, seconds: float, capacity: int) -> None:
         if seconds <= 0:
-            raise ValueError(f"a window of {seconds} seconds holds nothing")
+            raise ValueError(f"window: {seconds} s: must be greater than 0")
         if not 1 <= capacity <= MAX_SAMPLES:
-            raise ValueError(f"a window holds 1 to {MAX_SAMPLES} samples, not {capacity}")
+            raise ValueError(f"capacity: {capacity}: must be between 1 and {MAX_SAMPLES}")
         self._seconds = seconds
         self._capacity = capacity
         self._times = array("d", bytes(8 * capacity))
@@ -89,38 +89,38 @@ class SampleWindow:
         return self._count
 
     def append(self, sample: Sample, at: float) -> None:
-        """Add a sample, in place of the oldest when full.
+        """Adds a sample, and removes the oldest one if full.
 
         Args:
             sample: The sample.
-            at: Its time by a monotonic clock, in seconds; never before that of the sample added last.
+            at: Its time in monotonic seconds; never before that of the previous sample.
         """
         self._drop_before(at - self._seconds)
         if self._count == self._capacity:
             self._drop_first()
-        slot = (self._first + self._count) % self._capacity
-        self._times[slot] = at
+        position = (self._first + self._count) % self._capacity
+        self._times[position] = at
         for series, quantity in zip(self._series, _QUANTITIES, strict=True):
-            series.put(slot, quantity(sample))
+            series.put(position, quantity(sample))
         self._count += 1
         self._cached = None
 
     def stats(self, now: float) -> WindowStats | None:
-        """Aggregates of what is left in the window at `now`; None when that is nothing.
+        """Returns the statistics of the window at `now`; None if it is empty.
 
-        In constant time but for samples that are too old by now, each of which is dropped once.
+        Takes constant time, except that each sample that is too old is dropped once.
         """
         self._drop_before(now - self._seconds)
         if self._count == 0:
             return None
         if self._cached is None:
-            first, last = self._times[self._first], self._times[self._slot_of_last()]
+            first, last = self._times[self._first], self._times[self._last_position()]
             self._cached = WindowStats(self._count, last - first, *(series.aggregate() for series in self._series))
         return self._cached
 
     def _drop_before(self, oldest: float) -> None:
-        """Forget samples taken before `oldest`: one at a time, but all at once after a gap as long as the window."""
-        if self._count and self._times[self._slot_of_last()] < oldest:
+        """Drops samples taken before `oldest`: one at a time, or all together after a gap as long as the window."""
+        if self._count and self._times[self._last_position()] < oldest:
             for series in self._series:
                 series.clear()
             self._count = 0
@@ -135,5 +135,5 @@ class SampleWindow:
         self._count -= 1
         self._cached = None
 
-    def _slot_of_last(self) -> int:
+    def _last_position(self) -> int:
         return (self._first + self._count - 1) % self._capacity

@@ -114,14 +114,14 @@ def test_events_come_when_they_are_due_and_again_in_each_round() -> None:
     ("lines", "message"),
     [
         pytest.param([], "line 1", id="empty"),
-        pytest.param(["{}"], "line 1: the first line has no format", id="no format"),
+        pytest.param(["{}"], "line 1: format: must be", id="no format"),
         pytest.param([HEADER, "nonsense"], "line 2", id="no JSON"),
         pytest.param([HEADER, '{"device": {}}'], "line 2", id="no time"),
-        pytest.param([HEADER, DEVICE, '{"at": 1}'], "line 3: wanted one of", id="nothing beside the time"),
+        pytest.param([HEADER, DEVICE, '{"at": 1}'], "line 3: must have one of", id="nothing beside the time"),
         pytest.param(
-            [HEADER, DEVICE, reading(2, 1), reading(1, 1)], "line 4: time 1.0 comes after 2.0", id="backwards"
+            [HEADER, DEVICE, reading(2, 1), reading(1, 1)], "line 4: at: 1.0: must not be less than 2.0", id="backwards"
         ),
-        pytest.param([HEADER, reading(1, 1)], "nothing describes the device GPU-0", id="an unknown device"),
+        pytest.param([HEADER, reading(1, 1)], "device GPU-0 is not described", id="an unknown device"),
         pytest.param([HEADER, DEVICE, '{"at": 1, "reading": {"uuid": "GPU-0", "celsius": 1}}'], "no field celsius"),
         pytest.param([HEADER, DEVICE, '{"at": 1, "reading": {"uuid": "GPU-0", "power_milliwatts": "x"}}'], "line 3"),
         pytest.param([HEADER, DEVICE, '{"at": 1, "error": {"uuid": "GPU-0", "kind": "Bored"}}'], "no failure 'Bored'"),
@@ -269,7 +269,7 @@ def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
         recorder.open()
         assert recorder.device_count() == 4
         recorder.close()
-    assert [event["event"] for event in events] == ["recording ended: it is as large as it may become"]
+    assert [event["event"] for event in events] == ["recording ended, maximum size reached"]
     assert path.read_bytes() == room.read_bytes(), "whole lines alone, and none after the one that had no room"
     assert load(path).driver_version() == "580.95.05"
 

@@ -96,7 +96,7 @@ def test_it_plays_a_recording_and_writes_another(short_path: Path) -> None:
             process.kill()
     temperatures = [line for line in page.splitlines() if line.startswith("DCGM_FI_DEV_GPU_TEMP{")]
     assert sorted(line.rpartition(" ")[2] for line in temperatures) == ["33.0", "36.0"]
-    assert len(load(copy)._slots) == 2
+    assert len(load(copy)._devices) == 2
 
 
 def test_a_file_that_is_no_recording_is_refused(short_path: Path) -> None:

@@ -55,7 +55,7 @@ def steps(health: DeviceHealth, code: str, seen_in: str, *, bad: bool) -> Iterat
             else:
                 health.good_read(second, second)
         else:
-            health.shown([(THRESHOLDS[code], int(bad))], second)
+            health.observe([(THRESHOLDS[code], int(bad))], second)
         yield
 
 

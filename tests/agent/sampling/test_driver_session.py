@@ -33,14 +33,14 @@ async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
         time.sleep(seconds)
         return None
 
-    quiet = DriverSession.quiet
+    quiet = DriverSession.drain
 
     async def leaving(session: DriverSession) -> bool:
         left.set()
         return await quiet(session)
 
     monkeypatch.setattr(fake, "wait_event", wait_event)
-    monkeypatch.setattr(DriverSession, "quiet", leaving)
+    monkeypatch.setattr(DriverSession, "drain", leaving)
 
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()
@@ -54,13 +54,13 @@ async def test_an_event_that_comes_while_the_driver_is_opened_anew_is_not_lost(
 async def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
     fake: FakeHardwareWithEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet = DriverSession.quiet
+    quiet = DriverSession.drain
 
     async def three_more(session: DriverSession) -> bool:
         fake.events += [DeviceEvent(f"GPU-{i}", "XidError", 79, "XID 79", fault=True) for i in (1, 2, 1)]
         return await quiet(session)
 
-    monkeypatch.setattr(DriverSession, "quiet", three_more)
+    monkeypatch.setattr(DriverSession, "drain", three_more)
 
     sampler = Sampler(fake, timing=FAST)
     await sampler.start()

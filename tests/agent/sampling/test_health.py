@@ -28,7 +28,7 @@ class Story:
 
     def shows(self, level: Threshold, *counts: int) -> list[bool]:
         """Whether each of such readings in a row changed anything."""
-        return [self.health.shown([(level, count)], WALL + second) for second, count in enumerate(counts)]
+        return [self.health.observe([(level, count)], WALL + second) for second, count in enumerate(counts)]
 
     @property
     def codes(self) -> list[str]:

@@ -5,7 +5,7 @@ from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 
 def times(absence: ReopenTimer, gone: range, until: int) -> list[int]:
     """The seconds at which it is over, looked at each second."""
-    return [now for now in range(1, until) if absence.is_over(now, gone=now in gone)]
+    return [now for now in range(1, until) if absence.is_due(now, missing=now in gone)]
 
 
 def test_the_time_counts_from_the_loss_and_not_from_the_opening() -> None:

@@ -50,7 +50,7 @@ async def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: Fake
     sampler = Sampler(fake, timing=replace(FAST, opening=0.3))
     async with asyncio.timeout(15):
         await sampler.start()
-    assert sampler.snapshot().unavailable == "the driver has not answered for 0.3 s"
+    assert sampler.snapshot().unavailable == "the driver has not responded for 0.3 s"
     fake.open_gate.set()
     await until(lambda: len(sampler.snapshot().devices) == 3)
     assert sampler.snapshot().unavailable is None
@@ -85,7 +85,7 @@ def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwar
         gate = fake.stuck["GPU-0"] = threading.Event()
         await until(lambda: "GPU-0" in fake.blocked)
         closing = asyncio.create_task(sampler.close())
-        await until(lambda: sampler._record.closed)
+        await until(lambda: sampler._registry.closed)
         kept = sampler.snapshot().samples
         assert fake.closed == 0
         gate.set()
@@ -193,7 +193,7 @@ def test_two_starts_are_a_mistake_that_is_told(fake: FakeHardwareWithEvents) -> 
     async def main() -> None:
         sampler = Sampler(fake, timing=FAST)
         await sampler.start()
-        with pytest.raises(RuntimeError, match="started before"):
+        with pytest.raises(RuntimeError, match="already started"):
             await sampler.start()
         await sampler.close()
 

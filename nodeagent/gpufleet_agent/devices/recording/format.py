@@ -1,4 +1,4 @@
-"""A recording of a node's hardware: what it said and when, one JSON object a line.
+"""The file format of recordings of a node's hardware: one JSON object per line.
 
     {"format": "gpufleet-recording/1", "driver_version": "580.95.05"}
     {"at": 0.0, "device": {"uuid": "GPU-1", "index": 0, "model": "NVIDIA H100 80GB HBM3", ...}}
@@ -8,9 +8,9 @@
     {"at": 8.0, "error": {"uuid": "GPU-1", "kind": "DeviceLost", "message": "..."}}
     {"at": 9.0, "error": {"uuid": null, "kind": "Unavailable", "message": "..."}}
 
-`at` is in seconds and never falls. The fields of the rest are those of the dataclasses in `devices.base`; an absent one
-was not reported. A reading stands until the next one of its device, and so does an error; one that names no device
-stands until the next line of any device. So only changes need lines.
+`at` is in seconds and never decreases. The other fields are those of the dataclasses in `devices.base`; an absent field
+was not reported. A reading or error is valid until the next line of its device; an error without a device is valid
+until the next line of any device. So only changes need lines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -45,16 +45,16 @@ DEVICE_ERRORS = MappingProxyType(
         "ReadFailed": DeviceReadError,
     }
 )
-"""By their names in a recording."""
+"""By name in a recording."""
 
 
 class RecordingError(ValueError):
-    """The file is no recording. Says in which line, and why."""
+    """The file is not a recording. The message has the line and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that the hardware did not answer."""
+    """A failed call."""
 
     uuid: str | None
     """None: the hardware as a whole."""
@@ -66,18 +66,17 @@ class Failure:
             raise ValueError(f"no failure {self.kind!r} of {self.uuid or 'the hardware'}")
 
     def error(self) -> HardwareError:
-        """The error to raise."""
         if self.uuid is None:
             return HardwareUnavailableError(self.message or "recorded as unavailable")
         return DEVICE_ERRORS[self.kind](self.uuid, self.message)
 
 
 def failure_of(error: HardwareError) -> Failure | None:
-    """An error as a recording has it; None for one that ends the process, which a recording can't play."""
+    """Returns an error in recorded form; None for an error that ends the process, which cannot be replayed."""
     if isinstance(error, HardwareUnavailableError):
         return Failure(None, UNAVAILABLE, str(error))
     if isinstance(error, DeviceError):
-        for name, kind in DEVICE_ERRORS.items():  # DeviceAccessError, the narrower one, comes first
+        for name, kind in DEVICE_ERRORS.items():  # DeviceAccessError, the subclass, comes first
             if isinstance(error, kind):
                 return Failure(error.uuid, name, error.message)
     return None
@@ -101,31 +100,29 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A file, read."""
-
     driver_version: str | None
     entries: tuple[Entry, ...]
 
     @property
     def seconds(self) -> float:
-        """How long it plays. The last line is given as long as the one before it had, and at least a second."""
+        """Its duration. The last line lasts as long as the one before it, and at least one second."""
         times = sorted({entry.at for entry in self.entries}) or [0.0]
         return times[-1] + max(1.0, times[-1] - times[-2] if len(times) > 1 else 1.0)
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """Every device that occurs, as last described, in index order."""
+        """Returns all devices, as last described, sorted by index."""
         infos = {entry.content.uuid: entry.content for entry in self.entries if isinstance(entry.content, DeviceInfo)}
         return tuple(sorted(infos.values(), key=lambda info: info.index))
 
 
 def render_header(driver_version: str | None) -> bytes:
-    """The first line."""
+    """Returns the first line."""
     header = {"format": FORMAT} | ({} if driver_version is None else {"driver_version": driver_version})
     return msgspec.json.encode(header) + b"\n"
 
 
 def render(entry: Entry) -> bytes:
-    """A later line."""
+    """Returns a later line."""
     content = msgspec.to_builtins(entry.content, order="deterministic")
     if not isinstance(entry.content, Failure | DeviceEvent):
         content = {name: value for name, value in content.items() if value is not None}
@@ -133,17 +130,17 @@ def render(entry: Entry) -> bytes:
 
 
 def parse(lines: Iterable[bytes | str]) -> Recording:
-    """Read a recording.
+    """Parses a recording.
 
     Raises:
-        RecordingError: With the number of the line.
+        RecordingError: A line is invalid.
     """
     numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     number, first = next(numbered, (1, b"null"))
     try:
         header = msgspec.json.decode(first, type=dict[str, Any])
         if header.get("format") != FORMAT:
-            raise ValueError(f"the first line has no format {FORMAT!r}")
+            raise ValueError(f"format: must be {FORMAT!r}")
         entries = list[Entry]()
         for number, line in numbered:  # noqa: B007 - the message below names the line
             entries.append(_entry(msgspec.json.decode(line, type=dict[str, Any]), entries[-1].at if entries else 0.0))
@@ -156,9 +153,9 @@ def parse(lines: Iterable[bytes | str]) -> Recording:
 def _entry(line: dict[str, Any], not_before: float) -> Entry:
     at = msgspec.convert(line.pop("at", None), float, strict=False)
     if not at >= not_before:
-        raise ValueError(f"time {at} comes after {not_before}")
+        raise ValueError(f"at: {at}: must not be less than {not_before}")
     if len(line) != 1 or not line.keys() <= _KINDS.keys():
-        raise ValueError(f"wanted one of {', '.join(_KINDS)} beside `at`, not {', '.join(line) or 'nothing'}")
+        raise ValueError(f"must have one of {', '.join(_KINDS)}, not {', '.join(line) or 'nothing'}")
     ((name, content),) = line.items()
     kind = _KINDS[name]
     if unknown := set(content) - {field.name for field in fields(kind)}:
@@ -167,9 +164,9 @@ def _entry(line: dict[str, Any], not_before: float) -> Entry:
 
 
 def _complete(entries: list[Entry]) -> Iterator[Entry]:
-    """The entries, once it is sure that each is of a device that is described."""
+    """Returns the entries; raises ValueError if a device is not described."""
     known = {entry.content.uuid for entry in entries if isinstance(entry.content, DeviceInfo)}
     for entry in entries:
         if entry.content.uuid is not None and entry.content.uuid not in known:
-            raise ValueError(f"nothing describes the device {entry.content.uuid}")
+            raise ValueError(f"device {entry.content.uuid} is not described")
         yield entry

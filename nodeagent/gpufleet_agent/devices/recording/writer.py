@@ -1,4 +1,4 @@
-"""Writes what the hardware says into a recording, while it is asked as usual."""
+"""Hardware that records the answers of other hardware into a file."""
 
 import threading
 import time
@@ -21,23 +21,22 @@ from gpufleet_agent.devices.recording.format import Content, Entry, Failure, fai
 
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class RecordingWriter:
-    """A `Hardware` and an `EventSource` that asks another and takes down the answers that differ from the ones before.
+    """Implements `Hardware` and `EventSource`; forwards calls, and records the answers that changed.
 
-    A file that can't be written to, or that has become as large as it may, ends the recording and nothing else. It
-    can be played up to there.
+    A write error, or reaching the maximum size, ends the recording and nothing else. The file stays playable.
 
     Args:
-        hardware: What is asked.
-        path: The file; one that is there is replaced.
-        max_bytes: How large it may become; it never ends within a line for that.
-        clock: Monotonic seconds.
+        hardware: Receives the calls.
+        path: The file; an existing one is replaced.
+        max_bytes: Maximum size; the file never ends within a line.
+        clock: Returns monotonic seconds.
 
     Raises:
-        OSError: The file can't be made.
+        OSError: The file cannot be created.
     """
 
     def __init__(
@@ -56,14 +55,12 @@ class RecordingWriter:
         self._last: dict[tuple[str | None, type[Content]], Content] = {}
 
     def open(self) -> None:
-        """See `Hardware.open`."""
         with self._lock:
             if self._file is None and not self._ended:
                 self._file = self._path.open("ab", buffering=0)
-        self._ask(self._hardware.open)
+        self._call(self._hardware.open)
 
     def close(self) -> None:
-        """See `Hardware.close`. The recording goes on at the next `open`."""
         self._hardware.close()
         with self._lock:
             if self._file is not None:
@@ -71,63 +68,57 @@ class RecordingWriter:
                 self._file = None
 
     def driver_version(self) -> str | None:
-        """See `Hardware.driver_version`."""
-        version = self._ask(self._hardware.driver_version)
+        version = self._call(self._hardware.driver_version)
         with self._lock:
             self._start(version)
         return version
 
     def device_count(self) -> int:
-        """See `Hardware.device_count`."""
-        return self._ask(self._hardware.device_count)
+        return self._call(self._hardware.device_count)
 
-    def identify(self, slot: int) -> str:
-        """See `Hardware.identify`. What is known of the others may change with it: they see this one as a peer."""
-        uuid = self._ask(lambda: self._hardware.identify(slot))
+    def identify(self, index: int) -> str:
+        # This device may become a peer of the others, which changes their descriptions.
+        uuid = self._call(lambda: self._hardware.identify(index))
         for info in self._hardware.devices():
-            self._note(info)
+            self._record(info)
         return uuid
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """See `Hardware.devices`."""
         return self._hardware.devices()
 
     def read(self, uuid: str) -> Reading:
-        """See `Hardware.read`."""
-        reading = self._ask(lambda: self._hardware.read(uuid))
-        self._note(reading)
+        reading = self._call(lambda: self._hardware.read(uuid))
+        self._record(reading)
         return reading
 
     def read_slow(self, uuid: str) -> SlowReading:
-        """See `Hardware.read_slow`."""
-        reading = self._ask(lambda: self._hardware.read_slow(uuid))
-        self._note(reading)
+        reading = self._call(lambda: self._hardware.read_slow(uuid))
+        self._record(reading)
         return reading
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
-        """See `EventSource.wait_event`."""
         source = self._hardware
         if not isinstance(source, EventSource):
             time.sleep(timeout_seconds)
             return None
-        event = self._ask(lambda: source.wait_event(timeout_seconds))
+        event = self._call(lambda: source.wait_event(timeout_seconds))
         if event is not None:
-            self._note(event)
+            self._record(event)
         return event
 
-    def _ask(self, call: Callable[[], T]) -> T:
+    def _call(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except HardwareError as error:
             failure = failure_of(error)
             if failure is not None:
-                self._note(failure)
+                self._record(failure)
             raise
 
-    def _note(self, content: Content) -> None:
+    def _record(self, content: Content) -> None:
         with self._lock:
             if isinstance(content, Failure) and not self._describes(content.uuid):
-                return  # a device that never said who it is
+                return  # of a device that was never identified
             key = (content.uuid, type(content))
             if not isinstance(content, DeviceEvent) and self._last.get(key) == content:
                 return
@@ -138,7 +129,7 @@ class RecordingWriter:
             self._write(render(Entry(max(0.0, self._clock() - began), content)))
 
     def _forget(self, content: Content) -> None:
-        """What must be told again should it be said again, as this line ends how long it stands."""
+        """Forgets answers whose validity this line ends: if they come again, they must be recorded again."""
         if isinstance(content, DeviceInfo | DeviceEvent):
             return
         uuid = content.uuid
@@ -161,15 +152,15 @@ class RecordingWriter:
             return
         self._written_bytes += len(line)
         if self._written_bytes > self._max_bytes:
-            _log.warning("recording ended: it is as large as it may become", max_bytes=self._max_bytes)
+            log.warning("recording ended, maximum size reached", max_bytes=self._max_bytes)
         else:
             try:
                 if self._file.write(line) == len(line):
                     return
-                # A disk that fills up takes a part of it first, and a recording with half a line can't be played.
+                # A full disk accepts a part of the line first, and a recording with half a line cannot be played.
                 self._file.truncate(self._written_bytes - len(line))
-                _log.error("recording ended", error="no room for another line")
+                log.error("recording ended", error="disk full")
             except OSError as error:
-                _log.error("recording ended", error=str(error))
+                log.error("recording ended", error=str(error))  # noqa: TRY400 - the error says all
         self._file.close()
         self._file, self._ended = None, True
