@@ -11,9 +11,10 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from gpufleet_agent.devices.base import Hardware
+from gpufleet_agent.faults.boot_id import read_boot_id
 from gpufleet_agent.faults.file.writer import CheckpointWriter
 from gpufleet_agent.faults.handoff import FaultHandoff
-from gpufleet_agent.faults.restore import FaultRestorer, read_boot_id
+from gpufleet_agent.faults.restore import FaultRestorer
 from gpufleet_agent.kube.api import KubeApi
 from gpufleet_agent.kube.event_recorder import EventRecorder
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch

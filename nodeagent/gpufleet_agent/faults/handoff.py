@@ -36,9 +36,9 @@ class FaultHandoff:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restores a checkpoint of an earlier process."""
         self._restored = checkpoint
-        self._sampler.restore(checkpoint.past)
-        # Afterwards: what is restored late may have been acknowledged meanwhile.
-        self._restorer.remember(checkpoint)
+        self._sampler.restore(checkpoint.state)
+        # Afterwards: what is restored late may have been acknowledged in the meantime.
+        self._restorer.add_checkpoint(checkpoint)
 
     def collect(self) -> Checkpoint | None:
         """Returns what the checkpoint must hold now; None if the node's devices are not known yet."""
@@ -52,6 +52,6 @@ class FaultHandoff:
             # The object was not read yet, so it may still be as the previous process left it: older than that
             # process's checkpoint, also if the clock was set back since.
             reports |= self._restored.reports
-            state = replace(state, reported_at=max(state.reported_at, self._restored.past.reported_at))
+            state = replace(state, reported_at=max(state.reported_at, self._restored.state.reported_at))
         known = frozenset(report for report in reports if report is not None)
-        return Checkpoint(state, self._restorer.acknowledged, known)
+        return Checkpoint(state, self._restorer.acknowledgments, known)

@@ -1,7 +1,7 @@
-"""What two memories of an earlier process say together: the node's file and the last status. Pure.
+"""Merges the two saved states of an earlier process: the checkpoint file on the node and the last status. Pure.
 
-Of each device the newer one counts. The file is written when a fault that is told once comes or goes, so it is the
-newer one unless a status was written by a process that did not keep it.
+For each device the newer one is used. The checkpoint is written whenever a one-time fault (one that the driver reports
+only once) begins or ends, so it is the newer one unless a process without a checkpoint wrote the status.
 """
 
 from collections.abc import Mapping
@@ -12,110 +12,115 @@ from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment,
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
 
 
-def is_status_newer(status: SavedState, file: Checkpoint) -> bool:
-    """Whether the status was written after the file.
+def is_status_newer(status: SavedState, checkpoint: Checkpoint) -> bool:
+    """Returns whether the status was written after the checkpoint.
 
-    Not by the clock alone: it may have been set back in between, and an old status would talk away a new fault.
+    Not by the clock only, which may have been set back in between: an old status would then clear a new fault.
     """
-    return status.reported_at not in file.reports and status.reported_at > file.past.reported_at
+    return status.reported_at not in checkpoint.reports and status.reported_at > checkpoint.state.reported_at
 
 
-def without_acknowledged_losses(status: SavedState, file: Checkpoint) -> SavedState:
-    """An older status without devices that were acknowledged to be gone, which the file has left out since."""
+def without_acknowledged_losses(status: SavedState, checkpoint: Checkpoint) -> SavedState:
+    """Returns an older status without devices whose loss was acknowledged and which the checkpoint has left out."""
     return replace(
         status,
         devices={
             uuid: device
             for uuid, device in status.devices.items()
-            if uuid in file.past.devices or not _is_given_up(device, file.acknowledged)
+            if uuid in checkpoint.state.devices or not _is_loss_acknowledged(device, checkpoint.acknowledgments)
         },
     )
 
 
 def merge(file: SavedState, status: SavedState, *, status_is_newer: bool) -> SavedState:
-    """Everything that is known of the devices.
+    """Merges the state in the checkpoint file with that in the status.
 
-    Of a device that both name, faults that are told once are those of the newer one, and what readings and reads show
-    is as in the status, which alone has it. A device that only one names is as that one says: the file knows
-    partitions that a status leaves out, and all of them when there was no status. A driver that was loaded anew
-    between the two took the older one's faults with it.
+    For a device in both, one-time faults are those of the newer state, and faults that readings show are those of the
+    status, because only the status has them. A device in only one of them is as in that one: the file has partitions
+    that a status leaves out, and all devices if there was no status. If the driver was reloaded between the two, it
+    cleared the faults of the older one.
     """
     newer, older = (status, file) if status_is_newer else (file, status)
     if None not in {newer.driver_version, older.driver_version} and newer.driver_version != older.driver_version:
-        older = replace(older, devices={uuid: _well(device) for uuid, device in older.devices.items()})
+        older = replace(older, devices={uuid: _healthy(device) for uuid, device in older.devices.items()})
         file, status = (older, newer) if status_is_newer else (newer, older)
     devices = {}
     for uuid in {**status.devices, **file.devices}:
-        kept, told = file.devices.get(uuid), status.devices.get(uuid)
-        if kept is not None and told is not None:
-            devices[uuid] = _both(kept, file.reported_at, told, status.reported_at, status_is_newer=status_is_newer)
-        elif kept is not None:
-            devices[uuid] = _dated(kept, file.reported_at)
-        elif told is not None:
-            devices[uuid] = _dated(told, status.reported_at)
+        in_file, in_status = file.devices.get(uuid), status.devices.get(uuid)
+        if in_file is not None and in_status is not None:
+            newer_at = status.reported_at if status_is_newer else file.reported_at
+            devices[uuid] = _merge_device(in_file, in_status, newer_at, status_is_newer=status_is_newer)
+        elif in_file is not None:
+            devices[uuid] = _with_times(in_file, file.reported_at)
+        elif in_status is not None:
+            devices[uuid] = _with_times(in_status, status.reported_at)
     driver_version = newer.driver_version or older.driver_version
     return SavedState(max(file.reported_at, status.reported_at), driver_version, devices)
 
 
 def changes_since(merged: SavedState, file: SavedState) -> SavedState:
-    """What is new in `merged` for a process that took over `file` before.
+    """Returns what `merged` adds for a process that has restored `file` already.
 
-    A fault of the file isn't handed over again, for it may have ended since; and what the file says and `merged`
-    doesn't has ended before.
+    A fault of the file is not restored again, because it may have ended since. A fault in the file that is not in
+    `merged` ended before, and is listed as cleared.
     """
-    # Another driver's faults were not taken over, or wrongly.
-    same = None in {merged.driver_version, file.driver_version} or merged.driver_version == file.driver_version
-    devices, ended = {}, {}
+    # Faults of another driver version were not restored, or should not have been.
+    same_driver = None in {merged.driver_version, file.driver_version} or merged.driver_version == file.driver_version
+    devices, cleared = {}, {}
     for uuid, device in merged.devices.items():
-        known = _told_once(file.devices[uuid]) if uuid in file.devices else {}
-        taken_over = known if same else {}
-        reasons = tuple(reason for reason in device.health.reasons if reason.code not in taken_over)
-        state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
-        devices[uuid] = replace(device, health=replace(device.health, state=state, reasons=reasons))
-        if gone := frozenset(known).difference(_told_once(device)):
-            ended[uuid] = gone
-    return replace(merged, devices=devices, cleared=ended)
+        known = _one_time_faults(file.devices[uuid]) if uuid in file.devices else {}
+        restored = known if same_driver else {}
+        reasons = tuple(reason for reason in device.health.reasons if reason.code not in restored)
+        devices[uuid] = replace(device, health=replace(device.health, state=_state(reasons), reasons=reasons))
+        if ended := frozenset(known).difference(_one_time_faults(device)):
+            cleared[uuid] = ended
+    return replace(merged, devices=devices, cleared=cleared)
 
 
-def only_cleared(past: SavedState) -> SavedState:
-    """What it says has ended, and nothing that stands."""
-    return replace(past, devices={uuid: _well(past.devices[uuid]) for uuid in past.cleared})
+def only_cleared(state: SavedState) -> SavedState:
+    """Returns the state with the faults that were cleared, and without current ones."""
+    return replace(state, devices={uuid: _healthy(state.devices[uuid]) for uuid in state.cleared})
 
 
-def _both(
-    kept: SavedDevice, kept_at: float, told: SavedDevice, told_at: float, *, status_is_newer: bool
+def _merge_device(
+    in_file: SavedDevice, in_status: SavedDevice, newer_at: float, *, status_is_newer: bool
 ) -> SavedDevice:
-    newer, newer_at = (told, told_at) if status_is_newer else (kept, kept_at)
-    shown = tuple(reason for reason in told.health.reasons if not is_one_time(reason.code))
-    reasons = tuple(sorted((*_told_once(newer).values(), *shown), key=lambda reason: reason.code))
-    sinces = [snapshot.since for snapshot in (newer.health, told.health) if snapshot.since is not None]
+    newer = in_status if status_is_newer else in_file
+    from_readings = tuple(reason for reason in in_status.health.reasons if not is_one_time(reason.code))
+    reasons = tuple(sorted((*_one_time_faults(newer).values(), *from_readings), key=lambda reason: reason.code))
+    times = [health.since for health in (newer.health, in_status.health) if health.since is not None]
     health = HealthSnapshot(
-        state=HealthState.UNHEALTHY if reasons else HealthState.HEALTHY,
+        state=_state(reasons),
         reasons=reasons,
-        since=sinces[0] if sinces else None,
-        warnings=told.health.warnings,
+        since=times[0] if times else None,
+        warnings=in_status.health.warnings,
     )
-    # A status has more of a device than the file, but not what it is a partition of.
-    info = replace(told.info, parent=kept.info.parent, profile=kept.info.profile)
-    return _dated(SavedDevice(info, health, newer.last), newer_at)
+    # A status has more facts of a device than the file, except what it is a partition of.
+    info = replace(in_status.info, parent=in_file.info.parent, profile=in_file.info.profile)
+    return _with_times(SavedDevice(info, health, newer.last_seen), newer_at)
 
 
-def _is_given_up(device: SavedDevice, acknowledged: Mapping[FaultAcknowledgment, float]) -> bool:
+def _is_loss_acknowledged(device: SavedDevice, acknowledgments: Mapping[FaultAcknowledgment, float]) -> bool:
     return any(
-        reason.code == ReadFault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= counted
+        reason.code == ReadFault.DEVICE_LOST and one.covers(device.info.uuid) and reason.since <= until
         for reason in device.health.reasons
-        for one, counted in acknowledged.items()
+        for one, until in acknowledgments.items()
     )
 
 
-def _well(device: SavedDevice) -> SavedDevice:
+def _state(reasons: tuple[HealthReason, ...]) -> HealthState:
+    return HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
+
+
+def _healthy(device: SavedDevice) -> SavedDevice:
     return SavedDevice(device.info, HealthSnapshot(HealthState.HEALTHY))
 
 
-def _told_once(device: SavedDevice) -> Mapping[str, HealthReason]:
+def _one_time_faults(device: SavedDevice) -> Mapping[str, HealthReason]:
     return {reason.code: reason for reason in device.health.reasons if is_one_time(reason.code)}
 
 
-def _dated(device: SavedDevice, reported: float) -> SavedDevice:
-    """Each fault that is told once with the time at which it came last, whatever report it ends up in."""
-    return replace(device, last={code: device.last.get(code, reported) for code in _told_once(device)})
+def _with_times(device: SavedDevice, reported_at: float) -> SavedDevice:
+    """Returns the device with the last time of each one-time fault, independent of the state it ends up in."""
+    times = {code: device.last_seen.get(code, reported_at) for code in _one_time_faults(device)}
+    return replace(device, last_seen=times)

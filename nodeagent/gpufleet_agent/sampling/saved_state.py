@@ -1,4 +1,4 @@
-"""What an earlier process of this node's agent knew of the devices, so that a restart forgets no fault that stands."""
+"""State of the devices that is saved for the next process of this node's agent, so that no fault is lost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from gpufleet_agent.sampling.snapshot import HealthSnapshot
 
 @dataclass(frozen=True, slots=True)
 class SavedDevice:
-    """One device as it was reported last."""
+    """A device as it was last reported."""
 
     info: DeviceInfo
     health: HealthSnapshot
-    last: Mapping[str, float] = field(default_factory=lambda: _NEVER)
-    """By code of an event that stands: when it came last, in seconds since the epoch. Else: when it was reported."""
+    last_seen: Mapping[str, float] = field(default_factory=lambda: _NO_TIMES)
+    """When each current event last occurred, by code, in seconds since the epoch. Missing: when it was reported."""
 
 
-_NEVER: Mapping[str, float] = MappingProxyType({})
-_NOTHING: Mapping[str, frozenset[str]] = MappingProxyType({})
-_NONE: Mapping[str, SavedDevice] = MappingProxyType({})
+_NO_TIMES: Mapping[str, float] = MappingProxyType({})
+_NO_CODES: Mapping[str, frozenset[str]] = MappingProxyType({})
+_NO_DEVICES: Mapping[str, SavedDevice] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class SavedState:
     """The last report of the same boot of this node."""
 
     reported_at: float
-    """When it was made, in seconds since the epoch by the node's clock."""
+    """Time of the report, in seconds since the epoch by the node's clock."""
     driver_version: str | None = None
-    devices: Mapping[str, SavedDevice] = field(default_factory=lambda: _NONE)
+    devices: Mapping[str, SavedDevice] = field(default_factory=lambda: _NO_DEVICES)
     """By UUID."""
-    cleared: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
-    """By UUID: codes of faults that were taken over before, and that this newer report says have ended."""
+    cleared: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NO_CODES)
+    """By UUID: codes of faults that were restored from an older report and have ended according to this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultAcknowledgment:
-    """Somebody vouches for devices: what happened to them before `until` no longer counts."""
+    """An administrator acknowledged all faults before `until`, which clears them."""
 
     until: float
     """Seconds since the epoch, by the node's clock."""
@@ -46,20 +46,20 @@ class FaultAcknowledgment:
     """None: all devices of the node."""
 
     def covers(self, uuid: str) -> bool:
-        """Whether it is about this device."""
+        """Returns whether it applies to this device."""
         return self.uuid in {None, uuid}
 
 
-_NO_MARKS: Mapping[FaultAcknowledgment, float] = MappingProxyType({})
+_NO_ACKNOWLEDGMENTS: Mapping[FaultAcknowledgment, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What an agent keeps on its node for the one after it: what the status doesn't tell, or may not have told yet."""
+    """What an agent saves on its node for the next process: what the status does not contain, or not yet."""
 
-    past: SavedState
-    """Faults that are told once, alone; when it was kept is its `reported`."""
-    acknowledged: Mapping[FaultAcknowledgment, float] = field(default_factory=lambda: _NO_MARKS)
-    """Those that were seen, each with the time up to which it counted, in seconds since the epoch."""
+    state: SavedState
+    """Only one-time faults, which the driver does not report again; `reported_at` is the time of writing."""
+    acknowledgments: Mapping[FaultAcknowledgment, float] = field(default_factory=lambda: _NO_ACKNOWLEDGMENTS)
+    """Acknowledgments seen, each with the time up to which it applied, in seconds since the epoch."""
     reports: frozenset[float] = frozenset()
-    """`reported` of statuses that this is certainly later than, whatever the node's clock did in between."""
+    """`reported_at` of statuses that are certainly older than this, even if the node's clock was set back."""

@@ -124,7 +124,7 @@ def test_the_clock_was_set_back_and_the_new_fault_counts_all_the_same() -> None:
 def test_each_event_keeps_the_time_at_which_it_came_last() -> None:
     file, status = past(200, device("GPU-0", "XidError", last=120)), past(150, device("GPU-1", "XidError"))
     merged = merge(file, status, status_is_newer=False)
-    assert {uuid: dict(one.last) for uuid, one in merged.devices.items()} == {
+    assert {uuid: dict(one.last_seen) for uuid, one in merged.devices.items()} == {
         "GPU-0": {"XidError": 120},
         "GPU-1": {"XidError": 150},
     }

@@ -58,8 +58,8 @@ class Agent:
             self.observe()
         if node.disk is not None:
             self.file = decode(node.disk).checkpoint
-            self.record.restore(self.file.past, node.now())
-            self.memory.remember(self.file)
+            self.record.restore(self.file.state, node.now())
+            self.memory.add_checkpoint(self.file)
         self.look()
         self.observe()
 
@@ -81,8 +81,8 @@ class Agent:
         reports = {self.attempted, observed}
         if self.current is None and self.file is not None:
             reports |= self.file.reports
-            past = replace(past, reported_at=max(past.reported_at, self.file.past.reported_at))
-        known = Checkpoint(past, self.memory.acknowledged, frozenset(one for one in reports if one is not None))
+            past = replace(past, reported_at=max(past.reported_at, self.file.state.reported_at))
+        known = Checkpoint(past, self.memory.acknowledgments, frozenset(one for one in reports if one is not None))
         self.node.disk = to_bytes(encode(NodeCheckpoint(known, "node-1", "boot-1")))
 
     def tell(self) -> None:

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import DeviceInfo, Recovery, Sample
-from gpufleet_agent.faults.restore import FaultRestorer, read_acknowledgments, read_boot_id, read_status
+from gpufleet_agent.faults.acknowledgments import read_acknowledgments
+from gpufleet_agent.faults.boot_id import read_boot_id
+from gpufleet_agent.faults.restore import FaultRestorer
+from gpufleet_agent.faults.status import read_status
 from gpufleet_agent.kube.model import TelemetryObject
 from gpufleet_agent.publish.payload import build_status
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState

@@ -42,7 +42,7 @@ class Agent:
         self.forgiven: list[FaultAcknowledgment] = []
         self.memory = FaultRestorer("boot-1", self.pasts.append, self.forgiven.append, lambda: None, lambda: now)
         if kept is not None:
-            self.memory.remember(kept)
+            self.memory.add_checkpoint(kept)
 
     def codes(self) -> list[str]:
         return [reason.code for reason in self.pasts[-1].devices["GPU-0"].health.reasons]
@@ -88,27 +88,29 @@ def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_aft
     first = Agent(now=NOW)
     first.memory.observe(version(WELL, NOW - 10))
     first.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
-    assert dict(first.memory.acknowledged) == {FaultAcknowledgment(NOW + 600): NOW}, "it lay ahead and counted as now"
+    assert dict(first.memory.acknowledgments) == {FaultAcknowledgment(NOW + 600): NOW}, (
+        "its time is in the future, so it applied until now"
+    )
     # Ten minutes later its time is past, and a fault has come since.
-    second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
-    assert second.memory.acknowledged == first.memory.acknowledged, "also while the apiserver is away"
+    second = Agent(file(SICK, NOW + 300, acknowledgments=first.memory.acknowledgments), now=NOW + 700)
+    assert second.memory.acknowledgments == first.memory.acknowledgments, "also while the apiserver is away"
     second.memory.observe(version(SICK, NOW + 310, text))
     assert second.forgiven == [], "the file has no longer what it forgave"
-    assert second.memory.acknowledged == first.memory.acknowledged
+    assert second.memory.acknowledgments == first.memory.acknowledgments
 
 
 def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_was_set_back() -> None:
     text = at(NOW)
     marks = {FaultAcknowledgment(NOW): NOW}
-    agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledged=marks), now=NOW - 35_000)
+    agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledgments=marks), now=NOW - 35_000)
     agent.memory.observe(version(WELL, NOW + 60, text))
     assert (agent.forgiven, agent.codes(), agent.ended()) == ([], [], frozenset())
-    assert agent.memory.acknowledged == marks
+    assert agent.memory.acknowledgments == marks
     # Also where it was off the object in between.
-    agent = Agent(file(SICK, NOW - 36_000, acknowledged=marks), now=NOW - 35_000)
+    agent = Agent(file(SICK, NOW - 36_000, acknowledgments=marks), now=NOW - 35_000)
     agent.memory.observe(version(None, NOW))
     agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
-    assert (agent.forgiven, agent.memory.acknowledged) == ([], marks)
+    assert (agent.forgiven, agent.memory.acknowledgments) == ([], marks)
 
 
 @pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
@@ -124,12 +126,12 @@ def test_a_device_that_was_given_up_is_not_brought_back_by_an_older_status(lost:
 def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> None:
     agent = Agent()
     agent.memory.observe(version(WELL, NOW - 10, at(NOW - 11)))
-    agent.memory.remember(file(SICK, NOW - 20))
+    agent.memory.add_checkpoint(file(SICK, NOW - 20))
     assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
     assert agent.forgiven == [FaultAcknowledgment(NOW - 11)] * 2, "also what only the file told"
     agent = Agent()
     agent.memory.observe(version(WELL, NOW - 20, at(NOW - 11)))
-    agent.memory.remember(file(SICK, NOW - 10, acknowledged={FaultAcknowledgment(NOW - 11): NOW - 11}))
+    agent.memory.add_checkpoint(file(SICK, NOW - 10, acknowledgments={FaultAcknowledgment(NOW - 11): NOW - 11}))
     assert len(agent.pasts) == 1, "it is newer than the status"
     assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "and has what counted"
 
@@ -138,7 +140,7 @@ def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_age
     text = at(NOW + 600)
     first = Agent(now=NOW)
     first.memory.observe(version(WELL, NOW - 10, text))
-    second = Agent(file(SICK, NOW + 300, acknowledged=first.memory.acknowledged), now=NOW + 700)
+    second = Agent(file(SICK, NOW + 300, acknowledgments=first.memory.acknowledgments), now=NOW + 700)
     second.memory.observe(version(SICK, NOW + 310, text))
     assert first.forgiven == second.forgiven == []
 
@@ -147,11 +149,11 @@ def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_age
 def test_only_what_the_object_still_says_is_remembered_and_not_without_end(count: int) -> None:
     agent = Agent()
     agent.memory.observe(version(WELL, NOW, ",".join(at(NOW - 5 - index) for index in range(count))))
-    assert len(agent.memory.acknowledged) == min(count, 256)
+    assert len(agent.memory.acknowledgments) == min(count, 256)
     agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=at(NOW - 1)))
-    assert list(agent.memory.acknowledged) == [FaultAcknowledgment(NOW - 1)]
+    assert list(agent.memory.acknowledgments) == [FaultAcknowledgment(NOW - 1)]
     agent.memory.observe(TelemetryObject("u", 1, 3))
-    assert not agent.memory.acknowledged
+    assert not agent.memory.acknowledgments
     agent.memory.observe(TelemetryObject("u", 1, 4, acknowledged=at(NOW - 1)))
-    assert list(agent.memory.acknowledged) == [FaultAcknowledgment(NOW - 1)]
+    assert list(agent.memory.acknowledgments) == [FaultAcknowledgment(NOW - 1)]
     assert len(agent.forgiven) == count + 1, "each once"

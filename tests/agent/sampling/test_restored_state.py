@@ -265,7 +265,7 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     assert (kept.reported_at, kept.driver_version) == (1_000_006, "570.1")
     said = {uuid: [reason.code for reason in one.health.reasons] for uuid, one in kept.devices.items()}
     assert said == {"GPU-0": ["XidError"], "GPU-1": [], "GPU-2": ["DeviceLost"]}
-    assert (kept.devices["GPU-0"].health.since, kept.devices["GPU-0"].last) == (1_000_001, {"XidError": 1_000_005})
+    assert (kept.devices["GPU-0"].health.since, kept.devices["GPU-0"].last_seen) == (1_000_001, {"XidError": 1_000_005})
     again = make()
     again.restore(kept, at(100))
     again.register(DEVICES, "570.1", at(101))

@@ -1,102 +1,103 @@
-"""The file as text: JSON with a format, bounded, and refused as a whole when any part of it isn't what it should be."""
+"""Encodes and decodes the checkpoint file: versioned JSON, bounded, and rejected as a whole if any part is invalid."""
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
-from gpufleet_agent.devices.base import DeviceInfo, Recovery
+from gpufleet_agent.faults.json_fields import (
+    MAX_CODE,
+    MAX_TEXT,
+    MAX_UUID,
+    JsonFields,
+    read_device_info,
+    read_reason,
+)
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
-
-T = TypeVar("T")
+from gpufleet_agent.sampling.snapshot import HealthSnapshot, HealthState
 
 FORMAT = "gpufleet-faults/1"
 
 MAX_BYTES = 4 << 20
-"""What is longer wasn't written by us. A node of 16 GPUs, each divided into seven, comes to some 40 kB."""
+"""A longer file is not a checkpoint. A node with 16 GPUs, each divided into seven, needs about 40 kB."""
 MAX_DEVICES = 256
 MAX_FAULTS = 8
-MAX_TEXT = 256
-MAX_UUID, MAX_CODE, MAX_ADDRESS = 96, 64, 32
-"""As long as a status allows: what is longer would make it invalid for as long as the fault stands."""
-MAX_INDEX = 1 << 16
 _MAX_SECONDS = 253_402_214_400.0
-"""A day before the end of the year 9999: a later time can't be written as a date."""
+"""A day before the end of the year 9999: later times cannot be formatted as a date."""
 
 Document = dict[str, Any]
 
 
 class CheckpointError(ValueError):
-    """It is no checkpoint of ours, or not of this format; the message says why."""
+    """The file is not a checkpoint, or not of this format; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCheckpoint:
-    """What a file says, and of which boot of which node."""
+    """Content of a checkpoint file, with the node and the boot that it is of."""
 
     checkpoint: Checkpoint
     node: str
     boot_id: str | None
 
 
-def encode(kept: NodeCheckpoint) -> Document:
-    """As plain data. Texts are cut, and what is beyond the limits, or couldn't be read again, is left out."""
-    past = kept.checkpoint.past
-    # Those with a fault first, should there be too many.
-    ordered = sorted(past.devices.values(), key=lambda device: (not device.health.reasons, device.info.uuid))
-    devices = [device for device in (_device(one) for one in ordered) if _can_be_read(device)]
+def encode(content: NodeCheckpoint) -> Document:
+    """Returns the content as JSON data. Texts are truncated; what exceeds a limit or is not decodable is left out."""
+    checkpoint, state = content.checkpoint, content.checkpoint.state
+    # Devices with a fault first, in case there are too many.
+    ordered = sorted(state.devices.values(), key=lambda device: (not device.health.reasons, device.info.uuid))
+    devices = [device for device in map(_encode_device, ordered) if _is_decodable(device)]
     return {
         "format": FORMAT,
-        "node": kept.node,
-        "bootId": kept.boot_id,
-        "driverVersion": past.driver_version,
-        "written": past.reported_at,
-        "reports": sorted(kept.checkpoint.reports),
+        "node": content.node,
+        "bootId": content.boot_id,
+        "driverVersion": state.driver_version,
+        "written": state.reported_at,
+        "reports": sorted(checkpoint.reports),
         "acknowledged": [
-            {"until": one.until, "uuid": one.uuid, "counted": counted}
-            for one, counted in kept.checkpoint.acknowledged.items()
-            if len(one.uuid or "") <= MAX_UUID  # else somebody's slip, and about no device
+            {"until": one.until, "uuid": one.uuid, "counted": applied}
+            for one, applied in checkpoint.acknowledgments.items()
+            if len(one.uuid or "") <= MAX_UUID  # a longer one is a mistake, and matches no device
         ],
         "devices": devices[:MAX_DEVICES],
     }
 
 
 def to_bytes(document: Document) -> bytes:
-    """As it stands in the file: readable for people, too."""
+    """Returns the document as it is stored, indented so that it is easy to read."""
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
 def decode(content: bytes) -> NodeCheckpoint:
-    """Read a file.
+    """Decodes a file.
 
     Raises:
-        CheckpointError: It isn't one, or is of another format.
+        CheckpointError: It is not a checkpoint, or of another format.
     """
     if len(content) > MAX_BYTES:
         raise CheckpointError(f"longer than {MAX_BYTES} bytes")
     try:
         document = json.loads(content)
-    except (ValueError, RecursionError) as error:  # also what is not UTF-8
+    except (ValueError, RecursionError) as error:  # ValueError also if it is not UTF-8
         raise CheckpointError(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise CheckpointError("not a JSON object")
     if document.get("format") != FORMAT:
-        raise CheckpointError(f"its format is {str(document.get('format'))[:MAX_TEXT]}, not {FORMAT}")
+        raise CheckpointError(f"format is {str(document.get('format'))[:MAX_TEXT]}, not {FORMAT}")
     try:
-        return _kept(document)
+        return _decode(document)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise CheckpointError(f"{type(error).__name__}: {error}") from error
 
 
 def significant_part(document: Document) -> Document:
-    """What makes it worth writing: all but when it was written, and beside which reports."""
+    """Returns the part whose change requires a write: all except the time of writing and the times of statuses."""
     return {name: value for name, value in document.items() if name not in {"written", "reports"}}
 
 
 def urgent_part(document: Document) -> Document:
-    """What makes it worth writing at once: not that a fault was seen once more, or in other words."""
+    """Returns the part whose change requires an urgent write: not the messages, nor how recently a fault occurred."""
     devices = [
         {
             **device,
@@ -110,7 +111,7 @@ def urgent_part(document: Document) -> Document:
     return {**significant_part(document), "devices": devices}
 
 
-def _device(device: SavedDevice) -> Document:
+def _encode_device(device: SavedDevice) -> Document:
     info = device.info
     return {
         "uuid": info.uuid,
@@ -126,8 +127,8 @@ def _device(device: SavedDevice) -> Document:
                 "code": reason.code,
                 "message": reason.message[:MAX_TEXT],
                 "since": reason.since,
-                # What reads show comes no more often than once; it must not look like news each time.
-                "last": device.last.get(reason.code, reason.since),
+                # A fault that reads show occurs once. Without a fixed time, each write would look like a change.
+                "last": device.last_seen.get(reason.code, reason.since),
                 "recovery": reason.recovery.value,
             }
             for reason in device.health.reasons[:MAX_FAULTS]
@@ -135,102 +136,62 @@ def _device(device: SavedDevice) -> Document:
     }
 
 
-def _can_be_read(device: Document) -> bool:
+def _is_decodable(device: Document) -> bool:
     try:
-        _read_device(device)
+        _decode_device(_fields(device))
     except (OverflowError, ValueError):
         return False
     return True
 
 
-def _kept(document: Mapping[str, Any]) -> NodeCheckpoint:
-    devices = [_read_device(_of(dict, entry)) for entry in _list(document["devices"], MAX_DEVICES)]
-    marks = [_of(dict, entry) for entry in _of(list, document["acknowledged"])]
-    past = SavedState(
+def _fields(entry: Mapping[str, Any]) -> JsonFields:
+    return JsonFields(entry, _seconds, strict=True)
+
+
+def _decode(document: Mapping[str, Any]) -> NodeCheckpoint:
+    fields = _fields(document)
+    devices = [_decode_device(fields.inside(entry)) for entry in _bounded(fields.items("devices"), MAX_DEVICES)]
+    marks = [fields.inside(entry) for entry in fields.items("acknowledged")]
+    state = SavedState(
         reported_at=_seconds(document["written"]),
-        driver_version=_optional_text(document["driverVersion"]),
+        driver_version=fields.optional_text("driverVersion", MAX_BYTES),
         devices={device.info.uuid: device for device in devices},
     )
-    acknowledged = {
-        FaultAcknowledgment(_seconds(mark["until"]), _optional_text(mark["uuid"], MAX_UUID)): _seconds(mark["counted"])
+    acknowledgments = {
+        FaultAcknowledgment(_seconds(mark.entry["until"]), mark.optional_text("uuid", MAX_UUID)): _seconds(
+            mark.entry["counted"]
+        )
         for mark in marks
     }
-    reports = frozenset(_seconds(entry) for entry in _of(list, document["reports"]))
-    return NodeCheckpoint(
-        Checkpoint(past, acknowledged, reports), _text(document["node"]), _optional_text(document["bootId"])
-    )
+    reports = frozenset(map(_seconds, fields.items("reports")))
+    node, boot_id = fields.text("node", MAX_BYTES), fields.optional_text("bootId", MAX_BYTES)
+    return NodeCheckpoint(Checkpoint(state, acknowledgments, reports), node, boot_id)
 
 
-def _read_device(entry: Mapping[str, Any]) -> SavedDevice:
-    faults = [_of(dict, fault) for fault in _list(entry["faults"], MAX_FAULTS)]
-    since = entry["since"]
+def _decode_device(fields: JsonFields) -> SavedDevice:
+    faults = [fields.inside(fault) for fault in _bounded(fields.items("faults"), MAX_FAULTS)]
     health = HealthSnapshot(
         state=HealthState.UNHEALTHY if faults else HealthState.HEALTHY,
-        reasons=tuple(_reason(fault) for fault in faults),
-        since=None if since is None else _seconds(since),
+        reasons=tuple(map(read_reason, faults)),
+        since=fields.optional_time("since"),
     )
-    info = DeviceInfo(
-        uuid=_name(entry["uuid"], MAX_UUID),
-        index=_index(entry["index"]),
-        model=_text(entry["model"], MAX_TEXT),
-        pci_bus_id=_optional_text(entry["pciBusId"], MAX_ADDRESS),
-        memory_total_mib=None if entry["memoryTotalMiB"] is None else _of(int, entry["memoryTotalMiB"]),
-        parent=_optional_text(entry["parent"], MAX_UUID),
-        profile=_optional_text(entry["profile"]),
+    info = replace(
+        read_device_info(fields),
+        parent=fields.optional_text("parent", MAX_UUID),
+        profile=fields.optional_text("profile", MAX_BYTES),
     )
-    return SavedDevice(info, health, {_name(fault["code"], MAX_CODE): _seconds(fault["last"]) for fault in faults})
+    return SavedDevice(info, health, {fault.name("code", MAX_CODE): _seconds(fault.entry["last"]) for fault in faults})
 
 
-def _reason(entry: Mapping[str, Any]) -> HealthReason:
-    return HealthReason(
-        code=_name(entry["code"], MAX_CODE),
-        message=_text(entry["message"], MAX_TEXT),
-        since=_seconds(entry["since"]),
-        recovery=Recovery(entry["recovery"]),
-    )
-
-
-def _of(kind: type[T], value: Any) -> T:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise TypeError(f"{str(value)[:MAX_TEXT]!r} is not of type {kind.__name__}")
-    return value
-
-
-def _list(value: Any, most: int) -> list[Any]:
-    entries = _of(list, value)
-    if len(entries) > most:
-        raise ValueError(f"{len(entries)} entries are more than {most}")
+def _bounded(entries: list[Any], limit: int) -> list[Any]:
+    if len(entries) > limit:
+        raise ValueError(f"{len(entries)} entries: must have at most {limit}")
     return entries
-
-
-def _text(value: Any, most: int = MAX_BYTES) -> str:
-    text = _of(str, value)
-    text.encode()  # JSON can escape halves of characters, which nobody can be told in UTF-8
-    if len(text) > most:
-        raise ValueError(f"{text[:most]!r} is only the first {most} characters")
-    return text
-
-
-def _optional_text(value: Any, most: int = MAX_BYTES) -> str | None:
-    return None if value is None else _text(value, most)
-
-
-def _name(value: Any, most: int) -> str:
-    if not _of(str, value):
-        raise ValueError("a name is empty")
-    return _text(value, most)
-
-
-def _index(value: Any) -> int:
-    index = _of(int, value)
-    if not 0 <= index < MAX_INDEX:
-        raise ValueError(f"{index} is no device's index")
-    return index
 
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{str(value)[:MAX_TEXT]!r} is not a number of seconds")
     if not math.isfinite(value) or not 0 <= value < _MAX_SECONDS:
-        raise ValueError(f"{value!r} is not a time that a node's clock has shown")
+        raise ValueError(f"{value!r} is not a valid time")
     return float(value)

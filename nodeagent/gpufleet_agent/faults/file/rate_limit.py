@@ -1,37 +1,40 @@
-"""How often the file is written: at once when it matters, and bounded whatever the devices do."""
+"""Limits how often the checkpoint file is written: immediately for urgent changes, but bounded in any case."""
 
 from collections import deque
 
-LAZY_SECONDS = 10.0
-BURST, BURST_SECONDS = 6, 60.0
+INTERVAL_SECONDS = 10.0
+MAX_URGENT, WINDOW_SECONDS = 6, 60.0
 SPACING_SECONDS = 0.25
 
 
 class SlidingWindowLimiter:
-    """Six urgent writes in any minute, a quarter of a second apart; else one in ten seconds. All by one clock."""
+    """Allows six urgent writes in any minute, 0.25 s apart, and otherwise one write in ten seconds.
+
+    All times are of one clock, in seconds.
+    """
 
     def __init__(self) -> None:
-        self._urgent: deque[float] = deque(maxlen=BURST)
+        self._urgent: deque[float] = deque(maxlen=MAX_URGENT)
         self._last: float | None = None
 
     def due(self, *, urgent: bool) -> float:
-        """From when on it may be written, in seconds of the clock that `wrote` is told."""
+        """Returns the time from which the next write is allowed."""
         if self._last is None:
             return 0.0
         if urgent:
-            # What else comes in the same moment (eight devices that fall off the bus) is one write.
-            spent = len(self._urgent) == BURST
-            soon = max(self._last + SPACING_SECONDS, self._urgent[0] + BURST_SECONDS if spent else 0.0)
-            return min(soon, self._last + LAZY_SECONDS)
-        return self._last + LAZY_SECONDS
+            # The spacing combines changes of the same moment, such as eight devices that fall off the bus.
+            exhausted = len(self._urgent) == MAX_URGENT
+            soon = max(self._last + SPACING_SECONDS, self._urgent[0] + WINDOW_SECONDS if exhausted else 0.0)
+            return min(soon, self._last + INTERVAL_SECONDS)
+        return self._last + INTERVAL_SECONDS
 
-    def wrote(self, now: float, *, urgent: bool) -> None:
-        """A write began."""
+    def started(self, now: float, *, urgent: bool) -> None:
+        """Counts a write that has begun."""
         self._last = now
         if urgent:
             self._urgent.append(now)
 
     def failed(self, now: float) -> None:
-        """It failed: whatever makes it fail isn't gone at once. The next one is due as if it had not been urgent."""
+        """Delays the next write as if it were not urgent, because the cause of a failure does not go away quickly."""
         self._last = now
-        self._urgent.extend([now] * BURST)
+        self._urgent.extend([now] * MAX_URGENT)

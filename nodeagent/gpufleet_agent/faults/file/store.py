@@ -1,6 +1,6 @@
-"""The file on the node: always whole, on the disk when `write` returns, and never in the way of anybody.
+"""Stores the checkpoint file: always complete, and on the disk when `write` returns.
 
-Every call may block for as long as the file system pleases, so only a thread of its own calls.
+Every call may block as long as the file system does, so it must be made in a separate thread.
 """
 
 import os
@@ -18,9 +18,9 @@ _Signature = tuple[int, int, int]
 
 
 class CheckpointFile:
-    """One file in a directory of its own, which is made when something is to be written.
+    """A file in its own directory, which is created by the first write.
 
-    It must not be among the kubelet's plugin sockets: the kubelet empties that directory when it starts.
+    The directory must not be that of the kubelet's plugin sockets, which the kubelet empties when it starts.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,24 +29,24 @@ class CheckpointFile:
         self._written: _Signature | None = None
 
     def read(self) -> bytes | None:
-        """The content; None: there is no file. What a process that was killed while it wrote has left goes.
+        """Returns the content; None: there is no file. Removes what a process that was killed during a write has left.
 
         Raises:
-            OSError: It can't be read.
-            CheckpointError: It is no file, or too long to be ours.
+            OSError: The file cannot be read.
+            CheckpointError: It is not a regular file.
         """
         for part in self._directory.glob(_PART):
-            # Should another process be writing it just now, that one finds out and writes anew.
+            # If another process is writing it now, that process detects the removal and writes again.
             with suppress(OSError):
                 part.unlink()
         try:
-            # Without O_NONBLOCK a pipe of that name would be waited for.
+            # Without O_NONBLOCK, opening a named pipe would block.
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):  # asked first: Python makes no file of a directory
+            if not stat.S_ISREG(found.st_mode):  # checked first: fdopen rejects a directory
                 raise CheckpointError("not a file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(MAX_BYTES + 1)
@@ -56,26 +56,26 @@ class CheckpointFile:
         return content
 
     def set_aside(self) -> Path:
-        """Rename what isn't ours, for somebody to look at; the one before it goes.
+        """Renames an unreadable file to keep it for inspection; replaces the one before.
 
         Raises:
-            OSError: It can't be renamed.
+            OSError: The file cannot be renamed.
         """
         aside = self._directory / UNREADABLE_FILE_NAME
         self.path.replace(aside)
         return aside
 
     def write(self, content: bytes) -> None:
-        """Replace the file. It is the old one or the new one at any moment, also should the power fail.
+        """Replaces the file atomically: it is the old or the new one at any moment, even after a power failure.
 
         Raises:
-            OSError: It can't be written, or not for sure; the old one stands, or else the new one.
-            CheckpointError: It is too long to be read again.
+            OSError: Writing failed, or is not certain; the file is the old or the new one.
+            CheckpointError: The content is too long to be read again.
         """
         if len(content) > MAX_BYTES:
             raise CheckpointError(f"longer than {MAX_BYTES} bytes")
         self._directory.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two agents at once, as while a pod is replaced by force, must not write into one file.
+        # A unique name: two agents at the same time, as when a pod is replaced by force, must not write to one file.
         part = self._directory / _PART.replace("*", os.urandom(8).hex())
         try:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -85,7 +85,7 @@ class CheckpointFile:
                 os.fsync(descriptor)
                 written = _signature(os.fstat(descriptor))
             part.replace(self.path)
-        except BaseException:  # whatever it is, half a file mustn't stay
+        except BaseException:  # of any kind: an incomplete file must not remain
             with suppress(OSError):
                 part.unlink()
             raise
@@ -93,10 +93,10 @@ class CheckpointFile:
         self._sync_directory()
 
     def is_as_written(self) -> bool:
-        """Whether the file is the one that was written, or read, last: nobody has taken it away or replaced it.
+        """Returns whether the file is the one that was written or read last, neither removed nor replaced.
 
         Raises:
-            OSError: It can't be looked at.
+            OSError: The file cannot be checked.
         """
         try:
             return _signature(self.path.stat()) == self._written

@@ -1,7 +1,7 @@
-"""Keeps the file equal to what the agent knows, and hands over what it said at the start.
+"""Keeps the checkpoint file up to date, and restores its content at the start.
 
-The file system may be full, read-only, or hang. None of that may cost more than the memory of a fault: it is logged
-once, counted, and tried again; all of it happens in a thread of its own, and nobody waits for it for long.
+The file system may be full, read-only, or hang. At worst a fault is then not saved: failures are logged once, counted
+and retried. All file operations run in a separate thread, and waits for it are short.
 """
 
 import asyncio
@@ -32,20 +32,19 @@ from gpufleet_agent.sampling.saved_state import Checkpoint
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 10.0
-"""How often what nobody tells of is looked at: that a fault came again, and that the file is still there."""
+CHECK_SECONDS = 10.0
+"""How often changes without a signal are checked: a fault that occurred again, a file that was removed."""
 PATIENCE_SECONDS = 3.0
+"""How long to wait for the file system before it counts as failed."""
 CLOSE_SECONDS = 1.5
-"""Less than a part may take to close."""
+"""Less than the time limit for closing a component."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What reading came to."""
-
-    kept: NodeCheckpoint | None = None
+class _ReadResult:
+    content: NodeCheckpoint | None = None
     problem: str = ""
-    aside: Path | None = None
+    moved_to: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +54,27 @@ class _Write:
 
 
 class CheckpointState(Protocol):
-    """Has the state that a checkpoint saves."""
+    """Source and destination of the saved state."""
 
     def collect(self) -> Checkpoint | None:
-        """Returns what to save now; None if that is not known yet, and the file must stay as it is."""
+        """Returns the state to save now; None: not known yet, and the file must not be changed."""
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Called once with what the file holds, if it is about this boot of the node."""
+        """Called once with the content of the file, if it is of this boot of the node."""
 
 
 class CheckpointWriter:
-    """The checkpoint of one agent. Make it, `start` it, let it `run`, and `close` it, all in one event loop.
+    """Reads and writes the checkpoint file. Call `start`, `run` and `close` in one event loop.
 
     Args:
-        directory: Where the file is.
+        directory: Directory of the file.
         node: Name of the node.
-        boot_id: Of the node, now.
-        state: Is saved, and restored from the file at the start.
-        changes: Notified when a fault came or went.
-        counters: Where writes, and files that make no sense, are counted.
+        boot_id: The node's boot ID; None: unknown.
+        state: Provides the state to save, and restores it.
+        changes: Notified when a fault begins or ends.
+        counters: Counts writes and unreadable files.
+        patience_seconds: How long to wait for the file system.
+        check_seconds: How often to check for changes without a signal.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class CheckpointWriter:
         changes: VersionSignal,
         counters: Instruments,
         patience_seconds: float = PATIENCE_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self._file = CheckpointFile(directory)
         self._node = node
@@ -97,35 +98,35 @@ class CheckpointWriter:
         self._current = counters.checkpoint_current.labels(str(self._file.path))
         self._current.set(1)
         self._patience_seconds = patience_seconds
-        self._look_seconds = look_seconds
-        self._pace = SlidingWindowLimiter()
+        self._check_seconds = check_seconds
+        self._limiter = SlidingWindowLimiter()
         self._worker: DriverThread | None = None
-        self._reading: asyncio.Future[_Found] | None = None
+        self._reading: asyncio.Future[_ReadResult] | None = None
         self._write: _Write | None = None
-        self._substance: Document | None = None
-        """Of the file as it is on the disk; None: not known, or of no use."""
-        self._essence: Document | None = None
-        self._written = 0.0
-        """When the file says that it was written, in seconds since the epoch."""
-        self._look: asyncio.Future[bool] | None = None
-        self._looked = 0.0
+        self._stored: Document | None = None
+        """Significant part of the file on the disk; None: unknown, or not usable."""
+        self._stored_urgent: Document | None = None
+        self._stored_at = 0.0
+        """Time of writing in the file, in seconds since the epoch."""
+        self._check: asyncio.Future[bool] | None = None
+        self._checked_at = 0.0
         self._problem = ""
 
     async def start(self) -> None:
-        """Read the file, and have it taken over. A file system that doesn't answer is waited for no longer than 3 s."""
+        """Reads the file and restores its content. Waits at most 3 s for the file system."""
         self._worker = DriverThread("checkpoint")
         self._reading = self._worker.submit(self._read)
-        self._reading.add_done_callback(self._have_read)
+        self._reading.add_done_callback(self._finish_read)
         try:
             await asyncio.wait({self._reading}, timeout=self._patience_seconds)
-        except BaseException:  # cancelled: nobody will close what did not start
+        except BaseException:  # also when cancelled: what did not start is not closed by the caller
             self._worker.stop()
             raise
         if self._reading is not None:
-            self._fail("the file system doesn't answer; what it remembers of faults is not known yet")
+            self._fail("the file system does not respond, saved faults not restored yet")
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Write when there is something to keep, for ever; calls `beat` each time round."""
+        """Writes the file whenever needed, without end; calls `beat` in each iteration."""
         loop = asyncio.get_running_loop()
         while True:
             beat()
@@ -136,44 +137,44 @@ class CheckpointWriter:
                     await self._changes.wait(seen)
 
     async def close(self) -> None:
-        """Keep what is known at the end. Cancelled or not, what is being written is written to its end."""
+        """Writes the final state. A running write is completed, even if the caller is cancelled."""
         if self._worker is None:
             return
         deadline = asyncio.get_running_loop().time() + CLOSE_SECONDS
         try:
             if self._write is not None:
-                # It may be of a moment before the last fault.
+                # It may have begun before the last fault.
                 await asyncio.wait({self._write.done}, timeout=CLOSE_SECONDS)
             document = self._document()
-            if document is not None and self._write is None and significant_part(document) != self._substance:
+            if document is not None and self._write is None and significant_part(document) != self._stored:
                 self._begin(document)
         finally:
             stopped = self._worker.stop()
         await asyncio.wait({stopped}, timeout=deadline - asyncio.get_running_loop().time())
         if self._write is not None:
-            self._fail("the file system doesn't answer: what it remembers may be old")
+            self._fail("the file system does not respond, the checkpoint may be outdated")
 
     async def _step(self, now: float) -> float:
-        """Write if it is due; returns when to come again at the latest, in seconds of the loop's clock."""
-        later = now + self._look_seconds
+        """Writes if it is due; returns when to call this again at the latest, in seconds of the loop's clock."""
+        later = now + self._check_seconds
         if self._reading is not None or self._write is not None:
-            return later  # what was asked of the file system first comes first
+            return later  # one file operation at a time
         document = self._document()
         if document is None:
             return later
-        # Once the clock was set back, a time that lies ahead would make the file look newer than statuses to come.
-        if significant_part(document) == self._substance and self._written <= document["written"]:
-            await self._look_after(now)
+        # After the clock was set back, a future time in the file would make it look newer than the next statuses.
+        if significant_part(document) == self._stored and self._stored_at <= document["written"]:
+            await self._check_file(now)
             return later
-        urgent = urgent_part(document) != self._essence
-        due = self._pace.due(urgent=urgent)
+        urgent = urgent_part(document) != self._stored_urgent
+        due = self._limiter.due(urgent=urgent)
         if due > now:
             return min(due, later)
-        self._pace.wrote(now, urgent=urgent)
+        self._limiter.started(now, urgent=urgent)
         write = self._begin(document)
         await asyncio.wait({write.done}, timeout=self._patience_seconds)
         if not write.done.done():
-            self._fail("the file system doesn't answer")
+            self._fail("the file system does not respond")
         return later
 
     def _document(self) -> Document | None:
@@ -181,8 +182,8 @@ class CheckpointWriter:
         if checkpoint is None:
             return None
         document = encode(NodeCheckpoint(checkpoint, self._node, self._boot_id))
-        if self._substance is None and not document["devices"] and not document["acknowledged"]:
-            return None  # a node without devices keeps no file
+        if self._stored is None and not document["devices"] and not document["acknowledged"]:
+            return None  # a node without devices needs no file
         return document
 
     def _begin(self, document: Document) -> _Write:
@@ -190,87 +191,85 @@ class CheckpointWriter:
         content = to_bytes(document)
         done = self._worker.submit(lambda: self._file.write(content))
         self._write = _Write(done, document)
-        done.add_done_callback(self._wrote)
+        done.add_done_callback(self._finish_write)
         return self._write
 
-    def _wrote(self, done: asyncio.Future[None]) -> None:
+    def _finish_write(self, done: asyncio.Future[None]) -> None:
         write, self._write = self._write, None
         if write is None or done.cancelled():
             return
         error = done.exception()
         if error is not None:
             self._counters.checkpoint_writes.labels("Failed").inc()
-            self._pace.failed(asyncio.get_running_loop().time())
+            self._limiter.failed(asyncio.get_running_loop().time())
             self._fail(str(error))
             return
         self._counters.checkpoint_writes.labels("Written").inc()
-        self._have_on_disk(write.document)
-        self._looked = asyncio.get_running_loop().time()
-        self._well()
+        self._set_stored(write.document)
+        self._checked_at = asyncio.get_running_loop().time()
+        self._succeed()
 
-    async def _look_after(self, now: float) -> None:
-        """See that nobody has replaced the file or taken it away; then it is written again."""
-        if self._worker is None or (self._look is not None and not self._look.done()):
+    async def _check_file(self, now: float) -> None:
+        """Checks that the file is the one that was written. If not, it is written again."""
+        if self._worker is None or (self._check is not None and not self._check.done()):
             return
-        self._well()
-        if now < self._looked + self._look_seconds:
+        self._succeed()
+        if now < self._checked_at + self._check_seconds:
             return
-        self._looked = now
-        look = self._look = self._worker.submit(self._file.is_as_written)
-        await asyncio.wait({look}, timeout=self._patience_seconds)
-        if not look.done():
-            self._fail("the file system doesn't answer")
-        elif look.exception() is not None or not look.result():
-            log.warning(
-                "the file with the faults was changed by somebody else: written anew", path=str(self._file.path)
-            )
-            self._substance = self._essence = None
+        self._checked_at = now
+        check = self._check = self._worker.submit(self._file.is_as_written)
+        await asyncio.wait({check}, timeout=self._patience_seconds)
+        if not check.done():
+            self._fail("the file system does not respond")
+        elif check.exception() is not None or not check.result():
+            log.warning("fault file changed by another process, writing it again", path=str(self._file.path))
+            self._stored = self._stored_urgent = None
 
-    def _read(self) -> _Found:
+    def _read(self) -> _ReadResult:
         try:
             content = self._file.read()
-            kept = None if content is None else decode(content)
-            if kept is not None and kept.node != self._node:
-                raise CheckpointError(f"it is node {kept.node}'s: does it share the directory with this one?")
-            return _Found(kept)
+            found = None if content is None else decode(content)
+            if found is not None and found.node != self._node:
+                raise CheckpointError(f"file is of node {found.node}: do both nodes share the directory?")
+            return _ReadResult(found)
         except (CheckpointError, OSError) as error:
-            # Also one that the disk just doesn't give: it would be written over.
+            # Also a file that the disk does not return, because it would be overwritten.
             try:
-                return _Found(None, str(error), self._file.set_aside())
-            except OSError as obstacle:
-                return _Found(None, f"{error}; and it can't be set aside: {obstacle}")
+                return _ReadResult(None, str(error), self._file.set_aside())
+            except OSError as rename_error:
+                return _ReadResult(None, f"{error}; renaming failed: {rename_error}")
 
-    def _have_read(self, reading: asyncio.Future[_Found]) -> None:
+    def _finish_read(self, reading: asyncio.Future[_ReadResult]) -> None:
         self._reading = None
         if reading.cancelled():
             return
-        found, path = reading.result(), str(self._file.path)
-        self._well()  # it answers, if late
-        if found.problem:
+        result, path = reading.result(), str(self._file.path)
+        self._succeed()  # the file system responds, even if late
+        if result.problem:
             self._counters.decode_errors.labels("Checkpoint").inc()
-            aside = None if found.aside is None else str(found.aside)
-            log.warning("the file with the faults can't be read", path=path, reason=found.problem, set_aside=aside)
-        if found.kept is None:
+            moved_to = None if result.moved_to is None else str(result.moved_to)
+            log.warning("ignoring unreadable fault file", path=path, reason=result.problem, moved_to=moved_to)
+        content = result.content
+        if content is None:
             return
-        kept = found.kept
-        if self._boot_id is not None and kept.boot_id not in {None, self._boot_id}:
-            log.info("the file with the faults is of another boot of the node: ignored", path=path)
+        if self._boot_id is not None and content.boot_id not in {None, self._boot_id}:
+            log.info("ignoring fault file of another boot", path=path)
             return
-        self._have_on_disk(encode(kept))
-        self._state.restore(kept.checkpoint)
+        self._set_stored(encode(content))
+        self._state.restore(content.checkpoint)
 
-    def _have_on_disk(self, document: Document) -> None:
-        self._substance, self._essence = significant_part(document), urgent_part(document)
-        self._written = document["written"]
+    def _set_stored(self, document: Document) -> None:
+        self._stored, self._stored_urgent = significant_part(document), urgent_part(document)
+        self._stored_at = document["written"]
 
     def _fail(self, problem: str) -> None:
         self._current.set(0)
         if problem != self._problem:
-            log.error("faults are not kept on this node", path=str(self._file.path), error=problem)
+            log.error("fault file cannot be written", path=str(self._file.path), error=problem)
         self._problem = problem
 
-    def _well(self) -> None:
+    def _succeed(self) -> None:
         self._current.set(1)
         if self._problem:
-            log.info("faults are kept on this node again", path=str(self._file.path))
+            log.info("fault file is writable again", path=str(self._file.path))
         self._problem = ""

@@ -82,12 +82,12 @@ def test_a_text_that_would_make_the_status_invalid_is_refused_and_never_written(
 
 def test_a_device_with_an_impossible_name_and_a_mark_for_one_leave_the_others_readable() -> None:
     usual = kept(0, "XidError")
-    devices = dict(usual.checkpoint.past.devices)
+    devices = dict(usual.checkpoint.state.devices)
     for uuid in ("", "x" * 97):
         devices[uuid] = replace(devices["GPU-0"], info=replace(devices["GPU-0"].info, uuid=uuid))
-    past = replace(usual.checkpoint.past, devices=devices)
-    marks = {**usual.checkpoint.acknowledged, FaultAcknowledgment(7.0, "x" * 97): 7.0}
-    odd = replace(usual, checkpoint=replace(usual.checkpoint, past=past, acknowledged=marks))
+    past = replace(usual.checkpoint.state, devices=devices)
+    marks = {**usual.checkpoint.acknowledgments, FaultAcknowledgment(7.0, "x" * 97): 7.0}
+    odd = replace(usual, checkpoint=replace(usual.checkpoint, state=past, acknowledgments=marks))
     assert decode(to_bytes(encode(odd))) == usual
 
 
@@ -97,7 +97,7 @@ def test_more_than_is_ever_written_is_refused(devices: int, faults: int) -> None
     (device,) = document["devices"]
     device["faults"] *= faults
     document["devices"] *= devices
-    with pytest.raises(CheckpointError, match="entries are more than"):
+    with pytest.raises(CheckpointError, match="entries: must have at most"):
         decode(to_bytes(document))
 
 
@@ -108,8 +108,8 @@ def test_more_than_is_ever_written_is_refused(devices: int, faults: int) -> None
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"[]", "not a JSON object"),
-        (b"{}", f"its format is None, not {FORMAT}"),
-        (b'{"format": "gpufleet-faults/2"}', "its format is gpufleet-faults/2"),
+        (b"{}", f"format is None, not {FORMAT}"),
+        (b'{"format": "gpufleet-faults/2"}', "format is gpufleet-faults/2"),
         (b'{"format": "gpufleet-faults/1"}', "KeyError: 'devices'"),
         (b" " * (MAX_BYTES + 1), f"longer than {MAX_BYTES} bytes"),
     ],
@@ -158,7 +158,7 @@ def test_any_odd_value_anywhere_is_refused_or_read_as_something_that_can_be_writ
 
 
 def test_it_is_bounded_and_devices_with_faults_come_first() -> None:
-    sick = kept(0, "XidError", message="x" * 10_000).checkpoint.past.devices["GPU-0"]
+    sick = kept(0, "XidError", message="x" * 10_000).checkpoint.state.devices["GPU-0"]
     devices = {f"GPU-{index:04}": replace(sick, health=WELL) for index in range(1000)}
     devices = {uuid: replace(one, info=replace(one.info, uuid=uuid)) for uuid, one in devices.items()}
     devices["GPU-zzzz"] = replace(sick, info=replace(sick.info, uuid="GPU-zzzz"))
@@ -177,10 +177,12 @@ def test_what_is_worth_writing_and_what_at_once() -> None:
     later["written"] = 50.0
     assert significant_part(later) == significant_part(encode(kept())), "time alone"
     lost = kept(0, "DeviceLost").checkpoint
-    device = replace(lost.past.devices["GPU-0"], last={})  # only events have one
+    device = replace(lost.state.devices["GPU-0"], last_seen={})  # only events have one
     sooner, later = (
         encode(
-            NodeCheckpoint(replace(lost, past=replace(lost.past, reported_at=at, devices={"GPU-0": device})), "n", None)
+            NodeCheckpoint(
+                replace(lost, state=replace(lost.state, reported_at=at, devices={"GPU-0": device})), "n", None
+            )
         )
         for at in (40.0, 50.0)
     )

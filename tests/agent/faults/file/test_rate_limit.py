@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.faults.file.rate_limit import BURST, LAZY_SECONDS, SPACING_SECONDS, SlidingWindowLimiter
+from gpufleet_agent.faults.file.rate_limit import INTERVAL_SECONDS, MAX_URGENT, SPACING_SECONDS, SlidingWindowLimiter
 
 
 def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
@@ -11,14 +11,14 @@ def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
     pace, now, writes = SlidingWindowLimiter(), 1000.0, []
     for wait, urgent in demands:
         now = max(now + wait, pace.due(urgent=urgent))
-        pace.wrote(now, urgent=urgent)
+        pace.started(now, urgent=urgent)
         writes.append((now, urgent))
     return writes
 
 
 def test_the_first_faults_at_once_and_a_torrent_of_the_same_one_in_ten_seconds() -> None:
-    urgent = [at - 1000 for at, _ in played([(0, True)] * (BURST + 2))]
-    assert urgent == [index * SPACING_SECONDS for index in range(BURST)] + [11.25, 21.25]
+    urgent = [at - 1000 for at, _ in played([(0, True)] * (MAX_URGENT + 2))]
+    assert urgent == [index * SPACING_SECONDS for index in range(MAX_URGENT)] + [11.25, 21.25]
     lazy = [at - 1000 for at, _ in played([(0, True), *[(0.06, False)] * 3])]
     assert lazy == [0, 10, 20, 30]
 
@@ -27,7 +27,7 @@ def test_the_first_faults_at_once_and_a_torrent_of_the_same_one_in_ten_seconds()
 def test_whatever_happens_twelve_in_a_minute_at_most(demands: list[tuple[float, bool]]) -> None:
     times = [at for at, _ in played(demands)]
     for index, at in enumerate(times):
-        assert sum(at <= other < at + 60 - 1e-6 for other in times[index:]) <= 2 * BURST
+        assert sum(at <= other < at + 60 - 1e-6 for other in times[index:]) <= 2 * MAX_URGENT
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
@@ -36,13 +36,13 @@ def test_nothing_waits_longer_than_for_a_lazy_write(demands: list[tuple[float, b
     for wait, urgent in demands:
         now += wait
         due = max(now, pace.due(urgent=urgent))
-        assert due - now <= LAZY_SECONDS + 1e-6
+        assert due - now <= INTERVAL_SECONDS + 1e-6
         now = due
-        pace.wrote(now, urgent=urgent)
+        pace.started(now, urgent=urgent)
 
 
 def test_after_a_failure_it_is_tried_again_in_ten_seconds() -> None:
     pace = SlidingWindowLimiter()
-    pace.wrote(0, urgent=True)
+    pace.started(0, urgent=True)
     pace.failed(3)
     assert pace.due(urgent=True) == pace.due(urgent=False) == 13

@@ -48,7 +48,7 @@ class Bench:
         self.knows: Checkpoint | None = known()
         self.taken: list[Checkpoint] = []
         self.rounds = 0
-        usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "look_seconds": 0.05, "patience_seconds": 0.2}
+        usual: dict[str, Any] = {"node": "node-1", "boot_id": "boot-1", "check_seconds": 0.05, "patience_seconds": 0.2}
         self.keeper = CheckpointWriter(
             folder,
             state=self,
@@ -119,7 +119,7 @@ async def test_what_one_agent_keeps_the_next_one_takes_over(folder: Path) -> Non
     second = Bench(folder)
     second.knows = None  # not before the driver has said which devices there are
     async with second.running():
-        assert [one.past.devices for one in second.taken] == [known("GPU-1").past.devices]
+        assert [one.state.devices for one in second.taken] == [known("GPU-1").state.devices]
         second.learn(known("GPU-1"))
     assert second.writes() == 0, "it says the same"
 
@@ -140,7 +140,7 @@ def test_without_devices_there_is_no_file(folder: Path, knows: Checkpoint | None
 
 
 async def test_what_comes_at_the_very_end_is_kept(folder: Path) -> None:
-    bench = Bench(folder, look_seconds=60)
+    bench = Bench(folder, check_seconds=60)
     async with bench.running():
         await bench.until(lambda: bench.writes() == 1)
         bench.knows = known("GPU-0")
@@ -175,12 +175,12 @@ async def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_ke
 async def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
+    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.INTERVAL_SECONDS", 0.05)
 
     bench = Bench(folder)
     async with bench.running():
         await bench.until(lambda: bench.writes() == 1)
-        bench.learn(Checkpoint(replace(known().past, reported_at=5.0)))
+        bench.learn(Checkpoint(replace(known().state, reported_at=5.0)))
         await bench.until(lambda: bench.writes() == 2)
         assert json.loads((folder / "faults.json").read_bytes())["written"] == 5
         bench.learn(known())
@@ -213,7 +213,7 @@ async def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_o
     ("content", "reason"),
     [
         (b"", "not JSON"),
-        (b'{"format": "gpufleet-faults/0"}', "its format is gpufleet-faults/0"),
+        (b'{"format": "gpufleet-faults/0"}', "format is gpufleet-faults/0"),
         (b'{"format": "gpufleet-faults/1", "devices": [], "acknowledged": []}', "KeyError"),
     ],
 )
@@ -246,7 +246,7 @@ async def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_aga
         real(file, content)
 
     monkeypatch.setattr(CheckpointFile, "write", write)
-    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.LAZY_SECONDS", 0.05)
+    monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.INTERVAL_SECONDS", 0.05)
 
     bench = Bench(folder)
     bench.knows = known("GPU-0")
