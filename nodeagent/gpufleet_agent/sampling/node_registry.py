@@ -350,7 +350,9 @@ class NodeRegistry:
                 changes.note(changed=True)
             for successor in successors:
                 if not reloaded:
-                    restored = successor.health.restore(health, past.reported_at, now.monotonic, now.wall, was.last_seen)
+                    restored = successor.health.restore(
+                        health, past.reported_at, now.monotonic, now.wall, was.last_seen
+                    )
                     changes.note(changed=restored)
                 changes.note(changed=successor.health.withdraw(past.cleared.get(uuid, ()), now.wall))
 
