@@ -43,7 +43,7 @@ from gpufleet_agent.runtime.lifecycle import start_component, supervise
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_agent.settings import Settings
+from gpufleet_agent.settings import AgentSettings
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 class Agent:
     """The parts of the agent. `build_agent` builds one inside the event loop that `run` uses."""
 
-    settings: Settings
+    settings: AgentSettings
     version: str
     http: HttpServer
     api: KubeApi
@@ -128,7 +128,7 @@ class Agent:
 class _Base:
     """What several parts read from or report to."""
 
-    settings: Settings
+    settings: AgentSettings
     version: str
     boot_id: str | None
     registry: CollectorRegistry
@@ -152,7 +152,7 @@ class _Base:
         return self.holdings.holders(self.telemetry.assignments or ())
 
 
-def build_agent(settings: Settings, hardware: Hardware, api: KubeApi, rng: random.Random) -> Agent:
+def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: random.Random) -> Agent:
     """Builds an agent. Must be called inside the event loop that it runs in.
 
     Args:
@@ -205,7 +205,7 @@ def build_agent(settings: Settings, hardware: Hardware, api: KubeApi, rng: rando
     )
 
 
-def _build_base(settings: Settings, hardware: Hardware, api: KubeApi, rng: random.Random) -> _Base:
+def _build_base(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: random.Random) -> _Base:
     agent_version = version("gpufleet")
     registry = CollectorRegistry()
     instruments = Instruments(registry, agent_version)

@@ -15,7 +15,7 @@ from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.resources import MigStrategy
 from gpufleet_agent.runtime.lifecycle import ComponentError
 from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_code_pages
-from gpufleet_agent.settings import Settings, parse
+from gpufleet_agent.settings import AgentSettings, parse
 from gpufleet_common.logs import configure
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return asyncio.run(serve(lambda: make_agent(settings)))
 
 
-def make_agent(settings: Settings) -> Agent:
+def make_agent(settings: AgentSettings) -> Agent:
     """The agent for this machine's GPUs and this node's object.
 
     Raises:
@@ -44,7 +44,7 @@ def make_agent(settings: Settings) -> Agent:
     return build_agent(settings, make_hardware(settings), LightkubeTelemetryApi(settings.node_name, rng), rng)
 
 
-def make_hardware(settings: Settings) -> Hardware:
+def make_hardware(settings: AgentSettings) -> Hardware:
     """What the node's GPUs are asked by, recorded where that is wanted. Raises as `make_agent`.
 
     Of the implementations only the one in use is loaded.

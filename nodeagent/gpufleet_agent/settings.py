@@ -23,7 +23,7 @@ _CDI_KIND = re.compile(r"[A-Za-z]([A-Za-z0-9._-]*[A-Za-z0-9])?/[A-Za-z]([A-Za-z0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class AgentSettings:
     """The validated command line."""
 
     node_name: str
@@ -73,10 +73,10 @@ class Settings:
         return (Served(self.resource), *shared)
 
 
-DEFAULTS = Settings(node_name="")
+DEFAULTS = AgentSettings(node_name="")
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> AgentSettings:
     """Returns the settings of a command line.
 
     Raises:
@@ -97,7 +97,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     host, port = options.pop("listen")
     pod_matching = PodMatching(options.pop("pod_matching"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
-    return Settings(listen_host=host, listen_port=port, pod_matching=pod_matching, **options)
+    return AgentSettings(listen_host=host, listen_port=port, pod_matching=pod_matching, **options)
 
 
 def _check_together(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:

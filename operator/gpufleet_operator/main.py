@@ -33,7 +33,7 @@ from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
-from gpufleet_operator.settings import Settings, parse
+from gpufleet_operator.settings import OperatorSettings, parse
 
 T = TypeVar("T", bound=Stored)
 
@@ -113,7 +113,7 @@ def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
     return found
 
 
-async def run(settings: Settings, config: SingleConfig) -> None:
+async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     """Runs all tasks until a signal or an error, and ends all of them.
 
     Raises:

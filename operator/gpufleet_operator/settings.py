@@ -19,7 +19,7 @@ _MAX_SECONDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OperatorSettings:
     """The validated command line."""
 
     resource: str = RESOURCE
@@ -53,7 +53,7 @@ class Settings:
         )
 
 
-def parse(arguments: Sequence[str] | None = None) -> Settings:
+def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
     """Returns the settings of a command line.
 
     Args:
@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     Raises:
         SystemExit: Status 2, with a message on stderr: a flag is wrong. Status 0: help was requested.
     """
-    default = Settings()
+    default = OperatorSettings()
     parser = FlagParser(
         prog="gpufleet-operator",
         description="Reserves GPUs for GPUWorkloads by live telemetry, and verifies that containers received them.",
@@ -81,4 +81,4 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     host, port = options.pop("listen")
     if options["resource"] == options["shared_resource"]:
         parser.error(f"--resource and --shared-resource must differ, both are {options['resource']}")
-    return Settings(**options, host=host, port=port)
+    return OperatorSettings(**options, host=host, port=port)

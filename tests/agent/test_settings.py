@@ -5,14 +5,14 @@ import pytest
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served
-from gpufleet_agent.settings import Settings, parse
+from gpufleet_agent.settings import AgentSettings, parse
 
 
-def test_parse_with_a_node_name_from_the_environment_has_the_defaults() -> None:
-    assert parse([], {"NODE_NAME": "node-1"}) == Settings(node_name="node-1")
+def test_defaults_with_the_node_name_of_the_environment() -> None:
+    assert parse([], {"NODE_NAME": "node-1"}) == AgentSettings(node_name="node-1")
 
 
-def test_every_flag_has_its_place() -> None:
+def test_every_flag_sets_its_setting() -> None:
     flags = {
         "--node-name": "node-2",
         "--resource": "nvidia.com/gpu",
@@ -39,7 +39,7 @@ def test_every_flag_has_its_place() -> None:
         "--pod-matching": "first-fit",
     }
     arguments = [part for flag in flags.items() for part in flag] + ["--pass-device-specs"]
-    assert parse(arguments, {"NODE_NAME": "node-1"}) == Settings(
+    assert parse(arguments, {"NODE_NAME": "node-1"}) == AgentSettings(
         node_name="node-2",
         resource="nvidia.com/gpu",
         shared_resource="nvidia.com/gpu.shared",
@@ -142,7 +142,7 @@ def test_every_flag_has_its_place() -> None:
         (["--log-format", "xml"], "invalid choice"),
     ],
 )
-def test_a_wrong_command_line_ends_with_status_2_and_says_what_is_wrong(
+def test_an_invalid_flag_exits_with_status_2_and_a_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:
@@ -151,18 +151,18 @@ def test_a_wrong_command_line_ends_with_status_2_and_says_what_is_wrong(
     assert message in capsys.readouterr().err
 
 
-def test_an_empty_state_directory_keeps_nothing() -> None:
+def test_an_empty_state_directory_disables_the_fault_file() -> None:
     assert parse([], {"NODE_NAME": "n"}).state_dir == Path("/var/lib/gpufleet")
     assert parse(["--state-dir", ""], {"NODE_NAME": "n"}).state_dir is None
 
 
-def test_an_empty_name_of_the_shared_resource_switches_sharing_off() -> None:
+def test_an_empty_shared_resource_disables_sharing() -> None:
     both = parse(["--shared-slots", "2"], {"NODE_NAME": "n"}).served
     assert both == (Served("gpufleet.dev/gpu"), Served("gpufleet.dev/gpu-shared", 2))
     assert parse(["--shared-resource", ""], {"NODE_NAME": "n"}).served == (Served("gpufleet.dev/gpu"),)
 
 
-def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_diagnostic_flag_is_not_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--help"], {})
     help_text = capsys.readouterr().out
@@ -179,7 +179,7 @@ def test_the_diagnostic_switch_is_not_in_the_help(capsys: pytest.CaptureFixture[
         ({"POD_NAMESPACE": "ml", "POD_NAME": "agent"}, ("ml", "agent")),
     ],
 )
-def test_the_agents_own_pod_is_named_by_the_environment(
+def test_the_environment_names_the_pod_of_the_agent(
     environment: dict[str, str], own_pod: tuple[str, str] | None
 ) -> None:
     assert parse(["--node-name", "n"], environment).own_pod == own_pod

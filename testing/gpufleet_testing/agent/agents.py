@@ -12,7 +12,7 @@ import pytest
 from gpufleet_agent.agent import Agent, build_agent
 from gpufleet_agent.devices.base import DeviceInfo, Hardware, Reading, SlowReading
 from gpufleet_agent.kube.api import KubeApi
-from gpufleet_agent.settings import Settings
+from gpufleet_agent.settings import AgentSettings
 from gpufleet_testing.agent.kube_apis import WatchedObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
 
@@ -63,9 +63,9 @@ class IdleGpus:
         return self.on_read_slow(uuid)
 
 
-def make_settings(kubelet: FakeKubelet, **changes: Any) -> Settings:
+def make_settings(kubelet: FakeKubelet, **changes: Any) -> AgentSettings:
     """Builds settings for that kubelet that sample often, listen on any port and keep nothing on disk."""
-    usual = Settings(
+    usual = AgentSettings(
         node_name="node-1",
         sample_seconds=0.05,
         device_plugin_dir=kubelet.device_plugins,

@@ -9,7 +9,7 @@ import pytest
 
 from gpufleet_operator.kube.errors import NotFoundError
 from gpufleet_operator.main import StopSignal, run
-from gpufleet_operator.settings import Settings
+from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import KINDS, serving, until
 
@@ -23,7 +23,7 @@ async def test_from_start_to_sigterm() -> None:
 
     loop = asyncio.get_running_loop()
     async with serving(cluster) as (server, config):
-        process = asyncio.create_task(run(Settings(host="127.0.0.1", port=0), config))
+        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
         cluster.submit("early", replicas=2)
         await until(lambda: len(cluster.released) == 2 or process.done())
         cluster.submit("late")
@@ -61,7 +61,7 @@ async def test_without_the_crds_it_ends_with_a_clear_error(monkeypatch: pytest.M
 
     with pytest.raises(BaseExceptionGroup) as caught:
         async with serving(FakeCluster(1, 1)) as (_, config), asyncio.timeout(20):
-            await run(Settings(host="127.0.0.1", port=0), config)
+            await run(OperatorSettings(host="127.0.0.1", port=0), config)
 
     assert caught.group_contains(NotFoundError, match="CRDs are not installed")
 
@@ -74,7 +74,7 @@ async def test_an_object_that_can_not_be_understood_stays_as_it_was_and_stops_no
     cluster.agent(next(iter(cluster.kubelets)))
 
     async with serving(cluster) as (server, config), asyncio.timeout(30):
-        process = asyncio.create_task(run(Settings(host="127.0.0.1", port=0), config))
+        process = asyncio.create_task(run(OperatorSettings(host="127.0.0.1", port=0), config))
         cluster.submit("one")
         await until(lambda: len(cluster.released) == 1 or process.done())
         (pod,) = cluster.of("pods")
