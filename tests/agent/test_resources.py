@@ -7,12 +7,12 @@ from gpufleet_common.device_ids import device_of, slot_order
 
 @settings(deadline=None)
 @given(st.sampled_from(["GPU-5e4a", "MIG-77"]), st.integers(0, 64))
-def test_every_id_by_which_a_device_is_offered_leads_back_to_it(uuid: str, slots: int) -> None:
+def test_each_device_id_names_its_device(uuid: str, slots: int) -> None:
     ids = Served("example.com/gpu", slots).ids(uuid)
     assert len(set(ids)) == max(1, slots)
     assert {device_of(device_id) for device_id in ids} == {uuid}
     assert sorted(ids, key=slot_order) == list(ids)
 
 
-def test_slots_are_ordered_by_number_and_what_another_plugin_calls_them_doesnt_matter() -> None:
+def test_slots_are_ordered_by_number_with_unknown_ids_first() -> None:
     assert sorted(["G::10", "G::9", "G", "G::x"], key=slot_order) == ["G", "G::x", "G::9", "G::10"]

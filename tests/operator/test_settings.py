@@ -17,7 +17,7 @@ def test_defaults() -> None:
     assert settings.limits().unschedulable_grace == timedelta(seconds=5)
 
 
-def test_everything_can_be_set() -> None:
+def test_every_flag_sets_its_setting() -> None:
     settings = parse(
         [
             "--resource",
@@ -48,7 +48,7 @@ def test_everything_can_be_set() -> None:
     assert settings.resync_interval_seconds == 2.5
 
 
-def test_sharing_can_be_switched_off() -> None:
+def test_an_empty_shared_resource_disables_sharing() -> None:
     resources = parse(["--shared-resource", ""]).limits().resources
 
     assert resources.names == ("gpufleet.dev/gpu",)
@@ -69,7 +69,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD.items(), ids=BAD.keys())
-def test_bad_input_is_named_and_ends_with_status_2(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_flag_exits_with_status_2_and_a_message(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(line.split())
 

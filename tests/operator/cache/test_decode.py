@@ -18,7 +18,7 @@ META: dict[str, Any] = {
 }
 
 
-def test_a_workload_that_does_not_parse_keeps_identity_and_status_and_says_why() -> None:
+def test_an_invalid_workload_keeps_identity_status_and_reason() -> None:
     status = {"conditions": [], "confirmed": "1/1"}
 
     found = decode.workload({"metadata": META, "spec": {"replicas": "many", "template": {}}, "status": status})
@@ -52,11 +52,11 @@ MANAGED: dict[str, tuple[list[dict[str, Any]], datetime | None]] = {
 
 
 @pytest.mark.parametrize(("managed", "written"), MANAGED.values(), ids=MANAGED.keys())
-def test_freshness_is_the_servers_time_of(managed: list[dict[str, Any]], written: datetime | None) -> None:
+def test_written_at_is_the_time_of_the_apiserver(managed: list[dict[str, Any]], written: datetime | None) -> None:
     assert decode.telemetry(telemetry(managed)).written_at == written
 
 
-def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None:
+def test_an_invalid_status_keeps_the_reservations() -> None:
     assignment = {
         "podUID": "p",
         "namespace": "ml",
@@ -79,7 +79,7 @@ def test_a_status_that_does_not_parse_leaves_the_reservations_readable() -> None
     assert found.unreadable.startswith("the status of the agent is invalid: ")
 
 
-def test_a_node_is_counted_in_millicores_and_bytes() -> None:
+def test_node_allocatable_is_in_millicores_and_bytes() -> None:
     allocatable = {"cpu": "3920m", "memory": "1Gi", "pods": "110", RESOURCE: "8"}
     taint = {"key": "k", "effect": "NoSchedule"}
 
@@ -89,7 +89,7 @@ def test_a_node_is_counted_in_millicores_and_bytes() -> None:
     assert [t.key for t in found.taints] == ["k"]
 
 
-def test_another_pod_counts_by_its_requests() -> None:
+def test_a_bound_pod_has_its_requests() -> None:
     container = {"resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "1Ki"}}}
 
     found = decode.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [container, container]}})

@@ -22,7 +22,7 @@ def node_store(changed: Callable[[], None] = lambda: None) -> TombstoneStore[Nod
     return TombstoneStore(decode.node, changed)
 
 
-def test_a_late_event_does_not_take_back_what_our_own_write_told() -> None:
+def test_a_late_event_does_not_undo_our_own_write() -> None:
     store = node_store()
     store.put(node(9, unschedulable=True))
 
@@ -41,7 +41,7 @@ def test_a_deleted_object_stays_deleted() -> None:
     assert store.items == {}
 
 
-def test_an_object_that_left_the_selector_comes_back_in_a_later_version() -> None:
+def test_an_object_that_matches_again_returns_in_a_later_version() -> None:
     """Its label was taken off and put on again; what is known to be deleted never comes back."""
     store = node_store()
     for uid in ("relabelled", "listed away", "deleted"):
@@ -56,7 +56,7 @@ def test_an_object_that_left_the_selector_comes_back_in_a_later_version() -> Non
     assert set(store.items) == {"relabelled", "listed away"}
 
 
-def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None:
+def test_a_list_removes_missing_objects_but_not_newer_ones() -> None:
     store = node_store()
     store.put(node(5, "old"))
     store.put(node(20, "young"))
@@ -66,7 +66,7 @@ def test_a_list_removes_what_is_gone_and_keeps_what_is_younger_than_it() -> None
     assert set(store.items) == {"young", "listed"}
 
 
-def test_versions_are_numbers_not_text() -> None:
+def test_versions_are_compared_as_numbers() -> None:
     store = node_store()
     store.put(node(10, unschedulable=True))
 
@@ -75,7 +75,7 @@ def test_versions_are_numbers_not_text() -> None:
     assert store.items["u"].unschedulable
 
 
-def test_a_new_version_that_says_the_same_is_no_news() -> None:
+def test_a_version_with_equal_fields_is_not_a_change() -> None:
     calls: list[int] = []
     store = node_store(lambda: calls.append(1))
 
@@ -97,7 +97,7 @@ POD = st.builds(
 
 
 @given(st.lists(st.tuples(POD, st.booleans()), max_size=30))
-def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[BoundPod, bool]]) -> None:
+def test_requests_per_node_are_the_sum_of_the_stored_pods(steps: list[tuple[BoundPod, bool]]) -> None:
     store = ForeignPodStore(decode.bound_pod, lambda: None)
     homes: dict[str, str] = {}
     for pod, gone in steps:
@@ -114,7 +114,7 @@ def test_sums_per_node_are_those_of_the_pods_that_are_there(steps: list[tuple[Bo
     assert {n: +c for n, c in store.requests.items()} == {n: +c for n, c in expected.items()}
 
 
-def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
+def test_a_deleted_pod_is_recorded_with_its_last_state() -> None:
     cache = Cache()
     gated, bound, over = make.pod("a"), make.running_pod("b"), make.running_pod("c", phase=PodPhase.FAILED)
     for pod in (gated, bound, over):
@@ -131,7 +131,7 @@ def test_a_pod_that_leaves_is_remembered_with_how_it_went() -> None:
     assert cache.pods.items == {}
 
 
-def test_a_pod_that_is_back_has_not_departed() -> None:
+def test_a_pod_that_returns_is_not_deleted() -> None:
     cache = Cache()
     cache.pods.put(make.running_pod())
     cache.pods.record_deletion(make.running_pod(resource_version="21"))
@@ -142,7 +142,7 @@ def test_a_pod_that_is_back_has_not_departed() -> None:
     assert set(cache.pods.items) == {make.running_pod().uid}
 
 
-def test_of_two_objects_of_one_name_the_younger_is_in_the_snapshot() -> None:
+def test_the_newer_of_two_objects_with_one_name_is_in_the_snapshot() -> None:
     cache = Cache()
     cache.telemetry.put(replace(make.telemetry(), uid="new", resource_version="50"))
     cache.telemetry.put(replace(make.telemetry(), uid="old", resource_version="40"))

@@ -141,7 +141,7 @@ def test_several_other_values_stop_no_other_workload(data: st.DataObject) -> Non
     live_beside(templates)
 
 
-def test_what_no_rule_foresaw_is_a_problem_of_one_workload(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is told once, with its traceback, not in every pass."""
     build = podbuild.build
 
@@ -178,7 +178,7 @@ HUGE = [
 
 @pytest.mark.parametrize("needs", HUGE, ids=str)
 @pytest.mark.parametrize("strategy", ["Best", "Pack", "Spread"])
-def test_no_amount_is_too_large_to_be_counted(needs: PodNeeds, strategy: str) -> None:
+def test_huge_amounts_are_counted(needs: PodNeeds, strategy: str) -> None:
     """A pod that waits, one that runs, and a good workload beside them, on a node that is left out of room."""
     huge, good = make.workload("huge", placement={"strategy": strategy}), make.workload("good")
     running = make.running_pod("gone", needs=needs, containers=(Container("main", running=True),))
@@ -197,7 +197,7 @@ NODES = ("node-1", "node-2")
 
 @pytest.mark.parametrize("amount", ["8E", "9223372036854775807", "1e9999", "x"])
 @pytest.mark.parametrize("name", ["cpu", "memory", "example.com/x"])
-def test_others_pods_may_ask_for_any_amount(name: str, amount: str) -> None:
+def test_foreign_pods_may_request_any_amount(name: str, amount: str) -> None:
     needs = pod_needs({"containers": [{"resources": {"requests": {name: amount}}}] * 3})
     others = {"node-1": {"cpu": 3 * needs.cpu_milli, "memory": 3 * needs.memory_bytes, "pods": 3, **needs.extended}}
     good = make.workload("good")

@@ -43,7 +43,7 @@ MEANINGS: list[tuple[int, str, type[errors.ApiError]]] = [
 
 
 @pytest.mark.parametrize(("code", "reason", "kind"), MEANINGS)
-def test_each_status_code_is_a_decision_for_the_caller(code: int, reason: str, kind: type[errors.ApiError]) -> None:
+def test_each_status_code_has_its_error(code: int, reason: str, kind: type[errors.ApiError]) -> None:
     api = connect(lambda _: status(code, reason, "because"))
 
     with pytest.raises(errors.ApiError, match="because") as caught:
@@ -53,7 +53,7 @@ def test_each_status_code_is_a_decision_for_the_caller(code: int, reason: str, k
     assert caught.value.code == code
 
 
-def test_no_answer_is_unavailable() -> None:
+def test_no_response_is_unavailable() -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("late")
 
@@ -97,7 +97,7 @@ def watch(lines: list[Any]) -> list[tuple[str, Any]]:
     return asyncio.run(run())
 
 
-def test_a_watch_passes_events_and_bookmarks_on() -> None:
+def test_a_watch_yields_events_and_bookmarks() -> None:
     lines = [{"type": "ADDED", "object": {"a": 1}}, {"type": "BOOKMARK", "object": {"b": 2}}]
 
     assert watch(lines) == [("ADDED", {"a": 1}), ("BOOKMARK", {"b": 2})]
@@ -108,7 +108,7 @@ def test_an_error_within_a_watch_is_raised() -> None:
         watch([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}])
 
 
-def test_a_watch_asks_for_bookmarks_from_where_it_left_off() -> None:
+def test_a_watch_requests_bookmarks_from_its_version() -> None:
     asked: list[httpx2.QueryParams] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -148,17 +148,17 @@ class TestCluster:
 
         return asyncio.run(ApiWriter(connect(handler)).patch_telemetry("node-1", self.PATCH))
 
-    def test_a_failed_test_is_a_lost_race_and_tells_the_object_as_it_is(self) -> None:
+    def test_a_failed_patch_test_is_a_conflict_with_the_current_object(self) -> None:
         with pytest.raises(errors.PatchConflictError) as caught:
             self.patch(generation=4)
 
         assert caught.value.current["metadata"]["generation"] == 4
 
-    def test_the_same_code_with_all_tests_passing_is_a_body_that_was_refused(self) -> None:
+    def test_a_422_with_passing_tests_is_an_invalid_write(self) -> None:
         with pytest.raises(errors.InvalidWriteError, match="rejected"):
             self.patch(generation=3)
 
-    def test_deletion_names_the_pod_and_its_state_and_no_grace_period(self) -> None:
+    def test_delete_has_preconditions_and_no_grace_period(self) -> None:
         sent: list[Any] = []
 
         def handler(request: httpx2.Request) -> httpx2.Response:
@@ -172,7 +172,7 @@ class TestCluster:
         assert body["preconditions"] == {"uid": "u", "resourceVersion": "7"}
         assert "gracePeriodSeconds" not in body
 
-    def test_a_pod_with_a_field_that_nobody_knows_is_refused(self) -> None:
+    def test_create_pod_validates_fields_strictly(self) -> None:
         body = {"metadata": {"namespace": "ml", "name": "train-0"}}
 
         def handler(request: httpx2.Request) -> httpx2.Response:
@@ -183,7 +183,7 @@ class TestCluster:
             asyncio.run(ApiWriter(connect(handler)).create_pod(body))
 
     @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
-    def test_a_pod_that_exists_already_is_ours_if_we_own_it(self, owner: str, ours: bool) -> None:
+    def test_create_pod_returns_an_existing_pod_of_the_same_owner(self, owner: str, ours: bool) -> None:
         body = {"metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
         found = {"metadata": {"ownerReferences": [{"uid": owner}]}}
 
@@ -202,7 +202,7 @@ class TestClock:
     SKEWS = ((0.9, 0, 0.9), (0, 0, 0), (3600, 3600, 3601), (-3600, -3600, -3599))
 
     @pytest.mark.parametrize(("skew", "least", "most"), SKEWS)
-    def test_a_wrong_local_clock_is_corrected_and_a_rounded_date_is_not_believed(
+    def test_a_wrong_local_clock_is_corrected_to_the_nearest_bound(
         self, skew: float, least: float, most: float
     ) -> None:
         clock = ServerClock(lambda: NOW)
@@ -212,7 +212,7 @@ class TestClock:
 
         assert least <= (clock.now() - NOW).total_seconds() <= most
 
-    def test_a_slow_answer_corrects_nothing(self) -> None:
+    def test_a_slow_response_corrects_nothing(self) -> None:
         """Stamped when it was sent, read half a minute later."""
         clock = ServerClock(lambda: NOW)
 

@@ -35,7 +35,7 @@ def recorder(cluster: Cluster) -> WorkloadEventRecorder:
     return WorkloadEventRecorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
 
 
-def test_a_repetition_is_a_count() -> None:
+def test_a_repeated_event_is_counted_up() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
@@ -48,7 +48,7 @@ def test_a_repetition_is_a_count() -> None:
     assert cluster.patched == [(body["metadata"]["name"], 2), (body["metadata"]["name"], 3)]
 
 
-def test_other_words_are_another_event() -> None:
+def test_another_note_is_another_event() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
@@ -58,14 +58,14 @@ def test_other_words_are_another_event() -> None:
     assert len({body["metadata"]["name"] for body in cluster.created}) == 2
 
 
-def test_an_event_that_an_earlier_process_told_is_not_an_error() -> None:
+def test_an_event_of_an_earlier_process_is_not_an_error() -> None:
     cluster = Cluster()
     cluster.exists = True
 
     asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x"), NOW))
 
 
-def test_an_event_that_expired_is_told_anew() -> None:
+def test_an_expired_event_is_created_again() -> None:
     cluster = Cluster()
     found = recorder(cluster)
     asyncio.run(found.record(ABOUT, Event("Placed", "x"), NOW))
@@ -76,7 +76,7 @@ def test_an_event_that_expired_is_told_anew() -> None:
     assert len(cluster.created) == 2
 
 
-def test_a_long_note_is_cut_to_what_the_apiserver_takes() -> None:
+def test_a_long_note_is_truncated_to_the_limit() -> None:
     cluster = Cluster()
 
     asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x" * 3000), NOW))

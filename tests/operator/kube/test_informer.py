@@ -93,7 +93,7 @@ def names(store: TombstoneStore[Node]) -> set[str]:
     return {n.name for n in store.items.values()}
 
 
-def test_events_change_the_copy() -> None:
+def test_events_update_the_store() -> None:
     steps = [event("ADDED", "b", 11), event("DELETED", "a", 12), event("MODIFIED", "b", 13)]
 
     _, store, _ = informed([(10, [node("a", 5)])], [steps])
@@ -101,13 +101,13 @@ def test_events_change_the_copy() -> None:
     assert names(store) == {"b"}
 
 
-def test_the_watch_goes_on_from_the_last_event_or_bookmark() -> None:
+def test_the_watch_continues_from_the_last_event_or_bookmark() -> None:
     api, _, _ = informed([(10, [])], [[event("ADDED", "b", 11)], [("BOOKMARK", node("", 40))], []])
 
     assert api.since == ["10", "11", "40", "40"]
 
 
-def test_a_broken_connection_goes_on_where_it_broke() -> None:
+def test_an_interrupted_watch_continues_from_its_last_version() -> None:
     broken = [event("ADDED", "b", 11), UnavailableError("broken")]
 
     api, store, listed = informed([(10, [])], [broken, [UnavailableError("still")], [event("ADDED", "c", 12)]])
@@ -117,7 +117,7 @@ def test_a_broken_connection_goes_on_where_it_broke() -> None:
     assert listed == 1
 
 
-def test_a_version_that_is_too_old_lists_again_and_forgets_what_is_gone() -> None:
+def test_an_expired_version_lists_again_and_removes_missing_objects() -> None:
     lists = [(10, [node("a", 5), node("b", 6)]), (50, [node("b", 6)])]
 
     api, store, listed = informed(lists, [[GoneError("too old", 410)], []])
@@ -127,18 +127,18 @@ def test_a_version_that_is_too_old_lists_again_and_forgets_what_is_gone() -> Non
     assert api.since == ["10", "50", "50"]
 
 
-def test_a_list_that_fails_is_tried_again() -> None:
+def test_a_failed_list_is_retried() -> None:
     _, store, _ = informed([UnavailableError("away"), GoneError("slow", 410), (10, [node("a", 5)])], [[]])
 
     assert names(store) == {"a"}
 
 
-def test_a_refusal_ends_it() -> None:
+def test_a_rejected_request_ends_the_informer() -> None:
     with pytest.raises(ApiError, match="forbidden"):
         informed([ApiError("forbidden", 401)], [])
 
 
-def test_what_can_not_be_read_stays_as_it_was() -> None:
+def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
     """In a list and in a watch: only a deletion takes it away."""
 
     def project_good(body: Mapping[str, Any]) -> Node | None:

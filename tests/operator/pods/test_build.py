@@ -22,7 +22,7 @@ def build(template: Any, **spec: Any) -> dict[str, Any]:
 
 
 class TestBuild:
-    def test_a_shared_device_is_asked_for_by_its_own_resource(self) -> None:
+    def test_mode_shared_requests_the_shared_resource(self) -> None:
         devices = {"count": 2, "mode": "Shared", "memoryMiB": 1000}
         body = build({"spec": {"containers": [{"name": "a"}]}}, devices=devices)
 
@@ -36,7 +36,7 @@ class TestBuild:
         assert body["spec"]["containers"][0]["resources"] == {"limits": {"cpu": "1", RESOURCE: "4"}}
         assert "resources" not in body["spec"]["containers"][1]
 
-    def test_our_gate_comes_beside_the_users(self) -> None:
+    def test_the_gate_is_added_to_those_of_the_template(self) -> None:
         gates = [{"name": SCHEDULING_GATE}, {"name": "example.com/quota"}]
 
         body = build({"spec": {"containers": [{"name": "a"}], "schedulingGates": gates}})
@@ -50,7 +50,7 @@ class TestBuild:
         (owner,) = body["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"], owner["controller"]) == ("GPUWorkload", "uid-train", True)
 
-    def test_marks_of_gitops_tools_are_left_behind(self) -> None:
+    def test_tracking_labels_of_gitops_tools_are_not_copied(self) -> None:
         marks = {
             "argocd.argoproj.io/tracking-id": "x",
             "kustomize.toolkit.fluxcd.io/name": "x",
@@ -63,7 +63,7 @@ class TestBuild:
 
         assert set(body["metadata"]["annotations"]) == {"kubectl.kubernetes.io/default-container"}
 
-    def test_the_template_itself_is_not_changed(self) -> None:
+    def test_the_template_is_not_modified(self) -> None:
         template = {"spec": {"containers": [{"name": "a", "resources": {"limits": {"cpu": "1"}}}]}}
         before = json.dumps(template)
 
@@ -73,7 +73,7 @@ class TestBuild:
 
 
 class TestName:
-    def test_is_new_with_each_seed_and_tells_workload_and_replica(self) -> None:
+    def test_contains_workload_and_replica_and_differs_by_seed(self) -> None:
         one, two = (podbuild.pod_name("train", 3, seed) for seed in ("a", "b"))
 
         assert one != two
@@ -142,7 +142,7 @@ AFFINITIES: dict[str, tuple[Any, list[Any]]] = {
 
 class TestRelease:
     @pytest.mark.parametrize(("affinity", "terms"), AFFINITIES.values(), ids=AFFINITIES.keys())
-    def test_pins_and_opens_the_gate_at_once(self, affinity: Any, terms: list[Any]) -> None:
+    def test_pins_and_removes_the_gate_in_one_patch(self, affinity: Any, terms: list[Any]) -> None:
         pod = decode_pod.pod(body(affinity))
         patch = release.release(pod, "node-1", make.assignment(make.pod(), "GPU-1-0"))
 
@@ -155,7 +155,7 @@ class TestRelease:
         note = json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])
         assert note == {"node": "node-1", "container": "main", "devices": ["GPU-1-0"]}
 
-    def test_keeps_other_annotations_and_tells_the_share(self) -> None:
+    def test_keeps_other_annotations_and_adds_the_share(self) -> None:
         pod = decode_pod.pod(body(annotations={"a": "b"}))
         assignment = make.assignment(make.pod(), shard_start=3, shard_end=9)
 
@@ -179,7 +179,7 @@ class TestRelease:
 
 
 class TestView:
-    def test_of_what_the_kubelet_and_the_scheduler_say(self) -> None:
+    def test_fields_of_kubelet_and_scheduler(self) -> None:
         found = body(gates=())
         found["spec"]["nodeName"] = "node-1"
         found["status"] = {
@@ -204,12 +204,12 @@ class TestView:
     @pytest.mark.parametrize(
         ("reason", "expected"), [("Unschedulable", "no node"), ("SchedulingGated", None), ("SchedulerError", None)]
     )
-    def test_only_unschedulable_is_a_verdict(self, reason: str, expected: str | None) -> None:
+    def test_only_unschedulable_is_a_refusal(self, reason: str, expected: str | None) -> None:
         condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "no node"}
 
         assert decode_pod.pod({**body(), "status": {"conditions": [condition]}}).unschedulable == expected
 
-    def test_a_container_that_was_never_made_did_not_run(self) -> None:
+    def test_a_container_that_was_never_created_did_not_run(self) -> None:
         made = {"name": "main", "state": {"terminated": {"exitCode": 1, "containerID": "containerd://1"}}}
         never = {"name": "main", "state": {"terminated": {"exitCode": 137}}}
 

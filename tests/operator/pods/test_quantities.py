@@ -33,12 +33,12 @@ def test_quantity(text: Any, value: Fraction) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "1 Gi", "1ki", "e3", True, [], {}, "1" * 200, float("nan")])
-def test_no_quantity(text: Any) -> None:
+def test_malformed_quantity(text: Any) -> None:
     with pytest.raises(ValueError, match="is not a resource quantity"):
         quantity(text)
 
 
-def test_amounts_beyond_every_node_are_all_the_same() -> None:
+def test_huge_amounts_are_capped() -> None:
     """The apiserver takes an exponent of any size and keeps it as it is."""
     assert milli("8E") == whole("1e9999") == whole("9" * 90) == milli("1e999999999999999999") == MAX_AMOUNT
     assert whole("1e-9999") == 1
@@ -47,6 +47,6 @@ def test_amounts_beyond_every_node_are_all_the_same() -> None:
 
 
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none()))
-def test_whatever_stands_there_counts_as_something(value: Any) -> None:
+def test_any_text_has_an_amount_in_range(value: Any) -> None:
     assert 0 <= milli(value) <= MAX_AMOUNT
     assert 0 <= whole(value) <= MAX_AMOUNT

@@ -265,13 +265,13 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("spec", "devices", "message"), BAD.values(), ids=BAD.keys())
-def test_problem(spec: Any, devices: dict[str, Any], message: str) -> None:
+def test_invalid_template(spec: Any, devices: dict[str, Any], message: str) -> None:
     found = errors({"spec": spec}, **devices)
 
     assert any(message in one for one in found), found
 
 
-def test_our_own_labels_and_annotations_are_not_the_users_to_set() -> None:
+def test_reserved_labels_and_annotations_are_forbidden() -> None:
     found = errors({"metadata": {"annotations": {"gpufleet.dev/assignment": "x"}}, "spec": {"containers": [main()]}})
 
     (one,) = found
@@ -315,17 +315,17 @@ GOOD: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("spec", "devices"), GOOD.values(), ids=GOOD.keys())
-def test_no_problem(spec: Any, devices: dict[str, Any]) -> None:
+def test_valid_template(spec: Any, devices: dict[str, Any]) -> None:
     assert errors({"spec": spec}, **devices) == []
 
 
-def test_sharing_that_is_switched_off_is_told() -> None:
+def test_mode_shared_is_forbidden_where_sharing_is_disabled() -> None:
     found = errors({"spec": {"containers": [main()]}}, resources=Resources(shared=""), mode=DeviceMode.SHARED)
 
     assert found == ["spec.devices.mode: Forbidden: mode Shared is disabled in this cluster"]
 
 
-def test_a_shared_resource_of_another_name_is_ours_too() -> None:
+def test_a_configured_shared_resource_is_a_device_resource() -> None:
     spec = {"containers": [main(), {"name": "b", **limits(name="example.com/part")}]}
 
     (found,) = errors({"spec": spec}, resources=Resources(shared="example.com/part"), container="main")
@@ -333,7 +333,7 @@ def test_a_shared_resource_of_another_name_is_ours_too() -> None:
     assert found.startswith("spec.template.spec.containers[1].resources.limits[example.com/part]: Forbidden: only the")
 
 
-def test_the_only_container_is_chosen_by_itself() -> None:
+def test_the_only_container_gets_the_devices() -> None:
     assert device_container(make.spec(make.workload())) == "main"
 
 
@@ -365,5 +365,5 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_whatever_stands_in_the_template_is_a_message_and_not_a_crash(template: Any) -> None:
+def test_any_template_is_validated_without_an_exception(template: Any) -> None:
     errors({"spec": template, "metadata": template})

@@ -52,7 +52,7 @@ def creates(number: int) -> Actions:
     ],
     ids=["the namespace is gone", "refused", "no answer"],
 )
-def test_a_pod_that_can_not_be_made_is_an_outcome_and_not_the_end(error: ApiError, expected: dict[str, Any]) -> None:
+def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[str, Any]) -> None:
     actions = creates(1)
 
     outcomes = asyncio.run(executor(error, Cache()).run(actions))
@@ -60,13 +60,13 @@ def test_a_pod_that_can_not_be_made_is_an_outcome_and_not_the_end(error: ApiErro
     assert outcomes == [WriteOutcome(actions.creates[0], **expected)]
 
 
-def test_an_answer_that_nobody_planned_for_ends_the_process() -> None:
+def test_an_unexpected_response_ends_the_process() -> None:
     with pytest.raises(ApiError, match="Unauthorized"):
         asyncio.run(executor(ApiError("Unauthorized", 401), Cache()).run(creates(1)))
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_every_write_is_a_sign_of_life_however_it_ends(first: bool) -> None:
+def test_every_write_counts_as_progress(first: bool) -> None:
     """An apiserver that swallows requests holds up each of hundreds for its time-out: that is no reason to restart.
 
     Within the first pass there are none: readiness waits for its end.

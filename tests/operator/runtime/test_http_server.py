@@ -24,19 +24,19 @@ def ask(last_progress: float | None, ago: float = 0) -> dict[str, tuple[int, str
     return asyncio.run(run())
 
 
-def test_before_the_first_pass_it_is_alive_but_not_ready() -> None:
+def test_before_the_first_pass_it_is_live_but_not_ready() -> None:
     found = ask(None)
 
     assert found["/healthz"][0] == 200
     assert found["/readyz"] == (503, "the caches are not synced yet\n")
 
 
-def test_after_a_pass_it_is_both() -> None:
+def test_after_a_pass_it_is_live_and_ready() -> None:
     found = ask(1.0)
 
     assert [found[path][0] for path in ("/healthz", "/readyz")] == [200, 200]
     assert "gpufleet_test 3.0" in found["/metrics"][1]
 
 
-def test_a_pass_that_does_not_come_is_noticed() -> None:
+def test_without_a_pass_it_is_not_live() -> None:
     assert ask(1.0, ago=100)["/healthz"] == (503, "no reconcile pass completed in the last 60 s\n")

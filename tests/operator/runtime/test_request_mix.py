@@ -42,7 +42,7 @@ def test_a_workload_counts_once_with_all_of_its_replicas() -> None:
     )
 
 
-def test_what_is_gone_goes_on_counting() -> None:
+def test_a_deleted_workload_still_counts() -> None:
     request_mix = RequestMix()
     request_mix.update([make.workload(replicas=96, devices=PAIR)], [])
 
@@ -78,7 +78,7 @@ def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
     assert list(learned.parts) == pytest.approx(at_once.parts, abs=0.05)
 
 
-def test_shares_are_measured_on_the_usual_device() -> None:
+def test_shares_are_measured_on_the_median_device() -> None:
     """Without any device known they wait; the operator's own lists come before its first pass, an agent may not."""
     request_mix = RequestMix()
     workload = make.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
@@ -87,7 +87,7 @@ def test_shares_are_measured_on_the_usual_device() -> None:
     assert parts(request_mix.update([workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
 
 
-def test_a_template_that_makes_no_pods_teaches_nothing() -> None:
+def test_an_invalid_template_does_not_count() -> None:
     bad = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "two"}}}]}}
 
     assert RequestMix().update([make.workload(replicas=96, template=bad)], []) is PRIOR
@@ -97,7 +97,7 @@ SINGLES = Mix.of({PodType(0, 0, 1): 1})
 
 
 @pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
-def test_pack_keeps_free_what_workloads_usually_ask_for(pairs: bool, node: str) -> None:
+def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) -> None:
     """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
     mix = RequestMix().update([make.workload("usual", replicas=500, devices=PAIR)], []) if pairs else SINGLES
     asked = make.workload(placement={"strategy": "Pack"})
@@ -108,7 +108,7 @@ def test_pack_keeps_free_what_workloads_usually_ask_for(pairs: bool, node: str) 
     assert [r.node for r in actions.releases] == [node]
 
 
-def test_every_pass_is_told_what_was_learned_and_a_new_process_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Mix] = []
     workloads = make.workload("one", replicas=64), make.workload("two", replicas=64, devices=PAIR)
 
