@@ -20,34 +20,34 @@ from gpufleet_common.logs import configure
 
 log = structlog.get_logger(__name__)
 
-BYTES_PER_MIB = 2**20
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BYTES_PER_MIB = 2**20
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent until SIGTERM or SIGINT; the exit status is 0 after a signal, 1 after an error."""
+    """Runs the agent until SIGTERM or SIGINT; returns the exit status: 0 after a signal, 1 after an error."""
     settings = parse(sys.argv[1:] if arguments is None else arguments)
     configure(settings.log_level, settings.log_format)
-    release_code_pages()  # what loading libraries took; again when the agent has settled
+    release_code_pages()  # used while loading libraries; repeated when the agent has settled
     return asyncio.run(serve(lambda: make_agent(settings)))
 
 
 def make_agent(settings: AgentSettings) -> Agent:
-    """The agent for this machine's GPUs and this node's object.
+    """Builds the agent for this node.
 
     Raises:
-        KubeError: There is no configuration that says where the apiserver is.
-        OSError: The recording can't be read, or can't be written.
-        ValueError: It is no recording.
+        KubeError: There is no configuration of the apiserver.
+        OSError: The recording cannot be read or written.
+        ValueError: The file is not a recording.
     """
     rng = random.Random()  # noqa: S311 - jitter
     return build_agent(settings, make_hardware(settings), LightkubeTelemetryApi(settings.node_name, rng), rng)
 
 
 def make_hardware(settings: AgentSettings) -> Hardware:
-    """What the node's GPUs are asked by, recorded where that is wanted. Raises as `make_agent`.
+    """Builds the hardware that the settings name, recorded if they ask for it. Raises as `make_agent`.
 
-    Of the implementations only the one in use is loaded.
+    Imports only the implementation in use.
     """
     hardware: Hardware
     if settings.recording is not None:
@@ -61,20 +61,20 @@ def make_hardware(settings: AgentSettings) -> Hardware:
     if settings.record is not None:
         from gpufleet_agent.devices.recording.writer import RecordingWriter  # noqa: PLC0415 - see above
 
-        hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
+        hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * _BYTES_PER_MIB)
     return hardware
 
 
 async def serve(make: Callable[[], Agent]) -> int:
-    """Run an agent; returns the exit status. Errors are logged here, with the part that they come from."""
+    """Runs an agent and logs its errors; returns the exit status."""
     try:
         agent = asyncio.create_task(make().run(), name="agent")
     except (KubeError, ValueError, OSError) as error:
-        log.error("agent not started", error=str(error))  # noqa: TRY400 - no traceback: it says what to mend
+        log.error("agent not started", error=str(error))  # noqa: TRY400 - the message is enough, without a traceback
         return 1
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        # Taken once: a second signal finds Python's own handling, and ends the process at once.
+    for number in _SIGNALS:
+        # Handled once: a second signal gets Python's default handling and ends the process immediately.
         loop.add_signal_handler(number, _stop, loop, agent)
     settled = loop.call_later(SETTLED_SECONDS, release_code_pages)
     try:
@@ -97,7 +97,7 @@ def _stop(loop: asyncio.AbstractEventLoop, agent: "asyncio.Task[None]") -> None:
 
 
 def _restore(loop: asyncio.AbstractEventLoop) -> None:
-    for number in SIGNALS:
+    for number in _SIGNALS:
         loop.remove_signal_handler(number)
 
 

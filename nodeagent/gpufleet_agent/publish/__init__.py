@@ -1,1 +1,1 @@
-"""Writes what the node's GPUs are doing into the status of its GPUTelemetry object."""
+"""Writes the state of the node's GPUs into the status of its GPUTelemetry object."""

@@ -1,4 +1,4 @@
-"""Which difference between two statuses is worth a write."""
+"""Decides whether the difference between two statuses is worth a write."""
 
 from enum import IntEnum
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 from gpufleet_agent.publish.payload import Status
 from gpufleet_common import timestamps
 
-UTILIZATION_POINTS = 10
+_UTILIZATION_POINTS = 10
 MEMORY_MIB = 256
-MEMORY_SHARE = 0.02
-"""Of the device's memory, where that is less than `MEMORY_MIB`."""
-TEMPERATURE_CELSIUS = 3
-POWER_SHARE = 0.10
-"""Of the device's power limit, or of the last value where the limit isn't known: idle power flickers by 10 %."""
+_MEMORY_RATIO = 0.02
+"""Of the device's memory, if that is less than `MEMORY_MIB`."""
+_TEMPERATURE_CELSIUS = 3
+_POWER_RATIO = 0.10
+"""Of the device's power limit, or of the last value if the limit is unknown: idle power varies by 10 %."""
 STALE_SECONDS = 5.0
-"""A sample this much older than the status that carries it holds the device back from being picked, sooner or later.
-Unless samples are taken more rarely: see `stale_after`."""
+"""Age above which a sample may keep the operator from placing on the device. Longer if samples are taken less often,
+see `stale_after`."""
 
 
 class Significance(IntEnum):
-    """How much a difference matters."""
+    """How urgent a difference is."""
 
     NONE = 0
     CHANGE = 1
-    """A reading of a device that one container holds as a whole left its dead band."""
+    """A reading left its dead band; one container holds the whole device."""
     PICKABLE = 2
-    """The same for a device that could be picked: a workload may wait for just that."""
+    """A reading left its dead band; the device could be placed on, and a workload may wait for that."""
     URGENT = 3
-    """The operator waits for it: devices, health, holders, fresh samples, or the reservations that the agent read."""
+    """Devices, health, holders, fresh samples or the observed generation changed: the operator waits for these."""
 
 
-_STEADY = (
+_DESCRIPTION_FIELDS = (
     "uuid",
     "index",
     "model",
@@ -45,28 +45,28 @@ _STEADY = (
 
 
 def stale_after(sample_seconds: float) -> float:
-    """From which age on a sample is old, in seconds, where one is taken every `sample_seconds`.
+    """Returns the age in seconds above which a sample is stale, if one is taken every `sample_seconds`.
 
-    Between two samples the age goes up to `sample_seconds`, and that it falls again is no news.
+    Between two samples the age rises to `sample_seconds` and falls again; that is not a change.
     """
     return max(STALE_SECONDS, 2 * sample_seconds)
 
 
-def significance(published: Status, current: Status, old_seconds: float = STALE_SECONDS) -> Significance:
-    """Compare the status as last written with the one that would be written now.
+def significance(published: Status, current: Status, stale_seconds: float = STALE_SECONDS) -> Significance:
+    """Compares two statuses.
 
     Args:
-        published: The former.
-        current: The latter.
-        old_seconds: From which age on a sample is old.
+        published: The status as last written.
+        current: The status as of now.
+        stale_seconds: Age above which a sample is stale.
     """
     if _node_facts(published) != _node_facts(current):
         return Significance.URGENT
     pairs = list(zip(published["devices"], current["devices"], strict=True))
     if any(_facts(before) != _facts(after) for before, after in pairs):
         return Significance.URGENT
-    # After a stuck driver or a frozen process the readings may be what they were: that they are new is the news.
-    if any(_age(published, before) > old_seconds >= _age(current, after) for before, after in pairs):
+    # After a stuck driver or a frozen process the readings may be equal; that they are fresh again is the change.
+    if any(_age(published, before) > stale_seconds >= _age(current, after) for before, after in pairs):
         return Significance.URGENT
     moved = [after for before, after in pairs if _left_dead_band(before, after)]
     if any(_pickable(device) for device in moved):
@@ -79,12 +79,12 @@ def _node_facts(status: Status) -> tuple[Any, ...]:
 
 
 def _facts(device: Status) -> tuple[Any, ...]:
-    steady = tuple(map(device.get, _STEADY))
+    steady = tuple(map(device.get, _DESCRIPTION_FIELDS))
     return steady, device["health"]["state"], _codes(device, "reasons"), _held(device)
 
 
 def _held(device: Status) -> list[Status]:
-    # How much a holder uses beyond its promise goes up and down; that it does is the news.
+    # How far a holder exceeds its reservation varies; only whether it does counts.
     return [{**holder, "overuse": "overuse" in holder} for holder in device.get("allocatedTo", ())]
 
 
@@ -105,17 +105,17 @@ def _age(status: Status, device: Status) -> float:
 
 def _left_dead_band(before: Status, after: Status) -> bool:
     total, limit = after.get("memoryTotalMiB"), after.get("powerLimitMilliwatts")
-    memory_band = MEMORY_MIB if total is None else min(MEMORY_MIB, MEMORY_SHARE * total)
-    power_band = POWER_SHARE * (before.get("powerMilliwatts", 0) if limit is None else limit)
+    memory_band = MEMORY_MIB if total is None else min(MEMORY_MIB, _MEMORY_RATIO * total)
+    power_band = _POWER_RATIO * (before.get("powerMilliwatts", 0) if limit is None else limit)
     return (
-        _moved(before, after, "utilizationPercent", UTILIZATION_POINTS)
-        or _moved(before, after, "memoryUtilizationPercent", UTILIZATION_POINTS)
+        _moved(before, after, "utilizationPercent", _UTILIZATION_POINTS)
+        or _moved(before, after, "memoryUtilizationPercent", _UTILIZATION_POINTS)
         or _moved(before, after, "memoryUsedMiB", memory_band)
-        or _moved(before, after, "temperatureCelsius", TEMPERATURE_CELSIUS)
-        or _moved(before, after, "memoryTemperatureCelsius", TEMPERATURE_CELSIUS)
+        or _moved(before, after, "temperatureCelsius", _TEMPERATURE_CELSIUS)
+        or _moved(before, after, "memoryTemperatureCelsius", _TEMPERATURE_CELSIUS)
         or _moved(before, after, "powerMilliwatts", power_band)
         or _codes(before, "warnings") != _codes(after, "warnings")
-        # That the last process has left the device, or the first one has come, counts; how many there are doesn't.
+        # Only whether there are processes counts, not how many.
         or bool(before.get("processCount")) != bool(after.get("processCount"))
     )
 

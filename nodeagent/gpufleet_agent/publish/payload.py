@@ -1,7 +1,7 @@
-"""The GPUTelemetry status as plain data, field by field as `gpufleet_api.telemetry` defines it.
+"""Builds the GPUTelemetry status as plain data, as `gpufleet_api.telemetry` defines it.
 
-By hand and not by the models: the agent runs on every GPU node and leaves pydantic out. A test holds the two together.
-A value that the hardware doesn't report is absent.
+The models are not used: the agent runs on every GPU node and does without pydantic. A test compares the two. Values
+that the hardware does not report are absent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ Status = dict[str, Any]
 MAX_HOLDERS = 64
 MAX_REASONS = 16
 MAX_TEXT = 256
-"""A quarter of what the API allows: with 64 devices in trouble the object must still fit into etcd."""
+"""A quarter of what the API allows: the object must fit into etcd even if 64 devices have faults."""
 MAX_MODEL = 96
 
 
@@ -42,17 +42,17 @@ def build_status(
     overuse: Iterable[OveruseEpisode] = (),
     withheld: Mapping[str, str] | None = None,
 ) -> Status:
-    """Put the status together.
+    """Builds the status.
 
     Args:
         snapshot: Devices and health.
-        holders: Who holds which device.
-        generation: `metadata.generation` of the reservations that the agent has read.
-        observed_at: Now, in seconds since the epoch by the node's clock.
+        holders: Containers by device.
+        generation: `metadata.generation` of the object as last read.
+        observed_at: Now, in seconds since the epoch.
         agent_version: Version of this program.
-        boot_id: Of the node.
-        overuse: Holders that use more memory than they were promised.
-        withheld: Devices that no container can be given although they have no fault, by UUID, and why.
+        boot_id: Boot ID of the node.
+        overuse: Containers that use more memory than they reserved.
+        withheld: By UUID, why devices without a fault cannot be allocated.
     """
     devices = snapshot.devices[:MAX_DEVICES]
     over = {(one.usage.uuid, one.usage.pod_uid): one for one in overuse}
@@ -84,8 +84,8 @@ def timestamp(seconds: float) -> str:
 
 
 def _sample_time(age_seconds: float | None, observed_at: float) -> str | None:
-    # By age and not by the clock at the time: that may have been set since, and a clock that was set back by hours
-    # would let an old sample look fresh for as long.
+    # Derived from the age, not from the wall clock at the time: after that was set back by hours, an old sample would
+    # look fresh for hours.
     return None if age_seconds is None else timestamp(observed_at - age_seconds)
 
 

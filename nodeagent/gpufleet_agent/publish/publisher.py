@@ -1,4 +1,4 @@
-"""Keeps the status in the cluster equal to what the agent knows, as far as it matters."""
+"""Keeps the status in the cluster up to date."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ from gpufleet_common import timestamps
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
-"""How often readings are compared with what was written last."""
+"""Interval at which readings are compared with the last write."""
 
 
 class Publisher:
@@ -36,11 +36,11 @@ class Publisher:
 
     Args:
         api: The object in the cluster.
-        telemetry: What is known of the object; it is the one that creates it.
-        build: The status as of now, from memory; None: not enough is known yet to tell the truth.
-        changes: Notified when something changed that can't wait for the next tick.
+        telemetry: The object as last read; it also creates the object.
+        build: Returns the status as of now, from memory; None if not enough is known yet.
+        changes: Notified of changes that must not wait for the next tick.
         policy: How often to write.
-        counters: Where writes are counted.
+        counters: Counts writes.
         rng: Source of jitter.
     """
 
@@ -65,7 +65,7 @@ class Publisher:
         self._published: Status | None = None
         self._published_to: str | None = None
         self.attempted: float | None = None
-        """`observedAt` of the newest status that was sent, whether it arrived or not; in seconds since the epoch."""
+        """`observedAt` of the newest status sent, whether it arrived or not; in seconds since the epoch."""
         self._last: LastWrite | None = None
         self._failures = 0
         self._not_before = 0.0
@@ -76,31 +76,31 @@ class Publisher:
         return self._published is not None
 
     async def run(self, beat: Callable[[], None]) -> None:
-        """Write whenever it is due, forever; calls `beat` each time round."""
+        """Writes whenever a write is due; calls `beat` in each iteration."""
         while True:
             beat()
             seen = self._changes.version
             await self.step()
             try:
-                async with asyncio.timeout(self._rest(asyncio.get_running_loop().time())):
+                async with asyncio.timeout(self._seconds_to_next_step(asyncio.get_running_loop().time())):
                     await self._changes.wait(seen)
             except TimeoutError:
                 continue
-            # An urgent change just after a write is due when the interval is over, not at the next tick.
+            # An urgent change right after a write is due after the minimum interval, not at the next tick.
             if self._last is not None:
                 await asyncio.sleep(self._last.at + self._policy.min_interval - asyncio.get_running_loop().time())
 
-    def _rest(self, now: float) -> float:
-        """How long to wait for the next look: to the next tick, but no write may follow another so soon."""
+    def _seconds_to_next_step(self, now: float) -> float:
+        """Returns the seconds to the next tick, but at least to the end of the minimum interval."""
         soonest = 0.0 if self._last is None else self._last.at + self._policy.min_interval - now
         return max(soonest, seconds_to_next_tick(now, TICK_SECONDS))
 
     async def step(self) -> None:
-        """Write if it is due."""
+        """Writes if a write is due."""
         now = asyncio.get_running_loop().time()
         if self._telemetry.current is None or now < self._not_before:
             return
-        # Built just before it is written: what an absent apiserver missed in between needs no telling.
+        # Built right before it is written: states that were current while the apiserver was away are skipped.
         status = self._build()
         if status is None:
             return
@@ -123,7 +123,7 @@ class Publisher:
         except (KubeError, ObjectFormatError) as error:
             if isinstance(error, ObjectFormatError):
                 self._counters.decode_errors.labels("Object").inc()
-            await self._failed(error, cause)
+            await self._back_off(error, cause)
             return
         now = asyncio.get_running_loop().time()
         jitter = self._rng.random()
@@ -135,10 +135,10 @@ class Publisher:
         self._published, self._published_to = status, written.uid
         self._failures = 0
         self._counters.status_writes.labels(cause.value, "LastWrite").inc()
-        # The answer tells the newest generation; should it have risen, the next write follows at once.
+        # The response has the newest generation. If it increased, the next write follows immediately.
         self._telemetry.update(written)
 
-    async def _failed(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
+    async def _back_off(self, error: KubeError | ObjectFormatError, cause: WriteCause) -> None:
         self._failures += 1
         self._counters.status_writes.labels(cause.value, "Failed").inc()
         wait = backoff(self._policy, self._failures, self._rng.random())

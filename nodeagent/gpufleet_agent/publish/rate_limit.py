@@ -1,8 +1,8 @@
-"""When to write: at once what matters, a few quick writes for readings, and a heartbeat at rest.
+"""Decides when to write: urgent changes immediately, readings by a token bucket, and a heartbeat at rest.
 
-A device whose load flaps would otherwise make every node write every second. A small supply of quick writes, filled
-up slowly, lets a single change through at once and holds back one that goes on and on. What could be picked waits for
-that supply a few seconds at most: a workload may be waiting for just this device to cool, whatever its neighbours do.
+Without the token bucket, a device with varying load would make its node write every second. The bucket lets a single
+change through immediately and limits continuous changes. For devices that could be placed on, a change waits for a
+token for a few seconds at most: a workload may wait for this device to cool.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gpufleet_agent.publish.deadband import STALE_SECONDS, Significance
 
 
 class WriteCause(StrEnum):
-    """Why a status is written."""
+    """Why a status is written. Label of `gpufleet_agent_status_writes_total`."""
 
     CHANGE = "Change"
     URGENT = "Urgent"
@@ -21,63 +21,62 @@ class WriteCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WritePolicy:
-    """How often to write. All in seconds but `burst`."""
+    """How often to write. All in seconds except `jitter` and `burst`."""
 
     heartbeat: float = 30.0
-    """At rest: at most two writes a minute, for the jitter only ever makes it longer."""
+    """Interval at rest: at most two writes a minute, as the jitter only increases it."""
     jitter: float = 0.1
-    """Largest share of the heartbeat that is added at random, so that the nodes of a cluster drift apart."""
+    """Maximum fraction of the heartbeat that is added at random, so that the nodes of a cluster drift apart."""
     min_interval: float = 1.0
     """Between any two writes."""
     burst: int = 6
-    """Writes for readings that may follow each other at `min_interval`."""
+    """Capacity of the token bucket: writes for readings that may follow each other at `min_interval`."""
     refill: float = 10.0
-    """Time for the supply to grow by one: a load on held devices that never settles is written this often."""
+    """Time to add one token: continuous changes of held devices are written this often."""
     patience: float = 3.0
-    """A reading of a device that could be picked is written this long after the last write at the latest. With sampling
-    and looking once a second each, it is in the cluster within 5 s."""
+    """Maximum time since the last write for changes of devices that could be placed on. With samples and ticks once a
+    second, such a change is in the cluster within 5 s."""
     stale: float = STALE_SECONDS
-    """From which age on a sample is old: that it is fresh again is written at once."""
+    """Age above which a sample is stale: that it is fresh again is written immediately."""
     max_backoff: float = 30.0
-    """Longest wait between two attempts while the apiserver is away."""
+    """Maximum wait between two attempts while the apiserver is away."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastWrite:
-    """What the next decision needs to know of the last write. Times are the event loop's."""
+    """The last write, with the token bucket after it. Times are the event loop's."""
 
     at: float
     tokens: float
-    """Quick writes left at `at`."""
+    """In the bucket, at `at`."""
     heartbeat_at: float
 
 
 def first_write(policy: WritePolicy, now: float, jitter: float, built: float | None = None) -> LastWrite:
-    """After the very first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
+    """Returns the state after the first write. `jitter` is a random number from 0 to 1, `built` as for `next_write`."""
     return _written(policy, now, policy.burst, jitter, built)
 
 
 def next_write(
     policy: WritePolicy, last: LastWrite, now: float, jitter: float, *, cause: WriteCause, built: float | None = None
 ) -> LastWrite:
-    """After a later write, which was answered `now`.
+    """Returns the state after a later write.
 
     Args:
         policy: How often to write.
-        last: The write before.
-        now: When this one was answered.
+        last: The previous write.
+        now: When this write was answered.
         jitter: A random number from 0 to 1.
-        cause: Why it was made. Only a change of readings takes from the supply: a short heartbeat, or holders that
-            come and go, must not make readings wait.
-        built: When its content was made. The heartbeat counts from there, so that an answer that took long, or came
-            while this process stood still, doesn't put off the next one.
+        cause: Only a change of readings takes a token: a short heartbeat, or changing holders, must not delay readings.
+        built: When its content was built. The heartbeat counts from there, so that a slow response, or a frozen
+            process, does not delay the next one.
     """
     tokens = _tokens(policy, last, now)
     return _written(policy, now, max(0.0, tokens - 1) if cause is WriteCause.CHANGE else tokens, jitter, built)
 
 
 def due_cause(policy: WritePolicy, last: LastWrite, significance: Significance, now: float) -> WriteCause | None:
-    """Whether to write now, and why; None: not yet."""
+    """Returns why to write now; None if no write is due."""
     if now - last.at < policy.min_interval:
         return None
     if significance is Significance.URGENT:
@@ -90,7 +89,7 @@ def due_cause(policy: WritePolicy, last: LastWrite, significance: Significance, 
 
 
 def backoff(policy: WritePolicy, failures: int, jitter: float) -> float:
-    """How long to wait after so many failures in a row: doubling, and half of it at random."""
+    """Returns the wait after a number of failures in a row: exponential, half of it random."""
     return min(policy.max_backoff, policy.min_interval * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * jitter)
 
 

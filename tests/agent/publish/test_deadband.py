@@ -133,7 +133,7 @@ def test_fresh_samples_after_old_ones_are_urgent_although_the_readings_are_the_s
     assert significance(old, deepcopy(old)) is NONE
     assert significance(fresh, fresher) is NONE
     assert significance(fresh, old) is NONE, "the operator reckons with a sample's age itself"
-    assert significance(old, fresh, old_seconds=6.0) is NONE, "where samples are taken each 3 s"
+    assert significance(old, fresh, stale_seconds=6.0) is NONE, "where samples are taken each 3 s"
 
 
 @pytest.mark.parametrize(("sample_seconds", "want"), [(0.1, 5.0), (2.5, 5.0), (10.0, 20.0), (60.0, 120.0)])
