@@ -1,1 +1,1 @@
-"""What Prometheus and the probes are told, all of it from memory."""
+"""Serves metrics and probes, from memory."""
