@@ -226,9 +226,9 @@ def test_killing_the_caller_removes_its_cluster(machine: Machine) -> None:
     ) as caller:
         assert caller.stdout is not None
         assert caller.stdout.readline() == "up\n"
-        keeper = keeper_of(ROOT)
+        monitor = monitor_of(ROOT)
         caller.kill()
-    wait_until(lambda: not keeper.alive, "the keeper has removed the cluster", timeout=30)
+    wait_until(lambda: not monitor.alive, "the monitor has removed the cluster", timeout=30)
 
 
 def test_released_cluster_outlives_its_caller(machine: Machine) -> None:
@@ -261,7 +261,7 @@ def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:
 
 def test_killing_the_monitor_ends_every_process(machine: Machine) -> None:
     up(SPARE, detach=True)
-    keeper_of(ROOT).end(signal.SIGKILL)
+    monitor_of(ROOT).end(signal.SIGKILL)
     wait_until(lambda: processes_of(ROOT) == [], "all processes have ended", timeout=30)
     assert status("spare") is None
     down("spare")
@@ -289,7 +289,7 @@ def test_killed_node_boots_again_with_its_pods(machine: Machine) -> None:
         ready(spare, "survivor")
 
 
-def keeper_of(root: Path) -> ProcessId:
+def monitor_of(root: Path) -> ProcessId:
     processes = read_processes(root)
     assert processes is not None
-    return processes.keeper
+    return processes.monitor

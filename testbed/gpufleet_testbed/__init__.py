@@ -1,4 +1,4 @@
-"""The test bed: a real Kubernetes cluster on this machine, without Docker.
+"""The test bed: a real Kubernetes cluster on the local machine, without Docker.
 
     from gpufleet_testbed import ClusterConfig, attach, down, status, up
 
@@ -9,14 +9,14 @@
         node.name                                    # "node-1"
         node.driver_dir                              # host folder, /opt/gpufleet/driver inside the node
         node.run(["ls", "/var/lib/kubelet/device-plugins"]).stdout
-        node.restart_kubelet()                       # running pods stay
+        node.restart_kubelet()                       # running pods are not affected
         node.freeze(); node.thaw(); node.kill(); node.boot()
         cluster.load_image(Path("image.tar"))
         cluster.kubeconfig, cluster.log_dir
 
-A cluster that `make cluster` started is taken over (and left running at exit) when it matches; see
-docs/development/test-bed.md. `up(config, detach=True)` starts one that lives until `down()`; `attach()` is the handle
-of what runs. On every node: the project's image `localhost/gpufleet:dev` and the small `localhost/busybox:1`.
+A matching cluster that `make cluster` started is taken over, and keeps running at exit; see testbed/README.md.
+`up(config, detach=True)` starts one that lives until `down()`; `attach()` returns a handle of the running one. Every
+node has the project's image `localhost/gpufleet:dev` and the small `localhost/busybox:1`.
 """
 
 from gpufleet_testbed.config import ClusterConfig, Provider, cache_dir, repository_root

@@ -17,35 +17,38 @@ _EXIT_INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
     top = argparse.ArgumentParser(
         prog="python -m gpufleet_testbed",
-        description="A real Kubernetes cluster on this machine, for tests and the demo.",
-        epilog="Exit status: 0 done, 1 failed, 2 this machine lacks something (the message names the fix). "
-        "Settings: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
-        "see docs/development/test-bed.md.",
+        description="Runs a real Kubernetes cluster on the local machine, for tests and the demo.",
+        epilog="Exit status: 0 success, 1 failure, 2 the machine lacks something (the message names the fix). "
+        "Environment: GPUFLEET_CACHE, GPUFLEET_CLUSTER_ASSETS, GPUFLEET_CLUSTER_PROVIDER, GPUFLEET_CLUSTER_NETWORK; "
+        "see testbed/README.md.",
     )
-    top.add_argument("--name", default=DEFAULT_NAME, help="clusters of different names can run side by side")
+    top.add_argument(
+        "--name",
+        default=DEFAULT_NAME,
+        help="name of the cluster (default %(default)s)",
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start a cluster, or take over the one that runs")
-    build = commands.add_parser("build", help="build what `up` needs, without starting anything")
+    up = commands.add_parser("up", help="start a cluster, or take over a matching one that runs")
+    build = commands.add_parser("build", help="build everything that `up` needs, without starting anything")
     for command in (up, build):
-        command.add_argument("--nodes", type=int, default=2, help="nodes that run pods (default 2)")
+        command.add_argument("--nodes", type=int, default=2, help="number of nodes (default %(default)s)")
         command.add_argument("--provider", type=Provider, choices=list(Provider), help="default auto")
-        command.add_argument("--no-image", action="store_true", help="leave the project's own image out")
-    commands.add_parser("down", help="end the cluster and remove what it made")
-    commands.add_parser("status", help="what is running; exit status 1 when nothing is, or something is broken")
+        command.add_argument("--no-image", action="store_true", help="do not build and load the project's image")
+    commands.add_parser("down", help="stop the cluster and remove everything that it created")
+    commands.add_parser("status", help="show what runs; exit status 1 if nothing runs or something is broken")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
     execute = commands.add_parser("exec", help="run a command inside a node", usage="%(prog)s NODE -- CMD ...")
-    execute.add_argument("node")
-    execute.add_argument("args", nargs="+", metavar="CMD")
+    execute.add_argument("node", metavar="NODE", help="name of the node")
+    execute.add_argument("args", nargs="+", metavar="CMD", help="command and its arguments")
     load = commands.add_parser("load", help="load an image archive on every node")
-    load.add_argument("archive", type=Path)
+    load.add_argument("archive", type=Path, metavar="FILE", help="OCI or Docker archive")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Runs one command and returns its exit status."""
     options = parser().parse_args(argv)
     try:
         return _run(options)
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was left running", file=sys.stderr)
+        print("interrupted; nothing is left running", file=sys.stderr)
         return _EXIT_INTERRUPTED
 
 

@@ -1,11 +1,11 @@
-"""What can go wrong with the test bed, as few types as callers can act on."""
+"""Errors of the test bed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class ClusterError(Exception):
-    """The test bed could not do what it was asked to do; the message is for the user."""
+    """An operation failed; the message is for the user."""
 
 
 class NotRunningError(ClusterError):
@@ -13,23 +13,22 @@ class NotRunningError(ClusterError):
 
 
 class ConflictError(ClusterError):
-    """A cluster is running that differs from the one asked for, or somebody else is starting or stopping it."""
+    """A different cluster is running, or another process is starting or stopping it."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that the host lacks, and how to mend it."""
+    """Something that the machine lacks, and its fix."""
 
     what: str
     fix: str
 
     def __str__(self) -> str:
-        """One line for the user."""
         return f"{self.what}. Fix: {self.fix}"
 
 
 class HostError(ClusterError):
-    """This machine can't run the test bed as it is; every problem found is listed with its fix."""
+    """The machine cannot run the test bed; the message lists every problem with its fix."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)

@@ -1,4 +1,4 @@
-"""The functions that most callers need: up, down, attach, status, for whichever provider fits this machine."""
+"""Starts, stops and finds clusters with the provider that fits this machine."""
 
 from typing import Protocol
 
@@ -13,81 +13,81 @@ from gpufleet_testbed.status import Status
 
 
 class Lifecycle(Protocol):
-    """What a provider does with the cluster of one name."""
+    """Operations of a provider on the cluster of one name."""
 
     def up(self, config: ClusterConfig, *, detach: bool) -> Cluster:
-        """Start the cluster, or take over the one that runs."""
+        """Starts the cluster, or takes over the one that runs."""
 
     def build(self, config: ClusterConfig) -> None:
-        """Make everything that `up` needs, without starting anything."""
+        """Builds everything that `up` needs, without starting anything."""
 
     def attach(self) -> Cluster:
-        """Handle of the running cluster."""
+        """Returns a handle of the running cluster."""
 
     def down(self) -> None:
-        """End the cluster and remove its traces."""
+        """Stops the cluster and removes everything that it created."""
 
     def status(self) -> Status | None:
-        """State of the running cluster; None when there is none."""
+        """Returns the state of the running cluster; None when it does not run."""
 
 
 def up(config: ClusterConfig | None = None, *, detach: bool = False, progress: Progress | None = None) -> Cluster:
-    """Start a cluster, or take over the running one if it is as wanted.
+    """Starts a cluster, or takes over a running one that matches.
 
     Args:
-        config: what is wanted; default `ClusterConfig.from_environment()`.
-        detach: let it live until `down`. Otherwise it ends with the handle's `with` block, or with this process,
-            however that ends. A cluster that was taken over lives as long as it would have.
-        progress: where steps are shown; default standard error.
+        config: The cluster; default `ClusterConfig.from_environment()`.
+        detach: Let it live until `down`. Otherwise it ends with the handle's `with` block, or with this process, also
+            when that is killed. Taking a cluster over does not change its end.
+        progress: Where steps are shown; default standard error.
 
     Raises:
-        HostError: this machine lacks something; each problem names its fix.
-        ConflictError: a different cluster is running, or somebody is starting or stopping one.
-        ClusterError: something did not start; the machine is clean again.
+        HostError: The machine lacks something; each problem names its fix.
+        ConflictError: A different cluster is running, or another process is starting or stopping one.
+        ClusterError: Something did not start; nothing is left running.
     """
     config = config or ClusterConfig.from_environment()
     return lifecycle(config.provider, config.name, progress=progress).up(config, detach=detach)
 
 
 def build(config: ClusterConfig | None = None, *, progress: Progress | None = None) -> None:
-    """Build or find everything that `up` needs, without starting anything.
+    """Builds or finds everything that `up` needs, without starting anything.
 
     Raises:
-        HostError: this machine lacks something; each problem names its fix.
-        ClusterError: a build failed.
+        HostError: The machine lacks something; each problem names its fix.
+        ClusterError: A build failed.
     """
     config = config or ClusterConfig.from_environment()
     lifecycle(config.provider, config.name, progress=progress).build(config)
 
 
 def attach(name: str = DEFAULT_NAME) -> Cluster:
-    """Handle of the running cluster.
+    """Returns a handle of the running cluster.
 
     Raises:
-        NotRunningError: there is none.
+        NotRunningError: It does not run.
     """
     return lifecycle(name=name).attach()
 
 
 def down(name: str = DEFAULT_NAME, *, progress: Progress | None = None) -> None:
-    """End the cluster, whoever started it, and remove its traces; nothing happens when there is none.
+    """Stops the cluster and removes everything that it created; does nothing when it does not run.
 
     Raises:
-        ConflictError: somebody is just starting one.
-        ClusterError: something could not be removed.
+        ConflictError: Another process is starting one.
+        ClusterError: Something could not be removed.
     """
     lifecycle(name=name, progress=progress).down()
 
 
 def status(name: str = DEFAULT_NAME) -> Status | None:
-    """State of the running cluster; None when there is none."""
+    """Returns the state of the running cluster; None when it does not run."""
     return lifecycle(name=name).status()
 
 
 def lifecycle(
     provider: Provider | None = None, name: str = DEFAULT_NAME, *, progress: Progress | None = None
 ) -> Lifecycle:
-    """The provider's functions for the cluster of that name; the default provider is the environment's choice."""
+    """Returns the operations on the cluster of this name; the environment chooses the default provider."""
     progress = progress or Progress()
     chosen = choose_provider(provider or ClusterConfig.from_environment().provider)
     kind = KindLifecycle if chosen is Provider.KIND else LocalLifecycle
@@ -95,7 +95,7 @@ def lifecycle(
 
 
 def choose_provider(wanted: Provider, runner: Runner = run) -> Provider:
-    """The provider to use: the wanted one; for AUTO, kind where a Docker engine answers, else local."""
+    """Resolves AUTO: kind if a Docker engine answers, else local."""
     if wanted is not Provider.AUTO:
         return wanted
     try:

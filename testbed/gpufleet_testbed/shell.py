@@ -1,4 +1,4 @@
-"""What a reader types so that a kubectl of a shell finds the cluster."""
+"""Shell commands with which kubectl finds the cluster."""
 
 import shutil
 from collections.abc import Callable
@@ -9,10 +9,10 @@ Which = Callable[[str], str | None]
 
 
 def exports(cluster: Cluster, which: Which = shutil.which) -> tuple[str, ...]:
-    """Lines for a shell. Where the machine has no kubectl, the cluster's own is put on its path.
+    """Returns shell lines; on a machine without kubectl they add the cluster's own to the path.
 
     Args:
-        cluster: The one to talk to.
+        cluster: The cluster to use.
         which: Finds a program on the path.
     """
     lines = (f"export KUBECONFIG={cluster.kubeconfig}",)

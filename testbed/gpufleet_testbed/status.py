@@ -1,4 +1,4 @@
-"""What `python -m gpufleet_testbed status` tells."""
+"""The output of `python -m gpufleet_testbed status`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,27 +9,26 @@ from gpufleet_testbed.config import Provider
 
 @dataclass(frozen=True)
 class Status:
-    """A running cluster, as far as it can be seen from outside."""
+    """The state of a running cluster."""
 
     provider: Provider
     nodes: Mapping[str, bool]
-    """Whether each node is ready."""
+    """Whether each node is Ready."""
     components: Mapping[str, str]
-    """What each component does: `running`, or how it ended."""
+    """State of each component: `running`, or its exit status."""
     kubeconfig: Path
     log_dir: Path
     owner: int | None
-    """Pid of the process whose end ends the cluster; None when it lives until `down`."""
+    """PID of the process with which the cluster ends; None when it lives until `down`."""
     started: str
     """Time in UTC, RFC 3339."""
 
     @property
     def healthy(self) -> bool:
-        """True when every node is ready and every component runs."""
+        """Whether every node is Ready and every component runs."""
         return all(self.nodes.values()) and all(state == "running" for state in self.components.values())
 
     def __str__(self) -> str:
-        """Several lines for a terminal."""
         until = f"until process {self.owner} ends" if self.owner else "until `down`"
         lines = [f"provider    {self.provider}, since {self.started}, {until}"]
         lines += [f"{name:<11} {'Ready' if ready else 'NotReady'}" for name, ready in self.nodes.items()]

@@ -1,4 +1,4 @@
-"""Every pinned version of the test bed. The go.mod files in tools/ pin all that these pull in."""
+"""Pinned versions of the test bed. The go.mod files in binaries/modules pin all dependencies."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,10 +8,10 @@ _KUBERNETES: Final = "v1.36.3"
 
 @dataclass(frozen=True)
 class Tool:
-    """One Go module and the commands that are built from it."""
+    """A Go module and the binaries that are built from it."""
 
     name: str
-    """Also the folder under tools/ that holds its go.mod and go.sum."""
+    """Also the folder of its go.mod and go.sum in binaries/modules."""
     module: str
     version: str
     commands: tuple[tuple[str, str], ...]
@@ -42,7 +42,7 @@ KUBERNETES: Final = Tool(
             "kube-proxy",
         )
     ),
-    # Without these the servers call themselves v0.0.0, and version skew checks refuse them.
+    # Without these the servers report v0.0.0, which version skew checks reject.
     ldflags=(
         "-s",
         "-w",
@@ -86,14 +86,14 @@ KIND: Final = Tool(
 )
 
 KUBECTL: Final = replace(KUBERNETES, commands=(KUBERNETES.commands[0],))
-"""Of the Kubernetes binaries, what a kind cluster needs outside of its nodes."""
+"""The only Kubernetes binary that a kind cluster needs outside of its nodes."""
 
 LOCAL_TOOLS: Final = (KUBERNETES, ETCD, CONTAINERD, HELM)
 """In the order of building: the largest first, helm last, because a cluster starts without it."""
 KIND_TOOLS: Final = (KIND, KUBECTL, HELM)
 
 GO_MINIMUM: Final = (1, 26, 8)
-"""What the strictest of the go.mod files asks for. Go 1.21 and later fetches a newer toolchain by itself."""
+"""The highest version required by the go.mod files. Go 1.21 and later fetches a newer toolchain by itself."""
 
 PAUSE_IMAGE: Final = "localhost/pause:1"
 BUSYBOX_IMAGE: Final = "localhost/busybox:1"

@@ -6,7 +6,7 @@ from gpufleet_testing.testbed import FakeRunner
 
 
 @pytest.mark.parametrize("wanted", [Provider.LOCAL, Provider.KIND])
-def test_a_wish_is_obeyed_without_asking_docker(wanted: Provider, runner: FakeRunner) -> None:
+def test_explicit_provider_needs_no_docker(wanted: Provider, runner: FakeRunner) -> None:
     assert choose_provider(wanted, runner) is wanted
     assert runner.calls == []
 

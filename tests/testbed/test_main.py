@@ -19,7 +19,7 @@ def test_up_passes_the_choices_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(expected, True)]
 
 
-def test_what_the_machine_lacks_is_status_2_with_a_line_each(
+def test_host_problems_exit_with_status_2_and_one_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def lack(config: ClusterConfig, *, detach: bool) -> None:
@@ -32,7 +32,7 @@ def test_what_the_machine_lacks_is_status_2_with_a_line_each(
 
 def test_values_out_of_range_are_an_error_not_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["up", "--nodes", "99"]) == 1
-    assert "nodes must be from 1 to 20, not 99" in capsys.readouterr().err
+    assert "nodes: Invalid value: 99: must be from 1 to 20" in capsys.readouterr().err
 
 
 def test_nothing_running_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,7 +51,7 @@ def test_exec_wants_a_node_and_a_command() -> None:
     assert (options.node, options.args) == ("node-1", ["ls", "-l", "/"])
 
 
-def test_down_says_what_is_true_also_when_there_was_nothing(
+def test_down_reports_success_without_a_cluster(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[str] = []

@@ -25,7 +25,7 @@ def test_a_failed_step_says_so() -> None:
     assert stream.getvalue() == "   0.0 s  building failed\n"
 
 
-def test_a_terminal_shows_the_running_step_and_overwrites_it() -> None:
+def test_terminal_overwrites_the_running_step() -> None:
     stream = Terminal()
     with Progress(stream, lambda: 0.0).step("building"):
         pass
@@ -34,7 +34,7 @@ def test_a_terminal_shows_the_running_step_and_overwrites_it() -> None:
     assert shown.endswith("\r   0.0 s  building\n")
 
 
-def test_a_step_may_end_with_other_words_than_it_runs_with() -> None:
+def test_step_can_end_with_another_text() -> None:
     stream = io.StringIO()
     with Progress(stream, lambda: 0.0).step(lambda: "1 of 2", done="both"):
         pass

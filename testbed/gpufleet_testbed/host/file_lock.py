@@ -1,4 +1,4 @@
-"""One process at a time in a part of the cache; the others wait and then find the work done."""
+"""Serializes processes that work in a part of the cache."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, made if needed, while the block runs."""
+    """Holds the lock of a folder, which may be missing, while the block runs."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

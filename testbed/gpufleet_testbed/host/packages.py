@@ -1,4 +1,4 @@
-"""The Debian packages that the local provider needs, and installing the missing ones."""
+"""Debian packages that the local provider needs; installs missing ones."""
 
 import re
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from gpufleet_testbed.progress import Progress
 
 @dataclass(frozen=True)
 class Requirement:
-    """A program (found by PATH) or a file, and the Debian package that has it."""
+    """A program on the PATH or a file, and the Debian package that contains it."""
 
     needed: str
     package: str
 
     def met(self, system: System) -> bool:
-        """True when this machine has it."""
+        """Returns whether this machine has it."""
         return system.exists(Path(self.needed)) if self.needed.startswith("/") else system.which(self.needed)
 
 
@@ -43,28 +43,28 @@ REQUIREMENTS = (
 
 
 def missing_packages(system: System, requirements: Sequence[Requirement] = REQUIREMENTS) -> list[str]:
-    """Debian packages to install, each once."""
+    """Returns the Debian packages to install."""
     return sorted({requirement.package for requirement in requirements if not requirement.met(system)})
 
 
 def is_debian_like(os_release: str) -> bool:
-    """True for Debian, Ubuntu and what is made from them, by the text of /etc/os-release."""
+    """Returns whether /etc/os-release describes Debian, Ubuntu or a derivative."""
     words = re.findall(r'^(?:ID|ID_LIKE)="?([^"\n]+)', os_release, re.MULTILINE)
     return not {"debian", "ubuntu"}.isdisjoint(" ".join(words).split())
 
 
 def package_problem(packages: Sequence[str], *, debian: bool) -> Problem:
-    """The message for packages that the user has to install."""
+    """Builds the problem for packages that the user has to install."""
     names = " ".join(packages)
-    fix = f"apt-get install {names}" if debian else f"install what Debian calls {names} by your package manager"
+    fix = f"apt-get install {names}" if debian else f"install the equivalents of Debian's {names}"
     return Problem(f"programs are missing: {names}", fix)
 
 
 def ensure_packages(system: System, progress: Progress, runner: Runner = run) -> None:
-    """Install what is missing, after saying so; only root on Debian or Ubuntu can.
+    """Installs missing packages, and shows that; needs root on Debian or Ubuntu.
 
     Raises:
-        HostError: they can't be installed from here.
+        HostError: They cannot be installed.
     """
     packages = missing_packages(system)
     if not packages:
@@ -77,7 +77,7 @@ def ensure_packages(system: System, progress: Progress, runner: Runner = run) ->
     with progress.step(f"installing missing packages: {' '.join(packages)}"):
         try:
             if runner(command, check=False, timeout=600, env=env).returncode != 0:
-                # A fresh machine has no package lists, or old ones.
+                # Package lists may be missing or old on a fresh machine.
                 runner(["apt-get", "update"], timeout=600, env=env)
                 runner(command, timeout=600, env=env)
         except ClusterError as error:

@@ -1,7 +1,7 @@
-"""The base layer of the project's image: Debian's Python and the libraries under it, and busybox as the shell.
+"""The base layer of the project's image: Debian's Python with its libraries, and busybox as the shell.
 
-The packages come from the mirror that this machine's apt uses, with apt's own dependency resolution against an empty
-system and its own signature checks; unpacked, not installed, because none of them needs its scripts here.
+The packages come from the mirror that this machine's apt uses, with apt's dependency resolution against an empty system
+and its signature checks. They are unpacked and not installed, because their scripts are not needed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from gpufleet_testbed.progress import Progress
 
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "media-types")
 _NOT_UNPACKED = ("dpkg_", "tar_", "gcc-", "perl-base_", "readline-common_")
-"""Dependencies of package scripts only."""
+"""Packages that only package scripts need."""
 _REMOVED = (
     "usr/share/doc",
     "usr/share/man",
@@ -44,17 +44,17 @@ _OLDEST_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Base:
-    """The base layer, and the folder it was made from."""
+    """The base layer, and the folder from which it was created."""
 
     layer: Layer
     root: Path
-    """A complete file system with Python in it: also where bytecode for the other layers is compiled."""
+    """A complete file system with Python, in which the bytecode of the other layers is compiled."""
     python: str
     """Python's version, like `3.11`."""
 
 
 def build_base(cache: Path, progress: Progress, runner: Runner = run) -> Base:
-    """The base layer for this machine's Debian or Ubuntu release, from the cache when it is there.
+    """Builds the base layer for this machine's Debian or Ubuntu release, or returns it from the cache.
 
     Raises:
         ClusterError: apt failed, or the release's Python is too old.
@@ -71,17 +71,17 @@ def build_base(cache: Path, progress: Progress, runner: Runner = run) -> Base:
             make_layer(root, folder / "layer.tar")
     layer = load_layer(folder / "layer.tar")
     if layer is None:
-        raise ClusterError(f"{folder} vanished while it was in use")
+        raise ClusterError(f"{folder} was removed while it was in use")
     return Base(layer, folder / "root", _python(folder / "root"))
 
 
 def compile_bytecode(root: Path, folder: Path, runner: Runner = run) -> None:
-    """Compile Python files with the Python of `root`, without writing times into the result.
+    """Compiles Python files with the Python of `root`, without timestamps in the result.
 
     Args:
-        root: base file system.
-        folder: what becomes "/" of the container; every Python file below it is compiled.
-        runner: how programs are run.
+        root: Base file system.
+        folder: The future "/" of the container; every Python file below it is compiled.
+        runner: Runs programs.
     """
     inside = root / "mnt"
     inside.mkdir(exist_ok=True)
@@ -114,7 +114,7 @@ def _download(folder: Path, runner: Runner) -> None:
     command = ["apt-get", "--yes", "--download-only", *(f"--option={option}" for option in options), "install"]
     got = runner([*command, *_PACKAGES], timeout=600, check=False)
     if got.returncode != 0:
-        # Package lists are missing in fresh containers, or older than the mirror.
+        # Package lists may be missing in fresh containers, or be older than the mirror.
         runner(["apt-get", "update"], timeout=600)
         runner([*command, *_PACKAGES], timeout=600)
 
@@ -133,7 +133,7 @@ def _unpack(folder: Path, root: Path) -> None:
                 check=True,
             )
         if source.returncode != 0:
-            raise ClusterError(f"dpkg-deb can't read {package}")
+            raise ClusterError(f"dpkg-deb cannot read {package}")
     shutil.rmtree(folder / "packages")
 
 
@@ -144,7 +144,7 @@ def _finish(root: Path, runner: Runner) -> None:
     version = _python(root)
     if tuple(map(int, version.split("."))) < _OLDEST_PYTHON:
         raise ClusterError(
-            f"this release has Python {version}; gpufleet needs 3.11: use Debian 12, Ubuntu 24.04 or newer"
+            f"this release has Python {version}, but gpufleet needs 3.11: use Debian 12, Ubuntu 24.04 or newer"
         )
     for name in ("dev", "proc", "sys", "run", "var", "root", "mnt", "opt", "usr/local/bin"):
         (root / name).mkdir(exist_ok=True, parents=True)

@@ -1,6 +1,6 @@
-"""OCI layers and archives from folders, byte for byte the same for the same content.
+"""Reproducible OCI layers and archives from folders.
 
-A node that has a layer does not import it again, so an unchanged folder must give an unchanged digest.
+A node does not import a layer that it has, so an unchanged folder must give an unchanged digest.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _MTIME = 1_700_000_000
-"""Modification time of every file, in seconds: any constant after 1980 will do."""
+"""Modification time of every file, in seconds: any constant after 1980."""
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PREFIX = "application/vnd.oci.image"
 
@@ -25,13 +25,13 @@ class Layer:
 
     path: Path
     digest: str
-    """As OCI writes it, `sha256:...`."""
+    """In OCI form, `sha256:...`."""
     size: int
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """What a container of the image is started with unless the pod says otherwise."""
+    """Defaults of a container of the image."""
 
     command: tuple[str, ...]
     user: str = "0"
@@ -40,7 +40,7 @@ class ImageConfig:
 
 
 def make_layer(folder: Path, output: Path) -> Layer:
-    """Write a folder as a layer: sorted, owned by root, with one fixed time. The digest is kept beside it."""
+    """Writes a folder as a layer: sorted, owned by root, with a fixed time. Its digest is stored in a second file."""
     scratch = output.with_suffix(".new")
     with tarfile.open(scratch, "w", format=tarfile.GNU_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
@@ -53,28 +53,28 @@ def make_layer(folder: Path, output: Path) -> Layer:
 
 
 def load_layer(path: Path) -> Layer | None:
-    """A layer that `make_layer` wrote earlier; None when there is none."""
+    """Loads a layer that `make_layer` wrote; None when it is missing."""
     if not path.exists():
         return None
     return Layer(path, f"sha256:{_digest_file(path).read_text()}", path.stat().st_size)
 
 
 def image_digest(name: str, layers: Sequence[Layer], config: ImageConfig) -> str:
-    """The digest of the manifest that `write_archive` would write."""
+    """Returns the digest of the manifest that `write_archive` would write."""
     return _digest(_documents(name, layers, config)["manifest"])
 
 
 def write_archive(
     output: Path, name: str, layers: Sequence[Layer], config: ImageConfig, *, left_out: Sequence[Layer] = ()
 ) -> None:
-    """Write an OCI archive that `ctr images import` and `kind load image-archive` take.
+    """Writes an OCI archive for `ctr images import` and `kind load image-archive`.
 
     Args:
-        output: path of the archive.
-        name: the image's name with its tag.
-        layers: its layers, the lowest first.
-        config: how containers are started.
-        left_out: layers whose content is not written, because whoever imports the archive has it already.
+        output: Path of the archive.
+        name: Name of the image with its tag.
+        layers: Its layers, the lowest first.
+        config: Defaults of its containers.
+        left_out: Layers whose content is not written, because every importer has it.
     """
     documents = _documents(name, layers, config)
     scratch = output.with_suffix(".new")

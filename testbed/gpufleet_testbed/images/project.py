@@ -1,6 +1,6 @@
-"""The project's image: base layer, a layer with the locked dependencies, and a small one with our own code.
+"""The project's image: base layer, a layer with the locked dependencies, and a small one with the project's code.
 
-Each layer is built again only when what it is made from has changed, so an edit of our code costs the last, small one.
+A layer is built again only when its input changes, so that a change of the code rebuilds only the small one.
 """
 
 import configparser
@@ -40,49 +40,49 @@ from {module} import {function}
 sys.exit({function}())
 """
 _TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*.pyi")
-"""Of the dependencies: never imported at run time."""
+"""Files of the dependencies that are not needed at run time."""
 _NOT_COMPILED = ("kubernetes/**/__pycache__",)
-"""Bytecode that is not worth its 27 MB in the image: agent and operator use another client."""
+"""Bytecode of 27 MB that agent and operator do not use: they have another client."""
 LOWER_IMAGE = "localhost/gpufleet-lower:1"
-_KEPT = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
-"""How many layers and archives of each kind stay in the cache."""
+_MAX_CACHED = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
+"""Number of layers and archives of each kind in the cache."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """The project's image: layers in the cache, from which archives are written when somebody needs them."""
+    """The project's image: layers in the cache, from which archives are written when needed."""
 
     cache: Path
     lower: tuple[Layer, ...]
-    """Base and dependencies: large, and the same for many versions of our code."""
+    """Base and dependencies: large, and the same for many versions of the code."""
     code: Layer
     name: str = PROJECT_IMAGE
 
     @property
     def digest(self) -> str:
-        """Of its manifest; the same for the same content."""
+        """Digest of its manifest; the same for the same content."""
         return image_digest(self.name, [*self.lower, self.code], IMAGE_CONFIG)
 
     @property
     def size(self) -> int:
-        """Bytes of its layers, uncompressed."""
+        """Uncompressed size of its layers in bytes."""
         return sum(layer.size for layer in (*self.lower, self.code))
 
     def archive(self) -> Path:
-        """A complete OCI archive."""
+        """Writes a complete OCI archive."""
         return self._written("full", self.name, [*self.lower, self.code], ())
 
     def upper_archive(self) -> Path:
-        """An OCI archive without the lower layers, for nodes that have them."""
+        """Writes an OCI archive without the lower layers, for nodes that have them."""
         return self._written("upper", self.name, [*self.lower, self.code], self.lower)
 
     def lower_archive(self) -> Path:
-        """An OCI archive of an image that has the lower layers only."""
+        """Writes an OCI archive of an image with only the lower layers."""
         return self._written("lower", LOWER_IMAGE, self.lower, ())
 
     @property
     def lower_path(self) -> Path:
-        """Where `lower_archive` writes: the same path means the same layers."""
+        """The path that `lower_archive` writes; the same path means the same layers."""
         return self._path("lower", LOWER_IMAGE, self.lower)
 
     def _path(self, kind: str, name: str, layers: Sequence[Layer]) -> Path:
@@ -100,17 +100,17 @@ class Image:
 def build_image(
     cache: Path | None = None, progress: Progress | None = None, *, repository: Path | None = None, runner: Runner = run
 ) -> Image:
-    """Build localhost/gpufleet:dev from a checkout; seconds when only our code changed, less when nothing did.
+    """Builds localhost/gpufleet:dev from a checkout, within seconds when only the code changed.
 
     Args:
-        cache: where layers are kept; default `cache_dir()`.
-        progress: where steps are shown; default standard error.
-        repository: the checkout; default the one of this package.
-        runner: how programs are run.
+        cache: Folder of the layers; default `cache_dir()`.
+        progress: Where steps are shown; default standard error.
+        repository: The checkout; default the one of this package.
+        runner: Runs programs.
 
     Raises:
         HostError: uv is missing.
-        ClusterError: a step failed; the message holds what it said.
+        ClusterError: A step failed; the message contains its output.
     """
     cache = cache or cache_dir()
     with locked(cache / "images"):
@@ -118,7 +118,7 @@ def build_image(
 
 
 def build_layers(cache: Path, progress: Progress, *, repository: Path | None = None, runner: Runner = run) -> Image:
-    """`build_image` for callers that hold the lock of the image folder."""
+    """Does the work of `build_image` for callers that hold the lock of the image folder."""
     repository = repository or repository_root()
     base = build_base(cache, progress, runner)
     dependencies = _dependencies(base, cache, progress, repository, runner)
@@ -128,7 +128,7 @@ def build_layers(cache: Path, progress: Progress, *, repository: Path | None = N
 
 
 def product_files(repository: Path) -> list[Path]:
-    """Every file that goes into the wheel, sorted: the packages named in pyproject.toml and the project's metadata."""
+    """Returns every file of the wheel, sorted: the packages of pyproject.toml and the project's metadata."""
     settings = tomllib.loads((repository / "pyproject.toml").read_text())
     packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     found = [
@@ -141,9 +141,9 @@ def product_files(repository: Path) -> list[Path]:
 
 
 def entry_points(text: str) -> dict[str, tuple[str, str]]:
-    """The console scripts in the text of an entry_points.txt: name -> (module, function)."""
+    """Parses the console scripts of an entry_points.txt: name to (module, function)."""
     parser = configparser.ConfigParser()
-    parser.optionxform = str  # type: ignore[method-assign,assignment] # names are case-sensitive; configparser's own way
+    parser.optionxform = str  # type: ignore[method-assign,assignment] # names are case-sensitive; documented by configparser
     parser.read_string(text)
     scripts = parser["console_scripts"] if parser.has_section("console_scripts") else {}
     return {name: (target.partition(":")[0], target.partition(":")[2]) for name, target in scripts.items()}
@@ -201,7 +201,10 @@ def _code(base: Base, cache: Path, progress: Progress, repository: Path, runner:
     layer = load_layer(output)
     if layer:
         return layer
-    with progress.step("image: layer with our code"), tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+    with (
+        progress.step("image: layer with the project's code"),
+        tempfile.TemporaryDirectory(dir=output.parent) as scratch,
+    ):
         root = Path(scratch) / "root"
         site = root / _site(base)
         site.mkdir(parents=True)
@@ -234,11 +237,11 @@ def _cached(cache: Path, kind: str, *inputs: str) -> Path:
 
 
 def _prune(current: Sequence[Path]) -> None:
-    """Keep the cache small: each edit of our code makes a new layer and archive."""
+    """Removes old layers and archives: each change of the code creates new ones."""
     for path in current:
         path.touch()
         kind = path.name.partition("-")[0]
         newest_first = sorted(path.parent.glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)
-        for old in newest_first[_KEPT[kind] :]:
+        for old in newest_first[_MAX_CACHED[kind] :]:
             old.unlink(missing_ok=True)
             old.with_suffix(".sha256").unlink(missing_ok=True)

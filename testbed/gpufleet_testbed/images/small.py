@@ -1,4 +1,4 @@
-"""The two small images: the pause container of every pod, and busybox for workloads in tests and the demo."""
+"""The small images: the pause container of every pod, and busybox for workloads of tests and demo."""
 
 import hashlib
 import shutil
@@ -16,7 +16,7 @@ _BUSYBOX = Path("/bin/busybox")
 
 
 def pause_archive(cache: Path, runner: Runner = run) -> Path:
-    """OCI archive of the pause image."""
+    """Returns the OCI archive of the pause image."""
 
     def fill(root: Path) -> None:
         runner(["gcc", "-Os", "-static", "-s", "-Wall", "-Werror", "-o", str(root / "pause"), str(_PAUSE_SOURCE)])
@@ -26,7 +26,7 @@ def pause_archive(cache: Path, runner: Runner = run) -> Path:
 
 
 def busybox_archive(cache: Path, runner: Runner = run) -> Path:
-    """OCI archive of the busybox image: one static binary under all its names."""
+    """Returns the OCI archive of the busybox image: one static binary with links for all its commands."""
 
     def fill(root: Path) -> None:
         install_busybox(root, root / "bin", runner)
@@ -37,7 +37,7 @@ def busybox_archive(cache: Path, runner: Runner = run) -> Path:
 
 
 def install_busybox(root: Path, folder: Path, runner: Runner = run) -> None:
-    """Put this machine's static busybox into `root`/bin and its commands into `folder`, where they are not taken."""
+    """Copies this machine's static busybox to `root`/bin, and links its commands in `folder` unless they exist."""
     folder.mkdir(parents=True, exist_ok=True)
     (root / "bin").mkdir(exist_ok=True)
     shutil.copy(_BUSYBOX, root / "bin" / "busybox")

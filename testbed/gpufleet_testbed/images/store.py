@@ -1,8 +1,8 @@
-"""A containerd store with the images that every node starts with, made once and shared by all nodes.
+"""A containerd store with the initial images of every node, created once and shared by all nodes.
 
-Importing the large layers takes some 9 s for each node, most of it waiting for the disk; they change only with uv.lock.
-A node gets a copy of the databases, hard links to the blobs, and the unpacked layers as read-only mounts: nothing ever
-writes to those in place.
+Importing the large layers takes about 9 s per node, most of it disk I/O; they change only with uv.lock. A node gets a
+copy of the databases, hard links to the blobs, and the unpacked layers as read-only mounts, because nothing writes to
+them in place.
 """
 
 import hashlib
@@ -17,10 +17,10 @@ from gpufleet_testbed.host.command import Runner, run
 from gpufleet_testbed.progress import Progress
 
 _STORE = "containerd"
-_KEPT = 2
+_MAX_STORES = 2
 SNAPSHOTS = "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 MOUNT_LAYERS = f"""\
-for layer in "$1"/seed/{SNAPSHOTS}/*; do
+for layer in "$1"/image-store/{SNAPSHOTS}/*; do
   mount -o bind,ro "$layer" "/var/lib/{SNAPSHOTS}/${{layer##*/}}"
 done
 """
@@ -52,21 +52,21 @@ def prepare_store(
     progress: Progress,
     runner: Runner = run,
 ) -> Path:
-    """The store with certain images in it, made when the cache lacks it.
+    """Creates the store with some images, or returns it from the cache.
 
     Args:
-        cache: cache folder.
-        assets: containerd and ctr.
-        key: what identifies the images' content.
-        archives: writes the archives; called only when they are needed.
-        progress: where the step is shown.
-        runner: how programs are run.
+        cache: The cache folder.
+        assets: Paths of containerd and ctr.
+        key: Identifies the content of the images.
+        archives: Writes the archives; called only when they are needed.
+        progress: Where the step is shown.
+        runner: Runs programs.
 
     Returns:
-        A folder to pass to `copy_store`.
+        A folder for `copy_store`.
     """
     recipe = [assets["containerd"], _IMPORT, *key]
-    folder = cache / "seeds" / hashlib.sha256(repr(recipe).encode()).hexdigest()[:10]
+    folder = cache / "image-stores" / hashlib.sha256(repr(recipe).encode()).hexdigest()[:10]
     if not folder.exists():
         with progress.step("image: unpacking the large layers for the nodes"):
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,21 +82,21 @@ def prepare_store(
 
 
 def prune(current: Path, cache: Path) -> None:
-    """Remove old stores, except those that the current or another cluster uses."""
+    """Removes old stores, except those that a cluster uses."""
     current.touch()
-    used = {link.resolve() for link in cache.glob("cluster*/nodes/*/seed")}
+    used = {link.resolve() for link in cache.glob("cluster*/nodes/*/image-store")}
     by_age = sorted(current.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in by_age[_KEPT:]:
+    for old in by_age[_MAX_STORES:]:
         if old not in used:
             shutil.rmtree(old)
 
 
-def copy_store(seed: Path, node: Path) -> None:
-    """Give a node the images of a seed, before its first boot; `MOUNT_LAYERS` does the rest at each boot."""
+def copy_store(store: Path, node: Path) -> None:
+    """Gives a node the images of a store before its first boot; `MOUNT_LAYERS` mounts the layers at each boot."""
     target = node / "var-lib" / _STORE
 
     def all_layers(folder: str, names: list[str]) -> list[str]:
-        return names if Path(folder) == seed / SNAPSHOTS else []
+        return names if Path(folder) == store / SNAPSHOTS else []
 
     def link_or_copy(source: str, copy: str) -> None:
         if source.endswith(".db"):
@@ -104,7 +104,7 @@ def copy_store(seed: Path, node: Path) -> None:
         else:
             os.link(source, copy)
 
-    shutil.copytree(seed / _STORE, target, ignore=all_layers, copy_function=link_or_copy)
-    for layer in (seed / SNAPSHOTS).iterdir():
+    shutil.copytree(store / _STORE, target, ignore=all_layers, copy_function=link_or_copy)
+    for layer in (store / SNAPSHOTS).iterdir():
         (node / "var-lib" / SNAPSHOTS / layer.name).mkdir()
-    (node / "seed").symlink_to(seed)
+    (node / "image-store").symlink_to(store)

@@ -1,14 +1,14 @@
-"""The account files of our images: root, and one user without rights."""
+"""The account files of the images: root and an unprivileged user."""
 
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NONROOT = "65532:65532"
-"""User and group of the account without rights, as an image's default."""
+"""User and group of the unprivileged account, in the form of an image's default user."""
 
 
 def write_users(root: Path) -> None:
-    """Write etc/passwd, etc/group and the world-writable /tmp below `root`."""
+    """Writes etc/passwd and etc/group below `root`, and creates a world-writable /tmp."""
     etc = root / "etc"
     etc.mkdir(exist_ok=True)
     (etc / "passwd").write_text("root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n")

@@ -1,1 +1,1 @@
-"""The kind provider: the same cluster in Docker containers, for machines that have Docker."""
+"""The kind provider: the same cluster in Docker containers."""

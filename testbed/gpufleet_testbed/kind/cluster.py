@@ -28,33 +28,27 @@ class KindNode(Node):
         self.kubelet_dir = commands.kubelet_dir(root, name)
 
     def command(self, args: Sequence[str]) -> list[str]:
-        """See `Node.command`."""
         return commands.execute(self.name, args, stdin=True)
 
     def run(
         self, args: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60
     ) -> CompletedProcess[str]:
-        """See `Node.run`."""
-        # `timeout` inside, because ending `docker exec` does not end what it runs.
+        # `timeout` runs inside, because killing `docker exec` does not kill its command.
         limited = ["timeout", "--signal=KILL", str(timeout), *args]
         command = commands.execute(self.name, limited, stdin=stdin is not None)
         return self._cluster.runner(command, check=check, stdin=stdin, timeout=timeout + 5)
 
     def stop_kubelet(self) -> None:
-        """See `Node.stop_kubelet`."""
         self._do(commands.systemctl(self.name, "stop", "kubelet"))
 
     def start_kubelet(self) -> None:
-        """See `Node.start_kubelet`."""
         self._do(commands.systemctl(self.name, "start", "kubelet"))
         self._await_kubelet()
 
     def stop_containerd(self) -> None:
-        """See `Node.stop_containerd`."""
         self._do(commands.systemctl(self.name, "stop", "containerd"))
 
     def start_containerd(self) -> None:
-        """See `Node.start_containerd`."""
         self._do(commands.systemctl(self.name, "start", "containerd"))
 
         def answers() -> bool:
@@ -63,24 +57,19 @@ class KindNode(Node):
         wait_until(answers, f"containerd of {self.name} answers", timeout=_START_SECONDS)
 
     def freeze(self) -> None:
-        """See `Node.freeze`."""
         self._do(commands.container("pause", self.name))
 
     def thaw(self) -> None:
-        """See `Node.thaw`."""
         self._do(commands.container("unpause", self.name))
 
     def kill(self) -> None:
-        """See `Node.kill`."""
         self._do(commands.container("kill", self.name))
 
     def boot(self) -> None:
-        """See `Node.boot`."""
         self._do(commands.container("start", self.name))
         self._await_kubelet()
 
     def load_image(self, archive: Path) -> None:
-        """See `Node.load_image`."""
         self._cluster.kind(commands.load_archive(self._cluster.name, archive, [self.name]))
 
     def _do(self, command: list[str]) -> None:
@@ -116,30 +105,26 @@ class KindCluster(Cluster):
     def kubectl(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60
     ) -> CompletedProcess[str]:
-        """See `Cluster.kubectl`."""
         return self._client("kubectl", args, check=check, stdin=stdin, timeout=timeout)
 
     def helm(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 120
     ) -> CompletedProcess[str]:
-        """See `Cluster.helm`."""
         return self._client("helm", args, check=check, stdin=stdin, timeout=timeout)
 
     def program(self, name: str) -> Path:
-        """See `Cluster.program`."""
         return Path(self._assets[name])
 
     def kind(self, command: Sequence[str]) -> CompletedProcess[str]:
-        """Run a command line of kind with the pinned kind."""
+        """Runs a command line of kind with the pinned binary."""
         return self.runner([self._assets["kind"], *command[1:]], timeout=600)
 
     def collect_logs(self) -> Path:
-        """See `Cluster.collect_logs`."""
         self.kind(commands.export_logs(self.name, self.log_dir))
         return self.log_dir
 
     def own(self) -> None:
-        """Tie the cluster's life to this process: a keeper removes it when this process has ended."""
+        """Ties the cluster to this process: a monitor process removes it when this process has ended."""
         read_end, self._lifeline = os.pipe()
         delete = [self._assets["kind"], *commands.delete(self.name, self.kubeconfig)[1:]]
         subprocess.Popen(
@@ -149,15 +134,13 @@ class KindCluster(Cluster):
         self.owned = True
 
     def release(self) -> None:
-        """See `Cluster.release`."""
         if self._lifeline is not None:
             os.write(self._lifeline, DETACH)
             os.close(self._lifeline)
             self._lifeline, self.owned = None, False
 
     def down(self) -> None:
-        """See `Cluster.down`."""
-        self.release()  # this process removes it itself
+        self.release()  # this process removes it, not the monitor
         self._end()
 
     def _client(

@@ -1,4 +1,4 @@
-"""Command lines and configuration for kind and docker, from plain values."""
+"""Command lines and configuration of kind and docker, from plain values."""
 
 import json
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ AUDIT_LOG = "/var/log/kubernetes/audit.log"
 
 
 def worker_names(name: str, count: int) -> list[str]:
-    """The names that kind gives to worker nodes."""
+    """Returns kind's names of the worker nodes."""
     return [f"{name}-worker{'' if index == 1 else index}" for index in range(1, count + 1)]
 
 
 def driver_dir(root: Path, node: str) -> Path:
-    """Host folder that the node sees as /opt/gpufleet/driver."""
+    """Returns the folder that is /opt/gpufleet/driver inside the node."""
     return root / "nodes" / node / "driver"
 
 
 def kubelet_dir(root: Path, node: str) -> Path:
-    """Host folder that the node sees as /var/lib/kubelet."""
+    """Returns the folder that is /var/lib/kubelet inside the node."""
     return root / "nodes" / node / "kubelet"
 
 
 def cluster_config(config: ClusterConfig, root: Path) -> str:
-    """The configuration for `kind create cluster`."""
+    """Builds the configuration of `kind create cluster`."""
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -59,7 +59,7 @@ def cluster_config(config: ClusterConfig, root: Path) -> str:
 
 
 def create(name: str, root: Path, kubeconfig: Path) -> list[str]:
-    """Start the cluster and wait until it is ready."""
+    """Starts the cluster and waits until it is ready."""
     return [
         "kind", "create", "cluster", f"--name={name}", f"--image={KIND_NODE_IMAGE}",
         f"--config={root / 'kind.yaml'}", f"--kubeconfig={kubeconfig}", "--wait=180s",
@@ -67,47 +67,47 @@ def create(name: str, root: Path, kubeconfig: Path) -> list[str]:
 
 
 def delete(name: str, kubeconfig: Path) -> list[str]:
-    """Remove the cluster; succeeds when there is none."""
+    """Removes the cluster; succeeds when it does not exist."""
     return ["kind", "delete", "cluster", f"--name={name}", f"--kubeconfig={kubeconfig}"]
 
 
 def list_clusters() -> list[str]:
-    """Print the names of all kind clusters."""
+    """Prints the names of all kind clusters."""
     return ["kind", "get", "clusters"]
 
 
 def load_archive(name: str, archive: Path, nodes: Sequence[str]) -> list[str]:
-    """Load an image archive on some nodes."""
+    """Loads an image archive on some nodes."""
     return ["kind", "load", "image-archive", str(archive), f"--name={name}", f"--nodes={','.join(nodes)}"]
 
 
 def build_image(name: str, repository: Path) -> list[str]:
-    """Build the project's image from its Dockerfile."""
+    """Builds the project's image from its Dockerfile."""
     return ["docker", "build", "--quiet", "--tag", name, str(repository)]
 
 
 def save_image(name: str, archive: Path) -> list[str]:
-    """Write an image of the Docker engine to a file."""
+    """Writes an image of the Docker engine to a file."""
     return ["docker", "save", f"--output={archive}", name]
 
 
 def execute(node: str, args: Sequence[str], *, stdin: bool) -> list[str]:
-    """Run a command inside a node."""
+    """Runs a command inside a node."""
     return ["docker", "exec", *(["--interactive"] if stdin else []), node, *args]
 
 
 def systemctl(node: str, action: str, unit: str) -> list[str]:
-    """Start or stop a service of a node."""
+    """Starts or stops a service of a node."""
     return execute(node, ["systemctl", action, unit], stdin=False)
 
 
 def container(action: str, node: str) -> list[str]:
-    """Pause, unpause, kill or start a node as a whole."""
+    """Pauses, unpauses, kills or starts a whole node."""
     return ["docker", action, node]
 
 
 def export_logs(name: str, folder: Path) -> list[str]:
-    """Write the logs of every node below a folder."""
+    """Writes the logs of every node below a folder."""
     return ["kind", "export", "logs", str(folder), f"--name={name}"]
 
 
@@ -118,7 +118,7 @@ def _audit(root: Path) -> dict[str, object]:
         {"name": "audit-log", "hostPath": log_folder, "mountPath": log_folder, "pathType": "DirectoryOrCreate"},
     ]
     arguments = {"audit-policy-file": f"{AUDIT_MOUNT}/audit-policy.yaml", "audit-log-path": AUDIT_LOG}
-    # JSON 6902, because a merge patch would replace the arguments that kind itself sets.
+    # JSON 6902, because a merge patch would replace the arguments that kind sets.
     patch: list[dict[str, object]] = [
         {"op": "add", "path": "/apiServer/extraArgs/-", "value": {"name": name, "value": value}}
         for name, value in arguments.items()

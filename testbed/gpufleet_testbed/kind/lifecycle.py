@@ -1,4 +1,4 @@
-"""Brings the kind cluster up and down, with the same rules as the local one: one per machine, taken over if it fits."""
+"""Starts and stops the kind cluster by the rules of the local one: one per machine, taken over if it matches."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ _REQUIREMENTS = (Requirement("docker", "docker.io"), Requirement("/bin/busybox",
 
 
 class KindLifecycle:
-    """The one kind cluster of this name in this machine's Docker engine."""
+    """The kind cluster of one name in this machine's Docker engine."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class KindLifecycle:
         self._root = cache / ("kind" if name == DEFAULT_NAME else f"kind-{name}")
 
     def up(self, config: ClusterConfig, *, detach: bool) -> KindCluster:
-        """Start the cluster, or take over the one that runs; see `cluster.up`."""
+        """Starts the cluster, or takes over the one that runs; see `gpufleet_testbed.up`."""
         problems = kind_problems(self._system, self._run)
         if problems:
             raise HostError(problems)
@@ -67,7 +67,7 @@ class KindLifecycle:
         return cluster
 
     def build(self, config: ClusterConfig) -> None:
-        """Make everything that `up` needs, without starting anything."""
+        """Builds everything that `up` needs, without starting anything."""
         problems = kind_problems(self._system, self._run)
         if problems:
             raise HostError(problems)
@@ -77,20 +77,24 @@ class KindLifecycle:
             self._run(commands.build_image(PROJECT_IMAGE, repository_root()), timeout=1200)
 
     def attach(self) -> KindCluster:
-        """Handle of the running cluster; NotRunningError when there is none."""
+        """Returns a handle of the running cluster.
+
+        Raises:
+            NotRunningError: It does not run.
+        """
         state = self._state()
         if state is None or not self._exists():
-            raise NotRunningError("no cluster is running; start one by `make cluster`")
+            raise NotRunningError("no cluster is running; start one with `make cluster`")
         return self._handle(_config_of(state))
 
     def down(self) -> None:
-        """Remove the cluster and its files."""
+        """Removes the cluster and its files."""
         self._kind(commands.delete(self._name, self._root / "kubeconfig"))
         if self._root.exists():
             shutil.rmtree(self._root)
 
     def status(self) -> Status | None:
-        """State of the running cluster; None when there is none."""
+        """Returns the state of the running cluster; None when it does not run."""
         state = self._state()
         if state is None or not self._exists():
             return None
@@ -121,7 +125,7 @@ class KindLifecycle:
             try:
                 self._kind(commands.create(self._name, self._root, cluster.kubeconfig))
                 cluster.load_image(busybox_archive(self._cache, self._run))
-            except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
+            except BaseException:  # KeyboardInterrupt included: no part of the cluster may stay
                 self.down()
                 raise
         started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -131,7 +135,7 @@ class KindLifecycle:
     def _take_over(self, config: ClusterConfig) -> KindCluster:
         state = self._state()
         if state is None:
-            raise ConflictError(f"a kind cluster named {self._name} exists that was not started from here")
+            raise ConflictError(f"a kind cluster named {self._name} exists that this test bed did not start")
         differing = [
             f"{name} is {state['config'][name]}, not {getattr(config, name)}"
             for name in _COMPARED
@@ -139,10 +143,10 @@ class KindLifecycle:
         ]
         if differing:
             raise ConflictError(
-                f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
-                f"End it by `{down_command(self._name)}`, or ask for the same"
+                f"a different cluster is running: {'; '.join(differing)}. "
+                f"Stop it with `{down_command(self._name)}`, or request a matching one"
             )
-        self._progress.say(f"          taking over the kind cluster that runs since {state['started']}")
+        self._progress.say(f"          taking over the kind cluster that has run since {state['started']}")
         return self._handle(config)
 
     def _load_project_image(self, cluster: KindCluster) -> None:
@@ -179,9 +183,12 @@ def _config_of(state: Mapping[str, Any]) -> ClusterConfig:
 
 
 def kind_problems(system: System, runner: Runner) -> list[Problem]:
-    """What keeps this machine from running kind."""
+    """Returns what the machine lacks to run kind."""
     problems = [
-        Problem(f"{requirement.needed} is missing", f"apt-get install {requirement.package}, or your system's own way")
+        Problem(
+            f"{requirement.needed} is missing",
+            f"apt-get install {requirement.package}, or the equivalent of your system",
+        )
         for requirement in _REQUIREMENTS
         if not requirement.met(system)
     ]

@@ -1,6 +1,6 @@
-"""Removes a kind cluster when the process that started it has ended, however it ended.
+"""Removes a kind cluster when the process that started it has ended, also when it was killed.
 
-Reads a lifeline on standard input: its end means remove, a byte "d" before it means that the cluster is to live on.
+Reads a lifeline on standard input: its end means remove, a byte "d" before it means detach.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ DETACH = b"d"
 
 
 def main() -> None:
-    """Wait for the end of standard input, then run the command given as arguments."""
+    """Waits for the end of standard input, then runs the command given as arguments."""
     if sys.stdin.buffer.read(1) != DETACH:
         sys.exit(subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, check=False).returncode)
 

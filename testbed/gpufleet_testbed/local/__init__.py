@@ -1,1 +1,1 @@
-"""The local provider: real Kubernetes binaries in namespaces of their own, on this machine."""
+"""The local provider: Kubernetes binaries in separate namespaces of this machine."""

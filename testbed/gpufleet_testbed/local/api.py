@@ -1,4 +1,4 @@
-"""Asks the apiserver the few things that starting a cluster has to wait for."""
+"""Reads from the apiserver what the start of a cluster waits for."""
 
 import http.client
 import json
@@ -9,7 +9,7 @@ from gpufleet_testbed.local.layout import API_PORT, Layout
 
 
 class ApiClient:
-    """The apiserver of a cluster, as administrator."""
+    """A client of the apiserver, as administrator."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -17,7 +17,7 @@ class ApiClient:
         self._context.load_cert_chain(layout.pki / "admin.crt", layout.pki / "admin.key")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of a GET request; status 0 while nobody answers."""
+        """Returns status and body of a GET request; status 0 without an answer."""
         connection = http.client.HTTPSConnection(self._layout.api_address, API_PORT, timeout=5, context=self._context)
         try:
             connection.request("GET", path)
@@ -30,22 +30,22 @@ class ApiClient:
 
     @property
     def ready(self) -> bool:
-        """True when /readyz says so."""
+        """Whether /readyz returns 200."""
         return self.get("/readyz")[0] == 200
 
     @property
     def has_default_account(self) -> bool:
-        """True once pods can be created in the default namespace."""
+        """Whether pods can be created in the default namespace."""
         return self.get("/api/v1/namespaces/default/serviceaccounts/default")[0] == 200
 
     def ready_nodes(self) -> set[str]:
-        """Names of the nodes whose Ready condition is True."""
+        """Returns the names of the nodes whose Ready condition is True."""
         status, body = self.get("/api/v1/nodes")
         return ready_nodes(json.loads(body)) if status == 200 else set()
 
 
 def ready_nodes(listing: dict[str, Any]) -> set[str]:
-    """Names of the ready nodes in a NodeList."""
+    """Returns the names of the ready nodes in a NodeList."""
     return {
         node["metadata"]["name"]
         for node in listing["items"]
@@ -55,7 +55,7 @@ def ready_nodes(listing: dict[str, Any]) -> set[str]:
 
 
 def healthy(address: str, port: int) -> bool:
-    """True when http://address:port/healthz answers with 200."""
+    """Returns whether http://address:port/healthz returns 200."""
     connection = http.client.HTTPConnection(address, port, timeout=5)
     try:
         connection.request("GET", "/healthz")

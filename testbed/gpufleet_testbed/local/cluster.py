@@ -19,7 +19,7 @@ from gpufleet_testbed.local.units import Units
 
 
 class LocalNode(Node):
-    """A node that is one process of this machine."""
+    """A node whose processes run in namespaces of this machine."""
 
     def __init__(self, units: Units, layout: NodeLayout) -> None:
         self._units = units
@@ -30,59 +30,49 @@ class LocalNode(Node):
 
     @property
     def address(self) -> str:
-        """IPv4 address, reachable from this machine."""
+        """Its IPv4 address, reachable from this machine."""
         return self._layout.address
 
     def command(self, args: Sequence[str]) -> list[str]:
-        """See `Node.command`."""
         settings = [f"{name}={value}" for name, value in self._units.env.items()]
         return [*self._units.enter(self._layout), "env", *settings, *args]
 
     def run(
         self, args: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60
     ) -> CompletedProcess[str]:
-        """See `Node.run`."""
         return self._units.run_in(self._layout, list(args), check=check, stdin=stdin, timeout=timeout)
 
     def stop_kubelet(self) -> None:
-        """See `Node.stop_kubelet`."""
         self._control.stop("kubelet")
 
     def start_kubelet(self) -> None:
-        """See `Node.start_kubelet`."""
-        self._control.again("kubelet")
+        self._control.restart("kubelet")
         self._units.await_kubelet(self._layout)
 
     def stop_containerd(self) -> None:
-        """See `Node.stop_containerd`."""
         self._control.stop("containerd")
 
     def start_containerd(self) -> None:
-        """See `Node.start_containerd`."""
-        self._control.again("containerd")
+        self._control.restart("containerd")
         self._units.await_containerd(self._layout)
 
     def freeze(self) -> None:
-        """See `Node.freeze`."""
         cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=True)
 
     def thaw(self) -> None:
-        """See `Node.thaw`."""
         cgroups.freeze(cgroups.hierarchies(), self._layout.cgroup, frozen=False)
 
     def kill(self) -> None:
-        """See `Node.kill`."""
-        self.thaw()  # frozen v1 processes don't die
+        self.thaw()  # frozen processes of cgroup v1 do not die
         self._units.control.stop(self.name, signal.SIGKILL)
 
     def boot(self) -> None:
-        """See `Node.boot`; returns once the kubelet is healthy."""
+        """Also waits until the kubelet is healthy."""
         self._units.boot(self._layout)
         self._units.start_kubelet(self._layout)
         self._units.await_kubelet(self._layout)
 
     def load_image(self, archive: Path) -> None:
-        """See `Node.load_image`."""
         self._units.load_image(self._layout, archive)
 
     @property
@@ -104,7 +94,7 @@ class LocalCluster(Cluster):
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Variables with which kubectl, helm and client libraries find this cluster, and keep their caches to it."""
+        """Variables with which kubectl, helm and client libraries use this cluster and caches of its own."""
         root = self._units.layout.root
         bypass = [os.environ.get("NO_PROXY", ""), str(self._units.layout.network)]
         return {
@@ -120,21 +110,17 @@ class LocalCluster(Cluster):
     def kubectl(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 60
     ) -> CompletedProcess[str]:
-        """See `Cluster.kubectl`."""
         return run([self._units.assets["kubectl"], *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
 
     def helm(
         self, *args: str, check: bool = True, stdin: str | None = None, timeout: float = 120
     ) -> CompletedProcess[str]:
-        """See `Cluster.helm`."""
         return run([self._units.assets["helm"], *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
 
     def program(self, name: str) -> Path:
-        """See `Cluster.program`."""
         return Path(self._units.assets[name])
 
     def release(self) -> None:
-        """See `Cluster.release`."""
         if self._lifeline is None:
             return
         layout = self._units.layout
@@ -145,11 +131,10 @@ class LocalCluster(Cluster):
         self._lifeline, self.owned = None, False
 
     def down(self) -> None:
-        """See `Cluster.down`."""
         if self._lifeline is None:
             self._end()
             return
         status = self._lifeline.cut()
         self._lifeline, self.owned = None, False
         if status != 0 or self._units.layout.root.exists():
-            raise ClusterError(f"the cluster's keeper ended with status {status}; run down again")
+            raise ClusterError(f"the cluster's monitor ended with status {status}; run down again")

@@ -1,4 +1,4 @@
-"""Where the files of a local cluster are, and which addresses its parts have."""
+"""Files and addresses of a local cluster."""
 
 import hashlib
 import ipaddress
@@ -16,12 +16,12 @@ CGROUP_PREFIX = "gpufleet-"
 
 
 def link_name(cluster: str) -> str:
-    """The host's interface of a cluster."""
+    """Returns the name of a cluster's interface on this machine."""
     return "gf0" if cluster == DEFAULT_NAME else f"gf-{cluster}"
 
 
 def cgroup_name(root: Path) -> str:
-    """The cgroup that holds everything of the cluster in this folder, and of no other, whatever its name."""
+    """Returns the cgroup of the cluster in this folder; it depends on the folder and not on the name."""
     return f"{CGROUP_PREFIX}{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
 
 
@@ -32,7 +32,7 @@ def lock_file(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class NodeLayout:
-    """One node: its folder, addresses and files."""
+    """Folder, addresses and files of a node."""
 
     name: str
     folder: Path
@@ -40,11 +40,11 @@ class NodeLayout:
     pod_network: str
     bridge: str
     cgroup: str
-    """Holds everything of the node; the kubelet's root."""
+    """Contains all processes of the node; the kubelet's cgroup root."""
 
     @property
     def system_cgroup(self) -> str:
-        """Where containerd and kubelet run; a leaf, because cgroup v2 wants processes in leaves only."""
+        """The cgroup of containerd and kubelet; a leaf, because cgroup v2 allows processes only in leaves."""
         return f"{self.cgroup}/system"
 
     @property
@@ -54,28 +54,26 @@ class NodeLayout:
 
     @property
     def driver(self) -> Path:
-        """Seen by the node as /opt/gpufleet/driver."""
+        """Is /opt/gpufleet/driver inside the node."""
         return self.folder / "driver"
 
     @property
     def kubelet_config(self) -> Path:
-        """KubeletConfiguration."""
         return self.folder / "kubelet.json"
 
     @property
     def containerd_config(self) -> Path:
-        """Configuration of containerd."""
         return self.folder / "containerd.toml"
 
     @property
     def cni(self) -> Path:
-        """Folder of the network configuration."""
+        """Folder of the CNI configuration."""
         return self.folder / "cni"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One cluster: everything it has on disk is below `root`."""
+    """Files and addresses of a cluster, with all files below `root`."""
 
     root: Path
     name: str
@@ -84,22 +82,22 @@ class Layout:
 
     @property
     def link(self) -> str:
-        """The interface between this machine and the cluster's network namespace; the same name on both sides."""
+        """The interface between this machine and the cluster's network namespace, of the same name on both sides."""
         return link_name(self.name)
 
     @property
     def control_plane_cgroup(self) -> str:
-        """Where the control plane runs."""
+        """The cgroup of the control plane."""
         return f"{cgroup_name(self.root)}/control-plane"
 
     @property
     def host_address(self) -> str:
-        """This machine's end of the link."""
+        """Address of this machine's end of the link."""
         return str(self.network[1])
 
     @property
     def api_address(self) -> str:
-        """The cluster's end of the link: the apiserver, also for pods."""
+        """Address of the cluster's end of the link: the apiserver, also for pods."""
         return str(self.network[2])
 
     @property
@@ -114,7 +112,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """What a later command needs to know about the running cluster."""
+        """Facts of the running cluster for later commands."""
         return self.root / "state.json"
 
     @property
@@ -124,7 +122,7 @@ class Layout:
 
     @property
     def logs(self) -> Path:
-        """One log per component."""
+        """Folder with one log per component."""
         return self.root / "log"
 
     @property
@@ -133,11 +131,11 @@ class Layout:
         return self.component_kubeconfig("admin")
 
     def component_kubeconfig(self, name: str) -> Path:
-        """Kubeconfig of a component or node."""
+        """Returns the kubeconfig of a component or node."""
         return self.root / "kubeconfig" / name
 
     def node(self, index: int) -> NodeLayout:
-        """The node of that index, from 1."""
+        """Returns the layout of a node by its index, from 1."""
         name = f"node-{index}"
         return NodeLayout(
             name=name,
@@ -150,5 +148,4 @@ class Layout:
 
     @property
     def node_layouts(self) -> list[NodeLayout]:
-        """All nodes."""
         return [self.node(index) for index in range(1, self.nodes + 1)]

@@ -1,4 +1,4 @@
-"""Brings the local cluster up and down: one at a time, taken over when it matches, cleaned up when it is dead."""
+"""Starts and stops the local cluster: one per name, taken over if it matches, cleaned up if it is dead."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ _NODE_BINARIES = tuple(name for tool in LOCAL_TOOLS if tool is not HELM for name
 
 
 class LocalLifecycle:
-    """The one local cluster of this name in a cache folder."""
+    """The local cluster of one name in a cache folder."""
 
     def __init__(self, cache: Path, progress: Progress, name: str = DEFAULT_NAME) -> None:
         self._cache = cache
@@ -50,7 +50,7 @@ class LocalLifecycle:
         self._error_file = self._root.with_suffix(".error")
 
     def up(self, config: ClusterConfig, *, detach: bool) -> LocalCluster:
-        """Start the cluster, or take over the one that runs; see `cluster.up`."""
+        """Starts the cluster, or takes over the one that runs; see `gpufleet_testbed.up`."""
         running = self._running() is not None
         prepare_host(config, self._root, self._progress, network_free=not running)
         with prepare_assets(self._cache, self._progress) as pending:
@@ -80,51 +80,51 @@ class LocalLifecycle:
         key = [path.name for path in small.values()]
         if not config.project_image:
             pending.wait(*_STORE_BINARIES)
-            seed = prepare_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
-            return NodeImages(seed, ()), small
+            store = prepare_store(self._cache, assets, key, lambda: list(small.values()), progress=self._progress)
+            return NodeImages(store, ()), small
         image = build_layers(self._cache, self._progress)
         key += [layer.digest for layer in image.lower]
         pending.wait(*_STORE_BINARIES)
-        seed = prepare_store(
+        store = prepare_store(
             self._cache, assets, key, lambda: [*small.values(), image.lower_archive()], progress=self._progress
         )
         running = self._running()
         if running is not None and running.images.get(LOWER_IMAGE) != str(image.lower_path):
-            # Its nodes were planted with other layers than the archive of the upper ones builds on.
+            # Its nodes have other lower layers than the archive of the upper ones expects.
             image.lower_archive()
         upper = image.upper_archive()
-        return NodeImages(seed, (upper,)), {**small, LOWER_IMAGE: image.lower_path, image.name: upper}
+        return NodeImages(store, (upper,)), {**small, LOWER_IMAGE: image.lower_path, image.name: upper}
 
     def build(self, config: ClusterConfig) -> None:
-        """Make everything that `up` needs, without starting anything."""
+        """Builds everything that `up` needs, without starting anything."""
         prepare_host(config, self._root, self._progress, network_free=False)
         with prepare_assets(self._cache, self._progress) as pending:
             self._node_images(config, pending)
 
     def attach(self) -> LocalCluster:
-        """Handle of the running cluster.
+        """Returns a handle of the running cluster.
 
         Raises:
-            NotRunningError: there is none.
+            NotRunningError: It does not run.
         """
         state = self._running()
         if state is None:
-            raise NotRunningError("no cluster is running; start one by `make cluster`")
+            raise NotRunningError("no cluster is running; start one with `make cluster`")
         assets = Assets({name: Path(path) for name, path in state.binaries.items()})
         return LocalCluster(self._units(state.config, assets), self.down)
 
     def down(self) -> None:
-        """End the cluster if there is one, dead or alive, and remove all traces of it.
+        """Stops the cluster, dead or alive, and removes everything that it created.
 
         Raises:
-            ConflictError: somebody is just starting one.
-            ClusterError: something could not be removed.
+            ConflictError: Another process is starting one.
+            ClusterError: Something could not be removed.
         """
         lock = Lock.try_acquire(self._lock_file)
         if lock is None:
             processes = read_processes(self._root)
             if processes is not None:
-                processes.keeper.end(signal.SIGTERM, timeout=60)
+                processes.monitor.end(signal.SIGTERM, timeout=60)
             lock = self._await_lock()
         try:
             self._clean()
@@ -134,7 +134,7 @@ class LocalLifecycle:
         lock.remove()
 
     def status(self) -> Status | None:
-        """State of the running cluster; None when there is none."""
+        """Returns the state of the running cluster; None when it does not run."""
         state = self._running()
         if state is None:
             return None
@@ -165,7 +165,7 @@ class LocalLifecycle:
         detach: bool,
     ) -> LocalCluster:
         self._clean()
-        prune(images[0].seed, self._cache)
+        prune(images[0].store, self._cache)
         assets = pending.assets
         units = self._units(config, assets)
         with self._progress.step(f"starting {config.nodes} nodes and the control plane"):
@@ -193,11 +193,11 @@ class LocalLifecycle:
         differing = differences(config, {name: str(path) for name, path in assets.paths.items()}, state)
         if differing:
             raise ConflictError(
-                f"a cluster is running that is not the one asked for: {'; '.join(differing)}. "
-                f"End it by `{down_command(self._name)}`, or ask for the same"
+                f"a different cluster is running: {'; '.join(differing)}. "
+                f"Stop it with `{down_command(self._name)}`, or request a matching one"
             )
         owner = f" (it ends with process {state.owner.pid})" if state.owner else ""
-        self._progress.say(f"          taking over the cluster that runs since {state.started}{owner}")
+        self._progress.say(f"          taking over the cluster that has run since {state.started}{owner}")
         cluster = LocalCluster(self._units(state.config, assets), self.down)
         stale = {name: path for name, path in images.items() if state.images.get(name) != str(path)}
         for name, archive in stale.items():
@@ -215,10 +215,10 @@ class LocalLifecycle:
 
     def _clean(self) -> None:
         if self._root.exists():
-            with self._progress.step("removing what a cluster left"):
+            with self._progress.step("removing the remains of a cluster"):
                 tear_down(self._root, self._name)
         if self._error_file.exists():
-            self._progress.say(f"The last cluster could not be removed at first:\n{self._error_file.read_text()}")
+            self._progress.say(f"the last cluster was not removed completely:\n{self._error_file.read_text()}")
             self._error_file.unlink()
 
     def _await_lock(self) -> Lock:

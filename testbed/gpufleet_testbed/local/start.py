@@ -1,4 +1,4 @@
-"""Starts a local cluster: order and overlap of the steps. Any failure cuts the lifeline, and the keeper cleans up."""
+"""Starts a local cluster; steps overlap. On any failure the lifeline is closed, and the monitor cleans up."""
 
 import os
 import subprocess
@@ -29,38 +29,38 @@ _CONTROL_PLANE = ("etcd", "apiserver")
 
 @dataclass
 class Lifeline:
-    """The caller's end of the pipe that keeps an attached cluster alive."""
+    """The caller's end of a pipe; the cluster ends when it is closed."""
 
     descriptor: int
-    keeper: subprocess.Popen[bytes]
+    monitor: subprocess.Popen[bytes]
 
     def detach(self) -> None:
-        """Let the cluster live on without this process."""
+        """Detaches the cluster from this process."""
         os.write(self.descriptor, DETACH)
         os.close(self.descriptor)
-        self.keeper.returncode = 0  # it is not this process's to wait for any more
+        self.monitor.returncode = 0  # this process no longer waits for it
 
     def cut(self, timeout: float = 60) -> int:
-        """End the cluster and wait until everything is cleaned up; the keeper's exit status."""
+        """Ends the cluster and waits for the cleanup; returns the monitor's exit status."""
         os.close(self.descriptor)
-        return self.keeper.wait(timeout)
+        return self.monitor.wait(timeout)
 
 
 @dataclass(frozen=True)
 class NodeImages:
-    """The images that every node starts with."""
+    """The initial images of every node."""
 
-    seed: Path
+    store: Path
     """A containerd store, see `gpufleet_testbed.images.store`."""
     archives: tuple[Path, ...]
-    """To be imported on top of it."""
+    """Imported into it on each node."""
 
 
 def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
-    """Start everything; returns when all nodes are ready and have the images.
+    """Starts everything; returns when all nodes are ready and have the images.
 
     Raises:
-        ClusterError: something did not start; the machine is clean again.
+        ClusterError: Something did not start; nothing is left running.
     """
     layout = units.layout
     layout.root.mkdir(mode=0o700, parents=True)
@@ -69,8 +69,8 @@ def start(units: Units, images: NodeImages, lock: Lock) -> Lifeline:
     with ThreadPoolExecutor() as pool:
         try:
             _start_all(units, images, lifeline, pool)
-        except BaseException:  # KeyboardInterrupt included: nothing of the half-started cluster may stay
-            # Inside the pool's block, because its threads end only when what they wait for has ended.
+        except BaseException:  # KeyboardInterrupt included: no part of the cluster may stay
+            # Inside the pool's block, because its threads wait for parts of the cluster.
             lifeline.cut()
             raise
     return lifeline
@@ -95,8 +95,8 @@ def _start_monitor(layout: Layout, lock: Lock) -> Lifeline:
         f"--lifeline={read_end}",
         f"--lock={lock.descriptor}",
     ]
-    with (layout.logs / "keeper.log").open("wb") as log:
-        keeper = subprocess.Popen(
+    with (layout.logs / "monitor.log").open("wb") as log:
+        monitor = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
@@ -112,28 +112,28 @@ def _start_monitor(layout: Layout, lock: Lock) -> Lifeline:
             start_new_session=True,
         )
     os.close(read_end)
-    lock.close()  # the keeper has its copy
-    return Lifeline(write_end, keeper)
+    lock.close()  # the monitor has a copy
+    return Lifeline(write_end, monitor)
 
 
 def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Executor) -> None:
-    layout, keeper = units.layout, lifeline.keeper
+    layout, monitor = units.layout, lifeline.monitor
 
-    def keeper_runs() -> None:
-        if keeper.poll() is not None:
-            raise ClusterError(f"the keeper ended: {tail(layout.logs / 'keeper.log')}")
+    def monitor_runs() -> None:
+        if monitor.poll() is not None:
+            raise ClusterError(f"the monitor ended: {tail(layout.logs / 'monitor.log')}")
 
     configured = pool.submit(_configure, units)
-    wait_until(layout.control.is_socket, "the cluster's namespaces exist", keeper_runs, timeout=_START_SECONDS)
+    wait_until(layout.control.is_socket, "the cluster's namespaces exist", monitor_runs, timeout=_START_SECONDS)
     processes = read_processes(layout.root)
     if processes is None:
-        raise ClusterError("the keeper recorded no processes")
+        raise ClusterError("the monitor recorded no processes")
     network.connect(layout, processes.namespace.pid)
     units.start("etcd", command_lines.etcd(layout, units.assets))
     configured.result()
     audit = layout.root / "audit-policy.yaml" if units.config.audit_policy else None
     units.start("apiserver", command_lines.apiserver(layout, units.assets, audit))
-    booted = {node: pool.submit(_boot, units, node, images.seed) for node in layout.node_layouts}
+    booted = {node: pool.submit(_boot, units, node, images.store) for node in layout.node_layouts}
     loaded = [pool.submit(_load, units, node, boot, images.archives) for node, boot in booted.items()]
     _await_apiserver(units)
     units.start("controller-manager", command_lines.controller_manager(layout, units.assets))
@@ -147,8 +147,8 @@ def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Execu
         load.result()
 
 
-def _boot(units: Units, node: NodeLayout, seed: Path) -> None:
-    copy_store(seed, node.folder)
+def _boot(units: Units, node: NodeLayout, store: Path) -> None:
+    copy_store(store, node.folder)
     units.boot(node)
 
 

@@ -1,4 +1,4 @@
-"""What is written down about a running local cluster, and whether it is the one that somebody wants."""
+"""Recorded facts of a running local cluster, and their comparison with a configuration."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ _COMPARED = ("nodes", "node_status_seconds", "network", "audit_policy")
 
 @dataclass(frozen=True)
 class State:
-    """A cluster that is ready."""
+    """Facts of a cluster that is ready."""
 
     config: ClusterConfig
     binaries: Mapping[str, str]
-    """Path of each binary that it runs."""
+    """Path of each binary by name."""
     images: Mapping[str, str]
-    """Archive of each image on its nodes, by name."""
+    """Archive of each image on the nodes, by name."""
     owner: ProcessId | None
-    """The process whose end ends the cluster; None when it lives until `down`."""
+    """The process with which the cluster ends; None when it lives until `down`."""
     started: str
     """Time in UTC, RFC 3339."""
 
     def write(self, layout: Layout) -> None:
-        """Record it."""
+        """Writes the state file atomically."""
         scratch = layout.state.with_suffix(".new")
         scratch.write_text(json.dumps(asdict(self), indent=2) + "\n")
         scratch.rename(layout.state)
 
     @classmethod
     def read(cls, path: Path) -> "State | None":
-        """The recorded state; None when there is no ready cluster."""
+        """Reads the state file; None when no cluster is ready."""
         try:
             content = json.loads(path.read_text())
         except FileNotFoundError:
@@ -49,7 +49,7 @@ class State:
 
 
 def differences(wanted: ClusterConfig, binaries: Mapping[str, str], running: State) -> Sequence[str]:
-    """In words, what keeps the running cluster from being the wanted one. Images don't: they can be loaded."""
+    """Describes how the running cluster differs from the wanted one. Images do not count: they can be loaded."""
     found = []
     for name in _COMPARED:
         want, have = getattr(wanted, name), getattr(running.config, name)
@@ -57,5 +57,5 @@ def differences(wanted: ClusterConfig, binaries: Mapping[str, str], running: Sta
             found.append(f"{name} is {have}, not {want}")
     changed = sorted(name for name, path in binaries.items() if running.binaries.get(name) != path)
     if changed:
-        found.append(f"it runs other builds of {', '.join(changed)}")
+        found.append(f"different builds of {', '.join(changed)}")
     return found

@@ -1,4 +1,4 @@
-"""Removes a local cluster from this machine: works after any end, also of a cluster that was killed."""
+"""Removes a local cluster from this machine, also after it was killed."""
 
 import json
 import shutil
@@ -17,14 +17,14 @@ PROCESSES = "processes.json"
 class Processes:
     """The two processes of a cluster outside its namespaces."""
 
-    keeper: ProcessId
+    monitor: ProcessId
     """Ends the cluster and cleans up."""
     namespace: ProcessId
-    """The `unshare` process; its end is the end of every process of the cluster."""
+    """The `unshare` process; all processes of the cluster end with it."""
 
 
 def write_processes(root: Path, processes: Processes) -> None:
-    """Record them."""
+    """Records the processes of the cluster in this folder."""
     path = root / PROCESSES
     scratch = path.with_suffix(".new")
     scratch.write_text(json.dumps(asdict(processes), indent=2) + "\n")
@@ -32,7 +32,7 @@ def write_processes(root: Path, processes: Processes) -> None:
 
 
 def read_processes(root: Path) -> Processes | None:
-    """Those of the cluster in this folder, dead or alive; None when it never got that far."""
+    """Reads the processes of the cluster in this folder, dead or alive; None when none were recorded."""
     try:
         content = json.loads((root / PROCESSES).read_text())
     except FileNotFoundError:
@@ -41,15 +41,15 @@ def read_processes(root: Path) -> Processes | None:
 
 
 def tear_down(root: Path, name: str) -> None:
-    """End every process of the cluster in `root` and remove what it made on this machine; may be repeated.
+    """Ends every process of the cluster in `root` and removes everything that it created; may be repeated.
 
     Raises:
-        ClusterError: something could not be removed; the message names it.
+        ClusterError: Something could not be removed; the message names it.
     """
     tree, cgroup = cgroups.all_hierarchies(), cgroup_name(root)
     processes = read_processes(root)
     if processes is not None:
-        # Frozen v1 processes don't even die: thaw the nodes first.
+        # Frozen processes of cgroup v1 do not die: thaw the nodes first.
         cgroups.thaw_all(tree, cgroup)
         processes.namespace.end()
     cgroups.remove(tree, cgroup)

@@ -1,4 +1,4 @@
-"""Starts and watches the parts of a local cluster through its supervisors."""
+"""Starts and watches the units of a local cluster through its supervisors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Units:
-    """The running parts of one cluster."""
+    """The units of one cluster."""
 
     layout: Layout
     config: ClusterConfig
@@ -31,29 +31,29 @@ class Units:
 
     @property
     def control(self) -> SupervisorClient:
-        """The cluster's supervisor."""
+        """Client of the cluster's supervisor."""
         return SupervisorClient(self.layout.control)
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Variables of every component. One iptables lock file for all, because nodes don't share /run."""
+        """Variables of every component. All use one iptables lock file, because nodes do not share /run."""
         return {"PATH": self.assets.search_path, "XTABLES_LOCKFILE": str(self.layout.root / "xtables.lock")}
 
     def log(self, unit: str) -> Path:
-        """Log of a unit."""
+        """Returns the log of a unit."""
         return self.layout.logs / f"{unit}.log"
 
     def start(self, unit: str, argv: list[str]) -> None:
-        """Start a unit beside the nodes."""
+        """Starts a unit outside of the nodes."""
         self.control.start(unit, argv, self.log(unit), self.env)
 
     def require(self, *units: str) -> None:
-        """Raise ClusterError if one of these units has ended."""
+        """Raises ClusterError if one of these units has ended."""
         for unit in units:
             self.control.require(unit, self.log(unit))
 
     def boot(self, node: NodeLayout) -> None:
-        """Start a node's namespaces and, in them, containerd; returns once containerd listens."""
+        """Starts a node's namespaces and containerd in them; returns once containerd listens."""
         node.control.unlink(missing_ok=True)
         joined = cgroups.create(cgroups.hierarchies(), node.system_cgroup)
         self.start(node.name, command_lines.node_namespace(node, joined))
@@ -62,11 +62,11 @@ class Units:
         self.await_containerd(node)
 
     def start_in(self, node: NodeLayout, unit: str, argv: list[str]) -> None:
-        """Start a unit inside a node."""
+        """Starts a unit inside a node."""
         SupervisorClient(node.control).start(unit, argv, self.log(f"{node.name}-{unit}"), self.env)
 
     def await_containerd(self, node: NodeLayout) -> None:
-        """Wait until the node's containerd listens."""
+        """Waits until the node's containerd listens."""
         probe = f"until [ -S {CONTAINERD_SOCKET} ]; do sleep 0.02; done"
         try:
             self.run_in(node, ["sh", "-c", probe], timeout=_START_SECONDS)
@@ -75,11 +75,11 @@ class Units:
             raise ClusterError(f"containerd of {node.name} does not listen") from error
 
     def start_kubelet(self, node: NodeLayout) -> None:
-        """Start a node's kubelet, without waiting."""
+        """Starts a node's kubelet, without waiting."""
         self.start_in(node, "kubelet", command_lines.kubelet(self.layout, node, self.assets))
 
     def await_kubelet(self, node: NodeLayout) -> None:
-        """Wait until the kubelet says that it is healthy."""
+        """Waits until the kubelet is healthy."""
         control, log = SupervisorClient(node.control), self.log(f"{node.name}-kubelet")
         wait_until(
             lambda: healthy(node.address, KUBELET_HEALTH_PORT),
@@ -89,7 +89,7 @@ class Units:
         )
 
     def enter(self, node: NodeLayout) -> list[str]:
-        """Prefix of a command line that is to run inside a node."""
+        """Returns the prefix of a command line that runs inside a node."""
         processes = read_processes(self.layout.root)
         if processes is None:
             raise ClusterError(f"no cluster in {self.layout.root}")
@@ -102,10 +102,10 @@ class Units:
     def run_in(
         self, node: NodeLayout, args: list[str], *, check: bool = True, stdin: str | None = None, timeout: float = 60
     ) -> CompletedProcess[str]:
-        """Run a command inside a node; errors as for `Node.run`."""
+        """Runs a command inside a node; errors as for `Node.run`."""
         return run([*self.enter(node), *args], check=check, stdin=stdin, timeout=timeout, env=self.env)
 
     def load_image(self, node: NodeLayout, archive: Path) -> None:
-        """Import an image archive on a node."""
+        """Imports an image archive on a node."""
         importing = [self.assets["ctr"], "--namespace=k8s.io", "images", "import", "--local", str(archive)]
         self.run_in(node, importing, timeout=300)

@@ -15,18 +15,18 @@ def test_output_and_input_pass_through(tmp_path: Path) -> None:
     assert run(["sh", "-c", "echo $WORD"], env={"WORD": "there"}).stdout == "there\n"
 
 
-def test_a_failure_says_what_was_run_and_what_it_said() -> None:
+def test_failure_contains_the_command_and_its_output() -> None:
     with pytest.raises(ClusterError, match=r"exit status 3: sh -c .*\nbroken"):
         run(["sh", "-c", "echo broken >&2; exit 3"])
     assert run(["false"], check=False).returncode == 1
 
 
-def test_a_missing_program_is_an_error_of_ours() -> None:
+def test_missing_program_is_a_cluster_error() -> None:
     with pytest.raises(ClusterError, match="cannot run no-such-program"):
         run(["no-such-program"])
 
 
-def test_a_program_that_takes_too_long_is_killed() -> None:
+def test_program_is_killed_at_its_timeout() -> None:
     start = time.monotonic()
     with pytest.raises(TimeoutError, match=r"still running after 0\.1 s"):
         run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.1)

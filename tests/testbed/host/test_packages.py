@@ -45,7 +45,7 @@ def test_root_on_debian_installs_after_saying_so(
     assert "installing missing packages: runc" in progress.lines[0]
 
 
-def test_package_lists_are_fetched_when_the_first_attempt_fails(
+def test_package_lists_are_updated_after_a_failed_install(
     system: FakeSystem, progress: RecordedProgress, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system.files[Path("/etc/os-release")] = DEBIAN
@@ -57,9 +57,9 @@ def test_package_lists_are_fetched_when_the_first_attempt_fails(
     assert [call[1] for call in runner.calls] == ["install", "update", "install"]
 
 
-def test_others_are_told_what_to_install(system: FakeSystem, progress: RecordedProgress, runner: FakeRunner) -> None:
+def test_other_systems_get_package_names(system: FakeSystem, progress: RecordedProgress, runner: FakeRunner) -> None:
     system.programs_missing = {"runc"}
-    with pytest.raises(HostError, match=r"programs are missing: runc\. Fix: install what Debian calls runc"):
+    with pytest.raises(HostError, match=r"programs are missing: runc\. Fix: install the equivalents of Debian's runc"):
         ensure_packages(system, progress, runner)
     system.files[Path("/etc/os-release")] = DEBIAN
     system.root = False

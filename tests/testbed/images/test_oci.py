@@ -27,7 +27,7 @@ def layer(tmp_path: Path) -> Layer:
     return make_layer(tree(tmp_path / "root"), tmp_path / "layer.tar")
 
 
-def test_the_same_content_gives_the_same_layer_whatever_its_times_and_order(tmp_path: Path, layer: Layer) -> None:
+def test_layers_are_reproducible_for_all_times_and_orders(tmp_path: Path, layer: Layer) -> None:
     other = tree(tmp_path / "other", reverse=True)
     os.utime(other / "b", (1, 1))
     again = make_layer(other, tmp_path / "again.tar")
@@ -41,7 +41,7 @@ def test_a_changed_mode_changes_the_layer(tmp_path: Path, layer: Layer) -> None:
     assert make_layer(other, tmp_path / "again.tar").digest != layer.digest
 
 
-def test_a_layer_belongs_to_root_and_keeps_modes_and_links(layer: Layer) -> None:
+def test_layer_belongs_to_root_and_keeps_modes_and_links(layer: Layer) -> None:
     with tarfile.open(layer.path) as archive:
         members = {member.name: member for member in archive.getmembers()}
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
@@ -83,7 +83,7 @@ def test_archive_is_the_same_each_time(tmp_path: Path, layer: Layer) -> None:
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
-def test_layers_that_the_receiver_has_are_left_out_but_named(tmp_path: Path, layer: Layer) -> None:
+def test_left_out_layers_stay_in_the_manifest(tmp_path: Path, layer: Layer) -> None:
     upper = make_layer(tree(tmp_path / "upper"), tmp_path / "upper.tar")
     (tmp_path / "upper" / "more").write_text("more")
     upper = make_layer(tmp_path / "upper", tmp_path / "upper.tar")

@@ -17,7 +17,7 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((repository_root() / "pyproject.toml").read_text())
 
 
-def test_product_files_are_those_of_the_wheel_without_leftovers(tmp_path: Path) -> None:
+def test_product_files_are_those_of_the_wheel(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.hatch.build.targets.wheel]\npackages = ["a/one", "b/two"]\n')
     for name in ("README.md", "a/one/x.py", "a/one/__pycache__/x.pyc", "b/two/data.json", "a/other/y.py"):
         path = tmp_path / name
@@ -48,7 +48,7 @@ def executable(path: Path) -> Path:
     return path
 
 
-def test_uv_is_found_by_variable_by_path_and_in_the_cache(tmp_path: Path) -> None:
+def test_uv_is_found_by_variable_path_and_cache(tmp_path: Path) -> None:
     on_path, in_cache = executable(tmp_path / "bin" / "uv"), executable(tmp_path / "cache" / "uv" / "bin" / "uv")
     path = {"PATH": str(on_path.parent)}
     nowhere = {"PATH": str(tmp_path)}
@@ -59,7 +59,7 @@ def test_uv_is_found_by_variable_by_path_and_in_the_cache(tmp_path: Path) -> Non
         project.find_uv(tmp_path / "other", nowhere)
 
 
-def test_archives_share_their_digest_and_old_ones_are_pruned(tmp_path: Path) -> None:
+def test_archives_have_one_digest_and_old_ones_are_pruned(tmp_path: Path) -> None:
     layers = []
     for name in ("base", "dependencies", "code"):
         root = tmp_path / name

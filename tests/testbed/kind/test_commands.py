@@ -26,7 +26,7 @@ def test_create_pins_the_image_and_waits() -> None:
     }
 
 
-def test_each_worker_has_its_driver_and_kubelet_folders_outside() -> None:
+def test_worker_mounts_driver_and_kubelet_folders() -> None:
     content = yaml.safe_load(commands.cluster_config(ClusterConfig(nodes=2, node_status_seconds=5), ROOT))
     control_plane, first, second = content["nodes"]
     assert control_plane == {"role": "control-plane"}
@@ -39,7 +39,7 @@ def test_each_worker_has_its_driver_and_kubelet_folders_outside() -> None:
     assert yaml.safe_load(patch)["nodeStatusUpdateFrequency"] == "5s"
 
 
-def test_an_audit_policy_is_added_to_what_kind_itself_sets() -> None:
+def test_audit_policy_is_added_to_kinds_arguments() -> None:
     content = yaml.safe_load(commands.cluster_config(ClusterConfig(audit_policy="rules: []"), ROOT))
     control_plane = content["nodes"][0]
     (patch,) = control_plane["kubeadmConfigPatchesJSON6902"]

@@ -31,9 +31,7 @@ def running(runner: FakeRunner) -> None:
     runner.answer("/bin/kind", "get", "clusters", stdout="other\ngpufleet\n")
 
 
-def test_up_creates_and_loads_the_small_image_on_every_node(
-    kind: KindLifecycle, runner: FakeRunner, tmp_path: Path
-) -> None:
+def test_up_loads_the_small_image_on_every_node(kind: KindLifecycle, runner: FakeRunner, tmp_path: Path) -> None:
     cluster = kind.up(CONFIG, detach=True)
     assert [call[1:3] for call in runner.calls] == [
         ["info"],
@@ -65,9 +63,9 @@ def test_a_matching_cluster_is_taken_over(kind: KindLifecycle, runner: FakeRunne
     assert kind.attach().nodes[1].name == "gpufleet-worker2"
 
 
-def test_a_different_or_foreign_cluster_is_refused(kind: KindLifecycle, runner: FakeRunner) -> None:
+def test_different_or_foreign_cluster_is_rejected(kind: KindLifecycle, runner: FakeRunner) -> None:
     running(runner)
-    with pytest.raises(ConflictError, match="not started from here"):
+    with pytest.raises(ConflictError, match="that this test bed did not start"):
         kind.up(CONFIG, detach=True)
     runner.rules.clear()
     kind.up(CONFIG, detach=True)
@@ -97,7 +95,7 @@ def test_nothing_running_has_no_handle_and_no_status(kind: KindLifecycle) -> Non
         kind.attach()
 
 
-def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: FakeRunner) -> None:
+def test_status_lists_ready_nodes(kind: KindLifecycle, runner: FakeRunner) -> None:
     kind.up(CONFIG, detach=True)
     running(runner)
     runner.answer("/bin/kubectl", "get", "nodes", stdout="gpufleet-worker=True\ngpufleet-worker2=False\n")
@@ -107,13 +105,13 @@ def test_status_tells_which_nodes_are_ready(kind: KindLifecycle, runner: FakeRun
     assert not status.healthy
 
 
-def test_an_engine_that_does_not_answer_is_named_with_the_fix(kind: KindLifecycle, runner: FakeRunner) -> None:
+def test_unreachable_engine_is_named_with_the_fix(kind: KindLifecycle, runner: FakeRunner) -> None:
     runner.answer("docker", "info", status=1)
     with pytest.raises(HostError, match=r"Docker engine does not answer\. Fix: start it"):
         kind.up(CONFIG, detach=True)
 
 
-def test_a_machine_without_docker_is_told_how_to_get_it(kind: KindLifecycle, system: FakeSystem) -> None:
+def test_missing_docker_is_named_with_the_fix(kind: KindLifecycle, system: FakeSystem) -> None:
     system.programs_missing = {"docker"}
     with pytest.raises(HostError, match=r"docker is missing\. Fix: apt-get install docker\.io"):
         kind.up(CONFIG, detach=True)

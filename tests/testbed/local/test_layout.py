@@ -21,7 +21,7 @@ def test_clusters_of_other_names_share_nothing(layout: Layout) -> None:
     assert len(link_name("a" * 12)) <= 15
 
 
-def test_the_cgroup_belongs_to_the_folder_not_to_the_name() -> None:
+def test_cgroup_depends_on_the_folder_and_not_on_the_name() -> None:
     assert cgroup_name(Path("/one/cluster")) != cgroup_name(Path("/two/cluster"))
 
 

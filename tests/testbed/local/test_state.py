@@ -17,7 +17,7 @@ STATE = State(
 )
 
 
-def test_what_is_written_is_read(layout: Layout, tmp_path: Path) -> None:
+def test_state_round_trip(layout: Layout, tmp_path: Path) -> None:
     layout = replace(layout, root=tmp_path)
     for state in (STATE, replace(STATE, owner=None)):
         state.write(layout)
@@ -32,8 +32,8 @@ def test_what_is_written_is_read(layout: Layout, tmp_path: Path) -> None:
         (replace(STATE.config, project_image=False, provider=Provider.AUTO), STATE.binaries, []),
         (replace(STATE.config, nodes=3), STATE.binaries, ["nodes is 2, not 3"]),
         (replace(STATE.config, node_status_seconds=1), STATE.binaries, ["node_status_seconds is 10, not 1"]),
-        (STATE.config, {**STATE.binaries, "etcd": "/two/etcd"}, ["it runs other builds of etcd"]),
+        (STATE.config, {**STATE.binaries, "etcd": "/two/etcd"}, ["different builds of etcd"]),
     ],
 )
-def test_differences_are_told_in_words(wanted: ClusterConfig, binaries: dict[str, str], expected: list[str]) -> None:
+def test_differences_are_described(wanted: ClusterConfig, binaries: dict[str, str], expected: list[str]) -> None:
     assert differences(wanted, binaries, STATE) == expected

@@ -1,7 +1,7 @@
 """The cgroups of a cluster: one tree, in every v1 hierarchy or in the one of v2.
 
-The tree gives each kubelet a root of its own (two kubelets under one root remove each other's pods), freezes a node as
-a whole, and finds any process of ours that is left, whatever its pid.
+The tree gives each kubelet its own root (two kubelets under one root remove each other's pods), freezes a whole node,
+and finds every process that is left.
 """
 
 import os
@@ -19,17 +19,17 @@ _V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids", "hugetlb")
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted cgroup hierarchy."""
+    """A mounted cgroup hierarchy."""
 
     mount: Path
     version: int
     controllers: frozenset[str]
-    """Controllers of a v1 hierarchy; empty for v2, where cgroup.controllers tells."""
+    """Controllers of a v1 hierarchy; empty for v2, which has them in cgroup.controllers."""
     writable: bool = True
 
 
 def parse_mountinfo(text: str) -> tuple[Hierarchy, ...]:
-    """All mounted cgroup hierarchies in the text of /proc/self/mountinfo."""
+    """Parses the cgroup hierarchies of /proc/self/mountinfo."""
     found: dict[Path, Hierarchy] = {}
     for line in text.splitlines():
         head, _, tail = line.partition(" - ")
@@ -44,25 +44,25 @@ def parse_mountinfo(text: str) -> tuple[Hierarchy, ...]:
 
 
 def managed(found: Sequence[Hierarchy]) -> tuple[Hierarchy, ...]:
-    """Those with controllers: the v1 ones if there are any, because a v2 mount beside them has none.
+    """Selects hierarchies with controllers: the v1 ones if there are any, because then a v2 mount has none.
 
-    runc uses that one too (systemd's hybrid layout), so cleaning up looks at all.
+    runc also uses that v2 mount (systemd's hybrid layout), so cleanup covers all hierarchies.
     """
     return tuple(hierarchy for hierarchy in found if hierarchy.version == 1) or tuple(found)
 
 
 def all_hierarchies() -> tuple[Hierarchy, ...]:
-    """Everything that is mounted on this machine."""
+    """Returns every hierarchy of this machine."""
     return parse_mountinfo(Path("/proc/self/mountinfo").read_text())
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
-    """Those of this machine that have controllers."""
+    """Returns the hierarchies of this machine that have controllers."""
     return managed(all_hierarchies())
 
 
 def create(tree: Iterable[Hierarchy], cgroup: str) -> list[Path]:
-    """Make a cgroup in every hierarchy, parents too.
+    """Creates a cgroup and its parents in every hierarchy.
 
     Returns:
         Its folder in each hierarchy; a process joins by writing to their cgroup.procs.
@@ -82,10 +82,10 @@ def create(tree: Iterable[Hierarchy], cgroup: str) -> list[Path]:
 
 
 def freeze(tree: Iterable[Hierarchy], cgroup: str, *, frozen: bool, timeout: float = 10) -> None:
-    """Stop or continue every process below a cgroup; returns once the kernel says so.
+    """Freezes or thaws every process below a cgroup; returns once the kernel reports it.
 
     Raises:
-        ClusterError: the kernel has no freezer, or did not get there in time.
+        ClusterError: The kernel has no freezer, or did not finish in time.
     """
     for hierarchy in tree:
         folder = hierarchy.mount / cgroup
@@ -102,7 +102,7 @@ def freeze(tree: Iterable[Hierarchy], cgroup: str, *, frozen: bool, timeout: flo
 
 
 def processes(tree: Iterable[Hierarchy], cgroup: str) -> set[int]:
-    """Pids of every process at or below a cgroup, in any hierarchy."""
+    """Returns the PIDs of all processes at or below a cgroup, in any hierarchy."""
     pids: set[int] = set()
     for hierarchy in tree:
         for listing in (hierarchy.mount / cgroup).rglob("cgroup.procs"):
@@ -112,10 +112,10 @@ def processes(tree: Iterable[Hierarchy], cgroup: str) -> set[int]:
 
 
 def remove(tree: Sequence[Hierarchy], cgroup: str, timeout: float = 10) -> None:
-    """Thaw, end what still runs there, and remove a cgroup with everything below it.
+    """Kills all processes of a cgroup and removes it with everything below it.
 
     Raises:
-        ClusterError: processes or folders are left after `timeout` seconds.
+        ClusterError: Processes or folders are left after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while any((hierarchy.mount / cgroup).is_dir() for hierarchy in tree):
@@ -127,12 +127,12 @@ def remove(tree: Sequence[Hierarchy], cgroup: str, timeout: float = 10) -> None:
             _remove_folders(hierarchy.mount / cgroup)
         if time.monotonic() > deadline:
             left = [str(h.mount / cgroup) for h in tree if (h.mount / cgroup).is_dir()]
-            raise ClusterError(f"could not remove {', '.join(left)}; processes: {sorted(processes(tree, cgroup))}")
+            raise ClusterError(f"cannot remove {', '.join(left)}; processes: {sorted(processes(tree, cgroup))}")
         time.sleep(0.01)
 
 
 def thaw_all(tree: Iterable[Hierarchy], cgroup: str) -> None:
-    """Thaw a cgroup and every one below it, if there are any."""
+    """Thaws a cgroup and every cgroup below it."""
     for hierarchy in tree:
         control, value = ("cgroup.freeze", "0") if hierarchy.version == 2 else ("freezer.state", "THAWED")
         for path in (hierarchy.mount / cgroup).rglob(control):
@@ -142,7 +142,7 @@ def thaw_all(tree: Iterable[Hierarchy], cgroup: str) -> None:
 
 def _remove_folders(folder: Path) -> None:
     for path, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # still busy: the caller comes again
+        with suppress(OSError):  # still busy: the caller tries again
             Path(path).rmdir()
 
 

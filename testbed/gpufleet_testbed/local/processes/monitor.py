@@ -1,9 +1,8 @@
-"""The process that owns a local cluster: starts its namespaces, and cleans up when it is to end.
+"""The process that owns a local cluster: starts its namespaces, and cleans up at its end.
 
-It ends the cluster when its lifeline (a pipe held by the caller) is cut before a byte "d" (detach) came, on SIGTERM,
-SIGINT or SIGHUP, and when the cluster's process 1 has ended. It holds the lock file as long as it lives. If it is
-killed itself, the kernel ends the cluster (its supervisor sees the end of its own lifeline) and the next `up` or
-`down` removes the rest.
+It ends the cluster when its lifeline (a pipe from the caller) is closed without a byte "d" (detach), on SIGTERM, SIGINT
+or SIGHUP, and when the cluster's process 1 has ended. It holds the lock file as long as it runs. If it is killed, the
+kernel ends the cluster (its supervisor sees the end of another lifeline), and the next `up` or `down` removes the rest.
 """
 
 import argparse
@@ -22,7 +21,7 @@ DETACH = b"d"
 
 
 def monitor(root: Path, name: str, lifeline: int, command: list[str]) -> None:
-    """Run the cluster's namespace until it is to end, then tear it down."""
+    """Runs the cluster's namespace until it has to end, then removes the cluster."""
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
@@ -55,21 +54,25 @@ def _wait(lifeline: int, wake: int, namespace: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Keep a cluster; the caller has made its folder and holds the other end of the lifeline."""
-    parser = argparse.ArgumentParser(description="owner process of a local test cluster")
-    parser.add_argument("--root", type=Path, required=True)
+    """Monitors a cluster; the caller has created its folder and holds the other end of the lifeline."""
+    parser = argparse.ArgumentParser(
+        description="Owns a local test cluster: starts its namespaces and cleans up at its end."
+    )
+    parser.add_argument("--root", type=Path, required=True, help="the cluster's folder")
     parser.add_argument("--name", required=True, help="the cluster's name")
-    parser.add_argument("--lifeline", type=int, required=True, help="descriptor of a pipe; its end ends the cluster")
+    parser.add_argument(
+        "--lifeline", type=int, required=True, help="descriptor of a pipe; the cluster ends when it is closed"
+    )
     parser.add_argument("--lock", type=int, required=True, help="descriptor of the locked lock file, held until exit")
-    parser.add_argument("command", nargs="+")
+    parser.add_argument("command", nargs="+", help="starts the cluster's namespaces")
     options = parser.parse_args()
     os.set_inheritable(options.lifeline, False)
     os.set_inheritable(options.lock, False)
     try:
         monitor(options.root, options.name, options.lifeline, options.command)
         lock_file(options.root).unlink(missing_ok=True)  # while this process still holds the lock
-    except Exception:  # whatever it is, whoever waits for this process must find the reason
-        # Beside the lock file, because the log's folder may be gone already.
+    except Exception:  # any error must be visible to the process that waits for this one
+        # Next to the lock file, because the log's folder may be gone.
         options.root.with_suffix(".error").write_text(traceback.format_exc())
         raise
 

@@ -1,4 +1,4 @@
-"""Names a process so that a recycled pid is never taken for it."""
+"""Identifies a process so that a recycled PID is not mistaken for it."""
 
 import os
 import select
@@ -12,7 +12,7 @@ _START_TIME = 19  # of the fields after the command name in /proc/PID/stat, coun
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process: its pid, its start in clock ticks after boot, and which boot."""
+    """A process: its PID, its start in clock ticks after boot, and the boot ID."""
 
     pid: int
     start: int
@@ -20,10 +20,10 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
-        """Identity of a running process.
+        """Identifies a running process.
 
         Raises:
-            ProcessLookupError: there is none of that pid.
+            ProcessLookupError: It does not exist.
         """
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
@@ -34,7 +34,7 @@ class ProcessId:
 
     @property
     def alive(self) -> bool:
-        """True while this very process runs (a zombie has ended)."""
+        """Whether this process runs; a zombie does not."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text()
             return ProcessId.of(self.pid) == self and stat.rpartition(")")[2].split()[0] not in "ZX"
@@ -42,13 +42,13 @@ class ProcessId:
             return False
 
     def end(self, number: int = signal.SIGKILL, timeout: float = 10) -> bool:
-        """Signal it and wait for its end.
+        """Signals the process and waits for its end.
 
         Returns:
-            True when it is gone, False when it still runs after `timeout` seconds.
+            False when it still runs after `timeout` seconds.
         """
         try:
-            # The descriptor holds on to the process: checked after opening, the pid can't be recycled any more.
+            # The descriptor refers to one process: if it is alive after opening, the PID cannot be recycled any more.
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return True
@@ -63,5 +63,5 @@ class ProcessId:
 
 
 def start_time(stat: str) -> int:
-    """Start time in a line of /proc/PID/stat; the command name in it may hold blanks and brackets."""
+    """Parses the start time of /proc/PID/stat; the command name in it may contain blanks and brackets."""
     return int(stat.rpartition(")")[2].split()[_START_TIME])

@@ -1,10 +1,10 @@
-"""Process 1 of a pid namespace: starts programs when told to, reaps orphans, ends with its lifeline.
+"""Process 1 of a PID namespace: starts programs on request, reaps orphans, ends with its lifeline.
 
-Runs as a file with nothing but the standard library, once for the cluster and once in each node. When it ends, for
-whatever reason, the kernel ends every process of its namespace: nothing has to be searched for by name.
+Runs as a file with only the standard library, once for the cluster and once in each node. When it ends, the kernel ends
+every process of its namespace, so that no process has to be found by name.
 
 Protocol: one JSON object per connection on a Unix stream socket, one JSON object back.
-    {"do": "start", "unit": "etcd", "argv": [...], "log": "/path", "env": {...}}   without argv: as it was started last
+    {"do": "start", "unit": "etcd", "argv": [...], "log": "/path", "env": {...}}   without argv: as it was last started
     {"do": "signal", "unit": "etcd", "signal": 15}
     {"do": "status"}                                               -> {"units": {"etcd": {"pid": 7, "exit": null}}}
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 
 class Supervisor:
-    """The units of one namespace."""
+    """The units of a namespace."""
 
     def __init__(self) -> None:
         self._spawned: dict[str, dict[str, Any]] = {}
@@ -29,7 +29,7 @@ class Supervisor:
         self._exits: dict[str, int | None] = {}
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer one request; a mistake in it is answered with {"error": text}."""
+        """Handles one request; an invalid one returns {"error": text}."""
         try:
             match request["do"]:
                 case "start":
@@ -45,7 +45,7 @@ class Supervisor:
             return {"error": f"{type(error).__name__}: {error}"}
 
     def reap(self) -> None:
-        """Collect every dead child, ours or an orphan that the kernel gave us."""
+        """Reaps every dead child, including adopted orphans."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -60,7 +60,7 @@ class Supervisor:
     def _start(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["unit"]
         if name in self._pids and self._exits[name] is None:
-            return {"error": f"{name} runs already"}
+            return {"error": f"{name} is already running"}
         unit = request if "argv" in request else self._spawned[name]
         argv = unit["argv"]
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -74,7 +74,7 @@ class Supervisor:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
-            # Python ignores SIGPIPE, and children would inherit that.
+            # Python ignores SIGPIPE, which children would inherit.
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
         self._exits[name] = None
@@ -89,7 +89,7 @@ class Supervisor:
 
 def _answer(listener: socket.socket, supervisor: Supervisor) -> None:
     connection, _ = listener.accept()
-    # A caller that vanishes or sends rubbish must not end the cluster.
+    # A caller that disconnects or sends an invalid request must not end the cluster.
     with connection, contextlib.suppress(OSError, ValueError):
         connection.settimeout(5)
         with connection.makefile("rwb") as stream:
@@ -101,7 +101,7 @@ def _serve(path: Path, supervisor: Supervisor, *, lifeline: bool) -> None:
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # The name appears when the socket listens already: whoever sees it can connect.
+    # The name appears after the socket listens, so that a process that sees it can connect.
     unready = path.with_suffix(".new")
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(str(unready))
@@ -115,7 +115,7 @@ def _serve(path: Path, supervisor: Supervisor, *, lifeline: bool) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fd == 0 and not os.read(0, 1):
-                    return  # the lifeline is cut
+                    return  # the lifeline is closed
                 if key.fd == wake_read:
                     os.read(wake_read, 4096)
                     supervisor.reap()
@@ -124,9 +124,9 @@ def _serve(path: Path, supervisor: Supervisor, *, lifeline: bool) -> None:
 
 
 def main() -> None:
-    """Join the cgroups, then serve."""
-    parser = argparse.ArgumentParser(description="process 1 of a test bed namespace")
-    parser.add_argument("socket", type=Path)
+    """Joins the cgroups, then serves."""
+    parser = argparse.ArgumentParser(description="Process 1 of a namespace of the test bed.")
+    parser.add_argument("socket", type=Path, help="path of the Unix socket")
     parser.add_argument("--lifeline", action="store_true", help="end when standard input ends")
     parser.add_argument("--cgroup", action="append", default=[], type=Path, help="cgroup folder to join")
     options = parser.parse_args()

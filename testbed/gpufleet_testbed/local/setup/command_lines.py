@@ -1,4 +1,4 @@
-"""The command line of every component, from plain values."""
+"""Command lines of all components, from plain values."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ KUBELET_SYSCTLS = {
     "kernel/keys/root_maxkeys": 1000000,
     "kernel/keys/root_maxbytes": 25000000,
 }
-"""Settings of the whole machine that a kubelet sets when it starts, with its values."""
+"""Settings of the whole machine that a kubelet sets at its start, with its values."""
 
 _NODE_MOUNTS = f"""\
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -40,10 +40,10 @@ done
 shift
 exec "$@"
 """
-"""A node has its own /run (empty at boot), /var/lib and /var/log, so kubelet, containerd and CNI use their usual paths
-and leave nothing on the machine; its /opt is this machine's with one folder more. The settings that a kubelet would
-change for the whole machine are files of the node, with the values that it wants. The shared propagation lets volumes
-reach pods."""
+"""A node has its own /run (empty at boot), /var/lib and /var/log, so that kubelet, containerd and CNI use their usual
+paths and leave nothing on the machine; its /opt is this machine's with an additional folder. Settings that a kubelet
+would change for the whole machine are covered by files with the values that it expects. Shared propagation makes
+volumes visible in pods."""
 
 
 def _supervisor(socket: Path, cgroups: list[Path]) -> list[str]:
@@ -52,7 +52,7 @@ def _supervisor(socket: Path, cgroups: list[Path]) -> list[str]:
 
 
 def namespace(layout: Layout, cgroups: list[Path]) -> list[str]:
-    """The process that is the cluster: network, mount and pid namespace of its own."""
+    """Starts the cluster's process, with its own network, mount and PID namespaces."""
     return [
         "unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL",
         *_supervisor(layout.control, cgroups), "--lifeline",
@@ -60,7 +60,7 @@ def namespace(layout: Layout, cgroups: list[Path]) -> list[str]:
 
 
 def node_namespace(node: NodeLayout, cgroups: list[Path]) -> list[str]:
-    """The process that is a node: mount and pid namespace inside the cluster's."""
+    """Starts a node's process, with mount and PID namespaces inside the cluster's."""
     return [
         "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL",
         "sh", "-ec", _NODE_MOUNTS, "node", str(node.folder), *_supervisor(node.control, cgroups),
@@ -68,7 +68,7 @@ def node_namespace(node: NodeLayout, cgroups: list[Path]) -> list[str]:
 
 
 def etcd(layout: Layout, assets: Assets) -> list[str]:
-    """A cluster that is gone after the test needs no fsync."""
+    """Starts etcd without fsync, because the cluster is temporary."""
     peer = "http://127.0.0.1:2380"
     return [
         assets["etcd"],
@@ -84,7 +84,7 @@ def etcd(layout: Layout, assets: Assets) -> list[str]:
 
 
 def apiserver(layout: Layout, assets: Assets, audit_policy: Path | None) -> list[str]:
-    """Node and RBAC authorization, NodeRestriction, and the admission plugins that Kubernetes has on by default."""
+    """Starts kube-apiserver with Node and RBAC authorization, NodeRestriction, and the default admission plugins."""
     pki = layout.pki
     audit = (
         [f"--audit-policy-file={audit_policy}", f"--audit-log-path={layout.logs / 'audit.log'}"] if audit_policy else []
@@ -121,7 +121,7 @@ def apiserver(layout: Layout, assets: Assets, audit_policy: Path | None) -> list
 
 
 def controller_manager(layout: Layout, assets: Assets) -> list[str]:
-    """All default controllers; one instance, so no leader election."""
+    """Starts kube-controller-manager with the default controllers; one instance needs no leader election."""
     pki = layout.pki
     return [
         assets["kube-controller-manager"],
@@ -141,13 +141,13 @@ def controller_manager(layout: Layout, assets: Assets) -> list[str]:
 
 
 def scheduler(layout: Layout, assets: Assets) -> list[str]:
-    """The default scheduler."""
+    """Starts kube-scheduler with its default profile."""
     kubeconfig = layout.component_kubeconfig("scheduler")
     return [assets["kube-scheduler"], f"--kubeconfig={kubeconfig}", "--bind-address=127.0.0.1", "--leader-elect=false"]
 
 
 def proxy(layout: Layout, assets: Assets) -> list[str]:
-    """One kube-proxy serves every node, because they share the cluster's network namespace."""
+    """Starts one kube-proxy for all nodes, because they share the cluster's network namespace."""
     return [
         assets["kube-proxy"],
         f"--kubeconfig={layout.component_kubeconfig('proxy')}",
@@ -155,7 +155,7 @@ def proxy(layout: Layout, assets: Assets) -> list[str]:
         "--proxy-mode=iptables",
         f"--cluster-cidr={layout.network}",
         "--bind-address=0.0.0.0",
-        # These three are settings of the whole machine: leave them alone.
+        # Zero leaves these settings of the whole machine unchanged.
         "--conntrack-max-per-core=0",
         "--conntrack-tcp-timeout-established=0",
         "--conntrack-tcp-timeout-close-wait=0",
@@ -163,12 +163,12 @@ def proxy(layout: Layout, assets: Assets) -> list[str]:
 
 
 def containerd(node: NodeLayout, assets: Assets) -> list[str]:
-    """The node's container runtime."""
+    """Starts the node's containerd."""
     return [assets["containerd"], f"--config={node.containerd_config}"]
 
 
 def kubelet(layout: Layout, node: NodeLayout, assets: Assets) -> list[str]:
-    """The node's kubelet."""
+    """Starts the node's kubelet."""
     return [
         assets["kubelet"],
         f"--config={node.kubelet_config}",
@@ -180,9 +180,9 @@ def kubelet(layout: Layout, node: NodeLayout, assets: Assets) -> list[str]:
 
 
 def enter(pid: int, proc: str = "/proc", *, network: bool) -> list[str]:
-    """Prefix that runs a command inside the namespaces of an `unshare` process.
+    """Returns the prefix that runs a command inside the namespaces of an `unshare` process.
 
-    Its child, process 1 of the pid namespace, is found through `pid_for_children`. The command dies with the caller.
+    `pid_for_children` leads to its child, process 1 of the PID namespace. The command dies with the caller.
     """
     ns = f"{proc}/{pid}/ns"
     net = [f"--net={ns}/net"] if network else []

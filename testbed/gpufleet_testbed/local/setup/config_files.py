@@ -1,4 +1,4 @@
-"""The configuration files of a local cluster, as text from plain values."""
+"""Configuration files of a local cluster, as text from plain values."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 
 
 def kubeconfig(server: str, authority: bytes, certificate: bytes, key: bytes) -> str:
-    """A kubeconfig that needs no other file."""
+    """Builds a kubeconfig with embedded certificates."""
 
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()
@@ -35,7 +35,7 @@ def kubeconfig(server: str, authority: bytes, certificate: bytes, key: bytes) ->
 
 
 def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -> str:
-    """KubeletConfiguration of one node (JSON is YAML). What isn't here keeps Kubernetes' default."""
+    """Builds a node's KubeletConfiguration as JSON; other fields keep Kubernetes' defaults."""
     content: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -53,16 +53,16 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "authorization": {"mode": "Webhook"},
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         "cgroupDriver": "cgroupfs",
-        # Not "/": a kubelet removes every pod cgroup below its root that isn't one of its own pods.
+        # Not "/": a kubelet removes every pod cgroup below its root that does not belong to its own pods.
         "cgroupRoot": f"/{node.cgroup}",
         "failCgroupV1": False,
         "failSwapOn": False,
         "nodeStatusUpdateFrequency": f"{node_status_seconds}s",
-        # The disk is shared with whatever else this machine does: evict only when it is really full.
+        # The disk is shared with other programs of this machine: evict only when it is full.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "resolvConf": "",
-        # There is no DNS server. Nobody listens here, so a lookup fails at once; without it each pod gets a warning.
+        # There is no DNS server: a lookup fails immediately at this address. Without it each pod gets a warning.
         "clusterDNS": [layout.api_address],
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "registerNode": True,
@@ -71,7 +71,7 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
 
 
 def cni_config(node: NodeLayout) -> str:
-    """Pod network of one node: a bridge; the cluster's namespace routes between the bridges, so nothing is masked."""
+    """Builds a node's pod network: a bridge. The cluster's namespace routes between bridges, without masquerading."""
     content = {
         "cniVersion": "1.0.0",
         "name": f"gpufleet-{node.name}",
@@ -94,7 +94,7 @@ def cni_config(node: NodeLayout) -> str:
 
 
 def containerd_config(node: NodeLayout) -> str:
-    """Configuration of containerd; its folders are the usual ones, private to the node."""
+    """Builds the configuration of containerd; its folders are the usual ones, private to the node."""
     return f"""\
 version = 3
 
@@ -106,7 +106,7 @@ version = 3
 [plugins.'io.containerd.cri.v1.runtime']
   enable_cdi = true
   cdi_spec_dirs = ['/etc/cdi', '/run/cdi']
-  # A pod's network namespace would otherwise be mounted on a file in the host's /run.
+  # Otherwise a pod's network namespace would be mounted on a file in the host's /run.
   netns_mounts_under_state_dir = true
   disable_apparmor = true
   restrict_oom_score_adj = true

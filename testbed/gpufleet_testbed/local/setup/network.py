@@ -1,7 +1,7 @@
-"""Joins this machine to the cluster's network namespace by one veth pair, and sets up the cluster's side.
+"""Connects this machine to the cluster's network namespace with one veth pair, and configures the cluster's side.
 
-Everything else (bridges, pod interfaces, iptables rules, forwarding settings) exists only inside that namespace and
-goes away with it; the kernel removes the pair too.
+Everything else (bridges, pod interfaces, iptables rules, forwarding settings) exists only inside that namespace; the
+kernel removes it and the pair with the namespace.
 """
 
 import ipaddress
@@ -21,17 +21,17 @@ _SETTINGS = {
 
 
 def connect(layout: Layout, pid: int, runner: Runner = run) -> None:
-    """Make the link between this machine and the namespace of process `pid`, with addresses and routes.
+    """Creates the link between this machine and the namespace of process `pid`, with addresses and routes.
 
     Raises:
-        ConflictError: another cluster has the link.
+        ConflictError: Another cluster uses the link.
     """
     link = layout.link
     made = runner(["ip", "link", "add", link, "type", "veth", "peer", "name", link, "netns", str(pid)], check=False)
     if made.returncode != 0:
         if "File exists" in made.stderr:
-            raise ConflictError(f"interface {link} exists: {_alias(link, runner) or 'not made by gpufleet'}")
-        raise ClusterError(f"can't make interface {link}: {made.stderr.strip()}")
+            raise ConflictError(f"interface {link} exists: {_alias(link, runner) or 'not created by gpufleet'}")
+        raise ClusterError(f"cannot create interface {link}: {made.stderr.strip()}")
     inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
     prefix = layout.network.prefixlen
     addresses = [layout.api_address, *(node.address for node in layout.node_layouts)]
@@ -61,24 +61,24 @@ def connect(layout: Layout, pid: int, runner: Runner = run) -> None:
 
 
 def disconnect(link: str, root: Path, runner: Runner = run) -> None:
-    """Remove the link if it is the one of the cluster in folder `root` and still there."""
+    """Removes the link if it exists and belongs to the cluster in folder `root`."""
     if _alias(link, runner) == alias_of(root):
         # The kernel may be removing it at this moment, after the end of the namespace.
         runner(["ip", "link", "delete", link], check=False)
 
 
 def alias_of(root: Path) -> str:
-    """What the link of the cluster in folder `root` is marked with."""
+    """Returns the alias that marks the link of the cluster in folder `root`."""
     return f"gpufleet test bed in {root}"
 
 
 def overlap(network: ipaddress.IPv4Network, routes: list[dict[str, Any]], link: str) -> Problem | None:
-    """The problem, if any, that the cluster's addresses are already in use.
+    """Returns a problem if the cluster's addresses are already in use.
 
     Args:
-        network: what the cluster wants.
-        routes: as `ip -json -4 route show table all` prints them.
-        link: the cluster's own interface, which does not count.
+        network: The cluster's network.
+        routes: The output of `ip -json -4 route show table all`.
+        link: The cluster's own interface, which does not count.
     """
     for route in routes:
         destination = route.get("dst", "default")
@@ -89,7 +89,7 @@ def overlap(network: ipaddress.IPv4Network, routes: list[dict[str, Any]], link: 
             device = route.get("dev", "?")
             return Problem(
                 f"the cluster's addresses {network} overlap {destination}, which this machine routes to {device}",
-                "choose another private /16 by GPUFLEET_CLUSTER_NETWORK, for example 10.245.0.0/16",
+                "set GPUFLEET_CLUSTER_NETWORK to another private /16, for example 10.245.0.0/16",
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Certificates of a cluster, made by openssl: a fresh authority for each start, valid for a year."""
+"""Creates the certificates of a cluster with openssl: a new authority for each start, valid for a year."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,24 +29,24 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-
 
 @dataclass(frozen=True)
 class Certificate:
-    """One certificate to make: `NAME.crt` and `NAME.key`, signed by `authority`."""
+    """A certificate to create: `NAME.crt` and `NAME.key`, signed by `authority`."""
 
     name: str
     common_name: str
     organization: str | None = None
     sans: tuple[str, ...] = ()
-    """Subject alternative names as openssl writes them, `IP:...` or `DNS:...`."""
+    """Subject alternative names in openssl's form, `IP:...` or `DNS:...`."""
     authority: str = "ca"
 
     @property
     def subject(self) -> str:
-        """The subject as openssl reads it."""
+        """The subject in openssl's form."""
         organization = f"/O={self.organization}" if self.organization else ""
         return f"{organization}/CN={self.common_name}"
 
 
 def certificates(layout: Layout) -> list[Certificate]:
-    """Every certificate that the components of this cluster need; the common names are Kubernetes' own."""
+    """Returns the certificates of all components; the common names are those of Kubernetes."""
     service = "kubernetes.default.svc"
     api_sans = (
         "DNS:localhost",
@@ -70,7 +70,7 @@ def certificates(layout: Layout) -> list[Certificate]:
 
 
 def authority_command(name: str, folder: Path) -> list[str]:
-    """The openssl command line that makes a self-signed authority."""
+    """Returns the openssl command line that creates a self-signed authority."""
     return [
         "openssl", "req", "-x509", *_NEW_KEY, "-config", str(folder / "openssl.cnf"), "-extensions", "authority",
         "-subj", f"/CN={name}", "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt"),
@@ -78,7 +78,7 @@ def authority_command(name: str, folder: Path) -> list[str]:
 
 
 def leaf_command(certificate: Certificate, folder: Path) -> list[str]:
-    """The openssl command line that makes a key and a signed certificate in one go (OpenSSL 3)."""
+    """Returns the openssl command line that creates a key and a signed certificate (OpenSSL 3)."""
     sans = ["-addext", f"subjectAltName={','.join(certificate.sans)}"] if certificate.sans else []
     authority = folder / certificate.authority
     return [
@@ -89,7 +89,7 @@ def leaf_command(certificate: Certificate, folder: Path) -> list[str]:
 
 
 def make_pki(layout: Layout, runner: Runner = run) -> None:
-    """Make all keys and certificates in `layout.pki`."""
+    """Creates all keys and certificates in `layout.pki`."""
     folder = layout.pki
     folder.mkdir(mode=0o700, parents=True)
     (folder / "openssl.cnf").write_text(_CONFIG)

@@ -1,4 +1,4 @@
-"""Checks that this machine can run the local provider; every finding names its fix."""
+"""Checks that this machine can run the local provider; every problem has a fix."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from gpufleet_testbed.local.setup.network import alias_of, overlap
 from gpufleet_testbed.progress import Progress
 
 _MACHINES = ("x86_64", "aarch64")
-_LONGEST_SOCKET = 107
+_MAX_SOCKET_PATH = 107
 _HIDDEN = (Path("/run"), Path("/var/lib"), Path("/var/log"))
 _FREE_BYTES = 3 << 30
 _CONTROLLERS_V1 = frozenset({"cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer"})
@@ -27,7 +27,7 @@ _MODULES = ("overlay", "bridge", "veth", "br_netfilter")
 
 @dataclass(frozen=True)
 class Probe:
-    """Something to try in a namespace that vanishes at once."""
+    """A command to try in a temporary namespace."""
 
     args: tuple[str, ...]
     problem: Problem
@@ -35,7 +35,7 @@ class Probe:
 
 _NAMESPACES = Probe(
     ("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "true"),
-    Problem("this process may not create namespaces", "run on the machine itself, or in a container with --privileged"),
+    Problem("this process cannot create namespaces", "run on the machine itself, or in a container with --privileged"),
 )
 _IPTABLES = """\
 iptables -t nat -A POSTROUTING -m comment --comment x -m mark --mark 1/1 -j MASQUERADE
@@ -45,16 +45,16 @@ iptables -A FORWARD -m conntrack --ctstate INVALID -j DROP
 _FEATURES = (
     Probe(
         ("unshare", "--net", "sh", "-ec", "ip link add b0 type bridge; ip link add v0 type veth peer name v1"),
-        Problem("the kernel can't make bridge and veth interfaces", "modprobe -a bridge veth"),
+        Problem("the kernel cannot create bridge and veth interfaces", "modprobe -a bridge veth"),
     ),
     Probe(
         ("unshare", "--net", "test", "-e", "/proc/sys/net/bridge/bridge-nf-call-iptables"),
-        Problem("bridged packets don't pass through iptables", "modprobe br_netfilter"),
+        Problem("bridged packets do not pass through iptables", "modprobe br_netfilter"),
     ),
     Probe(
         ("unshare", "--net", "sh", "-ec", _IPTABLES),
         Problem(
-            "iptables can't do what kube-proxy needs (comment, mark, statistic, conntrack, MASQUERADE, DNAT)",
+            "iptables lacks features that kube-proxy needs (comment, mark, statistic, conntrack, MASQUERADE, DNAT)",
             "modprobe -a nf_tables nft_compat nf_nat xt_comment xt_mark xt_statistic xt_conntrack xt_MASQUERADE xt_nat",
         ),
     ),
@@ -89,7 +89,7 @@ def prepare_host(
 
 
 def basic_problems(system: System, root: Path, config: ClusterConfig) -> list[Problem]:
-    """What makes every other check pointless: wrong system, no rights, unusable folders."""
+    """Returns problems that prevent all other checks: wrong system, missing privileges, unusable folders."""
     cache = root.parent
     name, machine = system.kernel()
     if name != "Linux" or machine not in _MACHINES:
@@ -98,7 +98,7 @@ def basic_problems(system: System, root: Path, config: ClusterConfig) -> list[Pr
         ]
     problems = []
     if not system.is_root():
-        problems.append(Problem("the local provider needs root: it makes namespaces and mounts", "run it with sudo -E"))
+        problems.append(Problem("the local provider needs root to create namespaces and mounts", "run it with sudo -E"))
         packages = missing_packages(system)
         if packages:
             debian = is_debian_like(system.read(Path("/etc/os-release")))
@@ -117,41 +117,43 @@ def _folder_problems(root: Path, config: ClusterConfig) -> list[Problem]:
         hidden = next((folder for folder in _HIDDEN if path.is_relative_to(folder)), None)
         if hidden:
             fix = f"set {ENV_CACHE}" if path == cache else "move it"
-            problems.append(Problem(f"{path} is below {hidden}, which a node replaces by its own", f"{fix} elsewhere"))
+            problems.append(
+                Problem(f"{path} is below {hidden}, which a node replaces with its own", f"{fix} elsewhere")
+            )
     socket = root / "nodes" / f"node-{config.nodes}" / "var-lib" / "kubelet" / "pod-resources" / "kubelet.sock"
-    if len(str(socket)) > _LONGEST_SOCKET:
+    if len(str(socket)) > _MAX_SOCKET_PATH:
         fix = f"set {ENV_CACHE} to a folder with a shorter name"
-        problems.append(Problem(f"{socket} is too long for a Unix socket ({_LONGEST_SOCKET} characters)", fix))
+        problems.append(Problem(f"{socket} is too long for a Unix socket ({_MAX_SOCKET_PATH} characters)", fix))
     return problems
 
 
 def kernel_problems(system: System, cache: Path) -> list[Problem]:
-    """Kernel features that are missing, after an attempt to load the modules that have them."""
+    """Returns missing kernel features, after an attempt to load their modules."""
     if system.run(_NAMESPACES.args).returncode != 0:
         return [_NAMESPACES.problem]
     problems = _failed(system, _FEATURES)
     overlay = _overlay_problem(system, cache)
     if problems or overlay:
-        # Modules that stay loaded change nothing else on the machine.
+        # Loaded modules change nothing else on the machine.
         system.run(["modprobe", "--all", *_MODULES])
         problems = _failed(system, _FEATURES)
         overlay = _overlay_problem(system, cache)
     problems += [overlay] if overlay else []
     problems += cgroup_problems(system.read(Path("/proc/self/mountinfo")), system)
     if not system.exists(Path("/opt")):
-        problems.append(Problem("nodes mount a folder below /opt, which this machine lacks", "mkdir /opt"))
+        problems.append(Problem("nodes mount a folder below /opt, which is missing", "mkdir /opt"))
     if not system.exists(Path("/dev/kmsg")):
         problems.append(Problem("the kubelet needs /dev/kmsg", "start the container with --device /dev/kmsg"))
     version = system.run(["openssl", "version"]).stdout
     if version.split()[1:2] < ["3"]:
         problems.append(
-            Problem(f"OpenSSL 3 is needed, this is {version.strip()}", "use Debian 12, Ubuntu 22.04 or newer")
+            Problem(f"OpenSSL 3 is required, this is {version.strip()}", "use Debian 12, Ubuntu 22.04 or newer")
         )
     return problems
 
 
 def cgroup_problems(mountinfo: str, system: System) -> list[Problem]:
-    """Cgroup controllers that are missing or read-only."""
+    """Returns missing or read-only cgroup controllers."""
     tree = cgroups.managed(cgroups.parse_mountinfo(mountinfo))
     if not tree:
         return [Problem("no cgroup file system is mounted", "mount -t cgroup2 cgroup2 /sys/fs/cgroup")]
@@ -173,7 +175,7 @@ def cgroup_problems(mountinfo: str, system: System) -> list[Problem]:
 
 
 def network_problems(system: System, config: ClusterConfig, root: Path) -> list[Problem]:
-    """Addresses or an interface that somebody else uses."""
+    """Returns conflicts of addresses or of the interface."""
     problems, link = [], link_name(config.name)
     routes = json.loads(system.run(["ip", "-json", "-4", "route", "show", "table", "all"]).stdout or "[]")
     if taken := overlap(config.network_address, routes, link):
@@ -182,12 +184,12 @@ def network_problems(system: System, config: ClusterConfig, root: Path) -> list[
     if shown.returncode == 0:
         alias = json.loads(shown.stdout)[0].get("ifalias", "")
         if alias != alias_of(root):
-            what = f"interface {link} exists ({alias or 'not made by gpufleet'})"
+            what = f"interface {link} exists ({alias or 'not created by gpufleet'})"
             other = Path(alias.rpartition(" in ")[2]).parent
             fix = (
                 f"{ENV_CACHE}={other} {down_command(config.name)}"
                 if alias
-                else f"ip link delete {link}, if you don't need it"
+                else f"ip link delete {link}, if it is not needed"
             )
             problems.append(Problem(what, fix))
     return problems
@@ -206,5 +208,5 @@ def _overlay_problem(system: System, cache: Path) -> Problem | None:
         )
         if system.run(["unshare", "--mount", "sh", "-ec", script, "sh", folder]).returncode == 0:
             return None
-    fix = f"modprobe overlay, or set {ENV_CACHE} to a folder on ext4, xfs or tmpfs (not on an overlay itself)"
-    return Problem(f"containerd can't use overlayfs in {cache}", fix)
+    fix = f"modprobe overlay, or set {ENV_CACHE} to a folder on ext4, xfs or tmpfs (not on an overlay)"
+    return Problem(f"containerd cannot use overlayfs in {cache}", fix)

@@ -24,7 +24,7 @@ def test_hierarchies_of_v1_are_told_apart() -> None:
     assert found["unified"].version == 2
 
 
-def test_v2_beside_v1_has_no_controllers_and_is_only_cleaned() -> None:
+def test_v2_mount_next_to_v1_is_only_cleaned() -> None:
     managed = cgroups.managed(cgroups.parse_mountinfo(V1))
     assert {hierarchy.version for hierarchy in managed} == {1}
     (only,) = cgroups.managed(cgroups.parse_mountinfo(V2))
@@ -65,7 +65,7 @@ def test_a_machine_without_a_freezer_is_an_error(tmp_path: Path) -> None:
         cgroups.freeze((Hierarchy(tmp_path, 1, frozenset({"cpu"})),), "a", frozen=True)
 
 
-def test_processes_are_found_in_every_hierarchy_and_depth(v1: tuple[Hierarchy, ...]) -> None:
+def test_processes_are_found_in_all_hierarchies_and_depths(v1: tuple[Hierarchy, ...]) -> None:
     for hierarchy, pids in zip(v1, ("1\n2\n", "2\n3\n0\n"), strict=True):
         folder = hierarchy.mount / "a" / "b"
         folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def test_a_command_name_with_brackets_and_blanks_is_no_trap() -> None:
+def test_command_name_with_brackets_and_blanks_is_parsed() -> None:
     fields = ["S", *map(str, range(1, 30))]
     assert start_time(f"12 (a) b (c)) {' '.join(fields)}") == 19
 

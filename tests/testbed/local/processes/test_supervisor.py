@@ -43,13 +43,13 @@ def test_a_unit_writes_to_its_log_and_its_exit_is_known(control: SupervisorClien
 def test_a_unit_is_stopped_and_started_again_as_before(control: SupervisorClient, tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = control.start("unit", ["sh", "-c", "echo started; exec sleep 60"], log, {})
-    with pytest.raises(ClusterError, match="runs already"):
-        control.again("unit")
+    with pytest.raises(ClusterError, match="is already running"):
+        control.restart("unit")
     wait_until(lambda: log.read_text() == "started\n", "it has started", timeout=10)
     control.stop("unit")
     assert control.units()["unit"].exit == -signal.SIGTERM
     control.stop("unit")  # stopping what has ended is no error
-    assert control.again("unit") != first
+    assert control.restart("unit") != first
     wait_until(lambda: log.read_text() == "started\nstarted\n", "it has started again", timeout=10)
     control.stop("unit")
 
@@ -62,22 +62,22 @@ def test_a_unit_that_ignores_the_signal_is_killed(control: SupervisorClient, tmp
     assert control.units()["unit"].exit == -signal.SIGKILL
 
 
-def test_mistakes_are_answered_and_survived(control: SupervisorClient, tmp_path: Path) -> None:
+def test_invalid_requests_return_an_error(control: SupervisorClient, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="No such file"):
         control.start("unit", ["/no/such/program"], tmp_path / "log", {})
     with pytest.raises(ClusterError, match="KeyError"):
-        control.again("unknown")
+        control.restart("unknown")
     assert control.units() == {}
 
 
-def test_its_end_of_input_is_its_end(supervisor: "subprocess.Popen[bytes]") -> None:
+def test_supervisor_ends_with_its_lifeline(supervisor: "subprocess.Popen[bytes]") -> None:
     assert supervisor.stdin is not None
     supervisor.stdin.close()
     assert supervisor.wait(10) == 0
 
 
-def test_a_dead_supervisor_is_an_error_that_names_the_socket(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=f"no answer from {tmp_path / 'none'}"):
+def test_dead_supervisor_is_an_error_with_the_socket(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=f"no response from {tmp_path / 'none'}"):
         SupervisorClient(tmp_path / "none").units()
 
 

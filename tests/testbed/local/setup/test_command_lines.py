@@ -6,14 +6,14 @@ from gpufleet_testbed.local.layout import Layout
 from gpufleet_testbed.local.setup import command_lines
 
 
-def test_a_cluster_has_its_own_network_processes_and_mounts(layout: Layout) -> None:
+def test_cluster_has_its_own_namespaces(layout: Layout) -> None:
     command = command_lines.namespace(layout, [Path("/sys/fs/cgroup/x")])
     assert command[0] == "unshare"
     assert {"--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"} <= set(command)
     assert command[-3:] == ["--cgroup=/sys/fs/cgroup/x", "/cache/cluster/control.sock", "--lifeline"]
 
 
-def test_a_node_shares_the_clusters_network_and_has_no_lifeline(layout: Layout) -> None:
+def test_node_shares_the_network_and_has_no_lifeline(layout: Layout) -> None:
     command = command_lines.node_namespace(layout.node(1), [])
     assert "--net" not in command
     assert "--lifeline" not in command
@@ -43,7 +43,7 @@ def test_apiserver_audits_when_asked(layout: Layout, assets: Assets) -> None:
     assert "--audit-log-path=/cache/cluster/log/audit.log" in command
 
 
-def test_kube_proxy_leaves_the_machines_conntrack_settings_alone(layout: Layout, assets: Assets) -> None:
+def test_kube_proxy_does_not_change_conntrack_settings(layout: Layout, assets: Assets) -> None:
     command = command_lines.proxy(layout, assets)
     assert {"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"} <= set(command)
 

@@ -33,7 +33,7 @@ def test_addresses_in_use_are_found(route: dict[str, Any], taken: bool) -> None:
         assert "GPUFLEET_CLUSTER_NETWORK" in problem.fix
 
 
-def test_both_ends_get_addresses_and_this_machine_a_route(layout: Layout, runner: FakeRunner) -> None:
+def test_both_ends_get_addresses_and_the_machine_a_route(layout: Layout, runner: FakeRunner) -> None:
     network.connect(layout, 42, runner)
     assert runner.calls[0] == ["ip", "link", "add", "gf0", "type", "veth", "peer", "name", "gf0", "netns", "42"]
     batches = [text for text in runner.inputs if text]

@@ -23,7 +23,7 @@ def test_every_component_has_its_identity(layout: Layout) -> None:
     }
 
 
-def test_servers_are_valid_for_the_addresses_they_are_called_by(layout: Layout) -> None:
+def test_server_certificates_contain_their_addresses(layout: Layout) -> None:
     found = {certificate.name: certificate for certificate in certificates(layout)}
     assert {"IP:10.244.0.2", "IP:10.96.0.1", "DNS:kubernetes.default.svc"} <= set(found["apiserver"].sans)
     assert found["node-2"].sans == ("IP:10.244.0.12", "DNS:node-2")
@@ -39,7 +39,7 @@ def pki(layout: Layout, tmp_path: Path) -> Path:
     return layout.pki
 
 
-def test_openssl_makes_certificates_that_verify_and_are_no_authorities(pki: Path) -> None:
+def test_openssl_certificates_verify_and_are_not_authorities(pki: Path) -> None:
     for authority, name in (("ca", "admin"), ("ca", "node-1"), ("front-proxy-ca", "front-proxy")):
         verify = ["openssl", "verify", "-CAfile", str(pki / f"{authority}.crt"), str(pki / f"{name}.crt")]
         assert subprocess.run(verify, capture_output=True, check=False).returncode == 0

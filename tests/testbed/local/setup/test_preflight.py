@@ -35,13 +35,13 @@ def test_a_good_machine_has_no_problems(good: FakeSystem, tmp_path: Path) -> Non
     assert not any("modprobe" in line for line in good.ran)
 
 
-def test_another_system_is_told_to_use_kind(good: FakeSystem) -> None:
+def test_other_system_needs_kind(good: FakeSystem) -> None:
     good.name, good.machine = "Darwin", "arm64"
     (problem,) = preflight.basic_problems(good, ROOT, CONFIG)
     assert str(problem) == "the local provider runs on Linux on x86_64 or aarch64, not Darwin arm64. Fix: use kind"
 
 
-def test_missing_root_is_named_together_with_missing_packages(good: FakeSystem) -> None:
+def test_missing_root_and_missing_packages_are_named_together(good: FakeSystem) -> None:
     good.root = False
     good.programs_missing = {"runc"}
     good.files[Path("/etc/os-release")] = "ID=debian"
@@ -52,18 +52,18 @@ def test_missing_root_is_named_together_with_missing_packages(good: FakeSystem) 
 
 
 @pytest.mark.parametrize("folder", ["/run/cache", "/var/lib/cache", "/var/log/cache"])
-def test_a_cache_that_nodes_would_hide_is_refused(good: FakeSystem, folder: str) -> None:
+def test_cache_that_nodes_would_hide_is_rejected(good: FakeSystem, folder: str) -> None:
     (problem,) = preflight.basic_problems(good, Path(folder) / "cluster", CONFIG)
-    assert "which a node replaces by its own" in problem.what
+    assert "which a node replaces with its own" in problem.what
     assert "set GPUFLEET_CACHE" in problem.fix
 
 
-def test_a_path_too_long_for_sockets_is_refused(good: FakeSystem) -> None:
+def test_path_too_long_for_sockets_is_rejected(good: FakeSystem) -> None:
     (problem,) = preflight.basic_problems(good, Path("/") / ("x" * 90) / "cluster", CONFIG)
     assert "too long for a Unix socket" in problem.what
 
 
-def test_a_full_disk_is_refused(good: FakeSystem) -> None:
+def test_full_disk_is_rejected(good: FakeSystem) -> None:
     good.free = 100 << 20
     (problem,) = preflight.basic_problems(good, ROOT, CONFIG)
     assert "only 100 MiB left" in problem.what
@@ -73,12 +73,12 @@ def test_a_full_disk_is_refused(good: FakeSystem) -> None:
     ("part", "what", "fix"),
     [
         ("ip link add b0", "bridge and veth", "modprobe -a bridge veth"),
-        ("bridge-nf-call-iptables", "don't pass through iptables", "modprobe br_netfilter"),
-        ("iptables -t nat", "iptables can't do", "modprobe -a nf_tables"),
+        ("bridge-nf-call-iptables", "do not pass through iptables", "modprobe br_netfilter"),
+        ("iptables -t nat", "iptables lacks features", "modprobe -a nf_tables"),
         ("mount -t overlay", "overlayfs", "modprobe overlay"),
     ],
 )
-def test_each_missing_kernel_feature_is_named_after_loading_modules_did_not_help(
+def test_missing_kernel_feature_is_named_after_loading_modules(
     good: FakeSystem, tmp_path: Path, part: str, what: str, fix: str
 ) -> None:
     good.results.insert(0, (part, (1, "")))
@@ -88,10 +88,10 @@ def test_each_missing_kernel_feature_is_named_after_loading_modules_did_not_help
     assert "modprobe --all overlay bridge veth br_netfilter" in good.ran
 
 
-def test_a_container_without_rights_is_one_message(good: FakeSystem, tmp_path: Path) -> None:
+def test_unprivileged_container_is_one_problem(good: FakeSystem, tmp_path: Path) -> None:
     good.results.insert(0, ("unshare", (1, "")))
     (problem,) = preflight.kernel_problems(good, tmp_path)
-    assert "may not create namespaces" in problem.what
+    assert "cannot create namespaces" in problem.what
     assert "--privileged" in problem.fix
 
 
@@ -128,7 +128,7 @@ def test_read_only_or_missing_cgroups_are_named(good: FakeSystem) -> None:
     assert "no cgroup file system" in none.what
 
 
-def test_a_link_of_another_cache_names_the_command_that_ends_it(good: FakeSystem) -> None:
+def test_link_of_another_cache_is_named_with_the_fix(good: FakeSystem) -> None:
     alias = json.dumps([{"ifalias": "gpufleet test bed in /other/cluster"}])
     good.results.insert(0, ("link show", (0, alias)))
     (problem,) = preflight.network_problems(good, CONFIG, ROOT)
