@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import Sample, ThrottleReason
-from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
+from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
 
 LABELS = (
@@ -202,7 +202,7 @@ class DeviceCollector(Collector):
     def _label_sets(self, device: DeviceSnapshot, snapshot: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
         """Returns one label set per holder, shared by all fields: a shared device has thousands of series."""
         info = device.info
-        unheld: tuple[DeviceHolder | None, ...] = (None,)
+        unheld: tuple[HoldingContainer | None, ...] = (None,)
         for holder in holders.get(info.uuid) or unheld:
             held = ("", "", "") if holder is None else (holder.key.namespace, holder.key.pod, holder.key.container)
             values = (

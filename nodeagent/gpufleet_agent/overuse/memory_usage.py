@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gpufleet_agent.devices.base import ProcessMemory, Sample
-from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
+from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot
 from gpufleet_common.device_use import IDLE_MEMORY_MIB
@@ -29,7 +29,7 @@ class MemoryUsage:
 
 
 def usages_of_device(
-    device: DeviceSnapshot, holders: tuple[DeviceHolder, ...], pods: PodLookup, stale_seconds: float
+    device: DeviceSnapshot, holders: tuple[HoldingContainer, ...], pods: PodLookup, stale_seconds: float
 ) -> Iterator[MemoryUsage]:
     """Yields the usage of each holder that was promised memory of the device.
 

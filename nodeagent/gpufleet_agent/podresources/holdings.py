@@ -12,7 +12,7 @@ from gpufleet_common.device_ids import device_of
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceHolder:
+class HoldingContainer:
     """A container that holds a device."""
 
     key: ContainerKey
@@ -25,7 +25,7 @@ class DeviceHolder:
     compute_percent: int | None = None
 
 
-Holders = Mapping[str, tuple[DeviceHolder, ...]]
+Holders = Mapping[str, tuple[HoldingContainer, ...]]
 """By device UUID, in order of namespace, pod and container. A device without a holder is missing."""
 
 
@@ -44,7 +44,7 @@ def holders_of(
         assignments: The reservations as last read; they have the UIDs of pods that an earlier process served.
     """
     reserved = {_claim(assignment): assignment for assignment in assignments}
-    holders: dict[str, dict[ContainerKey, DeviceHolder]] = {}
+    holders: dict[str, dict[ContainerKey, HoldingContainer]] = {}
     for listed in sorted(listing, key=_order):
         for resource, ids in sorted(listed.devices.items()):
             claim = listed.key, resource, frozenset(map(device_of, ids))
@@ -123,10 +123,10 @@ def _claim(assignment: Assignment) -> tuple[ContainerKey, str, frozenset[str]]:
     return _key(assignment), assignment.resource, frozenset(assignment.devices)
 
 
-def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> DeviceHolder:
+def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> HoldingContainer:
     if assignment is None:
-        return DeviceHolder(key, shared=shared)
-    return DeviceHolder(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
+        return HoldingContainer(key, shared=shared)
+    return HoldingContainer(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
 
 
 def _order(listed: ListedContainer) -> tuple[str, str, str]:

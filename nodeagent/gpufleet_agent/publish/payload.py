@@ -9,7 +9,7 @@ from typing import Any
 
 from gpufleet_agent.devices.base import Sample
 from gpufleet_agent.overuse.episodes import OveruseEpisode
-from gpufleet_agent.podresources.holdings import DeviceHolder, Holders
+from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.sampling.snapshot import (
     DeviceSnapshot,
     HealthReason,
@@ -169,7 +169,7 @@ def _statistics(statistics: Statistics | None) -> Status | None:
     return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
 
 
-def _holder(holder: DeviceHolder, overuse: OveruseEpisode | None) -> Status:
+def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None) -> Status:
     key = holder.key
     return _present(
         namespace=key.namespace,

@@ -67,7 +67,7 @@ def test_the_newer_one_is_believed_of_each_device_that_it_names(
 
 
 @given(FILES, STATUSES, st.booleans())
-def test_of_a_device_that_only_the_older_one_names_its_word_stands_unless_its_driver_is_gone(
+def test_device_only_in_the_older_state_is_kept_unless_driver_changed(
     file: SavedState, status: SavedState, newer: bool
 ) -> None:
     merged = merge(file, status, status_is_newer=newer)
@@ -131,7 +131,7 @@ def test_each_event_keeps_the_time_at_which_it_came_last() -> None:
     assert merged.reported_at == 200
 
 
-def test_what_readings_show_is_as_the_status_has_it_and_what_it_is_a_partition_of_as_the_file() -> None:
+def test_readings_come_from_status_and_partition_from_file() -> None:
     part = device("MIG-2", "XidError")
     part = replace(part, info=replace(part.info, parent="GPU-9", profile="1g.10gb"))
     told = device("MIG-2", "RowRemapFailed", since=20)

@@ -41,7 +41,7 @@ def test_what_was_written_is_read_again() -> None:
 
 
 @pytest.mark.parametrize("boot_id", ["boot-1", None])
-def test_a_report_of_this_boot_counts_and_so_does_one_that_can_not_be_told_apart(boot_id: str | None) -> None:
+def test_status_of_this_or_an_unknown_boot_is_used(boot_id: str | None) -> None:
     assert read_status(written(), boot_id) is not None
     assert read_status(written(boot_id=None), boot_id) is not None
 
@@ -73,7 +73,7 @@ def test_a_device_that_can_not_be_read_is_left_out(broken: Any) -> None:
     assert set(past.devices) == {"GPU-0"}
 
 
-def test_an_older_agents_reasons_go_by_themselves_and_stand_since_the_report_at_the_latest() -> None:
+def test_reason_without_details_gets_defaults() -> None:
     status = written()
     status["devices"][0]["health"] = {"state": "Unhealthy", "reasons": [{"code": "XidError"}]}
     past = read_status(status, "boot-1")

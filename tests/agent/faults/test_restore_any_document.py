@@ -130,7 +130,7 @@ def test_the_good_document_is_remembered_without_complaint() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(bent() | st.fixed_dictionaries({"metadata": st.just(GOOD["metadata"]), "spec": anything, "status": anything}))
-def test_any_document_is_read_refused_or_forgotten_but_never_reported_again_as_it_came(document: Any) -> None:
+def test_any_document_is_decoded_or_rejected_and_never_reported_as_is(document: Any) -> None:
     try:
         version = parse_object(document)
     except ObjectFormatError:
@@ -195,7 +195,7 @@ class FakeApi:
 
 @pytest.mark.parametrize("spec", ["bad", {"assignments": "bad"}, {"assignments": ["bad"]}, {"assignments": [{}]}])
 @in_virtual_time
-async def test_an_object_that_can_not_be_read_ends_neither_who_follows_it_nor_who_writes_and_is_counted(
+async def test_unreadable_object_is_counted_and_ends_neither_watch_nor_writer(
     spec: Any,
 ) -> None:
     registry = CollectorRegistry()

@@ -83,7 +83,7 @@ def test_without_a_status_the_file_is_enough() -> None:
     assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "up to what the file has"
 
 
-def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_after() -> None:
+def test_applied_acknowledgment_does_not_clear_later_faults() -> None:
     text = at(NOW + 600)
     first = Agent(now=NOW)
     first.memory.observe(version(WELL, NOW - 10))
@@ -99,7 +99,7 @@ def test_what_counted_before_counts_as_it_did_and_forgives_nothing_that_came_aft
     assert second.memory.acknowledgments == first.memory.acknowledgments
 
 
-def test_what_counted_before_forgives_nothing_that_came_later_though_the_clock_was_set_back() -> None:
+def test_applied_acknowledgment_clears_no_later_faults_after_clock_reset() -> None:
     text = at(NOW)
     marks = {FaultAcknowledgment(NOW): NOW}
     agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledgments=marks), now=NOW - 35_000)
@@ -136,7 +136,7 @@ def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> No
     assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "and has what counted"
 
 
-def test_one_that_lies_ahead_at_the_start_never_counts_also_not_for_the_next_agent() -> None:
+def test_future_acknowledgment_at_start_never_applies() -> None:
     text = at(NOW + 600)
     first = Agent(now=NOW)
     first.memory.observe(version(WELL, NOW - 10, text))

@@ -49,7 +49,7 @@ async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> N
 
 
 @in_virtual_time
-async def test_one_that_cannot_be_written_is_given_up_and_holds_up_no_other_for_good() -> None:
+async def test_event_that_cannot_be_written_is_dropped_after_retries() -> None:
     events = Events()
     events.failing = lambda pod: KubeError("no") if pod == "a" else None
     recorder = EventRecorder(events)

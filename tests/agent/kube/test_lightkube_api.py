@@ -213,7 +213,7 @@ def test_an_answer_that_is_none_becomes_an_error_of_ours(
         pytest.param(missing("gputelemetries", "node-1"), [], id="of the apiserver: the object is gone"),
     ],
 )
-def test_only_the_apiservers_word_that_the_object_is_gone_makes_the_agent_forget_reservations(
+def test_reservations_are_dropped_only_after_not_found_from_the_apiserver(
     answer: httpx2.Response, pods: list[str]
 ) -> None:
     answers = [answer]
@@ -283,7 +283,7 @@ def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyP
 EVENT = PodEvent(namespace="ml", pod="train-0", pod_uid="uid-0", reason="DeviceHeld", message="held by another")
 
 
-def test_an_event_names_pod_and_node_and_the_same_pod_and_reason_have_one_name() -> None:
+def test_event_names_pod_and_node_and_is_unique_per_pod_and_reason() -> None:
     requests: list[httpx2.Request] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:

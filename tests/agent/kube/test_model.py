@@ -70,7 +70,7 @@ def test_shard_bounds_are_optional() -> None:
 
 
 @pytest.mark.parametrize("field", ["podUID", "pod", "devices", "resource", "replica", "decidedAt"])
-def test_a_reservation_that_lacks_a_field_makes_the_object_unreadable_and_the_field_is_named(field: str) -> None:
+def test_reservation_without_a_field_is_an_error_with_its_name(field: str) -> None:
     entry = {name: value for name, value in ENTRY.items() if name != field}
     with pytest.raises(ObjectFormatError, match=field):
         parse_object({"metadata": METADATA, "spec": {"assignments": [entry]}})

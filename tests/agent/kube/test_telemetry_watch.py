@@ -99,7 +99,7 @@ def test_a_status_write_is_no_news_and_a_new_generation_is() -> None:
     assert rig.own.generation == 2
 
 
-async def test_reservations_are_unknown_until_the_first_answer_and_none_when_there_is_no_object() -> None:
+async def test_reservations_are_unknown_until_read_and_empty_without_object() -> None:
     rig = Rig()
     told = [rig.own.assignments]
     rig.api.away = True

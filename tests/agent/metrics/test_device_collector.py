@@ -16,7 +16,7 @@ from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, DCGM_FIELDS, DeviceCollector
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
-from gpufleet_agent.podresources.holdings import DeviceHolder
+from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.sampling.snapshot import (
@@ -78,7 +78,7 @@ def device(index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **
 class Scraped:
     """Series by name and labels, after a trip through Prometheus' text format."""
 
-    def __init__(self, snapshot: NodeSnapshot, holders: dict[str, tuple[DeviceHolder, ...]] | None = None) -> None:
+    def __init__(self, snapshot: NodeSnapshot, holders: dict[str, tuple[HoldingContainer, ...]] | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: snapshot, lambda: holders or {}, "node-1", 60.0))
         shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
@@ -143,7 +143,7 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
 
 
 def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
-    a, b = DeviceHolder(ContainerKey("ml", "a", "main")), DeviceHolder(ContainerKey("ml", "b", "main"))
+    a, b = HoldingContainer(ContainerKey("ml", "a", "main")), HoldingContainer(ContainerKey("ml", "b", "main"))
     snapshot = NodeSnapshot((device(0, **FULL), device(1, **FULL)))
     scraped = Scraped(snapshot, {"GPU-0": (a,), "GPU-1": (a, b)})
     assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="a", container="main") == 41
@@ -266,7 +266,7 @@ def test_both_formats_say_the_same() -> None:
 
 
 def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
-    pod = DeviceHolder(ContainerKey("ml", "a", "main"))
+    pod = HoldingContainer(ContainerKey("ml", "a", "main"))
     now: dict[str, Any] = {"view": NodeSnapshot((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
     registry = CollectorRegistry()
     registry.register(DeviceCollector(lambda: now["view"], lambda: now["holders"], "node-1", 60.0))

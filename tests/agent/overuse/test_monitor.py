@@ -14,15 +14,15 @@ from gpufleet_agent.overuse.episodes import BEGIN_CHECKS, END_CHECKS, OveruseEpi
 from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.overuse.pod_lookup import pods_of_process
-from gpufleet_agent.podresources.holdings import DeviceHolder
+from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthSnapshot, HealthState, NodeSnapshot
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
-A = DeviceHolder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
-B = DeviceHolder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
-STRANGER = DeviceHolder(ContainerKey("ml", "c", "main"), shared=True)
+A = HoldingContainer(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=1000)
+B = HoldingContainer(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=2000)
+STRANGER = HoldingContainer(ContainerKey("ml", "c", "main"), shared=True)
 STALE = 16.0
 PODS = MappingProxyType({1: ("uid-a",), 2: ("uid-b",), 3: ("uid-c",), 4: (), 5: ("uid-outer", "uid-a")})
 
@@ -55,7 +55,9 @@ def device(
         pytest.param(device(listed=False, age=None), (A,), [None], id="nobody knows how old it is"),
     ],
 )
-def test_what_holders_use(seen: DeviceSnapshot, holders: tuple[DeviceHolder, ...], expected: list[int | None]) -> None:
+def test_what_holders_use(
+    seen: DeviceSnapshot, holders: tuple[HoldingContainer, ...], expected: list[int | None]
+) -> None:
     assert [use.used_mib for use in memory_usages((seen,), {"GPU-0": holders}, PODS.get, STALE)] == expected
 
 
@@ -137,13 +139,13 @@ def later(before: DeviceSnapshot) -> DeviceSnapshot:
     return replace(before, sample=replace(before.sample, taken_at=before.sample.taken_at + 1))
 
 
-def test_a_peak_that_was_read_once_does_not_count_twice_however_often_one_looks() -> None:
+def test_same_peak_reading_does_not_count_twice() -> None:
     peak = device((1, 1200))
     assert looks((peak,), (peak,), (later(peak),)) == [0, 0, 0]
     assert looks((peak,), (later(peak),), (device((1, 1200)),)) == [0, 0, 1]
 
 
-def test_nor_does_a_low_that_was_read_once_and_an_empty_list_is_told_apart_by_its_sample() -> None:
+def test_same_low_reading_does_not_count_twice_even_without_processes() -> None:
     begun = [(device((1, 1200)),), (device((1, 1200)),)]
     low = device((1, 900))
     assert looks(*begun, (low,), (low,), (low,))[-1] == 1
@@ -209,7 +211,7 @@ async def test_it_looks_again_and_again() -> None:
     assert len(beats) == 3
 
 
-def test_the_loop_runs_on_while_the_kernel_takes_its_time_to_say_whose_a_process_is() -> None:
+def test_slow_pod_lookup_does_not_block_the_loop() -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def slow(pid: int) -> tuple[str, ...] | None:

@@ -48,7 +48,7 @@ async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet
         assert read_outcome(rig) == ["Cached"]
 
 
-async def test_a_slow_apiserver_is_waited_for_before_a_pod_passes_for_an_unmanaged_one(kubelet: FakeKubelet) -> None:
+async def test_slow_read_is_awaited_before_a_pod_counts_as_unmanaged(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         rig.api.reserve(assignment("train-0", "GPU-5"))
@@ -83,7 +83,7 @@ async def test_without_the_kubelets_list_nothing_is_given(
         assert rig.count("gpufleet_agent_podresources_list_failures_total", caller="Allocation") == 1
 
 
-async def test_a_read_that_fails_at_once_is_tried_again_before_a_pod_passes_for_an_unmanaged_one(
+async def test_failed_read_is_retried_before_a_pod_counts_as_unmanaged(
     kubelet: FakeKubelet,
 ) -> None:
     async with kubelet, running_plugin(kubelet) as rig:

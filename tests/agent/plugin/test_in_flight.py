@@ -29,7 +29,7 @@ async def test_the_answer_is_taken_once() -> None:
     assert in_flight.take_result() is None
 
 
-async def test_no_listing_from_the_question_until_the_kubelet_has_entered_the_devices() -> None:
+async def test_no_poll_until_the_kubelet_has_recorded_the_devices() -> None:
     in_flight = make()
     assert await is_idle(in_flight)
     ticket = await in_flight.begin()
@@ -50,7 +50,7 @@ async def test_after_a_refusal_there_is_nothing_to_wait_for() -> None:
     assert await is_idle(in_flight)
 
 
-async def test_an_allocation_waits_for_the_listing_that_is_under_way_and_no_other_begins() -> None:
+async def test_allocation_waits_for_a_running_poll_and_blocks_the_next() -> None:
     in_flight = make()
     async with in_flight.idle():
         begun = asyncio.create_task(in_flight.begin())
@@ -63,7 +63,7 @@ async def test_an_allocation_waits_for_the_listing_that_is_under_way_and_no_othe
     assert not await next_listing
 
 
-async def test_listings_go_on_after_an_allocation_that_never_ends_and_its_answer_is_void() -> None:
+async def test_polls_continue_after_an_allocation_that_expired() -> None:
     in_flight = make()
     in_flight.set_result(await in_flight.begin(), ANSWER)
     async with asyncio.timeout(1), in_flight.idle():
@@ -119,7 +119,7 @@ async def test_slots_are_given_again_as_slots() -> None:
 
 
 @in_virtual_time
-async def test_what_was_handed_over_is_forgotten_in_time_and_a_later_one_is_not_forgotten_with_it() -> None:
+async def test_reusable_allocation_expires_independently_of_a_later_one() -> None:
     in_flight = make()
     in_flight.keep_for_reuse(UnmanagedAllocation(("GPU-0",)))
     await asyncio.sleep(0.06)

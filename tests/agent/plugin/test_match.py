@@ -334,7 +334,7 @@ def test_a_refusal_says_which_pods_it_is_about_where_that_is_known(case: Case) -
     assert {claim.pod for claim in refusal.claims} == waiting & reserved
 
 
-def test_first_fit_takes_the_oldest_of_the_size_and_so_gives_a_pod_the_devices_of_another() -> None:
+def test_first_fit_gives_a_pod_the_devices_of_an_older_one() -> None:
     old, young = reserve("old", A), reserve("young", B, decided_at="2026-01-01T00:00:00.000001Z")
     devices = tuple(AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate((A, B, C, D)))
     situation = MatchInput(RESOURCE, devices, (young, old), (listed("young"),))

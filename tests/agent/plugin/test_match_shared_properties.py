@@ -140,7 +140,7 @@ def test_no_device_is_ever_used_as_a_whole_and_shared(
 
 @settings(deadline=None)
 @given(ledger=ledgers(), size=st.integers(1, 3), resource=st.sampled_from(sorted(SERVED)))
-def test_an_unmanaged_pod_gets_the_same_whatever_the_order_of_reservations_and_offers(
+def test_unmanaged_allocation_is_independent_of_input_order(
     ledger: tuple[Assignment, ...], size: int, resource: str
 ) -> None:
     devices = tuple(AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(UUIDS))

@@ -70,7 +70,7 @@ async def test_an_unmanaged_pod_gets_unreserved_devices_and_no_share(kubelet: Fa
 
 
 @pytest.mark.parametrize(("handover", "swapped"), [(PodMatching.POD_RESOURCES, False), (PodMatching.FIRST_FIT, True)])
-async def test_pods_of_equal_size_get_their_own_devices_only_because_the_kubelet_is_asked(
+async def test_pods_of_equal_size_get_their_own_devices_by_the_kubelets_list(
     handover: PodMatching, swapped: bool, kubelet: FakeKubelet
 ) -> None:
     async with kubelet, running_plugin(kubelet, handover) as rig:
@@ -83,7 +83,7 @@ async def test_pods_of_equal_size_get_their_own_devices_only_because_the_kubelet
         assert ((set(first), set(second)) == ({"GPU-4"}, {"GPU-7"})) is not swapped
 
 
-async def test_a_refusal_comes_from_allocate_with_its_reason_and_spares_the_next_pod(kubelet: FakeKubelet) -> None:
+async def test_allocate_rejects_with_a_reason_and_serves_the_next_pod(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         rig.api.reserve(assignment("train-0", "GPU-0"))
@@ -114,7 +114,7 @@ async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(
         assert len(rig.allocations) == 1
 
 
-async def test_a_container_gets_what_its_pods_init_container_had_though_nobody_asks_first(kubelet: FakeKubelet) -> None:
+async def test_container_reuses_devices_of_its_init_container(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         assert await kubelet.admit("bare", 2, container="init") == {"GPU-0", "GPU-1"}
@@ -139,7 +139,7 @@ async def test_an_answer_expires_when_allocate_does_not_come(kubelet: FakeKubele
             await kubelet.allocate(frozenset({"GPU-0"}))
 
 
-async def test_a_kubelet_restart_is_followed_by_a_new_registration_within_ten_seconds(kubelet: FakeKubelet) -> None:
+async def test_kubelet_restart_leads_to_registration_within_ten_seconds(kubelet: FakeKubelet) -> None:
     async with running_plugin(kubelet):
         for _ in range(2):
             async with kubelet:
@@ -154,7 +154,7 @@ async def test_a_socket_that_vanishes_is_replaced_within_ten_seconds(kubelet: Fa
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
 
 
-async def test_a_kubelet_that_starts_during_our_registration_is_registered_with_too(kubelet: FakeKubelet) -> None:
+async def test_kubelet_that_starts_during_registration_gets_one_too(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet):
         # The registration that is under way ends well, but by then another kubelet's socket stands there.
         def replaced() -> None:

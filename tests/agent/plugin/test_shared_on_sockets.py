@@ -57,7 +57,7 @@ async def test_a_share_is_told_in_uuids_with_what_is_promised(kubelet: FakeKubel
         assert "GPUFLEET_COMPUTE_PERCENT" not in second
 
 
-async def test_a_device_with_a_sharer_is_never_given_as_a_whole_and_the_other_way_round(kubelet: FakeKubelet) -> None:
+async def test_shared_device_is_not_allocated_whole_nor_vice_versa(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet, shared=True) as rig:
         await both(kubelet)
         rig.api.reserve(share("serve-0", "GPU-0"), assignment("train-0", "GPU-1"))

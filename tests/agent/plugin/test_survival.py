@@ -21,7 +21,7 @@ async def served_anew(kubelet: FakeKubelet, registrations: int) -> None:
     await kubelet.until(lambda: len(kubelet.registrations) > registrations and kubelet.serving())
 
 
-async def test_killed_between_question_and_allocate_the_pod_is_refused_and_its_successor_served(
+async def test_agent_killed_before_allocate_rejects_the_pod_and_serves_the_next(
     kubelet: FakeKubelet,
 ) -> None:
     async with kubelet:

@@ -59,7 +59,7 @@ def test_a_clock_that_was_set_back_delays_no_more_than_that(tmp_path: Path, full
 
 
 @pytest.mark.parametrize("own_pod", [OWN, None])
-def test_after_each_start_of_the_kubelet_it_takes_its_time_whatever_the_nodes_clock_says(
+def test_each_kubelet_start_needs_time_regardless_of_the_clock(
     tmp_path: Path, full: Listing, own_pod: tuple[str, str] | None
 ) -> None:
     kubelet = Kubelet(tmp_path, own_pod)

@@ -1,4 +1,4 @@
-from gpufleet_agent.podresources.holdings import DeviceHolder, Holdings, holders_of
+from gpufleet_agent.podresources.holdings import HoldingContainer, Holdings, holders_of
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer
 from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_testing.agent.objects import assignment, listed
@@ -8,18 +8,18 @@ def key(pod: str) -> ContainerKey:
     return ContainerKey("ml", pod, "main")
 
 
-def test_the_uid_comes_from_the_reservation_of_the_same_container_and_devices() -> None:
+def test_holder_uid_is_of_the_reservation_with_same_container_and_devices() -> None:
     listing = (listed("train-0", "GPU-0", "GPU-1"), listed("bare", "GPU-2"))
     holders = holders_of(listing, SHARED_RESOURCE, {}, [assignment("train-0", "GPU-1", "GPU-0")])
-    managed, bare = DeviceHolder(key("train-0"), "uid-train-0"), DeviceHolder(key("bare"))
+    managed, bare = HoldingContainer(key("train-0"), "uid-train-0"), HoldingContainer(key("bare"))
     assert holders == {"GPU-0": (managed,), "GPU-1": (managed,), "GPU-2": (bare,)}
 
 
-def test_a_later_pod_of_the_same_name_is_not_taken_for_the_one_that_holds_the_device() -> None:
+def test_later_pod_of_the_same_name_is_not_the_holder() -> None:
     holders = holders_of(
         (listed("db-0", "GPU-0"),), SHARED_RESOURCE, {}, [assignment("db-0", "GPU-5", pod_uid="uid-later")]
     )
-    assert holders == {"GPU-0": (DeviceHolder(key("db-0")),)}
+    assert holders == {"GPU-0": (HoldingContainer(key("db-0")),)}
 
 
 def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid() -> None:
@@ -29,9 +29,11 @@ def test_what_was_honoured_counts_more_than_a_reservation_with_another_uid() -> 
     assert holders["GPU-0"][0].pod_uid == "uid-honoured"
 
 
-def test_two_holders_of_one_device_both_show_even_those_that_another_plugin_served() -> None:
+def test_all_holders_of_a_device_are_listed_even_of_another_plugin() -> None:
     listing = (listed("b", "GPU-0"), listed("a", "GPU-0::3", resource="nvidia.com/gpu"))
-    assert holders_of(listing, SHARED_RESOURCE, {}, []) == {"GPU-0": (DeviceHolder(key("a")), DeviceHolder(key("b")))}
+    assert holders_of(listing, SHARED_RESOURCE, {}, []) == {
+        "GPU-0": (HoldingContainer(key("a")), HoldingContainer(key("b")))
+    }
 
 
 def test_holders_of_slots_are_sharers_with_what_they_were_promised() -> None:
@@ -43,25 +45,25 @@ def test_holders_of_slots_are_sharers_with_what_they_were_promised() -> None:
         listed("bare", "GPU-1::2", resource=SHARED_RESOURCE),
     )
     holders = holders_of(listing, SHARED_RESOURCE, {key("first"): first}, [second])
-    shares = {pod: DeviceHolder(key(pod), f"uid-{pod}", True, 4000, 25) for pod in ("first", "second")}
+    shares = {pod: HoldingContainer(key(pod), f"uid-{pod}", True, 4000, 25) for pod in ("first", "second")}
     assert holders == {
         "GPU-0": (shares["first"],),
-        "GPU-1": (DeviceHolder(key("bare"), shared=True), shares["first"], shares["second"]),
+        "GPU-1": (HoldingContainer(key("bare"), shared=True), shares["first"], shares["second"]),
     }
 
 
 def test_an_assignment_of_the_other_resource_is_not_what_the_container_holds() -> None:
     whole = [assignment("train-0", "GPU-0")]
     holders = holders_of((listed("train-0", "GPU-0::0", resource=SHARED_RESOURCE),), SHARED_RESOURCE, {}, whole)
-    assert holders == {"GPU-0": (DeviceHolder(key("train-0"), shared=True),)}
+    assert holders == {"GPU-0": (HoldingContainer(key("train-0"), shared=True),)}
 
 
 def test_a_container_shows_once_even_with_a_device_of_two_resources() -> None:
     twice = ListedContainer(key("odd"), {"a.dev/gpu": frozenset({"GPU-0"}), "b.dev/gpu": frozenset({"GPU-0"})})
-    assert holders_of((twice,), SHARED_RESOURCE, {}, []) == {"GPU-0": (DeviceHolder(key("odd")),)}
+    assert holders_of((twice,), SHARED_RESOURCE, {}, []) == {"GPU-0": (HoldingContainer(key("odd")),)}
 
 
-def test_the_uid_outlives_the_reservation_for_as_long_as_the_kubelet_lists_the_holder() -> None:
+def test_holder_keeps_its_uid_after_the_reservation_is_gone() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     holdings.add(assignment("train-0", "GPU-0"))
     assert holdings.allocated_uids == {"uid-train-0"}

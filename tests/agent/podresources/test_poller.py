@@ -85,7 +85,7 @@ async def test_it_lists_every_three_seconds_or_so_and_out_of_step(socket: Path) 
 
 
 @in_virtual_time
-async def test_after_an_allocation_it_lists_at_once_but_not_before_the_kubelet_has_entered_the_devices(
+async def test_poll_follows_an_allocation_once_the_kubelet_has_recorded_it(
     socket: Path,
 ) -> None:
     rig = Rig(socket)
@@ -136,7 +136,7 @@ async def test_however_long_the_kubelet_does_not_answer_nobody_is_forgotten(sock
 
 
 @in_virtual_time
-async def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_knows_its_pods(socket: Path) -> None:
+async def test_restarted_kubelet_frees_no_device_until_it_has_its_pods(socket: Path) -> None:
     rig = Rig(socket)
     rig.lister.listing = (listed("a", "GPU-0"), listed("b", "GPU-1"))
     task = asyncio.create_task(rig.poller.run(lambda: None))
@@ -154,7 +154,7 @@ async def test_a_kubelet_that_starts_anew_takes_no_device_from_anybody_until_it_
 
 @pytest.mark.parametrize("answer", [None, UnmanagedAllocation(("GPU-0",))])
 @in_virtual_time
-async def test_where_allocations_leave_no_moment_it_goes_on_living_and_their_lists_take_the_place_of_its_own(
+async def test_lists_of_allocations_replace_polls_under_constant_allocation(
     socket: Path, answer: UnmanagedAllocation | None
 ) -> None:
     rig = Rig(socket)

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from gpufleet_agent.devices.base import DeviceInfo, Reading, Recovery, Sample, ThrottleReason
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
-from gpufleet_agent.podresources.holdings import DeviceHolder
+from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
 from gpufleet_agent.sampling.errors import InvalidSampleError
@@ -135,7 +135,7 @@ def test_a_full_device_and_its_summary() -> None:
         mig_enabled=False,
         process_count=0,
     )
-    holder = DeviceHolder(ContainerKey("ml", "train-0", "main"), "uid-train-0")
+    holder = HoldingContainer(ContainerKey("ml", "train-0", "main"), "uid-train-0")
     device = DeviceSnapshot(info, SICK, sample, 1.0, window)
     status = status_of(device, holders={"GPU-0": (holder,)}, boot_id="b00t")
     assert status == {
@@ -162,8 +162,8 @@ def test_a_full_device_and_its_summary() -> None:
 
 
 def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
-    holder = DeviceHolder(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=100)
-    other = DeviceHolder(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=100)
+    holder = HoldingContainer(ContainerKey("ml", "a", "main"), "uid-a", shared=True, memory_mib=100)
+    other = HoldingContainer(ContainerKey("ml", "b", "main"), "uid-b", shared=True, memory_mib=100)
     over = OveruseEpisode(MemoryUsage("GPU-1", 1, holder.key, "uid-a", 100, 150), NOW - 10)
     holders = {"GPU-0": (holder, other), "GPU-1": (holder, other)}
     status = status_of(device(0), device(1), holders=holders, overuse=(over,))
@@ -202,7 +202,7 @@ def test_before_the_reservations_were_read_the_generation_is_absent() -> None:
 
 
 def test_a_holder_without_an_assignment_has_no_uid() -> None:
-    holder = DeviceHolder(ContainerKey("ml", "bare", "main"))
+    holder = HoldingContainer(ContainerKey("ml", "bare", "main"))
     status = status_of(device(0), holders={"GPU-0": (holder,)})
     assert status["devices"][0]["allocatedTo"] == [{"namespace": "ml", "pod": "bare", "container": "main"}]
 
@@ -243,7 +243,9 @@ def crowded(index: int) -> DeviceSnapshot:
 def test_the_largest_node_with_everything_wrong_fits_into_etcd() -> None:
     """64 devices, 32 reasons each, and a holder for each of 256 pods: etcd refuses above 1.5 MiB."""
     devices = [crowded(index) for index in range(64)]
-    holders = [DeviceHolder(ContainerKey("n" * 63, "p" * 253, f"{'c' * 62}{index}"), "u" * 36) for index in range(4)]
+    holders = [
+        HoldingContainer(ContainerKey("n" * 63, "p" * 253, f"{'c' * 62}{index}"), "u" * 36) for index in range(4)
+    ]
     status = status_of(*devices, holders={device.info.uuid: tuple(holders) for device in devices}, boot_id="b" * 36)
     size = len(json.dumps(status).encode())
     assert 1_000_000 < size < 1_500_000, f"{size} bytes"
@@ -338,7 +340,7 @@ def structural_schema() -> Draft202012Validator:
 def test_whatever_the_sampler_says_the_status_is_what_the_api_defines(
     snapshot: NodeSnapshot, holding: bool, generation: int | None
 ) -> None:
-    held = [DeviceHolder(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
+    held = [HoldingContainer(ContainerKey("ml", f"pod-{index}", "main"), None) for index in range(80)]
     holders = {device.info.uuid: tuple(held) for device in snapshot.devices} if holding else {}
     status = build_status(snapshot, holders, generation=generation, observed_at=NOW, agent_version="1.2.3")
     structural_schema().validate(status)

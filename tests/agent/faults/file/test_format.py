@@ -52,7 +52,7 @@ infos = st.builds(
 
 
 @given(infos, st.lists(reasons, max_size=12, unique_by=lambda reason: reason.code), seconds, words)
-def test_whatever_was_kept_can_be_read_and_comes_out_the_same_the_second_time(
+def test_encoded_checkpoint_is_decodable_and_stable(
     info: DeviceInfo, faults: list[HealthReason], reported: float, node: str
 ) -> None:
     health = HealthSnapshot(HealthState.UNHEALTHY, tuple(faults), None) if faults else WELL
@@ -65,7 +65,7 @@ NAMES = {"uuid": 96, "code": 64, "pciBusId": 32, "parent": 96, "model": 256, "me
 
 
 @pytest.mark.parametrize(("field", "most"), NAMES.items())
-def test_a_text_that_would_make_the_status_invalid_is_refused_and_never_written(field: str, most: int) -> None:
+def test_text_beyond_the_limits_of_the_status_is_rejected(field: str, most: int) -> None:
     def with_text(text: str) -> dict[str, Any]:
         document = encode(kept(0, "XidError"))
         device = document["devices"][0]
@@ -80,7 +80,7 @@ def test_a_text_that_would_make_the_status_invalid_is_refused_and_never_written(
             decode(to_bytes(with_text(text)))
 
 
-def test_a_device_with_an_impossible_name_and_a_mark_for_one_leave_the_others_readable() -> None:
+def test_invalid_device_name_is_left_out_and_others_kept() -> None:
     usual = kept(0, "XidError")
     devices = dict(usual.checkpoint.state.devices)
     for uuid in ("", "x" * 97):
@@ -141,7 +141,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def test_any_odd_value_anywhere_is_refused_or_read_as_something_that_can_be_written() -> None:
+def test_any_unexpected_value_is_rejected_or_encodable_again() -> None:
     usual = encode(kept(0, "XidError"))
     for path in paths(usual):
         for odd in ODD:

@@ -16,7 +16,7 @@ def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
     return writes
 
 
-def test_the_first_faults_at_once_and_a_torrent_of_the_same_one_in_ten_seconds() -> None:
+def test_first_faults_are_immediate_and_repeated_ones_delayed() -> None:
     urgent = [at - 1000 for at, _ in played([(0, True)] * (MAX_URGENT + 2))]
     assert urgent == [index * SPACING_SECONDS for index in range(MAX_URGENT)] + [11.25, 21.25]
     lazy = [at - 1000 for at, _ in played([(0, True), *[(0.06, False)] * 3])]

@@ -189,9 +189,7 @@ async def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_bac
     assert bench.writes() == 2, "that it grew older is no news"
 
 
-async def test_a_file_that_the_disk_does_not_give_is_set_aside_and_not_written_over(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unreadable_file_is_renamed_and_not_overwritten(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Bench(folder)
     first.knows = known("GPU-1")
     async with first.running():
@@ -270,9 +268,7 @@ async def test_a_file_that_was_taken_away_is_written_anew(folder: Path) -> None:
         assert bench.sick() == ["GPU-0"]
 
 
-async def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is_taken_over_late(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hanging_disk_at_start_delays_only_the_restore(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Bench(folder)
     first.knows = known("GPU-1")
     async with first.running():
@@ -289,9 +285,7 @@ async def test_a_disk_that_hangs_at_the_start_holds_up_nobody_and_what_it_has_is
         assert bench.current == 1
 
 
-async def test_a_disk_that_answers_late_is_well_again_also_where_there_is_nothing_to_keep(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_disk_recovers_without_anything_to_save(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, real = threading.Event(), CheckpointFile.read
     monkeypatch.setattr(CheckpointFile, "read", lambda file: goes_on.wait() and real(file))
 
@@ -303,7 +297,7 @@ async def test_a_disk_that_answers_late_is_well_again_also_where_there_is_nothin
         await bench.until(lambda: bench.current == 1)
 
 
-async def test_a_disk_that_hangs_later_holds_up_nobody_and_the_newest_is_written_when_it_goes_on(
+async def test_hanging_disk_later_gets_the_newest_state_afterwards(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     goes_on, real = threading.Event(), CheckpointFile.write

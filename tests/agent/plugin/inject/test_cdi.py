@@ -95,9 +95,7 @@ def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str,
         jsonschema.validate(json.loads(json.dumps(spec)), SPECIFICATION)
 
 
-def test_each_device_goes_by_its_uuid_and_brings_its_nodes_and_keeps_the_vendors_runtime_away(
-    make: Any, path: Path
-) -> None:
+def test_spec_has_uuid_and_nodes_and_disables_nvidia_runtime(make: Any, path: Path) -> None:
     make().write(DEVICES)
     first, second = json.loads(path.read_text())["devices"]
     assert first == {
@@ -145,7 +143,7 @@ def test_it_is_written_when_something_changed_and_left_alone_otherwise(make: Any
     assert path.exists(), "somebody tidied up"
 
 
-def test_devices_without_nodes_are_left_out_and_no_file_is_left_without_devices(make: Any, path: Path) -> None:
+def test_devices_without_nodes_are_left_out_and_an_empty_file_is_removed(make: Any, path: Path) -> None:
     make(lambda uuid: two_nodes(uuid) if uuid == "GPU-1" else ()).write(DEVICES)
     assert [device["name"] for device in json.loads(path.read_text())["devices"]] == ["GPU-1"]
     make(no_nodes).write(DEVICES)
@@ -174,7 +172,7 @@ def test_no_devices_no_file_and_nothing_is_left_at_the_end(make: Any, path: Path
     file.remove()
 
 
-def test_annotations_of_two_allocations_never_share_a_key_and_keys_are_short_enough() -> None:
+def test_annotation_keys_are_unique_and_short_enough() -> None:
     mig = "MIG-" + "0" * 36
     first, second = annotation(CDI_KIND, ("GPU-0", "GPU-1")), annotation(CDI_KIND, (mig,))
     assert first == {"cdi.k8s.io/gpufleet_GPU-0": "gpufleet.dev/gpu=GPU-0,gpufleet.dev/gpu=GPU-1"}

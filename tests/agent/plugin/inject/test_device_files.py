@@ -56,7 +56,7 @@ async def hung_allocate(kubelet: FakeKubelet, disk: Disk, size: int = 1) -> Asyn
         disk.go_on()
 
 
-async def test_while_allocate_waits_for_the_disk_other_calls_are_answered_and_faults_told(
+async def test_calls_and_faults_are_served_while_allocate_waits_for_disk(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
     async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
@@ -75,7 +75,7 @@ async def test_while_allocate_waits_for_the_disk_other_calls_are_answered_and_fa
         assert len(rig.allocations) == 1
 
 
-async def test_a_disk_that_hangs_for_long_refuses_the_pod_and_withdraws_the_devices_until_it_goes_on(
+async def test_hanging_disk_rejects_pods_and_withdraws_devices_until_it_recovers(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
     async with (
@@ -145,9 +145,7 @@ async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
         assert await kubelet.admit("next", 1) == {"GPU-0"}
 
 
-async def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_over(
-    kubelet: FakeKubelet, tmp_path: Path
-) -> None:
+async def test_device_whose_node_disappeared_is_not_allocated(kubelet: FakeKubelet, tmp_path: Path) -> None:
     async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         await kubelet.until(kubelet.serving)
         (device,) = await kubelet.prefer(frozenset({"GPU-5"}), 1)
@@ -157,7 +155,7 @@ async def test_a_device_whose_node_went_away_since_it_was_listed_is_not_handed_o
         assert rig.allocations == []
 
 
-async def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_asked(disk: Disk, tmp_path: Path) -> None:
+async def test_concurrent_callers_share_the_next_scan(disk: Disk, tmp_path: Path) -> None:
     devices = DEVICES[:2]
     injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: devices, VersionSignal(), patience_seconds=20)
 
@@ -178,7 +176,7 @@ async def test_many_at_once_share_the_look_that_begins_after_all_of_them_have_as
     await injection.close()
 
 
-async def test_a_pod_that_was_promised_a_device_which_no_container_can_be_given_hears_why(
+async def test_pod_with_a_reserved_but_withheld_device_gets_the_reason(
     *, kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
     (make_driver(tmp_path) / "dev" / "nvidia5").unlink()
@@ -258,7 +256,7 @@ async def cancelled_close(injection: DeviceInjector) -> None:
 
 
 @pytest.mark.parametrize("end", [close, cancelled_close])
-async def test_the_file_goes_after_what_is_still_being_written_whether_or_not_anybody_waits(
+async def test_file_is_removed_after_a_running_write_even_if_cancelled(
     end: Callable[[DeviceInjector], Coroutine[Any, Any, None]], disk: Disk, tmp_path: Path
 ) -> None:
     injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, VersionSignal())

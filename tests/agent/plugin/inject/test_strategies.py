@@ -92,7 +92,7 @@ def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_pat
         ((CRI,), "nvidia.com/gpu", False),
     ],
 )
-def test_the_file_is_ours_only_where_a_runtime_reads_it_and_nobody_else_writes_it(
+def test_agent_writes_the_file_only_with_cdi_and_its_own_kind(
     strategies: tuple[DeviceListStrategy, ...], kind: str, written: bool, tmp_path: Path
 ) -> None:
     async def scenario() -> DeviceInjector:
@@ -135,9 +135,7 @@ async def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
         assert len(written(tmp_path)) == 8
 
 
-def test_a_device_without_a_node_is_named_once_and_not_offered_until_it_has_one(
-    kubelet: FakeKubelet, tmp_path: Path
-) -> None:
+def test_device_without_node_is_logged_once_and_not_offered(kubelet: FakeKubelet, tmp_path: Path) -> None:
     async def scenario() -> None:
         node = make_driver(tmp_path) / "dev" / "nvidia0"
         node.unlink()
@@ -169,7 +167,7 @@ def test_common_nodes_alone_make_no_device(strategy: DeviceListStrategy, tmp_pat
     assert healthy == (["GPU-1", "GPU-2"] if strategy is CRI else ["GPU-0", "GPU-1", "GPU-2"])
 
 
-async def test_without_the_file_pods_are_refused_and_devices_not_offered_until_it_can_be_written(
+async def test_unwritable_file_rejects_pods_and_withholds_devices_until_written(
     kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
     async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
