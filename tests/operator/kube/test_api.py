@@ -1,6 +1,5 @@
 """Requests and answers on the wire, and what each answer means to the caller."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -43,30 +42,30 @@ MEANINGS: list[tuple[int, str, type[errors.ApiError]]] = [
 
 
 @pytest.mark.parametrize(("code", "reason", "kind"), MEANINGS)
-def test_each_status_code_has_its_error(code: int, reason: str, kind: type[errors.ApiError]) -> None:
+async def test_each_status_code_has_its_error(code: int, reason: str, kind: type[errors.ApiError]) -> None:
     api = connect(lambda _: status(code, reason, "because"))
 
     with pytest.raises(errors.ApiError, match="because") as caught:
-        asyncio.run(api.get("/x"))
+        await api.get("/x")
 
     assert type(caught.value) is kind
     assert caught.value.code == code
 
 
-def test_no_response_is_unavailable() -> None:
+async def test_no_response_is_unavailable() -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
         raise httpx2.ReadTimeout("late")
 
     with pytest.raises(errors.UnavailableError, match="ReadTimeout: late"):
-        asyncio.run(connect(handler).get("/x"))
+        await connect(handler).get("/x")
 
 
-def test_an_error_page_that_is_not_json_is_quoted() -> None:
+async def test_an_error_page_that_is_not_json_is_quoted() -> None:
     with pytest.raises(errors.UnavailableError, match="Bad Gateway"):
-        asyncio.run(connect(lambda _: httpx2.Response(502, text="Bad Gateway")).get("/x"))
+        await connect(lambda _: httpx2.Response(502, text="Bad Gateway")).get("/x")
 
 
-def test_a_list_is_read_page_by_page() -> None:
+async def test_a_list_is_read_page_by_page() -> None:
     asked: list[dict[str, str]] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -75,10 +74,7 @@ def test_a_list_is_read_page_by_page() -> None:
         meta = {"resourceVersion": "9", **({} if last else {"continue": "token"})}
         return httpx2.Response(200, json={"metadata": meta, "items": [{"page": len(asked)}]})
 
-    async def run() -> list[Any]:
-        return [page async for page in connect(handler).pages("/x", {"labelSelector": "a"}, 250)]
-
-    pages = asyncio.run(run())
+    pages = [page async for page in connect(handler).pages("/x", {"labelSelector": "a"}, 250)]
 
     assert [(p.items, p.version) for p in pages] == [([{"page": 1}], "9"), ([{"page": 2}], "9")]
     assert asked == [
@@ -87,39 +83,33 @@ def test_a_list_is_read_page_by_page() -> None:
     ]
 
 
-def watch(lines: list[Any]) -> list[tuple[str, Any]]:
+async def watch(lines: list[Any]) -> list[tuple[str, Any]]:
     content = "\n".join(json.dumps(line) for line in lines).encode()
 
-    async def run() -> list[tuple[str, Any]]:
-        events = connect(lambda _: httpx2.Response(200, content=content)).watch("/x", {}, "5", 300)
-        return [event async for event in events]
-
-    return asyncio.run(run())
+    events = connect(lambda _: httpx2.Response(200, content=content)).watch("/x", {}, "5", 300)
+    return [event async for event in events]
 
 
-def test_a_watch_yields_events_and_bookmarks() -> None:
+async def test_a_watch_yields_events_and_bookmarks() -> None:
     lines = [{"type": "ADDED", "object": {"a": 1}}, {"type": "BOOKMARK", "object": {"b": 2}}]
 
-    assert watch(lines) == [("ADDED", {"a": 1}), ("BOOKMARK", {"b": 2})]
+    assert await watch(lines) == [("ADDED", {"a": 1}), ("BOOKMARK", {"b": 2})]
 
 
-def test_an_error_within_a_watch_is_raised() -> None:
+async def test_an_error_within_a_watch_is_raised() -> None:
     with pytest.raises(errors.GoneError, match="too old"):
-        watch([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}])
+        await watch([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}])
 
 
-def test_a_watch_requests_bookmarks_from_its_version() -> None:
+async def test_a_watch_requests_bookmarks_from_its_version() -> None:
     asked: list[httpx2.QueryParams] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         asked.append(request.url.params)
         return httpx2.Response(200)
 
-    async def run() -> None:
-        async for _ in connect(handler).watch("/x", {"fieldSelector": "f"}, "5", 300):
-            pass
-
-    asyncio.run(run())
+    async for _ in connect(handler).watch("/x", {"fieldSelector": "f"}, "5", 300):
+        pass
 
     assert dict(asked[0]) == {
         "fieldSelector": "f",
@@ -137,7 +127,7 @@ class TestCluster:
         {"op": "add", "path": "/spec", "value": {}},
     )
 
-    def patch(self, generation: int) -> Any:
+    async def patch(self, generation: int) -> Any:
         current = {"metadata": {"uid": "u", "generation": generation}}
 
         def handler(request: httpx2.Request) -> httpx2.Response:
@@ -146,33 +136,33 @@ class TestCluster:
                 return status(422, "Invalid", "the server rejected our request")
             return httpx2.Response(200, json=current)
 
-        return asyncio.run(ApiWriter(connect(handler)).patch_telemetry("node-1", self.PATCH))
+        return await ApiWriter(connect(handler)).patch_telemetry("node-1", self.PATCH)
 
-    def test_a_failed_patch_test_is_a_conflict_with_the_current_object(self) -> None:
+    async def test_a_failed_patch_test_is_a_conflict_with_the_current_object(self) -> None:
         with pytest.raises(errors.PatchConflictError) as caught:
-            self.patch(generation=4)
+            await self.patch(generation=4)
 
         assert caught.value.current["metadata"]["generation"] == 4
 
-    def test_a_422_with_passing_tests_is_an_invalid_write(self) -> None:
+    async def test_a_422_with_passing_tests_is_an_invalid_write(self) -> None:
         with pytest.raises(errors.InvalidWriteError, match="rejected"):
-            self.patch(generation=3)
+            await self.patch(generation=3)
 
-    def test_delete_has_preconditions_and_no_grace_period(self) -> None:
+    async def test_delete_has_preconditions_and_no_grace_period(self) -> None:
         sent: list[Any] = []
 
         def handler(request: httpx2.Request) -> httpx2.Response:
             sent.append((request.method, request.url.path, json.loads(request.content)))
             return httpx2.Response(200, json={})
 
-        asyncio.run(ApiWriter(connect(handler)).delete_pod("ml", "train-0", "u", "7"))
+        await ApiWriter(connect(handler)).delete_pod("ml", "train-0", "u", "7")
 
         ((method, path, body),) = sent
         assert (method, path) == ("DELETE", "/api/v1/namespaces/ml/pods/train-0")
         assert body["preconditions"] == {"uid": "u", "resourceVersion": "7"}
         assert "gracePeriodSeconds" not in body
 
-    def test_create_pod_validates_fields_strictly(self) -> None:
+    async def test_create_pod_validates_fields_strictly(self) -> None:
         body = {"metadata": {"namespace": "ml", "name": "train-0"}}
 
         def handler(request: httpx2.Request) -> httpx2.Response:
@@ -180,10 +170,10 @@ class TestCluster:
             return status(400, "BadRequest")
 
         with pytest.raises(errors.InvalidWriteError):
-            asyncio.run(ApiWriter(connect(handler)).create_pod(body))
+            await ApiWriter(connect(handler)).create_pod(body)
 
     @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
-    def test_create_pod_returns_an_existing_pod_of_the_same_owner(self, owner: str, ours: bool) -> None:
+    async def test_create_pod_returns_an_existing_pod_of_the_same_owner(self, owner: str, ours: bool) -> None:
         body = {"metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
         found = {"metadata": {"ownerReferences": [{"uid": owner}]}}
 
@@ -192,23 +182,23 @@ class TestCluster:
 
         create = ApiWriter(connect(handler)).create_pod(body)
         if ours:
-            assert asyncio.run(create) == found
+            assert await create == found
         else:
             with pytest.raises(errors.InvalidWriteError, match="already exists with another owner"):
-                asyncio.run(create)
+                await create
 
 
 class TestClock:
     SKEWS = ((0.9, 0, 0.9), (0, 0, 0), (3600, 3600, 3601), (-3600, -3600, -3599))
 
     @pytest.mark.parametrize(("skew", "least", "most"), SKEWS)
-    def test_a_wrong_local_clock_is_corrected_to_the_nearest_bound(
+    async def test_a_wrong_local_clock_is_corrected_to_the_nearest_bound(
         self, skew: float, least: float, most: float
     ) -> None:
         clock = ServerClock(lambda: NOW)
         date = (NOW + timedelta(seconds=skew)).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
-        asyncio.run(connect(lambda _: httpx2.Response(200, json={}, headers={"Date": date}), clock).get("/x"))
+        await connect(lambda _: httpx2.Response(200, json={}, headers={"Date": date}), clock).get("/x")
 
         assert least <= (clock.now() - NOW).total_seconds() <= most
 

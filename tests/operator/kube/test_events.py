@@ -1,6 +1,5 @@
 """Events: one object per thing told, counted when it repeats."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -35,12 +34,12 @@ def recorder(cluster: Cluster) -> WorkloadEventRecorder:
     return WorkloadEventRecorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
 
 
-def test_a_repeated_event_is_counted_up() -> None:
+async def test_a_repeated_event_is_counted_up() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
     for _ in range(3):
-        asyncio.run(found.record(ABOUT, Event("NoDevices", "none", warning=True), NOW))
+        await found.record(ABOUT, Event("NoDevices", "none", warning=True), NOW)
 
     (body,) = cluster.created
     assert (body["reason"], body["message"], body["type"], body["count"]) == ("NoDevices", "none", "Warning", 1)
@@ -48,37 +47,37 @@ def test_a_repeated_event_is_counted_up() -> None:
     assert cluster.patched == [(body["metadata"]["name"], 2), (body["metadata"]["name"], 3)]
 
 
-def test_another_note_is_another_event() -> None:
+async def test_another_note_is_another_event() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
     for note in ("one", "two"):
-        asyncio.run(found.record(ABOUT, Event("NoDevices", note), NOW))
+        await found.record(ABOUT, Event("NoDevices", note), NOW)
 
     assert len({body["metadata"]["name"] for body in cluster.created}) == 2
 
 
-def test_an_event_of_an_earlier_process_is_not_an_error() -> None:
+async def test_an_event_of_an_earlier_process_is_not_an_error() -> None:
     cluster = Cluster()
     cluster.exists = True
 
-    asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x"), NOW))
+    await recorder(cluster).record(ABOUT, Event("Placed", "x"), NOW)
 
 
-def test_an_expired_event_is_created_again() -> None:
+async def test_an_expired_event_is_created_again() -> None:
     cluster = Cluster()
     found = recorder(cluster)
-    asyncio.run(found.record(ABOUT, Event("Placed", "x"), NOW))
+    await found.record(ABOUT, Event("Placed", "x"), NOW)
     cluster.expired = True
 
-    asyncio.run(found.record(ABOUT, Event("Placed", "x"), NOW))
+    await found.record(ABOUT, Event("Placed", "x"), NOW)
 
     assert len(cluster.created) == 2
 
 
-def test_a_long_note_is_truncated_to_the_limit() -> None:
+async def test_a_long_note_is_truncated_to_the_limit() -> None:
     cluster = Cluster()
 
-    asyncio.run(recorder(cluster).record(ABOUT, Event("Placed", "x" * 3000), NOW))
+    await recorder(cluster).record(ABOUT, Event("Placed", "x" * 3000), NOW)
 
     assert len(cluster.created[0]["message"]) == 1024

@@ -57,31 +57,26 @@ def _store() -> TombstoneStore[Node]:
     return TombstoneStore(decode.node, lambda: None)
 
 
-def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, TombstoneStore[Node], int]:
+async def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, TombstoneStore[Node], int]:
     """Run an informer to the end of the script, without its pauses."""
     listed: list[None] = []
-
-    async def run() -> tuple[Script, TombstoneStore[Node]]:
-        api, store = Script(lists, watches), _store()
-        informer = Informer[Node](
-            api,  # type: ignore[arg-type]  # the part of Api that it uses
-            "/nodes",
-            {},
-            decode.node,
-            store,
-            sleep=_no_sleep,
-        )
-        task = asyncio.create_task(informer.run(lambda: listed.append(None)))
-        over = asyncio.create_task(api.over.wait())
-        await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
-        over.cancel()
-        if not task.done():
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        return api, store
-
-    api, store = asyncio.run(run())
+    api, store = Script(lists, watches), _store()
+    informer = Informer[Node](
+        api,  # type: ignore[arg-type]  # the part of Api that it uses
+        "/nodes",
+        {},
+        decode.node,
+        store,
+        sleep=_no_sleep,
+    )
+    task = asyncio.create_task(informer.run(lambda: listed.append(None)))
+    over = asyncio.create_task(api.over.wait())
+    await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+    over.cancel()
+    if not task.done():
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
     return api, store, len(listed)
 
 
@@ -93,69 +88,67 @@ def names(store: TombstoneStore[Node]) -> set[str]:
     return {n.name for n in store.items.values()}
 
 
-def test_events_update_the_store() -> None:
+async def test_events_update_the_store() -> None:
     steps = [event("ADDED", "b", 11), event("DELETED", "a", 12), event("MODIFIED", "b", 13)]
 
-    _, store, _ = informed([(10, [node("a", 5)])], [steps])
+    _, store, _ = await informed([(10, [node("a", 5)])], [steps])
 
     assert names(store) == {"b"}
 
 
-def test_the_watch_continues_from_the_last_event_or_bookmark() -> None:
-    api, _, _ = informed([(10, [])], [[event("ADDED", "b", 11)], [("BOOKMARK", node("", 40))], []])
+async def test_the_watch_continues_from_the_last_event_or_bookmark() -> None:
+    api, _, _ = await informed([(10, [])], [[event("ADDED", "b", 11)], [("BOOKMARK", node("", 40))], []])
 
     assert api.since == ["10", "11", "40", "40"]
 
 
-def test_an_interrupted_watch_continues_from_its_last_version() -> None:
+async def test_an_interrupted_watch_continues_from_its_last_version() -> None:
     broken = [event("ADDED", "b", 11), UnavailableError("broken")]
 
-    api, store, listed = informed([(10, [])], [broken, [UnavailableError("still")], [event("ADDED", "c", 12)]])
+    api, store, listed = await informed([(10, [])], [broken, [UnavailableError("still")], [event("ADDED", "c", 12)]])
 
     assert api.since == ["10", "11", "11", "12"]
     assert names(store) == {"b", "c"}
     assert listed == 1
 
 
-def test_an_expired_version_lists_again_and_removes_missing_objects() -> None:
+async def test_an_expired_version_lists_again_and_removes_missing_objects() -> None:
     lists = [(10, [node("a", 5), node("b", 6)]), (50, [node("b", 6)])]
 
-    api, store, listed = informed(lists, [[GoneError("too old", 410)], []])
+    api, store, listed = await informed(lists, [[GoneError("too old", 410)], []])
 
     assert names(store) == {"b"}
     assert listed == 2
     assert api.since == ["10", "50", "50"]
 
 
-def test_a_failed_list_is_retried() -> None:
-    _, store, _ = informed([UnavailableError("away"), GoneError("slow", 410), (10, [node("a", 5)])], [[]])
+async def test_a_failed_list_is_retried() -> None:
+    _, store, _ = await informed([UnavailableError("away"), GoneError("slow", 410), (10, [node("a", 5)])], [[]])
 
     assert names(store) == {"a"}
 
 
-def test_a_rejected_request_ends_the_informer() -> None:
+async def test_a_rejected_request_ends_the_informer() -> None:
     with pytest.raises(ApiError, match="forbidden"):
-        informed([ApiError("forbidden", 401)], [])
+        await informed([ApiError("forbidden", 401)], [])
 
 
-def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
+async def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
     """In a list and in a watch: only a deletion takes it away."""
 
-    def project_good(body: Mapping[str, Any]) -> Node | None:
+    def decode_valid(body: Mapping[str, Any]) -> Node | None:
         return None if body["metadata"].get("labels") == "odd" else decode.node(body)
 
     def odd(name: str, version: int) -> dict[str, Any]:
         return {"metadata": {**node(name, version)["metadata"], "labels": "odd"}}
 
-    async def run() -> TombstoneStore[Node]:
-        steps = [("MODIFIED", odd("b", 11)), event("DELETED", "c", 12), ("DELETED", odd("d", 13))]
-        lists = [(5, [node(n, 1) for n in "abcd"]), (10, [odd("a", 6), *(node(n, 1) for n in "bcd")])]
-        api, store = Script(lists, [steps]), _store()
-        informer = Informer[Node](api, "/nodes", {}, project_good, store)  # type: ignore[arg-type]  # as above
-        await informer.list()
-        version = await informer.list()
-        async with asyncio.timeout(5):
-            await informer._watch_once(version)
-        return store
+    steps = [("MODIFIED", odd("b", 11)), event("DELETED", "c", 12), ("DELETED", odd("d", 13))]
+    lists = [(5, [node(n, 1) for n in "abcd"]), (10, [odd("a", 6), *(node(n, 1) for n in "bcd")])]
+    api, store = Script(lists, [steps]), _store()
+    informer = Informer[Node](api, "/nodes", {}, decode_valid, store)  # type: ignore[arg-type]  # as above
+    await informer.list()
+    version = await informer.list()
+    async with asyncio.timeout(5):
+        await informer._watch_once(version)
 
-    assert names(asyncio.run(run())) == {"a", "b"}
+    assert names(store) == {"a", "b"}

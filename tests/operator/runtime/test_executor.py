@@ -52,21 +52,21 @@ def creates(number: int) -> Actions:
     ],
     ids=["the namespace is gone", "refused", "no answer"],
 )
-def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[str, Any]) -> None:
+async def test_a_failed_creation_is_an_outcome(error: ApiError, expected: dict[str, Any]) -> None:
     actions = creates(1)
 
-    outcomes = asyncio.run(executor(error, Cache()).run(actions))
+    outcomes = await executor(error, Cache()).run(actions)
 
     assert outcomes == [WriteOutcome(actions.creates[0], **expected)]
 
 
-def test_an_unexpected_response_ends_the_process() -> None:
+async def test_an_unexpected_response_ends_the_process() -> None:
     with pytest.raises(ApiError, match="Unauthorized"):
-        asyncio.run(executor(ApiError("Unauthorized", 401), Cache()).run(creates(1)))
+        await executor(ApiError("Unauthorized", 401), Cache()).run(creates(1))
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_every_write_counts_as_progress(first: bool) -> None:
+async def test_every_write_counts_as_progress(first: bool) -> None:
     """An apiserver that swallows requests holds up each of hundreds for its time-out: that is no reason to restart.
 
     Within the first pass there are none: readiness waits for its end.
@@ -93,7 +93,7 @@ def test_every_write_counts_as_progress(first: bool) -> None:
     reconciler.last_progress = None if first else 0.0
     cache.workloads.put(make.workload(replicas=40))
 
-    asyncio.run(asyncio.wait_for(reconciler.one_pass(), 20))
+    await asyncio.wait_for(reconciler.one_pass(), 20)
 
     assert len(signs) == 40
     # 16 at a time: the later ones are sent after the answers to the earlier ones.

@@ -1,6 +1,5 @@
 """What is learned from the workloads, and that strategy Pack goes by it."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any, cast
 
@@ -108,7 +107,7 @@ def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) 
     assert [r.node for r in actions.releases] == [node]
 
 
-def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Mix] = []
     workloads = make.workload("one", replicas=64), make.workload("two", replicas=64, devices=PAIR)
 
@@ -129,7 +128,7 @@ def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytes
     monkeypatch.setattr(loop, "decide", decided)
     for reconciler, passes in ((process(), 2), (process(), 1)):
         for _ in range(passes):
-            asyncio.run(reconciler.one_pass())
+            await reconciler.one_pass()
 
     assert told[0] == RequestMix().update(workloads, []) != PRIOR
     assert told[1] is told[0]
