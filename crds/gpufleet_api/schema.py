@@ -22,7 +22,7 @@ _KEYWORDS: Final[Mapping[str, frozenset[str]]] = {
     "integer": frozenset({"minimum", "maximum", "multipleOf", "enum"}),
     "boolean": frozenset(),
 }
-"""Keywords of each type besides `_COMMON`. `number` is not supported: see `_ADVICE`."""
+"""Keywords of each type siblingss `_COMMON`. `number` is not supported: see `_ADVICE`."""
 
 _COMMON: Final = frozenset(
     {
@@ -148,10 +148,10 @@ def _without_null(node: Schema) -> Schema:
     rest = [variant for variant in variants if variant.get("type") != "null"]
     if len(rest) == len(variants):
         return node
-    beside = {key: value for key, value in node.items() if key != "anyOf"}
+    siblings = {key: value for key, value in node.items() if key != "anyOf"}
     if not null_is_absence:
-        beside["nullable"] = True
-    return {**rest[0], **beside} if len(rest) == 1 else {**beside, "anyOf": rest}
+        siblings["nullable"] = True
+    return {**rest[0], **siblings} if len(rest) == 1 else {**siblings, "anyOf": rest}
 
 
 def _int_or_string(node: Schema, position: _Position) -> Schema:
@@ -163,8 +163,8 @@ def _int_or_string(node: Schema, position: _Position) -> Schema:
     for variant in variants:
         (_check_integer if variant["type"] == "integer" else _check_string)(variant, position)
         merged |= {key: value for key, value in variant.items() if key not in {"type", "title"}}
-    beside = {key: value for key, value in node.items() if key != "anyOf"}
-    return {**beside, **merged, "x-kubernetes-int-or-string": True}
+    siblings = {key: value for key, value in node.items() if key != "anyOf"}
+    return {**siblings, **merged, "x-kubernetes-int-or-string": True}
 
 
 def _const_as_enum(node: Schema) -> Schema:

@@ -191,7 +191,7 @@ class CapacityMeasure(StrEnum):
     FREE_MEMORY = "FreeMemory"
     TOTAL_MEMORY = "TotalMemory"
     WEIGHTS = "Weights"
-    """The numbers in `weights`, whatever the devices."""
+    """The numbers in `weights`, independent of the devices."""
 
 
 class Distribution(ApiModel):
@@ -366,7 +366,7 @@ class ReplicaPlacement(ApiModel):
     """Details of the state, for people."""
 
 
-class RejectionCount(ApiModel):
+class RejectionSummary(ApiModel):
     """Number of devices that fail one filter."""
 
     reason: Annotated[str, Field(min_length=1, max_length=64)]
@@ -414,7 +414,7 @@ class Explanation(ApiModel):
     """Number of devices in the fleet."""
     devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
     """Number of devices that pass all filters."""
-    rejections: Annotated[list[RejectionCount], Field(max_length=32), ListMap("reason")] = []
+    rejections: Annotated[list[RejectionSummary], Field(max_length=32), ListMap("reason")] = []
     """Number of devices by the first filter that they fail."""
     nearest_miss: NearestMiss | None = None
     refusals: Annotated[list[NodeRefusal], Field(max_length=32)] = []

@@ -1,4 +1,4 @@
-"""The CRDs as a whole: nothing stale, every column and default meets the schema, everything is documented."""
+"""The CRDs: generated files are current, columns and defaults fit the schema, every field has a description."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The manifests in examples/ are what a reader tries first: they must fit the API to the letter."""
+"""The manifests in examples/ fit the API exactly."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The models as Python values: names on the wire, defaults, round trips, and agreement with the CRD's schema."""
+"""The models as Python values: JSON names, defaults, round trips, and agreement with the CRD's schema."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One row per pydantic construct: what it becomes in the CRD, or that it is refused by name."""
+"""One case per pydantic construct: its conversion to the CRD, or its rejection."""
 
 import datetime as dt
 from enum import Enum, IntEnum, StrEnum
@@ -268,7 +268,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bare list": (Annotated[list[Any], Field(max_length=1)], "no type"),
     "unbounded side of int or string": (Small | str, "unbounded string"),
     "set of models": (Annotated[list[Inner], Field(max_length=2), ListSet()], "set"),
-    "list-map key that doesn't exist": (Annotated[list[Inner], Field(max_length=2), ListMap("uid")], "list-map key"),
+    "list-map key that does not exist": (Annotated[list[Inner], Field(max_length=2), ListMap("uid")], "list-map key"),
     "list-map key that is optional": (Annotated[list[Inner], Field(max_length=2), ListMap("count")], "list-map key"),
     "unbounded string deep inside": (Annotated[list[dict[str, Text]], Field(max_length=2)], "unbounded map"),
 }

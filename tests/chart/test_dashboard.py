@@ -1,4 +1,4 @@
-"""The dashboard asks for series that exist."""
+"""The dashboard queries series that exist."""
 
 import json
 import re

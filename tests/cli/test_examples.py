@@ -1,4 +1,4 @@
-"""The example fleets are what a reader tries first: real to the letter, and every example works with them."""
+"""The example fleets are valid, consistent, and work with every example."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -83,7 +83,7 @@ def notes(rejected: Iterable[ReasonCount]) -> Iterator[str]:
 def _exact(text: str) -> float | Fraction:
     """Returns the number as a fraction. Raises ValueError as `float` does."""
     number = float(text)
-    # NaN, infinity and negative numbers are rejected later; a 0 may have an exponent too large to expand as a fraction.
+    # NaN, infinity and negative numbers are rejected later; a 0 may have an exponent that is not to be expanded.
     if not (math.isfinite(number) and number > 0):
         return number
     try:

@@ -7,7 +7,7 @@ from gpufleet_cli.errors import InputError
 
 
 def to_integer(given: str, text: str, minimum: int) -> int:
-    """Returns `text` as an integer. Raises InputError, which begins with `given`, when it is none or too small."""
+    """Returns `text` as an integer. Raises InputError, which begins with `given`, when it is malformed or too small."""
     try:
         number = int(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """Why a workload waits: the engine's counts and nearest miss, and what kube-scheduler and kubelets said."""
 
-from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, RejectionCount
+from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, RejectionSummary
 from gpufleet_common import timestamps
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import Diagnosis
@@ -22,7 +22,7 @@ def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | Non
         message=message[:_MESSAGE],
         devices_considered=why.considered if why else 0,
         devices_eligible=why.eligible if why else 0,
-        rejections=[RejectionCount(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in why.rejected]
+        rejections=[RejectionSummary(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in why.rejected]
         if why
         else [],
         nearest_miss=_nearest(why),

@@ -1,4 +1,4 @@
-"""Dividing items, by numbers given by hand or by a fleet's devices."""
+"""Items divided by named capacities, or among a fleet's devices."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The first test that each device fails, in words."""
+"""The first filter that each device fails, with its message."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Decisions saved and made again; and what would have been if a node or GPU were away, or free."""
+"""Saved decisions, made again on the same fleet and on an edited one."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from gpufleet_testing.cli.runner import run_cli
 
 @pytest.fixture
 def saved(files: ObjectFiles, tmp_path: Path) -> Path:
-    """Three workloads on two nodes of two GPUs: the last one isn't placed."""
+    """Three workloads on two nodes of two GPUs: the last one is not placed."""
     file = tmp_path / "decisions.jsonl"
     manifest = files.write(
         gpu_workload("first", replicas=2, placement={"strategy": "Pack"}),
@@ -33,11 +33,13 @@ def test_saved_decisions_are_reproduced_byte_for_byte(saved: Path) -> None:
         f"default/{name}: same decision, byte for byte ({size:,} bytes)"
         for name, size in zip(("first", "second", "third"), sizes, strict=True)
     ]
-    told = run_cli("replay", saved, "-o", "json").json
-    assert told["same"] is True
-    assert [one["name"] for one in told["decisions"]] == ["default/first", "default/second", "default/third"]
-    assert told["decisions"][2]["unplaced"] == [0]
-    assert told["decisions"][2]["explanation"]["rejections"] == [{"reason": "DeviceInUse", "devices": 4, "nodes": 2}]
+    replayed = run_cli("replay", saved, "-o", "json").json
+    assert replayed["same"] is True
+    assert [one["name"] for one in replayed["decisions"]] == ["default/first", "default/second", "default/third"]
+    assert replayed["decisions"][2]["unplaced"] == [0]
+    assert replayed["decisions"][2]["explanation"]["rejections"] == [
+        {"reason": "DeviceInUse", "devices": 4, "nodes": 2}
+    ]
 
 
 def test_saving_twice_gives_the_same_bytes(files: ObjectFiles, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where workloads go, why not, and what it says about it."""
+"""Placements of workloads, and explanations of what is not placed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files that can't be used: exit code 2, one line that names file, field and value, never a traceback."""
+"""Files that cannot be used: exit code 2 and one line with file, field and value, never a traceback."""
 
 import copy
 from pathlib import Path

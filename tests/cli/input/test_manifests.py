@@ -1,4 +1,4 @@
-"""Manifests are judged as the apiserver and the operator would judge them."""
+"""Manifests are rejected as by the apiserver and the operator."""
 
 import json
 from typing import Any

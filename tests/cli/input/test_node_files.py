@@ -1,4 +1,4 @@
-"""Labels, taints and room of nodes: known with --nodes and --pods, said to be unknown without."""
+"""Labels, taints and capacity of nodes are checked with --nodes and --pods, and noted as unchecked without."""
 
 from typing import Any
 
@@ -110,9 +110,9 @@ def test_telemetry_without_node_is_left_out_with_a_note(files: ObjectFiles) -> N
     done = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("node-1"), node("cpu-only")), "-o", "json")
     assert done.json["devicesConsidered"] == 2
     assert "node gone left out: not in the --nodes files" in done.notes
-    nobody = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("other"), name="nodes.yaml"))
-    assert nobody.code == 2
-    assert "nodes.yaml: none of the fleet's nodes found (node-1, gone)" in nobody.err
+    none = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("other"), name="nodes.yaml"))
+    assert none.code == 2
+    assert "nodes.yaml: none of the fleet's nodes found (node-1, gone)" in none.err
 
 
 def test_bad_node_and_pod_files_are_bad_input(files: ObjectFiles) -> None:

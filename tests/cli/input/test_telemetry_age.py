@@ -1,4 +1,4 @@
-"""A saved file's age is ignored unless somebody asks for it, and then judged as the operator judges it."""
+"""The age of a saved file is ignored by default; on request it counts as for the operator."""
 
 from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
