@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.devices.base import LibraryMismatchError, Reading, UnknownDeviceError
-from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason, SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.sampler import Sampler
@@ -149,7 +149,7 @@ async def test_invalid_metrics(field: str, value: float, reason: InvalidReason) 
     values: dict[str, Any] = {field: value}
     reading = replace(bad.reading, **values)
     hardware = fake_hardware(replace(bad, reading=reading), gpu("GPU-good", 1, temperature_celsius=80))
-    with pytest.raises(InvalidSampleError, match=f"GPU-bad: {field}") as caught:
+    with pytest.raises(ImplausibleSampleError, match=f"GPU-bad: {field}") as caught:
         recording(hardware).record(reading, at(1))
     assert caught.value.reason is reason
     fleet = fleet_of(await published(hardware))
@@ -226,7 +226,7 @@ async def test_unregistered_device() -> None:
     with pytest.raises(UnknownDeviceError, match="GPU-x"):
         hardware.read("GPU-x")
     record = recording(hardware)
-    with pytest.raises(InvalidSampleError, match="GPU-x") as caught:
+    with pytest.raises(ImplausibleSampleError, match="GPU-x") as caught:
         record.record(Reading(uuid="GPU-x"), at(1))
     assert caught.value.reason is InvalidReason.UNKNOWN_DEVICE
     assert record.snapshot(at(1)).dropped[InvalidReason.UNKNOWN_DEVICE] == 1

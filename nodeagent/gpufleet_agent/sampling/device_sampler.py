@@ -17,7 +17,7 @@ from gpufleet_agent.devices.base import (
     SlowReading,
 )
 from gpufleet_agent.sampling.driver_thread import DriverThread
-from gpufleet_agent.sampling.errors import InvalidSampleError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.read_schedule import ReadSchedule
@@ -162,7 +162,7 @@ class DeviceSampler:
             reading = read(uuid)
             if not schedule.stopped:
                 keep(reading)
-        except InvalidSampleError as error:
+        except ImplausibleSampleError as error:
             self._log_once(f"invalid {error.field}", "sample dropped", reason=str(error.reason), error=str(error))
         except DeviceError as error:
             if schedule.stopped:

@@ -16,7 +16,7 @@ class InvalidReason(StrEnum):
     UNKNOWN_DEVICE = "UnknownDevice"
 
 
-class InvalidSampleError(ValueError):
+class ImplausibleSampleError(ValueError):
     """A reading is impossible. The sample is dropped and counted; the last valid one stays and ages."""
 
     def __init__(self, uuid: str, field: str, reason: InvalidReason, message: str) -> None:

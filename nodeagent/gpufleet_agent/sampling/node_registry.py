@@ -19,7 +19,7 @@ from gpufleet_agent.devices.base import (
     SlowReading,
     UnknownDeviceError,
 )
-from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault, for_successor
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, EventCount, NodeSnapshot
@@ -206,7 +206,7 @@ class NodeRegistry:
         """Validates a reading and adds it as a sample.
 
         Raises:
-            InvalidSampleError: The reading was dropped and counted; the last valid sample stays and ages.
+            ImplausibleSampleError: The reading was dropped and counted; the last valid sample stays and ages.
             SamplerClosedError: The registry is closed.
         """
         with self._writing() as changes:
@@ -215,7 +215,7 @@ class NodeRegistry:
             facts = device.facts if device is not None and fresh else NO_FACTS
             try:
                 sample = validate(reading, registered=self._devices, taken_at=now.wall, facts=facts)
-            except InvalidSampleError as error:
+            except ImplausibleSampleError as error:
                 self._dropped[error.reason] += 1
                 raise
             device = self._devices[reading.uuid]
@@ -233,7 +233,7 @@ class NodeRegistry:
         with self._writing() as changes:
             try:
                 facts = validate_facts(reading, registered=self._devices)
-            except InvalidSampleError as error:
+            except ImplausibleSampleError as error:
                 self._dropped[error.reason] += 1
                 raise
             device = self._devices[reading.uuid]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gpufleet_agent.devices.base import DeviceInfo, Facts, Number, ProcessMemory, Reading, Sample, SlowReading
-from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 
 ABSOLUTE_ZERO_CELSIUS = -273
 NO_FACTS = Facts()
@@ -77,7 +77,7 @@ def validate(reading: Reading, *, registered: Container[str], taken_at: float, f
         facts: Of the last slow reading.
 
     Raises:
-        InvalidSampleError: The first field that is impossible.
+        ImplausibleSampleError: The first field that is impossible.
     """
     uuid = reading.uuid
     _check_registered(uuid, registered)
@@ -85,7 +85,7 @@ def validate(reading: Reading, *, registered: Container[str], taken_at: float, f
     total, used = values["memory_total_mib"], values["memory_used_mib"]
     if total is not None and used is not None and used > total:
         message = f"{used} MiB used of {total} MiB"
-        raise InvalidSampleError(uuid, "memory_used_mib", InvalidReason.USED_OVER_TOTAL, message)
+        raise ImplausibleSampleError(uuid, "memory_used_mib", InvalidReason.USED_OVER_TOTAL, message)
     known: dict[str, Any] = {name: getattr(facts, name) for name in _FACTS}
     return Sample(uuid=uuid, taken_at=taken_at, throttle_reasons=reading.throttle_reasons, **values, **known)
 
@@ -127,7 +127,7 @@ def _checked_processes(reading: SlowReading) -> tuple[ProcessMemory, ...] | None
 
 def _check_registered(uuid: str, registered: Container[str]) -> None:
     if uuid not in registered:
-        raise InvalidSampleError(uuid, "uuid", InvalidReason.UNKNOWN_DEVICE, "no such device is registered")
+        raise ImplausibleSampleError(uuid, "uuid", InvalidReason.UNKNOWN_DEVICE, "no such device is registered")
 
 
 def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -> dict[str, Any]:
@@ -140,9 +140,9 @@ def _check(uuid: str, field: str, value: Number | None, bounds: _Bounds) -> int 
     if bounds.low <= value <= bounds.high:  # false for NaN and infinity
         return round(value)
     if math.isnan(value):
-        raise InvalidSampleError(uuid, field, InvalidReason.NOT_A_NUMBER, "is not a number")
+        raise ImplausibleSampleError(uuid, field, InvalidReason.NOT_A_NUMBER, "is not a number")
     if math.isinf(value):
-        raise InvalidSampleError(uuid, field, InvalidReason.INFINITE, f"is {value}")
+        raise ImplausibleSampleError(uuid, field, InvalidReason.INFINITE, f"is {value}")
     if value < bounds.low:
-        raise InvalidSampleError(uuid, field, bounds.below, f"{value} is below {bounds.low}")
-    raise InvalidSampleError(uuid, field, bounds.above, f"{value} is above {bounds.high}")
+        raise ImplausibleSampleError(uuid, field, bounds.below, f"{value} is below {bounds.low}")
+    raise ImplausibleSampleError(uuid, field, bounds.above, f"{value} is above {bounds.high}")

@@ -17,7 +17,7 @@ from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.publish.payload import build_status, timestamp
-from gpufleet_agent.sampling.errors import InvalidSampleError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.snapshot import (
@@ -358,7 +358,7 @@ def test_no_size_that_hardware_makes_up_makes_the_nodes_status_invalid(sizes: li
     ]
     record.register(infos, "580.1", now)
     for info in infos:
-        with suppress(InvalidSampleError):
+        with suppress(ImplausibleSampleError):
             record.record(Reading(uuid=info.uuid, memory_total_mib=info.memory_total_mib), now)
     TelemetryStatus.model_validate(
         build_status(record.snapshot(now), {}, generation=1, observed_at=NOW, agent_version="1")

@@ -17,7 +17,7 @@ from gpufleet_agent.devices.base import (
     ThrottleReason,
     UnknownDeviceError,
 )
-from gpufleet_agent.sampling.errors import InvalidSampleError, SamplerClosedError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy, ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
@@ -66,11 +66,11 @@ def test_a_view_shows_the_last_good_sample_its_age_and_the_window() -> None:
 def test_a_bad_sample_is_counted_and_the_good_one_before_it_ages() -> None:
     record = make()
     record.record(Reading(uuid="GPU-0", temperature_celsius=40), at(1))
-    with pytest.raises(InvalidSampleError):
+    with pytest.raises(ImplausibleSampleError):
         record.record(Reading(uuid="GPU-0", temperature_celsius=-300), at(2))
-    with pytest.raises(InvalidSampleError):
+    with pytest.raises(ImplausibleSampleError):
         record.record(Reading(uuid="GPU-9"), at(2))
-    with pytest.raises(InvalidSampleError):
+    with pytest.raises(ImplausibleSampleError):
         record.record_slow(SlowReading(uuid="GPU-9", process_count=1), at(2))
 
     snapshot = record.snapshot(at(3))
@@ -299,7 +299,7 @@ def test_closing_while_threads_record_ends_each_with_the_typed_error() -> None:
 def test_a_record_that_nobody_holds_is_freed() -> None:
     record = make()
     record.record(Reading(uuid="GPU-0"), at(1))
-    with pytest.raises(InvalidSampleError):
+    with pytest.raises(ImplausibleSampleError):
         record.record(Reading(uuid="GPU-0", utilization_percent=200), at(2))
     gone = weakref.ref(record)
     record.close()
@@ -319,7 +319,7 @@ def test_thousands_of_samples_keep_no_memory() -> None:
                 used = second % 80_000
                 reading = Reading(uuid=device.uuid, memory_used_mib=used, throttle_reasons=reasons)
                 record.record(reading, at(second))
-                with suppress(InvalidSampleError):
+                with suppress(ImplausibleSampleError):
                     record.record(Reading(uuid=device.uuid, temperature_celsius=-300), at(second))
                 record.record_slow(SlowReading(uuid=device.uuid, ecc_uncorrected=second % 7), at(second))
             record.event(XID_13, at(second))

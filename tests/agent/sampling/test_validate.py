@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading, ThrottleReason
-from gpufleet_agent.sampling.errors import InvalidReason, InvalidSampleError
+from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 from gpufleet_agent.sampling.validate import validate, validate_facts
 
 UUID = "GPU-1"
@@ -75,7 +75,7 @@ def test_what_the_hardware_does_not_report_stays_absent() -> None:
     [(math.nan, InvalidReason.NOT_A_NUMBER), (math.inf, InvalidReason.INFINITE), (-math.inf, InvalidReason.INFINITE)],
 )
 def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: InvalidReason) -> None:
-    with pytest.raises(InvalidSampleError) as raised:
+    with pytest.raises(ImplausibleSampleError) as raised:
         check(with_field(name, value))
     assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason)
     assert name in str(raised.value)
@@ -98,13 +98,13 @@ def test_no_field_may_be_nan_or_infinite(name: str, value: float, reason: Invali
     ],
 )
 def test_what_can_not_be_true_is_refused(name: str, value: Number, reason: InvalidReason) -> None:
-    with pytest.raises(InvalidSampleError) as raised:
+    with pytest.raises(ImplausibleSampleError) as raised:
         check(with_field(name, value))
     assert (raised.value.field, raised.value.reason) == (name, reason)
 
 
 def test_a_device_that_nobody_registered_is_refused() -> None:
-    with pytest.raises(InvalidSampleError) as raised:
+    with pytest.raises(ImplausibleSampleError) as raised:
         check(replace(GOOD, uuid="GPU-9"))
     assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)
 
@@ -125,7 +125,7 @@ def test_used_memory_without_a_total_is_fine() -> None:
 )
 def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason: InvalidReason | None) -> None:
     reading = replace(SlowReading(uuid=UUID), **{name: value})  # type: ignore[arg-type] # of a number
-    with pytest.raises(InvalidSampleError) as raised:
+    with pytest.raises(ImplausibleSampleError) as raised:
         validate_facts(reading, registered={UUID})
     too_much = InvalidReason.OVER_100_PERCENT if name.endswith("_percent") else InvalidReason.TOO_LARGE
     assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason or too_much)
@@ -134,7 +134,7 @@ def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason:
 @pytest.mark.parametrize("size", [math.nan, math.inf, -1, 2**63])
 def test_so_is_the_memory_of_each_process(size: Number) -> None:
     reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5), ProcessMemory(2, size)))
-    with pytest.raises(InvalidSampleError, match="processes"):
+    with pytest.raises(ImplausibleSampleError, match="processes"):
         validate_facts(reading, registered={UUID})
 
 
@@ -147,7 +147,7 @@ def test_facts_are_what_a_slow_reading_says() -> None:
     values: dict[str, Any] = dict.fromkeys(SLOW_FIELDS, 7) | dict.fromkeys(SLOW_FLAGS, True)
     assert validate_facts(SlowReading(uuid=UUID, **values), registered={UUID}) == Facts(**values)
     assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == Facts()
-    with pytest.raises(InvalidSampleError) as raised:
+    with pytest.raises(ImplausibleSampleError) as raised:
         validate_facts(SlowReading(uuid="GPU-9"), registered={UUID})
     assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)
 
@@ -156,7 +156,7 @@ def test_facts_are_what_a_slow_reading_says() -> None:
 def test_whatever_comes_in_a_sample_is_within_the_ranges_of_the_api(reading: Reading) -> None:
     try:
         sample = check(reading)
-    except InvalidSampleError as error:
+    except ImplausibleSampleError as error:
         assert error.field in FIELDS  # noqa: PT017 - refusing is one of the two right answers
         return
     for name in FIELDS:
