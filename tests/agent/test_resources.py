@@ -1,11 +1,12 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.resources import Served
 from gpufleet_common.device_ids import device_of, slot_order
+from gpufleet_testing.hypothesis_profiles import examples
 
 
-@settings(deadline=None)
+@examples(30)
 @given(st.sampled_from(["GPU-5e4a", "MIG-77"]), st.integers(0, 64))
 def test_each_device_id_names_its_device(uuid: str, slots: int) -> None:
     ids = Served("example.com/gpu", slots).ids(uuid)

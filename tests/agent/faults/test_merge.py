@@ -12,6 +12,7 @@ from gpufleet_agent.sampling.health import HealthPolicy, is_one_time
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import Checkpoint, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
+from gpufleet_testing.hypothesis_profiles import examples
 
 UUIDS = ("GPU-0", "GPU-1", "MIG-2")
 ONCE = ("XidError", "DeviceLost", "ResetRequired")
@@ -50,6 +51,7 @@ def pasts(draw: st.DrawFn, codes: tuple[str, ...]) -> SavedState:
 FILES, STATUSES = pasts(ONCE), pasts(ONCE + SHOWN)
 
 
+@examples(25)
 @given(FILES, STATUSES, st.booleans())
 def test_every_device_that_either_names_is_known(file: SavedState, status: SavedState, newer: bool) -> None:
     merged = merge(file, status, status_is_newer=newer)
@@ -57,6 +59,7 @@ def test_every_device_that_either_names_is_known(file: SavedState, status: Saved
     assert standing(merged) <= standing(file) | standing(status), "nothing is made up"
 
 
+@examples(25)
 @given(FILES, STATUSES, st.booleans())
 def test_the_newer_one_is_believed_of_each_device_that_it_names(
     file: SavedState, status: SavedState, newer: bool
@@ -66,6 +69,7 @@ def test_the_newer_one_is_believed_of_each_device_that_it_names(
     assert {one for one in once(merged) if one[0] in source.devices} == once(source)
 
 
+@examples(25)
 @given(FILES, STATUSES, st.booleans())
 def test_device_only_in_the_older_state_is_kept_unless_driver_changed(
     file: SavedState, status: SavedState, newer: bool
@@ -77,17 +81,20 @@ def test_device_only_in_the_older_state_is_kept_unless_driver_changed(
     assert {one for one in standing(merged) if one[0] not in source.devices} == (alone if same else set())
 
 
+@examples(25)
 @given(STATUSES, st.booleans())
 def test_what_both_say_is_what_they_say_together(status: SavedState, newer: bool) -> None:
     assert standing(merge(status, status, status_is_newer=newer)) == standing(status)
 
 
+@examples(25)
 @given(FILES, STATUSES, st.booleans())
 def test_in_two_steps_a_process_comes_to_the_same_as_in_one(file: SavedState, status: SavedState, newer: bool) -> None:
     merged = merge(file, status, status_is_newer=newer)
     assert taken_over(file, changes_since(merged, file)) == taken_over(merged)
 
 
+@examples(25)
 @given(FILES, STATUSES, st.booleans())
 def test_what_has_ended_in_between_is_not_brought_back(file: SavedState, status: SavedState, newer: bool) -> None:
     assert not standing(changes_since(merge(file, file, status_is_newer=newer), file))

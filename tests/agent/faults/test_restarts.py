@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog.testing
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Recovery
@@ -16,6 +16,7 @@ from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import Checkpoint
 from gpufleet_common import timestamps
+from gpufleet_testing.hypothesis_profiles import examples
 
 DEVICES = [DeviceInfo(f"GPU-{index}", index, "Sim", pci_bus_id=f"0000:1{index}:00.0") for index in range(3)]
 
@@ -135,7 +136,7 @@ STEPS = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@examples(40)
 @example([("acknowledge", "{}"), ("clock", -36_000.0), ("xid", 0), ("restart", False)])
 @example([("acknowledge", "{}"), ("xid", 0), ("clock", -36_000.0), ("restart", False)])
 @given(st.lists(st.one_of(*(st.tuples(st.just(what), which) for what, which in STEPS.items())), max_size=20))

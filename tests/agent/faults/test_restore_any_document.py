@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -26,6 +26,7 @@ from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_testing.agent.virtual_time import in_virtual_time
+from gpufleet_testing.hypothesis_profiles import examples
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -128,7 +129,7 @@ def test_the_good_document_is_remembered_without_complaint() -> None:
     assert complaints == []
 
 
-@settings(deadline=None, max_examples=300)
+@examples(60)
 @given(bent() | st.fixed_dictionaries({"metadata": st.just(GOOD["metadata"]), "spec": anything, "status": anything}))
 def test_any_document_is_decoded_or_rejected_and_never_reported_as_is(document: Any) -> None:
     try:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gpufleet_agent.plugin.allocator import READ_PATIENCE_SECONDS
+from gpufleet_agent.plugin import allocator
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
@@ -25,6 +25,7 @@ async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_i
         assert read_outcome(rig) == ["Fresh"]
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
@@ -57,6 +58,7 @@ async def test_slow_read_is_awaited_before_a_pod_counts_as_unmanaged(kubelet: Fa
         assert read_outcome(rig) == ["Late"]
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         rig.api.away = True
@@ -97,13 +99,15 @@ async def test_failed_read_is_retried_before_a_pod_counts_as_unmanaged(
         assert 3 <= rig.api.reads - before <= 8
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         await kubelet.until(kubelet.serving)
         rig.api.away = True
         began = asyncio.get_running_loop().time()
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
-        assert READ_PATIENCE_SECONDS <= asyncio.get_running_loop().time() - began < READ_PATIENCE_SECONDS + 1.5
+        waited = asyncio.get_running_loop().time() - began
+        assert allocator.READ_PATIENCE_SECONDS <= waited < allocator.READ_PATIENCE_SECONDS + 1.5
         assert read_outcome(rig) == ["Cached"]
 
 

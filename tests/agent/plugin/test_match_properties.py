@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
@@ -16,6 +16,7 @@ from gpufleet_agent.plugin.types import (
 )
 from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
 from gpufleet_api.names import RESOURCE
+from gpufleet_testing.hypothesis_profiles import examples
 
 UUIDS = tuple(f"GPU-{index}" for index in range(8))
 
@@ -90,7 +91,7 @@ class ModelKubelet:
         return result
 
 
-@settings(deadline=None)
+@examples(40)
 @given(ledger=ledgers(), steps=arrivals, unhealthy=st.frozensets(st.sampled_from(UUIDS), max_size=3))
 def test_no_device_is_given_twice_and_reserved_ones_only_to_their_pod(
     ledger: tuple[Assignment, ...], steps: list[Arrival], unhealthy: frozenset[str]
@@ -133,7 +134,7 @@ asks = st.builds(
 )
 
 
-@settings(deadline=None)
+@examples(40)
 @given(
     ledger=ledgers(),
     ask=asks,

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.kube.model import Assignment
@@ -18,6 +18,7 @@ from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, L
 from gpufleet_agent.resources import Served
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_common.device_ids import device_of
+from gpufleet_testing.hypothesis_profiles import examples
 
 UUIDS = tuple(f"GPU-{index}" for index in range(5))
 SERVED = {RESOURCE: Served(RESOURCE), SHARED_RESOURCE: Served(SHARED_RESOURCE, 3)}
@@ -111,7 +112,7 @@ def must_hold(kubelet: ModelKubelet, ledger: tuple[Assignment, ...]) -> None:
             assert resource == SHARED_RESOURCE or uuid not in shares, "a device with reserved shares, as a whole"
 
 
-@settings(deadline=None)
+@examples(40)
 @given(ledger=ledgers(), steps=arrivals, unhealthy=st.frozensets(st.sampled_from(UUIDS), max_size=2))
 def test_no_device_is_ever_used_as_a_whole_and_shared(
     ledger: tuple[Assignment, ...], steps: list[Arrival], unhealthy: frozenset[str]
@@ -138,7 +139,7 @@ def test_no_device_is_ever_used_as_a_whole_and_shared(
         must_hold(kubelet, ledger)
 
 
-@settings(deadline=None)
+@examples(40)
 @given(ledger=ledgers(), size=st.integers(1, 3), resource=st.sampled_from(sorted(SERVED)))
 def test_unmanaged_allocation_is_independent_of_input_order(
     ledger: tuple[Assignment, ...], size: int, resource: str

@@ -130,6 +130,7 @@ async def test_all_sockets_gone_at_once_in_the_middle_of_an_allocation(kubelet: 
         assert [grant.devices for grant in rig.allocations] == [("GPU-3",)]
 
 
+@pytest.mark.usefixtures("short_patience")
 async def test_with_the_apiserver_away_pods_start_from_memory_whole_and_shared(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet, shared=True) as rig:
         await kubelet.until(lambda: kubelet.serving() and kubelet.serving(SHARED_RESOURCE))

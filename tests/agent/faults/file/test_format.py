@@ -23,6 +23,7 @@ from gpufleet_agent.faults.file.format import (
 )
 from gpufleet_agent.sampling.saved_state import Checkpoint, FaultAcknowledgment, SavedDevice, SavedState
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
+from gpufleet_testing.hypothesis_profiles import examples
 
 WELL = HealthSnapshot(HealthState.HEALTHY)
 
@@ -51,6 +52,7 @@ infos = st.builds(
 )  # fmt: skip
 
 
+@examples(25)
 @given(infos, st.lists(reasons, max_size=12, unique_by=lambda reason: reason.code), seconds, words)
 def test_encoded_checkpoint_is_decodable_and_stable(
     info: DeviceInfo, faults: list[HealthReason], reported: float, node: str

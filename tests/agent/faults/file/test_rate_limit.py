@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.faults.file.rate_limit import INTERVAL_SECONDS, MAX_URGENT, SPACING_SECONDS, SlidingWindowLimiter
+from gpufleet_testing.hypothesis_profiles import examples
 
 
 def played(demands: list[tuple[float, bool]]) -> list[tuple[float, bool]]:
@@ -23,6 +24,7 @@ def test_first_faults_are_immediate_and_repeated_ones_delayed() -> None:
     assert lazy == [0, 10, 20, 30]
 
 
+@examples(30)
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_whatever_happens_twelve_in_a_minute_at_most(demands: list[tuple[float, bool]]) -> None:
     times = [at for at, _ in played(demands)]
@@ -30,6 +32,7 @@ def test_whatever_happens_twelve_in_a_minute_at_most(demands: list[tuple[float, 
         assert sum(at <= other < at + 60 - 1e-6 for other in times[index:]) <= 2 * MAX_URGENT
 
 
+@examples(30)
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_nothing_waits_longer_than_for_a_lazy_write(demands: list[tuple[float, bool]]) -> None:
     pace, now = SlidingWindowLimiter(), 0.0

@@ -7,12 +7,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpufleet_agent.plugin.inject.cdi import CdiFile, annotation, build_spec
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_api.names import CDI_KIND
+from gpufleet_testing.hypothesis_profiles import examples
 
 NODE = {
     "type": "object",
@@ -85,7 +86,7 @@ uuids = st.builds("{}-{}".format, st.sampled_from(["GPU", "MIG"]), st.uuids())
 paths = st.text("abc019/_-", min_size=1, max_size=40).map("/{}".format)
 
 
-@settings(deadline=None)
+@examples(25)
 @given(st.dictionaries(uuids, st.lists(st.tuples(paths, paths), max_size=3), max_size=4))
 def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str, str]]]) -> None:
     devices = [AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(found)]
