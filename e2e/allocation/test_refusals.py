@@ -32,7 +32,7 @@ def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: 
     print(message)
     assert refusal["message"] in message, "the explanation does not contain the scheduler's message"
     assert namespace.devices("port") == (other,), "it was not placed on the other node"
-    assert "free ports" in namespace.event("port", "SchedulerRefused")
+    assert "free ports" in namespace.event("port", "Unschedulable")
     assert _holders(fleet, best) == [], "the devices of the first attempt are still reserved"
 
 
@@ -67,7 +67,7 @@ def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None
     eventually(lambda: _offers(fleet, first, 15), within=20)
     _bind(namespace, before, first)
     after = eventually(lambda: _released(namespace, "retry", not_uid=before["metadata"]["uid"]), within=20)
-    message = namespace.event("retry", "KubeletRefused")
+    message = namespace.event("retry", "KubeletRejected")
     print(message)
     assert "UnexpectedAdmissionError" in message
     assert lost in message

@@ -128,7 +128,7 @@ def test_burst_of_shared_and_whole_under_forced_deletion(namespace: TestNamespac
     left = [name for name in (*parts, *wholes) if name not in gone]
     namespace.verify(*left, *fresh, within=90)
     reasons = {one["reason"] for one in fleet.api.list(events(namespace.name))}
-    assert not reasons & {"KubeletRefused", "DeviceMismatch", "SchedulerRefused"}, reasons
+    assert not reasons & {"KubeletRejected", "DeviceMismatch", "Unschedulable"}, reasons
 
 
 def _slots(fleet: Fleet, uuid: str) -> list[str]:

@@ -18,6 +18,8 @@ from gpufleet_api.telemetry import Assignment, GPUTelemetry
 from gpufleet_api.workload import Explanation, WorkloadStatus
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.template_check import check_templates
+from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
@@ -144,7 +146,7 @@ class ObjectCluster:
     telemetry: dict[str, Json] = field(default_factory=dict)
     pods: dict[str, Json] = field(default_factory=dict)
     workloads: dict[str, Json] = field(default_factory=dict)
-    memory: PassState = field(default_factory=PassState)
+    state: PassState = field(default_factory=PassState)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def join(self, name: str, hardware: FakeHardware) -> None:
@@ -176,7 +178,7 @@ class ObjectCluster:
         """Decide and do, until a decision asks for nothing that isn't done."""
         for step in range(8):
             actions = decide(self._snapshot(str(step)))
-            self.memory = actions.memory
+            self.state = actions.state
             for status in actions.statuses:
                 self.workloads[status.name]["status"] = status.status.model_dump(mode="json", exclude_none=True)
             for made in actions.creates:
@@ -213,14 +215,16 @@ class ObjectCluster:
         return found
 
     def _snapshot(self, name_seed: str) -> Snapshot:
+        workloads = _by_uid(decode.workload(body) for body in self.workloads.values())
         return Snapshot(
             now=self.now + timedelta(seconds=1),
             name_seed=name_seed,
-            workloads=_by_uid(decode.workload(body) for body in self.workloads.values()),
+            templates=check_templates(workloads, self.state.templates, DEFAULTS),
+            workloads=workloads,
             telemetry={name: decode.telemetry(body) for name, body in self.telemetry.items()},
             pods=_by_uid(decode_pod.pod(body) for body in self.pods.values()),
             nodes={name: decode.node(body) for name, body in self.nodes.items()},
-            memory=self.memory,
+            previous_state=self.state,
         )
 
 

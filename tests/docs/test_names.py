@@ -32,7 +32,9 @@ def test_conditions_page_lists_what_a_gated_pod_waits_for(wait: WaitReason) -> N
 
 def test_conditions_page_lists_every_reason_twice() -> None:
     source = (ROOT / "operator/gpufleet_operator/status/conditions.py").read_text(encoding="utf-8")
-    reasons = {part.split('"')[1] for call in ("_yes(", "_no(") for part in source.split(call)[1:] if part[0] == '"'}
+    reasons = {
+        part.split('"')[1] for call in ("_true(", "_false(") for part in source.split(call)[1:] if part[0] == '"'
+    }
     table, _, meanings = page("conditions.md").partition("| reason | meaning |")
 
     assert len(reasons) > 15

@@ -12,7 +12,7 @@ from gpufleet_operator.cache.store import SelectorStore, TombstoneStore, newer
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Limits, PassState
+from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
 _MAX_DELETED_PODS = 20_000
@@ -83,7 +83,14 @@ class Cache:
         self.foreign_pods = ForeignPodStore(decoder.bind(decode.bound_pod), changed)
 
     def snapshot(
-        self, *, now: datetime, name_seed: str, memory: PassState, limits: Limits, mix: Mix = PRIOR
+        self,
+        *,
+        now: datetime,
+        name_seed: str,
+        templates: Mapping[str, TemplateCheck],
+        state: PassState,
+        limits: Limits,
+        mix: Mix = PRIOR,
     ) -> Snapshot:
         """Returns the current state. Its maps are not copies: `decide` runs without yielding to the event loop."""
         return Snapshot(
@@ -95,7 +102,8 @@ class Cache:
             deleted_pods=self.pods.deleted,
             nodes=_by_name(self.nodes.items),
             foreign_requests=self.foreign_pods.requests,
-            memory=memory,
+            templates=templates,
+            previous_state=state,
             limits=limits,
             mix=mix,
         )

@@ -98,7 +98,7 @@ def workload(body: Json) -> Workload:
         model=model,
         invalid=invalid,
         status=status,
-        recorded={p.replica: p for p in status.placements} if status else {},
+        stored_placements={p.replica: p for p in status.placements} if status else {},
     )
 
 
@@ -120,7 +120,7 @@ def telemetry(body: Json) -> Telemetry:
         deleting="deletionTimestamp" in meta,
         model=model,
         written_at=written_at(meta),
-        unreadable=unreadable,
+        decode_error=unreadable,
     )
 
 

@@ -47,7 +47,7 @@ def pod(body: Json) -> Pod:
         priority=number(spec.get("priority")),
         needs=requests.pod_needs(spec),
         affinity=_affinity_shape(spec),
-        annotated="annotations" in meta,
+        has_annotations="annotations" in meta,
     )
 
 

@@ -1,212 +1,210 @@
-"""Where each replica of a workload stands, and which of its pods must go.
+"""Assesses the replicas of each workload, and finds the pods that must be deleted.
 
-Level-triggered: the answer depends on the snapshot alone, never on how it came about, so a restart of the operator or
-a lost event between any two steps leads to the same answer a little later.
+Level-triggered: the result depends on the snapshot and the state only, never on how they came about, so a restart of
+the operator or a lost event between any two steps leads to the same result a little later.
 """
 
 from collections.abc import Iterable
 from datetime import timedelta
 
-from gpufleet_api.telemetry import Assignment
+from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
-from gpufleet_common import timestamps
+from gpufleet_operator.decide.assignment import new_assignment
+from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices
-from gpufleet_operator.ledger.conflicts import Occupancy
-from gpufleet_operator.ledger.ledger import Ledger, device_memory_mib
+from gpufleet_operator.ledger.ledger import Ledger, occupancy_of
 from gpufleet_operator.ledger.verify import rejected_by_kubelet, verify_allocation
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation, Workload
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.pods.validate import device_container
+from gpufleet_operator.model.state_types import PassState
 
-REFUSED_BY = {
-    RemovalReason.UNSCHEDULABLE: "kube-scheduler",
-    RemovalReason.REJECTED: "kubelet",
-    RemovalReason.MISMATCH: "gpufleet",
-}
-"""Faults that set the node aside for the replica, and who said no."""
+_NO_REPLICA = -1
 
 
-def stand(
-    workload: Workload, spec: WorkloadSpec, pods: Iterable[Pod], snapshot: Snapshot, ledger: Ledger
-) -> WorkloadReplicas:
-    """Judge every replica of a workload whose template is without problems, by the `pods` that it controls."""
-    by_index: dict[int | None, list[Pod]] = {}
-    for pod in sorted(pods, key=lambda p: (p.created, p.uid)):
-        by_index.setdefault(pod.replica, []).append(pod)
-    judge = _Judge(workload, spec, snapshot, ledger)
-    replicas = tuple(judge.replica(index, by_index.pop(index, [])) for index in range(spec.replicas))
-    for strangers in by_index.values():
-        judge.drop(strangers, -1, RemovalReason.SURPLUS, "it belongs to no replica of the workload")
-    return WorkloadReplicas(workload, spec, replicas, tuple(judge.removals))
+def assess(snapshot: Snapshot, state: PassState, ledger: Ledger) -> tuple[WorkloadReplicas, ...]:
+    """Returns the replicas of every workload that has a valid template and is not being deleted.
+
+    An owner is in the namespace of its pods. A pod in another namespace that names the workload's uid is forged or a
+    mistake. It is ignored, as garbage collection treats its owner as absent.
+    """
+    pods: dict[tuple[str, str], list[Pod]] = {}
+    for pod in snapshot.pods.values():
+        pods.setdefault((pod.namespace, pod.workload_uid), []).append(pod)
+    assessed: list[WorkloadReplicas] = []
+    for uid, check in snapshot.templates.items():
+        workload = snapshot.workloads[uid]
+        if workload.model is not None and not workload.deleting and not check.errors:
+            owned = pods.get((workload.namespace, uid), ())
+            assessor = _ReplicaAssessor(workload, workload.model.spec, snapshot, state, ledger)
+            assessed.append(assessor.assess_all(owned))
+    return tuple(assessed)
 
 
-class _Judge:
-    """Collects removals while it looks at one replica after the other."""
+class _ReplicaAssessor:
+    """Assesses the replicas of one workload one after the other, and collects the removals."""
 
-    def __init__(self, workload: Workload, spec: WorkloadSpec, snapshot: Snapshot, ledger: Ledger) -> None:
+    def __init__(
+        self, workload: Workload, spec: WorkloadSpec, snapshot: Snapshot, state: PassState, ledger: Ledger
+    ) -> None:
         self.workload = workload
         self.spec = spec
         self.snapshot = snapshot
+        self.state = state
         self.ledger = ledger
         self.removals: list[Removal] = []
 
-    def replica(self, index: int, pods: list[Pod]) -> Replica:
-        """One replica from its pods, oldest first. A pod that is being deleted no longer stands for it."""
+    def assess_all(self, pods: Iterable[Pod]) -> WorkloadReplicas:
+        """Returns all replicas, by the pods that the workload controls."""
+        by_index: dict[int | None, list[Pod]] = {}
+        for pod in sorted(pods, key=lambda p: (p.created, p.uid)):
+            by_index.setdefault(pod.replica, []).append(pod)
+        replicas = tuple(self._replica(index, by_index.pop(index, [])) for index in range(self.spec.replicas))
+        for surplus in by_index.values():
+            self._remove(surplus, _NO_REPLICA, RemovalReason.SURPLUS, "no replica with this index")
+        return WorkloadReplicas(self.workload, self.spec, replicas, tuple(self.removals))
+
+    def _replica(self, index: int, pods: list[Pod]) -> Replica:
+        """Assesses one replica by its pods, oldest first. A pod that is being deleted no longer counts."""
         present = [p for p in pods if not p.deleting]
-        live = [p for p in present if not p.terminal]
+        active = [p for p in present if not p.terminal]
         succeeded = next((p for p in present if p.phase is PodPhase.SUCCEEDED), None)
-        if succeeded is not None or self.workload.done(index):
-            self.drop(live, index, RemovalReason.SURPLUS, "the replica has succeeded already")
+        if succeeded is not None or self.workload.has_succeeded(index):
+            self._remove(active, index, RemovalReason.SURPLUS, "replica has succeeded")
             return Replica(index, PlacementState.SUCCEEDED, pod=succeeded)
         if self.spec.suspend:
-            self.drop(live, index, RemovalReason.SUSPENDED, "spec.suspend is true")
+            self._remove(active, index, RemovalReason.SUSPENDED, "spec.suspend is true")
             return Replica(index, PlacementState.PENDING, message="suspended")
         failed = self._failed(index, [p for p in present if p.phase is PodPhase.FAILED])
-        if live:
-            live.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.live, p.created, p.uid))
-            self.drop(live[1:], index, RemovalReason.SURPLUS, f"{live[0].name} stands for the replica")
-            return self._gated(index, live[0]) if live[0].gates else self._released(index, live[0])
-        return failed or Replica(index, PlacementState.PENDING, WaitReason.POD, message="its pod is being made")
+        if active:
+            active.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.active, p.created, p.uid))
+            self._remove(active[1:], index, RemovalReason.SURPLUS, f"superseded by pod {active[0].name}")
+            return self._gated(index, active[0]) if active[0].gates else self._released(index, active[0])
+        return failed or Replica(index, PlacementState.PENDING, WaitReason.POD, message="creating pod")
 
-    def drop(self, pods: list[Pod], index: int, fault: RemovalReason, message: str, node: str | None = None) -> None:
-        """Have pods deleted, unless that is under way."""
-        self.removals += [Removal(p, index, fault, message, node) for p in pods if not p.deleting]
+    def _remove(
+        self, pods: Iterable[Pod], index: int, reason: RemovalReason, message: str, node: str | None = None
+    ) -> None:
+        """Adds pods to the removals, except those that are being deleted already."""
+        self.removals += [Removal(p, index, reason, message, node) for p in pods if not p.deleting]
 
     def _failed(self, index: int, pods: list[Pod]) -> Replica | None:
-        """Pods that the cluster ended are replaced; one that the application ended stays, as restartPolicy says."""
+        """Replaces pods that the cluster ended. One that the application ended is kept, as restartPolicy says."""
         result = None
         for pod in pods:
-            words = ": ".join(part for part in (pod.reason, pod.message) if part) or "the pod failed"
+            message = ": ".join(part for part in (pod.reason, pod.message) if part) or "pod failed"
             if rejected_by_kubelet(pod):
-                self.drop([pod], index, RemovalReason.REJECTED, words, pod.node)
-                result = result or Replica(index, PlacementState.REJECTED, pod=pod, message=words)
+                self._remove([pod], index, RemovalReason.REJECTED, message, pod.node)
+                result = result or Replica(index, PlacementState.REJECTED, pod=pod, message=message)
             elif pod.disrupted:
-                self.drop([pod], index, RemovalReason.DISRUPTED, words)
-                result = result or Replica(index, PlacementState.PENDING, pod=pod, message=words)
+                self._remove([pod], index, RemovalReason.DISRUPTED, message)
+                result = result or Replica(index, PlacementState.PENDING, pod=pod, message=message)
             else:
-                result = Replica(index, PlacementState.FAILED, pod=pod, message=words)
+                result = Replica(index, PlacementState.FAILED, pod=pod, message=message)
         return result
 
     def _gated(self, index: int, pod: Pod) -> Replica:
-        entry = self.ledger.live.get(pod.uid)
+        reservation = self.ledger.active.get(pod.uid)
         if not pod.only_our_gate:
-            others = ", ".join(pod.gates)
-            return Replica(
-                index,
-                PlacementState.PENDING,
-                WaitReason.GATES,
-                pod,
-                entry,
-                message=f"other scheduling gates stand: {others}",
-            )
-        if entry is not None and may_release(self.snapshot, entry):
-            return Replica(index, PlacementState.RESERVED, pod=pod, entry=entry)
-        return Replica(index, PlacementState.PENDING, WaitReason.DEVICES, pod, entry)
+            others = ", ".join(gate for gate in pod.gates if gate != SCHEDULING_GATE)
+            message = f"waiting for other scheduling gates: {others}"
+            return Replica(index, PlacementState.PENDING, WaitReason.OTHER_GATES, pod, reservation, message=message)
+        if reservation is not None and may_release(self.snapshot, reservation):
+            return Replica(index, PlacementState.RESERVED, pod=pod, reservation=reservation)
+        return Replica(index, PlacementState.PENDING, WaitReason.DEVICES, pod, reservation)
 
     def _released(self, index: int, pod: Pod) -> Replica:
-        entry, recovered = self.ledger.live.get(pod.uid), False
-        if entry is None:
-            entry, recovered = self._recover(index, pod), True
-        if entry is None:
+        reservation, recovered = self.ledger.active.get(pod.uid), False
+        if reservation is None:
+            reservation, recovered = self._recover(index, pod), True
+        if reservation is None:
             return self._without_reservation(index, pod)
         if pod.node is None:
-            return self._unbound(index, pod, entry, recovered=recovered)
-        if pod.uid in self.ledger.conflicted:
-            return self._mismatch(index, pod, entry, "an older reservation names the same devices")
-        verdict = verify_allocation(self.snapshot, pod, entry.node, entry.assignment)
-        if verdict.state is PlacementState.MISMATCH:
-            return self._mismatch(index, pod, entry, verdict.message)
-        record = self.workload.recorded.get(index)
-        confirmed = verdict.state is PlacementState.CONFIRMED or (
-            # A verdict stands while the witnesses are away (older kubelets have only the agent).
-            record is not None and record.pod_uid == pod.uid and record.state is PlacementState.CONFIRMED
+            return self._unbound(index, pod, reservation, recovered=recovered)
+        if pod.uid in self.ledger.conflicting:
+            return self._mismatch(index, pod, reservation, "an older reservation has the same devices")
+        check = verify_allocation(self.snapshot, self.state, pod, reservation)
+        if check.state is PlacementState.MISMATCH:
+            return self._mismatch(index, pod, reservation, check.message)
+        stored = self.workload.stored_placements.get(index)
+        confirmed = check.state is PlacementState.CONFIRMED or (
+            # A replica stays confirmed while both sources are unavailable (older kubelets have only the agent).
+            stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.CONFIRMED
         )
         state = PlacementState.CONFIRMED if confirmed else PlacementState.BOUND
-        message = self._degraded(index, pod, entry)
-        return Replica(index, state, pod=pod, entry=entry, recovered=recovered, message=message)
+        message = self._replace_if_unhealthy(index, pod, reservation)
+        return Replica(index, state, pod=pod, reservation=reservation, recovered=recovered, message=message)
 
-    def _degraded(self, index: int, pod: Pod, entry: Reservation) -> str:
-        """Have a pod replaced whose device is faulty, if that is wanted and the fault stands for long enough."""
-        since = self.snapshot.memory.degraded_since.get(pod.uid)
+    def _replace_if_unhealthy(self, index: int, pod: Pod, reservation: Reservation) -> str:
+        """Removes a pod with an unhealthy device, if `onDegraded` says so and the grace period is over."""
+        since = self.state.unhealthy_since.get(pod.uid)
         if since is None or self.spec.placement.on_degraded is not OnDegraded.REPLACE:
             return ""
         if self.snapshot.now - since < self.snapshot.limits.degraded_grace:
             return ""
-        faulty = ", ".join(reported_unhealthy_devices(self.snapshot.telemetry[entry.node], entry.assignment))
-        message = f"unhealthy: {faulty}; the pod is being replaced"
-        self.drop([pod], index, RemovalReason.DEGRADED, message)
+        telemetry = self.snapshot.telemetry[reservation.node]
+        unhealthy = ", ".join(reported_unhealthy_devices(telemetry, reservation.assignment))
+        message = f"replacing pod with unhealthy devices: {unhealthy}"
+        self._remove([pod], index, RemovalReason.UNHEALTHY, message)
         return message
 
-    def _mismatch(self, index: int, pod: Pod, entry: Reservation | None, message: str) -> Replica:
-        self.drop([pod], index, RemovalReason.MISMATCH, message, pod.place)
-        return Replica(index, PlacementState.MISMATCH, pod=pod, entry=entry, message=message)
+    def _mismatch(self, index: int, pod: Pod, reservation: Reservation | None, message: str) -> Replica:
+        self._remove([pod], index, RemovalReason.MISMATCH, message, pod.target_node)
+        return Replica(index, PlacementState.MISMATCH, pod=pod, reservation=reservation, message=message)
 
-    def _unbound(self, index: int, pod: Pod, entry: Reservation, *, recovered: bool) -> Replica:
-        message = ""
-        if entry.node not in self.snapshot.nodes:
-            self.drop([pod], index, RemovalReason.NODE_GONE, f"node {entry.node} is gone")
+    def _unbound(self, index: int, pod: Pod, reservation: Reservation, *, recovered: bool) -> Replica:
+        message, node = "", reservation.node
+        if node not in self.snapshot.nodes:
+            self._remove([pod], index, RemovalReason.NODE_DELETED, f"node {node} was deleted")
         elif pod.unschedulable is not None:
-            message = f"kube-scheduler refuses {entry.node}: {pod.unschedulable}"
-            since = self.snapshot.memory.refused_since.get(pod.uid)
-            if since is not None and self.snapshot.now - since >= grace(self.snapshot, entry.node):
-                self.drop([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, entry.node)
-        return Replica(index, PlacementState.RESERVED, pod=pod, entry=entry, recovered=recovered, message=message)
+            message = f"kube-scheduler cannot bind the pod to {node}: {pod.unschedulable}"
+            since = self.state.unschedulable_since.get(pod.uid)
+            if since is not None and self.snapshot.now - since >= unschedulable_grace(self.snapshot, node):
+                self._remove([pod], index, RemovalReason.UNSCHEDULABLE, pod.unschedulable, node)
+        return Replica(
+            index, PlacementState.RESERVED, pod=pod, reservation=reservation, recovered=recovered, message=message
+        )
 
     def _without_reservation(self, index: int, pod: Pod) -> Replica:
-        place = pod.place
-        telemetry = self.snapshot.telemetry.get(place) if place else None
-        record = self.workload.recorded.get(index)
-        ours = record is not None and record.pod_uid == pod.uid and record.node == place
-        if ours and place is not None and (telemetry is None or telemetry.deleting):
-            # The Node was deleted and took its GPUTelemetry along; when the agent makes a new one, the reservation
-            # is written again. Until then nothing can be proved, and the pod is left alone.
-            message = f"the GPUTelemetry of {place} is gone"
+        node = pod.target_node
+        telemetry = self.snapshot.telemetry.get(node) if node else None
+        stored = self.workload.stored_placements.get(index)
+        released_by_us = stored is not None and stored.pod_uid == pod.uid and stored.node == node
+        if released_by_us and node is not None and (telemetry is None or telemetry.deleting):
+            # The Node was deleted, and its GPUTelemetry with it. When the agent creates a new one, the reservation is
+            # written again. Until then nothing can be verified, and the pod is kept.
+            message = f"GPUTelemetry {node} not found"
             state = PlacementState.BOUND if pod.node else PlacementState.RESERVED
             return Replica(index, state, pod=pod, message=message)
-        return self._mismatch(index, pod, None, "the pod was released without a reservation")
+        return self._mismatch(index, pod, None, "pod was released without a reservation")
 
     def _recover(self, index: int, pod: Pod) -> Reservation | None:
-        """A released pod's reservation from status, when the node's object was made anew and the devices are free."""
-        record, place = self.workload.recorded.get(index), pod.place
-        if record is None or place is None or record.pod_uid != pod.uid or record.node != place or not record.devices:
+        """Restores a released pod's reservation from status, if the node's GPUTelemetry is new and the devices free."""
+        stored, node = self.workload.stored_placements.get(index), pod.target_node
+        if stored is None or node is None or stored.pod_uid != pod.uid or stored.node != node or not stored.devices:
             return None
-        telemetry = self.snapshot.telemetry.get(place)
+        telemetry = self.snapshot.telemetry.get(node)
         if telemetry is None or telemetry.deleting:
             return None
-        assignment = Assignment(
-            pod_uid=pod.uid,
-            namespace=pod.namespace,
-            pod=pod.name,
-            container=device_container(self.spec),
-            workload=self.workload.name,
-            workload_uid=self.workload.uid,
-            replica=index,
-            replicas=self.spec.replicas,
-            resource=self.snapshot.limits.resources.asked(self.spec.devices),
-            devices=list(record.devices),
-            memory_mib=self.spec.devices.memory_mib,
-            compute_percent=self.spec.devices.compute_percent,
-            shard_start=record.shard_start,
-            shard_end=record.shard_end,
-            decided_at=timestamps.micros(self.snapshot.now),
+        assignment = new_assignment(
+            self.snapshot, self.workload, index, pod, devices=stored.devices, shard=range_of(stored)
         )
-        claims = Occupancy(device_memory_mib(self.snapshot))
-        for other in (*self.ledger.live.values(), *self.ledger.terminating):
-            claims.add(other.node, other.assignment)
-        return None if claims.clashes(place, assignment) else Reservation(place, assignment)
+        reservation = Reservation(node, assignment)
+        return None if occupancy_of(self.snapshot, self.ledger).conflicts(reservation) else reservation
 
 
-def grace(snapshot: Snapshot, node: str) -> timedelta:
-    """How long kube-scheduler's refusal must stand.
+def unschedulable_grace(snapshot: Snapshot, node: str) -> timedelta:
+    """Returns how long kube-scheduler must report a pod pinned to this node as unschedulable before it is replaced.
 
-    Longer while the node is settling: the kubelet publishes allocatable up to ten seconds after the plugin told it
-    of a device, and not at all while the agent is away.
+    It is longer while the node is settling: the kubelet publishes allocatable up to ten seconds after the device
+    plugin reported a device, and not at all while the agent is down.
     """
-    telemetry, v1node = snapshot.telemetry.get(node), snapshot.nodes.get(node)
-    if telemetry is None or telemetry.status is None or v1node is None or snapshot.stale_reason(node) is not None:
-        return snapshot.limits.settling_grace
-    resources, devices = snapshot.limits.resources, telemetry.status.devices
-    usable = sum(device.offered for device in devices)
-    settled = all(v1node.allocatable.get(name, 0) == resources.offered(name, usable) for name in resources.names)
-    return snapshot.limits.unschedulable_grace if settled else snapshot.limits.settling_grace
+    limits = snapshot.limits
+    telemetry, found = snapshot.telemetry.get(node), snapshot.nodes.get(node)
+    if telemetry is None or telemetry.status is None or found is None or snapshot.stale_reason(node) is not None:
+        return limits.settling_grace
+    offered = sum(device.offered for device in telemetry.status.devices)
+    settled = all(
+        found.allocatable.get(name, 0) == limits.resources.offered(name, offered) for name in limits.resources.names
+    )
+    return limits.unschedulable_grace if settled else limits.settling_grace

@@ -1,12 +1,13 @@
-"""Each replica's share of `spec.distribution.items`: decided once, then kept by replica index.
+"""The range of `spec.distribution.items` of each replica: decided once, then kept by replica index.
 
-A share is told to a container by its environment and can't change while it runs, so what is known (from live
-reservations, else from status) is never divided again; a replica whose range got lost gets the gap that it left.
+A range is passed to a container in its environment and can't change while it runs. So known ranges (from active
+reservations, else from status) are never divided again, and a replica without one gets the gap between the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, WorkloadSpec
+from gpufleet_api.telemetry import Assignment
+from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, ReplicaPlacement, WorkloadSpec
 from gpufleet_operator.distribution import apportion, apportion_evenly
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload
@@ -16,53 +17,57 @@ Range = tuple[int, int]
 """[start, end)"""
 
 
+def range_of(source: ReplicaPlacement | Assignment) -> Range | None:
+    """Returns the range in a stored placement or an assignment."""
+    if source.shard_start is None or source.shard_end is None:
+        return None
+    return source.shard_start, source.shard_end
+
+
 def assigned_ranges(workload: Workload, ledger: Ledger) -> dict[int, Range]:
-    """Ranges that were given out already, by replica."""
-    ranges: dict[int, Range] = {}
-    for index, record in workload.recorded.items():
-        if record.shard_start is not None and record.shard_end is not None:
-            ranges[index] = (record.shard_start, record.shard_end)
-    for entry in ledger.live.values():
-        a = entry.assignment
-        if a.workload_uid == workload.uid and a.shard_start is not None and a.shard_end is not None:
-            ranges[a.replica] = (a.shard_start, a.shard_end)
-    return ranges
+    """Returns the ranges that are assigned already, by replica. Active reservations take precedence over status."""
+    reserved = [r.assignment for r in ledger.active.values() if r.assignment.workload_uid == workload.uid]
+    sources: Iterable[tuple[int, ReplicaPlacement | Assignment]] = (
+        *workload.stored_placements.items(),
+        *((a.replica, a) for a in reserved),
+    )
+    return {replica: found for replica, source in sources if (found := range_of(source)) is not None}
 
 
 def divide(
-    workload: Workload, spec: WorkloadSpec, given: Mapping[int, Range], picked: Mapping[int, Sequence[DeviceState]]
+    workload: Workload, spec: WorkloadSpec, assigned: Mapping[int, Range], picked: Mapping[int, Sequence[DeviceState]]
 ) -> dict[int, Range]:
-    """The range of every replica; empty without a distribution.
+    """Returns the range of every replica; empty without a distribution.
 
     Args:
-        workload: whose status tells what was left unassigned, once that is decided.
-        spec: the workload's spec.
-        given: ranges that stand.
-        picked: devices of the replicas that are placed now; all of them when nothing stands yet.
+        workload: Its status has the unassigned items, once they are decided.
+        spec: The workload's spec.
+        assigned: Ranges that are kept.
+        picked: Devices of the replicas that are placed now: of all replicas when no range is assigned yet.
 
     Raises:
-        InvalidCapacityError: no device of the gang has the capacity that is divided by.
+        InvalidCapacityError: No device of the gang has the capacity to divide by.
     """
     distribution = spec.distribution
     if distribution is None:
         return {}
-    if not given:
+    if not assigned:
         if distribution.mode is DistributionMode.UNIFORM:
-            fresh = apportion_evenly(distribution.items, range(spec.replicas), distribution.max_per_replica)
+            divided = apportion_evenly(distribution.items, range(spec.replicas), distribution.max_per_replica)
         elif distribution.weights is not None:
-            fresh = apportion(distribution.items, dict(enumerate(distribution.weights)), distribution.max_per_replica)
+            divided = apportion(distribution.items, dict(enumerate(distribution.weights)), distribution.max_per_replica)
         else:
-            capacities = {index: _capacity(spec, distribution, picked.get(index, ())) for index in range(spec.replicas)}
-            fresh = apportion(distribution.items, capacities, distribution.max_per_replica)
-        return fresh.ranges
-    left = workload.status.unassigned_items if workload.status else None
-    return _filled(given, spec.replicas, distribution.items - (left or 0))
+            capacities = {i: _capacity_mib(spec, distribution, picked.get(i, ())) for i in range(spec.replicas)}
+            divided = apportion(distribution.items, capacities, distribution.max_per_replica)
+        return divided.ranges
+    unassigned = workload.status.unassigned_items if workload.status else None
+    return _fill_gaps(assigned, spec.replicas, distribution.items - (unassigned or 0))
 
 
-def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[DeviceState]) -> int:
-    """A replica's capacity in MiB: the sum over its devices; a device that doesn't say counts nothing.
+def _capacity_mib(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[DeviceState]) -> int:
+    """Sums a replica's capacity over its devices; a device without the value counts as 0.
 
-    Of shared devices it has what it is promised, whatever else is free.
+    The capacity of shared devices is what the replica is promised, however much is free.
     """
     if spec.devices.memory_mib is not None:
         return spec.devices.memory_mib * len(devices)
@@ -71,19 +76,19 @@ def _capacity(spec: WorkloadSpec, distribution: Distribution, devices: Sequence[
     return sum(max(0, d.memory_free_mib or 0) for d in devices)
 
 
-def _filled(given: Mapping[int, Range], replicas: int, end_of_all: int) -> dict[int, Range]:
-    """Ranges are contiguous in replica order: the lost ones share the gap between their neighbours."""
-    ranges = dict(given)
+def _fill_gaps(assigned: Mapping[int, Range], replicas: int, end_of_items: int) -> dict[int, Range]:
+    """Ranges are contiguous in the order of replicas: replicas without one divide the gap between their neighbors."""
+    ranges = dict(assigned)
     index = 0
     while index < replicas:
-        lost = []
-        while index < replicas and index not in given:
-            lost.append(index)
+        missing = []
+        while index < replicas and index not in assigned:
+            missing.append(index)
             index += 1
-        if lost:
-            start = given[lost[0] - 1][1] if lost[0] > 0 else 0
-            end = given[index][0] if index < replicas else end_of_all
-            for replica, (first, last) in apportion_evenly(max(0, end - start), lost).ranges.items():
+        if missing:
+            start = assigned[missing[0] - 1][1] if missing[0] > 0 else 0
+            end = assigned[index][0] if index < replicas else end_of_items
+            for replica, (first, last) in apportion_evenly(max(0, end - start), missing).ranges.items():
                 ranges[replica] = (start + first, start + last)
         index += 1
     return ranges

@@ -1,150 +1,217 @@
-"""Our own memory from pass to pass: since when something stands, what was seen before, what may not be tried yet."""
+"""The state from pass to pass: backoffs, refusals, and since when something is as it is."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from gpufleet_api.workload import PlacementState
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import reservations
-from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.actions import WriteStatus
+from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
+from gpufleet_operator.model.replica import RemovalReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState, RefusalKey
+from gpufleet_operator.model.state_types import Backoff, PassState, RefusalKey, Refusals
 
 REFUSAL_BASE_SECONDS = 2.0
 REFUSAL_CAP_SECONDS = 120.0
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
 
-_FORGET = timedelta(minutes=10)
-"""A setback that ended this long ago no longer counts as the first of a row."""
+_BACKOFF_RESET = timedelta(minutes=10)
+"""A backoff that ended this long ago is dropped: the next failure is the first of a row again."""
+
+_REFUSED_BY = {
+    RemovalReason.UNSCHEDULABLE: "kube-scheduler",
+    RemovalReason.REJECTED: "kubelet",
+    RemovalReason.MISMATCH: "gpufleet",
+}
+"""Removals that exclude the node for the replica, and the component that refused it."""
 
 
-def observe(snapshot: Snapshot) -> PassState:
-    """What this snapshot adds to memory, and what it lets us forget. Called first in every pass."""
-    memory = snapshot.memory
-    reserved = {e.assignment.pod_uid: e for e in reservations(snapshot)}
-    covered, held, gone, let_go, bare = {}, set(), {}, {}, {}
-    for uid, entry in reserved.items():
-        telemetry = snapshot.telemetry[entry.node]
-        covered[uid] = memory.covered_from.get(uid, telemetry.generation)
-        status, pod = telemetry.status, snapshot.pods.get(uid)
-        report = status.observed_at if status else ""
-        holds = status is not None and bool(held_by(status, entry.assignment))
-        if pod is None or pod.terminal:
-            gone[uid] = memory.gone.get(uid, (snapshot.now, report))
-        if holds or uid in memory.held:
-            held.add(uid)
-        # Only a report from after its end tells that it is over: while it lived, one report may have missed it (an
-        # agent that has just started), and that report may still be the latest.
-        later = uid in gone and report != gone[uid][1]
-        if status is not None and not holds and later:
-            let_go[uid] = memory.let_go.get(uid, snapshot.now)
-        if pod is not None and not holds and _runs(pod, entry.assignment.container, before=report):
-            bare[uid] = memory.bare.get(uid, report)
+def advance(snapshot: Snapshot) -> PassState:
+    """Returns the state of this pass: the previous one, updated by the snapshot. Entries of deleted objects go."""
+    previous, now = snapshot.previous_state, snapshot.now
+    # Of two reservations of one pod, one is removed by this pass; the later one in order is observed.
+    observed = {r.assignment.pod_uid: _observe(snapshot, r) for r in reservations(snapshot)}
+    ended = {uid: previous.ended.get(uid, (now, o.report)) for uid, o in observed.items() if o.pod_has_ended}
     return replace(
-        memory,
-        refusals=_refusals(snapshot),
-        setbacks=_lasting(memory.setbacks, snapshot.now),
-        refused_since={
-            uid: memory.refused_since.get(uid, snapshot.now)
+        previous,
+        refusals=Refusals(_kept_refusals(snapshot), previous.refusals.counted_pods & snapshot.pods.keys()),
+        write_backoffs={key: b for key, b in previous.write_backoffs.items() if now < b.until + _BACKOFF_RESET},
+        pending_creates={key: name for key, name in previous.pending_creates.items() if key[0] in snapshot.workloads},
+        unschedulable_since={
+            uid: previous.unschedulable_since.get(uid, now)
             for uid, pod in snapshot.pods.items()
-            if refused_by_scheduler(pod)
+            if is_unschedulable(pod)
         },
-        refused=memory.refused & snapshot.pods.keys(),
-        creating={key: name for key, name in memory.creating.items() if key[0] in snapshot.workloads},
-        covered_from=covered,
-        held=frozenset(held),
-        gone=gone,
-        let_go=let_go,
-        bare=bare,
-        degraded_since={
-            uid: memory.degraded_since.get(uid, snapshot.now)
-            for uid, entry in reserved.items()
-            if snapshot.stale_reason(entry.node) is None
-            and reported_unhealthy_devices(snapshot.telemetry[entry.node], entry.assignment)
+        first_generation={
+            uid: previous.first_generation.get(uid, o.telemetry.generation) for uid, o in observed.items()
         },
-        status_written={k: v for k, v in memory.status_written.items() if k in snapshot.workloads},
-        known=frozenset(snapshot.workloads),
+        seen_holding=frozenset(uid for uid, o in observed.items() if o.holds or uid in previous.seen_holding),
+        ended=ended,
+        # Only a report from after the end of a pod shows that it holds nothing. While the pod ran, one report may have
+        # missed it (of an agent that had just started), and that report may still be the latest.
+        released_since={
+            uid: previous.released_since.get(uid, now)
+            for uid, (_, report) in ended.items()
+            if observed[uid].telemetry.status is not None and not observed[uid].holds and observed[uid].report != report
+        },
+        without_devices={
+            uid: previous.without_devices.get(uid, o.report)
+            for uid, o in observed.items()
+            if o.container_runs and not o.holds
+        },
+        unhealthy_since={
+            uid: previous.unhealthy_since.get(uid, now)
+            for uid, o in observed.items()
+            if snapshot.stale_reason(o.telemetry.name) is None
+            and reported_unhealthy_devices(o.telemetry, o.reservation.assignment)
+        },
+        status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
+        restored=frozenset(snapshot.workloads),
+    )
+
+
+def next_state(
+    snapshot: Snapshot, state: PassState, refusals: Refusals, writes: Writes, statuses: Iterable[WriteStatus]
+) -> PassState:
+    """Returns the state for the next pass: that of this pass, with what it decided."""
+    creates = {(c.workload_uid, c.replica): c.name for c in writes.creates}
+    return replace(
+        state,
+        refusals=refusals,
+        templates=snapshot.templates,
+        pending_creates={**state.pending_creates, **creates},
+        status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """One reservation, its pod, and the agent's report on it."""
+
+    reservation: Reservation
+    telemetry: Telemetry
+    pod: Pod | None
+    report: str
+    """`observedAt`; empty without a report."""
+    holds: bool
+    """The report has the pod as a holder."""
+    container_runs: bool
+    """The container was running already at the time of the report."""
+
+    @property
+    def pod_has_ended(self) -> bool:
+        return self.pod is None or self.pod.terminal
+
+
+def _observe(snapshot: Snapshot, reservation: Reservation) -> _Observation:
+    telemetry = snapshot.telemetry[reservation.node]
+    status, pod = telemetry.status, snapshot.pods.get(reservation.assignment.pod_uid)
+    report = status.observed_at if status else ""
+    return _Observation(
+        reservation=reservation,
+        telemetry=telemetry,
+        pod=pod,
+        report=report,
+        holds=status is not None and bool(held_by(status, reservation.assignment)),
+        container_runs=pod is not None and _runs(pod, reservation.assignment.container, before=report),
     )
 
 
 def _runs(pod: Pod, name: str, *, before: str) -> bool:
-    """True when the container has been running before that report, by the node's own clock."""
+    """Returns True when the container was started before that report, by the node's own clock, and still runs."""
     container = pod.container(name)
     started = container.started_at if container and container.running and not pod.terminal else None
     return started is not None and before != "" and timestamps.parse(before) >= started
 
 
-def refused_by_scheduler(pod: Pod) -> bool:
-    """Released, not bound, and kube-scheduler says Unschedulable without making room by preemption."""
+def is_unschedulable(pod: Pod) -> bool:
+    """Returns True for a released, unbound pod that kube-scheduler reports as Unschedulable without preempting."""
     released = not pod.gates and pod.node is None and not pod.terminal and not pod.deleting
     return released and pod.unschedulable is not None and not pod.nominated
 
 
-def refuse(memory: PassState, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> PassState:
-    """Set a node aside for one replica, longer with each pod that it refuses."""
-    if pod_uid in memory.refused:
-        return memory  # counted in an earlier pass; its deletion hasn't come through yet
-    setback = Backoff.after(
-        memory.refusals.get(key), now, base=REFUSAL_BASE_SECONDS, cap=REFUSAL_CAP_SECONDS, message=message, by=by
-    )
-    return replace(memory, refusals={**memory.refusals, key: setback}, refused=memory.refused | {pod_uid})
-
-
-def forgive(memory: PassState, workload_uid: str, replica: int) -> PassState:
-    """The replica is confirmed: its refusals no longer count."""
-    kept = {key: s for key, s in memory.refusals.items() if key[:2] != (workload_uid, replica)}
-    return memory if len(kept) == len(memory.refusals) else replace(memory, refusals=kept)
-
-
-def record(memory: PassState, results: Iterable[tuple[str, str | None, str]], now: datetime) -> PassState:
-    """Note which writes failed (key, message, who says so) and which went through (key, None, "").
-
-    Several writes may share a key; one failure among them is a failure of the key, counted once.
-    """
-    told = list(results)
-    failures = {key: (message, by) for key, message, by in told if message is not None}
-    done = {key for key, _, _ in told} - failures.keys()
-    setbacks = {key: s for key, s in memory.setbacks.items() if key not in done}
-    for key, (message, by) in failures.items():
-        setbacks[key] = Backoff.after(
-            setbacks.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by=by
-        )
-    return replace(memory, setbacks=setbacks)
-
-
-def answered(memory: PassState, replicas: Iterable[tuple[str, int]]) -> PassState:
-    """The apiserver has answered for these pods' creation: their next try is a new pod with a new name."""
-    creating = dict(memory.creating)
-    for key in replicas:
-        creating.pop(key, None)
-    return replace(memory, creating=creating)
-
-
-def due(memory: PassState, now: datetime) -> datetime | None:
-    """When the next setback ends; nothing in the cluster will tell."""
-    ends = [s.until for group in (memory.refusals, memory.setbacks) for s in group.values() if s.until > now]
-    return min(ends, default=None)
-
-
-def _lasting(setbacks: Mapping[str, Backoff], now: datetime) -> dict[str, Backoff]:
-    return {key: s for key, s in setbacks.items() if now < s.until + _FORGET}
-
-
-def _refusals(snapshot: Snapshot) -> dict[RefusalKey, Backoff]:
-    memory = snapshot.memory
-    refusals = {key: s for key, s in memory.refusals.items() if key[0] in snapshot.workloads}
-    refusals = {key: s for key, s in refusals.items() if snapshot.now < s.until + _FORGET}
+def _kept_refusals(snapshot: Snapshot) -> dict[RefusalKey, Backoff]:
+    previous = snapshot.previous_state
+    kept = {
+        key: backoff
+        for key, backoff in previous.refusals.backoffs.items()
+        if key[0] in snapshot.workloads and snapshot.now < backoff.until + _BACKOFF_RESET
+    }
     for uid, workload in snapshot.workloads.items():
         status = workload.status
-        if uid in memory.known or status is None or status.explanation is None:
+        if uid in previous.restored or status is None or status.explanation is None:
             continue
-        # After a restart: the refusals that status still tells, so that we don't run into the same wall again.
-        for told in status.explanation.refusals:
-            key = (uid, told.replica, told.node)
-            at = min(timestamps.parse(told.time), snapshot.now)
+        # After a restart: the refusals in status, so that the same nodes are not tried again immediately.
+        for refusal in status.explanation.refusals:
+            at = min(timestamps.parse(refusal.time), snapshot.now)
             until = at + timedelta(seconds=REFUSAL_BASE_SECONDS)
-            refusals.setdefault(key, Backoff(1, at, until, told.message, told.by))
+            kept.setdefault((uid, refusal.replica, refusal.node), Backoff(1, at, until, refusal.message, refusal.by))
+    return kept
+
+
+def count_refusals(refusals: Refusals, assessed: Iterable[WorkloadReplicas], now: datetime) -> Refusals:
+    """Excludes nodes for the replicas that they refused, and drops the refusals of confirmed replicas."""
+    for workload in assessed:
+        uid = workload.workload.uid
+        for removal in workload.removals:
+            by = _REFUSED_BY.get(removal.reason)
+            if by is not None and removal.node is not None:
+                key = (uid, removal.replica, removal.node)
+                refusals = add_refusal(refusals, key, removal.pod.uid, now, message=removal.message, by=by)
+        for replica in workload.replicas:
+            if replica.state is PlacementState.CONFIRMED:
+                refusals = drop_refusals(refusals, uid, replica.index)
     return refusals
+
+
+def add_refusal(refusals: Refusals, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> Refusals:
+    """Excludes a node for one replica, for longer with each pod of it that the node refuses."""
+    if pod_uid in refusals.counted_pods:
+        return refusals  # counted in an earlier pass; the pod is not deleted yet
+    previous = refusals.backoffs.get(key)
+    backoff = Backoff.following(
+        previous, now, base=REFUSAL_BASE_SECONDS, cap=REFUSAL_CAP_SECONDS, message=message, by=by
+    )
+    return Refusals({**refusals.backoffs, key: backoff}, refusals.counted_pods | {pod_uid})
+
+
+def drop_refusals(refusals: Refusals, workload_uid: str, replica: int) -> Refusals:
+    """Drops the refusals of one replica."""
+    kept = {key: b for key, b in refusals.backoffs.items() if key[:2] != (workload_uid, replica)}
+    return refusals if len(kept) == len(refusals.backoffs) else replace(refusals, backoffs=kept)
+
+
+def record_results(state: PassState, results: Iterable[tuple[str, str | None, str]], now: datetime) -> PassState:
+    """Records which writes failed (key, message, component) and which succeeded (key, None, "").
+
+    Writes may share a key. If one of them failed, the key failed, once.
+    """
+    listed = list(results)
+    failures = {key: (message, by) for key, message, by in listed if message is not None}
+    succeeded = {key for key, _, _ in listed} - failures.keys()
+    backoffs = {key: b for key, b in state.write_backoffs.items() if key not in succeeded}
+    for key, (message, by) in failures.items():
+        backoffs[key] = Backoff.following(
+            backoffs.get(key), now, base=WRITE_BASE_SECONDS, cap=WRITE_CAP_SECONDS, message=message, by=by
+        )
+    return replace(state, write_backoffs=backoffs)
+
+
+def drop_pending_creates(state: PassState, replicas: Iterable[tuple[str, int]]) -> PassState:
+    """Drops the names of pods whose creation got a response: the next attempt has a new name."""
+    pending = dict(state.pending_creates)
+    for key in replicas:
+        pending.pop(key, None)
+    return replace(state, pending_creates=pending)
+
+
+def next_backoff_end(state: PassState, now: datetime) -> datetime | None:
+    """Returns when the next backoff ends: no event of the cluster will show it."""
+    backoffs = (*state.refusals.backoffs.values(), *state.write_backoffs.values())
+    return min((b.until for b in backoffs if b.until > now), default=None)

@@ -1,11 +1,12 @@
-"""The verdict on a workload, once per generation: can pods be made from it, and if not, why?
+"""Checks the template of each workload, once per generation: can pods be created from it, and if not, why?
 
-Behind the rules stands a guard. A template is free-form, and an error that a rule should have prevented would end the
-process, again after each restart, for everybody's workloads. So what will be done with the template is tried here
-first, and an error makes a problem of that one workload.
+A template is free-form, and an error that a validation rule should have prevented would end the process, again after
+each restart, and so stop all workloads. So everything that is done with the template later is tried here, and an
+unexpected exception becomes an error of that one workload.
 """
 
 import traceback
+from collections.abc import Mapping
 
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_common.field_errors import internal
@@ -18,23 +19,44 @@ from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
 
 _PATH = "spec.template"
-_MAX_ERROR = 512
+_MAX_ERROR_LENGTH = 512
 
 
-def judge(workload: Workload, model: GPUWorkload, resources: Resources) -> TemplateCheck:
-    """Judge a workload that parses. Never raises."""
+def check_templates(
+    workloads: Mapping[str, Workload], known: Mapping[str, TemplateCheck], resources: Resources
+) -> dict[str, TemplateCheck]:
+    """Returns the check of each workload that parses, by uid.
+
+    Args:
+        workloads: By uid.
+        known: Earlier checks, by uid. Those of the current generation are kept.
+        resources: The extended resources of devices.
+    """
+    checks: dict[str, TemplateCheck] = {}
+    for uid, workload in workloads.items():
+        if workload.model is None:
+            continue
+        check = known.get(uid)
+        if check is None or check.generation != workload.generation:
+            check = check_template(workload, workload.model, resources)
+        checks[uid] = check
+    return checks
+
+
+def check_template(workload: Workload, model: GPUWorkload, resources: Resources) -> TemplateCheck:
+    """Validates the template of one workload. Never raises."""
     try:
-        found = validate.validate_template(model.spec, resources)
-        if not found:
+        errors = validate.validate_template(model.spec, resources)
+        if not errors:
             _try(workload, model, resources)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is one workload's, and the others' must go on
-        message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR])
+    except Exception as error:  # noqa: BLE001 - any exception is this workload's, and the others must not be affected
+        message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), traceback.format_exc())
-    return TemplateCheck(workload.generation, found)
+    return TemplateCheck(workload.generation, errors)
 
 
 def _try(workload: Workload, model: GPUWorkload, resources: Resources) -> None:
-    """Everything that reads the template later on."""
+    """Does everything that reads the template later on."""
     name = build.pod_name(workload.name, 0, workload.uid)
     body = build.build(workload, model.spec, 0, name, resources)
     pod_needs(body["spec"])

@@ -1,4 +1,4 @@
-"""The snapshot as the engine's fleet: one NodeState per node that has both a Node and a GPUTelemetry."""
+"""Builds the engine's fleet from a snapshot: one NodeState per node that has both a Node and a GPUTelemetry."""
 
 from dataclasses import dataclass, replace
 
@@ -13,27 +13,27 @@ from gpufleet_operator.placement.errors import PlacementError
 
 @dataclass(frozen=True, slots=True)
 class BuiltFleet:
-    """The fleet, and the nodes that could not be part of it as they are, with the reason."""
+    """The fleet, and a message for each node that takes no part because its telemetry is inconsistent."""
 
     fleet: Fleet
     inconsistencies: tuple[str, ...] = ()
 
 
 def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
-    """Nodes with their free devices and room, `ledger` being what will stand after this pass.
+    """Builds the nodes with their free devices and free capacity, the reservations of `ledger` deducted.
 
-    Two nodes that report the same UUID (a cloned machine, a device moved while running) can't both be right: the
-    first by name keeps it, the other takes no part until they agree. Nor does a node with a number that can't be.
+    When two nodes report the same UUID (a cloned machine, a device that was moved while running), the first by name
+    keeps it, and the other takes no part until they agree. Nor does a node with an impossible value.
     """
     fleet, inconsistencies = Fleet(), []
-    used = requested_per_node(snapshot, ledger)
-    standing = _by_node(ledger)
+    requested = requested_per_node(snapshot, ledger)
+    assignments = _assignments_by_node(ledger)
     for name in sorted(snapshot.telemetry.keys() & snapshot.nodes.keys()):
         telemetry = snapshot.telemetry[name]
         age = snapshot.age(telemetry)
         state = node_state(
-            telemetry.model.model_copy(update={"spec": TelemetrySpec(assignments=standing.get(name, []))}),
-            node_info(snapshot.nodes[name], used.get(name, {})),
+            telemetry.model.model_copy(update={"spec": TelemetrySpec(assignments=assignments.get(name, []))}),
+            node_info(snapshot.nodes[name], requested.get(name, {})),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),
@@ -48,8 +48,8 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
     return BuiltFleet(fleet, tuple(inconsistencies))
 
 
-def _by_node(ledger: Ledger) -> dict[str, list[Assignment]]:
-    standing: dict[str, list[Assignment]] = {}
-    for entry in (*ledger.live.values(), *ledger.terminating):
-        standing.setdefault(entry.node, []).append(entry.assignment)
-    return standing
+def _assignments_by_node(ledger: Ledger) -> dict[str, list[Assignment]]:
+    assignments: dict[str, list[Assignment]] = {}
+    for reservation in ledger.occupying:
+        assignments.setdefault(reservation.node, []).append(reservation.assignment)
+    return assignments

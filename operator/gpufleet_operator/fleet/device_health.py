@@ -1,30 +1,36 @@
 """Health of the devices of a reservation, as the agent reports it."""
 
-from gpufleet_api.telemetry import Assignment
+from gpufleet_api.telemetry import Assignment, HealthState
 from gpufleet_operator.model.objects import Reservation, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 
 
-def may_release(snapshot: Snapshot, entry: Reservation) -> bool:
-    """True when a reservation made earlier may still be acted on: node usable, telemetry fresh, devices healthy."""
-    node = snapshot.nodes.get(entry.node)
-    if node is None or node.unschedulable or snapshot.stale_reason(entry.node) is not None:
+def may_release(snapshot: Snapshot, reservation: Reservation) -> bool:
+    """Returns True when the pod of a stored reservation may be released to its node.
+
+    The node must be schedulable, its telemetry fresh, and every device reported as healthy.
+    """
+    node = snapshot.nodes.get(reservation.node)
+    if node is None or node.unschedulable or snapshot.stale_reason(reservation.node) is not None:
         return False
-    return not unhealthy_or_missing_devices(snapshot.telemetry[entry.node], entry.assignment)
+    return not unhealthy_or_missing_devices(snapshot.telemetry[reservation.node], reservation.assignment)
 
 
 def unhealthy_or_missing_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
-    """Devices of a reservation that are unhealthy, or no longer reported at all."""
-    devices = telemetry.status.devices if telemetry.status else ()
-    healthy = {d.uuid for d in devices if d.health.state == "Healthy"}
+    """Returns the assigned devices that the agent reports as unhealthy, or does not report."""
+    healthy = _devices_in(telemetry, HealthState.HEALTHY)
     return tuple(uuid for uuid in assignment.devices if uuid not in healthy)
 
 
 def reported_unhealthy_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
-    """Devices of a reservation that the agent reports with a fault.
+    """Returns the assigned devices that the agent reports as unhealthy.
 
-    Not those that it doesn't report: an agent that starts before the driver knows of no device at all.
+    A device that it does not report is not among them: an agent that starts before the driver knows no device.
     """
+    unhealthy = _devices_in(telemetry, HealthState.UNHEALTHY)
+    return tuple(uuid for uuid in assignment.devices if uuid in unhealthy)
+
+
+def _devices_in(telemetry: Telemetry, state: HealthState) -> frozenset[str]:
     devices = telemetry.status.devices if telemetry.status else ()
-    faulty = {d.uuid for d in devices if d.health.state == "Unhealthy"}
-    return tuple(uuid for uuid in assignment.devices if uuid in faulty)
+    return frozenset(d.uuid for d in devices if d.health.state == state)

@@ -1,9 +1,9 @@
-"""API objects -> engine input: GPUTelemetry becomes a NodeState, GPUWorkload a Request.
+"""Converts API objects to engine input: a GPUTelemetry to a NodeState, a GPUWorkload to a Request.
 
-The one place where this happens, for operator and command line alike. Pure: no client, no clock. How old the
-telemetry is and what the node has room for is told by the caller, who knows the apiserver's time and the pods.
+Operator and command line share it. Pure: no client, no clock. The caller passes the age of the telemetry and the free
+capacity of the node, because it knows the apiserver's time and the pods.
 
-    node = node_state(telemetry, facts, age_seconds=3.2, stale_after_seconds=90)
+    node = node_state(telemetry, node_info, age_seconds=3.2, stale_after_seconds=90)
     fleet = Fleet.of([node, ...])
     decision = place(fleet, request(workload, replicas=(0, 1)))
 """
@@ -23,16 +23,16 @@ from gpufleet_operator.placement.fleet.validate_sample import check_sample
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Share, Taint
 from gpufleet_operator.pods.requests import pod_needs
 
-_OLDEST_SECONDS = 10 * 365 * 86_400.0
-"""No age is counted further than ten years, so that a clock at the beginning of time is no error of ours."""
+_MAX_AGE_SECONDS = 10 * 365 * 86_400.0
+"""Ages are cut at ten years, so that a node's wrong clock does not lead to an overflow."""
 
 UNKNOWN_CAPACITY = 2**62
-"""Stands for "as much as you like" where nothing is known of a node but its telemetry (a saved fleet file)."""
+"""Free capacity of a node of which only the telemetry is known (a saved fleet file): everything fits."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What v1.Node and the pods bound or pinned to it say. The defaults are those of a node nobody knows."""
+    """A v1.Node and its free capacity. The defaults are those of a node of which only the telemetry is known."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
@@ -45,7 +45,7 @@ class NodeInfo:
 
 def node_state(
     telemetry: GPUTelemetry,
-    facts: NodeInfo,
+    node: NodeInfo,
     *,
     age_seconds: float,
     stale_after_seconds: float,
@@ -53,36 +53,36 @@ def node_state(
     now: datetime | None = None,
     slots: int = SHARED_SLOTS,
 ) -> NodeState:
-    """One node as the engine sees it.
+    """Converts one node.
 
-    How a device is used is what the ledger (`spec.assignments`) and the kubelet (`status.devices[].allocatedTo`) say
-    together, see `uses`. A device whose sample can't be true loses its measurements and counts as never sampled: it
-    fails closed and takes no other device with it.
+    The use of a device is the union of the reservations (`spec.assignments`) and the kubelet's report
+    (`status.devices[].allocatedTo`), see `ledger.device_usage`. A device with an impossible sample loses its
+    measurements and counts as never sampled: only this device becomes unusable.
 
     Args:
-        telemetry: the node's object.
-        facts: the node's labels, taints and room.
-        age_seconds: how long ago the agent wrote the status, by one clock for writer and reader.
-        stale_after_seconds: an older status or sample isn't used.
-        stale_reason: in words, when the caller has another reason not to use this telemetry.
-        now: by the clock that the reservations are dated by, to tell which of them a sample can't show yet; None: the
-            node's clock is believed, as in a saved file.
-        slots: most containers that share one device.
+        telemetry: The node's object.
+        node: Labels, taints and free capacity.
+        age_seconds: Time since the agent wrote the status, both by one clock.
+        stale_after_seconds: Maximum age of a status or a sample that is used.
+        stale_reason: Why the caller does not use this telemetry, as a message.
+        now: By the clock of `decidedAt`, to find the reservations that a sample cannot show yet. None: the node's own
+            clock is used, as for a saved file.
+        slots: Maximum number of containers that share one device.
     """
     status = telemetry.status
-    reserved = by_device(telemetry.spec.assignments)
     devices: tuple[DeviceState, ...] = ()
     if status is None:
-        stale_reason = stale_reason or "the agent has published no telemetry yet"
+        stale_reason = stale_reason or "agent has not published telemetry yet"
     else:
         if age_seconds > stale_after_seconds:
             stale_reason = stale_reason or f"telemetry is {age_seconds:.0f} s old, limit {stale_after_seconds:.0f} s"
+        reserved = by_device(telemetry.spec.assignments)
         devices = tuple(
-            _device(
+            _device_state(
                 telemetry.metadata.name,
                 device,
                 reserved=reserved.get(device.uuid, ()),
-                taken=_Taken.of(sampled_at(device, status.sample_time), status.observed_at, age_seconds, now),
+                sample=SampleAge.of(sampled_at(device, status.sample_time), status.observed_at, age_seconds, now),
                 limit=stale_after_seconds,
                 slots=slots,
             )
@@ -91,13 +91,13 @@ def node_state(
     return NodeState(
         name=telemetry.metadata.name,
         devices=devices,
-        labels=facts.labels,
-        taints=facts.taints,
-        unschedulable=facts.unschedulable,
-        free_cpu_milli=facts.free_cpu_milli,
-        free_memory_bytes=facts.free_memory_bytes,
-        free_pods=facts.free_pods,
-        free_extended=facts.free_extended,
+        labels=node.labels,
+        taints=node.taints,
+        unschedulable=node.unschedulable,
+        free_cpu_milli=node.free_cpu_milli,
+        free_memory_bytes=node.free_memory_bytes,
+        free_pods=node.free_pods,
+        free_extended=node.free_extended,
         stale_reason=stale_reason,
     )
 
@@ -110,14 +110,14 @@ def request(
     excluded_nodes: Mapping[int, frozenset[str]] | None = None,
     placed_replicas: Mapping[str, int] | None = None,
 ) -> Request:
-    """One workload's open replicas as the engine's question.
+    """Converts a workload to a request for its replicas.
 
     Args:
-        workload: the user's object.
-        replicas: indices still to place; None: all of them.
-        resources: the extended resources that stand for devices, which the engine doesn't count again.
-        excluded_nodes: per replica, nodes not to use for now.
-        placed_replicas: replicas already placed, per node.
+        workload: The user's object.
+        replicas: Indices to place; None: all.
+        resources: The extended resources of devices, which the engine does not count as node capacity.
+        excluded_nodes: Per replica, nodes that must not be used at present.
+        placed_replicas: Number of replicas that are placed already, per node.
     """
     spec = workload.spec
     needed = spec.requirements or Requirements()
@@ -137,25 +137,25 @@ def request(
 
 
 def sampled_at(device: Device, newest: str | None) -> str | None:
-    """When a device was last sampled; None: never.
+    """Returns when a device was last sampled; None: never.
 
     Args:
-        device: as reported. The agent dates each sample; a file written by hand may date the node alone.
-        newest: of all samples of the node. It says nothing of a device that has never given a value.
+        device: As reported. The agent dates each sample; a file that was written by hand may date the node only.
+        newest: The latest sample of the node. It does not apply to a device without a value.
     """
     values = (device.memory_used_mib, device.utilization_percent, device.temperature_celsius, device.power_milliwatts)
     return device.sample_time or (newest if any(value is not None for value in values) else None)
 
 
 def share(devices: Devices) -> Share | None:
-    """What a replica is promised of each of its devices; None: it gets whole ones."""
+    """Returns the share of each device that a replica is promised; None: it gets whole devices."""
     if devices.mode is DeviceMode.EXCLUSIVE:
         return None
     return Share(devices.memory_mib or 0, devices.compute_percent or 0)
 
 
 def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
-    """`spec.requirements` as the engine's filters take it."""
+    """Converts `spec.requirements` for the engine's filters."""
     return DeviceNeeds(
         count=count,
         min_free_memory_mib=needed.min_free_memory_mib,
@@ -169,28 +169,44 @@ def device_needs(needed: Requirements, count: int) -> DeviceNeeds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
-    """When a sample was taken: by the node's clock as it says, how long ago, and by the clock of reservations."""
+class SampleAge:
+    """When a sample was taken."""
 
     text: str
-    age: float
+    """As reported, by the node's clock."""
+    seconds: float
     at: datetime
+    """By the clock of `decidedAt`."""
 
     @classmethod
-    def of(cls, sampled_at: str | None, observed_at: str, age_seconds: float, now: datetime | None) -> "_Taken | None":
-        """Age of the status, plus what the agent's own clock says lay between sample and status. None: never."""
+    def of(
+        cls, sampled_at: str | None, observed_at: str, age_seconds: float, now: datetime | None
+    ) -> "SampleAge | None":
+        """Adds the time from sample to status, by the agent's clock, to the age of the status. None: never sampled."""
         if sampled_at is None:
             return None
         taken = timestamps.parse(sampled_at)
         age = age_seconds + max(0.0, (timestamps.parse(observed_at) - taken).total_seconds())
-        age = min(age, _OLDEST_SECONDS)
+        age = min(age, _MAX_AGE_SECONDS)
         return cls(sampled_at, age, taken if now is None else now - timedelta(seconds=age))
 
+    def stale_reason(self, limit_seconds: float) -> str | None:
+        """Returns a message when the sample is too old. It has the time, as an age would change with every pass."""
+        if self.seconds <= limit_seconds:
+            return None
+        return f"last sample is older than {limit_seconds:.0f} s (taken {self.text})"
 
-def _device(
-    node: str, device: Device, *, reserved: Sequence[Assignment], taken: _Taken | None, limit: float, slots: int
+
+def _device_state(
+    node: str,
+    device: Device,
+    *,
+    reserved: Sequence[Assignment],
+    sample: SampleAge | None,
+    limit: float,
+    slots: int,
 ) -> DeviceState:
-    use = usage_of(device, reserved, taken.at if taken else None)
+    usage = usage_of(device, reserved, sample.at if sample else None)
     state = DeviceState(
         uuid=device.uuid,
         index=device.index,
@@ -206,33 +222,34 @@ def _device(
         nvlink_peers=frozenset(device.nvlink_peers),
         healthy=device.offered,
         process_count=device.process_count,
-        held=use.held,
-        sharers=use.sharers,
-        promised_memory_mib=use.promised_memory_mib,
-        promised_compute_percent=use.promised_compute_percent,
-        in_flight_memory_mib=use.in_flight_memory_mib,
-        in_flight_compute_percent=use.in_flight_compute_percent,
-        free_slots=max(0, slots - use.sharers),
-        sample_age_seconds=taken.age if taken else None,
-        # The time and not the age: the words end up in a status, which isn't to be written anew every second.
-        stale_reason=None
-        if taken is None or taken.age <= limit
-        else f"has no sample of the last {limit:.0f} s (the last is of {taken.text})",
+        held=usage.held,
+        sharers=usage.sharers,
+        promised_memory_mib=usage.promised_memory_mib,
+        promised_compute_percent=usage.promised_compute_percent,
+        in_flight_memory_mib=usage.in_flight_memory_mib,
+        in_flight_compute_percent=usage.in_flight_compute_percent,
+        free_slots=max(0, slots - usage.sharers),
+        sample_age_seconds=sample.seconds if sample else None,
+        stale_reason=sample.stale_reason(limit) if sample else None,
     )
     try:
         check_sample(node, state)
     except InvalidSampleError as error:
-        # Nothing that could be the wrong value is kept: what it is and where it stands, that it is taken, and why not.
-        return DeviceState(
-            uuid=device.uuid,
-            index=device.index,
-            model=device.model,
-            memory_total_mib=None,
-            memory_used_mib=None,
-            utilization_percent=None,
-            temperature_celsius=None,
-            healthy=state.healthy,
-            held=state.held,
-            stale_reason=f"has a sample that can't be true: {error}",
-        )
+        return _without_measurements(state, f"invalid sample: {error}")
     return state
+
+
+def _without_measurements(state: DeviceState, stale_reason: str) -> DeviceState:
+    """Returns a device without any value that could be the wrong one: only its identity, health and whole use."""
+    return DeviceState(
+        uuid=state.uuid,
+        index=state.index,
+        model=state.model,
+        memory_total_mib=None,
+        memory_used_mib=None,
+        utilization_percent=None,
+        temperature_celsius=None,
+        healthy=state.healthy,
+        held=state.held,
+        stale_reason=stale_reason,
+    )

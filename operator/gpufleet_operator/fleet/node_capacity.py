@@ -1,7 +1,7 @@
-"""What a node has left for another pod: allocatable minus every request bound or promised there.
+"""Free capacity of a node: allocatable minus the requests of all pods bound, pinned or reserved there.
 
-Counted as kube-scheduler does, from the pods' requests, because the kubelet publishes allocatable only every ten
-seconds and says nothing of what is on its way.
+It is computed from the pods' requests, as kube-scheduler does: the kubelet publishes allocatable only every ten seconds
+and does not know the pods that are not bound yet.
 """
 
 from collections import Counter
@@ -14,24 +14,24 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.pods.requests import NATIVE_RESOURCES
 
-Usage = Mapping[str, Mapping[str, int]]
-"""Per node: summed requests (CPU in millicores, the rest in units), and the number of pods under `pods`."""
+RequestedPerNode = Mapping[str, Mapping[str, int]]
+"""Per node: summed requests (CPU in millicores, other resources in units), and the number of pods under `pods`."""
 
 
-def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> Usage:
-    """Everybody's requests per node: others' as they are bound, ours also while they are only reserved."""
+def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
+    """Sums the requests per node: of other pods once they are bound, of workloads' pods once they are reserved."""
     total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.foreign_requests.items()}
     for uid, pod in snapshot.pods.items():
-        entry = ledger.live.get(uid)
-        place = pod.place or (entry.node if entry else None)
-        if place is not None and not pod.terminal:
-            total.setdefault(place, Counter()).update(requests(pod.needs))
+        reservation = ledger.active.get(uid)
+        node = pod.target_node or (reservation.node if reservation else None)
+        if node is not None and not pod.terminal:
+            total.setdefault(node, Counter()).update(requests(pod.needs))
     return total
 
 
-def node_info(node: Node, used: Mapping[str, int]) -> NodeInfo:
-    """The node's labels, taints and room."""
-    free = {name: amount - used.get(name, 0) for name, amount in node.allocatable.items()}
+def node_info(node: Node, requested: Mapping[str, int]) -> NodeInfo:
+    """Returns the node's labels, taints and free capacity."""
+    free = {name: amount - requested.get(name, 0) for name, amount in node.allocatable.items()}
     return NodeInfo(
         labels=node.labels,
         taints=node.taints,
@@ -44,5 +44,5 @@ def node_info(node: Node, used: Mapping[str, int]) -> NodeInfo:
 
 
 def requests(needs: PodNeeds) -> dict[str, int]:
-    """A pod's needs as an amount per resource."""
+    """Returns a pod's needs as an amount per resource."""
     return {"cpu": needs.cpu_milli, "memory": needs.memory_bytes, "pods": 1, **needs.extended}

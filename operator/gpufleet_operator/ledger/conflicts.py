@@ -1,52 +1,54 @@
-"""Which reservations of a device exclude each other."""
+"""Which reservations exclude each other: a device has one whole reservation, or shared ones that fit into it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.telemetry import Assignment
+from gpufleet_operator.model.objects import Reservation
 
 
 class Occupancy:
-    """Reservations taken in one after the other: does another one still fit beside them?
-
-    A device is claimed as a whole by one, or in parts by several whose promises fit into it.
+    """The devices that reservations occupy, added one after the other.
 
     Args:
-        memory: per node and device, its memory in MiB as far as it is reported.
+        memory_mib: Memory per node and UUID. The memory of a device that is not in it is not limited.
+        reservations: Those to begin with.
     """
 
-    def __init__(self, memory: Mapping[tuple[str, str], int]) -> None:
-        self._memory = memory
+    def __init__(self, memory_mib: Mapping[tuple[str, str], int], reservations: Iterable[Reservation] = ()) -> None:
+        self._memory_mib = memory_mib
         self._whole: set[tuple[str, str]] = set()
         self._promised: dict[tuple[str, str], tuple[int, int]] = {}
+        for reservation in reservations:
+            self.add(reservation)
 
-    def clashes(self, node: str, assignment: Assignment) -> bool:
-        """True when it wants a device as a whole that others have, or a part of one that another has as a whole."""
-        devices = [(node, uuid) for uuid in assignment.devices]
-        whole = assignment.memory_mib is None
-        return any(d in self._whole or (whole and d in self._promised) for d in devices)
+    def conflicts(self, reservation: Reservation) -> bool:
+        """Returns True when one of its devices is used in the other way: as a whole, or shared."""
+        whole = reservation.assignment.memory_mib is None
+        return any(d in self._whole or (whole and d in self._promised) for d in _devices(reservation))
 
-    def fits(self, node: str, assignment: Assignment) -> bool:
-        """True when it doesn't clash, and what is promised fits into the devices as well."""
-        return not self.clashes(node, assignment) and all(
-            self._has_room((node, uuid), assignment) for uuid in assignment.devices
-        )
+    def fits(self, reservation: Reservation) -> bool:
+        """Returns True when it conflicts with no other one and each of its devices has enough left for its promise."""
+        assignment = reservation.assignment
+        return not self.conflicts(reservation) and all(self._has_left(d, assignment) for d in _devices(reservation))
 
-    def add(self, node: str, assignment: Assignment) -> None:
-        """Take one in, whether it fits or not."""
-        for uuid in assignment.devices:
+    def add(self, reservation: Reservation) -> None:
+        """Adds a reservation, whether it fits or not."""
+        assignment = reservation.assignment
+        for device in _devices(reservation):
             if assignment.memory_mib is None:
-                self._whole.add((node, uuid))
+                self._whole.add(device)
             else:
-                memory, compute = self._promised.get((node, uuid), (0, 0))
-                self._promised[node, uuid] = (
-                    memory + assignment.memory_mib,
-                    compute + (assignment.compute_percent or 0),
-                )
+                memory, compute = self._promised.get(device, (0, 0))
+                self._promised[device] = memory + assignment.memory_mib, compute + (assignment.compute_percent or 0)
 
-    def _has_room(self, device: tuple[str, str], assignment: Assignment) -> bool:
+    def _has_left(self, device: tuple[str, str], assignment: Assignment) -> bool:
         memory, compute = self._promised.get(device, (0, 0))
-        most = self._memory.get(device)
-        if most is not None and memory + (assignment.memory_mib or 0) > most:
+        limit = self._memory_mib.get(device)
+        if limit is not None and memory + (assignment.memory_mib or 0) > limit:
             return False
         return compute + (assignment.compute_percent or 0) <= WHOLE_DEVICE_PERCENT
+
+
+def _devices(reservation: Reservation) -> list[tuple[str, str]]:
+    return [(reservation.node, uuid) for uuid in reservation.assignment.devices]

@@ -1,6 +1,6 @@
-"""How each device is used, and how much of it is promised: the ledger and the kubelet's word joined, for the engine."""
+"""How each device is used: its reservations, joined with the holders that the kubelet reports."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from gpufleet_common import timestamps
 
 @dataclass(frozen=True, slots=True)
 class DeviceUsage:
-    """The fields of the engine's DeviceState that tell of holders."""
+    """Use of one device, in the fields of the engine's `DeviceState`."""
 
     held: bool = False
     sharers: int = 0
@@ -21,53 +21,84 @@ class DeviceUsage:
 
 
 def by_device(assignments: Iterable[Assignment]) -> dict[str, list[Assignment]]:
-    """A node's reservations by the devices that they name."""
-    found: dict[str, list[Assignment]] = {}
+    """Groups a node's assignments by the UUIDs that they name."""
+    groups: dict[str, list[Assignment]] = {}
     for assignment in assignments:
         for uuid in assignment.devices:
-            found.setdefault(uuid, []).append(assignment)
-    return found
+            groups.setdefault(uuid, []).append(assignment)
+    return groups
 
 
 def usage_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None) -> DeviceUsage:
-    """One device's use.
+    """Returns the use of one device.
 
-    A device is held as a whole when a reservation or a holder says so. A holder that goes with a reservation is the
-    same container; one without holds a slot that nothing is promised of, or what an earlier reservation promised.
+    A device is held as a whole when an assignment or a holder says so. A holder with an assignment is the same
+    container as the assignment's. One without holds what an earlier assignment promised, or a share slot with no
+    promise.
 
     Args:
-        device: as the agent reports it.
-        reserved: the reservations that name it.
-        sampled_at: when it was measured, by the clock that reservations are dated by; what was decided later is in
-            flight, because the sample can't show it. None: never.
+        device: As the agent reports it.
+        reserved: The assignments that name it.
+        sampled_at: When it was sampled, by the clock of `decidedAt`. Later assignments are in flight: the sample
+            cannot show their use. None: never.
     """
-    strangers = [h for h in device.allocated_to if not any(is_holder(h, a) for a in reserved)]
-    sharers = [h for h in strangers if h.shared or h.memory_mib is not None]
-    whole = any(a.memory_mib is None for a in reserved) or len(sharers) < len(strangers)
-    if whole:
+    unreserved = [h for h in device.allocated_to if not any(is_holder(h, a) for a in reserved)]
+    if any(a.memory_mib is None for a in reserved) or not all(map(_is_sharing, unreserved)):
         return DeviceUsage(held=True)
     in_flight = [a for a in reserved if sampled_at is None or timestamps.parse(a.decided_at) > sampled_at]
-    settled: list[Assignment | DeviceHolder] = [*sharers, *(a for a in reserved if a not in in_flight)]
+    sampled: list[Assignment | DeviceHolder] = [*unreserved, *(a for a in reserved if a not in in_flight)]
     return DeviceUsage(
-        sharers=len(reserved) + len(sharers),
-        promised_memory_mib=sum(one.memory_mib or 0 for one in settled),
-        promised_compute_percent=sum(one.compute_percent or 0 for one in settled),
-        in_flight_memory_mib=sum(a.memory_mib or 0 for a in in_flight),
-        in_flight_compute_percent=sum(a.compute_percent or 0 for a in in_flight),
+        sharers=len(reserved) + len(unreserved),
+        promised_memory_mib=_total_memory_mib(sampled),
+        promised_compute_percent=_total_compute_percent(sampled),
+        in_flight_memory_mib=_total_memory_mib(in_flight),
+        in_flight_compute_percent=_total_compute_percent(in_flight),
     )
 
 
 def is_holder(holder: DeviceHolder, assignment: Assignment) -> bool:
-    """Pod names carry a unique suffix, so namespace and name identify a pod where the agent doesn't know the uid."""
+    """Returns True when the holder is the assignment's pod.
+
+    An agent that does not know the pod's uid reports its name. Pod names have a unique suffix, so the name identifies
+    the pod as well.
+    """
     if holder.pod_uid is not None:
         return holder.pod_uid == assignment.pod_uid
     return (holder.namespace, holder.pod) == (assignment.namespace, assignment.pod)
 
 
 def held_by(status: TelemetryStatus, assignment: Assignment, container: str | None = None) -> frozenset[str]:
-    """Devices reported with the reservation's pod, in whichever container or in the one named."""
+    """Returns the UUIDs that the agent reports as held by the assignment's pod.
+
+    Args:
+        status: The agent's report.
+        assignment: A reservation of the pod.
+        container: Only devices of this container; None: of any.
+    """
     return frozenset(
         d.uuid
         for d in status.devices
         if any(is_holder(h, assignment) and container in (None, h.container) for h in d.allocated_to)
     )
+
+
+def device_memory_mib(reports: Mapping[str, TelemetryStatus | None]) -> dict[tuple[str, str], int]:
+    """Returns the memory of each device, by node and UUID, if its agent reports it."""
+    return {
+        (node, device.uuid): device.memory_total_mib
+        for node, status in reports.items()
+        for device in (status.devices if status else ())
+        if device.memory_total_mib is not None
+    }
+
+
+def _is_sharing(holder: DeviceHolder) -> bool:
+    return bool(holder.shared) or holder.memory_mib is not None
+
+
+def _total_memory_mib(promises: Iterable[Assignment | DeviceHolder]) -> int:
+    return sum(one.memory_mib or 0 for one in promises)
+
+
+def _total_compute_percent(promises: Iterable[Assignment | DeviceHolder]) -> int:
+    return sum(one.compute_percent or 0 for one in promises)

@@ -1,110 +1,112 @@
-"""Who holds which devices: the reservations of all nodes, checked against the pods that live and what agents report.
+"""The ledger: the reservations of all nodes, sorted by what has to become of them.
 
-The ledger is the union of `spec.assignments` over all GPUTelemetry objects and nothing else, so it is complete
-after a restart. A reservation whose pod is gone isn't simply dropped: a container may outlive its pod object
-(forced deletion), so its devices stay taken until the agent's report no longer shows them with that pod, and for some
-seconds more unless the kubelet has said that the pod is over.
+It is the union of `spec.assignments` of all GPUTelemetry objects and nothing else, so it is complete after a restart.
+The reservation of a deleted pod is not removed immediately: a container may outlive its pod object (forced deletion).
+Its devices stay reserved until the agent's report no longer has the pod as a holder, and for some seconds more unless
+the kubelet has reported that the pod is terminated.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gpufleet_operator.ledger.conflicts import Occupancy
-from gpufleet_operator.ledger.device_usage import held_by
+from gpufleet_operator.ledger.device_usage import device_memory_mib, held_by
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
 from gpufleet_operator.model.objects import Pod, PodDeletion, Reservation
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The reservations, by what is to become of them."""
+    """All reservations."""
 
-    live: Mapping[str, Reservation] = field(default_factory=dict)
+    active: Mapping[str, Reservation] = field(default_factory=dict)
     """By pod uid: the pod exists and may use the devices."""
     terminating: tuple[Reservation, ...] = ()
-    """The pod is gone or over, but the node may not have let go of the devices yet."""
-    free: tuple[Reservation, ...] = ()
-    """To be removed."""
-    conflicted: frozenset[str] = frozenset()
-    """Uids of released pods whose devices an older reservation has, too, and one of them has them as a whole.
+    """The pod is deleted or terminal, but its containers may still use the devices."""
+    to_release: tuple[Reservation, ...] = ()
+    """Nothing can use the devices any more; the reservation is to be removed."""
+    conflicting: frozenset[str] = frozenset()
+    """Uids of released pods with a device that an older reservation has as well, one of the two as a whole.
 
-    Never the case unless others write here.
+    Never the case unless others write assignments.
     """
 
+    @property
+    def occupying(self) -> tuple[Reservation, ...]:
+        """The reservations whose devices are not free."""
+        return (*self.active.values(), *self.terminating)
 
-def read_ledger(snapshot: Snapshot) -> Ledger:
-    """Sort all reservations of the snapshot."""
-    live: dict[str, Reservation] = {}
+
+def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
+    """Sorts all reservations of the snapshot; of two for the same device the older one wins."""
+    active: dict[str, Reservation] = {}
     terminating: list[Reservation] = []
-    free: list[Reservation] = []
-    conflicted: set[str] = set()
-    claims = Occupancy(device_memory_mib(snapshot))
-    for entry in sorted(reservations(snapshot), key=_seniority):
-        uid = entry.assignment.pod_uid
+    to_release: list[Reservation] = []
+    conflicting: set[str] = set()
+    occupancy = occupancy_of(snapshot)
+    for reservation in sorted(reservations(snapshot), key=_age_order):
+        uid = reservation.assignment.pod_uid
         pod = snapshot.pods.get(uid)
         if pod is None or pod.terminal:
-            if devices_are_free(snapshot, entry, pod):
-                free.append(entry)
+            if devices_are_free(snapshot, state, reservation, pod):
+                to_release.append(reservation)
             else:
-                terminating.append(entry)
-                claims.add(entry.node, entry.assignment)
-        elif uid in live or (pod.place is not None and pod.place != entry.node):
-            # A roll-back that didn't happen: the pod can't run on this node (or has an older reservation).
-            free.append(entry)
-        elif pod.gates and not claims.fits(entry.node, entry.assignment):
-            free.append(entry)
+                terminating.append(reservation)
+                occupancy.add(reservation)
+        elif uid in active or (pod.target_node is not None and pod.target_node != reservation.node):
+            # A rollback that was not written: the pod can't run on this node (or has an older reservation).
+            to_release.append(reservation)
+        elif pod.gates and not occupancy.fits(reservation):
+            to_release.append(reservation)
         else:
-            live[uid] = entry
-            if claims.clashes(entry.node, entry.assignment):
-                conflicted.add(uid)
-            claims.add(entry.node, entry.assignment)
-    return Ledger(live, tuple(terminating), tuple(free), frozenset(conflicted))
+            active[uid] = reservation
+            if occupancy.conflicts(reservation):
+                conflicting.add(uid)
+            occupancy.add(reservation)
+    return Ledger(active, tuple(terminating), tuple(to_release), frozenset(conflicting))
 
 
 def reservations(snapshot: Snapshot) -> Iterator[Reservation]:
-    """All reservations as stored."""
+    """Yields all reservations as stored."""
     for name, telemetry in snapshot.telemetry.items():
         for assignment in telemetry.assignments:
             yield Reservation(name, assignment)
 
 
-def device_memory_mib(snapshot: Snapshot) -> dict[tuple[str, str], int]:
-    """Memory of the devices of all nodes in MiB, as far as it is reported."""
-    return {
-        (name, device.uuid): device.memory_total_mib
-        for name, telemetry in snapshot.telemetry.items()
-        for device in (telemetry.status.devices if telemetry.status else ())
-        if device.memory_total_mib is not None
-    }
+def occupancy_of(snapshot: Snapshot, ledger: Ledger | None = None) -> Occupancy:
+    """Returns the devices of the snapshot with the reservations of a ledger; None: with no reservation."""
+    memory_mib = device_memory_mib({name: telemetry.status for name, telemetry in snapshot.telemetry.items()})
+    return Occupancy(memory_mib, ledger.occupying if ledger else ())
 
 
-def devices_are_free(snapshot: Snapshot, entry: Reservation, pod: Pod | None) -> bool:
-    """True when nothing on the node can still use the devices of a pod that is gone (`pod` None) or over."""
-    uid = entry.assignment.pod_uid
-    if entry.node not in snapshot.nodes:
+def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservation, pod: Pod | None) -> bool:
+    """Returns True when nothing on the node can still use the devices of a deleted (None) or terminal pod."""
+    uid = reservation.assignment.pod_uid
+    if reservation.node not in snapshot.nodes:
         return True
     deletion = snapshot.deleted_pods.get(uid)
     if deletion is PodDeletion.NEVER_BOUND or (pod is not None and rejected_by_kubelet(pod)):
-        return True  # The pod never was on the node, or the kubelet never started it.
-    if snapshot.stale_reason(entry.node) is not None:
+        return True  # The pod never had a node, or the kubelet never started it.
+    if snapshot.stale_reason(reservation.node) is not None:
         return False
-    status = snapshot.telemetry[entry.node].status
-    if status is None or held_by(status, entry.assignment):
+    status = snapshot.telemetry[reservation.node].status
+    if status is None or held_by(status, reservation.assignment):
         return False
     # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
-    # two reports was in neither, and an agent that is cut off tells nothing of either. `let_go` is set by a report
-    # that is younger than our knowledge of its end.
-    noticed, _ = snapshot.memory.gone.get(uid, (snapshot.now, ""))
-    told = snapshot.memory.let_go.get(uid)
-    if pod is not None or deletion is PodDeletion.OVER:
-        # The kubelet itself has said that the containers are over. A report that has dropped it may have come earlier.
-        dropped = told is not None or uid in snapshot.memory.held
-        return dropped or snapshot.now - noticed >= snapshot.limits.parting_delay
-    # Deleted by force, or nobody here knows how: the kubelet drops such a pod from its list when it hears of that, and
-    # kills the containers in the seconds after.
-    return told is not None and snapshot.now - max(told, noticed) >= snapshot.limits.parting_delay
+    # two reports was in neither, and an agent without a connection reports neither. `released_since` is set by a
+    # report that is later than the pod's end as this process knows it.
+    noticed, _ = state.ended.get(uid, (snapshot.now, ""))
+    released = state.released_since.get(uid)
+    if pod is not None or deletion is PodDeletion.TERMINATED:
+        # The kubelet itself has reported the end of the containers. The report without the pod may be an earlier one.
+        dropped = released is not None or uid in state.seen_holding
+        return dropped or snapshot.now - noticed >= snapshot.limits.container_exit_delay
+    # Deleted by force, or this process did not see how: the kubelet removes such a pod from its list when it learns of
+    # the deletion, and kills the containers in the seconds after that.
+    return released is not None and snapshot.now - max(released, noticed) >= snapshot.limits.container_exit_delay
 
 
-def _seniority(entry: Reservation) -> tuple[str, str, str]:
-    return (entry.assignment.decided_at, entry.node, entry.assignment.pod_uid)
+def _age_order(reservation: Reservation) -> tuple[str, str, str]:
+    return reservation.assignment.decided_at, reservation.node, reservation.assignment.pod_uid

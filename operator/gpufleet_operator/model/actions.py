@@ -1,7 +1,7 @@
-"""What a decision asks to be done. Plain data: `execute.py` carries it out, tests compare it.
+"""The result of a decision, as plain data: `runtime.executor` carries it out, tests compare it.
 
-Order within a pass: pods are made and deleted, reservations written (compare-and-swap), then the pods of reservations
-that went through are released, then status is written. Each action has a key, under which its failures are remembered.
+Order within a pass: pods are created and deleted and reservations are written (compare-and-swap), then the pods whose
+reservations were written are released, then status is written. The backoff of a failed action is kept under its key.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from gpufleet_operator.placement.model import Diagnosis
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Make a replica's pod. `name` is new for each attempt that isn't a repetition."""
+    """Create a replica's pod. `name` is new unless the attempt repeats one that got no response."""
 
     workload_uid: str
     namespace: str
@@ -28,18 +28,18 @@ class CreatePod:
 
     @property
     def key(self) -> str:
-        """Shared by all pods of a workload: they are refused for the same reasons."""
+        """One per workload: its pods are rejected for the same reasons."""
         return create_key(self.workload_uid)
 
 
 def create_key(workload_uid: str) -> str:
-    """Under which a workload's refused pods are remembered."""
+    """Returns the key of the backoff of a workload's pod creations."""
     return f"create/{workload_uid}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """Replace the assignments of one node, if its object is still the one that was decided on."""
+    """Replace the assignments of one node, if its object is still the one that the decision is based on."""
 
     node: str
     uid: str
@@ -56,13 +56,13 @@ class Reserve:
 
 
 def reserve_key(node: str) -> str:
-    """Under which a node's refused reservations are remembered."""
+    """Returns the key of the backoff of a node's reservations."""
     return f"reserve/{node}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReleasePod:
-    """Pin a pod and take its gate off. Only after all of `after` (nodes reserved in this pass) went through."""
+    """Pin a pod and remove its gate, once the reservations on all nodes in `after` are written."""
 
     workload_uid: str
     pod_uid: str
@@ -80,7 +80,7 @@ class ReleasePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Delete exactly this pod in exactly this state, with its own grace period."""
+    """Delete this pod in this resource version, with its own grace period."""
 
     workload_uid: str
     workload: str
@@ -88,7 +88,7 @@ class DeletePod:
     name: str
     uid: str
     resource_version: str
-    fault: RemovalReason
+    reason: RemovalReason
     message: str
 
     @property
@@ -108,7 +108,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """Replace a workload's status, then tell its events."""
+    """Replace a workload's status, then record its events."""
 
     workload_uid: str
     namespace: str
@@ -125,24 +125,24 @@ class WriteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """Everything that one decision asks for."""
+    """Everything that one decision asks for, and the state after the pass."""
 
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     reserves: tuple[Reserve, ...] = ()
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
-    memory: PassState = field(default_factory=PassState)
+    state: PassState = field(default_factory=PassState)
     due: datetime | None = None
-    """When to decide again although nothing happened."""
+    """When to decide again even if nothing changes."""
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
-    """By workload uid, for metrics and logs."""
+    """By workload uid, for metrics."""
     gated: Mapping[str, int] = field(default_factory=dict)
-    """Gated pods by what they wait for."""
+    """Number of gated pods by what they wait for."""
     inconsistencies: tuple[str, ...] = ()
-    """What is wrong with the cluster itself, such as one UUID on two nodes."""
+    """Contradictions in the telemetry, such as one UUID on two nodes."""
     unexpected_errors: Mapping[str, str] = field(default_factory=dict)
-    """Workloads found unusable for a reason that no rule foresaw -> traceback. Only in the pass that found out."""
+    """Workloads whose template failed with an unexpected error -> traceback, in the pass that checked it."""
 
     @property
     def empty(self) -> bool:

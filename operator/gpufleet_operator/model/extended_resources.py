@@ -1,4 +1,4 @@
-"""The two extended resources by which pods ask for devices: one for whole devices, one for slots of shared ones."""
+"""The two extended resources that pods request: whole devices, and share slots of shared devices."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,25 +9,25 @@ from gpufleet_api.workload import DeviceMode, Devices
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """As agent and operator are configured alike."""
+    """Names and slots of the extended resources; agent and operator are configured alike."""
 
     whole: str = RESOURCE
     shared: str = SHARED_RESOURCE
-    """Empty: devices are never shared."""
+    """Empty: devices are not shared."""
     slots: int = SHARED_SLOTS
-    """Most containers that share one device."""
+    """Maximum number of containers that share one device."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that is ours to give."""
+        """The resources that the device plugin offers."""
         return (self.whole, self.shared) if self.shared else (self.whole,)
 
-    def asked(self, devices: Devices) -> str:
-        """What a container with these devices asks for."""
+    def name_for(self, devices: Devices) -> str:
+        """Returns the resource that a container with these devices requests."""
         return self.shared if devices.mode is DeviceMode.SHARED else self.whole
 
     def offered(self, resource: str, healthy: int) -> int:
-        """How many of a resource a node with so many healthy devices offers."""
+        """Returns how many of a resource a node with this many healthy devices offers."""
         return healthy * self.slots if resource == self.shared else healthy
 
 

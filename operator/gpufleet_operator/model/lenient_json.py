@@ -1,4 +1,4 @@
-"""Reading JSON of which nothing is sure: what isn't of the form that is asked for is empty, and nothing raises."""
+"""Access to JSON of unknown form: a value of another type is read as empty, and nothing raises."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,25 +7,25 @@ Json = Mapping[str, Any]
 
 
 def as_map(value: Any) -> Json:
-    """The value if it is a map."""
+    """Returns the value if it is a map, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def as_list(value: Any) -> Sequence[Any]:
-    """The value if it is a list."""
+    """Returns the value if it is a list, else an empty one."""
     return value if isinstance(value, list | tuple) else ()
 
 
 def maps(value: Any) -> Iterable[Json]:
-    """The entries of a list, each as a map."""
+    """Returns the entries of a list, each as a map."""
     return map(as_map, as_list(value))
 
 
 def text(value: Any) -> str:
-    """The value if it is text."""
+    """Returns the value if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def number(value: Any) -> int:
-    """The value if it is a whole number."""
+    """Returns the value if it is an integer, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

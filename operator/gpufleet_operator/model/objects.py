@@ -1,6 +1,6 @@
-"""What the operator keeps of each API object: the fields it decides by, and nothing else.
+"""API objects, reduced to the fields that decisions need.
 
-Objects are projected to these frozen dataclasses when they arrive (`project.py`, `podview.py`), so that a few
+Objects are decoded into these frozen dataclasses when they arrive (`cache.decode`, `cache.decode_pod`), so that a few
 thousand pods cost a few megabytes and every decision is made on plain data.
 """
 
@@ -27,7 +27,7 @@ class PodPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A GPUWorkload. `model` is None when the stored object doesn't parse; `invalid` then says why."""
+    """A GPUWorkload. `model` is None when the stored object does not parse; `invalid` then has the message."""
 
     uid: str
     namespace: str
@@ -39,18 +39,18 @@ class Workload:
     model: GPUWorkload | None
     invalid: str = ""
     status: WorkloadStatus | None = None
-    recorded: Mapping[int, ReplicaPlacement] = field(default_factory=dict)
-    """What status says, by replica."""
+    stored_placements: Mapping[int, ReplicaPlacement] = field(default_factory=dict)
+    """`status.placements` by replica."""
 
     @property
     def full_name(self) -> str:
         """namespace/name."""
         return f"{self.namespace}/{self.name}"
 
-    def done(self, replica: int) -> bool:
-        """True when status records that the replica's pod succeeded: it is not made again."""
-        record = self.recorded.get(replica)
-        return record is not None and record.state is PlacementState.SUCCEEDED
+    def has_succeeded(self, replica: int) -> bool:
+        """Returns True when the stored status has the replica as succeeded: no pod is created for it again."""
+        stored = self.stored_placements.get(replica)
+        return stored is not None and stored.state is PlacementState.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +64,26 @@ class Telemetry:
     deleting: bool
     model: GPUTelemetry
     written_at: datetime | None
-    unreadable: str = ""
-    """Why the status couldn't be parsed (`model.status` is None then)."""
+    decode_error: str = ""
+    """Why the status does not parse; `model.status` is None then."""
 
     @property
     def assignments(self) -> tuple[Assignment, ...]:
-        """The node's ledger as stored."""
+        """The stored reservations of the node."""
         return tuple(self.model.spec.assignments)
 
     @property
     def status(self) -> TelemetryStatus | None:
-        """What the agent says."""
+        """The agent's report."""
         return self.model.status
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One app container's state.
+    """The state of one app container.
 
-    `started_at` is the node's clock at its current or last start. `devices` are the kubelet's own words in
-    `allocatedResourcesStatus`, per resource; absent on kubelets that don't report it.
+    `started_at` is its current or last start by the node's clock. `devices` are the ids in `allocatedResourcesStatus`
+    per resource; empty on kubelets that do not report it.
     """
 
     name: str
@@ -94,19 +94,19 @@ class Container:
 
 
 class PodDeletion(StrEnum):
-    """How a pod's object went away."""
+    """How a pod was deleted, by its last state."""
 
     NEVER_BOUND = "NeverBound"
-    """It was on no node, so no container of it ever ran."""
-    OVER = "Over"
-    """The kubelet had told that its containers are over, and let the object go."""
+    """It had no node, so none of its containers ever ran."""
+    TERMINATED = "Terminated"
+    """The kubelet had reported the end of its containers before the object was deleted."""
     FORCED = "Forced"
-    """Deleted with grace 0. The kubelet lists it no longer, but kills its containers two seconds later."""
+    """Deleted with grace 0. The kubelet no longer lists it, but kills its containers about two seconds later."""
 
 
 @dataclass(frozen=True, slots=True)
 class TermShape:
-    """What podpatch must know of one required node selector term."""
+    """The form of one required node selector term, as `pods.release` needs it."""
 
     empty: bool
     has_fields: bool
@@ -114,7 +114,7 @@ class TermShape:
 
 @dataclass(frozen=True, slots=True)
 class AffinityShape:
-    """How much of the path to `nodeSelectorTerms` exists; a JSON Patch can't make parents by itself."""
+    """How much of the path to `nodeSelectorTerms` exists: a JSON Patch does not create parents."""
 
     affinity: bool = False
     node_affinity: bool = False
@@ -123,7 +123,7 @@ class AffinityShape:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod that carries our workload label."""
+    """A pod with the workload label."""
 
     uid: str
     namespace: str
@@ -131,29 +131,29 @@ class Pod:
     resource_version: str
     created: datetime
     workload_uid: str = ""
-    """Uid of the GPUWorkload that controls it; empty: none does."""
+    """Uid of the GPUWorkload that controls it; empty if none does."""
     replica: int | None = None
     deleting: bool = False
     gates: tuple[str, ...] = ()
     node: str | None = None
-    """spec.nodeName: bound there."""
+    """`spec.nodeName`: the node that it is bound to."""
     pinned: str | None = None
-    """The node of the last `metadata.name` match field: ours, once the gate is off."""
+    """The node of the last `metadata.name` match field: the operator's pin, once the gate is removed."""
     phase: PodPhase = PodPhase.PENDING
     reason: str = ""
     message: str = ""
     disrupted: bool = False
-    """Condition DisruptionTarget: the cluster, not the application, ended it."""
+    """Condition DisruptionTarget: the cluster ended it, not the application."""
     unschedulable: str | None = None
     """kube-scheduler's message while PodScheduled is False for reason Unschedulable."""
     nominated: bool = False
-    """kube-scheduler is making room for it by preemption."""
+    """kube-scheduler preempts other pods for it (`status.nominatedNodeName`)."""
     containers: tuple[Container, ...] = ()
     priority: int = 0
     needs: PodNeeds = field(default_factory=PodNeeds)
     affinity: AffinityShape = AffinityShape()
-    annotated: bool = False
-    """metadata.annotations exists."""
+    has_annotations: bool = False
+    """`metadata.annotations` exists."""
 
     @property
     def full_name(self) -> str:
@@ -162,39 +162,42 @@ class Pod:
 
     @property
     def terminal(self) -> bool:
-        """No container of it runs, or ever will again."""
+        """True when its phase is Succeeded or Failed: no container of it will run again."""
         return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
     @property
     def deletion(self) -> PodDeletion:
-        """How it went, if this is its last state. Kubelets (since 1.27) end the phase before they let the object go."""
+        """How it was deleted, if this is its last state.
+
+        Kubelets (since 1.27) set a terminal phase before they let the object be deleted.
+        """
         if self.node is None:
             return PodDeletion.NEVER_BOUND
-        return PodDeletion.OVER if self.terminal else PodDeletion.FORCED
+        return PodDeletion.TERMINATED if self.terminal else PodDeletion.FORCED
 
     @property
     def only_our_gate(self) -> bool:
-        """Nobody but us holds it back."""
+        """True when the operator's scheduling gate is the only one."""
         return self.gates == (SCHEDULING_GATE,)
 
     @property
     def ran(self) -> bool:
-        """Some app container of it has started."""
+        """True when an app container of it has started."""
         return any(c.ran for c in self.containers)
 
     @property
-    def place(self) -> str | None:
-        """The only node on which it can run: bound there, or released with our pin."""
+    def target_node(self) -> str | None:
+        """The only node on which it can run: it is bound to it, or released and pinned to it."""
         return self.node or (None if self.gates else self.pinned)
 
     def container(self, name: str) -> Container | None:
-        """The app container of that name, once the kubelet reports it."""
+        """Returns the app container of that name, if the kubelet has reported it."""
         return next((c for c in self.containers if c.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A v1.Node. `allocatable`: CPU in millicores, the rest in units."""
+    """A v1.Node. `allocatable` has CPU in millicores, other resources in units."""
 
     uid: str
     name: str
@@ -207,7 +210,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class BoundPod:
-    """A pod of somebody else's on a node, as far as it takes room there."""
+    """A pod without the workload label that is bound to a node, with its requests."""
 
     uid: str
     node: str
@@ -217,7 +220,7 @@ class BoundPod:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """One reservation and the node whose object carries it."""
+    """An assignment, and the node whose GPUTelemetry stores it."""
 
     node: str
     assignment: Assignment

@@ -1,4 +1,4 @@
-"""The replicas of a workload as one pass finds them, and the pods that have to be deleted."""
+"""The replicas of a workload as one pass assesses them, and the pods to delete."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,56 +12,57 @@ class WaitReason(StrEnum):
 
     NOTHING = "Nothing"
     POD = "Pod"
-    """Its pod has to be made."""
-    GATES = "OtherGates"
-    """Its pod has scheduling gates beside ours: we decide when ours is the last."""
+    """Its pod has to be created."""
+    OTHER_GATES = "OtherSchedulingGates"
+    """Its pod has scheduling gates of other controllers. It is placed when the operator's gate is the last."""
     DEVICES = "Devices"
 
 
 class RemovalReason(StrEnum):
-    """Why a pod is deleted. Doubles as the reason of the event."""
+    """Why a pod is deleted; also the reason of the event."""
 
     SUSPENDED = "Suspended"
     SURPLUS = "SurplusPod"
-    UNSCHEDULABLE = "SchedulerRefused"
-    NODE_GONE = "NodeGone"
-    REJECTED = "KubeletRefused"
+    UNSCHEDULABLE = "Unschedulable"
+    NODE_DELETED = "NodeDeleted"
+    REJECTED = "KubeletRejected"
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
-    DEGRADED = "DeviceUnhealthy"
+    UNHEALTHY = "DeviceUnhealthy"
 
     @property
-    def is_trouble(self) -> bool:
-        """False for what the user or we wanted."""
+    def is_warning(self) -> bool:
+        """False for a deletion that the user or the operator intends."""
         return self not in (RemovalReason.SUSPENDED, RemovalReason.SURPLUS)
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A pod to delete. `node` is where it failed, if it was meant for one."""
+    """A pod to delete. `node` is the node that refused it, if one did."""
 
     pod: Pod
     replica: int
-    fault: RemovalReason
+    reason: RemovalReason
     message: str
     node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica. `recovered`: its reservation has to be written again, the node's object having been made anew."""
+    """One replica."""
 
     index: int
     state: PlacementState
-    wait: WaitReason = WaitReason.NOTHING
+    wait_reason: WaitReason = WaitReason.NOTHING
     pod: Pod | None = None
-    entry: Reservation | None = None
+    reservation: Reservation | None = None
     recovered: bool = False
+    """The reservation has to be written again, because the node's GPUTelemetry was deleted and created."""
     message: str = ""
 
     @property
     def gated(self) -> bool:
-        """True while its pod is held back."""
+        """True while its pod has scheduling gates."""
         return self.pod is not None and bool(self.pod.gates)
 
 

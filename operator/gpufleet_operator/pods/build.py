@@ -54,7 +54,7 @@ def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resou
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
     pod_spec = dict(spec.template["spec"])
     gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
-    device_user, resource = device_container(spec), resources.asked(spec.devices)
+    device_user, resource = device_container(spec), resources.name_for(spec.devices)
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
     pod_spec["containers"] = [
         _with_devices(c, resource, spec.devices.count) if c["name"] == device_user else c

@@ -62,7 +62,7 @@ def _annotate(pod: Pod, node: str, assignment: Assignment) -> list[JsonPatchOper
     if assignment.shard_start is not None:
         note |= {"shardStart": assignment.shard_start, "shardEnd": assignment.shard_end}
     value = json.dumps(note, separators=(",", ":"))
-    if not pod.annotated:
+    if not pod.has_annotations:
         return [_add("/metadata/annotations", {ASSIGNMENT_ANNOTATION: value})]
     return [_add(f"/metadata/annotations/{ASSIGNMENT_ANNOTATION.replace('/', '~1')}", value)]
 

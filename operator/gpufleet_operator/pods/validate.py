@@ -35,7 +35,7 @@ def device_container(spec: WorkloadSpec) -> str:
 
 
 def _errors(spec: WorkloadSpec, resources: Resources) -> Errors:
-    if not resources.asked(spec.devices):
+    if not resources.name_for(spec.devices):
         yield forbidden("spec.devices.mode", f"mode {spec.devices.mode} is disabled in this cluster")
     yield from _metadata(spec.template.get("metadata"))
     pod = spec.template.get("spec")
@@ -166,7 +166,7 @@ def _device_amounts(given: Any, resources: Resources) -> Iterator[tuple[str, str
 
 def _device_count(container: Mapping[str, Any], path: str, resources: Resources, devices: Devices) -> Errors:
     for kind, name, amount in _device_amounts(container.get("resources"), resources):
-        if name != resources.asked(devices) or str(amount) != str(devices.count):
+        if name != resources.name_for(devices) or str(amount) != str(devices.count):
             detail = f"must be omitted or equal spec.devices (count {devices.count}, mode {devices.mode})"
             yield invalid(f"{path}.resources.{kind}[{name}]", amount, detail)
 

@@ -152,7 +152,7 @@ class Executor:
             self._cache.pods.put(replace(pod, deleting=True))
         await self._record(
             WorkloadReference(action.namespace, action.workload, action.workload_uid),
-            Event(action.fault, f"pod {action.name}: {action.message}", warning=action.fault.is_trouble),
+            Event(action.reason, f"pod {action.name}: {action.message}", warning=action.reason.is_warning),
         )
 
     async def _status(self, action: WriteStatus) -> None:

@@ -42,7 +42,7 @@ class Metrics:
         )
         self.pods_removed = Counter(
             "gpufleet_operator_pods_removed",
-            "Pods that the operator deleted, by reason (DeviceMismatch, KubeletRefused, SchedulerRefused, ...).",
+            "Pods that the operator deleted, by reason (DeviceMismatch, KubeletRejected, Unschedulable, ...).",
             ["reason"],
             registry=registry,
         )
@@ -114,7 +114,7 @@ class Metrics:
                 case DeletePod() as action:
                     kind = "pod_delete"
                     if outcome.succeeded:
-                        self.pods_removed.labels(str(action.fault)).inc()
+                        self.pods_removed.labels(str(action.reason)).inc()
                 case ReleasePod():
                     kind = "pod_release"
                 case Reserve() as action:

@@ -12,8 +12,9 @@ from datetime import datetime
 import structlog
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.decide import state
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.state import drop_pending_creates, record_results
+from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import CreatePod, ReleasePod
 from gpufleet_operator.model.state_types import Limits, PassState
@@ -54,7 +55,7 @@ class Reconciler:
         self._cache, self._executor, self._limits = cache, executor, limits
         self._clock, self._metrics, self._name_seed = clock, metrics, name_seed
         self._resync_interval = resync_interval_seconds
-        self._memory = PassState()
+        self._state = PassState()
         self._request_mix = RequestMix(limits.resources)
         self._first_seen: dict[str, float] = {}
         self._inconsistencies: set[str] = set()
@@ -79,13 +80,19 @@ class Reconciler:
         """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
         self._cache.dirty.clear()
-        mix = self._request_mix.update(self._cache.workloads.items.values(), self._cache.telemetry.items.values())
+        workloads, telemetry = self._cache.workloads.items, self._cache.telemetry.items
+        templates = check_templates(workloads, self._state.templates, self._limits.resources)
         snapshot = self._cache.snapshot(
-            now=self._clock.now(), name_seed=self._name_seed(), memory=self._memory, limits=self._limits, mix=mix
+            now=self._clock.now(),
+            name_seed=self._name_seed(),
+            templates=templates,
+            state=self._state,
+            limits=self._limits,
+            mix=self._request_mix.update(workloads.values(), telemetry.values(), templates),
         )
         with self._metrics.reconcile_duration.labels("decide").time():
             actions = decide(snapshot)
-        self._memory = actions.memory
+        self._state = actions.state
         self._metrics.record_decision(snapshot, actions)
         self._track_gated_pods(loop.time())
         for inconsistency in set(actions.inconsistencies) - self._inconsistencies:
@@ -117,9 +124,9 @@ class Reconciler:
         results = [
             (o.action.key, o.failure, "network" if o.unconfirmed else "apiserver") for o in outcomes if not o.conflict
         ]
-        memory = state.record(self._memory, results, self._clock.now())
+        state = record_results(self._state, results, self._clock.now())
         created = [o.action for o in outcomes if isinstance(o.action, CreatePod) and not o.unconfirmed]
-        self._memory = state.answered(memory, [(a.workload_uid, a.replica) for a in created])
+        self._state = drop_pending_creates(state, [(a.workload_uid, a.replica) for a in created])
         self._metrics.record_outcomes(outcomes)
         for outcome in outcomes:
             if isinstance(outcome.action, ReleasePod) and outcome.succeeded:

@@ -4,12 +4,12 @@ A workload counts once, with all of its replicas, when it is first seen. It stil
 and less weight as others follow. Nothing is stored: a restart begins with the existing workloads.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from gpufleet_operator.decide.template_check import judge
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.objects import Telemetry, Workload
+from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import Mix, MixEstimator, PodType
 
 _MAX_CPU_MILLI = 10**9
@@ -30,25 +30,31 @@ class RequestMix:
         self._counted: frozenset[str] = frozenset()
         """Uids of existing workloads. Those of deleted ones are dropped, as they never return."""
 
-    def update(self, workloads: Collection[Workload], telemetry: Collection[Telemetry]) -> Mix:
+    def update(
+        self,
+        workloads: Collection[Workload],
+        telemetry: Collection[Telemetry],
+        templates: Mapping[str, TemplateCheck],
+    ) -> Mix:
         """Counts new workloads and returns the mix: the same object until it changes enough.
 
         Args:
             workloads: All that exist.
             telemetry: Of all nodes. Requests for shares count once the memory of a device is known, as they are parts
                 of it.
+            templates: The check of each workload that parses, by uid.
         """
         new = [w for w in workloads if w.uid not in self._counted]
         if new:
             device = _median_memory_mib(telemetry)
             new.sort(key=lambda w: (w.created, w.full_name))
-            counted = {w.uid for w in new if self._count(w, device)}
+            counted = {w.uid for w in new if self._count(w, templates.get(w.uid), device)}
             self._counted = self._counted.intersection(w.uid for w in workloads) | counted
         return self._census.mix
 
-    def _count(self, workload: Workload, device_memory_mib: int) -> bool:
+    def _count(self, workload: Workload, template: TemplateCheck | None, device_memory_mib: int) -> bool:
         """Counts a workload. Returns False if its size is unknown yet."""
-        if workload.model is None or judge(workload, workload.model, self._resources).problems:
+        if workload.model is None or template is None or template.errors:
             return True  # invalid: it gets no pods
         requested = request(workload.model, resources=self._resources)
         if requested.pod.cpu_milli > _MAX_CPU_MILLI or requested.pod.memory_bytes > _MAX_MEMORY_BYTES:

@@ -1,8 +1,8 @@
-"""What is told about a workload: its status, written on change, and the events that go with a change."""
+"""Builds a workload's status, which is written on change, and the events of a change."""
 
 from collections.abc import Mapping
 
-from gpufleet_api.workload import Condition, WorkloadStatus
+from gpufleet_api.workload import Condition, ConditionStatus, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.conditions import conditions
@@ -10,18 +10,18 @@ from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
 from gpufleet_operator.status.placements import confirmed, nodes, placements, unassigned
 
-_WARNINGS = frozenset({"Stalled", "Degraded"})
-"""Conditions whose True is bad news."""
+_WARNING_TYPES = frozenset({"Stalled", "Degraded"})
+"""Conditions that are abnormal when True."""
 
 
-def write(snapshot: Snapshot, outlook: StatusContext) -> WriteStatus | None:
-    """The status to write now, or None: nothing changed, or only numbers in messages did, a moment ago."""
-    workload = outlook.workload
-    status, stored = build(snapshot, outlook), workload.status
+def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
+    """Returns the status to write now; None if nothing changed, or if only messages changed shortly after a write."""
+    workload = context.workload
+    status, stored = build(snapshot, context), workload.status
     if stored is not None and status == stored:
         return None
-    if outlook.workload.model is None or (stored is not None and _essence(status) == _essence(stored)):
-        last = snapshot.memory.status_written.get(workload.uid)
+    if workload.model is None or (stored is not None and _without_messages(status) == _without_messages(stored)):
+        last = context.last_written
         if last is not None and snapshot.now - last < snapshot.limits.message_interval:
             return None
     return WriteStatus(
@@ -34,29 +34,29 @@ def write(snapshot: Snapshot, outlook: StatusContext) -> WriteStatus | None:
     )
 
 
-def build(snapshot: Snapshot, outlook: StatusContext) -> WorkloadStatus:
-    """The whole status."""
-    told = explanation(snapshot, outlook)
-    if outlook.standing is None:
-        # Nothing is known of its replicas now, and what was known of them (shares, successes) must not be lost.
-        before = outlook.workload.status or WorkloadStatus()
-        generation = outlook.workload.generation
+def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
+    """Builds the whole status."""
+    explained = explanation(context)
+    if context.assessed is None:
+        # The replicas are not known now, and what was known of them (shards, successes) must not be lost.
+        before = context.workload.status or WorkloadStatus()
+        generation = context.workload.generation
         return before.model_copy(
-            update={"observed_generation": generation, "conditions": conditions(snapshot, outlook, told)}
+            update={"observed_generation": generation, "conditions": conditions(snapshot, context, explained)}
         )
     return WorkloadStatus(
-        observed_generation=outlook.workload.generation,
-        conditions=conditions(snapshot, outlook, told),
-        confirmed=confirmed(outlook),
-        nodes=nodes(outlook),
-        placements=placements(outlook),
-        unassigned_items=unassigned(outlook),
-        explanation=told,
+        observed_generation=context.workload.generation,
+        conditions=conditions(snapshot, context, explained),
+        confirmed=confirmed(context),
+        nodes=nodes(context),
+        placements=placements(context),
+        unassigned_items=unassigned(context),
+        explanation=explained,
     )
 
 
-def _essence(status: WorkloadStatus) -> tuple[object, ...]:
-    """Everything but words and numbers that follow the telemetry from second to second."""
+def _without_messages(status: WorkloadStatus) -> tuple[object, ...]:
+    """Returns everything but messages and numbers, which change with each telemetry."""
     return (
         status.observed_generation,
         tuple((c.type, c.status, c.reason) for c in status.conditions),
@@ -69,15 +69,16 @@ def _essence(status: WorkloadStatus) -> tuple[object, ...]:
 
 
 def _events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Event, ...]:
+    """Returns an event for each condition that became Ready, Placed or abnormal."""
     before: Mapping[str, Condition] = {c.type: c for c in stored.conditions} if stored else {}
     events = []
     for condition in status.conditions:
         old = before.get(condition.type)
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue
-        true = condition.status == "True"
-        good = condition.type in ("Ready", "Placed") and true
-        bad = (condition.type in _WARNINGS and true) or (condition.type == "Placed" and condition.reason == "NoDevices")
-        if good or bad:
-            events.append(Event(condition.reason, condition.message, warning=bad))
+        true = condition.status is ConditionStatus.TRUE
+        no_devices = condition.type == "Placed" and condition.reason == "NoDevices"
+        warning = (condition.type in _WARNING_TYPES and true) or no_devices
+        if warning or (condition.type in ("Ready", "Placed") and true):
+            events.append(Event(condition.reason, condition.message, warning=warning))
     return tuple(events)

@@ -1,11 +1,12 @@
-"""A workload's conditions, so that `kubectl wait`, Argo CD and Flux understand it (kstatus).
+"""The conditions of a workload, as `kubectl wait`, Argo CD and Flux expect them (kstatus).
 
 Ready: every replica holds its devices (or has succeeded). Placed: every replica has devices. Degraded: it has them,
-and something is wrong with them. Reconciling: the operator is still at it. Stalled: nothing will happen until someone
-changes something. All five are always present.
+and something is wrong with them. Reconciling: the operator is working on it. Stalled: nothing will change until the
+user changes something. All five are always present.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpufleet_api.workload import Condition, ConditionStatus, Explanation, PlacementState
@@ -15,144 +16,192 @@ from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
 
-_LENGTH = 4096
+_MAX_MESSAGE_LENGTH = 4096
+_MAX_NODES_LENGTH = 512
 
-_HELD = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.CONFIRMED, PlacementState.MISMATCH)
+_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.CONFIRMED, PlacementState.MISMATCH)
 
 
 @dataclass(frozen=True, slots=True)
-class _Says:
+class _Finding:
+    """Status, reason and message of a condition."""
+
     true: bool
     reason: str
     message: str
 
 
-def _yes(reason: str, message: str = "") -> _Says:
-    return _Says(true=True, reason=reason, message=message)
+def _true(reason: str, message: str = "") -> _Finding:
+    return _Finding(true=True, reason=reason, message=message)
 
 
-def _no(reason: str, message: str = "") -> _Says:
-    return _Says(true=False, reason=reason, message=message)
+def _false(reason: str, message: str = "") -> _Finding:
+    return _Finding(true=False, reason=reason, message=message)
 
 
-def conditions(snapshot: Snapshot, outlook: StatusContext, told: Explanation | None) -> list[Condition]:
-    """The five conditions; the transition time of one that didn't change its status is kept."""
-    stalled = _stalled(outlook)
-    placed = _placed(outlook, told)
-    degraded = _degraded(snapshot, outlook)
-    reconciling = _reconciling(outlook, stalled, placed)
-    ready = _ready(outlook, stalled, reconciling)
-    said = {"Ready": ready, "Placed": placed, "Degraded": degraded, "Reconciling": reconciling, "Stalled": stalled}
-    stored = {c.type: c for c in outlook.workload.status.conditions} if outlook.workload.status else {}
+def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanation | None) -> list[Condition]:
+    """Returns the five conditions. The transition time of a condition whose status did not change is kept."""
+    stalled = _stalled(context)
+    placed = _placed(context, explained)
+    degraded = _degraded(snapshot, context)
+    reconciling = _reconciling(context, stalled, placed)
+    ready = _ready(context, stalled, reconciling)
+    findings = {"Ready": ready, "Placed": placed, "Degraded": degraded, "Reconciling": reconciling, "Stalled": stalled}
+    stored = {c.type: c for c in context.workload.status.conditions} if context.workload.status else {}
     result = []
-    for kind, says in said.items():
-        status = ConditionStatus.TRUE if says.true else ConditionStatus.FALSE
+    for kind, finding in findings.items():
+        status = ConditionStatus.TRUE if finding.true else ConditionStatus.FALSE
         old = stored.get(kind)
         since = old.last_transition_time if old and old.status is status else timestamps.seconds(snapshot.now)
         result.append(
             Condition(
                 type=kind,
                 status=status,
-                reason=says.reason,
-                message=says.message[:_LENGTH],
-                observed_generation=outlook.workload.generation,
+                reason=finding.reason,
+                message=finding.message[:_MAX_MESSAGE_LENGTH],
+                observed_generation=context.workload.generation,
                 last_transition_time=since,
             )
         )
     return result
 
 
-def _stalled(outlook: StatusContext) -> _Says:
-    if outlook.workload.model is None:
-        return _yes("InvalidObject", outlook.workload.invalid)
-    if outlook.problems:
-        return _yes("InvalidTemplate", "; ".join(outlook.problems))
-    failed = [r for r in outlook.replicas if r.state is PlacementState.FAILED]
+def _stalled(context: StatusContext) -> _Finding:
+    if context.workload.model is None:
+        return _true("InvalidObject", context.workload.invalid)
+    if context.template_errors:
+        return _true("InvalidTemplate", "; ".join(context.template_errors))
+    failed = [r for r in context.replicas if r.state is PlacementState.FAILED]
     if failed:
-        return _yes("ReplicaFailed", "; ".join(f"replica {r.index}: {r.message}" for r in failed))
-    if outlook.refused_create and any(r.wait is WaitReason.POD for r in outlook.replicas):
-        return _yes("PodCreateFailed", f"the apiserver refused the pods: {outlook.refused_create}")
-    return _no("AsExpected")
+        return _true("ReplicaFailed", "; ".join(f"replica {r.index}: {r.message}" for r in failed))
+    if context.create_error and any(r.wait_reason is WaitReason.POD for r in context.replicas):
+        return _true("PodCreateFailed", f"cannot create pods: {context.create_error}")
+    return _false("AsExpected")
 
 
-def _placed(outlook: StatusContext, told: Explanation | None) -> _Says:
-    if outlook.standing is None:
-        return _no("Stalled", "no pods are made")
-    if outlook.suspended:
-        return _no("Suspended", "spec.suspend is true")
-    total = len(outlook.replicas)
+def _placed(context: StatusContext, explained: Explanation | None) -> _Finding:
+    if context.assessed is None:
+        return _false("Stalled", "no pods are created")
+    if context.suspended:
+        return _false("Suspended", "spec.suspend is true")
+    total = len(context.replicas)
     placed = sum(
-        r.state in (PlacementState.SUCCEEDED, PlacementState.FAILED) or outlook.entry(r) is not None or r.state in _HELD
-        for r in outlook.replicas
+        r.state in _TERMINAL or r.state in _WITH_DEVICES or context.reservation(r) is not None for r in context.replicas
     )
     if placed == total:
-        return _yes("Placed", _where(outlook))
-    if outlook.diagnosis is not None and told is not None:
-        return _no("NoDevices", told.message)
+        return _true("Placed", _replicas_per_node(context))
+    if context.diagnosis is not None and explained is not None:
+        return _false("NoDevices", explained.message)
     message = f"{placed} of {total} replicas have devices"
-    return _no("Waiting", f"{message}; {told.message}" if told else message)
+    return _false("Waiting", f"{message}; {explained.message}" if explained else message)
 
 
-def _where(outlook: StatusContext) -> str:
-    """How many replicas on which node, for the event and for people."""
-    per_node = Counter(entry.node for r in outlook.replicas if (entry := outlook.entry(r)) is not None)
+def _replicas_per_node(context: StatusContext) -> str:
+    reservations = (context.reservation(r) for r in context.replicas)
+    per_node = Counter(reservation.node for reservation in reservations if reservation is not None)
     parts = [f"{number} on {node}" for node, number in sorted(per_node.items())]
-    return f"replicas: {', '.join(parts)}"[:512] if parts else ""
+    return f"replicas: {', '.join(parts)}"[:_MAX_NODES_LENGTH] if parts else ""
 
 
-def _degraded(snapshot: Snapshot, outlook: StatusContext) -> _Says:
-    reasons: list[tuple[str, str]] = []
-    for replica in outlook.replicas:
-        entry = outlook.entry(replica)
+def _degraded(snapshot: Snapshot, context: StatusContext) -> _Finding:
+    found: list[tuple[str, str]] = []
+    for replica in context.replicas:
+        reservation = context.reservation(replica)
         if replica.state is PlacementState.FAILED:
-            reasons.append(("ReplicaFailed", f"replica {replica.index}: {replica.message}"))
-        if entry is None or replica.state not in (PlacementState.BOUND, PlacementState.CONFIRMED):
+            found.append(("ReplicaFailed", f"replica {replica.index}: {replica.message}"))
+        if reservation is None or replica.state not in (PlacementState.BOUND, PlacementState.CONFIRMED):
             continue
-        telemetry = snapshot.telemetry.get(entry.node)
-        stale = snapshot.stale_reason(entry.node)
+        telemetry = snapshot.telemetry.get(reservation.node)
+        stale = snapshot.stale_reason(reservation.node)
+        place = f"replica {replica.index} on {reservation.node}"
         if telemetry is None or stale is not None:
-            reasons.append(("TelemetryStale", f"replica {replica.index} on {entry.node}: {stale}"))
-        elif faulty := unhealthy_or_missing_devices(telemetry, entry.assignment):
-            reasons.append(("DeviceUnhealthy", f"replica {replica.index} on {entry.node}: {', '.join(faulty)}"))
-    if not reasons:
-        return _no("AsExpected")
-    return _yes(reasons[0][0], "; ".join(message for _, message in reasons))
+            found.append(("TelemetryStale", f"{place}: {stale}"))
+        elif unhealthy := unhealthy_or_missing_devices(telemetry, reservation.assignment):
+            found.append(("DeviceUnhealthy", f"{place}: {', '.join(unhealthy)}"))
+    if not found:
+        return _false("AsExpected")
+    return _true(found[0][0], "; ".join(message for _, message in found))
 
 
-def _reconciling(outlook: StatusContext, stalled: _Says, placed: _Says) -> _Says:
-    if stalled.reason in ("InvalidObject", "InvalidTemplate"):
-        return _no(stalled.reason)
-    if outlook.suspended:
-        removing = bool(outlook.standing and outlook.standing.removals)
-        return _yes("Suspending") if removing else _no("Suspended")
-    states = Counter(r.state for r in outlook.replicas)
-    if states[PlacementState.MISMATCH] or states[PlacementState.REJECTED]:
-        replaced = states[PlacementState.MISMATCH] + states[PlacementState.REJECTED]
-        return _yes("Replacing", f"{replaced} pods are being replaced")
-    if any(r.wait is WaitReason.POD for r in outlook.replicas):
-        return _yes("CreatingPods", stalled.message if stalled.true else "")
-    if any(r.wait is WaitReason.GATES for r in outlook.replicas):
-        messages = [r.message for r in outlook.replicas if r.wait is WaitReason.GATES]
-        return _yes("OtherGates", messages[0])
-    if not placed.true:
-        return _yes("WaitingForDevices", placed.message)
-    unbound = [r for r in outlook.replicas if r.state in (PlacementState.PENDING, PlacementState.RESERVED)]
-    if unbound:
-        words = next((r.message for r in unbound if r.message), "")
-        return _yes("Binding", words or "waiting for kube-scheduler to bind the pods")
-    if states[PlacementState.BOUND]:
-        return _yes("Confirming", "waiting for the kubelet to show the devices")
-    return _no("Settled")
+def _reconciling(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding:
+    """Returns the finding of the first rule that applies."""
+    findings = (rule(context, stalled, placed) for rule in _RECONCILING_RULES)
+    return next((finding for finding in findings if finding is not None), _false("Reconciled"))
 
 
-def _ready(outlook: StatusContext, stalled: _Says, reconciling: _Says) -> _Says:
-    states = Counter(r.state for r in outlook.replicas)
-    total = len(outlook.replicas)
+def _invalid(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del context, placed
+    return _false(stalled.reason) if stalled.reason in ("InvalidObject", "InvalidTemplate") else None
+
+
+def _suspending(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del stalled, placed
+    if not context.suspended:
+        return None
+    removing = context.assessed is not None and bool(context.assessed.removals)
+    return _true("Suspending") if removing else _false("Suspended")
+
+
+def _replacing(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del stalled, placed
+    replaced = sum(r.state in (PlacementState.MISMATCH, PlacementState.REJECTED) for r in context.replicas)
+    return _true("Replacing", f"replacing {replaced} pods") if replaced else None
+
+
+def _creating(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del placed
+    if not any(r.wait_reason is WaitReason.POD for r in context.replicas):
+        return None
+    return _true("CreatingPods", stalled.message if stalled.true else "")
+
+
+def _waiting_for_gates(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del stalled, placed
+    gated = next((r for r in context.replicas if r.wait_reason is WaitReason.OTHER_GATES), None)
+    return _true("OtherSchedulingGates", gated.message) if gated else None
+
+
+def _waiting_for_devices(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del context, stalled
+    return None if placed.true else _true("WaitingForDevices", placed.message)
+
+
+def _binding(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del stalled, placed
+    unbound = [r for r in context.replicas if r.state in (PlacementState.PENDING, PlacementState.RESERVED)]
+    if not unbound:
+        return None
+    message = next((r.message for r in unbound if r.message), "waiting for kube-scheduler to bind the pods")
+    return _true("Binding", message)
+
+
+def _confirming(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
+    del stalled, placed
+    bound = any(r.state is PlacementState.BOUND for r in context.replicas)
+    return _true("Confirming", "waiting for the kubelet to report the devices") if bound else None
+
+
+_RECONCILING_RULES: tuple[Callable[[StatusContext, _Finding, _Finding], _Finding | None], ...] = (
+    _invalid,
+    _suspending,
+    _replacing,
+    _creating,
+    _waiting_for_gates,
+    _waiting_for_devices,
+    _binding,
+    _confirming,
+)
+
+
+def _ready(context: StatusContext, stalled: _Finding, reconciling: _Finding) -> _Finding:
+    states = Counter(r.state for r in context.replicas)
+    total = len(context.replicas)
     confirmed, succeeded = states[PlacementState.CONFIRMED], states[PlacementState.SUCCEEDED]
     if total and succeeded == total:
-        return _yes("Succeeded", f"all {total} replicas have succeeded")
+        return _true("Succeeded", f"all {total} replicas succeeded")
     if total and confirmed + succeeded == total:
-        return _yes("Confirmed", f"{total} of {total} replicas hold exactly their reserved devices")
+        return _true("Confirmed", f"{total} of {total} replicas hold exactly their reserved devices")
     if stalled.true:
-        return _no(stalled.reason, stalled.message)
-    return _no(reconciling.reason, reconciling.message)
+        return _false(stalled.reason, stalled.message)
+    return _false(reconciling.reason, reconciling.message)

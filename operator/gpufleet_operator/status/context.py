@@ -1,38 +1,46 @@
-"""Everything that a workload's status is written from."""
+"""Inputs of a workload's status."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gpufleet_operator.model.objects import Reservation, Workload
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
+from gpufleet_operator.model.state_types import Backoff
 from gpufleet_operator.placement.model import Diagnosis, Terms
 
 
 @dataclass(frozen=True, slots=True)
 class StatusContext:
-    """One workload after planning. `standing` is None when its template or the object itself can't be used."""
+    """One workload after this pass."""
 
     workload: Workload
-    standing: WorkloadReplicas | None = None
-    problems: tuple[str, ...] = ()
-    refused_create: str = ""
-    """What the apiserver said to the pods, when it refused them."""
-    entries: Mapping[str, Reservation] = field(default_factory=dict)
-    """Reservations that stand after this pass, by pod uid (of all workloads)."""
+    assessed: WorkloadReplicas | None = None
+    """None when the object does not parse or its template is invalid."""
+    template_errors: tuple[str, ...] = ()
+    create_error: str = ""
+    """The apiserver's error when it last rejected a pod of the workload."""
+    reservations: Mapping[str, Reservation] = field(default_factory=dict)
+    """Reservations of all workloads after this pass, by pod uid."""
     picked: Mapping[int, Terms] = field(default_factory=dict)
-    """Score of the replicas that were picked for in this pass."""
+    """Score of the replicas that this pass placed."""
     diagnosis: Diagnosis | None = None
+    """Why replicas were not placed."""
+    refusals: Mapping[tuple[int, str], Backoff] = field(default_factory=dict)
+    """By replica and node."""
+    last_written: datetime | None = None
+    """When the status was last written, by this process."""
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """Where its replicas stand; none when it can't be used."""
-        return self.standing.replicas if self.standing else ()
+        """The assessed replicas; empty when there are none."""
+        return self.assessed.replicas if self.assessed else ()
 
     @property
     def suspended(self) -> bool:
-        """True when the user asked for no pods."""
-        return self.standing is not None and self.standing.spec.suspend
+        """True when `spec.suspend` is."""
+        return self.assessed is not None and self.assessed.spec.suspend
 
-    def entry(self, replica: Replica) -> Reservation | None:
-        """The replica's reservation."""
-        return self.entries.get(replica.pod.uid) if replica.pod else None
+    def reservation(self, replica: Replica) -> Reservation | None:
+        """Returns the replica's reservation."""
+        return self.reservations.get(replica.pod.uid) if replica.pod else None

@@ -1,48 +1,53 @@
-"""Why a workload waits: the engine's counts and nearest miss, and what kube-scheduler and kubelets said."""
+"""Explains why a workload waits: the engine's counts and nearest miss, and the refusals of nodes."""
 
 from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, RejectionSummary
 from gpufleet_common import timestamps
-from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import Diagnosis
 from gpufleet_operator.status.context import StatusContext
 
-_REFUSALS = 32
-_MESSAGE = 4096
+_MAX_REFUSALS = 32
+_MAX_MESSAGE_LENGTH = 4096
+_MAX_NEAREST_MISS_LENGTH = 1024
 
 
-def explanation(snapshot: Snapshot, outlook: StatusContext) -> Explanation | None:
-    """None when there is nothing to explain: all is placed, and no refusal stands."""
-    refusals = _refusals(snapshot, outlook)
-    why = outlook.diagnosis
-    if outlook.standing is None or (why is None and not refusals):
+def explanation(context: StatusContext) -> Explanation | None:
+    """Returns None when there is nothing to explain: everything is placed and no node refused a replica."""
+    refusals = _refusals(context)
+    why = context.diagnosis
+    if context.assessed is None or (why is None and not refusals):
         return None
     quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
     message = " ".join([why.message, *quotes] if why else quotes)
     return Explanation(
-        message=message[:_MESSAGE],
+        message=message[:_MAX_MESSAGE_LENGTH],
         devices_considered=why.considered if why else 0,
         devices_eligible=why.eligible if why else 0,
         rejections=[RejectionSummary(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in why.rejected]
         if why
         else [],
-        nearest_miss=_nearest(why),
+        nearest_miss=_nearest_miss(why),
         refusals=refusals,
     )
 
 
-def _nearest(why: Diagnosis | None) -> NearestMiss | None:
+def _rejections(why: Diagnosis | None) -> list[RejectionSummary]:
+    rejected = why.rejected if why else ()
+    return [RejectionSummary(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in rejected]
+
+
+def _nearest_miss(why: Diagnosis | None) -> NearestMiss | None:
     if why is None or why.nearest is None:
         return None
     near = why.nearest
-    return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=near.message[:1024])
+    message = near.message[:_MAX_NEAREST_MISS_LENGTH]
+    return NearestMiss(node=near.node, device=near.device, reason=near.reason, message=message)
 
 
-def _refusals(snapshot: Snapshot, outlook: StatusContext) -> list[NodeRefusal]:
-    """The latest first, as many as status has room for."""
-    mine = [(key, s) for key, s in snapshot.memory.refusals.items() if key[0] == outlook.workload.uid]
-    mine.sort(key=lambda item: (-item[1].at.timestamp(), item[0]))
+def _refusals(context: StatusContext) -> list[NodeRefusal]:
+    """Returns the latest refusals first, as many as status may have."""
+    latest = sorted(context.refusals.items(), key=lambda item: (-item[1].at.timestamp(), item[0]))
     return [
-        NodeRefusal(replica=replica, node=node, by=s.by, message=s.message, time=timestamps.seconds(s.at))
-        for (_, replica, node), s in mine[:_REFUSALS]
+        NodeRefusal(replica=replica, node=node, by=b.by, message=b.message, time=timestamps.seconds(b.at))
+        for (replica, node), b in latest[:_MAX_REFUSALS]
         if replica >= 0
     ]

@@ -1,4 +1,4 @@
-"""The factual part of a workload's status: per replica its pod, node, devices, share and score."""
+"""The placements in a workload's status: per replica its pod, node, devices, shard and score."""
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload import PlacementState, ReplicaPlacement, ScoreTerms
@@ -7,71 +7,72 @@ from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms
 from gpufleet_operator.status.context import StatusContext
 
-_OVER = (PlacementState.SUCCEEDED, PlacementState.FAILED)
-_NODES_LENGTH = 1024
+_TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
+_MAX_NODES_LENGTH = 1024
+_MAX_MESSAGE_LENGTH = 1024
 
 
-def placements(outlook: StatusContext) -> list[ReplicaPlacement]:
-    """One entry per replica."""
-    return [_placement(outlook, replica) for replica in outlook.replicas]
+def placements(context: StatusContext) -> list[ReplicaPlacement]:
+    """Returns one placement per replica."""
+    return [_placement(context, replica) for replica in context.replicas]
 
 
-def confirmed(outlook: StatusContext) -> str | None:
-    """`7/8`: replicas that hold their devices, or did until they succeeded."""
-    if outlook.standing is None:
+def confirmed(context: StatusContext) -> str | None:
+    """Returns `7/8`: the replicas that hold their devices, or held them until they succeeded."""
+    if context.assessed is None:
         return None
-    good = sum(r.state in (PlacementState.CONFIRMED, PlacementState.SUCCEEDED) for r in outlook.replicas)
-    return f"{good}/{len(outlook.replicas)}"
+    good = sum(r.state in (PlacementState.CONFIRMED, PlacementState.SUCCEEDED) for r in context.replicas)
+    return f"{good}/{len(context.replicas)}"
 
 
-def nodes(outlook: StatusContext) -> str | None:
-    """Names of the nodes in use."""
-    names = {entry.node for r in outlook.replicas if (entry := outlook.entry(r)) is not None}
+def nodes(context: StatusContext) -> str | None:
+    """Returns the names of the nodes in use, cut to the length that the API allows."""
+    names = {found.node for r in context.replicas if (found := context.reservation(r)) is not None}
     text = ",".join(sorted(names))
-    return text if len(text) <= _NODES_LENGTH else text[: _NODES_LENGTH - 1].rpartition(",")[0] + ",…" or None
+    return text if len(text) <= _MAX_NODES_LENGTH else text[: _MAX_NODES_LENGTH - 1].rpartition(",")[0] + ",…" or None
 
 
-def unassigned(outlook: StatusContext) -> int | None:
-    """Items that no replica has, once they are divided."""
-    spec = outlook.standing.spec if outlook.standing else None
+def unassigned(context: StatusContext) -> int | None:
+    """Returns the items that no replica has, once they are divided."""
+    spec = context.assessed.spec if context.assessed else None
     if spec is None or spec.distribution is None:
         return None
     ranges = {
         p.replica: (p.shard_start, p.shard_end)
-        for p in placements(outlook)
+        for p in placements(context)
         if p.shard_start is not None and p.shard_end is not None
     }
     return unassigned_items(spec.distribution.items, ranges) if len(ranges) == spec.replicas else None
 
 
-def _placement(outlook: StatusContext, replica: Replica) -> ReplicaPlacement:
-    record = outlook.workload.recorded.get(replica.index)
-    entry, pod = outlook.entry(replica), replica.pod
-    message = replica.message[:1024] or None
-    if replica.state in _OVER and record is not None and (pod is None or record.pod_uid == pod.uid):
-        # The reservation is released when the pod is over; what it had stays on record.
-        return record.model_copy(update={"state": replica.state, "message": message})
-    if entry is None:
-        keep = record is not None and not outlook.suspended
+def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
+    stored = context.workload.stored_placements.get(replica.index)
+    reservation, pod = context.reservation(replica), replica.pod
+    message = replica.message[:_MAX_MESSAGE_LENGTH] or None
+    if replica.state in _TERMINAL and stored is not None and (pod is None or stored.pod_uid == pod.uid):
+        # The reservation ends with the pod; the status keeps what it had.
+        return stored.model_copy(update={"state": replica.state, "message": message})
+    if reservation is None:
+        keep = stored is not None and not context.suspended
         return ReplicaPlacement(
             replica=replica.index,
             state=replica.state,
             pod=pod.name if pod else None,
             pod_uid=pod.uid if pod else None,
             node=pod.node if pod else None,
-            devices=record.devices if record and pod and pod.node and record.pod_uid == pod.uid else [],
-            shard_start=record.shard_start if record and keep else None,
-            shard_end=record.shard_end if record and keep else None,
+            devices=stored.devices if stored and pod and pod.node and stored.pod_uid == pod.uid else [],
+            shard_start=stored.shard_start if stored and keep else None,
+            shard_end=stored.shard_end if stored and keep else None,
             message=message,
         )
-    return _reserved(outlook, replica, entry.node, entry.assignment)
+    return _reserved(context, replica, reservation.node, reservation.assignment)
 
 
-def _reserved(outlook: StatusContext, replica: Replica, node: str, assignment: Assignment) -> ReplicaPlacement:
-    record = outlook.workload.recorded.get(replica.index)
-    same = record is not None and record.pod_uid == assignment.pod_uid and record.devices == assignment.devices
-    terms = outlook.picked.get(replica.index)
-    score = _score(terms) if terms else (record.score if record and same else None)
+def _reserved(context: StatusContext, replica: Replica, node: str, assignment: Assignment) -> ReplicaPlacement:
+    stored = context.workload.stored_placements.get(replica.index)
+    same = stored is not None and stored.pod_uid == assignment.pod_uid and stored.devices == assignment.devices
+    terms = context.picked.get(replica.index)
+    score = _score(terms) if terms else (stored.score if stored and same else None)
     waiting = replica.state is PlacementState.PENDING
     return ReplicaPlacement(
         replica=replica.index,
@@ -83,7 +84,7 @@ def _reserved(outlook: StatusContext, replica: Replica, node: str, assignment: A
         shard_start=assignment.shard_start,
         shard_end=assignment.shard_end,
         score=score,
-        message=replica.message[:1024] or None,
+        message=replica.message[:_MAX_MESSAGE_LENGTH] or None,
     )
 
 

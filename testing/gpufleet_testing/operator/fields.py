@@ -41,7 +41,7 @@ class PodFields(TypedDict, total=False):
     priority: int
     needs: PodNeeds
     affinity: AffinityShape
-    annotated: bool
+    has_annotations: bool
 
 
 class AssignmentFields(TypedDict, total=False):

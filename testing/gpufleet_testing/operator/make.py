@@ -12,10 +12,12 @@ from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARE
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload, WorkloadSpec, WorkloadStatus
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Limits, PassState
+from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator.fields import (
     AssignmentFields,
@@ -54,7 +56,7 @@ def workload(
         deleting=False,
         model=model.model_copy(update={"status": status}),
         status=status,
-        recorded={p.replica: p for p in status.placements} if status else {},
+        stored_placements={p.replica: p for p in status.placements} if status else {},
     )
 
 
@@ -128,6 +130,20 @@ def assignment(pod: Pod, *devices: str, workload: str = "train", **fields: Unpac
         replica=pod.replica or 0,
         devices=list(devices or ("GPU-1-0",)),
         **usual,
+    )
+
+
+def shared_assignment(
+    name: str, memory_mib: int = 1000, compute_percent: int | None = None, *, seconds_ago: float = 25
+) -> Assignment:
+    """A reservation of a share of GPU-1-0 for a gated pod of workload `name`, decided some seconds ago."""
+    return assignment(
+        pod(name),
+        "GPU-1-0",
+        memory_mib=memory_mib,
+        compute_percent=compute_percent,
+        resource=SHARED_RESOURCE,
+        decided_at=timestamps.micros(NOW - timedelta(seconds=seconds_ago)),
     )
 
 
@@ -236,7 +252,7 @@ def node(name: str = "node-1", *, devices: int = 2, **fields: Unpack[NodeFields]
 
 def snapshot(
     *objects: Workload | Pod | Telemetry | Node,
-    memory: PassState | None = None,
+    state: PassState | None = None,
     limits: Limits | None = None,
     now: datetime = NOW,
     without_nodes: Sequence[str] = (),
@@ -248,19 +264,32 @@ def snapshot(
     for name, found in telemetries.items():
         count = len(found.status.devices) if found.status else 0
         nodes.setdefault(name, node(name, devices=count))
+    workloads = {o.uid: o for o in objects if isinstance(o, Workload)}
+    state, limits = state or PassState(), limits or Limits()
     return Snapshot(
         now=now,
-        name_seed="salt",
-        workloads={o.uid: o for o in objects if isinstance(o, Workload)},
+        name_seed="seed",
+        templates=check_templates(workloads, state.templates, limits.resources),
+        workloads=workloads,
         telemetry=telemetries,
         pods={o.uid: o for o in objects if isinstance(o, Pod)},
         nodes={name: found for name, found in nodes.items() if name not in without_nodes},
-        memory=memory or PassState(),
-        limits=limits or Limits(),
+        previous_state=state,
+        limits=limits,
         **fields,
     )
 
 
+def checks(*workloads: Workload) -> dict[str, TemplateCheck]:
+    """The checks of workloads' templates, as a snapshot of them has them."""
+    return check_templates({w.uid: w for w in workloads}, {}, DEFAULTS)
+
+
+def with_state(snapshot: Snapshot, state: PassState) -> Snapshot:
+    """The same cluster after a pass that left this state."""
+    return replace(snapshot, previous_state=state)
+
+
 def later(snapshot: Snapshot, actions: Actions, seconds: float) -> Snapshot:
     """The same cluster some time later, with the state that a pass left. Telemetry grows older as well."""
-    return replace(snapshot, now=snapshot.now + timedelta(seconds=seconds), memory=actions.memory)
+    return replace(snapshot, now=snapshot.now + timedelta(seconds=seconds), previous_state=actions.state)

@@ -171,7 +171,7 @@ def test_old_sample_is_reported_as_old(files: ObjectFiles) -> None:
     old = gpu("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
     done = run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(telemetry("node-1", old)))
     assert done.code == 1
-    assert "node-1/GPU-node-1-0: has no sample of the last 90 s (the last is of 2025-12-31T23:58:29Z)" in done.out
+    assert "node-1/GPU-node-1-0: last sample is older than 90 s (taken 2025-12-31T23:58:29Z)" in done.out
     young = gpu("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
     again = files.write(telemetry("node-1", young))
     assert run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", again).code == 0

@@ -57,7 +57,7 @@ def test_wait_rejected_fails_with_the_last_reasons() -> None:
 
 
 def test_event_is_waited_for_because_it_is_recorded_in_the_background() -> None:
-    recorded = [{"involvedObject": {"name": "train"}, "reason": "KubeletRefused", "message": "why"}]
-    assert namespace(ScriptedApi([], recorded)).event("train", "KubeletRefused") == "why"
+    recorded = [{"involvedObject": {"name": "train"}, "reason": "KubeletRejected", "message": "why"}]
+    assert namespace(ScriptedApi([], recorded)).event("train", "KubeletRejected") == "why"
     with pytest.raises(AssertionError, match="train has no event Other"):
         namespace(ScriptedApi(recorded)).event("train", "Other", within=0)

@@ -76,7 +76,7 @@ def test_an_invalid_status_keeps_the_reservations() -> None:
 
     assert [a.pod_uid for a in found.assignments] == ["p"]
     assert found.status is None
-    assert found.unreadable.startswith("the status of the agent is invalid: ")
+    assert found.decode_error.startswith("the status of the agent is invalid: ")
 
 
 def test_node_allocatable_is_in_millicores_and_bytes() -> None:

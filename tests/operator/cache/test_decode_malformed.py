@@ -15,6 +15,7 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_testing.hypothesis_profiles import examples
 from gpufleet_testing.operator import make
@@ -138,10 +139,12 @@ def place_beside(kind: str, bodies: Sequence[dict[str, Any]]) -> None:
             store.apply(moved(body, number))
         elif (item := store.decode(body)) is not None:
             store.put(replace(item, uid=f"{item.uid}-{number}"))
-    memory = PassState()
+    state, limits = PassState(), Limits()
     for _ in range(2):
-        actions = decide(cache.snapshot(now=make.NOW, name_seed="s", memory=memory, limits=Limits()))
-        memory = actions.memory
+        templates = check_templates(cache.workloads.items, state.templates, limits.resources)
+        snapshot = cache.snapshot(now=make.NOW, name_seed="s", templates=templates, state=state, limits=limits)
+        actions = decide(snapshot)
+        state = actions.state
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unexpected_errors
 

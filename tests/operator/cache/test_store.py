@@ -11,6 +11,7 @@ from gpufleet_operator.cache import decode
 from gpufleet_operator.cache.cache import Cache, ForeignPodStore
 from gpufleet_operator.cache.store import TombstoneStore
 from gpufleet_operator.model.objects import BoundPod, Node, PodDeletion, PodPhase
+from gpufleet_operator.model.state_types import Limits, PassState
 from gpufleet_testing.operator import make
 
 
@@ -126,7 +127,7 @@ def test_a_deleted_pod_is_recorded_with_its_last_state() -> None:
     assert cache.pods.deleted == {
         gated.uid: PodDeletion.NEVER_BOUND,
         bound.uid: PodDeletion.FORCED,
-        over.uid: PodDeletion.OVER,
+        over.uid: PodDeletion.TERMINATED,
     }
     assert cache.pods.items == {}
 
@@ -147,6 +148,6 @@ def test_the_newer_of_two_objects_with_one_name_is_in_the_snapshot() -> None:
     cache.telemetry.put(replace(make.telemetry(), uid="new", resource_version="50"))
     cache.telemetry.put(replace(make.telemetry(), uid="old", resource_version="40"))
 
-    snapshot = cache.snapshot(now=make.NOW, name_seed="", memory=make.snapshot().memory, limits=make.snapshot().limits)
+    snapshot = cache.snapshot(now=make.NOW, name_seed="", templates={}, state=PassState(), limits=Limits())
 
     assert snapshot.telemetry["node-1"].uid == "new"

@@ -68,7 +68,7 @@ def test_the_end_is_quiet() -> None:
     first = decide(make.snapshot(workload, pod, telemetry))
     status = first.statuses[0].status
 
-    again = decide(make.snapshot(make.workload(status=status), pod, telemetry, memory=first.memory))
+    again = decide(make.snapshot(make.workload(status=status), pod, telemetry, state=first.state))
 
     assert results.states(first) == ["Confirmed"]
     assert results.condition(first.statuses[0], "Ready") == ("True", "Confirmed")
@@ -97,7 +97,7 @@ def test_only_numbers_that_change_in_the_explanation_are_not_worth_a_write_each_
     workload = make.workload(requirements={"maxUtilizationPercent": 50})
     first = decide(make.snapshot(workload, make.pod(), make.telemetry(utilizationPercent=97)))
     known = make.workload(status=first.statuses[0].status, requirements={"maxUtilizationPercent": 50})
-    cooler = make.snapshot(known, make.pod(), make.telemetry(utilizationPercent=80), memory=first.memory)
+    cooler = make.snapshot(known, make.pod(), make.telemetry(utilizationPercent=80), state=first.state)
 
     at_once, later = decide(cooler), decide(make.later(cooler, first, 11))
 
@@ -111,18 +111,18 @@ def test_other_gates_are_waited_for() -> None:
     actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
 
     assert not actions.reserves
-    assert results.condition(actions.statuses[0], "Reconciling") == ("True", "OtherGates")
+    assert results.condition(actions.statuses[0], "Reconciling") == ("True", "OtherSchedulingGates")
     assert "example.com/quota" in str(actions.statuses[0].status.placements[0].message)
-    assert actions.gated == {"OtherGates": 1}
+    assert actions.gated == {"OtherSchedulingGates": 1}
 
 
 def test_another_node_is_taken_while_the_best_one_can_not_be_written() -> None:
     pod = make.pod()
-    memory = PassState(
-        setbacks={"reserve/node-1": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
+    state = PassState(
+        write_backoffs={"reserve/node-1": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
     )
 
-    actions = decide(make.snapshot(make.workload(), pod, make.telemetry(), make.telemetry("node-2"), memory=memory))
+    actions = decide(make.snapshot(make.workload(), pod, make.telemetry(), make.telemetry("node-2"), state=state))
 
     assert [(r.node, r.added) for r in actions.reserves] == [("node-2", (pod.uid,))]
     assert [r.pod_uid for r in actions.releases] == [pod.uid]
@@ -198,10 +198,10 @@ class TestGang:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
         half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
-        memory = PassState(
-            setbacks={"reserve/node-2": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
+        state = PassState(
+            write_backoffs={"reserve/node-2": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
         )
-        snapshot = make.snapshot(workload, *pods, half, make.telemetry("node-2"), memory=memory)
+        snapshot = make.snapshot(workload, *pods, half, make.telemetry("node-2"), state=state)
 
         actions = decide(snapshot)
 

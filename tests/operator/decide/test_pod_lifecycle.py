@@ -11,7 +11,7 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Container, Pod, PodPhase, Workload
 from gpufleet_operator.model.replica import RemovalReason
-from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
 from gpufleet_testing.operator import make, results
 from gpufleet_testing.operator.fields import DeviceFields
 
@@ -36,7 +36,7 @@ class TestScheduler:
         actions = self.run(pod, 5)
 
         (delete,) = actions.deletes
-        assert (delete.uid, delete.resource_version, delete.fault) == (pod.uid, "20", RemovalReason.UNSCHEDULABLE)
+        assert (delete.uid, delete.resource_version, delete.reason) == (pod.uid, "20", RemovalReason.UNSCHEDULABLE)
         assert not actions.reserves, "the devices are freed only when the pod is gone"
         (refusal,) = results.explanation(actions).refusals
         assert (refusal.node, refusal.by) == ("node-1", "kube-scheduler")
@@ -66,10 +66,12 @@ class TestScheduler:
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
     def test_refusal_keeps_the_node_away_from_the_replica_until_the_backoff_ends(self) -> None:
-        memory = PassState(
-            refusals={("uid-train", 0, "node-1"): Backoff(1, make.NOW, make.NOW + timedelta(seconds=2), "no", "x")}
+        state = PassState(
+            refusals=Refusals(
+                {("uid-train", 0, "node-1"): Backoff(1, make.NOW, make.NOW + timedelta(seconds=2), "no", "x")}
+            )
         )
-        snapshot = make.snapshot(make.workload(), make.pod(), make.telemetry(), memory=memory)
+        snapshot = make.snapshot(make.workload(), make.pod(), make.telemetry(), state=state)
 
         first = decide(snapshot)
 
@@ -91,7 +93,7 @@ class TestScheduler:
             make.workload(), pod, make.telemetry(assignments=[make.assignment(pod)]), without_nodes=("node-1",)
         )
 
-        assert [d.fault for d in decide(snapshot).deletes] == [RemovalReason.NODE_GONE]
+        assert [d.reason for d in decide(snapshot).deletes] == [RemovalReason.NODE_DELETED]
 
 
 class TestKubelet:
@@ -103,10 +105,10 @@ class TestKubelet:
 
         actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [RemovalReason.REJECTED]
+        assert [d.reason for d in actions.deletes] == [RemovalReason.REJECTED]
         assert [r.removed for r in actions.reserves] == [(pod.uid,)], "it never ran: the devices are free"
         assert results.states(actions) == ["Rejected"]
-        assert actions.memory.refusals["uid-train", 0, "node-1"].by == "kubelet"
+        assert actions.state.refusals.backoffs["uid-train", 0, "node-1"].by == "kubelet"
 
     def test_mismatch_replaces_the_pod_but_keeps_the_reservation_until_it_is_gone(self) -> None:
         pod = make.running_pod(devices=("GPU-1-1",))
@@ -114,7 +116,7 @@ class TestKubelet:
 
         actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [RemovalReason.MISMATCH]
+        assert [d.reason for d in actions.deletes] == [RemovalReason.MISMATCH]
         assert not actions.reserves
         assert results.states(actions) == ["Mismatch"]
 
@@ -125,7 +127,7 @@ class TestKubelet:
 
         second = decide(make.later(snapshot, first, 1))
 
-        assert second.memory.refusals["uid-train", 0, "node-1"].count == 1
+        assert second.state.refusals.backoffs["uid-train", 0, "node-1"].count == 1
 
 
 class TestEnd:
@@ -137,7 +139,7 @@ class TestEnd:
         )
         workload = make.workload(status=WorkloadStatus(placements=[record]))
         snapshot = make.snapshot(
-            workload, pod, make.telemetry(assignments=[assignment]), memory=PassState(held=frozenset({pod.uid}))
+            workload, pod, make.telemetry(assignments=[assignment]), state=PassState(seen_holding=frozenset({pod.uid}))
         )
 
         actions = decide(snapshot)
@@ -164,7 +166,7 @@ class TestEnd:
         ran = (Container("main", ran=True),)
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="Evicted", disrupted=True, containers=ran)
 
-        assert [d.fault for d in decide(make.snapshot(make.workload(), pod, make.telemetry())).deletes] == [
+        assert [d.reason for d in decide(make.snapshot(make.workload(), pod, make.telemetry())).deletes] == [
             RemovalReason.DISRUPTED
         ]
 
@@ -174,7 +176,7 @@ class TestEnd:
 
         actions = decide(make.snapshot(make.workload(suspend=True), pod, telemetry))
 
-        assert [d.fault for d in actions.deletes] == [RemovalReason.SUSPENDED]
+        assert [d.reason for d in actions.deletes] == [RemovalReason.SUSPENDED]
         assert results.condition(actions.statuses[0], "Placed") == ("False", "Suspended")
 
     def test_a_pod_that_is_being_deleted_is_replaced_and_keeps_its_devices_meanwhile(self) -> None:
@@ -192,7 +194,7 @@ class TestEnd:
 
         actions = decide(make.snapshot(make.workload(), one, two, make.telemetry()))
 
-        assert [(d.uid, d.fault) for d in actions.deletes] == [(two.uid, RemovalReason.SURPLUS)]
+        assert [(d.uid, d.reason) for d in actions.deletes] == [(two.uid, RemovalReason.SURPLUS)]
 
 
 class TestWithoutReservation:
@@ -204,7 +206,7 @@ class TestWithoutReservation:
 
     def test_a_pod_whose_gate_somebody_else_took_off_is_replaced(self) -> None:
         assert [
-            d.fault for d in decide(make.snapshot(make.workload(), make.released_pod(), make.telemetry())).deletes
+            d.reason for d in decide(make.snapshot(make.workload(), make.released_pod(), make.telemetry())).deletes
         ] == [RemovalReason.MISMATCH]
 
     def test_a_running_pod_gets_its_reservation_back_when_the_nodes_object_was_made_anew(self) -> None:
@@ -222,7 +224,7 @@ class TestWithoutReservation:
 
         assert not actions.deletes
         assert results.condition(actions.statuses[0], "Degraded")[0] == "False"
-        assert "GPUTelemetry of node-1 is gone" in str(actions.statuses[0].status.placements[0].message)
+        assert "GPUTelemetry node-1 not found" in str(actions.statuses[0].status.placements[0].message)
 
 
 class TestBadInput:
@@ -234,7 +236,7 @@ class TestBadInput:
         assert not actions.creates
         assert results.condition(actions.statuses[0], "Stalled") == ("True", "InvalidTemplate")
         assert results.condition(actions.statuses[0], "Ready") == ("False", "InvalidTemplate")
-        assert "spec.template.spec.nodeName: is 'node-1'" in actions.statuses[0].status.conditions[0].message
+        assert "spec.template.spec.nodeName: Forbidden: " in actions.statuses[0].status.conditions[0].message
 
     def test_an_object_that_does_not_parse_is_a_condition_and_not_a_crash(self) -> None:
         workload = replace(make.workload(), model=None, invalid="spec.replicas: must be a number (got 'x')")
@@ -252,9 +254,9 @@ class TestBadInput:
         assert actions.statuses[0].status.placements == [record]
 
     def test_pods_that_the_apiserver_refuses_are_told_and_tried_again_later(self) -> None:
-        setback = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
-        memory = PassState(setbacks={"create/uid-train": setback})
-        snapshot = make.snapshot(make.workload(), make.telemetry(), memory=memory)
+        backoff = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
+        state = PassState(write_backoffs={"create/uid-train": backoff})
+        snapshot = make.snapshot(make.workload(), make.telemetry(), state=state)
 
         actions = decide(snapshot)
 
@@ -313,7 +315,7 @@ class TestDegraded:
         actions = self.replacing(10)
 
         (delete,) = actions.deletes
-        assert (delete.uid, delete.resource_version, delete.fault) == ("uid-train-0-a", "20", RemovalReason.DEGRADED)
+        assert (delete.uid, delete.resource_version, delete.reason) == ("uid-train-0-a", "20", RemovalReason.UNHEALTHY)
         assert "GPU-1-0" in delete.message
         assert not actions.reserves, "the devices stay reserved until the pod is gone"
         assert results.condition(actions.statuses[0], "Degraded") == ("True", "DeviceUnhealthy")

@@ -186,7 +186,7 @@ class TestProof:
         actions = self.judged("GPU-1-1")
 
         assert results.states(actions) == ["Mismatch"]
-        assert "the kubelet says GPU-1-1; reserved: GPU-1-0" in actions.deletes[0].message
+        assert "kubelet reports GPU-1-1, reserved GPU-1-0" in actions.deletes[0].message
 
 
 def test_a_running_sharer_gets_its_reservation_back_when_the_nodes_object_was_made_anew() -> None:

@@ -1,53 +1,64 @@
-"""Backoffs, and what is carried from pass to pass."""
+"""Backoffs, refusals, and what is carried from pass to pass."""
 
 from datetime import timedelta
 
-from gpufleet_operator.decide import state
-from gpufleet_operator.model.state_types import PassState
+from gpufleet_operator.decide.state import (
+    add_refusal,
+    advance,
+    drop_refusals,
+    next_backoff_end,
+    record_results,
+)
+from gpufleet_operator.model.state_types import PassState, Refusals
 from gpufleet_testing.operator import make
 
 
-def test_refusals_last_longer_each_time_up_to_two_minutes() -> None:
-    memory, waits = PassState(), []
+def refuse(refusals: Refusals, workload: str, replica: int, pod: str) -> Refusals:
+    return add_refusal(refusals, (workload, replica, "n"), pod, make.NOW, message="no", by="kubelet")
+
+
+def test_refusals_back_off_up_to_two_minutes() -> None:
+    refusals, waits = Refusals(), []
     for number in range(9):
-        memory = state.refuse(memory, ("w", 0, "n"), f"pod-{number}", make.NOW, message="no", by="kubelet")
-        waits.append((memory.refusals["w", 0, "n"].until - make.NOW).total_seconds())
+        refusals = refuse(refusals, "w", 0, f"pod-{number}")
+        waits.append((refusals.backoffs["w", 0, "n"].until - make.NOW).total_seconds())
 
     assert waits == [2, 4, 8, 16, 32, 64, 120, 120, 120]
 
 
-def test_a_confirmed_replica_starts_afresh() -> None:
-    memory = state.refuse(PassState(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
-    memory = state.refuse(memory, ("w", 1, "n"), "q", make.NOW, message="no", by="kubelet")
+def test_refusals_of_one_replica_are_dropped() -> None:
+    refusals = refuse(refuse(Refusals(), "w", 0, "p"), "w", 1, "q")
 
-    assert set(state.forgive(memory, "w", 0).refusals) == {("w", 1, "n")}
-
-
-def test_a_failed_write_waits_and_one_that_went_through_clears_it() -> None:
-    memory = state.record(PassState(), [("reserve/n", "away", "network")], make.NOW)
-
-    assert memory.blocked("reserve/n", make.NOW)
-    assert not memory.blocked("reserve/n", make.NOW + timedelta(seconds=0.5))
-    assert not state.record(memory, [("reserve/n", None, "")], make.NOW).blocked("reserve/n", make.NOW)
+    assert set(drop_refusals(refusals, "w", 0).backoffs) == {("w", 1, "n")}
 
 
-def test_several_writes_under_one_key_fail_together_and_count_once() -> None:
+def test_failed_write_backs_off_until_it_succeeds() -> None:
+    state = record_results(PassState(), [("reserve/n", "away", "network")], make.NOW)
+
+    assert state.is_backing_off("reserve/n", make.NOW)
+    assert not state.is_backing_off("reserve/n", make.NOW + timedelta(seconds=0.5))
+    succeeded = record_results(state, [("reserve/n", None, "")], make.NOW)
+    assert not succeeded.is_backing_off("reserve/n", make.NOW)
+
+
+def test_writes_with_one_key_fail_together_and_count_once() -> None:
     results = [("create/w", None, ""), ("create/w", "quota", "apiserver"), ("create/w", "quota", "apiserver")]
 
-    assert state.record(PassState(), results, make.NOW).setbacks["create/w"].count == 1
+    assert record_results(PassState(), results, make.NOW).write_backoffs["create/w"].count == 1
 
 
-def test_what_belongs_to_objects_that_are_gone_is_forgotten() -> None:
-    memory = state.refuse(PassState(), ("uid-gone", 0, "n"), "p", make.NOW, message="no", by="kubelet")
-    memory = state.observe(make.snapshot(make.workload(), memory=memory))
+def test_entries_of_deleted_objects_are_dropped() -> None:
+    state = PassState(refusals=refuse(Refusals(), "uid-gone", 0, "p"))
 
-    assert not memory.refusals
-    assert not memory.refused
+    advanced = advance(make.snapshot(make.workload(), state=state))
+
+    assert not advanced.refusals.backoffs
+    assert not advanced.refusals.counted_pods
 
 
-def test_the_next_moment_that_matters_is_the_earliest_end() -> None:
-    memory = state.refuse(PassState(), ("w", 0, "n"), "p", make.NOW, message="no", by="kubelet")
-    memory = state.record(memory, [("reserve/n", "away", "network")], make.NOW)
+def test_next_backoff_end_is_the_earliest() -> None:
+    state = PassState(refusals=refuse(Refusals(), "w", 0, "p"))
+    state = record_results(state, [("reserve/n", "away", "network")], make.NOW)
 
-    assert state.due(memory, make.NOW) == make.NOW + timedelta(seconds=0.5)
-    assert state.due(memory, make.NOW + timedelta(hours=1)) is None
+    assert next_backoff_end(state, make.NOW) == make.NOW + timedelta(seconds=0.5)
+    assert next_backoff_end(state, make.NOW + timedelta(hours=1)) is None

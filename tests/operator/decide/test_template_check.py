@@ -87,9 +87,10 @@ def live_beside(templates: Sequence[Any]) -> None:
     """Everything that the operator does with templates, from its first pass to pods, beside a good workload."""
     good, nodes = make.workload("good"), [make.telemetry(f"node-{number}") for number in (1, 2)]
     odd = {f"uid-odd-{at}": make.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
-    pods, demand = [make.pod(good)], RequestMix()
+    pods, request_mix = [make.pod(good)], RequestMix()
     for _ in range(2):
-        mix = demand.update([*odd.values(), good], nodes)
+        workloads = [*odd.values(), good]
+        mix = request_mix.update(workloads, nodes, make.checks(*workloads))
         actions = decide(make.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unexpected_errors, actions.unexpected_errors
@@ -165,7 +166,7 @@ def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatc
     )
     assert "in breaks" in actions.unexpected_errors["ml/bad"]
     assert not again.unexpected_errors
-    assert RequestMix().update([bad], []) == RequestMix().update([], [])
+    assert RequestMix().update([bad], [], snapshot.templates) == RequestMix().update([], [], {})
 
 
 HUGE = [

@@ -21,7 +21,7 @@ def test_the_device_is_out_and_says_why(device: DeviceFields) -> None:
 
     assert not actions.reserves
     assert not actions.inconsistencies
-    assert "has a sample that can't be true: node-1/GPU-1-0: " in actions.unplaced[workload.uid].message
+    assert "invalid sample: node-1/GPU-1-0: " in actions.unplaced[workload.uid].message
 
 
 def test_promises_beyond_all_numbers_take_the_device_out() -> None:

@@ -4,6 +4,7 @@ from gpufleet_api.names import RESOURCE
 from gpufleet_operator.fleet import node_capacity
 from gpufleet_operator.ledger import ledger
 from gpufleet_operator.model.objects import PodPhase
+from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make
 
@@ -22,7 +23,7 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -
     others = {"node-1": {"cpu": 500, "memory": 2**30, "pods": 2}}
     snapshot = make.snapshot(running, released, reserved, elsewhere, over, telemetry, node, foreign_requests=others)
 
-    used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot))
+    used = node_capacity.requested_per_node(snapshot, ledger.read_ledger(snapshot, PassState()))
     facts = node_capacity.node_info(node, used["node-1"])
 
     assert facts.free_cpu_milli == 8000 - 3000 - 500

@@ -304,7 +304,7 @@ async def test_a_refused_node_is_left_for_another() -> None:
 
     assert states(cluster) == {"Confirmed": 1}
     assert [n for n, _ in cluster.ledger()] == ["node-2"]
-    assert any(t.startswith("KubeletRefused") for t in cluster.told)
+    assert any(t.startswith("KubeletRejected") for t in cluster.told)
 
 
 async def test_a_device_that_no_container_can_be_given_is_left_for_another_of_its_node() -> None:
@@ -318,7 +318,7 @@ async def test_a_device_that_no_container_can_be_given_is_left_for_another_of_it
         await moment(cluster, operator)
     assert states(cluster) == {"Confirmed": 1}
     assert [a["devices"] for _, a in cluster.ledger()] == [cluster.devices("node-1")[1:]]
-    assert not any(t.startswith("KubeletRefused") for t in cluster.told)
+    assert not any(t.startswith("KubeletRejected") for t in cluster.told)
 
     cluster.withheld.add(cluster.devices("node-1")[1])
     await invariants.settle(cluster, operator, rounds=3)

@@ -151,7 +151,7 @@ class TestRelease:
         assert changed["spec"]["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"] == terms
         assert changed["spec"]["schedulingGates"] == []
         assert decode_pod.pod(changed).pinned == "node-1"
-        assert decode_pod.pod(changed).place == "node-1"
+        assert decode_pod.pod(changed).target_node == "node-1"
         note = json.loads(changed["metadata"]["annotations"][ASSIGNMENT_ANNOTATION])
         assert note == {"node": "node-1", "container": "main", "devices": ["GPU-1-0"]}
 

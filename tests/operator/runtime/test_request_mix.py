@@ -1,5 +1,6 @@
 """What is learned from the workloads, and that strategy Pack goes by it."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.objects import Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
@@ -25,6 +27,10 @@ PAIR = {"count": 2}
 CPU = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "2"}}}]}}
 
 
+def updated(request_mix: RequestMix, workloads: Collection[Workload], telemetry: Collection[Telemetry] = ()) -> Mix:
+    return request_mix.update(workloads, telemetry, make.checks(*workloads))
+
+
 def parts(mix: Mix) -> dict[PodType, float]:
     return dict(zip(mix.types, mix.parts, strict=True))
 
@@ -32,20 +38,20 @@ def parts(mix: Mix) -> dict[PodType, float]:
 def test_a_workload_counts_once_with_all_of_its_replicas() -> None:
     request_mix, workload = RequestMix(), make.workload(replicas=96, template=CPU, devices=PAIR)
 
-    first = request_mix.update([workload], [])
+    first = updated(request_mix, [workload])
 
     assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.96, abs=0.01)
-    assert request_mix.update([workload], []) is first
-    assert request_mix.update([make.workload(replicas=96, template=CPU, devices=PAIR)], []) is first, (
+    assert updated(request_mix, [workload]) is first
+    assert updated(request_mix, [make.workload(replicas=96, template=CPU, devices=PAIR)]) is first, (
         "the same uid read anew"
     )
 
 
 def test_a_deleted_workload_still_counts() -> None:
     request_mix = RequestMix()
-    request_mix.update([make.workload(replicas=96, devices=PAIR)], [])
+    updated(request_mix, [make.workload(replicas=96, devices=PAIR)])
 
-    after = request_mix.update([make.workload("other", replicas=128)], [])
+    after = updated(request_mix, [make.workload("other", replicas=128)])
 
     assert parts(after)[PodType(0, 0, 2)] > 0.3
 
@@ -59,7 +65,7 @@ def test_a_restart_learns_the_same_from_what_exists() -> None:
         for at in range(40)
     ]
 
-    before, after = RequestMix().update(workloads, []), RequestMix().update(workloads[::-1], [])
+    before, after = updated(RequestMix(), workloads), updated(RequestMix(), workloads[::-1])
 
     assert before == after
     assert before != PRIOR
@@ -69,9 +75,9 @@ def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
     workloads = [make.workload(f"w{at:02}", replicas=8, devices={"count": 1 + at % 2}) for at in range(40)]
     bit_by_bit = RequestMix()
     for at in range(1, len(workloads) + 1):
-        learned = bit_by_bit.update(workloads[:at], [])
+        learned = updated(bit_by_bit, workloads[:at])
 
-    at_once = RequestMix().update(workloads, [])
+    at_once = updated(RequestMix(), workloads)
 
     assert set(learned.types) == set(at_once.types)
     assert list(learned.parts) == pytest.approx(at_once.parts, abs=0.05)
@@ -82,14 +88,14 @@ def test_shares_are_measured_on_the_median_device() -> None:
     request_mix = RequestMix()
     workload = make.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
 
-    assert request_mix.update([workload], []) is PRIOR
-    assert parts(request_mix.update([workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
+    assert updated(request_mix, [workload]) is PRIOR
+    assert parts(updated(request_mix, [workload], [make.telemetry()]))[PodType(0, 0, 1, 251)] > 0.7
 
 
 def test_an_invalid_template_does_not_count() -> None:
     bad = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "two"}}}]}}
 
-    assert RequestMix().update([make.workload(replicas=96, template=bad)], []) is PRIOR
+    assert updated(RequestMix(), [make.workload(replicas=96, template=bad)]) is PRIOR
 
 
 SINGLES = Mix.of({PodType(0, 0, 1): 1})
@@ -98,7 +104,7 @@ SINGLES = Mix.of({PodType(0, 0, 1): 1})
 @pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
 def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) -> None:
     """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
-    mix = RequestMix().update([make.workload("usual", replicas=500, devices=PAIR)], []) if pairs else SINGLES
+    mix = updated(RequestMix(), [make.workload("usual", replicas=500, devices=PAIR)]) if pairs else SINGLES
     asked = make.workload(placement={"strategy": "Pack"})
     fleet = make.telemetry("node-1", devices=2), make.telemetry("node-2", devices=1)
 
@@ -130,6 +136,6 @@ async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch:
         for _ in range(passes):
             await reconciler.one_pass()
 
-    assert told[0] == RequestMix().update(workloads, []) != PRIOR
+    assert told[0] == updated(RequestMix(), workloads) != PRIOR
     assert told[1] is told[0]
     assert told[2] == told[0]

@@ -1,0 +1,60 @@
+"""Collects the statuses that differ from the stored ones."""
+
+from collections.abc import Iterable
+
+from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.model.actions import WriteStatus, create_key
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.replica import WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
+from gpufleet_operator.placement.model import Terms
+from gpufleet_operator.status import build
+from gpufleet_operator.status.context import StatusContext
+
+
+def collect_statuses(
+    snapshot: Snapshot, state: PassState, refusals: Refusals, assessed: Iterable[WorkloadReplicas], plan: Plan
+) -> tuple[WriteStatus, ...]:
+    """Returns the statuses to write, without those that are backing off.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        refusals: Including those of this pass.
+        assessed: The workloads with a valid template.
+        plan: The devices picked in this pass.
+    """
+    assessed_by_uid = {a.workload.uid: a for a in assessed}
+    picked: dict[str, dict[int, Terms]] = {}
+    for (uid, index), pick in plan.picked.items():
+        picked.setdefault(uid, {})[index] = pick.terms
+    refused: dict[str, dict[tuple[int, str], Backoff]] = {}
+    for (uid, index, node), backoff in refusals.backoffs.items():
+        refused.setdefault(uid, {})[index, node] = backoff
+    writes: list[WriteStatus] = []
+    for uid, workload in snapshot.workloads.items():
+        if workload.deleting:
+            continue
+        check = snapshot.templates.get(uid)
+        context = StatusContext(
+            workload=workload,
+            assessed=assessed_by_uid.get(uid),
+            template_errors=check.errors if check else (),
+            create_error=_create_error(state, workload),
+            reservations=plan.ledger.active,
+            picked=picked.get(uid, {}),
+            diagnosis=plan.unplaced.get(uid),
+            refusals=refused.get(uid, {}),
+            last_written=state.status_written.get(uid),
+        )
+        write = build.write(snapshot, context)
+        if write is not None and not state.is_backing_off(write.key, snapshot.now):
+            writes.append(write)
+    return tuple(writes)
+
+
+def _create_error(state: PassState, workload: Workload) -> str:
+    """Returns the apiserver's error for the workload's pods. A lost response is nothing that the user can change."""
+    backoff = state.write_backoffs.get(create_key(workload.uid))
+    return backoff.message if backoff and backoff.by == "apiserver" else ""

@@ -1,0 +1,127 @@
+"""Collects the writes to pods and reservations that a pass asks for, without those that are backing off."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.model.actions import CreatePod, DeletePod, ReleasePod, Reserve
+from gpufleet_operator.model.objects import Pod, Reservation
+from gpufleet_operator.model.replica import WaitReason, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
+from gpufleet_operator.pods import build, release
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Everything but the statuses."""
+
+    creates: tuple[CreatePod, ...]
+    deletes: tuple[DeletePod, ...]
+    reserves: tuple[Reserve, ...]
+    releases: tuple[ReleasePod, ...]
+
+
+def collect_writes(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan) -> Writes:
+    """Returns the writes of all workloads and nodes."""
+
+    def is_due(key: str) -> bool:
+        return not state.is_backing_off(key, snapshot.now)
+
+    reserves = tuple(r for r in _reserves(snapshot, plan.ledger) if is_due(r.key))
+    unwritten = _unwritten(snapshot, plan.ledger, reserves)
+    return Writes(
+        creates=tuple(c for w in assessed for c in _creates(snapshot, state, w) if is_due(c.key)),
+        deletes=tuple(d for w in assessed for d in _deletes(w) if is_due(d.key)),
+        reserves=reserves,
+        releases=tuple(r for w in assessed for r in _releases(w, plan, reserves, unwritten) if is_due(r.key)),
+    )
+
+
+def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Iterable[CreatePod]:
+    workload = assessed.workload
+    for replica in assessed.replicas:
+        if replica.wait_reason is WaitReason.POD:
+            name = state.pending_creates.get((workload.uid, replica.index)) or build.pod_name(
+                workload.name, replica.index, f"{snapshot.name_seed}/{workload.uid}"
+            )
+            body = build.build(workload, assessed.spec, replica.index, name, snapshot.limits.resources)
+            yield CreatePod(workload.uid, workload.namespace, name, replica.index, body)
+
+
+def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:
+    for removal in assessed.removals:
+        pod, workload = removal.pod, assessed.workload
+        yield DeletePod(
+            workload_uid=workload.uid,
+            workload=workload.name,
+            namespace=pod.namespace,
+            name=pod.name,
+            uid=pod.uid,
+            resource_version=pod.resource_version,
+            reason=removal.reason,
+            message=removal.message,
+        )
+
+
+def _reserves(snapshot: Snapshot, ledger: Ledger) -> Iterable[Reserve]:
+    """Yields one write per node whose assignments change."""
+    wanted: dict[str, dict[str, Reservation]] = {name: {} for name in snapshot.telemetry}
+    for reservation in ledger.occupying:
+        wanted.setdefault(reservation.node, {})[reservation.assignment.pod_uid] = reservation
+    for name, telemetry in snapshot.telemetry.items():
+        stored = {a.pod_uid: a for a in telemetry.assignments}
+        target = {uid: r.assignment for uid, r in wanted[name].items()}
+        if telemetry.deleting or target == stored:
+            continue
+        kept = [a for uid, a in stored.items() if target.get(uid) == a]
+        added = [a for uid, a in target.items() if stored.get(uid) != a]
+        yield Reserve(
+            node=name,
+            uid=telemetry.uid,
+            generation=telemetry.generation,
+            assignments=(*kept, *added),
+            added=tuple(a.pod_uid for a in added),
+            removed=tuple(uid for uid in stored if uid not in target),
+        )
+
+
+def _unwritten(snapshot: Snapshot, ledger: Ledger, reserves: Sequence[Reserve]) -> frozenset[str]:
+    """Returns the pods whose reservation is neither stored nor written by this pass: the node's write backs off."""
+    added = {(r.node, uid) for r in reserves for uid in r.added}
+    stored = {(name, a.pod_uid): a for name, t in snapshot.telemetry.items() for a in t.assignments}
+    return frozenset(
+        uid
+        for uid, r in ledger.active.items()
+        if (r.node, uid) not in added and stored.get((r.node, uid)) != r.assignment
+    )
+
+
+def _releases(
+    assessed: WorkloadReplicas, plan: Plan, reserves: Sequence[Reserve], unwritten: frozenset[str]
+) -> Iterable[ReleasePod]:
+    """Yields the release of each gated pod that has its devices; of a gang, of all pods or none."""
+    ready: list[tuple[Pod, Reservation]] = []
+    for replica in assessed.replicas:
+        reservation = plan.ledger.active.get(replica.pod.uid) if replica.pod else None
+        waits = replica.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)
+        if replica.pod and replica.gated and reservation and not waits:
+            ready.append((replica.pod, reservation))
+    gang = assessed.spec.placement.gang
+    if gang and any(pod.uid in unwritten for pod, _ in ready):
+        return
+    written_nodes = {r.node for r in reserves}
+    pending_nodes = frozenset(r.node for _, r in ready if r.node in written_nodes)
+    for pod, reservation in ready:
+        if pod.uid in unwritten:
+            continue
+        yield ReleasePod(
+            workload_uid=assessed.workload.uid,
+            pod_uid=pod.uid,
+            namespace=pod.namespace,
+            name=pod.name,
+            node=reservation.node,
+            patch=release.release(pod, reservation.node, reservation.assignment),
+            after=pending_nodes if gang else pending_nodes & {reservation.node},
+        )
