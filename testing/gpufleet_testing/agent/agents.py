@@ -113,9 +113,10 @@ class AgentRig:
         return build_agent(self.settings, self.hardware, self.api, random.Random(1))  # noqa: S311 - jitter
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Agent]:
+    async def running(self, *, poll_seconds: float = 3.0) -> AsyncIterator[Agent]:
         """The agent, until the end of the block; then it is cancelled."""
         agent = self.make()
+        agent.poller._interval_seconds = poll_seconds  # noqa: SLF001 - tests need not wait as long
         task = asyncio.create_task(agent.run())
         try:
             yield agent

@@ -118,8 +118,8 @@ class FakeKubelet:
                 await self._told.wait()
 
     def tasks(self) -> set["asyncio.Task[Any]"]:
-        """What belongs to this kubelet, and to gRPC, whose server keeps a task for as long as it runs."""
-        names = ("FakeKubelet", "cygrpc")
+        """Returns the tasks of this kubelet, of its calls (only the kubelet streams) and of gRPC's servers."""
+        names = ("FakeKubelet", "UnaryStreamCall", "cygrpc")
         return {task for task in asyncio.all_tasks() if any(name in repr(task) for name in names)}
 
     def serving(self, resource: str = RESOURCE) -> bool:

@@ -239,7 +239,7 @@ async def test_a_kubelet_that_does_not_know_its_pods_yet_frees_no_device(kubelet
     rig = AgentRig(kubelet, own_pod=("ml", "agent"), heartbeat_seconds=1)
     own = ContainerKey("ml", "agent", "main")
     kubelet.pods[own] = frozenset()
-    async with rig.running() as agent:
+    async with rig.running(poll_seconds=0.3) as agent:
         async with kubelet:
             await kubelet.until(kubelet.serving)
             assert await kubelet.admit("bare", 1) == {"GPU-0"}
@@ -260,11 +260,11 @@ async def test_a_kubelet_that_does_not_know_its_pods_yet_frees_no_device(kubelet
 
 async def test_refusals_without_end_leave_the_agent_alive_and_its_list_fresh(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
-    async with kubelet, rig.running():
+    async with kubelet, rig.running(poll_seconds=0.3):
         await kubelet.until(kubelet.serving)
         await rig.api.until(lambda status: status["devices"])
         before = kubelet.lists
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + 1.5
         refused = 0
         while asyncio.get_running_loop().time() < deadline:
             with pytest.raises(Exception, match="InsufficientUnreserved"):
