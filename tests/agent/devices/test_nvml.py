@@ -213,7 +213,7 @@ def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: "Simulated
     assert first.mig_enabled is None
 
 
-def test_who_is_alone_in_its_pid_namespace_knows_of_no_processes_and_does_not_say_none(
+def test_processes_in_own_pid_namespace_are_unknown(
     simulated: "Simulated", hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulated.edit(lambda node: node.with_gpu(0, processes=(SimProcess(7, 1),)))

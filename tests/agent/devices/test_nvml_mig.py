@@ -116,7 +116,7 @@ def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
     assert hardware.read_slow("MIG-small").process_count == 0
 
 
-def test_a_partition_that_is_there_no_more_is_lost_and_so_are_those_of_a_lost_gpu(
+def test_missing_partition_and_partitions_of_lost_gpu_are_lost(
     simulated: "Simulated", hardware: NvmlHardware
 ) -> None:
     identify_all(hardware)
@@ -173,7 +173,7 @@ def test_the_profile_is_read_from_the_name(model: str, kind: str) -> None:
     assert profile(model) is None
 
 
-def test_an_event_of_several_partitions_is_told_of_each_though_the_driver_is_opened_anew_in_between(
+def test_event_of_several_partitions_survives_reopening(
     simulated: "Simulated", hardware: NvmlHardware
 ) -> None:
     identify_all(hardware)

@@ -37,7 +37,7 @@ def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulate
     assert nvml_is_closed()
 
 
-def test_a_device_that_is_stuck_when_we_come_keeps_nobody_waiting_and_joins_later(simulated: "Simulated") -> None:
+def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: "Simulated") -> None:
     async def main() -> None:
         simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
         sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))

@@ -228,7 +228,7 @@ class FillingDisk(FileIO):
         return written
 
 
-def test_a_disk_that_fills_up_within_a_line_leaves_a_recording_that_can_be_played(
+def test_full_disk_leaves_a_playable_recording(
     simulated: "Simulated", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "node.jsonl"

@@ -73,7 +73,7 @@ async def test_without_a_shared_resource_there_is_one_plugin(kubelet: FakeKubele
         assert rig.sockets() == ["gpufleet.dev_gpu.sock", "kubelet.sock"]
 
 
-async def test_refusals_are_counted_and_told_in_events_on_the_pods_that_they_are_about(kubelet: FakeKubelet) -> None:
+async def test_rejections_are_counted_and_recorded_as_events(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     async with kubelet, rig.running() as agent:
         await kubelet.until(kubelet.serving)
@@ -122,7 +122,7 @@ async def test_a_partition_whose_kind_is_not_told_is_no_whole_gpu(kubelet: FakeK
         (MigStrategy.MIXED, "gpufleet.dev/mig-1g.10gb", ["GPU-0", "GPU-2", "GPU-3"]),
     ],
 )
-async def test_a_partition_is_a_device_like_any_other_or_one_that_the_operator_never_hears_of(
+async def test_partition_is_published_by_mig_strategy(
     strategy: MigStrategy, resource: str, published: list[str], kubelet: FakeKubelet
 ) -> None:
     rig = AgentRig(kubelet, mig_strategy=strategy)
@@ -138,7 +138,7 @@ async def test_a_partition_is_a_device_like_any_other_or_one_that_the_operator_n
         assert 'UUID="MIG-1"' in (await rig.fetch(agent, "/metrics"))[1]
 
 
-async def test_a_device_on_which_a_process_is_left_is_not_given_to_a_pod_without_reservation(
+async def test_device_with_process_is_not_allocated_without_reservation(
     kubelet: FakeKubelet,
 ) -> None:
     rig = AgentRig(kubelet)
@@ -151,7 +151,7 @@ async def test_a_device_on_which_a_process_is_left_is_not_given_to_a_pod_without
         assert await kubelet.admit("bare", 3) == {"GPU-1", "GPU-2", "GPU-3"}
 
 
-async def test_a_device_whose_processes_cannot_be_counted_is_given_only_once_its_memory_is_idle(
+async def test_device_with_unknown_processes_is_allocated_once_memory_is_idle(
     kubelet: FakeKubelet,
 ) -> None:
     rig = AgentRig(kubelet)
@@ -187,7 +187,7 @@ async def test_sixteen_pods_at_once_and_none_gets_what_another_was_meant_to_have
         assert kubelet.lists_during_allocate == 0
 
 
-async def test_a_killed_agents_successor_knows_who_holds_what_and_by_which_reservation(kubelet: FakeKubelet) -> None:
+async def test_restarted_agent_knows_holders_and_their_reservations(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     async with kubelet:
         async with rig.running():
@@ -219,7 +219,7 @@ async def test_probes_tell_ready_from_alive(kubelet: FakeKubelet) -> None:
 
 
 @pytest.mark.parametrize("object_seconds", [0, 0.005, 0.02])
-async def test_the_first_status_has_the_holders_be_the_object_known_before_the_kubelets_list_or_after_it(
+async def test_first_status_has_holders_whatever_is_read_first(
     kubelet: FakeKubelet, object_seconds: float
 ) -> None:
     rig = AgentRig(kubelet)
@@ -274,7 +274,7 @@ async def test_refusals_without_end_leave_the_agent_alive_and_its_list_fresh(kub
         assert kubelet.lists - before > refused, "beside those for the refused there were polls"
 
 
-async def test_a_node_without_a_driver_is_calm_ready_and_says_why_it_has_no_devices(kubelet: FakeKubelet) -> None:
+async def test_node_without_driver_is_ready_and_reports_no_devices(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     rig.hardware.opening = HardwareUnavailableError("no driver")
     async with kubelet, rig.running() as agent:

@@ -52,7 +52,7 @@ def kubeconfig(folder: Path) -> str:
     return str(path)
 
 
-def test_with_everything_away_it_stays_calm_answers_its_probes_and_ends_on_sigterm(short_path: Path) -> None:
+def test_process_without_cluster_answers_probes_and_ends_on_sigterm(short_path: Path) -> None:
     port = free_port()
     with start(short_path, port, KUBECONFIG=kubeconfig(short_path)) as process:
         assert process.stderr is not None

@@ -147,7 +147,7 @@ async def test_with_mixed_the_file_alone_knows_partitions(
     ],
     ids=["as it was", "the node was booted", "another driver was loaded", "an old format", "another node's"],
 )
-async def test_without_the_object_the_file_counts_if_it_is_about_this_boot_and_driver(
+async def test_file_without_object_counts_for_same_boot_and_driver(
     *, simulated: "Simulated", kubelet: FakeKubelet, disk: Disk, fields: dict[str, str], codes: list[str]
 ) -> None:
     cluster = JsonObjectApi()

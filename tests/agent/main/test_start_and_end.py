@@ -69,7 +69,7 @@ async def test_a_signal_ends_the_agent_with_status_0(number: signal.Signals, kub
         assert rig.sockets() == ["kubelet.sock"]
 
 
-async def test_an_error_while_running_ends_the_agent_with_status_1_and_names_the_part(kubelet: FakeKubelet) -> None:
+async def test_runtime_error_exits_1_and_names_the_part(kubelet: FakeKubelet) -> None:
     rig = AgentRig(kubelet)
     read = rig.hardware.on_read
 

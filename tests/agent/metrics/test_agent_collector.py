@@ -28,7 +28,7 @@ COUNTERS = (
 )
 
 
-async def test_counters_do_not_fall_while_the_driver_restarts_and_readings_go_and_come(simulated: "Simulated") -> None:
+async def test_counters_do_not_decrease_while_driver_restarts(simulated: "Simulated") -> None:
     hardware = NvmlHardware()
     sampler = Sampler(hardware, timing=TIMING)
     registry = CollectorRegistry()

@@ -26,7 +26,7 @@ def test_a_probe_with_nothing_wrong() -> None:
     assert answer.body == b"a: ok\n"
 
 
-def test_a_loop_that_does_not_come_round_for_a_minute_is_hanging_until_it_does() -> None:
+def test_loop_hangs_after_a_minute_until_next_iteration() -> None:
     now = [0.0]
     watchdog = LoopWatchdog(lambda: now[0])
     assert watchdog.check() is None
@@ -54,7 +54,7 @@ def test_a_scrape_is_in_the_format_that_was_asked_for() -> None:
     assert openmetrics.body.endswith(b"# EOF\n")
 
 
-def test_a_scrape_is_collected_on_the_loop_and_encoded_off_it_while_the_loop_runs_on(
+def test_scrape_is_collected_on_loop_and_encoded_in_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop_thread = threading.get_ident()

@@ -121,7 +121,7 @@ def test_the_device_that_could_be_picked_counts_among_many_that_are_held() -> No
     assert significance(before, both) is PICKABLE
 
 
-def test_fresh_samples_after_old_ones_are_urgent_although_the_readings_are_the_same() -> None:
+def test_fresh_samples_after_stale_ones_are_urgent() -> None:
     def sampled(at: str) -> dict[str, Any]:
         status = deepcopy(BASE)
         status |= {"observedAt": "2026-01-01T00:01:00.5Z"}
@@ -168,7 +168,7 @@ def test_a_nodes_change_is_urgent(fields: dict[str, Any]) -> None:
     assert significance(BASE, {**BASE, **fields}) is URGENT
 
 
-def test_another_reason_for_the_same_state_is_urgent_and_another_wording_is_not() -> None:
+def test_new_reason_is_urgent_and_new_message_is_not() -> None:
     def with_reason(code: str, message: str) -> dict[str, Any]:
         status = deepcopy(BASE)
         status["devices"][0]["health"] = {"state": "Unhealthy", "reasons": [{"code": code, "message": message}]}

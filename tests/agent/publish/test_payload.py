@@ -104,7 +104,7 @@ FULL: dict[str, Any] = {
 """A device of which everything is known, as it is published."""
 
 
-def test_why_no_container_can_be_given_a_device_is_told_and_cut_where_it_is_long() -> None:
+def test_withheld_reason_is_published_and_truncated() -> None:
     status = status_of(device(0), device(1), withheld={"GPU-1": "x" * 300})
     assert [one.get("withheld") for one in status["devices"]] == [None, "x" * 256]
     TelemetryStatus.model_validate(status)
@@ -177,7 +177,7 @@ def test_a_node_without_devices_has_counts_and_no_means() -> None:
     assert status_of()["devices"] == []
 
 
-def test_what_a_device_does_not_report_is_absent_and_does_not_pull_the_mean_down() -> None:
+def test_unreported_values_are_absent_and_not_in_the_mean() -> None:
     status = status_of(device(0, utilization_percent=80), device(1, temperature_celsius=50), device(2))
     assert status["summary"]["meanUtilizationPercent"] == 80
     assert status["summary"]["meanTemperatureCelsius"] == 50
@@ -207,7 +207,7 @@ def test_a_holder_without_an_assignment_has_no_uid() -> None:
     assert status["devices"][0]["allocatedTo"] == [{"namespace": "ml", "pod": "bare", "container": "main"}]
 
 
-def test_a_clock_that_was_set_since_the_sample_makes_it_neither_older_nor_younger() -> None:
+def test_clock_change_does_not_change_sample_age() -> None:
     """A stuck device, a sample of three hours ago, and a clock that was set back or forth by as much in between."""
     sample = Sample(uuid="GPU-0", taken_at=NOW, utilization_percent=1)
     snapshot = NodeSnapshot(

@@ -142,7 +142,7 @@ async def test_an_urgent_change_does_not_wait_for_the_tick() -> None:
 
 
 @in_virtual_time
-async def test_an_urgent_change_right_after_a_write_waits_for_the_shortest_interval() -> None:
+async def test_urgent_change_right_after_write_waits_for_min_interval() -> None:
     async with running() as rig:
         await asyncio.sleep(0.2)
         rig.healthy = False
@@ -162,7 +162,7 @@ async def test_new_reservations_are_acknowledged_at_once() -> None:
 
 
 @in_virtual_time
-async def test_while_the_apiserver_is_away_attempts_thin_out_and_then_the_newest_state_comes_first() -> None:
+async def test_apiserver_outage_backs_off_then_newest_state_is_written() -> None:
     async with running() as rig:
         await asyncio.sleep(5)
         rig.api.away = True

@@ -39,14 +39,14 @@ def test_one_change_is_written_at_once_and_puts_the_heartbeat_off() -> None:
     assert writes([NONE] * 9 + [CHANGE] + [NONE] * 30) == [(10.0, WriteCause.CHANGE), (40.0, WriteCause.HEARTBEAT)]
 
 
-def test_a_load_that_never_settles_is_written_every_ten_seconds_after_a_burst() -> None:
+def test_continuous_changes_are_written_every_10_s_after_burst() -> None:
     times = [now for now, _ in writes([CHANGE] * 60)]
     assert times[:6] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert len(times) == 11
     assert all(later - earlier >= 9 for earlier, later in pairwise(times[6:]))
 
 
-def test_a_device_that_could_be_picked_is_written_every_three_seconds_when_it_never_settles() -> None:
+def test_continuous_changes_of_pickable_device_are_written_every_3_s() -> None:
     times = [now for now, _ in writes([PICKABLE] * 60)]
     assert times[:6] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     assert {later - earlier for earlier, later in pairwise(times[10:])} == {3.0}
@@ -85,7 +85,7 @@ def test_nothing_follows_a_write_within_the_shortest_interval() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(Significance), min_size=130, max_size=130), st.floats(0, 1))
-def test_writes_for_readings_stay_within_their_supply_and_a_heartbeat_never_fails(
+def test_writes_for_readings_stay_within_tokens_and_heartbeats_go_on(
     changes: list[Significance], jitter: float
 ) -> None:
     written = writes(changes, jitter=jitter)

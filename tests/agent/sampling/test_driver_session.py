@@ -70,7 +70,7 @@ async def test_what_the_driver_has_not_told_yet_is_fetched_before_it_is_closed(
     await sampler.close()
 
 
-async def test_a_call_that_never_comes_back_from_a_driver_that_has_gone_ends_the_process(
+async def test_stuck_call_after_driver_is_gone_ends_process(
     fake: FakeHardwareWithEvents,
 ) -> None:
     fake.stuck["GPU-0"] = threading.Event()

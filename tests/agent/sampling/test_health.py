@@ -79,7 +79,7 @@ def test_a_failure_of_no_special_meaning_counts_from_the_third_in_a_row() -> Non
     assert story.codes == ["ReadFailed"]
 
 
-def test_an_event_stands_through_good_reads_until_it_has_been_quiet_long_enough() -> None:
+def test_event_fault_lasts_until_quiet_time_is_over() -> None:
     story = Story()
     story.good(0)
     assert story.xid(10)
@@ -89,7 +89,7 @@ def test_an_event_stands_through_good_reads_until_it_has_been_quiet_long_enough(
     assert story.codes == []
 
 
-def test_another_event_starts_the_quiet_time_anew_and_keeps_the_time_of_the_first() -> None:
+def test_second_event_restarts_quiet_time_and_keeps_since() -> None:
     story = Story()
     story.xid(10)
     assert story.xid(300, "Xid 48")
@@ -99,7 +99,7 @@ def test_another_event_starts_the_quiet_time_anew_and_keeps_the_time_of_the_firs
     assert story.codes == []
 
 
-def test_a_device_that_comes_back_from_loss_has_been_reset_and_its_events_are_forgiven() -> None:
+def test_device_back_from_loss_was_reset_and_events_end() -> None:
     story = Story()
     story.fails(ReadFault.DEVICE_LOST, 1)
     story.xid(2)
@@ -260,7 +260,7 @@ def test_a_device_that_may_only_have_been_slow_was_not_reset() -> None:
     assert story.codes == [XID]
 
 
-def test_what_readings_show_they_must_show_again_after_a_restart_and_the_time_is_kept() -> None:
+def test_thresholds_after_restart_need_readings_and_keep_since() -> None:
     story = Story()
     ecc = HealthReason("EccUncorrected", "2", WALL - 500, Recovery.RESET)
     pending = HealthReason("RowRemapPending", "", WALL - 400, Recovery.RESET, fault=False)

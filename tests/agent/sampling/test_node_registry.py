@@ -354,7 +354,7 @@ def test_only_a_driver_that_was_not_loaded_has_reset_the_devices(unloaded: bool,
     assert [reason.code for reason in record.snapshot(at(6)).devices[1].health.reasons] == left
 
 
-def test_slow_reads_that_fail_for_ever_are_a_fault_among_any_number_of_good_reads() -> None:
+def test_failing_slow_reads_are_a_fault_despite_good_reads() -> None:
     record = make()
 
     def minute(start: int, *, failing: bool) -> None:

@@ -65,7 +65,7 @@ def test_devices_are_read_at_the_same_moments() -> None:
         assert min(at % timing.sample for at in later) < timing.sample / 10
 
 
-def test_a_call_counts_from_when_it_became_due_and_no_other_begins_once_stopped() -> None:
+def test_call_counts_from_due_time_and_none_begins_after_stop() -> None:
     gate, calls = threading.Event(), Calls()
 
     def stuck() -> None:

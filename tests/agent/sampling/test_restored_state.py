@@ -56,7 +56,7 @@ def test_a_restart_forgets_no_fault(late: bool) -> None:
     assert codes(record) == [[], ["XidError"], []]
 
 
-def test_a_device_that_is_gone_after_a_restart_is_lost_until_it_comes_back_or_nobody_misses_it() -> None:
+def test_device_missing_after_restart_is_lost_until_back_or_acknowledged() -> None:
     record = make()
     record.restore(past(WELL, WELL, WELL), at(0))
     record.register(DEVICES[:2], "570.1", at(1))
@@ -140,7 +140,7 @@ def test_dividing_a_gpu_anew_while_an_agent_runs_is_no_reset(restarted: bool) ->
     assert codes(record) == [[], []]
 
 
-def test_partitions_that_are_made_anew_after_the_driver_was_loaded_anew_inherit_nothing() -> None:
+def test_new_partitions_after_driver_reload_inherit_nothing() -> None:
     record = make()
     record.register([divided("MIG-a")], "570.1", at(0))
     record.event(XID_79, at(1))
@@ -150,7 +150,7 @@ def test_partitions_that_are_made_anew_after_the_driver_was_loaded_anew_inherit_
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["by the same agent", "by the next one"])
-def test_a_fault_that_came_before_the_clock_was_set_back_by_hours_can_be_acknowledged(restarted: bool) -> None:
+def test_fault_before_clock_was_set_back_can_be_acknowledged(restarted: bool) -> None:
     record = make()
     ahead = [Instant(monotonic=second, wall=1_036_000 + second) for second in range(4)]
     record.register(DEVICES, "570.1", ahead[0])
@@ -186,7 +186,7 @@ def test_another_driver_was_loaded_anew_and_forgives() -> None:
     assert codes(record) == [[], ["DeviceLost"]]
 
 
-def test_without_a_driver_the_devices_of_the_last_report_are_told_with_that_fault() -> None:
+def test_restored_devices_without_driver_are_reported_with_that_fault() -> None:
     record = make()
     record.unavailable("no driver", at(0))
     assert codes(record) == []
@@ -238,7 +238,7 @@ def test_a_loss_is_acknowledged_by_its_own_time_and_not_by_an_older_faults() -> 
     assert codes(record) == [[], []]
 
 
-def test_what_a_device_reports_no_longer_can_be_acknowledged_and_what_it_reports_can_not() -> None:
+def test_only_unreported_thresholds_can_be_acknowledged() -> None:
     record = make()
     record.register(DEVICES, "570.1", at(0))
     for uuid in ("GPU-0", "GPU-1"):
@@ -272,7 +272,7 @@ def test_what_a_later_process_may_not_hear_again_is_remembered() -> None:
     assert again.saved_state(at(6)) == kept, "it knows as much"
 
 
-def test_an_acknowledgement_after_the_restart_goes_by_when_the_event_came_last() -> None:
+def test_acknowledgment_after_restart_uses_last_event_time() -> None:
     record = make()
     last = {"XidError": 1_000_000 - 400}
     record.restore(SavedState(1_000_000 - 1, "570.1", {"GPU-1": SavedDevice(DEVICES[1], LASTING, last)}), at(0))

@@ -125,7 +125,7 @@ def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: FakeHardwa
     assert not fake.closed_under_a_call
 
 
-def test_a_device_that_is_stuck_while_the_driver_is_opened_anew_keeps_nobody_waiting(
+def test_device_stuck_during_reopening_delays_no_other(
     fake: FakeHardwareWithEvents,
 ) -> None:
     async def main() -> None:
@@ -281,7 +281,7 @@ def test_a_driver_upgraded_beneath_us_ends_the_process(fake: FakeHardwareWithEve
     assert not fake.is_open
 
 
-async def test_one_inaccessible_device_is_its_own_fault_and_all_of_them_are_the_containers(
+async def test_one_inaccessible_device_is_a_fault_and_all_end_the_process(
     fake: FakeHardwareWithEvents,
 ) -> None:
     sampler = Sampler(fake, timing=FAST)

@@ -97,7 +97,7 @@ def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwar
     assert not fake.closed_under_a_call
 
 
-def test_close_leaves_a_call_that_is_stuck_for_good_and_the_hardware_under_it(fake: FakeHardwareWithEvents) -> None:
+def test_close_leaves_stuck_call_and_open_hardware(fake: FakeHardwareWithEvents) -> None:
     async def main() -> None:
         sampler = Sampler(fake, timing=IMPATIENT)
         await sampler.start()
