@@ -116,9 +116,7 @@ def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
     assert hardware.read_slow("MIG-small").process_count == 0
 
 
-def test_missing_partition_and_partitions_of_lost_gpu_are_lost(
-    simulated: "Simulated", hardware: NvmlHardware
-) -> None:
+def test_missing_partition_and_partitions_of_lost_gpu_are_lost(simulated: "Simulated", hardware: NvmlHardware) -> None:
     identify_all(hardware)
     simulated.edit(lambda node: node.with_gpu(1, migs=MIGS[:2]))
     hardware.read("MIG-big")
@@ -173,9 +171,7 @@ def test_the_profile_is_read_from_the_name(model: str, kind: str) -> None:
     assert profile(model) is None
 
 
-def test_event_of_several_partitions_survives_reopening(
-    simulated: "Simulated", hardware: NvmlHardware
-) -> None:
+def test_event_of_several_partitions_survives_reopening(simulated: "Simulated", hardware: NvmlHardware) -> None:
     identify_all(hardware)
     hardware.wait_event(0.01)  # from here on events are listened for
     simulated.edit(lambda node: node.with_xid(1, 79))

@@ -219,9 +219,7 @@ async def test_probes_tell_ready_from_alive(kubelet: FakeKubelet) -> None:
 
 
 @pytest.mark.parametrize("object_seconds", [0, 0.005, 0.02])
-async def test_first_status_has_holders_whatever_is_read_first(
-    kubelet: FakeKubelet, object_seconds: float
-) -> None:
+async def test_first_status_has_holders_whatever_is_read_first(kubelet: FakeKubelet, object_seconds: float) -> None:
     rig = AgentRig(kubelet)
     rig.api.object = TelemetryObject("uid-node", 2, 2, (assignment("train-0", "GPU-3"),))
     kubelet.pods[ContainerKey("ml", "train-0", "main")] = frozenset({"GPU-3"})
