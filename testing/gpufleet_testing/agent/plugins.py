@@ -224,6 +224,20 @@ async def running_plugin(
 
 
 @asynccontextmanager
+async def serving_plugin(
+    kubelet: FakeKubelet,
+    matching: PodMatching = PodMatching.POD_RESOURCES,
+    *,
+    shared: bool = False,
+    injection: InjectorSettings | None = None,
+) -> AsyncIterator[PluginRig]:
+    """Runs the kubelet and a plugin that it has the devices of."""
+    async with kubelet, running_plugin(kubelet, matching, shared=shared, injection=injection) as rig:
+        await kubelet.until(kubelet.serving)
+        yield rig
+
+
+@asynccontextmanager
 async def idle_plugin(kubelet: FakeKubelet) -> AsyncIterator[PluginRig]:
     """The same, without a running plugin."""
     rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, PodMatching.POD_RESOURCES, InjectorSettings())

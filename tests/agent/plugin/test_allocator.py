@@ -8,7 +8,7 @@ from gpufleet_agent.plugin import allocator
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
-from gpufleet_testing.agent.plugins import PluginRig, running_plugin
+from gpufleet_testing.agent.plugins import PluginRig, running_plugin, serving_plugin
 
 
 def read_outcome(rig: PluginRig) -> list[str]:
@@ -17,8 +17,7 @@ def read_outcome(rig: PluginRig) -> list[str]:
 
 
 async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_it(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         assert rig.own.assignments == ()
         assert await kubelet.admit("train-0", 1) == {"GPU-5"}
@@ -27,8 +26,7 @@ async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_i
 
 @pytest.mark.usefixtures("short_patience")
 async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0"))
         await rig.own.refresh()
         rig.api.away = True
@@ -38,8 +36,7 @@ async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(
 
 
 async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         await rig.own.refresh()
         rig.api.delay_seconds = 30
@@ -50,8 +47,7 @@ async def test_a_slow_apiserver_does_not_hold_up_a_pod_that_memory_knows(kubelet
 
 
 async def test_slow_read_is_awaited_before_a_pod_counts_as_unmanaged(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         rig.api.delay_seconds = 0.6
         assert await kubelet.admit("train-0", 1) == {"GPU-5"}
@@ -73,8 +69,7 @@ async def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: 
 async def test_without_the_kubelets_list_nothing_is_given(
     kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
 
         async def fail(timeout_seconds: float) -> None:
             raise ListingError("the kubelet is busy")
@@ -88,8 +83,7 @@ async def test_without_the_kubelets_list_nothing_is_given(
 async def test_failed_read_is_retried_before_a_pod_counts_as_unmanaged(
     kubelet: FakeKubelet,
 ) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         rig.api.away = True
         before = rig.api.reads
@@ -101,8 +95,7 @@ async def test_failed_read_is_retried_before_a_pod_counts_as_unmanaged(
 
 @pytest.mark.usefixtures("short_patience")
 async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.away = True
         began = asyncio.get_running_loop().time()
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
@@ -115,8 +108,7 @@ async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
 async def test_whatever_a_read_fails_with_memory_serves(
     kubelet: FakeKubelet, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         await rig.own.refresh()
 

@@ -9,14 +9,13 @@ from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_api.names import RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
-from gpufleet_testing.agent.plugins import running_plugin
+from gpufleet_testing.agent.plugins import running_plugin, serving_plugin
 
 UUIDS = frozenset(f"GPU-{index}" for index in range(8))
 
 
 async def test_it_registers_and_lists_its_devices_without_topology(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet):
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet):
         plugin = kubelet.plugins[RESOURCE]
         assert plugin.healthy == UUIDS
         assert plugin.options.get_preferred_allocation_available
@@ -25,8 +24,7 @@ async def test_it_registers_and_lists_its_devices_without_topology(kubelet: Fake
 
 
 async def test_a_health_change_reaches_the_kubelet_at_once_in_both_directions(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         plugin = kubelet.plugins[RESOURCE]
         sick = replace(rig.devices[3], healthy=False)
         before = rig.devices
@@ -37,8 +35,7 @@ async def test_a_health_change_reaches_the_kubelet_at_once_in_both_directions(ku
 
 
 async def test_a_managed_pod_gets_its_devices_and_its_share_in_the_environment(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(
             assignment("train-1", "GPU-6", "GPU-2", replica=1, replicas=4, shard_start=25, shard_end=50),
             assignment("serve-0", "GPU-0", "GPU-1"),
@@ -60,8 +57,7 @@ async def test_a_managed_pod_gets_its_devices_and_its_share_in_the_environment(k
 
 
 async def test_an_unmanaged_pod_gets_unreserved_devices_and_no_share(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0", "GPU-2"))
         assert await kubelet.admit("bare", 2) == {"GPU-1", "GPU-3"}
         (env,) = kubelet.envs.values()
@@ -69,12 +65,11 @@ async def test_an_unmanaged_pod_gets_unreserved_devices_and_no_share(kubelet: Fa
         assert rig.count("gpufleet_agent_allocations_total", outcome="Unmanaged", reason="") == 1
 
 
-@pytest.mark.parametrize(("handover", "swapped"), [(PodMatching.POD_RESOURCES, False), (PodMatching.FIRST_FIT, True)])
+@pytest.mark.parametrize(("matching", "swapped"), [(PodMatching.POD_RESOURCES, False), (PodMatching.FIRST_FIT, True)])
 async def test_pods_of_equal_size_get_their_own_devices_by_the_kubelets_list(
-    handover: PodMatching, swapped: bool, kubelet: FakeKubelet
+    matching: PodMatching, swapped: bool, kubelet: FakeKubelet
 ) -> None:
-    async with kubelet, running_plugin(kubelet, handover) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, matching) as rig:
         older = assignment("older", "GPU-7", decided_at="2026-01-01T00:00:00.000000Z")
         younger = assignment("younger", "GPU-4", decided_at="2026-01-01T00:00:00.000001Z")
         rig.api.reserve(older, younger)
@@ -84,8 +79,7 @@ async def test_pods_of_equal_size_get_their_own_devices_by_the_kubelets_list(
 
 
 async def test_allocate_rejects_with_a_reason_and_serves_the_next_pod(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0"))
         assert await kubelet.prefer(frozenset({"GPU-0"}), 1) == []
         with pytest.raises(
@@ -100,8 +94,7 @@ async def test_allocate_rejects_with_a_reason_and_serves_the_next_pod(kubelet: F
 
 
 async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0"))
         with pytest.raises(Exception, match="NoPreferredAllocation"):
             await kubelet.allocate(frozenset({"GPU-0"}))
@@ -115,8 +108,7 @@ async def test_allocate_without_an_answer_for_other_devices_or_twice_is_refused(
 
 
 async def test_container_reuses_devices_of_its_init_container(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         assert await kubelet.admit("bare", 2, container="init") == {"GPU-0", "GPU-1"}
         # The device manager reuses them: no GetPreferredAllocation, one Allocate for each of the next containers.
         assert await kubelet.allocate(frozenset({"GPU-1"})) == {"NVIDIA_VISIBLE_DEVICES": "GPU-1"}
@@ -130,8 +122,7 @@ async def test_container_reuses_devices_of_its_init_container(kubelet: FakeKubel
 
 
 async def test_an_answer_expires_when_allocate_does_not_come(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         await kubelet.prefer(UUIDS, 1)
         async with rig.in_flight.idle():
             pass
@@ -147,8 +138,7 @@ async def test_kubelet_restart_leads_to_registration_within_ten_seconds(kubelet:
 
 
 async def test_a_socket_that_vanishes_is_replaced_within_ten_seconds(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet):
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet):
         (kubelet.device_plugins / socket_name(RESOURCE)).unlink()
         await kubelet.until(lambda: len(kubelet.registrations) == 2 and kubelet.serving(), seconds=10)
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
@@ -169,8 +159,7 @@ async def test_kubelet_that_starts_during_registration_gets_one_too(kubelet: Fak
 
 
 async def test_a_kubelet_that_hangs_up_without_cause_is_registered_with_again(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet):
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet):
         await kubelet.hang_up()
         await kubelet.until(lambda: len(kubelet.registrations) == 2 and kubelet.serving(), seconds=10)
 

@@ -11,7 +11,7 @@ from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.objects import assignment
-from gpufleet_testing.agent.plugins import running_plugin
+from gpufleet_testing.agent.plugins import running_plugin, serving_plugin
 
 UUIDS = frozenset(f"GPU-{index}" for index in range(8))
 
@@ -91,8 +91,7 @@ async def test_the_socket_that_a_killed_agent_left_is_no_obstacle(kubelet: FakeK
 async def test_a_strangers_socket_in_our_place_is_replaced(kubelet: FakeKubelet) -> None:
     ours = kubelet.device_plugins / socket_name(RESOURCE)
 
-    async with kubelet, running_plugin(kubelet):
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet):
         ours.unlink()
         bind_and_leave(ours)
         await served_anew(kubelet, 1)
@@ -117,8 +116,7 @@ async def test_a_kubelet_whose_socket_comes_late_or_is_no_socket_is_waited_for(k
 
 
 async def test_all_sockets_gone_at_once_in_the_middle_of_an_allocation(kubelet: FakeKubelet) -> None:
-    async with kubelet, running_plugin(kubelet) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-3"))
         kubelet.pods[ContainerKey("ml", "train-0", "main")] = frozenset()
         assert await kubelet.prefer(UUIDS, 1) == ["GPU-3"]

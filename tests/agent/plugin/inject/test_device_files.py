@@ -28,6 +28,7 @@ from gpufleet_testing.agent.plugins import (
     make_driver,
     plugin_context,
     running_plugin,
+    serving_plugin,
 )
 
 CRI = DeviceListStrategy.CDI_CRI
@@ -59,8 +60,7 @@ async def hung_allocate(kubelet: FakeKubelet, disk: Disk, size: int = 1) -> Asyn
 async def test_calls_and_faults_are_served_while_allocate_waits_for_disk(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         plugin = kubelet.plugins[RESOURCE]
         async with hung_allocate(kubelet, disk, 2) as pending:
             await plugin.call("GetDevicePluginOptions", pb.Empty(), pb.DevicePluginOptions)
@@ -105,8 +105,7 @@ async def test_hanging_disk_rejects_pods_and_withdraws_devices_until_it_recovers
 async def test_a_new_device_is_not_named_before_it_is_in_the_file(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         plugin = kubelet.plugins[RESOURCE]
         disk.hang()
         sick = replace(rig.devices[0], healthy=False)
@@ -120,8 +119,7 @@ async def test_a_new_device_is_not_named_before_it_is_in_the_file(
 async def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothing(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         async with hung_allocate(kubelet, disk) as pending:
             again = await kubelet.prefer(kubelet.plugins[RESOURCE].healthy, 1)
         with pytest.raises(Exception, match="NoPreferredAllocation: another allocation began"):
@@ -135,8 +133,7 @@ async def test_an_allocation_that_the_kubelet_has_given_up_meanwhile_gives_nothi
 async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
     kubelet: FakeKubelet, disk: Disk, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         async with hung_allocate(kubelet, disk) as pending:
             pending.cancel()
             async with asyncio.timeout(5), rig.in_flight.idle():
@@ -146,8 +143,7 @@ async def test_a_kubelet_that_hangs_up_while_it_waits_leaves_nothing_in_flight(
 
 
 async def test_device_whose_node_disappeared_is_not_allocated(kubelet: FakeKubelet, tmp_path: Path) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         (device,) = await kubelet.prefer(frozenset({"GPU-5"}), 1)
         (tmp_path / "driver" / "dev" / "nvidia5").unlink()
         with pytest.raises(Exception, match="DeviceFilesNotReady: no device node for GPU-5"):

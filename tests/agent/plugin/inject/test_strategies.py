@@ -13,7 +13,7 @@ from gpufleet_agent.plugin.inject.strategies import DeviceInjector, DeviceListSt
 from gpufleet_agent.plugin.types import AdvertisedDevice
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.kubelet import FakeKubelet
-from gpufleet_testing.agent.plugins import injection_settings, make_driver, running_plugin
+from gpufleet_testing.agent.plugins import injection_settings, make_driver, serving_plugin
 
 ENVVAR, CRI, ANNOTATIONS = DeviceListStrategy.ENVVAR, DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_ANNOTATIONS
 DEVICES = tuple(
@@ -113,8 +113,7 @@ def test_agent_writes_the_file_only_with_cdi_and_its_own_kind(
 async def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_up(
     kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         assert written(tmp_path) == [f"GPU-{index}" for index in range(8)]
         rig.advertise(*rig.devices, AdvertisedDevice("GPU-8", 8, healthy=True, nodes=("/dev/nvidia8",)))
         await kubelet.until(lambda: len(kubelet.plugins["gpufleet.dev/gpu"].healthy) == 9)
@@ -127,8 +126,7 @@ async def test_the_kubelet_hears_of_a_device_only_when_the_runtime_can_look_it_u
 async def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
     kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
         file = tmp_path / "cdi" / "gpufleet.dev-gpu.json"
         file.unlink()
         await kubelet.admit("bare", 1)
@@ -139,8 +137,7 @@ def test_device_without_node_is_logged_once_and_not_offered(kubelet: FakeKubelet
     async def scenario() -> None:
         node = make_driver(tmp_path) / "dev" / "nvidia0"
         node.unlink()
-        async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
-            await kubelet.until(kubelet.serving)
+        async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
             plugin = kubelet.plugins["gpufleet.dev/gpu"]
             assert "GPU-0" not in plugin.healthy
             assert len(plugin.healthy) == 7
@@ -170,8 +167,7 @@ def test_common_nodes_alone_make_no_device(strategy: DeviceListStrategy, tmp_pat
 async def test_unwritable_file_rejects_pods_and_withholds_devices_until_written(
     kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
-    async with kubelet, running_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
-        await kubelet.until(kubelet.serving)
+    async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)) as rig:
         plugin = kubelet.plugins["gpufleet.dev/gpu"]
         (tmp_path / "cdi").rename(tmp_path / "away")
         (tmp_path / "cdi").touch()
