@@ -16,7 +16,7 @@ from gpufleet_agent.devices.base import (
     Reading,
     SlowReading,
 )
-from gpufleet_agent.sampling.driver_thread import DriverThread
+from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.errors import ImplausibleSampleError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry
