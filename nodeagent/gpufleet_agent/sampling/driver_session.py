@@ -16,8 +16,8 @@ from gpufleet_agent.devices.base import (
     UnknownDeviceError,
 )
 from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
-from gpufleet_agent.sampling.device_sampler import DeviceSampler
 from gpufleet_agent.runtime.driver_thread import DriverThread
+from gpufleet_agent.sampling.device_sampler import DeviceSampler
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry

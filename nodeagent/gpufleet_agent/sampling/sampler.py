@@ -20,8 +20,8 @@ from gpufleet_agent.devices.base import (
     HardwareUnavailableError,
     ProcessMustRestartError,
 )
-from gpufleet_agent.sampling.driver_session import DriverSession
 from gpufleet_agent.runtime.driver_thread import DriverThread
+from gpufleet_agent.sampling.driver_session import DriverSession
 from gpufleet_agent.sampling.errors import SamplerClosedError
 from gpufleet_agent.sampling.health import HealthPolicy, ReadFault
 from gpufleet_agent.sampling.node_registry import Instant, NodeRegistry

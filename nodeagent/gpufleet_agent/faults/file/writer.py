@@ -25,9 +25,9 @@ from gpufleet_agent.faults.file.format import (
 )
 from gpufleet_agent.faults.file.rate_limit import SlidingWindowLimiter
 from gpufleet_agent.faults.file.store import CheckpointFile
+from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
-from gpufleet_agent.runtime.driver_thread import DriverThread
 from gpufleet_agent.sampling.saved_state import Checkpoint
 
 log = structlog.get_logger(__name__)

@@ -15,8 +15,8 @@ import structlog
 
 from gpufleet_agent.plugin.inject.cdi import CdiFile, NodeLookup
 from gpufleet_agent.plugin.types import AdvertisedDevice
-from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.runtime.driver_thread import DriverThread
+from gpufleet_agent.runtime.version_signal import VersionSignal
 
 log = structlog.get_logger(__name__)
 
