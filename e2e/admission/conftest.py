@@ -55,7 +55,7 @@ def admin(installed: Cluster) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def cast(installed: Cluster, admin: Client) -> Iterator[Accounts]:
+def accounts(installed: Cluster, admin: Client) -> Iterator[Accounts]:
     """Everyone, once the policies are in force: they reach the apiserver's admission a moment after they are stored."""
     with created_accounts(installed, admin) as everyone:
         path, user = f"{TELEMETRY}/{everyone.node}", everyone.user

@@ -23,8 +23,3 @@ def test_workloads_of_the_user_are_named_and_kept(namespace: TestNamespace, flee
     for name in ("first", "second"):
         assert f"  kubectl delete gpuworkload --namespace={namespace.name} {name}\n" in f"{conflict.value}\n"
         assert namespace.workload(name)
-
-
-def test_a_cluster_without_workloads_is_used_as_it_is(fleet: Fleet) -> None:
-    terminal = Terminal(make_console(io.StringIO(), {}), 1)
-    setup.remove_earlier_demo(DemoContext(fleet.cluster, fleet.collector, terminal, timeout_seconds=30))

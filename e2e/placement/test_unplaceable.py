@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -24,7 +25,9 @@ def test_too_hot_until_it_cools(namespace: TestNamespace, fleet: Fleet) -> None:
     warm, hot, *_ = fleet.gpus[node].uuids
     for uuid, celsius in ((warm, 84), (hot, 95)):
         fleet.gpus[node].report(uuid, temperature_celsius=celsius)
-    eventually(lambda: _reports(fleet, node, warm, temperature_celsius=84), within=SOON_SECONDS)
+    # Both of them: a status may be written after the reading of one device and before that of another.
+    for uuid, celsius in ((warm, 84), (hot, 95)):
+        eventually(partial(_reports, fleet, node, uuid, temperature_celsius=celsius), within=SOON_SECONDS)
     namespace.apply(gpuworkload("cool-only", uuids=(warm, hot), requirements={"maxTemperatureCelsius": 80}))
     message = namespace.wait_condition("cool-only", "Placed", "False", "NoDevices")
     print(message)
@@ -90,7 +93,9 @@ def test_too_full_or_too_busy_until_readings_change(namespace: TestNamespace, fl
     near, far, *_ = fleet.gpus[node].uuids
     fleet.gpus[node].report(near, **obstacle.bad)
     fleet.gpus[node].report(far, **obstacle.other)
+    # Both of them: a status may be written after the reading of one device and before that of another.
     eventually(lambda: _reports(fleet, node, near, **obstacle.bad), within=SOON_SECONDS)
+    eventually(lambda: _reports(fleet, node, far, **obstacle.other), within=SOON_SECONDS)
     namespace.apply(gpuworkload("picky", uuids=(near, far), requirements=obstacle.requirements))
     message = namespace.wait_condition("picky", "Placed", "False", "NoDevices")
     print(message)

@@ -1,7 +1,7 @@
-"""`python -m gpufleet_e2e.demo [up|down]`: plays the story, or removes everything that it made.
+"""`python -m gpufleet_e2e.demo [up|down]`: runs the demo, or removes everything that it created.
 
-Exit codes: 0 all proven, 1 something disagrees or did not happen, 2 wrong usage, 3 the cluster or the installation
-failed, 130 interrupted.
+Exit codes: 0 everything verified, 1 a source disagrees or something did not happen, 2 wrong usage, 3 the cluster or the
+installation failed, 130 interrupted.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NODES = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Runs the command and returns its exit code."""
     chosen = parser().parse_args(arguments)
     terminal = Terminal(make_console(sys.stdout), scenario.STEPS if chosen.action == "up" else 1)
     try:
@@ -43,42 +43,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         terminal.console.print()
         if status() is None:
-            terminal.bad("interrupted; nothing was left running")
+            terminal.fail("interrupted; nothing is left running")
         else:
-            terminal.bad("interrupted; the cluster goes on")
-            terminal.say("Type `make demo` to take over and go on, or `make demo-down` to remove everything.")
+            terminal.fail("interrupted; the cluster keeps running")
+            terminal.say("Run `make demo` to continue on this cluster, or `make demo-down` to remove everything.")
         return INTERRUPTED
     except (HostError, ConflictError) as error:
-        terminal.bad("the demo can't start:")
+        terminal.fail("the demo cannot start:")
         terminal.quote(str(error))
         return FAILED
     except FAILURES as error:
-        terminal.bad("the demo can't go on:")
+        terminal.fail("the demo cannot continue:")
         terminal.quote(str(error))
-        terminal.say("Type `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
+        terminal.say("Run `make demo` to try again on the same cluster, or `make demo-down` to remove everything.")
         return FAILED
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m gpufleet_e2e.demo", description="gpufleet on a real cluster with simulated GPUs."
+        prog="python -m gpufleet_e2e.demo", description="Runs gpufleet on a real cluster with simulated GPUs."
     )
-    made.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="play the story, or remove all")
-    made.add_argument("--timeout", type=float, default=90, metavar="SECONDS", help="longest wait for any one thing")
+    made.add_argument("action", nargs="?", choices=("up", "down"), default="up", help="run the demo, or remove it")
+    made.add_argument(
+        "--timeout",
+        type=float,
+        default=90,
+        metavar="SECONDS",
+        help="longest single wait",
+    )
     return made
 
 
 def run_exclusively(terminal: Terminal, timeout_seconds: float) -> int:
-    """As `run_steps`, for one process at a time: two stories on one cluster would take each other's GPUs.
+    """Runs the demo unless another process does: two on one cluster would take each other's GPUs.
 
     Raises:
-        ConflictError: another process plays it.
+        ConflictError: Another process runs the demo.
     """
     path = cache_dir() / "demo.lock"
     lock = Lock.try_acquire(path)
     if lock is None:
-        raise ConflictError(f"{holder(path)} plays the demo; wait for its end")
+        raise ConflictError(f"{holder(path)} runs the demo; wait until it ends")
     try:
         return run(terminal, timeout_seconds)
     finally:
@@ -86,12 +91,12 @@ def run_exclusively(terminal: Terminal, timeout_seconds: float) -> int:
 
 
 def run(terminal: Terminal, timeout_seconds: float) -> int:
-    """The whole story. Returns the exit code; the cluster lives on, also when the story could not be told."""
+    """Runs the whole demo and returns the exit code; the cluster keeps running, also after a failure."""
     terminal.step(
         "Start a real Kubernetes cluster of two nodes",
         "Real apiserver, scheduler, kubelets and containerd: only the GPUs are simulated.",
     )
-    # Until the story is over, the cluster ends with this process, kill -9 included, unless it was there before.
+    # Until the demo ends, the cluster ends with this process, kill -9 included, unless it ran before.
     cluster = up(ClusterConfig.from_environment(nodes=NODES))
     try:
         return _run_on(cluster, terminal, timeout_seconds)
@@ -100,10 +105,10 @@ def run(terminal: Terminal, timeout_seconds: float) -> int:
 
 
 def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int:
-    terminal.progress(f"{NODES} nodes are ready, with the images on them")
+    terminal.progress(f"{NODES} nodes are ready and have the images")
     terminal.step(
-        "Give each node eight GPUs, all different",
-        "Our own libnvidia-ml reads them from a file that can change while everything runs; the agent can't tell.",
+        "Give each node eight different GPUs",
+        "A simulated libnvidia-ml reads them from a file that can change at any time; the agent is unchanged.",
     )
     driver = setup.install_driver(cluster)
     terminal.progress(setup.describe_nodes(cluster))
@@ -113,7 +118,7 @@ def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int
             setup.remove_earlier_demo(context)
             scenario.run_steps(context, driver)
             scenario.check_everything(context)
-        except ConflictError:  # nothing is broken
+        except ConflictError:  # the pods are fine
             raise
         except FAILURES:
             diagnostics.show_unready_pods(cluster, terminal)
@@ -124,11 +129,11 @@ def _run_on(cluster: Cluster, terminal: Terminal, timeout_seconds: float) -> int
 
 
 def down(terminal: Terminal) -> int:
-    """Remove workloads, chart and cluster. Returns the exit code; without a cluster there is nothing to do."""
+    """Removes workloads, chart and cluster, and returns the exit code."""
     try:
         cluster = attach()
     except NotRunningError:
-        terminal.good("no cluster is running: there is nothing to remove")
+        terminal.ok("no cluster is running: nothing to remove")
         return 0
     setup.remove(cluster, terminal)
     return 0

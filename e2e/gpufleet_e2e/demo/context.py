@@ -1,4 +1,4 @@
-"""What every act needs at hand, and the few ways in which acts change the cluster and wait for it."""
+"""The state of a demo run, and the operations on the cluster that its steps share."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,40 +22,40 @@ SYSTEM_NAMESPACE = "gpufleet-system"
 
 @dataclass
 class DemoContext:
-    """One run of the demo. `problems` grows with everything that does not fit."""
+    """A run of the demo. `problems` collects all disagreements."""
 
     cluster: Cluster
     collector: EvidenceCollector
     terminal: Terminal
     timeout_seconds: float
-    """How long to wait for any one thing."""
+    """Longest wait of a single step."""
     problems: list[Disagreement] = field(default_factory=list)
-    standing: list[str] = field(default_factory=list)
-    """Workloads that were proven and not deleted since."""
+    verified: list[str] = field(default_factory=list)
+    """Workloads that were verified and not deleted since."""
 
     def check(self, *, holds: bool, subject: str, claim: str, otherwise: str = "") -> None:
-        """Say that a claim holds, or note that it doesn't and what was seen instead."""
+        """Prints that a claim holds, or notes that it does not and what was seen instead."""
         if holds:
-            self.terminal.good(claim)
+            self.terminal.ok(claim)
         else:
-            self.note(Disagreement(subject, "demo", f"not so: {claim}{f' ({otherwise})' if otherwise else ''}"))
+            self.note(Disagreement(subject, "demo", f"not true: {claim}{f' ({otherwise})' if otherwise else ''}"))
 
     def note(self, *problems: Disagreement) -> None:
-        """Keep what does not fit, and say so at once."""
+        """Records disagreements and prints them."""
         for problem in problems:
             self.problems.append(problem)
-            self.terminal.bad(str(problem))
+            self.terminal.fail(str(problem))
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
-        """`kubectl apply` one object into the demo's namespace, refusing unknown fields."""
+        """Applies one object in the demo's namespace with `kubectl apply`; unknown fields are rejected."""
         text = yaml.safe_dump(dict(manifest), sort_keys=False)
         self.cluster.kubectl("apply", "--validate=strict", f"--namespace={WORKLOAD_NAMESPACE}", "-f", "-", stdin=text)
 
     def delete(self, *names: str) -> None:
-        """Delete GPUWorkloads and wait until their pods are gone, and then their reservations.
+        """Deletes GPUWorkloads and waits until their pods are gone, and then their reservations.
 
         Raises:
-            WaitTimeoutError: a reservation stands longer than the timeout.
+            WaitTimeoutError: A reservation exists longer than the timeout.
         """
         begin = monotonic()
         self.delete_pods(*names)
@@ -66,18 +66,18 @@ class DemoContext:
         self.terminal.progress(f"{which} deleted: pods gone after {gone:.1f} s, reservations after {freed:.1f} s")
 
     def delete_pods(self, *names: str) -> None:
-        """Delete GPUWorkloads and wait until their pods are gone."""
-        self.standing = [one for one in self.standing if one not in names]
+        """Deletes GPUWorkloads and waits until their pods are gone."""
+        self.verified = [one for one in self.verified if one not in names]
         here, limit = f"--namespace={WORKLOAD_NAMESPACE}", f"--timeout={self.timeout_seconds:.0f}s"
         self.cluster.kubectl("delete", "gpuworkload", *names, here, "--ignore-not-found", limit)
         pods = ("pod", f"--selector={WORKLOAD_LABEL} in ({','.join(names)})")
         self.cluster.kubectl("wait", "--for=delete", *pods, here, limit, timeout=self.timeout_seconds + 10)
 
     def wait_until_free(self, *names: str) -> None:
-        """Wait until no node reserves anything for these workloads of the demo; for any of them when none is named.
+        """Waits until no node has reservations for these workloads of the demo; for all of them when none is named.
 
         Raises:
-            WaitTimeoutError: a reservation stands longer than the timeout.
+            WaitTimeoutError: A reservation exists longer than the timeout.
         """
         for node in self.cluster.nodes:
             self.collector.wait_for_telemetry(
@@ -85,10 +85,10 @@ class DemoContext:
             )
 
     def wait_until_ready(self, name: str) -> JsonObject:
-        """Follow a workload until it is Ready, with a line whenever its replicas have come a step further.
+        """Waits until a workload is Ready, and prints each change of its replicas' states.
 
         Raises:
-            WaitTimeoutError: it isn't Ready in time; the message has its conditions.
+            WaitTimeoutError: It is not Ready in time; the message contains its conditions.
         """
         shown = ""
 
@@ -102,16 +102,16 @@ class DemoContext:
         return self.collector.wait_for_workload(WORKLOAD_NAMESPACE, name, ready, timeout_seconds=self.timeout_seconds)
 
     def evidence(self, name: str) -> WorkloadEvidence:
-        """Everything that is said about a workload, once every source has spoken or the time is over."""
+        """Collects the evidence on a workload, once every source has an answer or the time is over."""
         return self.collector.complete(WORKLOAD_NAMESPACE, name, timeout_seconds=self.timeout_seconds)
 
     def fleet(self) -> FleetEvidence:
-        """The GPUs and their holders, now."""
+        """Reads all GPUs and their holders."""
         return self.collector.fleet()
 
 
 def reserves(telemetry: Mapping[str, Any], *workloads: str) -> bool:
-    """Whether a GPUTelemetry still reserves devices for one of these workloads of the demo, or for any of it."""
+    """Returns whether a GPUTelemetry has reservations for one of these workloads of the demo, or for any of it."""
     return any(
         (not workloads or assignment["workload"] in workloads) and assignment["namespace"] == WORKLOAD_NAMESPACE
         for assignment in telemetry.get("spec", {}).get("assignments", [])
@@ -119,28 +119,32 @@ def reserves(telemetry: Mapping[str, Any], *workloads: str) -> bool:
 
 
 def progress_line(workload: Mapping[str, Any]) -> str:
-    """`2 Reserved, 1 Bound`, or why it waits."""
+    """Describes progress like `2 Reserved, 1 Bound`, or the reason of waiting."""
     placements = workload.get("status", {}).get("placements", [])
     states = Counter(placement["state"] for placement in placements)
     reason = objects.condition(workload, "Placed").get("reason", "")
     counted = ", ".join(f"{number} {state}" for state, number in states.items())
-    return counted or reason or "seen by the apiserver"
+    return counted or reason or "accepted by the apiserver"
 
 
 def examples(name: str) -> list[JsonObject]:
-    """The GPUWorkloads in `examples/<name>.yaml`, as a reader would apply them."""
+    """Loads the GPUWorkloads of `examples/<name>.yaml`."""
     return manifests(repository_root() / "examples" / f"{name}.yaml")
 
 
 def manifest(path: Path) -> JsonObject:
-    """The one GPUWorkload in a manifest file. Raises ValueError when there isn't exactly one."""
+    """Loads the only GPUWorkload of a manifest file.
+
+    Raises:
+        ValueError: The file does not contain exactly one.
+    """
     found = manifests(path)
     if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} GPUWorkloads, not one")
+        raise ValueError(f"{path} contains {len(found)} GPUWorkloads, not one")
     return found[0]
 
 
 def manifests(path: Path) -> list[JsonObject]:
-    """The GPUWorkloads in a manifest file, in its order."""
+    """Loads the GPUWorkloads of a manifest file, in its order."""
     documents = [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
     return [dict(one) for one in documents if one.get("kind") == "GPUWorkload"]

@@ -1,4 +1,4 @@
-"""The simulated drivers of the nodes: puts them there, and changes what a GPU of them reports while all runs."""
+"""Installs the simulated drivers of the nodes, and changes the readings of their GPUs."""
 
 import shutil
 import sys
@@ -15,59 +15,59 @@ from gpufleet_simgpu.presets import make_node
 
 
 class SimulatedDriver:
-    """The driver folder of each node, as this machine sees it."""
+    """The driver folders of all nodes."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
 
     @classmethod
-    def install(cls, folders: Mapping[str, Path], machines: Mapping[str, NodeProfile]) -> "SimulatedDriver":
-        """Build our libnvidia-ml.so.1 into each folder and describe the node's GPUs beside it.
+    def install(cls, folders: Mapping[str, Path], profiles: Mapping[str, NodeProfile]) -> "SimulatedDriver":
+        """Builds the simulated libnvidia-ml.so.1 into each folder, with the state file of the node's GPUs.
 
         Raises:
-            CompilerError: there is no C compiler, or it refused the sources.
+            CompilerError: The C compiler is missing or failed.
         """
         with tempfile.TemporaryDirectory() as scratch:
             library = build_library(Path(scratch))
             for node, folder in folders.items():
                 # The state first: an agent that finds the library without it would report that no driver is loaded.
-                write_state(folder / STATE, simulated(node, machines[node]))
+                write_state(folder / STATE, simulated(node, profiles[node]))
                 _replace(library, folder)
         return cls(folders)
 
     def temperature(self, node: str, uuid: str) -> int:
-        """Degrees Celsius that the GPU reports now; 0 when it reports none."""
+        """Reads the GPU's temperature in degrees Celsius; 0 when it reports none."""
         state = read_state(self._folders[node] / STATE)
         return state.gpus[_index(state, uuid)].temperature_celsius or 0
 
-    def heat(self, node: str, uuid: str, celsius: int) -> None:
-        """Let one GPU report this temperature from now on."""
+    def set_temperature(self, node: str, uuid: str, celsius: int) -> None:
+        """Makes one GPU report this temperature."""
         edit(
             self._folders[node] / STATE,
             lambda state: state.with_gpu(_index(state, uuid), temperature_celsius=celsius),
         )
 
     def command(self, node: str, uuid: str, celsius: int) -> str:
-        """What a reader types to do the same."""
+        """Returns the command that does the same."""
         folder = self._folders[node]
         index = _index(read_state(folder / STATE), uuid)
         return f"{python()} -m gpufleet_simgpu set {folder} {index} temperature_celsius={celsius}"
 
 
-def simulated(node: str, machine: NodeProfile) -> SimNode:
-    """The node's GPUs as the simulated driver describes them: the model's facts, each with its own load."""
-    made = make_node(machine.preset, len(machine.loads), node=node)
-    return replace(made, gpus=tuple(_loaded(gpu, load) for gpu, load in zip(made.gpus, machine.loads, strict=True)))
+def simulated(node: str, profile: NodeProfile) -> SimNode:
+    """Builds the simulated node of a profile: GPUs of its model, each with its own load."""
+    made = make_node(profile.preset, len(profile.loads), node=node)
+    return replace(made, gpus=tuple(_loaded(gpu, load) for gpu, load in zip(made.gpus, profile.loads, strict=True)))
 
 
 def python(executable: str = sys.executable) -> str:
-    """The running interpreter as a reader in this folder would call it."""
+    """Returns the running interpreter, relative to the working directory if it is below it."""
     path = Path(executable)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else executable
 
 
 def _replace(library: Path, folder: Path) -> None:
-    """Put the library there in one step: an agent that has an older one open keeps it as it is."""
+    """Replaces the library atomically: an agent that has an older one open keeps it."""
     scratch = folder / f".{library.name}"
     shutil.copy(library, scratch)
     scratch.replace(folder / library.name)

@@ -1,4 +1,4 @@
-"""Installs the chart with helm, as a user would, and waits for telemetry that is newer than the installation."""
+"""Installs the chart with helm, as a user would, and waits for telemetry newer than the installation."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ PRIVILEGED = "pod-security.kubernetes.io/enforce=privileged"
 
 
 def install(context: DemoContext) -> None:
-    """`helm upgrade --install --wait`, then wait until each agent has reported since and its kubelet offers devices.
+    """Runs `helm upgrade --install --wait`, then waits for each agent's report and its kubelet's devices.
 
     Raises:
-        ClusterError: helm or kubectl failed; the message has its words.
-        WaitTimeoutError: an agent did not report in time.
+        ClusterError: helm or kubectl failed; the message contains its output.
+        WaitTimeoutError: An agent did not report in time.
     """
     kubectl, terminal = context.cluster.kubectl, context.terminal
     for namespace in (SYSTEM_NAMESPACE, WORKLOAD_NAMESPACE):
         text = kubectl("create", "namespace", namespace, "--dry-run=client", "-o", "yaml").stdout
         kubectl("apply", "-f", "-", stdin=text)
-    # The agent mounts the kubelet's plugin folder from the host, which only this level of pod security allows.
+    # The agent mounts the kubelet's plugin folder from the host, which only this pod security level allows.
     kubectl("label", "--overwrite", "namespace", SYSTEM_NAMESPACE, PRIVILEGED)
     words = (*helm_words(repository_root()), f"--timeout={context.timeout_seconds:.0f}s")
     terminal.command(f"helm {' '.join(words)}".replace(f"{repository_root()}/", ""))
@@ -41,12 +41,12 @@ def install(context: DemoContext) -> None:
         )
         terminal.progress(f"GPUTelemetry {node.name} is fresh")
         _wait_until_offered(context, node.name)
-    # Only an operator takes back what an earlier demo had reserved, and perhaps there was none until now.
+    # Only an operator releases the reservations of an earlier demo, and there may have been none until now.
     context.wait_until_free()
 
 
 def _wait_until_offered(context: DemoContext, node: str) -> None:
-    """Wait until the Node object counts as many devices as telemetry: kubelets publish it every 10 s only."""
+    """Waits until the Node object offers as many devices as telemetry reports: kubelets publish it every 10 s."""
     devices = sum(gpu.node == node for gpu in context.fleet().gpus)
     escaped = RESOURCE.replace(".", "\\.")
     path = f"{{.status.allocatable.{escaped}}}"
@@ -57,16 +57,16 @@ def _wait_until_offered(context: DemoContext, node: str) -> None:
 
 
 def _drop_unfinished(context: DemoContext) -> None:
-    """Uninstall a release that a killed helm left half done: helm itself refuses to touch it."""
+    """Uninstalls a release that a killed helm left pending, because helm does not upgrade it."""
     here = f"--namespace={SYSTEM_NAMESPACE}"
     asked = context.cluster.helm("status", RELEASE, here, "-o", "json", check=False)
     if asked.returncode == 0 and json.loads(asked.stdout)["info"]["status"].startswith("pending-"):
-        context.terminal.progress("an earlier helm was interrupted: its unfinished release is removed first")
+        context.terminal.progress("an earlier helm was interrupted: removing its pending release")
         context.cluster.helm("uninstall", RELEASE, here, "--wait", timeout=context.timeout_seconds + 30)
 
 
 def helm_words(root: Path) -> tuple[str, ...]:
-    """The arguments of helm. The build's annotation makes pods of an earlier demo start again when the code changed."""
+    """Returns helm's arguments. The build annotation restarts the pods of an earlier demo when the code changed."""
     repository, _, tag = PROJECT_IMAGE.rpartition(":")
     build = build_id(root)
     settings = {
@@ -83,7 +83,7 @@ def helm_words(root: Path) -> tuple[str, ...]:
 
 
 def build_id(root: Path) -> str:
-    """A digest of what the image is made of: the packages in it and the lock file."""
+    """Returns a digest of the image's input: its packages and the lock file."""
     digest = hashlib.sha256((root / "uv.lock").read_bytes())
     for folder in PACKAGES:
         for path in sorted((root / folder).rglob("*.py")):
@@ -92,7 +92,7 @@ def build_id(root: Path) -> str:
 
 
 def fresh(telemetry: JsonObject, since: datetime) -> bool:
-    """Whether the agent has written a status with devices after this moment."""
+    """Returns whether the agent has written a status with devices since this moment."""
     status = telemetry.get("status", {})
     observed = status.get("observedAt")
     return bool(status.get("devices")) and observed is not None and datetime.fromisoformat(observed) >= since

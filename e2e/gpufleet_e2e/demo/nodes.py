@@ -1,7 +1,6 @@
-"""The two machines of the demo: eight simulated GPUs each, no two alike in load, memory and heat.
+"""The two nodes of the demo: eight simulated GPUs each, all different in load, memory and temperature.
 
-The numbers are chosen so that a reader can foresee the picks: idle and cool devices at one end, loaded and hot ones
-at the other, mixed in between. Applied to the simulated driver by `driver.py`.
+The numbers make the picks predictable: some devices are idle and cool, some loaded and hot, others in between.
 """
 
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GpuLoad:
-    """What one GPU is doing."""
+    """Load of one GPU."""
 
     memory_used_mib: int
     utilization_percent: int
@@ -19,10 +18,10 @@ class GpuLoad:
 
 @dataclass(frozen=True, slots=True)
 class NodeProfile:
-    """One node's GPUs: one model, each device with a load of its own."""
+    """GPUs of one node: one model, each device with its own load."""
 
     preset: str
-    """The model, by its name in `gpufleet_simgpu.presets`."""
+    """Name of the model in `gpufleet_simgpu.presets`."""
     loads: tuple[GpuLoad, ...]
 
 

@@ -1,7 +1,7 @@
-"""`python -m gpufleet_e2e.demo.recorded`: what the agent makes of a recorded node, with no cluster, no GPU and no root.
+"""`python -m gpufleet_e2e.demo.recorded`: runs the agent on a recorded node, without cluster, GPU and root.
 
-The real agent plays a recording in place of a driver and publishes to a stand-in for the apiserver; what is shown is
-the status that it wrote.
+The real agent plays a recording instead of reading a driver, and publishes to a fake apiserver; the output is the
+status that it wrote.
 """
 
 import argparse
@@ -29,14 +29,14 @@ Status = Mapping[str, Any]
 
 
 def health(device: Status) -> list[str]:
-    """Faults and warnings that stand."""
+    """Returns the codes of faults and warnings of a device."""
     found = device["health"]
     warnings = [f"{reason['code']} (warning)" for reason in found.get("warnings", ())]
     return [reason["code"] for reason in found.get("reasons", ())] + warnings
 
 
 def health_changes(before: Status, after: Status) -> Iterator[str]:
-    """What changed in the health of each device, in words."""
+    """Describes each change of a device's health."""
     known = {device["uuid"]: health(device) for device in before.get("devices", ())}
     for device in after.get("devices", ()):
         now = health(device)
@@ -45,7 +45,7 @@ def health_changes(before: Status, after: Status) -> Iterator[str]:
 
 
 def status_table(status: Status) -> Table:
-    """The status as a table."""
+    """Builds a table of a status."""
     table = Table(title=f"GPUTelemetry, driver {status.get('driverVersion', '?')}")
     for title in ("GPU", "UUID", "used MiB", "util %", "C", "W", "p95 util", "health"):
         table.add_column(title, justify="left" if title in {"UUID", "health"} else "right", no_wrap=title != "health")
@@ -68,7 +68,7 @@ def status_table(status: Status) -> Table:
 
 
 async def follow(node: Node, seconds: float, console: Console) -> None:
-    """Show each status that is written, and say when a device's health changes."""
+    """Shows each status that is written, and prints changes of a device's health."""
     shown: Status = {}
     seen = -1
     with Live(status_table({}), console=console, auto_refresh=False) as live:
@@ -84,7 +84,7 @@ async def follow(node: Node, seconds: float, console: Console) -> None:
 
 
 async def play(recording: Path, seconds: float, console: Console) -> None:
-    """Run the agent on the recording."""
+    """Runs the agent on the recording."""
     with recording.open("rb") as lines:
         uuids = [info.uuid for info in parse(lines).devices()]
     flags = (*FLAGS, f"--recording={recording}")
@@ -94,15 +94,16 @@ async def play(recording: Path, seconds: float, console: Console) -> None:
 
 
 def main() -> int:
-    """The command."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m gpufleet_e2e.demo.recorded", description="Show the agent on a recorded node."
+        prog="python -m gpufleet_e2e.demo.recorded",
+        description="Runs the agent on a recorded node.",
     )
-    parser.add_argument("--recording", type=Path, default=RECORDING, help="the file (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long (default: %(default)s)")
+    parser.add_argument("--recording", type=Path, default=RECORDING, help="recording to play (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="duration (default %(default)s)")
     options = parser.parse_args()
     console = Console()
-    console.print(f"The agent plays {options.recording.name}: {options.seconds:g} s. What it writes:")
+    console.print(f"The agent plays {options.recording.name} for {options.seconds:g} s. Its status:")
     try:
         asyncio.run(play(options.recording.resolve(), options.seconds, console))
     except (OSError, RecordingError) as error:

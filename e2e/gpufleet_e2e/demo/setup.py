@@ -13,22 +13,22 @@ _NAMES = '{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\\n"}{end}'
 
 
 def install_driver(cluster: Cluster) -> SimulatedDriver:
-    """Build the simulated driver and put it, with a machine's GPUs, into each node's driver folder."""
-    machines = dict(zip((node.name for node in cluster.nodes), NODE_PROFILES, strict=True))
-    return SimulatedDriver.install({node.name: node.driver_dir for node in cluster.nodes}, machines)
+    """Installs the simulated driver with the GPUs of a profile in each node's driver folder."""
+    profiles = dict(zip((node.name for node in cluster.nodes), NODE_PROFILES, strict=True))
+    return SimulatedDriver.install({node.name: node.driver_dir for node in cluster.nodes}, profiles)
 
 
 def describe_nodes(cluster: Cluster) -> str:
-    """`node-1 has 8 x H100, node-2 has 8 x A100`."""
+    """Describes the nodes like `node-1 has 8 x H100, node-2 has 8 x A100`."""
     pairs = zip(cluster.nodes, NODE_PROFILES, strict=True)
-    return ", ".join(f"{node.name} has {len(machine.loads)} x {machine.preset.upper()}" for node, machine in pairs)
+    return ", ".join(f"{node.name} has {len(profile.loads)} x {profile.preset.upper()}" for node, profile in pairs)
 
 
 def remove_earlier_demo(context: DemoContext) -> None:
-    """Take over a living demo: delete the workloads that an earlier run left, and wait until they are gone.
+    """Deletes the workloads of an earlier demo on this cluster, and waits until they are gone.
 
     Raises:
-        ConflictError: GPUWorkloads of other namespaces may hold what the story needs; they aren't ours to delete.
+        ConflictError: GPUWorkloads of other namespaces, which the demo does not delete, may hold GPUs that it needs.
     """
     kubectl = context.cluster.kubectl
     if not kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "name").stdout.strip():
@@ -43,20 +43,20 @@ def remove_earlier_demo(context: DemoContext) -> None:
         deletions = "\n".join(
             "  kubectl delete gpuworkload --namespace={} {}".format(*one.split("/")) for one in others
         )
-        raise ConflictError(f"workloads of yours may hold GPUs that the story needs; delete them first:\n{deletions}")
+        raise ConflictError(f"other workloads may hold GPUs that the demo needs; delete them first:\n{deletions}")
     here = f"--namespace={WORKLOAD_NAMESPACE}"
     left = kubectl("get", WORKLOADS, here, "-o", "jsonpath={.items[*].metadata.name}").stdout.split()
     if left:
-        context.terminal.progress(f"an earlier demo was here: its workloads {', '.join(left)} are deleted first")
+        context.terminal.progress(f"deleting the workloads of an earlier demo: {', '.join(left)}")
         context.delete_pods(*left)
 
 
 def remove(cluster: Cluster, terminal: Terminal) -> None:
-    """Workloads first, then the chart, then the cluster: in the order in which a user would.
+    """Removes workloads, then the chart, then the cluster, in the order in which a user would.
 
-    A broken cluster must go too, so a step that fails is told and the next one follows.
+    A failed step is printed and the next one follows, so that a broken cluster can be removed.
     """
-    terminal.step("Remove everything", "Workloads first, then the chart, then the cluster with all that it made.")
+    terminal.step("Remove everything", "First the workloads, then the chart, then the cluster.")
     steps = (
         ("workloads", cluster.kubectl, ("delete", "namespace", WORKLOAD_NAMESPACE, "--ignore-not-found")),
         ("chart", cluster.helm, ("uninstall", RELEASE, f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found")),
@@ -64,8 +64,8 @@ def remove(cluster: Cluster, terminal: Terminal) -> None:
     for title, command, words in steps:
         done = command(*words, check=False)
         if done.returncode:
-            terminal.bad(f"{title}: {done.stderr.strip()}")
+            terminal.fail(f"{title}: {done.stderr.strip()}")
         else:
             terminal.progress(f"{title} removed")
     cluster.down()
-    terminal.good("the cluster is gone")
+    terminal.ok("the cluster is removed")

@@ -1,4 +1,4 @@
-"""What the demo shows, drawn from evidence. Pure: the same evidence gives the same table."""
+"""Tables of evidence. Pure: the same evidence gives the same table."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from gpufleet_e2e.proof import FleetEvidence, Gpu, ReplicaEvidence, Source, Stat
 from gpufleet_e2e.proof.compare import compare_replica
 
 WIDE = 96
-"""From this many columns on, the fleet shows each model's full name and each pod's, with the random end of it."""
+"""Minimum columns for full names of models and pods, including the pods' random suffix."""
 
 UUID_DIGITS = 8
 BEFORE_HOLDER = 62
-"""Columns of the terminal left of the fleet table's holder where models are short, indent included."""
+"""Columns left of the fleet table's holder with short model names, including the indent."""
 MIB_PER_GIB = 1024
 TOTAL = "total"
-"""The term of a score that sums up the others."""
+"""The term of a score that is the sum of the others."""
 HOT_CELSIUS = 80
 BUSY_PERCENT = 50
 
@@ -34,24 +34,24 @@ COLUMNS: Mapping[Source, str] = {
 }
 
 LEGEND: Mapping[Source, str] = {
-    Source.STATUS: "status.placements of the GPUWorkload: what the operator picked",
-    Source.RESERVATION: "spec.assignments of the node's GPUTelemetry: what it reserved",
+    Source.STATUS: "status.placements of the GPUWorkload: the operator's pick",
+    Source.RESERVATION: "spec.assignments of the node's GPUTelemetry: its reservation",
     Source.ANNOTATION: "annotation of the pod",
     Source.ENVIRONMENT: "NVIDIA_VISIBLE_DEVICES in the container, by kubectl exec",
-    Source.POD_RESOURCES: "the kubelet's PodResources API, asked on the node",
+    Source.POD_RESOURCES: "the kubelet's PodResources API on the node",
     Source.POD_STATUS: "allocatedResourcesStatus in the pod's status, by the kubelet",
 }
-"""What each source is, for who sees the columns for the first time."""
+"""Explains each column of `proof_table`."""
 
 RANDOM_END = re.compile(r"(?<=-\d)-[a-z0-9]{6}$")
-"""Of the name of a replica's pod."""
+"""The random suffix of a replica's pod name."""
 
 Namer = Callable[[str], str]
-"""A device's UUID, made short."""
+"""Shortens a device's UUID."""
 
 
 def namer(uuids: Iterable[str]) -> Namer:
-    """Shortens UUIDs to the fewest digits, at least eight, that tell these apart; `GPU-` is left out."""
+    """Returns a function that shortens these UUIDs to the fewest unique digits, at least eight, without `GPU-`."""
     tails = sorted({_bare(uuid) for uuid in uuids})
     digits = UUID_DIGITS
     while len({tail[:digits] for tail in tails}) < len(tails):
@@ -64,13 +64,13 @@ def _bare(uuid: str) -> str:
 
 
 def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str = "") -> Table:
-    """Every GPU with its live telemetry and its holder, by the kubelet's word.
+    """Builds a table of every GPU with its telemetry and its holder as reported by the kubelet.
 
     Args:
-        fleet: what to show.
-        width: columns of the terminal.
-        home: a namespace that goes without saying.
-        mark: a UUID to point at.
+        fleet: The evidence.
+        width: Columns of the terminal.
+        home: A namespace that is omitted from pod names.
+        mark: A UUID to mark.
     """
     table = _table()
     table.add_column("node", no_wrap=True)
@@ -79,7 +79,7 @@ def fleet_table(fleet: FleetEvidence, width: int, *, home: str = "", mark: str =
     table.add_column("model", no_wrap=True)
     for title in ("used GiB", "util", "temp", "power"):
         table.add_column(title, justify="right", no_wrap=True)
-    # Alone in giving way: rich would else take a little from every column, and no number could be read.
+    # The only column that shrinks: otherwise rich would cut every column, and numbers would be unreadable.
     table.add_column("held by", no_wrap=True, overflow="ellipsis", max_width=max(8, width - BEFORE_HOLDER))
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for node, gpus in groupby(fleet.gpus, key=lambda gpu: gpu.node):
@@ -133,7 +133,7 @@ def _holder(gpu: Gpu, holder: str) -> Text:
 
 
 def legend_table() -> Table:
-    """What the columns of `proof_table` are."""
+    """Builds a table that explains the columns of `proof_table`."""
     table = _table()
     table.show_header = False
     for source in Source:
@@ -142,7 +142,7 @@ def legend_table() -> Table:
 
 
 def proof_table(workload: WorkloadEvidence, fleet: FleetEvidence) -> Table:
-    """One row per replica: what each source says, and whether all of them say the same."""
+    """Builds a table with a row per replica: the devices of each source, and whether all agree."""
     table = _table(title=f"{workload.title}: device UUIDs (first digits) by source")
     table.add_column("#", justify="right")
     table.add_column("node", no_wrap=True)
@@ -168,24 +168,24 @@ def _verdict(good: bool) -> Text:
 
 
 def shard_table(workload: WorkloadEvidence) -> Table:
-    """The shares of a distribution and the line that each container printed."""
+    """Builds a table of a distribution's shards and the line that each container printed."""
     table = _table(title=f"{workload.title}: {workload.items or 0:,} items, {workload.unassigned_items:,} unassigned")
     table.add_column("replica", justify="right")
-    for title in ("start", "end", "items", "share"):
+    for title in ("start", "end", "items", "ratio"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("the container printed", overflow="fold")
     table.add_column("agree?", no_wrap=True)
     wrong = {problem.subject for problem in compare_shards(workload)}
     for replica in workload.replicas:
         start, end = replica.shard.status or (0, 0)
-        share = f"{(end - start) / workload.items:.1%}" if workload.items else "-"
+        ratio = f"{(end - start) / workload.items:.1%}" if workload.items else "-"
         subject = f"{workload.title}[{replica.replica}]"
         table.add_row(
             str(replica.replica),
             f"{start:,}",
             f"{end:,}",
             f"{end - start:,}",
-            share,
+            ratio,
             replica.shard.log_line or "nothing",
             _verdict(subject not in wrong and workload.title not in wrong),
         )
@@ -193,30 +193,30 @@ def shard_table(workload: WorkloadEvidence) -> Table:
 
 
 def sharing_table(workloads: Sequence[WorkloadEvidence], fleet: FleetEvidence) -> Table:
-    """Who shares which device, by the kubelet's slots, and how much memory of it each source says is promised."""
+    """Builds a table of shared devices, with the kubelet's slots and the promised memory of each source."""
     table = _table(title="promised memory of the device in MiB, by source")
     for title in ("pod", "device", "slot"):
         table.add_column(title, no_wrap=True)
-    for title in ("asked", "reserved", "told"):
+    for title in ("requested", "reserved", "env"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("agree?", no_wrap=True)
     short = namer(gpu.uuid for gpu in fleet.gpus)
     for workload in workloads:
         for replica in workload.replicas:
-            told = [replica.promised_mib.get(source) for source in (Source.RESERVATION, Source.ENVIRONMENT)]
+            promised = [replica.promised_mib.get(source) for source in (Source.RESERVATION, Source.ENVIRONMENT)]
             ids = [device for one in fleet.holdings if one.pod == replica.pod for device in one.devices]
             table.add_row(
                 _short(replica.pod, "", full=False),
                 "\n".join(short(uuid) for uuid in replica.picked),
                 "\n".join(device_id.partition("::")[2] or "whole" for device_id in ids) or "none",
-                *("-" if mib is None else f"{mib:,}" for mib in (workload.memory_mib, *told)),
-                _verdict({*told} == {workload.memory_mib} and not compare_replica(replica)),
+                *("-" if mib is None else f"{mib:,}" for mib in (workload.memory_mib, *promised)),
+                _verdict({*promised} == {workload.memory_mib} and not compare_replica(replica)),
             )
     return table
 
 
 def score_table(picks: Sequence[tuple[str, ReplicaEvidence]], fleet: FleetEvidence) -> Table:
-    """Why these devices: the score terms that the status gives for each labelled pick, in thousandths."""
+    """Builds a table of the score terms of each labeled pick, in thousandths."""
     found = dict.fromkeys(term for _, replica in picks for term in replica.score)
     terms = sorted(found, key=lambda term: term == TOTAL)
     table = _table()
@@ -241,7 +241,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def times_table(times: Sequence[StepTime], total_seconds: float) -> Table:
-    """How long each step took."""
+    """Builds a table of step durations."""
     table = _table()
     table.add_column("step")
     table.add_column("seconds", justify="right")

@@ -1,8 +1,7 @@
-"""The narrator: numbered steps, progress lines and tables on a terminal, and the same as plain lines in a pipe.
+"""Prints numbered steps, progress lines and tables on a terminal, or as plain lines in a pipe.
 
-rich leaves out colours and control codes when the output is no terminal or NO_COLOR is set, and draws boxes in ASCII
-when the encoding has nothing else. What is ours: a sensible width for pipes, a live table only where one can be
-redrawn, and the time that each step took.
+rich omits colors and control codes when the output is not a terminal or NO_COLOR is set, and draws boxes in ASCII when
+the encoding has no others. This module adds a fixed width for pipes, a live table only on terminals, and step times.
 """
 
 import os
@@ -18,7 +17,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 PIPE_COLUMNS = 120
-"""Width of a page when nobody says how wide it is."""
+"""Columns of a pipe."""
 
 INDENT = 2
 QUOTE = "  | "
@@ -27,14 +26,14 @@ MORE = "  "
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """How long one step took."""
+    """Duration of a step."""
 
     title: str
     seconds: float
 
 
 class Terminal:
-    """Prints the story. `clock` gives seconds that only ever grow."""
+    """Prints the demo. `clock` returns monotonic seconds."""
 
     def __init__(self, console: Console, steps: int, clock: Callable[[], float] = monotonic) -> None:
         self.console = console
@@ -45,7 +44,7 @@ class Terminal:
         self._open: tuple[str, float] | None = None
 
     def step(self, title: str, why: str) -> None:
-        """Begin the next numbered step: what happens, and why it matters."""
+        """Begins the next numbered step: what happens, and why it matters."""
         self.finish()
         self._open = (title, self._clock())
         number = f"[{len(self._times) + 1}/{self._steps}]"
@@ -54,7 +53,7 @@ class Terminal:
         self._indented(Text(why, "italic"))
 
     def finish(self) -> None:
-        """End the step that is open, if any, and keep its time."""
+        """Ends the current step, if any, and records its duration."""
         if self._open:
             title, begin = self._open
             self._times.append(StepTime(title, self._clock() - begin))
@@ -62,49 +61,49 @@ class Terminal:
 
     @property
     def times(self) -> tuple[StepTime, ...]:
-        """The steps that have ended."""
+        """Durations of the steps that have ended."""
         return tuple(self._times)
 
     @property
     def total_seconds(self) -> float:
-        """Since the story began."""
+        """Time since construction."""
         return self._clock() - self._begin
 
     def say(self, text: str) -> None:
-        """One line of the story; rich markup is not read in it."""
+        """Prints a line without interpreting rich markup."""
         self._indented(Text(text))
 
     def progress(self, text: str) -> None:
-        """One line of progress with the seconds since the step began."""
+        """Prints a line of progress with the seconds since the step began."""
         seconds = self._clock() - self._open[1] if self._open else 0.0
         self._indented(Text.assemble((f"{seconds:6.1f} s  ", "dim"), text))
 
     def command(self, text: str) -> None:
-        """What the reader could type to do or see the same."""
+        """Prints a command that does or shows the same."""
         self._indented(Text.assemble(("$ ", "dim"), (text, "green")))
 
-    def good(self, text: str) -> None:
-        """A check that holds."""
+    def ok(self, text: str) -> None:
+        """Prints a check that passed."""
         self._indented(Text.assemble(("ok  ", "bold green"), text))
 
-    def bad(self, text: str) -> None:
-        """A check that doesn't hold."""
-        self._indented(Text.assemble(("NO  ", "bold red"), text))
+    def fail(self, text: str) -> None:
+        """Prints a check that failed."""
+        self._indented(Text.assemble(("FAIL  ", "bold red"), text))
 
     def quote(self, text: str) -> None:
-        """Somebody's own words, such as kubectl's output: whole lines in a pipe, wrapped ones on a terminal."""
+        """Prints the output of a program: whole lines in a pipe, wrapped ones on a terminal."""
         for line in text.rstrip().splitlines():
             for number, part in enumerate(self._wrapped(Text(line))):
                 lead = QUOTE + MORE if number else QUOTE
                 self.console.print(Text(lead) + part, no_wrap=True, overflow="ignore", crop=False)
 
     def show(self, *parts: RenderableType) -> None:
-        """Tables."""
+        """Prints tables."""
         self.console.print(Padding.indent(Group(*parts), INDENT))
 
     @contextmanager
     def live(self, draw: Callable[[], RenderableType]) -> Iterator[None]:
-        """Print what `draw` returns when the block is done; on a terminal also show it twice a second meanwhile.
+        """Prints the result of `draw` after the block; on a terminal also twice a second while it runs.
 
         `draw` is called from another thread and must not raise.
         """
@@ -136,6 +135,6 @@ class Terminal:
 
 
 def make_console(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Console:
-    """A console for this stream: the terminal's own width, or COLUMNS, or `PIPE_COLUMNS` in a pipe."""
+    """Builds a console of the terminal's width, of COLUMNS, or of `PIPE_COLUMNS` in a pipe."""
     wide = None if stream.isatty() or environ.get("COLUMNS") else PIPE_COLUMNS
     return Console(file=stream, width=wide, highlight=False, emoji=False, _environ=dict(environ))

@@ -14,7 +14,9 @@ from gpufleet_e2e.support.watchdog import double_allocations, holders_by_kubelet
 READY_SECONDS = 40
 EVENT_SECONDS = 10
 """Events are recorded in the background, after the status that they explain."""
-GONE_SECONDS = 40
+GONE_SECONDS = 60
+SOURCES_SECONDS = 30
+"""A workload is Ready once the kubelet lists its devices, which may be before its containers run."""
 FREE_SECONDS = 45
 """After its pod is gone, a device is free once a report of the agent no longer lists a holder: one heartbeat at most.
 
@@ -137,7 +139,9 @@ class TestNamespace:
         `allocatedResourcesStatus`. Also verifies that no device has two holders.
         """
         self.wait_ready(*names, within=within)
-        found = {name: self.fleet.collector.complete(self.name, name, timeout_seconds=10) for name in names}
+        found = {
+            name: self.fleet.collector.complete(self.name, name, timeout_seconds=SOURCES_SECONDS) for name in names
+        }
         problems = compare(list(found.values()), self.fleet.collector.fleet())
         assert not problems, "; ".join(str(problem) for problem in problems)
         return found

@@ -1,4 +1,4 @@
-"""The command: exit codes, and last words that say what to do."""
+"""Exit codes of the command, and its last lines."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from gpufleet_testbed.local.processes.lock import Lock
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A demo that plays on this machine is none of these tests' business."""
+    """Separates these tests from a demo that runs on this machine."""
     monkeypatch.setenv("GPUFLEET_CACHE", str(tmp_path))
 
 
@@ -23,12 +23,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (ClusterError("helm: no such chart"), 3, "helm: no such chart"),
         (WaitTimeoutError("GPUTelemetry node-1 after 90 s"), 3, "GPUTelemetry node-1 after 90 s"),
-        (WaitTimeoutError("x"), 3, "Type `make demo` to try again"),
+        (WaitTimeoutError("x"), 3, "Run `make demo` to try again"),
         (HostError([Problem("no root", "sudo")]), 3, "no root. Fix: sudo"),
-        (ConflictError("a cluster is running that is not the one asked for"), 3, "the demo can't start"),
+        (ConflictError("a cluster is running that is not the one asked for"), 3, "the demo cannot start"),
     ],
 )
-def test_what_ends_the_story_early_has_an_exit_code_and_words(
+def test_failure_has_an_exit_code_and_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, words: str
 ) -> None:
     def play(*_: object) -> int:
@@ -39,7 +39,7 @@ def test_what_ends_the_story_early_has_an_exit_code_and_words(
     assert words in capsys.readouterr().out
 
 
-def test_a_disagreement_is_the_exit_code_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disagreement_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def play(terminal: Terminal, *_: object) -> int:
         return scenario.summarize(terminal, [Disagreement("a", "b", "c")])
 
@@ -56,10 +56,10 @@ def test_wrong_usage_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("running", "said"),
-    [(None, ["nothing was left running"]), (object(), ["the cluster goes on", "make demo-down"])],
+    [(None, ["nothing is left running"]), (object(), ["the cluster keeps running", "make demo-down"])],
     ids=["during the start", "later"],
 )
-def test_an_interrupted_reader_is_told_what_is_left(
+def test_interrupt_prints_what_is_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], running: object, said: list[str]
 ) -> None:
     def interrupt(*_: object) -> int:
@@ -72,18 +72,18 @@ def test_an_interrupted_reader_is_told_what_is_left(
     assert all(words in out for words in said)
 
 
-def test_only_one_demo_plays_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_one_demo_runs_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cli, "run", lambda *_: 0)
     other = Lock.try_acquire(cache_dir() / "demo.lock")
     assert other is not None
     assert cli.main([]) == 3
-    assert "plays the demo; wait for its end" in capsys.readouterr().out
+    assert "runs the demo; wait until it ends" in capsys.readouterr().out
     other.close()
     assert cli.main([]) == 0
 
 
 @pytest.mark.parametrize("ends", [0, ClusterError("x"), KeyboardInterrupt()], ids=str)
-def test_the_cluster_is_let_go_however_the_story_ends(monkeypatch: pytest.MonkeyPatch, ends: object) -> None:
+def test_cluster_is_released_after_every_end(monkeypatch: pytest.MonkeyPatch, ends: object) -> None:
     released = []
 
     def told(*_: object) -> int:

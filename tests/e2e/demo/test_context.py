@@ -31,7 +31,7 @@ def test_a_node_reserves_for_a_workload_of_the_demo_only() -> None:
 @pytest.mark.parametrize(
     ("status", "line"),
     [
-        ({}, "seen by the apiserver"),
+        ({}, "accepted by the apiserver"),
         ({"conditions": [{"type": "Placed", "status": "False", "reason": "Waiting"}]}, "Waiting"),
         ({"placements": [{"state": "Bound"}, {"state": "Reserved"}, {"state": "Bound"}]}, "2 Bound, 1 Reserved"),
     ],
@@ -40,12 +40,12 @@ def test_progress_counts_states_or_gives_the_reason(status: dict[str, Any], line
     assert context.progress_line({"metadata": {}, "status": status}) == line
 
 
-def test_a_manifest_file_must_hold_one_workload(tmp_path: Path) -> None:
+def test_manifest_file_must_contain_one_workload(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("# only a comment\n---\nkind: GPUWorkload\nmetadata: {name: a}\n")
     assert context.manifest(path)["metadata"]["name"] == "a"
     path.write_text("kind: Pod\n")
-    with pytest.raises(ValueError, match="holds 0 GPUWorkloads, not one"):
+    with pytest.raises(ValueError, match="contains 0 GPUWorkloads, not one"):
         context.manifest(path)
 
 
@@ -59,12 +59,12 @@ def test_the_sharers_fit_into_any_gpu_of_the_demo() -> None:
         assert together < total - max(load.memory_used_mib for load in machine.loads)
 
 
-def test_the_probe_is_a_workload_with_a_temperature_limit_below_the_heat() -> None:
+def test_probe_has_a_temperature_limit_below_the_hot_gpu() -> None:
     limit = context.manifest(thermal.PROBE)["spec"]["requirements"]["maxTemperatureCelsius"]
     assert limit < thermal.HOT_CELSIUS
 
 
-def test_telemetry_is_fresh_when_written_with_devices_after_the_moment() -> None:
+def test_telemetry_is_fresh_after_a_report_with_devices() -> None:
     moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert install.fresh(telemetry(devices=[DEVICE], observedAt="2026-01-01T12:00:01Z"), moment)
     assert not install.fresh(telemetry(devices=[DEVICE], observedAt="2026-01-01T11:59:59Z"), moment)
@@ -80,7 +80,7 @@ def test_helm_gets_the_local_image_and_the_driver_folder(tmp_path: Path) -> None
     assert "--set-string=agent.driver.hostPath=/opt/gpufleet/driver" in words
 
 
-def test_the_build_changes_with_the_code_and_with_nothing_else(tmp_path: Path) -> None:
+def test_build_id_changes_only_with_the_code(tmp_path: Path) -> None:
     (tmp_path / "uv.lock").write_text("")
     (tmp_path / "operator").mkdir()
     (tmp_path / "operator" / "a.py").write_text("x = 1")
@@ -96,7 +96,7 @@ def test_the_temperature_is_read_per_device() -> None:
     assert thermal.temperature(telemetry(devices=[DEVICE]), "GPU-b") is None
 
 
-def test_a_workload_is_explained_when_it_is_not_placed_and_says_why() -> None:
+def test_workload_is_explained_when_not_placed_with_a_message() -> None:
     condition = {"type": "Placed", "status": "False", "reason": "Waiting"}
     said: dict[str, Any] = {"metadata": {}, "status": {"conditions": [condition], "explanation": {"message": "why"}}}
     assert thermal.explained(said)

@@ -17,7 +17,7 @@ def driver(tmp_path: Path) -> SimulatedDriver:
     return SimulatedDriver({"node-1": tmp_path})
 
 
-def test_each_machine_has_eight_gpus_no_two_alike_in_load_and_heat() -> None:
+def test_each_node_has_eight_different_gpus() -> None:
     assert len({machine.preset for machine in NODE_PROFILES}) == 2
     for machine in NODE_PROFILES:
         assert len(set(machine.loads)) == 8
@@ -44,13 +44,13 @@ def test_two_nodes_share_no_uuid() -> None:
 def test_heat_changes_one_gpu_and_leaves_the_others(driver: SimulatedDriver, tmp_path: Path) -> None:
     before = read_state(tmp_path / STATE)
     hot = before.gpus[3]
-    driver.heat("node-1", hot.uuid, 95)
+    driver.set_temperature("node-1", hot.uuid, 95)
     after = read_state(tmp_path / STATE)
     assert driver.temperature("node-1", hot.uuid) == 95
     assert [gpu for gpu in after.gpus if gpu.uuid != hot.uuid] == [gpu for gpu in before.gpus if gpu.uuid != hot.uuid]
 
 
-def test_the_command_for_the_reader_names_the_gpu_by_its_index(driver: SimulatedDriver, tmp_path: Path) -> None:
+def test_command_names_the_gpu_by_its_index(driver: SimulatedDriver, tmp_path: Path) -> None:
     uuid = read_state(tmp_path / STATE).gpus[3].uuid
     words = driver.command("node-1", uuid, 95).split()
     assert words[1:] == ["-m", "gpufleet_simgpu", "set", str(tmp_path), "3", "temperature_celsius=95"]
@@ -58,7 +58,7 @@ def test_the_command_for_the_reader_names_the_gpu_by_its_index(driver: Simulated
 
 def test_an_unknown_gpu_is_an_error(driver: SimulatedDriver) -> None:
     with pytest.raises(ValueError, match="no simulated GPU GPU-x"):
-        driver.heat("node-1", "GPU-x", 95)
+        driver.set_temperature("node-1", "GPU-x", 95)
 
 
 def test_the_interpreter_is_named_as_seen_from_here() -> None:

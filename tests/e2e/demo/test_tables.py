@@ -36,7 +36,7 @@ def test_the_fleet_shows_each_gpu_with_its_holder(fleet: FleetEvidence) -> None:
     assert row(text, "22222222") == ["1", "22222222", "H100 80GB HBM3", "2.0 / 80", "3%", "95 C", "71 W", "free"]
 
 
-def test_every_source_of_the_proof_is_explained_in_one_narrow_line() -> None:
+def test_every_source_has_a_legend_of_one_line() -> None:
     lines = drawn(tables.legend_table(), width=78).splitlines()
     assert [line.split()[0] for line in lines] == [tables.COLUMNS[source] for source in Source]
 
@@ -44,13 +44,13 @@ def test_every_source_of_the_proof_is_explained_in_one_narrow_line() -> None:
 @pytest.mark.parametrize(
     ("pod", "said"),
     [
-        ("only-the-hot-one-0-jj5bx2", "only-the-hot-one-0"),
+        ("hot-gpu-only-0-jj5bx2", "hot-gpu-only-0"),
         ("distribution-2-rv6sn6", "distribution-2"),
         ("somebody-elses-pod", "somebody-elses-pod"),
         ("a-name-that-is-much-longer-than-there-is-room-0-jj5bx2", "a-name-that-is-mu…"),
     ],
 )
-def test_on_a_narrow_screen_long_names_give_way_and_numbers_do_not(fleet: FleetEvidence, pod: str, said: str) -> None:
+def test_narrow_table_shortens_names_and_keeps_numbers(fleet: FleetEvidence, pod: str, said: str) -> None:
     held = replace(fleet, holdings=(replace(fleet.holdings[0], pod=pod),))
     text = drawn(tables.fleet_table(held, 80, home="demo", mark="GPU-22222222-aaaa"), width=78)
     cells_of = row(text, "11111111")
@@ -59,7 +59,7 @@ def test_on_a_narrow_screen_long_names_give_way_and_numbers_do_not(fleet: FleetE
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
 
 
-def test_a_narrow_fleet_shortens_models_and_holders_and_fits(fleet: FleetEvidence) -> None:
+def test_narrow_fleet_table_shortens_models_and_holders(fleet: FleetEvidence) -> None:
     text = drawn(tables.fleet_table(fleet, 78, home="demo"), width=78)
     assert row(text, "11111111")[3:] == ["H100", "2.0 / 80", "3%", "41 C", "-", "train-0-abc"]
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
@@ -71,7 +71,7 @@ def test_a_shared_device_is_held_by_so_many(sharers: tuple[list[WorkloadEvidence
     assert row(text, "22222222")[-1] == "free"
 
 
-def test_each_sharer_is_shown_with_its_slot_and_its_promise(
+def test_sharing_table_shows_slots_and_promised_memory(
     sharers: tuple[list[WorkloadEvidence], FleetEvidence],
 ) -> None:
     found, fleet = sharers
@@ -81,7 +81,7 @@ def test_each_sharer_is_shown_with_its_slot_and_its_promise(
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 78
 
 
-def test_a_sharer_that_was_told_another_promise_stands_out(
+def test_differing_promise_is_highlighted(
     sharers: tuple[list[WorkloadEvidence], FleetEvidence],
 ) -> None:
     (_, second), fleet = sharers
@@ -96,13 +96,13 @@ def test_what_is_not_reported_is_a_dash_not_a_zero(fleet: FleetEvidence) -> None
     assert row(text, "44444444")[3:5] == ["-", "3%"]
 
 
-def test_an_unhealthy_gpu_and_the_one_pointed_at_stand_out(fleet: FleetEvidence) -> None:
+def test_unhealthy_and_marked_gpus_are_highlighted(fleet: FleetEvidence) -> None:
     sick = replace(fleet, gpus=(replace(fleet.gpus[1], healthy=False),))
     assert row(drawn(tables.fleet_table(sick, 120, mark="GPU-22222222-aaaa")), "22222222")[1:3] == ["> 1", "22222222"]
     assert "UNHEALTHY" in drawn(tables.fleet_table(sick, 120))
 
 
-def test_the_proof_has_a_column_for_each_source_and_a_verdict(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
+def test_proof_table_has_a_column_for_each_source(fleet: FleetEvidence, workload: WorkloadEvidence) -> None:
     text = drawn(tables.proof_table(workload, fleet))
     assert row(text, "node-1") == ["0", "node-1", *["11111111"] * 6, "yes"]
     assert row(text, "node-2") == ["1", "node-2", *["33333333"] * 6, "yes"]
@@ -142,7 +142,7 @@ def test_the_shares_show_range_size_and_the_printed_line(workload: WorkloadEvide
     assert "100 items, 0 unassigned" in text
 
 
-def test_a_printed_share_that_differs_turns_only_its_own_verdict(workload: WorkloadEvidence) -> None:
+def test_differing_shard_changes_only_its_own_row(workload: WorkloadEvidence) -> None:
     first = workload.replicas[0]
     spoilt = replace(first, shard=replace(first.shard, log=(0, 49)))
     text = drawn(tables.shard_table(replace(workload, replicas=(spoilt, workload.replicas[1]))))

@@ -24,8 +24,8 @@ def told(stream: StringIO, **environ: str) -> str:
     terminal = Terminal(make_console(stream, {"TERM": "xterm-256color", **environ}), 3, clock=lambda: 0.0)
     terminal.step("Start [it]", "because [it] matters")
     terminal.progress("going")
-    terminal.good("fine")
-    terminal.bad("not fine")
+    terminal.ok("fine")
+    terminal.fail("not fine")
     terminal.command("kubectl get pods")
     with terminal.live(lambda: Text("the table")):
         terminal.say("inside")
@@ -42,7 +42,7 @@ def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
         "  because [it] matters",
         "     0.0 s  going",
         "  ok  fine",
-        "  NO  not fine",
+        "  FAIL  not fine",
         "  $ kubectl get pods",
         "  inside",
         "  the table",
@@ -59,7 +59,7 @@ def test_the_width_is_the_readers_choice_in_a_pipe_too() -> None:
     assert make_console(StringIO(), {"COLUMNS": "72"}).width == 72
 
 
-def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
+def test_long_lines_wrap_but_quotes_stay_whole() -> None:
     stream = StringIO()
     terminal = Terminal(make_console(stream, {"COLUMNS": "40"}), 1)
     terminal.say("word " * 20)
@@ -69,7 +69,7 @@ def test_long_lines_wrap_within_the_width_but_quotes_stay_whole() -> None:
     assert quoted == "  | " + "x" * 100
 
 
-def test_on_a_terminal_a_long_quote_is_wrapped_between_words() -> None:
+def test_long_quote_wraps_between_words_on_a_terminal() -> None:
     stream = TtyStream()
     terminal = Terminal(make_console(stream, {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "xterm"}), 1)
     terminal.quote("short\n" + "word " * 12)

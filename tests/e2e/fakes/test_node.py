@@ -6,7 +6,7 @@ import socket
 from gpufleet_e2e.fakes.node import reserved_port
 
 
-def test_nobody_gets_it_but_who_asks_for_it_and_that_one_serves() -> None:
+def test_reserved_port_is_given_only_on_request() -> None:
     async def scenario() -> None:
         with reserved_port() as port:
             others = [socket.create_server(("127.0.0.1", 0)) for _ in range(200)]

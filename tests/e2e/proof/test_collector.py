@@ -59,7 +59,7 @@ def ready(found: dict[str, Any]) -> bool:
     return bool(found["status"]["conditions"][0]["status"] == "True")
 
 
-def test_a_wait_ends_at_the_first_object_that_is_accepted(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_ends_at_the_first_accepted_object(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     played(monkeypatch, ("ADDED", workload("False")), ("MODIFIED", workload("True")), ("DELETED", workload("True")))
     with ApiReader(kubeconfig) as reader:
         found = reader.wait_for_workload("demo", "train", ready, timeout_seconds=5)
@@ -73,9 +73,7 @@ def test_a_wait_that_fails_tells_what_was_seen_last(kubeconfig: Path, monkeypatc
         reader.wait_for_workload("demo", "train", ready, timeout_seconds=5)
 
 
-def test_a_wait_for_telemetry_that_fails_tells_when_it_was_written(
-    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_wait_for_telemetry_contains_the_last_write(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {"metadata": {"name": "train"}, "status": {"observedAt": "2026-01-01T00:00:00Z"}}
     played(monkeypatch, ("ADDED", seen), ("DELETED", seen))
     words = r"GPUTelemetry train after 3 s: last written 2026-01-01T00:00:00Z"
@@ -87,6 +85,6 @@ def test_a_workload_without_conditions_says_so() -> None:
     assert describe_conditions({}) == "no condition"
 
 
-def test_an_apiserver_that_does_not_answer_is_an_error_with_what_was_asked(kubeconfig: Path) -> None:
+def test_unreachable_apiserver_is_an_error_with_the_object(kubeconfig: Path) -> None:
     with ApiReader(kubeconfig) as reader, pytest.raises(EvidenceError, match=r"GPUTelemetry: .*Connection refused"):
         reader.telemetry()

@@ -19,12 +19,12 @@ def judge(readings: Readings) -> list[str]:
     return [str(one) for one in compare([assemble.workload(readings)], fleet)]
 
 
-def test_nothing_is_reported_when_all_agree_in_whatever_order(readings: Make) -> None:
+def test_agreeing_sources_in_any_order_report_nothing(readings: Make) -> None:
     assert judge(readings()) == []
     assert compare_shards(assemble.workload(readings())) == ()
 
 
-def test_a_container_that_sees_another_device_is_reported(readings: Make) -> None:
+def test_container_with_another_device_is_reported(readings: Make) -> None:
     made = readings()
     other = ContainerReading({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-c"})
     spoilt = replace(made, containers={**made.containers, "train-0-a": other})
@@ -103,7 +103,7 @@ class TestShared:
     def test_slots_stand_for_their_devices(self, readings: Make) -> None:
         assert judge(self.make(readings)) == []
 
-    def test_parts_that_fit_into_the_device_are_no_double_picks(self, readings: Make) -> None:
+    def test_shared_picks_that_fit_are_not_double_picks(self, readings: Make) -> None:
         made = self.make(readings)
         first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
         twin = replace(first, name="twin")
@@ -113,7 +113,7 @@ class TestShared:
         assert [one.subject for one in found] == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
         assert found[0].message == words
 
-    def test_a_device_picked_as_a_whole_and_in_part_is_reported(self, readings: Make) -> None:
+    def test_device_picked_as_a_whole_and_shared_is_reported(self, readings: Make) -> None:
         made = self.make(readings)
         first, fleet = assemble.workload(made), assemble.fleet(made.telemetry, made.holdings)
         whole = replace(first, name="whole", memory_mib=None)
@@ -122,7 +122,7 @@ class TestShared:
             "GPU-a: status.placements: picked for demo/train[0] and demo/whole[0]"
         }
 
-    def test_a_slot_that_two_containers_hold_and_a_device_held_in_both_ways_are_reported(self, readings: Make) -> None:
+    def test_slot_with_two_holders_and_device_held_in_both_ways_are_reported(self, readings: Make) -> None:
         made = self.make(readings)
         beside = replace(made.holdings[0], pod="beside", devices=("GPU-a::4", "GPU-b::4"))
         assert judge(replace(made, holdings=[*made.holdings, beside])) == []
@@ -155,7 +155,7 @@ def spoil_workload(readings: Readings, change: Callable[[Mapping[str, Any]], Non
     return readings
 
 
-def test_a_pod_without_the_kubelet_status_is_reported_unless_the_kubelet_is_too_old_for_it(readings: Make) -> None:
+def test_missing_allocated_resources_status_is_reported_unless_excluded(readings: Make) -> None:
     made = spoil_pod(readings(), 1, lambda pod: pod.update(status={"phase": "Running"}))
     assert judge(made) == [
         "demo/train[1]: allocatedResourcesStatus: says nothing (no allocatedResourcesStatus for the container)"
@@ -180,7 +180,7 @@ def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:
     ]
 
 
-def test_a_status_that_names_an_older_pod_of_the_same_name_is_reported(readings: Make) -> None:
+def test_status_of_an_older_pod_is_reported(readings: Make) -> None:
     def other_uid(pod: dict[str, Any]) -> None:
         pod["metadata"] = {**pod["metadata"], "uid": "uid-new"}
 
@@ -189,12 +189,12 @@ def test_a_status_that_names_an_older_pod_of_the_same_name_is_reported(readings:
     assert "demo/train[0]: spec.assignments: says nothing (no assignment for this pod's uid)" in found
 
 
-def test_a_pod_on_another_node_than_its_device_is_reported(readings: Make) -> None:
+def test_pod_on_another_node_than_its_device_is_reported(readings: Make) -> None:
     made = spoil_pod(readings(), 0, lambda pod: pod.update(spec={"nodeName": "node-2"}))
     assert "demo/train[0]: GPUTelemetry: GPU-a is on node-1, the pod on node-2" in judge(made)
 
 
-def test_a_missing_replica_and_a_pod_that_no_status_names_are_reported(readings: Make) -> None:
+def test_missing_replica_and_stray_pod_are_reported(readings: Make) -> None:
     made = spoil_workload(readings(), lambda workload: workload["status"]["placements"].pop(0))
     assert judge(made) == [
         "demo/train[1]: status.placements: stands there 0 times, not once",
@@ -202,7 +202,7 @@ def test_a_missing_replica_and_a_pod_that_no_status_names_are_reported(readings:
     ]
 
 
-def test_a_replica_beyond_the_spec_and_too_few_devices_are_reported(readings: Make) -> None:
+def test_surplus_replica_and_too_few_devices_are_reported(readings: Make) -> None:
     def shrink(workload: Mapping[str, Any]) -> None:
         workload["spec"].update(replicas=1, devices={"count": 3})
 
@@ -213,7 +213,7 @@ def test_a_replica_beyond_the_spec_and_too_few_devices_are_reported(readings: Ma
     ]
 
 
-def test_a_pod_that_is_gone_leaves_every_source_without_a_word(readings: Make) -> None:
+def test_missing_pod_leaves_every_source_without_devices(readings: Make) -> None:
     made = readings()
     found = judge(replace(made, pods=[made.pods[0]]))
     gone = "says nothing (there is no pod train-1-b)"
@@ -231,7 +231,7 @@ def test_a_pod_that_is_gone_leaves_every_source_without_a_word(readings: Make) -
         (((0, 60), (60, 100)), 10, "end at 100, assigned are 90 items"),
     ],
 )
-def test_shards_with_a_gap_an_overlap_or_a_rest_are_reported(
+def test_shards_with_gap_overlap_or_rest_are_reported(
     readings: Make, shards: tuple[tuple[int, int], ...], left: int, words: str
 ) -> None:
     evidence = assemble.workload(readings())
@@ -243,7 +243,7 @@ def test_shards_with_a_gap_an_overlap_or_a_rest_are_reported(
     assert found == (Disagreement("demo/train", "shards", words),)
 
 
-def test_a_container_that_prints_or_sees_another_shard_is_reported(readings: Make) -> None:
+def test_container_with_another_shard_is_reported(readings: Make) -> None:
     made = readings()
     variables = {"GPUFLEET_SHARD_START": "0", "GPUFLEET_SHARD_END": "50"}
     wrong = ContainerReading(variables, log="shard 0 to 40")
@@ -254,7 +254,7 @@ def test_a_container_that_prints_or_sees_another_shard_is_reported(readings: Mak
     ]
 
 
-def test_a_workload_without_distribution_or_shards_is_reported(readings: Make) -> None:
+def test_workload_without_distribution_or_shards_is_reported(readings: Make) -> None:
     evidence = assemble.workload(readings())
     assert compare_shards(replace(evidence, items=None))[0].message == "is not set"
     silent = replace(evidence.replicas[0], shard=replace(evidence.replicas[0].shard, status=None))

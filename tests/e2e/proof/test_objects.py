@@ -8,7 +8,7 @@ from gpufleet_e2e.proof import assemble, objects
 from gpufleet_e2e.proof.evidence import FleetEvidence, Holding
 
 
-def test_gpus_come_by_index_and_keep_unreported_values_absent() -> None:
+def test_gpus_are_sorted_and_keep_missing_values() -> None:
     bare = {"uuid": "GPU-b", "index": 1, "model": "T4", "health": {"state": "Unhealthy"}}
     full = {**bare, "uuid": "GPU-a", "index": 0, "memoryTotalMiB": 0, "health": {"state": "Healthy"}}
     found = objects.gpus({"metadata": {"name": "node-1"}, "status": {"devices": [bare, full]}})
@@ -30,7 +30,7 @@ def test_the_fleet_knows_the_holder_of_a_device() -> None:
     assert fleet.gpu("GPU-a") is None
 
 
-def test_environ_is_split_at_nul_and_keeps_equals_signs_in_values() -> None:
+def test_environ_is_split_at_nul_and_keeps_equals_signs() -> None:
     assert objects.environment("A=1\0B=x=y\0EMPTY=\0") == {"A": "1", "B": "x=y", "EMPTY": ""}
 
 
@@ -46,7 +46,7 @@ def test_a_shard_is_read_from_the_environment(variables: dict[str, str], shard: 
     assert objects.shard_of_environment(variables) == shard
 
 
-def test_a_condition_of_an_older_generation_does_not_count() -> None:
+def test_condition_of_an_older_generation_does_not_count() -> None:
     ready = {"type": "Ready", "status": "True", "reason": "Confirmed"}
     workload: dict[str, Any] = {
         "metadata": {"generation": 2},
@@ -58,7 +58,7 @@ def test_a_condition_of_an_older_generation_does_not_count() -> None:
     assert not objects.is_true(workload, "Placed")
 
 
-def test_pods_that_ended_or_are_being_deleted_are_not_live() -> None:
+def test_completed_and_deleted_pods_are_not_live() -> None:
     pods: list[dict[str, Any]] = [
         {"metadata": {"name": "a"}, "status": {"phase": "Running"}},
         {"metadata": {"name": "b"}, "status": {"phase": "Failed"}},

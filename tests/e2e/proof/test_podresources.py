@@ -61,21 +61,21 @@ def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes
     assert {one.node for one in found} == {"node-1"}
 
 
-def test_a_kubelet_that_does_not_answer_is_an_error_with_its_name(tmp_path: Path) -> None:
+def test_unreachable_kubelet_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not answer on .*/none.sock"):
         list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
     with pytest.raises(EvidenceError, match=r"no socket of the kubelet of node-1: .*absent"):
         list_pod_resources("node-1", tmp_path / "absent" / "kubelet.sock")
 
 
-def test_each_node_answers_for_itself_when_asked_one_after_the_other(kubelet: Callable[[bytes], Path]) -> None:
+def test_kubelets_called_in_sequence_return_their_own_devices(kubelet: Callable[[bytes], Path]) -> None:
     busy, idle = kubelet(field(1, POD)), kubelet(field(1, IDLE))
     for _ in range(3):
         assert len(list_pod_resources("node-1", busy)) == 2
         assert list_pod_resources("node-2", idle) == ()
 
 
-def test_a_socket_deeper_than_an_address_is_long_is_reached(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
+def test_socket_with_a_long_path_is_reached(kubelet: Callable[[bytes], Path], tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     kubelet(field(1, POD)).rename(deep / "kubelet.sock")

@@ -25,7 +25,7 @@ def test_both_holders_of_a_device_are_named() -> None:
     assert found == {"GPU-2": ["ml/a/main", "ml/c/main"]}
 
 
-def test_slots_of_a_device_are_held_side_by_side_but_not_beside_the_whole_of_it() -> None:
+def test_slots_exclude_a_holder_of_the_whole_device() -> None:
     shared = (holding("a", "GPU-1::0"), holding("b", "GPU-1::1"), holding("c", "GPU-2"))
     assert double_allocations(holders_by_kubelets(shared)) == {}
     assert double_allocations(holders_by_kubelets((*shared, holding("d", "GPU-1::1")))) == {
@@ -40,7 +40,7 @@ def test_a_device_that_one_container_lists_once_is_fine() -> None:
     assert double_allocations(holders_by_kubelets((holding("a", "GPU-1"), holding("b", "GPU-2")))) == {}
 
 
-def test_processes_of_one_pod_are_one_holder_and_other_pods_are_not_looked_at(tmp_path: Path) -> None:
+def test_processes_of_one_pod_are_one_holder(tmp_path: Path) -> None:
     for pid, pod in (("7", "churn-0"), ("8", "churn-0"), ("9", "churn-1"), ("10", "demo-0"), ("net", "churn-9")):
         (tmp_path / pid).mkdir()
         text = f"PATH=/bin\0HOSTNAME={pod}\0NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-{pod}\0"
@@ -53,7 +53,7 @@ def test_processes_of_one_pod_are_one_holder_and_other_pods_are_not_looked_at(tm
     }
 
 
-def test_what_was_seen_once_is_told_although_it_has_passed() -> None:
+def test_violation_is_reported_after_it_has_passed() -> None:
     looks: Iterator[Holders | EvidenceError] = iter(
         [{"GPU-1": ["a"]}, EvidenceError("the kubelet is away"), {"GPU-1": ["a", "b"]}]
     )

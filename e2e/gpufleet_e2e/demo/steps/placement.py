@@ -1,4 +1,4 @@
-"""The acts that apply an example, wait until it is placed, and put the proof on the terminal."""
+"""Steps that apply an example, wait until it is placed, and show the evidence."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -14,14 +14,14 @@ from gpufleet_e2e.proof.evidence import FleetEvidence
 
 
 def show_fleet(context: DemoContext, mark: str = "") -> None:
-    """The table of all GPUs, as it is now."""
+    """Shows the table of all GPUs."""
     context.terminal.show(_fleet_table(context, mark))
 
 
 def place(context: DemoContext, name: str) -> list[WorkloadEvidence]:
-    """Apply an example, watch the way of its workloads to Ready with the fleet beside them, and prove their devices.
+    """Applies an example, shows the fleet until its workloads are Ready, and verifies their devices.
 
-    A workload that isn't Ready in time is noted as a problem; its evidence then says how far it came.
+    A workload that is not Ready in time is recorded as a problem; its evidence then shows its state.
     """
     terminal = context.terminal
     found = examples(name)
@@ -31,14 +31,14 @@ def place(context: DemoContext, name: str) -> list[WorkloadEvidence]:
     for one in found:
         context.apply(one)
     with terminal.live(partial(_draw_fleet, context)):
-        ready = [workload for workload in workloads if follow(context, workload)]
+        ready = [workload for workload in workloads if wait_ready(context, workload)]
     if ready:
         terminal.progress(f"{', '.join(ready)}: Ready {monotonic() - begin:.1f} s after kubectl apply")
-    return [prove(context, workload) for workload in workloads]
+    return [verify(context, workload) for workload in workloads]
 
 
-def follow(context: DemoContext, workload: str) -> bool:
-    """Wait until the workload is Ready; note it as a problem when it isn't in time."""
+def wait_ready(context: DemoContext, workload: str) -> bool:
+    """Waits until the workload is Ready; records a problem and returns False when it is not in time."""
     try:
         context.wait_until_ready(workload)
     except WaitTimeoutError as error:
@@ -47,29 +47,27 @@ def follow(context: DemoContext, workload: str) -> bool:
     return True
 
 
-def prove(context: DemoContext, workload: str) -> WorkloadEvidence:
-    """Ask every source about the workload's devices, show the answers, and note what does not fit."""
+def verify(context: DemoContext, workload: str) -> WorkloadEvidence:
+    """Shows every source's devices of the workload, and records disagreements."""
     evidence, fleet = context.evidence(workload), context.fleet()
-    context.standing.append(workload)
+    context.verified.append(workload)
     context.terminal.show(tables.proof_table(evidence, fleet))
-    _judge(context, evidence, fleet)
+    _compare(context, evidence, fleet)
     return evidence
 
 
 def place_distribution(context: DemoContext, name: str) -> None:
-    """As `place`, of one workload, and prove its shares too."""
+    """Places one workload as `place` does, and verifies its shards."""
     (evidence,) = place(context, name)
     context.terminal.show(tables.shard_table(evidence))
     problems = compare_shards(evidence)
     context.note(*problems)
     if not problems:
-        context.terminal.good(
-            f"the shards tile 0..{evidence.items:,} exactly, and status, env and log name the same ones"
-        )
+        context.terminal.ok(f"the shards tile 0..{evidence.items:,} exactly; status, env and log agree")
 
 
 def place_sharers(context: DemoContext, name: str) -> None:
-    """As `place`, and show what each container was promised of the one device that they share."""
+    """Places workloads as `place` does, and shows the memory promised to each container of the shared device."""
     found = place(context, name)
     fleet = context.fleet()
     context.terminal.show(tables.sharing_table(found, fleet))
@@ -81,23 +79,23 @@ def place_sharers(context: DemoContext, name: str) -> None:
     context.check(
         holds=len(gpus) == 1 and promised <= (gpus[0].memory_total_mib or 0),
         subject=name,
-        claim=f"{len(replicas)} containers share one GPU, and what they are promised fits into it",
-        otherwise=f"{promised:,} MiB are promised of {where}",
+        claim=f"{len(replicas)} containers share one GPU, and the promised memory fits into it",
+        otherwise=f"{promised:,} MiB promised of {where}",
     )
 
 
 def devices_in_containers(workloads: Iterable[WorkloadEvidence]) -> str:
-    """`4 devices in 1 container`; a device that is shared counts once."""
+    """Describes devices like `4 devices in 1 container`; a shared device counts once."""
     replicas = [replica for workload in workloads for replica in workload.replicas]
     devices = {uuid for replica in replicas for uuid in replica.picked}
     return f"{tables.counted(len(devices), 'device')} in {tables.counted(len(replicas), 'container')}"
 
 
-def _judge(context: DemoContext, evidence: WorkloadEvidence, fleet: FleetEvidence) -> None:
+def _compare(context: DemoContext, evidence: WorkloadEvidence, fleet: FleetEvidence) -> None:
     problems = compare([evidence], fleet)
     context.note(*problems)
     if not problems:
-        context.terminal.good(f"{devices_in_containers([evidence])}: all six sources name the same")
+        context.terminal.ok(f"{devices_in_containers([evidence])}: all six sources agree")
 
 
 def _fleet_table(context: DemoContext, mark: str = "") -> Table:
@@ -105,7 +103,7 @@ def _fleet_table(context: DemoContext, mark: str = "") -> Table:
 
 
 def _draw_fleet(context: DemoContext) -> RenderableType:
-    """The fleet for a live terminal: a cluster that can't be read for a moment must not end the story."""
+    """Draws the fleet for a live display: a failed read must not end the demo."""
     try:
         return _fleet_table(context)
     except EvidenceError as error:

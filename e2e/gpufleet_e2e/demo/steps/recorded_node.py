@@ -1,8 +1,8 @@
-"""The act about other hardware: the same agent, with a recorded node in place of a driver.
+"""The step of other hardware: the same agent with a recorded node instead of a driver.
 
-Where readings come from is one small Protocol. A recording is its second implementation, and all behind it (health,
-status, series) comes about as from a driver. The agent runs as a process of this machine beside stand-ins for kubelet
-and apiserver: the cluster's nodes have agents already.
+Readings come through one small Protocol. A recording is its second implementation; everything behind it (health,
+status, metrics) works as with a driver. The agent runs as a process of this machine with a fake kubelet and a fake
+apiserver, because the cluster's nodes already have agents.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gpufleet_e2e.demo.recorded import FLAGS, RECORDING, health_changes, status_
 from gpufleet_e2e.fakes.node import Node, running
 
 BEGIN_SECONDS = 57.0
-"""From here on it is three seconds to the fault."""
+"""Three seconds before the fault."""
 
 SERIES = "gpufleet_agent_device_fault{"
 FAULTS = frozenset({"DeviceLost", "XidError"})
@@ -28,60 +28,60 @@ SUBJECT = "the recorded node"
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the agent made of the recording."""
+    """The agent's output for the recording."""
 
     status: Mapping[str, Any]
-    """As written last."""
+    """The last one written."""
     series: tuple[str, ...]
-    """The lines of the last scrape that tell of faults."""
+    """The fault metrics of the last scrape."""
 
     @property
     def complete(self) -> bool:
-        """Whether both tell all that was recorded."""
-        told = {code for code in FAULTS if any(f'code="{code}"' in line for line in self.series)}
-        return faults(self.status) >= FAULTS and told == FAULTS
+        """Whether status and metrics contain all recorded faults."""
+        reported = {code for code in FAULTS if any(f'code="{code}"' in line for line in self.series)}
+        return faults(self.status) >= FAULTS and reported == FAULTS
 
 
 def show_recorded_node(context: DemoContext) -> None:
-    """Play the recording's worst moment, and see it in the status and in the series; note it when it isn't there."""
+    """Plays the recorded fault, and checks that status and metrics contain it."""
     terminal = context.terminal
     terminal.say(
-        f"An agent of its own plays the last seconds of {RECORDING.name} before a GPU falls off the bus "
-        "(--hardware=recorded --recording=FILE); what it tells:"
+        f"A separate agent plays {RECORDING.name} from three seconds before a GPU falls off the bus "
+        "(--hardware=recorded --recording=FILE):"
     )
     try:
         played = asyncio.run(_play(terminal.progress, context.timeout_seconds))
     except (RuntimeError, TimeoutError) as error:
         otherwise = str(error) or f"not within {context.timeout_seconds:g} s"
-        context.check(holds=False, subject=SUBJECT, claim="the agent shows the fault", otherwise=otherwise)
+        context.check(holds=False, subject=SUBJECT, claim="the agent reports the fault", otherwise=otherwise)
         return
     terminal.show(status_table(played.status))
-    terminal.say("And on /metrics, for alerts:")
+    terminal.say("Its /metrics, for alerts:")
     for line in played.series:
         terminal.quote(line)
     context.check(
         holds=played.complete,
         subject=SUBJECT,
-        claim="the fault that was recorded is in the GPUTelemetry and in the series, as from a driver",
-        otherwise=f"the status has {sorted(faults(played.status))}, the series are {list(played.series)}",
+        claim="the recorded fault is in the GPUTelemetry and in the metrics",
+        otherwise=f"the status has {sorted(faults(played.status))}, the metrics are {list(played.series)}",
     )
 
 
 def faults(status: Mapping[str, Any]) -> set[str]:
-    """Codes of the faults that a status tells, of all devices."""
+    """Returns the codes of all devices' faults in a status."""
     devices: Iterable[Mapping[str, Any]] = status.get("devices", ())
     return {reason["code"] for device in devices for reason in device["health"].get("reasons", ())}
 
 
 def excerpt(recording: Recording, begin: float) -> Iterator[bytes]:
-    """The lines of the recording from a moment on; what stood at that moment stands at its start."""
+    """Yields the lines of the recording from a moment on, beginning with the state at that moment."""
     yield render_header(recording.driver_version)
     for entry in recording.entries:
         if entry.at >= begin or not isinstance(entry.content, DeviceEvent):
             yield render(Entry(max(0.0, entry.at - begin), entry.content))
 
 
-async def _play(tell: Callable[[str], None], timeout_seconds: float) -> Replay:
+async def _play(show: Callable[[str], None], timeout_seconds: float) -> Replay:
     with RECORDING.open("rb") as lines:
         recording = parse(lines)
     with tempfile.TemporaryDirectory(prefix="gf") as folder:
@@ -94,21 +94,21 @@ async def _play(tell: Callable[[str], None], timeout_seconds: float) -> Replay:
                 asyncio.timeout(timeout_seconds),
                 running(Path(folder), "recorded", held, {}, *flags, log=log) as node,
             ):
-                await _until_told(node, tell)
+                await _wait_for_fault(node, show)
                 await node.scrape()
                 return Replay(node.server.status, tuple(_series(node.page)))
 
 
-async def _until_told(node: Node, tell: Callable[[str], None]) -> None:
-    """Follow what is written until it tells the fault."""
+async def _wait_for_fault(node: Node, show: Callable[[str], None]) -> None:
+    """Shows changes of health until the status contains the fault."""
     shown: Mapping[str, Any] = {}
-    tell(f"the agent is ready: {len(node.server.status['devices'])} GPUs")
+    show(f"the agent is ready: {len(node.server.status['devices'])} GPUs")
     while True:
         if node.process.returncode is not None:
             raise RuntimeError(f"the agent ended with status {node.process.returncode}")
         status = node.server.status
         for line in health_changes(shown, status):
-            tell(line)
+            show(line)
         shown = status
         if faults(status) >= FAULTS:
             return

@@ -1,4 +1,4 @@
-"""The act about a request that no GPU can meet: it must wait, untouched, and say why in words with numbers."""
+"""The step of a request that no GPU can meet: it must wait without a placement, and explain why in numbers."""
 
 import re
 
@@ -9,7 +9,7 @@ from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
 
 
 def show_unplaceable(context: DemoContext, file: str) -> None:
-    """Apply the example, show the explanation as kubectl shows it, and check that nothing was placed."""
+    """Applies the example, shows kubectl's explanation, and checks that nothing was placed."""
     terminal, (found,) = context.terminal, examples(file)
     name = str(found["metadata"]["name"])
     terminal.command(f"kubectl apply --namespace={WORKLOAD_NAMESPACE} -f examples/{file}.yaml")
@@ -19,7 +19,7 @@ def show_unplaceable(context: DemoContext, file: str) -> None:
             WORKLOAD_NAMESPACE, name, explained, timeout_seconds=context.timeout_seconds
         )
     except WaitTimeoutError as error:
-        context.check(holds=False, subject=name, claim="it says why it waits", otherwise=str(error))
+        context.check(holds=False, subject=name, claim="it explains why it waits", otherwise=str(error))
         return
     terminal.progress(f"{name}: explained")
     for verb in ("get", "describe"):
@@ -31,21 +31,21 @@ def show_unplaceable(context: DemoContext, file: str) -> None:
     context.check(
         holds=bool(re.search(r"\d", message)) and bool(explanation.get("rejections")),
         subject=name,
-        claim=f"it says in numbers why: {explanation['devicesConsidered']} devices looked at, each with its reason",
+        claim=f"it explains why: {explanation['devicesConsidered']} devices considered, each with its reason",
         otherwise=message,
     )
     context.check(
         holds="nearestMiss" in explanation,
         subject=name,
-        claim=f"it names what came nearest: {explanation.get('nearestMiss', {}).get('message', '')}",
+        claim=f"it names the nearest miss: {explanation.get('nearestMiss', {}).get('message', '')}",
     )
     pods = context.collector.pods(WORKLOAD_NAMESPACE, f"{WORKLOAD_LABEL}={name}")
     bound = [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName")]
-    context.check(holds=not bound, subject=name, claim="no pod of it is on a node", otherwise=", ".join(bound))
+    context.check(holds=not bound, subject=name, claim="none of its pods is on a node", otherwise=", ".join(bound))
 
 
 def sections(text: str, *titles: str) -> str:
-    """Of what `kubectl describe` prints, the parts under these titles; all of it when none is there."""
+    """Extracts the sections with these titles from the output of `kubectl describe`; everything when there are none."""
     kept: list[str] = []
     depth = None
     for line in text.splitlines():

@@ -32,7 +32,7 @@ def series(*codes: str) -> tuple[str, ...]:
     return tuple(f'gpufleet_agent_device_fault{{UUID="GPU-1",code="{code}",gpu="0"}} 1.0' for code in codes)
 
 
-def test_a_part_begins_with_what_stood_and_goes_on_as_the_whole_did() -> None:
+def test_excerpt_begins_with_the_state_at_its_start() -> None:
     whole, now = parse(LINES.encode().splitlines()), 0.0
     cut = parse(recorded_node.excerpt(whole, 12.0))
     assert cut.driver_version == "580.1"
@@ -48,7 +48,7 @@ def test_a_part_begins_with_what_stood_and_goes_on_as_the_whole_did() -> None:
     assert hardware.read("GPU-1").temperature_celsius == 90
 
 
-def test_the_part_of_the_recording_that_is_played_has_the_fault_to_come_and_soon() -> None:
+def test_excerpt_contains_the_fault_soon_after_its_start() -> None:
     with RECORDING.open("rb") as lines:
         cut = parse(recorded_node.excerpt(parse(lines), recorded_node.BEGIN_SECONDS))
     (event,) = (entry for entry in cut.entries if isinstance(entry.content, DeviceEvent))
@@ -71,7 +71,7 @@ def test_the_part_of_the_recording_that_is_played_has_the_fault_to_come_and_soon
         ((), (), False),
     ],
 )
-def test_it_is_seen_when_status_and_series_tell_all_of_it(
+def test_replay_is_complete_with_status_and_metrics(
     told: tuple[str, ...], shown: tuple[str, ...], *, complete: bool
 ) -> None:
     assert recorded_node.Replay(status(*told), series(*shown)).complete is complete
@@ -80,7 +80,7 @@ def test_it_is_seen_when_status_and_series_tell_all_of_it(
 @pytest.mark.parametrize(
     ("error", "words"), [(RuntimeError("the agent ended with status 1"), "status 1"), (TimeoutError(), "within 5 s")]
 )
-def test_an_agent_that_shows_nothing_is_a_problem_and_not_the_end_of_the_story(
+def test_agent_without_the_fault_is_a_recorded_problem(
     error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:

@@ -24,7 +24,7 @@ from gpufleet_testbed import Cluster
 
 
 @dataclass
-class PaperCluster:
+class FakeCluster:
     """Takes what is applied."""
 
     applied: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class PaperCluster:
 
 
 @dataclass
-class PaperWitness:
+class FakeCollector:
     """Says what it was told to say."""
 
     workload: WorkloadEvidence
@@ -67,10 +67,10 @@ Make = Callable[..., DemoContext]
 @pytest.fixture
 def make(workload: WorkloadEvidence, fleet: FleetEvidence) -> Make:
     def made(evidence: WorkloadEvidence = workload, *, ready: bool = True) -> DemoContext:
-        collector = PaperWitness(evidence, fleet, ready)
+        collector = FakeCollector(evidence, fleet, ready)
         terminal = Terminal(make_console(StringIO(), {}), 9)
         return DemoContext(
-            cast("Cluster", PaperCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
+            cast("Cluster", FakeCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
         )
 
     return made
@@ -82,10 +82,10 @@ Sharers = tuple[list[WorkloadEvidence], FleetEvidence]
 def shared_stage(sharers: Sharers) -> DemoContext:
     """One on which the example's workloads have what `sharers` says."""
     found, fleet = sharers
-    collector = PaperWitness(found[0], fleet, others={one.name: one for one in found})
+    collector = FakeCollector(found[0], fleet, others={one.name: one for one in found})
     terminal = Terminal(make_console(StringIO(), {"COLUMNS": "80"}), 9)
     return DemoContext(
-        cast("Cluster", PaperCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
+        cast("Cluster", FakeCluster()), cast("EvidenceCollector", collector), terminal, timeout_seconds=1
     )
 
 
@@ -93,18 +93,18 @@ def shown(context: DemoContext) -> str:
     return cast("StringIO", context.terminal.console.file).getvalue()
 
 
-def test_a_workload_that_all_agree_on_is_proven(make: Make) -> None:
+def test_workload_with_agreeing_sources_is_verified(make: Make) -> None:
     context = make()
     placement.place(context, "single")
     assert context.problems == []
-    assert context.standing == ["single"]
-    assert "kind: GPUWorkload" in cast("PaperCluster", context.cluster).applied[0]
+    assert context.verified == ["single"]
+    assert "kind: GPUWorkload" in cast("FakeCluster", context.cluster).applied[0]
     assert "single: 1 Bound" in shown(context)
-    assert "ok  2 devices in 2 containers: all six sources name the same" in shown(context)
+    assert "ok  2 devices in 2 containers: all six sources agree" in shown(context)
     assert scenario.summarize(context.terminal, context.problems) == 0
 
 
-def test_a_source_that_differs_ends_in_exit_code_1_with_its_name(make: Make, workload: WorkloadEvidence) -> None:
+def test_differing_source_ends_in_exit_code_1(make: Make, workload: WorkloadEvidence) -> None:
     first = workload.replicas[0]
     says = {**first.says, Source.POD_RESOURCES: Statement(("GPU-22222222-aaaa",))}
     context = make(replace(workload, replicas=(replace(first, says=says), workload.replicas[1])))
@@ -115,11 +115,11 @@ def test_a_source_that_differs_ends_in_exit_code_1_with_its_name(make: Make, wor
     assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(context).splitlines()[-1]
 
 
-def test_a_workload_that_is_not_ready_in_time_is_noted_with_its_conditions(make: Make) -> None:
+def test_workload_not_ready_in_time_is_a_problem_with_its_conditions(make: Make) -> None:
     context = make(ready=False)
     placement.place(context, "single")
     assert [str(problem) for problem in context.problems] == [
-        "single: demo: not so: single becomes Ready (after 1 s: Ready=False X: no device is free)"
+        "single: demo: not true: single becomes Ready (after 1 s: Ready=False X: no device is free)"
     ]
 
 
@@ -137,33 +137,33 @@ def test_the_shares_that_tile_are_said_to(make: Make) -> None:
     assert "the shards tile 0..100 exactly" in shown(context)
 
 
-def test_sharers_of_one_device_are_proven_together(sharers: Sharers) -> None:
+def test_sharers_of_one_device_are_verified(sharers: Sharers) -> None:
     context = shared_stage(sharers)
     placement.place_sharers(context, "shared")
     assert context.problems == []
-    assert context.standing == ["shared", "shared-inference"]
-    assert len(cast("PaperCluster", context.cluster).applied) == 2
+    assert context.verified == ["shared", "shared-inference"]
+    assert len(cast("FakeCluster", context.cluster).applied) == 2
     assert "shared, shared-inference: Ready" in shown(context)
-    assert "ok  1 device in 2 containers: all six sources name the same" in shown(context)
-    assert "ok  1 device in 1 container: all six sources name the same" in shown(context)
+    assert "ok  1 device in 2 containers: all six sources agree" in shown(context)
+    assert "ok  1 device in 1 container: all six sources agree" in shown(context)
     assert "ok  3 containers share one GPU" in shown(context)
     scenario.check_everything(context)
     assert "ok  1 device in 3 containers of 2 workloads: all sources agree" in shown(context)
     assert max(len(line) for line in shown(context).splitlines()) <= 80
 
 
-def test_sharers_that_are_not_on_one_device_are_noted(sharers: Sharers) -> None:
+def test_sharers_on_two_devices_are_a_problem(sharers: Sharers) -> None:
     (first, second), fleet = sharers
     away = {source: Statement(("GPU-22222222-aaaa",)) for source in Source}
     moved = replace(second, replicas=(replace(second.replicas[0], says=away),))
     context = shared_stage(([first, moved], fleet))
     placement.place_sharers(context, "shared")
     (problem,) = context.problems
-    assert "28,000 MiB are promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
+    assert "28,000 MiB promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
 
 
 def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
     context = make()
-    context.standing = ["train", "twin"]  # both get the same evidence, so each device is picked twice
+    context.verified = ["train", "twin"]  # both get the same evidence, so each device is picked twice
     scenario.check_everything(context)
     assert {problem.subject for problem in context.problems} == {"GPU-11111111-aaaa", "GPU-33333333-aaaa"}
