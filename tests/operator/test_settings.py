@@ -1,4 +1,4 @@
-"""The command line, as the chart and people write it."""
+"""The operator's command line."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""API objects as they come -> views; what doesn't parse keeps its identity."""
+"""Objects of the API are decoded; invalid ones keep their identity."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""The same object from a watch, from our own write and from a list, in any order: the newest wins."""
+"""An object arrives by a watch, our own write and a list in any order; the newest version is stored."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def test_a_deleted_object_stays_deleted() -> None:
 
 
 def test_an_object_that_matches_again_returns_in_a_later_version() -> None:
-    """Its label was taken off and put on again; what is known to be deleted never comes back."""
+    """Its label was removed and added again; an object that is deleted for certain never returns."""
     store = node_store()
     for uid in ("relabelled", "listed away", "deleted"):
         store.put(node(5, uid))

@@ -1,4 +1,4 @@
-"""One workload's template is its own affair: whatever is wrong with it, the others' pods are made and placed."""
+"""A malformed template affects only its own workload; pods of others are created and placed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +84,7 @@ JSON = st.recursive(
 
 
 def live_beside(templates: Sequence[Any]) -> None:
-    """Everything that the operator does with templates, from its first pass to pods, beside a good workload."""
+    """Runs two passes with these templates and asserts that a valid workload is placed."""
     good, nodes = make.workload("good"), [make.telemetry(f"node-{number}") for number in (1, 2)]
     odd = {f"uid-odd-{at}": make.workload(f"odd-{at}", template=template) for at, template in enumerate(templates)}
     pods, request_mix = [make.pod(good)], RequestMix()
@@ -143,12 +143,12 @@ def test_several_other_values_stop_no_other_workload(data: st.DataObject) -> Non
 
 
 def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is told once, with its traceback, not in every pass."""
+    """It is reported once, with its traceback, not in each pass."""
     build = podbuild.build
 
     def breaks(workload: Workload, *rest: Any) -> Any:
         if workload.name == "bad":
-            raise ZeroDivisionError("nobody thought of this")
+            raise ZeroDivisionError("unexpected")
         return build(workload, *rest)
 
     monkeypatch.setattr(podbuild, "build", breaks)
@@ -161,9 +161,7 @@ def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatc
     assert [r.name for r in actions.releases] == ["good-0-a"]
     write = next(s for s in actions.statuses if s.name == "bad")
     assert results.condition(write, "Stalled") == ("True", "InvalidTemplate")
-    assert write.status.conditions[-1].message == (
-        "spec.template: Internal error: ZeroDivisionError: nobody thought of this"
-    )
+    assert write.status.conditions[-1].message == ("spec.template: Internal error: ZeroDivisionError: unexpected")
     assert "in breaks" in actions.unexpected_errors["ml/bad"]
     assert not again.unexpected_errors
     assert RequestMix().update([bad], [], snapshot.templates) == RequestMix().update([], [], {})
@@ -180,7 +178,7 @@ HUGE = [
 @pytest.mark.parametrize("needs", HUGE, ids=str)
 @pytest.mark.parametrize("strategy", ["Best", "Pack", "Spread"])
 def test_huge_amounts_are_counted(needs: PodNeeds, strategy: str) -> None:
-    """A pod that waits, one that runs, and a good workload beside them, on a node that is left out of room."""
+    """A pod that waits, one that runs, and a valid workload, on a node without capacity."""
     huge, good = make.workload("huge", placement={"strategy": strategy}), make.workload("good")
     running = make.running_pod("gone", needs=needs, containers=(Container("main", running=True),))
 

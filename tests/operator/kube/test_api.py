@@ -1,4 +1,4 @@
-"""Requests and answers on the wire, and what each answer means to the caller."""
+"""Requests and responses, and the error of each response."""
 
 import json
 from collections.abc import Callable
@@ -203,7 +203,7 @@ class TestClock:
         assert least <= (clock.now() - NOW).total_seconds() <= most
 
     def test_a_slow_response_corrects_nothing(self) -> None:
-        """Stamped when it was sent, read half a minute later."""
+        """Its date is half a minute old when it arrives."""
         clock = ServerClock(lambda: NOW)
 
         clock.observe((NOW - timedelta(seconds=30)).strftime("%a, %d %b %Y %H:%M:%S GMT"), NOW - timedelta(seconds=30))

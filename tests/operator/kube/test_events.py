@@ -1,4 +1,4 @@
-"""Events: one object per thing told, counted when it repeats."""
+"""Events: one object per workload, reason and note, counted up when it repeats."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""List, watch, resume, list again: the copy is complete whatever the connection does."""
+"""List, watch, resume and relist keep the store complete despite connection errors."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -24,7 +24,7 @@ def event(kind: str, name: str, version: int) -> tuple[str, dict[str, Any]]:
 
 
 class Script:
-    """An apiserver that answers from a script, and remembers from where it was watched."""
+    """An apiserver with scripted responses that records the versions of watches."""
 
     def __init__(self, lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> None:
         self.lists, self.watches = list(lists), list(watches)
@@ -58,7 +58,7 @@ def _store() -> TombstoneStore[Node]:
 
 
 async def informed(lists: Sequence[Any], watches: Sequence[Sequence[Any]]) -> tuple[Script, TombstoneStore[Node], int]:
-    """Run an informer to the end of the script, without its pauses."""
+    """Runs an informer to the end of the script, without pauses."""
     listed: list[None] = []
     api, store = Script(lists, watches), _store()
     informer = Informer[Node](
@@ -134,7 +134,7 @@ async def test_a_rejected_request_ends_the_informer() -> None:
 
 
 async def test_an_object_that_cannot_be_decoded_keeps_its_last_state() -> None:
-    """In a list and in a watch: only a deletion takes it away."""
+    """In a list and in a watch; only a deletion removes it."""
 
     def decode_valid(body: Mapping[str, Any]) -> Node | None:
         return None if body["metadata"].get("labels") == "odd" else decode.node(body)

@@ -1,4 +1,4 @@
-"""Pods made from a template, and the one patch that lets them go."""
+"""Pods that are built from a template, and the patch that releases them."""
 
 import json
 from typing import Any

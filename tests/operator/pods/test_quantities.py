@@ -1,4 +1,4 @@
-"""Quantities: judged exactly, counted without ever failing."""
+"""Quantities: parsed exactly, counted without exceptions."""
 
 from fractions import Fraction
 from typing import Any
@@ -39,7 +39,7 @@ def test_malformed_quantity(text: Any) -> None:
 
 
 def test_huge_amounts_are_capped() -> None:
-    """The apiserver takes an exponent of any size and keeps it as it is."""
+    """The apiserver accepts an exponent of any size and stores it unchanged."""
     assert milli("8E") == whole("1e9999") == whole("9" * 90) == milli("1e999999999999999999") == MAX_AMOUNT
     assert whole("1e-9999") == 1
     assert milli("-1") == 0

@@ -1,4 +1,4 @@
-"""Templates that no pod can be made from: each problem names the field and the value."""
+"""Invalid templates: each error has the field, the value and the requirement."""
 
 from typing import Any
 

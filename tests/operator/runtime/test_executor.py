@@ -1,4 +1,4 @@
-"""Carrying out a decision: what an answer of the apiserver means, and that every answer is a sign of life."""
+"""Executing a decision: the outcome of each response, and progress of the probes."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Refusing:
-    """An apiserver whose every answer to a creation is the same error."""
+    """An apiserver that responds to each creation with the same error."""
 
     def __init__(self, error: ApiError) -> None:
         self.error = error
@@ -67,7 +67,7 @@ async def test_an_unexpected_response_ends_the_process() -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_every_write_counts_as_progress(first: bool) -> None:
-    """An apiserver that swallows requests holds up each of hundreds for its time-out: that is no reason to restart.
+    """If the apiserver does not respond, each of hundreds of writes takes its timeout, which must not cause a restart.
 
     Within the first pass there are none: readiness waits for its end.
     """

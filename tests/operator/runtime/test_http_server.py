@@ -1,4 +1,4 @@
-"""What probes and Prometheus get."""
+"""Responses to probes and Prometheus."""
 
 import asyncio
 

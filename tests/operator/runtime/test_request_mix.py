@@ -1,4 +1,4 @@
-"""What is learned from the workloads, and that strategy Pack goes by it."""
+"""The mix is learned from workloads and used by strategy Pack."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -42,9 +42,7 @@ def test_a_workload_counts_once_with_all_of_its_replicas() -> None:
 
     assert parts(first)[PodType(2_000, 0, 2)] == pytest.approx(0.96, abs=0.01)
     assert updated(request_mix, [workload]) is first
-    assert updated(request_mix, [make.workload(replicas=96, template=CPU, devices=PAIR)]) is first, (
-        "the same uid read anew"
-    )
+    assert updated(request_mix, [make.workload(replicas=96, template=CPU, devices=PAIR)]) is first, "the same uid"
 
 
 def test_a_deleted_workload_still_counts() -> None:
@@ -57,7 +55,7 @@ def test_a_deleted_workload_still_counts() -> None:
 
 
 def test_a_restart_learns_the_same_from_what_exists() -> None:
-    """Whatever the order in which the lists come."""
+    """In any order of the lists."""
     workloads = [
         make.workload(
             f"w{at}", replicas=1 + at % 7, created=make.NOW - timedelta(minutes=at), devices={"count": 1 + at % 3}
@@ -84,7 +82,7 @@ def test_a_restart_learns_nearly_what_was_learned_one_by_one() -> None:
 
 
 def test_shares_are_measured_on_the_median_device() -> None:
-    """Without any device known they wait; the operator's own lists come before its first pass, an agent may not."""
+    """Without a known device they wait: an agent may report later than the operator's first pass."""
     request_mix = RequestMix()
     workload = make.workload(replicas=96, devices={"count": 1, "mode": "Shared", "memoryMiB": 20_390})
 
@@ -103,7 +101,7 @@ SINGLES = Mix.of({PodType(0, 0, 1): 1})
 
 @pytest.mark.parametrize(("pairs", "node"), [(False, "node-1"), (True, "node-2")])
 def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) -> None:
-    """One device is wanted; node-1 has two idle ones, which stay together where pairs are usual."""
+    """One device is requested; the two idle ones of node-1 stay together where pairs are common."""
     mix = updated(RequestMix(), [make.workload("usual", replicas=500, devices=PAIR)]) if pairs else SINGLES
     asked = make.workload(placement={"strategy": "Pack"})
     fleet = make.telemetry("node-1", devices=2), make.telemetry("node-2", devices=1)
@@ -114,7 +112,7 @@ def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) 
 
 
 async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Mix] = []
+    mixes: list[Mix] = []
     workloads = make.workload("one", replicas=64), make.workload("two", replicas=64, devices=PAIR)
 
     def process() -> Reconciler:
@@ -128,7 +126,7 @@ async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch:
         )
 
     def decided(snapshot: Snapshot) -> Actions:
-        told.append(snapshot.mix)
+        mixes.append(snapshot.mix)
         return Actions()
 
     monkeypatch.setattr(loop, "decide", decided)
@@ -136,6 +134,6 @@ async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch:
         for _ in range(passes):
             await reconciler.one_pass()
 
-    assert told[0] == updated(RequestMix(), workloads) != PRIOR
-    assert told[1] is told[0]
-    assert told[2] == told[0]
+    assert mixes[0] == updated(RequestMix(), workloads) != PRIOR
+    assert mixes[1] is mixes[0]
+    assert mixes[2] == mixes[0]
