@@ -7,6 +7,7 @@ models.
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,7 @@ def render(resource: ApiResource) -> str:
     return _HEADER + yaml.safe_dump(resource.definition(), sort_keys=False, allow_unicode=True, width=120)
 
 
+@cache
 def files() -> Mapping[Path, str]:
     """Returns the content of every generated file by its path below `ROOT`."""
     texts = {f"{resource.plural}.yaml": render(resource) for resource in RESOURCES}
