@@ -96,11 +96,11 @@ class Agent:
             await supervise(
                 {
                     **checkpoint,
-                    "own object": self.telemetry.run(),
+                    "GPUTelemetry watch": self.telemetry.run(),
                     "PodResources poll": self.poller.run(beat("PodResources poll")),
                     **self.plugins.loops(self.telemetry.wait_synced, beat),
                     "events": self.events.run(),
-                    "over-use": self.overuse.run(beat("over-use")),
+                    "overuse monitor": self.overuse.run(beat("overuse monitor")),
                     "publisher": self.publisher.run(beat("publisher")),
                     "health": self._forward_health(),
                     "sampler": self._raise_sampler_failure(),

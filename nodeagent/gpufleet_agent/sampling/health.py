@@ -226,7 +226,7 @@ class DeviceHealth:
             wall: Now.
             unreported: Thresholds that readings do not report any more: nothing else would end them.
         """
-        # If the clock was set back since, an event's wall time may be in the future: the monotonic clock tells its age.
+        # If the clock was set back since, an event's wall time may be in the future; its monotonic age is always right.
         ended = {code for code, last in self._events.items() if min(last.wall, wall - (at - last.at)) <= until}
         for code in unreported:
             if code in self._reasons and self._reasons[code].since <= until:
