@@ -1,4 +1,4 @@
-"""Stand-ins of the apiserver's GPUTelemetry object, one for each kind of test."""
+"""Fakes of the apiserver's GPUTelemetry object, one for each kind of test."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -16,7 +16,7 @@ class JsonObjectApi:
         self.metadata: dict[str, Any] = {"uid": "u", "generation": 1, "resourceVersion": "1"}
         self.status: Mapping[str, Any] = {}
         self.away = False
-        """Nobody answers."""
+        """Every call fails."""
         self._news = asyncio.Condition()
 
     async def acknowledge(self, value: str) -> None:

@@ -58,7 +58,7 @@ class Disk:
             self.writing += 1
             self.most_at_once = max(self.most_at_once, self.writing)
         try:
-            assert self._going_on.wait(60), "nobody made the disk go on"
+            assert self._going_on.wait(60), "the disk was never released"
             write()
         finally:
             with self._count:

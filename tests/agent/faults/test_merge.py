@@ -105,7 +105,7 @@ def test_what_has_ended_in_between_is_not_brought_back(file: SavedState, status:
 
 
 def taken_over(*pasts: SavedState) -> set[tuple[str, str]]:
-    """Events that stand in a process that takes these over, all devices being there and well by their reads."""
+    """Returns the events of a process that restores these states, with all devices present and healthy."""
     record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy(recover_reads=1))
     for one in pasts:
         record.restore(one, Instant(1, 300))

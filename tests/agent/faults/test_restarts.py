@@ -1,4 +1,4 @@
-"""Random lives of agents on one node, file, object and clock: what stands before a restart stands after it."""
+"""Random histories of agents on one node, file, object and clock: a restart preserves the current faults."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -104,7 +104,7 @@ class Agent:
 
 
 def happen(node: Node, agent: Agent, what: str, which: Any) -> None:
-    """One thing, of which the agent is told."""
+    """Applies one change and lets the agent observe it."""
     match what:
         case "xid" if f"GPU-{which}" in agent.faults():
             event = DeviceEvent(f"GPU-{which}", "XidError", 79, "XID", fault=True, recovery=Recovery.RESET)
@@ -140,7 +140,7 @@ STEPS = {
 @example([("acknowledge", "{}"), ("clock", -36_000.0), ("xid", 0), ("restart", False)])
 @example([("acknowledge", "{}"), ("xid", 0), ("clock", -36_000.0), ("restart", False)])
 @given(st.lists(st.one_of(*(st.tuples(st.just(what), which) for what, which in STEPS.items())), max_size=20))
-def test_with_a_disk_that_works_a_restart_changes_nothing(steps: list[tuple[str, Any]]) -> None:
+def test_restart_with_a_working_disk_changes_nothing(steps: list[tuple[str, Any]]) -> None:
     with structlog.testing.capture_logs():
         node = Node()
         agent = Agent(node)

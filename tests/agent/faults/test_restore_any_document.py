@@ -1,4 +1,4 @@
-"""Whatever stands in the own object, by another version of the API or by hand: the agent lives and goes on."""
+"""Any content of the GPUTelemetry object, by another API version or by hand: the agent keeps running."""
 
 import asyncio
 import copy

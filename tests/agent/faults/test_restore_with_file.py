@@ -35,7 +35,7 @@ def at(seconds: float) -> str:
 
 
 class Agent:
-    """What the memory tells it."""
+    """Collects what the restorer passes on."""
 
     def __init__(self, kept: Checkpoint | None = None, now: float = NOW) -> None:
         self.pasts: list[SavedState] = []
@@ -128,7 +128,7 @@ def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> No
     agent.memory.observe(version(WELL, NOW - 10, at(NOW - 11)))
     agent.memory.add_checkpoint(file(SICK, NOW - 20))
     assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
-    assert agent.forgiven == [FaultAcknowledgment(NOW - 11)] * 2, "also what only the file told"
+    assert agent.forgiven == [FaultAcknowledgment(NOW - 11)] * 2, "also for faults that only the file had"
     agent = Agent()
     agent.memory.observe(version(WELL, NOW - 20, at(NOW - 11)))
     agent.memory.add_checkpoint(file(SICK, NOW - 10, acknowledgments={FaultAcknowledgment(NOW - 11): NOW - 11}))

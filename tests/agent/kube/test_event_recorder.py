@@ -64,7 +64,7 @@ async def test_event_that_cannot_be_written_is_dropped_after_retries() -> None:
 
 @pytest.mark.parametrize("error", [ObjectNotFoundError("no such namespace"), RejectedError("403: being terminated")])
 @in_virtual_time
-async def test_what_stays_refused_is_not_tried_again_and_holds_up_nobody(error: KubeError) -> None:
+async def test_rejected_event_is_not_retried_and_delays_no_other(error: KubeError) -> None:
     events = Events()
     events.failing = lambda pod: error if pod == "a" else None
     recorder = EventRecorder(events)

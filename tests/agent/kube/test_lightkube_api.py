@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -127,7 +128,7 @@ def event(kind: str, version: int) -> str:
     return json.dumps({"type": kind, "object": {"metadata": metadata}}) + "\n"
 
 
-def test_watch_asks_for_this_object_only_and_tells_versions_and_the_deletion() -> None:
+def test_watch_of_this_object_yields_versions_and_the_deletion() -> None:
     requests: list[httpx2.Request] = []
 
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -273,7 +274,7 @@ def test_a_watch_that_fails_raises_and_leaves_starting_again_to_the_caller(answe
     run(lambda _: answer, scenario)
 
 
-def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyPatch, short_path: Any) -> None:
+def test_without_any_configuration_the_error_says_so(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(short_path / "absent"))
     monkeypatch.setenv("HOME", str(short_path))
     with pytest.raises(KubeError, match="no configuration for the apiserver"):
@@ -319,7 +320,7 @@ def test_event_names_pod_and_node_and_is_unique_per_pod_and_reason() -> None:
     assert all(re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name) for name in names)
 
 
-def test_an_event_that_was_told_already_is_no_error_and_others_are() -> None:
+def test_existing_event_is_not_an_error_and_other_rejections_are() -> None:
     answers = [failure(409, "AlreadyExists"), missing("namespaces", "ml"), failure(403, "Forbidden"), failure(500)]
 
     async def scenario(api: LightkubeTelemetryApi) -> None:

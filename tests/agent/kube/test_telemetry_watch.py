@@ -80,7 +80,7 @@ async def following() -> AsyncGenerator[Rig, None]:
         task.cancel()
 
 
-def test_a_late_event_does_not_set_back_what_a_read_has_told() -> None:
+def test_late_watch_event_does_not_replace_a_newer_read() -> None:
     rig = Rig()
     newer = TelemetryObject("uid-1", 3, 30, (assignment("a", "GPU-0"),))
     rig.own.update(newer)
@@ -134,7 +134,7 @@ async def test_a_watch_that_ends_or_breaks_is_followed_by_a_read_and_another() -
 
 
 @in_virtual_time
-async def test_a_deleted_object_is_created_anew() -> None:
+async def test_deleted_object_is_created_again() -> None:
     async with following() as rig:
         rig.api.object = None
         rig.api.events.put_nowait(None)
@@ -158,7 +158,7 @@ async def test_without_its_node_the_object_is_not_created_until_the_node_is_back
 
 
 @in_virtual_time
-async def test_while_the_apiserver_is_away_memory_stands_and_attempts_thin_out() -> None:
+async def test_without_apiserver_the_cache_is_kept_and_attempts_back_off() -> None:
     async with following() as rig:
         before = rig.own.current
         assert before is not None

@@ -42,7 +42,7 @@ def device(
         pytest.param(device((1, 700), (5, 400)), (A, B), [1100, 0], id="several add up, one in a nested cluster"),
         pytest.param(device((1, 700), (3, 9000), (4, 9000)), (A,), [700], id="strangers and the host don't count"),
         pytest.param(device((1, 700), (99, 10)), (A, B), [None, None], id="a process that can't be found"),
-        pytest.param(device((1, None)), (A, B), [None, None], id="the driver doesn't tell what it uses"),
+        pytest.param(device((1, None)), (A, B), [None, None], id="the driver does not report its memory"),
         pytest.param(device((1, None)), (A,), [5000], id="then the only holder answers for the device"),
         pytest.param(device(listed=False), (A,), [5000], id="no list of processes"),
         pytest.param(device(), (A,), [5000], id="an empty list, and memory in use: processes are hidden"),
@@ -52,7 +52,7 @@ def device(
         pytest.param(device(listed=False, used=None), (A,), [None], id="nothing is known at all"),
         pytest.param(device((3, 9000)), (STRANGER,), [], id="nothing was promised"),
         pytest.param(device((1, 700), age=17.0), (A,), [None], id="the sample is too old to speak of now"),
-        pytest.param(device(listed=False, age=None), (A,), [None], id="nobody knows how old it is"),
+        pytest.param(device(listed=False, age=None), (A,), [None], id="its age is unknown"),
     ],
 )
 def test_what_holders_use(
@@ -105,7 +105,7 @@ def test_an_episode_begins_and_ends_once() -> None:
     [
         pytest.param((1001, 1000) * 10, id="flickers around the promise"),
         pytest.param((1000,) * 10, id="uses exactly what was promised"),
-        pytest.param((None,) * 10, id="nobody can tell"),
+        pytest.param((None,) * 10, id="usage is unknown"),
     ],
 )
 def test_no_episode(numbers: tuple[int | None, ...]) -> None:
@@ -118,13 +118,13 @@ def test_an_episode_that_flickers_goes_on() -> None:
     assert told[-1][2] == 1
 
 
-def test_a_look_that_cannot_tell_changes_nothing() -> None:
+def test_check_with_unknown_usage_changes_nothing() -> None:
     assert course(1001, None, 1001)[-1] == (1, 0, 1)
     assert course(1001, 1001, 900, None, 900, None)[-1] == (0, 0, 1)
 
 
 def looks(*found: tuple[DeviceSnapshot, ...]) -> list[int]:
-    """How many episodes stand after each look at a device of which A was promised 1000 MiB."""
+    """Returns the active episodes after each check of a device of which A was promised 1000 MiB."""
     episodes = OveruseEpisodes()
     standing = []
     for second, devices in enumerate(found):

@@ -1,4 +1,4 @@
-"""Fresh or from memory: which reservations an allocation goes by."""
+"""Which reservations an allocation uses: fresh or cached ones."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ def read_outcome(rig: PluginRig) -> list[str]:
     return [name for name in outcomes if rig.count("gpufleet_agent_reservation_reads_total", outcome=name)]
 
 
-async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_it(kubelet: FakeKubelet) -> None:
+async def test_recent_reservation_is_read_without_a_watch_event(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-5"))
         assert rig.own.assignments == ()
@@ -25,7 +25,7 @@ async def test_a_reservation_made_a_moment_ago_is_seen_though_no_watch_told_of_i
 
 
 @pytest.mark.usefixtures("short_patience")
-async def test_with_the_apiserver_away_memory_serves_managed_and_unmanaged_pods(kubelet: FakeKubelet) -> None:
+async def test_without_apiserver_the_cache_serves_all_pods(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
         rig.api.reserve(assignment("train-0", "GPU-0"))
         await rig.own.refresh()
@@ -55,7 +55,7 @@ async def test_slow_read_is_awaited_before_a_pod_counts_as_unmanaged(kubelet: Fa
 
 
 @pytest.mark.usefixtures("short_patience")
-async def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: FakeKubelet) -> None:
+async def test_before_the_first_read_every_pod_is_rejected(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet) as rig:
         rig.api.away = True
         rig.on_ready = lambda: asyncio.sleep(0)
@@ -66,7 +66,7 @@ async def test_before_the_reservations_were_ever_read_nothing_is_given(kubelet: 
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
 
 
-async def test_without_the_kubelets_list_nothing_is_given(
+async def test_without_the_kubelets_list_every_pod_is_rejected(
     kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving_plugin(kubelet) as rig:
@@ -94,7 +94,7 @@ async def test_failed_read_is_retried_before_a_pod_counts_as_unmanaged(
 
 
 @pytest.mark.usefixtures("short_patience")
-async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
+async def test_wait_for_a_fresh_read_is_limited(kubelet: FakeKubelet) -> None:
     async with serving_plugin(kubelet) as rig:
         rig.api.away = True
         began = asyncio.get_running_loop().time()
@@ -105,7 +105,7 @@ async def test_patience_has_an_end(kubelet: FakeKubelet) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("the client was closed")])
-async def test_whatever_a_read_fails_with_memory_serves(
+async def test_any_read_error_falls_back_to_the_cache(
     kubelet: FakeKubelet, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving_plugin(kubelet) as rig:

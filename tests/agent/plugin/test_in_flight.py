@@ -22,7 +22,7 @@ async def is_idle(in_flight: InFlightAllocation) -> bool:
     return False
 
 
-async def test_the_answer_is_taken_once() -> None:
+async def test_result_is_taken_once() -> None:
     in_flight = make()
     in_flight.set_result(await in_flight.begin(), ANSWER)
     assert in_flight.take_result() == ANSWER
@@ -42,7 +42,7 @@ async def test_no_poll_until_the_kubelet_has_recorded_the_devices() -> None:
         pass
 
 
-async def test_after_a_refusal_there_is_nothing_to_wait_for() -> None:
+async def test_rejected_allocation_ends_immediately() -> None:
     in_flight = make()
     in_flight.set_result(await in_flight.begin(), Rejection(RejectionReason.DEVICE_HELD, "no"))
     in_flight.take_result()
@@ -70,7 +70,7 @@ async def test_polls_continue_after_an_allocation_that_expired() -> None:
         assert in_flight.take_result() is None
 
 
-async def test_a_new_question_voids_the_answer_to_the_one_before() -> None:
+async def test_new_allocation_drops_the_result_of_the_one_before() -> None:
     in_flight = make()
     abandoned = await in_flight.begin()
     current = await in_flight.begin()
@@ -98,7 +98,7 @@ async def test_a_cancelled_listing_lets_allocations_through(listings: int) -> No
         await in_flight.begin()
 
 
-async def test_what_was_handed_over_is_given_again_in_part_until_the_next_question() -> None:
+async def test_allocation_is_reusable_in_part_until_the_next_one() -> None:
     in_flight = make()
     await in_flight.begin()
     in_flight.keep_for_reuse(UnmanagedAllocation(("GPU-0", "GPU-1")))
@@ -110,7 +110,7 @@ async def test_what_was_handed_over_is_given_again_in_part_until_the_next_questi
     assert in_flight.reuse(frozenset({"GPU-1"})) is None
 
 
-async def test_slots_are_given_again_as_slots() -> None:
+async def test_slots_are_reused_as_slots() -> None:
     in_flight = make()
     in_flight.keep_for_reuse(UnmanagedAllocation(("GPU-0", "GPU-1"), ("GPU-0::4", "GPU-1::2")))
     assert in_flight.reuse(frozenset({"GPU-1::2"})) == UnmanagedAllocation(("GPU-1",), ("GPU-1::2",))

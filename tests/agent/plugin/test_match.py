@@ -1,4 +1,4 @@
-"""The hand-over as a table: what the kubelet lists and offers, what is reserved, and what must come of it."""
+"""Table of matches: what the kubelet lists and offers, what is reserved, and the expected result."""
 
 from dataclasses import dataclass, field
 
@@ -47,7 +47,7 @@ def lists(pod: str, *devices: str, resource: str = RESOURCE, container: str = "m
 class Case:
     name: str
     want: AllocationResult | RejectionReason
-    """An answer to the letter, or the reason of a refusal."""
+    """The exact result, or the reason of a rejection."""
     assignments: tuple[Assignment, ...] = ()
     listing: tuple[ListedContainer, ...] = ()
     available: frozenset[str] = ALL
@@ -102,7 +102,7 @@ CASES = [
         (lists("one", "nic-0", resource="example.com/nic"),),
     ),
     Case(
-        "the same container name in another pod is somebody else",
+        "the same container name in another pod does not match",
         UnmanagedAllocation((A,)),
         (ONE,),
         (lists("stranger"),),
@@ -226,7 +226,7 @@ CASES = [
         size=2,
     ),
     Case(
-        "and is told of the processes when that leaves too few",
+        "and the message counts the processes when too few are left",
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         listing=(lists("bare"), lists("holder", B)),
         busy=frozenset({A, B, C}),
@@ -240,7 +240,7 @@ CASES = [
         must_include=frozenset({A}),
     ),
     Case(
-        "a reservation is not judged anew by processes: the last ones may have ended since they were counted",
+        "processes do not prevent a reservation: the last ones may have ended since they were counted",
         ManagedAllocation(ONE, (C,)),
         (ONE,),
         (lists("one"),),

@@ -109,7 +109,7 @@ def test_no_device_is_given_twice_and_reserved_ones_only_to_their_pod(
             assignment = ledger[value]
             result = kubelet.admit(key_of(assignment), len(assignment.devices))
             if not unhealthy & set(assignment.devices):
-                assert isinstance(result, ManagedAllocation), "nothing stands in the way of a healthy reservation"
+                assert isinstance(result, ManagedAllocation), "nothing prevents a healthy reservation"
             if isinstance(result, ManagedAllocation):
                 assert set(result.devices) == set(assignment.devices)
             assert not isinstance(result, UnmanagedAllocation)

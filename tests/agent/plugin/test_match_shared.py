@@ -46,7 +46,7 @@ def lists(pod: str, *ids: str, resource: str = SHARED_RESOURCE) -> ListedContain
 class Case:
     name: str
     want: AllocationResult | RejectionReason
-    """An answer to the letter, or the reason of a refusal."""
+    """The exact result, or the reason of a rejection."""
     assignments: tuple[Assignment, ...] = ()
     listing: tuple[ListedContainer, ...] = ()
     available: frozenset[str] = SLOTS
@@ -233,7 +233,7 @@ CASES = [
         busy=frozenset({A}),
     ),
     Case(
-        "and is told of the processes when that leaves nothing",
+        "and the message counts the processes when none is left",
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         listing=(lists("bare"),),
         busy=frozenset({A, B, C, D}),

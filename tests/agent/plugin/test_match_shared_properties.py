@@ -1,4 +1,4 @@
-"""What must hold of two resources on the same devices whatever comes: the kubelet keeps no account across them."""
+"""Invariants of two resources on the same devices: the kubelet keeps no account across them."""
 
 from dataclasses import replace
 

@@ -146,7 +146,7 @@ async def test_a_socket_that_vanishes_is_replaced_within_ten_seconds(kubelet: Fa
 
 async def test_kubelet_that_starts_during_registration_gets_one_too(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet):
-        # The registration that is under way ends well, but by then another kubelet's socket stands there.
+        # The registration that is under way ends well, but by then there is another kubelet's socket.
         def replaced() -> None:
             kubelet.before_register_answer = lambda: None
             socket = kubelet.device_plugins / "kubelet.sock"

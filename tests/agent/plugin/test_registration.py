@@ -51,12 +51,12 @@ CASES = [
     Case("another's socket in the place of ours: serve", RegistrationStep.BIND, REGISTERED, ours=SocketId(1, 11, 100)),
     Case("our socket was relabelled: still ours", RegistrationStep.WAIT, REGISTERED, ours=SocketId(1, 10, 999)),
     Case(
-        "nobody has listened for a moment: give the kubelet time",
+        "no stream for a moment: give the kubelet time",
         RegistrationStep.WAIT,
         RegistrationState(OURS, KUBELET, unwatched_since=NOW - 1.9),
     ),
     Case(
-        "nobody has listened for two seconds: register again",
+        "no stream for two seconds: register again",
         RegistrationStep.REGISTER,
         RegistrationState(OURS, KUBELET, unwatched_since=NOW - 2),
     ),
@@ -79,7 +79,7 @@ def test_next_step(case: Case) -> None:
     assert step is case.want
 
 
-def test_a_socket_is_told_from_its_successor_and_from_a_file(short_path: Path) -> None:
+def test_socket_is_distinct_from_its_successor_and_from_a_file(short_path: Path) -> None:
     path = short_path / "a.sock"
     assert identify(path) is None
     path.touch()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.registration import socket_name
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.kubelet import FakeKubelet
@@ -14,7 +15,7 @@ from gpufleet_testing.agent.plugins import running_plugin
 SLOTS = 3
 
 
-def share(pod: str, *devices: str, **fields: Any) -> Any:
+def share(pod: str, *devices: str, **fields: Any) -> Assignment:
     return assignment(pod, *devices, **{"resource": SHARED_RESOURCE, "memory_mib": 4000, **fields})
 
 
@@ -34,7 +35,7 @@ async def test_slots_are_listed_with_their_devices_health_and_without_topology(k
         await kubelet.until(lambda: kubelet.plugins[RESOURCE].unhealthy == {"GPU-0"}, seconds=2)
 
 
-async def test_a_share_is_told_in_uuids_with_what_is_promised(kubelet: FakeKubelet) -> None:
+async def test_container_of_a_share_gets_uuids_and_promises(kubelet: FakeKubelet) -> None:
     async with kubelet, running_plugin(kubelet, shared=True) as rig:
         await both(kubelet)
         rig.api.reserve(

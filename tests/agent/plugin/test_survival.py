@@ -16,7 +16,7 @@ from gpufleet_testing.agent.plugins import running_plugin, serving_plugin
 UUIDS = frozenset(f"GPU-{index}" for index in range(8))
 
 
-async def served_anew(kubelet: FakeKubelet, registrations: int) -> None:
+async def served_again(kubelet: FakeKubelet, registrations: int) -> None:
     """Until the kubelet has heard from a plugin that registered after the first `registrations`."""
     await kubelet.until(lambda: len(kubelet.registrations) > registrations and kubelet.serving())
 
@@ -35,7 +35,7 @@ async def test_agent_killed_before_allocate_rejects_the_pod_and_serves_the_next(
             await kubelet.allocate(frozenset({"GPU-5"}))
         async with running_plugin(kubelet) as second:
             second.api.reserve(train)
-            await served_anew(kubelet, 1)
+            await served_again(kubelet, 1)
             with pytest.raises(Exception, match="NoPreferredAllocation"):
                 await kubelet.allocate(frozenset({"GPU-5"}))
             assert second.allocations == []
@@ -54,7 +54,7 @@ async def test_killed_between_allocate_and_start_the_device_stays_the_pods(kubel
         async with running_plugin(kubelet) as second:
             # The reservation is gone, as when a workload is deleted meanwhile; the kubelet's list is not.
             second.api.reserve(assignment("train-1", "GPU-0"))
-            await served_anew(kubelet, 1)
+            await served_again(kubelet, 1)
             with pytest.raises(Exception, match=r"DeviceHeld: GPU-0 reserved for ml/train-1/main .* ml/train-0/main"):
                 await kubelet.admit("train-1", 1)
             second.api.reserve()
@@ -94,7 +94,7 @@ async def test_a_strangers_socket_in_our_place_is_replaced(kubelet: FakeKubelet)
     async with serving_plugin(kubelet):
         ours.unlink()
         bind_and_leave(ours)
-        await served_anew(kubelet, 1)
+        await served_again(kubelet, 1)
         assert await kubelet.admit("bare", 1) == {"GPU-0"}
 
 
@@ -120,10 +120,10 @@ async def test_all_sockets_gone_at_once_in_the_middle_of_an_allocation(kubelet: 
         rig.api.reserve(assignment("train-0", "GPU-3"))
         kubelet.pods[ContainerKey("ml", "train-0", "main")] = frozenset()
         assert await kubelet.prefer(UUIDS, 1) == ["GPU-3"]
-        # A kubelet that dies here has admitted nobody; its successor asks again.
+        # A kubelet that dies here has admitted no pod; its successor asks again.
         await kubelet.stop()
         await kubelet.start()
-        await served_anew(kubelet, 1)
+        await served_again(kubelet, 1)
         assert await kubelet.admit("train-0", 1) == {"GPU-3"}
         assert [grant.devices for grant in rig.allocations] == [("GPU-3",)]
 
@@ -144,6 +144,6 @@ async def test_with_the_apiserver_away_pods_start_from_memory_whole_and_shared(k
 
 
 def bind_and_leave(path: Path) -> None:
-    """A socket file that nobody listens to."""
+    """A socket file without a listener."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))

@@ -89,7 +89,7 @@ def test_the_same_facts_in_another_order_are_no_news() -> None:
     assert holdings.listed_at == 2.0
 
 
-def test_what_an_incomplete_list_lacks_stands_and_what_it_names_is_true() -> None:
+def test_incomplete_list_removes_no_holder_and_adds_those_in_it() -> None:
     holdings = Holdings(SHARED_RESOURCE)
     reserved = assignment("a", "GPU-0")
     holdings.add(reserved)

@@ -2,7 +2,7 @@ from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, p
 from gpufleet_agent.proto import podresources_pb2 as pb
 
 
-def test_entries_of_one_resource_add_up_whatever_their_number_and_order() -> None:
+def test_entries_of_one_resource_are_merged() -> None:
     response = pb.ListPodResourcesResponse(
         pod_resources=[
             pb.PodResources(

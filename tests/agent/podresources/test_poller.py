@@ -59,13 +59,13 @@ class Rig:
 
 @pytest.fixture
 def socket(tmp_path: Path) -> Path:
-    """Stands for the kubelet's socket: only its age matters."""
+    """Replaces the kubelet's socket: only its age matters."""
     (tmp_path / "kubelet.sock").touch()
     return tmp_path / "kubelet.sock"
 
 
 def restart(socket: Path) -> None:
-    """The kubelet makes its socket anew."""
+    """The kubelet recreates its socket."""
     (socket.parent / "new").touch()
     (socket.parent / "new").replace(socket)
 
@@ -103,7 +103,7 @@ async def test_poll_follows_an_allocation_once_the_kubelet_has_recorded_it(
 
 
 @in_virtual_time
-async def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing(socket: Path) -> None:
+async def test_changes_are_notified_and_the_last_list_outlives_the_kubelet(socket: Path) -> None:
     rig = Rig(socket)
     rig.lister.listing = (listed("a", "GPU-0"),)
     await rig.poller.poll()
@@ -124,7 +124,7 @@ async def test_news_are_told_and_an_absent_kubelet_leaves_the_last_list_standing
 
 
 @in_virtual_time
-async def test_however_long_the_kubelet_does_not_answer_nobody_is_forgotten(socket: Path) -> None:
+async def test_failing_lists_remove_no_holder_for_hours(socket: Path) -> None:
     rig = Rig(socket)
     rig.lister.listing = (listed("a", "GPU-0"),)
     task = asyncio.create_task(rig.poller.run(lambda: None))

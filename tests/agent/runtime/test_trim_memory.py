@@ -37,9 +37,9 @@ from gpufleet_agent.runtime.trim_memory import release_code_pages
 rss = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 ssl.create_default_context()
 before = rss()
-bytes_told = release_code_pages()
+released = release_code_pages()
 after = rss()
-print(bytes_told > 2**20, after < before, json.loads(json.dumps({"still": ssl.create_default_context() is not None})))
+print(released > 2**20, after < before, json.loads(json.dumps({"still": ssl.create_default_context() is not None})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert done.stdout == "True True {'still': True}\n"

@@ -26,7 +26,7 @@ def test_first_faults_are_immediate_and_repeated_ones_delayed() -> None:
 
 @examples(30)
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
-def test_whatever_happens_twelve_in_a_minute_at_most(demands: list[tuple[float, bool]]) -> None:
+def test_at_most_twelve_writes_in_any_minute(demands: list[tuple[float, bool]]) -> None:
     times = [at for at, _ in played(demands)]
     for index, at in enumerate(times):
         assert sum(at <= other < at + 60 - 1e-6 for other in times[index:]) <= 2 * MAX_URGENT

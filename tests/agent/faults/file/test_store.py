@@ -83,7 +83,7 @@ def test_two_that_write_at_once_never_make_half_a_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["faults.json"]
 
 
-def test_it_is_seen_when_somebody_has_replaced_it_or_taken_it_away(tmp_path: Path) -> None:
+def test_replaced_or_removed_file_is_detected(tmp_path: Path) -> None:
     file, other = CheckpointFile(tmp_path), CheckpointFile(tmp_path)
     assert file.is_as_written(), "there is none, and none was written"
     file.write(b"ours")

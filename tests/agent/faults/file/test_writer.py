@@ -39,7 +39,7 @@ def known(*sick: str, last: float = 10.0) -> Checkpoint:
 
 
 class Bench:
-    """A keeper, what it is told, and what it says."""
+    """A checkpoint writer with a state and counters that a test controls."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
@@ -87,7 +87,7 @@ class Bench:
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(20):
-            while not condition():  # noqa: ASYNC110 - neither files nor counters tell anybody
+            while not condition():  # noqa: ASYNC110 - files and counters have no signal
                 await asyncio.sleep(0.005)
 
     @asynccontextmanager
@@ -172,7 +172,7 @@ async def test_what_comes_while_an_older_state_is_being_written_at_the_end_is_ke
     assert bench.sick() == ["GPU-0", "GPU-1"]
 
 
-async def test_a_time_that_lies_ahead_is_written_anew_once_the_clock_was_set_back(
+async def test_future_time_is_replaced_after_the_clock_was_set_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpufleet_agent.faults.file.rate_limit.INTERVAL_SECONDS", 0.05)
@@ -232,9 +232,7 @@ async def test_a_file_that_is_not_ours_is_named_counted_set_aside_and_replaced(
     assert (folder / "faults.json.unreadable").read_bytes() == content
 
 
-async def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_write_is_logged_once_counted_and_retried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = CheckpointFile.write
     problems = ["Read-only file system", "Read-only file system", "No space left on device"]
 
@@ -258,7 +256,7 @@ async def test_a_disk_that_can_not_be_written_is_told_once_counted_and_tried_aga
     assert errors == ["Read-only file system", "No space left on device"]
 
 
-async def test_a_file_that_was_taken_away_is_written_anew(folder: Path) -> None:
+async def test_removed_file_is_written_again(folder: Path) -> None:
     bench = Bench(folder)
     bench.knows = known("GPU-0")
     async with bench.running():
@@ -279,7 +277,7 @@ async def test_hanging_disk_at_start_delays_only_the_restore(folder: Path, monke
     async with bench.running():
         bench.learn(known())
         assert (bench.taken, bench.current) == ([], 0)
-        assert bench.sick() == ["GPU-1"], "what nobody has read isn't overwritten"
+        assert bench.sick() == ["GPU-1"], "an unread file is not overwritten"
         hangs.set()
         await bench.until(lambda: bench.taken and bench.writes() == 1)
         assert bench.current == 1

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -88,7 +87,7 @@ paths = st.text("abc019/_-", min_size=1, max_size=40).map("/{}".format)
 
 @examples(25)
 @given(st.dictionaries(uuids, st.lists(st.tuples(paths, paths), max_size=3), max_size=4))
-def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str, str]]]) -> None:
+def test_spec_of_any_devices_is_valid(found: dict[str, list[tuple[str, str]]]) -> None:
     devices = [AdvertisedDevice(uuid, index, healthy=True) for index, uuid in enumerate(found)]
     spec = build_spec(CDI_KIND, devices, lambda uuid: tuple(found[uuid]))
     assert [device["name"] for device in spec["devices"]] == [uuid for uuid, nodes in found.items() if nodes]
@@ -96,7 +95,7 @@ def test_whatever_the_devices_the_file_is_valid(found: dict[str, list[tuple[str,
         jsonschema.validate(json.loads(json.dumps(spec)), SPECIFICATION)
 
 
-def test_spec_has_uuid_and_nodes_and_disables_nvidia_runtime(make: Any, path: Path) -> None:
+def test_spec_has_uuid_and_nodes_and_disables_nvidia_runtime(make: Callable[..., CdiFile], path: Path) -> None:
     make().write(DEVICES)
     first, second = json.loads(path.read_text())["devices"]
     assert first == {
@@ -113,7 +112,7 @@ def test_spec_has_uuid_and_nodes_and_disables_nvidia_runtime(make: Any, path: Pa
 
 
 def test_the_file_appears_whole_and_under_a_name_that_runtimes_read(
-    make: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., CdiFile], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path.parent.mkdir()
     seen: list[tuple[str, str]] = []
@@ -131,7 +130,9 @@ def test_the_file_appears_whole_and_under_a_name_that_runtimes_read(
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
-def test_it_is_written_when_something_changed_and_left_alone_otherwise(make: Any, path: Path) -> None:
+def test_it_is_written_when_something_changed_and_left_alone_otherwise(
+    make: Callable[..., CdiFile], path: Path
+) -> None:
     file = make()
     file.write(DEVICES)
     first = path.stat().st_ino
@@ -141,17 +142,19 @@ def test_it_is_written_when_something_changed_and_left_alone_otherwise(make: Any
     assert [device["name"] for device in json.loads(path.read_text())["devices"]] == ["GPU-1"]
     path.unlink()
     file.write(DEVICES[:1])
-    assert path.exists(), "somebody tidied up"
+    assert path.exists(), "the file was removed"
 
 
-def test_devices_without_nodes_are_left_out_and_an_empty_file_is_removed(make: Any, path: Path) -> None:
+def test_devices_without_nodes_are_left_out_and_an_empty_file_is_removed(
+    make: Callable[..., CdiFile], path: Path
+) -> None:
     make(lambda uuid: two_nodes(uuid) if uuid == "GPU-1" else ()).write(DEVICES)
     assert [device["name"] for device in json.loads(path.read_text())["devices"]] == ["GPU-1"]
     make(no_nodes).write(DEVICES)
     assert not path.exists()
 
 
-def test_whatever_somebody_has_put_there_is_repaired(make: Any, path: Path) -> None:
+def test_foreign_content_is_replaced(make: Callable[..., CdiFile], path: Path) -> None:
     file = make()
     file.write(DEVICES)
     right = path.read_text()
@@ -160,7 +163,7 @@ def test_whatever_somebody_has_put_there_is_repaired(make: Any, path: Path) -> N
     assert path.read_text() == right
 
 
-def test_no_devices_no_file_and_nothing_is_left_at_the_end(make: Any, path: Path) -> None:
+def test_no_devices_no_file_and_nothing_is_left_at_the_end(make: Callable[..., CdiFile], path: Path) -> None:
     file = make()
     file.write(DEVICES)
     jsonschema.validate(json.loads(path.read_text()), SPECIFICATION)

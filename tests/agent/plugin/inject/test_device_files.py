@@ -38,7 +38,7 @@ DEVICES = tuple(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """For what a thread does, which tells nobody."""
+    """Waits for the effect of a thread."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.002)

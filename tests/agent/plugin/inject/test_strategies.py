@@ -57,7 +57,7 @@ ANNOTATION = {"cdi.k8s.io/gpufleet_GPU-0": ",".join(NAMES)}
         ((ENVVAR, CRI, ANNOTATIONS), ENV, NAMES, ANNOTATION),
     ],
 )
-def test_each_strategy_tells_its_own_reader(
+def test_each_strategy_fills_its_own_field(
     strategies: tuple[DeviceListStrategy, ...],
     envs: dict[str, str],
     names: list[str],
