@@ -45,6 +45,12 @@ MAX_SHARED_SLOTS: Final = 64
 MAX_DEVICES: Final = 64
 """Maximum number of devices of a node."""
 
+MAX_REPLICAS: Final = 1024
+"""Maximum number of replicas of a workload."""
+
+MAX_DEVICES_PER_REPLICA: Final = 16
+"""Maximum number of devices of a replica."""
+
 WHOLE_DEVICE_PERCENT: Final = 100
 """Compute of a whole device, in percent."""
 

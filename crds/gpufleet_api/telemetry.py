@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.markers import Cel, ListMap, ListSet
-from gpufleet_api.names import MAX_DEVICES, WHOLE_DEVICE_PERCENT, TelemetryState, ThrottleReason
+from gpufleet_api.names import MAX_DEVICES, MAX_REPLICAS, WHOLE_DEVICE_PERCENT, TelemetryState, ThrottleReason
 
 MAX_ASSIGNMENTS = 1024
 """Maximum number of reservations on a node."""
@@ -54,9 +54,9 @@ class Assignment(ApiModel):
     """Name of the GPUWorkload, in the pod's namespace."""
     workload_uid: Annotated[str, Field(min_length=1, max_length=64)]
     """UID of the GPUWorkload."""
-    replica: Annotated[int, Field(ge=0, le=1023)]
+    replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
     """Index of the replica, from 0."""
-    replicas: Annotated[int, Field(ge=1, le=1024)]
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     """Number of replicas of the GPUWorkload."""
     resource: Annotated[str, Field(min_length=1, max_length=128)]
     """Extended resource that the container requests, such as `gpufleet.dev/gpu`."""

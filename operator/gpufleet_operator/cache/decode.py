@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER
 from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
-from gpufleet_api.workload import GPUWorkload, WorkloadStatus
+from gpufleet_api.workload import GPUWorkload
+from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
 from gpufleet_operator.model.objects import BoundPod, Node, Telemetry, Workload

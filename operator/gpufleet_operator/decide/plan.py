@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpufleet_api.workload import PlacementState, Requirements
+from gpufleet_api.workload import Requirements
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build

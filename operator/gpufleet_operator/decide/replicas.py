@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from gpufleet_api.names import SCHEDULING_GATE
-from gpufleet_api.workload import OnDegraded, PlacementState, WorkloadSpec
+from gpufleet_api.workload import OnDegraded, WorkloadSpec
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices

@@ -7,7 +7,8 @@ reservations, else from status) are never divided again, and a replica without o
 from collections.abc import Iterable, Mapping, Sequence
 
 from gpufleet_api.telemetry import Assignment
-from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, ReplicaPlacement, WorkloadSpec
+from gpufleet_api.workload import CapacityMeasure, Distribution, DistributionMode, WorkloadSpec
+from gpufleet_api.workload_status import ReplicaPlacement
 from gpufleet_operator.distribution import apportion, apportion_evenly
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Workload

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gpufleet_api.workload import PlacementState
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices

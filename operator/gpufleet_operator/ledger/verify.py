@@ -9,7 +9,7 @@ than its reservation.
 from dataclasses import dataclass
 
 from gpufleet_api.telemetry import TelemetryStatus
-from gpufleet_api.workload import PlacementState
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_of
 from gpufleet_operator.ledger.device_usage import held_by

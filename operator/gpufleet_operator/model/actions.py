@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from gpufleet_api.telemetry import Assignment
-from gpufleet_api.workload import WorkloadStatus
+from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import Diagnosis

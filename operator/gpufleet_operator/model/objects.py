@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
-from gpufleet_api.workload import GPUWorkload, PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_api.workload import GPUWorkload
+from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.placement.model import PodNeeds, Taint
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpufleet_api.workload import PlacementState, WorkloadSpec
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.objects import Pod, Reservation, Workload
 
 

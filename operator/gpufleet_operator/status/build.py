@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gpufleet_api.workload import Condition, ConditionStatus, WorkloadStatus
+from gpufleet_api.workload_status import Condition, ConditionStatus, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.conditions import conditions

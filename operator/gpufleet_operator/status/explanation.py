@@ -1,6 +1,6 @@
 """Explains why a workload waits: the engine's counts and nearest miss, and the refusals of nodes."""
 
-from gpufleet_api.workload import Explanation, NearestMiss, NodeRefusal, RejectionSummary
+from gpufleet_api.workload_status import Explanation, NearestMiss, NodeRefusal, RejectionSummary
 from gpufleet_common import timestamps
 from gpufleet_operator.placement.model import Diagnosis
 from gpufleet_operator.status.context import StatusContext

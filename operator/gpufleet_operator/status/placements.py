@@ -1,7 +1,7 @@
 """The placements in a workload's status: per replica its pod, node, devices, shard and score."""
 
 from gpufleet_api.telemetry import Assignment
-from gpufleet_api.workload import PlacementState, ReplicaPlacement, ScoreTerms
+from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, ScoreTerms
 from gpufleet_operator.distribution import unassigned_items
 from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.placement.model import Terms

@@ -10,7 +10,8 @@ from typing import Any, Unpack
 
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
-from gpufleet_api.workload import GPUWorkload, WorkloadSpec, WorkloadStatus
+from gpufleet_api.workload import GPUWorkload, WorkloadSpec
+from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.model.actions import Actions

@@ -1,6 +1,6 @@
 """What a decision says, in short: for the assertions of tests."""
 
-from gpufleet_api.workload import Explanation, WorkloadStatus
+from gpufleet_api.workload_status import Explanation, WorkloadStatus
 from gpufleet_operator.model.actions import Actions, WriteStatus
 
 

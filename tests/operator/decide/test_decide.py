@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gpufleet_api.names import SCHEDULING_GATE
-from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.state_types import Backoff, PassState

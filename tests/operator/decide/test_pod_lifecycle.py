@@ -6,7 +6,7 @@ from typing import Unpack
 
 import pytest
 
-from gpufleet_api.workload import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions, WriteStatus
 from gpufleet_operator.model.objects import Container, Pod, PodPhase, Workload

@@ -1,0 +1,173 @@
+"""Status of a GPUWorkload: conditions, placements, and why replicas are not placed.
+
+The conditions Ready, Reconciling and Stalled follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them.
+Placed and Degraded are gpufleet's own.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from gpufleet_api.base import ApiModel, Name, Text, Timestamp, Uuid
+from gpufleet_api.markers import ListMap, ListSet
+from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
+from gpufleet_api.telemetry import Items
+
+
+class ConditionStatus(StrEnum):
+    """As in metav1.Condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """A metav1.Condition."""
+
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    """Type in CamelCase, such as Ready."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """Reason for the last transition, in CamelCase."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Details of the last transition, for people."""
+    observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The metadata.generation that the condition was set for."""
+    last_transition_time: Timestamp
+    """Time at which the condition's status last changed."""
+
+
+class PlacementState(StrEnum):
+    """Lifecycle state of a replica."""
+
+    PENDING = "Pending"
+    """No devices are reserved yet. The pod, if it exists, is held by its scheduling gate."""
+    RESERVED = "Reserved"
+    """Devices are reserved; the pod is not bound to its node yet."""
+    BOUND = "Bound"
+    """The pod is bound to its node; the kubelet has not reported its devices yet."""
+    CONFIRMED = "Confirmed"
+    """The kubelet reports that the container holds exactly the reserved devices."""
+    MISMATCH = "Mismatch"
+    """The kubelet reports that the container holds other devices. The pod is being replaced."""
+    REJECTED = "Rejected"
+    """The kubelet rejected the pod, which never ran. The pod is being replaced."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class ScoreTerms(ApiModel):
+    """Score of the devices and its terms, 0 to 1000 each (1000 is best), as means over the replica's devices."""
+
+    total: Annotated[int, Field(ge=0, le=1000)]
+    """Weighted mean of the terms, in thousandths."""
+    memory: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Free memory, in thousandths of the total."""
+    utilization: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Unused compute, in thousandths."""
+    temperature: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """1000 at 30 degrees Celsius or less, 0 at 90 or more."""
+    power: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Power headroom, in thousandths of the power limit."""
+
+
+class ReplicaPlacement(ApiModel):
+    """Pod, node, devices and shard of one replica."""
+
+    replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    """Index of the replica, from 0."""
+    state: PlacementState
+    """Pending: no devices are reserved. Reserved: devices are reserved. Bound: the pod is bound to its node. Confirmed:
+    the kubelet reports exactly the reserved devices. Mismatch: the kubelet reports other devices, the pod is being
+    replaced. Rejected: the kubelet rejected the pod, which is being replaced. Succeeded and Failed: the pod ended."""
+    pod: Name | None = None
+    """Name of the pod."""
+    pod_uid: Annotated[str, Field(max_length=64)] | None = None
+    """UID of the pod."""
+    node: Name | None = None
+    """Node of the reserved devices."""
+    devices: Annotated[list[Uuid], Field(max_length=MAX_DEVICES_PER_REPLICA), ListSet()] = []
+    """UUIDs of the reserved devices."""
+    shard_start: Items | None = None
+    """First item of the replica's shard."""
+    shard_end: Items | None = None
+    """Item after the last one of the replica's shard."""
+    score: ScoreTerms | None = None
+    message: Text | None = None
+    """Details of the state, for people."""
+
+
+class RejectionSummary(ApiModel):
+    """Number of devices that fail one filter."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """First filter that the devices fail, such as InsufficientFreeMemory."""
+    devices: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices."""
+    nodes: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of nodes that have such devices."""
+
+
+class NearestMiss(ApiModel):
+    """The device or node that comes closest to meeting the request, and what it lacks."""
+
+    node: Name
+    """Name of the node."""
+    device: Uuid | None = None
+    """UUID of the device. Absent when the node as a whole fails."""
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """Filter that it fails."""
+    message: Text
+    """What it lacks, with numbers, for people."""
+
+
+class NodeRefusal(ApiModel):
+    """A rejection of a replica's pod by kube-scheduler or by a kubelet."""
+
+    replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
+    """Index of the replica."""
+    node: Name
+    """Node that was rejected or that rejected the pod."""
+    by: Annotated[str, Field(max_length=32)]
+    """Component that rejected: kube-scheduler or kubelet."""
+    message: Text
+    """The component's own message."""
+    time: Timestamp
+    """Time of the rejection."""
+
+
+class Explanation(ApiModel):
+    """Why replicas are not placed."""
+
+    message: Annotated[str, Field(max_length=4096)]
+    """Summary with counts, such as 0/16 GPUs are available: 5 in use, 11 insufficient memory."""
+    devices_considered: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices in the fleet."""
+    devices_eligible: Annotated[int, Field(ge=0, le=2**31)]
+    """Number of devices that pass all filters."""
+    rejections: Annotated[list[RejectionSummary], Field(max_length=32), ListMap("reason")] = []
+    """Number of devices by the first filter that they fail."""
+    nearest_miss: NearestMiss | None = None
+    refusals: Annotated[list[NodeRefusal], Field(max_length=32)] = []
+    """Recent rejections by kube-scheduler or kubelets."""
+
+
+class WorkloadStatus(ApiModel):
+    """Placements and conditions. Only the operator writes it."""
+
+    observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    """The metadata.generation that the status describes."""
+    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
+    """Ready, Placed, Degraded, Reconciling and Stalled. Ready, Reconciling and Stalled follow kstatus."""
+    confirmed: Annotated[str, Field(max_length=16)] | None = None
+    """Number of replicas with confirmed devices, of all replicas, such as 7/8."""
+    nodes: Annotated[str, Field(max_length=1024)] | None = None
+    """Names of the nodes in use, separated by commas."""
+    placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = []
+    """Pod, node, devices and shard of each replica."""
+    unassigned_items: Items | None = None
+    """Number of items that no replica gets because of distribution.maxPerReplica."""
+    explanation: Explanation | None = None
