@@ -13,4 +13,4 @@ def test_transcript_is_put_between_the_marks() -> None:
 def test_page_has_all_steps() -> None:
     page = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
     assert [f"[{step}/13]" for step in range(1, 14) if f"[{step}/13] " not in page] == []
-    assert "everything that was claimed was seen; nothing disagrees" in page
+    assert "every check passed; all sources agree" in page
