@@ -1,7 +1,6 @@
-"""A cluster with the chart installed, and the people who call its apiserver.
+"""A cluster with the chart installed, and accounts that call its apiserver.
 
-Nearly everything here is a dry run: it passes authorization, admission and validation like the real thing, and leaves
-the cluster as it was.
+Most requests are dry runs: they pass authorization, admission and validation, and do not change the cluster.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,13 +27,13 @@ from gpufleet_testbed import Cluster
 
 @pytest.fixture(scope="session")
 def installed(fleet: Fleet) -> Cluster:
-    """The cluster with the chart on it."""
+    """The cluster with the chart installed."""
     return fleet.cluster
 
 
 @pytest.fixture
-def operator_asleep(fleet: Fleet) -> Iterator[None]:
-    """No operator while the test lasts, for objects that it would tidy up or write at the same time."""
+def operator_stopped(fleet: Fleet) -> Iterator[None]:
+    """Stops the operator during the test, for objects that it would change."""
     fleet.stop_operator()
     yield
     fleet.start_operator()
@@ -42,10 +41,10 @@ def operator_asleep(fleet: Fleet) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def admin(installed: Cluster) -> Iterator[Client]:
-    """The administrator, in a namespace that lives as long as the tests."""
+    """The administrator's client; its namespace exists during the tests."""
     caller = Client(installed.kubeconfig)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-    # On a cluster that was used before, the namespace of the last run may still be on its way out.
+    # On a cluster that was used before, the namespace of the last run may still be terminating.
     wait_until(
         lambda: caller.create("/api/v1/namespaces", namespace, dry_run=None).allowed, f"namespace {NAMESPACE}", 60
     )
@@ -56,19 +55,19 @@ def admin(installed: Cluster) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def accounts(installed: Cluster, admin: Client) -> Iterator[Accounts]:
-    """Everyone, once the policies are in force: they reach the apiserver's admission a moment after they are stored."""
-    with created_accounts(installed, admin) as everyone:
-        path, user = f"{TELEMETRY}/{everyone.node}", everyone.user
+    """All accounts, once the policies are in force: admission reads them a moment after they are stored."""
+    with created_accounts(installed, admin) as found:
+        path, user = f"{TELEMETRY}/{found.node}", found.user
         forged = pod("probe", annotations={"gpufleet.dev/assignment": "{}"})
         probes: dict[str, Callable[[], Response]] = {
-            "own-node": lambda: everyone.unbound.patch(path, {"metadata": {"labels": {"a": "b"}}}),
+            "own-node": lambda: found.unbound.patch(path, {"metadata": {"labels": {"a": "b"}}}),
             "assignments": lambda: user.patch(path, {"spec": {"assignments": [ASSIGNMENT]}}),
             "pods": lambda: user.create(PODS, forged),
         }
         for name, probe in probes.items():
-            wait_until(partial(_refused, probe), f"policy {name} in force")
-        yield everyone
+            wait_until(partial(_rejected, probe), f"policy {name} in force")
+        yield found
 
 
-def _refused(probe: Callable[[], Response]) -> bool:
+def _rejected(probe: Callable[[], Response]) -> bool:
     return probe().status == HTTPStatus.FORBIDDEN

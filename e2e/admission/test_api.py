@@ -1,4 +1,4 @@
-"""The CRDs on a real apiserver: what is kept, defaulted, immutable, and shown."""
+"""The CRDs on a real apiserver: pruning, defaults, immutability and printer columns."""
 
 import json
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ HEALTHY = {"state": "Healthy"}
 
 
 def test_misspelled_field_is_rejected_by_strict_validation(admin: Client) -> None:
-    refused = admin.create(WORKLOADS, workload(placment={"strategy": "Pack"}))
-    assert refused.status == 400
-    assert 'unknown field "spec.placment"' in refused.message
+    rejected = admin.create(WORKLOADS, workload(placment={"strategy": "Pack"}))
+    assert rejected.status == 400
+    assert 'unknown field "spec.placment"' in rejected.message
 
 
 FULL = workload(
@@ -65,42 +65,43 @@ CHANGES: dict[str, tuple[JsonObject, str]] = {
 
 
 @pytest.fixture(scope="module")
-def standing(admin: Client) -> JsonObject:
-    """A suspended workload with every field set, in the cluster."""
-    made = admin.create(WORKLOADS, FULL, dry_run=None)
-    assert made.allowed, made.message
-    return dict(made.body)
+def full_workload(admin: Client) -> JsonObject:
+    """Creates a suspended workload with every field set."""
+    created = admin.create(WORKLOADS, FULL, dry_run=None)
+    assert created.allowed, created.message
+    return dict(created.body)
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_spec_is_immutable(admin: Client, standing: JsonObject, case: str) -> None:
+def test_spec_is_immutable(admin: Client, full_workload: JsonObject, case: str) -> None:
     change, field = CHANGES[case]
-    refused = admin.patch(f"{WORKLOADS}/immutable", {"spec": change})
-    assert refused.status == 422
-    assert f"spec.{field}" in refused.fields
-    assert "field is immutable; create another GPUWorkload" in refused.message
+    rejected = admin.patch(f"{WORKLOADS}/immutable", {"spec": change})
+    assert rejected.status == 422
+    assert f"spec.{field}" in rejected.fields
+    assert "field is immutable; create another GPUWorkload" in rejected.message
 
 
 def test_requirements_and_distribution_cannot_be_added(admin: Client) -> None:
-    made = admin.create(WORKLOADS, workload("bare", placement={"gang": True}), dry_run=None)
-    assert made.allowed, made.message
+    created = admin.create(WORKLOADS, workload("bare", placement={"gang": True}), dry_run=None)
+    assert created.allowed, created.message
     for change in ({"requirements": {"minFreeMemoryMiB": 1}}, {"distribution": {"items": 9}}):
-        refused = admin.patch(f"{WORKLOADS}/bare", {"spec": change})
-        assert refused.status == 422
-        assert f"{next(iter(change))} is immutable" in refused.message
+        rejected = admin.patch(f"{WORKLOADS}/bare", {"spec": change})
+        assert rejected.status == 422
+        assert f"spec.{next(iter(change))}" in rejected.fields
+        assert "field is immutable; create another GPUWorkload" in rejected.message
 
 
-def test_mutable_fields_can_change(admin: Client, standing: JsonObject) -> None:
+def test_mutable_fields_can_change(admin: Client, full_workload: JsonObject) -> None:
     resumed = admin.patch(f"{WORKLOADS}/immutable", {"spec": {"suspend": False}, "metadata": {"labels": {"a": "b"}}})
     assert resumed.allowed, resumed.message
     again = admin.apply(f"{WORKLOADS}/immutable", FULL, manager="gitops")
     assert again.allowed, again.message
-    assert again.body["metadata"]["generation"] == standing["metadata"]["generation"]
+    assert again.body["metadata"]["generation"] == full_workload["metadata"]["generation"]
 
 
 def test_defaults_are_filled_in(admin: Client) -> None:
-    made = admin.create(WORKLOADS, workload()).body
-    assert made["spec"] == {
+    created = admin.create(WORKLOADS, workload()).body
+    assert created["spec"] == {
         "replicas": 1,
         "suspend": True,
         "template": TEMPLATE,
@@ -125,9 +126,9 @@ def test_fresh_workload_is_pending_for_kstatus(admin: Client) -> None:
 
 def test_unknown_fields_are_pruned_and_the_pod_spec_is_kept(admin: Client) -> None:
     body = workload(unheardOf=1, template={"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}, "unheardOf": 1})
-    made = admin.create(WORKLOADS, body, field_validation="Ignore").body
-    assert "unheardOf" not in made["spec"]
-    assert made["spec"]["template"] == {"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}}
+    created = admin.create(WORKLOADS, body, field_validation="Ignore").body
+    assert "unheardOf" not in created["spec"]
+    assert created["spec"]["template"] == {"spec": {**TEMPLATE["spec"], "unheardOf": {"deep": [1]}}}
 
 
 def device(uuid: str, index: int, **values: Any) -> JsonObject:
@@ -142,31 +143,31 @@ def status(*devices: JsonObject) -> JsonObject:
 
 
 @pytest.fixture
-def shown(admin: Client) -> Iterator[str]:
-    """A GPUTelemetry in the cluster, gone after the test."""
+def telemetry_path(admin: Client) -> Iterator[str]:
+    """Creates a GPUTelemetry for the test."""
     path = f"{TELEMETRY}/e2e-no-such-node"
-    made = admin.create(TELEMETRY, telemetry(), dry_run=None)
-    assert made.allowed, made.message
+    created = admin.create(TELEMETRY, telemetry(), dry_run=None)
+    assert created.allowed, created.message
     yield path
     admin.delete(path, dry_run=None)
 
 
-def test_two_managers_keep_their_devices_in_one_list(admin: Client, shown: str) -> None:
+def test_two_managers_keep_their_devices_in_one_list(admin: Client, telemetry_path: str) -> None:
     for manager, one in (("a", device("GPU-1", 0)), ("b", device("GPU-2", 1))):
-        applied = admin.apply(f"{shown}/status", telemetry(status=status(one)), manager=manager, dry_run=None)
+        applied = admin.apply(f"{telemetry_path}/status", telemetry(status=status(one)), manager=manager, dry_run=None)
         assert applied.allowed, applied.message
     changed = telemetry(status=status(device("GPU-1", 0, utilizationPercent=7)))
-    devices = admin.apply(f"{shown}/status", changed, manager="a", dry_run=None).body["status"]["devices"]
+    devices = admin.apply(f"{telemetry_path}/status", changed, manager="a", dry_run=None).body["status"]["devices"]
     assert [(one["uuid"], one.get("utilizationPercent")) for one in devices] == [("GPU-1", 7), ("GPU-2", None)]
-    gone = admin.apply(f"{shown}/status", telemetry(status=status()), manager="a", dry_run=None).body
+    gone = admin.apply(f"{telemetry_path}/status", telemetry(status=status()), manager="a", dry_run=None).body
     assert [one["uuid"] for one in gone["status"]["devices"]] == ["GPU-2"]
 
 
-@pytest.mark.usefixtures("operator_asleep")  # it writes conditions, too
-def test_two_managers_keep_their_conditions(admin: Client, standing: JsonObject) -> None:
+@pytest.mark.usefixtures("operator_stopped")  # it also writes conditions
+def test_two_managers_keep_their_conditions(admin: Client, full_workload: JsonObject) -> None:
     path = f"{WORKLOADS}/immutable/status"
     condition = {"status": "True", "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    meta = {key: standing[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "immutable"}}
+    meta = {key: full_workload[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": "immutable"}}
     for kind in ("Degraded", "FromElsewhere"):
         body = {**meta, "status": {"conditions": [{**condition, "type": kind}]}}
         applied = admin.apply(path, body, manager=kind.lower(), dry_run=None)
@@ -175,25 +176,29 @@ def test_two_managers_keep_their_conditions(admin: Client, standing: JsonObject)
     assert types >= {"Degraded", "FromElsewhere"}
 
 
-def test_status_is_written_only_by_its_subresource(admin: Client, shown: str) -> None:
-    by_spec = admin.patch(shown, {"status": status()}).body
+def test_status_is_written_only_by_its_subresource(admin: Client, telemetry_path: str) -> None:
+    by_spec = admin.patch(telemetry_path, {"status": status()}).body
     assert "status" not in by_spec
-    by_status = admin.patch(f"{shown}/status", {"status": status(), "spec": {"assignments": [ASSIGNMENT]}}).body
+    by_status = admin.patch(
+        f"{telemetry_path}/status", {"status": status(), "spec": {"assignments": [ASSIGNMENT]}}
+    ).body
     assert by_status["status"]["agentVersion"] == "0.1.0"
     assert by_status["spec"] == {}
 
 
-def test_generation_changes_only_with_the_spec(admin: Client, shown: str) -> None:
-    before = admin.get(shown)["metadata"]["generation"]
-    after_status = admin.patch(f"{shown}/status", {"status": status()}, dry_run=None).body["metadata"]["generation"]
-    reserved = admin.patch(shown, {"spec": {"assignments": [ASSIGNMENT]}}, dry_run=None)
+def test_generation_changes_only_with_the_spec(admin: Client, telemetry_path: str) -> None:
+    before = admin.get(telemetry_path)["metadata"]["generation"]
+    after_status = admin.patch(f"{telemetry_path}/status", {"status": status()}, dry_run=None).body["metadata"][
+        "generation"
+    ]
+    reserved = admin.patch(telemetry_path, {"spec": {"assignments": [ASSIGNMENT]}}, dry_run=None)
     assert (after_status, reserved.body["metadata"]["generation"]) == (before, before + 1)
 
 
 def test_crds_are_accepted_by_strict_validation_and_complete(installed: Cluster) -> None:
     crds = repository_root() / "crds"
     words = ("--server-side", "--dry-run=server", "--validate=strict", f"--filename={crds}")
-    # Without a conflict with helm's fields: the server stores them as they stand, so GitOps tools see no drift.
+    # Without a conflict with helm's fields: the server stores them unchanged, so that GitOps tools see no drift.
     assert installed.kubectl("apply", *words).stdout.count("serverside-applied (server dry run)") == 2
     listing = json.loads(installed.kubectl("get", "crd", "--output=json").stdout)["items"]
     ours = [one for one in listing if one["spec"]["group"] == "gpufleet.dev"]
@@ -211,12 +216,12 @@ def test_example_is_accepted(installed: Cluster, admin: Client, path: Path) -> N
 
 
 def cells(line: str) -> str:
-    """A line of a table with its columns one space apart."""
+    """Joins the columns of a table's line with single blanks."""
     return " ".join(line.split())
 
 
-def test_printer_columns(installed: Cluster, admin: Client, standing: JsonObject, shown: str) -> None:
-    admin.patch(f"{shown}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
+def test_printer_columns(installed: Cluster, admin: Client, full_workload: JsonObject, telemetry_path: str) -> None:
+    admin.patch(f"{telemetry_path}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
     assert cells(header) == "NAME STATE GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
     assert cells(row).startswith("e2e-no-such-node Ready 2 2 0 2 412 81559 3 41 71 ")

@@ -1,4 +1,4 @@
-"""The chart as helm renders it, and the operator's pod before the apiserver's own security check."""
+"""The rendered chart, and the operator's pod against the apiserver's pod security check."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Render = Callable[..., dict[tuple[str, str], JsonObject]]
 
 @pytest.fixture
 def render(cluster: Cluster) -> Render:
-    """Objects by kind and name, for these settings."""
+    """Renders the chart with settings; returns its objects by kind and name."""
 
     def rendered(*settings: str) -> dict[tuple[str, str], JsonObject]:
         sets = [f"--set={setting}" for setting in settings]
@@ -184,14 +184,14 @@ def test_operator_meets_the_restricted_level(render: Render, admin: Client, acco
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}
     loose = {**pod, "spec": {**spec, "securityContext": {**spec["securityContext"], "runAsNonRoot": False}}}
 
-    def refused() -> bool:
+    def rejected() -> bool:
         return "violates PodSecurity" in admin.create(f"{path}/pods", loose).message
 
     assert_allowed(admin.patch(path, {"metadata": {"labels": {key: "restricted"}}}, dry_run=None))
     try:
-        wait_until(refused, "the level is known to admission")
+        wait_until(rejected, "the level is in force")
         assert_allowed(admin.create(f"{path}/pods", pod))
     finally:
         assert_allowed(admin.patch(path, {"metadata": {"labels": {key: None}}}, dry_run=None))
-        # Other tests' pods in this namespace don't meet it, and admission learns of labels a moment later.
-        wait_until(lambda: not refused(), "the level is gone from admission")
+        # Pods of other tests in this namespace do not meet it, and admission reads labels a moment later.
+        wait_until(lambda: not rejected(), "the level is no longer in force")

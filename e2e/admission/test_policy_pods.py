@@ -1,4 +1,4 @@
-"""Who may write our annotation and take our gate off pods: the operator alone. With real tokens."""
+"""Only the operator may write the annotation and remove the gate of pods. With real tokens."""
 
 from collections.abc import Iterator
 
@@ -31,14 +31,14 @@ GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment may be removed 
 GATED: JsonObject = {"schedulingGates": [{"name": GATE}, {"name": "example.com/other"}]}
 
 
-def asks(part: str = "containers") -> JsonObject:
-    container = {"name": "asks", "image": "localhost/busybox:1", "resources": {"limits": {RESOURCE: "1"}}}
+def requesting(part: str = "containers") -> JsonObject:
+    container = {"name": "requesting", "image": "localhost/busybox:1", "resources": {"limits": {RESOURCE: "1"}}}
     return {part: [container]}
 
 
 @pytest.fixture(scope="module")
 def waiting(accounts: Accounts, admin: Client) -> Iterator[str]:
-    """A gated pod that the user made; it has a gate of somebody else, too, so it goes nowhere."""
+    """Creates a gated pod as the user; another gate keeps it from being scheduled."""
     assert_allowed(accounts.user.create(PODS, pod("waiting", **GATED), dry_run=None))
     yield f"{PODS}/waiting"
     assert_allowed(admin.delete(f"{PODS}/waiting", dry_run=None))
@@ -46,7 +46,7 @@ def waiting(accounts: Accounts, admin: Client) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def assigned(accounts: Accounts, admin: Client) -> Iterator[str]:
-    """A gated pod to which the operator has written its annotation."""
+    """Creates a gated pod with the operator's annotation."""
     assert_allowed(accounts.user.create(PODS, pod("assigned", **GATED), dry_run=None))
     path = f"{PODS}/assigned"
     assert_allowed(accounts.operator.patch(path, {"metadata": {"annotations": {ANNOTATION: "{}"}}}, dry_run=None))
@@ -55,7 +55,7 @@ def assigned(accounts: Accounts, admin: Client) -> Iterator[str]:
 
 
 class TestPods:
-    """Our annotation and gate are the operator's; everything else about pods is free."""
+    """Only annotation and gate belong to the operator; all other fields are free."""
 
     def test_anyone_creates_gated_and_plain_pods(self, accounts: Accounts) -> None:
         assert_allowed(accounts.user.create(PODS, pod("gated", **GATED)))
@@ -117,10 +117,10 @@ class TestPods:
 
 @pytest.fixture(scope="class")
 def gate_required(installed: Cluster, accounts: Accounts) -> Iterator[None]:
-    """The chart with policy.requireGate, and without it again."""
+    """Sets policy.requireGate for the tests of the class."""
     chart = ("upgrade", "gpufleet", CHART, f"--namespace={SYSTEM_NAMESPACE}", "--reuse-values")
     installed.helm(*chart, "--set=policy.requireGate=true", f"--set=policy.exemptNamespaces={{{SYSTEM_NAMESPACE}}}")
-    asking = pod("probe", **asks())
+    asking = pod("probe", **requesting())
     wait_until(lambda: accounts.user.create(PODS, asking).status == 403, "policy require-gate in force")
     yield
     installed.helm(*chart, "--set=policy.requireGate=false", "--set=policy.exemptNamespaces={kube-system}")
@@ -133,12 +133,12 @@ class TestRequireGate:
 
     @pytest.mark.parametrize("part", ["containers", "initContainers"])
     def test_pod_that_requests_devices_needs_the_gate(self, accounts: Accounts, part: str) -> None:
-        asking = asks(part)
+        asking = requesting(part)
         words = f"pods that request {RESOURCE} or {SHARED_RESOURCE} require the scheduling gate"
         assert_denied(accounts.user.create(PODS, pod("bare", **asking)), words)
         assert_allowed(accounts.user.create(PODS, pod("gated", **{**asking, **GATED})))
 
     def test_other_pods_and_exempt_namespaces_pass(self, accounts: Accounts, admin: Client) -> None:
         assert_allowed(accounts.user.create(PODS, pod("plain")))
-        assert_allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **asks())))
-        assert_denied(admin.create(PODS, pod("admin", **asks())), "create a GPUWorkload instead")
+        assert_allowed(admin.create(SYSTEM_PODS, pod("exempt", account="gpufleet-agent", **requesting())))
+        assert_denied(admin.create(PODS, pod("admin", **requesting())), "create a GPUWorkload instead")

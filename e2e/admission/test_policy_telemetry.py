@@ -1,4 +1,4 @@
-"""Who may write GPUTelemetry: an agent its own node's, the operator alone the reservations. With real tokens."""
+"""An agent may write only its own node's GPUTelemetry, and only the operator reservations. With real tokens."""
 
 import pytest
 
@@ -18,7 +18,7 @@ SPEC_IS_THE_OPERATORS = "spec may be changed only with the verb assign"
 
 
 class TestOwnNode:
-    """An agent writes the telemetry of its own node, and deletes none."""
+    """An agent writes only its own node's telemetry, and deletes none."""
 
     def test_agent_creates_and_writes_the_object_of_its_node(self, accounts: Accounts) -> None:
         path = f"{TELEMETRY}/{accounts.node}"
@@ -65,12 +65,12 @@ class TestOwnNode:
 
 
 class TestAssignments:
-    """Reservations are the operator's."""
+    """Only the operator writes reservations."""
 
     def test_agent_and_user_cannot_change_the_spec(self, accounts: Accounts) -> None:
         for caller in (accounts.agent, accounts.user):
-            answer = caller.patch(f"{TELEMETRY}/{accounts.node}", {"spec": {"assignments": [ASSIGNMENT]}})
-            assert_denied(answer, SPEC_IS_THE_OPERATORS)
+            response = caller.patch(f"{TELEMETRY}/{accounts.node}", {"spec": {"assignments": [ASSIGNMENT]}})
+            assert_denied(response, SPEC_IS_THE_OPERATORS)
 
     def test_user_cannot_create_an_object_with_a_spec(self, accounts: Accounts) -> None:
         forged = telemetry("made-up", spec={"assignments": [ASSIGNMENT]})
@@ -78,7 +78,7 @@ class TestAssignments:
         assert_denied(accounts.user.apply(f"{TELEMETRY}/made-up", forged, manager="e2e"), SPEC_IS_THE_OPERATORS)
         assert_allowed(accounts.user.create(TELEMETRY, telemetry("made-up")))
 
-    @pytest.mark.usefixtures("operator_asleep")  # it would take them away itself: there is no such pod
+    @pytest.mark.usefixtures("operator_stopped")  # it would remove them, because the pod does not exist
     def test_user_cannot_remove_reservations(self, accounts: Accounts, admin: Client) -> None:
         path = f"{TELEMETRY}/e2e-reserved"
         assert_allowed(
@@ -103,9 +103,9 @@ class TestAssignments:
         assert accounts.operator.patch(path, swap, "json").status == 422
 
     def test_operator_cannot_write_the_status(self, accounts: Accounts) -> None:
-        refused = accounts.operator.patch(f"{TELEMETRY}/{accounts.node}/status", {"status": STATUS})
-        assert refused.status == 403
-        assert "cannot patch resource" in refused.message
+        rejected = accounts.operator.patch(f"{TELEMETRY}/{accounts.node}/status", {"status": STATUS})
+        assert rejected.status == 403
+        assert "cannot patch resource" in rejected.message
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,6 @@ def test_permissions_that_the_chart_grants(accounts: Accounts, who: str, verb: s
         "spec": {"resourceAttributes": attributes},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    answer = getattr(accounts, who).create(path, review, dry_run=None)
-    assert_allowed(answer)
-    assert answer.body["status"].get("allowed", False) is may
+    response = getattr(accounts, who).create(path, review, dry_run=None)
+    assert_allowed(response)
+    assert response.body["status"].get("allowed", False) is may

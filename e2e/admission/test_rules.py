@@ -1,4 +1,4 @@
-"""What the CRDs' rules and bounds accept and refuse on a real apiserver; each refusal names its field."""
+"""Rules and bounds of the CRDs on a real apiserver; each rejection names its field."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def weighted(*weights: int) -> JsonObject:
     return {"items": 9, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
 
 
-# The rule's field or object, what is accepted, what is refused, the field of the refusal, words of its message.
+# Path, accepted object, rejected object, field of the rejection, part of its message.
 RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
     "name": (WORKLOADS, workload("n" * 50), workload("n" * 51), "<nil>", "metadata.name may not be more than 50"),
     "include and exclude": (
@@ -180,7 +180,7 @@ def test_rule_accepts_and_rejects_by_name(admin: Client, case: str) -> None:
     path, good, bad, field, words = RULES[case]
     accepted = admin.create(path, good)
     assert accepted.allowed, accepted.message
-    refused = admin.create(path, bad)
-    assert refused.status == 422
-    assert field in refused.fields
-    assert words in refused.message
+    rejected = admin.create(path, bad)
+    assert rejected.status == 422
+    assert field in rejected.fields
+    assert words in rejected.message

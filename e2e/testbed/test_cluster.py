@@ -1,4 +1,4 @@
-"""The test bed itself: what a cluster can do, and that nothing of it stays behind, however it ends."""
+"""The test bed: operations of a cluster, and that nothing of it is left after every kind of end."""
 
 import json
 import os
@@ -57,7 +57,7 @@ class Machine:
         rules = subprocess.run(["iptables-save"], capture_output=True, check=True, text=True).stdout
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
         return cls(
-            # Other clusters may come and go beside this one; theirs are called gf0 and gf-NAME.
+            # Other clusters may run at the same time; their interfaces are gf0 and gf-NAME.
             links=frozenset(
                 link["ifname"] for link in links if link["ifname"] == LINK or not link["ifname"].startswith("gf")
             ),

@@ -61,9 +61,9 @@ def test_what_was_written_at_the_start_is_no_part_of_the_rate() -> None:
 
 def test_the_kernel_counts_this_process() -> None:
     course = ProcessSamples(os.getpid())
-    course.look(0.0)
+    course.take(0.0)
     sum(range(3_000_000))
-    course.look(1.0)
+    course.take(1.0)
     assert 10 < course.rss_mib[0] <= peak_mib(os.getpid()) + 1
     assert course.cpu_seconds[1] > course.cpu_seconds[0] > 0
     assert thread_count(os.getpid()) >= 1

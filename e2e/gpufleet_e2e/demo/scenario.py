@@ -10,7 +10,7 @@ from gpufleet_e2e.proof import Disagreement, EvidenceError, WorkloadEvidence, co
 from gpufleet_testbed import exports
 
 STEPS = 13
-"""Two before the context stands (in `cli.py`), eleven here."""
+"""Two in `cli.py`, eleven here."""
 
 
 def run_steps(context: DemoContext, driver: SimulatedDriver) -> None:

@@ -1,4 +1,4 @@
-"""One node's GPUTelemetry object behind HTTPS, and a count of what is written."""
+"""A fake apiserver with one node's GPUTelemetry object, which counts writes."""
 
 import json
 import ssl
@@ -19,7 +19,7 @@ TELEMETRIES = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 
 @dataclass
 class ApiServer:
-    """Serves one Node and its GPUTelemetry object; every write makes an event for those who watch."""
+    """State of one Node and its GPUTelemetry object; every write notifies watches."""
 
     node: str
     spec: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class ApiServer:
     closed: bool = False
 
     def document(self) -> dict[str, Any]:
-        """The object as it is now."""
+        """Returns the current object."""
         metadata = {
             "name": self.node,
             "uid": OBJECT_UID,
@@ -46,7 +46,7 @@ class ApiServer:
         return {**kind, "metadata": metadata, "spec": self.spec, "status": self.status}
 
     def write(self, what: str, body: dict[str, Any], size: int) -> dict[str, Any]:
-        """Take over a write."""
+        """Applies a write."""
         with self.changed:
             self.written += 1
             self.written_at.append(time.monotonic())
@@ -58,7 +58,7 @@ class ApiServer:
             return self.document()
 
     def versions(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """The object at once and after each write, until the time is over."""
+        """Yields the object now and after each write, until the time is over."""
         end = time.monotonic() + seconds
         seen = -1
         while True:
@@ -72,7 +72,7 @@ class ApiServer:
             yield found
 
     def close(self) -> None:
-        """Let those who watch go."""
+        """Ends all watches."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
@@ -83,36 +83,36 @@ class _Handler(BaseHTTPRequestHandler):
     served: ClassVar[ApiServer]
 
     def do_GET(self) -> None:
-        """A node, the object, or its watch."""
+        """Serves the node, the object, or its watch."""
         path, _, query = self.path.partition("?")
         if path == f"/api/v1/nodes/{self.served.node}":
-            self._answer({"kind": "Node", "apiVersion": "v1", "metadata": {"name": self.served.node, "uid": NODE_UID}})
+            self._respond({"kind": "Node", "apiVersion": "v1", "metadata": {"name": self.served.node, "uid": NODE_UID}})
         elif path == f"{TELEMETRIES}/{self.served.node}":
-            self._answer(self.served.document())
+            self._respond(self.served.document())
         elif path == TELEMETRIES and "watch" in query:
             self._watch(next(float(part[15:]) for part in query.split("&") if part.startswith("timeoutSeconds=")))
         else:
-            self._answer({"kind": "Status", "code": 404, "message": self.path}, 404)
+            self._respond({"kind": "Status", "code": 404, "message": self.path}, 404)
 
     def do_PATCH(self) -> None:
-        """A server-side apply."""
+        """Serves a server-side apply."""
         body = self._body()
         what = "/".join(self.path.partition("?")[0].removeprefix(TELEMETRIES).split("/")[2:])
-        self._answer(self.served.write(f"gputelemetries/{what}".rstrip("/"), json.loads(body), len(body)))
+        self._respond(self.served.write(f"gputelemetries/{what}".rstrip("/"), json.loads(body), len(body)))
 
     def do_POST(self) -> None:
-        """Something new, such as an Event."""
+        """Serves a creation, such as of an Event."""
         body = self._body()
         self.served.write(self.path.partition("?")[0].rpartition("/")[2], json.loads(body), len(body))
-        self._answer(json.loads(body), 201)
+        self._respond(json.loads(body), 201)
 
     def log_message(self, *_: Any) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers["Content-Length"]))
 
-    def _answer(self, document: dict[str, Any], status: int = 200) -> None:
+    def _respond(self, document: dict[str, Any], status: int = 200) -> None:
         content = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        with suppress(OSError):  # the agent left
+        with suppress(OSError):  # the agent disconnected
             for number, document in enumerate(self.served.versions(seconds)):
                 line = json.dumps({"type": "MODIFIED" if number else "ADDED", "object": document}).encode() + b"\n"
                 self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
@@ -134,10 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path, server: ApiServer) -> Iterator[Path]:
-    """Serve on a free port of 127.0.0.1 with a fresh certificate; gives the path of a kubeconfig that leads there."""
+    """Serves on a free port of 127.0.0.1 with a new certificate; yields the path of a kubeconfig for it."""
     certificate, key = folder / "server.crt", folder / "server.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
-    command += ["-days", "2", "-subj", "/CN=standin", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-days", "2", "-subj", "/CN=fake-apiserver", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

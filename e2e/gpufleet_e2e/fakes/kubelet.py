@@ -1,4 +1,4 @@
-"""The kubelet's three sockets, as far as an agent at rest sees them."""
+"""A fake kubelet with the sockets that an idle agent uses."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ import grpc.aio
 from gpufleet_agent.proto import deviceplugin_pb2, podresources_pb2
 from gpufleet_agent.proto.channel import unix_address, unix_channel
 
-RUNS_SECONDS = 3600.0
+UPTIME_SECONDS = 3600.0
 
 
 class Kubelet:
-    """Takes registrations, follows the device list of each plugin, and lists who holds what.
+    """Accepts registrations, watches the device list of each plugin, and lists holders.
 
     Args:
-        folder: Where the sockets go; short enough for a socket's path.
+        folder: Folder of the sockets; short enough for a socket's path.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,15 +29,15 @@ class Kubelet:
         self.device_plugins.mkdir()
         self.pod_resources = folder / "pod-resources.sock"
         self.held: dict[tuple[str, str, str], Mapping[str, list[str]]] = {}
-        """Device IDs by resource, of each namespace, pod and container."""
+        """Device IDs by resource, for each namespace, pod and container."""
         self.devices: dict[str, int] = {}
-        """How many devices each resource's plugin lists."""
+        """Number of devices that each resource's plugin lists."""
         self.lists = 0
         self._servers: list[grpc.aio.Server] = []
         self._streams: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Open the sockets."""
+        """Opens the sockets."""
         await self._serve(
             self.device_plugins / "kubelet.sock",
             "v1beta1.Registration",
@@ -48,13 +48,13 @@ class Kubelet:
             "v1.PodResourcesLister",
             {"List": (self._list, podresources_pb2.ListPodResourcesRequest)},
         )
-        # It has run for long: an agent takes no list of one that has just started for complete.
-        earlier = time.time() - RUNS_SECONDS
+        # It has run for a long time: an agent does not trust the list of a kubelet that has just started.
+        earlier = time.time() - UPTIME_SECONDS
         os.utime(self.pod_resources, (earlier, earlier))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close them."""
+        """Closes the sockets."""
         for stream in self._streams:
             stream.cancel()
         await asyncio.gather(*self._streams, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""A node of stand-ins with the real agent on it: the command as users run it, on the driver of its library path."""
+"""A node of fakes with the real agent, which uses the driver of its library path."""
 
 import asyncio
 import os
@@ -17,57 +17,57 @@ from gpufleet_e2e.fakes.process import ProcessSamples, scrape
 
 RESOURCE = "gpufleet.dev/gpu"
 START_SECONDS = 60.0
-LOOK_SECONDS = 1.0
+SAMPLE_SECONDS = 1.0
 SCRAPE_SECONDS = 15.0
 
 
 @dataclass(slots=True)
 class Node:
-    """The agent, and what it talks to."""
+    """The agent and its fake peers."""
 
     server: ApiServer
     kubelet: Kubelet
     process: Process
     port: int
     scrapes: list[float] = field(default_factory=list)
-    """Milliseconds each."""
+    """Duration of each scrape in milliseconds."""
     page: bytes = b""
-    """As scraped last."""
+    """The last scraped page."""
 
     async def scrape(self) -> None:
-        """Scrape once."""
+        """Scrapes /metrics once."""
         took, _, self.page = await scrape(self.port)
         self.scrapes.append(took)
 
-    async def follow(self, seconds: float, told: Callable[[float, ProcessSamples], None]) -> ProcessSamples:
-        """Look at the process each second and scrape every fifteen.
+    async def follow(self, seconds: float, on_sample: Callable[[float, ProcessSamples], None]) -> ProcessSamples:
+        """Samples the process each second and scrapes it every fifteen.
 
         Args:
-            seconds: How long.
-            told: Called after each look, with the seconds that have passed.
+            seconds: Duration.
+            on_sample: Called after each sample, with the seconds that have passed.
         """
         loop = asyncio.get_running_loop()
-        course = ProcessSamples(self.process.pid)
+        samples = ProcessSamples(self.process.pid)
         began = due = loop.time()
         while (now := loop.time()) < began + seconds:
-            course.look(now)
+            samples.take(now)
             if now >= due:
                 due += SCRAPE_SECONDS
                 await self.scrape()
             passed = loop.time() - began
-            told(passed, course)
-            await asyncio.sleep(LOOK_SECONDS - passed % LOOK_SECONDS)
-        course.look(loop.time())
-        return course
+            on_sample(passed, samples)
+            await asyncio.sleep(SAMPLE_SECONDS - passed % SAMPLE_SECONDS)
+        samples.take(loop.time())
+        return samples
 
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that nobody else gets before the agent listens on it, seconds from now.
+    """Reserves a port of 127.0.0.1 until the agent listens on it, seconds later.
 
-    A port that is only looked up and let go may be anybody's by then: of who asks for any free one, or of a connection,
-    even of one that asks whether the agent is ready, to itself. One that is bound isn't given to those, and who asks
-    for it by its number may listen on it, as long as both allow that the address is reused.
+    A free port that is closed again may be taken by then: by another process that requests any free port, or by a
+    connection, even by the readiness probe to the agent. A bound port is not given to those, but a process that
+    requests it by number can listen on it, as long as both set SO_REUSEADDR.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,19 +84,19 @@ async def running(
     *flags: str,
     log: BinaryIO | None = None,
 ) -> AsyncIterator[Node]:
-    """The agent, registered and published, with a pod on each of the devices held.
+    """Runs the agent until it is ready, with a pod on each held device, while the block runs.
 
     Args:
         folder: For sockets and certificates; short enough for a socket's path.
-        name: Of the node.
-        held: UUIDs.
-        environment: Beside PATH and the way to the apiserver.
-        flags: More of the agent's.
-        log: Where its log goes; None: to this process's stderr.
+        name: Name of the node.
+        held: UUIDs of held devices.
+        environment: Variables in addition to PATH and the kubeconfig.
+        flags: Additional flags of the agent.
+        log: Its log file; None means this process's stderr.
 
     Raises:
         RuntimeError: The agent ended.
-        TimeoutError: It takes too long.
+        TimeoutError: The agent is not ready in time.
     """
     server = ApiServer(name)
     with reserved_port() as port, serving(folder, server) as kubeconfig:

@@ -1,4 +1,4 @@
-"""Callers of the apiserver with identities of their own, and the objects that they try to write."""
+"""Accounts that call the apiserver with real tokens, and the objects that they try to write."""
 
 from gpufleet_e2e.identities.accounts import Accounts, created_accounts
 from gpufleet_e2e.identities.client import Client, JsonObject, Response, assert_allowed, assert_denied, wait_until

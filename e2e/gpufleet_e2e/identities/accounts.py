@@ -1,6 +1,6 @@
-"""Everybody who calls in the admission tests.
+"""Accounts of the admission tests.
 
-The user and the agent may do by RBAC what the policies refuse, so that what refuses them is a policy.
+RBAC allows user and agent what the policies reject, so that a rejection comes from a policy.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ POD_RULE: JsonObject = {
 
 @dataclass(frozen=True)
 class Accounts:
-    """Who calls. `agent` is bound to a pod on `node`, `unbound` is the same account by a token without a pod."""
+    """Clients by account. `agent` has a token bound to a pod on `node`, `unbound` one without a pod."""
 
     node: str
     other_node: str
@@ -43,21 +43,21 @@ class Accounts:
 
 @contextmanager
 def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
-    """Everyone, with real tokens, and with telemetry of both nodes to write; removed again at the end."""
+    """Creates all accounts and the telemetry of both nodes; removes them at the end."""
     node, other_node = (one.name for one in cluster.nodes[:2])
     system, account = SYSTEM_NAMESPACE, "gpufleet-agent"
     with ExitStack() as stack:
 
         def keep(path: str, body: JsonObject) -> JsonObject:
-            made = admin.apply(path, body, manager="e2e", dry_run=None)  # an earlier run may have left it behind
-            assert made.allowed, made.message
+            created = admin.apply(path, body, manager="e2e", dry_run=None)  # an earlier run may have left it
+            assert created.allowed, created.message
             stack.callback(admin.delete, path, dry_run=None)
-            return made.body
+            return created.body
 
         def caller(namespace: str, account: str, bound: JsonObject | None = None) -> Client:
-            made = Client(cluster.kubeconfig, token(admin, namespace, account, bound))
-            stack.callback(made.close)
-            return made
+            created = Client(cluster.kubeconfig, token(admin, namespace, account, bound))
+            stack.callback(created.close)
+            return created
 
         user = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "user"}}
         keep(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/user", user)
@@ -68,9 +68,9 @@ def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
             keep(path, body)
         on_node = keep(f"{SYSTEM_PODS}/e2e-agent", pod("e2e-agent", account=account, nodeName=node))
         elsewhere = keep(f"{SYSTEM_PODS}/e2e-agent-2", pod("e2e-agent-2", account=account, nodeName=other_node))
-        for name in (node, other_node):  # where agents run, they have made them already; so they stay
-            made = admin.apply(f"{TELEMETRY}/{name}", telemetry(name), manager="e2e", dry_run=None)
-            assert made.allowed, made.message
+        for name in (node, other_node):  # running agents may have created them, so they stay
+            created = admin.apply(f"{TELEMETRY}/{name}", telemetry(name), manager="e2e", dry_run=None)
+            assert created.allowed, created.message
         yield Accounts(
             node=node,
             other_node=other_node,
@@ -83,19 +83,19 @@ def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
 
 
 def token(admin: Client, namespace: str, account: str, pod: JsonObject | None) -> str:
-    """A token of a service account, bound to a pod if one is given: then it names the pod's node."""
+    """Creates a token of a service account; one bound to a pod names the pod's node."""
     spec: JsonObject = {"expirationSeconds": 3600}
     if pod is not None:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
         spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-    answer = admin.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request, dry_run=None)
-    assert answer.allowed, answer.message
-    return str(answer.body["status"]["token"])
+    response = admin.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request, dry_run=None)
+    assert response.allowed, response.message
+    return str(response.body["status"]["token"])
 
 
 def excess_role(name: str, account: tuple[str, str], *rules: JsonObject) -> list[tuple[str, JsonObject]]:
-    """A role with these rules for a service account (namespace, name): where to create it, and what."""
+    """Builds a cluster role and its binding to a service account (namespace, name), with their paths."""
     path = f"/apis/{RBAC}"
     role = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
     binding = {

@@ -1,6 +1,6 @@
-"""Someone who talks to the apiserver: the official client's connection, and one method for any request.
+"""A client of the apiserver: the official client's connection, and one method for any request.
 
-Typed calls would hide what matters here: the status, the words and the fields of a refusal.
+Typed calls would hide status, message and fields of a rejection.
 """
 
 import json
@@ -26,7 +26,7 @@ CONTENT_TYPES = {
 
 @dataclass(frozen=True)
 class Response:
-    """What the apiserver said."""
+    """A response of the apiserver."""
 
     status: int
     body: JsonObject
@@ -37,57 +37,57 @@ class Response:
 
     @property
     def message(self) -> str:
-        """Of a Status; empty for an object."""
+        """The message of a Status; empty for an object."""
         return str(self.body.get("message", "")) if self.body.get("kind") == "Status" else ""
 
     @property
     def fields(self) -> set[str]:
-        """The fields that a refusal points at."""
+        """The fields that a rejection names."""
         return {cause.get("field", "") for cause in (self.body.get("details") or {}).get("causes", [])}
 
 
 class Client:
-    """Someone who talks to the apiserver: the kubeconfig's user, or the bearer of a token."""
+    """A client with the kubeconfig's user or a token."""
 
     def __init__(self, kubeconfig: Path, token: str | None = None) -> None:
         admin = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
         self._headers = {"Accept": "application/json"}
         self._client = admin
-        if token is not None:  # without the administrator's certificate, which would win over the token
+        if token is not None:  # without the administrator's certificate, which takes precedence over the token
             bearer = client.Configuration()
             bearer.host, bearer.ssl_ca_cert = admin.configuration.host, admin.configuration.ssl_ca_cert
             self._client = client.ApiClient(bearer)
             self._headers["Authorization"] = f"Bearer {token}"
 
     def call(self, method: str, path: str, body: Any = None, kind: str | None = None, **query: Any) -> Response:
-        """One request; `kind` is the kind of patch, `query` holds options such as `dry_run="All"`."""
+        """Sends one request; `kind` is the type of a patch, `query` contains options such as `dry_run="All"`."""
         options = {_camel(name): value for name, value in query.items() if value is not None}
         url = f"{self._client.configuration.host}{path}" + (f"?{urlencode(options)}" if options else "")
         headers = {**self._headers, "Content-Type": CONTENT_TYPES[kind] if kind else "application/json"}
-        answer = self._client.call_api(method, url, headers, body)
-        return Response(answer.status, json.loads(answer.read()))
+        response = self._client.call_api(method, url, headers, body)
+        return Response(response.status, json.loads(response.read()))
 
     def create(self, path: str, body: JsonObject, **query: Any) -> Response:
-        """Dry run unless told otherwise; unknown fields are refused."""
+        """Creates an object, by default as a dry run; unknown fields are rejected."""
         return self.call("POST", path, body, **{"dry_run": "All", "field_validation": "Strict", **query})
 
     def patch(self, path: str, body: Any, kind: str = "merge", **query: Any) -> Response:
-        """Dry run unless told otherwise; unknown fields are refused."""
+        """Patches an object, by default as a dry run; unknown fields are rejected."""
         return self.call("PATCH", path, body, kind, **{"dry_run": "All", "field_validation": "Strict", **query})
 
     def apply(self, path: str, body: JsonObject, *, manager: str, **query: Any) -> Response:
-        """Server-side apply with force; dry run unless told otherwise."""
+        """Applies an object server-side with force, by default as a dry run."""
         return self.patch(path, body, "apply", field_manager=manager, force="true", **query)
 
     def delete(self, path: str, **query: Any) -> Response:
-        """Dry run unless told otherwise."""
+        """Deletes an object, by default as a dry run."""
         return self.call("DELETE", path, **{"dry_run": "All", **query})
 
     def get(self, path: str) -> JsonObject:
-        """The object, which must be there."""
-        answer = self.call("GET", path)
-        assert answer.allowed, answer.message
-        return answer.body
+        """Reads an object that must exist."""
+        response = self.call("GET", path)
+        assert response.allowed, response.message
+        return response.body
 
     def close(self) -> None:
         self._client.close()
@@ -99,20 +99,20 @@ def _camel(name: str) -> str:
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Ask until it holds. Policies reach the apiserver's admission a moment after they are stored."""
+    """Polls until the condition holds: admission reads policies a moment after they are stored."""
     deadline = monotonic() + seconds
     while not holds():
         assert monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         sleep(0.1)
 
 
-def assert_allowed(answer: Response) -> None:
-    """Assert that it went through."""
-    assert answer.allowed, answer.message
+def assert_allowed(response: Response) -> None:
+    """Asserts that the request was allowed."""
+    assert response.allowed, response.message
 
 
-def assert_denied(answer: Response, words: str) -> None:
-    """Assert that an admission policy, and not RBAC, refused it with these words."""
-    assert answer.status == HTTPStatus.FORBIDDEN, answer.message or answer.body
-    assert words in answer.message
-    assert "ValidatingAdmissionPolicy" in answer.message
+def assert_denied(response: Response, words: str) -> None:
+    """Asserts that an admission policy, and not RBAC, rejected the request with this message."""
+    assert response.status == HTTPStatus.FORBIDDEN, response.message or response.body
+    assert words in response.message
+    assert "ValidatingAdmissionPolicy" in response.message

@@ -1,4 +1,4 @@
-"""The objects that callers try to write, as small as the API allows."""
+"""Minimal objects that the accounts try to write."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,18 +23,18 @@ ASSIGNMENT: JsonObject = {
     "devices": ["GPU-1"],
     "decidedAt": "2026-01-01T00:00:00.123456Z",
 }
-"""A reservation for a pod that doesn't exist."""
+"""A reservation for a pod that does not exist."""
 
 STATUS: JsonObject = {
     "observedAt": "2026-01-01T00:00:00Z",
     "agentVersion": "0.1.0",
     "summary": {"devices": 0, "healthy": 0, "allocated": 0},
 }
-"""What an agent of a node without GPUs would report."""
+"""The status of a node without GPUs."""
 
 
 def workload(name: str = "train", **spec: Any) -> JsonObject:
-    """A workload that the operator leaves alone, unless the test says otherwise: it is suspended."""
+    """Builds a workload, by default suspended, so that the operator ignores it."""
     return {
         "apiVersion": API_VERSION,
         "kind": "GPUWorkload",
@@ -44,12 +44,12 @@ def workload(name: str = "train", **spec: Any) -> JsonObject:
 
 
 def telemetry(name: str = "e2e-no-such-node", **fields: Any) -> JsonObject:
-    """Telemetry, by default of a node that doesn't exist."""
+    """Builds a GPUTelemetry, by default of a node that does not exist."""
     return {"apiVersion": API_VERSION, "kind": "GPUTelemetry", "metadata": {"name": name}, **fields}
 
 
 def pod(name: str, *, account: str = "user", annotations: Mapping[str, str] | None = None, **spec: Any) -> JsonObject:
-    """A pod that sleeps, from the test bed's small image."""
+    """Builds a pod that sleeps, with the test bed's small image."""
     container = {
         "name": "main",
         "image": "localhost/busybox:1",

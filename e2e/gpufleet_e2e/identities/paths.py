@@ -1,12 +1,12 @@
-"""Where the objects of the admission tests live."""
+"""API paths of the admission tests."""
 
 from typing import Final
 
 NAMESPACE: Final = "e2e-admission"
-"""Made for these tests and removed after them."""
+"""Exists only during these tests."""
 
 SYSTEM_NAMESPACE: Final = "gpufleet-system"
-"""Where the chart is installed."""
+"""The namespace of the chart."""
 
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SYSTEM_PODS: Final = f"/api/v1/namespaces/{SYSTEM_NAMESPACE}/pods"

@@ -1,19 +1,19 @@
-"""The independent collector: what everybody says about a workload's devices, and whether they agree.
+"""Independent evidence: which devices each source reports for a workload, and whether the sources agree.
 
-The demo and the end-to-end tests read the cluster through this package alone. It imports nothing of the product, not
-even its names: the contract is spelled out here a second time (`contract.py`), so that a mistake in the product can't
-excuse itself. It reads with the official client, with kubectl, and from each kubelet's own PodResources socket.
+The demo and the end-to-end tests read the cluster only through this package. It does not import the product, not even
+its names: `contract.py` repeats them from the documentation, so that a mistake in the product is not repeated here. It
+reads with the official client, with kubectl, and from each kubelet's PodResources socket.
 
 Reading::
 
     with Witness(kubeconfig=path, kubectl=run, sockets={"node-1": path, ...}) as collector:
-        workload = collector.evidence("default", "train")   # WorkloadEvidence: per replica, what each source says
-        workload = collector.complete("default", "train", timeout_seconds=60)   # waits until every source has spoken
+        workload = collector.evidence("default", "train")   # WorkloadEvidence: per replica, the devices of each source
+        workload = collector.complete("default", "train", timeout_seconds=60)   # waits until every source has an answer
         fleet = collector.fleet()                           # FleetEvidence: all GPUs, all holdings of all kubelets
         found = collector.wait_for_workload("default", "train", confirmed, timeout_seconds=60)
         found = collector.wait_for_telemetry("node-1", lambda node: ..., timeout_seconds=60)
 
-Judging (pure)::
+Comparing (pure)::
 
     problems = compare([workload], fleet)               # () when all sources agree, else one Disagreement each
     problems = compare_shards(workload)                 # the shards of a distribution tile 0..items exactly

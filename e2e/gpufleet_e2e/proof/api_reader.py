@@ -1,6 +1,6 @@
-"""Objects as plain JSON, read and watched with the official client.
+"""Reads and watches objects as plain JSON with the official client.
 
-Plain JSON rather than the client's own classes: the judgement is pure and its tests write objects by hand.
+Plain JSON and not the client's classes: the comparison is pure, and its tests write objects by hand.
 """
 
 import json
@@ -21,7 +21,7 @@ JsonObject = dict[str, Any]
 
 
 class ApiReader:
-    """Read-only access to one apiserver. A context manager: it closes the client's connections at the end."""
+    """Read-only access to one apiserver. As a context manager it closes the client's connections."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._client: client.ApiClient = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # published without types
@@ -35,42 +35,42 @@ class ApiReader:
         self._client.close()  # type: ignore[no-untyped-call]  # published without types
 
     def workload(self, namespace: str, name: str) -> JsonObject:
-        """The GPUWorkload as the apiserver has it. Raises EvidenceError when it isn't there."""
+        """Reads a GPUWorkload. Raises EvidenceError when it does not exist."""
         key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS, name)
         with _named(f"GPUWorkload {namespace}/{name}"):
             return cast("JsonObject", self._custom.get_namespaced_custom_object(*key))
 
     def telemetry(self) -> list[JsonObject]:
-        """All GPUTelemetry objects. Raises EvidenceError when they can't be read."""
+        """Reads all GPUTelemetry objects. Raises EvidenceError when they cannot be read."""
         key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
         with _named("GPUTelemetry"):
             return list(cast("JsonObject", self._custom.list_cluster_custom_object(*key))["items"])
 
     def pods(self, namespace: str, selector: str) -> list[JsonObject]:
-        """Pods by label selector. Raises EvidenceError when they can't be read."""
+        """Reads pods by label selector. Raises EvidenceError when they cannot be read."""
         listing: Callable[..., Any] = self._core.list_namespaced_pod
         with _named(f"pods of {namespace}"):
-            answer = listing(namespace, label_selector=selector, _preload_content=False)
-            return list(json.loads(answer.data)["items"])
+            response = listing(namespace, label_selector=selector, _preload_content=False)
+            return list(json.loads(response.data)["items"])
 
     def watch_workload(self, namespace: str, name: str, *, timeout_seconds: float) -> Iterator[JsonObject]:
-        """The GPUWorkload now and at each change, until the time is over or it is deleted.
+        """Yields the GPUWorkload and each of its changes, until the time is over or it is deleted.
 
         Raises:
-            EvidenceError: the apiserver can't be read.
+            EvidenceError: The apiserver cannot be read.
         """
         key = (contract.GROUP, contract.VERSION, namespace, contract.WORKLOADS)
         return _watch(self._custom.list_namespaced_custom_object, key, name, timeout_seconds)
 
     def watch_telemetry(self, node: str, *, timeout_seconds: float) -> Iterator[JsonObject]:
-        """The node's GPUTelemetry now and at each change, until the time is over or it is deleted."""
+        """Yields the node's GPUTelemetry and each of its changes, until the time is over or it is deleted."""
         key = (contract.GROUP, contract.VERSION, contract.TELEMETRY)
         return _watch(self._custom.list_cluster_custom_object, key, node, timeout_seconds)
 
     def wait_for_workload(
         self, namespace: str, name: str, done: Callable[[JsonObject], bool], *, timeout_seconds: float
     ) -> JsonObject:
-        """The GPUWorkload as soon as `done` accepts it. Raises WaitTimeoutError with the conditions seen last."""
+        """Waits until `done` accepts the GPUWorkload. Raises WaitTimeoutError with the last conditions."""
         last: JsonObject = {}
         for last in self.watch_workload(namespace, name, timeout_seconds=timeout_seconds):
             if done(last):
@@ -81,7 +81,7 @@ class ApiReader:
     def wait_for_telemetry(
         self, node: str, done: Callable[[JsonObject], bool], *, timeout_seconds: float
     ) -> JsonObject:
-        """The node's GPUTelemetry as soon as `done` accepts it. Raises WaitTimeoutError with what was seen last."""
+        """Waits until `done` accepts the node's GPUTelemetry. Raises WaitTimeoutError with the last write."""
         last: JsonObject = {}
         for last in self.watch_telemetry(node, timeout_seconds=timeout_seconds):
             if done(last):
@@ -92,17 +92,17 @@ class ApiReader:
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Turn what the client raises into an EvidenceError that says what was read."""
+    """Converts errors of the client to an EvidenceError with the name of the object."""
     try:
         yield
     except ApiException as error:
         raise EvidenceError(f"{what}: {error.status} {error.reason}") from error
-    except HTTPError as error:  # no answer at all
+    except HTTPError as error:  # no response
         raise EvidenceError(f"{what}: {error}") from error
 
 
 def describe_conditions(workload: Mapping[str, Any]) -> str:
-    """Every condition with its reason and message, for an error's text."""
+    """Returns every condition with its reason and message, for errors."""
     conditions = workload.get("status", {}).get("conditions", [])
     words = [f"{one['type']}={one['status']} {one['reason']}: {one.get('message', '')}" for one in conditions]
     return "; ".join(words) or "no condition"
@@ -110,8 +110,8 @@ def describe_conditions(workload: Mapping[str, Any]) -> str:
 
 def _watch(listing: Callable[..., Any], key: tuple[str, ...], name: str, seconds: float) -> Iterator[JsonObject]:
     deadline = monotonic() + seconds
-    # Without a resourceVersion a stream begins with the object as it is now: nothing is missed between two streams.
-    # The server may end one early, as at its own restart; then the next one begins.
+    # Without a resourceVersion a stream begins with the current object: nothing is missed between two streams. The
+    # server may end one early, as at its restart; then the next one begins.
     while (left := deadline - monotonic()) > 0:
         stream = watch.Watch().stream(  # type: ignore[no-untyped-call]  # published without types
             listing, *key, field_selector=f"metadata.name={name}", timeout_seconds=max(1, int(left))

@@ -1,4 +1,4 @@
-"""Puts the raw readings of one workload together as evidence. Pure: the readings are arguments."""
+"""Builds evidence from the raw readings of one workload. Pure: the readings are arguments."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from gpufleet_e2e.proof.objects import JsonObject
 
 TERMINAL = {"Succeeded", "Failed"}
 SHARD_LINE = re.compile(r"shard\D*(\d+)\D+(\d+)", re.IGNORECASE)
-"""How a container says its share: the word, then start and end."""
+"""A container's line about its shard: the word, then start and end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerReading:
-    """What was asked of one container by `kubectl exec` and `kubectl logs`."""
+    """The results of `kubectl exec` and `kubectl logs` for one container."""
 
     variables: Mapping[str, str] | None
     problem: str = ""
@@ -34,7 +34,7 @@ class ContainerReading:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """Everything that the proof of one workload is made of. `containers` is keyed by pod name."""
+    """The readings of one workload. `containers` is keyed by pod name."""
 
     workload: JsonObject
     pods: Sequence[JsonObject]
@@ -45,21 +45,21 @@ class Readings:
     shared_resource: str = contract.SHARED_RESOURCE
 
     @property
-    def asked(self) -> str:
-        """The resource that the workload's containers ask for."""
+    def requested_resource(self) -> str:
+        """The extended resource that the workload's containers request."""
         shared = self.workload["spec"].get("devices", {}).get("mode") == "Shared"
         return self.shared_resource if shared else self.resource
 
 
 def container_of(workload: JsonObject) -> str:
-    """The container that gets the devices: the one that the spec names, else the only one."""
+    """Returns the container that gets the devices: the one that the spec names, else the first."""
     spec = workload["spec"]
     named = spec.get("devices", {}).get("container")
     return str(named or spec["template"]["spec"]["containers"][0]["name"])
 
 
 def live_pods(pods: Sequence[JsonObject]) -> list[JsonObject]:
-    """The pods that still run or will: neither ended nor being deleted."""
+    """Selects pods that are neither completed nor being deleted."""
     return [
         pod
         for pod in pods
@@ -68,13 +68,13 @@ def live_pods(pods: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def fleet(telemetry: Sequence[JsonObject], holdings: Sequence[Holding]) -> FleetEvidence:
-    """All devices, by node and index, and all holdings."""
+    """Builds the evidence on all devices, by node and index, and all holdings."""
     nodes = sorted(telemetry, key=lambda node: str(node["metadata"]["name"]))
     return FleetEvidence(tuple(gpu for node in nodes for gpu in objects.gpus(node)), tuple(holdings))
 
 
 def workload(readings: Readings) -> WorkloadEvidence:
-    """The evidence on one workload, replicas in order."""
+    """Builds the evidence on one workload, replicas in order."""
     found, spec = readings.workload, readings.workload["spec"]
     status = found.get("status", {})
     placements = sorted(status.get("placements", []), key=lambda placement: int(placement["replica"]))
@@ -99,10 +99,10 @@ def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
     name, uid = placement.get("pod", ""), placement.get("podUID", "")
     pod = next((pod for pod in readings.pods if pod["metadata"]["name"] == name), None)
     container = container_of(readings.workload)
-    reading = readings.containers.get(name, ContainerReading(None, "not asked"))
+    reading = readings.containers.get(name, ContainerReading(None, "not read"))
     says = {Source.STATUS: objects.statement(placement.get("devices", []))}
     if pod is None:
-        gone = Statement(None, f"there is no pod {name or 'for this replica'}")
+        gone = Statement(None, f"pod {name or 'of this replica'} does not exist")
         says |= {source: gone for source in Source if source is not Source.STATUS}
     else:
         says |= {
@@ -110,7 +110,7 @@ def _replica(readings: Readings, placement: JsonObject) -> ReplicaEvidence:
             Source.ANNOTATION: objects.annotation(pod),
             Source.ENVIRONMENT: _visible(reading),
             Source.POD_RESOURCES: _held(readings, pod, container),
-            Source.POD_STATUS: objects.pod_status(pod, container, readings.asked),
+            Source.POD_STATUS: objects.pod_status(pod, container, readings.requested_resource),
         }
     if pod is not None and uid != pod["metadata"]["uid"]:
         says[Source.STATUS] = Statement(None, f"names pod uid {uid or '(none)'}, the pod's is {pod['metadata']['uid']}")
@@ -144,7 +144,7 @@ def _visible(reading: ContainerReading) -> Statement:
 
 
 def _held(readings: Readings, pod: Mapping[str, Any], container: str) -> Statement:
-    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.asked)
+    key = (pod["metadata"]["namespace"], pod["metadata"]["name"], container, readings.requested_resource)
     for holding in readings.holdings:
         if (holding.namespace, holding.pod, holding.container, holding.resource) == key:
             return objects.statement([objects.device_of(one) for one in holding.devices])

@@ -1,4 +1,4 @@
-"""Gathers all that is said about a workload: objects by the official client, exec and logs by kubectl, kubelets."""
+"""Collects evidence on workloads: objects with the official client, exec and logs with kubectl, and kubelets."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,27 +15,27 @@ from gpufleet_e2e.proof.errors import EvidenceError
 from gpufleet_e2e.proof.evidence import FleetEvidence, Holding, WorkloadEvidence
 from gpufleet_e2e.proof.podresources import list_pod_resources
 
-ASK_AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 
-EXEC_AT_ONCE = 4
-"""kubectl processes at a time: each costs about a tenth of a second of one core."""
+MAX_EXECS = 4
+"""Parallel kubectl processes: each needs about 0.1 s of CPU time."""
 
 
 class Kubectl(Protocol):
     """Runs kubectl as administrator and returns what it prints."""
 
     def __call__(self, *arguments: str) -> str:
-        """Raise EvidenceError with kubectl's own words when it fails or hangs."""
+        """Raises EvidenceError with kubectl's output when it fails or hangs."""
 
 
 class EvidenceCollector(ApiReader):
-    """An ApiReader that also asks containers and kubelets.
+    """An ApiReader that also reads containers and kubelets.
 
     Args:
-        kubeconfig: of a user who may read everything and exec.
-        kubectl: runs it with this kubeconfig.
-        sockets: per node name, the path of its kubelet's PodResources socket as seen from here.
-        resource: the extended resource that means one device.
+        kubeconfig: Kubeconfig of a user who may read everything and exec.
+        kubectl: Runs kubectl with this kubeconfig.
+        sockets: Path of each kubelet's PodResources socket, by node name.
+        resource: The extended resource of whole devices.
     """
 
     def __init__(
@@ -47,51 +47,51 @@ class EvidenceCollector(ApiReader):
         self._resource = resource
 
     def holdings(self) -> tuple[Holding, ...]:
-        """What every kubelet says about every container. Raises EvidenceError when one doesn't answer."""
+        """Reads the devices of every container from every kubelet. Raises EvidenceError when one does not respond."""
         return tuple(one for node, socket in self._sockets.items() for one in list_pod_resources(node, socket))
 
     def fleet(self) -> FleetEvidence:
-        """Every GPU and every holding, now."""
+        """Reads all GPUs and all holdings."""
         return assemble.fleet(self.telemetry(), self.holdings())
 
     def evidence(self, namespace: str, name: str) -> WorkloadEvidence:
-        """All that is said about one workload's devices, now. A source that can't be read says why instead."""
+        """Reads all sources on one workload's devices; a source that cannot be read contains the reason."""
         workload = self.workload(namespace, name)
         pods = self.pods(namespace, f"{contract.WORKLOAD_LABEL}={name}")
-        containers = self._ask_containers(workload, pods)
+        containers = self._read_containers(workload, pods)
         return assemble.workload(
             Readings(workload, pods, self.telemetry(), self.holdings(), containers, self._resource)
         )
 
     def complete(self, namespace: str, name: str, *, timeout_seconds: float) -> WorkloadEvidence:
-        """The evidence as soon as every source has spoken, or as it is when the time is over.
+        """Reads the evidence until every source has an answer, or the time is over.
 
-        A kubelet lists devices before the container runs, and writes pod status and logs a moment after: silence is
-        waited for here. A wrong word is returned at once.
+        A kubelet lists devices before the container runs, and writes pod status and logs later: missing answers are
+        retried. A wrong answer is returned immediately.
         """
-        asked = Retrying(
+        retrying = Retrying(
             retry=retry_if_result(incomplete),
             stop=stop_after_delay(timeout_seconds),
-            wait=wait_fixed(ASK_AGAIN_SECONDS),
+            wait=wait_fixed(RETRY_SECONDS),
             retry_error_callback=_last,
         )
-        return asked(self.evidence, namespace, name)
+        return retrying(self.evidence, namespace, name)
 
     def environment(self, namespace: str, pod: str, container: str) -> dict[str, str]:
-        """The environment of the container's first process. Raises EvidenceError when kubectl can't tell."""
+        """Reads the environment of the container's first process. Raises EvidenceError when kubectl fails."""
         where = (f"--namespace={namespace}", pod, f"--container={container}")
         return objects.environment(self._kubectl("exec", *where, "--", "cat", "/proc/1/environ"))
 
     def log(self, namespace: str, pod: str, container: str) -> str:
-        """What the container printed. Raises EvidenceError when kubectl can't tell."""
+        """Reads the container's log. Raises EvidenceError when kubectl fails."""
         return self._kubectl("logs", f"--namespace={namespace}", pod, f"--container={container}")
 
-    def _ask_containers(self, workload: Mapping[str, Any], pods: list[dict[str, Any]]) -> dict[str, ContainerReading]:
+    def _read_containers(self, workload: Mapping[str, Any], pods: list[dict[str, Any]]) -> dict[str, ContainerReading]:
         namespace, container = workload["metadata"]["namespace"], assemble.container_of(workload)
         with_log = "distribution" in workload["spec"]
         names = [pod["metadata"]["name"] for pod in assemble.live_pods(pods)]
 
-        def ask(pod: str) -> ContainerReading:
+        def read(pod: str) -> ContainerReading:
             try:
                 variables = self.environment(namespace, pod, container)
                 log = self.log(namespace, pod, container) if with_log else ""
@@ -99,12 +99,12 @@ class EvidenceCollector(ApiReader):
                 return ContainerReading(None, problem=str(error))
             return ContainerReading(variables, log=log)
 
-        with ThreadPoolExecutor(EXEC_AT_ONCE) as pool:
-            return dict(zip(names, pool.map(ask, names), strict=True))
+        with ThreadPoolExecutor(MAX_EXECS) as pool:
+            return dict(zip(names, pool.map(read, names), strict=True))
 
 
 def _last(state: RetryCallState) -> WorkloadEvidence:
     if state.outcome is None:  # tenacity sets it before it stops
-        raise AssertionError("stopped before the first answer")
+        raise AssertionError("stopped before the first result")
     evidence: WorkloadEvidence = state.outcome.result()
     return evidence

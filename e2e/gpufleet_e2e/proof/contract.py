@@ -1,4 +1,4 @@
-"""The names that a user of gpufleet sees, written from the documentation and not imported from the product."""
+"""Names of gpufleet's API, copied from the documentation and not imported from the product."""
 
 from typing import Final
 

@@ -1,9 +1,9 @@
-"""EvidenceError: something could not be read. WaitTimeoutError: it did not come true in time."""
+"""Errors of reading evidence."""
 
 
 class EvidenceError(Exception):
-    """A source could not be read; the message says which and why."""
+    """A source could not be read; the message contains which and why."""
 
 
 class WaitTimeoutError(Exception):
-    """What was waited for did not happen; the message says what was seen last."""
+    """A condition did not become true in time; the message contains the last state."""

@@ -1,32 +1,32 @@
-"""What was read, before any judgement: frozen values that tests can write by hand."""
+"""Evidence before any comparison: frozen values that tests can write by hand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 Shard = tuple[int, int]
-"""Start and end of a contiguous range of items; the end is not part of it."""
+"""Start and end of a contiguous range of items, without the end."""
 
 
 class Source(StrEnum):
-    """Who can say which devices a container has. The value is the name that people know it by."""
+    """A source of a container's devices; the value is its display name."""
 
     STATUS = "status.placements"
-    """The GPUWorkload's status: what the operator picked."""
+    """The GPUWorkload's status: the operator's pick."""
     RESERVATION = "spec.assignments"
-    """The GPUTelemetry's spec: what the operator reserved."""
+    """The GPUTelemetry's spec: the operator's reservation."""
     ANNOTATION = "pod annotation"
     ENVIRONMENT = "container env"
     """NVIDIA_VISIBLE_DEVICES of the container's first process, by `kubectl exec`."""
     POD_RESOURCES = "PodResources"
-    """The kubelet, asked on its own socket."""
+    """The kubelet's PodResources socket."""
     POD_STATUS = "allocatedResourcesStatus"
-    """The kubelet, in the pod's status."""
+    """The pod status, written by the kubelet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One source's word on one container: sorted device UUIDs, or None with the reason why there is none."""
+    """One source's answer on one container: sorted device UUIDs, or None with the reason."""
 
     devices: tuple[str, ...] | None
     problem: str = ""
@@ -34,7 +34,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class ShardEvidence:
-    """Where one replica's share of the items begins and ends, by each that says so; None: says nothing."""
+    """One replica's shard by source; None means no answer."""
 
     status: Shard | None = None
     environment: Shard | None = None
@@ -45,7 +45,7 @@ class ShardEvidence:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaEvidence:
-    """One replica: its pod and what each source says about its devices."""
+    """One replica: its pod and its devices by source."""
 
     replica: int
     state: str
@@ -56,7 +56,7 @@ class ReplicaEvidence:
     says: Mapping[Source, Statement]
     shard: ShardEvidence = ShardEvidence()
     promised_mib: Mapping[Source, int | None] = field(default_factory=dict)
-    """Memory of each device as promised by the reservation and told to the container; None: whole devices."""
+    """Memory of each device by reservation and by the container's environment; None means whole devices."""
     score: Mapping[str, int] = field(default_factory=dict)
     """Score terms of the status, in thousandths."""
 
@@ -69,7 +69,7 @@ class ReplicaEvidence:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadEvidence:
-    """One GPUWorkload, as its spec asks and as its replicas answer."""
+    """The spec and the replicas of one GPUWorkload."""
 
     namespace: str
     name: str
@@ -79,19 +79,19 @@ class WorkloadEvidence:
     items: int | None = None
     unassigned_items: int = 0
     memory_mib: int | None = None
-    """Of each device, as the spec asks with mode Shared; None: whole devices."""
+    """Memory of each device with mode Shared; None means whole devices."""
     stray_pods: tuple[str, ...] = ()
     """Live pods of the workload that its status does not name."""
 
     @property
     def title(self) -> str:
-        """namespace/name."""
+        """The workload as namespace/name."""
         return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device as its node's GPUTelemetry shows it. None: not reported."""
+    """A device as reported by its node's GPUTelemetry. None means not reported."""
 
     node: str
     index: int
@@ -107,9 +107,9 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """The devices of one resource that one kubelet says one container has, sorted.
+    """The devices of one resource that a kubelet reports for a container, sorted.
 
-    A shared device is named by a slot of it, `<uuid>::<number>`.
+    A shared device is a slot, `<uuid>::<number>`.
     """
 
     node: str
@@ -122,19 +122,19 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class FleetEvidence:
-    """Every GPU by telemetry and every holding by the kubelets, read at about the same time."""
+    """All GPUs by telemetry and all holdings by the kubelets, read at about the same time."""
 
     gpus: tuple[Gpu, ...]
     holdings: tuple[Holding, ...]
 
     def gpu(self, uuid: str) -> Gpu | None:
-        """The device of this UUID."""
+        """Returns the device of this UUID."""
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
     def holders(self, uuid: str) -> tuple[Holding, ...]:
-        """All who have this device, or a slot of it, says the kubelet."""
+        """Returns the holdings of this device or one of its slots."""
         return tuple(one for one in self.holdings if uuid in {d.partition("::")[0] for d in one.devices})
 
     def holder(self, uuid: str) -> Holding | None:
-        """Who has this device, says the kubelet; the first of them where it is shared, or wrongly has several."""
+        """Returns the first holding of this device."""
         return next(iter(self.holders(uuid)), None)

@@ -9,7 +9,7 @@ TYPES_HEADER = '# mypy: disable-error-code="type-arg"\n'  # protoc writes a bare
 
 
 def generate(out: Path) -> None:
-    """Write the generated package into `out`/gpufleet_e2e/proof. Raises RuntimeError when protoc refuses the file."""
+    """Writes the generated package into `out`/gpufleet_e2e/proof. Raises RuntimeError when protoc fails."""
     arguments = [
         "protoc",
         f"-I{HERE.parents[1]}",

@@ -1,4 +1,4 @@
-"""From API objects, as JSON from the apiserver, to evidence. Pure: no client, so that tests feed it plain dicts."""
+"""Converts API objects in JSON to evidence. Pure: no client, so that tests use plain dicts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ JsonObject = Mapping[str, Any]
 
 
 def statement(devices: Sequence[str]) -> Statement:
-    """A source that names these devices. Order does not matter; a device named twice stays twice, and disagrees."""
+    """Builds a statement; order does not matter, and a device named twice stays twice."""
     return Statement(tuple(sorted(devices)))
 
 
 def device_of(device_id: str) -> str:
-    """The UUID in a kubelet's words: slots of a shared device are `<uuid>::<number>`."""
+    """Returns the UUID of a kubelet's device ID; share slots are `<uuid>::<number>`."""
     return device_id.partition("::")[0]
 
 
 def gpus(telemetry: JsonObject) -> tuple[Gpu, ...]:
-    """The devices of one GPUTelemetry, by index."""
+    """Returns the devices of one GPUTelemetry, by index."""
     devices = telemetry.get("status", {}).get("devices", [])
     return tuple(
         Gpu(
@@ -41,7 +41,7 @@ def gpus(telemetry: JsonObject) -> tuple[Gpu, ...]:
 
 
 def reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> Statement:
-    """The devices that the fleet's GPUTelemetry objects reserve for one pod."""
+    """Returns the devices that GPUTelemetry objects reserve for one pod."""
     found = [
         uuid
         for node in telemetry
@@ -49,11 +49,11 @@ def reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> Statement:
         if assignment["podUID"] == pod_uid
         for uuid in assignment["devices"]
     ]
-    return statement(found) if found else Statement(None, "no assignment for this pod's uid")
+    return statement(found) if found else Statement(None, "no assignment for this pod's UID")
 
 
 def annotation(pod: JsonObject) -> Statement:
-    """The devices in the pod's informational annotation, a JSON object with a list `devices`."""
+    """Returns the devices of the pod's annotation, a JSON object with a list `devices`."""
     text = pod["metadata"].get("annotations", {}).get(contract.ANNOTATION)
     if text is None:
         return Statement(None, f"no annotation {contract.ANNOTATION}")
@@ -65,7 +65,7 @@ def annotation(pod: JsonObject) -> Statement:
 
 
 def pod_status(pod: JsonObject, container: str, resource: str = contract.RESOURCE) -> Statement:
-    """The devices that the kubelet wrote into the pod's status for one container."""
+    """Returns the devices in the pod's status for one container."""
     for status in pod.get("status", {}).get("containerStatuses", []):
         if status["name"] == container:
             for entry in status.get("allocatedResourcesStatus", []):
@@ -75,25 +75,25 @@ def pod_status(pod: JsonObject, container: str, resource: str = contract.RESOURC
 
 
 def promised_by_reservation(telemetry: Sequence[JsonObject], pod_uid: str) -> int | None:
-    """MiB of each device that the fleet's GPUTelemetry objects promise to one pod; None: whole devices."""
+    """Returns the MiB of each device that GPUTelemetry objects promise to one pod; None means whole devices."""
     assignments = (one for node in telemetry for one in node.get("spec", {}).get("assignments", []))
     return next((one.get("memoryMiB") for one in assignments if one["podUID"] == pod_uid), None)
 
 
 def promised_by_environment(variables: Mapping[str, str]) -> int | None:
-    """MiB of each device that a container was told; None: it wasn't told, or no number."""
+    """Returns the MiB of each device in a container's environment; None when missing or not a number."""
     value = variables.get(contract.MEMORY_MIB, "")
     return int(value) if value.isdecimal() else None
 
 
 def environment(raw: str) -> dict[str, str]:
-    """The variables in a `/proc/<pid>/environ`."""
+    """Parses the variables of a `/proc/<pid>/environ`."""
     pairs = (entry.partition("=") for entry in raw.split("\0") if entry)
     return {name: value for name, _, value in pairs}
 
 
 def visible_devices(variables: Mapping[str, str]) -> Statement:
-    """The devices in a container's NVIDIA_VISIBLE_DEVICES."""
+    """Returns the devices in a container's NVIDIA_VISIBLE_DEVICES."""
     value = variables.get(contract.VISIBLE_DEVICES)
     if value is None:
         return Statement(None, f"{contract.VISIBLE_DEVICES} is not set")
@@ -101,7 +101,7 @@ def visible_devices(variables: Mapping[str, str]) -> Statement:
 
 
 def shard_of_environment(variables: Mapping[str, str]) -> Shard | None:
-    """The share that a container was told."""
+    """Returns the shard in a container's environment."""
     try:
         return int(variables[contract.SHARD_START]), int(variables[contract.SHARD_END])
     except (KeyError, ValueError):
@@ -109,14 +109,14 @@ def shard_of_environment(variables: Mapping[str, str]) -> Shard | None:
 
 
 def shard_of_status(placement: JsonObject) -> Shard | None:
-    """The share in one entry of the status's placements."""
+    """Returns the shard of a placement in the status."""
     if "shardStart" not in placement or "shardEnd" not in placement:
         return None
     return int(placement["shardStart"]), int(placement["shardEnd"])
 
 
 def condition(workload: JsonObject, kind: str) -> JsonObject:
-    """The workload's condition of this type; empty when absent or when it speaks of an older generation."""
+    """Returns the workload's condition of this type; empty when missing or of an older generation."""
     generation = workload["metadata"].get("generation")
     for found in workload.get("status", {}).get("conditions", []):
         if found["type"] == kind and found.get("observedGeneration", generation) == generation:
@@ -125,5 +125,5 @@ def condition(workload: JsonObject, kind: str) -> JsonObject:
 
 
 def is_true(workload: JsonObject, kind: str) -> bool:
-    """Whether that condition holds."""
+    """Returns whether the condition is True."""
     return bool(condition(workload, kind).get("status") == "True")

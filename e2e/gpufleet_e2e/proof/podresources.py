@@ -1,7 +1,7 @@
-"""Asks a kubelet who has which devices, on its own PodResources socket and with our own copy of the protocol.
+"""Reads the devices of containers from a kubelet's PodResources socket, with a separate copy of the protocol.
 
-A unix socket is reached by its file alone, whatever namespaces the kubelet lives in: a test node's socket is a file
-that this machine sees too.
+A unix socket is reached by its file, independent of the kubelet's namespaces: a test node's socket is a file of this
+machine.
 """
 
 import os
@@ -18,24 +18,24 @@ METHOD = "/v1.PodResourcesLister/List"
 SOCKET = Path("pod-resources", "kubelet.sock")
 """Below the kubelet's folder, which is /var/lib/kubelet on the node."""
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the kubelet's own limit; grpc's default is 4 MiB
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # the kubelet's limit; grpc's default is 4 MiB
 
 
 def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) -> tuple[Holding, ...]:
-    """Every container's device-plugin devices on `node`, one Holding per container and resource.
+    """Reads every container's device-plugin devices on `node`, one Holding per container and resource.
 
     Raises:
-        EvidenceError: the kubelet did not answer.
+        EvidenceError: The kubelet did not respond.
     """
     try:
-        # A socket's address holds 107 characters and a test node's folder may lie deep, so go by a descriptor of it.
+        # A socket's address has at most 107 characters, which a test node's path may exceed: use a descriptor.
         folder = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise EvidenceError(f"no socket of the kubelet of {node}: {error}") from error
+        raise EvidenceError(f"socket of the kubelet of {node} not found: {error}") from error
     try:
         response = _list(f"unix:/proc/self/fd/{folder}/{socket.name}", timeout_seconds)
     except grpc.RpcError as error:
-        raise EvidenceError(f"the kubelet of {node} did not answer on {socket}: {error}") from error
+        raise EvidenceError(f"the kubelet of {node} did not respond on {socket}: {error}") from error
     finally:
         os.close(folder)
     return holdings(node, response)
@@ -44,8 +44,8 @@ def list_pod_resources(node: str, socket: Path, *, timeout_seconds: float = 10) 
 def _list(target: str, timeout_seconds: float) -> ListResponse:
     options = (
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        # grpc keeps connections by address in one pool of the process. A descriptor's number is used again for the next
-        # node, so the address is the same, and the answer would be that of the node before.
+        # grpc pools connections by address. A descriptor's number is used again for the next node, so the address is
+        # the same, and the response would be that of the previous node.
         ("grpc.use_local_subchannel_pool", 1),
     )
     with grpc.insecure_channel(target, options=options) as channel:
@@ -58,7 +58,7 @@ def _list(target: str, timeout_seconds: float) -> ListResponse:
 
 
 def holdings(node: str, response: ListResponse) -> tuple[Holding, ...]:
-    """Gather the one-entry-per-device answer by container and resource, in stable order."""
+    """Groups the response, which has one entry per device, by container and resource, in stable order."""
     ids: defaultdict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for pod in response.pods:
         for container in pod.containers:

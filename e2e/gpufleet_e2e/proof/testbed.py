@@ -1,4 +1,4 @@
-"""A collector for a cluster of the test bed."""
+"""Evidence from a cluster of the test bed."""
 
 from gpufleet_e2e.proof.collector import EvidenceCollector
 from gpufleet_e2e.proof.errors import EvidenceError

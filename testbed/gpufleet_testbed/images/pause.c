@@ -1,4 +1,4 @@
-/* Process 1 of a pod: holds the pod's namespaces, buries orphans, leaves when told to. */
+/* Process 1 of a pod: holds the pod's namespaces, reaps orphans, exits on SIGTERM and SIGINT. */
 #include <signal.h>
 #include <stddef.h>
 #include <sys/wait.h>

@@ -28,7 +28,7 @@ def test_news_is_what_changed() -> None:
 
 
 def test_what_is_not_known_is_a_dash() -> None:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115 - nobody reads it
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115 - not read
     console.print(status_table(status(HEALTHY, LOST)))
     console.file.close()
     rows = [line.split() for line in console.export_text().splitlines() if "2345678" in line]

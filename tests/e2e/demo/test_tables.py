@@ -46,7 +46,7 @@ def test_every_source_has_a_legend_of_one_line() -> None:
     [
         ("hot-gpu-only-0-jj5bx2", "hot-gpu-only-0"),
         ("distribution-2-rv6sn6", "distribution-2"),
-        ("somebody-elses-pod", "somebody-elses-pod"),
+        ("another-users-pod", "another-users-pod"),
         ("a-name-that-is-much-longer-than-there-is-room-0-jj5bx2", "a-name-that-is-mu…"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The collector asks kubectl and watches objects; what can't be read is a problem in words, not a crash."""
+"""The collector asks kubectl and watches objects; an unreadable source is a recorded problem, not a crash."""
 
 from collections.abc import Iterator
 from pathlib import Path

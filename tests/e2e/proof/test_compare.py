@@ -28,7 +28,7 @@ def test_container_with_another_device_is_reported(readings: Make) -> None:
     made = readings()
     other = ContainerReading({"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-c"})
     spoilt = replace(made, containers={**made.containers, "train-0-a": other})
-    assert judge(spoilt) == ["demo/train[0]: container env: says GPU-a, GPU-c, the status says GPU-a, GPU-b"]
+    assert judge(spoilt) == ["demo/train[0]: container env: names GPU-a, GPU-c, the status names GPU-a, GPU-b"]
 
 
 def test_a_device_named_twice_is_not_the_same_as_once(readings: Make) -> None:
@@ -40,9 +40,9 @@ def test_a_device_named_twice_is_not_the_same_as_once(readings: Make) -> None:
 @pytest.mark.parametrize(
     ("reading", "words"),
     [
-        (ContainerReading({}), "says nothing (NVIDIA_VISIBLE_DEVICES is not set)"),
-        (ContainerReading(None, "kubectl exec: no such container"), "says nothing (kubectl exec: no such container)"),
-        (ContainerReading({"NVIDIA_VISIBLE_DEVICES": ""}), "says no device, the status says GPU-a, GPU-b"),
+        (ContainerReading({}), "has no answer (NVIDIA_VISIBLE_DEVICES is not set)"),
+        (ContainerReading(None, "kubectl exec: no such container"), "has no answer (kubectl exec: no such container)"),
+        (ContainerReading({"NVIDIA_VISIBLE_DEVICES": ""}), "names no device, the status names GPU-a, GPU-b"),
     ],
 )
 def test_a_container_that_says_nothing_is_reported(readings: Make, reading: ContainerReading, words: str) -> None:
@@ -55,7 +55,7 @@ def test_a_kubelet_that_names_another_device_is_reported(readings: Make) -> None
     made = readings()
     wrong = Holding("node-1", "demo", "train-0-a", "main", "gpufleet.dev/gpu", ("GPU-a", "GPU-x"))
     assert judge(replace(made, holdings=[wrong, made.holdings[1]])) == [
-        "demo/train[0]: PodResources: says GPU-a, GPU-x, the status says GPU-a, GPU-b"
+        "demo/train[0]: PodResources: names GPU-a, GPU-x, the status names GPU-a, GPU-b"
     ]
 
 
@@ -63,7 +63,7 @@ def test_a_device_that_two_containers_hold_is_reported(readings: Make) -> None:
     made = readings()
     second = Holding("node-1", "demo", "thief", "main", "gpufleet.dev/gpu", ("GPU-b",))
     assert judge(replace(made, holdings=[*made.holdings, second])) == [
-        "GPU-b: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+        "GPU-b: PodResources: held by demo/train-0-a/main and demo/thief/main"
     ]
 
 
@@ -109,7 +109,7 @@ class TestShared:
         twin = replace(first, name="twin")
         assert compare([first, twin], fleet) == ()
         found = compare([first, twin, replace(first, name="third")], fleet)
-        words = "90000 of 81559 MiB are promised to demo/train[0] and demo/twin[0] and demo/third[0]"
+        words = "90000 of 81559 MiB promised to demo/train[0] and demo/twin[0] and demo/third[0]"
         assert [one.subject for one in found] == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
         assert found[0].message == words
 
@@ -128,11 +128,11 @@ class TestShared:
         assert judge(replace(made, holdings=[*made.holdings, beside])) == []
         same = replace(beside, pod="thief", devices=("GPU-a::3",))
         assert judge(replace(made, holdings=[*made.holdings, same])) == [
-            "GPU-a: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+            "GPU-a: PodResources: held by demo/train-0-a/main and demo/thief/main"
         ]
         whole = replace(beside, pod="thief", resource="gpufleet.dev/gpu", devices=("GPU-b",))
         assert judge(replace(made, holdings=[*made.holdings, whole])) == [
-            "GPU-b: PodResources: handed to demo/train-0-a/main and demo/thief/main"
+            "GPU-b: PodResources: held by demo/train-0-a/main and demo/thief/main"
         ]
 
     def test_another_promise_than_asked_for_is_reported(self, readings: Make) -> None:
@@ -140,7 +140,7 @@ class TestShared:
         variables = {**(made.containers["train-0-a"].variables or {}), "GPUFLEET_MEMORY_MIB": "1"}
         wrong = replace(made.containers["train-0-a"], variables=variables)
         assert judge(replace(made, containers={**made.containers, "train-0-a": wrong})) == [
-            "demo/train[0]: container env: promises 1 MiB, the spec asks for 30000 MiB"
+            "demo/train[0]: container env: promises 1 MiB, the spec requests 30000 MiB"
         ]
 
 
@@ -158,7 +158,7 @@ def spoil_workload(readings: Readings, change: Callable[[Mapping[str, Any]], Non
 def test_missing_allocated_resources_status_is_reported_unless_excluded(readings: Make) -> None:
     made = spoil_pod(readings(), 1, lambda pod: pod.update(status={"phase": "Running"}))
     assert judge(made) == [
-        "demo/train[1]: allocatedResourcesStatus: says nothing (no allocatedResourcesStatus for the container)"
+        "demo/train[1]: allocatedResourcesStatus: has no answer (no allocatedResourcesStatus for the container)"
     ]
     older = [Source.RESERVATION, Source.ANNOTATION, Source.ENVIRONMENT, Source.POD_RESOURCES]
     fleet = assemble.fleet(made.telemetry, made.holdings)
@@ -173,10 +173,10 @@ def test_a_forged_or_absent_annotation_is_reported(readings: Make) -> None:
         pod["metadata"] = {**pod["metadata"], "annotations": {"gpufleet.dev/assignment": "[1]"}}
 
     assert judge(spoil_pod(readings(), 0, without)) == [
-        "demo/train[0]: pod annotation: says nothing (no annotation gpufleet.dev/assignment)"
+        "demo/train[0]: pod annotation: has no answer (no annotation gpufleet.dev/assignment)"
     ]
     assert judge(spoil_pod(readings(), 0, broken)) == [
-        "demo/train[0]: pod annotation: says nothing (annotation is not a JSON object with devices: [1])"
+        "demo/train[0]: pod annotation: has no answer (annotation is not a JSON object with devices: [1])"
     ]
 
 
@@ -185,8 +185,8 @@ def test_status_of_an_older_pod_is_reported(readings: Make) -> None:
         pod["metadata"] = {**pod["metadata"], "uid": "uid-new"}
 
     found = judge(spoil_pod(readings(), 0, other_uid))
-    assert found[0] == "demo/train[0]: status.placements: 0 devices, the spec asks for 2"
-    assert "demo/train[0]: spec.assignments: says nothing (no assignment for this pod's uid)" in found
+    assert found[0] == "demo/train[0]: status.placements: 0 devices, the spec requests 2"
+    assert "demo/train[0]: spec.assignments: has no answer (no assignment for this pod's UID)" in found
 
 
 def test_pod_on_another_node_than_its_device_is_reported(readings: Make) -> None:
@@ -197,7 +197,7 @@ def test_pod_on_another_node_than_its_device_is_reported(readings: Make) -> None
 def test_missing_replica_and_stray_pod_are_reported(readings: Make) -> None:
     made = spoil_workload(readings(), lambda workload: workload["status"]["placements"].pop(0))
     assert judge(made) == [
-        "demo/train[1]: status.placements: stands there 0 times, not once",
+        "demo/train[1]: status.placements: contains it 0 times, not once",
         "demo/train: status.placements: does not name the live pod train-1-b",
     ]
 
@@ -207,16 +207,16 @@ def test_surplus_replica_and_too_few_devices_are_reported(readings: Make) -> Non
         workload["spec"].update(replicas=1, devices={"count": 3})
 
     assert judge(spoil_workload(readings(), shrink)) == [
-        "demo/train: status.placements: names replica 1, the spec asks for 1",
-        "demo/train[0]: status.placements: 2 devices, the spec asks for 3",
-        "demo/train[1]: status.placements: 2 devices, the spec asks for 3",
+        "demo/train: status.placements: names replica 1, the spec requests 1",
+        "demo/train[0]: status.placements: 2 devices, the spec requests 3",
+        "demo/train[1]: status.placements: 2 devices, the spec requests 3",
     ]
 
 
 def test_missing_pod_leaves_every_source_without_devices(readings: Make) -> None:
     made = readings()
     found = judge(replace(made, pods=[made.pods[0]]))
-    gone = "says nothing (there is no pod train-1-b)"
+    gone = "has no answer (pod train-1-b does not exist)"
     assert f"demo/train[1]: container env: {gone}" in found
     assert len([line for line in found if line.endswith(gone)]) == 5
 
@@ -227,8 +227,8 @@ def test_missing_pod_leaves_every_source_without_devices(readings: Make) -> None
         (((0, 60), (61, 100)), 0, "61..100 does not follow on 60"),
         (((0, 60), (59, 100)), 0, "59..100 does not follow on 60"),
         (((1, 60), (60, 100)), 0, "1..60 does not follow on 0"),
-        (((0, 60), (60, 90)), 0, "end at 90, assigned are 100 items"),
-        (((0, 60), (60, 100)), 10, "end at 100, assigned are 90 items"),
+        (((0, 60), (60, 90)), 0, "end at 90, 100 items are assigned"),
+        (((0, 60), (60, 100)), 10, "end at 100, 90 items are assigned"),
     ],
 )
 def test_shards_with_gap_overlap_or_rest_are_reported(
@@ -249,8 +249,8 @@ def test_container_with_another_shard_is_reported(readings: Make) -> None:
     wrong = ContainerReading(variables, log="shard 0 to 40")
     found = compare_shards(assemble.workload(replace(made, containers={**made.containers, "train-0-a": wrong})))
     assert [str(one) for one in found] == [
-        "demo/train[0]: container env: says 0..50, the status says 0..60",
-        "demo/train[0]: container log: says 0..40, the status says 0..60",
+        "demo/train[0]: container env: names 0..50, the status names 0..60",
+        "demo/train[0]: container log: names 0..40, the status names 0..60",
     ]
 
 

@@ -62,9 +62,9 @@ def test_devices_are_gathered_by_container_and_resource(kubelet: Callable[[bytes
 
 
 def test_unreachable_kubelet_is_an_error_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not answer on .*/none.sock"):
+    with pytest.raises(EvidenceError, match=r"the kubelet of node-1 did not respond on .*/none.sock"):
         list_pod_resources("node-1", tmp_path / "none.sock", timeout_seconds=2)
-    with pytest.raises(EvidenceError, match=r"no socket of the kubelet of node-1: .*absent"):
+    with pytest.raises(EvidenceError, match=r"socket of the kubelet of node-1 not found: .*absent"):
         list_pod_resources("node-1", tmp_path / "absent" / "kubelet.sock")
 
 

@@ -17,7 +17,7 @@ def test_only_accepted_writes_that_were_meant_count() -> None:
     assert writes(PAGE) == {"gpufleet.dev/gputelemetries/status": 13, "pods": 3}
 
 
-def test_growth_is_told_per_minute() -> None:
+def test_growth_is_per_minute() -> None:
     assert per_minute({"a": 10, "b": 3}, {"a": 14, "b": 3, "c": 1}, 120) == {"a": 2.0, "c": 0.5}
 
 

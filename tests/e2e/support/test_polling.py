@@ -18,7 +18,7 @@ def test_the_answer_comes_as_soon_as_the_condition_holds() -> None:
     assert eventually(look, within=5, every=0.001) == 7
 
 
-def test_what_was_seen_last_is_told() -> None:
+def test_failure_contains_the_last_state() -> None:
     def look() -> None:
         raise AssertionError("two pods left")
 

@@ -25,7 +25,7 @@ class Lock:
                 return None
             if _is_open_at(path, descriptor):
                 break
-            # The holder before has removed the file between open and flock: a lock on it excludes nobody.
+            # The previous holder removed the file between open and flock: a lock on it excludes no process.
             os.close(descriptor)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())

@@ -38,7 +38,7 @@ def test_excerpt_begins_with_the_state_at_its_start() -> None:
     assert cut.driver_version == "580.1"
     assert cut.devices() == whole.devices()
     assert not [entry for entry in cut.entries if isinstance(entry.content, DeviceEvent)], (
-        "what is past isn't told anew"
+        "what is past is not reported again"
     )
     hardware = RecordingPlayer(cut, clock=lambda: now, sleep=lambda _: None)
     hardware.open()

@@ -37,7 +37,7 @@ class FakeCluster:
 
 @dataclass
 class FakeCollector:
-    """Says what it was told to say."""
+    """Returns prepared evidence."""
 
     workload: WorkloadEvidence
     seen: FleetEvidence
@@ -112,7 +112,7 @@ def test_differing_source_ends_in_exit_code_1(make: Make, workload: WorkloadEvid
     assert [problem.source for problem in context.problems] == [Source.POD_RESOURCES]
     assert "all six sources" not in shown(context)
     assert scenario.summarize(context.terminal, context.problems) == 1
-    assert "demo/train[0]: PodResources: says GPU-22222222-aaaa" in shown(context).splitlines()[-1]
+    assert "demo/train[0]: PodResources: names GPU-22222222-aaaa" in shown(context).splitlines()[-1]
 
 
 def test_workload_not_ready_in_time_is_a_problem_with_its_conditions(make: Make) -> None:
@@ -162,7 +162,7 @@ def test_sharers_on_two_devices_are_a_problem(sharers: Sharers) -> None:
     assert "28,000 MiB promised of GPU 0 of node-1 (81,559 MiB) and GPU 1" in str(problem)
 
 
-def test_the_last_look_judges_all_that_stands_together(make: Make) -> None:
+def test_final_check_compares_all_verified_workloads(make: Make) -> None:
     context = make()
     context.verified = ["train", "twin"]  # both get the same evidence, so each device is picked twice
     scenario.check_everything(context)
