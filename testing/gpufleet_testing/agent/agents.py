@@ -80,7 +80,10 @@ def make_settings(kubelet: FakeKubelet, **changes: Any) -> AgentSettings:
 def make_agent(kubelet: FakeKubelet, api: KubeApi, hardware: Hardware, **changes: Any) -> Agent:
     """Inside the event loop: an agent for that object, those GPUs and the scripted kubelet; settings as named."""
     settings = make_settings(kubelet, **{"heartbeat_seconds": 1, **changes})
-    return build_agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
+    agent = build_agent(settings, hardware, api, random.Random(1))  # noqa: S311 - jitter
+    publisher = agent.publisher
+    publisher._policy = replace(publisher._policy, max_backoff=0.5)  # noqa: SLF001 - tests need not wait as long
+    return agent
 
 
 @asynccontextmanager
