@@ -1,6 +1,6 @@
 """Divides a number of items by capacity: largest remainder, with a maximum per receiver.
 
-Exact: capacities are brought to whole numbers, so that shares + unassigned = items for every input, however large.
+Exact for every input: capacities are scaled to integers, so that shards + unassigned = items.
 """
 
 import math
@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Shards(Generic[K]):
-    """Items per receiver, in the order in which the capacities came, and what no one could take."""
+    """Items per receiver in the order of the capacities, and the items that no receiver could take."""
 
     items: Mapping[K, int]
     unassigned: int = 0
@@ -33,20 +33,20 @@ class Shards(Generic[K]):
 
 
 def apportion_evenly(items: int, receivers: Sequence[K], maximum: Mapping[K, int] | int | None = None) -> Shards[K]:
-    """Equal parts; the first receivers get one more where it doesn't divide evenly. Raises as `apportion` does."""
+    """Divides `items` into equal parts; the first receivers get one more if needed. Raises as `apportion` does."""
     if len(set(receivers)) != len(receivers):
-        raise InvalidCapacityError("a receiver stands twice")
+        raise InvalidCapacityError("duplicate receiver")
     return apportion(items, dict.fromkeys(receivers, 1), maximum)
 
 
 def apportion(
     items: int, capacities: Mapping[K, float | Fraction], maximum: Mapping[K, int] | int | None = None
 ) -> Shards[K]:
-    """Divide `items` in proportion to `capacities`.
+    """Divides `items` in proportion to `capacities`.
 
-    A receiver of capacity 0 gets nothing. With `maximum` (one for all, or per receiver), what a full receiver
-    can't take goes to the others in proportion; what nobody can take is `unassigned`. Equal remainders go to
-    the receiver that comes first.
+    A receiver of capacity 0 gets nothing. With `maximum` (one for all, or per receiver), what a full receiver cannot
+    take goes to the others in proportion; items that no receiver can take are `unassigned`. Equal remainders go to the
+    receiver that comes first.
 
     Raises:
         InvalidCapacityError: negative items or maximum; no receiver; a capacity that is NaN, infinite or
@@ -57,8 +57,8 @@ def apportion(
     given = dict.fromkeys(weights, 0)
     waiting = {key: weight for key, weight in weights.items() if weight}
     total = sum(waiting.values())
-    # Whoever would get his maximum or more is filled and leaves, and the others' parts grow by what he left.
-    # In order of maximum per capacity, nobody who fills can come after one who doesn't, so this is one pass.
+    # A receiver that would reach its maximum is filled and removed, which increases the parts of the others.
+    # In order of maximum per capacity no receiver that is filled comes after one that is not: one pass is enough.
     for key in sorted(limits.keys() & waiting.keys(), key=lambda key: Fraction(limits[key], waiting[key])):
         if items * waiting[key] < limits[key] * total:
             break
@@ -76,11 +76,11 @@ def unassigned_items(items: int, ranges: Mapping[K, tuple[int, int]]) -> int:
 
 
 def _checked(items: int, capacities: Mapping[K, float | Fraction]) -> dict[K, int]:
-    """The capacities in whole numbers of the same ratio: each float, too, is a whole number over another."""
+    """Returns the capacities as integers in the same ratio; a float is a ratio of two integers."""
     if items < 0:
         raise InvalidCapacityError(f"items is {items}, must be 0 or more")
     if not capacities:
-        raise InvalidCapacityError("there is nobody to divide the items among")
+        raise InvalidCapacityError("no receiver to divide the items among")
     for key, capacity in capacities.items():
         finite = isinstance(capacity, int | Fraction) or math.isfinite(capacity)
         if not finite or capacity < 0:
@@ -105,7 +105,7 @@ def _limits(weights: Mapping[K, int], maximum: Mapping[K, int] | int | None) -> 
 
 
 def _largest_remainder(items: int, weights: Mapping[K, int], total: int) -> dict[K, int]:
-    """Everyone's whole part; the items left go one each to the largest remainders, first come first."""
+    """Returns whole parts plus one item each for the largest remainders; the first receiver wins a tie."""
     parts = {key: divmod(items * weight, total) for key, weight in weights.items()}
     left = items - sum(whole for whole, _ in parts.values())
     lucky = set(sorted(parts, key=lambda key: -parts[key][1])[:left])

@@ -1,7 +1,7 @@
-"""Divides anew when a receiver leaves, comes or slows, and moves as few items as the new shares allow.
+"""Divides items again after a receiver leaves, joins or slows, and moves as few items as possible.
 
-Contiguous ranges would shift almost every boundary, so after a change a receiver holds a list of ranges: it
-keeps the items that it has, up to its new share, and the rest goes to those who are short.
+Contiguous ranges would shift almost every boundary, so after a change a receiver has a list of ranges: it keeps
+its items up to its new shard size, and the rest goes to receivers that have too few.
 """
 
 from collections import deque
@@ -19,10 +19,10 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Resharding(Generic[K]):
-    """Who holds which ranges now, in ascending order, and how many items changed hands.
+    """The ranges of each receiver in ascending order, and how many items moved.
 
-    `moved` counts the items that a receiver of the new shares has to fetch from another one; it is the least
-    that any division with these shares can have. `unassigned` are the ranges that nobody can take.
+    `moved` counts the items that a receiver fetches from another one; no division with these shard sizes
+    moves fewer. `unassigned` are the ranges that no receiver can take.
     """
 
     ranges: Mapping[K, tuple[Range, ...]]
@@ -31,11 +31,11 @@ class Resharding(Generic[K]):
 
 
 def reshard(before: Mapping[K, Iterable[Range]], after: Shards[K]) -> Resharding[K]:
-    """Fit what each receiver holds to its new share.
+    """Fits the ranges of each receiver to its new shard size.
 
     Args:
-        before: the ranges that each receiver holds; together with what nobody held they make up 0..items.
-        after: the new shares; receivers that are missing here have left.
+        before: The ranges of each receiver; together with the unassigned ranges they cover 0..items.
+        after: The new shard sizes; receivers that are missing here have left.
 
     Raises:
         InvalidCapacityError: ranges in `before` overlap, are reversed or lie outside 0..items.
@@ -60,7 +60,6 @@ def reshard(before: Mapping[K, Iterable[Range]], after: Shards[K]) -> Resharding
 
 
 def _gaps(before: Mapping[K, Iterable[Range]], items: int) -> list[Range]:
-    """What nobody held."""
     gaps, position = [], 0
     for start, end in sorted(r for ranges in before.values() for r in ranges if r[0] != r[1]):
         if start < position or end < start or end > items:
@@ -86,7 +85,7 @@ def _split(ranges: Iterable[Range], first: int) -> tuple[list[Range], list[Range
 
 
 def _fetched(spare: deque[Range], items: int) -> Iterator[Range]:
-    """Takes `items` items off the front."""
+    """Takes `items` items from the front."""
     while items:
         start, end = spare.popleft()
         cut = min(end, start + items)
@@ -97,7 +96,7 @@ def _fetched(spare: deque[Range], items: int) -> Iterator[Range]:
 
 
 def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Ascending, neighbours joined."""
+    """Returns the ranges in ascending order, adjacent ones merged."""
     merged: list[Range] = []
     for start, end in sorted(ranges):
         if merged and merged[-1][1] == start:

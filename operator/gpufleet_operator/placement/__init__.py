@@ -1,3 +1,9 @@
+"""Places requests for GPUs on a fleet snapshot: pure functions without I/O.
+
+The operator calls `place` only. Library functions without a caller in the product: `propose` (preemption), `place_all`,
+`select_best_device`, and `gpufleet_operator.distribution.reshard`.
+"""
+
 from gpufleet_operator.placement.aggregate import Aggregates, aggregate
 from gpufleet_operator.placement.device_ranking import RankedDevice, rank_devices, select_best_device
 from gpufleet_operator.placement.fleet.fleet import Fleet

@@ -1,4 +1,4 @@
-"""The fleet in a few numbers. What no device reports is absent, never 0."""
+"""Aggregates of the fleet. A value that no device reports is None, never 0."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from gpufleet_operator.placement.fleet.fleet import Fleet
 
 @dataclass(frozen=True, slots=True)
 class Aggregates:
-    """Over the devices of nodes whose telemetry may be used; `devices` counts all. None: nobody reports it."""
+    """Aggregates over nodes with usable telemetry; `devices` counts all. None: no device reports the value."""
 
     devices: int
     healthy: int
@@ -31,7 +31,7 @@ class Aggregates:
     memory_total_mib: int | None
     memory_used_mib: int | None
     memory_available_mib: int | None
-    """Of healthy devices that nobody holds as a whole: total minus what is promised or in use."""
+    """Total minus promised or used memory, over healthy devices that are not held as a whole."""
     mean_utilization_percent: float | None
     mean_temperature_celsius: float | None
     power_milliwatts: int | None
@@ -40,8 +40,8 @@ class Aggregates:
 
 
 def aggregate(fleet: Fleet) -> Aggregates:
-    """The fleet as it is at this version."""
-    return fleet.cache.get(Aggregates, fleet.version, lambda: _aggregate(fleet), kept=1)
+    """Returns the aggregates of the fleet at its current version."""
+    return fleet.memo.get(Aggregates, fleet.version, lambda: _aggregate(fleet), kept=1)
 
 
 def _aggregate(fleet: Fleet) -> Aggregates:

@@ -1,4 +1,4 @@
-"""The engine's dataclasses as JSON and back, by their own type hints: equal values give equal bytes."""
+"""Serializes the engine's dataclasses as JSON by their type hints. Equal values give equal bytes."""
 
 import json
 import types
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def to_bytes(value: object) -> bytes:
-    """Canonical JSON: keys and sets in order, nothing left out."""
+    """Returns canonical JSON: sorted keys and sets, all fields."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def from_bytes(kind: type[T], raw: bytes) -> T:
-    """The value that `to_bytes` wrote.
+    """Parses what `to_bytes` wrote.
 
     Raises:
         ValueError: not JSON, a field that is missing or unknown, or a value of another type.
@@ -53,7 +53,7 @@ def _typed(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return kind(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return value  # a whole number written by a caller who had an int
+        return value  # an integer written by a caller that had an int
     return _expect(kind, value)
 
 
@@ -71,5 +71,5 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _expect(kind: type, value: Any) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{value!r} is no {kind.__name__}")
+        raise ValueError(f"{value!r} is not a {kind.__name__}")
     return value

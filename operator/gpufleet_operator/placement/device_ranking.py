@@ -1,6 +1,6 @@
-"""Devices one by one, best first: for `gpufleet rank`, for what-if questions, and for callers that pick by themselves.
+"""Ranks single devices by score, for `gpufleet rank` and for callers that pick devices themselves.
 
-Scores are kept per weights and computed anew only for rows that changed.
+Scores are memoized per weights and recomputed only for changed rows.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ from gpufleet_operator.placement.search.score import check_weights, scores, term
 
 @dataclass(frozen=True, slots=True)
 class RankedDevice:
-    """One device and how good it is."""
+    """A device and its score terms."""
 
     node: str
     device: str
@@ -29,7 +29,7 @@ class RankedDevice:
 
 
 class DeviceRanking(Sequence[RankedDevice]):
-    """Devices, best first. Each is looked up in the fleet when it is asked for, so don't change the fleet meanwhile."""
+    """Devices, best first. Entries are read from the fleet on access, so the fleet must not change meanwhile."""
 
     def __init__(self, fleet: Fleet, weights: ScoreWeights, rows: NDArray[np.intp], cells: NDArray[np.intp]) -> None:
         self._fleet, self._weights, self._version = fleet, weights, fleet.version
@@ -60,14 +60,14 @@ def rank_devices(
     among: Collection[str] | None = None,
     share: Share | None = None,
 ) -> DeviceRanking:
-    """All devices that can be used now, best first; ties by node name, then device index.
+    """Returns the usable devices, best first; ties go to the first node name, then the lowest device index.
 
     Args:
-        fleet: the snapshot.
-        weights: of the score's terms; None: the default ones.
-        min_free_memory_mib: devices with less, or that don't report their memory, are left out.
-        among: UUIDs to choose from; None: all.
-        share: what is to be had of each, beside others' shares; None: it is to be used as a whole.
+        fleet: The fleet.
+        weights: Weights of the score terms; None: the defaults.
+        min_free_memory_mib: Devices with less free memory, or that do not report it, are excluded.
+        among: UUIDs to choose from; None: all devices.
+        share: The share needed of each device; None: the whole device.
 
     Raises:
         InvalidFleetError: the fleet has no device, or `among` names one that it doesn't have.
@@ -88,7 +88,7 @@ def select_best_device(
     among: Collection[str] | None = None,
     share: Share | None = None,
 ) -> RankedDevice | None:
-    """The first of `rank_devices`, without ranking the rest; None when no device passes. Raises as that does."""
+    """Returns the first of `rank_devices`, or None, without ranking the rest. Raises as `rank_devices` does."""
     weights = weights or ScoreWeights()
     columns, wanted = fleet.ranked(), _wanted(fleet, weights, min_free_memory_mib, among, share)
     if not wanted.any():
@@ -129,7 +129,7 @@ def _ranked(fleet: Fleet, row: int, cell: int, weights: ScoreWeights) -> RankedD
 
 
 def _scores(fleet: Fleet, weights: ScoreWeights) -> NDArray[np.int64]:
-    return fleet.cache.get(_Scores, weights, lambda: _Scores(weights)).update(fleet)
+    return fleet.memo.get(_Scores, weights, lambda: _Scores(weights)).update(fleet)
 
 
 class _Scores:
@@ -139,7 +139,7 @@ class _Scores:
         self._version = -1
 
     def update(self, fleet: Fleet) -> NDArray[np.int64]:
-        """(rows, width), up to date."""
+        """Returns the scores, (rows, width)."""
         if self._version != fleet.version:
             columns = fleet.columns
             changed = fleet.changes.since(self._version)

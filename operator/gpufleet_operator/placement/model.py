@@ -1,8 +1,8 @@
-"""The engine's vocabulary: what it is told and what it answers.
+"""Input and output types of the engine.
 
-Plain frozen dataclasses, so that operator, command line and benchmarks speak to the engine alike. No value here
-is a float where Kubernetes has an integer: memory of devices in MiB, of nodes in bytes, CPU in millicores,
-power in milliwatts, temperature in degrees Celsius. `None` means that the hardware doesn't report the value.
+Frozen dataclasses, shared by operator, command line and benchmarks. No value is a float where Kubernetes has an
+integer: memory of devices in MiB, of nodes in bytes, CPU in millicores, power in milliwatts, temperature in degrees
+Celsius. `None` means that the hardware doesn't report the value.
 """
 
 from collections.abc import Mapping
@@ -14,34 +14,34 @@ from gpufleet_common import device_use
 
 
 class Reason(StrEnum):
-    """Why a device can't serve a replica. The first test that fails, in this order, is the one reported."""
+    """Why a device is rejected for a replica. The first filter that fails, in this order, is reported."""
 
     NODE_BACKOFF = "NodeBackoff"
-    """kube-scheduler or the kubelet refused this node for this replica lately."""
+    """kube-scheduler or the kubelet recently rejected this node for this replica."""
     NODE_UNSCHEDULABLE = "NodeUnschedulable"
     NODE_SELECTOR = "NodeSelectorMismatch"
     NODE_AFFINITY = "NodeAffinityMismatch"
     TAINT = "TaintNotTolerated"
     TELEMETRY_STALE = "TelemetryStale"
     UNHEALTHY = "DeviceUnhealthy"
-    """Told before that the device's own samples are old: a device with a fault often gives none."""
+    """Reported before a stale sample: a device with a fault often has no samples."""
     IN_USE = "DeviceInUse"
     """Reserved or held by another pod."""
     FOREIGN_PROCESS = "ForeignProcess"
-    """A process that belongs to no pod of ours is on the device, or may be."""
+    """The device is used, or possibly used, by a process outside Kubernetes."""
     NOT_INCLUDED = "NotInIncludeUUIDs"
     EXCLUDED = "InExcludeUUIDs"
     MODEL = "ModelMismatch"
     COMPUTE_CAPABILITY = "ComputeCapabilityTooLow"
     MEASUREMENT_MISSING = "MeasurementMissing"
-    """A requirement names a quantity that this device doesn't report."""
+    """A requirement needs a measurement that the device does not report."""
     INSUFFICIENT_FREE_MEMORY = "InsufficientFreeMemory"
     COMPUTE = "InsufficientCompute"
-    """Shared use only: what is promised or in use leaves less than the share that is asked for."""
+    """Shared devices only: the free compute is smaller than the requested share."""
     UTILIZATION = "UtilizationTooHigh"
     TEMPERATURE = "TemperatureTooHigh"
     INSUFFICIENT_DEVICES = "InsufficientDevices"
-    """The device passes, but its node hasn't enough such devices for one replica."""
+    """The device passes, but its node has too few such devices for one replica."""
     INSUFFICIENT_CPU = "InsufficientCPU"
     INSUFFICIENT_MEMORY = "InsufficientMemory"
     TOO_MANY_PODS = "TooManyPods"
@@ -53,7 +53,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """One device as the fleet snapshot sees it."""
+    """State of one device."""
 
     uuid: str
     index: int
@@ -71,21 +71,21 @@ class DeviceState:
     process_count: int | None = None
     """None: the driver doesn't count them."""
     held: bool = False
-    """Reserved or held as a whole: by the ledger or in the kubelet's eyes, by whomever."""
+    """Reserved in the ledger or held according to the kubelet, as a whole."""
     sharers: int = 0
     """Containers that hold a share of the device. `held` is False then."""
     promised_memory_mib: int = 0
-    """Sum of the shares that the sample may already show."""
+    """Sum of the shares that the sample may already include."""
     promised_compute_percent: int = 0
     in_flight_memory_mib: int = 0
-    """Sum of the shares that were picked after the sample was taken, so that it can't show them yet."""
+    """Sum of the shares that were picked after the sample was taken."""
     in_flight_compute_percent: int = 0
     free_slots: int | None = None
-    """How many more containers may share the device; None: as many as there is room for."""
+    """Free share slots; None: no limit."""
     sample_age_seconds: float | None = None
     """Age of the sample at the time of the snapshot; None: never sampled."""
     stale_reason: str | None = None
-    """Set when this device's sample may not be used, in words (`its last sample is 370 s old, limit 90 s`)."""
+    """Set if this device's sample is not usable (`its last sample is 370 s old, limit 90 s`)."""
 
     @property
     def in_use(self) -> bool:
@@ -94,20 +94,20 @@ class DeviceState:
 
     @property
     def memory_in_use_mib(self) -> int | None:
-        """Promised or observed, whichever is more, plus what is in flight; None when the device doesn't say."""
+        """The larger of promised and observed memory plus the memory in flight; None if not reported."""
         if self.memory_used_mib is None:
             return None
         return max(self.promised_memory_mib, self.memory_used_mib) + self.in_flight_memory_mib
 
     @property
     def memory_free_mib(self) -> int | None:
-        """Total minus `memory_in_use_mib`; below 0 when holders take more than there is. None when not known."""
+        """Total minus `memory_in_use_mib`, negative if overcommitted; None if unknown."""
         used, total = self.memory_in_use_mib, self.memory_total_mib
         return None if used is None or total is None else total - used
 
     @property
     def compute_in_use_percent(self) -> int | None:
-        """As `memory_in_use_mib`, of the utilisation."""
+        """As `memory_in_use_mib`, for utilization."""
         if self.utilization_percent is None:
             return None
         return max(self.promised_compute_percent, self.utilization_percent) + self.in_flight_compute_percent
@@ -129,7 +129,7 @@ class Taint:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a device: what one container is promised of each of its shared devices."""
+    """A part of a device that one container gets of each of its shared devices."""
 
     memory_mib: int = 0
     compute_percent: int = 0
@@ -164,7 +164,7 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True)
 class PodNeeds:
-    """What one replica's pod asks of its node beside the devices, as kube-scheduler counts it."""
+    """Requests and scheduling constraints of a replica's pod other than devices, as kube-scheduler counts them."""
 
     cpu_milli: int = 0
     memory_bytes: int = 0
@@ -177,20 +177,20 @@ class PodNeeds:
 
 @dataclass(frozen=True, slots=True)
 class PotentialVictim:
-    """A pod that holds devices of a node: what would come back if it went. Only preemption looks at holders."""
+    """A pod that preemption may evict, and the resources that its eviction frees."""
 
     name: str
     """namespace/name."""
     priority: int
     devices: tuple[str, ...]
     share: Share | None = None
-    """What it is promised of each; None: it holds them as a whole."""
+    """Its share of each device; None: whole devices."""
     pod: PodNeeds = PodNeeds()
 
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One node: what kube-scheduler would see, and its devices."""
+    """State of one node as kube-scheduler sees it, with its devices."""
 
     name: str
     devices: tuple[DeviceState, ...]
@@ -204,19 +204,19 @@ class NodeState:
     free_extended: Mapping[str, int] = field(default_factory=dict)
     """Other extended resources, by name."""
     stale_reason: str | None = None
-    """Set when this node's telemetry may not be used, in words (`telemetry is 94 s old, limit 90 s`)."""
-    holders: tuple[PotentialVictim, ...] = ()
-    """Pods that might be asked to go; who isn't listed stays."""
+    """Set if this node's telemetry is not usable (`telemetry is 94 s old, limit 90 s`)."""
+    potential_victims: tuple[PotentialVictim, ...] = ()
+    """Pods that preemption may evict; other pods stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceNeeds:
-    """What each device must satisfy, and how many of them make a replica."""
+    """Devices of a replica: their number and requirements."""
 
     count: int = 1
-    """Devices of one replica. 0 places a pod without devices, which only the benchmarks ask for."""
+    """Devices per replica. 0 places a pod without devices; only the benchmarks do."""
     share: Share | None = None
-    """None: whole devices, held by nobody else. Otherwise a part of each, beside others' parts."""
+    """None: whole devices. Otherwise the part needed of each shared device."""
     min_free_memory_mib: int | None = None
     max_utilization_percent: int | None = None
     max_temperature_celsius: int | None = None
@@ -238,7 +238,7 @@ class ScoreWeights:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One workload's replicas that wait for devices."""
+    """The replicas of a workload to place."""
 
     name: str
     """namespace/name, for messages."""
@@ -253,16 +253,16 @@ class Request:
     excluded_nodes: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Per replica: nodes not to use for now."""
     placed_replicas: Mapping[str, int] = field(default_factory=dict)
-    """Replicas of this workload already placed, per node: Spread and SameNode go by them."""
+    """Placed replicas of this workload per node, used by Spread and SameNode."""
     priority: int = 0
-    """As admission resolved it from the pod's priority class."""
+    """Priority of the pod's priority class, resolved at admission."""
     may_preempt: bool = True
-    """False: its class says preemptionPolicy Never, so nobody is proposed as a victim for it."""
+    """False if its class has preemptionPolicy Never: no victims are proposed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Why a pick: each term in 0..1, mean over its devices; None where the hardware has no such value."""
+    """Score terms of a pick, each in 0..1: the mean over its devices; None if not reported."""
 
     total: float
     memory: float | None = None
@@ -283,7 +283,7 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class ReasonCount:
-    """How many devices, on how many nodes, failed one test."""
+    """Devices and nodes rejected for one reason."""
 
     reason: Reason
     devices: int
@@ -292,7 +292,7 @@ class ReasonCount:
 
 @dataclass(frozen=True, slots=True)
 class ClosestDevice:
-    """What came closest, and what it lacks, in words with numbers."""
+    """The device closest to passing, and what it lacks."""
 
     node: str
     device: str | None
@@ -302,10 +302,10 @@ class ClosestDevice:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why some replicas could not be placed."""
+    """Why replicas could not be placed."""
 
     message: str
-    """For people, with numbers: what was asked, how many devices failed which test, and the nearest miss."""
+    """The request, the rejected devices by reason and the closest device as text."""
     considered: int
     eligible: int
     rejected: tuple[ReasonCount, ...] = ()
@@ -314,7 +314,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one Request. `diagnosis` is set exactly when `unplaced` isn't empty and reasons were asked for."""
+    """The result of a Request. `diagnosis` is set if replicas are unplaced and `explain` was not False."""
 
     picks: tuple[Pick, ...]
     unplaced: tuple[int, ...] = ()

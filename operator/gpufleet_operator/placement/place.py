@@ -1,4 +1,4 @@
-"""One request in, one decision out: filter, score, select, replica by replica on a draft."""
+"""Places one request: filter, score and select, replica by replica."""
 
 from collections.abc import Iterable
 from typing import assert_never
@@ -20,11 +20,11 @@ from gpufleet_operator.placement.search.strategies import ScoreSelector, Selecto
 from gpufleet_operator.placement.search.tentative import TentativePlacement
 
 
-class _Tried:
-    """A question that no node could serve isn't asked again until something was freed."""
+class _QueryState:
+    """Skips a query that no node can serve until resources are released."""
 
     infeasible_since_release = -1
-    """`Fleet.releases` then."""
+    """`Fleet.releases` when the query was found infeasible; -1: never."""
 
 
 def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, explain: bool = True) -> Decision:
@@ -44,20 +44,20 @@ def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, explain: bool = T
         InvalidRequestError: The request contradicts itself.
     """
     check_request(request)
-    query = fleet.cache.get(Query, query_key(request), lambda: Query.of(request))
-    draft, tried = TentativePlacement(fleet, request), fleet.cache.get(_Tried, query, _Tried)
+    query = fleet.memo.get(Query, query_key(request), lambda: Query.of(request))
+    tentative, state = TentativePlacement(fleet, request), fleet.memo.get(_QueryState, query, _QueryState)
     picks: tuple[Pick, ...] = ()
     unplaced = request.replicas
-    if tried.infeasible_since_release != fleet.releases:
+    if state.infeasible_since_release != fleet.releases:
         selector = _selector(fleet, request, query, mix)
-        picks, unplaced = _fill(draft, selector, _allowed(fleet, request, query), tried)
+        picks, unplaced = _fill(tentative, selector, _allowed(fleet, request, query), state)
     if not unplaced:
         return Decision(picks)
     rearranged = arrange(fleet, request, query)
     if rearranged is not None:
         return Decision(rearranged)
-    told = TentativePlacement(fleet, request) if request.gang else draft
-    diagnosis = diagnose(told, query, unplaced[0], len(picks)) if explain else None
+    explained = TentativePlacement(fleet, request) if request.gang else tentative
+    diagnosis = diagnose(explained, query, unplaced[0], len(picks)) if explain else None
     return Decision((), request.replicas, diagnosis) if request.gang else Decision(picks, unplaced, diagnosis)
 
 
@@ -72,24 +72,24 @@ def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selecto
 
 
 def _fill(
-    draft: TentativePlacement, selector: Selector, allowed: NDArray[np.intp] | None, tried: _Tried
+    tentative: TentativePlacement, selector: Selector, allowed: NDArray[np.intp] | None, state: _QueryState
 ) -> tuple[tuple[Pick, ...], tuple[int, ...]]:
-    """Give each replica the best node that is left: (picks, replicas without one)."""
-    request = draft.request
+    """Gives each replica the best node that is left; returns picks and unplaced replicas."""
+    request = tentative.request
     picks: list[Pick] = []
     unplaced: list[int] = []
     for replica in request.replicas:
-        keys, aside = selector.keys(), _rows(draft.fleet, request.excluded_nodes.get(replica, ()))
+        keys, aside = selector.keys(), _rows(tentative.fleet, request.excluded_nodes.get(replica, ()))
         row = _best(keys, allowed, aside)
-        if row is None and allowed is None and not aside and not draft.taken:
-            tried.infeasible_since_release = draft.fleet.releases
-        cells = None if row is None else selector.cells(draft.window(row))
+        if row is None and allowed is None and not aside and not tentative.taken:
+            state.infeasible_since_release = tentative.fleet.releases
+        cells = None if row is None else selector.cells(tentative.window(row))
         if row is None or cells is None:
             unplaced.append(replica)
             continue
-        picks.append(draft.pick(replica, row, cells))
+        picks.append(tentative.pick(replica, row, cells))
         if len(request.replicas) > 1:
-            selector.debited(draft.take(row, cells))
+            selector.after_pick(tentative.take(row, cells))
             if request.topology is Topology.SAME_NODE:
                 allowed = np.array([row])
     return tuple(picks), tuple(unplaced)
@@ -112,7 +112,7 @@ def _rows(fleet: Fleet, names: Iterable[str]) -> list[int]:
 
 
 def _allowed(fleet: Fleet, request: Request, query: Query) -> NDArray[np.intp] | None:
-    """None: every row. With SameNode: that of the siblings, or else those that can take the most replicas."""
+    """Returns allowed rows, None: all. SameNode: where replicas are placed, else where the most replicas fit."""
     if request.topology is not Topology.SAME_NODE:
         return None
     if request.placed_replicas:

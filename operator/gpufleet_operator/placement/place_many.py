@@ -1,4 +1,4 @@
-"""Several requests at once: in order of priority, each pick debited before the next request is looked at."""
+"""Places several requests in order of priority, debiting each pick before the next request."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from gpufleet_operator.placement.place import place
 
 
 def place_all(fleet: Fleet, requests: Sequence[Request], mix: Mix = PRIOR) -> tuple[Decision, ...]:
-    """Decisions in the order of the requests; made by priority, the highest first, then as they stand.
+    """Returns the decisions in the order of the requests. Higher priorities are placed first, then in the given order.
 
-    The fleet isn't changed. Raises as `place` does.
+    The fleet is not changed. Raises as `place` does.
     """
     plan = fleet.copy()
     decisions: dict[int, Decision] = {}
@@ -23,6 +23,6 @@ def place_all(fleet: Fleet, requests: Sequence[Request], mix: Mix = PRIOR) -> tu
 
 
 def hold(fleet: Fleet, request: Request, decision: Decision) -> None:
-    """Debit every pick of a decision; raises as `Fleet.hold` does."""
+    """Debits every pick of a decision. Raises as `Fleet.hold` does."""
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)

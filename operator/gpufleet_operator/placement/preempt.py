@@ -1,11 +1,11 @@
-"""Whom to ask to go, when a request doesn't fit and its priority class may preempt: a proposal, never an act.
+"""Finds the cheapest lower-priority pods whose removal makes a request fit. Proposes only.
 
-Of the pods with lower priority: the victims whose highest priority is lowest, of those the fewest, of those the lowest
-sum of priorities; ties by name. What a victim uses of a device is taken to come back with it; of a share, what no
-sample shows yet comes back first.
+Among pods of lower priority, the victims with the lowest highest priority are chosen, then the fewest, then those with
+the lowest sum of priorities, then by name. A victim's observed use is assumed to be freed with it; a share is first
+subtracted from what is in flight.
 
-Several replicas are looked at together where the victims to choose from are few; with many, one replica after the
-other, so that the victims are minimal for each of them.
+Several replicas are considered together if there are few potential victims; with many, one replica after the other, so
+the victims are minimal for each of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,16 +20,16 @@ from gpufleet_operator.placement.packing.mix import PRIOR, Mix
 from gpufleet_operator.placement.place import place
 from gpufleet_operator.placement.place_many import hold
 
-_EXACT_SETS = 2_000
-"""Sets of victims of one size and node that are tried one by one; with more, pods are spared greedily."""
+_MAX_EXACT_SETS = 2_000
+"""With more sets of victims of one size and node than this, pods are reprieved greedily."""
 
-_TOGETHER = 1_000
-"""Sets of victims of all nodes that are tried for several replicas at once."""
+_MAX_JOINT_SETS = 1_000
+"""Sets of victims of all nodes that are tried for several replicas together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Victim:
-    """A pod that would have to go."""
+    """A pod to evict."""
 
     node: str
     holder: PotentialVictim
@@ -37,16 +37,16 @@ class Victim:
 
 @dataclass(frozen=True, slots=True)
 class PreemptionProposal:
-    """With the victims gone, these replicas have devices. A gang's proposal covers all of its replicas."""
+    """The victims, and the picks after their eviction. A gang's proposal covers all of its replicas."""
 
     victims: tuple[Victim, ...]
     picks: tuple[Pick, ...]
 
 
 def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> PreemptionProposal | None:
-    """Victims for the replicas that don't fit; None when nobody has to go, or nobody's going would help.
+    """Returns victims for the replicas that do not fit; None if none are needed or none would help.
 
-    The fleet isn't changed. Raises as `place` does.
+    The fleet is not changed. Raises as `place` does.
     """
     if not request.may_preempt or not place(fleet, request, mix, explain=False).unplaced:
         return None
@@ -68,9 +68,9 @@ def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> PreemptionProposal 
                 if request.gang:
                     return None
                 continue
-            node, holders = going
-            plan.put(without(plan.nodes[node], holders))
-            victims.extend(Victim(node, holder) for holder in holders)
+            node, potential_victims = going
+            plan.put(without(plan.nodes[node], potential_victims))
+            victims.extend(Victim(node, holder) for holder in potential_victims)
             decision = place(plan, replace(single, excluded_nodes={replica: frozenset(plan.nodes) - {node}}), mix)
         hold(plan, request, decision)
         picks.extend(decision.picks)
@@ -79,8 +79,10 @@ def _one_by_one(fleet: Fleet, request: Request, mix: Mix) -> PreemptionProposal 
 
 
 def _together(fleet: Fleet, request: Request, mix: Mix, known: PreemptionProposal | None) -> PreemptionProposal | None:
-    """The best victims for as many replicas as can be had; `known` where there are too many to choose from."""
-    lower = [Victim(name, h) for name, n in fleet.nodes.items() for h in n.holders if h.priority < request.priority]
+    """Returns the best victims for as many replicas as possible; `known` if there are too many potential victims."""
+    lower = [
+        Victim(name, h) for name, n in fleet.nodes.items() for h in n.potential_victims if h.priority < request.priority
+    ]
     lower.sort(key=lambda v: (v.holder.priority, v.node, v.holder.name))
     plan = fleet.copy()
     most = len(_after(plan, lower, request, mix))
@@ -93,7 +95,7 @@ def _together(fleet: Fleet, request: Request, mix: Mix, known: PreemptionProposa
             continue
         for size in range(1, len(pool) + 1):
             tried += comb(len(pool), size)
-            if tried > _TOGETHER:
+            if tried > _MAX_JOINT_SETS:
                 return known
             sets = combinations(pool, size)
             for gone in sorted(
@@ -106,7 +108,7 @@ def _together(fleet: Fleet, request: Request, mix: Mix, known: PreemptionProposa
 
 
 def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> tuple[Pick, ...]:
-    """What the request would get without these pods; the plan is as before."""
+    """Returns the picks without these pods; restores the plan."""
     before = {victim.node: plan.nodes[victim.node] for victim in gone}
     for name, node in before.items():
         plan.put(without(node, [v.holder for v in gone if v.node == name]))
@@ -117,18 +119,18 @@ def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> t
 
 
 def without(node: NodeState, gone: Sequence[PotentialVictim]) -> NodeState:
-    """The node once these pods are gone."""
+    """Returns the node without these pods."""
     devices = {d.uuid: d for d in node.devices}
     for holder in gone:
         for uuid in holder.devices:
             if uuid in devices:
-                devices[uuid] = _let_go(devices[uuid], holder.share)
+                devices[uuid] = _released(devices[uuid], holder.share)
         node = without_pod(node, holder.pod)
-    kept = tuple(h for h in node.holders if h not in gone)
-    return replace(node, devices=tuple(devices[d.uuid] for d in node.devices), holders=kept)
+    kept = tuple(h for h in node.potential_victims if h not in gone)
+    return replace(node, devices=tuple(devices[d.uuid] for d in node.devices), potential_victims=kept)
 
 
-def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
+def _released(device: DeviceState, share: Share | None) -> DeviceState:
     if share is None:
         return _idle(replace(device, held=False))
     flying, rest = split_share(device, share)
@@ -148,7 +150,7 @@ def _let_go(device: DeviceState, share: Share | None) -> DeviceState:
 
 
 def _idle(device: DeviceState) -> DeviceState:
-    """Nobody is left: what the sample shows was the holders'."""
+    """Without holders, the observed use is assumed to be theirs."""
     return replace(
         device,
         memory_used_mib=None if device.memory_used_mib is None else 0,
@@ -161,7 +163,7 @@ def _cheapest(plan: Fleet, single: Request) -> tuple[str, tuple[PotentialVictim,
     best: tuple[tuple[int, int, int, str], tuple[PotentialVictim, ...]] | None = None
     for name in sorted(plan.nodes):
         node = plan.nodes[name]
-        lower = [h for h in node.holders if h.priority < single.priority]
+        lower = [h for h in node.potential_victims if h.priority < single.priority]
         if not lower or (best is not None and min(h.priority for h in lower) > best[0][0]):
             continue
         victims = _victims(node, lower, single)
@@ -181,8 +183,8 @@ def _victims(node: NodeState, lower: Sequence[PotentialVictim], single: Request)
         if not _fits(node, candidates, single):
             continue
         for size in range(1, len(candidates)):
-            if comb(len(candidates), size) > _EXACT_SETS:
-                return _spared(node, candidates, single)
+            if comb(len(candidates), size) > _MAX_EXACT_SETS:
+                return _reprieved(node, candidates, single)
             fitting = (chosen for chosen in _by_priority(candidates, size) if _fits(node, chosen, single))
             found = next(fitting, None)
             if found is not None:
@@ -192,12 +194,12 @@ def _victims(node: NodeState, lower: Sequence[PotentialVictim], single: Request)
 
 
 def _by_priority(candidates: Sequence[PotentialVictim], size: int) -> Iterator[tuple[PotentialVictim, ...]]:
-    """All sets of a size, the lowest sum of priorities first."""
+    """Yields all sets of a size, cheapest first."""
     yield from sorted(combinations(candidates, size), key=lambda c: (_cost(c), [h.name for h in c]))
 
 
-def _spared(node: NodeState, candidates: Sequence[PotentialVictim], single: Request) -> tuple[PotentialVictim, ...]:
-    """Let the most important stay as long as the rest is enough."""
+def _reprieved(node: NodeState, candidates: Sequence[PotentialVictim], single: Request) -> tuple[PotentialVictim, ...]:
+    """Reprieves the most important pods as long as the rest is enough."""
     going = list(candidates)
     for holder in reversed(candidates):
         rest = [h for h in going if h is not holder]

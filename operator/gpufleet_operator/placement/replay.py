@@ -1,4 +1,4 @@
-"""A decision with all that it was made from, to save and to make again: the same bytes, or something has changed."""
+"""Saves a decision with its input and decides again. Equal decisions give equal bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,35 +12,35 @@ from gpufleet_operator.placement.place import place
 
 @dataclass(frozen=True, slots=True)
 class SavedDecision:
-    """Input and output of one `place`."""
+    """Input and output of one call of `place`."""
 
     nodes: tuple[NodeState, ...]
-    """In order of name."""
+    """Ordered by name."""
     request: Request
     mix: Mix
     decision: Decision
 
 
 def capture(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> SavedDecision:
-    """Decide, and keep what the decision was made from. Raises as `place` does."""
+    """Places the request and returns the decision with its input. Raises as `place` does."""
     nodes = tuple(fleet.nodes[name] for name in sorted(fleet.nodes))
     return SavedDecision(nodes, request, mix, place(fleet, request, mix))
 
 
 def save(made: SavedDecision) -> bytes:
-    """The record as bytes; equal records give equal bytes."""
+    """Serializes a decision; equal decisions give equal bytes."""
     return to_bytes(made)
 
 
 def load(raw: bytes) -> SavedDecision:
-    """What `save` wrote; raises ValueError when it is something else."""
+    """Parses what `save` wrote. Raises ValueError for anything else."""
     return from_bytes(SavedDecision, raw)
 
 
 def replay(made: SavedDecision, edit: Callable[[Fleet], None] | None = None) -> SavedDecision:
-    """Decide again from the same input, or from it after `edit`: what would have been if.
+    """Decides again from the same input, or from the input after `edit`.
 
-    Raises as `place` and as `edit` do.
+    Raises as `place` and `edit` do.
     """
     fleet = Fleet.of(made.nodes)
     if edit is None:

@@ -55,7 +55,7 @@ class NodeFields(TypedDict, total=False):
     free_pods: int
     free_extended: Mapping[str, int]
     stale_reason: str | None
-    holders: tuple[PotentialVictim, ...]
+    potential_victims: tuple[PotentialVictim, ...]
 
 
 class DeviceNeedsFields(TypedDict, total=False):

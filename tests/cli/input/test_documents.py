@@ -93,7 +93,7 @@ def test_duplicate_node_or_device_is_bad_input(files: ObjectFiles) -> None:
     cloned = telemetry("node-2", gpu("node-1", 0))
     device = run_cli("rank", "--fleet", one, "--fleet", files.write(cloned))
     assert device.code == 2
-    assert "GPUTelemetry node-2: device GPU-node-1-0 of node node-2 stands twice, also on node-1" in device.err
+    assert "GPUTelemetry node-2: device GPU-node-1-0 of node node-2 is duplicated on node-1" in device.err
 
 
 def test_other_kinds_are_rejected_in_a_fleet_and_skipped_in_a_manifest(files: ObjectFiles) -> None:

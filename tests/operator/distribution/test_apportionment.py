@@ -123,7 +123,7 @@ def test_division_by_zero_in_capacity_distribution_is_a_clear_error(capacities: 
         (1, {"a": -math.inf}, None, "capacity of a is -inf"),
         (1, {"a": -0.5}, None, "capacity of a is -0.5"),
         (-1, {"a": 1}, None, "items is -1"),
-        (1, {}, None, "nobody"),
+        (1, {}, None, "no receiver"),
         (1, {"a": 1}, -1, "maximum of a is -1"),
         (1, {"a": 1}, {"z": 1}, "maximum is given for z"),
     ],
@@ -137,7 +137,7 @@ def test_bad_numbers_are_typed_errors_that_name_them(
 
 
 def test_a_receiver_that_stands_twice_is_refused() -> None:
-    with pytest.raises(InvalidCapacityError, match="twice"):
+    with pytest.raises(InvalidCapacityError, match="duplicate receiver"):
         apportion_evenly(3, ["a", "a"])
 
 

@@ -208,7 +208,7 @@ def test_a_burst_does_not_herd_onto_one_device_that_looks_idle() -> None:
     ("request_", "named"),
     [
         (Request("ml/train", (0,), DeviceNeeds(count=-1)), "devices.count is -1"),
-        (Request("ml/train", (0, 0)), "stands twice"),
+        (Request("ml/train", (0, 0)), "duplicate replica"),
         (Request("ml/train", (0,), weights=ScoreWeights(0, 0, 0, 0)), "sum to 0"),
         (Request("ml/train", (0,), weights=ScoreWeights(memory=-1)), "weight memory is -1"),
         (

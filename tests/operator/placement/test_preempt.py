@@ -14,11 +14,11 @@ from gpufleet_testing.placement.builders import make_device, make_node, make_req
 
 
 def crowded(
-    name: str, holders: list[tuple[str, int, int]], devices: int = 8, free_cpu_milli: int = 64_000
+    name: str, potential_victims: list[tuple[str, int, int]], devices: int = 8, free_cpu_milli: int = 64_000
 ) -> NodeState:
     """A node whose holders (name, priority, devices) hold its first devices as a whole."""
     made, given_, at = [], [], 0
-    for who, priority, count in holders:
+    for who, priority, count in potential_victims:
         given_.append(
             PotentialVictim(
                 who, priority, tuple(f"GPU-{name}-{i}" for i in range(at, at + count)), None, PodNeeds(1_000)
@@ -30,7 +30,7 @@ def crowded(
         made.append(
             make_device(f"GPU-{name}-{i}", i, held=held, memory_used_mib=60_000 if held else 0, process_count=int(held))
         )
-    return make_node(name, made, holders=tuple(given_), free_cpu_milli=free_cpu_milli)
+    return make_node(name, made, potential_victims=tuple(given_), free_cpu_milli=free_cpu_milli)
 
 
 def victims(fleet: Fleet, request: Request) -> list[str]:
@@ -106,11 +106,11 @@ def test_a_sharer_gives_back_its_share_only() -> None:
         utilization_percent=40,
         process_count=2,
     )
-    holders = tuple(PotentialVictim(name, 0, ("GPU-a",), share) for name in ("x", "y"))
-    node = make_node("a", [device], holders=holders)
-    left = without(node, holders[:1]).devices[0]
+    potential_victims = tuple(PotentialVictim(name, 0, ("GPU-a",), share) for name in ("x", "y"))
+    node = make_node("a", [device], potential_victims=potential_victims)
+    left = without(node, potential_victims[:1]).devices[0]
     assert (left.sharers, left.promised_memory_mib, left.memory_used_mib) == (1, 30_000, 20_000)
-    idle = without(node, holders).devices[0]
+    idle = without(node, potential_victims).devices[0]
     assert (idle.sharers, idle.memory_used_mib, idle.utilization_percent, idle.process_count) == (0, 0, 0, 0)
     assert victims(Fleet.of([node]), make_request(share=Share(40_000, 10), priority=1)) in (["x"], ["y"])
     assert victims(Fleet.of([node]), make_request(priority=1)) == ["x", "y"]
@@ -118,7 +118,7 @@ def test_a_sharer_gives_back_its_share_only() -> None:
 
 def test_a_share_that_no_sample_shows_yet_comes_back_as_well() -> None:
     low = PotentialVictim("low", 0, ("GPU-a-0",), Share(30_000, 50), PodNeeds(1_000))
-    fleet = Fleet.of([make_node("a", 1, holders=(low,))])
+    fleet = Fleet.of([make_node("a", 1, potential_victims=(low,))])
     fleet.hold("a", ["GPU-a-0"], low.pod, low.share)
     assert victims(fleet, make_request(priority=10)) == ["low"]
     left = without(fleet.nodes["a"], [low]).devices[0]
@@ -138,23 +138,23 @@ def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_
         in_flight_compute_percent=30,
     )
     low = PotentialVictim("low", 0, ("GPU-a",), Share(15_000, 30))
-    left = without(make_node("a", [device], holders=(low,)), [low]).devices[0]
+    left = without(make_node("a", [device], potential_victims=(low,)), [low]).devices[0]
     assert (left.in_flight_memory_mib, left.promised_memory_mib, left.memory_used_mib) == (0, 25_000, 35_000)
     assert (left.in_flight_compute_percent, left.promised_compute_percent, left.utilization_percent) == (0, 30, 35)
 
 
 @examples(20)
 @given(
-    holders=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
+    potential_victims=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=4),
     count=st.integers(1, 8),
     priority=st.integers(0, 4),
 )
-def test_no_other_set_of_victims_is_better(holders: list[tuple[int, int]], count: int, priority: int) -> None:
-    named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(holders)]
+def test_no_other_set_of_victims_is_better(potential_victims: list[tuple[int, int]], count: int, priority: int) -> None:
+    named = [(f"h{i}", prio, size) for i, (prio, size) in enumerate(potential_victims)]
     node = crowded("a", named, devices=12)
     request = make_request(count=count, priority=priority)
     found = propose(Fleet.of([node]), request)
-    lower = [h for h in node.holders if h.priority < priority]
+    lower = [h for h in node.potential_victims if h.priority < priority]
     helping = [
         gone
         for size in range(len(lower) + 1)
@@ -199,12 +199,12 @@ def test_victims_on_several_nodes_for_several_replicas_are_the_best_there_are(
     held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
 ) -> None:
     nodes = [
-        crowded(name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(holders)], devices=6)
-        for name, holders in zip("ab", held, strict=False)
+        crowded(name, [(f"{name}-{i}", prio, size) for i, (prio, size) in enumerate(potential_victims)], devices=6)
+        for name, potential_victims in zip("ab", held, strict=False)
     ]
     replicas, count, priority, gang = wanted
     request = make_request(replicas=replicas, count=count, priority=priority, gang=gang)
-    lower = {h.name: h.priority for n in nodes for h in n.holders if h.priority < priority}
+    lower = {h.name: h.priority for n in nodes for h in n.potential_victims if h.priority < priority}
     reached = {
         frozenset(gone): len(place(_left(nodes, gone), request).picks)
         for size in range(len(lower) + 1)
@@ -227,4 +227,4 @@ def test_victims_on_several_nodes_for_several_replicas_are_the_best_there_are(
 
 
 def _left(nodes: list[NodeState], gone: Collection[str]) -> Fleet:
-    return Fleet.of(without(n, [h for h in n.holders if h.name in gone]) for n in nodes)
+    return Fleet.of(without(n, [h for h in n.potential_victims if h.name in gone]) for n in nodes)

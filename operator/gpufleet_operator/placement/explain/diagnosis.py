@@ -18,21 +18,21 @@ from gpufleet_operator.placement.search.tentative import TentativePlacement
 Codes = NDArray[np.uint8]
 
 
-def diagnose(draft: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
+def diagnose(tentative: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
     """Returns why `replica` cannot be placed.
 
     Args:
-        draft: The picks of the request so far, `partial` of them.
+        tentative: The picks of the request so far, `partial` of them.
         query: The request as a query.
         replica: The replica that has no devices.
         partial: How many replicas of the request were placed.
     """
-    fleet, request = draft.fleet, draft.request
-    if draft.taken or request.excluded_nodes:
-        return _explain(draft, query, replica, partial)
+    fleet, request = tentative.fleet, tentative.request
+    if tentative.taken or request.excluded_nodes:
+        return _explain(tentative, query, replica, partial)
     # The answer depends on the query and the fleet only, so a waiting request gets it from the memo until a change.
     key = (query, len(request.replicas), request.gang, partial, fleet.version)
-    return fleet.cache.get(Diagnosis, key, lambda: _explain(draft, query, replica, partial))
+    return fleet.memo.get(Diagnosis, key, lambda: _explain(tentative, query, replica, partial))
 
 
 def rejections_by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[ReasonCount, ...]]:
@@ -51,8 +51,8 @@ def rejections_by_node(fleet: Fleet, request: Request, replica: int) -> dict[str
     return {name: _count(codes[row][present[row]], alone[present[row]]) for name, row in sorted(rows.items())}
 
 
-def _explain(draft: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
-    fleet, request = draft.debited(), draft.request
+def _explain(tentative: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
+    fleet, request = tentative.debited(), tentative.request
     columns = fleet.ranked()
     codes = rejection_codes(fleet, query, request.excluded_nodes.get(replica, frozenset()))
     rows, cells = (columns.state & PRESENT).nonzero()
@@ -73,7 +73,7 @@ def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
 
     Cells without a device have no meaningful code. The caller must not change the array.
     """
-    codes = fleet.cache.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
+    codes = fleet.memo.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
     if aside:
         codes = codes.copy()
         codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[Reason.NODE_BACKOFF]
@@ -106,18 +106,18 @@ class _Reasons:
         codes[:] = _of_rest(fleet, query, found, window)[:, None]
         for reason, fails in reversed(list(filters.device_tests(fleet, window, query))):
             np.copyto(codes, np.uint8(CODES[reason]), where=fails)
-        refusals = found.refusals[at]
-        node = np.where(refusals != 0, refusals, columns.stale[at] * np.uint8(CODES[Reason.TELEMETRY_STALE]))
+        rejections = found.rejections[at]
+        node = np.where(rejections != 0, rejections, columns.stale[at] * np.uint8(CODES[Reason.TELEMETRY_STALE]))
         np.copyto(codes, node[:, None], where=(node != 0)[:, None])
         return codes
 
 
 def _of_rest(fleet: Fleet, query: Query, found: NodeScores, window: RowWindow) -> Codes:
     """Returns (rows,): why devices that pass their own tests cannot be used."""
-    able = found.able(fleet)[window.at]
-    rest = np.full(len(able), CODES[Reason.GANG], np.uint8)
+    feasible = found.feasible(fleet)[window.at]
+    rest = np.full(len(feasible), CODES[Reason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
-    rest[split | ~able] = CODES[Reason.TOPOLOGY]
+    rest[split | ~feasible] = CODES[Reason.TOPOLOGY]
     for reason, lacks in reversed(list(filters.node_resource_tests(window, query))):
         rest[lacks] = CODES[reason]
     # Takes precedence over node resources: a node with too few devices lacks them too, which explains less.

@@ -1,4 +1,4 @@
-"""What a pick takes from a device and its node, and gives back: on states, as `rows` does it on arrays."""
+"""Debits and credits picks on device and node states, as `encode` does on arrays."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, 
 
 
 def debited(device: DeviceState, share: Share | None) -> DeviceState:
-    """The device after a pick took it as a whole (None), or a share of it that no sample shows yet."""
+    """Returns the device after a pick of the whole device (None) or of a share, which is in flight."""
     if share is None:
         return replace(device, held=True)
     return replace(
@@ -20,7 +20,7 @@ def debited(device: DeviceState, share: Share | None) -> DeviceState:
 
 
 def credited(device: DeviceState, share: Share | None) -> DeviceState:
-    """The device after a holder let go of it; a share comes off what is in flight first.
+    """Returns the device after a holder released it; a share is first subtracted from what is in flight.
 
     Raises:
         InvalidFleetError: the device isn't held as a whole, or less of it is promised than the share.
@@ -45,23 +45,23 @@ def credited(device: DeviceState, share: Share | None) -> DeviceState:
 
 
 def split_share(device: DeviceState, share: Share) -> tuple[Share, Share]:
-    """What of a share that ends is in flight, no sample shows it yet, and the rest, which was promised before."""
+    """Splits a released share into the part in flight, not in any sample yet, and the promised rest."""
     memory = min(share.memory_mib, device.in_flight_memory_mib)
     compute = min(share.compute_percent, device.in_flight_compute_percent)
     return Share(memory, compute), Share(share.memory_mib - memory, share.compute_percent - compute)
 
 
 def with_pod(node: NodeState, pod: PodNeeds) -> NodeState:
-    """The node after one more pod."""
-    return _room(node, pod, -1)
+    """Returns the node after adding the pod."""
+    return _with_resources(node, pod, -1)
 
 
 def without_pod(node: NodeState, pod: PodNeeds) -> NodeState:
-    """The node after one pod less."""
-    return _room(node, pod, 1)
+    """Returns the node after removing the pod."""
+    return _with_resources(node, pod, 1)
 
 
-def _room(node: NodeState, pod: PodNeeds, sign: int) -> NodeState:
+def _with_resources(node: NodeState, pod: PodNeeds, sign: int) -> NodeState:
     extended = dict(node.free_extended)
     for name, amount in pod.extended.items():
         extended[name] = extended.get(name, 0) + sign * amount

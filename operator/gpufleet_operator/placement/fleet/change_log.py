@@ -1,35 +1,35 @@
-"""Which rows changed since a version: what lets a ranking be brought up to date instead of made anew."""
+"""Records which rows changed since a version, so that results are updated instead of recomputed."""
 
 
 class ChangeLog:
-    """One entry per version. Old entries are dropped; whoever asks for more than is kept must look at every row."""
+    """One entry per version. Old entries are dropped; a caller with an older version must read every row."""
 
     def __init__(self, version: int = 0) -> None:
         self._oldest = version
         self._rows: list[int] = []
-        self._told: dict[int, list[int]] = {}
-        """Answers of `since`, until there is another change."""
+        self._answers: dict[int, list[int]] = {}
+        """Results of `since`, until the next change."""
 
     @property
     def version(self) -> int:
-        """Rises by one with each change."""
+        """Increases by one with each change."""
         return self._oldest + len(self._rows)
 
     def add(self, row: int, rows: int) -> None:
-        """Note a change of `row` in a fleet of `rows`."""
+        """Records a change of `row` in a fleet of `rows` rows."""
         self._rows.append(row)
-        self._told.clear()
+        self._answers.clear()
         if len(self._rows) > 4 * rows + 1024:
             dropped = len(self._rows) // 2
             del self._rows[:dropped]
             self._oldest += dropped
 
     def since(self, version: int) -> list[int] | None:
-        """The rows that changed after `version`, ascending; None: any of them may have. Not to be changed."""
+        """Returns the rows that changed after `version`, ascending; None if unknown. Do not modify the list."""
         if version < self._oldest:
             return None
-        told = self._told.get(version)
-        if told is None:  # several ask the same, one after the other
+        answer = self._answers.get(version)
+        if answer is None:  # several callers pass the same version
             changed = self._rows[version - self._oldest :]
-            told = self._told[version] = changed if len(changed) == 1 else sorted(set(changed))
-        return told
+            answer = self._answers[version] = changed if len(changed) == 1 else sorted(set(changed))
+        return answer

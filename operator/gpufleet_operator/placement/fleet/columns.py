@@ -1,8 +1,8 @@
-"""The fleet as arrays: one row per node, one column per device of it in index order.
+"""The fleet as arrays: one row per node, one column per device in index order.
 
-A row changes in place and costs what one node costs. Measurements are integers in the model's units; where the
-hardware doesn't report one, the worst value stands for it, so that every limit on it fails. Score terms are integers
-in millionths, so that sums are exact and equal devices tie.
+An update of a node changes its row in place. Measurements are integers in the model's units. An unreported measurement
+is stored as the worst value, so that every limit on it fails. Score terms are integers in millionths, so that sums are
+exact and equal devices tie.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from gpufleet_operator.placement.fleet.terms import TERMS
 Ints: TypeAlias = NDArray[np.signedinteger[Any]]
 Mask: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = slice | NDArray[np.intp]
-"""Which rows a function looks at."""
+"""Selects rows."""
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -29,7 +29,7 @@ UNKNOWN_USED_MIB = 2**30
 UNKNOWN_PERCENT = 2**14
 UNKNOWN_CELSIUS = 2**14
 UNLIMITED_SLOTS = 2**14
-"""Where nobody limits how many share a device."""
+"""Free share slots of a device without a limit."""
 
 PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
 """State bits of a device."""
@@ -57,32 +57,32 @@ class Columns:
     promised_mib: NDArray[np.int32]
     """All shares of the device, in flight or not."""
     promised_compute: NDArray[np.int16]
-    slots: NDArray[np.int16]
+    share_slots: NDArray[np.int16]
     """How many more containers may share the device."""
     free_milli: NDArray[np.int16]
-    """Thousandths of the device that nobody was promised: 1000 idle, 0 held as a whole or out of order."""
+    """Thousandths of the device that are not promised: 1000 if idle, 0 if held as a whole or unusable."""
     terms: NDArray[np.int32]
     """(rows, width, 4): memory, utilization, temperature, power of the score, in millionths."""
 
     fresh: NDArray[np.bool_]
-    """A node has this row, and its telemetry may be used."""
+    """The row has a node with usable telemetry."""
     stale: NDArray[np.bool_]
-    """A node has this row, and its telemetry may not be used."""
+    """The row has a node with stale telemetry."""
     plain: NDArray[np.bool_]
-    """Schedulable and without taints that keep pods away: needs no look at tolerations."""
+    """Schedulable and without a taint that prevents scheduling: tolerations need no check."""
     cpu: NDArray[np.int64]
     memory: NDArray[np.int64]
     pods: NDArray[np.int64]
-    wiring: NDArray[np.int32]
+    link_graph: NDArray[np.int32]
     """Index into the fleet's list of NVLink patterns."""
     rank: NDArray[np.int64]
     """Position of the node's name among all names: decides ties."""
     extended: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    """Room for other extended resources, by name; a resource that isn't here is nowhere."""
+    """Free extended resources by name; no node has a resource that is missing here."""
 
     @classmethod
     def empty(cls, rows: int, width: int) -> "Columns":
-        """Rows that no node has."""
+        """Returns arrays without nodes."""
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (rows,)) | dict.fromkeys(_PER_DEVICE, (rows, width))
         shapes["terms"] = (rows, width, TERMS)
         arrays: dict[str, Any] = {name: np.zeros(shapes[name], dtype) for name, dtype in _DTYPES.items()}
@@ -90,12 +90,12 @@ class Columns:
 
     @property
     def rows(self) -> int:
-        """Rows there is room for."""
+        """Allocated rows."""
         return int(self.cpu.shape[0])
 
     @property
     def width(self) -> int:
-        """Most devices of a node."""
+        """Allocated devices per node."""
         return int(self.state.shape[1])
 
     @property
@@ -105,7 +105,7 @@ class Columns:
         return own + sum(room.nbytes for room in self.extended.values())
 
     def resized(self, rows: int, width: int) -> "Columns":
-        """The same content with room for more."""
+        """Returns a larger copy."""
         other = Columns.empty(rows, width)
         for name in _DTYPES:
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -116,7 +116,7 @@ class Columns:
         return other
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> "Columns":
-        """A new object with each array replaced, such as by a copy of one row."""
+        """Returns a copy with `function` applied to each array."""
         extended = {name: function(room) for name, room in self.extended.items()}
         return Columns(**{name: function(getattr(self, name)) for name in _DTYPES}, extended=extended)
 
@@ -134,7 +134,7 @@ _PER_DEVICE = frozenset(
         "numa",
         "promised_mib",
         "promised_compute",
-        "slots",
+        "share_slots",
         "free_milli",
         "terms",
     )
@@ -151,7 +151,7 @@ _DTYPES: dict[str, type[np.generic]] = {
     "numa": np.int16,
     "promised_mib": np.int32,
     "promised_compute": np.int16,
-    "slots": np.int16,
+    "share_slots": np.int16,
     "free_milli": np.int16,
     "terms": np.int32,
     "fresh": np.bool_,
@@ -160,13 +160,13 @@ _DTYPES: dict[str, type[np.generic]] = {
     "cpu": np.int64,
     "memory": np.int64,
     "pods": np.int64,
-    "wiring": np.int32,
+    "link_graph": np.int32,
     "rank": np.int64,
 }
 
 
 def count_true(mask: Mask) -> NDArray[np.float32]:
-    """(rows,): how many of each row are True; by far faster than a sum over so short an axis."""
+    """Returns (rows,): the number of True values per row; much faster than a sum over such a short axis."""
     return mask.astype(np.float32) @ _ones(mask.shape[1])
 
 
@@ -177,9 +177,9 @@ def _ones(width: int) -> NDArray[np.float32]:
 
 @dataclass(slots=True)
 class RowWindow:
-    """Some rows (not changed once made): where they are in `columns`, and where they stand in the fleet.
+    """Some rows: their position in `columns` and their row in the fleet. Immutable.
 
-    Both are the same but for a draft, which keeps a row of its own with debits that the fleet doesn't know.
+    Both are equal except in a tentative placement, which has its own copy of a row with debits unknown to the fleet.
     """
 
     columns: Columns
@@ -198,15 +198,15 @@ class RowWindow:
 
     @property
     def origin_row(self) -> int:
-        """Where the only row of the window stands in the fleet."""
+        """Row of the fleet of a window with one row."""
         if not isinstance(self.origin, slice):
             raise TypeError(f"a window of one row is wanted, this one has {len(self.origin)}")
         return int(self.origin.start)
 
-    def of_rows(self, array: NDArray[_T]) -> NDArray[_T]:
-        """These rows of one of the arrays; not to be changed."""
+    def take_rows(self, array: NDArray[_T]) -> NDArray[_T]:
+        """Returns these rows of an array; do not modify them."""
         at = self.at
-        # Half the time of an index, and this is asked for a dozen times in each decision.
+        # take() needs half the time of indexing, and this runs a dozen times in each decision.
         return array[at] if isinstance(at, slice) else array.take(at, axis=0)
 
     @property

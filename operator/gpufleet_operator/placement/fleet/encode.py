@@ -1,4 +1,4 @@
-"""Writes nodes, devices and debits into the arrays: the one place that knows how a state becomes numbers."""
+"""Writes nodes, devices and debits into the arrays: the only place that defines their encoding."""
 
 from collections.abc import Sequence
 
@@ -30,18 +30,18 @@ from gpufleet_operator.placement.fleet.terms import (
 from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
 
 DEVICE_MILLI = 1000
-"""A whole device in thousandths."""
+"""Thousandths of a device."""
 
 MAX_AMOUNT = 2**62
 MIN_AMOUNT = -(2**61)
-"""Between these a node's room is counted exactly; an amount asked for is at most `MAX_AMOUNT`. So the difference of the
-two fits into 64 bits, whatever is asked for and debited."""
+"""Free resources of a node are clamped to these bounds, and a request is at most `MAX_AMOUNT`, so that their difference
+always fits into 64 bits."""
 
-_MOST_MIB = 2**31 - 1
+MAX_MIB = 2**31 - 1
 
 
 def write_device(columns: Columns, row: int, column: int, device: DeviceState, model: int) -> None:
-    """Fill one cell of every device array."""
+    """Writes one device into every device array."""
     at = (row, column)
     total, used = device.memory_total_mib, device.memory_in_use_mib
     compute = device.compute_in_use_percent
@@ -53,9 +53,9 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     columns.capability[at] = capability_code(device.compute_capability)
     columns.model[at] = model
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
-    columns.promised_mib[at] = min(_MOST_MIB, device.promised_memory_mib + device.in_flight_memory_mib)
+    columns.promised_mib[at] = min(MAX_MIB, device.promised_memory_mib + device.in_flight_memory_mib)
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
-    columns.slots[at] = UNLIMITED_SLOTS if device.free_slots is None else min(device.free_slots, UNLIMITED_SLOTS)
+    columns.share_slots[at] = UNLIMITED_SLOTS if device.free_slots is None else min(device.free_slots, UNLIMITED_SLOTS)
     terms = millionths(device)
     columns.known[at] = sum(1 << bit for bit, term in enumerate(terms) if term is not None)
     columns.terms[at] = [NEUTRAL if term is None else term for term in terms]
@@ -63,29 +63,29 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
 
 
 def write_node(columns: Columns, row: int, node: NodeState) -> None:
-    """Fill one cell of every node array but `wiring` and `rank`, which the fleet hands out."""
+    """Writes one node into every node array except `link_graph` and `rank`, which the fleet assigns."""
     columns.fresh[row] = node.stale_reason is None
     columns.stale[row] = node.stale_reason is not None
     columns.plain[row] = not node.unschedulable and not any(t.prevents_scheduling for t in node.taints)
-    columns.cpu[row] = _room(node.free_cpu_milli)
-    columns.memory[row] = _room(node.free_memory_bytes)
-    columns.pods[row] = _room(node.free_pods)
+    columns.cpu[row] = _clamp(node.free_cpu_milli)
+    columns.memory[row] = _clamp(node.free_memory_bytes)
+    columns.pods[row] = _clamp(node.free_pods)
     for name in node.free_extended:
         if name not in columns.extended:
             columns.extended[name] = np.zeros(columns.rows, np.int64)
     for name, room in columns.extended.items():
-        room[row] = _room(node.free_extended.get(name, 0))
+        room[row] = _clamp(node.free_extended.get(name, 0))
 
 
 def clear_row(columns: Columns, row: int) -> None:
-    """No node has this row any more."""
+    """Removes the node of a row."""
     columns.fresh[row] = columns.stale[row] = False
     columns.state[row] = 0
     columns.free_milli[row] = 0
 
 
 def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None, share: Share | None) -> None:
-    """Take one pick from a row: its devices (`cells`), and the pod's part of the node's room."""
+    """Debits one pick: its devices (`cells`), and the pod's requests from the node's free resources."""
     for column in cells:
         if share is None:
             columns.state[row, column] |= HELD
@@ -93,22 +93,22 @@ def debit(columns: Columns, row: int, cells: Sequence[int], pod: PodNeeds | None
             _take_share(columns, row, column, share)
         columns.free_milli[row, column] = _free_milli(columns, row, column)
     if pod is not None:
-        columns.cpu[row] = _room(int(columns.cpu[row]) - pod.cpu_milli)
-        columns.memory[row] = _room(int(columns.memory[row]) - pod.memory_bytes)
-        columns.pods[row] = _room(int(columns.pods[row]) - 1)
+        columns.cpu[row] = _clamp(int(columns.cpu[row]) - pod.cpu_milli)
+        columns.memory[row] = _clamp(int(columns.memory[row]) - pod.memory_bytes)
+        columns.pods[row] = _clamp(int(columns.pods[row]) - 1)
         for name, amount in pod.extended.items():
             if name in columns.extended:
-                columns.extended[name][row] = _room(int(columns.extended[name][row]) - amount)
+                columns.extended[name][row] = _clamp(int(columns.extended[name][row]) - amount)
 
 
 def share_milli(share: Share, total_mib: int) -> int:
-    """The larger of a share's parts of a device, in thousandths, rounded up."""
+    """Returns the larger of the share's fractions of the device, in thousandths, rounded up."""
     by_memory = -(-share.memory_mib * DEVICE_MILLI // total_mib) if total_mib > 0 else 0
     return max(by_memory, share.compute_percent * (DEVICE_MILLI // 100))
 
 
 def capability_code(text: str | None) -> int:
-    """`9.0` -> 9000, so that 10.0 is above 9.0; UNKNOWN for None."""
+    """Returns 9000 for `9.0`, so that 10.0 is above 9.0; UNKNOWN for None."""
     if text is None:
         return UNKNOWN
     major, _, minor = text.partition(".")
@@ -118,8 +118,8 @@ def capability_code(text: str | None) -> int:
 def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     at = (row, column)
     columns.state[at] |= SHARED
-    columns.slots[at] -= 1
-    columns.promised_mib[at] = min(_MOST_MIB, int(columns.promised_mib[at]) + share.memory_mib)
+    columns.share_slots[at] -= 1
+    columns.promised_mib[at] = min(MAX_MIB, int(columns.promised_mib[at]) + share.memory_mib)
     columns.promised_compute[at] += share.compute_percent
     if columns.used_mib[at] != UNKNOWN_USED_MIB:
         columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USED_MIB - 1)
@@ -131,7 +131,7 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
         columns.terms[row, column, UTILIZATION] = utilization_millionths(int(columns.compute[at]))
 
 
-def _room(amount: int) -> int:
+def _clamp(amount: int) -> int:
     return max(MIN_AMOUNT, min(MAX_AMOUNT, amount))
 
 
@@ -154,5 +154,5 @@ def _free_milli(columns: Columns, row: int, column: int) -> int:
     if not state & SHARED:
         return DEVICE_MILLI
     promised = Share(int(columns.promised_mib[at]), int(columns.promised_compute[at]))
-    # A device that is shared is never whole again for as long as a sharer is there, however little he has.
+    # A device is not whole as long as it has a sharer, however small its share.
     return max(0, min(DEVICE_MILLI - 1, DEVICE_MILLI - share_milli(promised, int(columns.total_mib[at]))))

@@ -1,4 +1,4 @@
-"""The snapshot that decisions are made on: nodes with their devices, updated one node at a time."""
+"""The fleet that decisions are made on: nodes with their devices, updated one node at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -26,64 +26,64 @@ class _Debit(NamedTuple):
 class Fleet:
     """Nodes by name.
 
-    `version` rises with every change; what is computed from the fleet is kept in `cache` together with the version
-    it was computed at, and brought up to date by the rows in `changes`.
+    `version` increases with every change. Results are kept in `memo` together with the version they were computed at,
+    and updated by the rows in `changes`.
     """
 
     def __init__(self) -> None:
         self.columns = Columns.empty(8, 8)
         self.changes = ChangeLog()
         self.version = 0
-        self.epoch = 0
-        """Rises when a node comes or goes: then the order of names, which decides ties, is another."""
+        self.name_epoch = 0
+        """Increases when a node is added or removed, which changes the order of names that decides ties."""
         self.identities = 0
-        """Rises when labels, taints or cordon of a node change, or a node comes or goes."""
+        """Increases when labels, taints or cordon of a node change, or a node is added or removed."""
         self.releases = 0
-        """Rises with every change but a `hold`: what no node can serve, none can until then."""
+        """Increases with every change except a `hold`: an infeasible query stays infeasible until then."""
         self.models: dict[str, int] = {}
-        self.wirings: dict[LinkGraph, int] = {}
+        self.link_graphs: dict[LinkGraph, int] = {}
         self.where: dict[str, tuple[int, int]] = {}
         """Device -> (row, column)."""
-        self.cache = Memo()
+        self.memo = Memo()
         self._row: dict[str, int] = {}
         self._vacant: list[int] = []
         self._states: list[NodeState | None] = []
         self._cells: list[tuple[DeviceState, ...]] = []
         """Per row: the devices in the order of the columns."""
         self._debits: dict[int, list[_Debit]] = {}
-        """Per row: debits that the arrays know of and `_states` doesn't yet."""
+        """Per row: debits in the arrays that `_states` does not include yet."""
         self._ranked_at = -1
 
     @classmethod
     def of(cls, nodes: Iterable[NodeState]) -> "Fleet":
-        """A fleet of these nodes; raises as `put` does, and InvalidFleetError when a name stands twice."""
+        """Builds a fleet of these nodes. Raises as `put` does, and InvalidFleetError for a duplicate name."""
         fleet, nodes = cls(), tuple(nodes)
         fleet.columns = Columns.empty(max(1, len(nodes)), max((len(n.devices) for n in nodes), default=1) or 1)
         for node in nodes:
             if node.name in fleet.nodes:
-                raise InvalidFleetError(f"node {node.name} stands twice")
+                raise InvalidFleetError(f"duplicate node {node.name}")
             fleet.put(node)
         return fleet
 
     @property
     def nodes(self) -> Mapping[str, NodeState]:
-        """All nodes by name with what was debited since, read-only."""
+        """All nodes by name including debits, read-only."""
         return _Nodes(self, self._row)
 
     def row(self, name: str) -> int | None:
-        """The row of a node in `columns`; None: there is no such node."""
+        """Returns the row of a node in `columns`; None if the node is unknown."""
         return self._row.get(name)
 
     def put(self, node: NodeState) -> None:
-        """Add a node, or replace what was known of it; the cost is that of one node.
+        """Adds or replaces a node, at the cost of one node.
 
         Raises:
-            InvalidSampleError: a measurement can't be true; the fleet is as before.
-            InvalidFleetError: a UUID stands twice, here or on another node; the fleet is as before.
+            InvalidSampleError: A measurement is impossible; the fleet is unchanged.
+            InvalidFleetError: A UUID is duplicated, here or on another node; the fleet is unchanged.
         """
         cells = tuple(sorted(node.devices, key=lambda d: (d.index, d.uuid)))
         self._check(node)
-        row = self._claim(node.name, len(cells))
+        row = self._assign_row(node.name, len(cells))
         for device in self._cells[row]:
             del self.where[device.uuid]
         encode.clear_row(self.columns, row)
@@ -92,7 +92,7 @@ class Fleet:
             model = self.models.setdefault(device.model, len(self.models))
             encode.write_device(self.columns, row, column, device, model)
             self.where[device.uuid] = (row, column)
-        self.columns.wiring[row] = self.wirings.setdefault(LinkGraph.of(cells), len(self.wirings))
+        self.columns.link_graph[row] = self.link_graphs.setdefault(LinkGraph.of(cells), len(self.link_graphs))
         if not _same_identity(self._states[row], node):
             self.identities += 1
         self._states[row], self._cells[row] = node, cells
@@ -101,7 +101,7 @@ class Fleet:
         self._note(row)
 
     def remove(self, name: str) -> None:
-        """Forget a node; nothing happens when it isn't there."""
+        """Removes a node, if it exists."""
         row = self._row.pop(name, None)
         if row is None:
             return
@@ -112,22 +112,22 @@ class Fleet:
         self.identities += 1
         self._debits.pop(row, None)
         self._vacant.append(row)
-        self.epoch += 1
+        self.name_epoch += 1
         self.releases += 1
         self._note(row)
 
     def hold(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
-        """Debit a pick, which the samples can't show yet.
+        """Debits a pick, which no sample can show yet.
 
         Args:
-            node: its name.
-            uuids: the devices picked.
-            pod: what the node's room shrinks by; None: nothing.
-            share: what each device is promised away; None: the devices are held as a whole.
+            node: Name of the node.
+            uuids: The picked devices.
+            pod: The pod whose requests are debited from the node; None: no pod.
+            share: The share debited from each device; None: the devices are held as a whole.
 
         Raises:
-            InvalidFleetError: an unknown node or device, or a device that is held as a whole already or, for a share,
-                has no slot left.
+            InvalidFleetError: The node or a device is unknown, or a device is already held as a whole or, for a share,
+                has no free share slot.
         """
         row = self._row.get(node)
         if row is None:
@@ -138,19 +138,19 @@ class Fleet:
             if at is None or at[0] != row:
                 raise InvalidFleetError(f"node {node} has no device {uuid}")
             if self.columns.state[at] & HELD:
-                raise InvalidFleetError(f"device {uuid} of node {node} is held already")
-            if share is not None and self.columns.slots[at] < 1:
-                raise InvalidFleetError(f"device {uuid} of node {node} has no slot left")
+                raise InvalidFleetError(f"device {uuid} of node {node} is already held")
+            if share is not None and self.columns.share_slots[at] < 1:
+                raise InvalidFleetError(f"device {uuid} of node {node} has no free share slot")
             cells.append(at[1])
         encode.debit(self.columns, row, cells, pod, share)
         self._debits.setdefault(row, []).append(_Debit(tuple(cells), pod, share))
         self._note(row)
 
     def release(self, node: str, uuids: Iterable[str], pod: PodNeeds | None = None, share: Share | None = None) -> None:
-        """Take a `hold` back, with the same arguments: for what-if questions.
+        """Reverts a `hold` with the same arguments.
 
         Raises:
-            InvalidFleetError: an unknown node or device, or a device that isn't held in this way.
+            InvalidFleetError: The node or a device is unknown, or a device is not held in this way.
         """
         row = self._row.get(node)
         if row is None:
@@ -164,27 +164,27 @@ class Fleet:
         self.put(state if pod is None else without_pod(state, pod))
 
     def copy(self) -> "Fleet":
-        """An independent fleet. The node states are shared, since they never change; nothing cached is taken along."""
+        """Returns an independent fleet. Immutable node states are shared; the memo is not copied."""
         other = Fleet()
         other.columns = self.columns.map(np.copy)
         other.changes, other.version = ChangeLog(self.version), self.version
-        other.epoch, other.identities, other.releases = self.epoch, self.identities, self.releases
-        other.models, other.wirings, other.where = dict(self.models), dict(self.wirings), dict(self.where)
+        other.name_epoch, other.identities, other.releases = self.name_epoch, self.identities, self.releases
+        other.models, other.link_graphs, other.where = dict(self.models), dict(self.link_graphs), dict(self.where)
         other._row, other._vacant = dict(self._row), list(self._vacant)
         other._states, other._cells = list(self._states), list(self._cells)
         other._debits = {row: list(debits) for row, debits in self._debits.items()}
         return other
 
     def ranked(self) -> Columns:
-        """The arrays with `rank` in order of names: read them through this wherever ties are decided."""
-        if self._ranked_at != self.epoch:
+        """Returns the arrays with an up-to-date `rank`. Code that decides ties must use this."""
+        if self._ranked_at != self.name_epoch:
             for rank, name in enumerate(sorted(self._row)):
                 self.columns.rank[self._row[name]] = rank
-            self._ranked_at = self.epoch
+            self._ranked_at = self.name_epoch
         return self.columns
 
     def state(self, row: int) -> NodeState:
-        """The node in a row, with what was debited since it was put."""
+        """Returns the node in a row, including debits."""
         node = self._states[row]
         if node is None:
             raise InvalidFleetError(f"row {row} holds no node")
@@ -200,27 +200,27 @@ class Fleet:
             self._states[row], self._cells[row] = node, tuple(cells)
         return node
 
-    def labelled(self, row: int) -> NodeState | None:
-        """The node in a row as far as labels, taints and cordon go; None: no node has the row."""
+    def undebited(self, row: int) -> NodeState | None:
+        """Returns the node in a row without debits, for its labels, taints and cordon; None if the row is empty."""
         return self._states[row] if row < len(self._states) else None
 
     def name(self, row: int) -> str:
-        """The name of the node in a row."""
+        """Returns the name of the node in a row."""
         node = self._states[row]
         if node is None:
             raise InvalidFleetError(f"row {row} holds no node")
         return node.name
 
     def uuid(self, row: int, column: int) -> str:
-        """One device by its place in the arrays."""
+        """Returns the UUID of a device by row and column."""
         return self._cells[row][column].uuid
 
     def uuids(self, row: int) -> list[str]:
-        """The devices of a row in the order of the columns."""
+        """Returns the devices of a row in column order."""
         return [device.uuid for device in self._cells[row]]
 
     def cells(self, row: int) -> tuple[DeviceState, ...]:
-        """The devices of a row in the order of the columns."""
+        """Returns the devices of a row in column order."""
         self.state(row)
         return self._cells[row]
 
@@ -234,12 +234,12 @@ class Fleet:
             other = self.where.get(device.uuid)
             if device.uuid in seen or (other is not None and other[0] != mine):
                 owner = node.name if other is None or other[0] == mine else self.state(other[0]).name
-                raise InvalidFleetError(f"device {device.uuid} of node {node.name} stands twice, also on {owner}")
+                raise InvalidFleetError(f"device {device.uuid} of node {node.name} is duplicated on {owner}")
             seen.add(device.uuid)
             check_sample(node.name, device)
 
-    def _claim(self, name: str, width: int) -> int:
-        """The node's row, made if need be, with room for `width` devices."""
+    def _assign_row(self, name: str, width: int) -> int:
+        """Returns the node's row, allocating rows and columns as needed."""
         columns = self.columns
         row = self._row.get(name)
         if row is None:
@@ -248,11 +248,11 @@ class Fleet:
                 self._states.append(None)
                 self._cells.append(())
             self._row[name] = row
-            self.epoch += 1
+            self.name_epoch += 1
         if row >= columns.rows or width > columns.width:
             grown = columns.rows * 5 // 4 + 8 if row >= columns.rows else columns.rows
             self.columns = columns.resized(grown, max(width, columns.width))
-            self.cache.clear()
+            self.memo.clear()
         return row
 
 

@@ -1,26 +1,26 @@
-"""What was computed from a fleet, by kind: the most recently used of each kind are kept."""
+"""Keeps results computed from a fleet: the most recently used of each kind."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_KEPT = 512
-"""Of each kind."""
+_MAX_VALUES = 512
+"""Values per kind."""
 
 _NOTHING: Any = object()
 
 
 class Memo:
-    """Values know themselves at which version of the fleet they were computed."""
+    """Values store the fleet version that they were computed at."""
 
     def __init__(self) -> None:
         self._kinds: dict[type[Any], dict[Hashable, Any]] = {}
 
-    def get(self, kind: type[T], key: Hashable, make: Callable[[], T], kept: int = _KEPT) -> T:
-        """The value that is kept under this key, or a new one, which may push out the one used longest ago."""
+    def get(self, kind: type[T], key: Hashable, make: Callable[[], T], kept: int = _MAX_VALUES) -> T:
+        """Returns the stored value of the key, or a new one, which may evict the least recently used value."""
         values = self._kinds.setdefault(kind, {})
-        value: T = values.pop(key, _NOTHING)  # keys are large: each look costs a hash
+        value: T = values.pop(key, _NOTHING)  # keys are large: each lookup costs a hash
         if value is _NOTHING:
             value = make()
             while len(values) >= kept:
@@ -29,5 +29,4 @@ class Memo:
         return value
 
     def clear(self) -> None:
-        """Forget everything."""
         self._kinds.clear()

@@ -1,4 +1,4 @@
-"""Refuses measurements that can't be true, before any of them reaches a score."""
+"""Rejects impossible measurements before they reach a score."""
 
 import math
 import re
@@ -8,22 +8,22 @@ from gpufleet_operator.placement.model import DeviceState
 
 ABSOLUTE_ZERO_CELSIUS = -273
 COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
-_MOST = 2**31 - 1
+MAX_MIB = 2**31 - 1
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("index", 0, 1023),
-    ("memory_total_mib", 0, _MOST),
-    ("memory_used_mib", 0, _MOST),
+    ("memory_total_mib", 0, MAX_MIB),
+    ("memory_used_mib", 0, MAX_MIB),
     ("utilization_percent", 0, 100),
     ("temperature_celsius", ABSOLUTE_ZERO_CELSIUS, 1000),
-    ("power_milliwatts", 0, _MOST),
-    ("power_limit_milliwatts", 0, _MOST),
-    ("process_count", 0, _MOST),
+    ("power_milliwatts", 0, MAX_MIB),
+    ("power_limit_milliwatts", 0, MAX_MIB),
+    ("process_count", 0, MAX_MIB),
     ("numa_node", 0, 2**15 - 1),
     ("sharers", 0, 1000),
-    ("promised_memory_mib", 0, _MOST),
+    ("promised_memory_mib", 0, MAX_MIB),
     ("promised_compute_percent", 0, 1000),
-    ("in_flight_memory_mib", 0, _MOST),
+    ("in_flight_memory_mib", 0, MAX_MIB),
     ("in_flight_compute_percent", 0, 1000),
     ("free_slots", 0, 1000),
     ("sample_age_seconds", 0, 1e12),
@@ -32,7 +32,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 
 
 def check_sample(node: str, device: DeviceState) -> None:
-    """Raises InvalidSampleError that names node, device and field; returns when every value can be true."""
+    """Raises InvalidSampleError with node, device and field if a value is impossible."""
     for name, lowest, highest in _BOUNDS:
         value = getattr(device, name)
         if value is None:

@@ -1,4 +1,4 @@
-"""The fleet as Pack sees it under one mix: each node's expected waste and places, kept up to date row by row."""
+"""Fragmentation and multi-GPU capacity of every node under one mix, updated row by row."""
 
 from functools import lru_cache
 
@@ -16,95 +16,97 @@ from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
 
 Ints = NDArray[np.int64]
 
-_KEPT = 4
-"""Mixes whose landscapes a fleet keeps."""
+_MAX_MEMOIZED = 4
+"""Mixes whose state a fleet keeps."""
 
-_REMEMBERED = 100_000
-"""Nodes that were seen, in whatever state."""
+_MAX_STATES = 100_000
+"""Memoized node states."""
 
 
 class PackingState:
-    """`sites` are per row; `places` too, but without those of nodes that may not be used; `total` is their sum."""
+    """`nodes` and `capacity` are per row; `capacity` is 0 for nodes with stale telemetry; `total` is its sum."""
 
     def __init__(self, mix: Mix) -> None:
         self.mix = mix
-        self.rule = _rule(mix)
-        self.slots = MultiGpuCapacity(mix, self.rule.classes)
-        self.sites = NodeBatch.joined((), len(self.slots.types))
-        self.places = self.sites.places
-        self.total: Ints = np.zeros(len(self.slots.types), np.int64)
+        self.model = _rule(mix)
+        self.multi_gpu = MultiGpuCapacity(mix, self.model.classes)
+        self.nodes = NodeBatch.joined((), len(self.multi_gpu.types))
+        self.capacity = self.nodes.capacity
+        self.total: Ints = np.zeros(len(self.multi_gpu.types), np.int64)
         self.devices = 0
-        self._none = np.zeros((1, len(self.slots.types)), np.int16)
-        self._kinds: list[int] = []
-        self._looks: dict[tuple[object, ...], NodeBatch] = {}
+        self._none = np.zeros((1, len(self.multi_gpu.types)), np.int16)
+        self._model_classes: list[int] = []
+        self._states: dict[tuple[object, ...], NodeBatch] = {}
         self._seen = 0
         self._version = self._generation = -1
 
     def update(self, fleet: Fleet) -> None:
-        """Look again at the rows that changed since the last time."""
-        self.rule.tidy()
-        if self._generation != self.rule.generation:
-            self._version, self._generation = -1, self.rule.generation
-            self._looks.clear()
+        """Updates the rows that changed since the last call."""
+        self.model.evict()
+        if self._generation != self.model.generation:
+            self._version, self._generation = -1, self.model.generation
+            self._states.clear()
         if self._version == fleet.version:
             return
         columns = fleet.columns
         changed = fleet.changes.since(self._version)
-        if len(self._kinds) != len(fleet.models):
-            self._kinds = [self.rule.classes.get(model, 0) for model in fleet.models]
-        if changed is None or self._version < 0 or len(self.places) != columns.rows:
-            self.sites = NodeBatch.joined(
-                [self.site(columns, row) for row in range(columns.rows)], len(self.slots.types)
+        if len(self._model_classes) != len(fleet.models):
+            self._model_classes = [self.model.classes.get(model, 0) for model in fleet.models]
+        if changed is None or self._version < 0 or len(self.capacity) != columns.rows:
+            self.nodes = NodeBatch.joined(
+                [self.node(columns, row) for row in range(columns.rows)], len(self.multi_gpu.types)
             )
-            self.places = self.sites.places.copy()
-            self.places[~columns.fresh] = 0
-            self.total = self.places.sum(axis=0, dtype=np.int64)
+            self.capacity = self.nodes.capacity.copy()
+            self.capacity[~columns.fresh] = 0
+            self.total = self.capacity.sum(axis=0, dtype=np.int64)
         else:
             for row in changed:
-                site = self.site(columns, row)
-                self.sites.put(row, site)
-                places = site.places[0] if columns.fresh[row] else 0
-                self.total += places - self.places[row]
-                self.places[row] = places
+                node = self.node(columns, row)
+                self.nodes.put(row, node)
+                capacity = node.capacity[0] if columns.fresh[row] else 0
+                self.total += capacity - self.capacity[row]
+                self.capacity[row] = capacity
         self.devices = len(fleet.where)
         self._version = fleet.version
 
-    def site(self, columns: Columns, row: int) -> NodeBatch:
-        """One row as it is."""
+    def node(self, columns: Columns, row: int) -> NodeBatch:
+        """Returns the current state of one row."""
         free = columns.free_milli[row].tolist()
         cpu, memory = int(columns.cpu[row]), int(columns.memory[row])
-        kind = self._kinds[columns.model[row, 0]] if self._kinds else 0
-        looks = (tuple(free), cpu, memory, kind, columns.state[row].tobytes(), columns.total_mib[row].tobytes())
-        known = self._looks.get(looks)
+        model_class = self._model_classes[columns.model[row, 0]] if self._model_classes else 0
+        key = (tuple(free), cpu, memory, model_class, columns.state[row].tobytes(), columns.total_mib[row].tobytes())
+        known = self._states.get(key)
         if known is not None:
             return known
-        useful, lost = self.rule.split(free)
+        useful, stranded = self.model.split(free)
         idle = free.count(DEVICE_MILLI)
         self._seen += 1
-        waste = lost * SAMPLES + self.rule.of_one(useful, kind, cpu, memory)
-        values = np.array([self._seen, useful, lost, idle, cpu, memory, kind, waste], np.int64)[:, None]
-        site = NodeBatch(values, self._none)
+        fragmentation = stranded * SAMPLES + self.model.of_one(useful, model_class, cpu, memory)
+        values = np.array([self._seen, useful, stranded, idle, cpu, memory, model_class, fragmentation], np.int64)[
+            :, None
+        ]
+        node = NodeBatch(values, self._none)
         if idle > 1:
-            site.places = self.slots.count(site.idle[None], site)[0]
-        if len(self._looks) > _REMEMBERED:
-            self._looks.clear()
-        self._looks[looks] = site
-        return site
+            node.capacity = self.multi_gpu.count(node.idle[None], node)[0]
+        if len(self._states) > _MAX_STATES:
+            self._states.clear()
+        self._states[key] = node
+        return node
 
     def prices(self, total: Ints) -> NDArray[np.float64]:
         """See MultiGpuCapacity."""
-        return self.slots.prices(total, self.devices)
+        return self.multi_gpu.prices(total, self.devices)
 
 
 @lru_cache(maxsize=2)
 def _rule(mix: Mix) -> Fragmentation:
-    """Kept beyond the fleet: the operator makes a new one for every pass, and the nodes are mostly as they were."""
+    """Outlives the fleet: the operator builds a new fleet in every pass, with mostly unchanged nodes."""
     return Fragmentation(mix)
 
 
 def packing_state(fleet: Fleet, mix: Mix) -> PackingState:
-    """The fleet's landscape under this mix, up to date."""
-    # It holds its mix, so that the mix's id can't become another's while it is kept.
-    found = fleet.cache.get(PackingState, id(mix), lambda: PackingState(mix), _KEPT)
+    """Returns the fleet's up-to-date packing state under this mix."""
+    # The value holds its mix, so that the id of the mix is not reused while the value is memoized.
+    found = fleet.memo.get(PackingState, id(mix), lambda: PackingState(mix), _MAX_MEMOIZED)
     found.update(fleet)
     return found

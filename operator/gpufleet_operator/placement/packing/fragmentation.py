@@ -1,7 +1,7 @@
-"""What of a node would stay idle: each stream of likely pods is offered to it, and what is left is counted.
+"""Expected fragmentation of a node: the GPU capacity left idle after sample arrivals are placed on it.
 
-This is the worth that Pack goes by. A pod goes where this expected waste grows least, so what is left of each node
-stays of use to what is likely to come; CPU and memory beside the devices count as they limit what still fits.
+Strategy Pack places a pod where the fragmentation grows least, so that the rest of each node stays usable for expected
+pods (Weng et al., Beware of Fragmentation, ATC 2023). CPU and memory count because they limit which pods fit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,71 +17,71 @@ from gpufleet_operator.placement.packing.simulation import Simulation, State
 Ints = NDArray[np.int64]
 
 _BATCH = 64
-"""States that are simulated at once."""
+"""States per simulation."""
 
-_REMEMBERED = 100_000
-"""States whose waste is remembered, and useful parts that have a number."""
+_MAX_STATES = 100_000
+"""Memoized states and numbered tuples of useful parts."""
 
-_RARE = 0.002
-"""Shares asked for less often than this part of all shares don't make a rest useful."""
+_MIN_SHARE_FRACTION = 0.002
+"""A rest of a device is useful if it fits shares that make up at least this fraction of all shares."""
 
 _PART_BITS = 10
 """Bits of a part of a device in thousandths."""
 
 
 class Fragmentation:
-    """Expected waste of states under one mix, in thousandths of a device times STREAMS; remembered.
+    """Expected fragmentation of node states under one mix, in thousandths of a device times SAMPLES, memoized.
 
-    States go by numbers, so that many can be put together in arrays: what is useful of a node's devices has a number
-    (see `split`), its CPU and memory together have one (`rooms`), and both of them and the class of its model make a
-    key (`keys`), whose waste is asked for (`of`). They hold until `tidy` says otherwise.
+    States are numbers, so that arrays can hold many of them: the useful parts of a node's devices have a number
+    (`split`), its CPU and memory have one (`resource_bins`), and both with the class of its GPU model form a key
+    (`keys`), whose fragmentation is computed by `of`. Numbers and keys are valid until `generation` changes.
     """
 
     def __init__(self, mix: Mix) -> None:
         offered = sample_arrivals(mix)
         self.classes = offered.classes
         self.useful = np.array(_useful_rests(mix), np.int64)
-        """For each free part of a device in thousandths: the most of it that shares of the mix can fill."""
+        """By free thousandths of a device: the most of them that shares of the mix can fill."""
         self.generation = 0
-        """Rises when numbers and keys become void."""
+        """Increases when numbers and keys become invalid."""
         self._useful: list[int] = self.useful.tolist()
         self._simulation = simulation = Simulation(offered)
-        self._kinds = max(self.classes.values(), default=0) + 1
+        self._model_classes = max(self.classes.values(), default=0) + 1
         self._memory_step = simulation.memory_step * MIB
-        self._most_memory = simulation.most_memory * MIB
-        self._memories = simulation.most_memory // simulation.memory_step + 1
-        self._rooms = (simulation.most_cpu // simulation.cpu_step + 1) * self._memories
+        self._most_memory = simulation.max_memory * MIB
+        self._memories = simulation.max_memory // simulation.memory_step + 1
+        self._resource_bins = (simulation.max_cpu // simulation.cpu_step + 1) * self._memories
         self._known: dict[int, int] = {}
         self._ranges: dict[int, list[tuple[int, int, int, int, int]]] = {}
-        """By useful parts and class of model: least and most CPU, least and most memory, in steps, and the waste of all
-        nodes between: with less room than one that is known, but not less than was taken there."""
+        """By useful parts and class of model: minimum and maximum CPU and memory in steps, and the fragmentation of
+        all nodes between: with fewer resources than a simulated node, but not fewer than were taken there."""
         self._numbers: dict[tuple[int, ...], int] = {}
         self._tuples: list[tuple[int, ...]] = []
         self._without: dict[int, dict[int, int]] = {}
         self._replaced: dict[int, int] = {}
 
-    def tidy(self) -> None:
-        """Forget numbers when there are too many: between decisions, as all that were given out become void."""
-        if len(self._tuples) > _REMEMBERED:
+    def evict(self) -> None:
+        """Discards all numbers if there are too many. Only between decisions: existing numbers become invalid."""
+        if len(self._tuples) > _MAX_STATES:
             for kept in (self._known, self._ranges, self._numbers, self._without, self._replaced):
                 kept.clear()
             self._tuples.clear()
             self.generation += 1
 
     def split(self, free: Iterable[int]) -> tuple[int, int]:
-        """The number of what is useful of devices with so many thousandths free, and how many nobody can fill."""
-        useful, lost = [], 0
+        """Returns the number of the useful parts of devices with these free thousandths, and the stranded rest."""
+        useful, stranded = [], 0
         for milli in free:
             if milli:
                 part = self._useful[milli]
-                lost += milli - part
+                stranded += milli - part
                 if part:
                     useful.append(part)
         useful.sort(reverse=True)
-        return self._number(tuple(useful)), lost
+        return self._number(tuple(useful)), stranded
 
     def without(self, numbers: Ints, count: int) -> Ints:
-        """`split` without the largest `count` devices."""
+        """Returns the numbers without the largest `count` devices."""
         known = self._without.setdefault(count, {})
         wanted = numbers.tolist()
         found = list(map(known.get, wanted))
@@ -93,12 +93,12 @@ class Fragmentation:
         return np.array(found, np.int64)
 
     def replaced(self, numbers: Ints, gone: Ints, come: Ints) -> Ints:
-        """`split` with the useful part `come` (0: nothing) in place of `gone`."""
+        """Returns the numbers with the useful part `come` (0: none) in place of `gone`."""
         known = self._replaced
         wanted: list[int] = ((numbers << 2 * _PART_BITS) | (gone << _PART_BITS) | come).tolist()
         found = list(map(known.get, wanted))
         if None in found:
-            if len(known) > _REMEMBERED:
+            if len(known) > _MAX_STATES:
                 known.clear()
             for key in wanted:
                 if key not in known:
@@ -106,42 +106,42 @@ class Fragmentation:
             found = [known[key] for key in wanted]
         return np.array(found, np.int64)
 
-    def rooms(self, cpu: Ints, memory: Ints) -> Ints:
-        """The number of so much CPU (millicores) and memory (bytes), in steps."""
+    def resource_bins(self, cpu: Ints, memory: Ints) -> Ints:
+        """Returns the number of the bin of CPU (millicores) and memory (bytes)."""
         simulation = self._simulation
         cpu_step, memory_step = simulation.cpu_step, self._memory_step
-        cpus = np.maximum(np.minimum(cpu, simulation.most_cpu), 0) // cpu_step
+        cpus = np.maximum(np.minimum(cpu, simulation.max_cpu), 0) // cpu_step
         found: Ints = np.maximum(np.minimum(memory, self._most_memory), 0) // memory_step
         cpus *= self._memories
         found += cpus
         return found
 
-    def keys(self, numbers: Ints, kinds: Ints, rooms: Ints) -> Ints:
-        """States."""
-        found = numbers * self._kinds
-        found += kinds
-        found *= self._rooms
-        found += rooms
+    def keys(self, numbers: Ints, model_classes: Ints, resource_bins: Ints) -> Ints:
+        """Returns the keys of states."""
+        found = numbers * self._model_classes
+        found += model_classes
+        found *= self._resource_bins
+        found += resource_bins
         return found
 
-    def of_one(self, number: int, kind: int, cpu: int, memory: int) -> int:
-        """`of` for a single state: the same in plain integers, which is many times as fast."""
+    def of_one(self, number: int, model_class: int, cpu: int, memory: int) -> int:
+        """As `of` for a single state, in plain integers, which is many times as fast."""
         simulation = self._simulation
         cpu_step, memory_step = simulation.cpu_step, self._memory_step
-        cpus = max(min(cpu, simulation.most_cpu), 0) // cpu_step
+        cpus = max(min(cpu, simulation.max_cpu), 0) // cpu_step
         memories = max(min(memory, self._most_memory), 0) // memory_step
-        key = (number * self._kinds + kind) * self._rooms + cpus * self._memories + memories
+        key = (number * self._model_classes + model_class) * self._resource_bins + cpus * self._memories + memories
         found = self._known.get(key)
         return int(self.of(np.array([key]))[0]) if found is None else found
 
     def of(self, keys: Ints) -> Ints:
-        """The expected waste of each state."""
+        """Returns the expected fragmentation of each state."""
         known = self._known
         wanted: list[int] = keys.tolist()
         found = list(map(known.get, wanted))
         if None in found:
             new = [key for key, value in zip(wanted, found, strict=True) if value is None]
-            if len(known) > _REMEMBERED:
+            if len(known) > _MAX_STATES:
                 known.clear()
                 self._ranges.clear()
                 new = wanted
@@ -150,17 +150,23 @@ class Fragmentation:
         return np.array(found, np.int64)
 
     def _learn(self, keys: Iterable[int]) -> None:
-        known, ranges, every, kinds, memories = self._known, self._ranges, self._rooms, self._kinds, self._memories
+        known, ranges, every, model_classes, memories = (
+            self._known,
+            self._ranges,
+            self._resource_bins,
+            self._model_classes,
+            self._memories,
+        )
         unknown = []
         for key in keys:
             group, room = divmod(key, every)
             cpu, memory = divmod(room, memories)
-            for least_cpu, most_cpu, least_memory, most_memory, value in ranges.get(group, ()):
-                if least_cpu <= cpu <= most_cpu and least_memory <= memory <= most_memory:
+            for least_cpu, max_cpu, least_memory, max_memory, value in ranges.get(group, ()):
+                if least_cpu <= cpu <= max_cpu and least_memory <= memory <= max_memory:
                     known[key] = value
                     break
             else:
-                unknown.append((key, (self._tuples[group // kinds], cpu, memory, group % kinds)))
+                unknown.append((key, (self._tuples[group // model_classes], cpu, memory, group % model_classes)))
         for first in range(0, len(unknown), _BATCH):
             self._simulate(unknown[first : first + _BATCH])
 
@@ -169,7 +175,7 @@ class Fragmentation:
         for (key, (_, cpu, memory, _)), (value, least_cpu, least_memory) in zip(unknown, found, strict=True):
             self._known[key] = value
             range_ = (least_cpu, cpu, least_memory, memory, value)
-            self._ranges.setdefault(key // self._rooms, []).append(range_)
+            self._ranges.setdefault(key // self._resource_bins, []).append(range_)
 
     def _number(self, useful: tuple[int, ...]) -> int:
         found = self._numbers.get(useful)
@@ -191,10 +197,10 @@ class Fragmentation:
 
 def _useful_rests(mix: Mix) -> tuple[int, ...]:
     shares: dict[int, float] = {}
-    for kind, part in zip(mix.types, mix.parts, strict=True):
-        if kind.devices and kind.milli < DEVICE_MILLI:
-            shares[kind.milli] = shares.get(kind.milli, 0.0) + part
-    least = _RARE * sum(shares.values())
+    for pod_type, part in zip(mix.types, mix.parts, strict=True):
+        if pod_type.devices and pod_type.milli < DEVICE_MILLI:
+            shares[pod_type.milli] = shares.get(pod_type.milli, 0.0) + part
+    least = _MIN_SHARE_FRACTION * sum(shares.values())
     asked = [milli for milli, part in shares.items() if part >= least]
     reachable = np.zeros(DEVICE_MILLI + 1, np.bool_)
     reachable[0] = True

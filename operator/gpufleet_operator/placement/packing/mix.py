@@ -1,6 +1,6 @@
-"""What is likely to be asked for: the mix of requests that Pack keeps the fleet usable for.
+"""The mix of expected requests that strategy Pack keeps the fleet usable for.
 
-Known beforehand (`Mix.of`), or learned from the workloads seen (`MixEstimator`). Nothing is known of their order.
+It is given (`Mix.of`) or estimated from observed workloads (`MixEstimator`). The order of requests is unknown.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from gpufleet_operator.placement.model import Request
 
 @dataclass(frozen=True, slots=True, order=True)
 class PodType:
-    """Requests that are alike: what one pod takes."""
+    """A class of equal requests: the resources of one pod."""
 
     cpu_milli: int
     memory_bytes: int
@@ -22,11 +22,11 @@ class PodType:
     milli: int = DEVICE_MILLI
     """Thousandths of each device."""
     models: frozenset[str] = field(default=frozenset(), compare=True)
-    """Models that will do; empty: all."""
+    """Accepted models; empty: all."""
 
     @classmethod
     def of(cls, request: Request, device_memory_mib: int) -> "PodType":
-        """The type of a request, whose share of a device is measured on one of `device_memory_mib`."""
+        """Returns the type of a request; a share is measured on a device of `device_memory_mib`."""
         needs = request.devices
         part = (
             DEVICE_MILLI
@@ -38,14 +38,14 @@ class PodType:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Types and how often each is asked for, as parts of 1, in the order of the types."""
+    """Pod types and their relative frequencies, which sum to 1."""
 
     types: tuple[PodType, ...]
     parts: tuple[float, ...]
 
     @classmethod
     def of(cls, weights: Mapping[PodType, float]) -> "Mix":
-        """From counts or weights; raises InvalidRequestError when none is above 0."""
+        """Builds a mix from counts or weights. Raises InvalidRequestError if none is above 0."""
         total = sum(weights.values())
         if not total > 0 or any(weight < 0 for weight in weights.values()):
             raise InvalidRequestError(f"the weights of a mix must be 0 or more and not all 0, their sum is {total}")
@@ -54,16 +54,22 @@ class Mix:
 
     @classmethod
     def of_types(cls, types: Iterable[PodType]) -> "Mix":
-        """Each type as often as it stands there."""
+        """Builds a mix that counts each occurrence of a type."""
         counts: dict[PodType, float] = {}
-        for kind in types:
-            counts[kind] = counts.get(kind, 0) + 1
+        for pod_type in types:
+            counts[pod_type] = counts.get(pod_type, 0) + 1
         return cls.of(counts)
 
 
-def _order(kind: PodType) -> tuple[object, ...]:
-    """By size: neighbours in this order are alike, which the streams make use of."""
-    return kind.devices, kind.milli, kind.cpu_milli, kind.memory_bytes, sorted(kind.models)
+def _order(pod_type: PodType) -> tuple[object, ...]:
+    """Sort key by size: adjacent types are similar, which stratified sampling relies on."""
+    return (
+        pod_type.devices,
+        pod_type.milli,
+        pod_type.cpu_milli,
+        pod_type.memory_bytes,
+        sorted(pod_type.models),
+    )
 
 
 PRIOR = Mix.of(
@@ -76,48 +82,48 @@ PRIOR = Mix.of(
         PodType(0, 0, 8): 5,
     }
 )
-"""Where nothing is known: mostly single devices, some shares, some whole nodes; no guess at CPU and memory."""
+"""The mix before any observation: mostly single devices, some shares and whole nodes; CPU and memory unknown."""
 
 
 class MixEstimator:
-    """Learns the mix from the workloads seen; older ones count less.
+    """Estimates the mix from observed workloads with exponential decay.
 
-    A mix is kept until enough has been seen to change it, because everything that is computed from a mix is
-    computed anew with the next one.
+    The mix changes only after enough observations, because all results computed from a mix are recomputed with
+    the next one.
     """
 
     def __init__(self, prior: Mix = PRIOR, *, prior_pods: float = 4, half_life_pods: float = 4096) -> None:
         self._weights = {t: p * prior_pods for t, p in zip(prior.types, prior.parts, strict=True)}
-        self._fading = 0.5 ** (1 / half_life_pods)
-        self._most_at_once = 64 * half_life_pods
+        self._decay = 0.5 ** (1 / half_life_pods)
+        self._max_pods_at_once = 64 * half_life_pods
         self._scale = 1.0
-        """A pod seen now counts this much: growing newcomers is cheaper than shrinking everything."""
+        """Weight of a pod observed now: increasing new weights is cheaper than decaying all of them."""
         self._mix = prior
         self._new = 0.0
 
     @property
     def mix(self) -> Mix:
-        """What is known so far."""
+        """The current estimate."""
         return self._mix
 
-    def observe(self, kind: PodType, pods: int = 1) -> None:
-        """Note that `pods` pods of this type were asked for."""
-        grown = self._scale / self._fading ** min(pods, self._most_at_once)
-        weight = (grown - self._scale) / (1 - self._fading)  # each counts more than the one before it
+    def observe(self, pod_type: PodType, pods: int = 1) -> None:
+        """Records `pods` requested pods of this type."""
+        grown = self._scale / self._decay ** min(pods, self._max_pods_at_once)
+        weight = (grown - self._scale) / (1 - self._decay)  # each counts more than the one before it
         self._scale = grown
-        self._weights[kind] = self._weights.get(kind, 0.0) + weight
+        self._weights[pod_type] = self._weights.get(pod_type, 0.0) + weight
         self._new += weight
         if self._new >= _RENEW * sum(self._weights.values()):
             self._renew()
 
     def _renew(self) -> None:
-        kept = sorted(self._weights, key=lambda t: (-self._weights[t], _order(t)))[:_MOST_TYPES]
+        kept = sorted(self._weights, key=lambda t: (-self._weights[t], _order(t)))[:_MAX_TYPES]
         self._weights = {t: self._weights[t] / self._scale for t in kept}
         self._scale, self._new = 1.0, 0.0
         self._mix = Mix.of(self._weights)
 
 
 _RENEW = 0.25
-"""Part of the census that is new when the mix is renewed."""
+"""Fraction of the weights that must be new before the mix is updated."""
 
-_MOST_TYPES = 512
+_MAX_TYPES = 512

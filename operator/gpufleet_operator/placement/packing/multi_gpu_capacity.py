@@ -1,7 +1,8 @@
-"""What it costs to take one of the last places where a pod that needs several whole devices could go.
+"""Protects the capacity for pods that need several whole devices.
 
-The price of a place is that pod's part of the demand for devices, over the part of the fleet that its places are: a
-rare pod with plenty of places costs next to nothing, one with few places left is protected before they are gone.
+The price of capacity for a pod type is the type's fraction of the demand for devices divided by the fraction of the
+fleet that this capacity is: a rare type with much capacity costs almost nothing, scarce capacity is expensive before it
+is gone.
 """
 
 from collections.abc import Mapping
@@ -16,51 +17,51 @@ from gpufleet_operator.placement.packing.node_batch import NodeBatch
 from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
 
 _WEIGHT = 0.05
-"""Of a lost place against waste. Larger protects places earlier, smaller packs tighter."""
+"""Weight of lost capacity against fragmentation. Larger values protect capacity earlier, smaller ones pack tighter."""
 
-_MOST_TYPES = 32
-"""Types that are protected: those with the largest demand for devices."""
+_MAX_TYPES = 32
+"""Protected types: those with the largest demand for devices."""
 
 Ints = NDArray[np.int64]
 
 
 class MultiGpuCapacity:
-    """Places per node and type. Types are in the columns."""
+    """Capacity per node and protected type: how many pods of the type fit on the node."""
 
     def __init__(self, mix: Mix, classes: Mapping[str, int]) -> None:
         demand = {t: p * t.devices * t.milli for t, p in zip(mix.types, mix.parts, strict=True)}
         several = [t for t in mix.types if t.devices > 1 and t.milli == DEVICE_MILLI]
-        self.types = sorted(several, key=lambda t: -demand[t])[:_MOST_TYPES]
-        kinds = max(classes.values(), default=0) + 1
+        self.types = sorted(several, key=lambda t: -demand[t])[:_MAX_TYPES]
+        model_classes = max(classes.values(), default=0) + 1
         takes = [(t.devices, max(1, t.cpu_milli), max(1, t.memory_bytes)) for t in self.types]
         self._takes = np.array(takes, np.float64).reshape(-1, 3).T[:, None, None, :].copy()
         """(3, 1, 1, types)."""
-        self._accepted = np.zeros((kinds, len(self.types)), np.bool_)
-        for column, kind in enumerate(self.types):
-            named = {classes[model] for model in kind.models}
-            self._accepted[:, column] = [not kind.models or k in named for k in range(kinds)]
+        self._accepted = np.zeros((model_classes, len(self.types)), np.bool_)
+        for column, pod_type in enumerate(self.types):
+            named = {classes[model] for model in pod_type.models}
+            self._accepted[:, column] = [not pod_type.models or k in named for k in range(model_classes)]
         self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * SAMPLES
 
-    def count(self, idle: Ints, sites: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
-        """(cases, nodes, types): pods of each type that fit on nodes with so many devices idle, beside one more pod.
+    def count(self, idle: Ints, nodes: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
+        """Returns (cases, nodes, types): pods of each type that fit beside `pod` with these idle devices.
 
         Args:
-            idle: (cases, nodes).
-            sites: the nodes.
-            pod: takes of their CPU and memory.
+            idle: Idle devices, (cases, nodes).
+            nodes: The nodes.
+            pod: A pod whose CPU and memory are subtracted first.
         """
-        # Quotients of whole numbers below 2**53 round down to the right one, and the least of them is what fits.
+        # Quotients of integers below 2**53 are exact after rounding down; the smallest is the number of pods that fit.
         room = np.empty((3, *idle.shape, 1))
         room[0, :, :, 0] = idle
-        room[1, :, :, 0] = sites.cpu if pod is None else sites.cpu - pod.cpu_milli
-        room[2, :, :, 0] = sites.memory if pod is None else sites.memory - pod.memory_bytes
-        places = np.minimum.reduce(room / self._takes)
-        found: NDArray[np.int16] = np.maximum(places, 0, out=places).astype(np.int16)
+        room[1, :, :, 0] = nodes.cpu if pod is None else nodes.cpu - pod.cpu_milli
+        room[2, :, :, 0] = nodes.memory if pod is None else nodes.memory - pod.memory_bytes
+        capacity = np.minimum.reduce(room / self._takes)
+        found: NDArray[np.int16] = np.maximum(capacity, 0, out=capacity).astype(np.int16)
         if not self._all_accepted:
-            found *= self._accepted[sites.kind]
+            found *= self._accepted[nodes.model_class]
         return found
 
-    def prices(self, places: Ints, devices: int) -> NDArray[np.float64]:
-        """(types,): the price of one place, in the unit of Waste, when the fleet of `devices` has so many."""
-        return self._demand * devices / np.maximum(places, 1)
+    def prices(self, capacity: Ints, devices: int) -> NDArray[np.float64]:
+        """Returns (types,): the price of capacity for one pod in the unit of Fragmentation."""
+        return self._demand * devices / np.maximum(capacity, 1)

@@ -1,4 +1,4 @@
-"""Nodes as Pack looks at them, many at once: one column each."""
+"""A batch of nodes for vectorized evaluation, one column per node."""
 
 from collections.abc import Sequence
 
@@ -11,70 +11,70 @@ _LINES = 8
 
 
 class NodeBatch:
-    """Some nodes: all that their expected waste and their places depend on."""
+    """The properties that fragmentation and multi-GPU capacity depend on."""
 
-    __slots__ = ("places", "values")
+    __slots__ = ("capacity", "values")
 
-    def __init__(self, values: Ints, places: NDArray[np.int16]) -> None:
+    def __init__(self, values: Ints, capacity: NDArray[np.int16]) -> None:
         self.values = values
         """(8, nodes): the properties below, in their order."""
-        self.places = places
-        """(nodes, types): see Slots."""
+        self.capacity = capacity
+        """(nodes, types): see MultiGpuCapacity."""
 
     @classmethod
-    def joined(cls, sites: Sequence["NodeBatch"], types: int) -> "NodeBatch":
-        """These, one beside the other."""
-        values = [np.zeros((_LINES, 0), np.int64), *(site.values for site in sites)]
-        places = [np.zeros((0, types), np.int16), *(site.places for site in sites)]
-        return cls(np.concatenate(values, axis=1), np.concatenate(places))
+    def joined(cls, nodes: Sequence["NodeBatch"], types: int) -> "NodeBatch":
+        """Concatenates batches."""
+        values = [np.zeros((_LINES, 0), np.int64), *(node.values for node in nodes)]
+        capacity = [np.zeros((0, types), np.int16), *(node.capacity for node in nodes)]
+        return cls(np.concatenate(values, axis=1), np.concatenate(capacity))
 
     def take(self, at: NDArray[np.intp]) -> "NodeBatch":
-        """Some of them."""
-        return NodeBatch(self.values.take(at, axis=1), self.places.take(at, axis=0))
+        """Returns a selection of the nodes."""
+        return NodeBatch(self.values.take(at, axis=1), self.capacity.take(at, axis=0))
 
-    def put(self, at: int, site: "NodeBatch") -> None:
-        """Another node in this column."""
-        self.values[:, at] = site.values[:, 0]
-        self.places[at] = site.places[0]
+    def put(self, at: int, node: "NodeBatch") -> None:
+        """Replaces the node in a column."""
+        self.values[:, at] = node.values[:, 0]
+        self.capacity[at] = node.capacity[0]
 
     @property
-    def alike(self) -> Ints:
-        """The same for nodes whose devices and room are the same."""
+    def group(self) -> Ints:
+        """Equal for nodes with equal devices and resources."""
         return _line(self.values, 0)
 
     @property
     def useful(self) -> Ints:
-        """See Waste.split."""
+        """See `Fragmentation.split`."""
         return _line(self.values, 1)
 
     @property
-    def lost(self) -> Ints:
-        """Thousandths of the node's devices that nobody can fill."""
+    def stranded(self) -> Ints:
+        """Stranded thousandths: no share of the mix can fill them."""
         return _line(self.values, 2)
 
     @property
     def idle(self) -> Ints:
-        """How many of its devices are."""
+        """Number of idle devices."""
         return _line(self.values, 3)
 
     @property
     def cpu(self) -> Ints:
-        """Room beside the devices, millicores."""
+        """Free CPU in millicores."""
         return _line(self.values, 4)
 
     @property
     def memory(self) -> Ints:
-        """The same in bytes."""
+        """Free memory in bytes."""
         return _line(self.values, 5)
 
     @property
-    def kind(self) -> Ints:
-        """Class of the devices' model."""
+    def model_class(self) -> Ints:
+        """Class of the GPU model."""
         return _line(self.values, 6)
 
     @property
-    def waste(self) -> Ints:
-        """Expected, of all of its devices, in the unit of Waste."""
+    def fragmentation(self) -> Ints:
+        """Expected fragmentation of the node, in the unit of Fragmentation."""
         return _line(self.values, 7)
 
 

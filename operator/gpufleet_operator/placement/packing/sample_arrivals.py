@@ -1,9 +1,9 @@
-"""Streams of likely pods: what the worth of a node is measured with.
+"""Sample arrivals: sequences of pods drawn from the mix, used to measure fragmentation.
 
-Pods that need several devices are not among them: see Slots for what is done for those.
+Pods that need several devices are excluded: `MultiGpuCapacity` protects those.
 
-Every stream is a fair sample of the mix: its pods come one from each of equal parts of it, in an order that looks
-random and is always the same. Fair streams tell good from bad with far fewer of them than random ones.
+Each sample is stratified: one pod from each of ARRIVALS equal parts of the mix, in a fixed pseudo-random order.
+Stratified samples need far fewer sequences than independent draws.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,15 @@ ARRIVALS = 20
 
 MIB = 2**20
 
-_MOST_CPU, _MOST_MEMORY = 2**50, 2**36
-"""Millicores and MiB that a pod counts for at most: far above what any node has, and a stream's sum stays below 2**63,
-also in bytes."""
+_MAX_CPU_MILLI, _MAX_MEMORY_MIB = 2**50, 2**36
+"""Upper bounds of a pod in millicores and MiB: above any node; the sum of a sample stays below 2**63 bytes."""
 
 _NOTHING = PodType(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalSamples:
-    """(length, streams) each: pod by pod what is offered, and (length, streams, models) who may take it."""
+    """Pods as arrays of (arrivals, samples), and accepted models as (arrivals, samples, classes)."""
 
     cpu: NDArray[np.int64]
     memory: NDArray[np.int64]
@@ -36,30 +35,30 @@ class ArrivalSamples:
     milli: NDArray[np.int64]
     """0: a pod without devices."""
     accepted: NDArray[np.bool_]
-    """By class of models, see `classes`."""
+    """By class of model, see `classes`."""
     classes: dict[str, int]
-    """Model -> class: models that the same types accept are one class. Class 0: every model not named."""
+    """Model -> class: models accepted by the same types form one class. Class 0: all other models."""
 
 
 def sample_arrivals(mix: Mix) -> ArrivalSamples:
-    """The streams of a mix; pods that take nothing when it holds none that needs one device or none."""
+    """Returns the samples of a mix; empty pods if no type needs at most one device."""
     everything, parts = (*mix.types, _NOTHING), (*mix.parts, 1.0)
-    # Models that only pods of several devices name are classes of their own, too: `Slots` goes by them.
+    # Models named only by multi-GPU pods form classes as well: `MultiGpuCapacity` uses them.
     classes, accepted = _classes(everything)
     rows = [row for row, t in enumerate(mix.types) if t.devices <= 1] or [len(mix.types)]
     types, accepted = [everything[row] for row in rows], accepted[rows]
     order = _positions([parts[row] for row in rows])
-    cpu = np.array([min(t.cpu_milli, _MOST_CPU) for t in types], np.int64)
-    memory = np.array([min(-(-t.memory_bytes // MIB), _MOST_MEMORY) for t in types], np.int64)
+    cpu = np.array([min(t.cpu_milli, _MAX_CPU_MILLI) for t in types], np.int64)
+    memory = np.array([min(-(-t.memory_bytes // MIB), _MAX_MEMORY_MIB) for t in types], np.int64)
     milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
     return ArrivalSamples(cpu[order], memory[order], milli[order], accepted[order], classes)
 
 
 def _positions(parts: Sequence[float]) -> NDArray[np.intp]:
-    """(length, streams): which type is offered when.
+    """Returns (arrivals, samples): the type of each pod.
 
-    Pod `part` of stream s is the type at (part + offset(s)) / LENGTH of the mix, offsets filling 0..1 evenly; the
-    parts of each stream come in an order of their own.
+    Pod `part` of sample s is the type at (part + offset(s)) / ARRIVALS of the mix, with offsets evenly spaced in 0..1;
+    each sample has its own order of parts.
     """
     bounds = np.cumsum(np.array(parts))
     offsets = (np.arange(SAMPLES) + 0.5) / SAMPLES
@@ -70,7 +69,7 @@ def _positions(parts: Sequence[float]) -> NDArray[np.intp]:
 
 
 def _scrambled(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A fixed, well mixed 64-bit value for each number (the finalizer of splitmix64)."""
+    """Returns a fixed 64-bit hash of each number (the finalizer of splitmix64)."""
     with np.errstate(over="ignore"):
         z = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -79,7 +78,7 @@ def _scrambled(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def _classes(types: Sequence[PodType]) -> tuple[dict[str, int], NDArray[np.bool_]]:
-    """Model -> class, and (types, classes): who accepts whom."""
+    """Returns model -> class, and (types, classes): whether the type accepts the class."""
     named = sorted({model for t in types for model in t.models})
     columns = [tuple(not t.models for t in types)]
     classes = {}

@@ -1,4 +1,4 @@
-"""How many replicas of one request each node could take at once."""
+"""How many replicas of a request fit on each node together."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,52 +13,52 @@ from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets
 from gpufleet_operator.placement.search.node_scores import node_scores
 from gpufleet_operator.placement.search.query import Query
 
-_SEARCH = 20_000
-"""States of one node that the search for sets looks at, after which the best so far stands."""
+_MAX_STATES = 20_000
+"""Search states per node, after which the best result so far is used."""
 
-_DEEP = 64
-"""More sets than this of one node are taken as they come, the emptiest devices first, without a search."""
+_MAX_SEARCHED_SETS = 64
+"""With more sets per node than this, sets are taken greedily, emptiest devices first, without a search."""
 
 Counts = NDArray[np.int64]
 
 
 def replica_capacity(fleet: Fleet, query: Query, most: int) -> Counts:
-    """(rows,): replicas that fit side by side on each node, at most `most`.
+    """Returns (rows,): replicas that fit together on each node, at most `most`.
 
-    Exact, but for nodes with so many devices that not every NVLink set of them can be tried, and for more than 64
-    NVLink sets of shared devices of a node.
+    Exact except for nodes with too many devices to try every NVLink set, and for more than 64 NVLink sets of shared
+    devices on a node.
     """
     columns = fleet.ranked()
     found = node_scores(fleet, query)
     passes, count = found.passing, query.devices.count
-    room = np.where(passes.any(axis=1) | (count == 0), _room(columns, query, most), 0)
+    free_pods = np.where(passes.any(axis=1) | (count == 0), _pods_that_fit(columns, query, most), 0)
     if count == 0:
-        return np.where(columns.fresh & (found.refusals == 0), np.clip(room, 0, most), 0)
+        return np.where(columns.fresh & (found.rejections == 0), np.clip(free_pods, 0, most), 0)
     each = replicas_per_device(RowWindow.of(columns, slice(None)), passes, query, most)
     if query.topology is Topology.NVLINK and count > 1:
-        return np.minimum(room, _linked(columns, each, count, room, found.shape.wirings))
+        return np.minimum(free_pods, _linked(columns, each, count, free_pods, found.shape.link_graphs))
     if query.topology is Topology.NUMA and count > 1:
         zones = np.unique(columns.numa[passes & (columns.numa >= 0)])
-        by_zone = [_rounds(np.where(columns.numa == zone, each, 0), count, most) for zone in zones]
-        total: Counts = np.sum(by_zone, axis=0, dtype=np.int64) if by_zone else np.zeros(len(room), np.int64)
-        return np.minimum(room, total)
-    return np.minimum(room, _rounds(each, count, most))
+        by_zone = [_disjoint_sets(np.where(columns.numa == zone, each, 0), count, most) for zone in zones]
+        total: Counts = np.sum(by_zone, axis=0, dtype=np.int64) if by_zone else np.zeros(len(free_pods), np.int64)
+        return np.minimum(free_pods, total)
+    return np.minimum(free_pods, _disjoint_sets(each, count, most))
 
 
 def replicas_per_device(window: RowWindow, passes: Mask, query: Query, most: int) -> Counts:
-    """(rows, width): replicas that each device could serve, one after the other, at most `most`.
+    """Returns (rows, width): replicas that fit on each device one after the other, at most `most`.
 
     Args:
-        window: the rows.
-        passes: (rows, width), the devices that pass as they are.
-        query: what is asked for. Each share that is given narrows what the next one finds.
-        most: what is never exceeded.
+        window: The rows.
+        passes: (rows, width), the devices that pass now.
+        query: The query. Each placed share reduces what the next one finds.
+        most: Upper limit.
     """
     share, needs = query.devices.share, query.devices
     if share is None:
         return passes.astype(np.int64)
     columns, at = window.columns, window.at
-    found = np.minimum(columns.slots[at].astype(np.int64), most)
+    found = np.minimum(columns.share_slots[at].astype(np.int64), most)
     if share.memory_mib and query.min_free_mib is not None:
         free = columns.total_mib[at].astype(np.int64) - columns.used_mib[at]
         found = np.minimum(found, (free - query.min_free_mib) // share.memory_mib + 1)
@@ -70,18 +70,18 @@ def replicas_per_device(window: RowWindow, passes: Mask, query: Query, most: int
     return np.where(passes, found, 0)
 
 
-def packed_sets(wiring: LinkGraph, slots_: Sequence[int], count: int, most: int) -> tuple[int, ...]:
-    """Up to `most` connected sets of `count` columns, as bits; column c stands in at most `slots_[c]` of them.
+def packed_sets(link_graph: LinkGraph, slots_: Sequence[int], count: int, most: int) -> tuple[int, ...]:
+    """Returns up to `most` connected sets of `count` columns as bits; column c is in at most `slots_[c]` of them.
 
-    As many as there can be: taken one by one, the emptiest columns first, and searched for where that falls short.
+    The number of sets is maximal: greedy, emptiest columns first, then by search if that is not enough.
     """
-    sets = connected_sets(wiring, count)
+    sets = connected_sets(link_graph, count)
     if sets is None:
         return ()
     order = np.argsort(-sets.links, kind="stable")
     candidates = [(int(bits), _columns(int(bits))) for bits in sets.bits[order]]
     taken = _emptiest_first(candidates, list(slots_), most)
-    if len(taken) >= _bound(slots_, count, most) or min(most, max(slots_, default=0)) > _DEEP:
+    if len(taken) >= _bound(slots_, count, most) or min(most, max(slots_, default=0)) > _MAX_SEARCHED_SETS:
         return taken
     return _searched(candidates, slots_, count, most, taken)
 
@@ -107,11 +107,11 @@ def _searched(
     most: int,
     best: tuple[int, ...],
 ) -> tuple[int, ...]:
-    seen: set[tuple[int, ...]] = set()  # what is left says how many were taken, so a state is looked at once
+    seen: set[tuple[int, ...]] = set()  # the rest determines how many were taken, so each state is visited once
 
     def search(chosen: tuple[int, ...], left: tuple[int, ...]) -> None:
         nonlocal best
-        if left in seen or len(seen) >= _SEARCH:
+        if left in seen or len(seen) >= _MAX_STATES:
             return
         seen.add(left)
         if len(chosen) > len(best):
@@ -128,7 +128,7 @@ def _searched(
 
 
 def _bound(left: Sequence[int], count: int, most: int) -> int:
-    """The most sets of `count` different columns each, were all of them connected: as `_rounds`."""
+    """Returns the maximum number of sets if all columns were connected, as `_disjoint_sets`."""
     sets = 0
     while sets < most and sum(min(n, sets + 1) for n in left) >= (sets + 1) * count:
         sets += 1
@@ -139,21 +139,21 @@ def _columns(bits: int) -> tuple[int, ...]:
     return tuple(c for c in range(bits.bit_length()) if bits >> c & 1)
 
 
-def _room(columns: Columns, query: Query, most: int) -> Counts:
-    """Replicas that the node has CPU, memory, pods and other resources for."""
+def _pods_that_fit(columns: Columns, query: Query, most: int) -> Counts:
+    """Returns (rows,): replicas that fit by CPU, memory, pods and extended resources."""
     pod = query.pod
-    room = np.minimum(columns.pods, most)
+    free_pods = np.minimum(columns.pods, most)
     for free, amount in ((columns.cpu, pod.cpu_milli), (columns.memory, pod.memory_bytes)):
         if amount > 0:
-            room = np.minimum(room, free // amount)
+            free_pods = np.minimum(free_pods, free // amount)
     for name, amount in pod.extended.items():
         if amount > 0:
-            room = np.minimum(room, columns.extended[name] // amount if name in columns.extended else 0)
-    return np.maximum(room, 0)
+            free_pods = np.minimum(free_pods, columns.extended[name] // amount if name in columns.extended else 0)
+    return np.maximum(free_pods, 0)
 
 
-def _rounds(each: Counts, count: int, most: int) -> Counts:
-    """The most replicas of `count` different devices each: r of them fit when sum(min(slots, r)) >= r * count."""
+def _disjoint_sets(each: Counts, count: int, most: int) -> Counts:
+    """Returns the maximum replicas of `count` distinct devices each: r fit if sum(min(slots, r)) >= r * count."""
     if count == 1:
         total: Counts = np.minimum(each.sum(axis=1), most)
         return total
@@ -166,16 +166,16 @@ def _rounds(each: Counts, count: int, most: int) -> Counts:
     return rounds
 
 
-def _linked(columns: Columns, each: Counts, count: int, room: Counts, wirings: Sequence[LinkGraph]) -> Counts:
+def _linked(columns: Columns, each: Counts, count: int, free_pods: Counts, link_graphs: Sequence[LinkGraph]) -> Counts:
     found = np.zeros(len(each), np.int64)
     known: dict[tuple[int, tuple[int, ...], int], int] = {}
-    for row in np.flatnonzero(((each > 0).sum(axis=1) >= count) & (room > 0)):
-        key = (int(columns.wiring[row]), tuple(each[row].tolist()), int(room[row]))
+    for row in np.flatnonzero(((each > 0).sum(axis=1) >= count) & (free_pods > 0)):
+        key = (int(columns.link_graph[row]), tuple(each[row].tolist()), int(free_pods[row]))
         if key not in known:
-            wiring = wirings[key[0]]
-            left = key[1][: len(wiring.peers)]
-            known[key] = len(packed_sets(wiring, left, count, key[2]))
-            if not known[key] and connected_sets(wiring, count) is None:
-                known[key] = 1  # too many sets to search: one is known to fit, more may
+            link_graph = link_graphs[key[0]]
+            left = key[1][: len(link_graph.peers)]
+            known[key] = len(packed_sets(link_graph, left, count, key[2]))
+            if not known[key] and connected_sets(link_graph, count) is None:
+                known[key] = 1  # too many sets to search: one is known to fit, maybe more
         found[row] = known[key]
     return found

@@ -1,6 +1,6 @@
-"""What kube-scheduler tests on a node's labels and taints, in its words: selector, affinity, taints, cordon.
+"""kube-scheduler's filters on a node's labels and taints: selector, affinity, taints, cordon.
 
-Pure predicates over one node. They depend on labels, taints and the request alone, never on a measurement.
+Pure predicates over one node that depend only on labels, taints and the request, not on measurements.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedul
 
 
 def rejection(node: NodeState, pod: PodNeeds) -> Reason | None:
-    """The first of the label and taint tests that this node fails for this pod, or None."""
+    """Returns the first label or taint filter that the node fails for the pod."""
     if node.unschedulable and not tolerated(_UNSCHEDULABLE, pod.tolerations):
         return Reason.NODE_UNSCHEDULABLE
     if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
@@ -32,13 +32,13 @@ def rejection(node: NodeState, pod: PodNeeds) -> Reason | None:
 
 
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
-    """The first taint that keeps the pod away. PreferNoSchedule doesn't."""
+    """Returns the first taint that the pod does not tolerate; PreferNoSchedule is ignored."""
     tolerations = tuple(tolerations)
     return next((t for t in taints if t.prevents_scheduling and not tolerated(t, tolerations)), None)
 
 
 def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
-    """True when one of the tolerations covers the taint, as v1.Toleration.ToleratesTaint says."""
+    """True if a toleration matches the taint, as v1.Toleration.ToleratesTaint."""
     return any(_covers(toleration, taint) for toleration in tolerations)
 
 
@@ -59,7 +59,7 @@ def _term_matches(term: NodeSelectorTerm, node: NodeState) -> bool:
 
 
 def matches(expression: MatchExpression, labels: Mapping[str, str]) -> bool:
-    """One v1.NodeSelectorRequirement. An operator that we don't know matches nothing: fail closed."""
+    """Evaluates a v1.NodeSelectorRequirement. An unknown operator matches nothing."""
     value = labels.get(expression.key)
     match expression.operator:
         case "In":
@@ -79,7 +79,7 @@ def matches(expression: MatchExpression, labels: Mapping[str, str]) -> bool:
 
 
 def _compare(value: str | None, bounds: tuple[str, ...]) -> int:
-    """Sign of value - bound; 0 when either isn't an integer, which then matches neither Gt nor Lt."""
+    """Returns the sign of value - bound; 0 if either is not an integer, which matches neither Gt nor Lt."""
     try:
         left, right = int(value or ""), int(bounds[0])
     except (ValueError, IndexError):

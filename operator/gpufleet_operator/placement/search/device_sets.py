@@ -1,8 +1,8 @@
-"""The devices of one node that make a replica: the best-connected set.
+"""Selects the best-connected set of devices of one node for a replica.
 
 NVLink: every device reaches every other through links inside the set; among such sets the one with the most
 direct links wins, then the higher sum of scores. NUMA: all devices report the same NUMA node. Otherwise: the
-highest scores. Ties go to the lowest device indices. One device alone satisfies every topology.
+highest scores. Ties go to the lowest device indices. A single device satisfies every topology.
 """
 
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ from gpufleet_operator.placement.fleet.columns import Mask, RowWindow, count_tru
 from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets, grow_set
 
 NO_SET = -1
-"""The worth of a node that has no set."""
+"""Score of a node without a set."""
 
-_CHUNK = 1 << 20
-"""Most cells of a temporary array while NVLink sets of many nodes are compared."""
+_MAX_CELLS = 1 << 20
+"""Maximum cells of a temporary array when NVLink sets of many nodes are compared."""
 
 Scores = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class SetRequirement:
-    """What makes a set: how many devices, and how they must be connected."""
+    """Number of devices of a set and how they must be connected."""
 
     count: int
     topology: Topology
-    wirings: Sequence[LinkGraph]
-    """What the arrays' `wiring` points into."""
+    link_graphs: Sequence[LinkGraph]
+    """Indexed by the arrays' `link_graph`."""
 
 
 def best_set_scores(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> NDArray[np.int64]:
-    """(rows,): the sum of scores of each row's set, NONE where it has none.
+    """Returns (rows,): the sum of scores of each row's best set, NO_SET if it has none.
 
     Args:
-        window: the rows, of which wiring and NUMA nodes are read.
-        passes: (rows, width), which devices may be taken.
+        window: The rows; their link graphs and NUMA nodes are read.
+        passes: (rows, width), devices that may be used.
         scores: (rows, width), not negative.
-        shape: what makes a set.
+        shape: The requirement on the set.
     """
     count, topology = shape.count, shape.topology
     if count == 0:
@@ -58,7 +58,7 @@ def best_set_scores(window: RowWindow, passes: Mask, scores: Scores, shape: SetR
 
 
 def has_set(window: RowWindow, passes: Mask, shape: SetRequirement) -> Mask:
-    """(rows,): the row has a set. Arguments as of `best_set_scores`."""
+    """Returns (rows,): whether the row has a set. Arguments as for `best_set_scores`."""
     if shape.count > 1 and shape.topology in {Topology.NVLINK, Topology.NUMA}:
         return best_set_scores(window, passes, np.zeros(passes.shape, np.int64), shape) >= 0
     enough: Mask = count_true(passes) >= shape.count
@@ -66,7 +66,7 @@ def has_set(window: RowWindow, passes: Mask, shape: SetRequirement) -> Mask:
 
 
 def choose_set(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> tuple[int, ...] | None:
-    """The columns to take, ascending, for a window of a single row; None when it has none.
+    """Returns the columns of the best set of a single row, ascending; None if it has none.
 
     Arguments as of `best_set_scores`.
     """
@@ -79,7 +79,7 @@ def choose_set(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequir
     if len(cells) < count:
         return None
     if topology is Topology.NVLINK and count > 1:
-        return _linked_set(shape.wirings[int(window.columns.wiring[window.at][0])], passes[0], row, count)
+        return _linked_set(shape.link_graphs[int(window.columns.link_graph[window.at][0])], passes[0], row, count)
     if topology is Topology.NUMA and count > 1:
         numa = window.columns.numa[window.at][0]
         cells = cells[numa[cells] >= 0]
@@ -109,17 +109,17 @@ def _highest(cells: NDArray[np.intp], row: NDArray[np.int64], count: int) -> tup
 def _linked_worth(window: RowWindow, passes: Mask, scores: Scores, shape: SetRequirement) -> NDArray[np.int64]:
     count = shape.count
     best = np.full(len(passes), NO_SET, np.int64)
-    enough, wirings = passes.sum(axis=1) >= count, window.columns.wiring[window.at]
-    for code in np.unique(wirings[enough]):
-        rows = np.flatnonzero(enough & (wirings == code))
-        wiring = shape.wirings[int(code)]
-        sets = connected_sets(wiring, count)
+    enough, link_graphs = passes.sum(axis=1) >= count, window.columns.link_graph[window.at]
+    for code in np.unique(link_graphs[enough]):
+        rows = np.flatnonzero(enough & (link_graphs == code))
+        link_graph = shape.link_graphs[int(code)]
+        sets = connected_sets(link_graph, count)
         if sets is None:
             for row in rows:
-                chosen = grow_set(wiring, scores[row], np.flatnonzero(passes[row]).tolist(), count)
+                chosen = grow_set(link_graph, scores[row], np.flatnonzero(passes[row]).tolist(), count)
                 best[row] = NO_SET if chosen is None else scores[row][list(chosen)].sum()
             continue
-        step = max(1, _CHUNK // max(1, len(sets.bits)))
+        step = max(1, _MAX_CELLS // max(1, len(sets.bits)))
         for first in range(0, len(rows), step):
             part = rows[first : first + step]
             best[part] = _best_linked(passes[part], scores[part], sets.bits, sets.members, sets.links)[1]
@@ -129,7 +129,7 @@ def _linked_worth(window: RowWindow, passes: Mask, scores: Scores, shape: SetReq
 def _best_linked(
     passes: Mask, scores: Scores, bits: NDArray[np.int64], members: NDArray[np.int64], links: NDArray[np.int64]
 ) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Per row: position of the best set, and its sum of scores or NONE."""
+    """Returns per row the position of the best set, and its sum of scores or NO_SET."""
     if not len(bits):
         return np.zeros(len(passes), np.intp), np.full(len(passes), NO_SET, np.int64)
     width = members.shape[1]
@@ -141,9 +141,9 @@ def _best_linked(
     return best, np.where(found, sums[np.arange(len(best)), best], NO_SET)
 
 
-def _linked_set(wiring: LinkGraph, passes: Mask, row: NDArray[np.int64], count: int) -> tuple[int, ...] | None:
-    sets = connected_sets(wiring, count)
+def _linked_set(link_graph: LinkGraph, passes: Mask, row: NDArray[np.int64], count: int) -> tuple[int, ...] | None:
+    sets = connected_sets(link_graph, count)
     if sets is None:
-        return grow_set(wiring, row, np.flatnonzero(passes).tolist(), count)
+        return grow_set(link_graph, row, np.flatnonzero(passes).tolist(), count)
     best, value = _best_linked(passes[None, :], row[None, :], sets.bits, sets.members, sets.links)
     return None if int(value[0]) == NO_SET else tuple(np.flatnonzero(sets.members[int(best[0])]).tolist())

@@ -1,7 +1,7 @@
-"""Hard tests, in the order of `Reason`: the first one that a device fails is the one reported.
+"""Filters in the order of `Reason`: the first one that a device fails is reported.
 
-Each test is a mask over the rows that it is given, True where the device or node fails. A requirement on a value
-that the device doesn't report fails: MEASUREMENT_MISSING.
+Each filter is a mask over the given rows, True where the device or node fails. A requirement on an unreported value
+fails with MEASUREMENT_MISSING.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,40 +30,40 @@ from gpufleet_operator.placement.search import constraints
 from gpufleet_operator.placement.search.query import Query
 
 REASONS = tuple(Reason)
-"""A reason's code is its position here plus one; 0 is none."""
+"""The code of a reason is its position plus one; 0: none."""
 CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 
 _NOT_SHARED = np.uint8(~SHARED & 0xFF)
 
 
 def usable(fleet: Fleet, window: RowWindow, query: Query) -> Mask:
-    """(rows, width): the device passes every test of its own.
+    """Returns (rows, width): whether the device passes all device filters.
 
     Args:
-        fleet: knows models and devices by name.
-        window: the rows in question.
-        query: what is asked for.
+        fleet: The fleet, for models and UUIDs.
+        window: The rows.
+        query: The query.
     """
-    state = window.of_rows(window.columns.state)
+    state = window.take_rows(window.columns.state)
     if query.devices.share is not None:
         state = state & _NOT_SHARED
     passes: Mask = state == USABLE
     if query.devices.share is not None:
-        passes &= window.of_rows(window.columns.slots) > 0
+        passes &= window.take_rows(window.columns.share_slots) > 0
     for _, fails in _demands(fleet, window, query):
-        np.greater(passes, fails, out=passes)  # passes and doesn't fail
+        np.greater(passes, fails, out=passes)  # passes and does not fail
     return passes
 
 
 def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
-    """(rows, width) per test, in order; arguments as of `usable`, which is the same but for the reasons."""
+    """Yields (rows, width) per filter, in order. Arguments as for `usable`, which is equivalent but faster."""
     taken = HELD | SHARED if query.devices.share is None else HELD
     state = window.columns.state[window.at]
     yield Reason.UNHEALTHY, (state & HEALTHY) == 0
     yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
     in_use: Mask = (state & taken) != 0
     if query.devices.share is not None:
-        in_use |= window.columns.slots[window.at] < 1
+        in_use |= window.columns.share_slots[window.at] < 1
     yield Reason.IN_USE, in_use
     yield Reason.FOREIGN_PROCESS, (state & FOREIGN) != 0
     missing = dict(_missing(window, query))
@@ -74,11 +74,11 @@ def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tupl
 
 
 def fits_node(window: RowWindow, query: Query) -> Mask:
-    """(rows,): the node passes every one of `node_resource_tests`."""
+    """Returns (rows,): whether the node passes `node_resource_tests`."""
     single = window.single
     if single is not None:
         return np.array([_row_has_room(window.columns, single, query)])
-    columns, pod, rows = window.columns, query.pod, window.of_rows
+    columns, pod, rows = window.columns, query.pod, window.take_rows
     room: Mask = rows(columns.cpu) >= pod.cpu_milli
     room &= rows(columns.memory) >= pod.memory_bytes
     room &= rows(columns.pods) >= 1
@@ -89,7 +89,7 @@ def fits_node(window: RowWindow, query: Query) -> Mask:
 
 
 def node_resource_tests(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
-    """(rows,) per test: what the node lacks beside the devices, as kube-scheduler counts it."""
+    """Yields (rows,) per resource that the node lacks, as kube-scheduler counts it."""
     pod, columns, at = query.pod, window.columns, window.at
     yield Reason.INSUFFICIENT_CPU, columns.cpu[at] < pod.cpu_milli
     yield Reason.INSUFFICIENT_MEMORY, columns.memory[at] < pod.memory_bytes
@@ -103,7 +103,7 @@ def node_resource_tests(window: RowWindow, query: Query) -> Iterator[tuple[Reaso
 
 
 def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
-    """`fits_node` of one row in plain integers: the usual case when a ranking is brought up to date."""
+    """As `fits_node` for one row in plain integers: the usual case when scores are updated."""
     pod = query.pod
     if columns.cpu[row] < pod.cpu_milli or columns.memory[row] < pod.memory_bytes or columns.pods[row] < 1:
         return False
@@ -114,7 +114,7 @@ def _row_has_room(columns: Columns, row: int, query: Query) -> bool:
 
 
 def node_constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> NDArray[np.uint8]:
-    """(rows,): the code of the label or taint test that the node fails, 0 for none."""
+    """Returns (rows,): the code of the label or taint filter that the node fails, 0 if none."""
     codes = np.zeros(len(at), np.uint8)
     columns, pod = fleet.columns, query.pod
     if pod.node_selector or pod.affinity_terms is not None:
@@ -122,15 +122,15 @@ def node_constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> N
     else:
         asked = np.flatnonzero((columns.fresh[at] | columns.stale[at]) & ~columns.plain[at]).tolist()
     for position in asked:
-        node = fleet.labelled(int(at[position]))
+        node = fleet.undebited(int(at[position]))
         reason = None if node is None else constraints.rejection(node, pod)
         codes[position] = 0 if reason is None else CODES[reason]
     return codes
 
 
 def _demands(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
-    """The tests that the request asks for; one that it doesn't ask for costs nothing."""
-    needs, columns, rows = query.devices, window.columns, window.of_rows
+    """Yields only the filters that the request needs."""
+    needs, columns, rows = query.devices, window.columns, window.take_rows
     if needs.include_uuids:
         yield Reason.NOT_INCLUDED, ~device_mask(fleet, needs.include_uuids)[window.origin]
     if needs.exclude_uuids:
@@ -150,19 +150,19 @@ def _demands(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Re
 
 
 class _OtherModel:
-    """By code of a model: it isn't one of those asked for."""
+    """By model index: True if the model is not accepted."""
 
     def __init__(self, fleet: Fleet, models: frozenset[str]) -> None:
         self.mask = np.array([*(model not in models for model in fleet.models), True])
 
 
 def _other_model(fleet: Fleet, models: frozenset[str]) -> Mask:
-    # Models are never forgotten, so their number says whether all of them are in the mask.
-    return fleet.cache.get(_OtherModel, (models, len(fleet.models)), lambda: _OtherModel(fleet, models)).mask
+    # Models are never removed, so their number identifies the mask.
+    return fleet.memo.get(_OtherModel, (models, len(fleet.models)), lambda: _OtherModel(fleet, models)).mask
 
 
 def _missing(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
-    """For a demand: where it fails because the device doesn't report what it is made on."""
+    """Yields where a requirement fails because the device does not report the value."""
     columns, at = window.columns, window.at
     if query.min_capability is not None:
         yield Reason.COMPUTE_CAPABILITY, columns.capability[at] == UNKNOWN
@@ -176,7 +176,7 @@ def _missing(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
 
 
 def device_mask(fleet: Fleet, uuids: Iterable[str]) -> Mask:
-    """(rows, width): the devices of these UUIDs, of all rows; unknown ones are passed over."""
+    """Returns (rows, width): the devices with these UUIDs; unknown UUIDs are ignored."""
     mask = np.zeros(fleet.columns.state.shape, np.bool_)
     for uuid in uuids:
         if uuid in fleet.where:

@@ -1,8 +1,8 @@
-"""Finds an arrangement of all replicas where taking the best option replica by replica got stuck.
+"""Arranges all replicas if placing them one by one left some unplaced.
 
-Replicas of one request are alike, so one at a time is enough unless (1) some may not use some nodes, (2) sets must
-be joined by NVLink, where a careless set splits the rest, or (3) each needs several shared devices. Those cases are
-a matching of replicas to nodes, each node with as many places as it has sets.
+Replicas of a request are equal, so one at a time is enough unless (1) some nodes are excluded for some replicas, (2)
+sets must be connected by NVLink, where a poor choice splits the rest, or (3) each replica needs several shared devices.
+Those cases are a bipartite matching of replicas to nodes, where the capacity of a node is its number of sets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from gpufleet_operator.placement.search.tentative import TentativePlacement
 
 
 def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | None:
-    """Picks for every replica, in order of replicas, or None when no arrangement was found.
+    """Returns picks for every replica, or None if no arrangement was found.
 
-    Where `replica_capacity` isn't exact, an arrangement may be missed.
+    May miss an arrangement if `replica_capacity` is not exact.
     """
     several = request.devices.count > 1
     hard = any(request.excluded_nodes.values()) or (
@@ -30,28 +30,28 @@ def arrange(fleet: Fleet, request: Request, query: Query) -> tuple[Pick, ...] | 
     )
     if not hard:
         return None
-    room = replica_capacity(fleet, query, len(request.replicas))
+    capacities = replica_capacity(fleet, query, len(request.replicas))
     if query.topology is Topology.SAME_NODE:
-        room[room < len(request.replicas)] = 0
+        capacities[capacities < len(request.replicas)] = 0
         for aside in request.excluded_nodes.values():
-            room[[row for row in map(fleet.row, aside) if row is not None]] = 0
+            capacities[[row for row in map(fleet.row, aside) if row is not None]] = 0
         if request.placed_replicas:
             home = fleet.row(sibling_node(request.placed_replicas))
-            room[np.arange(len(room)) != (-1 if home is None else home)] = 0
+            capacities[np.arange(len(capacities)) != (-1 if home is None else home)] = 0
     found = node_scores(fleet, query)
-    best_first = [int(row) for row in np.argsort(-found.keys(fleet), kind="stable") if room[row] > 0]
-    if sum(int(room[row]) for row in best_first) < len(request.replicas):
+    best_first = [int(row) for row in np.argsort(-found.keys(fleet), kind="stable") if capacities[row] > 0]
+    if sum(int(capacities[row]) for row in best_first) < len(request.replicas):
         return None
     if query.topology is Topology.SAME_NODE:
         best_first = best_first[:1]
-    rows = _match(fleet, request, best_first, {row: int(room[row]) for row in best_first})
+    rows = _match(fleet, request, best_first, {row: int(capacities[row]) for row in best_first})
     return None if rows is None else _picks(fleet, request, found, rows)
 
 
 def _match(
-    fleet: Fleet, request: Request, best_first: Sequence[int], places: Mapping[int, int]
+    fleet: Fleet, request: Request, best_first: Sequence[int], capacities: Mapping[int, int]
 ) -> dict[int, int] | None:
-    """Replica -> row, by augmenting paths: a replica may push another on to a row where that one can go."""
+    """Returns replica -> row by augmenting paths: a replica may move another one to a different feasible row."""
     aside = {
         replica: {row for row in map(fleet.row, request.excluded_nodes.get(replica, ())) if row is not None}
         for replica in request.replicas
@@ -65,7 +65,7 @@ def _match(
             order = sorted(best_first, key=lambda row: len(on[row]))
         open_rows = [row for row in order if row not in aside[replica] and row not in tried]
         for row in open_rows:
-            if len(on[row]) < places[row]:
+            if len(on[row]) < capacities[row]:
                 on[row].append(replica)
                 at[replica] = row
                 return True
@@ -79,7 +79,7 @@ def _match(
                     return True
         return False
 
-    # A replica without limits fits wherever there is a place, so those with limits choose first.
+    # A replica without excluded nodes fits wherever there is capacity, so the others choose first.
     for replica in sorted(request.replicas, key=lambda r: -len(aside[r])):
         if not settle(replica, set()):
             return None
@@ -87,40 +87,44 @@ def _match(
 
 
 def sibling_node(placed_replicas: Mapping[str, int]) -> str:
-    """The node where the replicas that are placed already keep the others, with topology SameNode."""
+    """Returns the node with the most placed replicas, which SameNode requires for the others."""
     return max(placed_replicas, key=lambda name: (placed_replicas[name], name))
 
 
 def _picks(fleet: Fleet, request: Request, found: NodeScores, rows: Mapping[int, int]) -> tuple[Pick, ...] | None:
-    draft = TentativePlacement(fleet, request)
+    tentative = TentativePlacement(fleet, request)
     wanted: dict[int, int] = {}
     for row in rows.values():
         wanted[row] = wanted.get(row, 0) + 1
     linked = found.query.topology is Topology.NVLINK and request.devices.count > 1
-    joined = {row: list(_linked_sets(draft.window(row), found, fleet, most)) for row, most in wanted.items()}
+    joined = {row: list(_linked_sets(tentative.window(row), found, fleet, most)) for row, most in wanted.items()}
     picks = []
     for replica in request.replicas:
         row = rows[replica]
         left = joined[row]
-        cells = (left.pop(0) if left else None) if linked else _emptiest(fleet, draft.window(row), found, wanted[row])
+        cells = (
+            (left.pop(0) if left else None) if linked else _emptiest(fleet, tentative.window(row), found, wanted[row])
+        )
         if cells is None:
             return None
-        picks.append(draft.pick(replica, row, cells))
-        draft.take(row, cells)
+        picks.append(tentative.pick(replica, row, cells))
+        tentative.take(row, cells)
     return tuple(picks)
 
 
 def _linked_sets(window: RowWindow, found: NodeScores, fleet: Fleet, most: int) -> Sequence[tuple[int, ...]]:
     if found.query.topology is not Topology.NVLINK:
         return ()
-    wiring = found.shape.wirings[int(window.columns.wiring[window.at][0])]
-    each = replicas_per_device(window, found.passes(fleet, window), found.query, most)[0, : len(wiring.peers)].tolist()
-    sets = packed_sets(wiring, each, found.query.devices.count, most)
+    link_graph = found.shape.link_graphs[int(window.columns.link_graph[window.at][0])]
+    each = replicas_per_device(window, found.passes(fleet, window), found.query, most)[
+        0, : len(link_graph.peers)
+    ].tolist()
+    sets = packed_sets(link_graph, each, found.query.devices.count, most)
     return [tuple(c for c in range(window.columns.width) if bits >> c & 1) for bits in sets]
 
 
 def _emptiest(fleet: Fleet, window: RowWindow, found: NodeScores, most: int) -> tuple[int, ...] | None:
-    """The devices with most room left: with shared devices this leaves the most sets for the rest of the gang."""
+    """Returns the emptiest devices: for shared devices this leaves the most sets for the rest of the gang."""
     query, count = found.query, found.query.devices.count
     if query.devices.share is None or count <= 1:
         return found.choose(fleet, window)

@@ -1,4 +1,4 @@
-"""A request reduced to what a ranking depends on: requests that ask for the same thing share one ranking."""
+"""The part of a request that node scores depend on: equal requests share their scores."""
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY
 from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.search.score import check_weights
 
-_MOST_MIB = 2**31 - 1
+MAX_MIB = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One replica's question to the fleet. What is kept for a question is kept for this very object."""
+    """The needs of one replica. Results are memoized by the identity of this object."""
 
     devices: DeviceNeeds
     pod: PodNeeds
     weights: ScoreWeights
     topology: Topology
     min_free_mib: int | None = None
-    """Of each device: what the requirement or the share asks for, whichever is more."""
+    """Free memory needed of each device: the larger of requirement and share."""
     min_capability: int | None = None
 
     @classmethod
     def of(cls, request: Request) -> "Query":
-        """Raises InvalidRequestError for numbers that can't be asked for, named by workload and value."""
+        """Builds the query of a request. Raises InvalidRequestError for a number out of range."""
         _check_amounts(request)
         needs, share = request.devices, request.devices.share
         free = needs.min_free_memory_mib
@@ -39,7 +39,7 @@ class Query:
 
 
 def query_key(request: Request) -> Hashable:
-    """Equal for requests that ask the same question."""
+    """Returns a key that is equal for equal queries."""
     pod = request.pod
     return (
         request.devices,
@@ -55,7 +55,7 @@ def query_key(request: Request) -> Hashable:
 
 
 def check_request(request: Request) -> None:
-    """Raises InvalidRequestError that names the workload and the value."""
+    """Raises InvalidRequestError with the workload and the value."""
     needs, share = request.devices, request.devices.share
     for what, kind, value in (("strategy", Strategy, request.strategy), ("topology", Topology, request.topology)):
         if not isinstance(value, kind):
@@ -63,7 +63,7 @@ def check_request(request: Request) -> None:
     if needs.count < 0:
         raise InvalidRequestError(f"{request.name}: devices.count is {needs.count}, must be 0 or more")
     if len(request.replicas) > 1 and len(set(request.replicas)) != len(request.replicas):
-        raise InvalidRequestError(f"{request.name}: a replica stands twice in {request.replicas}")
+        raise InvalidRequestError(f"{request.name}: duplicate replica in {request.replicas}")
     if both := needs.include_uuids & needs.exclude_uuids:
         raise InvalidRequestError(f"{request.name}: {min(both)} is both included and excluded")
     if share is not None and not (share.memory_mib > 0 or share.compute_percent > 0):
@@ -84,11 +84,11 @@ def _check_amounts(request: Request) -> None:
 
 
 def _amounts(request: Request) -> Iterator[tuple[str, int, int]]:
-    """What is asked for in numbers, and the most that the arrays can be compared with."""
+    """Yields each requested number with the maximum that the arrays can represent."""
     needs, pod = request.devices, request.pod
-    yield "min_free_memory_mib", needs.min_free_memory_mib or 0, _MOST_MIB
-    yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, _MOST_MIB
-    yield "max_utilization_percent", needs.max_utilization_percent or 0, _MOST_MIB
+    yield "min_free_memory_mib", needs.min_free_memory_mib or 0, MAX_MIB
+    yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, MAX_MIB
+    yield "max_utilization_percent", needs.max_utilization_percent or 0, MAX_MIB
     yield "cpu_milli", pod.cpu_milli, MAX_AMOUNT
     yield "memory_bytes", pod.memory_bytes, MAX_AMOUNT
     yield from ((name, amount, MAX_AMOUNT) for name, amount in pod.extended.items())

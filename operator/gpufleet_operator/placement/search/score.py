@@ -15,7 +15,7 @@ from gpufleet_operator.placement.fleet.terms import MEMORY, ONE, POWER, TEMPERAT
 from gpufleet_operator.placement.model import ScoreWeights, Terms
 
 MAX_WEIGHT = 1_000_000
-"""Only the ratio of weights matters; with these all sums of millionths stay far within 64 bits."""
+"""Only the ratio of weights matters; up to this weight, sums of millionths fit into 64 bits."""
 
 
 @lru_cache(maxsize=64)
@@ -31,13 +31,13 @@ def check_weights(weights: ScoreWeights) -> None:
 
 
 def scores(window: RowWindow, weights: ScoreWeights) -> NDArray[np.int64]:
-    """(rows, width): the total of every device in millionths; meaningless where there is no device."""
+    """Returns (rows, width): the score of every device in millionths; meaningless without a device."""
     values, total = _vector(weights)
     return (window.columns.terms[window.at] @ values) // total
 
 
 def terms(window: RowWindow, cells: Sequence[int], weights: ScoreWeights) -> Terms:
-    """The terms of a replica on a window of one row: the mean over its devices, None where one lacks the value.
+    """Returns the mean terms of a replica on a single row; None for a term that a device does not report.
 
     A replica without devices has no terms and a total of 1.
     """

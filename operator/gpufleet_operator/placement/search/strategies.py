@@ -1,6 +1,6 @@
-"""Strategies: in which order the nodes are offered to a replica.
+"""Strategies Best and Spread: the order in which nodes are tried.
 
-A selector keeps one key per row; the highest is picked, ties fall to the first node by name.
+A selector has one key per row; the highest is picked, ties go to the first node name.
 """
 
 from typing import Protocol
@@ -17,16 +17,16 @@ from gpufleet_operator.placement.search.query import Query
 
 
 class Selector(Protocol):
-    """How one request chooses among nodes, and among the devices of the node."""
+    """Chooses among nodes, and among the devices of a node."""
 
     def keys(self) -> NDArray[np.int64]:
-        """(rows,): NEVER where the replica can't go. Not to be changed."""
+        """Returns (rows,): INFEASIBLE for infeasible nodes. Do not modify it."""
 
     def cells(self, window: RowWindow) -> tuple[int, ...] | None:
-        """The columns to take of one row."""
+        """Returns the columns to use of one row."""
 
-    def debited(self, window: RowWindow) -> None:
-        """A replica of the request went to this row, as it is now."""
+    def after_pick(self, window: RowWindow) -> None:
+        """Accounts for a replica placed on this row, given its current state."""
 
 
 class ScoreSelector:
@@ -34,8 +34,8 @@ class ScoreSelector:
 
     def __init__(self, fleet: Fleet, request: Request, query: Query) -> None:
         self._fleet = fleet
-        self._ranking: NodeScores = node_scores(fleet, query)
-        self._keys = self._ranking.keys(fleet)
+        self._scores: NodeScores = node_scores(fleet, query)
+        self._keys = self._scores.keys(fleet)
         self._own = False
         self._siblings: dict[int, int] | None = None
         if request.strategy is Strategy.SPREAD:
@@ -45,19 +45,16 @@ class ScoreSelector:
                 self._set(row, int(self._keys[row]))
 
     def keys(self) -> NDArray[np.int64]:
-        """See Selector."""
         return self._keys
 
     def cells(self, window: RowWindow) -> tuple[int, ...] | None:
-        """See Selector."""
-        return self._ranking.choose(self._fleet, window)
+        return self._scores.choose(self._fleet, window)
 
-    def debited(self, window: RowWindow) -> None:
-        """See Selector."""
+    def after_pick(self, window: RowWindow) -> None:
         row = window.origin_row
         if self._siblings is not None:
             self._siblings[row] = self._siblings.get(row, 0) + 1
-        self._set(row, int(self._ranking.evaluate(window, self._ranking.passes(self._fleet, window))[0]))
+        self._set(row, int(self._scores.evaluate(window, self._scores.passes(self._fleet, window))[0]))
 
     def _set(self, row: int, key: int) -> None:
         if not self._own:

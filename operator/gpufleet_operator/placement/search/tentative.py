@@ -1,4 +1,4 @@
-"""What a decision has taken so far: debits on copies of the rows it touched, so that the fleet stays as it is."""
+"""The picks of a decision so far, debited on copies of the touched rows: the fleet stays unchanged."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from gpufleet_operator.placement.search.score import terms
 
 
 class TentativePlacement:
-    """The picks of one request, each debited for the next."""
+    """The picks of one request, each debited before the next."""
 
     def __init__(self, fleet: Fleet, request: Request) -> None:
         self.fleet, self.request = fleet, request
@@ -19,14 +19,14 @@ class TentativePlacement:
         self._own: dict[int, Columns] = {}
 
     def window(self, row: int) -> RowWindow:
-        """One row with the debits."""
+        """Returns one row including debits."""
         own = self._own.get(row)
         if own is None:
             return RowWindow.row(self.fleet.columns, row)
         return RowWindow(own, slice(0, 1), slice(row, row + 1))
 
     def take(self, row: int, cells: tuple[int, ...]) -> RowWindow:
-        """Debit a pick; returns the row as it is now."""
+        """Debits a pick and returns the updated row."""
         own = self._own.get(row)
         if own is None:
             own = self._own[row] = self.fleet.columns.map(lambda a: np.array(a[row : row + 1]))
@@ -35,7 +35,7 @@ class TentativePlacement:
         return self.window(row)
 
     def debited(self) -> Fleet:
-        """The fleet with all that was taken: itself when that is nothing, or else a copy."""
+        """Returns the fleet itself without picks, else a copy with all debits."""
         if not self.taken:
             return self.fleet
         fleet, request = self.fleet.copy(), self.request
@@ -46,7 +46,7 @@ class TentativePlacement:
         return fleet
 
     def pick(self, replica: int, row: int, cells: tuple[int, ...]) -> Pick:
-        """The pick as the caller sees it; to be made before `take`, so that the terms don't count it."""
+        """Returns the pick with its terms. Call it before `take`, so that the terms exclude the pick."""
         uuids = [self.fleet.uuid(row, cell) for cell in cells]
         found = terms(self.window(row), cells, self.request.weights)
         return Pick(replica, self.fleet.name(row), tuple(uuids), found)

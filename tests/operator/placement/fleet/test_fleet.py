@@ -129,9 +129,9 @@ def test_unregistered_device_is_refused_by_name() -> None:
 def test_a_device_is_not_held_twice() -> None:
     fleet = Fleet.of([make_node("a", 1)])
     fleet.hold("a", ["GPU-a-0"])
-    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is held already"):
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is already held"):
         fleet.hold("a", ["GPU-a-0"])
-    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is held already"):
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node a is already held"):
         fleet.hold("a", ["GPU-a-0"], share=Share(1, 1))
 
 
@@ -145,12 +145,12 @@ def test_what_is_not_held_is_not_released() -> None:
 
 def test_a_uuid_stands_once_in_the_fleet() -> None:
     fleet = Fleet.of([make_node("a", 1)])
-    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node b stands twice, also on a"):
+    with pytest.raises(InvalidFleetError, match="GPU-a-0 of node b is duplicated on a"):
         fleet.put(make_node("b", [make_device("GPU-a-0", 0)]))
-    with pytest.raises(InvalidFleetError, match="GPU-x of node c stands twice, also on c"):
+    with pytest.raises(InvalidFleetError, match="GPU-x of node c is duplicated on c"):
         fleet.put(make_node("c", [make_device("GPU-x", 0), make_device("GPU-x", 1)]))
     assert list(fleet.nodes) == ["a"]
-    with pytest.raises(InvalidFleetError, match="node a stands twice"):
+    with pytest.raises(InvalidFleetError, match="duplicate node a"):
         Fleet.of([make_node("a", 1), make_node("a", 1)])
 
 
@@ -189,7 +189,7 @@ def test_a_device_is_shared_by_no_more_than_its_slots() -> None:
         assert "2 in use" in decision.diagnosis.message
         assert decision.diagnosis.message.endswith("has no free share slot.")
     fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
-    with pytest.raises(InvalidFleetError, match="GPU-1 of node a has no slot left"):
+    with pytest.raises(InvalidFleetError, match="GPU-1 of node a has no free share slot"):
         fleet.hold("a", ["GPU-1"], share=Share(1_000, 0))
     fleet.release("a", ["GPU-1"], share=Share(1_000, 0))
     assert fleet.nodes["a"].devices[1].free_slots == 1

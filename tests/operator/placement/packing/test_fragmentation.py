@@ -17,13 +17,17 @@ SINGLES = Mix.of({PodType(4_000, GIB, 1): 2, PodType(2_000, GIB, 1, 500): 1, Pod
 PICKY = Mix.of({PodType(1_000, GIB, 1, 300, frozenset({"A"})): 1, PodType(1_000, GIB, 1, 700): 1})
 
 
-def waste(rule: Fragmentation, free: list[int], cpu: int = 10**9, memory: int = 2**50, kind: int = 0) -> int:
+def fragmentation(
+    model: Fragmentation, free: list[int], cpu: int = 10**9, memory: int = 2**50, model_class: int = 0
+) -> int:
     """In thousandths of a device times SAMPLES."""
-    useful, lost = rule.split(free)
-    keys = rule.keys(np.array([useful]), np.array([kind]), rule.rooms(np.array([cpu]), np.array([memory])))
-    found = int(rule.of(keys)[0])
-    assert rule.of_one(useful, kind, cpu, memory) == found
-    return lost * SAMPLES + found
+    useful, stranded = model.split(free)
+    keys = model.keys(
+        np.array([useful]), np.array([model_class]), model.resource_bins(np.array([cpu]), np.array([memory]))
+    )
+    found = int(model.of(keys)[0])
+    assert model.of_one(useful, model_class, cpu, memory) == found
+    return stranded * SAMPLES + found
 
 
 @examples(30)
@@ -36,14 +40,16 @@ def waste(rule: Fragmentation, free: list[int], cpu: int = 10**9, memory: int = 
 def test_it_is_what_is_left_when_every_stream_was_offered(
     free: list[int], cpu: int, memory: int, case: tuple[Mix, int]
 ) -> None:
-    mix, kind = case
-    assert waste(Fragmentation(mix), free, cpu, memory, kind) == simulated(mix, free, cpu, memory // 2**20, kind)
+    mix, model_class = case
+    assert fragmentation(Fragmentation(mix), free, cpu, memory, model_class) == simulated(
+        mix, free, cpu, memory // 2**20, model_class
+    )
 
 
 @examples(30)
 @given(
     mix=st.sampled_from([SINGLES, PICKY]),
-    rooms=st.lists(
+    resource_bins=st.lists(
         st.tuples(
             st.sampled_from([(1000,), (1000, 700), (500, 300, 300)]),
             st.integers(0, 12).map(lambda n: n * 3_000),
@@ -54,14 +60,16 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
     ),
 )
 def test_what_is_known_of_one_node_holds_for_another_only_where_it_is_the_same(
-    mix: Mix, rooms: list[tuple[tuple[int, ...], int, int]]
+    mix: Mix, resource_bins: list[tuple[tuple[int, ...], int, int]]
 ) -> None:
     one_by_one = Fragmentation(mix)
-    for free, cpu, memory in rooms:
-        assert waste(one_by_one, list(free), cpu, memory) == waste(Fragmentation(mix), list(free), cpu, memory)
+    for free, cpu, memory in resource_bins:
+        assert fragmentation(one_by_one, list(free), cpu, memory) == fragmentation(
+            Fragmentation(mix), list(free), cpu, memory
+        )
 
 
-def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> int:
+def simulated(mix: Mix, free: list[int], cpu: int, memory: int, model_class: int) -> int:
     """Best fit, pod by pod."""
     offered, left = sample_arrivals(mix), 0
     for stream in range(SAMPLES):
@@ -70,7 +78,12 @@ def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> in
             wants = int(offered.cpu[step, stream]), int(offered.memory[step, stream])
             milli = int(offered.milli[step, stream])
             fitting = [d for d in range(len(devices)) if devices[d] >= milli]
-            if not offered.accepted[step, stream, kind] or wants[0] > room[0] or wants[1] > room[1] or not fitting:
+            if (
+                not offered.accepted[step, stream, model_class]
+                or wants[0] > room[0]
+                or wants[1] > room[1]
+                or not fitting
+            ):
                 continue
             room = [room[0] - wants[0], room[1] - wants[1]]
             if milli:
@@ -80,97 +93,97 @@ def simulated(mix: Mix, free: list[int], cpu: int, memory: int, kind: int) -> in
 
 
 def test_a_node_without_cpu_wastes_all_its_devices() -> None:
-    assert waste(Fragmentation(SINGLES), [1000, 1000, 400], cpu=0) == 2_400 * SAMPLES
+    assert fragmentation(Fragmentation(SINGLES), [1000, 1000, 400], cpu=0) == 2_400 * SAMPLES
 
 
 def test_a_rest_that_no_share_fills_is_waste_to_the_last_thousandth() -> None:
-    rule = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 810): 1}))
-    assert waste(rule, [190]) == 190 * SAMPLES
-    assert waste(rule, [900]) == 90 * SAMPLES
+    model = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 810): 1}))
+    assert fragmentation(model, [190]) == 190 * SAMPLES
+    assert fragmentation(model, [900]) == 90 * SAMPLES
 
 
 def test_an_idle_node_with_room_enough_wastes_nothing() -> None:
-    assert waste(Fragmentation(Mix.of({PodType(1_000, GIB, 1): 1})), [1000] * 8) == 0
+    assert fragmentation(Fragmentation(Mix.of({PodType(1_000, GIB, 1): 1})), [1000] * 8) == 0
 
 
 def test_the_order_of_the_devices_makes_no_difference() -> None:
-    rule = Fragmentation(SINGLES)
-    assert waste(rule, [300, 1000, 500, 0], 12_000) == waste(rule, [0, 500, 300, 1000], 12_000)
+    model = Fragmentation(SINGLES)
+    assert fragmentation(model, [300, 1000, 500, 0], 12_000) == fragmentation(model, [0, 500, 300, 1000], 12_000)
 
 
 def test_a_mix_of_large_pods_alone_values_every_device_alike() -> None:
-    rule = Fragmentation(Mix.of({PodType(8_000, GIB, 8): 1}))
-    assert waste(rule, [1000, 1000]) == 2_000 * SAMPLES
+    model = Fragmentation(Mix.of({PodType(8_000, GIB, 8): 1}))
+    assert fragmentation(model, [1000, 1000]) == 2_000 * SAMPLES
 
 
 @pytest.mark.parametrize("size", [1, 700, 3_000, 8_000, 12_000, 24_000])
 def test_a_node_with_less_room_than_any_pod_takes_wastes_all_its_devices(size: int) -> None:
     """However little is missing, where sizes are round."""
-    for kind in (PodType(size, GIB, 1), PodType(1_000, size * 2**20, 1)):
-        rule = Fragmentation(Mix.of({kind: 1}))
-        enough = kind.cpu_milli, kind.memory_bytes
-        assert waste(rule, [1000], *enough) == 0
-        assert waste(rule, [1000], enough[0] - 1, enough[1]) == 1_000 * SAMPLES
-        assert waste(rule, [1000], enough[0], enough[1] - 1) == 1_000 * SAMPLES
+    for model_class in (PodType(size, GIB, 1), PodType(1_000, size * 2**20, 1)):
+        model = Fragmentation(Mix.of({model_class: 1}))
+        enough = model_class.cpu_milli, model_class.memory_bytes
+        assert fragmentation(model, [1000], *enough) == 0
+        assert fragmentation(model, [1000], enough[0] - 1, enough[1]) == 1_000 * SAMPLES
+        assert fragmentation(model, [1000], enough[0], enough[1] - 1) == 1_000 * SAMPLES
 
 
 @pytest.mark.parametrize("exponent", [50, 56, 59, 60, 61, 62])
 def test_a_pod_larger_than_any_node_takes_nothing_and_breaks_nothing(exponent: int) -> None:
     """Up to the largest amounts that can be asked for."""
     for huge in (PodType(2**exponent, 0, 1), PodType(0, 2**exponent, 1)):
-        rule = Fragmentation(Mix.of({huge: 1}))
+        model = Fragmentation(Mix.of({huge: 1}))
         for room in (0, 64_000, 10**9):
-            assert waste(rule, [1000, 1000], room, room * 2**20) == 2_000 * SAMPLES
+            assert fragmentation(model, [1000, 1000], room, room * 2**20) == 2_000 * SAMPLES
 
 
 @pytest.mark.parametrize("devices", [256, 257, 600])
 def test_many_devices_of_a_node_are_counted_in_full(devices: int) -> None:
-    assert waste(Fragmentation(SINGLES), [1000] * devices, cpu=0) == devices * 1_000 * SAMPLES
+    assert fragmentation(Fragmentation(SINGLES), [1000] * devices, cpu=0) == devices * 1_000 * SAMPLES
 
 
 def test_offers_are_kept_within_bounds() -> None:
     """Many sizes of shares on nodes of many sizes."""
-    rule = Fragmentation(Mix.of({PodType(2**n, GIB, 1, milli): 1 for n, milli in enumerate(range(20, 400, 19))}))
+    model = Fragmentation(Mix.of({PodType(2**n, GIB, 1, milli): 1 for n, milli in enumerate(range(20, 400, 19))}))
     for largest in range(1, 1000, 19):
         for cpu in (0, *(2**n for n in range(22))):
-            waste(rule, [largest], cpu)
-    assert 0 < len(rule._simulation._fitting) <= 128
-    assert 0 < len(rule._simulation._offers) <= 128
+            fragmentation(model, [largest], cpu)
+    assert 0 < len(model._simulation._fitting) <= 128
+    assert 0 < len(model._simulation._memoized) <= 128
 
 
 def test_states_are_remembered() -> None:
-    rule = Fragmentation(PRIOR)
-    first = waste(rule, [1000, 500])
-    known = dict(rule._known)
-    assert waste(rule, [500, 1000]) == first
-    assert waste(rule, [1000, 500, 0]) == first
-    assert rule._known == known, "neither the order of devices nor one that is full makes a new state"
+    model = Fragmentation(PRIOR)
+    first = fragmentation(model, [1000, 500])
+    known = dict(model._known)
+    assert fragmentation(model, [500, 1000]) == first
+    assert fragmentation(model, [1000, 500, 0]) == first
+    assert model._known == known, "neither the order of devices nor one that is full makes a new state"
 
 
 def test_a_part_of_a_device_is_replaced_as_if_the_node_had_been_looked_at_anew() -> None:
-    rule = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
-    useful = rule.useful
+    model = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
+    useful = model.useful
     for free in ([1000, 500, 310], [1000], [260, 260]):
-        number, lost = rule.split(free)
+        number, stranded = model.split(free)
         for at, before in enumerate(free):
             for after in (0, 20, 240, 250, 999):
-                then = rule.split([*free[:at], after, *free[at + 1 :]])
+                then = model.split([*free[:at], after, *free[at + 1 :]])
                 gone, come = useful[[before]], useful[[after]]
-                replaced = int(rule.replaced(np.array([number]), gone, come)[0])
-                assert (replaced, lost + int(gone[0] - before + after - come[0])) == then
+                replaced = int(model.replaced(np.array([number]), gone, come)[0])
+                assert (replaced, stranded + int(gone[0] - before + after - come[0])) == then
         whole = free.count(1000)
-        assert int(rule.without(np.array([number]), whole)[0]) == rule.split(free[whole:])[0]
+        assert int(model.without(np.array([number]), whole)[0]) == model.split(free[whole:])[0]
 
 
 def test_numbers_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REMEMBERED", 3)
-    rule = Fragmentation(SINGLES)
+    monkeypatch.setattr(module, "_MAX_STATES", 3)
+    model = Fragmentation(SINGLES)
     nodes = [[1000] * idle + [500] * half for idle in range(3) for half in range(3)]
-    before = [waste(rule, free, 12_000) for free in nodes]
-    assert rule.generation == 0, "none is void in the middle of a decision"
-    rule.tidy()
-    assert rule.generation == 1
-    assert [waste(rule, free, 12_000) for free in nodes] == before
+    before = [fragmentation(model, free, 12_000) for free in nodes]
+    assert model.generation == 0, "none is void in the middle of a decision"
+    model.evict()
+    assert model.generation == 1
+    assert [fragmentation(model, free, 12_000) for free in nodes] == before
 
 
 def test_streams_are_fair_samples_of_the_mix() -> None:
@@ -182,10 +195,10 @@ def test_streams_are_fair_samples_of_the_mix() -> None:
 
 
 def test_classes_tell_models_apart_only_as_far_as_the_mix_does() -> None:
-    rule = Fragmentation(PICKY)
-    assert rule.classes == {"A": 1}
-    assert waste(rule, [300], kind=0) == 300 * SAMPLES
-    assert waste(rule, [300], kind=1) == 0
+    model = Fragmentation(PICKY)
+    assert model.classes == {"A": 1}
+    assert fragmentation(model, [300], model_class=0) == 300 * SAMPLES
+    assert fragmentation(model, [300], model_class=1) == 0
 
 
 def test_a_few_enormous_pods_leave_the_steps_as_they_are() -> None:

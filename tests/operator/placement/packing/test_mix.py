@@ -33,8 +33,8 @@ def test_a_negative_weight_is_refused() -> None:
 
 
 def test_the_type_of_a_share_is_the_larger_of_its_parts() -> None:
-    kind = PodType.of(make_request(share=Share(20_000, 10), cpu_milli=500), 80_000)
-    assert (kind.milli, kind.devices, kind.cpu_milli) == (250, 1, 500)
+    pod_type = PodType.of(make_request(share=Share(20_000, 10), cpu_milli=500), 80_000)
+    assert (pod_type.milli, pod_type.devices, pod_type.cpu_milli) == (250, 1, 500)
     assert PodType.of(make_request(share=Share(1, 40)), 80_000).milli == 400
     assert PodType.of(make_request(count=4), 80_000) == PodType(0, 0, 4)
 

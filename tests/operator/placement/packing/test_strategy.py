@@ -31,9 +31,9 @@ def cost(nodes: list[NodeState], after: list[NodeState]) -> float:
     before, then = PackingState(MIX), PackingState(MIX)
     before.update(Fleet.of(nodes))
     then.update(Fleet.of(after))
-    lost = before.total - then.total
-    growth = int(then.sites.waste.sum()) - int(before.sites.waste.sum())
-    return growth + float(np.rint(lost @ before.prices(before.total)))
+    stranded = before.total - then.total
+    growth = int(then.nodes.fragmentation.sum()) - int(before.nodes.fragmentation.sum())
+    return growth + float(np.rint(stranded @ before.prices(before.total)))
 
 
 @examples(20)
@@ -182,7 +182,7 @@ def test_a_fleet_goes_on_when_numbers_of_states_were_forgotten(monkeypatch: pyte
         return found
 
     expected, generation = picks(), _rule(MIX).generation
-    monkeypatch.setattr(fragmentation, "_REMEMBERED", 0)
+    monkeypatch.setattr(fragmentation, "_MAX_STATES", 0)
     assert picks() == expected
     assert _rule(MIX).generation > generation
 

@@ -21,15 +21,16 @@ from gpufleet_testing.placement.builders import make_device, make_linked_node, m
 _SHARES = st.sampled_from([None, None, Share(30_000, 10), Share(20_000, 0), Share(0, 30)])
 
 
-@examples(60)
+@examples(30)
 @given(data=st.data())
 def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObject) -> None:
     """Gang or not: what is placeable as a whole is placed as a whole, whatever the strategy would take first."""
     nodes = tuple(data.draw(st.lists(_small_nodes(), min_size=1, max_size=2, unique_by=lambda n: n.name)))
-    aside = {r: data.draw(st.frozensets(st.sampled_from(["a", "b"]), max_size=1)) for r in range(3)}
+    replicas = data.draw(st.integers(1, 3))
+    excluded = {r: data.draw(st.frozensets(st.sampled_from(["a", "b"]), max_size=1)) for r in range(replicas)}
     share = data.draw(_SHARES)
     request = make_request(
-        replicas=data.draw(st.integers(1, 3)),
+        replicas=replicas,
         count=data.draw(st.integers(1, 3)),
         share=share,
         min_free_memory_mib=data.draw(st.sampled_from([None, None, 40_000])),
@@ -37,7 +38,7 @@ def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObje
         topology=data.draw(st.sampled_from(list(Topology))),
         strategy=data.draw(st.sampled_from(list(Strategy))),
         gang=data.draw(st.booleans()),
-        excluded_nodes=data.draw(st.sampled_from([{}, aside])),
+        excluded_nodes=data.draw(st.sampled_from([{}, excluded])),
     )
     decision = place(Fleet.of(nodes), request)
     together = [{n.name: n} for n in nodes] if request.topology is Topology.SAME_NODE else [{n.name: n for n in nodes}]
@@ -86,7 +87,7 @@ def _possible(state: dict[str, NodeState], request: Request, left: Sequence[int]
     return False
 
 
-@examples(30)
+@examples(20)
 @given(data=st.data())
 def test_capacity_is_what_can_be_placed_on_the_node_alone(data: st.DataObject) -> None:
     node = data.draw(_small_nodes())
@@ -187,14 +188,14 @@ def test_sets_of_a_cube_mesh() -> None:
     for a, b in quads:
         peers[a] |= 1 << b
         peers[b] |= 1 << a
-    wiring = LinkGraph(tuple(peers))
+    link_graph = LinkGraph(tuple(peers))
     every, some, two = [1] * 8, [1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 0, 0, 1, 0, 0, 0]
-    assert len(packed_sets(wiring, every, 2, 8)) == 4
-    assert set(packed_sets(wiring, every, 4, 8)) == {0x0F, 0xF0}
-    assert len(packed_sets(wiring, every, 8, 8)) == 1
-    assert len(packed_sets(wiring, some, 3, 8)) == 2
-    assert packed_sets(wiring, two, 2, 8) == ()
-    assert packed_sets(wiring, [2] * 8, 4, 3) == (0x0F, 0xF0, 0x0F)
+    assert len(packed_sets(link_graph, every, 2, 8)) == 4
+    assert set(packed_sets(link_graph, every, 4, 8)) == {0x0F, 0xF0}
+    assert len(packed_sets(link_graph, every, 8, 8)) == 1
+    assert len(packed_sets(link_graph, some, 3, 8)) == 2
+    assert packed_sets(link_graph, two, 2, 8) == ()
+    assert packed_sets(link_graph, [2] * 8, 4, 3) == (0x0F, 0xF0, 0x0F)
 
 
 @examples(30)
@@ -210,24 +211,24 @@ def test_sets_of_eight_devices_are_as_many_as_there_can_be(
     for a, b in pairs:
         peers[a] |= 1 << b
         peers[b] |= 1 << a
-    wiring = LinkGraph(tuple(peers))
-    found = packed_sets(wiring, slots, count, 16)
-    assert all(bits.bit_count() == count and wiring.connected(bits) for bits in found)
+    link_graph = LinkGraph(tuple(peers))
+    found = packed_sets(link_graph, slots, count, 16)
+    assert all(bits.bit_count() == count and link_graph.connected(bits) for bits in found)
     assert all(sum(bits >> c & 1 for bits in found) <= slots[c] for c in range(8))
-    assert len(found) == _most_sets(wiring, tuple(slots), count, {})
+    assert len(found) == _most_sets(link_graph, tuple(slots), count, {})
 
 
-def _most_sets(wiring: LinkGraph, left: tuple[int, ...], count: int, known: dict[tuple[int, ...], int]) -> int:
+def _most_sets(link_graph: LinkGraph, left: tuple[int, ...], count: int, known: dict[tuple[int, ...], int]) -> int:
     """By trying everything."""
     if left not in known:
         fitting = [
             chosen
             for chosen in combinations([c for c in range(8) if left[c]], count)
-            if wiring.connected(sum(1 << c for c in chosen))
+            if link_graph.connected(sum(1 << c for c in chosen))
         ]
         known[left] = max(
             (
-                1 + _most_sets(wiring, tuple(n - (c in chosen) for c, n in enumerate(left)), count, known)
+                1 + _most_sets(link_graph, tuple(n - (c in chosen) for c, n in enumerate(left)), count, known)
                 for chosen in fitting
             ),
             default=0,
