@@ -5,7 +5,6 @@ only, graceful and forced deletion. What Kubernetes really does is tested on the
 order of steps and every crash is tried.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +23,13 @@ from gpufleet_operator.kube.errors import (
 Json = dict[str, Any]
 Key = tuple[str, str]
 """Kind, and name or namespace/name."""
+
+
+def copy_json(value: Any) -> Any:
+    """Copies maps and lists, many times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: copy_json(item) for key, item in value.items()}
+    return [copy_json(item) for item in value] if isinstance(value, list) else value
 
 
 class Crash(BaseException):
@@ -49,15 +55,18 @@ class FakeApiserver:
         self.released: list[tuple[str, str | None, list[str]]] = []
         """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
         self.version = 100
+        self.decoded: dict[tuple[str, str, str], Any] = {}
+        """By kind, uid and version, for the operators of this cluster."""
 
     def of(self, kind: str) -> list[Json]:
         return [body for (found, _), body in sorted(self.objects.items()) if found == kind]
 
     def store(self, kind: str, key: str, body: Json) -> Json:
-        """Create or update, as the apiserver would."""
+        """Creates or updates, as the apiserver would. A stored object never changes: its next version replaces it."""
         old = self.objects.get((kind, key))
         self.version += 1
-        meta = body["metadata"]
+        meta = dict(body["metadata"])
+        body = {**body, "metadata": meta}
         meta["resourceVersion"] = str(self.version)
         if old is None:
             meta["uid"] = f"uid-{self.version}"
@@ -66,22 +75,20 @@ class FakeApiserver:
         elif old.get("spec") != body.get("spec"):
             meta["generation"] = old["metadata"]["generation"] + 1
         self.objects[kind, key] = body
-        self.log.append(("ADDED" if old is None else "MODIFIED", kind, copy.deepcopy(body)))
-        return copy.deepcopy(body)
+        self.log.append(("ADDED" if old is None else "MODIFIED", kind, body))
+        return body
 
     def remove(self, kind: str, key: str) -> None:
         body = self.objects.pop((kind, key), None)
         if body is not None:
             self.version += 1
-            gone = copy.deepcopy(body)
-            gone["metadata"]["resourceVersion"] = str(self.version)
-            self.log.append(("DELETED", kind, gone))
+            meta = {**body["metadata"], "resourceVersion": str(self.version)}
+            self.log.append(("DELETED", kind, {**body, "metadata": meta}))
 
     def change(self, kind: str, key: str, **status: Any) -> None:
         """A status write by somebody else."""
-        body = copy.deepcopy(self.objects[kind, key])
-        body["status"] = {**(body.get("status") or {}), **status}
-        self.store(kind, key, body)
+        body = self.objects[kind, key]
+        self.store(kind, key, {**body, "status": {**(body.get("status") or {}), **status}})
 
     # The operator's writes, as `Cluster` has them.
 
@@ -90,8 +97,8 @@ class FakeApiserver:
         with self._faulty():
             if ("pods", key) in self.objects:
                 raise AlreadyExistsError(key, 409)
-            self.store("pods", key, {**copy.deepcopy(dict(body)), "status": {"phase": "Pending"}})
-        return copy.deepcopy(self.objects["pods", key])
+            self.store("pods", key, {**body, "status": {"phase": "Pending"}})
+        return self.objects["pods", key]
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         pod = self._patched("pods", f"{namespace}/{name}", patch)
@@ -126,10 +133,10 @@ class FakeApiserver:
 
     def delete_gracefully(self, key: str) -> None:
         """A pod on a node stays until its kubelet has ended it."""
-        pod = copy.deepcopy(self.objects["pods", key])
+        pod = self.objects["pods", key]
         if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
-            pod["metadata"].setdefault("deletionTimestamp", timestamps.seconds(self.now))
-            self.store("pods", key, pod)
+            meta = {"deletionTimestamp": timestamps.seconds(self.now), **pod["metadata"]}
+            self.store("pods", key, {**pod, "metadata": meta})
         else:
             self.remove("pods", key)
 
@@ -140,11 +147,11 @@ class FakeApiserver:
 
     def _patched(self, kind: str, key: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         with self._faulty():
-            body = copy.deepcopy(self._found(kind, key))
+            stored = self._found(kind, key)
             try:
-                changed = jsonpatch.apply_patch(body, [dict(op) for op in patch])
+                changed = jsonpatch.apply_patch(copy_json(stored), [dict(op) for op in patch], in_place=True)
             except jsonpatch.JsonPatchTestFailed as error:
-                raise PatchConflictError(str(error), copy.deepcopy(body)) from error
+                raise PatchConflictError(str(error), stored) from error
             except jsonpatch.JsonPatchException as error:
                 raise InvalidWriteError(str(error), 422) from error
             return self.store(kind, key, changed)

@@ -3,7 +3,6 @@
 A kubelet gives a device to one container at a time and refuses a pod for good, as the real one does.
 """
 
-import copy
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -71,7 +70,8 @@ class FakeCluster(FakeApiserver):
         """Publish what the kubelet of this node says, unless the agent is away."""
         if name in self.silent or ("telemetry", name) not in self.objects:
             return
-        body = copy.deepcopy(self.objects["telemetry", name])
+        stored = self.objects["telemetry", name]
+        body = {**stored, "metadata": dict(stored["metadata"])}
         moment, uuids = timestamps.micros(self.now), self.devices(name)
         body["status"] = {
             "assignmentsGeneration": body["metadata"]["generation"],
@@ -107,9 +107,7 @@ class FakeCluster(FakeApiserver):
             fits = node is not None and ("nodes", node) in self.objects and node not in self.refuse_binding
             resource, count = _asked(pod)
             if fits and node is not None and self._used(node, resource) + count <= self._offered(node, resource):
-                bound = copy.deepcopy(pod)
-                bound["spec"]["nodeName"] = node
-                self.store("pods", key, bound)
+                self.store("pods", key, {**pod, "spec": {**spec, "nodeName": node}})
             elif not pod["status"].get("conditions"):
                 refusal = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
                 self.change("pods", key, conditions=[refusal])

@@ -4,11 +4,14 @@ I1: no device is reserved twice, nor given to a pod while another still has it, 
 reservation. I3: a gated pod's workload says why. I6: when the faults stop, everything ends as if they had not been.
 """
 
+from datetime import datetime
 from typing import Any, Protocol
 
 from gpufleet_common.device_ids import device_of
-from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.apiserver import Json, copy_json
 from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster
+
+_QUIET_ROUNDS = 2
 
 Reserved = dict[str, tuple[str, set[str]]]
 """Pod uid -> node and devices."""
@@ -19,19 +22,26 @@ class Operator(Protocol):
 
     def relist(self) -> None: ...
 
-    async def act(self) -> None: ...
+    async def act(self) -> datetime | None: ...
 
 
 async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, seconds: float = 7) -> None:
-    """Everybody does his part, without faults, until the backoffs have ended as well."""
+    """Every component takes its steps, without faults, until nothing changes any more and no backoff is left.
+
+    The operator is level-triggered. So when two rounds in a row change nothing but the times of the agents' reports,
+    and no decision is due, the other rounds would not change anything either.
+    """
     cluster.fault = None
     cluster.refuse_binding.clear()
     cluster.refuse_admission.clear()
     cluster.silent.clear()
+    quiet = 0
     for _ in range(rounds):
+        position, generations, held = len(cluster.log), _generations(cluster), copy_json(cluster.kubelets)
+        due = None
         operator.relist()
         for _ in range(3):
-            await operator.act()
+            due = await operator.act()
         cluster.scheduler()
         for node in list(cluster.kubelets):
             if ("nodes", node) in cluster.objects:
@@ -39,6 +49,15 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
                 cluster.agent(node)
         cluster.collector()
         cluster.advance(seconds)
+        changed = any(kind != "telemetry" for _, kind, _ in cluster.log[position:])
+        changed = changed or generations != _generations(cluster) or held != cluster.kubelets
+        quiet = 0 if changed or due is not None else quiet + 1
+        if quiet == _QUIET_ROUNDS:
+            return
+
+
+def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
+    return {t["metadata"]["name"]: (t["metadata"]["uid"], t["metadata"]["generation"]) for t in cluster.of("telemetry")}
 
 
 def check_always(cluster: FakeCluster) -> None:

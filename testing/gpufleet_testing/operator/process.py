@@ -1,6 +1,7 @@
 """The operator's own loop, executor and caches on a cluster in memory: one process from start to crash."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,7 +17,7 @@ from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
 
-_PROJECTIONS: dict[str, Callable[[Any], Any]] = {
+_DECODERS: dict[str, Callable[[Any], Any]] = {
     "pods": decode_pod.pod,
     "telemetry": decode.telemetry,
     "workloads": decode.workload,
@@ -47,7 +48,7 @@ class OperatorProcess:
         """Complete lists, as at start and in the resync."""
         self.position = len(self.cluster.log)
         for kind, store in self.stores().items():
-            items = [_PROJECTIONS[kind](body) for body in self.cluster.of(kind)]
+            items = [self._decode(kind, body) for body in self.cluster.of(kind)]
             store.replace(items, str(self.cluster.version))
 
     def stores(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class OperatorProcess:
         self.position = min(len(self.cluster.log), self.position + number)
 
     def see(self, event: str, kind: str, body: Json) -> None:
-        view, store = _PROJECTIONS[kind](body), self.stores()[kind]
+        view, store = self._decode(kind, body), self.stores()[kind]
         if event != "DELETED":
             store.put(view)
         elif kind == "pods":
@@ -70,6 +71,14 @@ class OperatorProcess:
         else:
             store.remove(view.uid, view.resource_version)
 
-    async def act(self) -> None:
-        """One pass: decides and carries it out."""
-        await self.reconciler.one_pass()
+    def _decode(self, kind: str, body: Json) -> Any:
+        """Decodes each version of an object once: decoding is pure, and lists and watches repeat it."""
+        meta = body["metadata"]
+        key = (kind, meta["uid"], meta["resourceVersion"])
+        if key not in self.cluster.decoded:
+            self.cluster.decoded[key] = _DECODERS[kind](body)
+        return self.cluster.decoded[key]
+
+    async def act(self) -> datetime | None:
+        """One pass: decides and executes. Returns when the next one is due."""
+        return await self.reconciler.one_pass()

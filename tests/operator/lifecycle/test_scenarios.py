@@ -1,6 +1,7 @@
 """Single lives, told step by step; and the same life with a crash or a lost answer at each of its writes in turn."""
 
 from collections import Counter
+from datetime import datetime
 from typing import Protocol
 
 import pytest
@@ -24,7 +25,7 @@ class Operator(Protocol):
 
     def relist(self) -> None: ...
 
-    async def act(self) -> None: ...
+    async def act(self) -> datetime | None: ...
 
 
 async def moment(world: FakeCluster, operator: Operator) -> None:
@@ -106,11 +107,12 @@ class _Restarting:
     def relist(self) -> None:
         self._process.relist()
 
-    async def act(self) -> None:
+    async def act(self) -> datetime | None:
         try:
-            await self._process.act()
+            return await self._process.act()
         except Crash:
             self._process = OperatorProcess(self._cluster)
+            return self._cluster.now
 
 
 async def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives() -> None:
