@@ -46,6 +46,8 @@ class _Build:
         with suppress(FileNotFoundError):  # it is being moved into place
             if linked := sum(path.is_file() for path in self.folder.iterdir()):
                 return f"{name} {linked} of {len(self.tool.commands)} linked"
+        if not self.compiled:  # go prints a package only when its own cache lacks it
+            return f"{name} compiling"
         return f"{name} {100 * self.compiled // self.packages} % compiled"
 
     def count(self, line: str) -> None:
