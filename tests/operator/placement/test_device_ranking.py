@@ -148,7 +148,7 @@ def test_a_share_is_ranked_among_shared_devices_as_well() -> None:
     assert best.device == "GPU-0"
 
 
-def test_weights_of_any_size_that_is_allowed_rank_alike_and_larger_ones_are_refused() -> None:
+def test_allowed_weights_rank_by_ratio_and_larger_ones_are_rejected() -> None:
     devices = [make_device("GPU-0", 0, memory_used_mib=40_000), make_device("GPU-1", 1, memory_used_mib=0)]
     fleet = Fleet.of([make_node("a", devices)])
     small, large = (rank_devices(fleet, weights=ScoreWeights(*[weight] * 4)) for weight in (1, 1_000_000))

@@ -93,7 +93,7 @@ def test_other_names_of_the_nodes_change_ties_alone(data: st.DataObject) -> None
 
 @examples(30)
 @given(data=st.data())
-def test_a_healthy_idle_device_more_never_makes_a_placeable_request_unplaceable(data: st.DataObject) -> None:
+def test_additional_idle_device_keeps_a_request_placeable(data: st.DataObject) -> None:
     nodes, request = data.draw(generators.fleets()), data.draw(generators.requests())
     before = place(Fleet.of(nodes), request)
     if data.draw(st.booleans()):
@@ -188,7 +188,7 @@ def test_one_device_satisfies_every_topology() -> None:
         assert place(fleet, make_request(topology=topology)).picks
 
 
-def test_terms_are_the_mean_over_the_devices_and_absent_where_one_lacks_the_value() -> None:
+def test_terms_are_means_and_none_if_a_device_lacks_the_value() -> None:
     devices = [make_device("GPU-a", 0, utilization_percent=20), make_device("GPU-b", 1, temperature_celsius=None)]
     terms = place(Fleet.of([make_node("a", devices)]), make_request(count=2)).picks[0].terms
     assert terms.utilization == pytest.approx(0.9)

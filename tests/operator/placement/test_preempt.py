@@ -125,7 +125,7 @@ def test_a_share_that_no_sample_shows_yet_comes_back_as_well() -> None:
     assert (left.in_flight_memory_mib, left.in_flight_compute_percent, left.sharers) == (0, 0, 0)
 
 
-def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows() -> None:
+def test_released_share_is_subtracted_from_in_flight_before_promised() -> None:
     device = make_device(
         "GPU-a",
         0,
@@ -195,7 +195,7 @@ def test_nobody_goes_where_another_arrangement_makes_room() -> None:
     held=st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), max_size=3), min_size=1, max_size=2),
     wanted=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.booleans()),
 )
-def test_victims_on_several_nodes_for_several_replicas_are_the_best_there_are(
+def test_victims_on_several_nodes_are_the_cheapest(
     held: list[list[tuple[int, int]]], wanted: tuple[int, int, int, bool]
 ) -> None:
     nodes = [

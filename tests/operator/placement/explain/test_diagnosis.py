@@ -39,7 +39,7 @@ def diagnosis(nodes: list[NodeState], needs: DeviceNeeds, pod: PodNeeds | None =
     return decision.diagnosis
 
 
-def test_a_node_with_too_few_devices_is_told_as_that_although_it_lacks_the_resource_as_well() -> None:
+def test_too_few_devices_take_precedence_over_a_missing_resource() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(8))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 8})
     told = diagnosis([node], DeviceNeeds(count=16), PodNeeds(extended={GPU: 16}))
@@ -49,14 +49,14 @@ def test_a_node_with_too_few_devices_is_told_as_that_although_it_lacks_the_resou
     assert "16" in told.nearest.message
 
 
-def test_enough_devices_without_the_resource_is_told_as_a_lack_of_the_resource() -> None:
+def test_missing_resource_is_reported_if_devices_suffice() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(2))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 1})
     told = diagnosis([node], DeviceNeeds(count=2), PodNeeds(extended={GPU: 2}))
     assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.INSUFFICIENT_EXTENDED_RESOURCE, 2)]
 
 
-def test_a_fault_that_may_pass_is_nearer_than_a_device_that_was_not_asked_for() -> None:
+def test_temporary_fault_is_closer_than_an_excluded_device() -> None:
     devices = (device("GPU-0", 0), device("GPU-1", 1, healthy=False))
     node = NodeState("node-1", devices, free_pods=10)
     told = diagnosis([node], DeviceNeeds(include_uuids=frozenset({"GPU-1"})))
@@ -82,7 +82,7 @@ def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
     assert told.message.endswith("1 GPU lacks 10 % of compute; closest is a/GPU-x (needs 50 %, has 40 %).")
 
 
-def test_among_devices_that_lack_more_than_all_of_the_need_the_one_that_lacks_least_is_the_closest() -> None:
+def test_closest_overcommitted_device_lacks_the_least() -> None:
     """Over-committed: what is free is below zero, by much or by little."""
     over = [make_device(f"GPU-{i}", i, sharers=1, promised_memory_mib=used) for i, used in enumerate((95_000, 90_000))]
     told = place(Fleet.of([make_node("a", over)]), make_request(share=Share(1_000, 0))).diagnosis

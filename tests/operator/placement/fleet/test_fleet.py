@@ -83,7 +83,7 @@ def test_a_shared_hold_is_in_flight_until_the_next_sample() -> None:
     assert fleet.nodes["a"] == replace(make_node("a", 1), free_pods=110)
 
 
-def test_a_share_comes_off_what_is_in_flight_first_and_then_off_what_the_sample_shows() -> None:
+def test_released_share_is_subtracted_from_in_flight_before_promised() -> None:
     promised = make_device("GPU-0", 0, sharers=2, promised_memory_mib=30_000, in_flight_memory_mib=10_000)
     fleet = Fleet.of([make_node("a", [promised])])
     fleet.release("a", ["GPU-0"], share=Share(15_000, 0))

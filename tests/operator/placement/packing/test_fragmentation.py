@@ -59,7 +59,7 @@ def test_it_is_what_is_left_when_every_stream_was_offered(
         max_size=12,
     ),
 )
-def test_what_is_known_of_one_node_holds_for_another_only_where_it_is_the_same(
+def test_memoized_fragmentation_equals_a_fresh_simulation(
     mix: Mix, resource_bins: list[tuple[tuple[int, ...], int, int]]
 ) -> None:
     one_by_one = Fragmentation(mix)
@@ -160,7 +160,7 @@ def test_states_are_remembered() -> None:
     assert model._known == known, "neither the order of devices nor one that is full makes a new state"
 
 
-def test_a_part_of_a_device_is_replaced_as_if_the_node_had_been_looked_at_anew() -> None:
+def test_replaced_part_equals_a_fresh_split() -> None:
     model = Fragmentation(Mix.of({PodType(0, 0, 1): 1, PodType(0, 0, 1, 250): 1}))
     useful = model.useful
     for free in ([1000, 500, 310], [1000], [260, 260]):

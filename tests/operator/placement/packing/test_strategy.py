@@ -193,7 +193,7 @@ def test_a_fleet_of_full_nodes_says_why() -> None:
     assert decision.diagnosis is not None
 
 
-def test_a_model_that_only_pods_of_several_devices_name_has_places_of_its_own() -> None:
+def test_model_named_by_multi_gpu_pods_only_has_its_own_capacity() -> None:
     """Whether the fleet has that model or not. Nobody else in the mix names any."""
     mix = Mix.of({PodType(1_000, GIB, 1): 3, PodType(1_000, GIB, 2, models=frozenset({"H100", "unheard of"})): 1})
     models = {"a": "L4", "b": "H100"}

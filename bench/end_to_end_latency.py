@@ -1,6 +1,6 @@
 """How long the road takes and what it costs, on a real cluster with simulated GPUs.
 
-    python bench/road.py [--rounds 20] [--rest-seconds 120] [--json FILE]
+    python bench/end_to_end_latency.py [--rounds 20] [--rest-seconds 120] [--json FILE]
 
 Measured: from `create` to a running container with devices, for a GPUWorkload and, in turns with it, for the same pod
 asked of the plain device plugin (no gate, no operator); memory of agent and operator; what they write while nothing
