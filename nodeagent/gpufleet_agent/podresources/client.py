@@ -12,9 +12,6 @@ from gpufleet_agent.podresources.listing import Listing, parse_listing
 from gpufleet_agent.proto.channel import unix_channel
 from gpufleet_agent.proto.podresources import PodResourcesStub
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""As in the kubelet's own clients: a node with many pods lists more than gRPC's default of 4 MiB."""
-
 
 class ListingError(Exception):
     """The kubelet did not return a list."""

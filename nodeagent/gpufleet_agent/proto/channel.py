@@ -20,9 +20,14 @@ def unix_address(socket: Path) -> str:
     return f"unix://{path}"
 
 
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""As in the kubelet's own clients: a node with many pods lists more than gRPC's default of 4 MiB."""
+
+
 def unix_channel(socket: Path) -> grpc.aio.Channel:
     """Returns a lazy channel to a unix socket: it connects on the first call and again after a failure."""
     options = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         # grpc-go rejects the percent-encoded path that gRPC's C core would send as authority.
         ("grpc.default_authority", "localhost"),
         # The kubelet is back within seconds of a restart; the default backoff grows to two minutes.

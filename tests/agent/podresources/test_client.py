@@ -44,3 +44,14 @@ async def test_the_kubelets_limit_of_calls_is_waited_out(kubelet: FakeKubelet) -
         assert await client.list(5) == ()
     assert kubelet.list_rejections == 0
     await client.close()
+
+
+async def test_a_list_of_more_than_4_mib_is_received(kubelet: FakeKubelet) -> None:
+    """gRPC's default limit is 4 MiB; a node with many devices and pods exceeds it."""
+    device_id = "GPU-" + 5 * 1024 * 1024 * "0"
+    kubelet.pods[listed("train-0").key] = frozenset({device_id})
+    client = PodResourcesClient(kubelet.pod_resources)
+    async with kubelet:
+        (container,) = await client.list(10)
+    assert [len(received) for received in container.of(RESOURCE)] == [len(device_id)]
+    await client.close()
