@@ -93,7 +93,7 @@ def test_a_workload_that_finds_nothing_says_why_with_numbers(count: int) -> None
     assert [e.reason for e in write.events if e.warning] == ["NoDevices"]
 
 
-def test_only_numbers_that_change_in_the_explanation_are_not_worth_a_write_each_second() -> None:
+def test_explanation_with_only_changed_numbers_is_not_written_each_second() -> None:
     workload = make.workload(requirements={"maxUtilizationPercent": 50})
     first = decide(make.snapshot(workload, make.pod(), make.telemetry(utilizationPercent=97)))
     known = make.workload(status=first.statuses[0].status, requirements={"maxUtilizationPercent": 50})
@@ -194,7 +194,7 @@ class TestGang:
         assert [r.removed for r in actions.reserves] == [(pods[0].uid,)]
         assert not actions.releases
 
-    def test_takes_back_half_a_reservation_while_the_other_node_can_not_be_written(self) -> None:
+    def test_half_reserved_gang_is_released_while_the_other_node_backs_off(self) -> None:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
         half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])

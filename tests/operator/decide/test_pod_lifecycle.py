@@ -110,7 +110,7 @@ class TestKubelet:
         assert results.states(actions) == ["Rejected"]
         assert actions.state.refusals.backoffs["uid-train", 0, "node-1"].by == "kubelet"
 
-    def test_mismatch_replaces_the_pod_but_keeps_the_reservation_until_it_is_gone(self) -> None:
+    def test_mismatch_deletes_the_pod_and_keeps_its_reservation_meanwhile(self) -> None:
         pod = make.running_pod(devices=("GPU-1-1",))
         telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-0")])
 
@@ -179,7 +179,7 @@ class TestEnd:
         assert [d.reason for d in actions.deletes] == [RemovalReason.SUSPENDED]
         assert results.condition(actions.statuses[0], "Placed") == ("False", "Suspended")
 
-    def test_a_pod_that_is_being_deleted_is_replaced_and_keeps_its_devices_meanwhile(self) -> None:
+    def test_a_terminating_pod_keeps_its_devices_while_it_is_replaced(self) -> None:
         old, new = make.running_pod(deleting=True), make.pod(suffix="b")
         telemetry = make.telemetry(devices=1, assignments=[make.assignment(old)])
 
@@ -209,7 +209,7 @@ class TestWithoutReservation:
             d.reason for d in decide(make.snapshot(make.workload(), make.released_pod(), make.telemetry())).deletes
         ] == [RemovalReason.MISMATCH]
 
-    def test_a_running_pod_gets_its_reservation_back_when_the_nodes_object_was_made_anew(self) -> None:
+    def test_a_running_pod_is_reserved_again_when_telemetry_is_recreated(self) -> None:
         pod = make.running_pod()
 
         actions = decide(make.snapshot(self.record(pod), pod, make.telemetry(generation=1)))

@@ -189,7 +189,7 @@ class TestProof:
         assert "kubelet reports GPU-1-1, reserved GPU-1-0" in actions.deletes[0].message
 
 
-def test_a_running_sharer_gets_its_reservation_back_when_the_nodes_object_was_made_anew() -> None:
+def test_a_running_sharer_is_reserved_again_when_telemetry_is_recreated() -> None:
     spec: WorkloadSpecFields = {"devices": shared(20_000, 10)}
     pod = make.running_pod(needs=SLOT)
     first = decide(make.snapshot(make.workload(**spec), make.pod(needs=SLOT), make.telemetry(devices=1)))

@@ -67,7 +67,7 @@ async def test_without_the_crds_it_ends_with_a_clear_error(monkeypatch: pytest.M
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
-async def test_an_object_that_can_not_be_understood_stays_as_it_was_and_stops_nobody_else() -> None:
+async def test_a_malformed_pod_keeps_its_devices_and_does_not_block_others() -> None:
     """The pod's devices stay its own."""
     cluster = FakeCluster(1, 2)
     cluster.now = cluster.now.now(cluster.now.tzinfo)

@@ -115,7 +115,7 @@ class _Restarting:
             return self._cluster.now
 
 
-async def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container_lives() -> None:
+async def test_devices_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
@@ -141,7 +141,7 @@ async def test_a_force_deleted_pods_devices_are_not_given_on_while_its_container
     assert states(cluster) == {"Confirmed": 1}
 
 
-async def test_what_a_force_deleted_sharer_was_promised_is_not_given_on_while_its_container_lives() -> None:
+async def test_shares_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> None:
     """The others stay beside it; one that would fit only without it waits, and one that wants all of it even longer."""
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
@@ -309,7 +309,7 @@ async def test_a_refused_node_is_left_for_another() -> None:
     assert any(t.startswith("KubeletRejected") for t in cluster.told)
 
 
-async def test_a_device_that_no_container_can_be_given_is_left_for_another_of_its_node() -> None:
+async def test_a_withheld_device_is_skipped_for_another_of_the_node() -> None:
     cluster = FakeCluster(1, 2)
     best = cluster.devices("node-1")[0]
     cluster.withheld.add(best)
