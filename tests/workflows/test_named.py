@@ -95,7 +95,7 @@ def test_concurrent_recording() -> None:
 
 
 @pytest.mark.parametrize("counts", [0, 1])
-async def test_initialisation_failure(counts: int) -> None:
+async def test_initialization_failure(counts: int) -> None:
     """The driver doesn't fit, at once or when it is asked for its devices: typed error, nothing left half-started."""
     error = LibraryMismatchError("driver/library version mismatch")
     fails = {"counting" if counts else "opening": error}

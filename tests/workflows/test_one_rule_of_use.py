@@ -14,7 +14,7 @@ PROCESSES = st.none() | st.integers(0, 2)
 
 
 @given(memory=MEMORY, processes=PROCESSES, share=st.none() | st.just(Share(compute_percent=10)))
-def test_a_device_is_given_exactly_when_the_agent_calls_it_unused(
+def test_operator_places_on_devices_that_the_agent_calls_unused(
     memory: int | None, processes: int | None, share: Share | None
 ) -> None:
     device = DeviceState(

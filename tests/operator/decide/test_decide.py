@@ -16,7 +16,7 @@ from gpufleet_testing.operator.fields import PodFields
 State = PlacementState
 
 
-def test_a_new_workload_gets_one_gated_pod_per_replica() -> None:
+def test_new_workload_gets_a_gated_pod_per_replica() -> None:
     actions = decide(make.snapshot(make.workload(replicas=2), make.telemetry()))
 
     assert [c.replica for c in actions.creates] == [0, 1]
@@ -25,7 +25,7 @@ def test_a_new_workload_gets_one_gated_pod_per_replica() -> None:
     assert results.condition(actions.statuses[0], "Reconciling") == ("True", "CreatingPods")
 
 
-def test_a_gated_pod_is_reserved_and_released_in_one_pass() -> None:
+def test_gated_pod_is_reserved_and_released_in_one_pass() -> None:
     pod = make.pod()
 
     actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
@@ -39,7 +39,7 @@ def test_a_gated_pod_is_reserved_and_released_in_one_pass() -> None:
     assert actions.statuses[0].status.placements[0].score is not None
 
 
-def test_a_reservation_that_was_written_before_a_crash_is_acted_on() -> None:
+def test_reservation_from_before_a_crash_is_released() -> None:
     pod = make.pod()
     telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-1")])
 
@@ -51,7 +51,7 @@ def test_a_reservation_that_was_written_before_a_crash_is_acted_on() -> None:
     assert "GPU-1-1" in str(release.patch)
 
 
-def test_a_reservation_on_stale_telemetry_is_given_back_instead() -> None:
+def test_reservation_on_stale_telemetry_moves_to_another_node() -> None:
     pod = make.pod()
     stale = make.telemetry(assignments=[make.assignment(pod)], age=200)
 
@@ -61,7 +61,7 @@ def test_a_reservation_on_stale_telemetry_is_given_back_instead() -> None:
     assert [r.node for r in actions.releases] == ["node-2"]
 
 
-def test_the_end_is_quiet() -> None:
+def test_settled_workload_needs_no_writes() -> None:
     workload, pod = make.workload(), make.running_pod()
     assignment = make.assignment(pod)
     telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment})
@@ -76,7 +76,7 @@ def test_the_end_is_quiet() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_workload_that_finds_nothing_says_why_with_numbers(count: int) -> None:
+def test_unplaced_workload_has_an_explanation(count: int) -> None:
     telemetry = make.telemetry(devices=count, utilizationPercent=97)
     workload = make.workload(requirements={"maxUtilizationPercent": 50})
 
@@ -93,7 +93,7 @@ def test_a_workload_that_finds_nothing_says_why_with_numbers(count: int) -> None
     assert [e.reason for e in write.events if e.warning] == ["NoDevices"]
 
 
-def test_explanation_with_only_changed_numbers_is_not_written_each_second() -> None:
+def test_status_that_differs_in_messages_is_written_after_an_interval() -> None:
     workload = make.workload(requirements={"maxUtilizationPercent": 50})
     first = decide(make.snapshot(workload, make.pod(), make.telemetry(utilizationPercent=97)))
     known = make.workload(status=first.statuses[0].status, requirements={"maxUtilizationPercent": 50})
@@ -105,7 +105,7 @@ def test_explanation_with_only_changed_numbers_is_not_written_each_second() -> N
     assert "80" in results.explanation(later).message
 
 
-def test_other_gates_are_waited_for() -> None:
+def test_pod_with_other_scheduling_gates_waits() -> None:
     pod = make.pod(gates=("example.com/quota", SCHEDULING_GATE))
 
     actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
@@ -116,7 +116,7 @@ def test_other_gates_are_waited_for() -> None:
     assert actions.gated == {"OtherSchedulingGates": 1}
 
 
-def test_another_node_is_taken_while_the_best_one_can_not_be_written() -> None:
+def test_node_whose_write_backs_off_is_skipped() -> None:
     pod = make.pod()
     state = PassState(
         write_backoffs={"reserve/node-1": Backoff(1, make.NOW, make.NOW + timedelta(seconds=4), "no", "apiserver")}
@@ -131,7 +131,7 @@ def test_another_node_is_taken_while_the_best_one_can_not_be_written() -> None:
 class TestForgery:
     """A pod in another namespace whose ownerReference names the workload's uid, with our label and our gate."""
 
-    def test_gets_nothing_and_is_not_deleted(self) -> None:
+    def test_forged_pod_gets_no_devices_and_is_not_deleted(self) -> None:
         forged = make.pod(namespace="other")
 
         actions = decide(make.snapshot(make.workload(), forged, make.telemetry()))
@@ -142,7 +142,7 @@ class TestForgery:
         assert actions.gated == {"NoWorkload": 1}
 
     @pytest.mark.parametrize("fields", [{}, {"gates": (), "node": "node-1"}], ids=["gated", "running"])
-    def test_does_not_disturb_the_workload(self, fields: PodFields) -> None:
+    def test_forged_pod_does_not_replace_a_replica(self, fields: PodFields) -> None:
         """Older than the real pod, it would otherwise stand for the replica, and the real one would be deleted."""
         pod = make.pod(suffix="f", **fields)
         forged = replace(pod, namespace="other", created=make.NOW - timedelta(hours=1))
@@ -158,7 +158,7 @@ class TestForgery:
 
 
 class TestGang:
-    def test_is_reserved_and_released_together(self) -> None:
+    def test_gang_is_reserved_and_released_together(self) -> None:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True, "strategy": "Spread"})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
 
@@ -167,7 +167,7 @@ class TestGang:
         assert {r.node for r in actions.reserves} == {"node-1", "node-2"}
         assert [r.after for r in actions.releases] == [frozenset({"node-1", "node-2"})] * 2
 
-    def test_waits_for_all_of_its_pods(self) -> None:
+    def test_gang_waits_for_all_of_its_pods(self) -> None:
         workload = make.workload(replicas=2, placement={"gang": True})
 
         actions = decide(make.snapshot(workload, make.pod(workload, 0), make.telemetry()))
@@ -175,7 +175,7 @@ class TestGang:
         assert [c.replica for c in actions.creates] == [1]
         assert not actions.reserves
 
-    def test_gets_nothing_when_not_all_fit(self) -> None:
+    def test_gang_that_does_not_fit_gets_no_devices(self) -> None:
         workload = make.workload(replicas=3, placement={"gang": True})
         pods = [make.pod(workload, i) for i in range(3)]
 
@@ -184,7 +184,7 @@ class TestGang:
         assert not actions.reserves
         assert results.states(actions) == ["Pending"] * 3
 
-    def test_takes_back_half_a_reservation_that_can_not_be_completed(self) -> None:
+    def test_incomplete_gang_releases_its_reservations(self) -> None:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
         half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
@@ -194,7 +194,7 @@ class TestGang:
         assert [r.removed for r in actions.reserves] == [(pods[0].uid,)]
         assert not actions.releases
 
-    def test_half_reserved_gang_is_released_while_the_other_node_backs_off(self) -> None:
+    def test_incomplete_gang_releases_its_reservations_during_a_backoff(self) -> None:
         workload = make.workload(replicas=2, devices={"count": 2}, placement={"gang": True})
         pods = [make.pod(workload, 0), make.pod(workload, 1)]
         half = make.telemetry(assignments=[make.assignment(pods[0], "GPU-1-0", "GPU-1-1")])
@@ -210,7 +210,7 @@ class TestGang:
         again = decide(make.later(snapshot, actions, 4))
         assert "node-2" in {r.node for r in again.reserves}, "tried anew"
 
-    def test_finishes_releasing_what_a_crash_left_gated(self) -> None:
+    def test_gang_is_released_completely_after_a_crash(self) -> None:
         workload = make.workload(replicas=2, placement={"gang": True})
         running, gated = make.running_pod(workload, 0), make.pod(workload, 1)
         assignments = [make.assignment(running, "GPU-1-0"), make.assignment(gated, "GPU-1-1")]
@@ -219,7 +219,7 @@ class TestGang:
 
         assert [r.pod_uid for r in actions.releases] == [gated.uid]
 
-    def test_places_one_lost_replica_beside_those_that_run(self) -> None:
+    def test_lost_replica_of_a_gang_is_placed_again(self) -> None:
         workload = make.workload(replicas=2, placement={"gang": True})
         running, fresh = make.running_pod(workload, 0), make.pod(workload, 1)
         telemetry = make.telemetry(assignments=[make.assignment(running, "GPU-1-0")])
@@ -239,7 +239,7 @@ class TestDistribution:
             status=status,
         )
 
-    def test_ranges_are_contiguous_and_told_in_the_reservation(self) -> None:
+    def test_ranges_are_contiguous_and_part_of_the_reservation(self) -> None:
         workload = self.workload()
 
         actions = decide(make.snapshot(workload, make.pod(workload, 0), make.pod(workload, 1), make.telemetry()))
@@ -248,7 +248,7 @@ class TestDistribution:
         assert sorted(ranges) == [(0, 0, 500), (1, 500, 1000)]
         assert actions.statuses[0].status.unassigned_items == 0
 
-    def test_weights_are_the_users_own_whatever_the_devices(self) -> None:
+    def test_weights_do_not_depend_on_devices(self) -> None:
         shares = {"items": 1000, "mode": "Proportional", "by": "Weights", "weights": [1, 3]}
         workload = make.workload(replicas=2, placement={"gang": True}, distribution=shares)
         one, two = make.telemetry(devices=1), make.telemetry("node-2", devices=1, memoryUsedMiB=50_000)
@@ -258,7 +258,7 @@ class TestDistribution:
         ranges = [(a.replica, a.shard_start, a.shard_end) for r in actions.reserves for a in r.assignments]
         assert sorted(ranges) == [(0, 0, 250), (1, 250, 1000)]
 
-    def test_a_replaced_replica_keeps_its_range(self) -> None:
+    def test_replaced_replica_keeps_its_range(self) -> None:
         running = make.running_pod("train", 1, devices=("GPU-1-1",))
         told = make.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
         old = ReplicaPlacement(replica=0, state=State.CONFIRMED, shard_start=0, shard_end=300)
@@ -269,7 +269,7 @@ class TestDistribution:
         added = next(a for a in actions.reserves[0].assignments if a.replica == 0)
         assert (added.shard_start, added.shard_end) == (0, 300)
 
-    def test_a_range_that_got_lost_is_the_gap_it_left(self) -> None:
+    def test_lost_range_is_the_gap_between_the_others(self) -> None:
         running = make.running_pod("train", 0)
         told = make.assignment(running, "GPU-1-0", shard_start=0, shard_end=300, replicas=2)
         workload = self.workload()
@@ -289,7 +289,7 @@ class TestOrder:
 
         assert [r.pod_uid for r in actions.releases] == [pods[1].uid]
 
-    def test_two_workloads_in_one_pass_never_get_the_same_device(self) -> None:
+    def test_workloads_of_one_pass_get_different_devices(self) -> None:
         workloads = [make.workload(f"w{i}") for i in range(4)]
         pods = [make.pod(w) for w in workloads]
 
@@ -300,7 +300,7 @@ class TestOrder:
         assert len(actions.releases) == 3
         assert len(actions.unplaced) == 1
 
-    def test_room_on_the_node_is_debited_within_a_pass(self) -> None:
+    def test_node_capacity_is_deducted_within_a_pass(self) -> None:
         workloads = [make.workload(f"w{i}") for i in range(2)]
         pods = [make.pod(w, needs=replace(make.pod(w).needs, cpu_milli=10_000)) for w in workloads]
 

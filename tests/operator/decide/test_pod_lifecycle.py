@@ -27,10 +27,10 @@ class TestScheduler:
         snapshot = make.snapshot(make.workload(), pod, first)
         return decide(make.later(snapshot, decide(snapshot), seconds))
 
-    def test_has_five_seconds_to_change_its_mind(self) -> None:
+    def test_unschedulable_pod_is_kept_for_five_seconds(self) -> None:
         assert not self.run(self.refused(), 4.9).deletes
 
-    def test_then_the_pod_is_replaced_and_the_node_set_aside(self) -> None:
+    def test_unschedulable_pod_is_replaced_and_its_node_excluded(self) -> None:
         pod = self.refused()
 
         actions = self.run(pod, 5)
@@ -42,11 +42,11 @@ class TestScheduler:
         assert (refusal.node, refusal.by) == ("node-1", "kube-scheduler")
         assert "volume zone" in results.explanation(actions).message
 
-    def test_may_preempt(self) -> None:
+    def test_nominated_pod_is_kept(self) -> None:
         assert not self.run(self.refused(nominated=True), 60).deletes
 
     @pytest.mark.parametrize(("seconds", "deleted"), [(29, 0), (30, 1)])
-    def test_has_longer_while_allocatable_lags_behind_the_agent(self, seconds: float, deleted: int) -> None:
+    def test_grace_is_longer_while_allocatable_is_outdated(self, seconds: float, deleted: int) -> None:
         pod = self.refused()
         snapshot = make.snapshot(
             make.workload(),
@@ -58,14 +58,14 @@ class TestScheduler:
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
     @pytest.mark.parametrize(("seconds", "deleted"), [(4.9, 0), (5, 1)])
-    def test_what_the_agent_withholds_is_not_waited_for(self, seconds: float, deleted: int) -> None:
+    def test_withheld_devices_do_not_extend_the_grace(self, seconds: float, deleted: int) -> None:
         pod = self.refused()
         told = make.telemetry(assignments=[make.assignment(pod)], withheld="no /dev/nvidia0")
         snapshot = make.snapshot(make.workload(), pod, told, make.node(devices=0))
 
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
-    def test_refusal_keeps_the_node_away_from_the_replica_until_the_backoff_ends(self) -> None:
+    def test_refusal_excludes_the_node_until_the_backoff_ends(self) -> None:
         state = PassState(
             refusals=Refusals(
                 {("uid-train", 0, "node-1"): Backoff(1, make.NOW, make.NOW + timedelta(seconds=2), "no", "x")}
@@ -87,7 +87,7 @@ class TestScheduler:
 
         assert not decide(fresh).reserves
 
-    def test_a_pod_whose_node_is_gone_is_replaced_at_once(self) -> None:
+    def test_pod_of_a_deleted_node_is_replaced_immediately(self) -> None:
         pod = make.released_pod()
         snapshot = make.snapshot(
             make.workload(), pod, make.telemetry(assignments=[make.assignment(pod)]), without_nodes=("node-1",)
@@ -97,7 +97,7 @@ class TestScheduler:
 
 
 class TestKubelet:
-    def test_refusal_replaces_the_pod_and_sets_the_node_aside(self) -> None:
+    def test_rejection_replaces_the_pod_and_excludes_the_node(self) -> None:
         pod = make.released_pod(
             node="node-1", phase=PodPhase.FAILED, reason="UnexpectedAdmissionError", message="Allocate failed"
         )
@@ -110,7 +110,7 @@ class TestKubelet:
         assert results.states(actions) == ["Rejected"]
         assert actions.state.refusals.backoffs["uid-train", 0, "node-1"].by == "kubelet"
 
-    def test_mismatch_deletes_the_pod_and_keeps_its_reservation_meanwhile(self) -> None:
+    def test_mismatch_replaces_the_pod_and_keeps_the_reservation(self) -> None:
         pod = make.running_pod(devices=("GPU-1-1",))
         telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-0")])
 
@@ -120,7 +120,7 @@ class TestKubelet:
         assert not actions.reserves
         assert results.states(actions) == ["Mismatch"]
 
-    def test_a_refused_pod_counts_once_however_often_its_deletion_is_tried(self) -> None:
+    def test_rejected_pod_counts_once_as_a_refusal(self) -> None:
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="OutOfcpu")
         snapshot = make.snapshot(make.workload(), pod, make.telemetry(assignments=[make.assignment(pod)]))
         first = decide(snapshot)
@@ -131,7 +131,7 @@ class TestKubelet:
 
 
 class TestEnd:
-    def test_success_frees_the_devices_and_stays_on_record(self) -> None:
+    def test_succeeded_pod_frees_its_devices_and_stays_in_status(self) -> None:
         pod = make.running_pod(phase=PodPhase.SUCCEEDED)
         assignment = make.assignment(pod)
         record = ReplicaPlacement(
@@ -151,7 +151,7 @@ class TestEnd:
         gone = make.snapshot(make.workload(status=actions.statuses[0].status), make.telemetry())
         assert not decide(gone).creates, "a replica that has succeeded is not made again"
 
-    def test_failure_of_the_application_is_the_users(self) -> None:
+    def test_failed_application_is_not_replaced(self) -> None:
         ran = (Container("main", ran=True),)
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, message="exit 1", containers=ran)
 
@@ -162,7 +162,7 @@ class TestEnd:
         assert results.condition(actions.statuses[0], "Stalled") == ("True", "ReplicaFailed")
         assert results.condition(actions.statuses[0], "Degraded") == ("True", "ReplicaFailed")
 
-    def test_a_pod_that_the_cluster_ended_is_replaced(self) -> None:
+    def test_disrupted_pod_is_replaced(self) -> None:
         ran = (Container("main", ran=True),)
         pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, reason="Evicted", disrupted=True, containers=ran)
 
@@ -179,7 +179,7 @@ class TestEnd:
         assert [d.reason for d in actions.deletes] == [RemovalReason.SUSPENDED]
         assert results.condition(actions.statuses[0], "Placed") == ("False", "Suspended")
 
-    def test_a_terminating_pod_keeps_its_devices_while_it_is_replaced(self) -> None:
+    def test_terminating_pod_is_replaced_and_keeps_its_devices(self) -> None:
         old, new = make.running_pod(deleting=True), make.pod(suffix="b")
         telemetry = make.telemetry(devices=1, assignments=[make.assignment(old)])
 
@@ -189,7 +189,7 @@ class TestEnd:
         assert not actions.reserves
         assert results.states(actions) == ["Pending"]
 
-    def test_of_two_pods_for_one_replica_the_younger_one_goes(self) -> None:
+    def test_younger_pod_of_a_replica_is_surplus(self) -> None:
         one, two = make.pod(suffix="a"), make.pod(suffix="b", created=make.NOW)
 
         actions = decide(make.snapshot(make.workload(), one, two, make.telemetry()))
@@ -204,12 +204,12 @@ class TestWithoutReservation:
         )
         return make.workload(status=WorkloadStatus(placements=[placement]))
 
-    def test_a_pod_whose_gate_somebody_else_took_off_is_replaced(self) -> None:
+    def test_pod_released_by_another_client_is_replaced(self) -> None:
         assert [
             d.reason for d in decide(make.snapshot(make.workload(), make.released_pod(), make.telemetry())).deletes
         ] == [RemovalReason.MISMATCH]
 
-    def test_a_running_pod_is_reserved_again_when_telemetry_is_recreated(self) -> None:
+    def test_running_pod_recovers_its_reservation_after_node_recreation(self) -> None:
         pod = make.running_pod()
 
         actions = decide(make.snapshot(self.record(pod), pod, make.telemetry(generation=1)))
@@ -217,7 +217,7 @@ class TestWithoutReservation:
         assert not actions.deletes
         assert [(a.pod_uid, a.devices) for a in actions.reserves[0].assignments] == [(pod.uid, ["GPU-1-0"])]
 
-    def test_a_running_pod_is_left_alone_while_the_nodes_object_is_missing(self) -> None:
+    def test_running_pod_is_kept_while_its_telemetry_is_missing(self) -> None:
         pod = make.running_pod()
 
         actions = decide(make.snapshot(self.record(pod), pod, make.node()))
@@ -228,7 +228,7 @@ class TestWithoutReservation:
 
 
 class TestBadInput:
-    def test_an_invalid_template_is_a_condition_and_no_pod(self) -> None:
+    def test_invalid_template_is_a_condition(self) -> None:
         workload = make.workload(template={"spec": {"nodeName": "node-1", "containers": [{"name": "a"}]}})
 
         actions = decide(make.snapshot(workload, make.telemetry()))
@@ -238,14 +238,14 @@ class TestBadInput:
         assert results.condition(actions.statuses[0], "Ready") == ("False", "InvalidTemplate")
         assert "spec.template.spec.nodeName: Forbidden: " in actions.statuses[0].status.conditions[0].message
 
-    def test_an_object_that_does_not_parse_is_a_condition_and_not_a_crash(self) -> None:
+    def test_object_that_does_not_parse_is_a_condition(self) -> None:
         workload = replace(make.workload(), model=None, invalid="spec.replicas: must be a number (got 'x')")
 
         actions = decide(make.snapshot(workload, make.telemetry()))
 
         assert results.condition(actions.statuses[0], "Stalled") == ("True", "InvalidObject")
 
-    def test_what_is_on_record_outlives_an_object_that_does_not_parse(self) -> None:
+    def test_placements_are_kept_for_an_object_that_does_not_parse(self) -> None:
         record = ReplicaPlacement(replica=0, state=State.SUCCEEDED, shard_start=0, shard_end=9)
         workload = make.workload(status=WorkloadStatus(placements=[record]))
 
@@ -253,7 +253,7 @@ class TestBadInput:
 
         assert actions.statuses[0].status.placements == [record]
 
-    def test_pods_that_the_apiserver_refuses_are_told_and_tried_again_later(self) -> None:
+    def test_rejected_pod_creation_is_reported_and_retried(self) -> None:
         backoff = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
         state = PassState(write_backoffs={"create/uid-train": backoff})
         snapshot = make.snapshot(make.workload(), make.telemetry(), state=state)
@@ -265,7 +265,7 @@ class TestBadInput:
         assert "exceeded quota" in actions.statuses[0].status.conditions[0].message
         assert decide(make.later(snapshot, actions, 4)).creates
 
-    def test_a_uuid_on_two_nodes_takes_the_second_node_out_and_is_reported(self) -> None:
+    def test_uuid_on_two_nodes_excludes_the_second_node(self) -> None:
         one, two = make.telemetry("node-1"), make.telemetry("node-2")
         twin = two.model.model_copy(update={"status": one.status})
 
@@ -282,7 +282,7 @@ class TestDegraded:
         found = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment}, age=age, **device)
         return decide(make.snapshot(make.workload(), pod, found)).statuses[0]
 
-    def test_a_faulty_device_is_told_and_the_pod_left_running(self) -> None:
+    def test_unhealthy_device_is_a_condition(self) -> None:
         write = self.confirmed(health={"state": "Unhealthy"})
 
         assert results.condition(write, "Degraded") == ("True", "DeviceUnhealthy")
@@ -310,7 +310,7 @@ class TestDegraded:
         then = make.snapshot(workload, pod, make.telemetry("node-2"), now)
         return decide(make.later(then, decide(first), seconds))
 
-    def test_replace_waits_ten_seconds_and_deletes_exactly_that_pod(self) -> None:
+    def test_unhealthy_pod_is_replaced_after_ten_seconds(self) -> None:
         assert not self.replacing(9.9).deletes
         actions = self.replacing(10)
 
@@ -320,13 +320,13 @@ class TestDegraded:
         assert not actions.reserves, "the devices stay reserved until the pod is gone"
         assert results.condition(actions.statuses[0], "Degraded") == ("True", "DeviceUnhealthy")
 
-    def test_what_is_not_asked_for_or_not_known_replaces_nothing(self) -> None:
+    def test_unhealthy_pod_is_kept_if_ignored_or_unknown(self) -> None:
         assert not self.replacing(60, policy="Ignore").deletes
         assert not self.replacing(60, state="Healthy").deletes, "it came back"
         assert not self.replacing(60, age=200).deletes, "stale telemetry"
         assert not self.replacing(60, devices=0).deletes, "an agent that starts before the driver knows no device"
 
-    def test_the_new_pod_goes_to_devices_that_are_healthy(self) -> None:
+    def test_replacement_gets_healthy_devices(self) -> None:
         workload = make.workload(placement={"onDegraded": "Replace"})
         old, new = make.running_pod(deleting=True), make.pod(suffix="b")
         sick = make.telemetry(assignments=[make.assignment(old)], health={"state": "Unhealthy"})
@@ -335,11 +335,11 @@ class TestDegraded:
 
         assert [(r.pod_uid, r.node) for r in actions.releases] == [(new.uid, "node-2")]
 
-    def test_a_decision_is_due_when_the_time_is_over(self) -> None:
+    def test_decision_is_due_at_the_end_of_the_grace(self) -> None:
         workload, pod = make.workload(placement={"onDegraded": "Replace"}), make.running_pod()
         sick = make.telemetry(assignments=[make.assignment(pod)], health={"state": "Unhealthy"})
 
         assert decide(make.snapshot(workload, pod, sick)).due == make.NOW + timedelta(seconds=10)
 
-    def test_stale_telemetry_is_told(self) -> None:
+    def test_stale_telemetry_is_a_condition(self) -> None:
         assert results.condition(self.confirmed(age=200), "Degraded") == ("True", "TelemetryStale")

@@ -39,7 +39,7 @@ def assigned(actions: Actions) -> list[Assignment]:
     return [a for r in actions.reserves for a in r.assignments]
 
 
-def test_a_shared_workload_is_reserved_with_what_it_is_promised() -> None:
+def test_shared_reservation_has_its_promise() -> None:
     workload = make.workload(devices=shared(20_000, 25))
 
     actions = decide(make.snapshot(workload, make.pod(workload, needs=SLOT), make.telemetry()))
@@ -50,7 +50,7 @@ def test_a_shared_workload_is_reserved_with_what_it_is_promised() -> None:
     assert '\\"memoryMiB\\":20000,\\"computePercent\\":25' in str(release.patch).replace('"', '\\"')
 
 
-def test_those_that_pack_share_a_device_until_it_is_full() -> None:
+def test_pack_fills_a_shared_device() -> None:
     workload = make.workload(replicas=5, devices=shared(20_000), placement={"strategy": "Pack"})
     pods = [make.pod(workload, i, needs=SLOT) for i in range(5)]
 
@@ -60,7 +60,7 @@ def test_those_that_pack_share_a_device_until_it_is_full() -> None:
     assert sorted(per_device.values()) == [1, 4], "four times 20,000 of 81,559 MiB"
 
 
-def test_a_replica_of_two_shared_devices_gets_two_different_ones() -> None:
+def test_replica_of_two_shared_devices_gets_different_ones() -> None:
     workload = make.workload(devices=shared(count=2))
     needs = PodNeeds(extended={SHARED_RESOURCE: 2})
 
@@ -69,7 +69,7 @@ def test_a_replica_of_two_shared_devices_gets_two_different_ones() -> None:
     assert sorted(a.devices) == ["GPU-1-0", "GPU-1-1"]
 
 
-def test_a_device_with_sharers_is_not_given_as_a_whole() -> None:
+def test_shared_device_is_not_given_as_a_whole() -> None:
     sharer = make.running_pod("s", needs=SLOT, devices=())
     telemetry = make.telemetry(devices=1, assignments=[part(sharer, "GPU-1-0")])
 
@@ -82,7 +82,7 @@ def test_a_device_with_sharers_is_not_given_as_a_whole() -> None:
     assert [r.reason for r in why.rejected] == ["DeviceInUse"]
 
 
-def test_a_device_that_somebody_has_as_a_whole_is_not_shared() -> None:
+def test_whole_device_is_not_shared() -> None:
     owner = make.running_pod("o")
     telemetry = make.telemetry(devices=1, assignments=[make.assignment(owner, workload="o")])
     workload = make.workload(devices=shared(1))
@@ -93,7 +93,7 @@ def test_a_device_that_somebody_has_as_a_whole_is_not_shared() -> None:
 
 
 @pytest.mark.parametrize("stranger", ["slot", "whole"])
-def test_unmanaged_pods_keep_others_off_in_the_same_way(stranger: str) -> None:
+def test_unmanaged_pods_occupy_devices_in_the_same_way(stranger: str) -> None:
     pod = make.pod("x", needs=SLOT) if stranger == "slot" else make.pod("x")
     telemetry = make.telemetry(devices=1, held={"GPU-1-0": pod})
     whole, part_ = make.workload("w"), make.workload("p", devices=shared(1))
@@ -105,7 +105,7 @@ def test_unmanaged_pods_keep_others_off_in_the_same_way(stranger: str) -> None:
     assert bool(sharing.reserves) == (stranger == "slot")
 
 
-def test_observed_use_counts_beside_the_promises() -> None:
+def test_observed_use_counts_if_it_exceeds_the_promises() -> None:
     """Somebody takes more than he was promised: what is left is what nobody has."""
     sharer = make.running_pod("s", needs=SLOT, devices=())
     workload = make.workload(devices=shared(30_000))
@@ -121,7 +121,7 @@ def test_observed_use_counts_beside_the_promises() -> None:
     assert "InsufficientFreeMemory" in {r.reason for r in why.rejected}
 
 
-def test_picks_that_the_sample_can_not_show_yet_are_debited() -> None:
+def test_picks_younger_than_the_sample_are_deducted() -> None:
     """A burst doesn't end on one device that is measured once a second: 40,000 in use, and 20,000 on their way."""
     sharer = make.released_pod("s", needs=SLOT)
     decided = timestamps.micros(make.NOW - timedelta(seconds=0.5))
@@ -137,7 +137,7 @@ def test_picks_that_the_sample_can_not_show_yet_are_debited() -> None:
 
 
 @pytest.mark.parametrize("by", ["FreeMemory", "TotalMemory"])
-def test_items_are_divided_by_what_is_promised_whatever_is_free(by: str) -> None:
+def test_items_are_divided_by_promised_memory(by: str) -> None:
     spec: WorkloadSpecFields = {
         "replicas": 2,
         "devices": shared(20_000),
@@ -157,7 +157,7 @@ def test_items_are_divided_by_what_is_promised_whatever_is_free(by: str) -> None
     assert ranges == [(0, 500), (500, 1000)]
 
 
-def test_a_device_has_no_more_sharers_than_slots() -> None:
+def test_device_has_no_more_sharers_than_slots() -> None:
     workload = make.workload(replicas=6, devices=shared(1), placement={"strategy": "Pack"})
     pods = [make.pod(workload, i, needs=SLOT) for i in range(6)]
     limits = Limits(resources=Resources(slots=2))
@@ -176,20 +176,20 @@ class TestProof:
         telemetry = make.telemetry(assignments=[a], held={"GPU-1-0": a} if agent else {})
         return decide(make.snapshot(make.workload(devices=shared()), pod, telemetry))
 
-    def test_a_slot_of_the_reserved_device_is_what_was_reserved(self) -> None:
+    def test_slot_of_the_reserved_device_is_confirmed(self) -> None:
         assert results.states(self.judged("GPU-1-0")) == ["Confirmed"]
 
-    def test_the_agents_word_is_enough_on_older_kubelets(self) -> None:
+    def test_report_of_the_agent_is_enough_on_older_kubelets(self) -> None:
         assert results.states(self.judged(agent=True)) == ["Confirmed"]
 
-    def test_a_slot_of_another_device_is_a_mismatch(self) -> None:
+    def test_slot_of_another_device_is_a_mismatch(self) -> None:
         actions = self.judged("GPU-1-1")
 
         assert results.states(actions) == ["Mismatch"]
         assert "kubelet reports GPU-1-1, reserved GPU-1-0" in actions.deletes[0].message
 
 
-def test_a_running_sharer_is_reserved_again_when_telemetry_is_recreated() -> None:
+def test_running_sharer_recovers_its_reservation_after_node_recreation() -> None:
     spec: WorkloadSpecFields = {"devices": shared(20_000, 10)}
     pod = make.running_pod(needs=SLOT)
     first = decide(make.snapshot(make.workload(**spec), make.pod(needs=SLOT), make.telemetry(devices=1)))

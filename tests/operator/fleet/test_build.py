@@ -14,7 +14,7 @@ IMPOSSIBLE: dict[str, DeviceFields] = {
 
 
 @pytest.mark.parametrize("device", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
-def test_the_device_is_out_and_says_why(device: DeviceFields) -> None:
+def test_impossible_value_excludes_the_device(device: DeviceFields) -> None:
     workload = make.workload()
 
     actions = decide(make.snapshot(workload, make.pod(workload), make.telemetry(**device)))
@@ -24,7 +24,7 @@ def test_the_device_is_out_and_says_why(device: DeviceFields) -> None:
     assert "invalid sample: node-1/GPU-1-0: " in actions.unplaced[workload.uid].message
 
 
-def test_promises_beyond_all_numbers_take_the_device_out() -> None:
+def test_impossible_promises_exclude_the_device() -> None:
     """Two hundred reservations of 16 TiB each, whose pods are gone and which nobody has let go of."""
     gone = [make.running_pod("gone", number) for number in range(200)]
     shares = [make.assignment(pod, workload="gone", memory_mib=2**24, compute_percent=100) for pod in gone]
@@ -37,7 +37,7 @@ def test_promises_beyond_all_numbers_take_the_device_out() -> None:
     assert not actions.inconsistencies
 
 
-def test_a_number_that_gets_past_is_the_nodes_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchecked_impossible_value_excludes_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_input, "check_sample", lambda *_: None)
     workload, bad = make.workload(), make.telemetry("node-1", computeCapability="99999.99")
 
@@ -48,7 +48,7 @@ def test_a_number_that_gets_past_is_the_nodes_trouble(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_no_clock_is_too_wrong(moment: str) -> None:
+def test_any_wrong_clock_is_accepted(moment: str) -> None:
     workload = make.workload()
 
     actions = decide(make.snapshot(workload, make.pod(workload), make.telemetry("node-1", sampleTime=moment)))
@@ -57,7 +57,7 @@ def test_no_clock_is_too_wrong(moment: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["2026-01-02T03:04:05", "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00"])
-def test_what_is_no_moment_is_refused_at_the_rim(moment: str) -> None:
+def test_malformed_timestamp_does_not_parse(moment: str) -> None:
     """The apiserver's date-time is wider than RFC 3339."""
     with pytest.raises(ValueError, match=r"sampleTime"):
         make.telemetry("node-1", sampleTime=moment)

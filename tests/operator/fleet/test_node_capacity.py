@@ -9,7 +9,7 @@ from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make
 
 
-def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -> None:
+def test_bound_released_and_reserved_pods_count_once() -> None:
     needs = PodNeeds(cpu_milli=1000, memory_bytes=2**30, extended={RESOURCE: 1, "example.com/nic": 1})
     running = make.running_pod("a", needs=needs)
     released = make.released_pod("b", needs=needs)
@@ -33,5 +33,5 @@ def test_others_ours_that_run_and_ours_that_are_on_their_way_count_once_each() -
     assert "pods" not in facts.free_extended
 
 
-def test_a_node_that_nobody_uses_is_all_free() -> None:
+def test_unused_node_is_free() -> None:
     assert node_capacity.node_info(make.node(), {}).free_cpu_milli == 16_000

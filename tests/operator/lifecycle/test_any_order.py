@@ -173,7 +173,7 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(300)
-def test_every_order_of_steps_ends_well() -> None:
+def test_any_order_of_steps_settles() -> None:
     run_state_machine_as_test(
         Lives,
         settings=settings(

@@ -56,7 +56,7 @@ def confirmed(cluster: FakeCluster) -> int:
     return sum(p["state"] == "Confirmed" for p in placements)
 
 
-async def test_without_the_crds_it_ends_with_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(KINDS, "/apis/gpufleet.dev/v1alpha1/gputelemetries")
 
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -67,7 +67,7 @@ async def test_without_the_crds_it_ends_with_a_clear_error(monkeypatch: pytest.M
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
-async def test_a_malformed_pod_keeps_its_devices_and_does_not_block_others() -> None:
+async def test_malformed_object_keeps_its_last_state_and_stops_no_other() -> None:
     """The pod's devices stay its own."""
     cluster = FakeCluster(1, 2)
     cluster.now = cluster.now.now(cluster.now.tzinfo)

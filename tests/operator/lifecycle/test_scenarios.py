@@ -75,7 +75,7 @@ def end(world: FakeCluster) -> tuple[object, ...]:
 @pytest.mark.parametrize("spec", [GANG, SHARES, MANY, PARTS], ids=["gang", "shares", "many", "parts"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the write", "after the write"])
 @pytest.mark.parametrize("crashes", [True, False], ids=["crash", "lost answer"])
-async def test_a_fault_at_any_write_changes_nothing_in_the_end(spec: Json, after: bool, crashes: bool) -> None:
+async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool, crashes: bool) -> None:
     async def run(at: int | None) -> tuple[object, int]:
         cluster = FakeCluster(2, 3)
         planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
@@ -115,7 +115,7 @@ class _Restarting:
             return self._cluster.now
 
 
-async def test_devices_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> None:
+async def test_force_deleted_pod_keeps_its_devices_until_its_container_ends() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
@@ -141,7 +141,7 @@ async def test_devices_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> 
     assert states(cluster) == {"Confirmed": 1}
 
 
-async def test_shares_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> None:
+async def test_force_deleted_sharer_keeps_its_share_until_its_container_ends() -> None:
     """The others stay beside it; one that would fit only without it waits, and one that wants all of it even longer."""
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
@@ -168,7 +168,7 @@ async def test_shares_of_a_force_deleted_pod_are_not_reused_while_it_runs() -> N
     assert states(cluster) == {"Confirmed": 2, "Pending": 1}
 
 
-async def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well() -> None:
+async def test_unreported_pod_keeps_its_devices_until_a_later_report() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
@@ -192,7 +192,7 @@ async def test_a_pod_that_no_report_ever_showed_is_waited_for_as_well() -> None:
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["operator watches", "operator is away"])
-async def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_report(away: bool) -> None:
+async def test_old_report_of_a_disconnected_node_frees_no_devices(away: bool) -> None:
     """The last report is older than the grant, and neither kubelet nor agent hear that the pod was deleted by force."""
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
@@ -221,7 +221,7 @@ async def test_devices_of_a_node_that_is_cut_off_are_not_given_on_by_an_old_repo
     assert states(cluster) == {"Confirmed": 1}
 
 
-async def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once() -> None:
+async def test_never_bound_pod_frees_its_devices_immediately() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
@@ -237,7 +237,7 @@ async def test_a_pod_that_never_left_the_gate_frees_its_devices_at_once() -> Non
     assert list(cluster.ledger()) == []
 
 
-async def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing() -> None:
+async def test_workload_deleted_while_the_operator_is_down_leaves_nothing() -> None:
     cluster = FakeCluster(2, 2)
     operator = OperatorProcess(cluster)
     cluster.submit("gone", **GANG)
@@ -258,7 +258,7 @@ async def test_a_workload_deleted_while_the_operator_is_away_leaves_nothing() ->
     assert cluster.of("pods") == []
 
 
-async def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other() -> None:
+async def test_gang_with_a_conflict_on_one_node_releases_the_other() -> None:
     cluster = FakeCluster(2, 2)
     operator = OperatorProcess(cluster)
     cluster.submit("gang", **GANG)
@@ -280,7 +280,7 @@ async def test_a_gang_that_loses_the_race_on_one_node_takes_back_the_other() -> 
     assert cluster.released == []
 
 
-async def test_running_pods_keep_everything_when_their_nodes_object_is_made_anew() -> None:
+async def test_running_pods_are_kept_when_their_node_registers_again() -> None:
     cluster = FakeCluster(1, 2)
     operator = OperatorProcess(cluster)
     cluster.submit("one")
@@ -296,7 +296,7 @@ async def test_running_pods_keep_everything_when_their_nodes_object_is_made_anew
     assert len(list(cluster.ledger())) == 1
 
 
-async def test_a_refused_node_is_left_for_another() -> None:
+async def test_node_that_rejects_a_pod_is_replaced_by_another() -> None:
     cluster = FakeCluster(2, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("one")
@@ -309,7 +309,7 @@ async def test_a_refused_node_is_left_for_another() -> None:
     assert any(t.startswith("KubeletRejected") for t in cluster.told)
 
 
-async def test_a_withheld_device_is_skipped_for_another_of_the_node() -> None:
+async def test_withheld_device_is_replaced_by_another_of_its_node() -> None:
     cluster = FakeCluster(1, 2)
     best = cluster.devices("node-1")[0]
     cluster.withheld.add(best)
@@ -332,7 +332,7 @@ async def test_a_withheld_device_is_skipped_for_another_of_the_node() -> None:
     assert states(cluster) == {"Confirmed": 2}
 
 
-async def test_stale_telemetry_is_not_scheduled_on_and_its_return_is_noticed() -> None:
+async def test_stale_telemetry_delays_placement_until_it_is_fresh() -> None:
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.silent.add("node-1")
