@@ -118,7 +118,7 @@ class FakeHardware:
 
     def _known(self, uuid: str) -> FakeGpu:
         if uuid not in self.known:
-            raise UnknownDeviceError(uuid, "nobody registered it")
+            raise UnknownDeviceError(uuid, "not registered")
         return self.known[uuid]
 
 
@@ -127,7 +127,7 @@ def fake_hardware(*gpus: FakeGpu, opening: Exception | None = None, counting: Ex
 
 
 async def published(hardware: FakeHardware) -> Json:
-    """What the agent of this node would publish: sampled once, as JSON."""
+    """Returns the status that the agent of this node would publish, sampled once, as JSON."""
 
     sampler = Sampler(hardware, timing=TIMING)
     await sampler.start()
@@ -140,7 +140,7 @@ async def published(hardware: FakeHardware) -> Json:
 
 @dataclass
 class ObjectCluster:
-    """Nodes, telemetry, pods and workloads as objects; `settle` lets the operator decide and does what it asks."""
+    """Nodes, telemetry, pods and workloads as JSON; `settle` runs decisions and applies them."""
 
     nodes: dict[str, Json] = field(default_factory=dict)
     telemetry: dict[str, Json] = field(default_factory=dict)
@@ -151,8 +151,8 @@ class ObjectCluster:
 
     async def join(self, name: str, hardware: FakeHardware) -> None:
         """A node whose agent has published."""
-        room = {"cpu": "64", "memory": "256Gi", "pods": "110", "gpufleet.dev/gpu": str(len(hardware.gpus))}
-        self.nodes[name] = {"metadata": {"name": name, "uid": name}, "status": {"allocatable": room}}
+        allocatable = {"cpu": "64", "memory": "256Gi", "pods": "110", "gpufleet.dev/gpu": str(len(hardware.gpus))}
+        self.nodes[name] = {"metadata": {"name": name, "uid": name}, "status": {"allocatable": allocatable}}
         fields = {"manager": "gpufleet-agent", "operation": "Apply", "subresource": "status"}
         fields["time"] = self.now.isoformat(timespec="seconds").replace("+00:00", "Z")
         self.telemetry[name] = {
@@ -175,15 +175,15 @@ class ObjectCluster:
         }
 
     def settle(self) -> None:
-        """Decide and do, until a decision asks for nothing that isn't done."""
+        """Decides and applies the writes, until a decision has none."""
         for step in range(8):
             actions = decide(self._snapshot(str(step)))
             self.state = actions.state
             for status in actions.statuses:
                 self.workloads[status.name]["status"] = status.status.model_dump(mode="json", exclude_none=True)
-            for made in actions.creates:
-                meta = {**made.body["metadata"], "uid": f"p-{made.name}", "creationTimestamp": CREATED}
-                self.pods[made.name] = {**made.body, "metadata": meta}
+            for create in actions.creates:
+                meta = {**create.body["metadata"], "uid": f"p-{create.name}", "creationTimestamp": CREATED}
+                self.pods[create.name] = {**create.body, "metadata": meta}
             for reserve in actions.reserves:
                 body = self.telemetry[reserve.node]
                 assert (reserve.uid, reserve.generation) == (body["metadata"]["uid"], body["metadata"]["generation"])
@@ -196,7 +196,7 @@ class ObjectCluster:
         raise AssertionError("the operator doesn't come to rest")
 
     def assignments(self, workload: str) -> dict[int, tuple[str, Assignment]]:
-        """Replica -> (node, reservation), as the ledger has it."""
+        """Returns node and reservation of each replica."""
         found = {}
         for name, body in self.telemetry.items():
             for one in GPUTelemetry.model_validate(body).spec.assignments:
@@ -205,11 +205,11 @@ class ObjectCluster:
         return dict(sorted(found.items()))
 
     def status(self, workload: str) -> WorkloadStatus:
-        """What the user is told."""
+        """Returns the stored status."""
         return WorkloadStatus.model_validate(self.workloads[workload]["status"])
 
     def explanation(self, workload: str) -> Explanation:
-        """Why it waits."""
+        """Returns the explanation in the stored status."""
         found = self.status(workload).explanation
         assert found is not None
         return found

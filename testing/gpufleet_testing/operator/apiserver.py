@@ -51,7 +51,7 @@ class FakeApiserver:
         self.objects: dict[Key, Json] = {}
         self.log: list[tuple[str, str, Json]] = []
         self.fault: WriteFault | None = None
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.released: list[tuple[str, str | None, list[str]]] = []
         """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
         self.version = 100
@@ -86,11 +86,11 @@ class FakeApiserver:
             self.log.append(("DELETED", kind, {**body, "metadata": meta}))
 
     def change(self, kind: str, key: str, **status: Any) -> None:
-        """A status write by somebody else."""
+        """A status write by another client."""
         body = self.objects[kind, key]
         self.store(kind, key, {**body, "status": {**(body.get("status") or {}), **status}})
 
-    # The operator's writes, as `Cluster` has them.
+    # The operator's writes, as `KubeWriter` has them.
 
     async def create_pod(self, body: Mapping[str, Any]) -> Json:
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
@@ -126,13 +126,13 @@ class FakeApiserver:
             self.delete_gracefully(key)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
-        self.told.append(f"{body['reason']}: {body['message']}")
+        self.events.append(f"{body['reason']}: {body['message']}")
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
         pass
 
     def delete_gracefully(self, key: str) -> None:
-        """A pod on a node stays until its kubelet has ended it."""
+        """A bound pod exists until its kubelet has ended it."""
         pod = self.objects["pods", key]
         if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
             meta = {"deletionTimestamp": timestamps.seconds(self.now), **pod["metadata"]}
@@ -161,7 +161,7 @@ class FakeApiserver:
 
 
 class _InjectFault:
-    """Around one write: counts it, and lets the planned fault happen."""
+    """Wraps one write: counts it and injects the planned fault."""
 
     def __init__(self, server: FakeApiserver) -> None:
         self.server = server
@@ -184,7 +184,7 @@ class _InjectFault:
 
 
 def pin(spec: Json) -> str | None:
-    """The node to which a pod spec's required affinity pins the pod."""
+    """Returns the node that the required affinity of a pod spec pins it to."""
     affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
     return next((f["values"][0] for t in terms for f in t.get("matchFields") or ()), None)

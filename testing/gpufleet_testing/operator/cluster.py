@@ -23,17 +23,17 @@ class FakeCluster(FakeApiserver):
     def __init__(self, nodes: int = 2, devices: int = 2) -> None:
         super().__init__()
         self.kubelets: dict[str, dict[str, str]] = {}
-        """Per node: device or slot of one -> uid of the pod whose container has it."""
+        """Per node: device or share slot -> uid of the pod whose container has it."""
         self.promised: dict[str, int] = {}
-        """Uid of a pod that was given slots -> MiB that it was promised of each device."""
+        """Uid of a pod with share slots -> MiB that it is promised of each device."""
         self.collisions: list[str] = []
-        """Reserved devices that were still somebody else's when their pod was admitted, or too full. Stays empty."""
+        """Reserved devices that another pod held when their pod was admitted, or that were full. Must be empty."""
         self.refuse_binding: set[str] = set()
         self.refuse_admission: set[str] = set()
         self.silent: set[str] = set()
-        """Nodes whose agent is away."""
+        """Nodes whose agent is down."""
         self.withheld: set[str] = set()
-        """Devices that their agent gives to no container, and says so."""
+        """Devices that their agent withholds from containers."""
         for number in range(1, nodes + 1):
             self.add_node(f"node-{number}", devices)
 
@@ -46,7 +46,7 @@ class FakeCluster(FakeApiserver):
         self.agent(name)
 
     def register_again(self, name: str) -> None:
-        """The machine stays, its Node object is deleted and takes its GPUTelemetry along; both are made anew."""
+        """Deletes and creates the Node and its GPUTelemetry; the machine and its containers run on."""
         count, table = len(self.devices(name)), self.kubelets[name]
         self.remove("telemetry", name)
         self.remove("nodes", name)
@@ -64,10 +64,10 @@ class FakeCluster(FakeApiserver):
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
 
-    # One step of each of the others.
+    # One step of each of the other components.
 
     def agent(self, name: str) -> None:
-        """Publish what the kubelet of this node says, unless the agent is away."""
+        """Publishes the report of the node's kubelet, unless the agent is down."""
         if name in self.silent or ("telemetry", name) not in self.objects:
             return
         stored = self.objects["telemetry", name]
@@ -95,8 +95,8 @@ class FakeCluster(FakeApiserver):
                 allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
         measured = {"memoryTotalMiB": DEVICE_MEMORY_MIB, "memoryUsedMiB": 10 * index, "utilizationPercent": 0}
-        told = {"withheld": "no device node"} if uuid in self.withheld else {}
-        return {**device, **measured, **told, "temperatureCelsius": 40, "allocatedTo": allocated}
+        withheld = {"withheld": "no device node"} if uuid in self.withheld else {}
+        return {**device, **measured, **withheld, "temperatureCelsius": 40, "allocatedTo": allocated}
 
     def scheduler(self) -> None:
         for pod in self.of("pods"):
@@ -121,7 +121,7 @@ class FakeCluster(FakeApiserver):
         return sum(count for name, count in asked if name == resource)
 
     def kubelet(self, node: str) -> None:
-        """End what is to end, admit what is new. A force-deleted pod's container takes longer than that to die."""
+        """Ends and admits pods. The container of a force-deleted pod ends one step later."""
         table = self.kubelets[node]
         mine = {p["metadata"]["uid"]: p for p in self.of("pods") if p["spec"].get("nodeName") == node}
         dying = [u for u, uid in table.items() if uid not in mine]
@@ -151,7 +151,7 @@ class FakeCluster(FakeApiserver):
         memory = (mine or {}).get("memoryMiB", 0) if resource == SHARED_RESOURCE else None
         taken = [uuid for uuid in wanted if not self._fits(node, uuid, memory)]
         if taken:
-            self.collisions.append(f"{key} was to have {taken}, held by {[self.holders(node, u) for u in taken]}")
+            self.collisions.append(f"{key} was assigned {taken}, held by {[self.holders(node, u) for u in taken]}")
         refuses = node in self.refuse_admission or not self.withheld.isdisjoint(wanted)
         if taken or len(wanted) != count or refuses:
             self.change("pods", key, phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")
@@ -170,11 +170,11 @@ class FakeCluster(FakeApiserver):
         self.change("pods", key, phase="Running", containerStatuses=[container])
 
     def holders(self, node: str, uuid: str) -> dict[str, str]:
-        """Device IDs of a device that are given away, and to whom."""
+        """Returns the allocated device ids of a device, with the uids of their pods."""
         return {i: uid for i, uid in self.kubelets[node].items() if device_of(i) == uuid}
 
     def _fits(self, node: str, uuid: str, memory: int | None) -> bool:
-        """Whether a device can be given as a whole (None), or so much of it."""
+        """Whether a device, or this much memory of it, can be allocated (None: the whole device)."""
         held = self.holders(node, uuid)
         if memory is None or uuid in held:
             return not held
@@ -183,7 +183,7 @@ class FakeCluster(FakeApiserver):
         )
 
     def collector(self) -> None:
-        """Pods of workloads that are gone; pods of nodes that are gone."""
+        """Deletes pods whose workload or node does not exist."""
         owners = {w["metadata"]["uid"] for w in self.of("workloads")}
         for pod in self.of("pods"):
             key = f"ml/{pod['metadata']['name']}"

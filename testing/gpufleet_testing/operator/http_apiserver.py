@@ -1,4 +1,4 @@
-"""The cluster in memory behind HTTP on the loopback: enough to see that the whole process is wired."""
+"""The cluster in memory behind HTTP on the loopback: enough to test how the process is wired."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
-"""What must hold in a cluster with the operator: at every moment, and when nothing is under way any more.
+"""Invariants of a cluster with the operator: at any time, and after it has settled.
 
 I1: no device is reserved twice, nor given to a pod while another still has it, and no pod is released without a
-reservation. I3: a gated pod's workload says why. I6: when the faults stop, everything ends as if they had not been.
+reservation. I3: a gated pod's workload says why. I6: after the last fault, everything ends as without faults.
 """
 
 from datetime import datetime
@@ -18,7 +18,7 @@ Reserved = dict[str, tuple[str, set[str]]]
 
 
 class Operator(Protocol):
-    """A process of the operator, or one that is started again when it dies."""
+    """A process of the operator, or one that is restarted when it crashes."""
 
     def relist(self) -> None: ...
 
@@ -61,7 +61,7 @@ def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
 
 
 def check_always(cluster: FakeCluster) -> None:
-    """I1 at every moment."""
+    """I1, at any time."""
     assert cluster.collisions == []
     for uid, node, reserved in cluster.released:
         assert node in reserved, f"{uid} was released to {node} without a reservation there"
@@ -73,11 +73,11 @@ def check_always(cluster: FakeCluster) -> None:
                 claimed.setdefault(uuid, []).append(assignment.get("memoryMiB"))
     for uuid, promises in claimed.items():
         assert len(promises) == 1 or None not in promises, f"{uuid} reserved twice"
-        assert sum(memory or 0 for memory in promises) <= DEVICE_MEMORY_MIB, f"more of {uuid} is promised than there is"
+        assert sum(memory or 0 for memory in promises) <= DEVICE_MEMORY_MIB, f"promises exceed the memory of {uuid}"
 
 
 def check_settled(cluster: FakeCluster) -> None:
-    """I3 and I6, when nothing is under way any more."""
+    """I3 and I6, after the cluster has settled."""
     pods = {p["metadata"]["uid"]: p for p in cluster.of("pods")}
     reserved = {a["podUID"]: (node, set(a["devices"])) for node, a in cluster.ledger()}
     for uid, (node, devices) in reserved.items():
@@ -112,7 +112,7 @@ def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json],
 
 
 def _can_place(cluster: FakeCluster, spec: Json, placements: list[Json]) -> bool:
-    """Whether more of the workload would fit, on devices that nobody has, or beside others' parts."""
+    """Whether more of the workload would fit, on free devices or free shares."""
     devices = spec["devices"]
     usable = [n["metadata"]["name"] for n in cluster.of("nodes") if not n["spec"].get("unschedulable")]
     fits = sum(_fits(cluster, node, devices["count"], devices.get("memoryMiB")) for node in usable)

@@ -45,7 +45,7 @@ class OperatorProcess:
         self.relist()
 
     def relist(self) -> None:
-        """Complete lists, as at start and in the resync."""
+        """Lists everything, as at start and at each relist."""
         self.position = len(self.cluster.log)
         for kind, store in self.stores().items():
             items = [self._decode(kind, body) for body in self.cluster.of(kind)]
@@ -56,7 +56,7 @@ class OperatorProcess:
         return {"pods": cache.pods, "telemetry": cache.telemetry, "workloads": cache.workloads, "nodes": cache.nodes}
 
     def hear(self, number: int, *, lose: bool = False) -> None:
-        """The next events of the watches, or their loss."""
+        """Delivers the next events of the watches, or loses them."""
         for event, kind, body in self.cluster.log[self.position : self.position + number]:
             if not lose:
                 self.see(event, kind, body)

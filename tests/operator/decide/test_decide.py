@@ -1,4 +1,4 @@
-"""State in, actions out: from a request to its devices."""
+"""Decisions on a workload, from its request to its devices."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -129,7 +129,7 @@ def test_node_whose_write_backs_off_is_skipped() -> None:
 
 
 class TestForgery:
-    """A pod in another namespace whose ownerReference names the workload's uid, with our label and our gate."""
+    """A pod in another namespace whose ownerReference has the workload's uid, with the workload label and the gate."""
 
     def test_forged_pod_gets_no_devices_and_is_not_deleted(self) -> None:
         forged = make.pod(namespace="other")
@@ -143,7 +143,7 @@ class TestForgery:
 
     @pytest.mark.parametrize("fields", [{}, {"gates": (), "node": "node-1"}], ids=["gated", "running"])
     def test_forged_pod_does_not_replace_a_replica(self, fields: PodFields) -> None:
-        """Older than the real pod, it would otherwise stand for the replica, and the real one would be deleted."""
+        """It is older than the real pod, so without a check of the namespace it would replace it."""
         pod = make.pod(suffix="f", **fields)
         forged = replace(pod, namespace="other", created=make.NOW - timedelta(hours=1))
         real = make.running_pod()
@@ -208,7 +208,7 @@ class TestGang:
         assert [(r.node, r.added, r.removed) for r in actions.reserves] == [("node-1", (), (pods[0].uid,))]
         assert not actions.releases
         again = decide(make.later(snapshot, actions, 4))
-        assert "node-2" in {r.node for r in again.reserves}, "tried anew"
+        assert "node-2" in {r.node for r in again.reserves}, "it is retried"
 
     def test_gang_is_released_completely_after_a_crash(self) -> None:
         workload = make.workload(replicas=2, placement={"gang": True})

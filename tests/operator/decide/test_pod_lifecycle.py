@@ -1,4 +1,4 @@
-"""State in, actions out: everything that can go wrong with a pod, or end well."""
+"""Decisions on pods that fail, end, or are suspended."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +37,7 @@ class TestScheduler:
 
         (delete,) = actions.deletes
         assert (delete.uid, delete.resource_version, delete.reason) == (pod.uid, "20", RemovalReason.UNSCHEDULABLE)
-        assert not actions.reserves, "the devices are freed only when the pod is gone"
+        assert not actions.reserves, "the devices are reserved until the pod is deleted"
         (refusal,) = results.explanation(actions).refusals
         assert (refusal.node, refusal.by) == ("node-1", "kube-scheduler")
         assert "volume zone" in results.explanation(actions).message
@@ -106,7 +106,7 @@ class TestKubelet:
         actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
         assert [d.reason for d in actions.deletes] == [RemovalReason.REJECTED]
-        assert [r.removed for r in actions.reserves] == [(pod.uid,)], "it never ran: the devices are free"
+        assert [r.removed for r in actions.reserves] == [(pod.uid,)], "the pod never ran, so its devices are free"
         assert results.states(actions) == ["Rejected"]
         assert actions.state.refusals.backoffs["uid-train", 0, "node-1"].by == "kubelet"
 
@@ -149,7 +149,7 @@ class TestEnd:
         assert actions.statuses[0].status.placements[0].devices == ["GPU-1-0"]
         assert results.condition(actions.statuses[0], "Ready") == ("True", "Succeeded")
         gone = make.snapshot(make.workload(status=actions.statuses[0].status), make.telemetry())
-        assert not decide(gone).creates, "a replica that has succeeded is not made again"
+        assert not decide(gone).creates, "no pod is created for a succeeded replica"
 
     def test_failed_application_is_not_replaced(self) -> None:
         ran = (Container("main", ran=True),)
@@ -272,7 +272,7 @@ class TestBadInput:
         actions = decide(make.snapshot(make.workload(), make.pod(), one, replace(two, model=twin)))
 
         assert [r.node for r in actions.reserves] == ["node-1"]
-        assert "stands twice" in actions.inconsistencies[0]
+        assert "is duplicated" in actions.inconsistencies[0]
 
 
 class TestDegraded:
@@ -297,7 +297,7 @@ class TestDegraded:
         devices: int = 2,
         state: str = "Unhealthy",
     ) -> Actions:
-        """A confirmed pod whose first device of two was faulty at first, so many seconds later."""
+        """The decision some seconds after the device of a confirmed pod became unhealthy."""
         workload = make.workload(placement={"onDegraded": policy})
         pod = make.running_pod()
         assignment = make.assignment(pod)
@@ -317,14 +317,14 @@ class TestDegraded:
         (delete,) = actions.deletes
         assert (delete.uid, delete.resource_version, delete.reason) == ("uid-train-0-a", "20", RemovalReason.UNHEALTHY)
         assert "GPU-1-0" in delete.message
-        assert not actions.reserves, "the devices stay reserved until the pod is gone"
+        assert not actions.reserves, "the devices are reserved until the pod is deleted"
         assert results.condition(actions.statuses[0], "Degraded") == ("True", "DeviceUnhealthy")
 
     def test_unhealthy_pod_is_kept_if_ignored_or_unknown(self) -> None:
         assert not self.replacing(60, policy="Ignore").deletes
-        assert not self.replacing(60, state="Healthy").deletes, "it came back"
+        assert not self.replacing(60, state="Healthy").deletes, "it recovered"
         assert not self.replacing(60, age=200).deletes, "stale telemetry"
-        assert not self.replacing(60, devices=0).deletes, "an agent that starts before the driver knows no device"
+        assert not self.replacing(60, devices=0).deletes, "an agent that starts before the driver reports no device"
 
     def test_replacement_gets_healthy_devices(self) -> None:
         workload = make.workload(placement={"onDegraded": "Replace"})

@@ -1,4 +1,4 @@
-"""State in, actions out: workloads that share devices, and those that don't."""
+"""Decisions on workloads with shared devices."""
 
 from collections import Counter
 from datetime import timedelta
@@ -106,7 +106,7 @@ def test_unmanaged_pods_occupy_devices_in_the_same_way(stranger: str) -> None:
 
 
 def test_observed_use_counts_if_it_exceeds_the_promises() -> None:
-    """Somebody takes more than he was promised: what is left is what nobody has."""
+    """A sharer uses more than its promise: only unused memory is free."""
     sharer = make.running_pod("s", needs=SLOT, devices=())
     workload = make.workload(devices=shared(30_000))
     cluster = (make.workload("s", devices=shared()), sharer, workload, make.pod(needs=SLOT))
@@ -122,7 +122,7 @@ def test_observed_use_counts_if_it_exceeds_the_promises() -> None:
 
 
 def test_picks_younger_than_the_sample_are_deducted() -> None:
-    """A burst doesn't end on one device that is measured once a second: 40,000 in use, and 20,000 on their way."""
+    """A burst between two samples must not go to one device: 40,000 MiB are used, and 20,000 MiB are in flight."""
     sharer = make.released_pod("s", needs=SLOT)
     decided = timestamps.micros(make.NOW - timedelta(seconds=0.5))
     assignments = [part(sharer, "GPU-1-0", decided_at=decided)]
@@ -168,7 +168,7 @@ def test_device_has_no_more_sharers_than_slots() -> None:
 
 
 class TestProof:
-    """The kubelet names slots, the agent devices."""
+    """The kubelet reports share slots, the agent devices."""
 
     def judged(self, *devices: str, agent: bool = False) -> Actions:
         pod = make.running_pod(devices=devices, needs=SLOT)
@@ -224,7 +224,7 @@ WISH = st.fixed_dictionaries(
     age=st.floats(0, 20),
 )
 def test_promises_never_exceed_a_device_and_its_uses_never_mix(rounds: list[list[Any]], used: int, age: float) -> None:
-    """However much is in use, whatever the samples can show of it yet: several rounds on the ledger of the last one."""
+    """For any use and any age of the samples, in several rounds that each start from the ledger of the previous one."""
     ledger: dict[str, list[Assignment]] = {"node-1": [], "node-2": []}
     objects: list[Workload | Pod] = []
     for number, wishes in enumerate(rounds):

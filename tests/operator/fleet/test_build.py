@@ -1,4 +1,4 @@
-"""A number that can't be true takes its device, or at worst its node, out of the fleet and nothing else."""
+"""An impossible value excludes its device, or at most its node."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_impossible_value_excludes_the_device(device: DeviceFields) -> None:
 
 
 def test_impossible_promises_exclude_the_device() -> None:
-    """Two hundred reservations of 16 TiB each, whose pods are gone and which nobody has let go of."""
+    """Two hundred reservations of 16 TiB each, whose pods are deleted and not known to be terminated."""
     gone = [make.running_pod("gone", number) for number in range(200)]
     shares = [make.assignment(pod, workload="gone", memory_mib=2**24, compute_percent=100) for pod in gone]
     workload, other = make.workload(devices={"mode": "Shared", "memoryMiB": 2**24}), make.workload("other")

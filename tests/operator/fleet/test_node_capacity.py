@@ -1,4 +1,4 @@
-"""A node's room: allocatable minus everything bound or promised."""
+"""Free capacity of a node: allocatable minus the requests of bound and reserved pods."""
 
 from gpufleet_api.names import RESOURCE
 from gpufleet_operator.fleet import node_capacity

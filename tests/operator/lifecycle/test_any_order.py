@@ -1,4 +1,4 @@
-"""Steps in any order, crashes anywhere: hypothesis looks for a life that ends badly."""
+"""Steps in any order with crashes anywhere: hypothesis searches for a run that breaks an invariant."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ WORKLOADS = st.builds(
 )
 
 
-class Lives(RuleBasedStateMachine):
+class OperatorMachine(RuleBasedStateMachine):
     """Steps in any order.
 
     Few rules, each with many turns, so that a run gets somewhere: pods are bound, run, end and are lost.
@@ -61,7 +61,7 @@ class Lives(RuleBasedStateMachine):
             self.submit(spec)
 
     @rule(data=st.data(), what=st.sampled_from(["delete", "suspend or resume"]))
-    def user_changes_a_workload(self, data: st.DataObject, what: str) -> None:
+    def user_changes_workload(self, data: st.DataObject, what: str) -> None:
         workloads = self.world.of("workloads")
         if workloads:
             body = data.draw(st.sampled_from(workloads))
@@ -73,7 +73,7 @@ class Lives(RuleBasedStateMachine):
                 self.world.store("workloads", key, {**body, "metadata": dict(body["metadata"]), "spec": spec})
 
     @rule(data=st.data(), what=st.sampled_from(["delete", "force delete", "Succeeded", "Failed"]))
-    def a_pod_ends(self, data: st.DataObject, what: str) -> None:
+    def pod_ends(self, data: st.DataObject, what: str) -> None:
         pods = self.world.of("pods")
         if what in ("Succeeded", "Failed"):
             pods = [p for p in pods if p["status"]["phase"] == "Running"]
@@ -93,7 +93,7 @@ class Lives(RuleBasedStateMachine):
         self.runner.run(self.operator.act())
 
     @rule(writes=st.integers(0, 6), after=st.booleans(), heard=st.sampled_from([0, 100]))
-    def operator_dies_while_deciding(self, writes: int, after: bool, heard: int) -> None:
+    def operator_crashes(self, writes: int, after: bool, heard: int) -> None:
         self.operator.hear(heard)
         self.world.fault = WriteFault(writes, Crash, after=after)
         try:
@@ -103,26 +103,26 @@ class Lives(RuleBasedStateMachine):
         self.world.fault = None
 
     @rule(writes=st.integers(0, 4), after=st.booleans())
-    def an_answer_is_lost(self, writes: int, after: bool) -> None:
+    def response_is_lost(self, writes: int, after: bool) -> None:
         self.operator.hear(100)
         self.world.fault = WriteFault(writes, UnavailableError, after=after)
         self.runner.run(self.operator.act())
         self.world.fault = None
 
-    @rule(data=st.data(), what=st.sampled_from(["lose", "repeat", "resync", "restart"]))
+    @rule(data=st.data(), what=st.sampled_from(["lose", "repeat", "relist", "restart"]))
     def watches_fail(self, data: st.DataObject, what: str) -> None:
         if what == "lose":
             self.operator.hear(data.draw(st.integers(1, 5)), lose=True)
         elif what == "repeat" and self.operator.position:
             event, kind, body = self.world.log[data.draw(st.integers(0, self.operator.position - 1))]
             self.operator.see(event, kind, body)
-        elif what == "resync":
+        elif what == "relist":
             self.operator.relist()
         elif what == "restart":
             self.operator = OperatorProcess(self.world)
 
     @rule(what=st.sampled_from(["scheduler", "kubelets", "agents", "collector"]))
-    def one_of_the_others_acts(self, what: str) -> None:
+    def other_component_acts(self, what: str) -> None:
         if what == "scheduler":
             self.world.scheduler()
         elif what == "collector":
@@ -132,7 +132,7 @@ class Lives(RuleBasedStateMachine):
                 getattr(self.world, what.rstrip("s"))(node)
 
     @rule(rounds=st.integers(1, 3))
-    def a_moment_without_trouble(self, rounds: int) -> None:
+    def rounds_without_faults(self, rounds: int) -> None:
         for _ in range(rounds):
             for _ in range(2):
                 self.operator.hear(1000)
@@ -143,8 +143,8 @@ class Lives(RuleBasedStateMachine):
                 self.world.agent(node)
             self.world.advance(1)
 
-    @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "node made anew"]))
-    def a_node_fails(self, data: st.DataObject, what: str) -> None:
+    @rule(data=st.data(), what=st.sampled_from(["binding", "admission", "agent", "registration"]))
+    def node_fails(self, data: st.DataObject, what: str) -> None:
         name = str(data.draw(st.sampled_from(sorted(self.world.kubelets))))
         if what == "binding":
             self.world.refuse_binding ^= {name}
@@ -156,11 +156,11 @@ class Lives(RuleBasedStateMachine):
             self.world.register_again(name)
 
     @rule(seconds=st.sampled_from([0.5, 3, 11, 40, 100]))
-    def time_goes_by(self, seconds: float) -> None:
+    def time_passes(self, seconds: float) -> None:
         self.world.advance(seconds)
 
     @invariant()
-    def nothing_is_handed_out_twice(self) -> None:
+    def no_device_is_allocated_twice(self) -> None:
         if hasattr(self, "world"):
             invariants.check_always(self.world)
 
@@ -175,7 +175,7 @@ class Lives(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 def test_any_order_of_steps_settles() -> None:
     run_state_machine_as_test(
-        Lives,
+        OperatorMachine,
         settings=settings(
             max_examples=15,
             stateful_step_count=40,

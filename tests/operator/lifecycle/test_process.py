@@ -1,4 +1,4 @@
-"""The whole process, with kopf, its watches, our client and the probes, against an apiserver on the loopback."""
+"""The whole process, with kopf, its watches, the client and the probes, against an apiserver on the loopback."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def test_from_start_to_sigterm() -> None:
         await server.notify()
         await until(lambda: confirmed(cluster) == 3 or process.done())
         if process.done():
-            await process  # raises what it died of
+            await process  # raises the error that ended it
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(BaseExceptionGroup) as caught:
             async with asyncio.timeout(10):
@@ -68,7 +68,7 @@ async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.Mo
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kopf's and aiohttp's own
 async def test_malformed_object_keeps_its_last_state_and_stops_no_other() -> None:
-    """The pod's devices stay its own."""
+    """The pod keeps its devices."""
     cluster = FakeCluster(1, 2)
     cluster.now = cluster.now.now(cluster.now.tzinfo)
     cluster.agent(next(iter(cluster.kubelets)))

@@ -1,4 +1,4 @@
-"""Single lives, told step by step; and the same life with a crash or a lost answer at each of its writes in turn."""
+"""Single scenarios, and one scenario with a crash or a lost response at each of its writes in turn."""
 
 from collections import Counter
 from datetime import datetime
@@ -19,7 +19,7 @@ PARTS = {"replicas": 4, "devices": {"count": 1, "mode": "Shared", "memoryMiB": 4
 
 
 class Operator(Protocol):
-    """A process of the operator, or one that is started again when it dies."""
+    """A process of the operator, or one that is restarted when it crashes."""
 
     def hear(self, number: int) -> None: ...
 
@@ -29,7 +29,7 @@ class Operator(Protocol):
 
 
 async def moment(world: FakeCluster, operator: Operator) -> None:
-    """Everybody acts once, the operator twice."""
+    """Every component takes one step, the operator two."""
     for _ in range(2):
         operator.hear(1000)
         await operator.act()
@@ -47,7 +47,7 @@ def states(world: FakeCluster) -> Counter[str]:
 
 
 async def live(world: FakeCluster, operator: Operator, spec: Json) -> None:
-    """Apply, run, lose a pod, end."""
+    """Workloads are created, run, lose a pod, and are deleted."""
     world.submit("one", **spec)
     world.submit("two")
     for _ in range(3):
@@ -62,7 +62,7 @@ async def live(world: FakeCluster, operator: Operator, spec: Json) -> None:
 
 
 def end(world: FakeCluster) -> tuple[object, ...]:
-    """What must be the same however it came about."""
+    """Returns what must not depend on the fault."""
     shares = [
         (p["shardStart"], p["shardEnd"])
         for w in world.of("workloads")
@@ -95,7 +95,7 @@ async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool,
 
 
 class _Restarting:
-    """An operator whose process is started again when it dies."""
+    """An operator whose process is restarted when it crashes."""
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
@@ -133,7 +133,7 @@ async def test_force_deleted_pod_keeps_its_devices_until_its_container_ends() ->
     for _ in range(3):
         await moment(cluster, operator)
     assert [a["pod"] for _, a in cluster.ledger()] == [holder], (
-        "no longer reported, but a kubelet takes time to kill it"
+        "not reported any more, but the kubelet takes time to kill it"
     )
     for _ in range(4):
         await moment(cluster, operator)
@@ -142,7 +142,7 @@ async def test_force_deleted_pod_keeps_its_devices_until_its_container_ends() ->
 
 
 async def test_force_deleted_sharer_keeps_its_share_until_its_container_ends() -> None:
-    """The others stay beside it; one that would fit only without it waits, and one that wants all of it even longer."""
+    """The other sharers run on. A share that fits only without it waits, and so does a whole device."""
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     part = {"count": 1, "mode": "Shared", "memoryMiB": 500}
@@ -176,7 +176,7 @@ async def test_unreported_pod_keeps_its_devices_until_a_later_report() -> None:
         operator.hear(1000)
         await operator.act()
     cluster.scheduler()
-    cluster.kubelet("node-1")  # started, and gone before the agent has said so
+    cluster.kubelet("node-1")  # started, and deleted before the agent reports it
     cluster.remove("workloads", "ml/first")
     (pod,) = cluster.of("pods")
     cluster.remove("pods", f"ml/{pod['metadata']['name']}")
@@ -193,7 +193,7 @@ async def test_unreported_pod_keeps_its_devices_until_a_later_report() -> None:
 
 @pytest.mark.parametrize("away", [False, True], ids=["operator watches", "operator is away"])
 async def test_old_report_of_a_disconnected_node_frees_no_devices(away: bool) -> None:
-    """The last report is older than the grant, and neither kubelet nor agent hear that the pod was deleted by force."""
+    """The last report is older than the allocation, and the node does not learn of the forced deletion."""
     cluster = FakeCluster(1, 1)
     operator = OperatorProcess(cluster)
     cluster.submit("first")
@@ -271,7 +271,7 @@ async def test_gang_with_a_conflict_on_one_node_releases_the_other() -> None:
     spec = {"assignments": [{**foreign, **rest, "devices": devices}]}
     cluster.store("telemetry", "node-2", {**node, "metadata": dict(node["metadata"]), "spec": spec})
 
-    await operator.act()  # on a cache that doesn't know of the other writer
+    await operator.act()  # with a cache from before the other write
 
     assert [len(t["spec"]["assignments"]) for t in cluster.of("telemetry")] == [1, 1]
     assert cluster.released == []
@@ -306,7 +306,7 @@ async def test_node_that_rejects_a_pod_is_replaced_by_another() -> None:
 
     assert states(cluster) == {"Confirmed": 1}
     assert [n for n, _ in cluster.ledger()] == ["node-2"]
-    assert any(t.startswith("KubeletRejected") for t in cluster.told)
+    assert any(event.startswith("KubeletRejected") for event in cluster.events)
 
 
 async def test_withheld_device_is_replaced_by_another_of_its_node() -> None:
@@ -320,11 +320,11 @@ async def test_withheld_device_is_replaced_by_another_of_its_node() -> None:
         await moment(cluster, operator)
     assert states(cluster) == {"Confirmed": 1}
     assert [a["devices"] for _, a in cluster.ledger()] == [cluster.devices("node-1")[1:]]
-    assert not any(t.startswith("KubeletRejected") for t in cluster.told)
+    assert not any(event.startswith("KubeletRejected") for event in cluster.events)
 
     cluster.withheld.add(cluster.devices("node-1")[1])
     await invariants.settle(cluster, operator, rounds=3)
-    assert states(cluster) == {"Confirmed": 1}, "who holds it keeps it"
+    assert states(cluster) == {"Confirmed": 1}, "its holder keeps it"
 
     cluster.withheld.remove(best)
     cluster.submit("two")
