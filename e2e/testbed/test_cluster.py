@@ -256,7 +256,7 @@ def test_interrupting_a_start_leaves_nothing(machine: Machine) -> None:
         starting.send_signal(signal.SIGINT)
         _, said = starting.communicate(timeout=60)
     assert starting.returncode == 130
-    assert "interrupted; nothing was left running" in said
+    assert "interrupted; nothing is left running" in said
 
 
 def test_killing_the_monitor_ends_every_process(machine: Machine) -> None:

@@ -18,6 +18,8 @@ from gpufleet_testbed import Cluster, Node
 
 OPERATOR = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-operator"
 COMPONENT = "app.kubernetes.io/component"
+OPERATOR_PROCESS = "gpufleet-operator"[:15]
+"""The kernel cuts names of processes."""
 READY_SECONDS = 60
 
 
@@ -150,7 +152,11 @@ class Fleet:
 
     def _no_operator(self) -> None:
         left = [pod["metadata"]["name"] for pod in self._pods("operator")]
-        assert not left, f"still there: {left}"
+        assert not left, f"pods of the operator: {left}"
+        # A pod that is deleted by force is gone before its process, which could write once more.
+        for node in self.cluster.nodes:
+            running = node.run(["pgrep", "-x", OPERATOR_PROCESS], check=False).stdout.split()
+            assert not running, f"operator processes on {node.name}: {running}"
 
     def _reports(self, node: str, gpus: Gpus, since: datetime) -> None:
         telemetry = self.telemetry(node)
