@@ -16,11 +16,11 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
 _NO_WORKLOAD = "NoWorkload"
-"""What a gated pod waits for that no replica of a workload has."""
+"""Wait reason of a gated pod that is not the pod of any replica."""
 
 
 def decide(snapshot: Snapshot) -> Actions:
-    """Returns everything to write now. Called again after that is written, it returns nothing."""
+    """Returns everything to write now. After these writes, another call returns nothing to write."""
     # 1. Carry over the state of the previous pass, updated by what the snapshot shows.
     state = advance(snapshot)
 

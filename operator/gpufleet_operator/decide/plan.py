@@ -2,8 +2,8 @@
 
 Workloads are placed by priority, then by age, and each pick is deducted before the next request. A gang is placed as a
 whole. As long as none of its pods is released, the reservations of an incomplete gang are stale: they are dropped, and
-the gang is placed again. In the same way a gang that was reserved on one node and lost the race on another takes back
-what it wrote, immediately or after a crash.
+the gang is placed again. In the same way the reservations that were written to one node are removed when the write to
+another node lost a race, immediately or after a crash.
 """
 
 from collections import Counter
@@ -159,7 +159,7 @@ class _Planner:
         """Returns per replica the nodes that refused it, and those whose last write failed.
 
         A node that could not be written is skipped, so that another node is taken, and a gang does not hold its other
-        nodes meanwhile.
+        nodes while it waits.
         """
         now, refusals = self.snapshot.now, self.state.refusals.backoffs
         unwritable = frozenset(n for n in self.snapshot.telemetry if self.state.is_backing_off(reserve_key(n), now))

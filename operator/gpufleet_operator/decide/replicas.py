@@ -1,7 +1,7 @@
 """Assesses the replicas of each workload, and finds the pods that must be deleted.
 
-Level-triggered: the result depends on the snapshot and the state only, never on how they came about, so a restart of
-the operator or a lost event between any two steps leads to the same result a little later.
+Level-triggered: the result depends on the snapshot and the state only, not on past events. A restart of the operator or
+a lost event between any two steps leads to the same result, a little later.
 """
 
 from collections.abc import Iterable
@@ -90,7 +90,7 @@ class _ReplicaAssessor:
         self.removals += [Removal(p, index, reason, message, node) for p in pods if not p.deleting]
 
     def _failed(self, index: int, pods: list[Pod]) -> Replica | None:
-        """Replaces pods that the cluster ended. One that the application ended is kept, as restartPolicy says."""
+        """Replaces pods that the cluster terminated. A pod whose application failed is kept (restartPolicy)."""
         result = None
         for pod in pods:
             message = ": ".join(part for part in (pod.reason, pod.message) if part) or "pod failed"
@@ -106,7 +106,7 @@ class _ReplicaAssessor:
 
     def _gated(self, index: int, pod: Pod) -> Replica:
         reservation = self.ledger.active.get(pod.uid)
-        if not pod.only_our_gate:
+        if not pod.only_operator_gate:
             others = ", ".join(gate for gate in pod.gates if gate != SCHEDULING_GATE)
             message = f"waiting for other scheduling gates: {others}"
             return Replica(index, PlacementState.PENDING, WaitReason.OTHER_GATES, pod, reservation, message=message)
@@ -137,7 +137,7 @@ class _ReplicaAssessor:
         return Replica(index, state, pod=pod, reservation=reservation, recovered=recovered, message=message)
 
     def _replace_if_unhealthy(self, index: int, pod: Pod, reservation: Reservation) -> str:
-        """Removes a pod with an unhealthy device, if `onDegraded` says so and the grace period is over."""
+        """Removes a pod with an unhealthy device, if `onDegraded` is Replace and the grace period is over."""
         since = self.state.unhealthy_since.get(pod.uid)
         if since is None or self.spec.placement.on_degraded is not OnDegraded.REPLACE:
             return ""
@@ -170,8 +170,8 @@ class _ReplicaAssessor:
         node = pod.target_node
         telemetry = self.snapshot.telemetry.get(node) if node else None
         stored = self.workload.stored_placements.get(index)
-        released_by_us = stored is not None and stored.pod_uid == pod.uid and stored.node == node
-        if released_by_us and node is not None and (telemetry is None or telemetry.deleting):
+        released_by_operator = stored is not None and stored.pod_uid == pod.uid and stored.node == node
+        if released_by_operator and node is not None and (telemetry is None or telemetry.deleting):
             # The Node was deleted, and its GPUTelemetry with it. When the agent creates a new one, the reservation is
             # written again. Until then nothing can be verified, and the pod is kept.
             message = f"GPUTelemetry {node} not found"

@@ -1,4 +1,4 @@
-"""The state from pass to pass: backoffs, refusals, and since when something is as it is."""
+"""The state that a pass hands to the next one: backoffs, refusals, and when observed conditions began."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ _REFUSED_BY = {
 
 
 def advance(snapshot: Snapshot) -> PassState:
-    """Returns the state of this pass: the previous one, updated by the snapshot. Entries of deleted objects go."""
+    """Returns the state of this pass: the previous one, updated by the snapshot, without deleted objects."""
     previous, now = snapshot.previous_state, snapshot.now
     # Of two reservations of one pod, one is removed by this pass; the later one in order is observed.
     observed = {r.assignment.pod_uid: _observe(snapshot, r) for r in reservations(snapshot)}
@@ -212,6 +212,6 @@ def drop_pending_creates(state: PassState, replicas: Iterable[tuple[str, int]]) 
 
 
 def next_backoff_end(state: PassState, now: datetime) -> datetime | None:
-    """Returns when the next backoff ends: no event of the cluster will show it."""
+    """Returns when the next backoff ends; no watch event reports it."""
     backoffs = (*state.refusals.backoffs.values(), *state.write_backoffs.values())
     return min((b.until for b in backoffs if b.until > now), default=None)

@@ -55,6 +55,6 @@ def collect_statuses(
 
 
 def _create_error(state: PassState, workload: Workload) -> str:
-    """Returns the apiserver's error for the workload's pods. A lost response is nothing that the user can change."""
+    """Returns the apiserver's error for the workload's pods. A lost response is excluded: the user cannot fix it."""
     backoff = state.write_backoffs.get(create_key(workload.uid))
     return backoff.message if backoff and backoff.by == "apiserver" else ""

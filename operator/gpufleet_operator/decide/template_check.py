@@ -1,8 +1,8 @@
-"""Checks the template of each workload, once per generation: can pods be created from it, and if not, why?
+"""Checks the template of each workload, once per generation: whether pods can be created from it.
 
-A template is free-form, and an error that a validation rule should have prevented would end the process, again after
-each restart, and so stop all workloads. So everything that is done with the template later is tried here, and an
-unexpected exception becomes an error of that one workload.
+A template is free-form. An error that no validation rule prevents would end the process, again after each restart, and
+block all workloads. Therefore everything that reads the template later is tried here, and an unexpected exception
+becomes an error of that one workload.
 """
 
 import traceback
@@ -49,7 +49,7 @@ def check_template(workload: Workload, model: GPUWorkload, resources: Resources)
         errors = validate.validate_template(model.spec, resources)
         if not errors:
             _try(workload, model, resources)
-    except Exception as error:  # noqa: BLE001 - any exception is this workload's, and the others must not be affected
+    except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), traceback.format_exc())
     return TemplateCheck(workload.generation, errors)

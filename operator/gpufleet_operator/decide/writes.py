@@ -1,4 +1,4 @@
-"""Collects the writes to pods and reservations that a pass asks for, without those that are backing off."""
+"""Collects the writes to pods and reservations of a pass, without those that are backing off."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ def apportion(
 
     Raises:
         InvalidCapacityError: negative items or maximum; no receiver; a capacity that is NaN, infinite or
-            negative; all capacities 0; a maximum for a receiver that isn't there.
+            negative; all capacities 0; a maximum for an unknown receiver.
     """
     weights = _checked(items, capacities)
     limits = _limits(weights, maximum)
@@ -58,7 +58,7 @@ def apportion(
     waiting = {key: weight for key, weight in weights.items() if weight}
     total = sum(waiting.values())
     # A receiver that would reach its maximum is filled and removed, which increases the parts of the others.
-    # In order of maximum per capacity no receiver that is filled comes after one that is not: one pass is enough.
+    # In ascending order of maximum per capacity all receivers that are filled come first: one pass is enough.
     for key in sorted(limits.keys() & waiting.keys(), key=lambda key: Fraction(limits[key], waiting[key])):
         if items * waiting[key] < limits[key] * total:
             break
@@ -108,5 +108,5 @@ def _largest_remainder(items: int, weights: Mapping[K, int], total: int) -> dict
     """Returns whole parts plus one item each for the largest remainders; the first receiver wins a tie."""
     parts = {key: divmod(items * weight, total) for key, weight in weights.items()}
     left = items - sum(whole for whole, _ in parts.values())
-    lucky = set(sorted(parts, key=lambda key: -parts[key][1])[:left])
-    return {key: whole + (key in lucky) for key, (whole, _) in parts.items()}
+    rounded_up = set(sorted(parts, key=lambda key: -parts[key][1])[:left])
+    return {key: whole + (key in rounded_up) for key, (whole, _) in parts.items()}

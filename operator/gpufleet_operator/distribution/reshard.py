@@ -71,7 +71,7 @@ def _gaps(before: Mapping[K, Iterable[Range]], items: int) -> list[Range]:
 
 
 def _split(ranges: Iterable[Range], first: int) -> tuple[list[Range], list[Range]]:
-    """The first `first` items of the ranges, and the rest."""
+    """Returns the first `first` items of the ranges, and the rest."""
     head: list[Range] = []
     tail: list[Range] = []
     for start, end in ranges:
@@ -85,7 +85,7 @@ def _split(ranges: Iterable[Range], first: int) -> tuple[list[Range], list[Range
 
 
 def _fetched(spare: deque[Range], items: int) -> Iterator[Range]:
-    """Takes `items` items from the front."""
+    """Yields `items` items from the front, and removes them from `spare`."""
     while items:
         start, end = spare.popleft()
         cut = min(end, start + items)

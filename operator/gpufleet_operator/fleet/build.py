@@ -13,7 +13,7 @@ from gpufleet_operator.placement.errors import PlacementError
 
 @dataclass(frozen=True, slots=True)
 class BuiltFleet:
-    """The fleet, and a message for each node that takes no part because its telemetry is inconsistent."""
+    """The fleet, and a message for each node that is excluded because its telemetry is inconsistent."""
 
     fleet: Fleet
     inconsistencies: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
     """Builds the nodes with their free devices and free capacity, the reservations of `ledger` deducted.
 
     When two nodes report the same UUID (a cloned machine, a device that was moved while running), the first by name
-    keeps it, and the other takes no part until they agree. Nor does a node with an impossible value.
+    keeps it, and the other is excluded until the reports agree. A node with an impossible value is excluded as well.
     """
     fleet, inconsistencies = Fleet(), []
     requested = requested_per_node(snapshot, ledger)

@@ -25,7 +25,7 @@ def unhealthy_or_missing_devices(telemetry: Telemetry, assignment: Assignment) -
 def reported_unhealthy_devices(telemetry: Telemetry, assignment: Assignment) -> tuple[str, ...]:
     """Returns the assigned devices that the agent reports as unhealthy.
 
-    A device that it does not report is not among them: an agent that starts before the driver knows no device.
+    Unreported devices are not included: an agent that starts before the driver does not report any device.
     """
     unhealthy = _devices_in(telemetry, HealthState.UNHEALTHY)
     return tuple(uuid for uuid in assignment.devices if uuid in unhealthy)

@@ -1,7 +1,7 @@
 """Converts API objects to engine input: a GPUTelemetry to a NodeState, a GPUWorkload to a Request.
 
 Operator and command line share it. Pure: no client, no clock. The caller passes the age of the telemetry and the free
-capacity of the node, because it knows the apiserver's time and the pods.
+capacity of the node, because it has the apiserver's time and the pods.
 
     node = node_state(telemetry, node_info, age_seconds=3.2, stale_after_seconds=90)
     fleet = Fleet.of([node, ...])
@@ -191,7 +191,7 @@ class SampleAge:
         return cls(sampled_at, age, taken if now is None else now - timedelta(seconds=age))
 
     def stale_reason(self, limit_seconds: float) -> str | None:
-        """Returns a message when the sample is too old. It has the time, as an age would change with every pass."""
+        """Returns a message when the sample is too old, with its time: an age would change in every pass."""
         if self.seconds <= limit_seconds:
             return None
         return f"last sample is older than {limit_seconds:.0f} s (taken {self.text})"

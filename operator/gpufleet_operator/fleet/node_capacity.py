@@ -1,7 +1,7 @@
 """Free capacity of a node: allocatable minus the requests of all pods bound, pinned or reserved there.
 
 It is computed from the pods' requests, as kube-scheduler does: the kubelet publishes allocatable only every ten seconds
-and does not know the pods that are not bound yet.
+and does not count pods that are not bound yet.
 """
 
 from collections import Counter

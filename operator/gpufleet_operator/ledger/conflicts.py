@@ -28,7 +28,7 @@ class Occupancy:
         return any(d in self._whole or (whole and d in self._promised) for d in _devices(reservation))
 
     def fits(self, reservation: Reservation) -> bool:
-        """Returns True when it conflicts with no other one and each of its devices has enough left for its promise."""
+        """Returns True when it does not conflict, and each of its devices has enough left for its promise."""
         assignment = reservation.assignment
         return not self.conflicts(reservation) and all(self._has_left(d, assignment) for d in _devices(reservation))
 

@@ -32,9 +32,9 @@ def by_device(assignments: Iterable[Assignment]) -> dict[str, list[Assignment]]:
 def usage_of(device: Device, reserved: Sequence[Assignment], sampled_at: datetime | None) -> DeviceUsage:
     """Returns the use of one device.
 
-    A device is held as a whole when an assignment or a holder says so. A holder with an assignment is the same
-    container as the assignment's. One without holds what an earlier assignment promised, or a share slot with no
-    promise.
+    A device is held as a whole when an assignment or a holder has the whole device. A holder that matches an
+    assignment is the same container. One that does not match holds what an earlier assignment promised, or a share
+    slot without a promise.
 
     Args:
         device: As the agent reports it.

@@ -1,4 +1,4 @@
-"""The ledger: the reservations of all nodes, sorted by what has to become of them.
+"""The ledger: the reservations of all nodes, sorted by what happens to them next.
 
 It is the union of `spec.assignments` of all GPUTelemetry objects and nothing else, so it is complete after a restart.
 The reservation of a deleted pod is not removed immediately: a container may outlive its pod object (forced deletion).
@@ -30,7 +30,7 @@ class Ledger:
     conflicting: frozenset[str] = frozenset()
     """Uids of released pods with a device that an older reservation has as well, one of the two as a whole.
 
-    Never the case unless others write assignments.
+    Empty unless another client writes assignments.
     """
 
     @property
@@ -94,17 +94,17 @@ def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservat
     status = snapshot.telemetry[reservation.node].status
     if status is None or held_by(status, reservation.assignment):
         return False
-    # The report may be older than the pod's last moments: a pod that was bound, started and force-deleted between
-    # two reports was in neither, and an agent without a connection reports neither. `released_since` is set by a
-    # report that is later than the pod's end as this process knows it.
+    # The report may be older than the pod's end: a pod that was bound, started and force-deleted between two
+    # reports was in neither, and an agent without a connection reports neither. `released_since` is set by a
+    # report that is later than the time at which this process noticed the pod's end.
     noticed, _ = state.ended.get(uid, (snapshot.now, ""))
     released = state.released_since.get(uid)
     if pod is not None or deletion is PodDeletion.TERMINATED:
         # The kubelet itself has reported the end of the containers. The report without the pod may be an earlier one.
         dropped = released is not None or uid in state.seen_holding
         return dropped or snapshot.now - noticed >= snapshot.limits.container_exit_delay
-    # Deleted by force, or this process did not see how: the kubelet removes such a pod from its list when it learns of
-    # the deletion, and kills the containers in the seconds after that.
+    # Deleted by force, or in a way that this process did not observe: the kubelet removes such a pod from its list when
+    # it receives the deletion, and kills the containers in the seconds after that.
     return released is not None and snapshot.now - max(released, noticed) >= snapshot.limits.container_exit_delay
 
 

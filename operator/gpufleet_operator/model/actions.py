@@ -1,4 +1,4 @@
-"""The result of a decision, as plain data: `runtime.executor` carries it out, tests compare it.
+"""The result of a decision, as plain data: `runtime.executor` executes it, tests compare it.
 
 Order within a pass: pods are created and deleted and reservations are written (compare-and-swap), then the pods whose
 reservations were written are released, then status is written. The backoff of a failed action is kept under its key.
@@ -125,7 +125,7 @@ class WriteStatus:
 
 @dataclass(frozen=True, slots=True)
 class Actions:
-    """Everything that one decision asks for, and the state after the pass."""
+    """All writes of one decision, and the state after the pass."""
 
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()

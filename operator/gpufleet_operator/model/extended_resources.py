@@ -9,7 +9,7 @@ from gpufleet_api.workload import DeviceMode, Devices
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Names and slots of the extended resources; agent and operator are configured alike."""
+    """Names and slots of the extended resources; agent and operator need the same settings."""
 
     whole: str = RESOURCE
     shared: str = SHARED_RESOURCE

@@ -170,14 +170,14 @@ class Pod:
     def deletion(self) -> PodDeletion:
         """How it was deleted, if this is its last state.
 
-        Kubelets (since 1.27) set a terminal phase before they let the object be deleted.
+        Kubelets (since 1.27) set a terminal phase before the object can be deleted.
         """
         if self.node is None:
             return PodDeletion.NEVER_BOUND
         return PodDeletion.TERMINATED if self.terminal else PodDeletion.FORCED
 
     @property
-    def only_our_gate(self) -> bool:
+    def only_operator_gate(self) -> bool:
         """True when the operator's scheduling gate is the only one."""
         return self.gates == (SCHEDULING_GATE,)
 

@@ -1,4 +1,4 @@
-"""The input of one decision: the cluster as the caches know it, the time, and the state of earlier passes.
+"""The input of one decision: the cluster as cached, the time, and the state of earlier passes.
 
 `decide(snapshot)` reads nothing else, so a pass can be replayed and tested without a cluster, a clock or a mock.
 """
@@ -28,16 +28,16 @@ class Snapshot:
     pods: Mapping[str, Pod] = field(default_factory=dict)
     """Pods with the workload label, by uid."""
     deleted_pods: Mapping[str, PodDeletion] = field(default_factory=dict)
-    """Uids of pods whose deletion this process saw."""
+    """Uids of pods whose deletion this process observed."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     """By name."""
     foreign_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
     previous_state: PassState = field(default_factory=PassState)
-    """As the pass before left it."""
+    """The state after the previous pass."""
     limits: Limits = field(default_factory=Limits)
     mix: Mix = PRIOR
-    """What workloads usually request: strategy Pack keeps the fleet usable for that."""
+    """What workloads usually request; strategy Pack keeps the fleet usable for it."""
 
     def age(self, telemetry: Telemetry) -> timedelta | None:
         """Returns the time since the agent's last status write; None: it never wrote."""

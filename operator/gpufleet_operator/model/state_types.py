@@ -1,4 +1,4 @@
-"""The settings of a pass, and the state that it takes over from the pass before."""
+"""The settings of a pass, and the state after the previous pass."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ class TemplateCheck:
     errors: tuple[str, ...] = ()
     """In the grammar of `field.Error`; empty: pods can be created from it."""
     unexpected_error: str = ""
-    """Traceback, when the template broke the operator's code although no rule rejected it: a rule is missing."""
+    """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 
 
 RefusalKey = tuple[str, int, str]

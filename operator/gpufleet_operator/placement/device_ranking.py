@@ -29,7 +29,7 @@ class RankedDevice:
 
 
 class DeviceRanking(Sequence[RankedDevice]):
-    """Devices, best first. Entries are read from the fleet on access, so the fleet must not change meanwhile."""
+    """Devices, best first. Entries are read from the fleet on access; once the fleet changes, access raises."""
 
     def __init__(self, fleet: Fleet, weights: ScoreWeights, rows: NDArray[np.intp], cells: NDArray[np.intp]) -> None:
         self._fleet, self._weights, self._version = fleet, weights, fleet.version

@@ -1,10 +1,10 @@
-"""Everything that the engine raises.
+"""Exceptions of the engine.
 
 PlacementError
-|-- InvalidSampleError      a measurement that can't be true
+|-- InvalidSampleError      an impossible measurement
 |-- InvalidRequestError     a request that contradicts itself
-|-- InvalidFleetError       an unknown or doubled device, or no device at all
-`-- InvalidCapacityError    a capacity or an item count that can't be divided by
+|-- InvalidFleetError       an unknown or duplicate device, or no device
+`-- InvalidCapacityError    a capacity or an item count that cannot be divided
 """
 
 

@@ -30,8 +30,8 @@ class _QueryState:
 def place(fleet: Fleet, request: Request, mix: Mix = PRIOR, *, explain: bool = True) -> Decision:
     """Chooses a node and devices for every replica of the request. The fleet is not changed.
 
-    Each replica gets the best node that is left. When that leaves a replica unplaced, the replicas are arranged so that
-    all are placed, if possible. A gang is placed completely or not at all. Ties go to the first node name, then the
+    Each replica gets the best remaining node. If a replica stays unplaced, the replicas are rearranged so that all are
+    placed, if possible. A gang is placed completely or not at all. Ties go to the first node name, then the
     lowest device index.
 
     Args:
@@ -74,7 +74,7 @@ def _selector(fleet: Fleet, request: Request, query: Query, mix: Mix) -> Selecto
 def _fill(
     tentative: TentativePlacement, selector: Selector, allowed: NDArray[np.intp] | None, state: _QueryState
 ) -> tuple[tuple[Pick, ...], tuple[int, ...]]:
-    """Gives each replica the best node that is left; returns picks and unplaced replicas."""
+    """Assigns each replica the best remaining node; returns picks and unplaced replicas."""
     request = tentative.request
     picks: list[Pick] = []
     unplaced: list[int] = []

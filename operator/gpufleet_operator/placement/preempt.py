@@ -1,8 +1,8 @@
 """Finds the cheapest lower-priority pods whose removal makes a request fit. Proposes only.
 
-Among pods of lower priority, the victims with the lowest highest priority are chosen, then the fewest, then those with
-the lowest sum of priorities, then by name. A victim's observed use is assumed to be freed with it; a share is first
-subtracted from what is in flight.
+Among sets of pods of lower priority, the one whose highest priority is lowest is chosen, then the smallest, then the
+one with the lowest sum of priorities, then the first by name. A victim's observed use is assumed to be freed with it; a
+share is first subtracted from what is in flight.
 
 Several replicas are considered together if there are few potential victims; with many, one replica after the other, so
 the victims are minimal for each of them.
@@ -44,7 +44,7 @@ class PreemptionProposal:
 
 
 def propose(fleet: Fleet, request: Request, mix: Mix = PRIOR) -> PreemptionProposal | None:
-    """Returns victims for the replicas that do not fit; None if none are needed or none would help.
+    """Returns victims for the replicas that do not fit; None if no victims are needed or none would help.
 
     The fleet is not changed. Raises as `place` does.
     """

@@ -1,4 +1,4 @@
-"""Saves a decision with its input and decides again. Equal decisions give equal bytes."""
+"""Saves a decision with its input, and repeats it. Equal decisions give equal bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

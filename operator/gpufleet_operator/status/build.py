@@ -38,7 +38,7 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
     """Builds the whole status."""
     explained = explanation(context)
     if context.assessed is None:
-        # The replicas are not known now, and what was known of them (shards, successes) must not be lost.
+        # The replicas cannot be assessed now; the stored facts about them (shards, successes) must not be lost.
         before = context.workload.status or WorkloadStatus()
         generation = context.workload.generation
         return before.model_copy(

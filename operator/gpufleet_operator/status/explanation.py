@@ -22,9 +22,7 @@ def explanation(context: StatusContext) -> Explanation | None:
         message=message[:_MAX_MESSAGE_LENGTH],
         devices_considered=why.considered if why else 0,
         devices_eligible=why.eligible if why else 0,
-        rejections=[RejectionSummary(reason=r.reason, devices=r.devices, nodes=r.nodes) for r in why.rejected]
-        if why
-        else [],
+        rejections=_rejections(why),
         nearest_miss=_nearest_miss(why),
         refusals=refusals,
     )

@@ -1,4 +1,4 @@
-"""Finds the rejected device that is closest to passing, and says what it lacks."""
+"""Finds the rejected device that is closest to passing, and describes what it lacks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,7 @@ _UNMEASURED = {
     Reason.UNHEALTHY: 7.0,
     Reason.NODE_UNSCHEDULABLE: 8.0,
 }
-"""Distance by reason where no number measures it: above every measured one; reasons that end by themselves first."""
+"""Distance by reason if it has no number: above every measured one; reasons that resolve by themselves are nearer."""
 
 _MAX_MEASURED = 1.0
 """Upper bound of a measured distance."""

@@ -102,7 +102,7 @@ class Columns:
     def nbytes(self) -> int:
         """Memory of all arrays."""
         own = sum(int(getattr(self, name).nbytes) for name in _DTYPES)
-        return own + sum(room.nbytes for room in self.extended.values())
+        return own + sum(free.nbytes for free in self.extended.values())
 
     def resized(self, rows: int, width: int) -> "Columns":
         """Returns a larger copy."""
@@ -110,14 +110,14 @@ class Columns:
         for name in _DTYPES:
             mine, theirs = getattr(self, name), getattr(other, name)
             theirs[tuple(slice(n) for n in mine.shape)] = mine
-        for name, room in self.extended.items():
+        for name, free in self.extended.items():
             other.extended[name] = np.zeros(rows, np.int64)
-            other.extended[name][: len(room)] = room
+            other.extended[name][: len(free)] = free
         return other
 
     def map(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> "Columns":
         """Returns a copy with `function` applied to each array."""
-        extended = {name: function(room) for name, room in self.extended.items()}
+        extended = {name: function(free) for name, free in self.extended.items()}
         return Columns(**{name: function(getattr(self, name)) for name in _DTYPES}, extended=extended)
 
 
@@ -200,7 +200,7 @@ class RowWindow:
     def origin_row(self) -> int:
         """Row of the fleet of a window with one row."""
         if not isinstance(self.origin, slice):
-            raise TypeError(f"a window of one row is wanted, this one has {len(self.origin)}")
+            raise TypeError(f"expected a window of one row, got {len(self.origin)} rows")
         return int(self.origin.start)
 
     def take_rows(self, array: NDArray[_T]) -> NDArray[_T]:

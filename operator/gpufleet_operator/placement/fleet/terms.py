@@ -7,9 +7,9 @@
 | temperature | 30 degrees Celsius or less | 90 or more |
 | power | no draw | at its limit |
 
-Memory and utilization use the promised or the observed value, whichever is higher, plus what is in flight: a burst of
-requests does not herd onto one device that looks idle. A value that the hardware does not report counts as NEUTRAL in
-the total and is None in the terms, so a device neither gains nor is excluded by not reporting it.
+Memory and utilization use the promised or the observed value, whichever is higher, plus what is in flight, so that a
+burst of requests is not placed on one device that still appears idle. A value that the hardware does not report counts
+as NEUTRAL in the total and is None in the terms, so a device neither gains nor is excluded by not reporting it.
 """
 
 from gpufleet_operator.placement.model import DeviceState

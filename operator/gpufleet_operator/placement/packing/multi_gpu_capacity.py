@@ -44,7 +44,7 @@ class MultiGpuCapacity:
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * SAMPLES
 
     def count(self, idle: Ints, nodes: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
-        """Returns (cases, nodes, types): pods of each type that fit beside `pod` with these idle devices.
+        """Returns (cases, nodes, types): pods of each type that fit in addition to `pod` with these idle devices.
 
         Args:
             idle: Idle devices, (cases, nodes).

@@ -54,7 +54,7 @@ class PlacementCosts:
         return found
 
     def copy(self) -> "PlacementCosts":
-        """An independent one."""
+        """Returns an independent copy."""
         return PlacementCosts(self.values.copy())
 
 
