@@ -19,50 +19,46 @@ if TYPE_CHECKING:
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: "Simulated") -> None:
-    async def main() -> None:
-        simulated.edit(lambda node: node.lose(1))
-        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
-        await sampler.start()
-        snapshot = sampler.snapshot()
-        assert (len(snapshot.devices), snapshot.unlisted) == (3, 1)
+async def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: "Simulated") -> None:
+
+    simulated.edit(lambda node: node.lose(1))
+    sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
+    await sampler.start()
+    snapshot = sampler.snapshot()
+    assert (len(snapshot.devices), snapshot.unlisted) == (3, 1)
+    simulated.edit(lambda node: node.restore(1))
+    async with asyncio.timeout(20):
+        while len(sampler.snapshot().devices) < 4:
+            await sampler.changed(sampler.snapshot().health_version)
+    assert sampler.snapshot().unlisted == 0
+    await sampler.close()
+    assert nvml_is_closed()
+
+
+async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: "Simulated") -> None:
+
+    simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
+    sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
+    await sampler.start()
+    snapshot = sampler.snapshot()
+    assert [device.info.index for device in snapshot.devices] == [0, 2, 3]
+    assert snapshot.unlisted == 1
+    async with asyncio.timeout(20):
+        while (window := sampler.snapshot().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - samples ring no bell
+            await asyncio.sleep(0.01)
         simulated.edit(lambda node: node.restore(1))
-        async with asyncio.timeout(20):
-            while len(sampler.snapshot().devices) < 4:
-                await sampler.changed(sampler.snapshot().health_version)
-        assert sampler.snapshot().unlisted == 0
-        await sampler.close()
-
-    asyncio.run(main())
+        while len(sampler.snapshot().devices) < 4:
+            await sampler.changed(sampler.snapshot().health_version)
+    snapshot = sampler.snapshot()
+    assert snapshot.unlisted == 0
+    assert [device.info.nvlink_peers for device in snapshot.devices] == [
+        tuple(sorted({*UUIDS} - {uuid})) for uuid in UUIDS
+    ]
+    await sampler.close()
     assert nvml_is_closed()
 
 
-def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: "Simulated") -> None:
-    async def main() -> None:
-        simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
-        sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
-        await sampler.start()
-        snapshot = sampler.snapshot()
-        assert [device.info.index for device in snapshot.devices] == [0, 2, 3]
-        assert snapshot.unlisted == 1
-        async with asyncio.timeout(20):
-            while (window := sampler.snapshot().devices[0].window) is None or window.samples < 20:  # noqa: ASYNC110 - samples ring no bell
-                await asyncio.sleep(0.01)
-            simulated.edit(lambda node: node.restore(1))
-            while len(sampler.snapshot().devices) < 4:
-                await sampler.changed(sampler.snapshot().health_version)
-        snapshot = sampler.snapshot()
-        assert snapshot.unlisted == 0
-        assert [device.info.nvlink_peers for device in snapshot.devices] == [
-            tuple(sorted({*UUIDS} - {uuid})) for uuid in UUIDS
-        ]
-        await sampler.close()
-
-    asyncio.run(main())
-    assert nvml_is_closed()
-
-
-def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
+async def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
     """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
     timing = Timing(
         sample=0.01,
@@ -76,12 +72,6 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
     )
     hardware = NvmlHardware()
     sampler = Sampler(hardware, timing=timing)
-
-    async def to_the_end() -> None:
-        try:
-            await main()
-        finally:
-            await sampler.close()
 
     def state() -> list[list[str]]:
         return [[reason.code for reason in device.health.reasons] for device in sampler.snapshot().devices]
@@ -112,5 +102,8 @@ def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> N
         simulated.edit(lambda node: replace(node, error=0))
         await becomes([[], [], [], []])
 
-    asyncio.run(to_the_end())
+    try:
+        await main()
+    finally:
+        await sampler.close()
     assert nvml_is_closed()

@@ -41,7 +41,7 @@ def overuse(status: Mapping[str, Any]) -> list[Any]:
     return [holder.get("overuse") for one in status.get("devices", ()) for holder in one.get("allocatedTo", ())]
 
 
-def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
+async def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     simulated: "Simulated", kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "CHECK_SECONDS", 0.05)
@@ -49,39 +49,36 @@ def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=30_000, processes=(SimProcess(2**22 - 1, 30_000),)))
     events: list[PodEvent] = []
 
-    async def main() -> None:
-        cluster = JsonObjectApi()
+    cluster = JsonObjectApi()
 
-        async def get() -> TelemetryObject:
-            document = {"metadata": cluster.metadata, "status": cluster.status, "spec": {"assignments": [ASSIGNMENT]}}
-            return parse_object(document)
+    async def get() -> TelemetryObject:
+        document = {"metadata": cluster.metadata, "status": cluster.status, "spec": {"assignments": [ASSIGNMENT]}}
+        return parse_object(document)
 
-        async def create_event(event: PodEvent) -> None:
-            events.append(event)
+    async def create_event(event: PodEvent) -> None:
+        events.append(event)
 
-        monkeypatch.setattr(cluster, "get", get)
-        monkeypatch.setattr(cluster, "create_event", create_event)
-        agent = make_agent(kubelet, cluster, NvmlHardware())
-        task = asyncio.create_task(agent.run())
-        try:
-            async with kubelet:
-                await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE))
-                await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE)
-                await cluster.until(lambda _: any(overuse(cluster.status)))
-                (told,) = overuse(cluster.status)
-                assert told["memoryUsedMiB"] == 30_000
-                url = f"http://127.0.0.1:{agent.http_port}/metrics"
-                page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
-                simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=15_000))
-                await cluster.until(lambda _: overuse(cluster.status) == [None])
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        labels = f'{{UUID="{UUID}",container="main",gpu="1",namespace="ml",pod="serve-0"}}'
-        assert f"gpufleet_agent_share_memory_overused{labels} 1.0" in page
-        assert f"gpufleet_agent_share_memory_used_bytes{labels} 3.145728e+10" in page
-
-    asyncio.run(main())
+    monkeypatch.setattr(cluster, "get", get)
+    monkeypatch.setattr(cluster, "create_event", create_event)
+    agent = make_agent(kubelet, cluster, NvmlHardware())
+    task = asyncio.create_task(agent.run())
+    try:
+        async with kubelet:
+            await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE))
+            await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE)
+            await cluster.until(lambda _: any(overuse(cluster.status)))
+            (told,) = overuse(cluster.status)
+            assert told["memoryUsedMiB"] == 30_000
+            url = f"http://127.0.0.1:{agent.http_port}/metrics"
+            page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+            simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=15_000))
+            await cluster.until(lambda _: overuse(cluster.status) == [None])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    labels = f'{{UUID="{UUID}",container="main",gpu="1",namespace="ml",pod="serve-0"}}'
+    assert f"gpufleet_agent_share_memory_overused{labels} 1.0" in page
+    assert f"gpufleet_agent_share_memory_used_bytes{labels} 3.145728e+10" in page
     (event,) = events
     assert (event.namespace, event.pod, event.pod_uid, event.reason) == (
         "ml",

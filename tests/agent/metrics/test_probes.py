@@ -9,7 +9,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.metrics import probes
-from gpufleet_agent.metrics.http import Headers, Response
 from gpufleet_agent.metrics.probes import LoopWatchdog, probe, scrape
 
 
@@ -38,25 +37,20 @@ def test_loop_hangs_after_a_minute_until_next_iteration() -> None:
     assert watchdog.check() is None
 
 
-def test_a_scrape_is_in_the_format_that_was_asked_for() -> None:
+async def test_a_scrape_is_in_the_format_that_was_asked_for() -> None:
     registry = CollectorRegistry()
     Gauge("a", "Help.", registry=registry).set(1)
     handle = scrape(registry)
 
-    async def ask(headers: Headers) -> Response:
-        return await handle(headers)
-
-    plain = asyncio.run(ask({}))
+    plain = await handle({})
     assert plain.content_type.startswith("text/plain")
     assert plain.body == b"# HELP a Help.\n# TYPE a gauge\na 1.0\n"
-    openmetrics = asyncio.run(ask({"accept": "application/openmetrics-text; version=1.0.0"}))
+    openmetrics = await handle({"accept": "application/openmetrics-text; version=1.0.0"})
     assert openmetrics.content_type.startswith("application/openmetrics-text")
     assert openmetrics.body.endswith(b"# EOF\n")
 
 
-def test_scrape_is_collected_on_loop_and_encoded_in_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_scrape_is_collected_on_loop_and_encoded_in_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     loop_thread = threading.get_ident()
     threads: dict[str, int] = {}
     encoding, go_on = threading.Event(), threading.Event()
@@ -76,14 +70,13 @@ def test_scrape_is_collected_on_loop_and_encoded_in_thread(
     registry = CollectorRegistry()
     registry.register(Collecting())
 
-    async def scenario() -> Response:
-        async with asyncio.timeout(10):
-            answer = asyncio.ensure_future(scrape(registry)({}))
-            assert await asyncio.to_thread(encoding.wait, 10)
-            assert not answer.done()
-            go_on.set()
-            return await answer
+    async with asyncio.timeout(10):
+        answer = asyncio.ensure_future(scrape(registry)({}))
+        assert await asyncio.to_thread(encoding.wait, 10)
+        assert not answer.done()
+        go_on.set()
+        response = await answer
 
-    assert asyncio.run(scenario()).body == b"a"
+    assert response.body == b"a"
     assert threads["collected"] == loop_thread
     assert threads["encoded"] != loop_thread

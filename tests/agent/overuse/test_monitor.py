@@ -181,7 +181,7 @@ def watching(
     return watch, events, changes
 
 
-def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None:
+async def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None:
     watch, events, changes = watching(seen := [device()])
 
     async def look(times: int, used: int) -> None:
@@ -189,14 +189,14 @@ def test_one_event_for_each_episode_names_pod_device_used_and_promised() -> None
             seen[0] = device((1, used), (2, 100))
             await watch.check()
 
-    asyncio.run(look(5, 1200))
+    await look(5, 1200)
     (event,) = events
     assert (event.namespace, event.pod, event.pod_uid, event.reason) == ("ml", "a", "uid-a", "MemoryOveruse")
     assert event.message == "Container main uses 1200 MiB of GPU 0 (GPU-0), but was promised 1000 MiB"
     assert (changes.version, watch.begun, len(watch.active)) == (1, 1, 1)
-    asyncio.run(look(END_CHECKS, 900))
+    await look(END_CHECKS, 900)
     assert (changes.version, watch.begun, len(watch.active)) == (2, 1, 0)
-    asyncio.run(look(BEGIN_CHECKS, 1200))
+    await look(BEGIN_CHECKS, 1200)
     assert len(events) == 2
 
 
@@ -211,7 +211,7 @@ async def test_it_looks_again_and_again() -> None:
     assert len(beats) == 3
 
 
-def test_slow_pod_lookup_does_not_block_the_loop() -> None:
+async def test_slow_pod_lookup_does_not_block_the_loop() -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def slow(pid: int) -> tuple[str, ...] | None:
@@ -221,15 +221,12 @@ def test_slow_pod_lookup_does_not_block_the_loop() -> None:
 
     watch, _, _ = watching([device((1, 700), (2, 300))], slow)
 
-    async def scenario() -> None:
-        async with asyncio.timeout(10):
-            look = asyncio.create_task(watch.check())
-            assert await asyncio.to_thread(asked.wait, 10)
-            assert not look.done()
-            answer.set()
-            await look
-
-    asyncio.run(scenario())
+    async with asyncio.timeout(10):
+        look = asyncio.create_task(watch.check())
+        assert await asyncio.to_thread(asked.wait, 10)
+        assert not look.done()
+        answer.set()
+        await look
     assert [use.used_mib for use in watch.usages] == [700, 300]
 
 

@@ -27,41 +27,38 @@ async def start_all(*everything: Part) -> None:
             await start_component(stack, part.name, part.start, part.close)
 
 
-def test_parts_are_closed_in_reverse_order() -> None:
+async def test_parts_are_closed_in_reverse_order() -> None:
     log: list[str] = []
-    asyncio.run(start_all(Part("a", log), Part("b", log)))
+    await start_all(Part("a", log), Part("b", log))
     assert log == ["+a", "+b", "-b", "-a"]
 
 
-def test_a_part_that_fails_names_itself_and_undoes_the_parts_before_it() -> None:
+async def test_a_part_that_fails_names_itself_and_undoes_the_parts_before_it() -> None:
     log: list[str] = []
     with pytest.raises(ComponentError, match=r"^b: OSError: address in use$") as raised:
-        asyncio.run(start_all(Part("a", log), Part("b", log, OSError("address in use")), Part("c", log)))
+        await start_all(Part("a", log), Part("b", log, OSError("address in use")), Part("c", log))
     assert log == ["+a", "-a"]
     assert isinstance(raised.value.__cause__, OSError)
 
 
-def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_part_that_never_closes_is_left_behind_and_the_rest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "CLOSE_SECONDS", 0.01)
     log: list[str] = []
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    async def scenario() -> None:
+    with structlog.testing.capture_logs() as events:
         async with AsyncExitStack() as stack:
             a, b = Part("a", log), Part("b", log)
             await start_component(stack, "a", a.start, a.close)
             await start_component(stack, "b", b.start, hang)
-
-    with structlog.testing.capture_logs() as events:
-        asyncio.run(scenario())
     assert log == ["+a", "+b", "-a"]
     assert [event["component"] for event in events if event["log_level"] == "warning"] == ["b"]
 
 
 @pytest.mark.parametrize("error", [OSError("is a directory"), TimeoutError("of its own"), ValueError("defect")])
-def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Exception) -> None:
+async def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Exception) -> None:
     log: list[str] = []
 
     async def fail() -> None:
@@ -75,13 +72,13 @@ def test_a_part_that_fails_to_close_is_named_and_the_rest_is_closed(error: Excep
             raise ComponentError("c: the first to fail")
 
     with structlog.testing.capture_logs() as events, pytest.raises(ComponentError, match="c: the first to fail"):
-        asyncio.run(scenario())
+        await scenario()
     assert log == ["+a", "+b", "-a"]
     (event,) = [event for event in events if event["log_level"] == "error"]
     assert (event["component"], event["exc_info"]) == ("b", error)
 
 
-def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
+async def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
     ended: list[str] = []
 
     async def forever() -> None:
@@ -95,16 +92,16 @@ def test_a_loop_that_fails_ends_the_others_and_is_named() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ComponentError, match=r"^bad: ValueError: broken$"):
-        asyncio.run(supervise({"good": forever(), "bad": fails()}))
+        await supervise({"good": forever(), "bad": fails()})
     assert ended == ["forever"]
 
 
-def test_a_loop_that_just_ends_is_an_error_too() -> None:
+async def test_a_loop_that_just_ends_is_an_error_too() -> None:
     async def ends() -> None:
         pass
 
     with pytest.raises(ComponentError, match=r"^short: ended without an error$"):
-        asyncio.run(supervise({"short": ends()}))
+        await supervise({"short": ends()})
 
 
 async def test_cancelling_ends_all_loops_before_it_returns() -> None:

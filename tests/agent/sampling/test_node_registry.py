@@ -241,7 +241,7 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
     assert [device.window.samples for device in snapshot.devices if device.window] == [62, 62, 62]
 
 
-def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
+async def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
     """As it is: readings come from tasks of the event loop, and whoever looks may do so from another thread."""
     record = make()
     tasks, each = 6, 300
@@ -256,14 +256,11 @@ def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
             reading = SlowReading(uuid=f"GPU-{index % 3}", process_count=number)
             await asyncio.to_thread(record.record_slow, reading, at(number / 100))
 
-    async def main() -> None:
-        looking = [asyncio.to_thread(lambda: record.snapshot(at(1)).samples) for _ in range(20)]
-        jobs = [records(index) for index in range(tasks)] + [slowly(index) for index in range(3)]
-        seen = asyncio.gather(*looking)
-        await asyncio.gather(*jobs, seen)
-        assert all(0 <= samples <= tasks * each for samples in seen.result())
-
-    asyncio.run(main())
+    looking = [asyncio.to_thread(lambda: record.snapshot(at(1)).samples) for _ in range(20)]
+    jobs = [records(index) for index in range(tasks)] + [slowly(index) for index in range(3)]
+    seen = asyncio.gather(*looking)
+    await asyncio.gather(*jobs, seen)
+    assert all(0 <= samples <= tasks * each for samples in seen.result())
     assert record.snapshot(at(4)).samples == tasks * each
     record.record(Reading(uuid="GPU-0"), at(4))
     newest = record.snapshot(at(4)).devices[0].sample

@@ -34,19 +34,17 @@ def samples(sampler: Sampler, index: int) -> int:
     return 0 if window is None else window.samples
 
 
-def test_start_returns_when_every_device_has_a_sample(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        snapshot = sampler.snapshot()
-        assert [device.sample is not None for device in snapshot.devices] == [True] * 3
-        assert snapshot.devices[0].sample is not None
-        assert snapshot.devices[0].sample.process_count == 2
-        assert snapshot.driver_version == "570.1"
-        assert fake.threads == {"gpu-0", "gpu-1", "gpu-2"}
-        await sampler.close()
+async def test_start_returns_when_every_device_has_a_sample(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    snapshot = sampler.snapshot()
+    assert [device.sample is not None for device in snapshot.devices] == [True] * 3
+    assert snapshot.devices[0].sample is not None
+    assert snapshot.devices[0].sample.process_count == 2
+    assert snapshot.driver_version == "570.1"
+    assert fake.threads == {"gpu-0", "gpu-1", "gpu-2"}
+    await sampler.close()
     assert (fake.opened, fake.closed, fake.is_open) == (1, 1, False)
 
 
@@ -103,70 +101,64 @@ async def test_a_failing_device_is_unhealthy_until_it_answers_again(
     await sampler.close()
 
 
-def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        lost = fake.listed[1]
-        fake.failures["GPU-1"] = DeviceLostError("GPU-1", "GPU is lost")
-        fake.listed = [fake.listed[0], fake.listed[2]]
-        await until(lambda: fake.opened >= 3)
-        assert codes(sampler, 1) == ["DeviceLost"], "a device that is listed no longer is not forgotten"
-        fake.listed.insert(1, lost)
-        fake.failures.clear()
-        await until(lambda: codes(sampler, 1) == [])
-        opened = fake.opened
-        before = samples(sampler, 1)
-        await until(lambda: samples(sampler, 1) > before + 20)
-        assert fake.opened == opened
-        await sampler.close()
+async def test_a_lost_device_is_looked_for_by_opening_the_driver_anew(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    lost = fake.listed[1]
+    fake.failures["GPU-1"] = DeviceLostError("GPU-1", "GPU is lost")
+    fake.listed = [fake.listed[0], fake.listed[2]]
+    await until(lambda: fake.opened >= 3)
+    assert codes(sampler, 1) == ["DeviceLost"], "a device that is listed no longer is not forgotten"
+    fake.listed.insert(1, lost)
+    fake.failures.clear()
+    await until(lambda: codes(sampler, 1) == [])
+    opened = fake.opened
+    before = samples(sampler, 1)
+    await until(lambda: samples(sampler, 1) > before + 20)
+    assert fake.opened == opened
+    await sampler.close()
     assert not fake.closed_under_a_call
 
 
-def test_device_stuck_during_reopening_delays_no_other(
+async def test_device_stuck_during_reopening_delays_no_other(
     fake: FakeHardwareWithEvents,
 ) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=IMPATIENT)
-        await sampler.start()
-        gate = fake.stuck["GPU-0"] = threading.Event()
-        fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], HardwareUnavailableError("uninitialized"))
-        await until(lambda: sampler.snapshot().unavailable is not None)
-        fake.failures.clear()
-        gate.set()
-        gate = fake.stuck["GPU-0"] = threading.Event()
-        await until(lambda: fake.opened == 2 and [codes(sampler, index) for index in (1, 2)] == [[], []])
-        assert codes(sampler, 0) != []
-        assert sampler.snapshot().unlisted == 1
-        del fake.stuck["GPU-0"]
-        gate.set()
-        await until(lambda: codes(sampler, 0) == [])
-        assert sampler.snapshot().unlisted == 0
-        await sampler.close()
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=IMPATIENT)
+    await sampler.start()
+    gate = fake.stuck["GPU-0"] = threading.Event()
+    fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], HardwareUnavailableError("uninitialized"))
+    await until(lambda: sampler.snapshot().unavailable is not None)
+    fake.failures.clear()
+    gate.set()
+    gate = fake.stuck["GPU-0"] = threading.Event()
+    await until(lambda: fake.opened == 2 and [codes(sampler, index) for index in (1, 2)] == [[], []])
+    assert codes(sampler, 0) != []
+    assert sampler.snapshot().unlisted == 1
+    del fake.stuck["GPU-0"]
+    gate.set()
+    await until(lambda: codes(sampler, 0) == [])
+    assert sampler.snapshot().unlisted == 0
+    await sampler.close()
     assert not fake.closed_under_a_call
 
 
-def test_the_driver_is_never_closed_under_a_stuck_call(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=IMPATIENT)
-        await sampler.start()
-        gate = fake.stuck["GPU-0"] = threading.Event()
-        await until(lambda: codes(sampler, 0) == ["Unresponsive"])
-        fake.failures["GPU-1"] = DeviceLostError("GPU-1", "GPU is lost")
-        await until(lambda: codes(sampler, 1) == ["DeviceLost"])
-        before = samples(sampler, 2)
-        await until(lambda: samples(sampler, 2) > before + 40)
-        assert fake.opened == 1
-        del fake.stuck["GPU-0"]
-        gate.set()
-        await until(lambda: fake.opened == 2)
-        await sampler.close()
+async def test_the_driver_is_never_closed_under_a_stuck_call(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=IMPATIENT)
+    await sampler.start()
+    gate = fake.stuck["GPU-0"] = threading.Event()
+    await until(lambda: codes(sampler, 0) == ["Unresponsive"])
+    fake.failures["GPU-1"] = DeviceLostError("GPU-1", "GPU is lost")
+    await until(lambda: codes(sampler, 1) == ["DeviceLost"])
+    before = samples(sampler, 2)
+    await until(lambda: samples(sampler, 2) > before + 40)
+    assert fake.opened == 1
+    del fake.stuck["GPU-0"]
+    gate.set()
+    await until(lambda: fake.opened == 2)
+    await sampler.close()
     assert not fake.closed_under_a_call
 
 
@@ -208,52 +200,46 @@ async def test_a_sample_that_can_not_be_true_is_dropped_and_the_rest_goes_on(fak
     await sampler.close()
 
 
-def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        fake.opening = [HardwareUnavailableError("driver not loaded")] * 5
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        snapshot = sampler.snapshot()
-        assert (snapshot.unavailable, snapshot.devices) == ("driver not loaded", ())
-        await until(lambda: len(sampler.snapshot().devices) == 3)
-        assert sampler.snapshot().unavailable is None
-        await until(lambda: all(samples(sampler, index) > 0 for index in range(3)))
-        await sampler.close()
+async def test_no_driver_is_a_calm_state_that_ends_when_one_comes(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    fake.opening = [HardwareUnavailableError("driver not loaded")] * 5
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    snapshot = sampler.snapshot()
+    assert (snapshot.unavailable, snapshot.devices) == ("driver not loaded", ())
+    await until(lambda: len(sampler.snapshot().devices) == 3)
+    assert sampler.snapshot().unavailable is None
+    await until(lambda: all(samples(sampler, index) > 0 for index in range(3)))
+    await sampler.close()
     assert fake.opened == 1
 
 
-def test_a_node_without_gpus_is_a_calm_state(fake: FakeHardware) -> None:
-    async def main() -> None:
-        fake.listed = []
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        assert sampler.snapshot().devices == ()
-        assert sampler.snapshot().unavailable is None
-        await sampler.close()
+async def test_a_node_without_gpus_is_a_calm_state(fake: FakeHardware) -> None:
 
-    asyncio.run(main())
+    fake.listed = []
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    assert sampler.snapshot().devices == ()
+    assert sampler.snapshot().unavailable is None
+    await sampler.close()
     assert not fake.is_open
 
 
-def test_a_driver_restart_is_survived_with_the_devices_past(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        fake.events.append(XID_79)
-        await until(lambda: codes(sampler, 1) == ["XidError"])
-        fake.opening = [DriverNotLoadedError("driver not loaded")] * 3
-        fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], DriverNotLoadedError("uninitialized"))
-        await until(lambda: sampler.snapshot().unavailable == "driver not loaded")
-        assert codes(sampler, 0) == ["DriverUnavailable"]
-        fake.failures.clear()
-        await until(lambda: all(codes(sampler, index) == [] for index in range(3)))
-        assert sampler.snapshot().devices[1].events[0].count == 1
-        assert fake.opened == 2
-        await sampler.close()
+async def test_a_driver_restart_is_survived_with_the_devices_past(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.events.append(XID_79)
+    await until(lambda: codes(sampler, 1) == ["XidError"])
+    fake.opening = [DriverNotLoadedError("driver not loaded")] * 3
+    fake.failures = dict.fromkeys(["GPU-0", "GPU-1", "GPU-2"], DriverNotLoadedError("uninitialized"))
+    await until(lambda: sampler.snapshot().unavailable == "driver not loaded")
+    assert codes(sampler, 0) == ["DriverUnavailable"]
+    fake.failures.clear()
+    await until(lambda: all(codes(sampler, index) == [] for index in range(3)))
+    assert sampler.snapshot().devices[1].events[0].count == 1
+    assert fake.opened == 2
+    await sampler.close()
     assert not fake.closed_under_a_call
 
 
@@ -268,16 +254,14 @@ async def test_a_new_device_is_found_when_the_driver_is_opened_anew(fake: FakeHa
     await sampler.close()
 
 
-def test_a_driver_upgraded_beneath_us_ends_the_process(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        fake.failures["GPU-2"] = LibraryMismatchError("driver/library version mismatch")
-        async with asyncio.timeout(10):
-            assert isinstance(await sampler.failed(), LibraryMismatchError)
-        await sampler.close()
+async def test_a_driver_upgraded_beneath_us_ends_the_process(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    fake.failures["GPU-2"] = LibraryMismatchError("driver/library version mismatch")
+    async with asyncio.timeout(10):
+        assert isinstance(await sampler.failed(), LibraryMismatchError)
+    await sampler.close()
     assert not fake.is_open
 
 

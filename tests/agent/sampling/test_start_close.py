@@ -20,28 +20,24 @@ async def threads_gone() -> None:
     await until(lambda: not gpu_threads())
 
 
-def test_initialisation_failure_leaves_nothing_half_started(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        fake.opening = [LibraryMismatchError("driver/library version mismatch")]
-        sampler = Sampler(fake, timing=FAST)
-        with pytest.raises(LibraryMismatchError):
-            await sampler.start()
-        with pytest.raises(SamplerClosedError):
-            await sampler.start()
-        await threads_gone()
+async def test_initialisation_failure_leaves_nothing_half_started(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    fake.opening = [LibraryMismatchError("driver/library version mismatch")]
+    sampler = Sampler(fake, timing=FAST)
+    with pytest.raises(LibraryMismatchError):
+        await sampler.start()
+    with pytest.raises(SamplerClosedError):
+        await sampler.start()
+    await threads_gone()
     assert not fake.is_open
 
 
-def test_hardware_that_opens_but_does_not_count_is_closed_again(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        fake.counting = [LibraryMismatchError("driver/library version mismatch")]
-        with pytest.raises(LibraryMismatchError):
-            await Sampler(fake, timing=FAST).start()
-        await threads_gone()
+async def test_hardware_that_opens_but_does_not_count_is_closed_again(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    fake.counting = [LibraryMismatchError("driver/library version mismatch")]
+    with pytest.raises(LibraryMismatchError):
+        await Sampler(fake, timing=FAST).start()
+    await threads_gone()
     assert (fake.opened, fake.is_open) == (1, False)
 
 
@@ -57,75 +53,67 @@ async def test_a_driver_that_never_answers_does_not_hold_up_the_start(fake: Fake
     await sampler.close()
 
 
-def test_close_ends_threads_waiters_and_recording(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        waiter = asyncio.create_task(sampler.changed(sampler.snapshot().health_version))
-        await asyncio.sleep(0)
-        await sampler.close()
-        with pytest.raises(SamplerClosedError):
-            await waiter
-        with pytest.raises(SamplerClosedError):
-            await sampler.changed(-1)
-        reads, kept = fake.reads, sampler.snapshot().samples
-        await sampler.close()
-        await threads_gone()
-        assert (fake.reads, sampler.snapshot().samples) == (reads, kept)
-        assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+async def test_close_ends_threads_waiters_and_recording(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    waiter = asyncio.create_task(sampler.changed(sampler.snapshot().health_version))
+    await asyncio.sleep(0)
+    await sampler.close()
+    with pytest.raises(SamplerClosedError):
+        await waiter
+    with pytest.raises(SamplerClosedError):
+        await sampler.changed(-1)
+    reads, kept = fake.reads, sampler.snapshot().samples
+    await sampler.close()
+    await threads_gone()
+    assert (fake.reads, sampler.snapshot().samples) == (reads, kept)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
     assert (fake.closed, fake.is_open, fake.closed_under_a_call) == (1, False, False)
 
 
-def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        gate = fake.stuck["GPU-0"] = threading.Event()
-        await until(lambda: "GPU-0" in fake.blocked)
-        closing = asyncio.create_task(sampler.close())
-        await until(lambda: sampler._registry.closed)
-        kept = sampler.snapshot().samples
-        assert fake.closed == 0
-        gate.set()
-        await closing
-        assert fake.closed == 1
-        assert sampler.snapshot().samples == kept
+async def test_close_waits_for_a_read_in_flight_and_drops_its_answer(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    gate = fake.stuck["GPU-0"] = threading.Event()
+    await until(lambda: "GPU-0" in fake.blocked)
+    closing = asyncio.create_task(sampler.close())
+    await until(lambda: sampler._registry.closed)
+    kept = sampler.snapshot().samples
+    assert fake.closed == 0
+    gate.set()
+    await closing
+    assert fake.closed == 1
+    assert sampler.snapshot().samples == kept
     assert not fake.closed_under_a_call
 
 
-def test_close_leaves_stuck_call_and_open_hardware(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=IMPATIENT)
-        await sampler.start()
-        fake.stuck["GPU-0"] = threading.Event()
-        await until(lambda: "Unresponsive" in [r.code for r in sampler.snapshot().devices[0].health.reasons])
-        async with asyncio.timeout(15):
-            await sampler.close()
-        assert gpu_threads() == ["gpu-0"]
+async def test_close_leaves_stuck_call_and_open_hardware(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=IMPATIENT)
+    await sampler.start()
+    fake.stuck["GPU-0"] = threading.Event()
+    await until(lambda: "Unresponsive" in [r.code for r in sampler.snapshot().devices[0].health.reasons])
+    async with asyncio.timeout(15):
+        await sampler.close()
+    assert gpu_threads() == ["gpu-0"]
     assert fake.is_open
     assert not fake.closed_under_a_call
 
 
-def test_closing_what_was_never_started_is_fine(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.close()
-        with pytest.raises(SamplerClosedError):
-            await sampler.start()
-        with pytest.raises(RuntimeError, match="never started"):
-            await sampler.failed()
+async def test_closing_what_was_never_started_is_fine(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.close()
+    with pytest.raises(SamplerClosedError):
+        await sampler.start()
+    with pytest.raises(RuntimeError, match="never started"):
+        await sampler.failed()
     assert fake.opened == 0
 
 
-def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: FakeHardwareWithEvents) -> None:
+async def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: FakeHardwareWithEvents) -> None:
     """The tasks beneath `start` await in many places; cancel after each number of turns of the loop until it's up."""
 
     async def cancel_after(turns: int) -> bool:
@@ -141,12 +129,9 @@ def test_a_start_cancelled_after_any_number_of_turns_undoes_itself(fake: FakeHar
         assert not fake.is_open
         return started
 
-    async def main() -> None:
-        turns = 0
-        while not await cancel_after(turns):
-            turns += 1
-
-    asyncio.run(main())
+    turns = 0
+    while not await cancel_after(turns):
+        turns += 1
     assert not fake.closed_under_a_call
 
 
@@ -189,13 +174,11 @@ def test_start_and_close_over_and_over_keeps_no_memory(fake: FakeHardwareWithEve
     assert (fake.opened, fake.closed) == (10, 10)
 
 
-def test_two_starts_are_a_mistake_that_is_told(fake: FakeHardwareWithEvents) -> None:
-    async def main() -> None:
-        sampler = Sampler(fake, timing=FAST)
-        await sampler.start()
-        with pytest.raises(RuntimeError, match="already started"):
-            await sampler.start()
-        await sampler.close()
+async def test_two_starts_are_a_mistake_that_is_told(fake: FakeHardwareWithEvents) -> None:
 
-    asyncio.run(main())
+    sampler = Sampler(fake, timing=FAST)
+    await sampler.start()
+    with pytest.raises(RuntimeError, match="already started"):
+        await sampler.start()
+    await sampler.close()
     assert fake.opened == 1

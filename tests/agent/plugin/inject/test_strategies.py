@@ -1,6 +1,5 @@
 """Device list strategies: as plain answers, and against a scripted kubelet over real unix sockets."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,22 +24,22 @@ DEVICES = tuple(
 Configure = Callable[..., InjectorSettings]
 
 
+def cdi_files(folder: Path) -> list[Path]:
+    return list(folder.glob("cdi/*"))
+
+
 def written(folder: Path) -> list[str]:
     """Names of the devices in the CDI file."""
     text = (folder / "cdi" / "gpufleet.dev-gpu.json").read_text(encoding="utf-8")
     return [device["name"] for device in json.loads(text)["devices"]]
 
 
-def prepared(settings: InjectorSettings) -> DeviceInjector:
+async def prepared(settings: InjectorSettings) -> DeviceInjector:
     """One that has looked at the nodes of DEVICES."""
-
-    async def prepare() -> DeviceInjector:
-        injection = DeviceInjector(settings, lambda: DEVICES, VersionSignal())
-        await injection.prepare()
-        await injection.close()
-        return injection
-
-    return asyncio.run(prepare())
+    injection = DeviceInjector(settings, lambda: DEVICES, VersionSignal())
+    await injection.prepare()
+    await injection.close()
+    return injection
 
 
 NAMES = ["gpufleet.dev/gpu=GPU-0", "gpufleet.dev/gpu=GPU-1"]
@@ -74,8 +73,8 @@ def test_each_strategy_fills_its_own_field(
     assert not answer.mounts
 
 
-def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_path: Path) -> None:
-    injection = prepared(injection_settings(tmp_path, ENVVAR, pass_device_specs=True))
+async def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_path: Path) -> None:
+    injection = await prepared(injection_settings(tmp_path, ENVVAR, pass_device_specs=True))
     specs = injection.response(("GPU-0", "GPU-1")).devices
     root = tmp_path / "driver"
     assert [(spec.container_path, spec.host_path, spec.permissions) for spec in specs] == [
@@ -92,20 +91,15 @@ def test_device_specs_are_the_nodes_that_exist_and_common_ones_come_once(tmp_pat
         ((CRI,), "nvidia.com/gpu", False),
     ],
 )
-def test_agent_writes_the_file_only_with_cdi_and_its_own_kind(
+async def test_agent_writes_the_file_only_with_cdi_and_its_own_kind(
     strategies: tuple[DeviceListStrategy, ...], kind: str, written: bool, tmp_path: Path
 ) -> None:
-    async def scenario() -> DeviceInjector:
-        injection = DeviceInjector(
-            injection_settings(tmp_path, *strategies, cdi_kind=kind), lambda: DEVICES, VersionSignal()
-        )
-        await injection.prepare()
-        assert (tmp_path / "cdi").exists() is written
-        await injection.close()
-        return injection
-
-    injection = asyncio.run(scenario())
-    assert list(tmp_path.glob("cdi/*")) == []
+    settings = injection_settings(tmp_path, *strategies, cdi_kind=kind)
+    injection = DeviceInjector(settings, lambda: DEVICES, VersionSignal())
+    await injection.prepare()
+    assert (tmp_path / "cdi").exists() is written
+    await injection.close()
+    assert cdi_files(tmp_path) == []
     names = [device.name for device in injection.response(("GPU-1",)).cdi_devices]
     assert names == ([f"{kind}=GPU-1"] if CRI in strategies else [])
 
@@ -133,8 +127,9 @@ async def test_a_file_that_was_taken_away_is_back_before_a_container_needs_it(
         assert len(written(tmp_path)) == 8
 
 
-def test_device_without_node_is_logged_once_and_not_offered(kubelet: FakeKubelet, tmp_path: Path) -> None:
-    async def scenario() -> None:
+async def test_device_without_node_is_logged_once_and_not_offered(kubelet: FakeKubelet, tmp_path: Path) -> None:
+
+    with structlog.testing.capture_logs() as events:
         node = make_driver(tmp_path) / "dev" / "nvidia0"
         node.unlink()
         async with serving_plugin(kubelet, injection=injection_settings(tmp_path, CRI)):
@@ -147,17 +142,14 @@ def test_device_without_node_is_logged_once_and_not_offered(kubelet: FakeKubelet
             await kubelet.until(lambda: "GPU-0" in plugin.healthy)
             assert written(tmp_path)[0] == "GPU-0"
             assert await kubelet.admit("second", 1) == {"GPU-0"}
-
-    with structlog.testing.capture_logs() as events:
-        asyncio.run(scenario())
     warnings = [event for event in events if event["event"] == "device node missing, devices not offered"]
     assert [event["devices"] for event in warnings] == [["GPU-0"]]
 
 
 @pytest.mark.parametrize("strategy", [ENVVAR, CRI])
-def test_common_nodes_alone_make_no_device(strategy: DeviceListStrategy, tmp_path: Path) -> None:
+async def test_common_nodes_alone_make_no_device(strategy: DeviceListStrategy, tmp_path: Path) -> None:
     (make_driver(tmp_path) / "dev" / "nvidia0").unlink()
-    injection = prepared(injection_settings(tmp_path, strategy, pass_device_specs=True))
+    injection = await prepared(injection_settings(tmp_path, strategy, pass_device_specs=True))
     assert injection.nodes("GPU-0") == ()
     assert len(injection.nodes("GPU-1")) == 2
     healthy = [device.uuid for device in injection.usable(DEVICES) if device.healthy]
