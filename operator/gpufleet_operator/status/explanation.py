@@ -17,9 +17,11 @@ def explanation(context: StatusContext) -> Explanation | None:
     if context.assessed is None or (why is None and not refusals):
         return None
     quotes = [f"{r.by} refused {r.node} for replica {r.replica}: {r.message}" for r in refusals]
-    message = " ".join([why.message, *quotes] if why else quotes)
+    sentences = [why.message] if why else []
+    if quotes:
+        sentences.append("; ".join(quotes))
     return Explanation(
-        message=message[:_MAX_MESSAGE_LENGTH],
+        message=" ".join(sentences)[:_MAX_MESSAGE_LENGTH],
         devices_considered=why.considered if why else 0,
         devices_eligible=why.eligible if why else 0,
         rejections=_rejections(why),
