@@ -16,9 +16,11 @@ from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
     DeviceLostError,
+    Hardware,
     HardwareUnavailableError,
     ProcessMemory,
     Reading,
+    Sample,
     SlowReading,
     ThrottleReason,
 )
@@ -53,7 +55,7 @@ class Player:
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    def celsius(self, at: float) -> Any:
+    def celsius(self, at: float) -> float | None:
         self.now = 1000.0 + at
         return self.hardware.read("GPU-0").temperature_celsius
 
@@ -163,8 +165,12 @@ def test_what_is_written_is_read_again(contents: list[Any]) -> None:
     assert recording.entries == (info, *entries)
 
 
+Taped = tuple[RecordingWriter, Path, Callable[[], list[str]]]
+"""A recording of the simulated node: its writer, its path, and its lines so far."""
+
+
 @pytest.fixture
-def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[RecordingWriter, Path, Callable[[], list[str]]]]:
+def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[Taped]:
     path = tmp_path / "node.jsonl"
     recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
@@ -178,7 +184,7 @@ def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[tuple[RecordingWri
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def test_only_what_differs_is_written(simulated: "Simulated", taped: Any) -> None:
+def test_only_what_differs_is_written(simulated: "Simulated", taped: Taped) -> None:
     recorder, _, lines = taped
     recorder.read(UUIDS[0])
     before = len(lines())
@@ -191,7 +197,7 @@ def test_only_what_differs_is_written(simulated: "Simulated", taped: Any) -> Non
     assert '"temperature_celsius":77' in lines()[-1]
 
 
-def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", taped: Any) -> None:
+def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", taped: Taped) -> None:
     recorder, path, lines = taped
     recorder.read(UUIDS[0])
     simulated.edit(lambda node: node.lose(0))
@@ -274,9 +280,7 @@ def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
     assert load(path).driver_version() == "580.95.05"
 
 
-def test_a_sampler_cannot_tell_a_recording_from_the_hardware(simulated: "Simulated", taped: Any) -> None:
-    import asyncio  # noqa: PLC0415 - of use here alone
-
+async def test_a_sampler_cannot_distinguish_a_recording_from_the_hardware(simulated: "Simulated", taped: Taped) -> None:
     recorder, path, _ = taped
     simulated.edit(lambda node: node.with_gpu(1, processes=(SimProcess(7, 100),), utilization_percent=55))
     for uuid in UUIDS:
@@ -284,16 +288,17 @@ def test_a_sampler_cannot_tell_a_recording_from_the_hardware(simulated: "Simulat
         recorder.read(uuid)
     recorder.close()
 
-    async def seen(hardware: Any) -> list[Any]:
+    async def seen(hardware: Hardware) -> tuple[str | None, list[tuple[DeviceInfo, Sample | None]]]:
         sampler = Sampler(hardware)
         await sampler.start()
         snapshot = sampler.snapshot()
         await sampler.close()
-        return [snapshot.driver_version, *((one.info, one.sample) for one in snapshot.devices)]
+        return snapshot.driver_version, [(one.info, one.sample) for one in snapshot.devices]
 
-    real, played = asyncio.run(seen(NvmlHardware())), asyncio.run(seen(load(path)))
-    assert real[0] == played[0]
-    for (info, sample), (same_info, same) in zip(real[1:], played[1:], strict=True):
+    driver, real = await seen(NvmlHardware())
+    same_driver, played = await seen(load(path))
+    assert driver == same_driver
+    for (info, sample), (same_info, same) in zip(real, played, strict=True):
         assert same_info == info
         changing = ("uuid", "memory_used_mib", "utilization_percent", "processes", "memory_total_mib", "mig_enabled")
         assert [getattr(same, name) for name in changing] == [getattr(sample, name) for name in changing]

@@ -100,7 +100,9 @@ def test_a_devices_change(fields: dict[str, Any], want: Significance) -> None:
         pytest.param([*SLOT, *HELD], CHANGE, id="held as a whole, and a slot that is still being let go"),
     ],
 )
-def test_readings_of_a_device_that_could_be_picked_matter_more(holders: Any, want: Significance) -> None:
+def test_readings_of_a_device_that_could_be_picked_matter_more(
+    holders: list[dict[str, object]] | None, want: Significance
+) -> None:
     before = deepcopy(BASE)
     if holders is not None:
         before["devices"][0]["allocatedTo"] = holders

@@ -16,7 +16,7 @@ from gpufleet_testing.operator import make
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
-def build(template: Any, **spec: Any) -> dict[str, Any]:
+def build(template: object, **spec: Any) -> dict[str, Any]:
     workload = make.workload(template=template, **spec)
     return podbuild.build(workload, make.spec(workload), 3, "train-3-x", DEFAULTS)
 

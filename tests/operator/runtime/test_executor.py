@@ -1,6 +1,7 @@
 """Executing a decision: the outcome of each response, and progress of the probes."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ class Refusing:
     def __init__(self, error: ApiError) -> None:
         self.error = error
 
-    async def create_pod(self, body: Any) -> Any:
+    async def create_pod(self, body: Mapping[str, object]) -> None:
         del body
         await asyncio.sleep(0)
         raise self.error
@@ -74,7 +75,7 @@ async def test_every_write_counts_as_progress(first: bool) -> None:
     signs: list[float | None] = []
 
     class Slow(Refusing):
-        async def create_pod(self, body: Any) -> Any:
+        async def create_pod(self, body: Mapping[str, object]) -> None:
             signs.append(reconciler.last_progress)
             await asyncio.sleep(0.01)
             raise self.error
