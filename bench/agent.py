@@ -1,13 +1,14 @@
-"""What the agent costs a node: the real process on eight simulated GPUs, for ten minutes.
+"""Measures the agent's cost on a node: memory, CPU, writes and scrapes with eight simulated GPUs for ten minutes.
 
     python bench/agent.py [--seconds 600] [--json]
 
-A run of two minutes tells everything but growth: code that runs rarely, and was given back, returns within ten.
+Two minutes are enough for everything except memory growth: rarely used code that the agent released at its start
+returns to memory within ten minutes.
 
-The command `gpufleet-agent` runs as users run it; what it talks to are stand-ins on real sockets of this process: an
-apiserver (HTTPS), a kubelet, and our own libnvidia-ml.so.1. All devices are held and busy, with readings that flicker
-within the dead band, are sampled each second and scraped each 15 s. Memory and CPU are those that the kernel counts
-for the agent's process; the first minute (a third of a shorter run) is left out of all but `rss_peak_mib`.
+The command `gpufleet-agent` runs as in production. It talks to fakes on real sockets of this process: an apiserver
+(HTTPS) and a kubelet, and it loads the simulated libnvidia-ml.so.1. All devices are held and busy, fluctuate within the
+dead band, are sampled every second and scraped every 15 s. Memory and CPU are the kernel's counts for the agent's
+process. The first minute (a third of a shorter run) counts only for `rss_peak_mib`.
 """
 
 import argparse
@@ -40,11 +41,11 @@ NODE = "bench"
 GPUS = 8
 WARM_UP_SECONDS = 60.0
 GROWTH_SECONDS = 600.0
-"""Code that the agent let go of comes back for minutes, whenever it runs for the first time since: no growth."""
+"""Shorter runs have no limit on growth: released code returns to memory for minutes, when it first runs again."""
 ENOUGH_SECONDS = 60.0
-"""In these there is a heartbeat, at the latest 33 s after the one before, whose distance is known."""
+"""Contains a heartbeat, at most 33 s after the previous one, so that the rate of writes is known."""
 EXTRA_SCRAPES = 100
-"""Made after the measurement, one right after the other: forty scrapes have no 99th percentile."""
+"""Made in sequence after the measurement: its forty scrapes are too few for a 99th percentile."""
 IMPORTS = 7
 LIMITS = {
     "rss_mib": 60.0,
@@ -55,7 +56,7 @@ LIMITS = {
     "import_s": 0.7,
 }
 GROWTH_LIMITS = {"rss_slope_mib_per_hour": 12.0, "rss_slope_late_mib_per_hour": 6.0}
-"""Of a run that is long enough to tell: 2 MiB in its ten minutes, and half a MiB in the second five."""
+"""For runs of at least `GROWTH_SECONDS`: 2 MiB in ten minutes, and half a MiB in the last five."""
 FLAT = Sample(
     uuid="",
     taken_at=0,
@@ -69,46 +70,46 @@ _IMPORT = "from time import perf_counter as t; b = t(); import gpufleet_agent.ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What came out. The names are those of the JSON output."""
+    """The measured values. The field names are the keys of the JSON output."""
 
     seconds: float
     rss_mib: float
-    """Largest of all seconds after the warm-up."""
+    """Maximum after the warm-up."""
     rss_peak_mib: float
-    """As the kernel has it: the largest since the process began."""
+    """The kernel's maximum since the process started."""
     rss_start_mib: float
     """Mean of the first tenth after the warm-up."""
     rss_end_mib: float
     """Mean of the last tenth."""
     rss_slope_mib_per_hour: float
-    """Theil and Sen's over the seconds after the warm-up. Of a run under `GROWTH_SECONDS` it is that of the start."""
+    """Theil-Sen slope after the warm-up. In a run shorter than `GROWTH_SECONDS` it shows the start, not growth."""
     rss_slope_late_mib_per_hour: float
-    """The same of the second half: rarely run code has come back by then, see `gpufleet_agent.runtime.trim_memory`."""
+    """The slope of the second half, when rarely used code has returned: see `gpufleet_agent.runtime.trim_memory`."""
     cpu_percent: float
-    """Of one core."""
+    """Percent of one core."""
     writes_per_minute: float | None
-    """By the time between two; None: too short a run to tell."""
+    """From the interval between two writes. None: the run was too short."""
     written_bytes: float
-    """Mean size of a write of the status."""
+    """Mean size of a status write."""
     scrape_ms_p50: float
     scrape_ms_p99: float
     scrape_bytes: int
     import_s: float
-    """Fastest of some fresh processes: what else the machine does can only add to it."""
+    """Minimum over `IMPORTS` new processes: other load only adds to it."""
     window_bytes_per_device: int
     threads: int
     load_average: float
-    """Of the machine, at the end."""
+    """Load average of the machine at the end."""
 
 
 def gpus(folder: Path, rng: random.Random) -> None:
-    """Eight busy GPUs whose readings flicker within the agent's dead band, as a steady training does."""
+    """Writes the state of eight busy GPUs whose readings fluctuate within the dead band, as in steady training."""
     node = make_node("h100", GPUS, node=NODE)
     write_state(folder / STATE, replace(node, gpus=tuple(flickering(folder, gpu, rng) for gpu in node.gpus)))
 
 
 def flickering(folder: Path, gpu: SimGpu, rng: random.Random) -> SimGpu:
-    """One of them, with a series of five minutes."""
+    """Returns the GPU under load and writes its series of readings for five minutes."""
     name = f"{gpu.minor}.series"
     loaded = busy(gpu, load=90, memory_mib=60_000, temperature_celsius=64)
     watts = loaded.power_milliwatts or 0
@@ -123,7 +124,7 @@ def flickering(folder: Path, gpu: SimGpu, rng: random.Random) -> SimGpu:
 
 
 async def import_seconds() -> float:
-    """Least time that a fresh process takes to import the agent."""
+    """Returns the minimum time that a new process needs to import the agent."""
     times = []
     for _ in range(IMPORTS):
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", _IMPORT, stdout=asyncio.subprocess.PIPE)
@@ -133,7 +134,7 @@ async def import_seconds() -> float:
 
 
 def window_bytes() -> int:
-    """Memory of one device's window of a minute, filled, with all that hangs on it; in bytes."""
+    """Returns the bytes of one device's full window of a minute, including all objects that it references."""
     count = 100
     full = range(200)
     tracemalloc.start()
@@ -149,7 +150,6 @@ def window_bytes() -> int:
 
 
 async def measure(seconds: float, console: Console) -> Found:
-    """Everything."""
     imported, per_window = await import_seconds(), window_bytes()
     uuids = [gpu.uuid for gpu in make_node("h100", GPUS, node=NODE).gpus]
     with tempfile.TemporaryDirectory(prefix="gf") as name, Progress(console=console, transient=True) as progress:
@@ -159,11 +159,11 @@ async def measure(seconds: float, console: Console) -> Found:
         async with running(folder, NODE, uuids, {"LD_LIBRARY_PATH": name}, "--sample-seconds=1") as node:
             task = progress.add_task("measuring", total=seconds)
 
-            def told(passed: float, course: ProcessSamples) -> None:
+            def report(passed: float, course: ProcessSamples) -> None:
                 progress.update(task, completed=passed, description=f"measuring: {course.rss_mib[-1]:.1f} MiB")
 
             warm_up = min(WARM_UP_SECONDS, seconds / 3)
-            course = await node.follow(seconds, told)
+            course = await node.follow(seconds, report)
             writes = tuple(node.server.written_at)
             peak, threads = peak_mib(node.process.pid), thread_count(node.process.pid)
             for _ in range(EXTRA_SCRAPES):
@@ -192,13 +192,13 @@ async def measure(seconds: float, console: Console) -> Found:
 
 
 def limits(seconds: float) -> Mapping[str, float]:
-    """What may not be passed in a run of that length."""
-    # A run of 600 s is measured as a second more or less.
+    """Returns the upper limits for a run of this length."""
+    # A run of 600 s is measured with a deviation of up to a second.
     return LIMITS | GROWTH_LIMITS if round(seconds, -1) >= GROWTH_SECONDS else LIMITS
 
 
 def show(found: Found, console: Console) -> None:
-    """For people."""
+    """Prints the values and limits as a table."""
     table = Table(title=f"the agent with {GPUS} GPUs over {found.seconds:g} s")
     table.add_column("")
     table.add_column("measured", justify="right")
@@ -206,27 +206,26 @@ def show(found: Found, console: Console) -> None:
     for name, value in asdict(found).items():
         limit = limits(found.seconds).get(name)
         style = "red" if limit is not None and value is not None and value > limit else ""
-        shown = "too short a run" if value is None else f"{value:g}"
+        shown = "run too short" if value is None else f"{value:g}"
         table.add_row(name, shown, "" if limit is None else f"{limit:g}", style=style)
     console.print(table)
 
 
 def over(found: Mapping[str, float | None], seconds: float) -> list[str]:
-    """What is over its limit in a run of that length, in words."""
+    """Returns a message for each value that exceeds its limit in a run of this length."""
     return [
-        f"{name} is {value:g}, more than {limit:g}"
+        f"{name}: {value:g} exceeds the limit of {limit:g}"
         for name, limit in limits(seconds).items()
         if (value := found[name]) is not None and value > limit
     ]
 
 
 def main() -> int:
-    """The command. The exit status is 1 when something is over its limit."""
-    parser = argparse.ArgumentParser(description="Measure what the agent costs a node.")
+    """Runs the command. Returns the exit status: 1 if a value exceeds its limit."""
+    parser = argparse.ArgumentParser(description="Measure the agent's memory, CPU, writes and scrapes on a node.")
     length = (
-        f"how long to measure (default: %(default)s); the rate of writes needs some {ENOUGH_SECONDS:g}: a shorter run "
-        f"leaves it out; under {GROWTH_SECONDS:g} the slopes of memory mean little, as code still comes back, and have "
-        "no limit"
+        f"duration of the measurement (default: %(default)s); below about {ENOUGH_SECONDS:g} the rate of writes may be "
+        f"missing; below {GROWTH_SECONDS:g} the slopes of memory have no limit, because released code still returns"
     )
     parser.add_argument("--seconds", type=float, default=600, help=length)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")

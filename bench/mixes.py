@@ -1,10 +1,10 @@
-"""Pack against FGD on arrivals that nobody tuned anything on: other draws and other mixes of a trace's pods.
+"""Compares Pack with FGD on arrivals that were not used for tuning: other draws and mixes of a trace's pods.
 
     uv run bench/mixes.py --nodes N.csv --arrivals A.csv [B.csv ...] [--seeds 1 2] [--only same cpu-heavy] [--json]
 
-For each file, each alteration of its mix and each seed, pods are drawn with replacement until 130 % of the devices are
-asked for. bench/fgd.py, and bench/packing.py with the mix known and learning it, place the very same arrivals.
-Printed: GPU allocated at 130 % of arrivals in percent, and refused pods of eight devices.
+For each file, alteration of its mix and seed, pods are drawn with replacement until they request 130 % of the devices.
+bench/fgd.py, bench/packing.py with a known mix and bench/packing.py with a learned mix place the same arrivals.
+The output is the allocated share of GPUs at 130 % of arrivals in percent, and the refused pods of eight devices.
 """
 
 import argparse
@@ -49,11 +49,11 @@ ALTERATIONS: Mapping[str, Callable[[Kind], float]] = {
     "multi": lambda k: 2.0 if k[2] > 1 else 1.0,
     "multi-heavy": lambda k: 4.0 if k[2] > 1 else 1.0,
 }
-"""How often a kind of pod is drawn, over how often it stands in the file."""
+"""Alteration -> weight of a kind of pod relative to its frequency in the file."""
 
 
 def read(path: Path) -> list[Kind]:
-    """The pods of a file, as bench/packing.py reads it."""
+    """Returns the pods of a file in the format of bench/packing.py."""
     with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
         return [
             (int(r["cpu_milli"]), int(r["memory_mib"]), int(r["num_gpu"]), int(r["gpu_milli"]), r["gpu_spec"])
@@ -62,7 +62,7 @@ def read(path: Path) -> list[Kind]:
 
 
 def drawn(pods: Sequence[Kind], weight: Callable[[Kind], float], seed: int, devices: int) -> Iterator[Kind]:
-    """Pods until LOAD of the devices is asked for."""
+    """Yields pods until they request `LOAD` times the devices."""
     draw, counts = random.Random(seed), Counter(pods)
     weights = [count * weight(kind) for kind, count in counts.items()]
     asked = 0
@@ -73,14 +73,14 @@ def drawn(pods: Sequence[Kind], weight: Callable[[Kind], float], seed: int, devi
 
 
 def place(script: str, nodes: Path, arrivals: Path, *options: str) -> Any:
-    """The figures of one of the scripts."""
+    """Runs one of the scripts and returns its figures."""
     command = [sys.executable, str(SCRIPTS / script), "--json", "--nodes", str(nodes), "--arrivals", str(arrivals)]
     done = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
     return json.loads(done.stdout)[0]
 
 
 def compare(nodes: Path, arrivals: Path) -> dict[str, Any]:
-    """FGD, Pack with the mix known, and Pack learning it."""
+    """Returns the figures of FGD, of Pack with a known mix, and of Pack with a learned mix."""
     found = {
         "fgd": place("fgd.py", nodes, arrivals),
         "known": place("packing.py", nodes, arrivals),
@@ -91,13 +91,16 @@ def compare(nodes: Path, arrivals: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=Path, required=True, help="as of bench/packing.py")
-    parser.add_argument("--arrivals", type=Path, nargs="+", required=True, help="as of bench/packing.py")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--only", nargs="+", choices=list(ALTERATIONS), default=list(ALTERATIONS))
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--nodes", type=Path, required=True, help="file in the format of bench/packing.py")
+    parser.add_argument(
+        "--arrivals", type=Path, nargs="+", required=True, help="files in the format of bench/packing.py"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of the draws (default: 1)")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(ALTERATIONS), default=list(ALTERATIONS), help="alterations (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
     with args.nodes.open(newline="") as file:
         devices = sum(int(row["gpu"]) for row in csv.DictReader(file))

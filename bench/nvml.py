@@ -1,11 +1,11 @@
-"""The agent on real NVML: what the hardware tells, what asking costs, how it fares for minutes, what nvidia-smi says.
+"""Measures the agent on real NVML: reported fields, cost of each call, resources over minutes, nvidia-smi's values.
 
     python bench/nvml.py [--minutes 10] [--status FILE] [--json FILE] [--docs docs/development/hardware.md]
     python bench/nvml.py --simulated --minutes 1
 
-Needs a node with an NVIDIA driver and no cluster: the agent publishes to a stand-in on 127.0.0.1, and what it wrote
-last goes to a file. `--simulated` shows that the script runs, on our own libnvidia-ml.so.1; such figures are no
-measurement of hardware, and `--docs` refuses them.
+Needs a node with an NVIDIA driver, but no cluster: the agent publishes to a fake apiserver on 127.0.0.1, and
+`--status` stores its last status. `--simulated` runs the script on the simulated libnvidia-ml.so.1 to show that it
+works; `--docs` rejects such figures.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from gpufleet_simgpu.files import STATE, write_state
 from gpufleet_simgpu.presets import make_node
 
 ROUNDS = 60
-"""Readings of each device from which the cost of a call is taken."""
+"""Readings of each device for the cost of a call."""
 WARM_UP_SECONDS = 20.0
 SMI = {
     "memory.total": "memory_total_mib",
@@ -52,12 +52,12 @@ SMI = {
     "clocks.sm": "sm_clock_mhz",
     "clocks.mem": "memory_clock_mhz",
 }
-"""nvidia-smi's queries, and our fields. Its power is in watts."""
+"""nvidia-smi's query -> the agent's field. nvidia-smi's power is in watts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one call, in microseconds."""
+    """Duration of one NVML call in microseconds."""
 
     what: str
     calls: int
@@ -68,7 +68,7 @@ class Cost:
 
 @contextmanager
 def timed() -> Iterator[Callable[[], list[Cost]]]:
-    """Time every question to NVML; gives a function that tells the costs so far, dearest first."""
+    """Times every NVML call. Yields a function that returns the costs so far, highest median first."""
     times: defaultdict[str, list[float]] = defaultdict(list)
     ask = NvmlDevice.ask
 
@@ -87,39 +87,39 @@ def timed() -> Iterator[Callable[[], list[Cost]]]:
         ]
         return sorted(found, key=lambda cost: -cost.p50)
 
-    NvmlDevice.ask = measured  # type: ignore[method-assign] # for the time of the measurement
+    NvmlDevice.ask = measured  # type: ignore[method-assign] # during the measurement
     try:
         yield costs
     finally:
-        NvmlDevice.ask = ask  # type: ignore[method-assign] # as it was
+        NvmlDevice.ask = ask  # type: ignore[method-assign] # restored
 
 
 @contextmanager
 def driver(*, simulated: bool) -> Iterator[dict[str, str]]:
-    """The library that this process finds; gives the environment in which another finds the same."""
+    """Loads the simulated library if requested. Yields the environment in which other processes find this library."""
     if not simulated:
         yield {"LD_LIBRARY_PATH": path} if (path := os.environ.get("LD_LIBRARY_PATH")) else {}
         return
     with tempfile.TemporaryDirectory(prefix="gf") as folder:
         library = build_library(Path(folder))
         write_state(Path(folder) / STATE, make_node("h100", 8, node="bench"))
-        ctypes.CDLL(str(library))  # loaded, so that the loader has it when nvidia-ml-py asks for that name
+        ctypes.CDLL(str(library))  # nvidia-ml-py then gets this library by its name
         yield {"LD_LIBRARY_PATH": folder}
 
 
 def library_path() -> str:
-    """Which libnvidia-ml this process has loaded."""
+    """Returns the path of the libnvidia-ml that this process has loaded, or "none"."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     return next((line.split(maxsplit=5)[5].strip() for line in maps.splitlines() if "libnvidia-ml" in line), "none")
 
 
 def is_simulated() -> bool:
-    """Whether what is loaded is our own library: it has its state beside it, or named in the environment."""
+    """Reports whether the simulated library is loaded: its state is in the same folder or named in the environment."""
     return "GPUFLEET_SIM_STATE" in os.environ or (Path(library_path()).parent / STATE).exists()
 
 
 def opened() -> NvmlHardware:
-    """NVML with every device that answers.
+    """Returns NVML with every device that can be identified.
 
     Raises:
         HardwareError: There is no driver.
@@ -130,12 +130,12 @@ def opened() -> NvmlHardware:
         try:
             hardware.identify(slot)
         except DeviceError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"device skipped: {error}", file=sys.stderr)
     return hardware
 
 
 def reported(hardware: NvmlHardware) -> dict[str, list[int]]:
-    """By field: indices of the devices that tell it."""
+    """Returns for each field the indices of the devices that report it."""
     found: dict[str, set[int]] = {}
     for info in hardware.devices():
         parts = (info, hardware.read(info.uuid), hardware.read_slow(info.uuid))
@@ -149,14 +149,14 @@ def reported(hardware: NvmlHardware) -> dict[str, list[int]]:
 
 
 def compared(hardware: NvmlHardware) -> list[dict[str, Any]] | str:
-    """Each field that nvidia-smi tells, too, as both have it; or why there is no comparison."""
+    """Returns the values of nvidia-smi and the agent for each common field, or the reason for not comparing them."""
     if shutil.which("nvidia-smi") is None:
-        return "nvidia-smi is not installed here: nothing was compared"
+        return "Not compared: nvidia-smi is not installed."
     command = ["nvidia-smi", f"--query-gpu=uuid,{','.join(SMI)}", "--format=csv,noheader,nounits"]
     before = {info.uuid: hardware.read(info.uuid) for info in hardware.devices()}
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        return f"nvidia-smi ended with {done.returncode}: {(done.stderr or done.stdout).strip()}"
+        return f"Not compared: nvidia-smi exited with status {done.returncode}: {(done.stderr or done.stdout).strip()}"
     rows = []
     for uuid, *values in csv.reader(done.stdout.splitlines(), skipinitialspace=True):
         for (query, name), text in zip(SMI.items(), values, strict=True):
@@ -168,15 +168,15 @@ def compared(hardware: NvmlHardware) -> list[dict[str, Any]] | str:
 
 
 async def soaked(environment: Mapping[str, str], uuids: list[str], seconds: float, console: Console) -> dict[str, Any]:
-    """The agent for so long: what it cost, and what it wrote last."""
+    """Runs the agent for `seconds`. Returns its cost and its last status."""
     with tempfile.TemporaryDirectory(prefix="gf") as name, Progress(console=console, transient=True) as progress:
         async with running(Path(name), "bench", uuids, environment) as node:
             task = progress.add_task("measuring", total=seconds)
 
-            def told(passed: float, course: ProcessSamples) -> None:
+            def report(passed: float, course: ProcessSamples) -> None:
                 progress.update(task, completed=passed, description=f"measuring: {course.rss_mib[-1]:.1f} MiB")
 
-            course = await node.follow(seconds, told)
+            course = await node.follow(seconds, report)
             series = [line for line in node.page.decode().splitlines() if line.startswith("DCGM_")]
     steady = course.after(course.at[0] + min(WARM_UP_SECONDS, seconds / 3))
     return {
@@ -193,7 +193,7 @@ async def soaked(environment: Mapping[str, str], uuids: list[str], seconds: floa
 
 
 def measure(options: argparse.Namespace, environment: Mapping[str, str], console: Console) -> dict[str, Any]:
-    """Everything.
+    """Returns all figures.
 
     Raises:
         HardwareError: There is no driver.
@@ -222,40 +222,40 @@ def measure(options: argparse.Namespace, environment: Mapping[str, str], console
 
 
 def document(found: Mapping[str, Any]) -> Iterator[str]:
-    """The figures as a page of the docs."""
+    """Yields the figures as Markdown for the page of the docs."""
     models = ", ".join(f"{found['devices'].count(model)} x {model}" for model in dict.fromkeys(found["devices"]))
     yield "# Measured hardware\n"
     if found["simulated"]:
-        yield "**Simulated GPUs: these figures show that the script runs, and nothing about hardware.**\n"
+        yield "**Simulated GPUs: these figures only show that the script runs.**\n"
     yield f"{models}, driver {found['driver']}. Made by `bench/nvml.py`.\n"
-    yield "## What the hardware tells\n| field | devices that tell it |\n|---|---|"
+    yield "## Reported fields\n| field | devices that report it |\n|---|---|"
     for name, indices in found["fields"].items():
         yield f"| {name} | {len(indices)} of {len(found['devices'])} |"
-    yield f"\n## What a question costs\n{ROUNDS} rounds, in microseconds.\n"
-    yield "| question | calls | p50 | p99 | max |\n|---|---|---|---|---|"
+    yield f"\n## Cost of NVML calls\n{ROUNDS} rounds, in microseconds.\n"
+    yield "| call | count | p50 | p99 | max |\n|---|---|---|---|---|"
     for cost in found["costs"]:
         yield f"| {cost['what']} | {cost['calls']} | {cost['p50']} | {cost['p99']} | {cost['max']} |"
-    yield "\n## The agent, sampling each second\n| | |\n|---|---|"
+    yield "\n## Agent with a sample every second\n| | |\n|---|---|"
     for name, value in found["agent"].items():
         if name != "status":
             yield f"| {name} | {value} |"
-    yield "\n## Beside nvidia-smi"
+    yield "\n## Comparison with nvidia-smi"
     if isinstance(found["nvidia_smi"], str):
         yield found["nvidia_smi"]
         return
-    yield "| device | query | nvidia-smi | agent, just before |\n|---|---|---|---|"
+    yield "| device | query | nvidia-smi | agent, immediately before |\n|---|---|---|---|"
     for row in found["nvidia_smi"]:
         yield f"| {row['uuid']} | {row['field']} | {row['nvidia_smi']} | {row['agent']} |"
 
 
 def main() -> int:
-    """The command. The exit status is 1 without a driver."""
+    """Runs the command. Returns the exit status: 1 if there is no driver."""
     parser = argparse.ArgumentParser(description="Measure the agent on this machine's NVIDIA GPUs.")
-    parser.add_argument("--minutes", type=float, default=10, help="how long the agent runs (default: %(default)s)")
-    parser.add_argument("--simulated", action="store_true", help="on simulated GPUs, to see that this script runs")
-    parser.add_argument("--status", type=Path, help="file for the status that the agent wrote last")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    parser.add_argument("--docs", type=Path, help="page of the docs to write")
+    parser.add_argument("--minutes", type=float, default=10, help="duration of the agent's run (default: %(default)s)")
+    parser.add_argument("--simulated", action="store_true", help="use simulated GPUs, to check this script")
+    parser.add_argument("--status", type=Path, help="file for the agent's last status")
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
+    parser.add_argument("--docs", type=Path, help="documentation page to write")
     options = parser.parse_args()
     configure("warning", "console")
     with driver(simulated=options.simulated) as environment:
@@ -265,7 +265,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     if options.docs and found["simulated"]:
-        parser.error("--docs is for figures of real hardware")
+        parser.error("--docs requires real hardware")
     page = "\n".join(document(found)) + "\n"
     print(page)
     for path, text in (

@@ -1,4 +1,4 @@
-"""What the benchmarks of the agent count."""
+"""Values and limits of the agent's benchmarks."""
 
 import importlib.util
 import os
@@ -27,7 +27,7 @@ def load(name: str) -> Any:
     return module
 
 
-def test_a_course_has_slope_and_load() -> None:
+def test_samples_have_slope_and_cpu_load() -> None:
     course = ProcessSamples(1, [0.0, 10.0, 20.0, 30.0], [50.0, 50.1, 50.2, 50.3], [1.0, 1.1, 1.2, 1.3])
     assert course.slope_mib_per_hour == pytest.approx(36)
     assert course.cpu_percent == pytest.approx(1)
@@ -36,7 +36,7 @@ def test_a_course_has_slope_and_load() -> None:
     assert course.after(10.0).seconds == 20
 
 
-def test_a_step_is_no_growth_and_growth_is_seen_beside_it() -> None:
+def test_slope_ignores_a_step_and_shows_growth_next_to_it() -> None:
     at = [float(second) for second in range(600)]
     step = [50.0 + (3 if second >= 200 else 0) for second in range(600)]
     assert ProcessSamples(1, at, step, at).slope_mib_per_hour == 0
@@ -46,20 +46,20 @@ def test_a_step_is_no_growth_and_growth_is_seen_beside_it() -> None:
 
 @pytest.mark.parametrize("begin", [0.0, 10.0, 29.0, 31.5])
 @pytest.mark.parametrize("length", [26.0, 40.0, 80.0, 600.0])
-def test_a_rate_does_not_hang_on_where_the_window_lies(begin: float, length: float) -> None:
+def test_rate_does_not_depend_on_the_position_of_the_window(begin: float, length: float) -> None:
     times = [second * 31.5 for second in range(30)]
     rate = per_minute(times, begin, begin + length)
     none_within = (begin + length) // 31.5 == begin // 31.5
     assert rate is None if none_within else rate == pytest.approx(60 / 31.5)
 
 
-def test_what_was_written_at_the_start_is_no_part_of_the_rate() -> None:
+def test_rate_excludes_writes_before_the_window() -> None:
     assert per_minute([0.0, 0.1, 1.0, 31.0, 61.0], 20.0, 70.0) == pytest.approx(2)
     assert per_minute([0.0, 0.1, 1.0], 20.0, 70.0) is None
     assert per_minute([], 20.0, 70.0) is None
 
 
-def test_the_kernel_counts_this_process() -> None:
+def test_samples_of_this_process_show_memory_cpu_and_threads() -> None:
     course = ProcessSamples(os.getpid())
     course.take(0.0)
     sum(range(3_000_000))
@@ -74,23 +74,23 @@ def test_quantiles_are_values_that_occurred(share: float, value: int) -> None:
     assert quantile(list(range(100, 0, -1)), share) == value
 
 
-def test_a_limit_that_is_passed_is_said() -> None:
+def test_over_reports_each_exceeded_limit() -> None:
     agent = load("agent")
     fine = agent.LIMITS | agent.GROWTH_LIMITS
     assert agent.over(fine, 600.4) == []
     assert agent.over({**fine, "writes_per_minute": None}, 600.4) == []
-    assert agent.over({**fine, "rss_mib": 60.1}, 30.0) == ["rss_mib is 60.1, more than 60"]
-    assert agent.over({**fine, "scrape_ms_p99": 100.5}, 30.0) == ["scrape_ms_p99 is 100.5, more than 100"]
+    assert agent.over({**fine, "rss_mib": 60.1}, 30.0) == ["rss_mib: 60.1 exceeds the limit of 60"]
+    assert agent.over({**fine, "scrape_ms_p99": 100.5}, 30.0) == ["scrape_ms_p99: 100.5 exceeds the limit of 100"]
 
 
-def test_growth_has_a_limit_in_a_run_that_is_long_enough_to_tell() -> None:
+def test_growth_has_limits_only_in_long_runs() -> None:
     agent = load("agent")
     growing = agent.LIMITS | {"rss_slope_mib_per_hour": 3.0, "rss_slope_late_mib_per_hour": 7.0}
-    assert agent.over(growing, 599.8) == ["rss_slope_late_mib_per_hour is 7, more than 6"]
+    assert agent.over(growing, 599.8) == ["rss_slope_late_mib_per_hour: 7 exceeds the limit of 6"]
     assert agent.over(growing, 120.0) == []
 
 
-def test_fields_are_counted_by_the_devices_that_tell_them(simulated: "Simulated") -> None:
+def test_reported_lists_the_devices_for_each_field(simulated: "Simulated") -> None:
     simulated.edit(
         lambda node: node.with_gpu(1, encoder_percent=None).with_gpu(2, power_milliwatts=NOT_AVAILABLE, numa_node=None)
     )
@@ -104,8 +104,8 @@ def test_fields_are_counted_by_the_devices_that_tell_them(simulated: "Simulated"
     assert fields["encoder_percent"] == [0, 2, 3]
     assert fields["power_milliwatts"] == [0, 1, 3]
     assert fields["numa_node"] == [0, 1, 3]
-    assert fields["processes"] == [0, 1, 2, 3], "an empty list is an answer"
+    assert fields["processes"] == [0, 1, 2, 3], "an empty list counts as reported"
     by_name = {cost.what: cost for cost in costs()}
     assert by_name["temperature"].calls == 4
-    assert by_name["encoder"].calls == 3, "that it isn't supported costs once"
+    assert by_name["encoder"].calls == 3, "the unsupported call is not timed"
     assert 0 < by_name["power"].p50 <= by_name["power"].p99 <= by_name["power"].max
