@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import TextIO
 
 from gpufleet_api.workload import Strategy
+from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Pick, PodNeeds, Request, Share
 from gpufleet_operator.placement.packing import Mix, MixEstimator, PodType
 
 WHOLE = 1000
-MIB = 2**20
 _PODS_PER_NODE = 10_000  # the trace knows no limit
 COLUMNS = ("no GPU", "shared", "1 GPU", "2 GPU", "4 GPU", "8 GPU")
 
@@ -160,7 +160,7 @@ def read_nodes(path: Path) -> tuple[NodeState, ...]:
                 name=row["node"],
                 devices=tuple(_device(row["node"], index, row["model"]) for index in range(int(row["gpu"]))),
                 free_cpu_milli=int(row["cpu_milli"]),
-                free_memory_bytes=int(row["memory_mib"]) * MIB,
+                free_memory_bytes=int(row["memory_mib"]) * BYTES_PER_MIB,
                 free_pods=_PODS_PER_NODE,
             )
             for row in csv.DictReader(file)
@@ -207,7 +207,7 @@ def _request(row: dict[str, str], strategy: Strategy) -> Request:
     count, milli = int(row["num_gpu"]), int(row["gpu_milli"])
     share = Share(memory_mib=milli) if count and milli < WHOLE else None
     models = frozenset(filter(None, row["gpu_spec"].split("|"))) if count else frozenset[str]()
-    pod = PodNeeds(cpu_milli=int(row["cpu_milli"]), memory_bytes=int(row["memory_mib"]) * MIB)
+    pod = PodNeeds(cpu_milli=int(row["cpu_milli"]), memory_bytes=int(row["memory_mib"]) * BYTES_PER_MIB)
     return Request("trace/pod", (0,), DeviceNeeds(count, share, models=models), pod, strategy)
 
 

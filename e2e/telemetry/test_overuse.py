@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
+from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_e2e.support.api import JsonObject, events
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import gpuworkload
@@ -20,7 +21,6 @@ OTHERS = 18_000
 NOTICED_SECONDS = 30
 """Processes are listed and looked up every 5 s: twice in a row for a beginning, three times for an end."""
 
-BYTES_PER_MIB = 2**20
 
 USED = "gpufleet_agent_share_memory_used_bytes"
 OVERUSED = "gpufleet_agent_share_memory_overused"

@@ -17,10 +17,10 @@ from gpufleet_agent.runtime.lifecycle import ComponentError
 from gpufleet_agent.runtime.trim_memory import SETTLED_SECONDS, release_code_pages
 from gpufleet_agent.settings import AgentSettings, parse
 from gpufleet_common.logs import configure
+from gpufleet_common.units import BYTES_PER_MIB
 
 log = structlog.get_logger(__name__)
 
-_BYTES_PER_MIB = 2**20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -61,7 +61,7 @@ def make_hardware(settings: AgentSettings) -> Hardware:
     if settings.record is not None:
         from gpufleet_agent.devices.recording.writer import RecordingWriter  # noqa: PLC0415 - see above
 
-        hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * _BYTES_PER_MIB)
+        hardware = RecordingWriter(hardware, settings.record, max_bytes=settings.record_max_mib * BYTES_PER_MIB)
     return hardware
 
 

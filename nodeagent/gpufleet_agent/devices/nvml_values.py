@@ -6,8 +6,8 @@ from typing import Any
 import pynvml
 
 from gpufleet_agent.devices.base import Number, ThrottleReason
+from gpufleet_common.units import BYTES_PER_MIB
 
-_MIB = 2**20
 _NUMA_WORDS = 16
 """64 bits each: 1024 NUMA nodes."""
 _SENTINELS = frozenset({-1, 2**32 - 1, 2**64 - 1})
@@ -63,7 +63,7 @@ def flag(value: Any) -> bool | None:
 def mib(size: int) -> Number | None:
     """Converts bytes to MiB."""
     number = known(size)
-    return None if number is None else number / _MIB
+    return None if number is None else number / BYTES_PER_MIB
 
 
 def throttle_reasons(bits: Any) -> frozenset[ThrottleReason] | None:

@@ -14,8 +14,7 @@ from gpufleet_agent.devices.base import ThrottleReason
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.sampling.snapshot import HealthState, NodeSnapshot
-
-_BYTES_PER_MIB = 2**20
+from gpufleet_common.units import BYTES_PER_MIB
 
 
 class AgentCollector(Collector):
@@ -164,9 +163,9 @@ def _shares(uses: tuple[MemoryUsage, ...], standing: tuple[OveruseEpisode, ...],
     over = {(one.usage.uuid, one.usage.pod_uid) for one in standing}
     for use in uses:
         values = [str(use.index), use.uuid, use.key.namespace, use.key.pod, use.key.container]
-        promised.add_metric(values, use.promised_mib * _BYTES_PER_MIB)
+        promised.add_metric(values, use.promised_mib * BYTES_PER_MIB)
         if use.used_mib is not None:
-            used.add_metric(values, use.used_mib * _BYTES_PER_MIB)
+            used.add_metric(values, use.used_mib * BYTES_PER_MIB)
         overused.add_metric(values, int((use.uuid, use.pod_uid) in over))
     yield from (promised, used, overused)
     yield CounterMetricFamily(

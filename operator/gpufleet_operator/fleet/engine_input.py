@@ -20,13 +20,22 @@ from gpufleet_operator.ledger.device_usage import by_device, usage_of
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.fleet.validate_sample import check_sample
-from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, ScoreWeights, Share, Taint
+from gpufleet_operator.placement.model import (
+    MAX_RESOURCE_AMOUNT,
+    DeviceNeeds,
+    DeviceState,
+    NodeState,
+    Request,
+    ScoreWeights,
+    Share,
+    Taint,
+)
 from gpufleet_operator.pods.requests import pod_needs
 
 _MAX_AGE_SECONDS = 10 * 365 * 86_400.0
 """Ages are cut at ten years, so that a node's wrong clock does not lead to an overflow."""
 
-UNKNOWN_CAPACITY = 2**62
+UNKNOWN_CAPACITY = MAX_RESOURCE_AMOUNT
 """Free capacity of a node of which only the telemetry is known (a saved fleet file): everything fits."""
 
 

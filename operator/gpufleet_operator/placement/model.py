@@ -12,6 +12,9 @@ from enum import StrEnum
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_common import device_use
 
+MAX_RESOURCE_AMOUNT = 2**62
+"""Bound of the free resources of a node and of the requests of a pod, so that their difference fits into 64 bits."""
+
 
 class Reason(StrEnum):
     """Why a device is rejected for a replica. The first filter that fails, in this order, is reported."""

@@ -27,6 +27,7 @@ from gpufleet_agent.sampling.snapshot import (
     HealthState,
     NodeSnapshot,
 )
+from gpufleet_common.units import BYTES_PER_MIB
 
 HEALTHY = HealthSnapshot(HealthState.HEALTHY)
 SICK = HealthSnapshot(
@@ -222,11 +223,11 @@ def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
         for pod in ("a", "b")
     }
     assert told["a"] == {
-        f"{share}_promised_bytes": 1000 * MIB,
-        f"{share}_used_bytes": 1200 * MIB,
+        f"{share}_promised_bytes": 1000 * BYTES_PER_MIB,
+        f"{share}_used_bytes": 1200 * BYTES_PER_MIB,
         f"{share}_overused": 1,
     }
-    assert told["b"] == {f"{share}_promised_bytes": 2000 * MIB, f"{share}_overused": 0}
+    assert told["b"] == {f"{share}_promised_bytes": 2000 * BYTES_PER_MIB, f"{share}_overused": 0}
     assert scraped.value("gpufleet_agent_share_overuse_episodes_total") == 4
 
 
@@ -235,7 +236,6 @@ def test_a_warning_is_told_beside_the_faults() -> None:
     assert scraped.value("gpufleet_agent_device_warning", UUID="GPU-0", code="RowRemapPending") == 1
 
 
-MIB = 2**20
 UNITS = re.compile(r"\((in (%|MiB|MHz|C|W|mJ)|0 or 1|number|bits|code)\)")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_common.device_use import IDLE_MEMORY_MIB
+from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import ClosestDevice, DeviceState, NodeState, Reason
@@ -240,6 +241,8 @@ def _resource_message(node: NodeState, reason: Reason, query: Query) -> str:
     if reason is Reason.INSUFFICIENT_CPU:
         return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on the node")
     if reason is Reason.INSUFFICIENT_MEMORY:
-        return _over(pod.memory_bytes // 2**20, node.free_memory_bytes // 2**20, " MiB", "memory on the node")
+        return _over(
+            pod.memory_bytes // BYTES_PER_MIB, node.free_memory_bytes // BYTES_PER_MIB, " MiB", "memory on the node"
+        )
     name = next(n for n, v in pod.extended.items() if v > node.free_extended.get(n, 0))
     return _over(pod.extended[name], node.free_extended.get(name, 0), "", f"{name} on the node")

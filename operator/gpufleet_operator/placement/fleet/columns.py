@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gpufleet_operator.placement.fleet.terms import TERMS
 
 Ints: TypeAlias = NDArray[np.signedinteger[Any]]
+Int64s: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 Rows: TypeAlias = slice | NDArray[np.intp]
 """Selects rows."""

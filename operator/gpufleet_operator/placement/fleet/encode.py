@@ -27,17 +27,14 @@ from gpufleet_operator.placement.fleet.terms import (
     millionths,
     utilization_millionths,
 )
-from gpufleet_operator.placement.model import DeviceState, NodeState, PodNeeds, Share
+from gpufleet_operator.placement.fleet.validate_sample import MAX_INT32
+from gpufleet_operator.placement.model import MAX_RESOURCE_AMOUNT, DeviceState, NodeState, PodNeeds, Share
 
 DEVICE_MILLI = 1000
 """Thousandths of a device."""
 
-MAX_AMOUNT = 2**62
-MIN_AMOUNT = -(2**61)
-"""Free resources of a node are clamped to these bounds, and a request is at most `MAX_AMOUNT`, so that their difference
-always fits into 64 bits."""
-
-MAX_MIB = 2**31 - 1
+_MIN_RESOURCE_AMOUNT = -(2**61)
+"""Free resources of a node are clamped to this bound and `MAX_RESOURCE_AMOUNT`, see there."""
 
 
 def write_device(columns: Columns, row: int, column: int, device: DeviceState, model: int) -> None:
@@ -53,7 +50,7 @@ def write_device(columns: Columns, row: int, column: int, device: DeviceState, m
     columns.capability[at] = capability_code(device.compute_capability)
     columns.model[at] = model
     columns.numa[at] = UNKNOWN if device.numa_node is None else device.numa_node
-    columns.promised_mib[at] = min(MAX_MIB, device.promised_memory_mib + device.in_flight_memory_mib)
+    columns.promised_mib[at] = min(MAX_INT32, device.promised_memory_mib + device.in_flight_memory_mib)
     columns.promised_compute[at] = device.promised_compute_percent + device.in_flight_compute_percent
     columns.share_slots[at] = UNLIMITED_SLOTS if device.free_slots is None else min(device.free_slots, UNLIMITED_SLOTS)
     terms = millionths(device)
@@ -119,7 +116,7 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
     at = (row, column)
     columns.state[at] |= SHARED
     columns.share_slots[at] -= 1
-    columns.promised_mib[at] = min(MAX_MIB, int(columns.promised_mib[at]) + share.memory_mib)
+    columns.promised_mib[at] = min(MAX_INT32, int(columns.promised_mib[at]) + share.memory_mib)
     columns.promised_compute[at] += share.compute_percent
     if columns.used_mib[at] != UNKNOWN_USED_MIB:
         columns.used_mib[at] = min(int(columns.used_mib[at]) + share.memory_mib, UNKNOWN_USED_MIB - 1)
@@ -132,7 +129,7 @@ def _take_share(columns: Columns, row: int, column: int, share: Share) -> None:
 
 
 def _clamp(amount: int) -> int:
-    return max(MIN_AMOUNT, min(MAX_AMOUNT, amount))
+    return max(_MIN_RESOURCE_AMOUNT, min(MAX_RESOURCE_AMOUNT, amount))
 
 
 def _state(device: DeviceState) -> int:

@@ -8,22 +8,23 @@ from gpufleet_operator.placement.model import DeviceState
 
 ABSOLUTE_ZERO_CELSIUS = -273
 COMPUTE_CAPABILITY = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
-MAX_MIB = 2**31 - 1
+MAX_INT32 = 2**31 - 1
+"""Largest memory, power or number of processes that the fleet's arrays hold."""
 
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("index", 0, 1023),
-    ("memory_total_mib", 0, MAX_MIB),
-    ("memory_used_mib", 0, MAX_MIB),
+    ("memory_total_mib", 0, MAX_INT32),
+    ("memory_used_mib", 0, MAX_INT32),
     ("utilization_percent", 0, 100),
     ("temperature_celsius", ABSOLUTE_ZERO_CELSIUS, 1000),
-    ("power_milliwatts", 0, MAX_MIB),
-    ("power_limit_milliwatts", 0, MAX_MIB),
-    ("process_count", 0, MAX_MIB),
+    ("power_milliwatts", 0, MAX_INT32),
+    ("power_limit_milliwatts", 0, MAX_INT32),
+    ("process_count", 0, MAX_INT32),
     ("numa_node", 0, 2**15 - 1),
     ("sharers", 0, 1000),
-    ("promised_memory_mib", 0, MAX_MIB),
+    ("promised_memory_mib", 0, MAX_INT32),
     ("promised_compute_percent", 0, 1000),
-    ("in_flight_memory_mib", 0, MAX_MIB),
+    ("in_flight_memory_mib", 0, MAX_INT32),
     ("in_flight_compute_percent", 0, 1000),
     ("free_slots", 0, 1000),
     ("sample_age_seconds", 0, 1e12),

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_operator.placement.fleet.columns import Columns
+from gpufleet_operator.placement.fleet.columns import Columns, Int64s
 from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.packing.fragmentation import Fragmentation
@@ -13,8 +13,6 @@ from gpufleet_operator.placement.packing.mix import Mix
 from gpufleet_operator.placement.packing.multi_gpu_capacity import MultiGpuCapacity
 from gpufleet_operator.placement.packing.node_batch import NodeBatch
 from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES
-
-Ints = NDArray[np.int64]
 
 _MAX_MEMOIZED = 4
 """Mixes whose state a fleet keeps."""
@@ -32,7 +30,7 @@ class PackingState:
         self.multi_gpu = MultiGpuCapacity(mix, self.model.classes)
         self.nodes = NodeBatch.joined((), len(self.multi_gpu.types))
         self.capacity = self.nodes.capacity
-        self.total: Ints = np.zeros(len(self.multi_gpu.types), np.int64)
+        self.total: Int64s = np.zeros(len(self.multi_gpu.types), np.int64)
         self.devices = 0
         self._none = np.zeros((1, len(self.multi_gpu.types)), np.int16)
         self._model_classes: list[int] = []
@@ -93,7 +91,7 @@ class PackingState:
         self._states[key] = node
         return node
 
-    def prices(self, total: Ints) -> NDArray[np.float64]:
+    def prices(self, total: Int64s) -> NDArray[np.float64]:
         """See MultiGpuCapacity."""
         return self.multi_gpu.prices(total, self.devices)
 

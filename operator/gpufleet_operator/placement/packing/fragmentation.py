@@ -7,14 +7,13 @@ pods (Weng et al., Beware of Fragmentation, ATC 2023). CPU and memory count beca
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gpufleet_common.units import BYTES_PER_MIB
+from gpufleet_operator.placement.fleet.columns import Int64s
 from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.packing.mix import Mix
-from gpufleet_operator.placement.packing.sample_arrivals import MIB, sample_arrivals
+from gpufleet_operator.placement.packing.sample_arrivals import sample_arrivals
 from gpufleet_operator.placement.packing.simulation import Simulation, State
-
-Ints = NDArray[np.int64]
 
 _BATCH = 64
 """States per simulation."""
@@ -47,8 +46,8 @@ class Fragmentation:
         self._useful: list[int] = self.useful.tolist()
         self._simulation = simulation = Simulation(offered)
         self._model_classes = max(self.classes.values(), default=0) + 1
-        self._memory_step = simulation.memory_step * MIB
-        self._most_memory = simulation.max_memory * MIB
+        self._memory_step = simulation.memory_step * BYTES_PER_MIB
+        self._most_memory = simulation.max_memory * BYTES_PER_MIB
         self._memories = simulation.max_memory // simulation.memory_step + 1
         self._resource_bins = (simulation.max_cpu // simulation.cpu_step + 1) * self._memories
         self._known: dict[int, int] = {}
@@ -80,7 +79,7 @@ class Fragmentation:
         useful.sort(reverse=True)
         return self._number(tuple(useful)), stranded
 
-    def without(self, numbers: Ints, count: int) -> Ints:
+    def without(self, numbers: Int64s, count: int) -> Int64s:
         """Returns the numbers without the largest `count` devices."""
         known = self._without.setdefault(count, {})
         wanted = numbers.tolist()
@@ -92,7 +91,7 @@ class Fragmentation:
             found = [known[number] for number in wanted]
         return np.array(found, np.int64)
 
-    def replaced(self, numbers: Ints, gone: Ints, come: Ints) -> Ints:
+    def replaced(self, numbers: Int64s, gone: Int64s, come: Int64s) -> Int64s:
         """Returns the numbers with the useful part `come` (0: none) in place of `gone`."""
         known = self._replaced
         wanted: list[int] = ((numbers << 2 * _PART_BITS) | (gone << _PART_BITS) | come).tolist()
@@ -106,17 +105,17 @@ class Fragmentation:
             found = [known[key] for key in wanted]
         return np.array(found, np.int64)
 
-    def resource_bins(self, cpu: Ints, memory: Ints) -> Ints:
+    def resource_bins(self, cpu: Int64s, memory: Int64s) -> Int64s:
         """Returns the number of the bin of CPU (millicores) and memory (bytes)."""
         simulation = self._simulation
         cpu_step, memory_step = simulation.cpu_step, self._memory_step
         cpus = np.maximum(np.minimum(cpu, simulation.max_cpu), 0) // cpu_step
-        found: Ints = np.maximum(np.minimum(memory, self._most_memory), 0) // memory_step
+        found: Int64s = np.maximum(np.minimum(memory, self._most_memory), 0) // memory_step
         cpus *= self._memories
         found += cpus
         return found
 
-    def keys(self, numbers: Ints, model_classes: Ints, resource_bins: Ints) -> Ints:
+    def keys(self, numbers: Int64s, model_classes: Int64s, resource_bins: Int64s) -> Int64s:
         """Returns the keys of states."""
         found = numbers * self._model_classes
         found += model_classes
@@ -134,7 +133,7 @@ class Fragmentation:
         found = self._known.get(key)
         return int(self.of(np.array([key]))[0]) if found is None else found
 
-    def of(self, keys: Ints) -> Ints:
+    def of(self, keys: Int64s) -> Int64s:
         """Returns the expected fragmentation of each state."""
         known = self._known
         wanted: list[int] = keys.tolist()

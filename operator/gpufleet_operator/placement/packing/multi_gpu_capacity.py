@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.fleet.columns import Int64s
 from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.placement.packing.mix import Mix
@@ -21,8 +22,6 @@ _WEIGHT = 0.05
 
 _MAX_TYPES = 32
 """Protected types: those with the largest demand for devices."""
-
-Ints = NDArray[np.int64]
 
 
 class MultiGpuCapacity:
@@ -43,7 +42,7 @@ class MultiGpuCapacity:
         self._all_accepted = bool(self._accepted.all())
         self._demand = np.array([demand[t] for t in self.types]) * _WEIGHT * SAMPLES
 
-    def count(self, idle: Ints, nodes: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
+    def count(self, idle: Int64s, nodes: NodeBatch, pod: PodNeeds | None = None) -> NDArray[np.int16]:
         """Returns (cases, nodes, types): pods of each type that fit in addition to `pod` with these idle devices.
 
         Args:
@@ -62,6 +61,6 @@ class MultiGpuCapacity:
             found *= self._accepted[nodes.model_class]
         return found
 
-    def prices(self, capacity: Ints, devices: int) -> NDArray[np.float64]:
+    def prices(self, capacity: Int64s, devices: int) -> NDArray[np.float64]:
         """Returns (types,): the price of capacity for one pod in the unit of Fragmentation."""
         return self._demand * devices / np.maximum(capacity, 1)

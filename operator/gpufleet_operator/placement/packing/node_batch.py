@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from gpufleet_operator.placement.fleet.columns import Int64s
 
 _LINES = 8
 
@@ -15,7 +15,7 @@ class NodeBatch:
 
     __slots__ = ("capacity", "values")
 
-    def __init__(self, values: Ints, capacity: NDArray[np.int16]) -> None:
+    def __init__(self, values: Int64s, capacity: NDArray[np.int16]) -> None:
         self.values = values
         """(8, nodes): the properties below, in their order."""
         self.capacity = capacity
@@ -38,46 +38,46 @@ class NodeBatch:
         self.capacity[at] = node.capacity[0]
 
     @property
-    def group(self) -> Ints:
+    def group(self) -> Int64s:
         """Equal for nodes with equal devices and resources."""
         return _line(self.values, 0)
 
     @property
-    def useful(self) -> Ints:
+    def useful(self) -> Int64s:
         """See `Fragmentation.split`."""
         return _line(self.values, 1)
 
     @property
-    def stranded(self) -> Ints:
+    def stranded(self) -> Int64s:
         """Stranded thousandths: no share of the mix can fill them."""
         return _line(self.values, 2)
 
     @property
-    def idle(self) -> Ints:
+    def idle(self) -> Int64s:
         """Number of idle devices."""
         return _line(self.values, 3)
 
     @property
-    def cpu(self) -> Ints:
+    def cpu(self) -> Int64s:
         """Free CPU in millicores."""
         return _line(self.values, 4)
 
     @property
-    def memory(self) -> Ints:
+    def memory(self) -> Int64s:
         """Free memory in bytes."""
         return _line(self.values, 5)
 
     @property
-    def model_class(self) -> Ints:
+    def model_class(self) -> Int64s:
         """Class of the GPU model."""
         return _line(self.values, 6)
 
     @property
-    def fragmentation(self) -> Ints:
+    def fragmentation(self) -> Int64s:
         """Expected fragmentation of the node, in the unit of Fragmentation."""
         return _line(self.values, 7)
 
 
-def _line(values: Ints, at: int) -> Ints:
-    found: Ints = values[at]
+def _line(values: Int64s, at: int) -> Int64s:
+    found: Int64s = values[at]
     return found

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement.packing.mix import Mix, PodType
 
 SAMPLES = 64
 ARRIVALS = 20
-
-MIB = 2**20
 
 _MAX_CPU_MILLI, _MAX_MEMORY_MIB = 2**50, 2**36
 """Upper bounds of a pod in millicores and MiB: above any node; the sum of a sample stays below 2**63 bytes."""
@@ -49,7 +48,7 @@ def sample_arrivals(mix: Mix) -> ArrivalSamples:
     types, accepted = [everything[row] for row in rows], accepted[rows]
     order = _positions([parts[row] for row in rows])
     cpu = np.array([min(t.cpu_milli, _MAX_CPU_MILLI) for t in types], np.int64)
-    memory = np.array([min(-(-t.memory_bytes // MIB), _MAX_MEMORY_MIB) for t in types], np.int64)
+    memory = np.array([min(-(-t.memory_bytes // BYTES_PER_MIB), _MAX_MEMORY_MIB) for t in types], np.int64)
     milli = np.array([t.milli if t.devices else 0 for t in types], np.int64)
     return ArrivalSamples(cpu[order], memory[order], milli[order], accepted[order], classes)
 

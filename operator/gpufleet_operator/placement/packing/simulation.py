@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gpufleet_operator.placement.fleet.columns import Int64s
 from gpufleet_operator.placement.packing.sample_arrivals import SAMPLES, ArrivalSamples
-
-Ints = NDArray[np.int64]
 
 _UNDERFLOW = 1 << 31
 """Free minus wanted wraps around to at least this value if too little is free."""
@@ -172,7 +171,7 @@ def _wanted(offered: ArrivalSamples, max_cpu: int, max_memory: int) -> tuple[NDA
     return np.stack(parts, axis=1).astype(np.uint32), cpu_unit, memory_unit
 
 
-def _step(amounts: Ints, part: float, unit: int) -> int:
+def _step(amounts: Int64s, part: float, unit: int) -> int:
     """Returns a power of two of the unit: a step that does not divide the nodes' round sizes undervalues idle nodes.
 
     If all pods use multiples of a step that is not much finer, that exact step is returned.

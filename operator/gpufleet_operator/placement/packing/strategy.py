@@ -17,10 +17,8 @@ from gpufleet_operator.placement.packing.placement_cost import (
     CostModel,
     PlacementCosts,
 )
-from gpufleet_operator.placement.search.node_scores import INFEASIBLE, NodeScores, node_scores
+from gpufleet_operator.placement.search.node_scores import INFEASIBLE, RANK_BITS, NodeScores, node_scores
 from gpufleet_operator.placement.search.query import Query
-
-_RANK_BITS = 20
 
 
 class MemoizedCosts:
@@ -88,7 +86,7 @@ class PackSelector:
         self._cost = cost
         keys: NDArray[np.int64] = np.minimum(cost[ON_SHARED], cost[ON_IDLE])
         closed = keys >= INFEASIBLE_COST
-        keys <<= _RANK_BITS
+        keys <<= RANK_BITS
         keys += self._fleet.columns.rank
         np.negative(keys, out=keys)
         np.putmask(keys, closed, INFEASIBLE)

@@ -13,6 +13,8 @@ INFEASIBLE = np.iinfo(np.int64).min
 """Key of a node that cannot be used."""
 
 RANK_BITS = 20
+"""Low bits of a key: the rank of the node's name, which breaks ties."""
+
 SPREAD_PENALTY = np.int64(1) << 46
 """Larger than every key: subtracted by Spread per replica on the node."""
 

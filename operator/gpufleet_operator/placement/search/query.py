@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
 from gpufleet_api.workload import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.fleet.encode import MAX_AMOUNT, capability_code
-from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY
-from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Request, ScoreWeights
+from gpufleet_operator.placement.fleet.encode import capability_code
+from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY, MAX_INT32
+from gpufleet_operator.placement.model import MAX_RESOURCE_AMOUNT, DeviceNeeds, PodNeeds, Request, ScoreWeights
 from gpufleet_operator.placement.search.score import check_weights
-
-MAX_MIB = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +84,9 @@ def _check_amounts(request: Request) -> None:
 def _amounts(request: Request) -> Iterator[tuple[str, int, int]]:
     """Yields each requested number with the maximum that the arrays can represent."""
     needs, pod = request.devices, request.pod
-    yield "min_free_memory_mib", needs.min_free_memory_mib or 0, MAX_MIB
-    yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, MAX_MIB
-    yield "max_utilization_percent", needs.max_utilization_percent or 0, MAX_MIB
-    yield "cpu_milli", pod.cpu_milli, MAX_AMOUNT
-    yield "memory_bytes", pod.memory_bytes, MAX_AMOUNT
-    yield from ((name, amount, MAX_AMOUNT) for name, amount in pod.extended.items())
+    yield "min_free_memory_mib", needs.min_free_memory_mib or 0, MAX_INT32
+    yield "memoryMiB of a share", needs.share.memory_mib if needs.share else 0, MAX_INT32
+    yield "max_utilization_percent", needs.max_utilization_percent or 0, MAX_INT32
+    yield "cpu_milli", pod.cpu_milli, MAX_RESOURCE_AMOUNT
+    yield "memory_bytes", pod.memory_bytes, MAX_RESOURCE_AMOUNT
+    yield from ((name, amount, MAX_RESOURCE_AMOUNT) for name, amount in pod.extended.items())

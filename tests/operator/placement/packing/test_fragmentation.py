@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
 from gpufleet_operator.placement.packing import fragmentation as module
 from gpufleet_operator.placement.packing.fragmentation import Fragmentation
-from gpufleet_operator.placement.packing.sample_arrivals import ARRIVALS, MIB, SAMPLES, sample_arrivals
+from gpufleet_operator.placement.packing.sample_arrivals import ARRIVALS, SAMPLES, sample_arrivals
 from gpufleet_operator.placement.packing.simulation import Simulation
 from gpufleet_testing.hypothesis_profiles import examples
 
@@ -202,7 +203,9 @@ def test_classes_tell_models_apart_only_as_far_as_the_mix_does() -> None:
 
 
 def test_a_few_enormous_pods_leave_the_steps_as_they_are() -> None:
-    usual = {PodType(cpu, cpu * MIB, 1, milli): 1.0 for cpu, milli in ((3_700, 1000), (9_100, 500), (12_300, 250))}
+    usual = {
+        PodType(cpu, cpu * BYTES_PER_MIB, 1, milli): 1.0 for cpu, milli in ((3_700, 1000), (9_100, 500), (12_300, 250))
+    }
     slip = PodType(10**9, 2**50, 1)
     without, with_it = (Simulation(sample_arrivals(Mix.of(mix))) for mix in (usual, usual | {slip: 0.04}))
     assert int(sample_arrivals(Mix.of(usual | {slip: 0.04})).cpu.max()) == 10**9
