@@ -12,11 +12,11 @@ from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.explain.diagnosis import rejection_codes
 from gpufleet_operator.placement.explain.nearest import nearest
-from gpufleet_operator.placement.model import DeviceState, Reason, ReasonCount, Request, Terms
+from gpufleet_operator.placement.model import DeviceState, FilterReason, ReasonCount, Request, Terms
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.query import Query, check_request
 
-_PASSES = CODES[Reason.GANG]
+_PASSES = CODES[FilterReason.GANG]
 """The engine's code for a device that passes every filter."""
 _MAX_LISTED = 8
 
@@ -27,7 +27,7 @@ class DeviceCheck:
 
     node: str
     device: DeviceState
-    reason: Reason | None = None
+    reason: FilterReason | None = None
     message: str = ""
 
 
@@ -89,7 +89,7 @@ def _node(fleet: Fleet, name: str, query: Query) -> Iterator[DeviceCheck]:
             yield DeviceCheck(name, device)
             continue
         reason = REASONS[code - 1]
-        if reason in (Reason.INSUFFICIENT_DEVICES, Reason.TOPOLOGY):
+        if reason in (FilterReason.INSUFFICIENT_DEVICES, FilterReason.TOPOLOGY):
             # The device passes by itself, and all such devices of the node fail together: ignore the other ones.
             asked = np.where(codes == code, codes, 0).astype(np.uint8)
         else:

@@ -6,9 +6,9 @@ from gpufleet_api.telemetry import Device, GPUTelemetry
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import sampled_at
 from gpufleet_operator.placement import Fleet
-from gpufleet_operator.placement.model import Reason
+from gpufleet_operator.placement.model import FilterReason
 
-Details = Mapping[tuple[str, Reason], str]
+Details = Mapping[tuple[str, FilterReason], str]
 """By device UUID and reason: the message to use in place of the engine's."""
 
 
@@ -19,31 +19,31 @@ def details(fleet: Fleet, telemetry: Mapping[str, GPUTelemetry]) -> Details:
         fleet: The fleet built from `telemetry`.
         telemetry: By node name.
     """
-    found: dict[tuple[str, Reason], str] = {}
+    found: dict[tuple[str, FilterReason], str] = {}
     for name, node in telemetry.items():
         for assignment in node.spec.assignments:
             for uuid in assignment.devices:
-                found[uuid, Reason.IN_USE] = f"reserved for {assignment.namespace}/{assignment.pod}"
+                found[uuid, FilterReason.IN_USE] = f"reserved for {assignment.namespace}/{assignment.pod}"
         if node.status is None:
             continue
         for device in node.status.devices:
             found |= _of_device(device)
             sampled = sampled_at(device, node.status.sample_time)
             if sampled is not None and fleet.nodes[name].stale_reason is None:
-                found[device.uuid, Reason.TELEMETRY_STALE] = _age(sampled, node.status.observed_at)
+                found[device.uuid, FilterReason.TELEMETRY_STALE] = _age(sampled, node.status.observed_at)
     return found
 
 
 def _of_device(device: Device) -> Details:
-    found: dict[tuple[str, Reason], str] = {}
+    found: dict[tuple[str, FilterReason], str] = {}
     if device.allocated_to:
         holders = ", ".join(f"{holder.namespace}/{holder.pod}" for holder in device.allocated_to)
-        found[device.uuid, Reason.IN_USE] = f"held by {holders}"
+        found[device.uuid, FilterReason.IN_USE] = f"held by {holders}"
     if device.health.reasons:
         faults = (f"{r.code} ({r.message})" if r.message else r.code for r in device.health.reasons)
-        found[device.uuid, Reason.UNHEALTHY] = f"fault: {', '.join(faults)}"
+        found[device.uuid, FilterReason.UNHEALTHY] = f"fault: {', '.join(faults)}"
     elif device.withheld is not None:
-        found[device.uuid, Reason.UNHEALTHY] = f"withheld: {device.withheld}"
+        found[device.uuid, FilterReason.UNHEALTHY] = f"withheld: {device.withheld}"
     return found
 
 

@@ -16,7 +16,7 @@ MAX_RESOURCE_AMOUNT = 2**62
 """Bound of the free resources of a node and of the requests of a pod, so that their difference fits into 64 bits."""
 
 
-class Reason(StrEnum):
+class FilterReason(StrEnum):
     """Why a device is rejected for a replica. The first filter that fails, in this order, is reported."""
 
     NODE_BACKOFF = "NodeBackoff"
@@ -288,7 +288,7 @@ class Pick:
 class ReasonCount:
     """Devices and nodes rejected for one reason."""
 
-    reason: Reason
+    reason: FilterReason
     devices: int
     nodes: int
 
@@ -299,7 +299,7 @@ class ClosestDevice:
 
     node: str
     device: str | None
-    reason: Reason
+    reason: FilterReason
     message: str
 
 

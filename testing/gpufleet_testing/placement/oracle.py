@@ -8,9 +8,9 @@ from gpufleet_api.workload import Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
+    FilterReason,
     NodeState,
     PodNeeds,
-    Reason,
     Request,
     ScoreWeights,
 )
@@ -40,7 +40,7 @@ def score(d: DeviceState, w: ScoreWeights) -> int:
     return weighted // (w.memory + w.utilization + w.temperature + w.power)
 
 
-def device_rejection(d: DeviceState, needs: DeviceNeeds) -> Reason | None:
+def device_rejection(d: DeviceState, needs: DeviceNeeds) -> FilterReason | None:
     """Returns the first test of its own that the device fails."""
     shared = bool(d.sharers or d.promised_memory_mib or d.promised_compute_percent or d.in_flight_memory_mib)
     shared = shared or bool(d.in_flight_compute_percent)
@@ -52,43 +52,43 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> Reason | None:
     free = None if used is None or total is None else total - used
     wanted, has = needs.min_compute_capability, d.compute_capability
     tests = (
-        (not d.healthy, Reason.UNHEALTHY),
-        (d.sample_age_seconds is None, Reason.TELEMETRY_STALE),
-        (d.held or (shared and needs.share is None), Reason.IN_USE),
-        (needs.share is not None and d.free_slots == 0, Reason.IN_USE),
-        (_has_process(d) and not d.held and not shared, Reason.FOREIGN_PROCESS),
-        (bool(needs.include_uuids) and d.uuid not in needs.include_uuids, Reason.NOT_INCLUDED),
-        (d.uuid in needs.exclude_uuids, Reason.EXCLUDED),
-        (bool(needs.models) and d.model not in needs.models, Reason.MODEL),
-        (wanted is not None and has is None, Reason.MEASUREMENT_MISSING),
-        (wanted is not None and has is not None and _version(has) < _version(wanted), Reason.COMPUTE_CAPABILITY),
-        (least is not None and free is None, Reason.MEASUREMENT_MISSING),
-        (least is not None and (free or 0) < least, Reason.INSUFFICIENT_FREE_MEMORY),
-        (percent and busy is None, Reason.MEASUREMENT_MISSING),
-        (percent and (busy or 0) + percent > 100, Reason.COMPUTE),
-        *_limit(needs.max_utilization_percent, busy, Reason.UTILIZATION),
-        *_limit(needs.max_temperature_celsius, d.temperature_celsius, Reason.TEMPERATURE),
+        (not d.healthy, FilterReason.UNHEALTHY),
+        (d.sample_age_seconds is None, FilterReason.TELEMETRY_STALE),
+        (d.held or (shared and needs.share is None), FilterReason.IN_USE),
+        (needs.share is not None and d.free_slots == 0, FilterReason.IN_USE),
+        (_has_process(d) and not d.held and not shared, FilterReason.FOREIGN_PROCESS),
+        (bool(needs.include_uuids) and d.uuid not in needs.include_uuids, FilterReason.NOT_INCLUDED),
+        (d.uuid in needs.exclude_uuids, FilterReason.EXCLUDED),
+        (bool(needs.models) and d.model not in needs.models, FilterReason.MODEL),
+        (wanted is not None and has is None, FilterReason.MEASUREMENT_MISSING),
+        (wanted is not None and has is not None and _version(has) < _version(wanted), FilterReason.COMPUTE_CAPABILITY),
+        (least is not None and free is None, FilterReason.MEASUREMENT_MISSING),
+        (least is not None and (free or 0) < least, FilterReason.INSUFFICIENT_FREE_MEMORY),
+        (percent and busy is None, FilterReason.MEASUREMENT_MISSING),
+        (percent and (busy or 0) + percent > 100, FilterReason.COMPUTE),
+        *_limit(needs.max_utilization_percent, busy, FilterReason.UTILIZATION),
+        *_limit(needs.max_temperature_celsius, d.temperature_celsius, FilterReason.TEMPERATURE),
     )
     return next((reason for failed, reason in tests if failed), None)
 
 
-def node_rejection(n: NodeState, r: Request, replica: int) -> Reason | None:
+def node_rejection(n: NodeState, r: Request, replica: int) -> FilterReason | None:
     """Returns the first test that the node fails whatever its devices are."""
     if n.name in r.excluded_nodes.get(replica, frozenset()):
-        return Reason.NODE_BACKOFF
-    return constraints.rejection(n, r.pod) or (Reason.TELEMETRY_STALE if n.stale_reason else None)
+        return FilterReason.NODE_BACKOFF
+    return constraints.rejection(n, r.pod) or (FilterReason.TELEMETRY_STALE if n.stale_reason else None)
 
 
-def resource_rejection(n: NodeState, pod: PodNeeds) -> Reason | None:
+def resource_rejection(n: NodeState, pod: PodNeeds) -> FilterReason | None:
     """Returns what the node has too little of for one more pod."""
     if n.free_cpu_milli < pod.cpu_milli:
-        return Reason.INSUFFICIENT_CPU
+        return FilterReason.INSUFFICIENT_CPU
     if n.free_memory_bytes < pod.memory_bytes:
-        return Reason.INSUFFICIENT_MEMORY
+        return FilterReason.INSUFFICIENT_MEMORY
     if n.free_pods < 1:
-        return Reason.TOO_MANY_PODS
+        return FilterReason.TOO_MANY_PODS
     short = any(n.free_extended.get(name, 0) < amount for name, amount in pod.extended.items())
-    return Reason.INSUFFICIENT_EXTENDED_RESOURCE if short else None
+    return FilterReason.INSUFFICIENT_EXTENDED_RESOURCE if short else None
 
 
 def satisfies(chosen: Sequence[DeviceState], topology: Topology) -> bool:
@@ -177,8 +177,8 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def _limit(limit: int | None, value: int | None, reason: Reason) -> tuple[tuple[bool, Reason], ...]:
-    missing = (limit is not None and value is None, Reason.MEASUREMENT_MISSING)
+def _limit(limit: int | None, value: int | None, reason: FilterReason) -> tuple[tuple[bool, FilterReason], ...]:
+    missing = (limit is not None and value is None, FilterReason.MEASUREMENT_MISSING)
     return (missing, (limit is not None and value is not None and value > limit, reason))
 
 

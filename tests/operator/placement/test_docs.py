@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 from gpufleet_operator.placement.fleet.terms import COOL_CELSIUS, HOT_CELSIUS
-from gpufleet_operator.placement.model import Reason, ScoreWeights
+from gpufleet_operator.placement.model import FilterReason, ScoreWeights
 
 PAGE = (Path(__file__).parents[3] / "docs/concepts/placement.md").read_text(encoding="utf-8")
 
 
 def test_every_reason_is_told_in_order() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(Reason)
+    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(FilterReason)
 
 
 def test_the_terms_are_those_of_the_score() -> None:

@@ -8,7 +8,7 @@ from gpufleet_operator.placement.explain.nearest import nearest_of
 from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.fleet.columns import PRESENT, RowWindow, count_true
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import Diagnosis, Reason, ReasonCount, Request
+from gpufleet_operator.placement.model import Diagnosis, FilterReason, ReasonCount, Request
 from gpufleet_operator.placement.search import filters
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import NodeScores, changed_rows, node_scores
@@ -76,7 +76,7 @@ def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
     codes = fleet.memo.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
     if aside:
         codes = codes.copy()
-        codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[Reason.NODE_BACKOFF]
+        codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[FilterReason.NODE_BACKOFF]
     return codes
 
 
@@ -107,7 +107,7 @@ class _Reasons:
         for reason, fails in reversed(list(filters.device_tests(fleet, window, query))):
             np.copyto(codes, np.uint8(CODES[reason]), where=fails)
         rejections = found.rejections[at]
-        node = np.where(rejections != 0, rejections, columns.stale[at] * np.uint8(CODES[Reason.TELEMETRY_STALE]))
+        node = np.where(rejections != 0, rejections, columns.stale[at] * np.uint8(CODES[FilterReason.TELEMETRY_STALE]))
         np.copyto(codes, node[:, None], where=(node != 0)[:, None])
         return codes
 
@@ -115,20 +115,22 @@ class _Reasons:
 def _of_rest(fleet: Fleet, query: Query, found: NodeScores, window: RowWindow) -> Codes:
     """Returns (rows,): why devices that pass their own tests cannot be used."""
     feasible = found.feasible(fleet)[window.at]
-    rest = np.full(len(feasible), CODES[Reason.GANG], np.uint8)
+    rest = np.full(len(feasible), CODES[FilterReason.GANG], np.uint8)
     split = query.topology is Topology.SAME_NODE
-    rest[split | ~feasible] = CODES[Reason.TOPOLOGY]
+    rest[split | ~feasible] = CODES[FilterReason.TOPOLOGY]
     for reason, lacks in reversed(list(filters.node_resource_tests(window, query))):
         rest[lacks] = CODES[reason]
     # Takes precedence over node resources: a node with too few devices lacks them too, which explains less.
-    rest[count_true(filters.usable(fleet, window, query)) < query.devices.count] = CODES[Reason.INSUFFICIENT_DEVICES]
+    rest[count_true(filters.usable(fleet, window, query)) < query.devices.count] = CODES[
+        FilterReason.INSUFFICIENT_DEVICES
+    ]
     return rest
 
 
 def _count(given: Codes, rows: NDArray[np.intp]) -> tuple[ReasonCount, ...]:
     """Counts rejected devices and their nodes by reason. `rows` must be ascending."""
     devices = np.bincount(given)
-    devices[CODES[Reason.GANG] :] = 0
+    devices[CODES[FilterReason.GANG] :] = 0
     found = []
     for code in devices.nonzero()[0].tolist():
         of = rows[given == code]

@@ -10,7 +10,7 @@ from gpufleet_common.device_use import IDLE_MEMORY_MIB
 from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement.fleet.columns import PRESENT, Columns
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import ClosestDevice, DeviceState, NodeState, Reason
+from gpufleet_operator.placement.model import ClosestDevice, DeviceState, FilterReason, NodeState
 from gpufleet_operator.placement.search.constraints import untolerated
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.query import Query
@@ -19,17 +19,17 @@ Distances = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 _UNMEASURED = {
-    Reason.TOO_MANY_PODS: 1.0,
-    Reason.INSUFFICIENT_EXTENDED_RESOURCE: 1.0,
-    Reason.TOPOLOGY: 1.5,
-    Reason.COMPUTE_CAPABILITY: 2.0,
-    Reason.MODEL: 2.0,
-    Reason.TELEMETRY_STALE: 3.0,
-    Reason.FOREIGN_PROCESS: 4.0,
-    Reason.IN_USE: 5.0,
-    Reason.NODE_BACKOFF: 6.0,
-    Reason.UNHEALTHY: 7.0,
-    Reason.NODE_UNSCHEDULABLE: 8.0,
+    FilterReason.TOO_MANY_PODS: 1.0,
+    FilterReason.INSUFFICIENT_EXTENDED_RESOURCE: 1.0,
+    FilterReason.TOPOLOGY: 1.5,
+    FilterReason.COMPUTE_CAPABILITY: 2.0,
+    FilterReason.MODEL: 2.0,
+    FilterReason.TELEMETRY_STALE: 3.0,
+    FilterReason.FOREIGN_PROCESS: 4.0,
+    FilterReason.IN_USE: 5.0,
+    FilterReason.NODE_BACKOFF: 6.0,
+    FilterReason.UNHEALTHY: 7.0,
+    FilterReason.NODE_UNSCHEDULABLE: 8.0,
 }
 """Distance by reason if it has no number: above every measured one; reasons that resolve by themselves are nearer."""
 
@@ -38,27 +38,27 @@ _MAX_MEASURED = 1.0
 
 _MEASURED = frozenset(
     {
-        Reason.INSUFFICIENT_FREE_MEMORY,
-        Reason.COMPUTE,
-        Reason.UTILIZATION,
-        Reason.TEMPERATURE,
-        Reason.INSUFFICIENT_CPU,
-        Reason.INSUFFICIENT_MEMORY,
-        Reason.INSUFFICIENT_DEVICES,
+        FilterReason.INSUFFICIENT_FREE_MEMORY,
+        FilterReason.COMPUTE,
+        FilterReason.UTILIZATION,
+        FilterReason.TEMPERATURE,
+        FilterReason.INSUFFICIENT_CPU,
+        FilterReason.INSUFFICIENT_MEMORY,
+        FilterReason.INSUFFICIENT_DEVICES,
     }
 )
 
 _MAX_UNMEASURED = 10.0
 
 _FIXED_MESSAGES = {
-    Reason.TOO_MANY_PODS: "node has no capacity for another pod",
-    Reason.NODE_BACKOFF: "node is in backoff for this replica",
-    Reason.NODE_UNSCHEDULABLE: "node is unschedulable",
-    Reason.NODE_AFFINITY: "node does not match the required node affinity",
-    Reason.UNHEALTHY: "has a fault, or cannot be given to a container",
-    Reason.NOT_INCLUDED: "is not in requirements.includeUUIDs",
-    Reason.EXCLUDED: "is in requirements.excludeUUIDs",
-    Reason.MEASUREMENT_MISSING: "does not report a value that a requirement needs",
+    FilterReason.TOO_MANY_PODS: "node has no capacity for another pod",
+    FilterReason.NODE_BACKOFF: "node is in backoff for this replica",
+    FilterReason.NODE_UNSCHEDULABLE: "node is unschedulable",
+    FilterReason.NODE_AFFINITY: "node does not match the required node affinity",
+    FilterReason.UNHEALTHY: "has a fault, or cannot be given to a container",
+    FilterReason.NOT_INCLUDED: "is not in requirements.includeUUIDs",
+    FilterReason.EXCLUDED: "is in requirements.excludeUUIDs",
+    FilterReason.MEASUREMENT_MISSING: "does not report a value that a requirement needs",
 }
 
 
@@ -68,7 +68,7 @@ class Shortfall:
 
     node: str
     device: str
-    reason: Reason
+    reason: FilterReason
     lacks: str
     """What the device lacks, with numbers."""
     devices: int = 1
@@ -83,7 +83,7 @@ class Shortfall:
         """Returns `3 GPUs lack 2,148 MiB of memory or more; closest is node-2/GPU-... (needs ..., has ...)`."""
         device = f"{self.node}/{self.device}"
         lack, _, numbers = self.lacks.partition(" (")
-        if self.reason not in {Reason.INSUFFICIENT_FREE_MEMORY, Reason.COMPUTE}:
+        if self.reason not in {FilterReason.INSUFFICIENT_FREE_MEMORY, FilterReason.COMPUTE}:
             return f"Closest is {device}: {self.lacks}"
         lack = lack.removeprefix("lacks ")
         subject = "1 GPU lacks" if self.devices == 1 else f"{self.devices:,} GPUs lack"
@@ -106,12 +106,12 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     """As `nearest`, for devices given by row and column, each with its code."""
     columns = fleet.ranked()
     best: tuple[float, int, int, int] | None = None
-    alike: dict[Reason, bool] = {}
+    alike: dict[FilterReason, bool] = {}
     # Measured reasons first: a device that lacks part of something is closer than one of another model.
     reasons = [REASONS[code - 1] for code in np.bincount(given).nonzero()[0].tolist()]
     for reason in sorted(reasons, key=lambda r: r not in _MEASURED):
         at_least = 0.0 if reason in _MEASURED else _UNMEASURED.get(reason, _MAX_UNMEASURED)
-        if reason is Reason.GANG or (best is not None and best[0] < at_least):
+        if reason is FilterReason.GANG or (best is not None and best[0] < at_least):
             continue
         failing = (given == CODES[reason]).nonzero()[0]
         distance = _distances(columns, query, reason, rows[failing], cells[failing])
@@ -133,34 +133,34 @@ def nearest_of(fleet: Fleet, query: Query, rows: Places, cells: Places, given: N
     here = rows == row
     reason = REASONS[int(given[here & (cells == cell)][0]) - 1]
     node, device = fleet.state(row), fleet.cells(row)[cell]
-    passing = int((given[here] >= CODES[Reason.INSUFFICIENT_DEVICES]).sum())
+    passing = int((given[here] >= CODES[FilterReason.INSUFFICIENT_DEVICES]).sum())
     count = int((given == CODES[reason]).sum())
     return Shortfall(
         node.name, device.uuid, reason, _message(node, device, reason, query, passing), count, alike[reason]
     )
 
 
-def _distances(columns: Columns, query: Query, reason: Reason, rows: Places, cells: Places) -> Distances:
+def _distances(columns: Columns, query: Query, reason: FilterReason, rows: Places, cells: Places) -> Distances:
     """Returns the missing part of the need for devices that all fail the same test; 0 is closest."""
     needs, pod = query.devices, query.pod
     share = needs.share.compute_percent if needs.share else 0
     lacking: NDArray[Any]
     match reason:
-        case Reason.INSUFFICIENT_FREE_MEMORY:
+        case FilterReason.INSUFFICIENT_FREE_MEMORY:
             need = query.min_free_mib or 0
             free = columns.total_mib[rows, cells] - columns.used_mib[rows, cells]
             lacking = need - free.astype(np.int64)  # the difference of two 32-bit values needs 33 bits
-        case Reason.COMPUTE:
+        case FilterReason.COMPUTE:
             need, lacking = share, columns.compute[rows, cells] - (100 - share)
-        case Reason.UTILIZATION:
+        case FilterReason.UTILIZATION:
             need, lacking = 100, columns.compute[rows, cells] - (needs.max_utilization_percent or 0)
-        case Reason.TEMPERATURE:
+        case FilterReason.TEMPERATURE:
             need, lacking = 100, columns.temperature[rows, cells] - (needs.max_temperature_celsius or 0)
-        case Reason.INSUFFICIENT_CPU:
+        case FilterReason.INSUFFICIENT_CPU:
             need, lacking = pod.cpu_milli, pod.cpu_milli - columns.cpu[rows]
-        case Reason.INSUFFICIENT_MEMORY:
+        case FilterReason.INSUFFICIENT_MEMORY:
             need, lacking = pod.memory_bytes, pod.memory_bytes - columns.memory[rows]
-        case Reason.INSUFFICIENT_DEVICES:
+        case FilterReason.INSUFFICIENT_DEVICES:
             need, lacking = needs.count, needs.count - np.bincount(rows)[rows]
         case _:
             return np.full(len(rows), _UNMEASURED.get(reason, _MAX_UNMEASURED))
@@ -176,48 +176,52 @@ def _above(have: int | None, limit: int | None, unit: str, what: str) -> str:
     return f"is {over} {unit} over the {what} limit (is {have} {unit}, limit {limit} {unit})"
 
 
-def _message(node: NodeState, device: DeviceState, reason: Reason, query: Query, passing: int) -> str:
+def _message(node: NodeState, device: DeviceState, reason: FilterReason, query: Query, passing: int) -> str:
     needs = query.devices
     match reason:
-        case Reason.INSUFFICIENT_FREE_MEMORY:
+        case FilterReason.INSUFFICIENT_FREE_MEMORY:
             return _over(query.min_free_mib or 0, device.memory_free_mib or 0, " MiB", "free memory")
-        case Reason.COMPUTE:
+        case FilterReason.COMPUTE:
             share = needs.share.compute_percent if needs.share else 0
             return _over(share, 100 - (device.compute_in_use_percent or 0), " %", "compute")
-        case Reason.UTILIZATION:
+        case FilterReason.UTILIZATION:
             return _above(device.compute_in_use_percent, needs.max_utilization_percent, "%", "utilization")
-        case Reason.TEMPERATURE:
+        case FilterReason.TEMPERATURE:
             return _above(device.temperature_celsius, needs.max_temperature_celsius, "°C", "temperature")
-        case Reason.INSUFFICIENT_DEVICES:
+        case FilterReason.INSUFFICIENT_DEVICES:
             return f"node has {passing} available GPUs, needs {needs.count}"
-        case Reason.TOPOLOGY:
+        case FilterReason.TOPOLOGY:
             return f"node has {passing} available GPUs, but no {needs.count} of them satisfy topology {query.topology}"
-        case Reason.COMPUTE_CAPABILITY:
+        case FilterReason.COMPUTE_CAPABILITY:
             return f"has compute capability {device.compute_capability}, needs {needs.min_compute_capability}"
-        case Reason.MODEL:
+        case FilterReason.MODEL:
             return f"is {device.model}, must be one of: {', '.join(sorted(needs.models))}"
         case _:
             return _state_message(node, device, reason, query)
 
 
-def _state_message(node: NodeState, device: DeviceState, reason: Reason, query: Query) -> str:
+def _state_message(node: NodeState, device: DeviceState, reason: FilterReason, query: Query) -> str:
     pod = query.pod
     match reason:
-        case Reason.TELEMETRY_STALE:
+        case FilterReason.TELEMETRY_STALE:
             return node.stale_reason or device.stale_reason or "has never been sampled"
-        case Reason.TAINT:
+        case FilterReason.TAINT:
             taint = untolerated(node.taints, pod.tolerations)
             return f"node has taint {taint.key}={taint.value}:{taint.effect}" if taint else "node has a taint"
-        case Reason.NODE_SELECTOR:
+        case FilterReason.NODE_SELECTOR:
             wrong = next(k for k, v in pod.node_selector.items() if node.labels.get(k) != v)
             return f"node has label {wrong}={node.labels.get(wrong)}, needs {pod.node_selector[wrong]}"
-        case Reason.FOREIGN_PROCESS:
+        case FilterReason.FOREIGN_PROCESS:
             return _foreign_process_message(device)
-        case Reason.IN_USE:
+        case FilterReason.IN_USE:
             if device.held:
                 return "is reserved or held by another pod"
             return "is shared by other pods" if query.devices.share is None else "has no free share slot"
-        case Reason.INSUFFICIENT_CPU | Reason.INSUFFICIENT_MEMORY | Reason.INSUFFICIENT_EXTENDED_RESOURCE:
+        case (
+            FilterReason.INSUFFICIENT_CPU
+            | FilterReason.INSUFFICIENT_MEMORY
+            | FilterReason.INSUFFICIENT_EXTENDED_RESOURCE
+        ):
             return _resource_message(node, reason, query)
         case _:
             return _FIXED_MESSAGES.get(reason, f"{reason}")
@@ -236,11 +240,11 @@ def _foreign_process_message(device: DeviceState) -> str:
     )
 
 
-def _resource_message(node: NodeState, reason: Reason, query: Query) -> str:
+def _resource_message(node: NodeState, reason: FilterReason, query: Query) -> str:
     pod = query.pod
-    if reason is Reason.INSUFFICIENT_CPU:
+    if reason is FilterReason.INSUFFICIENT_CPU:
         return _over(pod.cpu_milli, node.free_cpu_milli, "m", "CPU on the node")
-    if reason is Reason.INSUFFICIENT_MEMORY:
+    if reason is FilterReason.INSUFFICIENT_MEMORY:
         return _over(
             pod.memory_bytes // BYTES_PER_MIB, node.free_memory_bytes // BYTES_PER_MIB, " MiB", "memory on the node"
         )

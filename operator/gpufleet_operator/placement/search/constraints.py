@@ -6,11 +6,11 @@ Pure predicates over one node that depend only on labels, taints and the request
 from collections.abc import Iterable, Mapping
 
 from gpufleet_operator.placement.model import (
+    FilterReason,
     MatchExpression,
     NodeSelectorTerm,
     NodeState,
     PodNeeds,
-    Reason,
     Taint,
     Toleration,
 )
@@ -18,16 +18,16 @@ from gpufleet_operator.placement.model import (
 _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 
 
-def rejection(node: NodeState, pod: PodNeeds) -> Reason | None:
+def rejection(node: NodeState, pod: PodNeeds) -> FilterReason | None:
     """Returns the first label or taint filter that the node fails for the pod."""
     if node.unschedulable and not tolerated(_UNSCHEDULABLE, pod.tolerations):
-        return Reason.NODE_UNSCHEDULABLE
+        return FilterReason.NODE_UNSCHEDULABLE
     if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
-        return Reason.NODE_SELECTOR
+        return FilterReason.NODE_SELECTOR
     if pod.affinity_terms is not None and not any(_term_matches(t, node) for t in pod.affinity_terms):
-        return Reason.NODE_AFFINITY
+        return FilterReason.NODE_AFFINITY
     if untolerated(node.taints, pod.tolerations) is not None:
-        return Reason.TAINT
+        return FilterReason.TAINT
     return None
 
 

@@ -1,4 +1,4 @@
-"""Filters in the order of `Reason`: the first one that a device fails is reported.
+"""Filters in the order of `FilterReason`: the first one that a device fails is reported.
 
 Each filter is a mask over the given rows, True where the device or node fails. A requirement on an unreported value
 fails with MEASUREMENT_MISSING.
@@ -25,11 +25,11 @@ from gpufleet_operator.placement.fleet.columns import (
     RowWindow,
 )
 from gpufleet_operator.placement.fleet.fleet import Fleet
-from gpufleet_operator.placement.model import Reason
+from gpufleet_operator.placement.model import FilterReason
 from gpufleet_operator.placement.search import constraints
 from gpufleet_operator.placement.search.query import Query
 
-REASONS = tuple(Reason)
+REASONS = tuple(FilterReason)
 """The code of a reason is its position plus one; 0: none."""
 CODES = {reason: code for code, reason in enumerate(REASONS, start=1)}
 
@@ -55,21 +55,21 @@ def usable(fleet: Fleet, window: RowWindow, query: Query) -> Mask:
     return passes
 
 
-def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[FilterReason, Mask]]:
     """Yields (rows, width) per filter, in order. Arguments as for `usable`, which is equivalent but faster."""
     taken = HELD | SHARED if query.devices.share is None else HELD
     state = window.columns.state[window.at]
-    yield Reason.UNHEALTHY, (state & HEALTHY) == 0
-    yield Reason.TELEMETRY_STALE, (state & SAMPLED) == 0
+    yield FilterReason.UNHEALTHY, (state & HEALTHY) == 0
+    yield FilterReason.TELEMETRY_STALE, (state & SAMPLED) == 0
     in_use: Mask = (state & taken) != 0
     if query.devices.share is not None:
         in_use |= window.columns.share_slots[window.at] < 1
-    yield Reason.IN_USE, in_use
-    yield Reason.FOREIGN_PROCESS, (state & FOREIGN) != 0
+    yield FilterReason.IN_USE, in_use
+    yield FilterReason.FOREIGN_PROCESS, (state & FOREIGN) != 0
     missing = dict(_missing(window, query))
     for reason, fails in _demands(fleet, window, query):
         if reason in missing:
-            yield Reason.MEASUREMENT_MISSING, missing[reason]
+            yield FilterReason.MEASUREMENT_MISSING, missing[reason]
         yield reason, fails
 
 
@@ -88,16 +88,16 @@ def fits_node(window: RowWindow, query: Query) -> Mask:
     return room
 
 
-def node_resource_tests(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def node_resource_tests(window: RowWindow, query: Query) -> Iterator[tuple[FilterReason, Mask]]:
     """Yields (rows,) per resource that the node lacks, as kube-scheduler counts it."""
     pod, columns, at = query.pod, window.columns, window.at
-    yield Reason.INSUFFICIENT_CPU, columns.cpu[at] < pod.cpu_milli
-    yield Reason.INSUFFICIENT_MEMORY, columns.memory[at] < pod.memory_bytes
-    yield Reason.TOO_MANY_PODS, columns.pods[at] < 1
+    yield FilterReason.INSUFFICIENT_CPU, columns.cpu[at] < pod.cpu_milli
+    yield FilterReason.INSUFFICIENT_MEMORY, columns.memory[at] < pod.memory_bytes
+    yield FilterReason.TOO_MANY_PODS, columns.pods[at] < 1
     for name, amount in pod.extended.items():
         room = columns.extended.get(name)
         yield (
-            Reason.INSUFFICIENT_EXTENDED_RESOURCE,
+            FilterReason.INSUFFICIENT_EXTENDED_RESOURCE,
             np.full(columns.cpu[at].shape, amount > 0) if room is None else room[at] < amount,
         )
 
@@ -128,25 +128,28 @@ def node_constraint_codes(fleet: Fleet, at: NDArray[np.intp], query: Query) -> N
     return codes
 
 
-def _demands(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def _demands(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tuple[FilterReason, Mask]]:
     """Yields only the filters that the request needs."""
     needs, columns, rows = query.devices, window.columns, window.take_rows
     if needs.include_uuids:
-        yield Reason.NOT_INCLUDED, ~device_mask(fleet, needs.include_uuids)[window.origin]
+        yield FilterReason.NOT_INCLUDED, ~device_mask(fleet, needs.include_uuids)[window.origin]
     if needs.exclude_uuids:
-        yield Reason.EXCLUDED, device_mask(fleet, needs.exclude_uuids)[window.origin]
+        yield FilterReason.EXCLUDED, device_mask(fleet, needs.exclude_uuids)[window.origin]
     if needs.models:
-        yield Reason.MODEL, _other_model(fleet, needs.models)[rows(columns.model)]
+        yield FilterReason.MODEL, _other_model(fleet, needs.models)[rows(columns.model)]
     if query.min_capability is not None:
-        yield Reason.COMPUTE_CAPABILITY, rows(columns.capability) < query.min_capability
+        yield FilterReason.COMPUTE_CAPABILITY, rows(columns.capability) < query.min_capability
     if query.min_free_mib is not None:
-        yield Reason.INSUFFICIENT_FREE_MEMORY, rows(columns.total_mib) - rows(columns.used_mib) < query.min_free_mib
+        yield (
+            FilterReason.INSUFFICIENT_FREE_MEMORY,
+            rows(columns.total_mib) - rows(columns.used_mib) < query.min_free_mib,
+        )
     if needs.share is not None and needs.share.compute_percent:
-        yield Reason.COMPUTE, rows(columns.compute) > 100 - needs.share.compute_percent
+        yield FilterReason.COMPUTE, rows(columns.compute) > 100 - needs.share.compute_percent
     if needs.max_utilization_percent is not None:
-        yield Reason.UTILIZATION, rows(columns.compute) > needs.max_utilization_percent
+        yield FilterReason.UTILIZATION, rows(columns.compute) > needs.max_utilization_percent
     if needs.max_temperature_celsius is not None:
-        yield Reason.TEMPERATURE, rows(columns.temperature) > needs.max_temperature_celsius
+        yield FilterReason.TEMPERATURE, rows(columns.temperature) > needs.max_temperature_celsius
 
 
 class _OtherModel:
@@ -161,18 +164,18 @@ def _other_model(fleet: Fleet, models: frozenset[str]) -> Mask:
     return fleet.memo.get(_OtherModel, (models, len(fleet.models)), lambda: _OtherModel(fleet, models)).mask
 
 
-def _missing(window: RowWindow, query: Query) -> Iterator[tuple[Reason, Mask]]:
+def _missing(window: RowWindow, query: Query) -> Iterator[tuple[FilterReason, Mask]]:
     """Yields where a requirement fails because the device does not report the value."""
     columns, at = window.columns, window.at
     if query.min_capability is not None:
-        yield Reason.COMPUTE_CAPABILITY, columns.capability[at] == UNKNOWN
+        yield FilterReason.COMPUTE_CAPABILITY, columns.capability[at] == UNKNOWN
     if query.min_free_mib is not None:
         unknown: Mask = (columns.total_mib[at] == UNKNOWN) | (columns.used_mib[at] == UNKNOWN_USED_MIB)
-        yield Reason.INSUFFICIENT_FREE_MEMORY, unknown
-    yield Reason.COMPUTE, columns.compute[at] == UNKNOWN_PERCENT
-    yield Reason.UTILIZATION, columns.compute[at] == UNKNOWN_PERCENT
+        yield FilterReason.INSUFFICIENT_FREE_MEMORY, unknown
+    yield FilterReason.COMPUTE, columns.compute[at] == UNKNOWN_PERCENT
+    yield FilterReason.UTILIZATION, columns.compute[at] == UNKNOWN_PERCENT
     if query.devices.max_temperature_celsius is not None:
-        yield Reason.TEMPERATURE, columns.temperature[at] == UNKNOWN_CELSIUS
+        yield FilterReason.TEMPERATURE, columns.temperature[at] == UNKNOWN_CELSIUS
 
 
 def device_mask(fleet: Fleet, uuids: Iterable[str]) -> Mask:

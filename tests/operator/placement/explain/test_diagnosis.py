@@ -13,9 +13,9 @@ from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
     Diagnosis,
+    FilterReason,
     NodeState,
     PodNeeds,
-    Reason,
     Request,
     Share,
 )
@@ -43,7 +43,7 @@ def test_too_few_devices_take_precedence_over_a_missing_resource() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(8))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 8})
     told = diagnosis([node], DeviceNeeds(count=16), PodNeeds(extended={GPU: 16}))
-    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.INSUFFICIENT_DEVICES, 8)]
+    assert [(one.reason, one.devices) for one in told.rejected] == [(FilterReason.INSUFFICIENT_DEVICES, 8)]
     assert told.nearest is not None
     assert "8" in told.nearest.message
     assert "16" in told.nearest.message
@@ -53,7 +53,7 @@ def test_missing_resource_is_reported_if_devices_suffice() -> None:
     devices = tuple(device(f"GPU-{index}", index) for index in range(2))
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 1})
     told = diagnosis([node], DeviceNeeds(count=2), PodNeeds(extended={GPU: 2}))
-    assert [(one.reason, one.devices) for one in told.rejected] == [(Reason.INSUFFICIENT_EXTENDED_RESOURCE, 2)]
+    assert [(one.reason, one.devices) for one in told.rejected] == [(FilterReason.INSUFFICIENT_EXTENDED_RESOURCE, 2)]
 
 
 def test_temporary_fault_is_closer_than_an_excluded_device() -> None:
@@ -61,7 +61,7 @@ def test_temporary_fault_is_closer_than_an_excluded_device() -> None:
     node = NodeState("node-1", devices, free_pods=10)
     told = diagnosis([node], DeviceNeeds(include_uuids=frozenset({"GPU-1"})))
     assert told.nearest is not None
-    assert (told.nearest.device, told.nearest.reason) == ("GPU-1", Reason.UNHEALTHY)
+    assert (told.nearest.device, told.nearest.reason) == ("GPU-1", FilterReason.UNHEALTHY)
 
 
 def test_the_nearest_miss_says_how_many_lack_how_much() -> None:
@@ -95,11 +95,11 @@ def test_what_the_other_replicas_took_is_part_of_the_reason() -> None:
         Fleet.of([make_node("a", 8, free_cpu_milli=4_000)]), make_request(replicas=3, cpu_milli=2_000)
     ).diagnosis
     assert cpu is not None
-    assert {r.reason: r.devices for r in cpu.rejected} == {Reason.IN_USE: 2, Reason.INSUFFICIENT_CPU: 6}
+    assert {r.reason: r.devices for r in cpu.rejected} == {FilterReason.IN_USE: 2, FilterReason.INSUFFICIENT_CPU: 6}
     assert cpu.eligible == 0
     shares = place(Fleet.of([make_node("a", 1)]), make_request(replicas=3, share=Share(40_000, 0))).diagnosis
     assert shares is not None
-    assert [(r.reason, r.devices) for r in shares.rejected] == [(Reason.INSUFFICIENT_FREE_MEMORY, 1)]
+    assert [(r.reason, r.devices) for r in shares.rejected] == [(FilterReason.INSUFFICIENT_FREE_MEMORY, 1)]
 
 
 def test_an_old_sample_is_told_from_one_that_never_was() -> None:
@@ -111,7 +111,7 @@ def test_an_old_sample_is_told_from_one_that_never_was() -> None:
         told = place(Fleet.of([make_node("a", [device])]), make_request()).diagnosis
         assert told is not None
         assert told.nearest is not None
-        assert told.nearest.reason is Reason.TELEMETRY_STALE
+        assert told.nearest.reason is FilterReason.TELEMETRY_STALE
         assert words in told.nearest.message
 
 
@@ -136,8 +136,8 @@ def test_the_counts_of_the_nodes_add_up_to_those_of_the_fleet(data: st.DataObjec
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
     found = rejections_by_node(fleet, request, decision.unplaced[0])
     assert list(found) == sorted(name for name, node in fleet.nodes.items() if node.devices)
-    devices: Counter[Reason] = Counter()
-    nodes: Counter[Reason] = Counter()
+    devices: Counter[FilterReason] = Counter()
+    nodes: Counter[FilterReason] = Counter()
     for counts in found.values():
         devices.update({r.reason: r.devices for r in counts})
         nodes.update(r.reason for r in counts)
@@ -165,5 +165,5 @@ def test_a_device_that_may_be_in_use_says_what_speaks_for_it(device: DeviceField
     told = place(Fleet.of([make_node("a", [make_device(**device)])]), make_request()).diagnosis
     assert told is not None
     assert told.nearest is not None
-    assert (told.nearest.reason, told.nearest.message) == (Reason.FOREIGN_PROCESS, words)
+    assert (told.nearest.reason, told.nearest.message) == (FilterReason.FOREIGN_PROCESS, words)
     assert "1 used (or possibly used) outside Kubernetes" in told.message

@@ -8,7 +8,7 @@ import pytest
 from gpufleet_api.workload import Strategy
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import InvalidRequestError
-from gpufleet_operator.placement.model import DeviceNeeds, PodNeeds, Reason, Share
+from gpufleet_operator.placement.model import DeviceNeeds, FilterReason, PodNeeds, Share
 from gpufleet_testing.placement.builders import NodeFields, make_device, make_node, make_request
 
 FULL = -(2**70)
@@ -35,7 +35,7 @@ def test_more_than_anybody_has_is_told_with_numbers(strategy: Strategy) -> None:
 
     assert decision.diagnosis is not None
     assert decision.diagnosis.nearest is not None
-    assert (decision.diagnosis.nearest.node, decision.diagnosis.nearest.reason) == ("b", Reason.INSUFFICIENT_CPU)
+    assert (decision.diagnosis.nearest.node, decision.diagnosis.nearest.reason) == ("b", FilterReason.INSUFFICIENT_CPU)
 
 
 def test_debits_pile_up_without_turning_over() -> None:

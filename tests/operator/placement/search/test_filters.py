@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.explain.diagnosis import rejection_codes
 from gpufleet_operator.placement.model import (
+    FilterReason,
     MatchExpression,
     NodeSelectorTerm,
     NodeState,
-    Reason,
     Request,
     Share,
     Taint,
@@ -31,7 +31,7 @@ from gpufleet_testing.placement.builders import (
     make_request,
 )
 
-AFTER_THE_DEVICE = set(REASONS[CODES[Reason.INSUFFICIENT_DEVICES] - 1 :])
+AFTER_THE_DEVICE = set(REASONS[CODES[FilterReason.INSUFFICIENT_DEVICES] - 1 :])
 
 
 @examples(30)
@@ -56,92 +56,106 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
 @pytest.mark.parametrize(
     ("device", "needs", "want"),
     [
-        ({"sample_age_seconds": None}, {}, Reason.TELEMETRY_STALE),
-        ({"healthy": False}, {}, Reason.UNHEALTHY),
-        ({"healthy": False, "sample_age_seconds": None}, {}, Reason.UNHEALTHY),
-        ({"stale_reason": "old"}, {}, Reason.TELEMETRY_STALE),
-        ({"held": True}, {}, Reason.IN_USE),
-        ({"sharers": 1, "promised_memory_mib": 1}, {}, Reason.IN_USE),
+        ({"sample_age_seconds": None}, {}, FilterReason.TELEMETRY_STALE),
+        ({"healthy": False}, {}, FilterReason.UNHEALTHY),
+        ({"healthy": False, "sample_age_seconds": None}, {}, FilterReason.UNHEALTHY),
+        ({"stale_reason": "old"}, {}, FilterReason.TELEMETRY_STALE),
+        ({"held": True}, {}, FilterReason.IN_USE),
+        ({"sharers": 1, "promised_memory_mib": 1}, {}, FilterReason.IN_USE),
         ({"sharers": 1, "promised_memory_mib": 1}, {"share": Share(1_000, 0)}, None),
-        ({"held": True}, {"share": Share(1_000, 0)}, Reason.IN_USE),
-        ({"process_count": 1}, {}, Reason.FOREIGN_PROCESS),
-        ({"process_count": None, "memory_used_mib": 513}, {}, Reason.FOREIGN_PROCESS),
-        ({"process_count": None, "memory_used_mib": 513}, {"share": Share(1, 0)}, Reason.FOREIGN_PROCESS),
+        ({"held": True}, {"share": Share(1_000, 0)}, FilterReason.IN_USE),
+        ({"process_count": 1}, {}, FilterReason.FOREIGN_PROCESS),
+        ({"process_count": None, "memory_used_mib": 513}, {}, FilterReason.FOREIGN_PROCESS),
+        ({"process_count": None, "memory_used_mib": 513}, {"share": Share(1, 0)}, FilterReason.FOREIGN_PROCESS),
         ({"process_count": None, "memory_used_mib": 512}, {}, None),
-        ({"process_count": None, "memory_used_mib": None}, {}, Reason.FOREIGN_PROCESS),
+        ({"process_count": None, "memory_used_mib": None}, {}, FilterReason.FOREIGN_PROCESS),
         ({"process_count": 0, "memory_used_mib": 60_000}, {}, None),
         ({"process_count": 0, "memory_used_mib": None}, {}, None),
-        ({"process_count": None, "memory_used_mib": 9_000, "held": True}, {}, Reason.IN_USE),
+        ({"process_count": None, "memory_used_mib": 9_000, "held": True}, {}, FilterReason.IN_USE),
         (
             {"process_count": None, "memory_used_mib": 9_000, "sharers": 1, "promised_memory_mib": 1},
             {"share": Share(1, 0)},
             None,
         ),
         ({"process_count": 1, "sharers": 1, "promised_memory_mib": 1}, {"share": Share(1, 0)}, None),
-        ({}, {"include_uuids": frozenset({"GPU-other"})}, Reason.NOT_INCLUDED),
-        ({}, {"exclude_uuids": frozenset({"GPU-0"})}, Reason.EXCLUDED),
-        ({}, {"models": frozenset({"A100"})}, Reason.MODEL),
-        ({"compute_capability": "9.0"}, {"min_compute_capability": "10.0"}, Reason.COMPUTE_CAPABILITY),
+        ({}, {"include_uuids": frozenset({"GPU-other"})}, FilterReason.NOT_INCLUDED),
+        ({}, {"exclude_uuids": frozenset({"GPU-0"})}, FilterReason.EXCLUDED),
+        ({}, {"models": frozenset({"A100"})}, FilterReason.MODEL),
+        ({"compute_capability": "9.0"}, {"min_compute_capability": "10.0"}, FilterReason.COMPUTE_CAPABILITY),
         ({"compute_capability": "10.0"}, {"min_compute_capability": "9.0"}, None),
-        ({"compute_capability": None}, {"min_compute_capability": "9.0"}, Reason.MEASUREMENT_MISSING),
-        ({"memory_used_mib": 40_001}, {"min_free_memory_mib": 40_000}, Reason.INSUFFICIENT_FREE_MEMORY),
+        ({"compute_capability": None}, {"min_compute_capability": "9.0"}, FilterReason.MEASUREMENT_MISSING),
+        ({"memory_used_mib": 40_001}, {"min_free_memory_mib": 40_000}, FilterReason.INSUFFICIENT_FREE_MEMORY),
         ({"memory_used_mib": 40_000}, {"min_free_memory_mib": 40_000}, None),
-        ({"memory_used_mib": None}, {"min_free_memory_mib": 1}, Reason.MEASUREMENT_MISSING),
-        ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.INSUFFICIENT_FREE_MEMORY),
+        ({"memory_used_mib": None}, {"min_free_memory_mib": 1}, FilterReason.MEASUREMENT_MISSING),
+        (
+            {"sharers": 1, "promised_memory_mib": 70_000},
+            {"share": Share(10_001, 0)},
+            FilterReason.INSUFFICIENT_FREE_MEMORY,
+        ),
         ({"sharers": 1, "promised_memory_mib": 70_000}, {"share": Share(10_000, 0)}, None),
-        ({"sharers": 1, "in_flight_memory_mib": 70_000}, {"share": Share(10_001, 0)}, Reason.INSUFFICIENT_FREE_MEMORY),
-        ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 41)}, Reason.COMPUTE),
+        (
+            {"sharers": 1, "in_flight_memory_mib": 70_000},
+            {"share": Share(10_001, 0)},
+            FilterReason.INSUFFICIENT_FREE_MEMORY,
+        ),
+        ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 41)}, FilterReason.COMPUTE),
         (
             {"sharers": 1, "promised_compute_percent": 10, "utilization_percent": 70},
             {"share": Share(0, 31)},
-            Reason.COMPUTE,
+            FilterReason.COMPUTE,
         ),
         ({"sharers": 1, "promised_compute_percent": 60}, {"share": Share(0, 40)}, None),
-        ({"utilization_percent": 51}, {"max_utilization_percent": 50}, Reason.UTILIZATION),
+        ({"utilization_percent": 51}, {"max_utilization_percent": 50}, FilterReason.UTILIZATION),
         ({"utilization_percent": 50}, {"max_utilization_percent": 50}, None),
-        ({"utilization_percent": None}, {"max_utilization_percent": 50}, Reason.MEASUREMENT_MISSING),
-        ({"temperature_celsius": 81}, {"max_temperature_celsius": 80}, Reason.TEMPERATURE),
+        ({"utilization_percent": None}, {"max_utilization_percent": 50}, FilterReason.MEASUREMENT_MISSING),
+        ({"temperature_celsius": 81}, {"max_temperature_celsius": 80}, FilterReason.TEMPERATURE),
         ({"temperature_celsius": 80}, {"max_temperature_celsius": 80}, None),
-        ({"temperature_celsius": None}, {"max_temperature_celsius": 80}, Reason.MEASUREMENT_MISSING),
+        ({"temperature_celsius": None}, {"max_temperature_celsius": 80}, FilterReason.MEASUREMENT_MISSING),
     ],
 )
-def test_a_device_is_refused_for_what_it_lacks(device: DeviceFields, needs: RequestFields, want: Reason | None) -> None:
-    assert told(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or Reason.GANG)
+def test_a_device_is_refused_for_what_it_lacks(
+    device: DeviceFields, needs: RequestFields, want: FilterReason | None
+) -> None:
+    assert told(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or FilterReason.GANG)
 
 
 @pytest.mark.parametrize(
     ("node", "pod", "want"),
     [
-        ({"unschedulable": True}, {}, Reason.NODE_UNSCHEDULABLE),
+        ({"unschedulable": True}, {}, FilterReason.NODE_UNSCHEDULABLE),
         (
             {"unschedulable": True},
             {"tolerations": (Toleration("node.kubernetes.io/unschedulable", "Exists"),)},
             None,
         ),
-        ({}, {"node_selector": {"zone": "a"}}, Reason.NODE_SELECTOR),
+        ({}, {"node_selector": {"zone": "a"}}, FilterReason.NODE_SELECTOR),
         ({"labels": {"zone": "a"}}, {"node_selector": {"zone": "a"}}, None),
-        ({}, {"affinity_terms": ()}, Reason.NODE_AFFINITY),
-        ({}, {"affinity_terms": (NodeSelectorTerm(),)}, Reason.NODE_AFFINITY),
-        ({"taints": (Taint("t", "NoSchedule"),)}, {}, Reason.TAINT),
+        ({}, {"affinity_terms": ()}, FilterReason.NODE_AFFINITY),
+        ({}, {"affinity_terms": (NodeSelectorTerm(),)}, FilterReason.NODE_AFFINITY),
+        ({"taints": (Taint("t", "NoSchedule"),)}, {}, FilterReason.TAINT),
         (
             {"taints": (Taint("t", "NoExecute"),)},
             {"tolerations": (Toleration("t", "Exists", effect="NoSchedule"),)},
-            Reason.TAINT,
+            FilterReason.TAINT,
         ),
         ({"taints": (Taint("t", "PreferNoSchedule"),)}, {}, None),
         ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "v"),)}, None),
-        ({"taints": (Taint("t", "NoSchedule", "v"),)}, {"tolerations": (Toleration("t", "Equal", "w"),)}, Reason.TAINT),
-        ({"stale_reason": "old"}, {}, Reason.TELEMETRY_STALE),
-        ({"free_cpu_milli": 999}, {"cpu_milli": 1_000}, Reason.INSUFFICIENT_CPU),
+        (
+            {"taints": (Taint("t", "NoSchedule", "v"),)},
+            {"tolerations": (Toleration("t", "Equal", "w"),)},
+            FilterReason.TAINT,
+        ),
+        ({"stale_reason": "old"}, {}, FilterReason.TELEMETRY_STALE),
+        ({"free_cpu_milli": 999}, {"cpu_milli": 1_000}, FilterReason.INSUFFICIENT_CPU),
         ({"free_cpu_milli": 1_000}, {"cpu_milli": 1_000}, None),
-        ({"free_memory_bytes": 0}, {"memory_bytes": 1}, Reason.INSUFFICIENT_MEMORY),
-        ({"free_pods": 0}, {}, Reason.TOO_MANY_PODS),
-        ({}, {"extended": {"x.dev/nic": 1}}, Reason.INSUFFICIENT_EXTENDED_RESOURCE),
+        ({"free_memory_bytes": 0}, {"memory_bytes": 1}, FilterReason.INSUFFICIENT_MEMORY),
+        ({"free_pods": 0}, {}, FilterReason.TOO_MANY_PODS),
+        ({}, {"extended": {"x.dev/nic": 1}}, FilterReason.INSUFFICIENT_EXTENDED_RESOURCE),
         ({"free_extended": {"x.dev/nic": 1}}, {"extended": {"x.dev/nic": 1}}, None),
     ],
 )
-def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: Reason | None) -> None:
-    assert told(make_node("a", 1, **node), make_request(**pod)) == (want or Reason.GANG)
+def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: FilterReason | None) -> None:
+    assert told(make_node("a", 1, **node), make_request(**pod)) == (want or FilterReason.GANG)
 
 
 @pytest.mark.parametrize(
@@ -164,22 +178,22 @@ def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestField
 def test_node_affinity_reads_as_kubernetes_does(expression: MatchExpression, matches: bool) -> None:
     node = make_node("a", 1, labels={"zone": "a", "gpus": "8"})
     request = make_request(affinity_terms=(NodeSelectorTerm((expression,)),))
-    assert told(node, request) == (Reason.GANG if matches else Reason.NODE_AFFINITY)
+    assert told(node, request) == (FilterReason.GANG if matches else FilterReason.NODE_AFFINITY)
 
 
 def test_affinity_by_field_names_the_node() -> None:
     term = NodeSelectorTerm(fields=(MatchExpression("metadata.name", "In", ("a",)),))
-    assert told(make_node("a", 1), make_request(affinity_terms=(term,))) is Reason.GANG
-    assert told(make_node("b", 1), make_request(affinity_terms=(term,))) is Reason.NODE_AFFINITY
+    assert told(make_node("a", 1), make_request(affinity_terms=(term,))) is FilterReason.GANG
+    assert told(make_node("b", 1), make_request(affinity_terms=(term,))) is FilterReason.NODE_AFFINITY
 
 
 def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
     fleet = Fleet.of([make_node("a", 1)])
     codes = rejection_codes(fleet, Query.of(make_request()), frozenset({"a", "gone"}))
-    assert codes[0, 0] == CODES[Reason.NODE_BACKOFF]
+    assert codes[0, 0] == CODES[FilterReason.NODE_BACKOFF]
 
 
-def told(node: NodeState, request: Request) -> Reason:
+def told(node: NodeState, request: Request) -> FilterReason:
     """The reason of the node's first device; GANG: it passes everything."""
     fleet = Fleet.of([node])
     codes = rejection_codes(fleet, Query.of(request), frozenset())
