@@ -17,7 +17,7 @@ from gpufleet_agent.sampling.snapshot import (
     HealthState,
     NodeSnapshot,
     Statistics,
-    WindowStats,
+    WindowSummary,
 )
 from gpufleet_api.names import MAX_DEVICES, STALE_AFTER_SECONDS, TelemetryState
 from gpufleet_common import timestamps
@@ -150,7 +150,7 @@ def _reason(reason: HealthReason) -> Status:
     }
 
 
-def _window(window: WindowStats | None) -> Status | None:
+def _window(window: WindowSummary | None) -> Status | None:
     if window is None:
         return None
     return _present(

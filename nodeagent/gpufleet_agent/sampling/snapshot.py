@@ -55,7 +55,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowStats:
+class WindowSummary:
     """Statistics of a device's recent samples. A quantity that no sample reported is None."""
 
     samples: int
@@ -87,7 +87,7 @@ class DeviceSnapshot:
     """The last valid one, however old; None if there was none yet."""
     sample_age_seconds: float | None = None
     """Age of `sample`, by the monotonic clock."""
-    window: WindowStats | None = None
+    window: WindowSummary | None = None
     """None if no sample is within the window."""
     events: tuple[EventCount, ...] = ()
 

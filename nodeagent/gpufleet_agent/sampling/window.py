@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 
 from gpufleet_agent.devices.base import Sample
-from gpufleet_agent.sampling.snapshot import Statistics, WindowStats
+from gpufleet_agent.sampling.snapshot import Statistics, WindowSummary
 
 MAX_SAMPLES = 100_000
 """Maximum capacity of a window."""
@@ -83,7 +83,7 @@ class SampleWindow:
         self._series = tuple(_Series(capacity) for _ in _QUANTITIES)
         self._first = 0
         self._count = 0
-        self._cached: WindowStats | None = None
+        self._cached: WindowSummary | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -105,7 +105,7 @@ class SampleWindow:
         self._count += 1
         self._cached = None
 
-    def stats(self, now: float) -> WindowStats | None:
+    def stats(self, now: float) -> WindowSummary | None:
         """Returns the statistics of the window at `now`; None if it is empty.
 
         Takes constant time, except that each sample that is too old is dropped once.
@@ -115,7 +115,7 @@ class SampleWindow:
             return None
         if self._cached is None:
             first, last = self._times[self._first], self._times[self._last_position()]
-            self._cached = WindowStats(self._count, last - first, *(series.aggregate() for series in self._series))
+            self._cached = WindowSummary(self._count, last - first, *(series.aggregate() for series in self._series))
         return self._cached
 
     def _drop_before(self, oldest: float) -> None:

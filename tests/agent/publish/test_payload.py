@@ -27,7 +27,7 @@ from gpufleet_agent.sampling.snapshot import (
     HealthState,
     NodeSnapshot,
     Statistics,
-    WindowStats,
+    WindowSummary,
 )
 from gpufleet_api.telemetry import TelemetryStatus
 
@@ -111,7 +111,7 @@ def test_withheld_reason_is_published_and_truncated() -> None:
 
 
 def test_a_full_device_and_its_summary() -> None:
-    window = WindowStats(60, 59.6, Statistics(49.6, 90, 80), None, Statistics(40.4, 41, 41), None)
+    window = WindowSummary(60, 59.6, Statistics(49.6, 90, 80), None, Statistics(40.4, 41, 41), None)
     info = DeviceInfo("GPU-0", 0, "M" * 200, "Hopper", "9.0", "0000:01:00.0", 1, ("GPU-1",), 1000)
     sample = Sample(
         uuid="GPU-0",
@@ -236,7 +236,7 @@ def crowded(index: int) -> DeviceSnapshot:
         HealthSnapshot(HealthState.UNHEALTHY, told, NOW, told),
         Sample(**{**numbers, **words}),
         1.0,
-        WindowStats(60, 59.0, statistics, statistics, statistics, statistics),
+        WindowSummary(60, 59.0, statistics, statistics, statistics, statistics),
     )
 
 
@@ -301,7 +301,7 @@ reasons = st.lists(
 ).map(tuple)
 healths = st.builds(HealthSnapshot, st.sampled_from(HealthState), reasons, st.none() | times, reasons)
 windows = st.builds(
-    WindowStats, st.integers(1, 3600), st.floats(0, 3600), statistics, statistics, statistics, statistics
+    WindowSummary, st.integers(1, 3600), st.floats(0, 3600), statistics, statistics, statistics, statistics
 )
 infos = st.builds(
     DeviceInfo,
