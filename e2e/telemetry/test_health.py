@@ -39,7 +39,7 @@ def node(fleet: Fleet) -> Iterator[str]:
 def test_xid(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     """Mechanism: the driver reports an XID once. A killed agent restores it from its own last status.
 
-    The kubelet never offers the device meanwhile. Only an acknowledgement brings it back, because no reset was seen.
+    The kubelet never offers the device meanwhile. Only an acknowledgment brings it back, because no reset was seen.
     """
     faulty, *healthy = fleet.gpus[node].uuids
     began = monotonic()
@@ -84,7 +84,7 @@ def test_xid_while_the_apiserver_is_unreachable(namespace: TestNamespace, fleet:
     """Mechanism: no status contains the XID, so a killed agent restores it only from its file on the node.
 
     It is restored before the agent reaches the apiserver, and the kubelet is never offered the device. An
-    acknowledgement afterwards survives another kill.
+    acknowledgment afterwards survives another kill.
     """
     fleet.replace_agents()
     faulty, *healthy = fleet.gpus[node].uuids
@@ -127,7 +127,7 @@ def test_xid_while_the_apiserver_is_unreachable(namespace: TestNamespace, fleet:
 
 
 def test_row_remap(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
-    """Mechanism: a fault lasts as long as readings show it; an acknowledgement does not clear it."""
+    """Mechanism: a fault lasts as long as readings show it; an acknowledgment does not clear it."""
     faulty, *healthy = fleet.gpus[node].uuids
     fleet.gpus[node].report(faulty, remap_failed=1)
     before = eventually(lambda: _fault(fleet, node, faulty, "RowRemapFailed"), within=SLOW_SECONDS)

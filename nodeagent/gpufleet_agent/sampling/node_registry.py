@@ -183,15 +183,15 @@ class NodeRegistry:
             if self._listed_once:
                 self._restore_pending(changes, now)
 
-    def acknowledge(self, acknowledgement: FaultAcknowledgment, now: Instant) -> None:
+    def acknowledge(self, acknowledgment: FaultAcknowledgment, now: Instant) -> None:
         """Clears acknowledged faults: events, and missing devices. Faults that are still observed stay.
 
         Future faults cannot be acknowledged: a time in the future counts as `now`.
         """
-        until = min(acknowledgement.until, now.wall)
+        until = min(acknowledgment.until, now.wall)
         with self._writing() as changes:
             for uuid, device in tuple(self._devices.items()):
-                if not acknowledgement.covers(uuid):
+                if not acknowledgment.covers(uuid):
                     continue
                 lost_since = device.health.since(ReadFault.DEVICE_LOST)
                 missing = not device.listed and self._unavailable is None

@@ -118,10 +118,10 @@ class Sampler:
         with suppress(SamplerClosedError):
             self._registry.restore(past, self._clock())
 
-    def acknowledge(self, acknowledgement: FaultAcknowledgment) -> None:
+    def acknowledge(self, acknowledgment: FaultAcknowledgment) -> None:
         """Clears faults that an administrator acknowledged. Repeating it has no effect."""
         with suppress(SamplerClosedError):
-            self._registry.acknowledge(acknowledgement, self._clock())
+            self._registry.acknowledge(acknowledgment, self._clock())
 
     async def changed(self, seen: int) -> int:
         """Waits until `health_version` differs from `seen`; returns the new one. No change is missed.

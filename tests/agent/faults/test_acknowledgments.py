@@ -20,11 +20,11 @@ from gpufleet_testing.agent.statuses import NOW
         ("now, GPU-0=, 2026-05-28T20:26:40.25", []),
     ],
 )
-def test_acknowledgements(text: str, want: list[FaultAcknowledgment]) -> None:
+def test_acknowledgments(text: str, want: list[FaultAcknowledgment]) -> None:
     assert list(read_acknowledgments(text)) == want
 
 
-def test_an_acknowledgement_is_about_its_device() -> None:
+def test_an_acknowledgment_is_about_its_device() -> None:
     assert FaultAcknowledgment(1.0).covers("GPU-0")
     assert FaultAcknowledgment(1.0, "GPU-0").covers("GPU-0")
     assert not FaultAcknowledgment(1.0, "GPU-1").covers("GPU-0")

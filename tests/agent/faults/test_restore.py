@@ -8,7 +8,7 @@ from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedState
 from gpufleet_testing.agent.statuses import NOW, written
 
 
-def test_the_report_is_handed_over_once_and_so_is_each_acknowledgement() -> None:
+def test_the_report_is_handed_over_once_and_so_is_each_acknowledgment() -> None:
     pasts: list[SavedState] = []
     acknowledged: list[FaultAcknowledgment] = []
     memory = FaultRestorer("boot-1", pasts.append, acknowledged.append, lambda: None, lambda: NOW + 5)
@@ -35,7 +35,7 @@ def test_the_report_is_handed_over_once_and_so_is_each_acknowledgement() -> None
     ],
     ids=["before the report", "since the report", "still to come"],
 )
-def test_after_a_restart_an_acknowledgement_is_about_what_was_reported(text: str, want: list[float]) -> None:
+def test_after_a_restart_an_acknowledgment_is_about_what_was_reported(text: str, want: list[float]) -> None:
     acknowledged: list[FaultAcknowledgment] = []
     memory = FaultRestorer("boot-1", lambda _: None, acknowledged.append, lambda: None, lambda: NOW + 5)
     for version in (1, 2):

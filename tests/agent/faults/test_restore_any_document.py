@@ -107,8 +107,8 @@ def remember(version: TelemetryObject) -> tuple[NodeRegistry, list[None]]:
     def restore(past: SavedState) -> None:
         record.restore(past, NOW)
 
-    def acknowledge(acknowledgement: FaultAcknowledgment) -> None:
-        record.acknowledge(acknowledgement, NOW)
+    def acknowledge(acknowledgment: FaultAcknowledgment) -> None:
+        record.acknowledge(acknowledgment, NOW)
 
     FaultRestorer(None, restore, acknowledge, lambda: complaints.append(None)).observe(version)
     record.register([DeviceInfo("GPU-0", 0, "H100")], "580.1", NOW)

@@ -158,7 +158,7 @@ def test_what_needs_a_reset_is_not_talked_away_by_what_does_not() -> None:
     assert story.health.snapshot().reasons == (HealthReason(XID, "Xid 79", WALL + 10, Recovery.RESET),)
 
 
-def test_an_acknowledgement_forgives_what_came_before_it() -> None:
+def test_an_acknowledgment_forgives_what_came_before_it() -> None:
     story = Story()
     story.xid(10, "Xid 79", Recovery.RESET)
     story.xid(20, "Xid 79", Recovery.RESET)
@@ -170,7 +170,7 @@ def test_an_acknowledgement_forgives_what_came_before_it() -> None:
     assert not story.health.acknowledge(WALL + 20, 41, WALL + 41)
 
 
-def test_an_acknowledgement_does_not_hide_what_is_still_seen() -> None:
+def test_an_acknowledgment_does_not_hide_what_is_still_seen() -> None:
     story = Story()
     story.shows(ECC_UNCORRECTED, 2)
     story.fails(ReadFault.DEVICE_LOST, 1)

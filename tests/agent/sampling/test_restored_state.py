@@ -201,7 +201,7 @@ def test_restored_devices_without_driver_are_reported_with_that_fault() -> None:
     assert codes(record) == [[], []]
 
 
-def test_an_acknowledgement_forgives_events_of_its_device() -> None:
+def test_an_acknowledgment_forgives_events_of_its_device() -> None:
     record = make()
     record.register(DEVICES, "570.1", at(0))
     record.event(DeviceEvent(None, "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(1))
@@ -216,10 +216,10 @@ def test_an_acknowledgement_forgives_events_of_its_device() -> None:
     assert record.health_version == version + 1, "a repeated one changes nothing"
 
 
-def test_an_acknowledgement_forgives_nothing_that_is_yet_to_happen() -> None:
+def test_an_acknowledgment_forgives_nothing_that_is_yet_to_happen() -> None:
     record = make()
     record.register(DEVICES, "570.1", at(0))
-    # By two threads: the event's clock was looked at after the acknowledgement's.
+    # By two threads: the event's clock was looked at after the acknowledgment's.
     record.event(DeviceEvent("GPU-1", "XidError", 79, "gone", fault=True, recovery=Recovery.RESET), at(10))
     record.acknowledge(FaultAcknowledgment(1_003_600), at(9))
     assert codes(record) == [[], ["XidError"], []]
