@@ -20,7 +20,7 @@ class Snapshot:
     name_seed: str
     """Randomness of this pass, for pod names."""
     templates: Mapping[str, TemplateCheck]
-    """The check of each workload that parses and is not being deleted, by uid."""
+    """The check of each workload that parses, by uid; workloads that are being deleted are included."""
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     """By uid."""
     telemetry: Mapping[str, Telemetry] = field(default_factory=dict)
