@@ -1,33 +1,14 @@
 """Simulated GPUs for every test that wants the real nvidia-ml-py to find some."""
 
 import ctypes
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpufleet_simgpu.build import build_library
-from gpufleet_simgpu.files import STATE, edit, write_state
-from gpufleet_simgpu.model import SimNode
 from gpufleet_simgpu.presets import make_node
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """The simulated node that this process's nvidia-ml-py sees."""
-
-    folder: Path
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE
-
-    def write(self, node: SimNode) -> None:
-        write_state(self.state, node)
-
-    def edit(self, change: Callable[[SimNode], SimNode]) -> None:
-        edit(self.state, change)
+from gpufleet_testing.simulated import Simulated
 
 
 @pytest.fixture(scope="session")

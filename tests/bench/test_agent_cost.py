@@ -4,15 +4,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from gpufleet_e2e.fakes.process import ProcessSamples, peak_mib, per_minute, quantile, thread_count
 from gpufleet_simgpu.model import NOT_AVAILABLE
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -90,7 +88,7 @@ def test_growth_has_limits_only_in_long_runs() -> None:
     assert agent.over(growing, 120.0) == []
 
 
-def test_reported_lists_the_devices_for_each_field(simulated: "Simulated") -> None:
+def test_reported_lists_the_devices_for_each_field(simulated: Simulated) -> None:
     simulated.edit(
         lambda node: node.with_gpu(1, encoder_percent=None).with_gpu(2, power_milliwatts=NOT_AVAILABLE, numa_node=None)
     )

@@ -1,17 +1,15 @@
 """nvidia-ml-py, initialised on the simulated node."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 
 @pytest.fixture
-def nvml(simulated: "Simulated") -> Iterator[None]:
+def nvml(simulated: Simulated) -> Iterator[None]:
     """Initialised before the test, shut down after it."""
     pynvml.nvmlInit()
     yield

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pynvml
 import pytest
@@ -18,9 +18,7 @@ from gpufleet_simgpu.files import STATE
 from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimLinks, SimNode, SimProcess, SimSeries
 from gpufleet_simgpu.presets import make_node
 from gpufleet_simgpu.text import NUMBERS
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 STUCK = 3_600_000
 
@@ -39,7 +37,7 @@ def answers(code: int) -> Iterator[None]:
     assert raised.value.value == code
 
 
-def test_library_is_found_by_the_loader(simulated_library: Path, simulated: "Simulated") -> None:
+def test_library_is_found_by_the_loader(simulated_library: Path, simulated: Simulated) -> None:
     script = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetUUID(n.nvmlDeviceGetHandleByIndex(1)))"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(simulated_library.parent)}
     run = subprocess.run(
@@ -62,7 +60,7 @@ def test_state_file_path_is_configurable(simulated_library: Path, tmp_path: Path
     assert run.stdout.split() == ["1.2", "0"]
 
 
-def test_identity(simulated: "Simulated") -> None:
+def test_identity(simulated: Simulated) -> None:
     expected = make_node("h100", 4).gpus[2]
     device = gpu(2)
     assert pynvml.nvmlDeviceGetCount() == 4
@@ -137,7 +135,7 @@ def field(device: Any, number: int) -> int:
 
 @pytest.mark.parametrize(("name", "call"), ONE_NUMBER)
 def test_each_number_changes_disappears_and_fails_separately(
-    simulated: "Simulated", name: str, call: Callable[[Any], Any]
+    simulated: Simulated, name: str, call: Callable[[Any], Any]
 ) -> None:
     device = gpu(1)
     # What a device has drawn counts on top of the file for as long as the process lives: other tests, too, drew.
@@ -162,7 +160,7 @@ def test_every_number_has_a_call() -> None:
     } == set(NUMBERS)
 
 
-def test_memory_of_both_versions(simulated: "Simulated") -> None:
+def test_memory_of_both_versions(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(0, memory_total_mib=1000, memory_used_mib=300, memory_reserved_mib=50))
     memory = pynvml.nvmlDeviceGetMemoryInfo(gpu(), pynvml.nvmlMemory_v2)
     assert [part >> 20 for part in (memory.total, memory.reserved, memory.used, memory.free)] == [1000, 50, 300, 650]
@@ -170,7 +168,7 @@ def test_memory_of_both_versions(simulated: "Simulated") -> None:
     assert [part >> 20 for part in (memory.total, memory.used, memory.free)] == [1000, 350, 650]
 
 
-def test_sentinels_and_impossible_values_are_returned(simulated: "Simulated") -> None:
+def test_sentinels_and_impossible_values_are_returned(simulated: Simulated) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0, memory_used_mib=NOT_AVAILABLE, utilization_percent=250, temperature_celsius=-300, power_milliwatts=-1
@@ -182,7 +180,7 @@ def test_sentinels_and_impossible_values_are_returned(simulated: "Simulated") ->
     assert pynvml.nvmlDeviceGetPowerUsage(gpu()) == 2**32 - 1
 
 
-def test_processes(simulated: "Simulated") -> None:
+def test_processes(simulated: Simulated) -> None:
     listed = (SimProcess(4711, 5000), SimProcess(4712, NOT_AVAILABLE), SimProcess(99, 10, "G"))
     simulated.edit(lambda node: node.with_gpu(0, processes=listed))
     compute = pynvml.nvmlDeviceGetComputeRunningProcesses(gpu())
@@ -192,7 +190,7 @@ def test_processes(simulated: "Simulated") -> None:
     assert pynvml.nvmlDeviceGetComputeRunningProcesses(gpu(1)) == []
 
 
-def test_nvlink_to_a_switch_and_to_each_other(simulated: "Simulated") -> None:
+def test_nvlink_to_a_switch_and_to_each_other(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(0, links=(SimLinks(1, 2), SimLinks(SWITCH, 1))).with_gpu(1, links=()))
     types = [pynvml.nvmlDeviceGetNvLinkRemoteDeviceType(gpu(), link) for link in range(3)]
     assert types == [pynvml.NVML_NVLINK_DEVICE_TYPE_GPU] * 2 + [pynvml.NVML_NVLINK_DEVICE_TYPE_SWITCH]
@@ -205,7 +203,7 @@ def test_nvlink_to_a_switch_and_to_each_other(simulated: "Simulated") -> None:
         pynvml.nvmlDeviceGetNvLinkState(gpu(), 99)
 
 
-def test_energy_grows_with_power_and_time(simulated: "Simulated") -> None:
+def test_energy_grows_with_power_and_time(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(3, power_milliwatts=1_000_000, energy_millijoules=10_000))
     first = pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu(3))
     begun = time.monotonic()
@@ -215,7 +213,7 @@ def test_energy_grows_with_power_and_time(simulated: "Simulated") -> None:
     assert second - first <= (time.monotonic() - begun) * 1_000_000 + 1_000
 
 
-def test_lost_gpu_fails_every_call_but_others_do_not(simulated: "Simulated") -> None:
+def test_lost_gpu_fails_every_call_but_others_do_not(simulated: Simulated) -> None:
     device, other = gpu(1), gpu(0)
     simulated.edit(lambda node: node.lose(1))
     for call in (pynvml.nvmlDeviceGetUUID, pynvml.nvmlDeviceGetPowerUsage, pynvml.nvmlDeviceGetUtilizationRates):
@@ -228,14 +226,14 @@ def test_lost_gpu_fails_every_call_but_others_do_not(simulated: "Simulated") -> 
     assert pynvml.nvmlDeviceGetPowerUsage(device) > 0
 
 
-def test_gpu_removed_from_the_file_is_lost(simulated: "Simulated") -> None:
+def test_gpu_removed_from_the_file_is_lost(simulated: Simulated) -> None:
     device = gpu(3)
     simulated.write(make_node("h100", 2))
     with answers(pynvml.NVML_ERROR_GPU_IS_LOST):
         pynvml.nvmlDeviceGetPowerUsage(device)
 
 
-def test_hung_call_ends_when_the_file_changes(simulated: "Simulated") -> None:
+def test_hung_call_ends_when_the_file_changes(simulated: Simulated) -> None:
     device, other = gpu(1), gpu(0)
     simulated.edit(lambda node: node.with_delay(1, ALL, STUCK))
     power: list[int] = []
@@ -251,7 +249,7 @@ def test_hung_call_ends_when_the_file_changes(simulated: "Simulated") -> None:
     assert len(power) == 1
 
 
-def test_delay_is_observed(simulated: "Simulated") -> None:
+def test_delay_is_observed(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_delay(0, "power_milliwatts", 60))
     begun = time.monotonic()
     pynvml.nvmlDeviceGetPowerUsage(gpu())
@@ -259,7 +257,7 @@ def test_delay_is_observed(simulated: "Simulated") -> None:
 
 
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_DRIVER_NOT_LOADED, 18, 999])
-def test_node_error_fails_every_call(simulated: "Simulated", code: int) -> None:
+def test_node_error_fails_every_call(simulated: Simulated, code: int) -> None:
     device = gpu()
     simulated.edit(lambda node: replace(node, error=code))
     for call in (
@@ -272,7 +270,7 @@ def test_node_error_fails_every_call(simulated: "Simulated", code: int) -> None:
             call()
 
 
-def test_missing_state_file_means_no_driver(simulated: "Simulated") -> None:
+def test_missing_state_file_means_no_driver(simulated: Simulated) -> None:
     device = gpu()
     simulated.state.unlink()
     with answers(pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
@@ -281,7 +279,7 @@ def test_missing_state_file_means_no_driver(simulated: "Simulated") -> None:
         pynvml.nvmlInit()
 
 
-def test_calls_before_init_and_after_shutdown_fail(simulated: "Simulated") -> None:
+def test_calls_before_init_and_after_shutdown_fail(simulated: Simulated) -> None:
     pynvml.nvmlInit()
     pynvml.nvmlShutdown()
     assert pynvml.nvmlDeviceGetCount() == 4, "initialised twice, shut down once"
@@ -307,7 +305,7 @@ def test_calls_before_init_and_after_shutdown_fail(simulated: "Simulated") -> No
     ],
 )
 def test_broken_file_is_reported_once_and_the_old_state_stays(
-    simulated: "Simulated", capfd: pytest.CaptureFixture[str], text: str, problem: str
+    simulated: Simulated, capfd: pytest.CaptureFixture[str], text: str, problem: str
 ) -> None:
     assert pynvml.nvmlDeviceGetCount() == 4
     simulated.state.write_text(text + "\n")
@@ -319,7 +317,7 @@ def test_broken_file_is_reported_once_and_the_old_state_stays(
     assert STATE in said
 
 
-def test_series_is_played_and_repeats_or_holds(simulated: "Simulated") -> None:
+def test_series_is_played_and_repeats_or_holds(simulated: Simulated) -> None:
     (simulated.folder / "course.txt").write_text(
         "# a comment\n0 utilization_percent=10 temperature_celsius=40\n1000 utilization_percent=20\n"
         "2000 utilization_percent=30\n3000\n"
@@ -338,7 +336,7 @@ def test_series_is_played_and_repeats_or_holds(simulated: "Simulated") -> None:
     assert play(-10, loop=True) == (77, make_node("h100", 1).gpus[0].temperature_celsius), "not begun yet"
 
 
-def test_threads_read_while_the_file_changes(simulated: "Simulated") -> None:
+def test_threads_read_while_the_file_changes(simulated: Simulated) -> None:
     stop = threading.Event()
     seen: list[set[int]] = []
 

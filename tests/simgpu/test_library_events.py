@@ -4,15 +4,13 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pynvml
 import pytest
 
 from gpufleet_simgpu.presets import make_node
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 pytestmark = pytest.mark.usefixtures("nvml")
 
@@ -41,7 +39,7 @@ def listen(*indices: int) -> Any:
     return event_set
 
 
-def test_event_set_gets_each_xid_of_its_devices_once(simulated: "Simulated") -> None:
+def test_event_set_gets_each_xid_of_its_devices_once(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_xid(0, 13))
     both, one = listen(0, 1), listen(1)
     simulated.edit(lambda node: node.with_xid(0, 48).with_xid(1, 79))
@@ -54,7 +52,7 @@ def test_event_set_gets_each_xid_of_its_devices_once(simulated: "Simulated") -> 
         pynvml.nvmlEventSetFree(event_set)
 
 
-def test_an_xid_wakes_a_waiting_thread(simulated: "Simulated") -> None:
+def test_an_xid_wakes_a_waiting_thread(simulated: Simulated) -> None:
     event_set = listen(0)
     got: list[tuple[int, int]] = []
     waiting = threading.Thread(target=lambda: got.append(wait_for_xid(event_set, 10_000)))
@@ -65,7 +63,7 @@ def test_an_xid_wakes_a_waiting_thread(simulated: "Simulated") -> None:
     pynvml.nvmlEventSetFree(event_set)
 
 
-def test_new_state_file_reports_its_xids(simulated: "Simulated") -> None:
+def test_new_state_file_reports_its_xids(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_xid(0, 1).with_xid(0, 2))
     event_set = listen(0)
     simulated.write(make_node("h100", 4))
@@ -76,7 +74,7 @@ def test_new_state_file_reports_its_xids(simulated: "Simulated") -> None:
     pynvml.nvmlEventSetFree(event_set)
 
 
-def test_wait_with_a_lost_gpu_fails_after_pending_events(simulated: "Simulated") -> None:
+def test_wait_with_a_lost_gpu_fails_after_pending_events(simulated: Simulated) -> None:
     event_set = listen(0, 1)
     simulated.edit(lambda node: node.with_xid(1, 79).lose(1))
     data = pynvml.nvmlEventSetWait_v2(event_set, 2000)
@@ -86,14 +84,14 @@ def test_wait_with_a_lost_gpu_fails_after_pending_events(simulated: "Simulated")
     pynvml.nvmlEventSetFree(event_set)
 
 
-def test_events_may_be_unsupported(simulated: "Simulated") -> None:
+def test_events_may_be_unsupported(simulated: Simulated) -> None:
     assert pynvml.nvmlDeviceGetSupportedEventTypes(gpu()) == pynvml.nvmlEventTypeXidCriticalError
     simulated.edit(lambda node: node.with_fail(0, "events", pynvml.NVML_ERROR_NOT_SUPPORTED))
     with answers(pynvml.NVML_ERROR_NOT_SUPPORTED):
         listen(0)
 
 
-def test_file_is_polled_where_the_kernel_reports_no_changes(simulated: "Simulated") -> None:
+def test_file_is_polled_where_the_kernel_reports_no_changes(simulated: Simulated) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     first = gpu()
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no further descriptor

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pynvml
 import pytest
 
 from gpufleet_simgpu.model import SimMig, SimProcess
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 pytestmark = pytest.mark.usefixtures("nvml")
 
@@ -19,7 +17,7 @@ BIG = SimMig("MIG-big", "3g.40gb", 2, 40448, 20000, 1)
 
 
 @pytest.fixture
-def divided(simulated: "Simulated") -> Any:
+def divided(simulated: Simulated) -> Any:
     """GPU 1, divided into two."""
     simulated.edit(
         lambda node: node.with_gpu(
@@ -63,7 +61,7 @@ def test_mig_device_has_memory_and_processes_but_no_temperature(divided: Any) ->
             call(big)
 
 
-def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: "Simulated", divided: Any) -> None:
+def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: Simulated, divided: Any) -> None:
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     simulated.edit(lambda node: node.with_gpu(1, migs=(SMALL,)))
     assert pynvml.nvmlDeviceGetUUID(small) == "MIG-small"
@@ -74,7 +72,7 @@ def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: "Simulated",
         pynvml.nvmlDeviceGetUUID(small)
 
 
-def test_xid_contains_its_instances(simulated: "Simulated", divided: Any) -> None:
+def test_xid_contains_its_instances(simulated: Simulated, divided: Any) -> None:
     events = pynvml.nvmlEventSetCreate()
     pynvml.nvmlDeviceRegisterEvents(divided, pynvml.nvmlEventTypeXidCriticalError, events)
     simulated.edit(lambda node: node.with_xid(1, 48, (2, 1)).with_xid(1, 79))
@@ -86,6 +84,6 @@ def test_xid_contains_its_instances(simulated: "Simulated", divided: Any) -> Non
     pynvml.nvmlEventSetFree(events)
 
 
-def test_gpu_without_mig_reports_not_supported(simulated: "Simulated") -> None:
+def test_gpu_without_mig_reports_not_supported(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(0, mig_mode=None))
     assert pynvml.nvmlDeviceGetMaxMigDeviceCount(pynvml.nvmlDeviceGetHandleByIndex(0)) == 0

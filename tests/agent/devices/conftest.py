@@ -1,18 +1,15 @@
 """Fixtures of the hardware's tests."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gpufleet_agent.devices.nvml import NvmlHardware
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 
 @pytest.fixture
-def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
+def hardware(simulated: Simulated) -> Iterator[NvmlHardware]:
     """Opened and listed."""
     opened = NvmlHardware()
     opened.open()

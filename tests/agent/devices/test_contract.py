@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -26,9 +26,7 @@ from gpufleet_agent.devices.recording.player import RecordingPlayer
 from gpufleet_agent.devices.recording.writer import RecordingWriter
 from gpufleet_agent.sampling.validate import validate, validate_facts
 from gpufleet_simgpu.presets import make_node
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
@@ -48,7 +46,7 @@ class Rig(Protocol):
 class Nvml:
     codes = {"DeviceLost": 15, "ResetRequired": 16, "ReadFailed": 14}  # noqa: RUF012 - never changed
 
-    def __init__(self, simulated: "Simulated") -> None:
+    def __init__(self, simulated: Simulated) -> None:
         self.simulated = simulated
         self.hardware: Hardware = NvmlHardware()
 
@@ -113,7 +111,7 @@ def record(path: Path) -> Recording:
 
 
 @pytest.fixture(params=["nvml", "recorded"])
-def rig(request: pytest.FixtureRequest, simulated: "Simulated", tmp_path: Path) -> Iterator[Any]:
+def rig(request: pytest.FixtureRequest, simulated: Simulated, tmp_path: Path) -> Iterator[Any]:
     made = Nvml(simulated) if request.param == "nvml" else Recorded(record(tmp_path / "node.jsonl"))
     yield made
     made.hardware.close()

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pynvml
 import pytest
@@ -30,9 +29,7 @@ from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SWITCH, SimLinks, SimProcess
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import nvml_is_closed
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 SLOW_NUMBERS = (
     "encoder_percent",
@@ -74,9 +71,7 @@ def test_devices_tell_who_they_are(hardware: NvmlHardware) -> None:
 @pytest.mark.parametrize(
     "what", ["architecture", "compute_capability", "name", "memory_total_mib", "minor", "numa_node", "pci_bus_id"]
 )
-def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(
-    simulated: "Simulated", what: str, code: int
-) -> None:
+def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(simulated: Simulated, what: str, code: int) -> None:
     simulated.edit(lambda node: node.with_fail(1, what, code))
     hardware = NvmlHardware()
     hardware.open()
@@ -86,7 +81,7 @@ def test_an_odd_answer_about_what_a_device_is_does_not_leave_it_out(
     assert nvml_is_closed()
 
 
-def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_direct_links_reach_their_far_end_alone(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: (
             node.with_gpu(0, links=(SimLinks(1, 2),))
@@ -103,7 +98,7 @@ def test_direct_links_reach_their_far_end_alone(simulated: "Simulated", hardware
     ]
 
 
-def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_a_reading_is_what_the_hardware_says(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             1,
@@ -141,7 +136,7 @@ def test_a_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: N
     assert hardware.read_slow(UUIDS[0]).process_count == 0
 
 
-def test_every_reason_for_slow_clocks_has_its_bit(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_every_reason_for_slow_clocks_has_its_bit(simulated: Simulated, hardware: NvmlHardware) -> None:
     """By the numbers that the driver's interface gives them."""
     bits = {
         0x2: ThrottleReason.APPLICATION_CLOCKS,
@@ -161,7 +156,7 @@ def test_every_reason_for_slow_clocks_has_its_bit(simulated: "Simulated", hardwa
     assert hardware.read(UUIDS[0]).throttle_reasons == frozenset()
 
 
-def test_a_slow_reading_is_what_the_hardware_says(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_a_slow_reading_is_what_the_hardware_says(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0,
@@ -200,7 +195,7 @@ def test_a_slow_reading_is_what_the_hardware_says(simulated: "Simulated", hardwa
     assert (hardware.read_slow(UUIDS[1]).energy_millijoules or 0) >= 10**9
 
 
-def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: "Simulated") -> None:
+def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: Simulated) -> None:
     node = make_node("v100", 2)
     simulated.write(node.with_gpu(1, retirement_pending=1))
     hardware = NvmlHardware()
@@ -214,7 +209,7 @@ def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: "Simulated
 
 
 def test_processes_in_own_pid_namespace_are_unknown(
-    simulated: "Simulated", hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulated.edit(lambda node: node.with_gpu(0, processes=(SimProcess(7, 1),)))
     monkeypatch.setattr("os.getpid", lambda: 1)
@@ -222,7 +217,7 @@ def test_processes_in_own_pid_namespace_are_unknown(
     assert (slow.process_count, slow.processes) == (None, None)
 
 
-def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0,
@@ -250,7 +245,7 @@ def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: "Simulate
     assert hardware.read(UUIDS[0]).temperature_celsius is not None, "until NVML is opened anew"
 
 
-def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_sentinels_are_absent(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
             0,
@@ -279,7 +274,7 @@ def test_sentinels_are_absent(simulated: "Simulated", hardware: NvmlHardware) ->
 
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_UNKNOWN, pynvml.NVML_ERROR_IRQ_ISSUE])
 def test_a_reading_goes_without_what_a_driver_fails_to_tell(
-    simulated: "Simulated", hardware: NvmlHardware, code: int
+    simulated: Simulated, hardware: NvmlHardware, code: int
 ) -> None:
     """As some do with a single call, for as long as they run. The device is none the worse for it."""
     for extra in ("sm_clock_mhz", "memory_temperature_celsius", "throttle_reasons", "ecc_uncorrected", "remap_failed"):
@@ -295,7 +290,7 @@ def test_a_reading_goes_without_what_a_driver_fails_to_tell(
         hardware.read(UUIDS[0])
 
 
-def test_values_missing_for_a_moment_are_asked_for_again(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_values_missing_for_a_moment_are_asked_for_again(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(lambda node: node.with_fail(0, "power_milliwatts", pynvml.NVML_ERROR_NO_DATA))
     assert hardware.read(UUIDS[0]).power_milliwatts is None
     simulated.edit(lambda node: node.restore(0))
@@ -315,7 +310,7 @@ def test_values_missing_for_a_moment_are_asked_for_again(simulated: "Simulated",
     ],
 )
 def test_each_return_code_is_taken_for_what_it_means(
-    simulated: "Simulated", hardware: NvmlHardware, code: int, kind: type[HardwareError]
+    simulated: Simulated, hardware: NvmlHardware, code: int, kind: type[HardwareError]
 ) -> None:
     simulated.edit(lambda node: node.with_fail(1, ALL, code))
     with pytest.raises(kind) as raised:
@@ -336,7 +331,7 @@ def test_each_return_code_is_taken_for_what_it_means(
     ],
 )
 def test_opening_fails_with_what_can_be_done_about_it(
-    simulated: "Simulated", code: int, kind: type[HardwareError]
+    simulated: Simulated, code: int, kind: type[HardwareError]
 ) -> None:
     simulated.edit(lambda node: replace(node, error=code))
     hardware = NvmlHardware()
@@ -346,7 +341,7 @@ def test_opening_fails_with_what_can_be_done_about_it(
     assert nvml_is_closed()
 
 
-def test_a_driver_that_goes_while_listing_is_unavailable(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_a_driver_that_goes_while_listing_is_unavailable(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.state.unlink()
     for call in (hardware.device_count, hardware.driver_version, lambda: hardware.identify(0)):
         with pytest.raises(HardwareUnavailableError):
@@ -372,7 +367,7 @@ def test_without_a_library_the_message_says_so() -> None:
     assert heavy == "False False"
 
 
-def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: "Simulated") -> None:
+def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.lose(1).with_fail(2, "name", pynvml.NVML_ERROR_GPU_IS_LOST))
     hardware = NvmlHardware()
     hardware.open()
@@ -388,7 +383,7 @@ def test_a_lost_device_does_not_say_who_it_is_and_the_rest_is_there(simulated: "
     hardware.close()
 
 
-def test_a_node_without_gpus_has_none(simulated: "Simulated") -> None:
+def test_a_node_without_gpus_has_none(simulated: Simulated) -> None:
     simulated.write(make_node("h100", 0))
     hardware = NvmlHardware()
     hardware.open()

@@ -1,7 +1,7 @@
 """XIDs as nvidia-ml-py delivers them from simulated GPUs."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pynvml
 import pytest
@@ -9,14 +9,12 @@ import pytest
 from gpufleet_agent.devices.base import DeviceEvent, DeviceLostError, EventSource, HardwareUnavailableError, Recovery
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_simgpu.presets import make_node
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def test_xids_name_their_device_and_whose_fault_they_are(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_xids_name_their_device_and_whose_fault_they_are(simulated: Simulated, hardware: NvmlHardware) -> None:
     assert isinstance(hardware, EventSource)
     assert hardware.wait_event(0.02) is None
     simulated.edit(lambda node: node.with_xid(2, 31).with_xid(1, 79).with_xid(1, 777))
@@ -27,7 +25,7 @@ def test_xids_name_their_device_and_whose_fault_they_are(simulated: "Simulated",
     assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=True)
 
 
-def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: Simulated, hardware: NvmlHardware) -> None:
     assert hardware.wait_event(0.02) is None
     simulated.edit(lambda node: node.lose(1))
     with pytest.raises(DeviceLostError):
@@ -48,7 +46,7 @@ def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: "Simulated", 
     assert event.uuid == UUIDS[1]
 
 
-def test_devices_without_events_are_waited_for_in_peace(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_devices_without_events_are_waited_for_in_peace(simulated: Simulated, hardware: NvmlHardware) -> None:
     def without_events(node: Any) -> Any:
         for index in range(4):
             node = node.with_fail(index, "events", pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -60,7 +58,7 @@ def test_devices_without_events_are_waited_for_in_peace(simulated: "Simulated", 
     assert hardware.wait_event(0.01) is None
 
 
-def test_waiting_without_a_driver_is_an_error(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_waiting_without_a_driver_is_an_error(simulated: Simulated, hardware: NvmlHardware) -> None:
     assert hardware.wait_event(0.01) is None
     simulated.edit(lambda node: replace(node, error=pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
     with pytest.raises(HardwareUnavailableError):

@@ -9,17 +9,17 @@ from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_links import far_ends
 from gpufleet_simgpu.model import SimLinks
 from gpufleet_simgpu.presets import make_node
+from gpufleet_testing.simulated import Simulated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.conftest import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
 @pytest.fixture
-def impatient(simulated: "Simulated") -> "Iterator[NvmlHardware]":
+def impatient(simulated: Simulated) -> "Iterator[NvmlHardware]":
     """Asks for the links with each slow read."""
     opened = NvmlHardware(links_seconds=0)
     opened.open()
@@ -33,9 +33,7 @@ def peers(hardware: NvmlHardware) -> list[int]:
     return [len(device.nvlink_peers) for device in hardware.devices()]
 
 
-def test_links_that_fail_are_noticed_while_the_driver_stays_open(
-    simulated: "Simulated", impatient: NvmlHardware
-) -> None:
+def test_links_that_fail_are_noticed_while_the_driver_stays_open(simulated: Simulated, impatient: NvmlHardware) -> None:
     assert peers(impatient) == [3, 3, 3, 3]
     simulated.edit(lambda node: node.with_gpu(1, links=()))
     for uuid in UUIDS:
@@ -43,13 +41,13 @@ def test_links_that_fail_are_noticed_while_the_driver_stays_open(
     assert peers(impatient) == [2, 0, 2, 2]
 
 
-def test_links_are_not_asked_for_with_every_slow_read(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_links_are_not_asked_for_with_every_slow_read(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(lambda node: node.with_gpu(1, links=()))
     hardware.read_slow(UUIDS[1])
     assert peers(hardware) == [3, 3, 3, 3]
 
 
-def test_what_a_link_does_not_tell_is_not_taken_for_gone(simulated: "Simulated", impatient: NvmlHardware) -> None:
+def test_what_a_link_does_not_tell_is_not_taken_for_gone(simulated: Simulated, impatient: NvmlHardware) -> None:
     simulated.edit(lambda node: node.with_fail(1, "nvlink", pynvml.NVML_ERROR_UNKNOWN))
     impatient.read_slow(UUIDS[1])
     assert peers(impatient) == [3, 3, 3, 3]
@@ -64,7 +62,7 @@ def test_what_a_link_does_not_tell_is_not_taken_for_gone(simulated: "Simulated",
     ],
 )
 def test_one_link_that_errs_does_not_hide_those_after_it(
-    simulated: "Simulated", hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch, code: int, found: int
+    simulated: Simulated, hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch, code: int, found: int
 ) -> None:
     simulated.edit(lambda node: node.with_gpu(0, links=(SimLinks(1, 2), SimLinks(2, 1))))
     state = pynvml.nvmlDeviceGetNvLinkState

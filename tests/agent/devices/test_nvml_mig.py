@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +14,7 @@ from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_mig import capability_nodes, profile
 from gpufleet_simgpu.model import SimMig, SimProcess
 from gpufleet_simgpu.presets import make_node
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 WHOLE = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 MIGS = (
@@ -28,7 +25,7 @@ MIGS = (
 
 
 @pytest.fixture
-def hardware(simulated: "Simulated") -> Iterator[NvmlHardware]:
+def hardware(simulated: Simulated) -> Iterator[NvmlHardware]:
     """Four GPUs, of which the second is divided and the third is to be."""
     simulated.edit(
         lambda node: node.with_gpu(
@@ -67,7 +64,7 @@ def test_a_divided_gpu_is_its_partitions_and_the_others_are_as_they_were(hardwar
 
 
 def test_a_gpu_that_does_not_say_whether_it_is_divided_holds_up_nobody_else(
-    simulated: "Simulated", hardware: NvmlHardware
+    simulated: Simulated, hardware: NvmlHardware
 ) -> None:
     hardware.close()
     simulated.edit(lambda node: node.with_gpu(2, mig_mode=0).with_delay(1, "mig_mode", 2000))
@@ -100,7 +97,7 @@ def test_without_partitions_the_same_gpu_is_one_device(hardware: NvmlHardware) -
 
 
 def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
-    simulated: "Simulated", hardware: NvmlHardware
+    simulated: Simulated, hardware: NvmlHardware
 ) -> None:
     simulated.edit(
         lambda node: node.with_gpu(
@@ -116,7 +113,7 @@ def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
     assert hardware.read_slow("MIG-small").process_count == 0
 
 
-def test_missing_partition_and_partitions_of_lost_gpu_are_lost(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_missing_partition_and_partitions_of_lost_gpu_are_lost(simulated: Simulated, hardware: NvmlHardware) -> None:
     identify_all(hardware)
     simulated.edit(lambda node: node.with_gpu(1, migs=MIGS[:2]))
     hardware.read("MIG-big")
@@ -129,14 +126,14 @@ def test_missing_partition_and_partitions_of_lost_gpu_are_lost(simulated: "Simul
     assert hardware.read(WHOLE[3]).memory_total_mib
 
 
-def test_a_lost_gpu_counts_as_whole_and_hides_no_other(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_a_lost_gpu_counts_as_whole_and_hides_no_other(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(lambda node: node.lose(1))
     assert [one.uuid for one in identify_all(hardware)] == [WHOLE[0], WHOLE[3]]
     assert hardware.device_count() == 3
 
 
 def test_an_xid_is_told_of_the_partition_that_it_names_or_of_all_of_its_gpu(
-    simulated: "Simulated", hardware: NvmlHardware
+    simulated: Simulated, hardware: NvmlHardware
 ) -> None:
     identify_all(hardware)
     assert hardware.wait_event(0.01) is None
@@ -171,7 +168,7 @@ def test_the_profile_is_read_from_the_name(model: str, kind: str) -> None:
     assert profile(model) is None
 
 
-def test_event_of_several_partitions_survives_reopening(simulated: "Simulated", hardware: NvmlHardware) -> None:
+def test_event_of_several_partitions_survives_reopening(simulated: Simulated, hardware: NvmlHardware) -> None:
     identify_all(hardware)
     hardware.wait_event(0.01)  # from here on events are listened for
     simulated.edit(lambda node: node.with_xid(1, 79))

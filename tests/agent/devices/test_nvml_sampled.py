@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pynvml
 
@@ -12,14 +11,12 @@ from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.model import ALL
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import nvml_is_closed, until_listening
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-async def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: "Simulated") -> None:
+async def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(simulated: Simulated) -> None:
 
     simulated.edit(lambda node: node.lose(1))
     sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, event_wait=0.05, reopen_first=0.1))
@@ -35,7 +32,7 @@ async def test_a_device_that_was_lost_before_we_came_is_found_once_it_answers(si
     assert nvml_is_closed()
 
 
-async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: "Simulated") -> None:
+async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: Simulated) -> None:
 
     simulated.edit(lambda node: node.with_delay(1, ALL, 3_600_000))
     sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, deadline=0.5, event_wait=0.05, reopen_first=0.05))
@@ -58,7 +55,7 @@ async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: 
     assert nvml_is_closed()
 
 
-async def test_the_whole_road_from_the_driver_to_the_view(simulated: "Simulated") -> None:
+async def test_the_whole_road_from_the_driver_to_the_view(simulated: Simulated) -> None:
     """Heat, XID, loss, stuck calls, recovery and a driver restart, as the sampler tells them."""
     timing = Timing(
         sample=0.01,

@@ -1,14 +1,10 @@
-from typing import TYPE_CHECKING
-
 import pynvml
 
 from gpufleet_agent.devices.nvml import NvmlHardware
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 
-def test_device_nodes_go_by_minor_number_and_not_by_index(simulated: "Simulated") -> None:
+def test_device_nodes_go_by_minor_number_and_not_by_index(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(0, minor=5).with_fail(1, "minor", pynvml.NVML_ERROR_NOT_SUPPORTED))
     hardware = NvmlHardware()
     hardware.open()

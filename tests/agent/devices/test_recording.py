@@ -5,7 +5,7 @@ from errno import ENOSPC
 from io import FileIO
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -31,9 +31,7 @@ from gpufleet_agent.devices.recording.writer import RecordingWriter
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_simgpu.model import SimProcess
 from gpufleet_simgpu.presets import make_node
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 HEADER = '{"format": "gpufleet-recording/1", "driver_version": "580.1"}'
 DEVICE = '{"at": 0, "device": {"uuid": "GPU-0", "index": 0, "model": "H100"}}'
@@ -170,7 +168,7 @@ Taped = tuple[RecordingWriter, Path, Callable[[], list[str]]]
 
 
 @pytest.fixture
-def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[Taped]:
+def taped(simulated: Simulated, tmp_path: Path) -> Iterator[Taped]:
     path = tmp_path / "node.jsonl"
     recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
     recorder.open()
@@ -184,7 +182,7 @@ def taped(simulated: "Simulated", tmp_path: Path) -> Iterator[Taped]:
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-def test_only_what_differs_is_written(simulated: "Simulated", taped: Taped) -> None:
+def test_only_what_differs_is_written(simulated: Simulated, taped: Taped) -> None:
     recorder, _, lines = taped
     recorder.read(UUIDS[0])
     before = len(lines())
@@ -197,7 +195,7 @@ def test_only_what_differs_is_written(simulated: "Simulated", taped: Taped) -> N
     assert '"temperature_celsius":77' in lines()[-1]
 
 
-def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", taped: Taped) -> None:
+def test_a_failure_and_what_ends_it_are_both_written(simulated: Simulated, taped: Taped) -> None:
     recorder, path, lines = taped
     recorder.read(UUIDS[0])
     simulated.edit(lambda node: node.lose(0))
@@ -211,7 +209,7 @@ def test_a_failure_and_what_ends_it_are_both_written(simulated: "Simulated", tap
     assert load(path).driver_version() == "580.95.05"
 
 
-def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: "Simulated") -> None:
+def test_a_full_disk_ends_the_recording_and_nothing_else(simulated: Simulated) -> None:
     recorder = RecordingWriter(NvmlHardware(), Path("/dev/full"), max_bytes=2**20)
     recorder.open()
     recorder.driver_version()
@@ -235,7 +233,7 @@ class FillingDisk(FileIO):
 
 
 def test_full_disk_leaves_a_playable_recording(
-    simulated: "Simulated", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "node.jsonl"
     recorder = RecordingWriter(NvmlHardware(), path, max_bytes=2**20)
@@ -253,7 +251,7 @@ def test_full_disk_leaves_a_playable_recording(
 
 @pytest.mark.parametrize("spare_bytes", [0, 30])
 def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
-    spare_bytes: int, simulated: "Simulated", tmp_path: Path
+    spare_bytes: int, simulated: Simulated, tmp_path: Path
 ) -> None:
     def record(path: Path, max_bytes: int) -> RecordingWriter:
         recorder = RecordingWriter(NvmlHardware(), path, max_bytes=max_bytes, clock=lambda: 0.0)
@@ -280,7 +278,7 @@ def test_a_recording_that_is_as_large_as_it_may_be_ends_and_nothing_else(
     assert load(path).driver_version() == "580.95.05"
 
 
-async def test_a_sampler_cannot_distinguish_a_recording_from_the_hardware(simulated: "Simulated", taped: Taped) -> None:
+async def test_a_sampler_cannot_distinguish_a_recording_from_the_hardware(simulated: Simulated, taped: Taped) -> None:
     recorder, path, _ = taped
     simulated.edit(lambda node: node.with_gpu(1, processes=(SimProcess(7, 100),), utilization_percent=55))
     for uuid in UUIDS:

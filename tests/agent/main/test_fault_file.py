@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +17,7 @@ from gpufleet_testing.agent.agents import make_agent, running_agent
 from gpufleet_testing.agent.kube_apis import JsonObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.nvml import until_listening
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 PARTITIONS = "gpufleet.dev/mig-1g.10gb"
@@ -63,7 +61,7 @@ async def heartbeats(cluster: JsonObjectApi) -> None:
 
 
 async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
-    simulated: "Simulated", kubelet: FakeKubelet, disk: Disk
+    simulated: Simulated, kubelet: FakeKubelet, disk: Disk
 ) -> None:
     cluster = JsonObjectApi()
     well: dict[str, list[str]] = {uuid: [] for uuid in UUIDS}
@@ -106,7 +104,7 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
 
 @pytest.mark.parametrize("left", ["file", "nothing"])
 async def test_with_mixed_the_file_alone_knows_partitions(
-    *, simulated: "Simulated", kubelet: FakeKubelet, disk: Disk, left: str
+    *, simulated: Simulated, kubelet: FakeKubelet, disk: Disk, left: str
 ) -> None:
     node = make_node("h100", 2)
     migs = tuple(SimMig(f"MIG-{name}", "1g.10gb", index + 7, 9_984) for index, name in enumerate("ab"))
@@ -148,7 +146,7 @@ async def test_with_mixed_the_file_alone_knows_partitions(
     ids=["as it was", "the node was booted", "another driver was loaded", "an old format", "another node's"],
 )
 async def test_file_without_object_counts_for_same_boot_and_driver(
-    *, simulated: "Simulated", kubelet: FakeKubelet, disk: Disk, fields: dict[str, str], codes: list[str]
+    *, simulated: Simulated, kubelet: FakeKubelet, disk: Disk, fields: dict[str, str], codes: list[str]
 ) -> None:
     cluster = JsonObjectApi()
     async with kubelet:
@@ -168,7 +166,7 @@ async def test_file_without_object_counts_for_same_boot_and_driver(
     assert disk.path.with_name("faults.json.unreadable").exists() == bool(odd)
 
 
-async def test_at_rest_nothing_is_written(simulated: "Simulated", kubelet: FakeKubelet, disk: Disk) -> None:
+async def test_at_rest_nothing_is_written(simulated: Simulated, kubelet: FakeKubelet, disk: Disk) -> None:
     def written() -> tuple[int, int]:
         # Each write is a new file; reading, as the next agent does, changes the time of access alone.
         found = disk.path.stat()
@@ -188,7 +186,7 @@ async def test_at_rest_nothing_is_written(simulated: "Simulated", kubelet: FakeK
 
 
 async def test_where_nothing_can_be_written_the_agent_goes_on(
-    simulated: "Simulated", kubelet: FakeKubelet, tmp_path: Path
+    simulated: Simulated, kubelet: FakeKubelet, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("no directory")
 

@@ -1,23 +1,17 @@
 """The whole agent on simulated GPUs, killed and started again: what it said of faults is what it still says."""
 
-from typing import TYPE_CHECKING
-
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.agents import make_agent, running_agent
 from gpufleet_testing.agent.kube_apis import JsonObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
 from gpufleet_testing.agent.nvml import until_listening
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUIDS = [gpu.uuid for gpu in make_node("h100", 4).gpus]
 
 
-async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
-    simulated: "Simulated", kubelet: FakeKubelet
-) -> None:
+async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(simulated: Simulated, kubelet: FakeKubelet) -> None:
     cluster = JsonObjectApi()
     sick = {**{uuid: [] for uuid in UUIDS}, UUIDS[1]: ["XidError"]}
     async with kubelet:
@@ -43,7 +37,7 @@ async def test_a_fault_outlives_the_agent_until_it_is_acknowledged(
 
 
 async def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
-    simulated: "Simulated", kubelet: FakeKubelet
+    simulated: Simulated, kubelet: FakeKubelet
 ) -> None:
     cluster = JsonObjectApi()
     async with kubelet:
@@ -59,7 +53,7 @@ async def test_a_device_that_fell_off_the_bus_is_missed_after_a_restart(
 
 
 async def test_a_bad_row_of_memory_is_a_fault_for_as_long_as_it_is_there(
-    simulated: "Simulated", kubelet: FakeKubelet
+    simulated: Simulated, kubelet: FakeKubelet
 ) -> None:
     cluster = JsonObjectApi()
     simulated.edit(lambda node: node.with_gpu(0, remap_failed=1).with_gpu(1, remap_pending=1))

@@ -3,7 +3,7 @@
 import asyncio
 import urllib.request
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,9 +16,7 @@ from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.agents import make_agent
 from gpufleet_testing.agent.kube_apis import JsonObjectApi
 from gpufleet_testing.agent.kubelet import FakeKubelet
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUID = make_node("h100", 4).gpus[1].uuid
 ASSIGNMENT: dict[str, Any] = {
@@ -42,7 +40,7 @@ def overuse(status: Mapping[str, Any]) -> list[Any]:
 
 
 async def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
-    simulated: "Simulated", kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
+    simulated: Simulated, kubelet: FakeKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "CHECK_SECONDS", 0.05)
     # A process that is gone before anybody can look it up: the only holder answers for the whole device.

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,9 +14,7 @@ from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import until_listening
-
-if TYPE_CHECKING:
-    from tests.conftest import Simulated
+from gpufleet_testing.simulated import Simulated
 
 UUID = make_node("h100", 4).gpus[0].uuid
 TIMING = Timing(sample=0.05, slow=0.05, window=1.0, event_wait=0.05, retry_first=0.05, retry_max=0.1)
@@ -28,7 +25,7 @@ COUNTERS = (
 )
 
 
-async def test_counters_do_not_decrease_while_driver_restarts(simulated: "Simulated") -> None:
+async def test_counters_do_not_decrease_while_driver_restarts(simulated: Simulated) -> None:
     hardware = NvmlHardware()
     sampler = Sampler(hardware, timing=TIMING)
     registry = CollectorRegistry()
