@@ -1,10 +1,10 @@
-"""How long the road takes and what it costs, on a real cluster with simulated GPUs.
+"""Measures the latency and cost of the whole system on a real cluster with simulated GPUs.
 
     python bench/end_to_end_latency.py [--rounds 20] [--rest-seconds 120] [--json FILE]
 
-Measured: from `create` to a running container with devices, for a GPUWorkload and, in turns with it, for the same pod
-asked of the plain device plugin (no gate, no operator); memory of agent and operator; what they write while nothing
-happens. The chart is installed with its defaults, on a cluster of the bench's own that ends with it.
+The time from `create` to a running container with devices, alternately for a GPUWorkload and for the same pod with the
+plain device plugin (no gate, no operator); memory of agent and operator; their writes at rest. The chart is installed
+with its defaults on a separate cluster, which is deleted at the end.
 """
 
 import argparse
@@ -35,11 +35,11 @@ GPUS_PER_NODE = 8
 CLUSTER = ClusterConfig(name="bench", network="10.247.0.0/16", nodes=2)
 ROUND_SECONDS = 60
 PROCESSES = ("gpufleet-agent", "gpufleet-operat")
-"""Names as the kernel has them: fifteen characters."""
+"""Process names as the kernel truncates them, to fifteen characters."""
 
 
 class Bench:
-    """A namespace on an installed fleet."""
+    """A namespace on a cluster with gpufleet installed."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -49,12 +49,12 @@ class Bench:
         self._core = client.CoreV1Api(admin)
 
     def install(self) -> None:
-        """The chart with its defaults on idle GPUs."""
+        """Installs the chart with its defaults on idle GPUs."""
         gpus = [Gpus(node, GPUS_PER_NODE) for node in self.cluster.nodes]
         chart = str(repository_root() / "charts" / "gpufleet")
         where = ("upgrade", "--install", RELEASE, chart, f"--namespace={SYSTEM}", "--create-namespace", "--wait")
         self.cluster.helm(*where, "--reset-values", "--set=agent.driver.hostPath=/opt/gpufleet/driver", timeout=180)
-        # On a cluster that was in use, agents started on other GPUs.
+        # On a reused cluster, running agents still have the previous GPUs.
         for pod in self.api.list(pods(SYSTEM), labelSelector="app.kubernetes.io/component=agent"):
             self.api.delete(f"{pods(SYSTEM)}/{pod['metadata']['name']}", grace=0)
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
@@ -64,7 +64,7 @@ class Bench:
         eventually(lambda: self.api.get(account), within=20)
 
     def managed(self, name: str) -> float:
-        """Seconds from creating a GPUWorkload to its container running with a device."""
+        """Returns the seconds from creating a GPUWorkload until its container runs with a device."""
         began = monotonic()
         self.api.create(workloads(self.namespace), gpuworkload(name))
         took = self._running(f"{WORKLOAD_LABEL}={name}", began)
@@ -72,7 +72,7 @@ class Bench:
         return took
 
     def plain(self, name: str) -> float:
-        """Seconds from creating a pod that asks for a device to its container running with one."""
+        """Returns the seconds from creating a pod that requests a device until its container runs with one."""
         body = plain_pod(name, count=1, labels={"bench": name})
         began = monotonic()
         self.api.create(pods(self.namespace), body)
@@ -81,20 +81,20 @@ class Bench:
         return took
 
     def rest(self) -> None:
-        """Wait until no pod and no reservation is left, so that every measurement starts from the same."""
+        """Waits until no pod and no reservation is left, so that all measurements start from the same state."""
 
         def empty() -> None:
             left = [one["metadata"]["name"] for one in self.api.list(pods(self.namespace))]
             reserved = [
                 one for node in self._telemetry() for one in node.get("spec", {}).get("assignments", [])
-            ]  # of all namespaces: nobody else should be at work
+            ]  # of all namespaces: no other workload should exist
             _expect(not left, f"pods {left}")
             _expect(not reserved, f"reservations {reserved}")
 
         eventually(empty, within=ROUND_SECONDS)
 
     def memory(self) -> dict[str, list[float]]:
-        """Resident memory of each process in MiB."""
+        """Returns the resident memory of each process in MiB."""
         found: dict[str, list[float]] = {name: [] for name in PROCESSES}
         for node in self.cluster.nodes:
             for name in PROCESSES:
@@ -105,7 +105,7 @@ class Bench:
         return found
 
     def writes_at_rest(self, seconds: float) -> dict[str, float]:
-        """Writes per minute and node to our own resources, and to pods but for their status, while nothing happens."""
+        """Returns writes at rest, per minute and node: to gpufleet's resources, and to pods except their status."""
         before, began = writes(self.api.text("/metrics")), monotonic()
         sleep(seconds)  # the measurement itself
         after = writes(self.api.text("/metrics"))
@@ -114,7 +114,7 @@ class Bench:
         return {key: round(value / len(self.cluster.nodes), 2) for key, value in mine.items()}
 
     def fill(self, count: int) -> None:
-        """Let so many workloads run."""
+        """Creates `count` workloads and waits until they are Ready."""
         for number in range(count):
             self.api.create(workloads(self.namespace), gpuworkload(f"rest-{number}"))
 
@@ -126,7 +126,7 @@ class Bench:
         eventually(ready, within=ROUND_SECONDS)
 
     def clear(self) -> None:
-        """Remove the namespace."""
+        """Deletes the workloads and the namespace."""
         for one in self.api.list(workloads(self.namespace)):
             self.api.delete(f"{workloads(self.namespace)}/{one['metadata']['name']}")
         self.rest()
@@ -152,7 +152,7 @@ class Bench:
         _expect((offered, reported) == (count, count), f"nodes offer {offered}, agents report {reported}, not {count}")
 
 
-def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as assert does, which may be switched off
+def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - like assert, but never disabled
     if not holds:
         raise AssertionError(otherwise)
 
@@ -166,7 +166,7 @@ def _has_devices(pod: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def prepared() -> Iterator[Bench]:
-    """A bench on a cluster of its own."""
+    """Yields a bench on a separate cluster."""
     with up(CLUSTER) as cluster:
         bench = Bench(cluster)
         bench.install()
@@ -177,10 +177,10 @@ def prepared() -> Iterator[Bench]:
 
 
 def measure(bench: Bench, rounds: int, rest_seconds: float) -> dict[str, Any]:
-    """Everything, as it goes into the JSON file."""
+    """Returns all figures, as in the JSON file."""
     durations: dict[str, list[float]] = {"gpuworkload": [], "plain pod": []}
     for number in range(rounds):
-        # In turns, so that what the machine does beside this falls on both alike.
+        # Alternate, so that other load on the machine affects both alike.
         durations["gpuworkload"].append(bench.managed(f"managed-{number}"))
         bench.rest()
         durations["plain pod"].append(bench.plain(f"plain-{number}"))
@@ -202,7 +202,7 @@ def measure(bench: Bench, rounds: int, rest_seconds: float) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """For people."""
+    """Prints the figures as text."""
     print("\nfrom create to a running container with a device, in seconds")
     for name, summary in found["seconds_to_running"].items():
         print(f"  {name:12} p50 {summary['p50']:.2f}  min {summary['min']:.2f}  max {summary['max']:.2f}")
@@ -215,13 +215,14 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Measure the road from create to running, and its cost at rest.")
-    parser.add_argument("--rounds", type=int, default=20, help="measurements of each kind (default: %(default)s)")
+    parser = argparse.ArgumentParser(description="Measure the time from create to running, and the cost at rest.")
     parser.add_argument(
-        "--rest-seconds", type=float, default=120, help="how long to count writes (default: %(default)s)"
+        "--rounds", type=int, default=20, help="number of measurements of each kind (default: %(default)s)"
     )
-    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument(
+        "--rest-seconds", type=float, default=120, help="duration of counting writes (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     with prepared() as bench:
         found = measure(bench, options.rounds, options.rest_seconds)

@@ -1,13 +1,13 @@
-"""How fast the engine decides, how that grows with the fleet, and how good its picks are.
+"""Measures the engine's speed, its growth with the fleet, and the quality of its picks.
 
     uv run bench/engine.py [--quick] [--json] [--nodes 5000] [--trace-nodes N.csv --trace-arrivals A.csv] [--plot X.svg]
 
-Every decision is made as the operator makes it: `place`, then the pick is debited with `Fleet.hold`, so the next
-decision sees it. Each figure is the median of five repeats or more, by processor time of one thread, so that a
-neighbour on the machine counts little; lowest, highest and the median by the wall clock stand beside it. Fleets are
-synthetic and seeded: nodes of eight devices, NVLink inside each half, random load, heat and power. In the same run the
-same single placements by plain Python over lists of objects, as one would write it at first. Pack is timed by
-bench/packing.py on a trace or a synthetic fleet and mix of its kind; bench/optimum.py compares picks with the optimum.
+Every decision is made as in the operator: `place`, then `Fleet.hold` debits the pick for the next decision. Each figure
+is the median of at least five repeats by processor time of one thread, which other load affects little, with minimum,
+maximum and the median by wall clock. Fleets are synthetic and seeded: nodes of eight devices, NVLink within each half,
+random load, heat and power. For comparison, simple Python code over lists of objects makes the same single placements.
+bench/packing.py times Pack on a trace or on synthetic data of its kind; bench/optimum.py compares picks with the
+optimum.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SHARED = Request("bench/shared", (0,), DeviceNeeds(share=Share(10_000, 20)), Pod
 
 
 def fleet_nodes(count: int, seed: int = 1) -> list[NodeState]:
-    """Synthetic nodes; the seed decides load, heat and power."""
+    """Returns synthetic nodes whose load, heat and power depend on the seed."""
     draw = random.Random(seed)
     return [_node(f"node-{n:05}", draw) for n in range(count)]
 
@@ -74,22 +74,22 @@ def _node(name: str, draw: random.Random) -> NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one figure over its repeats."""
+    """One figure over its repeats."""
 
     low: float
     median: float
     high: float
     wall: float
-    """The median by the wall clock."""
+    """The median by wall clock."""
 
 
 def spread(cpu: Sequence[float], wall: Sequence[float]) -> Spread:
-    """Of what was measured in each repeat."""
+    """Returns the spread of the repeats' values by processor time and by wall clock."""
     return Spread(min(cpu), statistics.median(cpu), max(cpu), statistics.median(wall))
 
 
 def per_second(decide: Callable[[], object], seconds: float, least: int = 20) -> Spread:
-    """Calls per second; each repeat lasts at least `seconds` and makes at least so many calls."""
+    """Returns calls per second. Each repeat lasts at least `seconds` and makes at least `least` calls."""
     cpu, wall = [], []
     for _ in range(REPEATS):
         calls, began, began_wall = 0, time.process_time(), time.perf_counter()
@@ -102,7 +102,7 @@ def per_second(decide: Callable[[], object], seconds: float, least: int = 20) ->
 
 
 def milliseconds(calls: Iterable[Callable[[], object]]) -> Spread:
-    """What each call takes."""
+    """Returns the duration of the calls."""
     cpu, wall = [], []
     for call in calls:
         began, began_wall = time.process_time(), time.perf_counter()
@@ -113,7 +113,7 @@ def milliseconds(calls: Iterable[Callable[[], object]]) -> Spread:
 
 
 def placing(fleet: Fleet, requests: Iterator[Request]) -> Callable[[], None]:
-    """One decision and its debit; a fleet that is full is replaced by a copy of what it was at first."""
+    """Returns a function that makes one decision and debits it. A full fleet is reset to its initial state."""
     start, now = fleet.copy(), [fleet]
 
     def once() -> None:
@@ -128,20 +128,20 @@ def placing(fleet: Fleet, requests: Iterator[Request]) -> Callable[[], None]:
 
 
 def always(request: Request) -> Iterator[Request]:
-    """The same request again and again."""
+    """Yields the same request repeatedly."""
     while True:
         yield request
 
 
 def mixed(seed: int = 2) -> Iterator[Request]:
-    """1, 2, 4 and 8 devices, joined by NVLink up to four."""
+    """Yields requests for 1, 2, 4 and 8 devices, connected by NVLink up to four."""
     draw = random.Random(seed)
     while True:
         yield LINKED[draw.choices((1, 2, 4, 8), (8, 4, 2, 1))[0]]
 
 
 def occupied(nodes: Sequence[NodeState], part: float, seed: int = 3) -> Fleet:
-    """A fleet of which this part of the devices is held, by pods of the mixed sizes placed at random."""
+    """Returns a fleet with this part of the devices held by randomly placed pods of mixed sizes."""
     draw, fleet = random.Random(seed), Fleet.of(nodes)
     taken, wanted = 0, part * len(nodes) * PER_NODE
     while taken < wanted:
@@ -155,7 +155,7 @@ def occupied(nodes: Sequence[NodeState], part: float, seed: int = 3) -> Fleet:
 
 
 def churning(fleet: Fleet, seed: int = 4) -> Callable[[], None]:
-    """Telemetry of one node, one pod that ends, one placement: what a busy minute is made of."""
+    """Returns a function that updates the telemetry of one node, ends one pod and places one, as in a busy minute."""
     draw = random.Random(seed)
     running: list[Pick] = []
     names = sorted(fleet.nodes)
@@ -175,7 +175,7 @@ def churning(fleet: Fleet, seed: int = 4) -> Callable[[], None]:
 
 
 def reranking(fleet: Fleet) -> Iterator[Callable[[], object]]:
-    """A decision that ranks every device after every node has changed; the question has been asked before."""
+    """Yields decisions that rank every device after every node has changed. The request is already cached."""
     nodes = list(fleet.nodes.values())
     place(fleet, ONE)
     for round_ in range(REPEATS):
@@ -186,7 +186,7 @@ def reranking(fleet: Fleet) -> Iterator[Callable[[], object]]:
 
 
 class Plain:
-    """Single placements as one writes them at first: every device of every node, for every decision."""
+    """A simple implementation of single placements: each decision visits every device of every node."""
 
     def __init__(self, nodes: Sequence[NodeState]) -> None:
         self.nodes = {n.name: n.devices for n in nodes}
@@ -194,7 +194,7 @@ class Plain:
         self.free = {n.name: [n.free_cpu_milli, n.free_memory_bytes, n.free_pods] for n in nodes}
 
     def place(self, request: Request) -> None:
-        """Filter, score, take the best."""
+        """Filters and scores the devices and takes the best one."""
         best: tuple[float, str, str] | None = None
         needs, pod = request.devices, request.pod
         for name, devices in self.nodes.items():
@@ -220,7 +220,7 @@ class Plain:
 
 
 def bytes_per_device(count: int) -> float:
-    """Memory of the whole fleet object, its node states and the caches of one question included, by device."""
+    """Returns the memory per device of a fleet, including its node states and the caches of one request."""
     tracemalloc.start()
     fleet = Fleet.of(fleet_nodes(count))
     place(fleet, ONE)
@@ -230,7 +230,7 @@ def bytes_per_device(count: int) -> float:
 
 
 def growth(seconds: float) -> list[dict[str, float]]:
-    """By number of nodes: making the fleet (ms), ranking it anew (ms), and one more decision (microseconds)."""
+    """Returns by number of nodes the times to build the fleet (ms), rank it (ms) and decide again (microseconds)."""
     found = []
     for count in SIZES:
         say(f"growth: {count:,} nodes")
@@ -245,13 +245,13 @@ def growth(seconds: float) -> list[dict[str, float]]:
 
 
 def script(name: str, *options: str) -> Any:
-    """What another benchmark prints for machines."""
+    """Runs another benchmark and returns its JSON output."""
     command = [sys.executable, str(Path(__file__).with_name(name)), "--json", *options]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def pack_per_s(nodes: Path | None, arrivals: Path | None, repeats: int) -> Spread:
-    """Decisions per second of bench/packing.py."""
+    """Returns the decisions per second of bench/packing.py."""
     options = ["--synthetic"]
     if nodes is not None and arrivals is not None:
         options = ["--nodes", str(nodes), "--arrivals", str(arrivals)]
@@ -260,7 +260,7 @@ def pack_per_s(nodes: Path | None, arrivals: Path | None, repeats: int) -> Sprea
 
 
 def speeds(count: int, seconds: float) -> dict[str, Spread]:
-    """What the engine does with a fleet of so many nodes."""
+    """Measures the engine with a fleet of `count` nodes."""
     nodes = fleet_nodes(count)
     fresh, plain = Fleet.of(nodes), Plain(nodes)
     measured: dict[str, Callable[[], Spread]] = {
@@ -275,18 +275,18 @@ def speeds(count: int, seconds: float) -> dict[str, Spread]:
     }
     found = {}
     for name, measure in measured.items():
-        say(f"{LABELS[name]}")
+        say(LABELS[name])
         found[name] = measure()
     return found
 
 
 def say(what: str) -> None:
-    """How far we are."""
+    """Prints the progress to stderr."""
     print(what, file=sys.stderr, flush=True)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Every figure. A rate or a time is its median; the rest of the spread is under `spread`."""
+    """Returns all figures. Rates and times are medians; `spread` has the rest."""
     seconds = 0.1 if args.quick else 0.5
     load = os.getloadavg()[0]
     found = speeds(args.nodes, seconds)
@@ -309,26 +309,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 LABELS = {
     "single_per_s": "single placements per second",
-    "naive_single_per_s": "the same in plain Python",
+    "naive_single_per_s": "the same in simple Python",
     "gang8_per_s": "gangs of eight replicas per second",
     "mixed_per_s": "1, 2, 4 or 8 devices at 60 % occupancy, per second",
     "shared_per_s": "shares of a device per second",
-    "churn_per_s": "rounds of churn (an update, an end, a placement) per second",
+    "churn_per_s": "cycles of an update, an end and a placement per second",
     "pack_per_s": "Pack, decisions per second",
     "rerank_ms": "a decision after every node changed, ms",
     "list_all_ms": "all devices listed in order, ms",
-    "bytes_per_device": "memory per device, all in all, bytes",
-    "array_bytes_per_device": "of it arrays, bytes",
-    "best_of_optimum": "Best, of the optimum by exhaustive search",
-    "partly_joined_best_of_optimum": "the same where NVLinks are missing",
-    "pack_of_optimum": "Pack, of the optimum by exhaustive search",
-    "first_fit_of_optimum": "first fit, of the same",
-    "best_fit_of_optimum": "best fit, of the same",
+    "bytes_per_device": "memory per device, total, bytes",
+    "array_bytes_per_device": "memory per device, arrays, bytes",
+    "best_of_optimum": "Best, part of the optimum by exhaustive search",
+    "partly_joined_best_of_optimum": "Best, where NVLinks are missing",
+    "pack_of_optimum": "Pack, part of the optimum by exhaustive search",
+    "first_fit_of_optimum": "first fit, part of the same",
+    "best_fit_of_optimum": "best fit, part of the same",
 }
 
 
 def plot(points: Sequence[dict[str, float]]) -> str:
-    """Time over nodes, both axes logarithmic, as SVG. Parallel to the grey line is linear."""
+    """Returns an SVG of time over nodes with logarithmic axes. Lines parallel to the gray one are linear."""
     width, height, left, top = 560, 320, 70, 20
 
     def at(nodes: float, ms: float) -> str:
@@ -336,9 +336,9 @@ def plot(points: Sequence[dict[str, float]]) -> str:
         return f"{x:.1f},{top + (3 - math.log10(ms)) / 5 * (height - top - 40):.1f}"
 
     lines = [
-        ("#c0392b", "make the fleet", [(p["nodes"], p["build_ms"]) for p in points]),
-        ("#1e8449", "rank all of it anew", [(p["nodes"], p["rerank_ms"]) for p in points]),
-        ("#2471a3", "one more decision", [(p["nodes"], p["again_us"] / 1_000) for p in points]),
+        ("#c0392b", "build the fleet", [(p["nodes"], p["build_ms"]) for p in points]),
+        ("#1e8449", "rank all devices", [(p["nodes"], p["rerank_ms"]) for p in points]),
+        ("#2471a3", "one further decision", [(p["nodes"], p["again_us"] / 1_000) for p in points]),
         ("#bbbbbb", "linear", [(p["nodes"], p["nodes"] / 10_000) for p in points]),
     ]
     body = []
@@ -359,9 +359,9 @@ def plot(points: Sequence[dict[str, float]]) -> str:
 
 
 def show(found: dict[str, Any]) -> None:
-    """For people."""
+    """Prints the figures as a table."""
     print(f"{found['nodes']:,} nodes, {found['devices']:,} devices; by processor time of one thread")
-    print(f"{'':<62}{'median':>12}{'lowest':>12}{'highest':>12}{'by wall':>12}")
+    print(f"{'':<62}{'median':>12}{'min':>12}{'max':>12}{'wall clock':>12}")
     for key, label in LABELS.items():
         line = f"{label:<62}{found[key]:>12,}"
         if key in found["spread"]:
@@ -369,24 +369,23 @@ def show(found: dict[str, Any]) -> None:
             line += "".join(f"{round(figure[part], 2):>12,}" for part in ("low", "high", "wall"))
         print(line)
     print(f"{'Pack was timed on':<62}{found['pack_on']:>12}")
-    print(f"{'nodes':>8}{'make, ms':>12}{'rank anew, ms':>15}{'one more, us':>14}")
+    print(f"{'nodes':>8}{'build, ms':>12}{'rank all, ms':>15}{'further, us':>14}")
     for point in found["growth"]:
         print(f"{point['nodes']:>8,}{point['build_ms']:>12,}{point['rerank_ms']:>15,}{point['again_us']:>14,}")
-    print(f"load of the machine: {found['load'][0]} before, {found['load'][1]} after")
+    print(f"load average: {found['load'][0]} before, {found['load'][1]} after")
 
 
 def main() -> None:
-    """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=5_000, help="size of the fleet, eight devices each")
-    parser.add_argument("--quick", action="store_true", help="shorter repeats, Pack once")
+    parser.add_argument("--nodes", type=int, default=5_000, help="nodes of eight devices (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="shorten the repeats and run Pack once")
     parser.add_argument("--trace-nodes", type=Path, help="--nodes of bench/packing.py")
     parser.add_argument("--trace-arrivals", type=Path, help="--arrivals of bench/packing.py, one file")
-    parser.add_argument("--plot", type=Path, help="write the growth as SVG")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--plot", type=Path, help="write a plot of the growth as SVG")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args()
     if (args.trace_nodes is None) != (args.trace_arrivals is None):
-        parser.error("--trace-nodes and --trace-arrivals go together")
+        parser.error("--trace-nodes and --trace-arrivals require each other")
     found = measure(args)
     if args.plot:
         args.plot.write_text(plot(found["growth"]))

@@ -1,11 +1,11 @@
-"""FGD, the best published rule on the trace that bench/packing.py replays: a yardstick for any other arrivals.
+"""Places arrivals by FGD, the best published rule on the trace of bench/packing.py, for comparison.
 
     uv run bench/fgd.py --nodes N.csv --arrivals A.csv [B.csv ...] [--out placements.csv] [--json]
 
-Fragmentation Gradient Descent ("Beware of Fragmentation", USENIX ATC 2023): of each node, the device parts that pods of
-the usual mix can't use are its fragments; a pod goes where fragments grow least. As published, only CPU and devices
-count, the mix is that of the kinds which make up 95 % of the pods, and scores are whole percents. Ties go to the
-last node, which comes closest to the published figures (0.2 points below to 0.6 above on the trace's files).
+Fragmentation Gradient Descent ("Beware of Fragmentation", USENIX ATC 2023): device parts that pods of the usual mix
+can't use are fragments. A pod is placed where fragments grow least. As published, only CPU and devices count, the mix
+contains the kinds that make up 95 % of the pods, and scores are whole percents. Ties go to the last node, which comes
+closest to the published figures (0.2 points below to 0.6 above on the trace's files).
 """
 
 import argparse
@@ -29,7 +29,7 @@ POPULAR = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What one pod asks for: thousandths of each of `devices` devices."""
+    """The request of a pod: `milli` thousandths of each of `devices` devices."""
 
     cpu: int
     memory: int
@@ -40,7 +40,7 @@ class Pod:
 
 @dataclass(slots=True)
 class Node:
-    """What is left of a node."""
+    """The free resources of a node."""
 
     cpu: int
     memory: int
@@ -48,7 +48,7 @@ class Node:
     free: list[int]
 
     def takes(self, pod: Pod) -> bool:
-        """True when the pod fits."""
+        """Reports whether the pod fits."""
         if pod.cpu > self.cpu or pod.memory > self.memory:
             return False
         if not pod.devices:
@@ -59,7 +59,7 @@ class Node:
 
 
 class Fgd:
-    """Places pods one after the other; `nodes` change."""
+    """Places pods in sequence and updates `nodes`."""
 
     def __init__(self, nodes: Sequence[Node], mix: Sequence[Pod]) -> None:
         self.nodes = nodes
@@ -82,7 +82,7 @@ class Fgd:
         self._changed: list[int] = []
 
     def place(self, pod: Pod) -> tuple[int, list[int]] | None:
-        """Debit the pod: the node, and the devices taken; None when no node has room."""
+        """Debits the pod. Returns the node and the devices, or None if the pod fits no node."""
         scores = self._scores.setdefault(pod, _Scores(np.full(len(self.nodes), -1), [0] * len(self.nodes)))
         stale = range(len(self.nodes)) if scores.seen < 0 else set(self._changed[scores.seen :])
         for at in stale:
@@ -96,7 +96,7 @@ class Fgd:
         return chosen, taken
 
     def _score(self, node: Node, pod: Pod) -> tuple[int, int]:
-        """In whole percents, and the device for a share; below 0: it doesn't fit."""
+        """Returns the score in whole percents (negative: the pod doesn't fit) and the device for a share."""
         if not node.takes(pod):
             return -1, 0
         before = self._fragments(node.cpu, node.model, node.free)
@@ -124,16 +124,16 @@ class Fgd:
 
 @dataclass(slots=True)
 class _Scores:
-    """Of one kind of pod, by node."""
+    """Scores of one kind of pod for each node."""
 
     best: NDArray[np.int64]
     device: list[int]
     seen: int = field(default=-1)
-    """Changes of nodes that the scores know of."""
+    """Number of node changes that the scores include."""
 
 
 def _take(node: Node, pod: Pod, device: int) -> list[int]:
-    """Debit; returns the devices: the one given for a share, else the first that are idle."""
+    """Debits the pod. Returns the given device for a share, otherwise the first idle devices."""
     node.cpu -= pod.cpu
     node.memory -= pod.memory
     if not pod.devices:
@@ -146,7 +146,7 @@ def _take(node: Node, pod: Pod, device: int) -> list[int]:
 
 
 def read_nodes(path: Path) -> tuple[list[str], list[Node]]:
-    """Names and nodes; header: node, cpu_milli, memory_mib, gpu, model."""
+    """Returns names and nodes of a file with the header node, cpu_milli, memory_mib, gpu, model."""
     with _opened(path) as file:
         rows = list(csv.DictReader(file))
     nodes = [Node(int(r["cpu_milli"]), int(r["memory_mib"]), r["model"], [WHOLE] * int(r["gpu"])) for r in rows]
@@ -154,7 +154,7 @@ def read_nodes(path: Path) -> tuple[list[str], list[Node]]:
 
 
 def read_arrivals(path: Path) -> list[tuple[str, Pod]]:
-    """Numbers and pods in order; header: seq, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec."""
+    """Returns numbers and pods in order. Header: seq, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec."""
     found = []
     with _opened(path) as file:
         for row in csv.DictReader(file):
@@ -170,7 +170,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def run(nodes_file: Path, arrivals_file: Path) -> tuple[list[tuple[str, str, str]], dict[str, object]]:
-    """Rows of placements (seq, node, devices), and the figures as bench/packing.py names them."""
+    """Returns rows of placements (seq, node, devices), and the figures with the keys of bench/packing.py."""
     names, nodes = read_nodes(nodes_file)
     arrivals = read_arrivals(arrivals_file)
     rule = Fgd(nodes, [pod for _, pod in arrivals])
@@ -194,12 +194,11 @@ def run(nodes_file: Path, arrivals_file: Path) -> tuple[list[tuple[str, str, str
 
 
 def main() -> None:
-    """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=Path, required=True)
-    parser.add_argument("--arrivals", type=Path, nargs="+", required=True)
-    parser.add_argument("--out", type=Path, help="write seq,node,devices of the pods placed (of the last file)")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--nodes", type=Path, required=True, help="file of nodes")
+    parser.add_argument("--arrivals", type=Path, nargs="+", required=True, help="files of pods")
+    parser.add_argument("--out", type=Path, help="write seq,node,devices of the placed pods (of the last file)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
     figures = []
     for path in args.arrivals:

@@ -1,12 +1,12 @@
-"""How good the picks of Best and Pack are: against the optimum, found by trying everything, on fleets small enough.
+"""Compares the picks of Best and Pack on small fleets with the optimum by exhaustive search.
 
     uv run bench/optimum.py [--rounds 40] [--json]
 
-Best: two replicas of two devices joined by NVLink on two nodes of four; the sum of the scores over the highest there
-is. Once every device is joined to every other, and once half of the links are missing, so that a pair taken without
-care splits the rest: there also how many of the fleets that have room for both replicas gave it to them. Pack: pods
-that ask for shares of three devices, one by one; what is allocated over the most there can be, when all pods are known
-beforehand and any may be turned away. Beside it first fit and best fit on the same pods.
+Best: two replicas of two devices connected by NVLink, on two nodes of four devices; the sum of the scores over the
+highest possible sum. In one case all devices are connected. In the other, half of the links are missing, so a badly
+chosen pair splits the rest; this case also shows in how many of the fleets with space for both replicas both were
+placed. Pack: pods that request shares of three devices in sequence; the allocation over the maximum when all pods are
+known in advance and any may be refused. First fit and best fit place the same pods for comparison.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from gpufleet_operator.placement.packing import Mix, PodType
 WHOLE = 1000
 DEVICES = 3
 SHARES = {810: 14, 470: 10, 320: 4, 650: 3, 230: 3, 160: 1}
-"""Thousandths of a device, and how often they are asked for: about as in the trace of bench/packing.py."""
+"""Thousandths of a device -> relative frequency of requests, similar to the trace of bench/packing.py."""
 
 
 def node(name: str, draw: random.Random, links: float = 1.0) -> NodeState:
-    """Four devices with random load and heat, each pair joined as often as `links` says."""
+    """Returns four devices with random load and heat; each pair is connected with probability `links`."""
     uuids = [f"GPU-{name}-{i}" for i in range(4)]
     joined = [set(pair) for pair in combinations(uuids, 2) if links == 1.0 or draw.random() < links]
     devices = [
@@ -49,7 +49,7 @@ def node(name: str, draw: random.Random, links: float = 1.0) -> NodeState:
 
 
 def best_of_optimum(rounds: int, seed: int = 5, links: float = 1.0) -> tuple[float, float]:
-    """Sum of scores over the optimum's of the gangs that were placed, and the part of those that can be that were."""
+    """Returns the placed gangs' sum of scores over the optimum's, and the placed part of the placeable gangs."""
     draw, found, optimum, placed, possible = random.Random(seed), 0.0, 0.0, 0, 0
     needs = PodNeeds(cpu_milli=4_000, memory_bytes=2**34)
     request = Request("bench/pairs", (0, 1), DeviceNeeds(2), needs, topology=Topology.NVLINK, gang=True)
@@ -68,7 +68,7 @@ def best_of_optimum(rounds: int, seed: int = 5, links: float = 1.0) -> tuple[flo
 
 
 def pack_of_optimum(rounds: int, pods: int = 12, seed: int = 6) -> dict[str, float]:
-    """Allocated over the optimum's, by rule."""
+    """Returns for each rule its allocation over the optimum's."""
     draw = random.Random(seed)
     allocated = {"pack": 0, "first_fit": 0, "best_fit": 0}
     optimum = 0
@@ -82,7 +82,7 @@ def pack_of_optimum(rounds: int, pods: int = 12, seed: int = 6) -> dict[str, flo
 
 
 def packed(asked: Sequence[int]) -> int:
-    """Thousandths that Pack allocates."""
+    """Returns the thousandths that Pack allocates."""
     mix = Mix.of({PodType(0, 0, 1, milli): weight for milli, weight in SHARES.items()})
     devices = [DeviceState(f"GPU-{i}", i, "any", WHOLE, 0, 0, None, sample_age_seconds=0.0) for i in range(DEVICES)]
     fleet, allocated = Fleet.of([NodeState("a", tuple(devices), free_pods=99)]), 0
@@ -95,7 +95,7 @@ def packed(asked: Sequence[int]) -> int:
 
 
 def fitted(asked: Sequence[int], *, tightest: bool) -> int:
-    """Thousandths allocated when each pod takes the first device that has room, or the one with the least of it."""
+    """Returns the thousandths allocated by first fit, or by best fit if `tightest`."""
     free = [WHOLE] * DEVICES
     for milli in asked:
         room = next((f for f in (sorted(free) if tightest else free) if f >= milli), None)
@@ -105,7 +105,7 @@ def fitted(asked: Sequence[int], *, tightest: bool) -> int:
 
 
 def most_allocated(asked: Sequence[int]) -> int:
-    """Over every way to put each pod on one of the devices, or nowhere."""
+    """Returns the maximum allocation over all assignments of pods to devices or to none."""
     states: set[tuple[int, ...]] = {(WHOLE,) * DEVICES}
     for milli in asked:
         taken = [(s, i) for s in states for i, free in enumerate(s) if free >= milli]
@@ -114,17 +114,16 @@ def most_allocated(asked: Sequence[int]) -> int:
 
 
 def best_figures(rounds: int) -> dict[str, float]:
-    """Of Best, where all devices are joined and where half of the links are missing."""
+    """Returns the figures of Best with all devices connected and with half of the links missing."""
     joined, _ = best_of_optimum(rounds)
     partly, placed = best_of_optimum(rounds, links=0.5)
     return {"best_of_optimum": joined, "partly_joined_best_of_optimum": partly, "partly_joined_placed": placed}
 
 
 def main() -> None:
-    """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--rounds", type=int, default=40, help="number of random fleets (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     args = parser.parse_args()
     found = best_figures(args.rounds) | pack_of_optimum(args.rounds)
     rounded = {name: round(value, 4) for name, value in found.items()}

@@ -1,18 +1,16 @@
-"""Packs a production trace pod by pod with the engine that the operator runs, and says how well.
+"""Packs a production trace pod by pod with the operator's engine and reports the allocated share of GPUs.
 
     uv run bench/packing.py --nodes N.csv --arrivals A.csv [B.csv ...] --strategy Pack [--out placements.csv]
 
-Pods arrive one after the other and never leave; each is placed when it arrives, and a refused one isn't tried again.
-The measure is the published one: GPU allocated, in percent of capacity, averaged over the arrivals at which the
-arrived GPU demand rounds to 100 % and to 130 % of capacity. With --published FILE the figures that others reached
-on the same arrivals stand beside ours.
+Pods arrive in sequence and never leave. Each is placed on arrival, and a refused pod is not retried. The measure is the
+published one: allocated GPUs in percent of capacity, averaged over the arrivals at which the arrived GPU demand rounds
+to 100 % and to 130 % of capacity. --published FILE adds published figures for the same arrivals.
 
-The mix of requests is known beforehand (how often each kind of pod is asked for, not in which order), as it is for
-the published rules; with --mix learned it is learned from the arrivals as they come, starting from a general prior, as
-the operator does it. --mix both runs both and prints both; everything else, and --out, is then of the known mix.
+The mix of requests (the frequency of each kind of pod, not the order) is known in advance, as in the published rules.
+With --mix learned it is learned from the arrivals, starting from a general prior, as in the operator. --mix both runs
+and prints both; all other figures, and --out, are then of the known mix.
 
-The trace is read by path. A device's thousandths stand as its memory in MiB, so a share of 810 thousandths is 810 of
-1,000 exactly.
+A device has 1,000 MiB of memory, one for each thousandth, so a share of 810 thousandths is exactly 810 MiB.
 """
 
 import argparse
@@ -37,7 +35,7 @@ from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeStat
 from gpufleet_operator.placement.packing import Mix, MixEstimator, PodType
 
 WHOLE = 1000
-_PODS_PER_NODE = 10_000  # the trace knows no limit
+_PODS_PER_NODE = 10_000  # the trace has no limit
 COLUMNS = ("no GPU", "shared", "1 GPU", "2 GPU", "4 GPU", "8 GPU")
 
 
@@ -50,14 +48,14 @@ class Arrival:
 
     @property
     def milli(self) -> int:
-        """Thousandths of devices that it asks for."""
+        """Returns the requested thousandths of devices."""
         needs = self.request.devices
         return needs.count * (WHOLE if needs.share is None else needs.share.memory_mib)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. Allocations in percent of capacity; decisions per second by the wall clock, and of processor time."""
+    """One run. Allocations are in percent of capacity; decisions are per second of wall clock and of processor time."""
 
     arrivals: str
     pods: int
@@ -69,11 +67,10 @@ class Outcome:
     decisions_per_s: float
     decisions_per_cpu_s: float
     allocated_at_130_learned: float | None = None
-    """With the mix learned, where both were asked for."""
+    """With the learned mix; only for `--mix both`."""
 
 
 def main() -> None:
-    """Run what the command line says."""
     parser = _parser()
     args = parser.parse_args()
     if args.synthetic:
@@ -82,7 +79,7 @@ def main() -> None:
             _report(args, read_nodes(nodes_file), [arrivals_file])
         return
     if args.nodes is None or args.arrivals is None:
-        parser.error("--nodes and --arrivals are needed, or --synthetic")
+        parser.error("--nodes and --arrivals, or --synthetic, are required")
     _report(args, read_nodes(args.nodes), args.arrivals)
 
 
@@ -111,7 +108,7 @@ def _report(args: argparse.Namespace, nodes: Sequence[NodeState], files: Sequenc
 def run(
     name: str, nodes: Sequence[NodeState], arrivals: tuple[Arrival, ...], *, mix: str
 ) -> tuple[list[tuple[Arrival, Pick]], Outcome]:
-    """Place every arrival in turn: what was placed where, and how it went."""
+    """Places every arrival in order. Returns the placements and the outcome."""
     fleet, census, known = Fleet.of(nodes), MixEstimator(), mix_of(arrivals)
     capacity = sum(len(node.devices) for node in nodes) * WHOLE
     arrived = used = 0
@@ -120,7 +117,7 @@ def run(
     placed: list[tuple[Arrival, Pick]] = []
     first = None
     gc.collect()
-    gc.freeze()  # what was read, and what earlier files left, isn't part of the measure
+    gc.freeze()  # excludes the input and objects of earlier files from the measurement
     began, began_cpu = time.perf_counter(), time.process_time()
     for arrival in arrivals:
         request = arrival.request
@@ -153,7 +150,7 @@ def run(
 
 
 def read_nodes(path: Path) -> tuple[NodeState, ...]:
-    """Header: node, cpu_milli, memory_mib, gpu, model."""
+    """Returns the nodes of a file with the header node, cpu_milli, memory_mib, gpu, model."""
     with _opened(path) as file:
         return tuple(
             NodeState(
@@ -168,7 +165,10 @@ def read_nodes(path: Path) -> tuple[NodeState, ...]:
 
 
 def read_arrivals(path: Path, strategy: Strategy) -> tuple[Arrival, ...]:
-    """Header: seq, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec. Pods that are alike share one request."""
+    """Returns the arrivals of a file; equal pods share one request.
+
+    Header: seq, cpu_milli, memory_mib, num_gpu, gpu_milli, gpu_spec.
+    """
     requests: dict[tuple[str, ...], Request] = {}
     arrivals = []
     with _opened(path) as file:
@@ -181,12 +181,12 @@ def read_arrivals(path: Path, strategy: Strategy) -> tuple[Arrival, ...]:
 
 
 def pod_type(request: Request) -> PodType:
-    """The type of a pod of the trace."""
+    """Returns the type of a pod of the trace."""
     return PodType.of(request, WHOLE)
 
 
 def mix_of(arrivals: tuple[Arrival, ...]) -> Mix:
-    """How often each kind of pod is asked for, without their order: what the published rules know as well."""
+    """Returns the frequency of each kind of pod, without the order; the published rules know it as well."""
     return Mix.of_types(pod_type(a.request) for a in arrivals)
 
 
@@ -216,7 +216,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def size(arrival: Arrival) -> str:
-    """The class of a pod in the counts of refusals."""
+    """Returns the class of a pod for the counts of refusals."""
     needs = arrival.request.devices
     if not needs.count:
         return "no GPU"
@@ -224,7 +224,7 @@ def size(arrival: Arrival) -> str:
 
 
 def allocated_at(curve: Iterable[tuple[int, float]], percent: int) -> float:
-    """The published measure: the mean over the arrivals at which so many percent had arrived."""
+    """Returns the published measure: the mean over the arrivals at which `percent` of the demand had arrived."""
     near = [allocated for arrived, allocated in curve if arrived == percent]
     return round(sum(near) / len(near), 2) if near else float("nan")
 
@@ -247,7 +247,7 @@ def _print(outcome: Outcome, published: dict[str, str], *, heading: bool) -> Non
     rules = [key.removesuffix("@130") for key in published if key.endswith("@130")]
     both = outcome.allocated_at_130_learned is not None
     if heading:
-        print("GPU allocated at 130 % of arrivals, %; decisions per second (of processor time); refused pods by size")
+        print("Allocated GPUs at 130 % of arrivals, %; decisions per second (of processor time); refused pods by size")
         others = "".join(f"{rule:>14}" for rule in (*rules, "gpufleet", *(["mix learned"] if both else [])))
         print(f"{'arrivals':<16}{others}  {'first refusal':>13}  {'decisions/s':>15}  refused of asked")
     figures = [*(float(published[f"{rule}@130"]) for rule in rules), outcome.allocated_at_130]
@@ -270,7 +270,7 @@ def _print_sums(outcomes: Sequence[Outcome], published: dict[str, dict[str, str]
 
 
 def synthetic(folder: Path) -> tuple[Path, Path]:
-    """1,200 nodes of five shapes and 90 kinds of pods, drawn until 130 % of the devices are asked for."""
+    """Writes 1,200 nodes of five shapes, and pods of 90 kinds that request 130 % of the devices."""
     draw, nodes, arrivals = random.Random(7), folder / "nodes.csv", folder / "synthetic.csv"
     shapes = [(96_000, 393_216, 8)] * 50 + [(104_000, 524_288, 2)] * 34 + [(16_000, 122_880, 2)] * 9
     shapes += [(128_000, 786_432, 8)] * 3 + [(32_000, 131_072, 4)] * 4
@@ -298,14 +298,14 @@ def synthetic(folder: Path) -> tuple[Path, Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=Path, help="node, cpu_milli, memory_mib, gpu, model")
-    parser.add_argument("--arrivals", type=Path, nargs="+", help="pods in order, .csv or .csv.gz")
+    parser.add_argument("--nodes", type=Path, help="file of nodes: node, cpu_milli, memory_mib, gpu, model")
+    parser.add_argument("--arrivals", type=Path, nargs="+", help="files of pods in order, .csv or .csv.gz")
     parser.add_argument("--strategy", choices=[s.value for s in Strategy], default=Strategy.PACK.value)
     parser.add_argument("--mix", choices=("known", "learned", "both"), default="known")
-    parser.add_argument("--out", type=Path, help="write seq,node,devices of the pods placed (of the last file)")
-    parser.add_argument("--published", type=Path, help="others' figures by arrivals file, to print beside ours")
-    parser.add_argument("--synthetic", action="store_true", help="a made-up fleet and mix of the same kind")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--out", type=Path, help="write seq,node,devices of the placed pods (of the last file)")
+    parser.add_argument("--published", type=Path, help="published figures by arrivals file, for comparison")
+    parser.add_argument("--synthetic", action="store_true", help="use a synthetic fleet and mix")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
 

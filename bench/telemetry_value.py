@@ -1,22 +1,20 @@
-"""What live telemetry is worth where GPUs are shared and jobs don't use what they were promised.
+"""Measures the value of live telemetry where GPUs are shared and jobs don't use what they promise.
 
     uv run bench/telemetry_value.py [--usage genai-usage.csv.gz] [--seeds 5] [--json]
 
-The same arrivals are placed three times by the engine that the operator runs, and what each device would then have had
-to carry is added up from what every job really uses:
+The operator's engine places the same arrivals three times. The load of each device is the sum of the jobs' real use:
 
-- promises: the engine sees an idle device and the shares that are promised of it.
-- live: it sees samples as well, so that a device counts as used by its promises or by what is observed, whichever is
-  more, and shares picked after the sample was taken are debited on top. Samples are taken every --sample-seconds and
-  known --delay-seconds later; as NVML does, they show at most 100 % and at most the memory that there is.
-- equal: by promises, but a job is turned away while as many are admitted as `live` had admitted by then. Whoever
-  admits less overloads less; this column shows what is left when that is taken out.
+- promises: the engine sees idle devices and the promised shares.
+- live: the engine also sees samples. A device counts as used by its promises or by the observed use, whichever is
+  larger, plus the shares picked after the sample. Samples are taken every --sample-seconds and known --delay-seconds
+  later. Like NVML's, they show at most 100 % and at most the device's memory.
+- equal: by promises, but a job is refused if `live` had not admitted more jobs by then. Fewer jobs cause less overload;
+  this column excludes that effect.
 
-A refused job doesn't come back, and nobody slows down or is killed, so an overload lasts.
+A refused job doesn't return, and no job is slowed down or killed, so an overload lasts.
 
-Synthetic use (seeded, see `synthetic`): jobs promise memory and most of them compute; half of them are honest, some
-promise far more than they use and some less. Recorded use: the pods of an inference cluster with a GPU each, of which
-jobs replay what a pod did at that time of day; what they promise is their pod's mean use times an error.
+`synthetic` describes the seeded synthetic use. Recorded use is of pods of an inference cluster with a GPU each: a job
+replays the use of a pod at that time of day and promises the pod's mean use times an error.
 """
 
 import argparse
@@ -41,18 +39,18 @@ from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeStat
 from gpufleet_operator.placement.packing import MixEstimator, PodType
 
 Use: TypeAlias = NDArray[np.float32]
-"""(steps,): memory in MiB or compute in percent from a job's start on."""
+"""(steps,): memory in MiB or compute in percent, from the job's start."""
 
 STEP_SECONDS = 10
 TOTAL_MIB = 81_920
 GPUS_PER_NODE = 8
 GIB = 1024
 USAGE = Path("../shared/traces/genai-usage.csv.gz")
-"""Where recorded use is looked for when nothing is said; without it the synthetic part runs alone."""
+"""Default file of recorded use. Without it, only the synthetic part runs."""
 
 
 class Arm(StrEnum):
-    """What the engine may know."""
+    """The information that the engine uses."""
 
     PROMISES = "promises"
     LIVE = "live"
@@ -61,7 +59,7 @@ class Arm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One arrival. Times in steps of the grid."""
+    """One arrival. Times are in steps of the grid."""
 
     start: int
     share: Share
@@ -70,13 +68,13 @@ class Job:
 
     @property
     def end(self) -> int:
-        """The first step at which it is gone."""
+        """Returns the first step after its end."""
         return self.start + len(self.memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. Percentages are of the time in which a device had a job; `job_time` is that of the jobs on such ones."""
+    """One run. Percentages are of the device-time with jobs; `job_time` is of the jobs' time."""
 
     arm: Arm
     strategy: Strategy
@@ -91,7 +89,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How many nodes, and in steps: how long, a sample how often, and known how late."""
+    """Number of nodes; in steps: duration, interval of samples, and delay until a sample is known."""
 
     nodes: int
     steps: int
@@ -99,7 +97,7 @@ class Setting:
     delay: int
 
     def sample(self, now: int) -> int:
-        """The step of the latest sample that is known at `now`; below 0: none yet."""
+        """Returns the step of the latest sample known at `now`; negative if there is none."""
         return (now - self.delay) // self.period * self.period
 
 
@@ -110,7 +108,7 @@ class _Device:
 
 
 class Cluster:
-    """Devices, who is on them, and what they have to carry at every step."""
+    """Devices, their jobs, and their load at every step."""
 
     def __init__(self, setting: Setting, *, live: bool) -> None:
         shape = (setting.nodes * GPUS_PER_NODE, setting.steps)
@@ -126,7 +124,7 @@ class Cluster:
         self.fleet = Fleet.of(self._state(name, 0) for name in self._nodes)
 
     def advance(self, now: int) -> None:
-        """Jobs that are over leave, and the fleet learns what is known at `now`."""
+        """Removes ended jobs and updates the fleet with the facts known at `now`."""
         sample = self._setting.sample(now)
         stale = self._live and sample != self._sample
         for name, devices in self._nodes.items():
@@ -140,7 +138,7 @@ class Cluster:
         self._sample = sample
 
     def admit(self, job: Job, node: str, uuid: str) -> None:
-        """The pick is debited at once; what the job really uses begins now."""
+        """Debits the pick immediately and adds the job's real use from its start."""
         self.fleet.hold(node, [uuid], share=job.share)
         device = self._devices[uuid]
         device.holders.append(job)
@@ -180,9 +178,9 @@ class Cluster:
 def run(
     jobs: Sequence[Job], arm: Arm, strategy: Strategy, setting: Setting, allowed: Sequence[int] = ()
 ) -> tuple[Outcome, list[int]]:
-    """Place every job when it arrives: the outcome, and after each arrival how many were admitted so far.
+    """Places every job on arrival. Returns the outcome and the number of admitted jobs after each arrival.
 
-    `allowed` is that list of another run, which arm `equal` doesn't get ahead of.
+    `allowed` is this list from another run. Arm `equal` doesn't exceed it.
     """
     cluster, census = Cluster(setting, live=arm is Arm.LIVE), MixEstimator()
     admitted: list[int] = []
@@ -220,14 +218,14 @@ def _outcome(cluster: Cluster, arm: Arm, strategy: Strategy, admitted: int) -> O
 
 
 def synthetic(seed: int, *, devices: int, steps: int, load: float) -> list[Job]:
-    """Jobs that arrive at random (Poisson), so many that what they promise is `load` times what there is.
+    """Returns jobs with random (Poisson) arrivals whose promises are `load` times the capacity.
 
-    - Promise: 4 to 40 GiB, and 10 to 50 % compute; three in ten promise no compute at all.
+    - Promise: 4 to 40 GiB, and 10 to 50 % compute; three in ten promise no compute.
     - Lifetime: exponential with a mean of 2 h, at least 5 min.
-    - What they use of their promise: honest (half of the jobs) 80 to 100 %, wasteful (3 in 10) 20 to 60 %, greedy
-      (2 in 10) 120 to 250 %, in memory and compute alike; who promised no compute uses it as if he had.
-    - Memory grows to that level within 1 to 10 min. Compute comes in bursts of about 2 min with pauses as long as the
-      burst, so that bursts are twice the mean level (at most 100 %).
+    - Use of the promise: 80 to 100 % (half of the jobs), 20 to 60 % (3 in 10), 120 to 250 % (2 in 10), for memory and
+      compute alike. Jobs that promise no compute use as much as the others.
+    - Memory grows to that level within 1 to 10 min. Compute comes in bursts of about 2 min with pauses of the same
+      length, so bursts are twice the mean level (at most 100 %).
     """
     draw = random.Random(seed)
     mean_life = 7200 // STEP_SECONDS
@@ -255,7 +253,7 @@ def synthetic(seed: int, *, devices: int, steps: int, load: float) -> list[Job]:
         jobs.append(
             Job(int(at), share, memory_use.astype(np.float32), _bursts(draw, min(100, 2 * compute * uses), life))
         )
-    raise ValueError(f"{len(drawn)} jobs are too few for {steps} steps: give fewer nodes or hours")
+    raise ValueError(f"{len(drawn)} jobs are too few for {steps} steps: reduce nodes or hours")
 
 
 def _bursts(draw: random.Random, level: float, steps: int) -> Use:
@@ -269,11 +267,11 @@ def _bursts(draw: random.Random, level: float, steps: int) -> Use:
 
 
 Recording: TypeAlias = Mapping[str, tuple[Use, Use]]
-"""Pod -> memory and compute at every step of the record's day."""
+"""Pod -> memory and compute at every step of the recorded day."""
 
 
 def read_usage(path: Path) -> Recording:
-    """The record on our grid: each value stands until the next one."""
+    """Returns the recording on the grid of steps. Each value applies until the next one."""
     rows: dict[str, list[tuple[float, float, float]]] = {}
     with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -290,10 +288,10 @@ def read_usage(path: Path) -> Recording:
 
 
 def recorded(seed: int, recording: Recording, *, devices: int, load: float) -> list[Job]:
-    """Jobs that replay what a pod of the record did at their time of day, from their start to their end.
+    """Returns jobs that replay the use of a recorded pod at their time of day, from their start to their end.
 
-    Promise: the pod's mean memory, and its mean utilisation, each times an error (lognormal, sigma 0.35: two thirds
-    are within 0.7 and 1.4 of the mean), rounded up to whole GiB and to steps of 5 %. Lifetime: exponential, mean 4 h.
+    Promise: the pod's mean memory and mean utilization, each times an error (lognormal, sigma 0.35: two thirds are
+    within 0.7 and 1.4 of the mean), rounded up to whole GiB and to steps of 5 %. Lifetime: exponential, mean 4 h.
     """
     draw, pods = random.Random(seed), sorted(recording)
     steps = len(recording[pods[0]][0])
@@ -317,7 +315,7 @@ def recorded(seed: int, recording: Recording, *, devices: int, load: float) -> l
 
 
 def compare(draw: Callable[[int], Sequence[Job]], seeds: int, setting: Setting) -> list[dict[str, object]]:
-    """Every seed, strategy and arm: one row each, as `--json` prints them."""
+    """Returns one row for each seed, strategy and arm, as `--json` prints them."""
     rows: list[dict[str, object]] = []
     for seed in range(seeds):
         jobs = draw(seed)
@@ -336,13 +334,13 @@ _SHOWN = (
     ("jobs per device in use", "jobs_per_device_in_use", 2),
     ("device-time over 100 % compute, %", "over_compute_percent", 2),
     ("device-time out of memory, %", "over_memory_percent", 2),
-    ("device-time either, %", "over_percent", 2),
+    ("device-time with either, %", "over_percent", 2),
     ("job-time on such a device, %", "job_time_over_percent", 2),
 )
 
 
 def show(name: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Medians over the seeds, with the lowest and the highest."""
+    """Prints medians over the seeds, with minimum and maximum."""
     offered = statistics.median(int(str(row["offered"])) for row in rows)
     print(f"\n{name}: {offered:.0f} jobs offered (median of {len({row['seed'] for row in rows})} seeds)")
     for strategy in dict.fromkeys(str(row["strategy"]) for row in rows):
@@ -357,20 +355,21 @@ def show(name: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def main() -> None:
-    """Run what the command line says."""
-    parser = argparse.ArgumentParser(description="What live telemetry is worth on shared GPUs.")
-    parser.add_argument("--usage", type=Path, help=f"recorded use of pods; {USAGE} when that is there")
-    parser.add_argument("--seeds", type=int, default=5, help="how many draws of arrivals (5)")
-    parser.add_argument("--nodes", type=int, default=8, help=f"nodes of {GPUS_PER_NODE} GPUs (8)")
-    parser.add_argument("--hours", type=float, default=12, help="of synthetic arrivals (12); the record has its own")
-    parser.add_argument("--load", type=float, default=1.1, help="promised by arrivals, in parts of what there is (1.1)")
-    parser.add_argument("--sample-seconds", type=int, default=30, help="between two samples (30, as the heartbeat)")
-    parser.add_argument("--delay-seconds", type=int, default=10, help="from a sample to the operator's knowledge (10)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON instead of tables")
+    parser = argparse.ArgumentParser(description="Measure the value of live telemetry on shared GPUs.")
+    parser.add_argument("--usage", type=Path, help=f"recorded use of pods (default: {USAGE} if it exists)")
+    parser.add_argument("--seeds", type=int, default=5, help="draws of arrivals (default: 5)")
+    parser.add_argument("--nodes", type=int, default=8, help=f"nodes of {GPUS_PER_NODE} GPUs (default: 8)")
+    parser.add_argument("--hours", type=float, default=12, help="duration of synthetic arrivals (default: 12)")
+    parser.add_argument("--load", type=float, default=1.1, help="promises over capacity (default: 1.1)")
+    parser.add_argument(
+        "--sample-seconds", type=int, default=30, help="interval of samples (default: 30, the heartbeat)"
+    )
+    parser.add_argument("--delay-seconds", type=int, default=10, help="until the operator has a sample (default: 10)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
     args = parser.parse_args()
     usage = args.usage or (USAGE if USAGE.exists() else None)
     if usage is not None and not usage.exists():
-        parser.error(f"--usage {usage}: there is no such file")
+        parser.error(f"--usage {usage}: file not found")
     live = max(1, args.sample_seconds // STEP_SECONDS), -(-args.delay_seconds // STEP_SECONDS)
     devices, steps = args.nodes * GPUS_PER_NODE, round(args.hours * 3600 / STEP_SECONDS)
     results = {
@@ -381,7 +380,7 @@ def main() -> None:
         )
     }
     if usage is None:
-        print(f"no recorded use: {USAGE} isn't there (--usage FILE)", file=sys.stderr)
+        print(f"no recorded use: {USAGE} not found (set --usage)", file=sys.stderr)
     else:
         recording = read_usage(usage)
         day = len(next(iter(recording.values()))[0])

@@ -1,4 +1,4 @@
-"""The engine's benchmark says what it measures: all of a fleet's memory, and what Pack was timed on."""
+"""The engine's benchmark counts all memory of a fleet and names the trace on which Pack was timed."""
 
 import importlib.util
 import sys
@@ -22,7 +22,7 @@ def engine() -> Any:
     return module
 
 
-def test_memory_per_device_holds_the_node_states_beside_the_arrays(engine: Any) -> None:
+def test_memory_per_device_includes_node_states_and_arrays(engine: Any) -> None:
     nodes = engine.fleet_nodes(25)
     devices = [device for node in nodes for device in node.devices]
     states = sum(sys.getsizeof(device) + sys.getsizeof(device.nvlink_peers) for device in devices)
@@ -37,7 +37,7 @@ def test_memory_per_device_holds_the_node_states_beside_the_arrays(engine: Any) 
         ((Path("t/n.csv"), Path("t/pods.csv")), ("--nodes", "t/n.csv", "--arrivals", "t/pods.csv")),
     ],
 )
-def test_the_figures_name_what_pack_was_timed_on(
+def test_figures_name_the_trace_of_pack(
     engine: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -65,11 +65,11 @@ def test_the_figures_name_what_pack_was_timed_on(
     assert ["Pack", "was", "timed", "on", named] in rows
 
 
-def test_one_file_of_a_trace_without_the_other_is_refused(
+def test_one_file_of_a_trace_without_the_other_is_rejected(
     engine: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["engine.py", "--trace-nodes", "n.csv"])
     with pytest.raises(SystemExit) as refused:
         engine.main()
     assert refused.value.code == 2
-    assert "--trace-nodes and --trace-arrivals go together" in capsys.readouterr().err
+    assert "--trace-nodes and --trace-arrivals require each other" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The benchmarks' placements, judged by a ledger of their own: nothing impossible, and no refusal of what fits."""
+"""Placements of the benchmarks are possible, and only pods that fit no node are refused."""
 
 import csv
 import importlib.util
@@ -53,7 +53,7 @@ class Pod:
     models: str
 
     def choices(self, node: Node) -> set[int]:
-        """Devices that would do."""
+        """Returns the devices that fit the pod."""
         wrong = bool(self.models) and node.model not in self.models.split("|")
         return set() if wrong else {at for at, free in enumerate(node.free) if free >= self.milli}
 
@@ -63,7 +63,7 @@ class Pod:
 
 
 def judge(files: tuple[Path, Path], placements: dict[int, tuple[str, list[int]]]) -> int:
-    """Takes every placement into account, pod by pod; returns the thousandths allocated."""
+    """Checks every placement in order and returns the allocated thousandths."""
     with files[0].open() as file:
         nodes = {
             r["node"]: Node(int(r["cpu_milli"]), int(r["memory_mib"]), r["model"], [1000] * int(r["gpu"]))
@@ -91,7 +91,7 @@ def judge(files: tuple[Path, Path], placements: dict[int, tuple[str, list[int]]]
 
 
 @pytest.mark.parametrize("mix", ["known", "learned"])
-def test_what_pack_places_fits_and_what_it_refuses_does_not(files: tuple[Path, Path], mix: str) -> None:
+def test_pack_places_pods_that_fit_and_refuses_only_others(files: tuple[Path, Path], mix: str) -> None:
     packing = script("packing")
     nodes, arrivals = packing.read_nodes(files[0]), packing.read_arrivals(files[1], packing.Strategy.PACK)
 
@@ -102,14 +102,14 @@ def test_what_pack_places_fits_and_what_it_refuses_does_not(files: tuple[Path, P
     assert sum(outcome.refused.values()) == len(arrivals) - len(placed) > 0
 
 
-def test_what_fgd_places_fits_and_what_it_refuses_does_not(files: tuple[Path, Path]) -> None:
+def test_fgd_places_pods_that_fit_and_refuses_only_others(files: tuple[Path, Path]) -> None:
     rows, found = script("fgd").run(*files)
 
     assert judge(files, {int(s): (n, [int(d) for d in ds.split("|") if d]) for s, n, ds in rows}) > 0
     assert sum(found["refused"].values()) == 160 - len(rows)
 
 
-def test_other_mixes_are_drawn_until_the_load_is_there() -> None:
+def test_altered_mixes_are_drawn_up_to_the_load() -> None:
     mixes = script("mixes")
     pods = [(1, 1, 1, 1000, ""), (1, 1, 1, 500, ""), (1, 1, 0, 0, "")]
 
@@ -119,7 +119,7 @@ def test_other_mixes_are_drawn_until_the_load_is_there() -> None:
     assert sum(pod[3] for pod in drawn) == 13_000
 
 
-def test_the_optimum_is_at_least_what_any_rule_allocates() -> None:
+def test_optimum_is_at_least_the_allocation_of_any_rule() -> None:
     optimum = script("optimum")
     for asked in ([810, 470, 470, 320], [650, 650, 320, 320, 160, 810], [1000] * 5):
         best = optimum.most_allocated(asked)
@@ -128,7 +128,7 @@ def test_the_optimum_is_at_least_what_any_rule_allocates() -> None:
     assert optimum.most_allocated([810, 470, 470, 320]) == 2070
 
 
-def test_best_never_beats_the_optimum_and_serves_every_fleet_that_has_room() -> None:
+def test_best_stays_within_the_optimum_and_serves_every_fleet_with_space() -> None:
     optimum = script("optimum")
     reached, placed = optimum.best_of_optimum(30, links=0.5)
     assert 0.98 < reached <= 1

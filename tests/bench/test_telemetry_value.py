@@ -1,4 +1,4 @@
-"""The benchmark of live telemetry: its ledger adds up, and it tells less from more."""
+"""The benchmark of live telemetry adds up the use of jobs and limits its arms as documented."""
 
 import gzip
 import importlib.util
@@ -35,8 +35,8 @@ def run(bench: Any, jobs: list[Any], arm: str, steps: int = 100, allowed: Any = 
     return bench.run(jobs, bench.Arm(arm), Strategy.BEST, setting, allowed)
 
 
-def test_a_device_that_is_fuller_than_promised_is_seen_by_samples_alone(bench: Any) -> None:
-    """Nine jobs promise a tenth each and use 60 % of a device: one device gets two, whoever looks or not."""
+def test_use_beyond_the_promise_is_visible_only_in_samples(bench: Any) -> None:
+    """Nine jobs promise a tenth each and use 60 % of a device: one device gets two in both arms."""
     greedy = [job(bench, 6 * i, Share(8_192, 10), 50_000, 60) for i in range(9)]
     blind, _ = run(bench, greedy, "promises")
     seeing, _ = run(bench, greedy, "live")
@@ -47,7 +47,7 @@ def test_a_device_that_is_fuller_than_promised_is_seen_by_samples_alone(bench: A
     assert run(bench, honest, "promises")[0].over_percent == 0
 
 
-def test_no_promise_is_made_where_samples_show_no_room(bench: Any) -> None:
+def test_live_refuses_jobs_if_samples_show_full_devices(bench: Any) -> None:
     full = [job(bench, 6 * i, Share(8_192, 10), 80_000, 100) for i in range(9)]
     assert run(bench, full, "promises")[0].admitted == 9
     outcome, _ = run(bench, full, "live")
@@ -55,8 +55,8 @@ def test_no_promise_is_made_where_samples_show_no_room(bench: Any) -> None:
     assert outcome.over_percent == 0
 
 
-def test_what_was_picked_since_the_sample_is_debited(bench: Any) -> None:
-    """All at once: no sample shows anything, so promises alone must keep them apart."""
+def test_picks_newer_than_the_sample_are_debited(bench: Any) -> None:
+    """All jobs arrive together: no sample shows any use, so only the promises separate them."""
     burst = [job(bench, 0, Share(50_000, 50), 50_000, 50) for _ in range(9)]
     outcome, _ = run(bench, burst, "live")
     assert outcome.admitted == 8
@@ -68,7 +68,7 @@ def test_a_sample_is_known_only_after_its_delay(bench: Any) -> None:
     assert [setting.sample(now) for now in range(8)] == [-3, 0, 0, 0, 3, 3, 3, 6]
 
 
-def test_equal_never_gets_ahead_of_live(bench: Any) -> None:
+def test_equal_never_admits_more_than_live(bench: Any) -> None:
     jobs = bench.synthetic(1, devices=8, steps=360, load=2.0)
     _, live = run(bench, jobs, "live", steps=360)
     _, equal = run(bench, jobs, "equal", steps=360, allowed=live)
@@ -82,7 +82,7 @@ def test_the_same_seed_draws_the_same_jobs(bench: Any) -> None:
     assert [j.share for j in bench.synthetic(8, devices=8, steps=360, load=1.0)] != [j.share for j in first]
 
 
-def test_a_recorded_value_stands_until_the_next(bench: Any, tmp_path: Path) -> None:
+def test_a_recorded_value_applies_until_the_next(bench: Any, tmp_path: Path) -> None:
     file = tmp_path / "usage.csv.gz"
     with gzip.open(file, "wt") as out:
         out.write("pod,t_seconds,gpu_utilization_percent,gpu_memory_used_mib\n")
@@ -96,7 +96,7 @@ def test_a_recorded_value_stands_until_the_next(bench: Any, tmp_path: Path) -> N
     assert all(j.end <= 12 for j in jobs)
 
 
-def test_without_the_record_the_synthetic_part_runs_alone(
+def test_without_a_recording_only_the_synthetic_part_runs(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
