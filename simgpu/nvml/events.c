@@ -60,7 +60,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned l
 
 /* Returns the next event of the set: SUCCESS, TIMEOUT when there is none, or GPU_IS_LOST as the driver does. */
 static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventData_t *data) {
-    if (set->delivered > newest(state)) set->delivered = newest(state); /* the file was begun anew */
+    if (set->delivered > newest(state)) set->delivered = newest(state); /* the file was started over */
     for (unsigned int i = 0; i < state->xid_count; i++) {
         const struct sim_xid *xid = &state->xids[i];
         if (xid->sequence <= set->delivered) continue;

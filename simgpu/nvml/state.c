@@ -13,7 +13,7 @@
 
 #include "sim.h"
 
-#define POLL_MS 100 /* where the kernel doesn't tell of changes */
+#define POLL_MS 100 /* if inotify is not available */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sim_state state;

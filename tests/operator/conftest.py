@@ -8,5 +8,5 @@ import structlog
 
 @pytest.fixture(autouse=True, scope="session")
 def _quiet() -> None:
-    """Thousands of log lines of a simulated cluster help nobody."""
+    """Suppresses the thousands of log lines of a simulated cluster."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -43,7 +43,7 @@ def test_event_set_gets_each_xid_of_its_devices_once(simulated: Simulated) -> No
     simulated.edit(lambda node: node.with_xid(0, 13))
     both, one = listen(0, 1), listen(1)
     simulated.edit(lambda node: node.with_xid(0, 48).with_xid(1, 79))
-    assert wait_for_xid(both) == (0, 48), "what happened before is not told"
+    assert wait_for_xid(both) == (0, 48), "earlier events are not reported"
     assert wait_for_xid(both) == (1, 79)
     assert wait_for_xid(one) == (1, 79)
     for event_set in (both, one):

@@ -143,7 +143,7 @@ async def test_division_by_zero_in_capacity_distribution() -> None:
     ],
 )
 async def test_invalid_metrics(field: str, value: float, reason: InvalidReason) -> None:
-    """Dropped with a typed error that names device and field, and never scheduled on; the neighbour is used."""
+    """Dropped with a typed error that names device and field, and never scheduled on; the other device is used."""
     bad = gpu("GPU-bad", 0)
     assert isinstance(bad.reading, Reading)
     values: dict[str, Any] = {field: value}
@@ -202,7 +202,7 @@ async def test_cancellation_during_recording() -> None:
     sampler = Sampler(hardware, timing=TIMING)
     starting = asyncio.create_task(sampler.start())
     assert await asyncio.to_thread(entered.wait, 30)
-    async with asyncio.timeout(30):  # the neighbour's first answer may come after that
+    async with asyncio.timeout(30):  # the other device's first answer may come after that
         while all(device.sample is None for device in sampler.snapshot().devices):  # noqa: ASYNC110 - samples ring no bell
             await asyncio.sleep(0.001)
     starting.cancel()

@@ -111,7 +111,7 @@ class FakeKubelet:
         await self.stop()
 
     async def until(self, condition: Callable[[], object], seconds: float = 15) -> None:
-        """Wait until something that a plugin told us makes the condition true."""
+        """Waits until a message of a plugin makes the condition true."""
         async with asyncio.timeout(seconds):
             while not condition():
                 self._told.clear()

@@ -202,7 +202,7 @@ async def running_plugin(
 ) -> AsyncIterator[PluginRig]:
     """Runs a plugin that serves the kubelet, whether or not that has started.
 
-    With `shared`, the plugin of slots runs beside it.
+    With `shared`, the plugin of slots runs as well.
     """
     settings = injection or InjectorSettings()
     rig = PluginRig(kubelet.device_plugins, kubelet.pod_resources, matching, settings, patience_seconds)

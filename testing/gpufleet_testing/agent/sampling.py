@@ -111,7 +111,7 @@ class FakeHardware:
 
 
 class FakeHardwareWithEvents(FakeHardware):
-    """Reports what stands in `events`, in order."""
+    """Reports the entries of `events` in order."""
 
     def __init__(self, count: int = 3) -> None:
         super().__init__(count)

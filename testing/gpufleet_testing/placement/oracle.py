@@ -73,7 +73,7 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> FilterReason | None:
 
 
 def node_rejection(n: NodeState, r: Request, replica: int) -> FilterReason | None:
-    """Returns the first test that the node fails whatever its devices are."""
+    """Returns the first test that the node fails regardless of its devices."""
     if n.name in r.excluded_nodes.get(replica, frozenset()):
         return FilterReason.NODE_BACKOFF
     return constraints.rejection(n, r.pod) or (FilterReason.TELEMETRY_STALE if n.stale_reason else None)

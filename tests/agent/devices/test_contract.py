@@ -63,7 +63,7 @@ class Nvml:
 
 
 class Recorded:
-    """The same GPUs, recorded. Failures are lines, played by a clock that stands still until it is told to go on."""
+    """The same GPUs, recorded. Failures are lines, played by a clock that advances only on request."""
 
     def __init__(self, recording: Recording) -> None:
         self.good = recording

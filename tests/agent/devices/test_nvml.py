@@ -242,7 +242,7 @@ def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: Simulated
     assert hardware.read(UUIDS[1]).temperature_celsius is not None, "for that device alone"
     hardware.open()
     identify_all(hardware)
-    assert hardware.read(UUIDS[0]).temperature_celsius is not None, "until NVML is opened anew"
+    assert hardware.read(UUIDS[0]).temperature_celsius is not None, "until NVML is reopened"
 
 
 def test_sentinels_are_absent(simulated: Simulated, hardware: NvmlHardware) -> None:

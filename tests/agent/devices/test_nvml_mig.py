@@ -79,7 +79,7 @@ def test_a_gpu_that_does_not_say_whether_it_is_divided_holds_up_nobody_else(
     assert [one.uuid for one in slow.devices()] == [WHOLE[0], WHOLE[2], WHOLE[3]]
     with pytest.raises(DeviceError, match="MIG mode reported too late"):
         slow.identify(1)
-    assert time.monotonic() - began >= 2, "it was waited for: nobody asks it from a second thread"
+    assert time.monotonic() - began >= 2, "the call was awaited: no second thread asks the device"
     simulated.edit(lambda node: node.with_delay(1, "mig_mode", 0))
     slow.close()
     slow.open()
@@ -146,7 +146,7 @@ def test_an_xid_is_told_of_the_partition_that_it_names_or_of_all_of_its_gpu(
         ("MIG-media", 79),
         (WHOLE[3], 31),
     ]
-    assert hardware.wait_event(0.01) is None, "each GPU reports each event once, whatever the number of its partitions"
+    assert hardware.wait_event(0.01) is None, "each GPU reports each event once, regardless of its partitions"
 
 
 def test_the_nodes_that_let_a_container_use_a_partition(tmp_path: Path) -> None:

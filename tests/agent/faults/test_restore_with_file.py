@@ -39,8 +39,8 @@ class Agent:
 
     def __init__(self, kept: Checkpoint | None = None, now: float = NOW) -> None:
         self.pasts: list[SavedState] = []
-        self.forgiven: list[FaultAcknowledgment] = []
-        self.memory = FaultRestorer("boot-1", self.pasts.append, self.forgiven.append, lambda: None, lambda: now)
+        self.acknowledged: list[FaultAcknowledgment] = []
+        self.memory = FaultRestorer("boot-1", self.pasts.append, self.acknowledged.append, lambda: None, lambda: now)
         if kept is not None:
             self.memory.add_checkpoint(kept)
 
@@ -80,7 +80,7 @@ def test_without_a_status_the_file_is_enough() -> None:
     agent = Agent(file(SICK, NOW - 20))
     agent.memory.observe(version(None, NOW, at(NOW - 5)))
     assert agent.pasts == []
-    assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "up to what the file has"
+    assert agent.acknowledged == [FaultAcknowledgment(NOW - 20)], "up to what the file has"
 
 
 def test_applied_acknowledgment_does_not_clear_later_faults() -> None:
@@ -95,7 +95,7 @@ def test_applied_acknowledgment_does_not_clear_later_faults() -> None:
     second = Agent(file(SICK, NOW + 300, acknowledgments=first.memory.acknowledgments), now=NOW + 700)
     assert second.memory.acknowledgments == first.memory.acknowledgments, "also while the apiserver is away"
     second.memory.observe(version(SICK, NOW + 310, text))
-    assert second.forgiven == [], "the file has no longer what it forgave"
+    assert second.acknowledged == [], "the file no longer has what it acknowledged"
     assert second.memory.acknowledgments == first.memory.acknowledgments
 
 
@@ -104,13 +104,13 @@ def test_applied_acknowledgment_clears_no_later_faults_after_clock_reset() -> No
     marks = {FaultAcknowledgment(NOW): NOW}
     agent = Agent(file(SICK, NOW - 36_000, reports=(NOW + 60,), acknowledgments=marks), now=NOW - 35_000)
     agent.memory.observe(version(WELL, NOW + 60, text))
-    assert (agent.forgiven, agent.codes(), agent.ended()) == ([], [], frozenset())
+    assert (agent.acknowledged, agent.codes(), agent.ended()) == ([], [], frozenset())
     assert agent.memory.acknowledgments == marks
     # Also where it was off the object in between.
     agent = Agent(file(SICK, NOW - 36_000, acknowledgments=marks), now=NOW - 35_000)
     agent.memory.observe(version(None, NOW))
     agent.memory.observe(TelemetryObject("u", 1, 2, acknowledged=text))
-    assert (agent.forgiven, agent.memory.acknowledgments) == ([], marks)
+    assert (agent.acknowledged, agent.memory.acknowledgments) == ([], marks)
 
 
 @pytest.mark.parametrize(("lost", "names"), [(NOW - 60, []), (NOW - 40, ["GPU-0"])], ids=["before it", "after it"])
@@ -120,7 +120,7 @@ def test_a_device_that_was_given_up_is_not_brought_back_by_an_older_status(lost:
     agent = Agent(kept)
     agent.memory.observe(version(gone, NOW - 20, f"GPU-0={at(NOW - 50)}"))
     assert list(agent.pasts[-1].devices) == names
-    assert agent.forgiven == []
+    assert agent.acknowledged == []
 
 
 def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> None:
@@ -128,12 +128,12 @@ def test_a_file_that_comes_late_brings_back_nothing_that_ended_meanwhile() -> No
     agent.memory.observe(version(WELL, NOW - 10, at(NOW - 11)))
     agent.memory.add_checkpoint(file(SICK, NOW - 20))
     assert (agent.codes(), agent.ended()) == ([], frozenset({"XidError"}))
-    assert agent.forgiven == [FaultAcknowledgment(NOW - 11)] * 2, "also for faults that only the file had"
+    assert agent.acknowledged == [FaultAcknowledgment(NOW - 11)] * 2, "also for faults that only the file had"
     agent = Agent()
     agent.memory.observe(version(WELL, NOW - 20, at(NOW - 11)))
     agent.memory.add_checkpoint(file(SICK, NOW - 10, acknowledgments={FaultAcknowledgment(NOW - 11): NOW - 11}))
     assert len(agent.pasts) == 1, "it is newer than the status"
-    assert agent.forgiven == [FaultAcknowledgment(NOW - 20)], "and has what counted"
+    assert agent.acknowledged == [FaultAcknowledgment(NOW - 20)], "and has what counted"
 
 
 def test_future_acknowledgment_at_start_never_applies() -> None:
@@ -142,7 +142,7 @@ def test_future_acknowledgment_at_start_never_applies() -> None:
     first.memory.observe(version(WELL, NOW - 10, text))
     second = Agent(file(SICK, NOW + 300, acknowledgments=first.memory.acknowledgments), now=NOW + 700)
     second.memory.observe(version(SICK, NOW + 310, text))
-    assert first.forgiven == second.forgiven == []
+    assert first.acknowledged == second.acknowledged == []
 
 
 @pytest.mark.parametrize("count", [1, 1000])
@@ -156,4 +156,4 @@ def test_only_what_the_object_still_says_is_remembered_and_not_without_end(count
     assert not agent.memory.acknowledgments
     agent.memory.observe(TelemetryObject("u", 1, 4, acknowledged=at(NOW - 1)))
     assert list(agent.memory.acknowledgments) == [FaultAcknowledgment(NOW - 1)]
-    assert len(agent.forgiven) == count + 1, "each once"
+    assert len(agent.acknowledged) == count + 1, "each once"

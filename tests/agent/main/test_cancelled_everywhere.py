@@ -92,14 +92,14 @@ def threads() -> list[str]:
 
 
 async def nothing_is_left(kubelet: FakeKubelet) -> None:
-    """Of an agent that has ended. A sampler that was told to close closes, though nobody waits for it any more."""
+    """Waits until an ended agent has no threads, sockets and tasks, even if the caller of `close` was canceled."""
 
     def left() -> set[Any]:
         return {*threads(), *(asyncio.all_tasks() - kubelet.tasks() - {asyncio.current_task()})}
 
     with suppress(TimeoutError):
         async with asyncio.timeout(10):
-            while left():  # noqa: ASYNC110 - threads end by themselves, and tell nobody
+            while left():  # noqa: ASYNC110 - threads end without a notification
                 await asyncio.sleep(0.005)
     assert left() == set()
     assert [path.name for path in kubelet.device_plugins.glob("*.sock")] == ["kubelet.sock"]

@@ -1,4 +1,4 @@
-"""The whole agent on simulated GPUs, killed and started again: its file has what no status could tell."""
+"""The whole agent on simulated GPUs, killed and started again: its file has faults that no status has."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ class Disk:
     async def until(self, condition: Callable[[dict[str, list[str]]], object]) -> bytes:
         """Wait for faults, as codes by UUID, on the disk; returns the file of that moment."""
         async with asyncio.timeout(20):
-            while not condition(self.faults()):  # noqa: ASYNC110 - a file tells nobody that it was written
+            while not condition(self.faults()):  # noqa: ASYNC110 - a file gives no notification of writes
                 await asyncio.sleep(0.01)
         return self.path.read_bytes()
 
@@ -95,7 +95,7 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
             await cluster.until(lambda faults: faults == well)
             killed = await disk.until(lambda faults: faults == well)
         disk.path.write_bytes(killed)
-        cluster.status = before  # killed before a status could tell
+        cluster.status = before  # killed before a status was written
         kubelet.plugins.clear()
         async with running_agent(agent(NvmlHardware())):
             await kubelet.until(lambda: kubelet.serving() and kubelet.healthy() == {*UUIDS})
@@ -157,7 +157,7 @@ async def test_file_without_object_counts_for_same_boot_and_driver(
             simulated.edit(lambda node: node.with_xid(1, 79))
             await disk.until(lambda faults: faults.get(UUIDS[1]) == ["XidError"])
         disk.edit(**fields)
-        fresh = JsonObjectApi()  # deleted, and made anew
+        fresh = JsonObjectApi()  # deleted and created again
         async with running_agent(make_agent(kubelet, fresh, NvmlHardware(), state_dir=disk.path.parent)):
             await fresh.until(lambda faults: len(faults) == 4)
             assert fresh.faults()[UUIDS[1]] == codes

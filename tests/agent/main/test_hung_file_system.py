@@ -19,7 +19,7 @@ async def test_scrapes_probes_and_status_go_on(
 
     def hang(*_: object) -> None:
         hanging.set()
-        assert going_on.wait(60), "nobody made the disk go on"
+        assert going_on.wait(60), "the test did not resume the disk"
 
     injection = InjectorSettings(
         strategies=frozenset({DeviceListStrategy.CDI_CRI}), driver_root=tmp_path, cdi_root=tmp_path / "cdi"

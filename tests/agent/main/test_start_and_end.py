@@ -32,7 +32,7 @@ async def test_what_was_started_is_released_at_the_end(kubelet: FakeKubelet) -> 
         pytest.param(
             lambda rig, _: setattr(rig.hardware, "opening", LibraryMismatchError("restart me")),
             "sampler: LibraryMismatchError: restart me",
-            id="a library that a new process must load anew",
+            id="a library that a new process must load",
         ),
         pytest.param(
             lambda rig, _: rig.kubelet.device_plugins.rmdir(), "device plugin: NotADirectoryError", id="no kubelet here"

@@ -61,4 +61,4 @@ async def test_counters_do_not_decrease_while_driver_restarts(simulated: Simulat
         values = [seen[name] for seen in course if name in seen]
         assert values == sorted(values), name
         assert len(values) > 1
-    assert course[-1]["gpufleet_agent_device_events_total"] == 1, "an event that was told is not told again"
+    assert course[-1]["gpufleet_agent_device_events_total"] == 1, "a reported event is not reported again"

@@ -66,7 +66,7 @@ SLICES = "/kubepods.slice/kubepods-burstable.slice"
             id="a cluster inside a pod",
         ),
         pytest.param("0::/system.slice/nvidia-persistenced.service\n", (), id="a process of the host"),
-        pytest.param("0::/user.slice/user-1000.slice/session-3.scope\n", (), id="somebody's shell"),
+        pytest.param("0::/user.slice/user-1000.slice/session-3.scope\n", (), id="a user's shell"),
         pytest.param("0::/machine.slice/libpod-" + "a" * 64 + ".scope\n", (), id="a podman container"),
         pytest.param(f"0::/kubepods/mypod{UID}x/{CONTAINER}\n", (), id="something longer"),
         pytest.param("0::/\n", (), id="the root"),

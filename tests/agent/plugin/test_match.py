@@ -75,7 +75,7 @@ CASES = [
         (lists("two"), lists("other")),
     ),
     Case(
-        "a pod that has its devices isn't asking, its neighbour is",
+        "a pod that has its devices doesn't match, the other pod does",
         ManagedAllocation(TWO, (A,)),
         (ONE, TWO),
         (lists("one", C), lists("two")),

@@ -224,7 +224,7 @@ def test_clock_change_does_not_change_sample_age() -> None:
 
 
 def crowded(index: int) -> DeviceSnapshot:
-    """A device about which everything is told that can be, at its longest."""
+    """Returns a device with every field at its maximum length."""
     uuid = f"GPU-{index:08}-0000-0000-0000-000000000000"
     told = tuple(HealthReason(f"{'X' * 48}{code}", "m" * 1000, NOW, Recovery.REPLACEMENT) for code in range(16))
     peers = tuple(f"GPU-{other:08}-0000-0000-0000-000000000000" for other in range(64) if other != index)

@@ -12,7 +12,7 @@ NONE, CHANGE, PICKABLE, URGENT = Significance
 
 
 def writes(changes: list[Significance], *, step: float = 1.0, jitter: float = 0.0) -> list[tuple[float, WriteCause]]:
-    """Feed one significance per step, and tell what was written when. The first write is at 0."""
+    """Feeds one significance per step. Returns the time and cause of each write. The first is at 0."""
     last, written = first_write(POLICY, 0.0, jitter), []
     for number, change in enumerate(changes, start=1):
         now = number * step

@@ -1,4 +1,4 @@
-"""What must not go wrong while the driver is opened anew."""
+"""Edge cases while the driver is reopened."""
 
 import asyncio
 import threading

@@ -11,7 +11,7 @@ XID = "XidError"
 
 
 class Story:
-    """A device's life, told in seconds from 0."""
+    """A device's health over seconds from 0."""
 
     def __init__(self) -> None:
         self.health = DeviceHealth(POLICY)
@@ -61,7 +61,7 @@ def test_good_reads_must_come_in_a_row() -> None:
     story = Story()
     story.fails(ReadFault.DEVICE_LOST, 0)
     story.good(1, 2)
-    assert not story.fails(ReadFault.DEVICE_LOST, 3), "it stands already"
+    assert not story.fails(ReadFault.DEVICE_LOST, 3), "it is active already"
     story.good(4, 5)
     assert story.codes == ["DeviceLost"]
     story.good(6)

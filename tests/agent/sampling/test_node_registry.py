@@ -242,7 +242,7 @@ def test_threads_that_record_at_once_lose_nothing() -> None:
 
 
 async def test_tasks_and_threads_that_record_together_lose_nothing() -> None:
-    """As it is: readings come from tasks of the event loop, and whoever looks may do so from another thread."""
+    """As in the agent: tasks of the event loop write readings, and another thread may read them."""
     record = make()
     tasks, each = 6, 300
 
@@ -365,7 +365,7 @@ def test_failing_slow_reads_are_a_fault_despite_good_reads() -> None:
 
     seen: list[int] = []
     minute(0, failing=True)
-    assert seen == [0] * 10 + [1] * 50, "stands from the third on, and doesn't flap"
+    assert seen == [0] * 10 + [1] * 50, "active from the third on, without flapping"
     seen.clear()
     minute(60, failing=False)
     assert seen == [1] * 2 + [0] * 58

@@ -1,4 +1,4 @@
-"""When the driver is opened anew for devices that are gone."""
+"""When the driver is reopened for devices that are gone."""
 
 from gpufleet_agent.sampling.reopen_timer import ReopenTimer
 

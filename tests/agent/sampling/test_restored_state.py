@@ -99,7 +99,7 @@ def test_a_device_that_was_divided_between_two_agents_hands_its_faults_on(late: 
     assert standing == {"MIG-0": LASTING.reasons, "MIG-1": LASTING.reasons, "GPU-1": ()}
 
 
-@pytest.mark.parametrize("seen", [False, True], ids=["nobody saw it since", "it is so again"])
+@pytest.mark.parametrize("seen", [False, True], ids=["not observed since", "observed again"])
 def test_a_loss_that_a_newer_report_denies_ends_with_it_and_is_no_reset(seen: bool) -> None:
     record = make()
     record.restore(past(WELL, sick("DeviceLost")), at(0))

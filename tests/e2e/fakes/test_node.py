@@ -1,4 +1,4 @@
-"""The port that the stand-ins keep for the agent."""
+"""The port that the fakes reserve for the agent."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Shares by largest remainder: shares + unassigned = items for every input, and nobody gets less than he must."""
+"""Shares by largest remainder: shares + unassigned = items for every input, and every key gets at least its minimum."""
 
 import math
 from fractions import Fraction
@@ -38,7 +38,7 @@ def test_shares_and_unassigned_add_up_to_the_items(items: int, capacities: dict[
     if found.unassigned:
         for key, share in found.items.items():
             limit = maximum.get(key) if isinstance(maximum, dict) else maximum
-            assert not capacities[key] or share == limit, "what is left over fits on nobody"
+            assert not capacities[key] or share == limit, "leftover items fit on no key"
 
 
 @given(items=ITEMS, capacities=CAPACITIES)

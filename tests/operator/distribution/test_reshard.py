@@ -45,7 +45,7 @@ def _covers(found: Resharding[str], items: int) -> None:
         assert (spans[0][0], spans[-1][1]) == (0, items)
     for mine in found.ranges.values():
         assert list(mine) == sorted(mine)
-        assert all(left[1] < right[0] for left, right in pairwise(mine)), "neighbours are joined"
+        assert all(left[1] < right[0] for left, right in pairwise(mine)), "adjacent ranges are merged"
 
 
 def _common(left: tuple[int, int], right: tuple[int, int]) -> int:

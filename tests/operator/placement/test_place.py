@@ -1,4 +1,4 @@
-"""Best and Spread, replica by replica, against the oracle; and what must not depend on how the fleet was told."""
+"""Best and Spread, replica by replica, against the oracle; independent of how the fleet was built."""
 
 from dataclasses import replace
 from itertools import combinations, compress
@@ -198,7 +198,7 @@ def test_terms_are_means_and_none_if_a_device_lacks_the_value() -> None:
 
 
 def test_a_burst_does_not_herd_onto_one_device_that_looks_idle() -> None:
-    """Shares picked since the sample count at once, though the sample still shows idle devices."""
+    """Shares picked since the sample count immediately, although the sample still shows idle devices."""
     fleet = Fleet.of([make_node("a", 4)])
     decision = place(fleet, make_request(replicas=8, share=Share(10_000, 20)))
     assert sorted(p.devices[0] for p in decision.picks) == sorted([f"GPU-a-{i}" for i in range(4)] * 2)

@@ -1,4 +1,4 @@
-"""The snapshot: told step by step it is what it would be told at once, and nothing is dropped silently."""
+"""Incremental updates give the same fleet as a full snapshot, and nothing is dropped silently."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Strategy Pack: what it keeps whole, and that a fleet told step by step gives the cost of one made anew."""
+"""Strategy Pack keeps devices whole, and an incrementally updated fleet has the costs of a new one."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ _SHARES = st.sampled_from([None, None, Share(30_000, 10), Share(20_000, 0), Shar
 @examples(30)
 @given(data=st.data())
 def test_all_replicas_are_placed_exactly_when_that_is_possible(data: st.DataObject) -> None:
-    """Gang or not: what is placeable as a whole is placed as a whole, whatever the strategy would take first."""
+    """Gang or not: what is placeable as a whole is placed as a whole, regardless of the strategy's first choice."""
     nodes = tuple(data.draw(st.lists(_small_nodes(), min_size=1, max_size=2, unique_by=lambda n: n.name)))
     replicas = data.draw(st.integers(1, 3))
     excluded = {r: data.draw(st.frozensets(st.sampled_from(["a", "b"]), max_size=1)) for r in range(replicas)}
