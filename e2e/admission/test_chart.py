@@ -72,6 +72,23 @@ def test_agent_shares_the_host_pid_namespace_by_default(render: Render) -> None:
         assert pod_of(render(*settings), "DaemonSet", "gpufleet-agent")["hostPID"] is sees
 
 
+@pytest.mark.parametrize(
+    ("fitting", "contradicting", "message"),
+    [
+        ("agent.windowSeconds=2", "agent.windowSeconds=1", "agent.windowSeconds must be at least twice"),
+        (
+            "operator.staleAfterSeconds=90",
+            "operator.staleAfterSeconds=89",
+            "operator.staleAfterSeconds must be at least",
+        ),
+    ],
+)
+def test_contradicting_values_are_rejected(cluster: Cluster, fitting: str, contradicting: str, message: str) -> None:
+    cluster.helm("template", "gpufleet", CHART, f"--set={fitting}")
+    with pytest.raises(ClusterError, match=message):
+        cluster.helm("template", "gpufleet", CHART, f"--set={contradicting}")
+
+
 def test_old_kubernetes_is_rejected(cluster: Cluster) -> None:
     cluster.helm("template", "gpufleet", CHART, "--kube-version=1.34.0")
     with pytest.raises(ClusterError, match=r"kubeVersion: >=1\.34\.0-0"):

@@ -3,6 +3,7 @@
 import json
 import re
 from copy import deepcopy
+from textwrap import indent
 from typing import Any
 
 import jsonschema
@@ -27,6 +28,10 @@ def schema() -> dict[str, Any]:
     read: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft7Validator.check_schema(read)
     return read
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
 def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -123,6 +128,42 @@ def test_shared_resource_may_be_empty(values: dict[str, Any], schema: dict[str, 
 def test_state_dir_may_be_empty(values: dict[str, Any], schema: dict[str, Any]) -> None:
     values["agent"]["stateDir"] = ""
     jsonschema.validate(values, schema)
+
+
+@pytest.mark.parametrize(
+    ("template", "condition", "message"),
+    [
+        (
+            "agent-daemonset.yaml",
+            "lt (float64 $agent.windowSeconds) (mulf 2 $agent.sampleSeconds)",
+            "agent.windowSeconds must be at least twice agent.sampleSeconds",
+        ),
+        (
+            "operator-deployment.yaml",
+            "lt (float64 .Values.operator.staleAfterSeconds) (mulf 3 .Values.agent.heartbeatSeconds)",
+            "operator.staleAfterSeconds must be at least three times agent.heartbeatSeconds",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_rejected(template: str, condition: str, message: str) -> None:
+    """The schema cannot compare two values; e2e/admission/test_chart.py renders such values."""
+    assert f'{{{{- if {condition} }}}}\n{{{{- fail "{message}" }}}}\n{{{{- end }}}}\n' in TEMPLATES[template]
+
+
+def test_notes_and_guide_show_the_same_first_workload() -> None:
+    guide = read("docs/operations/install.md")
+    start = guide.index("kubectl apply -f - <<'END'")
+    assert indent(guide[start : guide.index("```", start)], "  ") in TEMPLATES["NOTES.txt"]
+
+
+def test_pages_show_the_same_installation() -> None:
+    pages = ("README.md", "docs/operations/install.md", "charts/gpufleet/README.md")
+    blocks = {
+        block
+        for page in pages
+        for block in re.findall(r"```\n(kubectl create namespace .*?)```", read(page), re.DOTALL)
+    }
+    assert len(blocks) == 1
 
 
 def test_chart_states_its_requirements() -> None:
