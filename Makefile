@@ -14,7 +14,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
   demo demo-recorded demo-down image wheel release-check clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(CACHE)/uv/bin/uv:
 	@echo "uv is not installed: putting uv 0.13.9 into $(CACHE)/uv"
@@ -28,31 +28,32 @@ format: setup ## Format the Python files.
 	$(RUN) ruff format
 	$(RUN) ruff check --fix
 
-lint: setup ## ruff, the layer contracts and spelling.
+lint: setup ## Check style, layer contracts and spelling (ruff, import-linter, codespell).
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) lint-imports
 	$(RUN) codespell
 
-types: setup ## mypy --strict.
+types: setup ## Check the types with mypy --strict.
 	$(RUN) mypy
 
-unit: setup ## Unit tests in two processes: no root, no network.
+unit: setup ## Run the unit tests in two processes: no root, no network.
 	$(RUN) pytest tests -n 2
 
-check: lint types unit ## What to run before a commit: lint, types and unit tests.
+check: lint types unit ## Run lint, types and unit tests, as before a commit.
 
-e2e: setup ## Tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
+e2e: setup ## Run the tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
 	$(RUN) pytest e2e --timeout 900 -n $(E2E_WORKERS) --dist loadfile
 
 workflows: ## Check .github/workflows with actionlint (needs Go).
 	go run $(ACTIONLINT) -color
 
 helm-lint: ## Lint the chart and render it with helm.
+	@command -v $(HELM) >/dev/null || { echo "helm is not installed: install it (https://helm.sh/docs/intro/install) or set HELM=/path/to/helm" >&2; exit 1; }
 	$(HELM) lint --strict charts/gpufleet
 	$(HELM) template gpufleet charts/gpufleet --namespace gpufleet-system >/dev/null
 
-test: lint workflows types unit e2e ## Everything; the first run builds the cluster's binaries.
+test: lint workflows types unit e2e ## Run everything; the first run builds the cluster's binaries.
 
 docs: setup ## Write the generated parts of README.md and docs.
 	$(RUN) python -m gpufleet_testing.reference
@@ -72,10 +73,10 @@ kubeconfig: setup ## Print the path of the cluster's kubeconfig.
 cluster-down: setup ## Stop the cluster and remove what it made.
 	@$(RUN) python -m gpufleet_testbed down
 
-demo: setup ## From nothing to GPUWorkloads on a real cluster with simulated GPUs.
+demo: setup ## Start a real cluster with simulated GPUs and place GPUWorkloads on it.
 	@$(RUN) python -m gpufleet_e2e.demo
 
-demo-recorded: setup ## The agent on a recorded node, two minutes: no cluster, no root.
+demo-recorded: setup ## Run the agent on a recorded node for two minutes: no cluster, no root.
 	@$(RUN) python -m gpufleet_e2e.demo.recorded
 
 demo-down: setup ## Remove everything that `make demo` made.
@@ -87,11 +88,11 @@ image: ## Build the container image with Docker.
 wheel: setup ## Build the wheel into dist/.
 	$(UV) build --quiet --wheel --out-dir dist
 
-release-check: ## Check that VERSION is the version of the package, the chart and the changelog.
+release-check: ## Check that the package, the chart and a dated section of the changelog have VERSION.
 	@grep -qx 'version = "$(VERSION)"' pyproject.toml || { echo "pyproject.toml: version is not $(VERSION)" >&2; exit 1; }
 	@grep -qx 'version: $(VERSION)' charts/gpufleet/Chart.yaml || { echo "Chart.yaml: version is not $(VERSION)" >&2; exit 1; }
 	@grep -qx 'appVersion: "\?$(VERSION)"\?' charts/gpufleet/Chart.yaml || { echo "Chart.yaml: appVersion is not $(VERSION)" >&2; exit 1; }
-	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md: no section [$(VERSION)]" >&2; exit 1; }
+	@grep -Eq '^## \[$(VERSION)\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$$' CHANGELOG.md || { echo "CHANGELOG.md: no section [$(VERSION)] - YYYY-MM-DD" >&2; exit 1; }
 
 clean: ## Remove caches in this folder (not the tool cache).
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
