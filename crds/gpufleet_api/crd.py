@@ -132,7 +132,9 @@ TELEMETRY: Final = ApiResource(
         PrinterColumn("GPUs", "integer", f"{_SUMMARY}.devices", "Devices of the node."),
         PrinterColumn("Healthy", "integer", f"{_SUMMARY}.healthy", "Devices without a fault."),
         PrinterColumn("Allocated", "integer", f"{_SUMMARY}.allocated", "Devices that containers hold."),
-        PrinterColumn("Free", "integer", f"{_SUMMARY}.free", "Devices that no container holds and one can be given."),
+        PrinterColumn(
+            "Free", "integer", f"{_SUMMARY}.free", "Devices that no container holds and that can be given to one."
+        ),
         PrinterColumn("Used-MiB", "integer", f"{_SUMMARY}.memoryUsedMiB", "Memory in use, in MiB."),
         PrinterColumn("Total-MiB", "integer", f"{_SUMMARY}.memoryTotalMiB", "Total memory, in MiB."),
         PrinterColumn("Util%", "integer", f"{_SUMMARY}.meanUtilizationPercent", "Mean utilization, in percent."),

@@ -89,7 +89,7 @@ class HealthState(StrEnum):
 
 
 class Recovery(StrEnum):
-    """What ends a fault: it ends by itself, the device must be reset, or the device must be replaced."""
+    """What ends a fault or warning: it ends by itself, the device must be reset, or the device must be replaced."""
 
     AUTOMATIC = "Automatic"
     RESET = "Reset"
@@ -102,12 +102,12 @@ class HealthReason(ApiModel):
     code: Annotated[str, Field(min_length=1, max_length=64)]
     """CamelCase reason, such as XidError or DeviceLost."""
     message: Text | None = None
-    """Details of the fault, for people."""
+    """Details of the fault or warning, for people."""
     since: Timestamp
-    """Time at which the fault was first seen, by the node's clock."""
+    """Time at which the fault or warning was first seen, by the node's clock."""
     recovery: Recovery | None = None
-    """What ends the fault. Automatic: it ends by itself. Reset: the device, the driver or the node must be reset.
-    Replacement: the device must be replaced."""
+    """What ends the fault or warning. Automatic: it ends by itself. Reset: the device, the driver or the node must be
+    reset. Replacement: the device must be replaced."""
 
 
 class HealthStatus(ApiModel):

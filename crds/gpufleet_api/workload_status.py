@@ -31,9 +31,9 @@ class Condition(ApiModel):
     status: ConditionStatus
     """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=64)]
-    """Reason for the last transition, in CamelCase."""
+    """Reason for the current status, in CamelCase."""
     message: Annotated[str, Field(max_length=4096)] = ""
-    """Details of the last transition, for people."""
+    """Details of the current status, for people."""
     observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """The metadata.generation that the condition was set for."""
     last_transition_time: Timestamp

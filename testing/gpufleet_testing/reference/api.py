@@ -18,7 +18,7 @@ def kind(name: str) -> str:
     for path, schema in _objects("", version["schema"]["openAPIV3Schema"]):
         rows = [_row(field, of, schema) for field, of in schema["properties"].items()]
         intro = " ".join(schema.get("description", "").split())
-        rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", ()) if "message" in rule]
+        rules = [_rule(rule) for rule in schema.get("x-kubernetes-validations", ()) if "message" in rule]
         text = [f"### {name}.{path}", *([f"{intro}\n"] if intro else []), table(("field", "type", "meaning"), rows)]
         if rules:
             text += ["", "Rules:", *(f"- {rule}" for rule in rules)]
@@ -43,6 +43,12 @@ def _objects(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
                 yield from _objects(f"{path}.{name}".lstrip("."), field)
     elif "items" in schema:
         yield from _objects(f"{path}[]", schema["items"])
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    """Returns field and message, as the apiserver's error shows them."""
+    field = rule.get("fieldPath", "").lstrip(".")
+    return f"{code(field)}: {rule['message']}" if field else str(rule["message"])
 
 
 def _row(field: str, of: Mapping[str, Any], parent: Mapping[str, Any]) -> tuple[str, str, str]:
