@@ -61,7 +61,7 @@ def replay(
     free: opt.Free = None,
     output: opt.Output = OutputFormat.TABLE,
 ) -> None:
-    """Make saved decisions again and compare them byte for byte, or make them on an edited fleet.
+    """Repeat saved decisions and compare them byte for byte, or make them on an edited fleet.
 
     Exits with 0 when all decisions are the same or, on an edited fleet, when everything is placed; else with 1.
     """

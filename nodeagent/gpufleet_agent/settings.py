@@ -41,7 +41,7 @@ class AgentSettings:
     window_seconds: float = 60.0
     """Length of the window of each device's mean, maximum and 95th percentile."""
     heartbeat_seconds: float = 30.0
-    """Longest time between two status writes. By default the operator considers a node stale after three."""
+    """Maximum time between two status writes. By default the operator considers a node stale after three."""
     device_plugin_dir: Path = Path("/var/lib/kubelet/device-plugins")
     """The kubelet's device plugin directory, with its kubelet.sock."""
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
@@ -129,7 +129,12 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
     for flag, default, most, description in (
         ("--sample-seconds", DEFAULTS.sample_seconds, MAX_SAMPLE_SECONDS, "time between two samples of a device"),
         ("--window-seconds", DEFAULTS.window_seconds, MAX_WINDOW_SECONDS, "window of mean, maximum and p95"),
-        ("--heartbeat-seconds", DEFAULTS.heartbeat_seconds, MAX_HEARTBEAT_SECONDS, "most time between status writes"),
+        (
+            "--heartbeat-seconds",
+            DEFAULTS.heartbeat_seconds,
+            MAX_HEARTBEAT_SECONDS,
+            "maximum time between status writes",
+        ),
     ):
         parser.seconds(flag, default, most, description)
     parser.flag(

@@ -31,7 +31,7 @@ class OperatorSettings:
     stale_after_seconds: float = STALE_AFTER_SECONDS
     """Age from which telemetry is not used. Set it to three heartbeats of the agent."""
     resync_interval_seconds: float = 10.0
-    """Longest time between two reconcile passes: telemetry becomes stale without an event."""
+    """Maximum time between two reconcile passes: telemetry becomes stale without an event."""
     relist_interval_seconds: float = 120.0
     """Time between two lists that the caches are compared with."""
     unschedulable_grace_seconds: float = 5.0
@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
     parser.resources(default.resource, default.shared_resource, default.shared_slots, MAX_SHARED_SLOTS)
     for name, description in (
         ("stale_after", "age from which telemetry is not used"),
-        ("resync_interval", "most time between two reconcile passes"),
+        ("resync_interval", "maximum time between two reconcile passes"),
         ("relist_interval", "time between two lists that the caches are compared with"),
         ("unschedulable_grace", "how long kube-scheduler may report a placed pod as unschedulable"),
     ):

@@ -95,7 +95,7 @@ Now: TypeAlias = Annotated[
     typer.Option(
         "--now",
         metavar="TIME",
-        help="Time at which the telemetry's age counts, such as 2026-01-02T03:04:05Z. The age is ignored by default.",
+        help="Time to measure the telemetry's age at, such as 2026-01-02T03:04:05Z. The age is ignored by default.",
         rich_help_panel=FLEET_PANEL,
     ),
 ]

@@ -38,7 +38,7 @@ class Reconciler:
         clock: Clock of the apiserver.
         metrics: Records each pass.
         name_seed: Returns a random string for each pass.
-        resync_interval_seconds: Longest time between two passes.
+        resync_interval_seconds: Maximum time between two passes.
     """
 
     def __init__(
