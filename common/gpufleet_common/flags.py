@@ -55,7 +55,6 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def invalid(text: str, requirement: str) -> argparse.ArgumentTypeError:
-    """Returns the error for a flag's value."""
     return argparse.ArgumentTypeError(f"invalid value: {text!r}: {requirement}")
 
 

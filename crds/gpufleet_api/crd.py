@@ -48,7 +48,6 @@ class ApiResource:
         return f"{self.plural}.{names.GROUP}"
 
     def definition(self) -> dict[str, Any]:
-        """Returns the CustomResourceDefinition."""
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",

@@ -24,7 +24,6 @@ _HEADER: Final = "# Generated from crds/gpufleet_api by `make crds`: change the 
 
 
 def render(resource: ApiResource) -> str:
-    """Returns the content of the CRD's file."""
     return _HEADER + yaml.safe_dump(resource.definition(), sort_keys=False, allow_unicode=True, width=120)
 
 

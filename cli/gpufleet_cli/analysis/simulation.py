@@ -18,8 +18,6 @@ from gpufleet_operator.placement.replay import SavedDecision, capture
 
 @dataclass(frozen=True, slots=True)
 class SimulatedWorkload:
-    """The simulated placement of one workload."""
-
     manifest: Manifest
     record: SavedDecision
     """The engine's input and decision."""

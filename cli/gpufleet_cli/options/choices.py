@@ -4,8 +4,6 @@ from enum import StrEnum
 
 
 class OutputFormat(StrEnum):
-    """Format of the result."""
-
     TABLE = "table"
     JSON = "json"
 

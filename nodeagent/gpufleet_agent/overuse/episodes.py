@@ -36,8 +36,6 @@ _Key = tuple[str, str]
 
 
 class OveruseEpisodes:
-    """Keeps the current episodes."""
-
     def __init__(self) -> None:
         self._active: dict[_Key, OveruseEpisode] = {}
         self._streak: dict[_Key, int] = {}

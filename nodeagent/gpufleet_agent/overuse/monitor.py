@@ -62,7 +62,6 @@ class OveruseMonitor:
 
     @property
     def active(self) -> tuple[OveruseEpisode, ...]:
-        """Current episodes."""
         return self._episodes.active
 
     async def run(self, beat: Callable[[], None]) -> None:
@@ -73,7 +72,6 @@ class OveruseMonitor:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def check(self) -> None:
-        """Checks once."""
         devices, holders = self._snapshot().devices, self._holders()
         pids = relevant_processes(devices, holders, self._stale_seconds)
         # In a thread: several hundred processes take tens of milliseconds, and a kernel that moves cgroups blocks.

@@ -52,7 +52,6 @@ class PodResourcesClient:
         raise AssertionError("unreachable: without a stop condition the loop returns or raises")
 
     async def close(self) -> None:
-        """Closes the connection."""
         await self._channel.close()
 
 

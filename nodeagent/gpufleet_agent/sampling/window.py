@@ -47,14 +47,12 @@ class _Series:
         self._total += value
 
     def drop(self, position: int) -> None:
-        """Removes the value at a position."""
         value = self._ring[position]
         if value != _ABSENT:
             del self._ordered[bisect_left(self._ordered, value)]
             self._total -= value
 
     def clear(self) -> None:
-        """Removes all values."""
         self._ordered = array("q")
         self._total = 0
 

@@ -55,7 +55,6 @@ class ForeignPodStore(SelectorStore[BoundPod]):
         """Node name -> resource -> amount; the number of pods is under `pods`."""
 
     def on_replace(self, old: BoundPod | None, new: BoundPod | None) -> None:
-        """Updates the sums."""
         if old is not None:
             total = self.requests[old.node]
             total.subtract(_requests(old))

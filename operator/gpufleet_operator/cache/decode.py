@@ -126,7 +126,6 @@ def telemetry(body: Json) -> Telemetry:
 
 
 def node(body: Json) -> Node:
-    """Decodes a v1.Node."""
     meta, spec = body["metadata"], as_map(body.get("spec"))
     return Node(
         uid=meta["uid"],
@@ -140,7 +139,6 @@ def node(body: Json) -> Node:
 
 
 def bound_pod(body: Json) -> BoundPod:
-    """Decodes a v1.Pod that is bound to a node."""
     meta, spec = body["metadata"], body["spec"]
     return BoundPod(
         uid=meta["uid"],

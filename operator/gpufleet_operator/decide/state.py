@@ -182,7 +182,6 @@ def add_refusal(refusals: Refusals, key: RefusalKey, pod_uid: str, now: datetime
 
 
 def drop_refusals(refusals: Refusals, workload_uid: str, replica: int) -> Refusals:
-    """Drops the refusals of one replica."""
     kept = {key: b for key, b in refusals.backoffs.items() if key[:2] != (workload_uid, replica)}
     return refusals if len(kept) == len(refusals.backoffs) else replace(refusals, backoffs=kept)
 

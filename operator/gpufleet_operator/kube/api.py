@@ -67,7 +67,6 @@ class Api:
 
     @classmethod
     def connect(cls, config: SingleConfig, clock: ServerClock) -> "Api":
-        """Connects with a configuration."""
         return cls(AsyncClient(config, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_SECONDS))), clock)
 
     async def close(self) -> None:

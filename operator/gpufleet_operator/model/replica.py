@@ -50,8 +50,6 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica."""
-
     index: int
     state: PlacementState
     wait_reason: WaitReason = WaitReason.NOTHING

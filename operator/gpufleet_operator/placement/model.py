@@ -56,8 +56,6 @@ class FilterReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """State of one device."""
-
     uuid: str
     index: int
     model: str

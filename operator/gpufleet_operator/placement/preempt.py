@@ -119,7 +119,6 @@ def _after(plan: Fleet, gone: Sequence[Victim], request: Request, mix: Mix) -> t
 
 
 def without(node: NodeState, gone: Sequence[PotentialVictim]) -> NodeState:
-    """Returns the node without these pods."""
     devices = {d.uuid: d for d in node.devices}
     for holder in gone:
         for uuid in holder.devices:

@@ -71,7 +71,6 @@ def pod_needs(spec: Any, *, node_selector: Mapping[str, str] | None = None, with
 
 
 def taints(spec: Json) -> tuple[Taint, ...]:
-    """Returns the taints of a v1.NodeSpec."""
     return tuple(
         Taint(text(t.get("key")), text(t.get("effect")), text(t.get("value"))) for t in maps(spec.get("taints"))
     )

@@ -38,8 +38,6 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WriteOutcome:
-    """The result of one action."""
-
     action: Action
     failure: str | None = None
     """Message of the error; None: no error."""

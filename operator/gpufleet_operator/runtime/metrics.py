@@ -105,7 +105,6 @@ class Metrics:
                 self.telemetry_age.labels(name).set(age.total_seconds())
 
     def record_outcomes(self, outcomes: Iterable[WriteOutcome]) -> None:
-        """Records the writes of a pass."""
         for outcome in outcomes:
             result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
             match outcome.action:

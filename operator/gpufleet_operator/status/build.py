@@ -35,7 +35,6 @@ def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
 
 
 def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
-    """Builds the whole status."""
     explained = explanation(context)
     if context.assessed is None:
         # The replicas cannot be assessed now; the stored facts about them (shards, successes) must not be lost.

@@ -42,5 +42,4 @@ class StatusContext:
         return self.assessed is not None and self.assessed.spec.suspend
 
     def reservation(self, replica: Replica) -> Reservation | None:
-        """Returns the replica's reservation."""
         return self.reservations.get(replica.pod.uid) if replica.pod else None

@@ -54,8 +54,6 @@ class RecordingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed call."""
-
     uuid: str | None
     """None: the hardware as a whole."""
     kind: str
@@ -116,7 +114,6 @@ class Recording:
 
 
 def render_header(driver_version: str | None) -> bytes:
-    """Returns the first line."""
     header = {"format": FORMAT} | ({} if driver_version is None else {"driver_version": driver_version})
     return msgspec.json.encode(header) + b"\n"
 

@@ -29,8 +29,6 @@ DeviceNodes = dict[str, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True, slots=True)
 class DeviceFileScan:
-    """Result of a scan."""
-
     nodes: DeviceNodes
     error: OSError | None = None
     """Why the CDI file cannot be written."""

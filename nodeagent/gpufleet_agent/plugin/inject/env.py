@@ -17,7 +17,6 @@ from gpufleet_api.names import (
 def allocate_response(
     allocation: ManagedAllocation | UnmanagedAllocation, injector: DeviceInjector
 ) -> pb.AllocateResponse:
-    """Builds the response for one container."""
     response = injector.response(allocation.devices)
     if isinstance(allocation, ManagedAllocation):
         response.envs.update(gpufleet_env(allocation))

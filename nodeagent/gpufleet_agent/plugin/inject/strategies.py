@@ -34,8 +34,6 @@ CDI_STRATEGIES = frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.CDI_A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectorSettings:
-    """Configuration of the injector."""
-
     strategies: frozenset[DeviceListStrategy] = frozenset({DeviceListStrategy.ENVVAR})
     pass_device_specs: bool = False
     """Whether the device nodes are also passed to the kubelet."""

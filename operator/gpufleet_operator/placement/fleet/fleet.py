@@ -205,7 +205,6 @@ class Fleet:
         return self._states[row] if row < len(self._states) else None
 
     def name(self, row: int) -> str:
-        """Returns the name of the node in a row."""
         node = self._states[row]
         if node is None:
             raise InvalidFleetError(f"row {row} holds no node")

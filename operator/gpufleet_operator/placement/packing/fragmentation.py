@@ -116,7 +116,6 @@ class Fragmentation:
         return found
 
     def keys(self, numbers: Int64s, model_classes: Int64s, resource_bins: Int64s) -> Int64s:
-        """Returns the keys of states."""
         found = numbers * self._model_classes
         found += model_classes
         found *= self._resource_bins

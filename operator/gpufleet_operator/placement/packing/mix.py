@@ -103,7 +103,6 @@ class MixEstimator:
 
     @property
     def mix(self) -> Mix:
-        """The current estimate."""
         return self._mix
 
     def observe(self, pod_type: PodType, pods: int = 1) -> None:

@@ -23,13 +23,11 @@ class NodeBatch:
 
     @classmethod
     def joined(cls, nodes: Sequence["NodeBatch"], types: int) -> "NodeBatch":
-        """Concatenates batches."""
         values = [np.zeros((_LINES, 0), np.int64), *(node.values for node in nodes)]
         capacity = [np.zeros((0, types), np.int16), *(node.capacity for node in nodes)]
         return cls(np.concatenate(values, axis=1), np.concatenate(capacity))
 
     def take(self, at: NDArray[np.intp]) -> "NodeBatch":
-        """Returns a selection of the nodes."""
         return NodeBatch(self.values.take(at, axis=1), self.capacity.take(at, axis=0))
 
     def put(self, at: int, node: "NodeBatch") -> None:
@@ -54,7 +52,6 @@ class NodeBatch:
 
     @property
     def idle(self) -> Int64s:
-        """Number of idle devices."""
         return _line(self.values, 3)
 
     @property
@@ -69,7 +66,6 @@ class NodeBatch:
 
     @property
     def model_class(self) -> Int64s:
-        """Class of the GPU model."""
         return _line(self.values, 6)
 
     @property
