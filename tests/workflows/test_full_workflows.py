@@ -73,7 +73,7 @@ async def test_full_workflow_capacity_distribution_with_a_maximum() -> None:
 
 async def test_full_workflow_heterogeneous_devices() -> None:
     """Two models, two devices per replica. One device is lost, one too hot, one sends what can't be true, one doesn't
-    say how warm it is: none of them is used, and each is told by its reason to a workload that finds none."""
+    say how warm it is: none of them is used, and each is reported by its reason to a workload that finds none."""
     cluster = ObjectCluster()
     await cluster.join(
         "a",

@@ -102,8 +102,8 @@ def test_events_come_when_they_are_due_and_again_in_each_round() -> None:
     player = Player(reading(0, 40), *(f'{{"at": 2, {event % code}}}' for code in (31, 79)), reading(9, 40))
     assert player.hardware.wait_event(1.0) is None
     assert player.now == pytest.approx(1001.0)
-    told = [player.hardware.wait_event(5.0) for _ in range(2)]
-    assert [one.code for one in told if one] == [31, 79]
+    reported = [player.hardware.wait_event(5.0) for _ in range(2)]
+    assert [one.code for one in reported if one] == [31, 79]
     assert player.now == pytest.approx(1002.0, abs=0.1)
     assert player.hardware.wait_event(5.0) is None
     player.now = 1000.0 + 16.0 + 2.0

@@ -19,7 +19,7 @@ def event(pod: str) -> PodEvent:
 
 class Events:
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.attempts = 0
         self.failing: Callable[[str], Exception | None] = lambda pod: None
 
@@ -28,10 +28,10 @@ class Events:
         error = self.failing(event.pod)
         if error is not None:
             raise error
-        self.told.append(event.pod)
+        self.reported.append(event.pod)
 
 
-async def told(recorder: EventRecorder, seconds: float) -> None:
+async def reported(recorder: EventRecorder, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await recorder.run()
@@ -44,8 +44,8 @@ async def test_in_order_and_through_an_apiserver_that_is_away_for_a_while() -> N
     recorder = EventRecorder(events)
     for pod in ("a", "b", "c"):
         recorder.record(event(pod))
-    await told(recorder, 200)
-    assert events.told == ["a", "b", "c"]
+    await reported(recorder, 200)
+    assert events.reported == ["a", "b", "c"]
 
 
 @in_virtual_time
@@ -56,8 +56,8 @@ async def test_event_that_cannot_be_written_is_dropped_after_retries() -> None:
     recorder.record(event("a"))
     recorder.record(event("b"))
     with structlog.testing.capture_logs() as logs:
-        await told(recorder, MAX_ATTEMPTS * 30)
-    assert events.told == ["b"]
+        await reported(recorder, MAX_ATTEMPTS * 30)
+    assert events.reported == ["b"]
     assert events.attempts == MAX_ATTEMPTS + 1
     assert [(line["event"], line["pod"]) for line in logs] == [("event not written", "a")]
 
@@ -70,8 +70,8 @@ async def test_rejected_event_is_not_retried_and_delays_no_other(error: KubeErro
     recorder = EventRecorder(events)
     recorder.record(event("a"))
     recorder.record(event("b"))
-    await told(recorder, 1)
-    assert (events.told, events.attempts) == (["b"], 2)
+    await reported(recorder, 1)
+    assert (events.reported, events.attempts) == (["b"], 2)
 
 
 @in_virtual_time
@@ -82,5 +82,5 @@ async def test_more_than_can_wait_is_left_out_and_logged() -> None:
         for number in range(MAX_QUEUED + 2):
             recorder.record(event(f"p{number}"))
     assert [line["pod"] for line in logs] == [f"p{MAX_QUEUED}", f"p{MAX_QUEUED + 1}"]
-    await told(recorder, 1)
-    assert len(events.told) == MAX_QUEUED
+    await reported(recorder, 1)
+    assert len(events.reported) == MAX_QUEUED

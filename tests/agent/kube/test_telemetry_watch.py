@@ -101,15 +101,15 @@ def test_a_status_write_is_no_news_and_a_new_generation_is() -> None:
 
 async def test_reservations_are_unknown_until_read_and_empty_without_object() -> None:
     rig = Rig()
-    told = [rig.own.assignments]
+    reported = [rig.own.assignments]
     rig.api.away = True
     with pytest.raises(KubeError):
         await rig.own.refresh()
-    told.append(rig.own.assignments)
+    reported.append(rig.own.assignments)
     rig.api.away = False
     await rig.own.refresh()
-    told.append(rig.own.assignments)
-    assert told == [None, None, ()]
+    reported.append(rig.own.assignments)
+    assert reported == [None, None, ()]
     await rig.own.wait_synced()
 
 

@@ -92,8 +92,8 @@ async def test_rejections_are_counted_and_recorded_as_events(kubelet: FakeKubele
         await rig.api.reserve(assignment("fifth", "GPU-3"))
         with pytest.raises(Exception, match="DeviceHeld"):
             await kubelet.admit("fifth", 1)
-        told = [(event.pod, event.pod_uid, event.reason) for event in await rig.api.until_told(4)]
-        assert told == [
+        reported = [(event.pod, event.pod_uid, event.reason) for event in await rig.api.until_told(4)]
+        assert reported == [
             ("first", "uid-first", "ReservationConflict"),
             ("third", "uid-third", "AmbiguousPod"),
             ("fourth", "uid-fourth", "AmbiguousPod"),
@@ -247,9 +247,9 @@ async def test_a_kubelet_that_does_not_know_its_pods_yet_frees_no_device(kubelet
             await kubelet.until(kubelet.serving)
             # It lists for an allocation, too, as the new kubelet's device table still has what is held.
             assert await kubelet.prefer(frozenset({"GPU-1"}), 1) == ["GPU-1"]
-            told = len(rig.api.statuses)
-            await rig.api.until(lambda _: len(rig.api.statuses) >= told + 2)
-            assert all("GPU-0" in rig.held_by(status) for status in rig.api.statuses[told:])
+            reported = len(rig.api.statuses)
+            await rig.api.until(lambda _: len(rig.api.statuses) >= reported + 2)
+            assert all("GPU-0" in rig.held_by(status) for status in rig.api.statuses[reported:])
             kubelet.pods[own] = frozenset()
             assert await kubelet.prefer(frozenset({"GPU-1"}), 1) == ["GPU-1"]
             await rig.api.until(lambda status: not rig.held_by(status))

@@ -34,7 +34,7 @@ async def test_scrapes_probes_and_status_go_on(
                 await asyncio.to_thread(hanging.wait, 10)
             assert (await rig.fetch(agent, "/healthz"))[0] == 200
             assert "DCGM_FI_DEV_GPU_UTIL" in (await rig.fetch(agent, "/metrics"))[1]
-            told = len(rig.api.statuses)
-            await rig.api.until(lambda _: len(rig.api.statuses) > told)
+            reported = len(rig.api.statuses)
+            await rig.api.until(lambda _: len(rig.api.statuses) > reported)
             monkeypatch.undo()
             going_on.set()

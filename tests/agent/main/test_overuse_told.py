@@ -65,8 +65,8 @@ async def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
             await kubelet.until(lambda: kubelet.serving(SHARED_RESOURCE))
             await kubelet.admit("serve-0", 1, resource=SHARED_RESOURCE)
             await cluster.until(lambda _: any(overuse(cluster.status)))
-            (told,) = overuse(cluster.status)
-            assert told["memoryUsedMiB"] == 30_000
+            (reported,) = overuse(cluster.status)
+            assert reported["memoryUsedMiB"] == 30_000
             url = f"http://127.0.0.1:{agent.http_port}/metrics"
             page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
             simulated.edit(lambda node: node.with_gpu(1, memory_used_mib=15_000))

@@ -214,7 +214,7 @@ def test_every_reason_for_low_clocks_has_its_bit_and_a_series() -> None:
 def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
     scraped = Scraped(NodeSnapshot((device(0, **FULL),)))
     share = "gpufleet_agent_share_memory"
-    told = {
+    reported = {
         pod: {
             sample.name: sample.value
             for sample in scraped.samples
@@ -222,12 +222,12 @@ def test_shares_say_what_is_promised_and_used_and_who_is_over() -> None:
         }
         for pod in ("a", "b")
     }
-    assert told["a"] == {
+    assert reported["a"] == {
         f"{share}_promised_bytes": 1000 * BYTES_PER_MIB,
         f"{share}_used_bytes": 1200 * BYTES_PER_MIB,
         f"{share}_overused": 1,
     }
-    assert told["b"] == {f"{share}_promised_bytes": 2000 * BYTES_PER_MIB, f"{share}_overused": 0}
+    assert reported["b"] == {f"{share}_promised_bytes": 2000 * BYTES_PER_MIB, f"{share}_overused": 0}
     assert scraped.value("gpufleet_agent_share_overuse_episodes_total") == 4
 
 
@@ -258,11 +258,11 @@ def test_both_formats_say_the_same() -> None:
     plain = text_string_to_metric_families(generate_latest(registry).decode())
     page = encode_openmetrics(registry).decode()  # type: ignore[no-untyped-call] # published without types
     strict = openmetrics(page)  # type: ignore[no-untyped-call] # published without types
-    told = [
+    reported = [
         {(s.name, *sorted(s.labels.items())) for family in form for s in family.samples} for form in (plain, strict)
     ]
-    assert len(told[0]) > 40
-    assert told[0] == told[1]
+    assert len(reported[0]) > 40
+    assert reported[0] == reported[1]
 
 
 def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:

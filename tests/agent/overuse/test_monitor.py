@@ -79,11 +79,11 @@ def use(used: int | None, pod: str = "a") -> MemoryUsage:
 def course(*numbers: int | None) -> list[tuple[int, int, int]]:
     """OveruseEpisodes begun, ended and standing at each look."""
     episodes = OveruseEpisodes()
-    told = []
+    reported = []
     for second, number in enumerate(numbers):
         begun, ended = episodes.check([use(number)], float(second))
-        told.append((len(begun), len(ended), len(episodes.active)))
-    return told
+        reported.append((len(begun), len(ended), len(episodes.active)))
+    return reported
 
 
 def test_an_episode_begins_and_ends_once() -> None:
@@ -113,9 +113,9 @@ def test_no_episode(numbers: tuple[int | None, ...]) -> None:
 
 
 def test_an_episode_that_flickers_goes_on() -> None:
-    told = course(1001, 1001, *(900, 900, 1001) * 5)
-    assert sum(begun for begun, _, _ in told) == 1
-    assert told[-1][2] == 1
+    reported = course(1001, 1001, *(900, 900, 1001) * 5)
+    assert sum(begun for begun, _, _ in reported) == 1
+    assert reported[-1][2] == 1
 
 
 def test_check_with_unknown_usage_changes_nothing() -> None:

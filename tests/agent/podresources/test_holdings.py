@@ -94,7 +94,7 @@ def test_incomplete_list_removes_no_holder_and_adds_those_in_it() -> None:
     reserved = assignment("a", "GPU-0")
     holdings.add(reserved)
     assert holdings.update((), 1.0, complete=False) is False
-    told = [holdings.listed_at]
+    reported = [holdings.listed_at]
     assert holdings.update((listed("a", "GPU-0"), listed("b", "GPU-1"), listed("bare")), 2.0)
     assert holdings.update((listed("b"), listed("c", "GPU-1")), 3.0, complete=False)
     held = holdings.holders([])
@@ -104,7 +104,7 @@ def test_incomplete_list_removes_no_holder_and_adds_those_in_it() -> None:
     }
     assert held["GPU-0"][0].pod_uid == "uid-a", "who it was given to is remembered, too"
     assert {one.key.pod for one in holdings.listing} == {"a", "b", "c"}, "a pod without devices isn't made up"
-    assert [*told, holdings.listed_at] == [None, 2.0]
+    assert [*reported, holdings.listed_at] == [None, 2.0]
     assert holdings.update((), 4.0)
     assert holdings.holders([]) == {}
     assert holdings.allocated_uids == frozenset()

@@ -168,8 +168,8 @@ def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
     holders = {"GPU-0": (holder, other), "GPU-1": (holder, other)}
     status = status_of(device(0), device(1), holders=holders, overuse=(over,))
     TelemetryStatus.model_validate(status)
-    told = [one.get("overuse") for gpu in status["devices"] for one in gpu["allocatedTo"]]
-    assert told == [None, None, {"memoryUsedMiB": 150, "since": "2026-05-28T20:26:30.250000Z"}, None]
+    reported = [one.get("overuse") for gpu in status["devices"] for one in gpu["allocatedTo"]]
+    assert reported == [None, None, {"memoryUsedMiB": 150, "since": "2026-05-28T20:26:30.250000Z"}, None]
 
 
 def test_a_node_without_devices_has_counts_and_no_means() -> None:
@@ -219,21 +219,21 @@ def test_clock_change_does_not_change_sample_age() -> None:
         now = NOW + 10_800 + set_by
         status = build_status(snapshot, {}, generation=1, observed_at=now, agent_version="1")
         observed = datetime.fromisoformat(status["observedAt"])
-        for told in (status["sampleTime"], status["devices"][0]["sampleTime"]):
-            assert (observed - datetime.fromisoformat(told)).total_seconds() == 10_800
+        for reported in (status["sampleTime"], status["devices"][0]["sampleTime"]):
+            assert (observed - datetime.fromisoformat(reported)).total_seconds() == 10_800
 
 
 def crowded(index: int) -> DeviceSnapshot:
     """Returns a device with every field at its maximum length."""
     uuid = f"GPU-{index:08}-0000-0000-0000-000000000000"
-    told = tuple(HealthReason(f"{'X' * 48}{code}", "m" * 1000, NOW, Recovery.REPLACEMENT) for code in range(16))
+    reported = tuple(HealthReason(f"{'X' * 48}{code}", "m" * 1000, NOW, Recovery.REPLACEMENT) for code in range(16))
     peers = tuple(f"GPU-{other:08}-0000-0000-0000-000000000000" for other in range(64) if other != index)
     numbers: dict[str, Any] = dict.fromkeys(Sample.__dataclass_fields__, 2**30)
     words = {"uuid": uuid, "taken_at": NOW, "throttle_reasons": frozenset(ThrottleReason), "mig_enabled": True}
     statistics = Statistics(1e6, 2**40, 2**40)
     return DeviceSnapshot(
         DeviceInfo(uuid, index, "M" * 200, "A" * 32, "10.0", "0" * 32, 7, peers, 2**30),
-        HealthSnapshot(HealthState.UNHEALTHY, told, NOW, told),
+        HealthSnapshot(HealthState.UNHEALTHY, reported, NOW, reported),
         Sample(**{**numbers, **words}),
         1.0,
         WindowSummary(60, 59.0, statistics, statistics, statistics, statistics),

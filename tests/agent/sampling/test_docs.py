@@ -131,12 +131,12 @@ def test_each_code_of_nvml_is_taken_for_what_its_row_says() -> None:
     rows = table("NVML return code")
     anything_else = rows.pop()
     assert anything_else == ["anything else", "`ReadFailed`".strip("`")]
-    told: dict[int, str] = {}
+    reported: dict[int, str] = {}
     for codes, then in rows:
-        told |= dict.fromkeys(numbers(codes), then)
-    assert {9, 15, 16, 18, 999} <= set(told)
+        reported |= dict.fromkeys(numbers(codes), then)
+    assert {9, 15, 16, 18, 999} <= set(reported)
     for code in (*range(1, 31), 999):
-        words = told.get(code, "ReadFailed").removeprefix("`")
+        words = reported.get(code, "ReadFailed").removeprefix("`")
         assert words.startswith(meaning(code)), f"{code}: {words}"
         opening = type(opening_error(pynvml.NVMLError(code)))
         assert issubclass(opening, ProcessMustRestartError if code == 18 else HardwareUnavailableError)

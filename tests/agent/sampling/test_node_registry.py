@@ -145,8 +145,8 @@ def test_an_event_of_no_known_device_is_held_against_all() -> None:
 
 
 def test_the_version_rises_with_health_and_devices_and_with_nothing_else() -> None:
-    told: list[int] = []
-    record = make(lambda: told.append(record.health_version if told else 1))
+    reported: list[int] = []
+    record = make(lambda: reported.append(record.health_version if reported else 1))
     first = record.health_version
     record.record(Reading(uuid="GPU-0", utilization_percent=1), at(1))
     record.event(XID_13, at(1))
@@ -157,7 +157,7 @@ def test_the_version_rises_with_health_and_devices_and_with_nothing_else() -> No
     assert record.health_version == first + 1
     record.register((*DEVICES, DeviceInfo("GPU-3", 3, "Sim")), "570.1", at(5))
     assert record.health_version == first + 2
-    assert len(told) == 3
+    assert len(reported) == 3
 
 
 def test_a_device_that_the_driver_lists_no_longer_is_lost_and_not_forgotten() -> None:

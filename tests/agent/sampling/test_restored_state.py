@@ -22,7 +22,7 @@ def make() -> NodeRegistry:
 
 
 def sick(code: str = "XidError", recovery: Recovery = Recovery.AUTOMATIC) -> HealthSnapshot:
-    reason = HealthReason(code, "told before", 1_000_000 - 500, recovery)
+    reason = HealthReason(code, "reported before", 1_000_000 - 500, recovery)
     return HealthSnapshot(HealthState.UNHEALTHY, (reason,), 1_000_000 - 500)
 
 

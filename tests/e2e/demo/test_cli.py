@@ -86,13 +86,13 @@ def test_only_one_demo_runs_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_cluster_is_released_after_every_end(monkeypatch: pytest.MonkeyPatch, ends: object) -> None:
     released = []
 
-    def told(*_: object) -> int:
+    def reported(*_: object) -> int:
         if isinstance(ends, BaseException):
             raise ends
         return 0
 
     monkeypatch.setattr(cli, "up", lambda _: SimpleNamespace(release=lambda: released.append(True)))
-    monkeypatch.setattr(cli, "_run_on", told)
+    monkeypatch.setattr(cli, "_run_on", reported)
     monkeypatch.setattr(cli, "status", lambda: None)
     cli.main([])
     assert released == [True]

@@ -85,8 +85,8 @@ def test_differing_promise_is_highlighted(
     sharers: tuple[list[WorkloadEvidence], FleetEvidence],
 ) -> None:
     (_, second), fleet = sharers
-    told = {Source.RESERVATION: 12_000, Source.ENVIRONMENT: None}
-    wrong = replace(second, replicas=(replace(second.replicas[0], promised_mib=told),))
+    reported = {Source.RESERVATION: 12_000, Source.ENVIRONMENT: None}
+    wrong = replace(second, replicas=(replace(second.replicas[0], promised_mib=reported),))
     assert row(drawn(tables.sharing_table([wrong], fleet)), "12,000")[3:] == ["12,000", "12,000", "-", "NO"]
 
 

@@ -19,7 +19,7 @@ def clock(*moments: float) -> Iterator[float]:
     return iter(moments)
 
 
-def told(stream: StringIO, **environ: str) -> str:
+def reported(stream: StringIO, **environ: str) -> str:
     """One step with one of each kind of line."""
     terminal = Terminal(make_console(stream, {"TERM": "xterm-256color", **environ}), 3, clock=lambda: 0.0)
     terminal.step("Start [it]", "because [it] matters")
@@ -33,7 +33,7 @@ def told(stream: StringIO, **environ: str) -> str:
 
 
 def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
-    text = told(StringIO())
+    text = reported(StringIO())
     assert "\x1b" not in text
     assert "\r" not in text
     assert text.splitlines() == [
@@ -50,8 +50,8 @@ def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
 
 
 def test_a_terminal_gets_colours_unless_no_color_is_set() -> None:
-    assert "\x1b[1;32m" in told(TtyStream())
-    assert "\x1b[1;32m" not in told(TtyStream(), NO_COLOR="1")
+    assert "\x1b[1;32m" in reported(TtyStream())
+    assert "\x1b[1;32m" not in reported(TtyStream(), NO_COLOR="1")
 
 
 def test_the_width_is_the_readers_choice_in_a_pipe_too() -> None:

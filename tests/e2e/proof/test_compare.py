@@ -94,11 +94,11 @@ class TestShared:
             replace(one, resource="gpufleet.dev/gpu-shared", devices=tuple(f"{uuid}::3" for uuid in one.devices))
             for one in made.holdings
         ]
-        told = {
+        reported = {
             name: replace(reading, variables={**(reading.variables or {}), "GPUFLEET_MEMORY_MIB": str(memory)})
             for name, reading in made.containers.items()
         }
-        return replace(made, holdings=holdings, containers=told)
+        return replace(made, holdings=holdings, containers=reported)
 
     def test_slots_stand_for_their_devices(self, readings: Make) -> None:
         assert judge(self.make(readings)) == []

@@ -260,21 +260,25 @@ class TestDistribution:
 
     def test_replaced_replica_keeps_its_range(self) -> None:
         running = make.running_pod("train", 1, devices=("GPU-1-1",))
-        told = make.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
+        reported = make.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
         old = ReplicaPlacement(replica=0, state=State.CONFIRMED, shard_start=0, shard_end=300)
         workload = self.workload(status=WorkloadStatus(placements=[old], unassigned_items=0))
 
-        actions = decide(make.snapshot(workload, running, make.pod(workload, 0), make.telemetry(assignments=[told])))
+        actions = decide(
+            make.snapshot(workload, running, make.pod(workload, 0), make.telemetry(assignments=[reported]))
+        )
 
         added = next(a for a in actions.reserves[0].assignments if a.replica == 0)
         assert (added.shard_start, added.shard_end) == (0, 300)
 
     def test_lost_range_is_the_gap_between_the_others(self) -> None:
         running = make.running_pod("train", 0)
-        told = make.assignment(running, "GPU-1-0", shard_start=0, shard_end=300, replicas=2)
+        reported = make.assignment(running, "GPU-1-0", shard_start=0, shard_end=300, replicas=2)
         workload = self.workload()
 
-        actions = decide(make.snapshot(workload, running, make.pod(workload, 1), make.telemetry(assignments=[told])))
+        actions = decide(
+            make.snapshot(workload, running, make.pod(workload, 1), make.telemetry(assignments=[reported]))
+        )
 
         added = next(a for a in actions.reserves[0].assignments if a.replica == 1)
         assert (added.shard_start, added.shard_end) == (300, 1000)

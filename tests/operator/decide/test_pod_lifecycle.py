@@ -60,8 +60,8 @@ class TestScheduler:
     @pytest.mark.parametrize(("seconds", "deleted"), [(4.9, 0), (5, 1)])
     def test_withheld_devices_do_not_extend_the_grace(self, seconds: float, deleted: int) -> None:
         pod = self.refused()
-        told = make.telemetry(assignments=[make.assignment(pod)], withheld="no /dev/nvidia0")
-        snapshot = make.snapshot(make.workload(), pod, told, make.node(devices=0))
+        reported = make.telemetry(assignments=[make.assignment(pod)], withheld="no /dev/nvidia0")
+        snapshot = make.snapshot(make.workload(), pod, reported, make.node(devices=0))
 
         assert len(decide(make.later(snapshot, decide(snapshot), seconds)).deletes) == deleted
 
@@ -80,9 +80,9 @@ class TestScheduler:
         assert decide(make.later(snapshot, first, 2)).reserves
 
     def test_refusals_are_read_back_from_status_after_a_restart(self) -> None:
-        told = self.run(self.refused(), 5).statuses[0].status
+        reported = self.run(self.refused(), 5).statuses[0].status
         fresh = make.snapshot(
-            make.workload(status=told), make.pod(suffix="b"), make.telemetry(), now=make.NOW + timedelta(seconds=6)
+            make.workload(status=reported), make.pod(suffix="b"), make.telemetry(), now=make.NOW + timedelta(seconds=6)
         )
 
         assert not decide(fresh).reserves

@@ -211,7 +211,7 @@ async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk
         return {device.healthy for device in injection.usable(DEVICES)}
 
     await injection.prepare()
-    told = changes.version
+    reported = changes.version
     for _ in range(3):
         disk.hang()
         with pytest.raises(TimeoutError, match="did not respond within"):
@@ -219,7 +219,7 @@ async def test_devices_do_not_come_and_go_on_a_disk_that_is_always_too_slow(disk
         disk.go_on()
         await until(lambda: injection._files._scan is None)
         assert healthy() == {False}
-    assert changes.version == told + 1
+    assert changes.version == reported + 1
     await injection.prepare()
     assert healthy() == {True}
     await injection.close()
@@ -229,12 +229,12 @@ async def test_a_loop_that_was_held_up_does_not_take_a_look_for_late_that_was_no
     changes = VersionSignal()
     injection = DeviceInjector(injection_settings(tmp_path, CRI), lambda: DEVICES, changes, patience_seconds=0.1)
     await injection.prepare()
-    told = changes.version
+    reported = changes.version
     look = asyncio.create_task(injection.prepare())
     await asyncio.sleep(0)
     time.sleep(0.3)  # noqa: ASYNC251 - this is what holds it up
     await look
-    assert changes.version == told
+    assert changes.version == reported
     assert all(device.healthy for device in injection.usable(DEVICES))
     await injection.close()
 

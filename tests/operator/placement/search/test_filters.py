@@ -116,7 +116,7 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
 def test_a_device_is_refused_for_what_it_lacks(
     device: DeviceFields, needs: RequestFields, want: FilterReason | None
 ) -> None:
-    assert told(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or FilterReason.GANG)
+    assert reported(make_node("a", [make_device(**device)]), make_request(**needs)) == (want or FilterReason.GANG)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_device_is_refused_for_what_it_lacks(
     ],
 )
 def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestFields, want: FilterReason | None) -> None:
-    assert told(make_node("a", 1, **node), make_request(**pod)) == (want or FilterReason.GANG)
+    assert reported(make_node("a", 1, **node), make_request(**pod)) == (want or FilterReason.GANG)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_a_node_is_refused_for_what_it_lacks(node: NodeFields, pod: RequestField
 def test_node_affinity_reads_as_kubernetes_does(expression: MatchExpression, matches: bool) -> None:
     node = make_node("a", 1, labels={"zone": "a", "gpus": "8"})
     request = make_request(affinity_terms=(NodeSelectorTerm((expression,)),))
-    assert told(node, request) == (FilterReason.GANG if matches else FilterReason.NODE_AFFINITY)
+    assert reported(node, request) == (FilterReason.GANG if matches else FilterReason.NODE_AFFINITY)
 
 
 def test_affinity_by_field_names_the_node() -> None:
     term = NodeSelectorTerm(fields=(MatchExpression("metadata.name", "In", ("a",)),))
-    assert told(make_node("a", 1), make_request(affinity_terms=(term,))) is FilterReason.GANG
-    assert told(make_node("b", 1), make_request(affinity_terms=(term,))) is FilterReason.NODE_AFFINITY
+    assert reported(make_node("a", 1), make_request(affinity_terms=(term,))) is FilterReason.GANG
+    assert reported(make_node("b", 1), make_request(affinity_terms=(term,))) is FilterReason.NODE_AFFINITY
 
 
 def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
@@ -193,7 +193,7 @@ def test_a_node_set_aside_for_a_replica_is_told_as_that() -> None:
     assert codes[0, 0] == CODES[FilterReason.NODE_BACKOFF]
 
 
-def told(node: NodeState, request: Request) -> FilterReason:
+def reported(node: NodeState, request: Request) -> FilterReason:
     """The reason of the node's first device; GANG: it passes everything."""
     fleet = Fleet.of([node])
     codes = rejection_codes(fleet, Query.of(request), frozenset())
