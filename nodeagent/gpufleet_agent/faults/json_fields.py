@@ -1,4 +1,4 @@
-"""Typed access to the fields of a JSON object, and the parts that the status and the checkpoint file have in common."""
+"""Typed access to the fields of a JSON object, and the parts that the status and the fault file have in common."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Merges the two saved states of an earlier process: the checkpoint file on the node and the last status. Pure.
+"""Merges the two saved states of an earlier process: the fault file on the node and the last status. Pure.
 
 For each device the newer one is used. The checkpoint is written whenever a one-time fault (one that the driver reports
 only once) begins or ends, so it is the newer one unless a process without a checkpoint wrote the status.
@@ -33,7 +33,7 @@ def without_acknowledged_losses(status: SavedState, checkpoint: Checkpoint) -> S
 
 
 def merge(file: SavedState, status: SavedState, *, status_is_newer: bool) -> SavedState:
-    """Merges the state in the checkpoint file with that in the status.
+    """Merges the state in the fault file with that in the status.
 
     For a device in both, one-time faults are those of the newer state, and faults that readings show are those of the
     status, because only the status has them. A device in only one of them is as in that one: the file has partitions

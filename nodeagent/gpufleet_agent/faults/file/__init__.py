@@ -1,1 +1,1 @@
-"""The checkpoint file: its format, how it is stored, and when it is written."""
+"""The fault file: its format, how it is stored, and when it is written."""

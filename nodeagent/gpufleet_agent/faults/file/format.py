@@ -1,4 +1,4 @@
-"""Encodes and decodes the checkpoint file: versioned JSON, bounded, and rejected as a whole if any part is invalid."""
+"""Encodes and decodes the fault file: versioned JSON, bounded, and rejected as a whole if any part is invalid."""
 
 import json
 import math
@@ -35,7 +35,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class NodeCheckpoint:
-    """Content of a checkpoint file, with the node and the boot that it is of."""
+    """Content of a fault file, with the node and the boot that it is of."""
 
     checkpoint: Checkpoint
     node: str

@@ -1,4 +1,4 @@
-"""Limits how often the checkpoint file is written: immediately for urgent changes, but bounded in any case."""
+"""Limits how often the fault file is written: immediately for urgent changes, but bounded in any case."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""Stores the checkpoint file: always complete, and on the disk when `write` returns.
+"""Stores the fault file: always complete, and on the disk when `write` returns.
 
 Every call may block as long as the file system does, so it must be made in a separate thread.
 """

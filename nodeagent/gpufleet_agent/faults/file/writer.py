@@ -1,4 +1,4 @@
-"""Keeps the checkpoint file up to date, and restores its content at the start.
+"""Keeps the fault file up to date, and restores its content at the start.
 
 The file system may be full, read-only, or hang. At worst a fault is then not saved: failures are logged once, counted
 and retried. All file operations run in a separate thread, and waits for it are short.
@@ -64,7 +64,7 @@ class CheckpointState(Protocol):
 
 
 class CheckpointWriter:
-    """Reads and writes the checkpoint file. Call `start`, `run` and `close` in one event loop.
+    """Reads and writes the fault file. Call `start`, `run` and `close` in one event loop.
 
     Args:
         directory: Directory of the file.
