@@ -1,7 +1,7 @@
 """Restores faults and acknowledgments from the GPUTelemetry object after a restart of the agent.
 
 The driver reports some faults only once: an XID is a single event, and a device that fell off the bus is not even
-listed any more. After a restart, the agent's last status is evidence of them, in addition to the fault file on the node.
+listed any more. After a restart, the evidence of them is the last status, and the fault file on the node.
 """
 
 import time
