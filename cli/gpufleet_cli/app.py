@@ -6,8 +6,8 @@ import typer
 
 from gpufleet_cli.options import shared as opt
 from gpufleet_cli.options.choices import DeviceCapacity, OutputFormat
-from gpufleet_cli.options.command_group import CommandGroup
-from gpufleet_cli.options.parsers import integer
+from gpufleet_cli.options.command_group import Command, CommandGroup
+from gpufleet_cli.options.parsers import choice, integer
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml")
+@app.command(cls=Command, epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml")
 def simulate(
     *,
     files: opt.Manifests,
@@ -53,7 +53,7 @@ def simulate(
     raise typer.Exit(command.simulate(files, sources, resource, edits=edits(without, free), save=save, output=output))
 
 
-@app.command(epilog="Example: gpufleet replay decisions.jsonl --without node-1")
+@app.command(cls=Command, epilog="Example: gpufleet replay decisions.jsonl --without node-1")
 def replay(
     *,
     file: opt.DecisionFile,
@@ -71,7 +71,9 @@ def replay(
     raise typer.Exit(command.replay(file, edits(without, free), output))
 
 
-@app.command(epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3")
+@app.command(
+    cls=Command, epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3"
+)
 def rank(
     *,
     fleet: opt.Fleet,
@@ -98,7 +100,9 @@ def rank(
     devices.rank(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
-@app.command(epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml")
+@app.command(
+    cls=Command, epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml"
+)
 def explain(
     *,
     fleet: opt.Fleet,
@@ -122,7 +126,7 @@ def explain(
     devices.explain(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
-@app.command(epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
+@app.command(cls=Command, epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
 def summary(
     *,
     fleet: opt.Fleet,
@@ -141,8 +145,9 @@ def summary(
 
 
 @app.command(
-    epilog="Examples: gpufleet distribute --items 1000 --by FreeMemory --fleet examples/fleets/mixed.yaml; "
-    "gpufleet distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",
+    cls=Command,
+    epilog="Example: gpufleet distribute --items 1000 --by FreeMemory --fleet examples/fleets/mixed.yaml\n\n"
+    "Example: gpufleet distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",
 )
 def distribute(
     *,
@@ -159,7 +164,9 @@ def distribute(
         DeviceCapacity | None,
         typer.Option(
             "--by",
-            help="Capacity of a GPU. The default is FreeMemory.",
+            metavar="MODE",
+            parser=choice("--by", DeviceCapacity),
+            help=f"Capacity of a GPU: {', '.join(DeviceCapacity)}. The default is FreeMemory.",
             show_default=False,
             rich_help_panel=opt.FLEET_PANEL,
         ),
@@ -191,9 +198,12 @@ def distribute(
     )
 
 
-@app.command()
+@app.callback()
+def _options(*, _: opt.Version = False) -> None:
+    """Options before the command."""
+
+
+@app.command(cls=Command)
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version as installed  # noqa: PLC0415 - keeps --help fast
-
-    typer.echo(f"gpufleet {installed('gpufleet')}")
+    opt.print_version(requested=True)

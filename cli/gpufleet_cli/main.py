@@ -1,21 +1,41 @@
 """The command `gpufleet`. Sets up signals before the imports, which take a moment."""
 
+import contextlib
+import errno
+import os
 import signal
 import sys
+from typing import NoReturn
 
-from gpufleet_cli.exit_codes import INTERRUPTED
+from gpufleet_cli.exit_codes import BAD_INPUT, INTERRUPTED
 
 
 def main() -> None:
     """Runs the command line and exits. See `exit_codes`."""
     # As in any filter: a reader that closes the pipe (`| head`) is not an error.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if sys.stdout is None:  # closed when the process started
+        _fail(OSError(errno.EBADF, os.strerror(errno.EBADF)))
     try:
-        from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports exits as cleanly as later
+        try:
+            from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports exits as cleanly as later
 
-        app(prog_name="gpufleet")
+            app(prog_name="gpufleet")
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:  # errors of input are InputErrors
+        # Python flushes again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(error)
+
+
+def _fail(error: OSError) -> NoReturn:
+    with contextlib.suppress(OSError, AttributeError):  # stderr can be full or closed as well
+        sys.stderr.write(f"error: stdout: {error.strerror}\n")
+        sys.stderr.flush()
+    sys.exit(BAD_INPUT)
 
 
 if __name__ == "__main__":

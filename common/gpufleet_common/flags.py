@@ -2,8 +2,9 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from gpufleet_common.logs import FORMATS, LEVELS
 
@@ -14,10 +15,15 @@ _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _RESOURCE = re.compile(rf"{_LABEL}([.]{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
 """A domain has no underscore, so no two resources share the file name of a socket."""
 _MAX_RESOURCE_LENGTH = 128
+_HOST = re.compile(r"[^:\[\]]*|\[[^\[\]]+\]")
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Parses a command line. A wrong one ends the process with status 2 and a message on stderr."""
+    """Parses a command line. A wrong one ends the process with status 2 and two lines on stderr."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with the message. The usage has too many flags to be shown with each error."""
+        self.exit(2, f"{self.prog}: error: {message}\nTry '{self.prog} --help'.\n")
 
     def flag(self, flag: str, default: object, description: str, **options: Any) -> None:
         """Adds a flag.
@@ -48,10 +54,26 @@ class FlagParser(argparse.ArgumentParser):
         self.flag("--shared-slots", slots, "slots of each shared device", type=whole_number(most_slots), metavar="N")
 
     def process(self, listen: str, log_level: str, log_format: str) -> None:
-        """Adds the flags of every long-running process: where it listens, and how it logs."""
+        """Adds the flags of every long-running process: where it listens, how it logs, and its version."""
         self.flag("--listen", listen, "address of /metrics, /healthz and /readyz", type=address, metavar="HOST:PORT")
         self.flag("--log-level", log_level, "least severe event that is logged", choices=LEVELS)
         self.flag("--log-format", log_format, "format of log lines on stderr", choices=FORMATS)
+        self.add_argument("--version", action=_VersionAction, help="show the version and exit")
+
+
+class _VersionAction(argparse.Action):
+    """Prints the version of the installed package and exits."""
+
+    def __init__(self, option_strings: list[str], **options: Any) -> None:
+        super().__init__(
+            option_strings, **{**options, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}, nargs=0
+        )
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415 - not needed to run, and it takes memory
+
+        sys.stdout.write(f"{parser.prog} {version('gpufleet')}\n")
+        parser.exit()
 
 
 def invalid(text: str, requirement: str) -> argparse.ArgumentTypeError:
@@ -105,6 +127,6 @@ def optional(convert: Callable[[str], str]) -> Callable[[str], str]:
 def address(text: str) -> tuple[str, int]:
     """Converts `HOST:PORT`. An IPv6 host is in brackets; an empty one means all interfaces."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > _MAX_PORT:
+    if not colon or not _HOST.fullmatch(host) or not port.isdecimal() or int(port) > _MAX_PORT:
         raise invalid(text, "must be HOST:PORT")
     return host.strip("[]"), int(port)

@@ -70,7 +70,7 @@ async def serve(make: Callable[[], Agent]) -> int:
     try:
         agent = asyncio.create_task(make().run(), name="agent")
     except (KubeError, ValueError, OSError) as error:
-        log.error("agent not started", error=str(error))  # noqa: TRY400 - the message is enough, without a traceback
+        log.error("agent not started", error=_text(error))  # noqa: TRY400 - the message is enough, without a traceback
         return 1
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -89,6 +89,13 @@ async def serve(make: Callable[[], Agent]) -> int:
         settled.cancel()
         _restore(loop)
     return 0
+
+
+def _text(error: Exception) -> str:
+    """Returns the error's message; that of a file is its path and the reason, without the error's number."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _stop(loop: asyncio.AbstractEventLoop, agent: "asyncio.Task[None]") -> None:

@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         config = load_config()
     except ConfigError as error:
-        log.error("no configuration for the apiserver", error=str(error))  # noqa: TRY400 - the message suffices
+        # Without a traceback: the message is enough.
+        log.error("operator not started", error=f"no configuration for the apiserver: {error}")  # noqa: TRY400
         sys.exit(1)
     try:
         asyncio.run(run(settings, config))

@@ -36,7 +36,29 @@ def test_process_exits_with_2_and_one_line_for_bad_input(examples: Path) -> None
     process = start("simulate", "-f", fleet, "--fleet", fleet)
     out, error = process.communicate(timeout=50)
     assert (process.returncode, out) == (2, "")
-    assert error == f"error: {fleet}: no GPUWorkload found\n"
+    assert error == f"error: {fleet}: no GPUWorkload found (skipped: GPUTelemetry node-1, GPUTelemetry node-2)\n"
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["version"], ["summary", "--fleet", "mixed.yaml", "-o", "json"]])
+def test_full_disk_is_an_error_without_a_traceback(arguments: list[str], examples: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=examples / "fleets",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+    assert (done.returncode, done.stderr) == (2, "error: stdout: No space left on device\n")
+
+
+def test_closed_stdout_is_an_error() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$0" version >&-', *COMMAND], stderr=subprocess.PIPE, text=True, check=False, timeout=50
+    )
+    assert (done.returncode, done.stderr) == (2, "error: stdout: Bad file descriptor\n")
 
 
 def test_closed_pipe_is_not_an_error(examples: Path) -> None:
@@ -92,13 +114,41 @@ def test_help_lists_the_commands_and_exit_codes() -> None:
 
 
 def test_version() -> None:
-    assert run_cli("version").out == f"gpufleet {version('gpufleet')}\n"
+    for argument in ("version", "--version"):
+        done = run_cli(argument)
+        assert (done.code, done.out, done.err) == (0, f"gpufleet {version('gpufleet')}\n", "")
 
 
 def test_wrong_usage_exits_with_2() -> None:
     for arguments in ([], ["nonsense"], ["simulate"], ["rank", "--fleet", "x", "-o", "xml"], ["rank", "--flet", "x"]):
         done = run_cli(*arguments)
         assert (done.code, "Traceback" in done.err) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rank", "--fleet", "x", "-o", "xml"], "--output xml: must be one of table, json"),
+        (["simulate"], "missing option '--filename' / '-f'\nTry 'gpufleet simulate --help'."),
+        (
+            ["summary", "--flet", "x"],
+            "no such option: --flet (Possible options: --fleet)\nTry 'gpufleet summary --help'.",
+        ),
+        (["nonsense"], "no such command 'nonsense'\nTry 'gpufleet --help'."),
+        (["--nonsense"], "no such option: --nonsense\nTry 'gpufleet --help'."),
+    ],
+)
+def test_wrong_option_is_an_error_like_wrong_input(arguments: list[str], message: str) -> None:
+    done = run_cli(*arguments)
+    assert (done.code, done.out, done.err) == (2, "", f"error: {message}\n")
+
+
+def test_help_shows_no_types_of_flags_and_one_example_per_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
+    for arguments in (["--help"], ["distribute", "--help"]):
+        assert "<" not in run_cli(*arguments).out
+    examples = [line for line in run_cli("distribute", "--help").out.splitlines() if "Example: gpufleet" in line]
+    assert len(examples) == 2
 
 
 def test_imports_are_few_for_help_and_within_the_cli_extra_for_commands() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
 
@@ -44,6 +45,9 @@ def test_a_good_value_is_converted(convert: Callable[[str], object], text: str, 
         (extended_resource, "gpu", "invalid value: 'gpu': must be an extended resource such as example.com/gpu"),
         (extended_resource, "kubernetes.io/gpu", "is reserved for Kubernetes"),
         (address, "8080", "invalid value: '8080': must be HOST:PORT"),
+        (address, "1:2:3", "invalid value: '1:2:3': must be HOST:PORT"),
+        (address, "::1:9", "invalid value: '::1:9': must be HOST:PORT"),
+        (address, "[::1:9", "invalid value: '[::1:9': must be HOST:PORT"),
         (address, "h:70000", "invalid value: 'h:70000': must be HOST:PORT"),
     ],
 )
@@ -51,6 +55,31 @@ def test_a_bad_value_is_named_with_what_is_required(convert: Callable[[str], obj
     with pytest.raises(argparse.ArgumentError, match=r"argument --x") as caught:
         parse_with(convert, text)
     assert message in str(caught.value)
+
+
+PROCESSES: dict[str, Callable[[str], object]] = {
+    "gpufleet-agent": lambda flag: parse_agent([flag], {}),
+    "gpufleet-operator": lambda flag: parse_operator([flag]),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_version_flag_prints_the_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        PROCESSES[name]("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr() == (f"{name} {version('gpufleet')}\n", "")
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_wrong_usage_prints_the_error_without_all_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        PROCESSES[name]("--log-level=x")
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.startswith(f"{name}: error: argument --log-level: invalid choice: 'x'")
+    assert (out, second) == ("", f"Try '{name} --help'.")
 
 
 @pytest.mark.parametrize("parse", [lambda: parse_agent(["--help"], {}), lambda: parse_operator(["--help"])])

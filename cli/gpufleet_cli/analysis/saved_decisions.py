@@ -1,5 +1,6 @@
 """Saves decisions together with their input, and makes them again to compare them byte for byte."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ def replay(path: Path, edits: FleetEdits) -> list[ReplayedDecision]:
 def _replay(where: str, line: bytes, edits: FleetEdits) -> ReplayedDecision:
     try:
         saved = engine.load(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{where}: not a decision written by `gpufleet simulate --save`: not JSON") from error
     except (RecursionError, ValueError) as error:
         raise InputError(f"{where}: not a decision written by `gpufleet simulate --save`: {error}") from error
     try:

@@ -25,8 +25,10 @@ def distribute(
     output: OutputFormat,
 ) -> None:
     """Divides the items among `named` capacities (`NAME=NUMBER`) or among the usable devices of a fleet."""
-    if bool(named) == bool(fleet):
-        raise InputError("either --capacity or --fleet is required, not both")
+    if not (named or fleet):
+        raise InputError("--capacity or --fleet is required")
+    if named and fleet:
+        raise InputError("--capacity and --fleet are mutually exclusive")
     if named and (by, now, stale_after) != (None, None, None):
         raise InputError("--by, --now and --stale-after require --fleet")
     notes: tuple[str, ...] = ()

@@ -18,6 +18,8 @@ from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.placement.model import Request
 from gpufleet_operator.pods.validate import validate_template
 
+_MAX_SKIPPED = 3
+"""Skipped objects that a message names."""
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -55,8 +57,10 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
     """
     workloads: dict[str, Manifest] = {}
     notes = []
+    skipped = []
     for document in read(paths):
         if document.kind != WORKLOAD_KIND or document.api_version.partition("/")[0] != GROUP:
+            skipped.append(f"{document.kind} {document.name}")
             notes.append(f"{document} ({document.api_version}) skipped: not a {GROUP} {WORKLOAD_KIND}")
             continue
         manifest = _manifest(document, Resources(resource))
@@ -66,7 +70,9 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
         workloads[manifest.name] = manifest
         notes += _notes(manifest)
     if not workloads:
-        raise InputError(f"{', '.join(map(str, paths))}: no {WORKLOAD_KIND} found")
+        more = f", and {len(skipped) - _MAX_SKIPPED} more" if len(skipped) > _MAX_SKIPPED else ""
+        shown = f" (skipped: {', '.join(skipped[:_MAX_SKIPPED])}{more})" if skipped else ""
+        raise InputError(f"{', '.join(map(str, paths))}: no {WORKLOAD_KIND} found{shown}")
     return Manifests(tuple(workloads.values()), tuple(notes))
 
 

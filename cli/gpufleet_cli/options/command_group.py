@@ -1,21 +1,63 @@
-"""The group of commands, which ends a command with exit code 2 and one line on stderr when its input cannot be used."""
+"""The group of commands, which ends a command with exit code 2 and `error: ...` on stderr for bad options or input."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer._click.exceptions import NoArgsIsHelpError, UsageError  # no public names
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.exit_codes import BAD_INPUT
 
 
 class CommandGroup(TyperGroup):
-    """Lists the commands in the order of their declaration, and maps InputError to exit code 2."""
+    """Lists the commands in the order of their declaration, and maps errors to exit code 2.
+
+    `ctx` is of the copy of click that typer bundles.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the options before the command."""
+        with _errors():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the chosen command. `ctx` is of the copy of click that typer bundles."""
-        try:
+        """Runs the chosen command."""
+        with _errors():
             return super().invoke(ctx)
-        except InputError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(BAD_INPUT) from error
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        """Returns `--help`, shown without a type."""
+        return _without_type(super().get_help_option(ctx))
+
+
+class Command(TyperCommand):
+    """A command whose `--help` is shown without a type."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        return _without_type(super().get_help_option(ctx))
+
+
+def _without_type(option: TyperOption | None) -> TyperOption | None:
+    if option is not None:
+        option.metavar = ""
+    return option
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except NoArgsIsHelpError:
+        raise
+    except UsageError as error:
+        message = error.format_message().rstrip(".")
+        typer.echo(f"error: {message[:1].lower()}{message[1:]}", err=True)
+        if error.ctx is not None:
+            typer.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
+        raise typer.Exit(BAD_INPUT) from error
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from error

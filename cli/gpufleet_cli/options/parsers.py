@@ -1,9 +1,13 @@
-"""Parsers of numbers, whose error has the option and the value."""
+"""Parsers of options, whose error has the option and the value."""
 
 import math
 from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
 
 from gpufleet_cli.errors import InputError
+
+E = TypeVar("E", bound=StrEnum)
 
 
 def to_integer(given: str, text: str, minimum: int) -> int:
@@ -20,6 +24,18 @@ def to_integer(given: str, text: str, minimum: int) -> int:
 def integer(option: str, minimum: int) -> Callable[[str], int]:
     """Returns a parser of integers of at least `minimum`, which raises InputError."""
     return lambda text: to_integer(f"{option} {text}", text, minimum)
+
+
+def choice(option: str, values: type[E]) -> Callable[[str], E]:
+    """Returns a parser of one of `values`, which raises InputError."""
+
+    def parse(text: str) -> E:
+        try:
+            return values(text)
+        except ValueError:
+            raise InputError(f"{option} {text}: must be one of {', '.join(values)}") from None
+
+    return parse
 
 
 def seconds(option: str) -> Callable[[str], float]:

@@ -7,7 +7,7 @@ import typer
 
 from gpufleet_api.names import RESOURCE, STALE_AFTER_SECONDS
 from gpufleet_cli.options.choices import OutputFormat
-from gpufleet_cli.options.parsers import integer, seconds
+from gpufleet_cli.options.parsers import choice, integer, seconds
 
 FLEET_PANEL = "Fleet"
 _REQUEST_PANEL = "Request"
@@ -144,4 +144,28 @@ Limit: TypeAlias = Annotated[
     int | None,
     typer.Option("--limit", metavar="N", parser=integer("--limit", 1), help="Maximum number of GPUs to print."),
 ]
-Output: TypeAlias = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the result.")]
+Output: TypeAlias = Annotated[
+    OutputFormat,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FORMAT",
+        parser=choice("--output", OutputFormat),
+        help=f"Format of the result: {' or '.join(OutputFormat)}.",
+    ),
+]
+
+
+def print_version(requested: bool) -> None:
+    """Prints the version and ends the command, when it is requested."""
+    if requested:
+        from importlib.metadata import version  # noqa: PLC0415 - keeps --help fast
+
+        typer.echo(f"gpufleet {version('gpufleet')}")
+        raise typer.Exit
+
+
+Version: TypeAlias = Annotated[
+    bool,
+    typer.Option("--version", metavar="", is_eager=True, callback=print_version, help="Print the version and exit."),
+]

@@ -34,5 +34,7 @@ class RunCli(Protocol):
 
 def run_cli(*arguments: object, stdin: str = "") -> Result:
     """Runs `gpufleet` with these arguments. An exception that escapes it is raised here."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments], input=stdin, catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, [str(a) for a in arguments], input=stdin, catch_exceptions=False, prog_name="gpufleet"
+    )
     return Result(result.exit_code, result.stdout, result.stderr)

@@ -61,7 +61,7 @@ def _parser(parse: Callable[[], object]) -> argparse.ArgumentParser:
 def _flags(parser: argparse.ArgumentParser) -> str:
     rows = []
     for action in parser._actions:  # noqa: SLF001 - argparse has no public way to list them
-        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
+        if action.dest == "help" or argparse.SUPPRESS in (action.dest, action.help):  # and --version, hidden flags
             continue
         values = ", ".join(map(str, action.choices)) if action.choices else action.metavar or ""
         default = "" if action.default in (None, False, argparse.SUPPRESS) else str(action.default)

@@ -110,6 +110,8 @@ def test_a_file_that_is_no_recording_is_refused(short_path: Path) -> None:
         (event,) = map(json.loads, err.splitlines())
         assert event["event"] == "agent not started"
         assert message in event["error"]
+        assert event["error"].startswith(f"{file}")
+        assert "Errno" not in event["error"]
 
 
 def test_without_a_configuration_for_the_apiserver_it_says_so_and_fails(short_path: Path) -> None:

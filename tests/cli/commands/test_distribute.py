@@ -103,7 +103,9 @@ def test_usable_devices_of_a_fleet_are_the_receivers(files: ObjectFiles) -> None
 
 
 BAD = [
-    (["--items", "7"], "either --capacity or --fleet is required, not both"),
+    (["--items", "7"], "--capacity or --fleet is required"),
+    (["--items", "7", "--capacity", "a=1", "--fleet", "f"], "--capacity and --fleet are mutually exclusive"),
+    (["--items", "7", "--by", "x"], "--by x: must be one of FreeMemory, TotalMemory, Uniform"),
     (["--items", "x", "--capacity", "a=1"], "--items x: must be an integer"),
     (["--items", "nan", "--capacity", "a=1"], "--items nan: must be an integer"),
     (["--items", "-1", "--capacity", "a=1"], "--items -1: must be greater than or equal to 0"),
@@ -144,4 +146,4 @@ def test_fleet_without_a_usable_device_is_bad_input(files: ObjectFiles) -> None:
     assert "no free, healthy GPU in the fleet" in done.err
     unknown = run_cli("distribute", "--items", "7", "--fleet", fleet, "--by", "Speed")
     assert unknown.code == 2
-    assert "'Speed'" in unknown.err
+    assert "--by Speed: must be one of" in unknown.err

@@ -131,3 +131,11 @@ def test_unreadable_and_unwritable_files_are_named(files: ObjectFiles, tmp_path:
     simulate = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(idle_node("node-1")))
     done = run_cli(*simulate, "--save", tmp_path)
     assert (done.code, done.err) == (2, f"error: --save {tmp_path}: Is a directory\n")
+
+
+@pytest.mark.parametrize("text", ["# A page\n", "\n"])
+def test_file_without_json_is_rejected_without_parser_details(files: ObjectFiles, text: str) -> None:
+    path = files.folder / "page.md"
+    path.write_text(text)
+    done = run_cli("replay", path)
+    assert done.err == f"error: {path}, line 1: not a decision written by `gpufleet simulate --save`: not JSON\n"

@@ -4,11 +4,14 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from gpufleet_common import logs
 from gpufleet_operator.kube.errors import NotFoundError
-from gpufleet_operator.main import StopSignal, run
+from gpufleet_operator.main import StopSignal, main, run
 from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
 from gpufleet_testing.operator.http_apiserver import KINDS, serving, until
@@ -54,6 +57,19 @@ async def test_from_start_to_sigterm() -> None:
 def confirmed(cluster: FakeCluster) -> int:
     placements = [p for w in cluster.of("workloads") for p in (w.get("status") or {}).get("placements", [])]
     return sum(p["state"] == "Confirmed" for p in placements)
+
+
+def test_missing_kubeconfig_is_a_startup_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    log = Mock()
+    monkeypatch.setattr("gpufleet_operator.main.log", log)
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 1
+    (event,), facts = log.error.call_args
+    assert event == "operator not started"
+    assert facts["error"].startswith("no configuration for the apiserver: ")
 
 
 async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, SlowReading, UnknownDeviceError
-from gpufleet_agent.devices.recording.format import Entry, Failure, Recording, parse
+from gpufleet_agent.devices.recording.format import Entry, Failure, Recording, RecordingError, parse
 
 T = TypeVar("T", Reading, SlowReading)
 
@@ -155,4 +155,7 @@ def load(path: Path) -> RecordingPlayer:
         RecordingError: It is not a recording.
     """
     with path.open("rb") as lines:
-        return RecordingPlayer(parse(lines))
+        try:
+            return RecordingPlayer(parse(lines))
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from error
