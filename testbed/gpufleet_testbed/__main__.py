@@ -27,15 +27,24 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--name",
         default=DEFAULT_NAME,
-        help="name of the cluster (default %(default)s)",
+        help="name of the cluster, before COMMAND (default %(default)s)",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start a cluster, or take over a matching one that runs")
+    text = "start a cluster, or take over a matching one that runs"
+    up = commands.add_parser("up", help=text, description=f"{text[0].upper()}{text[1:]}.")
     build = commands.add_parser("build", help="build everything that `up` needs, without starting anything")
-    for command in (up, build):
+    for command, without_image in (
+        (up, "do not build and load the project's image"),
+        (build, "do not build the project's image"),
+    ):
         command.add_argument("--nodes", type=int, default=2, help="number of nodes (default %(default)s)")
-        command.add_argument("--provider", type=Provider, choices=list(Provider), help="default auto")
-        command.add_argument("--no-image", action="store_true", help="do not build and load the project's image")
+        command.add_argument(
+            "--provider",
+            type=Provider,
+            choices=list(Provider),
+            help="what runs the nodes: kind if a Docker engine answers, else local processes (default auto)",
+        )
+        command.add_argument("--no-image", action="store_true", help=without_image)
     commands.add_parser("down", help="stop the cluster and remove everything that it created")
     commands.add_parser("status", help="show what runs; exit status 1 if nothing runs or something is broken")
     commands.add_parser("kubeconfig", help="print the path of the administrator's kubeconfig")
@@ -72,8 +81,9 @@ def _run(options: argparse.Namespace) -> int:
         case "build":
             lifecycle.build(_config(options))
         case "down":
-            lifecycle.down(options.name)
-            print("no cluster is running, and nothing of one is left")
+            running = _is_running(options.name)
+            lifecycle.down(options.name)  # also removes what a dead cluster left
+            print("cluster removed" if running else "no cluster is running")
         case "status":
             return _status(options.name)
         case "kubeconfig":
@@ -84,6 +94,13 @@ def _run(options: argparse.Namespace) -> int:
         case "load":
             lifecycle.attach(options.name).load_image(options.archive.resolve(strict=True))
     return 0
+
+
+def _is_running(name: str) -> bool:
+    try:
+        return lifecycle.status(name) is not None
+    except (ClusterError, TimeoutError, OSError):  # broken: it is removed like any other
+        return True
 
 
 def _status(name: str) -> int:

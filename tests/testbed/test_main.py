@@ -3,7 +3,7 @@ import pytest
 from gpufleet_testbed import __main__ as command_line
 from gpufleet_testbed import lifecycle
 from gpufleet_testbed.config import ClusterConfig, Provider
-from gpufleet_testbed.errors import ConflictError, HostError, NotRunningError, Problem
+from gpufleet_testbed.errors import ClusterError, ConflictError, HostError, NotRunningError, Problem
 
 
 def test_up_passes_the_choices_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +46,40 @@ def test_nothing_running_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "no cluster is running" in capsys.readouterr().out
 
 
+def test_down_removes_a_broken_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(name: str) -> None:
+        raise ClusterError("supervisor does not answer")
+
+    monkeypatch.setattr(lifecycle, "status", fail)
+    monkeypatch.setattr(lifecycle, "down", lambda name: None)
+    assert command_line.main(["down"]) == 0
+    assert capsys.readouterr().out == "cluster removed\n"
+
+
+def test_up_and_build_describe_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for command in ("up", "build"):
+        with pytest.raises(SystemExit):
+            command_line.main([command, "--help"])
+        shown[command] = " ".join(capsys.readouterr().out.split())
+    assert "Start a cluster" in shown["up"]
+    assert "do not build and load the project's image" in shown["up"]
+    assert "do not build the project's image" in shown["build"]
+    assert "kind if a Docker engine answers" in shown["up"]
+
+
 def test_exec_wants_a_node_and_a_command() -> None:
     options = command_line.parser().parse_args(["exec", "node-1", "--", "ls", "-l", "/"])
     assert (options.node, options.args) == ("node-1", ["ls", "-l", "/"])
 
 
-def test_down_reports_success_without_a_cluster(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("running", "message"), [(None, "no cluster is running"), (object(), "cluster removed")])
+def test_down_reports_whether_a_cluster_was_removed(
+    running: object, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended: list[str] = []
+    monkeypatch.setattr(lifecycle, "status", lambda name: running)
     monkeypatch.setattr(lifecycle, "down", ended.append)
     assert command_line.main(["--name", "mine", "down"]) == 0
     assert ended == ["mine"]
-    assert capsys.readouterr().out == "no cluster is running, and nothing of one is left\n"
+    assert capsys.readouterr().out == f"{message}\n"

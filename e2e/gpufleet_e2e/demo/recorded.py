@@ -99,7 +99,8 @@ def main() -> int:
         prog="python -m gpufleet_e2e.demo.recorded",
         description="Runs the agent on a recorded node.",
     )
-    parser.add_argument("--recording", type=Path, default=RECORDING, help="recording to play (default %(default)s)")
+    shown = RECORDING.relative_to(repository_root())
+    parser.add_argument("--recording", type=Path, default=RECORDING, help=f"recording to play (default {shown})")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="duration (default %(default)s)")
     options = parser.parse_args()
     console = Console()

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from gpufleet_e2e.demo.recorded import RECORDING, health_changes, status_table
+from gpufleet_e2e.demo.recorded import RECORDING, health_changes, main, status_table
 
 HEALTHY: dict[str, Any] = {"state": "Healthy"}
 LOST = {"state": "Unhealthy", "reasons": [{"code": "DeviceLost"}], "warnings": [{"code": "HwSlowdown"}]}
@@ -38,3 +39,12 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 def test_the_recording_is_there() -> None:
     assert RECORDING.is_file()
+
+
+def test_help_shows_the_recording_relative_to_the_repository(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["recorded", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "(default examples/recordings/hot.jsonl)" in " ".join(capsys.readouterr().out.split())
