@@ -1,12 +1,16 @@
 """Silences the operator's log."""
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 import structlog
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _quiet() -> None:
-    """Suppresses the thousands of log lines of a simulated cluster."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Suppresses the thousands of log lines of a simulated cluster, and only those: other tests capture theirs."""
+    before = structlog.get_config()
+    structlog.configure(**{**before, "wrapper_class": structlog.make_filtering_bound_logger(logging.CRITICAL)})
+    yield
+    structlog.configure(**before)
