@@ -41,7 +41,8 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def python_files(*folders: str) -> list[Path]:
-    found = tracked(*(f"{folder}/*.py" for folder in folders), *(() if folders else ("*.py",)))
+    """Modules that are not generated, below these folders; of the whole tree when none is named."""
+    found = tracked(*([f"{folder}/*.py" for folder in folders] or ["*.py"]))
     return [path for path in found if not path.name.endswith("_pb2.py")]
 
 

@@ -128,7 +128,7 @@ class LocalLifecycle:
             lock = self._await_lock()
         try:
             self._clean()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the lock file stays with what is left of the cluster
             lock.close()
             raise
         lock.remove()

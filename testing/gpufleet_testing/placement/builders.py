@@ -127,7 +127,7 @@ def make_request(replicas: int = 1, count: int = 1, **fields: Unpack[RequestFiel
     pod = {name: value for name, value in fields.items() if name in PodNeeds.__dataclass_fields__}
     rest = {name: value for name, value in fields.items() if name not in needs | pod}
     devices = DeviceNeeds(count=count, **needs)  # type: ignore[arg-type]  # RequestFields has their types
-    return Request("ml/train", tuple(range(replicas)), devices, PodNeeds(**pod), **rest)  # type: ignore[arg-type]
+    return Request("ml/train", tuple(range(replicas)), devices, PodNeeds(**pod), **rest)  # type: ignore[arg-type]  # as above
 
 
 def make_linked_node(
