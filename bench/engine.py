@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Pick, PodNeeds, Request, Share
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from itertools import combinations
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place, rank_devices
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, PodNeeds, Request, Share
 from gpufleet_operator.placement.packing import Mix, PodType

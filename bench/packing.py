@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_common.units import BYTES_PER_MIB
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Pick, PodNeeds, Request, Share

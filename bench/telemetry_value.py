@@ -33,7 +33,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.model import DeviceNeeds, DeviceState, NodeState, Request, Share
 from gpufleet_operator.placement.packing import MixEstimator, PodType

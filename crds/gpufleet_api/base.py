@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from gpufleet_api.markers import Cel
 from gpufleet_common import timestamps
 
-_ACRONYMS = {"mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
+_ACRONYMS = {"dns": "DNS", "mhz": "MHz", "mib": "MiB", "uid": "UID", "uuids": "UUIDs"}
 
 
 def camel(name: str) -> str:
@@ -66,6 +66,9 @@ def _moment(text: str) -> str:
         raise PydanticCustomError("timestamp", "must be an RFC 3339 time, such as 2026-01-02T03:04:05Z") from None
     return text
 
+
+Seconds = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""A duration of at least one second."""
 
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 """An RFC 3339 time in UTC, with microseconds where the order within a second matters."""

@@ -33,7 +33,12 @@ class PrinterColumn:
 
 @dataclass(frozen=True)
 class ApiResource:
-    """A kind of the API group. `status_default` is the status of a new object."""
+    """A kind of the API group.
+
+    Attributes:
+        status_default: Status of a new object.
+        scale: Paths of the scale subresource; None without one.
+    """
 
     model: type[ApiModel]
     kind: str
@@ -42,12 +47,14 @@ class ApiResource:
     scope: Literal["Cluster", "Namespaced"]
     columns: tuple[PrinterColumn, ...]
     status_default: Mapping[str, Any] | None = None
+    scale: Mapping[str, str] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.plural}.{names.GROUP}"
 
     def definition(self) -> dict[str, Any]:
+        scale = {"scale": dict(self.scale)} if self.scale else {}
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
@@ -68,7 +75,7 @@ class ApiResource:
                         "name": names.VERSION,
                         "served": True,
                         "storage": True,
-                        "subresources": {"status": {}},
+                        "subresources": {"status": {}, **scale},
                         "additionalPrinterColumns": [column.as_schema() for column in self.columns],
                         "schema": {"openAPIV3Schema": self._schema()},
                     }
@@ -97,15 +104,20 @@ WORKLOAD: Final = ApiResource(
     short_name="gpuw",
     scope="Namespaced",
     columns=(
-        PrinterColumn("Confirmed", "string", ".status.confirmed", "Replicas with confirmed devices, of all replicas."),
-        PrinterColumn("GPUs", "integer", ".spec.devices.count", "Devices of each replica."),
-        PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
-        PrinterColumn("Ready", "string", f"{_READY}.status", "True when all replicas hold their devices."),
+        PrinterColumn("Ready", "string", ".status.ready", "Ready replicas, of all replicas."),
+        PrinterColumn("Status", "string", ".status.state", "Pending, Running, Complete, Failed or Suspended."),
         PrinterColumn("Reason", "string", f"{_READY}.reason", "Reason of the Ready condition."),
+        PrinterColumn("GPUs", "integer", ".status.gpus", "Devices that are reserved for the replicas."),
+        PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
         _AGE,
         PrinterColumn("Strategy", "string", ".spec.placement.strategy", "Placement strategy.", wide=True),
         PrinterColumn("Message", "string", f"{_READY}.message", "Message of the Ready condition.", wide=True),
     ),
+    scale={
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    },
     # Without a condition, kstatus (kubectl wait, Argo CD, Flux) reports an object that no operator has seen as Current.
     status_default={
         "conditions": [

@@ -30,6 +30,19 @@ WORKLOAD_LABEL: Final = f"{GROUP}/workload"
 REPLICA_LABEL: Final = f"{GROUP}/replica"
 """On a pod of a workload: the index of its replica."""
 
+ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
+"""On a pod of a workload: how often its replica was started again before."""
+
+TEMPLATE_HASH_LABEL: Final = f"{GROUP}/template-hash"
+"""On a pod of a workload: hash of what the pod was built from."""
+
+POD_INDEX_LABEL: Final = "apps.kubernetes.io/pod-index"
+"""On a pod of a workload: the index of its replica, under the name that a StatefulSet gives it."""
+
+APP_NAME_LABEL: Final = "app.kubernetes.io/name"
+APP_INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
+APP_MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+
 RESOURCE: Final = f"{GROUP}/gpu"
 """Default extended resource for whole devices. Configurable in agent and operator."""
 
@@ -66,6 +79,10 @@ ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
 ENV_PREFIX: Final = "GPUFLEET_"
 ENV_REPLICA: Final = "GPUFLEET_REPLICA"
 ENV_REPLICAS: Final = "GPUFLEET_REPLICAS"
+ENV_ATTEMPT: Final = "GPUFLEET_ATTEMPT"
+"""How often the replica was started again before."""
+ENV_LEADER_ADDRESS: Final = "GPUFLEET_LEADER_ADDRESS"
+"""DNS name of replica 0. Set when network.enableDNSHostnames is true."""
 ENV_SHARD_START: Final = "GPUFLEET_SHARD_START"
 ENV_SHARD_END: Final = "GPUFLEET_SHARD_END"
 ENV_DEVICES: Final = "GPUFLEET_DEVICES"

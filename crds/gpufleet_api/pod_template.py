@@ -1,18 +1,23 @@
-"""The schema of the pod template inside a GPUWorkload: open, and precise enough for the template to be immutable.
+"""The schema of the pod template inside a GPUWorkload: fields that are not declared are kept as they are.
 
-Two behaviors of the apiserver shape it (`apiserver/pkg/cel/common/valuesunstructured.go`, confirmed on a server):
+What the schema cannot express, such as an unknown container, becomes a condition of the workload.
 
-- CEL's `==` on objects with unknown fields returns true when both have the same number of keys and the keys that both
-  have are equal: `{labels}` and `{annotations}` would be equal. Declared fields are compared properly, and so is, as a
-  whole, a field without a type. Therefore `metadata.labels` and `metadata.annotations` are declared, and `spec` has no
-  type.
-- `required` also applies to a node without a type, so a template without `spec.containers` is rejected on creation.
-
-What the schema cannot express (a spec that is not an object, an unknown container) becomes a condition of the workload.
+A CEL rule must not compare two templates with `==`: on objects with unknown fields it returns true when both have the
+same number of keys and the keys that both have are equal (`apiserver/pkg/cel/common/valuesunstructured.go`, seen on a
+server).
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
+
+from gpufleet_api.markers import Cel
+
+RESTART_POLICY: Final = Cel(
+    "has(self.restartPolicy)",
+    "must be set: Never or OnFailure for work that ends, Always for a service that runs until it is deleted",
+    reason="FieldValueRequired",
+    field_path=".restartPolicy",
+)
 
 POD_TEMPLATE: Final[Mapping[str, Any]] = {
     "type": "object",
@@ -39,8 +44,18 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
         },
         "spec": {
             "description": "Pod spec. The operator adds the scheduling gate, the node and the devices.",
+            "type": "object",
             "x-kubernetes-preserve-unknown-fields": True,
+            "x-kubernetes-validations": [RESTART_POLICY.as_schema()],
             "required": ["containers"],
+            "properties": {
+                "restartPolicy": {
+                    "description": "When a container that ended is started again in its pod. Never or OnFailure: for "
+                    "work that ends. Always: for a service that runs until it is deleted. Required.",
+                    "type": "string",
+                    "enum": ["Always", "OnFailure", "Never"],
+                },
+            },
         },
     },
 }

@@ -10,6 +10,8 @@ from gpufleet_api.markers import Cel, FreeForm, ListSet
 from gpufleet_api.names import MAX_DEVICES_PER_REPLICA, MAX_REPLICAS
 from gpufleet_api.pod_template import POD_TEMPLATE
 from gpufleet_api.telemetry import Celsius, MiB, ObjectMeta, Percent, PromisedMiB, PromisedPercent
+from gpufleet_api.workload_placement import Placement
+from gpufleet_api.workload_policies import Network, RunPolicy, UpdateStrategy
 from gpufleet_api.workload_status import WorkloadStatus
 
 MAX_NAME = 50
@@ -17,29 +19,6 @@ MAX_NAME = 50
 
 _FORBIDDEN = "FieldValueForbidden"
 _REQUIRED = "FieldValueRequired"
-
-
-class Strategy(StrEnum):
-    """How devices are chosen among those that meet the requirements."""
-
-    BEST = "Best"
-    """The devices with the highest score by live telemetry."""
-    PACK = "Pack"
-    """The devices whose use leaves the most room for the requests that the operator has seen."""
-    SPREAD = "Spread"
-    """As few replicas per node as possible, on the best devices of each node."""
-
-
-class Topology(StrEnum):
-    """How the devices of one replica, or the nodes of all replicas, must be related."""
-
-    NONE = "None"
-    SAME_NODE = "SameNode"
-    """All replicas on one node."""
-    NVLINK = "NVLink"
-    """The devices of one replica are all connected by NVLink."""
-    NUMA = "NUMA"
-    """The devices of one replica are attached to one NUMA node."""
 
 
 class DeviceMode(StrEnum):
@@ -91,7 +70,10 @@ class Devices(ApiModel):
 
 
 class Requirements(ApiModel):
-    """Conditions that a device must meet when it is chosen. A device that does not report a required value fails."""
+    """Conditions that a device must meet when it is chosen. A change applies to replicas that are placed later.
+
+    A device that does not report a required value fails.
+    """
 
     rules: ClassVar = (
         Cel(
@@ -118,57 +100,6 @@ class Requirements(ApiModel):
     """UUIDs of devices to exclude."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)] = {}
     """Labels that the node must have."""
-
-
-Weight = Annotated[int, Field(ge=0, le=100)]
-
-
-class Weights(ApiModel):
-    """Weights of the terms of a device's score, 0 to 100 each. Only their ratio matters."""
-
-    rules: ClassVar = (
-        Cel(
-            "self.memory + self.utilization + self.temperature + self.power > 0",
-            "at least one of memory, utilization, temperature and power must be greater than 0",
-        ),
-    )
-
-    memory: Weight = 40
-    """Weight of free memory. Defaults to 40."""
-    utilization: Weight = 30
-    """Weight of low compute utilization. Defaults to 30."""
-    temperature: Weight = 20
-    """Weight of low temperature. Defaults to 20."""
-    power: Weight = 10
-    """Weight of power headroom. Defaults to 10."""
-
-
-class OnDegraded(StrEnum):
-    """What happens to a running replica when one of its devices becomes unhealthy."""
-
-    IGNORE = "Ignore"
-    """The condition Degraded becomes True."""
-    REPLACE = "Replace"
-    """The condition Degraded becomes True, and the pod is deleted and placed again on healthy devices."""
-
-
-class Placement(ApiModel):
-    """How the replicas are placed."""
-
-    strategy: Strategy = Strategy.BEST
-    """Best: the devices with the highest score by live telemetry. Pack: the devices whose use leaves the most room for
-    the requests that the operator has seen. Spread: as few replicas per node as possible, on the best devices of each
-    node. Defaults to Best."""
-    topology: Topology = Topology.NONE
-    """None: no constraint. SameNode: all replicas on one node. NVLink: the devices of one replica are all connected by
-    NVLink. NUMA: the devices of one replica are attached to one NUMA node. Defaults to None."""
-    weights: Weights = Weights()
-    gang: bool = False
-    """When true, either all replicas are placed or none is. Defaults to false."""
-    on_degraded: OnDegraded = OnDegraded.IGNORE
-    """What happens when a device of a running replica becomes Unhealthy. Ignore: the condition Degraded becomes True
-    and the pod keeps running. Replace: the pod is also deleted after some seconds and placed again on healthy devices.
-    Defaults to Ignore."""
 
 
 class DistributionMode(StrEnum):
@@ -242,19 +173,16 @@ def _immutable(field: str, *, optional: bool = False) -> Cel:
 
 
 class WorkloadSpec(ApiModel):
-    """Requested pods and devices. Only `suspend` can be changed after creation."""
+    """Requested pods and devices. `devices`, `distribution` and `network` cannot be changed after creation."""
 
     rules: ClassVar = (
-        _immutable("replicas"),
-        _immutable("template"),
         _immutable("devices"),
-        _immutable("requirements", optional=True),
-        _immutable("placement"),
         _immutable("distribution", optional=True),
+        _immutable("network"),
         Cel(
             "!has(self.distribution) || !has(self.distribution.weights)"
             " || size(self.distribution.weights) == self.replicas",
-            "must have one number for each of spec.replicas",
+            "must have one number for each of spec.replicas, so spec.replicas cannot be changed while weights are set",
             field_path=".distribution.weights",
         ),
         Cel(
@@ -264,14 +192,18 @@ class WorkloadSpec(ApiModel):
         ),
     )
 
-    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
-    """Number of pods, 1 to 1024. Each gets its own devices. Defaults to 1."""
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
+    """Number of pods, 0 to 1024. Each gets its own devices. 0 removes all pods. Defaults to 1."""
     template: Annotated[dict[str, Any], FreeForm(POD_TEMPLATE)]
-    """Template of the pods. The operator adds a scheduling gate and the device request to each pod."""
+    """Template of the pods. The operator adds a scheduling gate and the device request to each pod. A change replaces
+    the pods as updateStrategy says; their devices stay reserved."""
     devices: Devices = Devices()
     requirements: Requirements | None = None
     placement: Placement = Placement()
     distribution: Distribution | None = None
+    run_policy: RunPolicy = RunPolicy()
+    update_strategy: UpdateStrategy = UpdateStrategy()
+    network: Network = Network()
     suspend: bool = False
     """When true, the pods are deleted and their devices are released. When it becomes false again, the replicas are
     placed again. Defaults to false."""

@@ -1,7 +1,8 @@
 """Status of a GPUWorkload: conditions, placements, and why replicas are not placed.
 
 The conditions Ready, Reconciling and Stalled follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them.
-Placed and Degraded are gpufleet's own.
+Complete, Failed and Suspended have the meaning that they have for a Job. Allocated, Placed and Degraded are gpufleet's
+own.
 """
 
 from enum import StrEnum
@@ -40,6 +41,18 @@ class Condition(ApiModel):
     """Time at which the condition's status last changed."""
 
 
+class WorkloadState(StrEnum):
+    """Summary of a workload, for people and for the column STATUS."""
+
+    PENDING = "Pending"
+    """No replica runs."""
+    RUNNING = "Running"
+    """At least one replica runs."""
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+
+
 class PlacementState(StrEnum):
     """Lifecycle state of a replica."""
 
@@ -49,7 +62,7 @@ class PlacementState(StrEnum):
     """Devices are reserved; the pod is not bound to its node yet."""
     BOUND = "Bound"
     """The pod is bound to its node; the kubelet has not reported its devices yet."""
-    CONFIRMED = "Confirmed"
+    ALLOCATED = "Allocated"
     """The kubelet reports that the container holds exactly the reserved devices."""
     MISMATCH = "Mismatch"
     """The kubelet reports that the container holds other devices. The pod is being replaced."""
@@ -80,9 +93,15 @@ class ReplicaPlacement(ApiModel):
     replica: Annotated[int, Field(ge=0, le=MAX_REPLICAS - 1)]
     """Index of the replica, from 0."""
     state: PlacementState
-    """Pending: no devices are reserved. Reserved: devices are reserved. Bound: the pod is bound to its node. Confirmed:
+    """Pending: no devices are reserved. Reserved: devices are reserved. Bound: the pod is bound to its node. Allocated:
     the kubelet reports exactly the reserved devices. Mismatch: the kubelet reports other devices, the pod is being
     replaced. Rejected: the kubelet rejected the pod, which is being replaced. Succeeded and Failed: the pod ended."""
+    attempt: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Number of times that the replica was started again, as in GPUFLEET_ATTEMPT. Absent means 0."""
+    failures: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Number of times that the application failed in the replica. Absent means 0."""
+    ready: bool | None = None
+    """True when the pod is Ready and holds its devices."""
     pod: Name | None = None
     """Name of the pod."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
@@ -155,15 +174,42 @@ class Explanation(ApiModel):
     """Recent rejections by kube-scheduler or kubelets."""
 
 
+ReplicaCount = Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+
+
 class WorkloadStatus(ApiModel):
     """Placements and conditions. Only the operator writes it."""
 
     observed_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """The metadata.generation that the status describes."""
     conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
-    """Ready, Placed, Degraded, Reconciling and Stalled. Ready, Reconciling and Stalled follow kstatus."""
-    confirmed: Annotated[str, Field(max_length=16)] | None = None
-    """Number of replicas with confirmed devices, of all replicas, such as 7/8."""
+    """Ready, Allocated, Placed, Complete, Failed, Suspended, Degraded, Reconciling and Stalled. Ready, Reconciling and
+    Stalled follow kstatus."""
+    state: WorkloadState | None = None
+    """Summary of the workload. Pending: no replica runs. Running: at least one replica runs. Complete: all replicas
+    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true."""
+    ready: Annotated[str, Field(max_length=16)] | None = None
+    """Number of ready replicas, of all replicas, such as 7/8. A replica that succeeded counts as ready."""
+    replicas: ReplicaCount | None = None
+    """Number of replicas that have a pod."""
+    ready_replicas: ReplicaCount | None = None
+    """Number of replicas whose pod is Ready and holds its devices."""
+    allocated_replicas: ReplicaCount | None = None
+    """Number of replicas whose container holds exactly the reserved devices."""
+    updated_replicas: ReplicaCount | None = None
+    """Number of replicas whose pod has the current template."""
+    succeeded: ReplicaCount | None = None
+    """Number of replicas that succeeded."""
+    failed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Number of failures of the application in all replicas, which runPolicy.backoffLimit limits."""
+    selector: Annotated[str, Field(max_length=256)] | None = None
+    """Label selector of the pods, for the scale subresource."""
+    start_time: Timestamp | None = None
+    """Time at which the workload first had all of its devices. Reset when it is resumed after spec.suspend."""
+    completion_time: Timestamp | None = None
+    """Time at which the workload was complete or failed."""
+    gpus: Annotated[int, Field(ge=0, le=MAX_REPLICAS * MAX_DEVICES_PER_REPLICA)] | None = None
+    """Number of devices that are reserved for the replicas."""
     nodes: Annotated[str, Field(max_length=1024)] | None = None
     """Names of the nodes in use, separated by commas."""
     placements: Annotated[list[ReplicaPlacement], Field(max_length=MAX_REPLICAS), ListMap("replica")] = []

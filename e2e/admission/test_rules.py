@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, WORKLOADS, Client, JsonObject, telemetry, workload
+from gpufleet_e2e.identities import ASSIGNMENT, TELEMETRY, TEMPLATE, WORKLOADS, Client, JsonObject, telemetry, workload
 
 
 def assignment(**changed: Any) -> JsonObject:
@@ -97,7 +97,7 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2, 3)),
         workload(placement={"gang": True}, replicas=3, distribution=weighted(1, 2)),
         "spec.distribution.weights",
-        "one number for each of spec.replicas",
+        "must have one number for each of spec.replicas, so spec.replicas cannot be changed while weights are set",
     ),
     "distribution needs a gang": (
         WORKLOADS,
@@ -130,10 +130,52 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
     "template.spec": (WORKLOADS, workload(), with_template({}), "spec.template.spec", "Required value"),
     "template.spec.containers": (
         WORKLOADS,
-        with_template({"metadata": {"labels": {"a": "b"}, "creationTimestamp": None}, "spec": {"containers": []}}),
+        with_template({**TEMPLATE, "metadata": {"labels": {"a": "b"}, "creationTimestamp": None}}),
         with_template({"spec": {"restartPolicy": "Never"}}),
         "spec.template.spec.containers",
         "Required value",
+    ),
+    "restartPolicy": (
+        WORKLOADS,
+        with_template({"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}),
+        with_template({"spec": {"containers": TEMPLATE["spec"]["containers"]}}),
+        "spec.template.spec.restartPolicy",
+        "must be set: Never or OnFailure for work that ends, Always for a service",
+    ),
+    "value of restartPolicy": (
+        WORKLOADS,
+        with_template({"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}),
+        with_template({"spec": {**TEMPLATE["spec"], "restartPolicy": "Sometimes"}}),
+        "spec.template.spec.restartPolicy",
+        '"Always", "OnFailure", "Never"',
+    ),
+    "maxUnavailable": (
+        WORKLOADS,
+        workload(updateStrategy={"maxUnavailable": "25%"}),
+        workload(updateStrategy={"maxUnavailable": "0%"}),
+        "spec.updateStrategy.maxUnavailable",
+        "should match",
+    ),
+    "maxUnavailable as a number": (
+        WORKLOADS,
+        workload(updateStrategy={"maxUnavailable": 2}),
+        workload(updateStrategy={"maxUnavailable": 0}),
+        "spec.updateStrategy.maxUnavailable",
+        "greater than or equal to 1",
+    ),
+    "onReplicaFailure": (
+        WORKLOADS,
+        workload(runPolicy={"onReplicaFailure": "RestartAll"}),
+        workload(runPolicy={"onReplicaFailure": "Ignore"}),
+        "spec.runPolicy.onReplicaFailure",
+        '"RestartReplica", "RestartAll", "Fail"',
+    ),
+    "replicas off": (
+        WORKLOADS,
+        workload(replicas=0),
+        workload(replicas=-1),
+        "spec.replicas",
+        "greater than or equal to 0",
     ),
     "replicas": (WORKLOADS, workload(replicas=1024), workload(replicas=1025), "spec.replicas", "1024"),
     "count": (WORKLOADS, workload(devices={"count": 1}), workload(devices={"count": 0}), "spec.devices.count", "1"),

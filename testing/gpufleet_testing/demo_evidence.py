@@ -23,7 +23,7 @@ def replica(index: int, node: str, *devices: str) -> ReplicaEvidence:
     shard = (index * 50, index * 50 + 50)
     return ReplicaEvidence(
         replica=index,
-        state="Confirmed",
+        state="Allocated",
         pod=f"train-{index}-abc",
         pod_uid=f"uid-{index}",
         node=node,

@@ -59,11 +59,11 @@ def workload() -> JsonObject:
             "replicas": 2,
             "devices": {"count": 2},
             "distribution": {"items": 100},
-            "template": {"spec": {"containers": [{"name": "main"}]}},
+            "template": {"spec": {"restartPolicy": "Always", "containers": [{"name": "main"}]}},
         },
         "status": {
             "unassignedItems": 0,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Confirmed", "observedGeneration": 1}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "AllReplicasReady", "observedGeneration": 1}],
             "placements": [
                 placement(1, "train-1-b", ["GPU-c", "GPU-d"], 60, 100),
                 placement(0, "train-0-a", ["GPU-a", "GPU-b"], 0, 60),
@@ -75,7 +75,7 @@ def workload() -> JsonObject:
 def placement(replica: int, pod_name: str, devices: list[str], start: int, end: int) -> JsonObject:
     return {
         "replica": replica,
-        "state": "Confirmed",
+        "state": "Allocated",
         "pod": pod_name,
         "podUID": f"uid-{pod_name}",
         "devices": devices,

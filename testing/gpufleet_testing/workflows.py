@@ -166,7 +166,7 @@ class ObjectCluster:
     def apply(self, name: str, **spec: Any) -> None:
         """A user's GPUWorkload in namespace ml."""
         meta = {"name": name, "namespace": "ml", "uid": f"w-{name}", "generation": 1, "creationTimestamp": CREATED}
-        template = {"spec": {"containers": [{"name": "main", "image": "example:1"}]}}
+        template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}}
         self.workloads[name] = {
             "apiVersion": "gpufleet.dev/v1alpha1",
             "kind": "GPUWorkload",

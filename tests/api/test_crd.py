@@ -55,7 +55,8 @@ class TestEach:
     def test_schema_uses_only_keywords_of_kubernetes(self, resource: ApiResource) -> None:
         for path, node in nodes(schema_of(resource)):
             assert not PYDANTIC_ONLY & node.keys(), path
-            assert "type" in node or "x-kubernetes-preserve-unknown-fields" in node, path
+            open_types = {"type", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"}
+            assert open_types & node.keys(), path
 
     def test_rules_name_a_field_that_exists(self, resource: ApiResource) -> None:
         for path, node in nodes(schema_of(resource)):
@@ -68,7 +69,7 @@ class TestEach:
 
     def test_status_is_a_subresource(self, resource: ApiResource) -> None:
         (version,) = resource.definition()["spec"]["versions"]
-        assert version["subresources"] == {"status": {}}
+        assert version["subresources"]["status"] == {}
         assert version["served"]
         assert version["storage"]
 
@@ -116,6 +117,14 @@ def test_lists_with_several_writers_are_list_maps() -> None:
     assert keys[".status.devices"] == ["uuid"]
     assert keys[".status.conditions"] == ["type"]
     assert keys[".status.placements"] == ["replica"]
+
+
+def test_scale_subresource_has_paths_to_fields_that_exist() -> None:
+    (version,) = WORKLOAD.definition()["spec"]["versions"]
+    paths = version["subresources"]["scale"]
+    types = {name: at(schema_of(WORKLOAD), path)["type"] for name, path in paths.items()}
+    assert types == {"specReplicasPath": "integer", "statusReplicasPath": "integer", "labelSelectorPath": "string"}
+    assert TELEMETRY.definition()["spec"]["versions"][0]["subresources"] == {"status": {}}
 
 
 def test_committed_crds_match_the_models() -> None:

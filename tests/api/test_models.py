@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from gpufleet_api.base import camel
 from gpufleet_api.crd import TELEMETRY, WORKLOAD
 from gpufleet_api.telemetry import GPUTelemetry
-from gpufleet_api.workload import GPUWorkload, Strategy, Topology
+from gpufleet_api.workload import GPUWorkload
+from gpufleet_api.workload_placement import Strategy, Topology
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ from gpufleet_api.workload import GPUWorkload, Strategy, Topology
         ("observed_generation", "observedGeneration"),
         ("min_free_memory_mib", "minFreeMemoryMiB"),
         ("pod_uid", "podUID"),
+        ("enable_dns_hostnames", "enableDNSHostnames"),
         ("include_uuids", "includeUUIDs"),
         ("uuid", "uuid"),
         ("pci_bus_id", "pciBusId"),
@@ -29,7 +31,7 @@ def test_json_names_are_camel_case_with_units_and_acronyms(python: str, wire: st
     assert camel(python) == wire
 
 
-TEMPLATE = {"spec": {"containers": [{"name": "main", "image": "registry.example/train:1"}]}}
+TEMPLATE = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "registry.example/train:1"}]}}
 
 WORKLOAD_OBJECT: dict[str, Any] = {
     "metadata": {"name": "train", "namespace": "ml", "uid": "u", "generation": 2, "resourceVersion": "7"},
@@ -52,9 +54,18 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             "topology": "NVLink",
             "weights": {"memory": 1, "utilization": 2, "temperature": 3, "power": 4},
             "gang": True,
+            "gangTimeoutSeconds": 300,
             "onDegraded": "Replace",
         },
         "distribution": {"items": 10, "mode": "Proportional", "by": "Weights", "weights": [3, 1], "maxPerReplica": 8},
+        "runPolicy": {
+            "backoffLimit": 2,
+            "activeDeadlineSeconds": 3600,
+            "ttlSecondsAfterFinished": 0,
+            "onReplicaFailure": "RestartAll",
+        },
+        "updateStrategy": {"type": "OnDelete", "maxUnavailable": "25%"},
+        "network": {"enableDNSHostnames": False},
         "suspend": True,
     },
     "status": {
@@ -63,18 +74,32 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             {
                 "type": "Ready",
                 "status": "True",
-                "reason": "Confirmed",
+                "reason": "AllReplicasReady",
                 "message": "2 of 2",
                 "observedGeneration": 2,
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }
         ],
-        "confirmed": "2/2",
+        "state": "Running",
+        "ready": "2/2",
+        "replicas": 2,
+        "readyReplicas": 2,
+        "allocatedReplicas": 2,
+        "updatedReplicas": 2,
+        "succeeded": 0,
+        "failed": 1,
+        "selector": "gpufleet.dev/workload=train",
+        "startTime": "2026-01-01T00:00:00Z",
+        "completionTime": "2026-01-02T00:00:00Z",
+        "gpus": 8,
         "nodes": "node-1",
         "placements": [
             {
                 "replica": 0,
-                "state": "Confirmed",
+                "state": "Allocated",
+                "attempt": 1,
+                "failures": 1,
+                "ready": True,
                 "pod": "train-0-abcde",
                 "podUID": "p",
                 "node": "node-1",

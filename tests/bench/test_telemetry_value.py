@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement.model import Share
 
 BENCH = Path(__file__).parents[2] / "bench" / "telemetry_value.py"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_cli.errors import InputError
 from gpufleet_operator.placement import Fleet, rank_devices
 from gpufleet_operator.placement.errors import PlacementError

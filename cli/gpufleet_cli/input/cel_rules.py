@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpufleet_api.markers import Cel
+from gpufleet_api.pod_template import RESTART_POLICY
 from gpufleet_api.workload import (
     MAX_NAME,
     CapacityMeasure,
@@ -17,9 +18,9 @@ from gpufleet_api.workload import (
     DistributionMode,
     GPUWorkload,
     Requirements,
-    Weights,
     WorkloadSpec,
 )
+from gpufleet_api.workload_placement import Weights
 from gpufleet_cli.input.field_errors import of_rule
 
 
@@ -56,6 +57,11 @@ def _distribution_weights(workload: GPUWorkload) -> list[int] | None:
 
 def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
     return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
+
+
+def _restart_policy(workload: GPUWorkload) -> object:
+    spec = workload.spec.template.get("spec")
+    return spec.get("restartPolicy") if isinstance(spec, dict) else None
 
 
 CHECKS: Final = (
@@ -102,6 +108,12 @@ CHECKS: Final = (
         "spec.distribution.weights",
         lambda w: _distribution_weights(w) is None or any(_distribution_weights(w) or ()),
         _distribution_weights,
+    ),
+    RuleCheck(
+        RESTART_POLICY,
+        "spec.template.spec.restartPolicy",
+        lambda w: _restart_policy(w) is not None,
+        _restart_policy,
     ),
     RuleCheck(
         WorkloadSpec.rules[-2],

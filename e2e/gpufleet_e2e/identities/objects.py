@@ -8,7 +8,9 @@ from gpufleet_e2e.identities.paths import NAMESPACE
 
 API_VERSION = "gpufleet.dev/v1alpha1"
 
-TEMPLATE: JsonObject = {"spec": {"containers": [{"name": "main", "image": "localhost/busybox:1"}]}}
+TEMPLATE: JsonObject = {
+    "spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "localhost/busybox:1"}]}
+}
 
 ASSIGNMENT: JsonObject = {
     "podUID": "uid-a",

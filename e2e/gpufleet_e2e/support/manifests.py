@@ -23,7 +23,8 @@ def container(name: str = "main", *, command: tuple[str, ...] = SLEEP, **fields:
 
 def pod_spec(*containers: JsonObject, **fields: Any) -> JsonObject:
     """Builds a pod's spec, by default with one container that sleeps."""
-    return {"terminationGracePeriodSeconds": 1, "containers": list(containers) or [container()], **fields}
+    usual: JsonObject = {"terminationGracePeriodSeconds": 1, "restartPolicy": "Always"}
+    return {**usual, "containers": list(containers) or [container()], **fields}
 
 
 def gpuworkload(

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from gpufleet_api.names import SCHEDULING_GATE
-from gpufleet_api.workload import OnDegraded, WorkloadSpec
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_api.workload_placement import OnDegraded
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.shards import range_of
@@ -128,11 +129,11 @@ class _ReplicaAssessor:
         if check.state is PlacementState.MISMATCH:
             return self._mismatch(index, pod, reservation, check.message)
         stored = self.workload.stored_placements.get(index)
-        confirmed = check.state is PlacementState.CONFIRMED or (
+        confirmed = check.state is PlacementState.ALLOCATED or (
             # A replica stays confirmed while both sources are unavailable (older kubelets have only the agent).
-            stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.CONFIRMED
+            stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.ALLOCATED
         )
-        state = PlacementState.CONFIRMED if confirmed else PlacementState.BOUND
+        state = PlacementState.ALLOCATED if confirmed else PlacementState.BOUND
         message = self._replace_if_unhealthy(index, pod, reservation)
         return Replica(index, state, pod=pod, reservation=reservation, recovered=recovered, message=message)
 

@@ -165,7 +165,7 @@ def count_refusals(refusals: Refusals, assessed: Iterable[WorkloadReplicas], now
                 key = (uid, removal.replica, removal.node)
                 refusals = add_refusal(refusals, key, removal.pod.uid, now, message=removal.message, by=by)
         for replica in workload.replicas:
-            if replica.state is PlacementState.CONFIRMED:
+            if replica.state is PlacementState.ALLOCATED:
                 refusals = drop_refusals(refusals, uid, replica.index)
     return refusals
 

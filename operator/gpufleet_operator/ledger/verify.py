@@ -20,7 +20,7 @@ from gpufleet_operator.model.state_types import PassState
 
 @dataclass(frozen=True, slots=True)
 class AllocationCheck:
-    """BOUND (not known yet), CONFIRMED, or MISMATCH with a message."""
+    """BOUND (not known yet), ALLOCATED, or MISMATCH with a message."""
 
     state: PlacementState
     message: str = ""
@@ -50,7 +50,7 @@ def verify_allocation(snapshot: Snapshot, state: PassState, pod: Pod, reservatio
             message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"
             return AllocationCheck(PlacementState.MISMATCH, message)
     if reserved in (kubelet, agent):
-        return AllocationCheck(PlacementState.CONFIRMED)
+        return AllocationCheck(PlacementState.ALLOCATED)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
         message = f"container runs without devices, reserved {_join(reserved)}"
         return AllocationCheck(PlacementState.MISMATCH, message)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_common import device_use
 
 MAX_RESOURCE_AMOUNT = 2**62

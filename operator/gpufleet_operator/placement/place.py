@@ -6,7 +6,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.explain.diagnosis import diagnose
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Decision, Pick, Request

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from gpufleet_api.workload_status import Condition, ConditionStatus, WorkloadStatus
+from gpufleet_api.workload_status import Condition, ConditionStatus, PlacementState, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.status import counts
 from gpufleet_operator.status.conditions import conditions
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
-from gpufleet_operator.status.placements import confirmed, nodes, placements, unassigned
+from gpufleet_operator.status.placements import nodes, placements, unassigned
 
 _WARNING_TYPES = frozenset({"Stalled", "Degraded"})
 """Conditions that are abnormal when True."""
@@ -41,14 +42,25 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         before = context.workload.status or WorkloadStatus()
         generation = context.workload.generation
         return before.model_copy(
-            update={"observed_generation": generation, "conditions": conditions(snapshot, context, explained)}
+            update={
+                "observed_generation": generation,
+                "conditions": conditions(snapshot, context, explained),
+                "state": counts.state(context),
+            }
         )
+    placed = placements(context)
     return WorkloadStatus(
         observed_generation=context.workload.generation,
         conditions=conditions(snapshot, context, explained),
-        confirmed=confirmed(context),
+        state=counts.state(context),
+        ready=counts.ready(context),
+        replicas=counts.replicas(context),
+        allocated_replicas=counts.count(context, PlacementState.ALLOCATED),
+        succeeded=counts.count(context, PlacementState.SUCCEEDED),
+        selector=counts.selector(context),
+        gpus=counts.gpus(placed, context),
         nodes=nodes(context),
-        placements=placements(context),
+        placements=placed,
         unassigned_items=unassigned(context),
         explanation=explained,
     )
@@ -57,12 +69,9 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
 def _without_messages(status: WorkloadStatus) -> tuple[object, ...]:
     """Returns everything but messages and numbers, which change with each telemetry."""
     return (
-        status.observed_generation,
+        status.model_copy(update={"conditions": [], "placements": [], "explanation": None}),
         tuple((c.type, c.status, c.reason) for c in status.conditions),
-        status.confirmed,
-        status.nodes,
         tuple(p.model_copy(update={"message": None}) for p in status.placements),
-        status.unassigned_items,
         status.explanation is None,
     )
 

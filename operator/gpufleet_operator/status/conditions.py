@@ -1,8 +1,8 @@
 """The conditions of a workload, as `kubectl wait`, Argo CD and Flux expect them (kstatus).
 
-Ready: every replica holds its devices (or has succeeded). Placed: every replica has devices. Degraded: it has them,
-and something is wrong with them. Reconciling: the operator is working on it. Stalled: nothing will change until the
-user changes something. All five are always present.
+Ready and Allocated: every replica holds its devices (or has succeeded). Placed: every replica has devices. Degraded: it
+has them, and something is wrong with them. Reconciling: the operator is working on it. Stalled: nothing will change
+until the user changes something. All of these are always present.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ _MAX_MESSAGE_LENGTH = 4096
 _MAX_NODES_LENGTH = 512
 
 _TERMINAL = (PlacementState.SUCCEEDED, PlacementState.FAILED)
-_WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.CONFIRMED, PlacementState.MISMATCH)
+_WITH_DEVICES = (PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,20 @@ def _false(reason: str, message: str = "") -> _Finding:
 
 
 def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanation | None) -> list[Condition]:
-    """Returns the five conditions. The transition time of a condition whose status did not change is kept."""
+    """Returns all conditions. The transition time of a condition whose status did not change is kept."""
     stalled = _stalled(context)
     placed = _placed(context, explained)
     degraded = _degraded(snapshot, context)
     reconciling = _reconciling(context, stalled, placed)
     ready = _ready(context, stalled, reconciling)
-    findings = {"Ready": ready, "Placed": placed, "Degraded": degraded, "Reconciling": reconciling, "Stalled": stalled}
+    findings = {
+        "Ready": ready,
+        "Allocated": _allocated(context, placed),
+        "Placed": placed,
+        "Degraded": degraded,
+        "Reconciling": reconciling,
+        "Stalled": stalled,
+    }
     stored = {c.type: c for c in context.workload.status.conditions} if context.workload.status else {}
     result = []
     for kind, finding in findings.items():
@@ -110,7 +117,7 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> _Finding:
         reservation = context.reservation(replica)
         if replica.state is PlacementState.FAILED:
             found.append(("ReplicaFailed", f"replica {replica.index}: {replica.message}"))
-        if reservation is None or replica.state not in (PlacementState.BOUND, PlacementState.CONFIRMED):
+        if reservation is None or replica.state not in (PlacementState.BOUND, PlacementState.ALLOCATED):
             continue
         telemetry = snapshot.telemetry.get(reservation.node)
         stale = snapshot.stale_reason(reservation.node)
@@ -194,14 +201,25 @@ _RECONCILING_RULES: tuple[Callable[[StatusContext, _Finding, _Finding], _Finding
 )
 
 
+def _allocated(context: StatusContext, placed: _Finding) -> _Finding:
+    states = Counter(r.state for r in context.replicas)
+    total = len(context.replicas)
+    held = states[PlacementState.ALLOCATED] + states[PlacementState.SUCCEEDED]
+    if total and held == total:
+        return _true("Allocated", f"{total} of {total} replicas hold exactly their reserved devices")
+    if not placed.true:
+        return _false(placed.reason, placed.message)
+    return _false("Confirming", f"{held} of {total} replicas hold exactly their reserved devices")
+
+
 def _ready(context: StatusContext, stalled: _Finding, reconciling: _Finding) -> _Finding:
     states = Counter(r.state for r in context.replicas)
     total = len(context.replicas)
-    confirmed, succeeded = states[PlacementState.CONFIRMED], states[PlacementState.SUCCEEDED]
+    allocated, succeeded = states[PlacementState.ALLOCATED], states[PlacementState.SUCCEEDED]
     if total and succeeded == total:
         return _true("Succeeded", f"all {total} replicas succeeded")
-    if total and confirmed + succeeded == total:
-        return _true("Confirmed", f"{total} of {total} replicas hold exactly their reserved devices")
+    if total and allocated + succeeded == total:
+        return _true("AllReplicasReady", f"{total} of {total} replicas hold exactly their reserved devices")
     if stalled.true:
         return _false(stalled.reason, stalled.message)
     return _false(reconciling.reason, reconciling.message)

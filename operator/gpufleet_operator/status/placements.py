@@ -17,14 +17,6 @@ def placements(context: StatusContext) -> list[ReplicaPlacement]:
     return [_placement(context, replica) for replica in context.replicas]
 
 
-def confirmed(context: StatusContext) -> str | None:
-    """Returns `7/8`: the replicas that hold their devices, or held them until they succeeded."""
-    if context.assessed is None:
-        return None
-    good = sum(r.state in (PlacementState.CONFIRMED, PlacementState.SUCCEEDED) for r in context.replicas)
-    return f"{good}/{len(context.replicas)}"
-
-
 def nodes(context: StatusContext) -> str | None:
     """Returns the names of the nodes in use, cut to the length that the API allows."""
     names = {found.node for r in context.replicas if (found := context.reservation(r)) is not None}

@@ -73,7 +73,7 @@ def idle_node(name: str, count: int = 2, observed: str = _OBSERVED, **values: An
 
 def gpu_workload(name: str = "train", **spec: Any) -> JsonObject:
     """Returns a GPUWorkload of one container."""
-    template = {"spec": {"containers": [{"name": "main", "image": "example:1"}]}}
+    template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}}
     return {
         "apiVersion": "gpufleet.dev/v1alpha1",
         "kind": "GPUWorkload",

@@ -59,7 +59,7 @@ class FakeCluster(FakeApiserver):
         return [f"GPU-{name}-{index}" for index in range(count)]
 
     def submit(self, name: str, **spec: Any) -> None:
-        template = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
+        template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}]}}
         full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)

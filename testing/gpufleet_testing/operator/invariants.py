@@ -105,7 +105,7 @@ def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json],
             assert status["explanation"]["message"], "a gated pod has a reason"
             assert not _can_place(cluster, spec, open_ones), f"{workload['metadata']['name']} could be placed"
         else:
-            assert placement["state"] == "Confirmed"
+            assert placement["state"] == "Allocated"
             assert reserved[placement["podUID"]] == (placement["node"], set(placement["devices"]))
     if distribution := spec.get("distribution"):
         _check_shares(distribution["items"], [p for p in placements if "shardStart" in p], spec["replicas"])

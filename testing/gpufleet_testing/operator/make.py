@@ -30,7 +30,9 @@ from gpufleet_testing.operator.fields import (
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-TEMPLATE: Mapping[str, Any] = {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}
+TEMPLATE: Mapping[str, Any] = {
+    "spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}]}
+}
 
 Holders = Assignment | Pod | Sequence[Assignment | Pod]
 """Whom the agent reports as holders of a device: a pod without a reservation, or one with its reservation."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,

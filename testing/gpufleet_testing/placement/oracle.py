@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,

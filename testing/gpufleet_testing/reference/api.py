@@ -73,4 +73,4 @@ def _type(of: Mapping[str, Any]) -> str:
         return f"{_type(of['items'])}[]"
     if "additionalProperties" in of:
         return f"map of {_type(of['additionalProperties'])}"
-    return str(of.get("type", "any"))
+    return "integer or string" if of.get("x-kubernetes-int-or-string") else str(of.get("type", "any"))

@@ -10,7 +10,7 @@ from gpufleet_cli.input.cel_rules import CHECKS
 from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node
 from gpufleet_testing.cli.runner import run_cli
 
-TEMPLATE = {"containers": [{"name": "main", "image": "example:1"}]}
+TEMPLATE = {"restartPolicy": "Always", "containers": [{"name": "main", "image": "example:1"}]}
 ZERO = dict.fromkeys(("memory", "utilization", "temperature", "power"), 0)
 
 
@@ -19,7 +19,7 @@ def _weighted(*weights: int) -> dict[str, Any]:
 
 
 SPECS: list[tuple[dict[str, Any], str]] = [
-    ({"replicas": 0}, "spec.replicas: Invalid value: 0: must be greater than or equal to 1"),
+    ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
     ({"replicas": "2"}, 'spec.replicas: Invalid value: "2": must be an integer'),
     ({"replicas": True}, "spec.replicas: Invalid value: true: must be an integer"),
     ({"template": None}, "spec.template: Invalid value: null: must be an object"),
@@ -76,13 +76,20 @@ SPECS: list[tuple[dict[str, Any], str]] = [
         {"placement": {"gang": True}, "replicas": 2, "distribution": _weighted(3)},
         "spec.distribution.weights: Invalid value: [3]: must have one number for each of spec.replicas",
     ),
-    ({"template": {"spec": {}}}, "spec.template.spec.containers: Required value: must have at least one container"),
+    (
+        {"template": {"spec": {"restartPolicy": "Never"}}},
+        "spec.template.spec.containers: Required value: must have at least one container",
+    ),
+    (
+        {"template": {"spec": {"containers": [{"name": "main"}]}}},
+        "spec.template.spec.restartPolicy: Required value: must be set: Never or OnFailure for work that ends, Always",
+    ),
     (
         {"template": {"spec": {**TEMPLATE, "nodeName": "n"}}},
         "spec.template.spec.nodeName: Forbidden: the node is selected by the operator",
     ),
     (
-        {"template": {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "1zz"}}}]}}},
+        {"template": {"spec": {**TEMPLATE, "containers": [{"name": "a", "resources": {"requests": {"cpu": "1zz"}}}]}}},
         'spec.template.spec.containers[0].resources.requests[cpu]: Invalid value: "1zz": must be a resource quantity',
     ),
     (
@@ -103,9 +110,9 @@ def test_invalid_spec_is_bad_input(spec: dict[str, Any], message: str, files: Ob
 
 
 def test_further_problems_are_counted(files: ObjectFiles) -> None:
-    manifest = files.write(gpu_workload(replicas=0, devices={"count": 0}))
+    manifest = files.write(gpu_workload(replicas=-1, devices={"count": 0}))
     done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
-    assert done.err.endswith("1 (and 1 more)\n")
+    assert done.err.endswith("0 (and 1 more)\n")
 
 
 @pytest.mark.parametrize("name", ["Train", "-train", "train_1", "t" * 51])
@@ -150,7 +157,7 @@ def test_every_cel_rule_for_new_objects_is_checked() -> None:
 
 def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None:
     container = {"name": "main", "resources": {"limits": {"nvidia.com/gpu": 1}}}
-    manifest = files.write(gpu_workload(template={"spec": {"containers": [container]}}))
+    manifest = files.write(gpu_workload(template={"spec": {**TEMPLATE, "containers": [container]}}))
     fleet = files.write(idle_node("node-1"))
     nodes = files.write(
         {

@@ -33,7 +33,9 @@ def pod(name: str, on: str | None, cpu: str, phase: str = "Running") -> dict[str
 
 def asking(files: ObjectFiles, *, spec: Any = None, **requests: str) -> dict[str, Any]:
     container = {"name": "main", "resources": {"requests": requests}}
-    workload: dict[str, Any] = gpu_workload(template={"spec": {"containers": [container], **(spec or {})}})
+    workload: dict[str, Any] = gpu_workload(
+        template={"spec": {"restartPolicy": "Always", "containers": [container], **(spec or {})}}
+    )
     return workload
 
 

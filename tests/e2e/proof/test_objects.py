@@ -47,7 +47,7 @@ def test_a_shard_is_read_from_the_environment(variables: dict[str, str], shard: 
 
 
 def test_condition_of_an_older_generation_does_not_count() -> None:
-    ready = {"type": "Ready", "status": "True", "reason": "Confirmed"}
+    ready = {"type": "Ready", "status": "True", "reason": "AllReplicasReady"}
     workload: dict[str, Any] = {
         "metadata": {"generation": 2},
         "status": {"conditions": [{**ready, "observedGeneration": 1}]},

@@ -19,7 +19,7 @@ META: dict[str, Any] = {
 
 
 def test_an_invalid_workload_keeps_identity_status_and_reason() -> None:
-    status = {"conditions": [], "confirmed": "1/1"}
+    status = {"conditions": [], "ready": "1/1"}
 
     found = decode.workload({"metadata": META, "spec": {"replicas": "many", "template": {}}, "status": status})
 
@@ -28,7 +28,7 @@ def test_an_invalid_workload_keeps_identity_status_and_reason() -> None:
     assert "'many'" in found.invalid
     assert found.uid == "u"
     assert found.status is not None
-    assert found.status.confirmed == "1/1"
+    assert found.status.ready == "1/1"
 
 
 def telemetry(managed: list[dict[str, Any]], **status: Any) -> dict[str, Any]:

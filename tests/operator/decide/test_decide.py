@@ -70,8 +70,8 @@ def test_settled_workload_needs_no_writes() -> None:
 
     again = decide(make.snapshot(make.workload(status=status), pod, telemetry, state=first.state))
 
-    assert results.states(first) == ["Confirmed"]
-    assert results.condition(first.statuses[0], "Ready") == ("True", "Confirmed")
+    assert results.states(first) == ["Allocated"]
+    assert results.condition(first.statuses[0], "Ready") == ("True", "AllReplicasReady")
     assert again.empty
 
 
@@ -154,7 +154,7 @@ class TestForgery:
 
         assert not actions.deletes
         assert not actions.reserves
-        assert results.states(actions) == ["Confirmed"]
+        assert results.states(actions) == ["Allocated"]
 
 
 class TestGang:
@@ -261,7 +261,7 @@ class TestDistribution:
     def test_replaced_replica_keeps_its_range(self) -> None:
         running = make.running_pod("train", 1, devices=("GPU-1-1",))
         reported = make.assignment(running, "GPU-1-1", shard_start=300, shard_end=1000, replicas=2)
-        old = ReplicaPlacement(replica=0, state=State.CONFIRMED, shard_start=0, shard_end=300)
+        old = ReplicaPlacement(replica=0, state=State.ALLOCATED, shard_start=0, shard_end=300)
         workload = self.workload(status=WorkloadStatus(placements=[old], unassigned_items=0))
 
         actions = decide(

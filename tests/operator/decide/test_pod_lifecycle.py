@@ -135,7 +135,7 @@ class TestEnd:
         pod = make.running_pod(phase=PodPhase.SUCCEEDED)
         assignment = make.assignment(pod)
         record = ReplicaPlacement(
-            replica=0, state=State.CONFIRMED, pod=pod.name, pod_uid=pod.uid, node="node-1", devices=["GPU-1-0"]
+            replica=0, state=State.ALLOCATED, pod=pod.name, pod_uid=pod.uid, node="node-1", devices=["GPU-1-0"]
         )
         workload = make.workload(status=WorkloadStatus(placements=[record]))
         snapshot = make.snapshot(
@@ -200,7 +200,7 @@ class TestEnd:
 class TestWithoutReservation:
     def record(self, pod: Pod) -> Workload:
         placement = ReplicaPlacement(
-            replica=0, state=State.CONFIRMED, pod=pod.name, pod_uid=pod.uid, node="node-1", devices=["GPU-1-0"]
+            replica=0, state=State.ALLOCATED, pod=pod.name, pod_uid=pod.uid, node="node-1", devices=["GPU-1-0"]
         )
         return make.workload(status=WorkloadStatus(placements=[placement]))
 
@@ -286,7 +286,7 @@ class TestDegraded:
         write = self.confirmed(health={"state": "Unhealthy"})
 
         assert results.condition(write, "Degraded") == ("True", "DeviceUnhealthy")
-        assert results.condition(write, "Ready") == ("True", "Confirmed")
+        assert results.condition(write, "Ready") == ("True", "AllReplicasReady")
 
     def replacing(
         self,

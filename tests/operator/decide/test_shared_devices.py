@@ -177,10 +177,10 @@ class TestProof:
         return decide(make.snapshot(make.workload(devices=shared()), pod, telemetry))
 
     def test_slot_of_the_reserved_device_is_confirmed(self) -> None:
-        assert results.states(self.judged("GPU-1-0")) == ["Confirmed"]
+        assert results.states(self.judged("GPU-1-0")) == ["Allocated"]
 
     def test_report_of_the_agent_is_enough_on_older_kubelets(self) -> None:
-        assert results.states(self.judged(agent=True)) == ["Confirmed"]
+        assert results.states(self.judged(agent=True)) == ["Allocated"]
 
     def test_slot_of_another_device_is_a_mismatch(self) -> None:
         actions = self.judged("GPU-1-1")

@@ -44,11 +44,11 @@ def check(
 
 
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], Report, str]] = {
-    "both report the devices": (RESERVED, RESERVED, {}, "Confirmed"),
-    "in another order": (RESERVED[::-1], RESERVED, {}, "Confirmed"),
-    "the kubelet reports them, the agent not yet": (RESERVED, (), {}, "Confirmed"),
-    "an older kubelet reports nothing, the agent reports them": ((), RESERVED, {}, "Confirmed"),
-    "the kubelet reports them, the agent is down": (RESERVED, (), {"age": 500}, "Confirmed"),
+    "both report the devices": (RESERVED, RESERVED, {}, "Allocated"),
+    "in another order": (RESERVED[::-1], RESERVED, {}, "Allocated"),
+    "the kubelet reports them, the agent not yet": (RESERVED, (), {}, "Allocated"),
+    "an older kubelet reports nothing, the agent reports them": ((), RESERVED, {}, "Allocated"),
+    "the kubelet reports them, the agent is down": (RESERVED, (), {"age": 500}, "Allocated"),
     "the kubelet reports others": (("GPU-1-0", "GPU-1-2"), (), {}, "Mismatch"),
     "the kubelet reports fewer": (("GPU-1-0",), (), {}, "Mismatch"),
     "the agent reports others": (RESERVED, ("GPU-1-1", "GPU-1-2"), {}, "Mismatch"),
@@ -102,13 +102,13 @@ class TestContainerWithoutDevices:
     def test_one_report_is_not_enough(self) -> None:
         """The agent may have just started."""
         assert self.states((50, False)) == ["Bound"]
-        assert self.states((20, True), (50, False), (55, False)) == ["Confirmed", "Bound", "Bound"]
+        assert self.states((20, True), (50, False), (55, False)) == ["Allocated", "Bound", "Bound"]
 
     def test_report_from_before_its_start_does_not_count(self) -> None:
         assert self.states((-20, False), (50, False), (55, False)) == ["Bound", "Bound", "Bound"]
 
     def test_report_with_its_devices_resets_the_count(self) -> None:
-        assert self.states((5, False), (20, True), (30, False)) == ["Bound", "Confirmed", "Bound"]
+        assert self.states((5, False), (20, True), (30, False)) == ["Bound", "Allocated", "Bound"]
 
 
 REJECTIONS = {

@@ -56,7 +56,7 @@ async def test_from_start_to_sigterm() -> None:
 
 def confirmed(cluster: FakeCluster) -> int:
     placements = [p for w in cluster.of("workloads") for p in (w.get("status") or {}).get("placements", [])]
-    return sum(p["state"] == "Confirmed" for p in placements)
+    return sum(p["state"] == "Allocated" for p in placements)
 
 
 def test_missing_kubeconfig_is_a_startup_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

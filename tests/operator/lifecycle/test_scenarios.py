@@ -138,7 +138,7 @@ async def test_force_deleted_pod_keeps_its_devices_until_its_container_ends() ->
     for _ in range(4):
         await moment(cluster, operator)
     assert cluster.collisions == []
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
 
 
 async def test_force_deleted_sharer_keeps_its_share_until_its_container_ends() -> None:
@@ -150,7 +150,7 @@ async def test_force_deleted_sharer_keeps_its_share_until_its_container_ends() -
     cluster.submit("second", devices=part)
     for _ in range(3):
         await moment(cluster, operator)
-    assert states(cluster) == {"Confirmed": 2}
+    assert states(cluster) == {"Allocated": 2}
     cluster.submit("third", devices=part)
     cluster.submit("whole")
     holder = next(p["metadata"]["name"] for p in cluster.of("pods") if p["metadata"]["name"].startswith("first"))
@@ -165,7 +165,7 @@ async def test_force_deleted_sharer_keeps_its_share_until_its_container_ends() -
     invariants.check_always(cluster)
     invariants.check_settled(cluster)
     assert sorted(a["workload"] for _, a in cluster.ledger()) == ["second", "third"]
-    assert states(cluster) == {"Confirmed": 2, "Pending": 1}
+    assert states(cluster) == {"Allocated": 2, "Pending": 1}
 
 
 async def test_unreported_pod_keeps_its_devices_until_a_later_report() -> None:
@@ -188,7 +188,7 @@ async def test_unreported_pod_keeps_its_devices_until_a_later_report() -> None:
     assert len(list(cluster.ledger())) == 1, "the last report is older than the pod's end"
     await invariants.settle(cluster, operator, rounds=5)
     assert cluster.collisions == []
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["operator watches", "operator is away"])
@@ -218,7 +218,7 @@ async def test_old_report_of_a_disconnected_node_frees_no_devices(away: bool) ->
     assert [a["podUID"] for _, a in cluster.ledger()] == [pod["metadata"]["uid"]], "its container runs on"
     await invariants.settle(cluster, operator, rounds=6)
     invariants.check_always(cluster)
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
 
 
 async def test_never_bound_pod_frees_its_devices_immediately() -> None:
@@ -243,7 +243,7 @@ async def test_workload_deleted_while_the_operator_is_down_leaves_nothing() -> N
     cluster.submit("gone", **GANG)
     for _ in range(3):
         await moment(cluster, operator)
-    assert states(cluster) == {"Confirmed": 2}
+    assert states(cluster) == {"Allocated": 2}
 
     cluster.remove("workloads", "ml/gone")
     for _ in range(2):
@@ -292,7 +292,7 @@ async def test_running_pods_are_kept_when_their_node_registers_again() -> None:
     await invariants.settle(cluster, operator, rounds=3)
 
     assert [(p["metadata"]["uid"], p["status"]["phase"]) for p in cluster.of("pods")] == before
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
     assert len(list(cluster.ledger())) == 1
 
 
@@ -304,7 +304,7 @@ async def test_node_that_rejects_a_pod_is_replaced_by_another() -> None:
     for _ in range(6):
         await moment(cluster, operator)
 
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
     assert [n for n, _ in cluster.ledger()] == ["node-2"]
     assert any(event.startswith("KubeletRejected") for event in cluster.events)
 
@@ -318,18 +318,18 @@ async def test_withheld_device_is_replaced_by_another_of_its_node() -> None:
     cluster.submit("one")
     for _ in range(4):
         await moment(cluster, operator)
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}
     assert [a["devices"] for _, a in cluster.ledger()] == [cluster.devices("node-1")[1:]]
     assert not any(event.startswith("KubeletRejected") for event in cluster.events)
 
     cluster.withheld.add(cluster.devices("node-1")[1])
     await invariants.settle(cluster, operator, rounds=3)
-    assert states(cluster) == {"Confirmed": 1}, "its holder keeps it"
+    assert states(cluster) == {"Allocated": 1}, "its holder keeps it"
 
     cluster.withheld.remove(best)
     cluster.submit("two")
     await invariants.settle(cluster, operator, rounds=3)
-    assert states(cluster) == {"Confirmed": 2}
+    assert states(cluster) == {"Allocated": 2}
 
 
 async def test_stale_telemetry_delays_placement_until_it_is_fresh() -> None:
@@ -348,4 +348,4 @@ async def test_stale_telemetry_delays_placement_until_it_is_fresh() -> None:
     for _ in range(3):
         await moment(cluster, operator)
 
-    assert states(cluster) == {"Confirmed": 1}
+    assert states(cluster) == {"Allocated": 1}

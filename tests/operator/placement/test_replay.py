@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement import Fleet, place, place_all
 from gpufleet_operator.placement.replay import capture, load, replay, save
 from gpufleet_testing.hypothesis_profiles import examples

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement.explain.nearest import nearest_of
 from gpufleet_operator.placement.explain.phrases import PHRASES
 from gpufleet_operator.placement.fleet.columns import PRESENT, RowWindow, count_true

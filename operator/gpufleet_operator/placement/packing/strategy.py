@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement.fleet.columns import Columns, RowWindow
 from gpufleet_operator.placement.fleet.encode import DEVICE_MILLI
 from gpufleet_operator.placement.fleet.fleet import Fleet

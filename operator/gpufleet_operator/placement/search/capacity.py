@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement.fleet.columns import Columns, Mask, RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets

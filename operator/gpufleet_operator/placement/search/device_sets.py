@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Topology
+from gpufleet_api.workload_placement import Topology
 from gpufleet_operator.placement.fleet.columns import Mask, RowWindow, count_true
 from gpufleet_operator.placement.fleet.nvlink import LinkGraph, connected_sets, grow_set
 

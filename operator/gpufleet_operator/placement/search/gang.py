@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.fleet.columns import RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Pick, Request

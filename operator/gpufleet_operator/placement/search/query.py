@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from gpufleet_api.names import WHOLE_DEVICE_PERCENT
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.fleet.encode import capability_code
 from gpufleet_operator.placement.fleet.validate_sample import COMPUTE_CAPABILITY, MAX_INT32

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement.fleet.columns import RowWindow
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Request

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import InvalidRequestError
 from gpufleet_operator.placement.model import DeviceNeeds, FilterReason, PodNeeds, Share

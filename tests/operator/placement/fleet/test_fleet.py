@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_api.workload import Strategy
+from gpufleet_api.workload_placement import Strategy
 from gpufleet_operator.placement import Fleet, aggregate, place, rank_devices
 from gpufleet_operator.placement.errors import InvalidFleetError
 from gpufleet_operator.placement.model import NodeState, PodNeeds, Share

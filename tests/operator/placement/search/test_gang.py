@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_api.workload import Strategy, Topology
+from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.fleet.nvlink import LinkGraph
 from gpufleet_operator.placement.model import NodeState, Request, ScoreWeights, Share
