@@ -1,4 +1,7 @@
-"""Records v1.Events about workloads. One that repeats is counted up in one object."""
+"""Records v1.Events about workloads: one object per workload and reason, which is counted up and has the latest note.
+
+So a workload that cannot run has as many event objects as reasons, however often it is retried.
+"""
 
 import hashlib
 from collections import OrderedDict
@@ -40,32 +43,42 @@ class WorkloadEventRecorder:
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def record(self, about: WorkloadReference, event: Event, now: datetime) -> None:
-        """Creates an event, or counts up the one with the same workload, reason and note.
+        """Creates an event, or counts up the one with the same workload and reason and replaces its note.
 
         Raises:
             ApiError: The event was not written.
         """
         note = event.note if len(event.note) <= _MAX_NOTE else event.note[: _MAX_NOTE - 1] + "…"
-        digest = hashlib.sha256(f"{about.uid}/{event.reason}/{note}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{about.uid}/{event.reason}".encode()).hexdigest()[:16]
         name = f"{about.name[:200]}.{digest}"
-        key = (about.namespace, name)
-        count = self._counts.pop(key, 0) + 1
-        self._counts[key] = count
+        if (about.namespace, name) in self._counts:
+            with suppress(NotFoundError):  # the apiserver keeps events for an hour
+                await self._count_up(about, name, note, now)
+                return
+        try:
+            await self._writer.create_event(about.namespace, self._body(about, name, event, note, now))
+        except AlreadyExistsError:  # created by an earlier process
+            stored = await self._writer.patch_event(about.namespace, name, [])
+            self._remember(about, name, int(stored.get("count") or 1))
+            await self._count_up(about, name, note, now)
+        else:
+            self._remember(about, name, 1)
+
+    async def _count_up(self, about: WorkloadReference, name: str, note: str, now: datetime) -> None:
+        count = self._counts[about.namespace, name] + 1
+        patch: list[dict[str, Any]] = [
+            {"op": "add", "path": "/count", "value": count},
+            {"op": "add", "path": "/message", "value": note},
+            {"op": "add", "path": "/lastTimestamp", "value": timestamps.seconds(now)},
+        ]
+        await self._writer.patch_event(about.namespace, name, patch)
+        self._remember(about, name, count)
+
+    def _remember(self, about: WorkloadReference, name: str, count: int) -> None:
+        self._counts[about.namespace, name] = count
+        self._counts.move_to_end((about.namespace, name))
         while len(self._counts) > _MAX_COUNTED:
             self._counts.popitem(last=False)
-        if count > 1:
-            patch: list[dict[str, Any]] = [
-                {"op": "add", "path": "/count", "value": count},
-                {"op": "add", "path": "/lastTimestamp", "value": timestamps.seconds(now)},
-            ]
-            try:
-                await self._writer.patch_event(about.namespace, name, patch)
-            except NotFoundError:
-                self._counts[key] = 1  # the apiserver keeps events for an hour
-            else:
-                return
-        with suppress(AlreadyExistsError):  # created by an earlier process
-            await self._writer.create_event(about.namespace, self._body(about, name, event, note, now))
 
     def _body(self, about: WorkloadReference, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
         moment = timestamps.seconds(now)

@@ -54,7 +54,7 @@ class KubeWriter(Protocol):
     async def create_event(self, namespace: str, body: Json) -> None:
         """Creates a v1.Event."""
 
-    async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> None:
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch to a v1.Event."""
 
 
@@ -92,8 +92,8 @@ class ApiWriter:
     async def create_event(self, namespace: str, body: Json) -> None:
         await self._api.create(paths.events(namespace), body)
 
-    async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> None:
-        await self._api.json_patch(f"{paths.events(namespace)}/{name}", patch)
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
+        return await self._api.json_patch(f"{paths.events(namespace)}/{name}", patch)
 
     async def _patch(self, path: str, subresource: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch. After a 422, reads the object to distinguish a failed test from an invalid result."""

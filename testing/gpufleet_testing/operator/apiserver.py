@@ -128,8 +128,8 @@ class FakeApiserver:
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         self.events.append(f"{body['reason']}: {body['message']}")
 
-    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
-        pass
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
+        return {op["path"].removeprefix("/"): op["value"] for op in patch}
 
     def delete_gracefully(self, key: str) -> None:
         """A bound pod exists until its kubelet has ended it."""

@@ -1,4 +1,4 @@
-"""Events: one object per workload, reason and note, counted up when it repeats."""
+"""Events: one object per workload and reason, counted up when it repeats, with the latest note."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,16 +18,20 @@ class Cluster:
         self.patched: list[Any] = []
         self.exists = False
         self.expired = False
+        self.note = ""
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         if self.exists:
             raise AlreadyExistsError("exists", 409)
         self.created.append(body)
 
-    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> None:
+    async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         if self.expired:
             raise NotFoundError("gone", 404)
-        self.patched.append((name, patch[0]["value"]))
+        if patch:
+            self.patched.append((name, patch[0]["value"]))
+            self.note = patch[1]["value"]
+        return {"count": 5}
 
 
 def recorder(cluster: Cluster) -> WorkloadEventRecorder:
@@ -47,21 +51,35 @@ async def test_a_repeated_event_is_counted_up() -> None:
     assert cluster.patched == [(body["metadata"]["name"], 2), (body["metadata"]["name"], 3)]
 
 
-async def test_another_note_is_another_event() -> None:
+async def test_other_notes_of_a_reason_are_counted_in_one_event() -> None:
     cluster = Cluster()
     found = recorder(cluster)
 
-    for note in ("one", "two"):
-        await found.record(ABOUT, Event("NoDevices", note), NOW)
+    for note in ("pod a: no", "pod b: no", "pod c: still no"):
+        await found.record(ABOUT, Event("Unschedulable", note), NOW)
+
+    assert len(cluster.created) == 1
+    assert [count for _, count in cluster.patched] == [2, 3]
+    assert cluster.note == "pod c: still no"
+
+
+async def test_another_reason_is_another_event() -> None:
+    cluster = Cluster()
+    found = recorder(cluster)
+
+    for reason in ("NoDevices", "Placed"):
+        await found.record(ABOUT, Event(reason, "x"), NOW)
 
     assert len({body["metadata"]["name"] for body in cluster.created}) == 2
 
 
-async def test_an_event_of_an_earlier_process_is_not_an_error() -> None:
+async def test_an_event_of_an_earlier_process_is_counted_on() -> None:
     cluster = Cluster()
     cluster.exists = True
 
     await recorder(cluster).record(ABOUT, Event("Placed", "x"), NOW)
+
+    assert [count for _, count in cluster.patched] == [6]
 
 
 async def test_an_expired_event_is_created_again() -> None:
