@@ -217,6 +217,9 @@ def _find_problem(
             return RejectionReason.DEVICE_UNKNOWN, f"{reserved} does not exist on this node"
         if uuid in conflicts:
             return RejectionReason.RESERVATION_CONFLICT, f"{reserved} is also reserved for {conflicts[uuid]}"
+        if holders.get(uuid) == container:
+            other = _held_as(uuid, container, inputs)
+            return RejectionReason.DEVICE_HELD, f"{reserved} is already allocated to this container as {other}"
         if uuid in holders:
             return RejectionReason.DEVICE_HELD, f"{reserved} is still held by {holders[uuid]}"
         if known[uuid].obstacle:
@@ -226,6 +229,17 @@ def _find_problem(
         if uuid not in offered:
             return RejectionReason.DEVICE_UNAVAILABLE, f"{reserved} is not offered by the kubelet"
     return None
+
+
+def _held_as(uuid: str, container: ContainerKey, inputs: MatchInput) -> str:
+    """Returns the resource of the holding, such as `nvidia.com/gpu`."""
+    return ", ".join(
+        resource
+        for listed in inputs.listing
+        if listed.key == container
+        for resource, ids in listed.devices.items()
+        if uuid in map(device_of, ids)
+    )
 
 
 def _by_preference(

@@ -141,6 +141,13 @@ CASES = [
         message_has=("ml/terminating/main",),
     ),
     Case(
+        "a device that another plugin gave to the same container: refused, the resource named",
+        RejectionReason.DEVICE_HELD,
+        (ONE,),
+        (ListedContainer(ContainerKey("ml", "one", "main"), {"acme.dev/gpu": frozenset({C})}),),
+        message_has=("already allocated to this container as acme.dev/gpu",),
+    ),
+    Case(
         "a device that the kubelet doesn't offer: refused",
         RejectionReason.DEVICE_UNAVAILABLE,
         (ONE,),
