@@ -61,7 +61,8 @@ def _explain(tentative: TentativePlacement, query: Query, replica: int, partial:
     considered = len(fleet.where)
     eligible = considered - sum(r.devices for r in rejected)
     closest = nearest_of(fleet, query, rows, cells, given)
-    sentences = _sentences(request, fleet, rejected, partial)
+    lacking = _lacking_resources(fleet, query, rows[given == CODES[FilterReason.INSUFFICIENT_EXTENDED_RESOURCE]])
+    sentences = _sentences(request, fleet, rejected, partial, lacking)
     if closest is not None:
         sentences.append(closest.sentence())
     message = ". ".join(sentences) + "."
@@ -138,7 +139,25 @@ def _count(given: Codes, rows: NDArray[np.intp]) -> tuple[ReasonCount, ...]:
     return tuple(found)
 
 
-def _sentences(request: Request, fleet: Fleet, rejected: tuple[ReasonCount, ...], partial: int) -> list[str]:
+def _lacking_resources(fleet: Fleet, query: Query, rows: NDArray[np.intp]) -> list[str]:
+    """Returns the extended resources of which one of these rows has too little."""
+    columns = fleet.ranked()
+    return sorted(
+        name
+        for name, amount in query.pod.extended.items()
+        if len(rows) and (name not in columns.extended or bool((columns.extended[name][rows] < amount).any()))
+    )
+
+
+def _phrase(reason: FilterReason, lacking: list[str]) -> str:
+    if reason is FilterReason.INSUFFICIENT_EXTENDED_RESOURCE:
+        return f"insufficient {' or '.join(lacking)} on the node"
+    return PHRASES[reason]
+
+
+def _sentences(
+    request: Request, fleet: Fleet, rejected: tuple[ReasonCount, ...], partial: int, lacking: list[str]
+) -> list[str]:
     number, considered = len(request.replicas), len(fleet.where)
     replicas = quantity(number, "replica")
     asked = f"Each of {replicas} requests" if number > 1 else f"{replicas} requests"
@@ -147,7 +166,7 @@ def _sentences(request: Request, fleet: Fleet, rejected: tuple[ReasonCount, ...]
         no_gpu = f"0/0 GPUs are available: the fleet has no GPU ({quantity(len(fleet.nodes), 'node')})"
         return [no_gpu, asked, *_missing_telemetry(fleet)]
     eligible = considered - sum(r.devices for r in rejected)
-    counts = ", ".join(f"{r.devices:,} {PHRASES[r.reason]}" for r in rejected)
+    counts = ", ".join(f"{r.devices:,} {_phrase(r.reason, lacking)}" for r in rejected)
     available = f"{eligible:,}/{considered:,} GPUs are available"
     sentences = [f"{available}: {counts}" if counts else available, asked]
     unknown = sorted(request.devices.include_uuids - fleet.where.keys())

@@ -54,6 +54,13 @@ def test_missing_resource_is_reported_if_devices_suffice() -> None:
     node = NodeState("node-1", devices, free_pods=10, free_extended={GPU: 1})
     told = diagnosis([node], DeviceNeeds(count=2), PodNeeds(extended={GPU: 2}))
     assert [(one.reason, one.devices) for one in told.rejected] == [(FilterReason.INSUFFICIENT_EXTENDED_RESOURCE, 2)]
+    assert f"0/2 GPUs are available: 2 insufficient {GPU} on the node" in told.message
+
+
+def test_only_the_resources_that_a_node_lacks_are_named() -> None:
+    node = NodeState("node-1", (device("GPU-0", 0),), free_pods=10, free_extended={GPU: 8, "acme.dev/nic": 0})
+    told = diagnosis([node], DeviceNeeds(), PodNeeds(extended={GPU: 1, "acme.dev/nic": 1, "acme.dev/fpga": 2}))
+    assert "1 insufficient acme.dev/fpga or acme.dev/nic on the node" in told.message
 
 
 def test_temporary_fault_is_closer_than_an_excluded_device() -> None:
