@@ -14,6 +14,7 @@ _MAX_SECONDS = {
     "resync_interval": 3600.0,
     "relist_interval": 86_400.0,
     "unschedulable_grace": 600.0,
+    "lease_poll_interval": 60.0,
 }
 """The chart's schema has the same limits."""
 
@@ -39,6 +40,8 @@ class OperatorSettings:
 
     Increase it where kube-scheduler is slow, or where its result changes by itself (autoscaled storage).
     """
+    lease_poll_interval_seconds: float = 3.0
+    """Time between two reads of the nodes' leases."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     port: int = 8080
     log_level: str = "info"
@@ -73,6 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
         ("resync_interval", "maximum time between two reconcile passes"),
         ("relist_interval", "time between two lists that the caches are compared with"),
         ("unschedulable_grace", "how long kube-scheduler may report a placed pod as unschedulable"),
+        ("lease_poll_interval", "time between two reads of the nodes' leases"),
     ):
         flag = f"--{name.replace('_', '-')}-seconds"
         parser.seconds(flag, getattr(default, f"{name}_seconds"), _MAX_SECONDS[name], description)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import SelectorStore, TombstoneStore, newer
+from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
@@ -80,6 +81,7 @@ class Cache:
         self.nodes: TombstoneStore[Node] = TombstoneStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
         self.foreign_pods = ForeignPodStore(decoder.bind(decode.bound_pod), changed)
+        self.heartbeats = Heartbeats()
 
     def snapshot(
         self,
@@ -101,6 +103,7 @@ class Cache:
             deleted_pods=self.pods.deleted,
             nodes=_by_name(self.nodes.items),
             foreign_requests=self.foreign_pods.requests,
+            heartbeats=self.heartbeats,
             templates=templates,
             previous_state=state,
             limits=limits,

@@ -4,7 +4,7 @@ Pods of workloads are decoded by `decode_pod`.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -16,7 +16,8 @@ from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
-from gpufleet_operator.model.lenient_json import Json, as_map, maps, text
+from gpufleet_operator.model.heartbeats import NodeLease
+from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.objects import BoundPod, Node, Telemetry, Workload
 from gpufleet_operator.pods import requests
 
@@ -134,8 +135,27 @@ def node(body: Json) -> Node:
         labels={key: text(value) for key, value in as_map(meta.get("labels")).items()},
         taints=requests.taints(spec),
         unschedulable=bool(spec.get("unschedulable")),
+        not_ready=_not_ready(as_map(body.get("status"))),
         allocatable=requests.allocatable(as_map(as_map(body.get("status")).get("allocatable"))),
     )
+
+
+def node_leases(body: Json) -> dict[str, NodeLease]:
+    """Decodes a list of Leases, by node name. Leases without a renewal or a duration are left out."""
+    found: dict[str, NodeLease] = {}
+    for lease in maps(body.get("items")):
+        name, spec = text(as_map(lease.get("metadata")).get("name")), as_map(lease.get("spec"))
+        renewed, seconds = text(spec.get("renewTime")), number(spec.get("leaseDurationSeconds"))
+        if name and renewed and seconds > 0:
+            found[name] = NodeLease(renewed, timedelta(seconds=seconds))
+    return found
+
+
+def _not_ready(status: Json) -> str:
+    condition = next((c for c in maps(status.get("conditions")) if c.get("type") == "Ready"), None)
+    if condition is None or condition.get("status") == "True":
+        return ""
+    return text(condition.get("message")) or text(condition.get("reason")) or "condition Ready is not True"
 
 
 def bound_pod(body: Json) -> BoundPod:

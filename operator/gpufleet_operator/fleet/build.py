@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from gpufleet_api.telemetry import Assignment, TelemetrySpec
 from gpufleet_operator.fleet.engine_input import node_state
 from gpufleet_operator.fleet.node_capacity import node_info, requested_per_node
+from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet
@@ -33,7 +34,7 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
         age = snapshot.age(telemetry)
         state = node_state(
             telemetry.model.model_copy(update={"spec": TelemetrySpec(assignments=assignments.get(name, []))}),
-            node_info(snapshot.nodes[name], requested.get(name, {})),
+            node_info(snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),
             stale_reason=snapshot.stale_reason(name),

@@ -46,6 +46,8 @@ class NodeInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
+    not_ready: str | None = None
+    """Why no pod is placed on it now, as a message."""
     free_cpu_milli: int = UNKNOWN_CAPACITY
     free_memory_bytes: int = UNKNOWN_CAPACITY
     free_pods: int = UNKNOWN_CAPACITY
@@ -103,6 +105,7 @@ def node_state(
         labels=node.labels,
         taints=node.taints,
         unschedulable=node.unschedulable,
+        not_ready=node.not_ready,
         free_cpu_milli=node.free_cpu_milli,
         free_memory_bytes=node.free_memory_bytes,
         free_pods=node.free_pods,

@@ -29,13 +29,14 @@ def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
     return total
 
 
-def node_info(node: Node, requested: Mapping[str, int]) -> NodeInfo:
-    """Returns the node's labels, taints and free capacity."""
+def node_info(node: Node, requested: Mapping[str, int], not_ready: str | None = None) -> NodeInfo:
+    """Returns the node's labels, taints and free capacity, and why no pod is placed on it now."""
     free = {name: amount - requested.get(name, 0) for name, amount in node.allocatable.items()}
     return NodeInfo(
         labels=node.labels,
         taints=node.taints,
         unschedulable=node.unschedulable,
+        not_ready=not_ready or node.not_ready or None,
         free_cpu_milli=free.get("cpu", 0),
         free_memory_bytes=free.get("memory", 0),
         free_pods=free.get("pods", 0),

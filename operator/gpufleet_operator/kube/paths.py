@@ -6,6 +6,7 @@ WORKLOADS = f"/apis/{GROUP}/{VERSION}/{WORKLOAD_PLURAL}"
 TELEMETRIES = f"/apis/{GROUP}/{VERSION}/{TELEMETRY_PLURAL}"
 PODS = "/api/v1/pods"
 NODES = "/api/v1/nodes"
+NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 WORKLOAD_PODS = {"labelSelector": WORKLOAD_LABEL}
 

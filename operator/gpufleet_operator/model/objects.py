@@ -206,6 +206,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
+    not_ready: str = ""
+    """Message of the condition Ready if that is not True, such as `Kubelet stopped posting node status.`."""
     allocatable: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.objects import Node, Pod, PodDeletion, Telemetry, Workload
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
@@ -33,6 +34,8 @@ class Snapshot:
     """By name."""
     foreign_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
+    heartbeats: Heartbeats = field(default_factory=Heartbeats)
+    """Of the kubelets."""
     previous_state: PassState = field(default_factory=PassState)
     """The state after the previous pass."""
     limits: Limits = field(default_factory=Limits)

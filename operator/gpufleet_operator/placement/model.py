@@ -21,6 +21,8 @@ class FilterReason(StrEnum):
 
     NODE_BACKOFF = "NodeBackoff"
     """kube-scheduler or the kubelet recently rejected this node for this replica."""
+    NODE_NOT_READY = "NodeNotReady"
+    """The node is not ready, or its kubelet missed a renewal of its lease."""
     NODE_UNSCHEDULABLE = "NodeUnschedulable"
     NODE_SELECTOR = "NodeSelectorMismatch"
     NODE_AFFINITY = "NodeAffinityMismatch"
@@ -198,6 +200,8 @@ class NodeState:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     unschedulable: bool = False
+    not_ready: str | None = None
+    """Set if no pod is placed on the node now, because it or its kubelet does not respond."""
     free_cpu_milli: int = 0
     """Allocatable minus the requests of every pod bound or pinned here."""
     free_memory_bytes: int = 0

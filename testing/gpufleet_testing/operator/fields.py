@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
+from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.objects import AffinityShape, Container, PodDeletion, PodPhase
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
@@ -73,10 +74,12 @@ class NodeFields(TypedDict, total=False):
     labels: Mapping[str, str]
     taints: tuple[Taint, ...]
     unschedulable: bool
+    not_ready: str
     allocatable: Mapping[str, int]
 
 
 class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
     foreign_requests: Mapping[str, Mapping[str, int]]
+    heartbeats: Heartbeats
     mix: Mix

@@ -18,6 +18,7 @@ KINDS = {
     "/apis/gpufleet.dev/v1alpha1/gputelemetries": "telemetry",
     "/api/v1/pods": "pods",
     "/api/v1/nodes": "nodes",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases": "leases",
 }
 
 

@@ -4,6 +4,7 @@ from gpufleet_operator.placement.model import FilterReason
 
 PHRASES: dict[FilterReason, str] = {
     FilterReason.NODE_BACKOFF: "on a node in backoff",
+    FilterReason.NODE_NOT_READY: "on a node that is not ready",
     FilterReason.NODE_UNSCHEDULABLE: "on an unschedulable node",
     FilterReason.NODE_SELECTOR: "not matching the node selector",
     FilterReason.NODE_AFFINITY: "not matching the node affinity",

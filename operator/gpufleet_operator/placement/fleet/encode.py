@@ -63,7 +63,8 @@ def write_node(columns: Columns, row: int, node: NodeState) -> None:
     """Writes one node into every node array except `link_graph` and `rank`, which the fleet assigns."""
     columns.fresh[row] = node.stale_reason is None
     columns.stale[row] = node.stale_reason is not None
-    columns.plain[row] = not node.unschedulable and not any(t.prevents_scheduling for t in node.taints)
+    blocked = node.unschedulable or node.not_ready is not None
+    columns.plain[row] = not blocked and not any(t.prevents_scheduling for t in node.taints)
     columns.cpu[row] = _clamp(node.free_cpu_milli)
     columns.memory[row] = _clamp(node.free_memory_bytes)
     columns.pods[row] = _clamp(node.free_pods)

@@ -1,6 +1,6 @@
-"""kube-scheduler's filters on a node's labels and taints: selector, affinity, taints, cordon.
+"""Filters on the node as a whole: readiness, and kube-scheduler's filters of selector, affinity, taints and cordon.
 
-Pure predicates over one node that depend only on labels, taints and the request, not on measurements.
+Pure predicates over one node that depend on the node and the request, not on measurements.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,9 @@ _UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedul
 
 
 def rejection(node: NodeState, pod: PodNeeds) -> FilterReason | None:
-    """Returns the first label or taint filter that the node fails for the pod."""
+    """Returns the first of these filters that the node fails for the pod."""
+    if node.not_ready:
+        return FilterReason.NODE_NOT_READY
     if node.unschedulable and not tolerated(_UNSCHEDULABLE, pod.tolerations):
         return FilterReason.NODE_UNSCHEDULABLE
     if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):

@@ -123,6 +123,7 @@ def test_a_device_is_refused_for_what_it_lacks(
     ("node", "pod", "want"),
     [
         ({"unschedulable": True}, {}, FilterReason.NODE_UNSCHEDULABLE),
+        ({"not_ready": "kubelet stopped"}, {"tolerations": (Toleration("", "Exists"),)}, FilterReason.NODE_NOT_READY),
         (
             {"unschedulable": True},
             {"tolerations": (Toleration("node.kubernetes.io/unschedulable", "Exists"),)},
