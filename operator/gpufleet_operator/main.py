@@ -23,9 +23,10 @@ from gpufleet_operator.cache.store import Store, Stored
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, load_config, retry_forever
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnavailableError
+from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnauthorizedError, UnavailableError
 from gpufleet_operator.kube.events import WorkloadEventRecorder
 from gpufleet_operator.kube.informer import Informer
+from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.writer import ApiWriter
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
 from gpufleet_operator.runtime import kopf_handlers
@@ -41,6 +42,12 @@ log = structlog.get_logger(__name__)
 
 _PROGRESS_TIMEOUT_SECONDS = 120.0
 """A pass, or one of its writes, that takes longer is stuck."""
+
+
+_UNAUTHORIZED_FIX = (
+    "if the ServiceAccount was deleted and created again, delete the operator's pod: until then the kubelet mounts the "
+    "token of the old one"
+)
 
 
 class StopSignal(Exception):  # noqa: N818 - not an error: ends a task group
@@ -98,12 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Without a traceback: the message is enough.
         log.error("operator not started", error=f"no configuration for the apiserver: {error}")  # noqa: TRY400
         sys.exit(1)
+    errors: list[str] = []
+    unauthorized = False
     try:
         asyncio.run(run(settings, config))
     except* StopSignal:
         log.info("operator stopped")
-    except* (ApiError, OSError) as group:
-        log.error("exiting on error", errors=_messages(group))  # noqa: TRY400 - as above
+    except* (ApiError, OSError, kopf.LoginError) as group:
+        errors, unauthorized = _messages(group), group.subgroup(UnauthorizedError) is not None
+    # Not in the except* block: Python would report SystemExit as part of a group, with a traceback.
+    if errors:
+        log.error("exiting on error", errors=errors)
+    if unauthorized:
+        log.error("the apiserver rejects the operator's token", fix=_UNAUTHORIZED_FIX)
+    if errors:
         sys.exit(1)
 
 
@@ -142,6 +157,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
             tasks.create_task(informers.foreign_pods.run(informers.foreign_pods_listed.set))
             tasks.create_task(_reconcile(reconciler, informers))
+            tasks.create_task(LeasePoller(api, cache, clock).run(settings.lease_poll_interval_seconds))
             tasks.create_task(_relist(informers, settings.relist_interval_seconds))
             # Last, because kopf cancels all tasks that were started after it when it ends.
             tasks.create_task(_run_kopf(cache, config))

@@ -1,6 +1,7 @@
 """Errors of the apiserver, by what the caller has to do.
 
 ApiError                     unexpected response: a bug, ends the process
+|-- UnauthorizedError        the credentials are not valid (401): ends the process
 |-- NotFoundError            the object does not exist: remove it from the cache
 |-- ConflictError            the object changed (409): decide again
 |   `-- AlreadyExistsError   it was created before
@@ -25,6 +26,10 @@ class ApiError(Exception):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+class UnauthorizedError(ApiError):
+    """401."""
 
 
 class NotFoundError(ApiError):
@@ -64,6 +69,7 @@ _SERVER_ERROR = 500
 
 _BY_CODE: Mapping[int, type[ApiError]] = {
     400: InvalidWriteError,
+    401: UnauthorizedError,
     403: InvalidWriteError,
     404: NotFoundError,
     408: UnavailableError,

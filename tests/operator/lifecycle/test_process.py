@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
+import kopf
 import pytest
 
 from gpufleet_common import logs
-from gpufleet_operator.kube.errors import NotFoundError
+from gpufleet_operator.kube.errors import NotFoundError, UnauthorizedError
 from gpufleet_operator.main import StopSignal, main, run
 from gpufleet_operator.settings import OperatorSettings
 from gpufleet_testing.operator.cluster import FakeCluster
@@ -70,6 +71,28 @@ def test_missing_kubeconfig_is_a_startup_error(monkeypatch: pytest.MonkeyPatch, 
     (event,), facts = log.error.call_args
     assert event == "operator not started"
     assert facts["error"].startswith("no configuration for the apiserver: ")
+
+
+def test_rejected_token_ends_the_log_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf fails with errors of its own at the same time: they must not follow as a traceback."""
+
+    async def fail(*_: object) -> None:
+        unauthorized, login = UnauthorizedError("Unauthorized", 401), kopf.LoginError("Ran out of valid credentials.")
+        raise BaseExceptionGroup("tasks", [unauthorized, BaseExceptionGroup("kopf", [login])])
+
+    monkeypatch.setattr("gpufleet_operator.main.load_config", Mock())
+    monkeypatch.setattr("gpufleet_operator.main.run", fail)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    log = Mock()
+    monkeypatch.setattr("gpufleet_operator.main.log", log)
+
+    with pytest.raises(SystemExit) as caught:
+        main([])
+
+    assert caught.value.code == 1
+    (_, errors), (_, last) = log.error.call_args_list
+    assert errors["errors"] == ["Unauthorized", "Ran out of valid credentials."]
+    assert "delete the operator's pod" in last["fix"]
 
 
 async def test_missing_crds_end_the_process_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
