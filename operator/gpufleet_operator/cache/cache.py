@@ -104,6 +104,7 @@ class Cache:
             nodes=_by_name(self.nodes.items),
             foreign_requests=self.foreign_pods.requests,
             heartbeats=self.heartbeats,
+            foreign_pods=self.foreign_pods.items,
             templates=templates,
             previous_state=state,
             limits=limits,

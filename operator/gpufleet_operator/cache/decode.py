@@ -19,7 +19,7 @@ from gpufleet_common import timestamps
 from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.objects import BoundPod, Node, Telemetry, Workload
-from gpufleet_operator.pods import requests
+from gpufleet_operator.pods import requests, traits
 
 T = TypeVar("T")
 
@@ -165,6 +165,8 @@ def bound_pod(body: Json) -> BoundPod:
         node=str(spec["nodeName"]),
         resource_version=meta.get("resourceVersion", ""),
         requests=requests.pod_requests(spec),
+        traits=traits.bound_traits(text(meta.get("namespace")), meta.get("labels"), spec),
+        deleting="deletionTimestamp" in meta,
     )
 
 

@@ -12,7 +12,7 @@ from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WORKLOAD_KIND
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
-from gpufleet_operator.pods import requests
+from gpufleet_operator.pods import requests, traits
 from gpufleet_operator.pods.node_affinity import node_selector_terms
 
 
@@ -46,6 +46,7 @@ def pod(body: Json) -> Pod:
         containers=tuple(_container(c) for c in maps(status.get("containerStatuses"))),
         priority=number(spec.get("priority")),
         needs=requests.pod_needs(spec),
+        traits=traits.pod_traits(meta["namespace"], meta.get("labels"), spec),
         affinity=_affinity_shape(spec),
         has_annotations="annotations" in meta,
     )

@@ -16,6 +16,7 @@ from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share
+from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import reserve_key
 from gpufleet_operator.model.objects import Reservation
@@ -106,6 +107,7 @@ class _Planner:
         self.state = state
         self.built = built
         self.ledger = ledger
+        self.pods = PlacedPods.of(snapshot, ledger)
         self.picked: dict[ReplicaKey, PickedDevices] = {}
         self.unplaced: dict[str, Diagnosis] = {}
 
@@ -135,6 +137,7 @@ class _Planner:
             )
             self.picked[workload.uid, pick.replica] = PickedDevices(Reservation(pick.node, assignment), pick.terms)
             self.fleet.hold(pick.node, pick.devices, pod.needs, share(assessed.spec.devices))
+            self.pods.add(pick.node, pod.traits)
 
     def _request(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...]) -> Request:
         workload, model = assessed.workload, assessed.workload.model
@@ -151,9 +154,10 @@ class _Planner:
         )
         # The pod after admission (LimitRanges, defaults) counts, not the template. The extended resource of devices
         # counts as well, because kube-scheduler will compare it with the node's allocatable.
-        needs = next(r.pod.needs for r in replicas if r.pod is not None)
+        pod = next(r.pod for r in replicas if r.pod is not None)
         labels = (model.spec.requirements or Requirements()).node_selector
-        return replace(requested, pod=replace(needs, node_selector={**needs.node_selector, **labels}))
+        needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **labels})
+        return replace(requested, pod=needs, rules=self.pods.rules(pod.traits, needs))
 
     def _excluded_nodes(self, workload_uid: str, replicas: Iterable[Replica]) -> dict[int, frozenset[str]]:
         """Returns per replica the nodes that refused it, and those whose last write failed.

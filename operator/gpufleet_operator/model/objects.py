@@ -13,6 +13,7 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import PodNeeds, Taint
 
 
@@ -152,6 +153,7 @@ class Pod:
     containers: tuple[Container, ...] = ()
     priority: int = 0
     needs: PodNeeds = field(default_factory=PodNeeds)
+    traits: PodTraits = field(default_factory=PodTraits)
     affinity: AffinityShape = AffinityShape()
     has_annotations: bool = False
     """`metadata.annotations` exists."""
@@ -213,12 +215,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class BoundPod:
-    """A pod without the workload label that is bound to a node, with its requests."""
+    """A pod without the workload label that is bound to a node, with its requests and traits."""
 
     uid: str
     node: str
     resource_version: str
     requests: Mapping[str, int] = field(default_factory=dict)
+    traits: PodTraits = field(default_factory=PodTraits)
+    deleting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

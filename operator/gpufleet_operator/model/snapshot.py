@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import Node, Pod, PodDeletion, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
@@ -36,6 +36,8 @@ class Snapshot:
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     """Of the kubelets."""
+    foreign_pods: Mapping[str, BoundPod] = field(default_factory=dict)
+    """The pods of `foreign_requests`, by uid."""
     previous_state: PassState = field(default_factory=PassState)
     """The state after the previous pass."""
     limits: Limits = field(default_factory=Limits)

@@ -27,6 +27,12 @@ class FilterReason(StrEnum):
     NODE_SELECTOR = "NodeSelectorMismatch"
     NODE_AFFINITY = "NodeAffinityMismatch"
     TAINT = "TaintNotTolerated"
+    HOST_PORT = "HostPortInUse"
+    POD_ANTI_AFFINITY = "PodAntiAffinityMismatch"
+    """Required anti-affinity of the pod, or of a pod on the node."""
+    POD_AFFINITY = "PodAffinityMismatch"
+    TOPOLOGY_SPREAD = "TopologySpreadMismatch"
+    """A topology spread constraint with DoNotSchedule."""
     TELEMETRY_STALE = "TelemetryStale"
     UNHEALTHY = "DeviceUnhealthy"
     """Reported before a stale sample: a device with a fault often has no samples."""
@@ -241,6 +247,36 @@ class ScoreWeights:
     power: int = 10
 
 
+class RuleKind(StrEnum):
+    """How a `DomainRule` limits the domains of a replica."""
+
+    APART = "Apart"
+    """Only domains without a counted pod; a node outside of all domains passes."""
+    TOGETHER = "Together"
+    """Only domains with a counted pod, or any domain for the first replica if replicas count."""
+    SPREAD = "Spread"
+    """Only domains whose count exceeds the lowest one by at most `max_skew`, the replica included."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRule:
+    """A rule on the pods in a node's topology domain, such as its zone or the node itself."""
+
+    kind: RuleKind
+    reason: FilterReason
+    message: str
+    """What a rejected node lacks, as a message about the node."""
+    domains: Mapping[str, str]
+    """Domain by node name."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Counted pods per domain, before the replicas of the request are placed."""
+    counts_replicas: bool = False
+    """True if placed replicas of the request count as well."""
+    max_skew: int = 1
+    min_domains: int = 1
+    """SPREAD: with fewer domains, the lowest count is taken as 0."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The replicas of a workload to place."""
@@ -259,6 +295,8 @@ class Request:
     """Per replica: nodes not to use for now."""
     placed_replicas: Mapping[str, int] = field(default_factory=dict)
     """Placed replicas of this workload per node, used by Spread and SameNode."""
+    rules: tuple[DomainRule, ...] = ()
+    """Rules on the pods in the domain of a node; all must pass."""
     priority: int = 0
     """Priority of the pod's priority class, resolved at admission."""
     may_preempt: bool = True

@@ -8,6 +8,7 @@ from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
     DeviceState,
+    DomainRule,
     NodeSelectorTerm,
     NodeState,
     PodNeeds,
@@ -85,6 +86,7 @@ class RequestFields(DeviceNeedsFields, PodNeedsFields, total=False):
     gang: bool
     excluded_nodes: Mapping[int, frozenset[str]]
     placed_replicas: Mapping[str, int]
+    rules: tuple[DomainRule, ...]
     priority: int
     may_preempt: bool
 

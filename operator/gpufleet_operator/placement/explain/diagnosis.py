@@ -1,5 +1,8 @@
 """Explains why a replica cannot be placed: rejected devices by reason, and the device closest to passing."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +13,7 @@ from gpufleet_operator.placement.fleet.columns import PRESENT, RowWindow, count_
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Diagnosis, FilterReason, ReasonCount, Request
 from gpufleet_operator.placement.search import filters
+from gpufleet_operator.placement.search.domain_rules import RuleState
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import NodeScores, changed_rows, node_scores
 from gpufleet_operator.placement.search.query import Query
@@ -18,7 +22,9 @@ from gpufleet_operator.placement.search.tentative import TentativePlacement
 Codes = NDArray[np.uint8]
 
 
-def diagnose(tentative: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
+def diagnose(
+    tentative: TentativePlacement, query: Query, replica: int, partial: int, rules: RuleState | None = None
+) -> Diagnosis:
     """Returns why `replica` cannot be placed.
 
     Args:
@@ -26,35 +32,45 @@ def diagnose(tentative: TentativePlacement, query: Query, replica: int, partial:
         query: The request as a query.
         replica: The replica that has no devices.
         partial: How many replicas of the request were placed.
+        rules: The request's rules after these picks, if it has any.
     """
     fleet, request = tentative.fleet, tentative.request
-    if tentative.taken or request.excluded_nodes:
-        return _explain(tentative, query, replica, partial)
+    if tentative.taken or request.excluded_nodes or rules is not None:
+        return _explain(tentative, query, replica, partial, rules)
     # The answer depends on the query and the fleet only, so a waiting request gets it from the memo until a change.
     key = (query, len(request.replicas), request.gang, partial, fleet.version)
     return fleet.memo.get(Diagnosis, key, lambda: _explain(tentative, query, replica, partial))
 
 
-def rejections_by_node(fleet: Fleet, request: Request, replica: int) -> dict[str, tuple[ReasonCount, ...]]:
+def rejections_by_node(
+    fleet: Fleet, request: Request, replica: int, picked_nodes: Iterable[str] = ()
+) -> dict[str, tuple[ReasonCount, ...]]:
     """Returns the rejected devices of each node with devices, by node name and reason; empty if all devices pass.
 
     Args:
         fleet: The fleet after the picks of the request's other replicas.
         request: The request.
         replica: The replica that has no devices.
+        picked_nodes: The nodes of these picks.
     """
     columns = fleet.ranked()
-    codes = rejection_codes(fleet, Query.of(request), request.excluded_nodes.get(replica, frozenset()))
+    rules = RuleState(fleet, request.rules) if request.rules else None
+    for row in map(fleet.row, picked_nodes):
+        if rules is not None and row is not None:
+            rules.add(row)
+    codes = rejection_codes(fleet, Query.of(request), request.excluded_nodes.get(replica, frozenset()), rules)
     present = (columns.state & PRESENT) != 0
     rows = {fleet.name(row): row for row in present.any(axis=1).nonzero()[0].tolist()}
     alone = np.zeros(columns.width, np.intp)
     return {name: _count(codes[row][present[row]], alone[present[row]]) for name, row in sorted(rows.items())}
 
 
-def _explain(tentative: TentativePlacement, query: Query, replica: int, partial: int) -> Diagnosis:
+def _explain(
+    tentative: TentativePlacement, query: Query, replica: int, partial: int, rules: RuleState | None = None
+) -> Diagnosis:
     fleet, request = tentative.debited(), tentative.request
     columns = fleet.ranked()
-    codes = rejection_codes(fleet, query, request.excluded_nodes.get(replica, frozenset()))
+    codes = rejection_codes(fleet, query, request.excluded_nodes.get(replica, frozenset()), rules)
     rows, cells = (columns.state & PRESENT).nonzero()
     given = codes[rows, cells]
     rejected = _count(given, rows)
@@ -62,6 +78,8 @@ def _explain(tentative: TentativePlacement, query: Query, replica: int, partial:
     eligible = considered - sum(r.devices for r in rejected)
     closest = nearest_of(fleet, query, rows, cells, given)
     lacking = _lacking_resources(fleet, query, rows[given == CODES[FilterReason.INSUFFICIENT_EXTENDED_RESOURCE]])
+    if closest is not None and rules is not None and closest.reason in rules.reasons:
+        closest = replace(closest, lacks=rules.message(fleet.row(closest.node)) or closest.lacks)
     sentences = _sentences(request, fleet, rejected, partial, lacking)
     if closest is not None:
         sentences.append(closest.sentence())
@@ -69,12 +87,15 @@ def _explain(tentative: TentativePlacement, query: Query, replica: int, partial:
     return Diagnosis(message, considered, eligible, rejected, closest.as_closest_device() if closest else None)
 
 
-def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str]) -> Codes:
+def rejection_codes(fleet: Fleet, query: Query, aside: frozenset[str], rules: RuleState | None = None) -> Codes:
     """Returns (rows, width): the code of the first test that each device fails; GANG if it passes all of them.
 
     Cells without a device have no meaningful code. The caller must not change the array.
     """
     codes = fleet.memo.get(_Reasons, query, lambda: _Reasons(query)).update(fleet)
+    if rules is not None:
+        of_rules = rules.codes()[:, None]
+        codes = np.where((of_rules != 0) & (of_rules < codes), of_rules, codes)
     if aside:
         codes = codes.copy()
         codes[[row for row in map(fleet.row, aside) if row is not None]] = CODES[FilterReason.NODE_BACKOFF]

@@ -33,6 +33,14 @@ def rejection(node: NodeState, pod: PodNeeds) -> FilterReason | None:
     return None
 
 
+def selected(name: str, labels: Mapping[str, str], pod: PodNeeds) -> bool:
+    """True if node selector and required node affinity of the pod match the node."""
+    node = NodeState(name, (), labels=labels)
+    if any(labels.get(key) != value for key, value in pod.node_selector.items()):
+        return False
+    return pod.affinity_terms is None or any(_term_matches(t, node) for t in pod.affinity_terms)
+
+
 def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
     """Returns the first taint that the pod does not tolerate; PreferNoSchedule is ignored."""
     tolerations = tuple(tolerations)
