@@ -1,13 +1,15 @@
-"""Builds the pod of a replica from the template: gated, owned, labeled, with the device request."""
+"""Builds the pod of a replica from the template: gated, owned, labeled and named, with the device request."""
 
 import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from gpufleet_api.names import API_VERSION, REPLICA_LABEL, SCHEDULING_GATE, WORKLOAD_KIND, WORKLOAD_LABEL
+from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.pods import labels, network
+from gpufleet_operator.pods.environment import variables, with_variables
 from gpufleet_operator.pods.validate import device_container
 
 _MAX_NAME = 63
@@ -42,14 +44,6 @@ def pod_name(workload: str, replica: int, seed: str) -> str:
     return workload[: _MAX_NAME - len(tail)].rstrip("-.") + tail
 
 
-def label_value(name: str) -> str:
-    """Returns a workload's name as a label value; a name over 63 characters is truncated and gets a hash."""
-    if len(name) <= _MAX_NAME:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return f"{name[: _MAX_NAME - 11].rstrip('-.')}-{digest}"
-
-
 def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resources: Resources) -> dict[str, Any]:
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
     pod_spec = dict(spec.template["spec"])
@@ -60,28 +54,21 @@ def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resou
         _with_devices(c, resource, spec.devices.count) if c["name"] == device_user else c
         for c in pod_spec["containers"]
     ]
+    if spec.network.enable_dns_hostnames:
+        pod_spec["hostname"] = network.hostname(workload.name, replica)
+        pod_spec["subdomain"] = network.service_name(workload.name)
     given = spec.template.get("metadata") or {}
-    labels = _propagated(given.get("labels"))
-    labels |= {WORKLOAD_LABEL: label_value(workload.name), REPLICA_LABEL: str(replica)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
             "namespace": workload.namespace,
-            "labels": labels,
+            "labels": labels.of_pod(workload, replica, _propagated(given.get("labels"))),
             "annotations": _propagated(given.get("annotations")),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": WORKLOAD_KIND,
-                    "name": workload.name,
-                    "uid": workload.uid,
-                    "controller": True,
-                }
-            ],
+            "ownerReferences": [labels.owner(workload)],
         },
-        "spec": pod_spec,
+        "spec": with_variables(pod_spec, variables(workload, spec)),
     }
 
 

@@ -47,6 +47,7 @@ def _errors(spec: WorkloadSpec, resources: Resources) -> Errors:
         return
     if pod.get("nodeName"):
         yield forbidden(f"{_SPEC}.nodeName", "the node is selected by the operator")
+    yield from _names(pod, spec)
     yield from validate_pod_spec(pod, _SPEC)
     yield from _empty_terms(pod)
     yield from _no_devices(pod.get("resources"), f"{_SPEC}.resources", resources)
@@ -81,6 +82,13 @@ def _metadata(metadata: Any) -> Errors:
         for key in entries:
             if str(key).startswith(RESOURCE_PREFIX):
                 yield forbidden(f"{_METADATA}.{kind}[{key}]", f"{RESOURCE_PREFIX}* is reserved for the operator")
+
+
+def _names(pod: Mapping[str, Any], spec: WorkloadSpec) -> Errors:
+    for field in ("hostname", "subdomain", "hostnameOverride"):
+        if spec.network.enable_dns_hostnames and pod.get(field):
+            detail = "is set by the operator unless spec.network.enableDNSHostnames is false"
+            yield forbidden(f"{_SPEC}.{field}", detail)
 
 
 def _empty_terms(pod: Mapping[str, Any]) -> Errors:
@@ -142,16 +150,16 @@ def _env(container: Mapping[str, Any], path: str) -> Errors:
     for index, entry in enumerate(container.get("env") or ()):
         name = str(entry.get("name", "")) if isinstance(entry, Mapping) else ""
         if name == ENV_VISIBLE_DEVICES or name.startswith(ENV_PREFIX):
-            yield forbidden(f"{path}.env[{index}].name", f"{name} is set by the node agent")
+            yield forbidden(f"{path}.env[{index}].name", f"{name} is set by gpufleet")
     for index, entry in enumerate(container.get("envFrom") or ()):
         prefix = str(entry.get("prefix") or "") if isinstance(entry, Mapping) else ""
         if prefix and _can_override(prefix):
-            detail = "keys with this prefix could override variables of the node agent"
+            detail = "keys with this prefix could override variables that gpufleet sets"
             yield invalid(f"{path}.envFrom[{index}].prefix", prefix, detail)
 
 
 def _can_override(prefix: str) -> bool:
-    """Returns whether a key with this prefix can have the name of a variable that the node agent sets."""
+    """Returns whether a key with this prefix can have the name of a variable that gpufleet sets."""
     return prefix.startswith(ENV_PREFIX) or any(n.startswith(prefix) for n in (ENV_VISIBLE_DEVICES, ENV_PREFIX))
 
 

@@ -1,8 +1,7 @@
 """The counts in a workload's status, and the one-word summary of it."""
 
-from gpufleet_api.names import WORKLOAD_LABEL
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadState
-from gpufleet_operator.pods.build import label_value
+from gpufleet_operator.pods import labels
 from gpufleet_operator.status.context import StatusContext
 
 
@@ -28,7 +27,7 @@ def gpus(placements: list[ReplicaPlacement], context: StatusContext) -> int:
 
 def selector(context: StatusContext) -> str:
     """Returns the label selector of the pods, as the scale subresource has it."""
-    return f"{WORKLOAD_LABEL}={label_value(context.workload.name)}"
+    return ",".join(f"{key}={value}" for key, value in labels.selector(context.workload.name).items())
 
 
 def state(context: StatusContext) -> WorkloadState:

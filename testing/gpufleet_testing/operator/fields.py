@@ -19,6 +19,9 @@ class WorkloadSpecFields(TypedDict, total=False):
     requirements: Mapping[str, Any]
     placement: Mapping[str, Any]
     distribution: Mapping[str, Any]
+    runPolicy: Mapping[str, Any]
+    updateStrategy: Mapping[str, Any]
+    network: Mapping[str, Any]
 
 
 class PodFields(TypedDict, total=False):

@@ -46,9 +46,54 @@ class TestBuild:
     def test_owner_and_labels(self) -> None:
         body = build({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}})
 
-        assert body["metadata"]["labels"] == {"app": "x", "gpufleet.dev/workload": "train", "gpufleet.dev/replica": "3"}
-        (owner,) = body["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["uid"], owner["controller"]) == ("GPUWorkload", "uid-train", True)
+        assert body["metadata"]["labels"] == {
+            "app": "x",
+            "app.kubernetes.io/name": "train",
+            "app.kubernetes.io/instance": "train",
+            "app.kubernetes.io/managed-by": "gpufleet-operator",
+            "apps.kubernetes.io/pod-index": "3",
+            "gpufleet.dev/workload": "train",
+            "gpufleet.dev/replica": "3",
+        }
+        assert body["metadata"]["ownerReferences"] == [
+            {
+                "apiVersion": "gpufleet.dev/v1alpha1",
+                "kind": "GPUWorkload",
+                "name": "train",
+                "uid": "uid-train",
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ]
+
+    def test_template_names_the_application_but_not_the_replica(self) -> None:
+        given = {"app.kubernetes.io/name": "llm", "gpufleet.dev/replica": "9", "apps.kubernetes.io/pod-index": "9"}
+
+        labels = build({"metadata": {"labels": given}, "spec": {"containers": [{"name": "a"}]}})["metadata"]["labels"]
+
+        assert labels["app.kubernetes.io/name"] == "llm"
+        assert (labels["gpufleet.dev/replica"], labels["apps.kubernetes.io/pod-index"]) == ("3", "3")
+
+    def test_pod_has_a_host_name_and_every_container_the_leader(self) -> None:
+        env = [{"name": "RENDEZVOUS", "value": "$(GPUFLEET_LEADER_ADDRESS):29500"}]
+
+        body = build(
+            {"spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "a", "env": env}]}},
+            network={"enableDNSHostnames": True},
+        )["spec"]
+
+        assert (body["hostname"], body["subdomain"]) == ("train-3", "train")
+        leader = {"name": "GPUFLEET_LEADER_ADDRESS", "value": "train-0.train.ml.svc"}
+        assert body["initContainers"] == [{"name": "i", "env": [leader]}]
+        assert body["containers"][0]["env"] == [leader, *env]
+
+    def test_pod_has_no_host_name_without_dns(self) -> None:
+        template = {"spec": {"hostname": "own", "subdomain": "own", "containers": [{"name": "a"}]}}
+
+        body = build(template, network={"enableDNSHostnames": False})["spec"]
+
+        assert (body["hostname"], body["subdomain"]) == ("own", "own")
+        assert "env" not in body["containers"][0]
 
     def test_tracking_labels_of_gitops_tools_are_not_copied(self) -> None:
         marks = {
@@ -87,13 +132,6 @@ class TestName:
         assert found[0].isalnum()
         assert found[-1].isalnum()
         assert ".-" not in found
-
-    def test_two_long_workloads_have_different_labels(self) -> None:
-        one, two = podbuild.label_value("a" * 100 + "1"), podbuild.label_value("a" * 100 + "2")
-
-        assert one != two
-        assert len(one) <= 63
-        assert podbuild.label_value("train") == "train"
 
 
 def body(affinity: Any = None, annotations: Any = None, gates: tuple[str, ...] = (SCHEDULING_GATE,)) -> dict[str, Any]:

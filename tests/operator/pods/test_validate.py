@@ -97,7 +97,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "visible devices": (
         {"containers": [main(env=[{"name": "A"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}])]},
         {},
-        "spec.template.spec.containers[0].env[1].name: Forbidden: NVIDIA_VISIBLE_DEVICES is set by the node agent",
+        "spec.template.spec.containers[0].env[1].name: Forbidden: NVIDIA_VISIBLE_DEVICES is set by gpufleet",
     ),
     "visible devices in an init container": (
         {"containers": [main()], "initContainers": [{"name": "i", "env": [{"name": "NVIDIA_VISIBLE_DEVICES"}]}]},
@@ -107,7 +107,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "our environment": (
         {"containers": [main(env=[{"name": "GPUFLEET_X"}])]},
         {},
-        "env[0].name: Forbidden: GPUFLEET_X is set by the node agent",
+        "env[0].name: Forbidden: GPUFLEET_X is set by gpufleet",
     ),
     **{
         f"our environment by prefix {prefix}": (
@@ -121,6 +121,16 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"containers": [main()], "initContainers": [{"name": "i", "envFrom": [{"prefix": "NVIDIA_VISIBLE_"}]}]},
         {},
         "initContainers[0].envFrom[0].prefix",
+    ),
+    "host name": (
+        {"containers": [main()], "hostname": "own"},
+        {},
+        "spec.template.spec.hostname: Forbidden: is set by the operator unless spec.network.enableDNSHostnames",
+    ),
+    "subdomain": (
+        {"containers": [main()], "subdomain": "own"},
+        {},
+        "spec.template.spec.subdomain: Forbidden: is set by",
     ),
     "affinity of nothing": (
         {"containers": [main()], **affinity({}, {})},

@@ -1,0 +1,63 @@
+"""Labels and owner of the objects that the operator creates for a workload."""
+
+import hashlib
+from typing import Any
+
+from gpufleet_api.names import (
+    API_VERSION,
+    APP_INSTANCE_LABEL,
+    APP_MANAGED_BY_LABEL,
+    APP_NAME_LABEL,
+    OPERATOR_FIELD_MANAGER,
+    POD_INDEX_LABEL,
+    REPLICA_LABEL,
+    WORKLOAD_KIND,
+    WORKLOAD_LABEL,
+)
+from gpufleet_operator.model.objects import Workload
+
+_MAX_VALUE = 63
+
+
+def label_value(name: str) -> str:
+    """Returns a workload's name as a label value; a name over 63 characters is truncated and gets a hash."""
+    if len(name) <= _MAX_VALUE:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{name[: _MAX_VALUE - 11].rstrip('-.')}-{digest}"
+
+
+def selector(workload: str) -> dict[str, str]:
+    """Returns the labels that select the pods of a workload within its namespace."""
+    return {WORKLOAD_LABEL: label_value(workload)}
+
+
+def of_workload(workload: Workload) -> dict[str, str]:
+    value = label_value(workload.name)
+    app = {APP_NAME_LABEL: value, APP_INSTANCE_LABEL: value, APP_MANAGED_BY_LABEL: OPERATOR_FIELD_MANAGER}
+    return {**app, WORKLOAD_LABEL: value}
+
+
+def of_pod(workload: Workload, replica: int, template: dict[str, str]) -> dict[str, str]:
+    """Returns the labels of a replica's pod.
+
+    The template's name and instance of the application take precedence; what selects pods does not.
+    """
+    own = of_workload(workload)
+    app = {key: own.pop(key) for key in (APP_NAME_LABEL, APP_INSTANCE_LABEL)}
+    return {**app, **template, **own, REPLICA_LABEL: str(replica), POD_INDEX_LABEL: str(replica)}
+
+
+def owner(workload: Workload) -> dict[str, Any]:
+    """Returns the owner reference of an object that the workload controls.
+
+    A foreground deletion of the workload waits for the object.
+    """
+    return {
+        "apiVersion": API_VERSION,
+        "kind": WORKLOAD_KIND,
+        "name": workload.name,
+        "uid": workload.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
