@@ -15,6 +15,7 @@ _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _RESOURCE = re.compile(rf"{_LABEL}([.]{_LABEL})*/[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
 """A domain has no underscore, so no two resources share the file name of a socket."""
 _MAX_RESOURCE_LENGTH = 128
+_NAME = re.compile(r"[A-Za-z0-9._/*-]+")
 _HOST = re.compile(r"[^:\[\]]*|\[[^\[\]]+\]")
 
 
@@ -40,6 +41,10 @@ class FlagParser(argparse.ArgumentParser):
     def seconds(self, flag: str, default: float, most: float, description: str) -> None:
         """Adds a duration in seconds, from 0.01 to `most`."""
         self.flag(flag, f"{default:g}", f"{description}; at most {most:g}", type=seconds(most), metavar="SECONDS")
+
+    def names(self, flag: str, default: tuple[str, ...], description: str, metavar: str) -> None:
+        """Adds a comma-separated list without duplicates, as a tuple; an empty text gives an empty one."""
+        self.flag(flag, ",".join(default), f"{description}, separated by commas", type=_names, metavar=metavar)
 
     def resources(self, whole: str, shared: str, slots: int, most_slots: int) -> None:
         """Adds the flags that agent and operator must agree on: both resources, and the slots of a shared device."""
@@ -108,6 +113,15 @@ def whole_number(most: int) -> Callable[[str], int]:
         return found
 
     return convert
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Converts a comma-separated list."""
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    wrong = next((name for name in found if not _NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise invalid(wrong, "must consist of letters, digits and the characters - _ . / *")
+    return found
 
 
 def extended_resource(text: str) -> str:

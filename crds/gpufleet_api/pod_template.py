@@ -19,6 +19,13 @@ RESTART_POLICY: Final = Cel(
     field_path=".restartPolicy",
 )
 
+RESOURCE_CLAIMS: Final = Cel(
+    "!has(self.resourceClaims) || size(self.resourceClaims) == 0",
+    "must be empty: devices of claims cannot be reserved; use spec.devices",
+    reason="FieldValueForbidden",
+    field_path=".resourceClaims",
+)
+
 POD_TEMPLATE: Final[Mapping[str, Any]] = {
     "type": "object",
     "required": ["spec"],
@@ -46,7 +53,7 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
             "description": "Pod spec. The operator adds the scheduling gate, the node and the devices.",
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": True,
-            "x-kubernetes-validations": [RESTART_POLICY.as_schema()],
+            "x-kubernetes-validations": [RESTART_POLICY.as_schema(), RESOURCE_CLAIMS.as_schema()],
             "required": ["containers"],
             "properties": {
                 "restartPolicy": {
@@ -54,6 +61,12 @@ POD_TEMPLATE: Final[Mapping[str, Any]] = {
                     "work that ends. Always: for a service that runs until it is deleted. Required.",
                     "type": "string",
                     "enum": ["Always", "OnFailure", "Never"],
+                },
+                "resourceClaims": {
+                    "description": "Must be empty: devices of claims cannot be reserved.",
+                    "type": "array",
+                    "maxItems": 32,
+                    "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
                 },
             },
         },

@@ -7,6 +7,7 @@ from datetime import timedelta
 from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, STALE_AFTER_SECONDS
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.pod_policy import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS, PodPolicy
 from gpufleet_operator.model.state_types import Limits
 
 _MAX_SECONDS = {
@@ -42,6 +43,12 @@ class OperatorSettings:
     """
     lease_poll_interval_seconds: float = 3.0
     """Time between two reads of the nodes' leases."""
+    schedulers: tuple[str, ...] = SCHEDULERS
+    """Names that `schedulerName` of a template may have."""
+    foreign_resources: tuple[str, ...] = FOREIGN_RESOURCES
+    """Resources of other device plugins, which templates may not request; `*` stands for any characters."""
+    tolerate_taints: tuple[str, ...] = TOLERATED_TAINTS
+    """Keys of NoSchedule taints that the pods of workloads tolerate."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     port: int = 8080
     log_level: str = "info"
@@ -53,6 +60,7 @@ class OperatorSettings:
             resources=Resources(self.resource, self.shared_resource, self.shared_slots),
             stale_after=timedelta(seconds=self.stale_after_seconds),
             unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
+            pod_policy=PodPolicy(self.foreign_resources, self.schedulers, self.tolerate_taints),
         )
 
 
@@ -80,6 +88,12 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
     ):
         flag = f"--{name.replace('_', '-')}-seconds"
         parser.seconds(flag, getattr(default, f"{name}_seconds"), _MAX_SECONDS[name], description)
+    for name, description, text in (
+        ("schedulers", "schedulers that a template may name", "NAMES"),
+        ("foreign_resources", "resources of other device plugins that a template may not request", "PATTERNS"),
+        ("tolerate_taints", "keys of NoSchedule taints that pods of workloads tolerate", "KEYS"),
+    ):
+        parser.names(f"--{name.replace('_', '-')}", getattr(default, name), description, text)
     parser.process(f"{default.host}:{default.port}", default.log_level, default.log_format)
     options = vars(parser.parse_args(arguments))
     host, port = options.pop("listen")

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.pod_policy import PodPolicy
 from gpufleet_operator.settings import parse
 
 
@@ -34,6 +35,12 @@ def test_every_flag_sets_its_setting() -> None:
             "60",
             "--unschedulable-grace-seconds",
             "1",
+            "--schedulers",
+            "default-scheduler, volcano",
+            "--foreign-resources",
+            "",
+            "--tolerate-taints",
+            "nvidia.com/gpu,dedicated",
             "--listen",
             "[::1]:9",
             "--log-level",
@@ -45,6 +52,11 @@ def test_every_flag_sets_its_setting() -> None:
 
     assert (settings.host, settings.port) == ("::1", 9)
     assert settings.limits().resources == Resources("nvidia.com/gpu", "example.com/part", 4)
+    assert settings.limits().pod_policy == PodPolicy(
+        foreign_resources=(),
+        schedulers=("default-scheduler", "volcano"),
+        tolerated_taints=("nvidia.com/gpu", "dedicated"),
+    )
     assert settings.resync_interval_seconds == 2.5
 
 

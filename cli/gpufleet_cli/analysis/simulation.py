@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.manifests import Manifest
+from gpufleet_cli.input.manifests import Manifest, as_stored
 from gpufleet_operator.decide import shards
 from gpufleet_operator.distribution import unassigned_items
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPods
+from gpufleet_operator.model.objects import BoundPod
+from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import InvalidCapacityError, PlacementError
 from gpufleet_operator.placement.explain.diagnosis import rejections_by_node
 from gpufleet_operator.placement.model import Decision, DeviceState, Diagnosis, Pick, ReasonCount, Request
 from gpufleet_operator.placement.replay import SavedDecision, capture
+
+_HOSTNAME = "kubernetes.io/hostname"
+"""The label that every node has with its own name, or one that belongs to it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +42,27 @@ class SimulatedWorkload:
         return self.decision.diagnosis is None
 
 
-def simulate(fleet: Fleet, manifests: Sequence[Manifest], *, nodes_known: bool) -> list[SimulatedWorkload]:
+def simulate(
+    fleet: Fleet, manifests: Sequence[Manifest], pods: Sequence[BoundPod] = (), *, nodes_known: bool
+) -> list[SimulatedWorkload]:
     """Places the workloads in this order and debits the fleet.
 
     Args:
         fleet: The fleet.
         manifests: The workloads.
+        pods: The pods on the nodes, if they are known.
         nodes_known: Whether the nodes' labels are known. If not, they are not checked.
 
     Raises:
         InputError: A workload's request is invalid.
     """
-    return [_place(fleet, manifest, checkable(manifest.request, nodes_known)) for manifest in manifests]
+    placed = PlacedPods(
+        DomainNode(node.name, node.labels if nodes_known else {_HOSTNAME: node.name}, node.taints)
+        for node in fleet.nodes.values()
+    )
+    for pod in pods:
+        placed.add(pod.node, pod.traits)
+    return [_place(fleet, manifest, placed, nodes_known=nodes_known) for manifest in manifests]
 
 
 def checkable(request: Request, nodes_known: bool) -> Request:
@@ -67,7 +80,37 @@ def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
             yield f"{request.name}: node selector and node affinity not checked: no --nodes files"
 
 
-def _place(fleet: Fleet, manifest: Manifest, request: Request) -> SimulatedWorkload:
+def unchecked_pods(manifests: Sequence[Manifest], *, nodes_known: bool, pods_known: bool) -> Iterator[str]:
+    """Yields a note for each workload whose rules on other pods cannot be checked."""
+    for manifest in manifests:
+        keys = _other_keys(manifest.traits)
+        if keys and not nodes_known:
+            yield f"{manifest.name}: topology key {', '.join(keys)} not checked: no --nodes files"
+        if manifest.traits.restricts_domains and not pods_known:
+            yield (
+                f"{manifest.name}: host ports, pod affinity and topology spread checked among the workloads only: "
+                "no --pods files"
+            )
+
+
+def _other_keys(traits: PodTraits) -> list[str]:
+    keys = {term.topology_key for term in (*traits.anti_affinity, *traits.affinity)}
+    return sorted((keys | {constraint.topology_key for constraint in traits.spread}) - {_HOSTNAME})
+
+
+def _without_other_keys(traits: PodTraits) -> PodTraits:
+    return replace(
+        traits,
+        anti_affinity=tuple(t for t in traits.anti_affinity if t.topology_key == _HOSTNAME),
+        affinity=tuple(t for t in traits.affinity if t.topology_key == _HOSTNAME),
+        spread=tuple(t for t in traits.spread if t.topology_key == _HOSTNAME),
+    )
+
+
+def _place(fleet: Fleet, manifest: Manifest, placed: PlacedPods, *, nodes_known: bool) -> SimulatedWorkload:
+    request = checkable(manifest.request, nodes_known)
+    traits = manifest.traits if nodes_known else _without_other_keys(manifest.traits)
+    request = replace(request, rules=placed.rules(traits, request.pod))
     try:
         made = capture(fleet, request)
     except PlacementError as error:
@@ -83,9 +126,11 @@ def _place(fleet: Fleet, manifest: Manifest, request: Request) -> SimulatedWorkl
         return SimulatedWorkload(manifest, made, empty, {}, {})
     for pick in decision.picks:
         fleet.hold(pick.node, pick.devices, request.pod, request.devices.share)
+        placed.add(pick.node, traits)
     distribution = manifest.model.spec.distribution
     left = unassigned_items(distribution.items, ranges) if distribution and ranges else None
-    rejected = rejections_by_node(fleet, request, decision.unplaced[0]) if decision.unplaced else {}
+    nodes = [pick.node for pick in decision.picks]
+    rejected = rejections_by_node(fleet, request, decision.unplaced[0], nodes) if decision.unplaced else {}
     return SimulatedWorkload(manifest, made, decision, devices, ranges, left, rejected)
 
 
@@ -95,17 +140,7 @@ def _devices(fleet: Fleet, pick: Pick) -> tuple[DeviceState, ...]:
 
 
 def _ranges(manifest: Manifest, devices: Mapping[int, Sequence[DeviceState]]) -> Mapping[int, tuple[int, int]]:
-    """Divides the items with the operator's own code, which takes the workload as stored: as a new object here."""
+    """Divides the items with the operator's own code."""
     if not devices:
         return {}
-    new = Workload(
-        uid="",
-        namespace=manifest.model.metadata.namespace or "default",
-        name=manifest.model.metadata.name,
-        generation=1,
-        resource_version="",
-        created=datetime.fromtimestamp(0, UTC),
-        deleting=False,
-        model=manifest.model,
-    )
-    return shards.divide(new, manifest.model.spec, {}, devices)
+    return shards.divide(as_stored(manifest.model), manifest.model.spec, {}, devices)

@@ -31,11 +31,14 @@ def simulate(
     extended = {name for workload in workloads for name in workload.request.pod.extended}
     loaded = fleet_files.load(sources, extended)
     edits.apply(loaded.fleet)
-    simulated = simulation.simulate(loaded.fleet, workloads, nodes_known=loaded.nodes_known)
+    simulated = simulation.simulate(loaded.fleet, workloads, loaded.pods, nodes_known=loaded.nodes_known)
     notes = (
         *requested.notes,
         *fleet_files.unchecked(sources),
         *simulation.unchecked([workload.request for workload in workloads], loaded.nodes_known),
+        *simulation.unchecked_pods(
+            workloads, nodes_known=loaded.nodes_known, pods_known=bool(sources.nodes and sources.pods)
+        ),
         *loaded.notes,
     )
     if save is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpufleet_api.markers import Cel
-from gpufleet_api.pod_template import RESTART_POLICY
+from gpufleet_api.pod_template import RESOURCE_CLAIMS, RESTART_POLICY
 from gpufleet_api.workload import (
     MAX_NAME,
     CapacityMeasure,
@@ -59,9 +59,9 @@ def _if_exclusive(workload: GPUWorkload, value: int | None) -> int | None:
     return value if workload.spec.devices.mode is DeviceMode.EXCLUSIVE else None
 
 
-def _restart_policy(workload: GPUWorkload) -> object:
+def _pod_field(workload: GPUWorkload, name: str) -> object:
     spec = workload.spec.template.get("spec")
-    return spec.get("restartPolicy") if isinstance(spec, dict) else None
+    return spec.get(name) if isinstance(spec, dict) else None
 
 
 CHECKS: Final = (
@@ -112,8 +112,14 @@ CHECKS: Final = (
     RuleCheck(
         RESTART_POLICY,
         "spec.template.spec.restartPolicy",
-        lambda w: _restart_policy(w) is not None,
-        _restart_policy,
+        lambda w: _pod_field(w, "restartPolicy") is not None,
+        lambda w: _pod_field(w, "restartPolicy"),
+    ),
+    RuleCheck(
+        RESOURCE_CLAIMS,
+        "spec.template.spec.resourceClaims",
+        lambda w: not _pod_field(w, "resourceClaims"),
+        lambda w: _pod_field(w, "resourceClaims"),
     ),
     RuleCheck(
         WorkloadSpec.rules[-2],

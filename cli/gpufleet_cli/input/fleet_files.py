@@ -10,11 +10,12 @@ from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.decode import decode, reject
 from gpufleet_cli.input.documents import Document, read
-from gpufleet_cli.input.node_files import load_nodes
+from gpufleet_cli.input.node_files import load_nodes, load_pods
 from gpufleet_cli.input.telemetry_age import AgePolicy
 from gpufleet_common import timestamps
 from gpufleet_common.field_errors import duplicate, invalid
 from gpufleet_operator.fleet.engine_input import UNKNOWN_CAPACITY, NodeInfo, node_state
+from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
 
@@ -37,6 +38,8 @@ class LoadedFleet:
     nodes_known: bool
     telemetry: Mapping[str, GPUTelemetry]
     """By name, of the nodes in the fleet."""
+    pods: tuple[BoundPod, ...] = ()
+    """The pods on the nodes; empty without files of pods."""
     notes: tuple[str, ...] = ()
 
 
@@ -51,7 +54,8 @@ def load(files: FleetFiles, extended: Collection[str] = ()) -> LoadedFleet:
         InputError: A file cannot be used, contains a node or device twice, or there is no node.
     """
     notes: list[str] = []
-    known = load_nodes(files.nodes, files.pods) if files.nodes else None
+    pods = load_pods(files.pods) if files.nodes else ()
+    known = load_nodes(files.nodes, pods) if files.nodes else None
     unknown = NodeInfo(free_extended=dict.fromkeys(extended, UNKNOWN_CAPACITY))
     fleet = Fleet()
     where: dict[str, str] = {}
@@ -80,7 +84,7 @@ def load(files: FleetFiles, extended: Collection[str] = ()) -> LoadedFleet:
         raise InputError(f"{', '.join(map(str, files.fleet))}: no {TELEMETRY_KIND} found")
     if not used:
         raise InputError(f"{', '.join(map(str, files.nodes))}: none of the fleet's nodes found ({', '.join(where)})")
-    return LoadedFleet(fleet, known is not None, used, (*notes, *files.age.notes()))
+    return LoadedFleet(fleet, known is not None, used, pods, (*notes, *files.age.notes()))
 
 
 def unchecked(files: FleetFiles) -> Iterator[str]:

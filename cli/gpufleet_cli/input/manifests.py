@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gpufleet_api.names import API_VERSION, GROUP, WORKLOAD_KIND
@@ -15,9 +16,15 @@ from gpufleet_cli.input.schema_checks import workload_problems
 from gpufleet_common.field_errors import duplicate, invalid, unsupported
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import Request
+from gpufleet_operator.pods import labels
+from gpufleet_operator.pods.traits import pod_traits
 from gpufleet_operator.pods.validate import validate_template
 
+_VOLUMES_OF_NODES = ("persistentVolumeClaim", "ephemeral", "csi", "iscsi", "gcePersistentDisk", "awsElasticBlockStore")
+"""Kinds of volumes that only some nodes can have."""
 _MAX_SKIPPED = 3
 """Skipped objects that a message names."""
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -30,6 +37,8 @@ class Manifest:
     document: Document
     model: GPUWorkload
     request: Request
+    traits: PodTraits = field(default_factory=PodTraits)
+    """Of each of its pods."""
 
     @property
     def name(self) -> str:
@@ -84,7 +93,28 @@ def _manifest(document: Document, resources: Resources) -> Manifest:
     reject(document, _name_problems(model))
     reject(document, violations(model))
     reject(document, validate_template(model.spec, resources))
-    return Manifest(document, model, request(model, resources=resources))
+    return Manifest(document, model, request(model, resources=resources), _traits(model))
+
+
+def as_stored(model: GPUWorkload) -> Workload:
+    """Returns the workload as the operator has it after its creation."""
+    return Workload(
+        uid="",
+        namespace=model.metadata.namespace or "default",
+        name=model.metadata.name,
+        generation=1,
+        resource_version="",
+        created=datetime.fromtimestamp(0, UTC),
+        deleting=False,
+        model=model,
+    )
+
+
+def _traits(model: GPUWorkload) -> PodTraits:
+    """Returns the traits of the first replica's pod; those of the others differ in its index only."""
+    workload = as_stored(model)
+    given = (model.spec.template.get("metadata") or {}).get("labels") or {}
+    return pod_traits(workload.namespace, labels.of_pod(workload, 0, given), model.spec.template["spec"])
 
 
 def _name_problems(model: GPUWorkload) -> Iterator[str]:
@@ -96,3 +126,11 @@ def _name_problems(model: GPUWorkload) -> Iterator[str]:
 def _notes(manifest: Manifest) -> Iterator[str]:
     if manifest.model.spec.suspend:
         yield f"{manifest.name}: spec.suspend is true; simulated as if it were false"
+    pod = manifest.model.spec.template["spec"]
+    for index, volume in enumerate(pod.get("volumes") or ()):
+        kind = next((k for k in _VOLUMES_OF_NODES if isinstance(volume, dict) and volume.get(k)), None)
+        if kind is not None:
+            path = f"spec.template.spec.volumes[{index}]"
+            yield f"{manifest.name}: {path} ({kind}) not checked: kube-scheduler may reject a node for it"
+    if any(term.by_namespace_labels for term in (*manifest.traits.affinity, *manifest.traits.anti_affinity)):
+        yield f"{manifest.name}: namespaceSelector of pod affinity not checked: kube-scheduler may reject a node for it"

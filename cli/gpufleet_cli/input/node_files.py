@@ -1,7 +1,7 @@
 """`--nodes` and `--pods`: labels, taints and free capacity of each node, computed by the operator's own code."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
-def load_nodes(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, NodeInfo]:
+def load_nodes(nodes: Sequence[Path], pods: Iterable[BoundPod]) -> Mapping[str, NodeInfo]:
     """Returns labels, taints and free capacity by node: allocatable minus the requests of the pods bound to it.
 
     Raises:
@@ -36,14 +36,25 @@ def load_nodes(nodes: Sequence[Path], pods: Sequence[Path]) -> Mapping[str, Node
     return found
 
 
-def _used(pods: Sequence[Path]) -> Mapping[str, Counter[str]]:
-    used: dict[str, Counter[str]] = {}
-    for document in read(pods):
+def load_pods(paths: Sequence[Path]) -> tuple[BoundPod, ...]:
+    """Returns the pods that are bound to a node and have not ended.
+
+    Raises:
+        InputError: A file cannot be used.
+    """
+    found = []
+    for document in read(paths):
         _expect(document, "Pod")
         phase = _object(document, "status").get("phase")
         if _object(document, "spec").get("nodeName") and phase not in _ENDED_PHASES:
-            pod = _decode(document, _pod)
-            used.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
+            found.append(_decode(document, _pod))
+    return tuple(found)
+
+
+def _used(pods: Iterable[BoundPod]) -> Mapping[str, Counter[str]]:
+    used: dict[str, Counter[str]] = {}
+    for pod in pods:
+        used.setdefault(pod.node, Counter()).update({**pod.requests, "pods": 1})
     return used
 
 

@@ -13,17 +13,22 @@ from gpufleet_common.field_errors import internal
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import PodType
 from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
+from gpufleet_operator.pods.traits import pod_traits
 
 _PATH = "spec.template"
 _MAX_ERROR_LENGTH = 512
 
 
 def check_templates(
-    workloads: Mapping[str, Workload], known: Mapping[str, TemplateCheck], resources: Resources
+    workloads: Mapping[str, Workload],
+    known: Mapping[str, TemplateCheck],
+    resources: Resources,
+    policy: PodPolicy = DEFAULT_POLICY,
 ) -> dict[str, TemplateCheck]:
     """Returns the check of each workload that parses, by uid.
 
@@ -31,6 +36,7 @@ def check_templates(
         workloads: By uid.
         known: Earlier checks, by uid. Those of the current generation are kept.
         resources: The extended resources of devices.
+        policy: What templates may ask for.
     """
     checks: dict[str, TemplateCheck] = {}
     for uid, workload in workloads.items():
@@ -38,26 +44,29 @@ def check_templates(
             continue
         check = known.get(uid)
         if check is None or check.generation != workload.generation:
-            check = check_template(workload, workload.model, resources)
+            check = check_template(workload, workload.model, resources, policy)
         checks[uid] = check
     return checks
 
 
-def check_template(workload: Workload, model: GPUWorkload, resources: Resources) -> TemplateCheck:
+def check_template(
+    workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy = DEFAULT_POLICY
+) -> TemplateCheck:
     """Validates the template of one workload. Never raises."""
     try:
-        errors = validate.validate_template(model.spec, resources)
+        errors = validate.validate_template(model.spec, resources, policy)
         if not errors:
-            _try(workload, model, resources)
+            _try(workload, model, resources, policy)
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), traceback.format_exc())
     return TemplateCheck(workload.generation, errors)
 
 
-def _try(workload: Workload, model: GPUWorkload, resources: Resources) -> None:
+def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> None:
     """Does everything that reads the template later on."""
     name = build.pod_name(workload.name, 0, workload.uid)
-    body = build.build(workload, model.spec, 0, name, resources)
+    body = build.build(workload, model.spec, 0, name, resources, policy=policy)
     pod_needs(body["spec"])
+    pod_traits(workload.namespace, body["metadata"]["labels"], body["spec"])
     PodType.of(request(model, resources=resources), 1)

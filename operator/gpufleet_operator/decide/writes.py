@@ -46,7 +46,8 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
             name = state.pending_creates.get((workload.uid, replica.index)) or build.pod_name(
                 workload.name, replica.index, f"{snapshot.name_seed}/{workload.uid}"
             )
-            body = build.build(workload, assessed.spec, replica.index, name, snapshot.limits.resources)
+            limits = snapshot.limits
+            body = build.build(workload, assessed.spec, replica.index, name, limits.resources, policy=limits.pod_policy)
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body)
 
 

@@ -18,6 +18,8 @@ from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_common import timestamps
 from gpufleet_operator.ledger.device_usage import by_device, usage_of
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
+from gpufleet_operator.model.lenient_json import as_map
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy, tolerations
 from gpufleet_operator.placement.errors import InvalidSampleError
 from gpufleet_operator.placement.fleet.validate_sample import check_sample
 from gpufleet_operator.placement.model import (
@@ -121,6 +123,7 @@ def request(
     resources: Resources = DEFAULTS,
     excluded_nodes: Mapping[int, frozenset[str]] | None = None,
     placed_replicas: Mapping[str, int] | None = None,
+    policy: PodPolicy = DEFAULT_POLICY,
 ) -> Request:
     """Converts a workload to a request for its replicas.
 
@@ -130,15 +133,18 @@ def request(
         resources: The extended resources of devices, which the engine does not count as node capacity.
         excluded_nodes: Per replica, nodes that must not be used at present.
         placed_replicas: Number of replicas that are placed already, per node.
+        policy: For the tolerations that pods get.
     """
     spec = workload.spec
+    pod = as_map(spec.template.get("spec"))
+    pod = {**pod, "tolerations": tolerations(pod.get("tolerations"), policy)}
     needed = spec.requirements or Requirements()
     weights = spec.placement.weights
     return Request(
         name=f"{workload.metadata.namespace or 'default'}/{workload.metadata.name}",
         replicas=tuple(range(spec.replicas)) if replicas is None else replicas,
         devices=replace(device_needs(needed, spec.devices.count), share=share(spec.devices)),
-        pod=pod_needs(spec.template.get("spec"), node_selector=needed.node_selector, without=resources.names),
+        pod=pod_needs(pod, node_selector=needed.node_selector, without=resources.names),
         strategy=spec.placement.strategy,
         topology=spec.placement.topology,
         weights=ScoreWeights(weights.memory, weights.utilization, weights.temperature, weights.power),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 
 _MAX_MESSAGE_LENGTH = 1024
 
@@ -14,6 +15,7 @@ class Limits:
     """Settings of decisions."""
 
     resources: Resources = DEFAULTS
+    pod_policy: PodPolicy = DEFAULT_POLICY
     stale_after: timedelta = timedelta(seconds=90)
     """Older telemetry is not used."""
     unschedulable_grace: timedelta = timedelta(seconds=5)

@@ -8,6 +8,7 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy, tolerations
 from gpufleet_operator.pods import labels, network
 from gpufleet_operator.pods.environment import variables, with_variables
 from gpufleet_operator.pods.validate import device_container
@@ -44,11 +45,21 @@ def pod_name(workload: str, replica: int, seed: str) -> str:
     return workload[: _MAX_NAME - len(tail)].rstrip("-.") + tail
 
 
-def build(workload: Workload, spec: WorkloadSpec, replica: int, name: str, resources: Resources) -> dict[str, Any]:
+def build(
+    workload: Workload,
+    spec: WorkloadSpec,
+    replica: int,
+    name: str,
+    resources: Resources,
+    *,
+    policy: PodPolicy = DEFAULT_POLICY,
+) -> dict[str, Any]:
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
     pod_spec = dict(spec.template["spec"])
     gates = [g for g in pod_spec.get("schedulingGates") or () if g.get("name") != SCHEDULING_GATE]
     device_user, resource = device_container(spec), resources.name_for(spec.devices)
+    if tolerated := tolerations(pod_spec.get("tolerations"), policy):
+        pod_spec["tolerations"] = tolerated
     pod_spec["schedulingGates"] = [*gates, {"name": SCHEDULING_GATE}]
     pod_spec["containers"] = [
         _with_devices(c, resource, spec.devices.count) if c["name"] == device_user else c

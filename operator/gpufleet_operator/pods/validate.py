@@ -11,7 +11,9 @@ from gpufleet_api.names import ENV_PREFIX, ENV_VISIBLE_DEVICES, RESOURCE_PREFIX
 from gpufleet_api.workload import Devices, WorkloadSpec
 from gpufleet_common.field_errors import duplicate, forbidden, invalid, not_found, required
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.pods.node_affinity import PATH
+from gpufleet_operator.pods.validate_policy import validate_policy
 from gpufleet_operator.pods.validate_spec import (
     Errors,
     validate_container_name,
@@ -24,9 +26,9 @@ _METADATA = "spec.template.metadata"
 _CONTAINER = "spec.devices.container"
 
 
-def validate_template(spec: WorkloadSpec, resources: Resources) -> tuple[str, ...]:
+def validate_template(spec: WorkloadSpec, resources: Resources, policy: PodPolicy = DEFAULT_POLICY) -> tuple[str, ...]:
     """Returns all errors of the template; empty if pods can be created from it."""
-    return tuple(_errors(spec, resources))
+    return tuple(_errors(spec, resources, policy))
 
 
 def device_container(spec: WorkloadSpec) -> str:
@@ -34,7 +36,7 @@ def device_container(spec: WorkloadSpec) -> str:
     return spec.devices.container or str(spec.template["spec"]["containers"][0]["name"])
 
 
-def _errors(spec: WorkloadSpec, resources: Resources) -> Errors:
+def _errors(spec: WorkloadSpec, resources: Resources, policy: PodPolicy) -> Errors:
     if not resources.name_for(spec.devices):
         yield forbidden("spec.devices.mode", f"mode {spec.devices.mode} is disabled in this cluster")
     yield from _metadata(spec.template.get("metadata"))
@@ -49,6 +51,7 @@ def _errors(spec: WorkloadSpec, resources: Resources) -> Errors:
         yield forbidden(f"{_SPEC}.nodeName", "the node is selected by the operator")
     yield from _names(pod, spec)
     yield from validate_pod_spec(pod, _SPEC)
+    yield from validate_policy(pod, _SPEC, resources, policy)
     yield from _empty_terms(pod)
     yield from _no_devices(pod.get("resources"), f"{_SPEC}.resources", resources)
     malformed = list(_containers(pod))

@@ -81,7 +81,7 @@ class Reconciler:
         loop = asyncio.get_running_loop()
         self._cache.dirty.clear()
         workloads, telemetry = self._cache.workloads.items, self._cache.telemetry.items
-        templates = check_templates(workloads, self._state.templates, self._limits.resources)
+        templates = check_templates(workloads, self._state.templates, self._limits.resources, self._limits.pod_policy)
         snapshot = self._cache.snapshot(
             now=self._clock.now(),
             name_seed=self._name_seed(),

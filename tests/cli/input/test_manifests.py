@@ -167,6 +167,8 @@ def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None
             "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
         }
     )
-    assert run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes).code == 1
+    foreign = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes)
+    assert foreign.code == 2
+    assert "resources.limits[nvidia.com/gpu]: Forbidden: nvidia.com/* is served by another device" in foreign.err
     arguments = ["--fleet", fleet, "--nodes", nodes, "--resource", "nvidia.com/gpu"]
     assert run_cli("simulate", "-f", manifest, *arguments).code == 0

@@ -146,10 +146,10 @@ def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatc
     """It is reported once, with its traceback, not in each pass."""
     build = podbuild.build
 
-    def breaks(workload: Workload, *rest: Any) -> Any:
+    def breaks(workload: Workload, *rest: Any, **options: Any) -> Any:
         if workload.name == "bad":
             raise ZeroDivisionError("unexpected")
-        return build(workload, *rest)
+        return build(workload, *rest, **options)
 
     monkeypatch.setattr(podbuild, "build", breaks)
     bad, good = make.workload("bad"), make.workload("good")

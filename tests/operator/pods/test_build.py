@@ -43,6 +43,14 @@ class TestBuild:
 
         assert [g["name"] for g in body["spec"]["schedulingGates"]] == ["example.com/quota", SCHEDULING_GATE]
 
+    def test_taints_of_gpu_nodes_are_tolerated(self) -> None:
+        own = {"key": "team", "operator": "Exists"}
+        body = build({"spec": {"containers": [{"name": "a"}], "tolerations": [own]}})
+
+        added = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+        assert body["spec"]["tolerations"] == [own, added]
+        assert build({"spec": body["spec"]})["spec"]["tolerations"] == [own, added]
+
     def test_owner_and_labels(self) -> None:
         body = build({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "a"}]}})
 

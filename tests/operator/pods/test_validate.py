@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.pods.validate import device_container, validate_template
 from gpufleet_testing.operator import make
 
@@ -19,11 +20,13 @@ def main(**fields: Any) -> dict[str, Any]:
     return {"name": "main", **fields}
 
 
-def errors(template: Any, *, resources: Resources = DEFAULTS, **devices: Any) -> list[str]:
+def errors(
+    template: Any, *, resources: Resources = DEFAULTS, policy: PodPolicy = DEFAULT_POLICY, **devices: Any
+) -> list[str]:
     spec = WorkloadSpec.model_construct(
         template=template, devices=WorkloadSpec.model_fields["devices"].default.model_copy(update=devices)
     )
-    return list(validate_template(spec, resources))
+    return list(validate_template(spec, resources, policy))
 
 
 def limits(kind: str = "limits", name: str = RESOURCE, amount: Any = "1") -> dict[str, Any]:
@@ -39,6 +42,39 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"nodeName": "n1", "containers": [main()]},
         {},
         "spec.template.spec.nodeName: Forbidden: the node is selected by the operator",
+    ),
+    "scheduler": (
+        {"schedulerName": "volcano", "containers": [main()]},
+        {},
+        'spec.template.spec.schedulerName: Unsupported value: "volcano": supported values: default-scheduler',
+    ),
+    "claims": (
+        {"resourceClaims": [{"name": "gpu"}], "containers": [main()]},
+        {},
+        "spec.template.spec.resourceClaims: Forbidden: must be empty: devices of claims cannot be reserved; use spec.",
+    ),
+    "claims of a container": (
+        {"containers": [main(resources={"claims": [{"name": "gpu"}]})]},
+        {},
+        "spec.template.spec.containers[0].resources.claims: Forbidden: must be empty: devices of claims cannot be",
+    ),
+    "the resource of another plugin": (
+        {"containers": [main(**limits(name="nvidia.com/gpu"))]},
+        {},
+        (
+            "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]: Forbidden: "
+            "nvidia.com/* is served by another device plugin; use spec.devices"
+        ),
+    ),
+    "the resource of another plugin in a request of an init container": (
+        {"containers": [main()], "initContainers": [{"name": "i", **limits("requests", name="nvidia.com/mig-1g.5gb")}]},
+        {},
+        "spec.template.spec.initContainers[0].resources.requests[nvidia.com/mig-1g.5gb]: Forbidden: nvidia.com/* is",
+    ),
+    "the resource of another plugin at pod level": (
+        {"resources": {"limits": {"amd.com/gpu": 1}}, "containers": [main()]},
+        {},
+        "spec.template.spec.resources.limits[amd.com/gpu]: Forbidden: amd.com/gpu is served by another device plugin",
     ),
     "own limit": (
         {"containers": [main(**limits(amount="2"))]},
@@ -377,3 +413,15 @@ JSON = st.recursive(
 @given(JSON)
 def test_any_template_is_validated_without_an_exception(template: Any) -> None:
     errors({"spec": template, "metadata": template})
+
+
+def test_policy_permits_what_the_cluster_has() -> None:
+    policy = PodPolicy(foreign_resources=("example.com/*",), schedulers=("default-scheduler", "volcano"))
+    resources = {"limits": {"amd.com/gpu": "1", "example.com.org/gpu": "1"}}
+    template = {"spec": {"schedulerName": "volcano", "containers": [main(resources=resources)]}}
+    assert errors(template, policy=policy) == []
+
+
+def test_own_resource_may_have_the_name_of_a_vendor() -> None:
+    template = {"spec": {"containers": [main(**limits(name="nvidia.com/gpu"))]}}
+    assert errors(template, resources=Resources(whole="nvidia.com/gpu")) == []

@@ -1,6 +1,6 @@
 """Explains why a replica cannot be placed: rejected devices by reason, and the device closest to passing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from gpufleet_operator.placement.fleet.columns import PRESENT, RowWindow, count_
 from gpufleet_operator.placement.fleet.fleet import Fleet
 from gpufleet_operator.placement.model import Diagnosis, FilterReason, ReasonCount, Request
 from gpufleet_operator.placement.search import filters
+from gpufleet_operator.placement.search.constraints import untolerated
 from gpufleet_operator.placement.search.domain_rules import RuleState
 from gpufleet_operator.placement.search.filters import CODES, REASONS
 from gpufleet_operator.placement.search.node_scores import NodeScores, changed_rows, node_scores
@@ -20,6 +21,10 @@ from gpufleet_operator.placement.search.query import Query
 from gpufleet_operator.placement.search.tentative import TentativePlacement
 
 Codes = NDArray[np.uint8]
+_Names = Mapping[FilterReason, list[str]]
+"""What a phrase names, by reason."""
+
+_MAX_TAINTS = 3
 
 
 def diagnose(
@@ -78,9 +83,11 @@ def _explain(
     eligible = considered - sum(r.devices for r in rejected)
     closest = nearest_of(fleet, query, rows, cells, given)
     lacking = _lacking_resources(fleet, query, rows[given == CODES[FilterReason.INSUFFICIENT_EXTENDED_RESOURCE]])
+    taints = _untolerated_taints(fleet, query, rows[given == CODES[FilterReason.TAINT]])
+    names = {FilterReason.INSUFFICIENT_EXTENDED_RESOURCE: lacking, FilterReason.TAINT: taints}
     if closest is not None and rules is not None and closest.reason in rules.reasons:
         closest = replace(closest, lacks=rules.message(fleet.row(closest.node)) or closest.lacks)
-    sentences = _sentences(request, fleet, rejected, partial, lacking)
+    sentences = _sentences(request, fleet, rejected, partial, names)
     if closest is not None:
         sentences.append(closest.sentence())
     message = ". ".join(sentences) + "."
@@ -170,14 +177,28 @@ def _lacking_resources(fleet: Fleet, query: Query, rows: NDArray[np.intp]) -> li
     )
 
 
-def _phrase(reason: FilterReason, lacking: list[str]) -> str:
+def _untolerated_taints(fleet: Fleet, query: Query, rows: NDArray[np.intp]) -> list[str]:
+    """Returns the first untolerated taint of each of these rows, at most three."""
+    nodes = (fleet.undebited(row) for row in np.unique(rows).tolist())
+    found = (untolerated(node.taints, query.pod.tolerations) for node in nodes if node is not None)
+    names = sorted({f"{t.key}{f'={t.value}' if t.value else ''}:{t.effect}" for t in found if t is not None})
+    more = [f"{len(names) - _MAX_TAINTS} more"] if len(names) > _MAX_TAINTS else []
+    return [*names[:_MAX_TAINTS], *more]
+
+
+def _phrase(reason: FilterReason, names: _Names) -> str:
+    listed = " or ".join(names.get(reason, ()))
     if reason is FilterReason.INSUFFICIENT_EXTENDED_RESOURCE:
-        return f"insufficient {' or '.join(lacking)} on the node"
-    return PHRASES[reason]
+        return f"insufficient {listed} on the node"
+    return f"{PHRASES[reason]} {listed}" if listed else PHRASES[reason]
 
 
 def _sentences(
-    request: Request, fleet: Fleet, rejected: tuple[ReasonCount, ...], partial: int, lacking: list[str]
+    request: Request,
+    fleet: Fleet,
+    rejected: tuple[ReasonCount, ...],
+    partial: int,
+    names: _Names,
 ) -> list[str]:
     number, considered = len(request.replicas), len(fleet.where)
     replicas = quantity(number, "replica")
@@ -187,7 +208,7 @@ def _sentences(
         no_gpu = f"0/0 GPUs are available: the fleet has no GPU ({quantity(len(fleet.nodes), 'node')})"
         return [no_gpu, asked, *_missing_telemetry(fleet)]
     eligible = considered - sum(r.devices for r in rejected)
-    counts = ", ".join(f"{r.devices:,} {_phrase(r.reason, lacking)}" for r in rejected)
+    counts = ", ".join(f"{r.devices:,} {_phrase(r.reason, names)}" for r in rejected)
     available = f"{eligible:,}/{considered:,} GPUs are available"
     sentences = [f"{available}: {counts}" if counts else available, asked]
     unknown = sorted(request.devices.include_uuids - fleet.where.keys())

@@ -8,7 +8,7 @@ PHRASES: dict[FilterReason, str] = {
     FilterReason.NODE_UNSCHEDULABLE: "on an unschedulable node",
     FilterReason.NODE_SELECTOR: "not matching the node selector",
     FilterReason.NODE_AFFINITY: "not matching the node affinity",
-    FilterReason.TAINT: "on a node with an untolerated taint",
+    FilterReason.TAINT: "on a node with untolerated taint",
     FilterReason.HOST_PORT: "on a node whose host port is in use",
     FilterReason.POD_ANTI_AFFINITY: "on a node that does not match the pod anti-affinity",
     FilterReason.POD_AFFINITY: "on a node that does not match the pod affinity",

@@ -1,0 +1,40 @@
+"""What templates may ask for in this cluster, and the tolerations that pods get."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+FOREIGN_RESOURCES: Final = ("nvidia.com/*", "amd.com/gpu", "gpu.intel.com/*")
+"""Resources of other device plugins. Their devices have no reservation, and two plugins may serve the same device."""
+SCHEDULERS: Final = ("default-scheduler",)
+TOLERATED_TAINTS: Final = ("nvidia.com/gpu",)
+
+
+@dataclass(frozen=True, slots=True)
+class PodPolicy:
+    """Settings on the pods of workloads."""
+
+    foreign_resources: tuple[str, ...] = FOREIGN_RESOURCES
+    """Names that a template may not request; `*` stands for any characters."""
+    schedulers: tuple[str, ...] = SCHEDULERS
+    """Names that `schedulerName` may have: a pod with another one would hold its devices and never start."""
+    tolerated_taints: tuple[str, ...] = TOLERATED_TAINTS
+    """Keys of taints with effect NoSchedule that pods tolerate without a toleration in the template."""
+
+    def foreign_pattern(self, resource: str) -> str | None:
+        """Returns the pattern of `foreign_resources` that the name matches."""
+        return next((pattern for pattern in self.foreign_resources if _matches(pattern, resource)), None)
+
+
+DEFAULT_POLICY: Final = PodPolicy()
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+
+def tolerations(given: object, policy: PodPolicy) -> list[Any]:
+    """Returns a template's tolerations and those of the policy, in the form of ExtendedResourceToleration."""
+    found = list(given) if isinstance(given, list | tuple) else []
+    added = ({"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in policy.tolerated_taints)
+    return [*found, *(toleration for toleration in added if toleration not in found)]
