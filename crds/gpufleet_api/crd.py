@@ -95,6 +95,7 @@ class ApiResource:
 _AGE: Final = PrinterColumn("Age", "date", ".metadata.creationTimestamp", "Time since the object was created.")
 
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
+_FRESH: Final = '.status.conditions[?(@.type=="Fresh")]'
 _SUMMARY: Final = ".status.summary"
 
 WORKLOAD: Final = ApiResource(
@@ -139,7 +140,7 @@ TELEMETRY: Final = ApiResource(
     short_name="gput",
     scope="Cluster",
     columns=(
-        PrinterColumn("State", "string", f"{_SUMMARY}.state", "Ready, Stale or NoDriver."),
+        PrinterColumn("Status", "string", f"{_FRESH}.reason", "Ready, Stale, NoDriver or Invalid."),
         PrinterColumn("GPUs", "integer", f"{_SUMMARY}.devices", "Devices of the node."),
         PrinterColumn("Healthy", "integer", f"{_SUMMARY}.healthy", "Devices without a fault."),
         PrinterColumn("Allocated", "integer", f"{_SUMMARY}.allocated", "Devices that containers hold."),

@@ -21,6 +21,9 @@ SCHEDULING_GATE: Final = f"{GROUP}/assignment"
 ASSIGNMENT_ANNOTATION: Final = f"{GROUP}/assignment"
 """On a pod: a copy of its reservation, for information only."""
 
+WAITING_FOR_ANNOTATION: Final = f"{GROUP}/waiting-for"
+"""On a gated pod: what it waits for, as one CamelCase word, for tools."""
+
 ACKNOWLEDGED_FAULTS_ANNOTATION: Final = f"{GROUP}/acknowledged-faults"
 """On a GPUTelemetry: times until which an administrator has acknowledged faults of its devices."""
 
@@ -96,6 +99,12 @@ OPERATOR_FIELD_MANAGER: Final = "gpufleet-operator"
 ASSIGN_VERB: Final = "assign"
 """Custom verb on gputelemetries that allows to write reservations and to release gated pods."""
 
+CORDON_VERB: Final = "cordon"
+"""Custom verb on gputelemetries that allows to take devices out of service."""
+
+NODE_CONDITION: Final = "GPUHealthy"
+"""Type of the condition that the operator writes to Nodes with GPUs."""
+
 
 class ThrottleReason(StrEnum):
     """Why a device runs below its clocks. Idleness is not a throttle reason."""
@@ -108,15 +117,6 @@ class ThrottleReason(StrEnum):
     HW_THERMAL_SLOWDOWN = "HwThermalSlowdown"
     HW_POWER_BRAKE_SLOWDOWN = "HwPowerBrakeSlowdown"
     DISPLAY_CLOCKS = "DisplayClockSetting"
-
-
-class MemoryModel(StrEnum):
-    """How the memory of a device belongs to the machine, where it is not the device's alone."""
-
-    UNIFIED = "Unified"
-    """Device and CPU use the same memory."""
-    NUMA = "NUMA"
-    """The operating system manages the device's memory as a NUMA node."""
 
 
 class TelemetryState(StrEnum):

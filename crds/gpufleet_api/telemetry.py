@@ -1,8 +1,9 @@
-"""GPUTelemetry: what one node's GPUs measure, and which of them the operator has reserved.
+"""GPUTelemetry: what one node's GPUs measure, which of them are reserved, and which are out of service.
 
-The object has two writers: the operator writes `spec` (the reservations), the node's agent writes `status`. A change
-of the spec raises `metadata.generation` and a change of the status does not, so the operator's compare-and-swap on the
-generation never conflicts with telemetry.
+Each field has one writer: the operator writes `spec.assignments` (the reservations) and `status.conditions`,
+administrators write `spec.cordoned`, and the node's agent writes the rest of `status`. A change of the spec raises
+`metadata.generation` and a change of the status does not, so the operator's compare-and-swap on the generation never
+conflicts with telemetry.
 """
 
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
+from gpufleet_api.condition import Condition
 from gpufleet_api.markers import Cel, ListMap, ListSet
 from gpufleet_api.names import MAX_DEVICES, MAX_REPLICAS, WHOLE_DEVICE_PERCENT, TelemetryState, ThrottleReason
 
@@ -74,11 +76,30 @@ class Assignment(ApiModel):
     """Time of the decision, by the operator's clock."""
 
 
+class CordonedDevice(ApiModel):
+    """A device that is out of service: no new container gets it."""
+
+    uuid: Uuid
+    """UUID of the device."""
+    reason: Annotated[str, Field(min_length=1, max_length=256)]
+    """Why the device is out of service, for people."""
+    by: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Person or tool that cordoned the device, as stated by the writer. It is not verified."""
+    until: Timestamp | None = None
+    """Time at which the device returns to service. Absent: when the entry is removed."""
+    drain: bool = False
+    """True: the pods of GPUWorkloads that hold the device are evicted, as far as PodDisruptionBudgets allow, and placed
+    elsewhere. False: they keep it."""
+
+
 class TelemetrySpec(ApiModel):
-    """Devices that the operator has reserved on this node. Only the operator writes it."""
+    """Reservations of the node's devices, and devices that are out of service."""
 
     assignments: Annotated[list[Assignment], Field(max_length=MAX_ASSIGNMENTS), ListMap("podUID")] = []
-    """Reservations, one per pod. The device plugin on the node hands out devices by them."""
+    """Reservations, one per pod. The device plugin on the node hands out devices by them. Only the operator, which has
+    the verb assign, may write them."""
+    cordoned: Annotated[list[CordonedDevice], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
+    """Devices that are out of service. Only subjects with the verb cordon may write them."""
 
 
 class HealthState(StrEnum):
@@ -89,11 +110,10 @@ class HealthState(StrEnum):
 
 
 class Recovery(StrEnum):
-    """What ends a fault or warning: nothing, a reset of the device, a reboot of the node, or another device."""
+    """What ends a fault or warning: it ends by itself, the device must be reset, or the device must be replaced."""
 
     AUTOMATIC = "Automatic"
     RESET = "Reset"
-    REBOOT = "Reboot"
     REPLACEMENT = "Replacement"
 
 
@@ -108,7 +128,7 @@ class HealthReason(ApiModel):
     """Time at which the fault or warning was first seen, by the node's clock."""
     recovery: Recovery | None = None
     """What ends the fault or warning. Automatic: it ends by itself. Reset: the device, the driver or the node must be
-    reset. Reboot: the node must be rebooted. Replacement: the device must be replaced or repaired."""
+    reset. Replacement: the device must be replaced."""
 
 
 class HealthStatus(ApiModel):
@@ -307,7 +327,7 @@ class Summary(ApiModel):
 
 
 class TelemetryStatus(ApiModel):
-    """Measurements of the node's devices. Only the node's agent writes it."""
+    """Measurements of the node's devices. The node's agent writes it, except for the conditions."""
 
     assignments_generation: Annotated[int, Field(ge=0, le=2**53)] | None = None
     """The metadata.generation whose assignments the agent had read when it wrote this status."""
@@ -324,6 +344,8 @@ class TelemetryStatus(ApiModel):
     devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
     """Devices of the node, by NVML index."""
     summary: Summary
+    conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = []
+    """Conditions Fresh and Healthy. Only the operator writes them."""
 
 
 class ObjectMeta(ApiModel):

@@ -234,7 +234,7 @@ def cells(line: str) -> str:
 def test_printer_columns(installed: Cluster, admin: Client, full_workload: JsonObject, telemetry_path: str) -> None:
     admin.patch(f"{telemetry_path}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
-    assert cells(header) == "NAME STATE GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
+    assert cells(header) == "NAME STATUS GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
     assert cells(row).startswith("e2e-no-such-node Ready 2 2 0 2 412 81559 3 41 71 ")
     header, row = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
     assert cells(header) == "NAME READY STATUS REASON GPUS NODES AGE"

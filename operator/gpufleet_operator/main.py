@@ -24,7 +24,7 @@ from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api, load_config, retry_forever
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, GoneError, NotFoundError, UnauthorizedError, UnavailableError
-from gpufleet_operator.kube.events import WorkloadEventRecorder
+from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.writer import ApiWriter
@@ -141,7 +141,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
     writer = ApiWriter(api)
     reconciler = Reconciler(
         cache,
-        Executor(writer, cache, clock, WorkloadEventRecorder(writer, platform.node())),
+        Executor(writer, cache, clock, ObjectEventRecorder(writer, platform.node())),
         settings.limits(),
         clock,
         metrics,

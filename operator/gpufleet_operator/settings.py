@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, STALE_AFTER_SECONDS
+from gpufleet_api.names import (
+    MAX_SHARED_SLOTS,
+    NODE_CONDITION,
+    RESOURCE,
+    SHARED_RESOURCE,
+    SHARED_SLOTS,
+    STALE_AFTER_SECONDS,
+)
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.pod_policy import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS, PodPolicy
@@ -49,6 +56,8 @@ class OperatorSettings:
     """Resources of other device plugins, which templates may not request; `*` stands for any characters."""
     tolerate_taints: tuple[str, ...] = TOLERATED_TAINTS
     """Keys of NoSchedule taints that the pods of workloads tolerate."""
+    node_conditions: str = "true"
+    """Whether Nodes with GPUs get the condition GPUHealthy, which requires the permission to patch their status."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     port: int = 8080
     log_level: str = "info"
@@ -61,6 +70,7 @@ class OperatorSettings:
             stale_after=timedelta(seconds=self.stale_after_seconds),
             unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
             pod_policy=PodPolicy(self.foreign_resources, self.schedulers, self.tolerate_taints),
+            node_conditions=self.node_conditions == "true",
         )
 
 
@@ -94,6 +104,12 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
         ("tolerate_taints", "keys of NoSchedule taints that pods of workloads tolerate", "KEYS"),
     ):
         parser.names(f"--{name.replace('_', '-')}", getattr(default, name), description, text)
+    parser.flag(
+        "--node-conditions",
+        default.node_conditions,
+        f"set condition {NODE_CONDITION} on nodes with GPUs",
+        choices=("true", "false"),
+    )
     parser.process(f"{default.host}:{default.port}", default.log_level, default.log_format)
     options = vars(parser.parse_args(arguments))
     host, port = options.pop("listen")

@@ -95,12 +95,6 @@ typedef struct {
     unsigned int computeInstanceId;
 } nvmlProcessInfo_t;
 
-/* The longest entry that a driver is known to write; some write only a part of it. */
-typedef struct {
-    nvmlProcessInfo_t info;
-    unsigned long long protectedMemory;
-} sim_process_entry;
-
 typedef struct {
     unsigned int fieldId;
     unsigned int scopeId;
@@ -122,8 +116,7 @@ enum {
     NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION = 83,
     NVML_FI_DEV_NVLINK_LINK_COUNT = 91,
     NVML_FI_DEV_POWER_AVERAGE = 185,
-    NVML_FI_DEV_POWER_INSTANT = 186,
-    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION = 230
+    NVML_FI_DEV_POWER_INSTANT = 186
 };
 
 enum { NVML_CLOCK_GRAPHICS = 0, NVML_CLOCK_SM = 1, NVML_CLOCK_MEM = 2, NVML_CLOCK_VIDEO = 3 };
@@ -139,7 +132,5 @@ typedef struct {
 } nvmlEventData_t;
 
 #define NVML_EVENT_XID_CRITICAL_ERROR 0x8ull
-#define NVML_EVENT_GPU_UNAVAILABLE_ERROR 0x4000ull
-#define NVML_EVENT_GPU_RECOVERY_ACTION 0x8000ull
 
 #endif

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from gpufleet_api import generate
+from gpufleet_api.condition import Condition
 from gpufleet_api.crd import RESOURCES, TELEMETRY, WORKLOAD, ApiResource
-from gpufleet_api.workload_status import Condition
 
 PYDANTIC_ONLY = {"title", "$ref", "$defs", "anyOf", "allOf", "oneOf", "const", "uniqueItems", "propertyNames"}
 

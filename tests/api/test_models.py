@@ -153,7 +153,10 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "shardEnd": 5,
                 "decidedAt": "2026-01-01T00:00:00.123456Z",
             }
-        ]
+        ],
+        "cordoned": [
+            {"uuid": "GPU-2", "reason": "fan", "by": "ann", "until": "2026-01-02T00:00:00Z", "drain": True},
+        ],
     },
     "status": {
         "assignmentsGeneration": 3,
@@ -244,6 +247,16 @@ TELEMETRY_OBJECT: dict[str, Any] = {
             "meanTemperatureCelsius": 41,
             "powerWatts": 71,
         },
+        "conditions": [
+            {
+                "type": "Fresh",
+                "status": "True",
+                "reason": "Ready",
+                "message": "current",
+                "observedGeneration": 3,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
     },
 }
 

@@ -9,6 +9,7 @@ from gpufleet_agent.plugin.types import RejectionReason
 from gpufleet_api import names
 from gpufleet_api.generate import ROOT
 from gpufleet_operator.model.replica import RemovalReason, WaitReason
+from gpufleet_operator.report.gated_pods import WaitingFor
 
 
 def page(name: str) -> str:
@@ -27,6 +28,11 @@ def test_events_page_lists_reason(reason: StrEnum | str) -> None:
 
 @pytest.mark.parametrize("wait", [wait for wait in WaitReason if wait is not WaitReason.POD])
 def test_conditions_page_lists_what_a_gated_pod_waits_for(wait: WaitReason) -> None:
+    assert f"| `{wait}` |" in page("conditions.md")
+
+
+@pytest.mark.parametrize("wait", WaitingFor)
+def test_conditions_page_lists_every_value_of_the_annotation(wait: WaitingFor) -> None:
     assert f"| `{wait}` |" in page("conditions.md")
 
 

@@ -47,3 +47,8 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "gpufleet.fullname" . 
 {{- define "gpufleet.holdsAssign" -}}
 authorizer.group('gpufleet.dev').resource('gputelemetries').check('assign').allowed()
 {{- end -}}
+
+{{/* CEL: the caller may take devices out of service. */}}
+{{- define "gpufleet.holdsCordon" -}}
+authorizer.group('gpufleet.dev').resource('gputelemetries').check('cordon').allowed()
+{{- end -}}

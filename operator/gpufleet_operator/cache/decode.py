@@ -4,6 +4,7 @@ Pods of workloads are decoded by `decode_pod`.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -11,14 +12,15 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
-from gpufleet_api.names import AGENT_FIELD_MANAGER
+from gpufleet_api.condition import Condition, ConditionStatus
+from gpufleet_api.names import AGENT_FIELD_MANAGER, NODE_CONDITION
 from gpufleet_api.telemetry import GPUTelemetry, ObjectMeta, TelemetrySpec
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
-from gpufleet_operator.model.objects import BoundPod, Node, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Telemetry, Workload
 from gpufleet_operator.pods import requests, traits
 
 T = TypeVar("T")
@@ -114,6 +116,7 @@ def telemetry(body: Json) -> Telemetry:
         unreadable = f"the status of the agent is invalid: {_first_error(error)}"
         spec = TelemetrySpec.model_validate(body.get("spec") or {})
         model = GPUTelemetry(metadata=ObjectMeta.model_validate(meta), spec=spec)
+    conditions = _conditions(body)
     return Telemetry(
         uid=meta["uid"],
         name=meta["name"],
@@ -123,6 +126,7 @@ def telemetry(body: Json) -> Telemetry:
         model=model,
         written_at=written_at(meta),
         decode_error=unreadable,
+        conditions=conditions,
     )
 
 
@@ -137,6 +141,7 @@ def node(body: Json) -> Node:
         unschedulable=bool(spec.get("unschedulable")),
         not_ready=_not_ready(as_map(body.get("status"))),
         allocatable=requests.allocatable(as_map(as_map(body.get("status")).get("allocatable"))),
+        condition=_node_condition(body),
     )
 
 
@@ -181,6 +186,28 @@ def written_at(meta: Json) -> datetime | None:
         if entry.get("manager") == AGENT_FIELD_MANAGER and entry.get("subresource") == "status" and entry.get("time")
     ]
     return max(moments, default=None)
+
+
+def _conditions(body: Json) -> dict[str, Condition]:
+    """Returns the conditions that parse; the next pass writes the others again."""
+    found: dict[str, Condition] = {}
+    for entry in maps(as_map(body.get("status")).get("conditions")):
+        with suppress(ValidationError):
+            condition = Condition.model_validate(entry)
+            found[condition.type] = condition
+    return found
+
+
+def _node_condition(body: Json) -> NodeCondition | None:
+    for entry in maps(as_map(body.get("status")).get("conditions")):
+        if entry.get("type") == NODE_CONDITION and entry.get("status") in tuple(ConditionStatus):
+            return NodeCondition(
+                status=ConditionStatus(entry["status"]),
+                reason=text(entry.get("reason")),
+                message=text(entry.get("message")),
+                last_transition_time=text(entry.get("lastTransitionTime")),
+            )
+    return None
 
 
 def _status(body: Json) -> WorkloadStatus | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WORKLOAD_KIND
+from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WAITING_FOR_ANNOTATION, WORKLOAD_KIND
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
@@ -49,6 +49,7 @@ def pod(body: Json) -> Pod:
         traits=traits.pod_traits(meta["namespace"], meta.get("labels"), spec),
         affinity=_affinity_shape(spec),
         has_annotations="annotations" in meta,
+        waiting_for=text(as_map(meta.get("annotations")).get(WAITING_FOR_ANNOTATION)),
     )
 
 

@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
+from gpufleet_operator.decide.reports import collect_reports, reported
 from gpufleet_operator.decide.state import advance, count_refusals, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
+from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
+from gpufleet_operator.report import gated_pods
 
 _NO_WORKLOAD = "NoWorkload"
 """Wait reason of a gated pod that is not the pod of any replica."""
@@ -38,14 +42,19 @@ def decide(snapshot: Snapshot) -> Actions:
     refusals = count_refusals(state.refusals, assessed, snapshot.now)
     statuses = collect_statuses(snapshot, state, refusals, assessed, plan)
 
-    # 6. Make the state for the next pass.
-    after = next_state(snapshot, state, refusals, writes, statuses)
+    # 6. Collect the reports to people: conditions of nodes, explanations of gated pods.
+    reports = collect_reports(snapshot, state, assessed, plan, writes)
+
+    # 7. Make the state for the next pass.
+    after = replace(next_state(snapshot, state, refusals, writes, statuses), reported=reported(snapshot, reports))
     return Actions(
         creates=writes.creates,
         deletes=writes.deletes,
+        evictions=writes.evictions,
         reserves=writes.reserves,
         releases=writes.releases,
         statuses=statuses,
+        reports=reports,
         state=after,
         due=_due(snapshot, after),
         unplaced=plan.unplaced,
@@ -74,7 +83,7 @@ def _unexpected_errors(snapshot: Snapshot) -> dict[str, str]:
 def _due(snapshot: Snapshot, state: PassState) -> datetime | None:
     """Returns the next time at which the decision may change although the cluster does not."""
     limits = snapshot.limits
-    moments = [next_backoff_end(state, snapshot.now)]
+    moments = [next_backoff_end(state, snapshot.now), cordons.next_end(snapshot), gated_pods.next_due(snapshot)]
     for uid, since in state.unschedulable_since.items():
         node = snapshot.pods[uid].target_node
         if node is not None:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gpufleet_operator.decide.drain import collect_evictions
 from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import CreatePod, DeletePod, ReleasePod, Reserve
+from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve
 from gpufleet_operator.model.objects import Pod, Reservation
 from gpufleet_operator.model.replica import WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -19,6 +20,7 @@ class Writes:
 
     creates: tuple[CreatePod, ...]
     deletes: tuple[DeletePod, ...]
+    evictions: tuple[EvictPod, ...]
     reserves: tuple[Reserve, ...]
     releases: tuple[ReleasePod, ...]
 
@@ -31,9 +33,11 @@ def collect_writes(snapshot: Snapshot, state: PassState, assessed: Sequence[Work
 
     reserves = tuple(r for r in _reserves(snapshot, plan.ledger) if is_due(r.key))
     unwritten = _unwritten(snapshot, plan.ledger, reserves)
+    deletes = tuple(d for w in assessed for d in _deletes(w))
     return Writes(
         creates=tuple(c for w in assessed for c in _creates(snapshot, state, w) if is_due(c.key)),
-        deletes=tuple(d for w in assessed for d in _deletes(w) if is_due(d.key)),
+        deletes=tuple(d for d in deletes if is_due(d.key)),
+        evictions=tuple(e for e in collect_evictions(snapshot, plan.ledger, deletes) if is_due(e.key)),
         reserves=reserves,
         releases=tuple(r for w in assessed for r in _releases(w, plan, reserves, unwritten) if is_due(r.key)),
     )

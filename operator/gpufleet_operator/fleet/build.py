@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from gpufleet_api.telemetry import Assignment, TelemetrySpec
+from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.fleet.engine_input import node_state
 from gpufleet_operator.fleet.node_capacity import node_info, requested_per_node
 from gpufleet_operator.fleet.node_health import not_placeable_reason
@@ -33,7 +33,9 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
         telemetry = snapshot.telemetry[name]
         age = snapshot.age(telemetry)
         state = node_state(
-            telemetry.model.model_copy(update={"spec": TelemetrySpec(assignments=assignments.get(name, []))}),
+            telemetry.model.model_copy(
+                update={"spec": telemetry.model.spec.model_copy(update={"assignments": assignments.get(name, [])})}
+            ),
             node_info(snapshot.nodes[name], requested.get(name, {}), not_placeable_reason(snapshot, name)),
             age_seconds=age.total_seconds() if age is not None else 0.0,
             stale_after_seconds=snapshot.limits.stale_after.total_seconds(),

@@ -1,6 +1,7 @@
 """Health of the devices of a reservation, as the agent reports it."""
 
 from gpufleet_api.telemetry import Assignment, HealthState
+from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.node_health import not_placeable_reason
 from gpufleet_operator.model.objects import Reservation, Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
@@ -9,12 +10,14 @@ from gpufleet_operator.model.snapshot import Snapshot
 def may_release(snapshot: Snapshot, reservation: Reservation) -> bool:
     """Returns True when the pod of a stored reservation may be released to its node.
 
-    The node must be schedulable and respond, its telemetry fresh, and every device reported as healthy.
+    The node must be schedulable and respond, its telemetry fresh, and every device in service and reported as healthy.
     """
     node = snapshot.nodes.get(reservation.node)
     if node is None or node.unschedulable or snapshot.stale_reason(reservation.node) is not None:
         return False
     if not_placeable_reason(snapshot, reservation.node) is not None:
+        return False
+    if has_cordoned_device(snapshot, reservation.node, reservation.assignment):
         return False
     return not unhealthy_or_missing_devices(snapshot.telemetry[reservation.node], reservation.assignment)
 

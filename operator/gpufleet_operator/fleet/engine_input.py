@@ -16,6 +16,7 @@ from gpufleet_api.names import SHARED_SLOTS
 from gpufleet_api.telemetry import Assignment, Device, GPUTelemetry
 from gpufleet_api.workload import DeviceMode, Devices, GPUWorkload, Requirements
 from gpufleet_common import timestamps
+from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.device_usage import by_device, usage_of
 from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.lenient_json import as_map
@@ -90,11 +91,13 @@ def node_state(
         if age_seconds > stale_after_seconds:
             stale_reason = stale_reason or f"telemetry is {age_seconds:.0f} s old, limit {stale_after_seconds:.0f} s"
         reserved = by_device(telemetry.spec.assignments)
+        cordoned = cordons.active(telemetry.spec.cordoned, now or timestamps.parse(status.observed_at))
         devices = tuple(
             _device_state(
                 telemetry.metadata.name,
                 device,
                 reserved=reserved.get(device.uuid, ()),
+                cordoned=cordons.message(cordoned.get(device.uuid)),
                 sample=SampleAge.of(sampled_at(device, status.sample_time), status.observed_at, age_seconds, now),
                 limit=stale_after_seconds,
                 slots=slots,
@@ -220,6 +223,7 @@ def _device_state(
     device: Device,
     *,
     reserved: Sequence[Assignment],
+    cordoned: str | None,
     sample: SampleAge | None,
     limit: float,
     slots: int,
@@ -239,6 +243,7 @@ def _device_state(
         numa_node=device.numa_node,
         nvlink_peers=frozenset(device.nvlink_peers),
         healthy=device.offered,
+        cordoned=cordoned,
         process_count=device.process_count,
         held=usage.held,
         sharers=usage.sharers,
@@ -268,6 +273,7 @@ def _without_measurements(state: DeviceState, stale_reason: str) -> DeviceState:
         utilization_percent=None,
         temperature_celsius=None,
         healthy=state.healthy,
+        cordoned=state.cordoned,
         held=state.held,
         stale_reason=stale_reason,
     )

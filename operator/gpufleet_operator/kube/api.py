@@ -26,6 +26,9 @@ from gpufleet_operator.model.lenient_json import Json
 Sleep = Callable[[float], Awaitable[None]]
 
 JSON_PATCH = "application/json-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+"""JSON is YAML."""
 
 _TIMEOUT_SECONDS = 15.0
 _WATCH_READ_TIMEOUT_SECONDS = 90.0
@@ -84,6 +87,14 @@ class Api:
     async def json_patch(self, path: str, operations: Sequence[Json]) -> Json:
         """Applies a JSON Patch and returns the object as stored."""
         return await self._request("PATCH", path, params=_MANAGER, body=operations, content=JSON_PATCH)
+
+    async def merge_patch(self, path: str, body: Json) -> Json:
+        """Applies a strategic merge patch, for lists that other clients write as well; built-in kinds only."""
+        return await self._request("PATCH", path, params=_MANAGER, body=body, content=STRATEGIC_MERGE_PATCH)
+
+    async def apply(self, path: str, body: Json) -> Json:
+        """Applies an object server-side: the operator's fields become those of `body`, other fields stay."""
+        return await self._request("PATCH", path, params={**_MANAGER, "force": "true"}, body=body, content=APPLY_PATCH)
 
     async def delete(self, path: str, options: Json) -> Json:
         """Deletes an object with v1.DeleteOptions."""

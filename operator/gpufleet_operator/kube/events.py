@@ -1,6 +1,6 @@
-"""Records v1.Events about workloads: one object per workload and reason, which is counted up and has the latest note.
+"""Records v1.Events: one per object and reason, which is counted up and has the latest note.
 
-So a workload that cannot run has as many event objects as reasons, however often it is retried.
+So a workload that cannot run has as many events as reasons, however often it is retried.
 """
 
 import hashlib
@@ -16,20 +16,23 @@ from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
 from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import Event
 
+POD_KIND = "Pod"
 _MAX_NOTE = 1024
 _MAX_COUNTED = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class WorkloadReference:
-    """The object that an event is about."""
+class ObjectReference:
+    """The object that an event is about: a GPUWorkload unless `kind` says otherwise."""
 
     namespace: str
     name: str
     uid: str
+    kind: str = WORKLOAD_KIND
+    api_version: str = API_VERSION
 
 
-class WorkloadEventRecorder:
+class ObjectEventRecorder:
     """Writes events.
 
     Args:
@@ -42,8 +45,8 @@ class WorkloadEventRecorder:
         self._host = host
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    async def record(self, about: WorkloadReference, event: Event, now: datetime) -> None:
-        """Creates an event, or counts up the one with the same workload and reason and replaces its note.
+    async def record(self, about: ObjectReference, event: Event, now: datetime) -> None:
+        """Creates an event, or counts up the one with the same object and reason and replaces its note.
 
         Raises:
             ApiError: The event was not written.
@@ -64,7 +67,7 @@ class WorkloadEventRecorder:
         else:
             self._remember(about, name, 1)
 
-    async def _count_up(self, about: WorkloadReference, name: str, note: str, now: datetime) -> None:
+    async def _count_up(self, about: ObjectReference, name: str, note: str, now: datetime) -> None:
         count = self._counts[about.namespace, name] + 1
         patch: list[dict[str, Any]] = [
             {"op": "add", "path": "/count", "value": count},
@@ -74,21 +77,21 @@ class WorkloadEventRecorder:
         await self._writer.patch_event(about.namespace, name, patch)
         self._remember(about, name, count)
 
-    def _remember(self, about: WorkloadReference, name: str, count: int) -> None:
+    def _remember(self, about: ObjectReference, name: str, count: int) -> None:
         self._counts[about.namespace, name] = count
         self._counts.move_to_end((about.namespace, name))
         while len(self._counts) > _MAX_COUNTED:
             self._counts.popitem(last=False)
 
-    def _body(self, about: WorkloadReference, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
+    def _body(self, about: ObjectReference, name: str, event: Event, note: str, now: datetime) -> dict[str, Any]:
         moment = timestamps.seconds(now)
         return {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": about.namespace},
             "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": WORKLOAD_KIND,
+                "apiVersion": about.api_version,
+                "kind": about.kind,
                 "namespace": about.namespace,
                 "name": about.name,
                 "uid": about.uid,

@@ -25,6 +25,10 @@ def telemetry(node: str) -> str:
     return f"{TELEMETRIES}/{node}"
 
 
+def node(name: str) -> str:
+    return f"{NODES}/{name}"
+
+
 def pods(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/pods"
 

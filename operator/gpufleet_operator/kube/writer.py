@@ -5,11 +5,15 @@ from typing import Any, Protocol
 
 from gpufleet_operator.kube import paths
 from gpufleet_operator.kube.api import Api
-from gpufleet_operator.kube.errors import AlreadyExistsError, InvalidWriteError, PatchConflictError
+from gpufleet_operator.kube.errors import AlreadyExistsError, InvalidWriteError, PatchConflictError, UnavailableError
 from gpufleet_operator.model.lenient_json import Json
 
 _UNPROCESSABLE = 422
 """Status of a JSON Patch whose `test` failed, and also of an object that violates the schema."""
+
+
+_TOO_MANY_REQUESTS = 429
+"""Status of an eviction that a PodDisruptionBudget does not allow now."""
 
 
 class KubeWriter(Protocol):
@@ -37,11 +41,33 @@ class KubeWriter(Protocol):
             ConflictError: The pod has another uid or version.
         """
 
+    async def evict_pod(self, namespace: str, name: str, uid: str) -> None:
+        """Evicts a pod with its own grace period.
+
+        Raises:
+            InvalidWriteError: A PodDisruptionBudget does not allow it now.
+            ConflictError: The pod has another uid.
+        """
+
     async def patch_telemetry(self, node: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch.
 
         Raises:
             PatchConflictError: A test of the patch failed.
+        """
+
+    async def apply_telemetry_status(self, node: str, body: Json) -> Json:
+        """Applies the operator's fields of a GPUTelemetry's status.
+
+        Raises:
+            ConflictError: The object has another uid.
+        """
+
+    async def patch_node_status(self, name: str, body: Json) -> Json:
+        """Applies a strategic merge patch to the status of a Node.
+
+        Raises:
+            ConflictError: The Node has another uid.
         """
 
     async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
@@ -82,6 +108,26 @@ class ApiWriter:
     async def delete_pod(self, namespace: str, name: str, uid: str, resource_version: str) -> None:
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         await self._api.delete(paths.pod(namespace, name), {"preconditions": preconditions})
+
+    async def evict_pod(self, namespace: str, name: str, uid: str) -> None:
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"namespace": namespace, "name": name},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        try:
+            await self._api.create(f"{paths.pod(namespace, name)}/eviction", body)
+        except UnavailableError as error:
+            if error.code != _TOO_MANY_REQUESTS:
+                raise
+            raise InvalidWriteError(str(error), error.code) from error
+
+    async def apply_telemetry_status(self, node: str, body: Json) -> Json:
+        return await self._api.apply(f"{paths.telemetry(node)}/status", body)
+
+    async def patch_node_status(self, name: str, body: Json) -> Json:
+        return await self._api.merge_patch(f"{paths.node(name)}/status", body)
 
     async def patch_telemetry(self, node: str, patch: Sequence[Json]) -> Json:
         return await self._patch(paths.telemetry(node), "", patch)

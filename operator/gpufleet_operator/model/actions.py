@@ -1,7 +1,8 @@
 """The result of a decision, as plain data: `runtime.executor` executes it, tests compare it.
 
-Order within a pass: pods are created and deleted and reservations are written (compare-and-swap), then the pods whose
-reservations were written are released, then status is written. The backoff of a failed action is kept under its key.
+Order within a pass: pods are created, deleted and evicted and reservations are written (compare-and-swap), then the
+pods whose reservations were written are released, then status is written, then reports to people. The backoff of a
+failed action is kept under its key.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_operator.model.replica import RemovalReason
+from gpufleet_operator.model.report_actions import Reports
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import Diagnosis
 
@@ -75,7 +77,12 @@ class ReleasePod:
     @property
     def key(self) -> str:
         """One per pod."""
-        return f"release/{self.pod_uid}"
+        return release_key(self.pod_uid)
+
+
+def release_key(pod_uid: str) -> str:
+    """Returns the key of the backoff of a pod's release."""
+    return f"release/{pod_uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,25 @@ class DeletePod:
 
 
 @dataclass(frozen=True, slots=True)
+class EvictPod:
+    """Evict this pod by the eviction API, which honors PodDisruptionBudgets."""
+
+    workload_uid: str
+    workload: str
+    namespace: str
+    name: str
+    uid: str
+    message: str
+
+    @property
+    def key(self) -> str:
+        """One per pod."""
+        return f"evict/{self.uid}"
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A v1.Event about a workload."""
+    """A v1.Event."""
 
     reason: str
     note: str
@@ -129,9 +153,11 @@ class Actions:
 
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
+    evictions: tuple[EvictPod, ...] = ()
     reserves: tuple[Reserve, ...] = ()
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
+    reports: Reports = field(default_factory=Reports)
     state: PassState = field(default_factory=PassState)
     due: datetime | None = None
     """When to decide again even if nothing changes."""
@@ -147,4 +173,5 @@ class Actions:
     @property
     def empty(self) -> bool:
         """True when there is nothing to write."""
-        return not (self.creates or self.deletes or self.reserves or self.releases or self.statuses)
+        changes = self.creates or self.deletes or self.evictions or self.reserves or self.releases or self.statuses
+        return not changes and self.reports.empty

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload
@@ -68,6 +69,8 @@ class Telemetry:
     written_at: datetime | None
     decode_error: str = ""
     """Why the status does not parse; `model.status` is None then."""
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    """`status.conditions` by type, also of a status that does not parse otherwise."""
 
     @property
     def assignments(self) -> tuple[Assignment, ...]:
@@ -157,6 +160,8 @@ class Pod:
     affinity: AffinityShape = AffinityShape()
     has_annotations: bool = False
     """`metadata.annotations` exists."""
+    waiting_for: str = ""
+    """The operator's annotation, as long as the pod is gated."""
 
     @property
     def full_name(self) -> str:
@@ -199,6 +204,16 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCondition:
+    """The operator's own condition of a Node, as in v1.NodeCondition."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+    last_transition_time: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A v1.Node. `allocatable` has CPU in millicores, other resources in units."""
 
@@ -211,6 +226,8 @@ class Node:
     not_ready: str = ""
     """Message of the condition Ready if that is not True, such as `Kubelet stopped posting node status.`."""
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    condition: NodeCondition | None = None
+    """As stored; None: the Node does not have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ class Limits:
     """How long a device must be unhealthy before its pod is replaced, if `onDegraded` is Replace."""
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
+    node_conditions: bool = True
+    """Whether Nodes with GPUs get the operator's condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,15 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """A report about an object, as last written."""
+
+    at: datetime
+    words: str = ""
+    """Of a pod's explanation: the note without numbers."""
+
+
+@dataclass(frozen=True, slots=True)
 class PassState:
     """State carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
@@ -111,6 +122,8 @@ class PassState:
     """Workload uid -> the check of its current generation."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
+    reported: Mapping[str, Reported] = field(default_factory=dict)
+    """Key of a report (`model.report_actions`) -> what was last written under it."""
     restored: frozenset[str] = frozenset()
     """Uids of workloads whose refusals were read back from status after a restart."""
 

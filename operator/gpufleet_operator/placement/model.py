@@ -34,6 +34,8 @@ class FilterReason(StrEnum):
     TOPOLOGY_SPREAD = "TopologySpreadMismatch"
     """A topology spread constraint with DoNotSchedule."""
     TELEMETRY_STALE = "TelemetryStale"
+    CORDONED = "Cordoned"
+    """An administrator has taken the device out of service."""
     UNHEALTHY = "DeviceUnhealthy"
     """Reported before a stale sample: a device with a fault often has no samples."""
     IN_USE = "DeviceInUse"
@@ -77,6 +79,8 @@ class DeviceState:
     numa_node: int | None = None
     nvlink_peers: frozenset[str] = frozenset()
     healthy: bool = True
+    cordoned: str | None = None
+    """Set if the device is out of service (`is cordoned: fan replacement`)."""
     process_count: int | None = None
     """None: the driver doesn't count them."""
     held: bool = False

@@ -1,4 +1,4 @@
-"""Builds the patch that releases a pod: restricts it to its node, annotates it and removes the gate.
+"""Builds the patches of gated pods. A release restricts a pod to its node, annotates it and removes the gate.
 
 One JSON Patch does all, because it is atomic, and because the apiserver allows a narrower node affinity only while the
 old object has a gate. The tests on uid and resourceVersion limit it to exactly the pod that was decided on.
@@ -7,12 +7,13 @@ old object has a gate. The tests on uid and resourceVersion limit it to exactly 
 import json
 from typing import Any
 
-from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE
+from gpufleet_api.names import ASSIGNMENT_ANNOTATION, SCHEDULING_GATE, WAITING_FOR_ANNOTATION
 from gpufleet_api.telemetry import Assignment
 from gpufleet_operator.model.json_patch import JsonPatchOperation
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.pods.node_affinity import REQUIRED
 
+_WAITING_FOR = f"/metadata/annotations/{WAITING_FOR_ANNOTATION.replace('/', '~1')}"
 _AFFINITY = "/spec/affinity"
 _NODE_AFFINITY = f"{_AFFINITY}/nodeAffinity"
 _REQUIRED = f"{_NODE_AFFINITY}/{REQUIRED}"
@@ -26,7 +27,21 @@ def release(pod: Pod, node: str, assignment: Assignment) -> tuple[JsonPatchOpera
         {"op": "test", "path": "/spec/schedulingGates/0/name", "value": SCHEDULING_GATE},
         *_pin(pod, node),
         *_annotate(pod, node, assignment),
+        *([{"op": "remove", "path": _WAITING_FOR}] if pod.waiting_for else []),
         {"op": "remove", "path": "/spec/schedulingGates/0"},
+    )
+
+
+def explain(pod: Pod, waiting_for: str) -> tuple[JsonPatchOperation, ...]:
+    """Returns the patch that annotates a gated pod with what it waits for."""
+    if pod.has_annotations:
+        annotate = _add(_WAITING_FOR, waiting_for)
+    else:
+        annotate = _add("/metadata/annotations", {WAITING_FOR_ANNOTATION: waiting_for})
+    return (
+        {"op": "test", "path": "/metadata/uid", "value": pod.uid},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": pod.resource_version},
+        annotate,
     )
 
 

@@ -22,12 +22,35 @@ from gpufleet_operator.kube.errors import (
     PatchConflictError,
     UnavailableError,
 )
-from gpufleet_operator.kube.events import WorkloadEventRecorder, WorkloadReference
+from gpufleet_operator.kube.events import ObjectEventRecorder, ObjectReference
 from gpufleet_operator.kube.writer import KubeWriter
-from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, Event, ReleasePod, Reserve, WriteStatus
+from gpufleet_operator.model.actions import (
+    Actions,
+    CreatePod,
+    DeletePod,
+    Event,
+    EvictPod,
+    ReleasePod,
+    Reserve,
+    WriteStatus,
+)
+from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_operator.runtime.report_writer import ReportWriter
 
-Action = CreatePod | DeletePod | Reserve | ReleasePod | WriteStatus
-A = TypeVar("A", CreatePod, DeletePod, Reserve, ReleasePod, WriteStatus)
+Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
+Action = CreatePod | DeletePod | EvictPod | Reserve | ReleasePod | WriteStatus | Report
+A = TypeVar(
+    "A",
+    CreatePod,
+    DeletePod,
+    EvictPod,
+    Reserve,
+    ReleasePod,
+    WriteStatus,
+    WriteTelemetryConditions,
+    WriteNodeCondition,
+    ExplainPod,
+)
 
 _MAX_PARALLEL = 16
 _RETRIED = (InvalidWriteError, UnavailableError)
@@ -61,32 +84,43 @@ class Executor:
         recorder: Writes events.
     """
 
-    def __init__(self, writer: KubeWriter, cache: Cache, clock: ServerClock, recorder: WorkloadEventRecorder) -> None:
+    def __init__(self, writer: KubeWriter, cache: Cache, clock: ServerClock, recorder: ObjectEventRecorder) -> None:
         self._writer, self._cache, self._clock, self._recorder = writer, cache, clock, recorder
+        self._reports = ReportWriter(writer, cache, clock, recorder)
         self._semaphore = asyncio.Semaphore(_MAX_PARALLEL)
         self._on_write: Callable[[], None] = lambda: None
 
     async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
-        """Writes all actions: creates, deletes and reservations, then releases of reserved pods, then statuses.
+        """Writes all actions: changes of pods and reservations, releases of reserved pods, statuses, then reports.
 
         Args:
             actions: The decision.
             on_write: Called after each write, successful or not.
         """
         self._on_write = on_write
-        creates, deletes, reserves = await asyncio.gather(
+        creates, deletes, evictions, reserves = await asyncio.gather(
             self._all(actions.creates, self._create),
             self._all(actions.deletes, self._delete),
+            self._all(actions.evictions, self._evict),
             self._all(actions.reserves, self._reserve),
         )
         reserved = {o.action.node for o in reserves if isinstance(o.action, Reserve) and o.succeeded}
         releases = await self._all([r for r in actions.releases if r.after <= reserved], self._release)
         outcomes = [*creates, *deletes, *reserves, *releases]
         # A status lists devices as reserved, so it is written only after the reservations of its workload.
-        incomplete = {o.action.workload_uid for o in outcomes if not isinstance(o.action, Reserve) and not o.succeeded}
+        failed = [o.action for o in outcomes if not o.succeeded]
+        incomplete = {a.workload_uid for a in failed if isinstance(a, CreatePod | DeletePod | ReleasePod)}
         incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
         statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
-        return [*outcomes, *statuses]
+        return [*outcomes, *evictions, *statuses, *await self._report(actions.reports)]
+
+    async def _report(self, reports: Reports) -> list[WriteOutcome]:
+        telemetry, nodes, pods = await asyncio.gather(
+            self._all(reports.telemetry, self._reports.telemetry),
+            self._all(reports.nodes, self._reports.node),
+            self._all(reports.pods, self._reports.pod),
+        )
+        return [*telemetry, *nodes, *pods]
 
     async def _all(self, actions: Sequence[A], write: Callable[[A], Awaitable[None]]) -> list[WriteOutcome]:
         return list(await asyncio.gather(*(self._one(action, write) for action in actions)))
@@ -149,9 +183,25 @@ class Executor:
         if pod is not None:
             self._cache.pods.put(replace(pod, deleting=True))
         await self._record(
-            WorkloadReference(action.namespace, action.workload, action.workload_uid),
+            ObjectReference(action.namespace, action.workload, action.workload_uid),
             Event(action.reason, f"pod {action.name}: {action.message}", warning=action.reason.is_warning),
         )
+
+    async def _evict(self, action: EvictPod) -> None:
+        about = ObjectReference(action.namespace, action.workload, action.workload_uid)
+        try:
+            await self._writer.evict_pod(action.namespace, action.name, action.uid)
+        except NotFoundError:
+            self._cache.pods.remove(action.uid, "")
+            return
+        except InvalidWriteError as error:
+            blocked = f"pod {action.name}: {error} ({action.message})"
+            await self._record(about, Event("EvictionBlocked", blocked, warning=True))
+            raise
+        pod = self._cache.pods.items.get(action.uid)
+        if pod is not None:
+            self._cache.pods.put(replace(pod, deleting=True))
+        await self._record(about, Event("DeviceDrained", f"evicted pod {action.name}: {action.message}"))
 
     async def _status(self, action: WriteStatus) -> None:
         try:
@@ -165,9 +215,9 @@ class Executor:
             return
         self._cache.workloads.apply(body)
         for event in action.events:
-            await self._record(WorkloadReference(action.namespace, action.name, action.workload_uid), event)
+            await self._record(ObjectReference(action.namespace, action.name, action.workload_uid), event)
 
-    async def _record(self, about: WorkloadReference, event: Event) -> None:
+    async def _record(self, about: ObjectReference, event: Event) -> None:
         """Records an event. One that fails is not retried: nothing depends on it."""
         try:
             await self._recorder.record(about, event, self._clock.now())

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, ReleasePod, Reserve
+from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, EvictPod, ReleasePod, Reserve, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.runtime.executor import WriteOutcome
 
@@ -29,8 +29,8 @@ class Metrics:
         )
         self.writes = Counter(
             "gpufleet_operator_writes",
-            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_release, reserve, status) and outcome "
-            "(succeeded, conflict, failed).",
+            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, status, "
+            "report) and outcome (succeeded, conflict, failed).",
             ["kind", "outcome"],
             registry=registry,
         )
@@ -114,13 +114,17 @@ class Metrics:
                     kind = "pod_delete"
                     if outcome.succeeded:
                         self.pods_removed.labels(str(action.reason)).inc()
+                case EvictPod():
+                    kind = "pod_evict"
                 case ReleasePod():
                     kind = "pod_release"
                 case Reserve() as action:
                     kind = "reserve"
                     self._count_reservations(action, result)
-                case _:
+                case WriteStatus():
                     kind = "status"
+                case _:
+                    kind = "report"
             self.writes.labels(kind, result).inc()
 
     def _count_reservations(self, action: Reserve, result: str) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from gpufleet_api.workload_status import Condition, ConditionStatus, PlacementState, WorkloadStatus
+from gpufleet_api.condition import Condition, ConditionStatus
+from gpufleet_api.workload_status import PlacementState, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status import counts

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpufleet_api.workload_status import Condition, ConditionStatus, Explanation, PlacementState
+from gpufleet_api.condition import Condition, ConditionStatus
+from gpufleet_api.workload_status import Explanation, PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.device_health import unhealthy_or_missing_devices
 from gpufleet_operator.model.replica import WaitReason

@@ -54,6 +54,8 @@ class FakeApiserver:
         self.events: list[str] = []
         self.released: list[tuple[str, str | None, list[str]]] = []
         """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
+        self.disruptions_allowed = 1_000_000
+        """Evictions until a PodDisruptionBudget allows no more."""
         self.version = 100
         self.decoded: dict[tuple[str, str, str], Any] = {}
         """By kind, uid and version, for the operators of this cluster."""
@@ -102,6 +104,8 @@ class FakeApiserver:
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         pod = self._patched("pods", f"{namespace}/{name}", patch)
+        if pod["spec"].get("schedulingGates"):
+            return pod  # annotated, not released
         self.released.append((pod["metadata"]["uid"], pin(pod["spec"]), self.reserved_for(pod["metadata"]["uid"])))
         return pod
 
@@ -123,6 +127,34 @@ class FakeApiserver:
             meta = pod["metadata"]
             if (meta["uid"], meta["resourceVersion"]) != (uid, resource_version):
                 raise ConflictError("precondition failed", 409)
+            self.delete_gracefully(key)
+
+    async def apply_telemetry_status(self, node: str, body: Mapping[str, Any]) -> Json:
+        with self._faulty():
+            stored = self._found("telemetry", node)
+            return self._with_conditions("telemetry", stored, body)
+
+    async def patch_node_status(self, name: str, body: Mapping[str, Any]) -> Json:
+        with self._faulty():
+            return self._with_conditions("nodes", self._found("nodes", name), body)
+
+    def _with_conditions(self, kind: str, stored: Json, body: Mapping[str, Any]) -> Json:
+        """Merges conditions by type, as server-side apply and strategic merge patches do."""
+        if body["metadata"]["uid"] != stored["metadata"]["uid"]:
+            raise ConflictError("uid mismatch", 409)
+        status = stored.get("status") or {}
+        merged = {one["type"]: one for one in [*(status.get("conditions") or ()), *body["status"]["conditions"]]}
+        kept = [one for one in merged.values() if one.get("$patch") != "delete"]
+        return self.store(kind, stored["metadata"]["name"], {**stored, "status": {**status, "conditions": kept}})
+
+    async def evict_pod(self, namespace: str, name: str, uid: str) -> None:
+        key = f"{namespace}/{name}"
+        with self._faulty():
+            if self._found("pods", key)["metadata"]["uid"] != uid:
+                raise ConflictError("precondition failed", 409)
+            if self.disruptions_allowed <= 0:
+                raise InvalidWriteError("Cannot evict pod as it would violate the pod's disruption budget.", 429)
+            self.disruptions_allowed -= 1
             self.delete_gracefully(key)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:

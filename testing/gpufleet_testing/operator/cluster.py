@@ -73,7 +73,9 @@ class FakeCluster(FakeApiserver):
         stored = self.objects["telemetry", name]
         body = {**stored, "metadata": dict(stored["metadata"])}
         moment, uuids = timestamps.micros(self.now), self.devices(name)
+        conditions = (stored.get("status") or {}).get("conditions")  # the operator's
         body["status"] = {
+            **({"conditions": conditions} if conditions else {}),
             "assignmentsGeneration": body["metadata"]["generation"],
             "observedAt": moment,
             "sampleTime": moment,

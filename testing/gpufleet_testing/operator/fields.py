@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import AffinityShape, Container, PodDeletion, PodPhase
+from gpufleet_operator.model.objects import AffinityShape, Container, NodeCondition, PodDeletion, PodPhase
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
 
@@ -46,6 +46,7 @@ class PodFields(TypedDict, total=False):
     needs: PodNeeds
     affinity: AffinityShape
     has_annotations: bool
+    waiting_for: str
 
 
 class AssignmentFields(TypedDict, total=False):
@@ -79,6 +80,7 @@ class NodeFields(TypedDict, total=False):
     unschedulable: bool
     not_ready: str
     allocatable: Mapping[str, int]
+    condition: NodeCondition | None
 
 
 class SnapshotFields(TypedDict, total=False):

@@ -82,6 +82,10 @@ class HttpApiserver:
                 return await self.cluster.patch_pod("ml", name, body)
             case "PATCH", [*_, "gputelemetries", _]:
                 return await self.cluster.patch_telemetry(name, body)
+            case "PATCH", [*_, "gputelemetries", node, "status"]:
+                return await self.cluster.apply_telemetry_status(node, body)
+            case "PATCH", [*_, "nodes", node, "status"]:
+                return await self.cluster.patch_node_status(node, body)
             case "PATCH", [*_, "gpuworkloads", workload, "status"]:
                 return await self.cluster.patch_workload_status("ml", workload, body)
             case "DELETE", [*_, "pods", _]:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 
+from gpufleet_api.condition import Condition
 from gpufleet_api.names import RESOURCE, SCHEDULING_GATE, SHARED_RESOURCE, SHARED_SLOTS
-from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
+from gpufleet_api.telemetry import Assignment, CordonedDevice, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload, WorkloadSpec
 from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
@@ -159,6 +160,8 @@ def telemetry(
     age: float = 1.0,
     generation: int = 5,
     covered: int | None = None,
+    cordoned: Sequence[CordonedDevice] = (),
+    conditions: Sequence[Condition] = (),
     **device: Unpack[DeviceFields],
 ) -> Telemetry:
     """A GPUTelemetry with devices GPU-<node number>-<index>.
@@ -171,6 +174,8 @@ def telemetry(
         age: seconds since the agent wrote the status.
         generation: of the object.
         covered: `status.assignmentsGeneration`; default: the generation.
+        cordoned: devices that are out of service.
+        conditions: as stored.
         device: values of every device.
     """
     written = NOW - timedelta(seconds=age)
@@ -178,7 +183,10 @@ def telemetry(
     uuids = [f"GPU-{number}-{index}" for index in range(devices)]
     body = {
         "metadata": {"name": name, "uid": f"uid-{name}-telemetry", "generation": generation},
-        "spec": {"assignments": [a.model_dump(by_alias=True) for a in assignments]},
+        "spec": {
+            "assignments": [a.model_dump(by_alias=True) for a in assignments],
+            "cordoned": [c.model_dump(by_alias=True) for c in cordoned],
+        },
         "status": {
             "assignmentsGeneration": generation if covered is None else covered,
             "observedAt": timestamps.micros(written),
@@ -198,6 +206,7 @@ def telemetry(
         deleting=False,
         model=GPUTelemetry.model_validate(body),
         written_at=written,
+        conditions={c.type: c for c in conditions},
     )
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.events import WorkloadEventRecorder
+from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
@@ -34,7 +34,7 @@ class OperatorProcess:
         clock = ServerClock(lambda: cluster.now)
         self.reconciler = Reconciler(
             self.cache,
-            Executor(cluster, self.cache, clock, WorkloadEventRecorder(cluster, "test")),
+            Executor(cluster, self.cache, clock, ObjectEventRecorder(cluster, "test")),
             Limits(),
             clock,
             Metrics(CollectorRegistry()),

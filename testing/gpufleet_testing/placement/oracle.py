@@ -52,6 +52,7 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> FilterReason | None:
     free = None if used is None or total is None else total - used
     wanted, has = needs.min_compute_capability, d.compute_capability
     tests = (
+        (d.cordoned is not None, FilterReason.CORDONED),
         (not d.healthy, FilterReason.UNHEALTHY),
         (d.sample_age_seconds is None, FilterReason.TELEMETRY_STALE),
         (d.held or (shared and needs.share is None), FilterReason.IN_USE),

@@ -68,7 +68,10 @@ def test_settled_workload_needs_no_writes() -> None:
     first = decide(make.snapshot(workload, pod, telemetry))
     status = first.statuses[0].status
 
-    again = decide(make.snapshot(make.workload(status=status), pod, telemetry, state=first.state))
+    telemetry = replace(telemetry, conditions={c.type: c for c in first.reports.telemetry[0].conditions})
+    node = make.node(condition=first.reports.nodes[0].condition)
+
+    again = decide(make.snapshot(make.workload(status=status), pod, telemetry, node, state=first.state))
 
     assert results.states(first) == ["Allocated"]
     assert results.condition(first.statuses[0], "Ready") == ("True", "AllReplicasReady")

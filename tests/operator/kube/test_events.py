@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpufleet_operator.kube.errors import AlreadyExistsError, NotFoundError
-from gpufleet_operator.kube.events import WorkloadEventRecorder, WorkloadReference
+from gpufleet_operator.kube.events import ObjectEventRecorder, ObjectReference
 from gpufleet_operator.model.actions import Event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-ABOUT = WorkloadReference("ml", "train", "uid-train")
+ABOUT = ObjectReference("ml", "train", "uid-train")
 
 
 class Cluster:
@@ -34,8 +34,8 @@ class Cluster:
         return {"count": 5}
 
 
-def recorder(cluster: Cluster) -> WorkloadEventRecorder:
-    return WorkloadEventRecorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
+def recorder(cluster: Cluster) -> ObjectEventRecorder:
+    return ObjectEventRecorder(cluster, "host")  # type: ignore[arg-type]  # the part of Cluster that it uses
 
 
 async def test_a_repeated_event_is_counted_up() -> None:

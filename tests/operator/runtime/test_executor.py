@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
-from gpufleet_operator.kube.events import WorkloadEventRecorder
+from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.model.actions import Actions, CreatePod
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor, WriteOutcome
@@ -37,7 +37,7 @@ class Refusing:
 def executor(error: ApiError, cache: Cache) -> Executor:
     cluster: Any = Refusing(error)
     clock = ServerClock(lambda: NOW)
-    return Executor(cluster, cache, clock, WorkloadEventRecorder(cluster, "test"))
+    return Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
 
 
 def creates(number: int) -> Actions:
@@ -84,7 +84,7 @@ async def test_every_write_counts_as_progress(first: bool) -> None:
     api: Any = cluster
     reconciler = Reconciler(
         cache,
-        Executor(api, cache, clock, WorkloadEventRecorder(api, "test")),
+        Executor(api, cache, clock, ObjectEventRecorder(api, "test")),
         Limits(),
         clock,
         Metrics(CollectorRegistry()),

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.kube.events import WorkloadEventRecorder
+from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.objects import Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
@@ -119,7 +119,7 @@ async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch:
         cache, clock, api = Cache(), ServerClock(lambda: make.NOW), object()
         for workload in workloads:
             cache.workloads.put(workload)
-        executor = Executor(cast("Any", api), cache, clock, WorkloadEventRecorder(cast("Any", api), "test"))
+        executor = Executor(cast("Any", api), cache, clock, ObjectEventRecorder(cast("Any", api), "test"))
         metrics = Metrics(CollectorRegistry())
         return Reconciler(
             cache, executor, Limits(), clock, metrics, name_seed=lambda: "salt", resync_interval_seconds=10

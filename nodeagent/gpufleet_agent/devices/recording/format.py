@@ -122,9 +122,7 @@ def render(entry: Entry) -> bytes:
     """Returns a later line."""
     content = msgspec.to_builtins(entry.content, order="deterministic")
     if not isinstance(entry.content, Failure | DeviceEvent):
-        content = {
-            name: value for name, value in content.items() if value is not None and (name != "unreadable" or value)
-        }
+        content = {name: value for name, value in content.items() if value is not None}
     return msgspec.json.encode({"at": round(entry.at, 3), _NAMES[type(entry.content)]: content}) + b"\n"
 
 

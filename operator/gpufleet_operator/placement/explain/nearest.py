@@ -34,6 +34,7 @@ _UNMEASURED = {
     FilterReason.NODE_BACKOFF: 6.0,
     FilterReason.UNHEALTHY: 7.0,
     FilterReason.NODE_NOT_READY: 7.5,
+    FilterReason.CORDONED: 8.0,
     FilterReason.NODE_UNSCHEDULABLE: 8.0,
 }
 """Distance by reason if it has no number: above every measured one; reasons that resolve by themselves are nearer."""
@@ -212,6 +213,8 @@ def _state_message(node: NodeState, device: DeviceState, reason: FilterReason, q
             return node.stale_reason or device.stale_reason or "has never been sampled"
         case FilterReason.NODE_NOT_READY:
             return node.not_ready or "node is not ready"
+        case FilterReason.CORDONED:
+            return device.cordoned or "is cordoned"
         case FilterReason.TAINT:
             taint = untolerated(node.taints, pod.tolerations)
             return f"node has taint {taint.key}={taint.value}:{taint.effect}" if taint else "node has a taint"

@@ -14,6 +14,7 @@ PHRASES: dict[FilterReason, str] = {
     FilterReason.POD_AFFINITY: "on a node that does not match the pod affinity",
     FilterReason.TOPOLOGY_SPREAD: "on a node that does not match the topology spread constraints",
     FilterReason.TELEMETRY_STALE: "stale telemetry",
+    FilterReason.CORDONED: "cordoned",
     FilterReason.UNHEALTHY: "unhealthy",
     FilterReason.IN_USE: "in use",
     FilterReason.FOREIGN_PROCESS: "used (or possibly used) outside Kubernetes",

@@ -32,7 +32,7 @@ UNKNOWN_CELSIUS = 2**14
 UNLIMITED_SLOTS = 2**14
 """Free share slots of a device without a limit."""
 
-PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN = (1 << bit for bit in range(6))
+PRESENT, SAMPLED, HEALTHY, HELD, SHARED, FOREIGN, CORDONED = (1 << bit for bit in range(7))
 """State bits of a device."""
 USABLE = PRESENT | SAMPLED | HEALTHY
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpufleet_operator.placement.fleet.columns import (
+    CORDONED,
     FOREIGN,
     HEALTHY,
     HELD,
@@ -139,6 +140,7 @@ def _state(device: DeviceState) -> int:
     bits = PRESENT
     bits |= SAMPLED if device.sample_age_seconds is not None and device.stale_reason is None else 0
     bits |= HEALTHY if device.healthy else 0
+    bits |= CORDONED if device.cordoned is not None else 0
     bits |= HELD if device.held else 0
     bits |= SHARED if shared else 0
     return bits | (FOREIGN if device.in_use and not device.held and not shared else 0)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpufleet_operator.placement.fleet.columns import (
+    CORDONED,
     FOREIGN,
     HEALTHY,
     HELD,
@@ -59,6 +60,7 @@ def device_tests(fleet: Fleet, window: RowWindow, query: Query) -> Iterator[tupl
     """Yields (rows, width) per filter, in order. Arguments as for `usable`, which is equivalent but faster."""
     taken = HELD | SHARED if query.devices.share is None else HELD
     state = window.columns.state[window.at]
+    yield FilterReason.CORDONED, (state & CORDONED) != 0
     yield FilterReason.UNHEALTHY, (state & HEALTHY) == 0
     yield FilterReason.TELEMETRY_STALE, (state & SAMPLED) == 0
     in_use: Mask = (state & taken) != 0

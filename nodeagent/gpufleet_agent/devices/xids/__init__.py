@@ -1,1 +1,0 @@
-"""NVIDIA's XIDs: the catalog, and which of them are faults."""

@@ -1,1 +1,0 @@
-"""Conditions of a device that readings show."""

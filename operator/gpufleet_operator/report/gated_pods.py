@@ -1,0 +1,142 @@
+"""Why a pod is gated: an event on the pod for people, and the annotation `gpufleet.dev/waiting-for` for tools.
+
+The annotation is written when the reason changes. An event is recorded with it, again when the words of the message
+change, and again before the apiserver deletes it. A pod that is released within two seconds gets neither.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.model.actions import create_key, release_key
+from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.report_actions import ExplainPod, explain_key
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState, Reported
+from gpufleet_operator.placement.model import Diagnosis
+from gpufleet_operator.pods.release import explain
+
+DELAY = timedelta(seconds=2)
+"""How long a pod is gated before that is explained."""
+_WORDS_INTERVAL = timedelta(minutes=2)
+"""Shortest interval between two events of a pod with the same reason and different words."""
+_REPEAT_INTERVAL = timedelta(minutes=30)
+"""Interval at which an event is repeated: the apiserver deletes events after an hour."""
+
+
+class WaitingFor(StrEnum):
+    """Value of the annotation. The reason of the event is `WaitingFor` and this value."""
+
+    DEVICES = "Devices"
+    GANG = "Gang"
+    OTHER_GATES = "OtherSchedulingGates"
+    RELEASE = "Release"
+    VALID_TEMPLATE = "ValidTemplate"
+    WORKLOAD = "GPUWorkload"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    reason: WaitingFor
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placements:
+    """What this pass found out about gated pods."""
+
+    assessed: Mapping[str, WorkloadReplicas]
+    """By workload uid."""
+    ledger: Ledger
+    """After this pass."""
+    unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
+    """By workload uid."""
+    releases: frozenset[str] = frozenset()
+    """Uids of the pods that this pass releases."""
+
+
+def explanations(snapshot: Snapshot, state: PassState, found: Placements) -> Iterator[ExplainPod]:
+    """Yields the explanations to record, oldest pods first."""
+    replicas = {r.pod.uid: (a, r) for a in found.assessed.values() for r in a.replicas if r.pod is not None}
+    for pod in sorted(_gated(snapshot), key=lambda p: p.created):
+        if pod.uid in found.releases or snapshot.now - pod.created < DELAY:
+            continue
+        wait = _wait(snapshot, state, found, pod, replicas.get(pod.uid))
+        if wait is None:
+            continue
+        known = pod.waiting_for == wait.reason
+        action = ExplainPod(
+            pod_uid=pod.uid,
+            namespace=pod.namespace,
+            name=pod.name,
+            reason=f"WaitingFor{wait.reason}",
+            note=wait.message,
+            warning=wait.reason is not WaitingFor.OTHER_GATES,
+            patch=() if known else explain(pod, wait.reason),
+        )
+        if not known or _is_due(snapshot, state.reported.get(action.key), action):
+            yield action
+
+
+def explained(snapshot: Snapshot) -> dict[str, Reported]:
+    """Returns the explanations of gated pods; those of an earlier process as if they were recorded now."""
+    reported = snapshot.previous_state.reported
+    keys = [explain_key(pod.uid) for pod in _gated(snapshot) if pod.waiting_for]
+    return {key: reported.get(key, Reported(snapshot.now)) for key in keys}
+
+
+def next_due(snapshot: Snapshot) -> datetime | None:
+    """Returns when the next gated pod has waited long enough to be explained."""
+    return min((due for pod in _gated(snapshot) if (due := pod.created + DELAY) > snapshot.now), default=None)
+
+
+def _gated(snapshot: Snapshot) -> Iterable[Pod]:
+    return (pod for pod in snapshot.pods.values() if pod.gates and not pod.deleting and not pod.terminal)
+
+
+def _is_due(snapshot: Snapshot, reported: Reported | None, action: ExplainPod) -> bool:
+    if reported is None:
+        return False
+    changed = reported.words not in ("", action.words)
+    return snapshot.now - reported.at >= (_WORDS_INTERVAL if changed else _REPEAT_INTERVAL)
+
+
+def _wait(
+    snapshot: Snapshot, state: PassState, found: Placements, pod: Pod, member: tuple[WorkloadReplicas, Replica] | None
+) -> _Wait | None:
+    """Returns what the pod waits for; None: nothing, or it is about to be deleted."""
+    if member is None:
+        return _without_replica(snapshot, pod)
+    assessed, replica = member
+    if any(removal.pod.uid == pod.uid for removal in assessed.removals):
+        return None
+    if replica.wait_reason is WaitReason.OTHER_GATES:
+        return _Wait(WaitingFor.OTHER_GATES, replica.message)
+    if pod.uid in found.ledger.active:
+        failure = state.write_backoffs.get(release_key(pod.uid))
+        return _Wait(WaitingFor.RELEASE, f"{failure.by}: {failure.message}") if failure else None
+    uid = assessed.workload.uid
+    diagnosis = found.unplaced.get(uid)
+    if diagnosis is not None:
+        return _Wait(WaitingFor.DEVICES, diagnosis.message)
+    if assessed.spec.placement.gang:
+        others = [r for r in assessed.replicas if r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)]
+        failure = state.write_backoffs.get(create_key(uid))
+        why = f": {failure.message}" if failure else ""
+        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or have other gates{why}"
+        return _Wait(WaitingFor.GANG, message)
+    return _Wait(WaitingFor.DEVICES, "no devices are picked yet")
+
+
+def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:
+    workload = snapshot.workloads.get(pod.workload_uid)
+    if workload is None or workload.namespace != pod.namespace:
+        return _Wait(WaitingFor.WORKLOAD, "no GPUWorkload controls the pod")
+    check = snapshot.templates.get(workload.uid)
+    errors = [workload.invalid] if workload.model is None else list(check.errors if check else ())
+    if workload.deleting or not errors:
+        return None
+    return _Wait(WaitingFor.VALID_TEMPLATE, f"GPUWorkload {workload.name} is invalid: {'; '.join(errors)}")

@@ -1,0 +1,70 @@
+"""Whether the measurements of a node are current, and whether its devices are healthy."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpufleet_api.condition import ConditionStatus
+from gpufleet_api.names import TelemetryState
+from gpufleet_api.telemetry import Device, HealthState
+from gpufleet_operator.model.objects import Telemetry
+from gpufleet_operator.model.snapshot import Snapshot
+
+_MAX_MESSAGE_LENGTH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Status, reason and message of a condition."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+def fresh(snapshot: Snapshot, telemetry: Telemetry) -> Finding:
+    """Returns whether the measurements may be used for placement."""
+    if telemetry.decode_error:
+        return Finding(ConditionStatus.FALSE, "Invalid", telemetry.decode_error)
+    stale = snapshot.stale_reason(telemetry.name)
+    if stale is not None or telemetry.status is None:
+        return Finding(ConditionStatus.FALSE, "Stale", stale or "agent has not published telemetry yet")
+    match telemetry.status.summary.state:
+        case TelemetryState.NO_DRIVER:
+            return Finding(ConditionStatus.FALSE, "NoDriver", "no GPU driver answers on the node")
+        case TelemetryState.STALE:
+            return Finding(ConditionStatus.FALSE, "Stale", "the agent reports, but it cannot sample the devices")
+    return Finding(ConditionStatus.TRUE, "Ready", "the agent reports current measurements")
+
+
+def healthy(telemetry: Telemetry, freshness: Finding) -> Finding:
+    """Returns whether all devices of the node are healthy; Unknown if that cannot be known now.
+
+    A reported fault counts while no driver answers: a lost device often takes the driver with it.
+    """
+    devices = telemetry.status.devices if telemetry.status else ()
+    unhealthy = [d for d in devices if d.health.state is HealthState.UNHEALTHY]
+    knows = freshness.status is ConditionStatus.TRUE or freshness.reason == "NoDriver"
+    if knows and unhealthy:
+        codes = {reason.code for d in unhealthy for reason in d.health.reasons}
+        reason = codes.pop() if len(codes) == 1 else "DeviceUnhealthy"
+        return Finding(ConditionStatus.FALSE, reason, _joined(map(_faults, unhealthy)))
+    if freshness.status is not ConditionStatus.TRUE:
+        return Finding(ConditionStatus.UNKNOWN, freshness.reason, freshness.message)
+    if not devices:
+        return Finding(ConditionStatus.UNKNOWN, "NoDevices", "the driver reports no device")
+    return Finding(ConditionStatus.TRUE, "DevicesHealthy", f"{len(devices)} of {len(devices)} devices are healthy")
+
+
+def _faults(device: Device) -> str:
+    """Returns `GPU-1-0: XidError (XID 79: ...)`."""
+    faults = (f"{r.code} ({r.message})" if r.message else r.code for r in device.health.reasons)
+    return f"{device.uuid}: {', '.join(faults) or 'unhealthy'}"
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Joins as many parts as a message may have, and counts the rest."""
+    kept: list[str] = []
+    rest = list(parts)
+    while rest and sum(map(len, kept)) + len(rest[0]) < _MAX_MESSAGE_LENGTH:
+        kept.append(rest.pop(0))
+    return "; ".join(kept) + (f"; and {len(rest)} more" if rest else "")

@@ -1,0 +1,129 @@
+"""Devices out of service: nobody new gets them, and `drain` evicts who has them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gpufleet_api.telemetry import CordonedDevice
+from gpufleet_common import timestamps
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.state import record_results
+from gpufleet_operator.kube import patches
+from gpufleet_testing.operator import make, results
+
+BEFORE = timestamps.seconds(make.NOW - timedelta(seconds=1))
+LATER = timestamps.seconds(make.NOW + timedelta(seconds=60))
+
+
+def cordon(uuid: str = "GPU-1-0", **fields: Any) -> CordonedDevice:
+    return CordonedDevice(uuid=uuid, reason="fan", **fields)
+
+
+def test_cordoned_device_is_not_picked() -> None:
+    actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry(cordoned=[cordon()])))
+
+    (reserve,) = actions.reserves
+    assert [a.devices for a in reserve.assignments] == [["GPU-1-1"]]
+
+
+def test_explanation_counts_cordoned_devices_and_says_why() -> None:
+    cordoned = [cordon("GPU-1-0", by="ann", until=LATER), cordon("GPU-1-1", by="ann", until=LATER)]
+
+    actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry(cordoned=cordoned)))
+
+    explanation = actions.statuses[0].status.explanation
+    assert explanation is not None
+    assert [(r.reason, r.devices) for r in explanation.rejections] == [("Cordoned", 2)]
+    assert "0/2 GPUs are available: 2 cordoned." in explanation.message
+    assert f"is cordoned by ann until {LATER}: fan" in explanation.message
+
+
+def test_cordon_ends_by_itself() -> None:
+    over = decide(
+        make.snapshot(make.workload(), make.pod(), make.telemetry(devices=1, cordoned=[cordon(until=BEFORE)]))
+    )
+    active = decide(
+        make.snapshot(make.workload(), make.pod(), make.telemetry(devices=1, cordoned=[cordon(until=LATER)]))
+    )
+
+    assert len(over.releases) == 1
+    assert active.releases == ()
+    assert active.due == make.NOW + timedelta(seconds=60)
+
+
+def test_gated_pod_with_a_cordoned_device_is_placed_again() -> None:
+    pod = make.pod()
+    telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon()])
+
+    (reserve,) = decide(make.snapshot(make.workload(), pod, telemetry)).reserves
+
+    assert [a.devices for a in reserve.assignments] == [["GPU-1-1"]]
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_running_pod_is_evicted_by_drain_only(drain: bool) -> None:
+    pod = make.running_pod()
+    assignment = make.assignment(pod)
+    telemetry = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment}, cordoned=[cordon(drain=drain)])
+
+    actions = decide(make.snapshot(make.workload(), pod, telemetry))
+
+    assert [(e.uid, e.message) for e in actions.evictions] == (
+        [(pod.uid, "device GPU-1-0 is cordoned: fan")] if drain else []
+    )
+    assert actions.deletes == ()
+    assert results.states(actions) == ["Allocated"]
+
+
+def test_all_sharers_of_a_drained_device_are_evicted() -> None:
+    pods = [make.released_pod(name) for name in ("one", "two")]
+    assignments = [
+        make.assignment(pod, workload=name, memory_mib=10) for name, pod in zip(("one", "two"), pods, strict=True)
+    ]
+    telemetry = make.telemetry(assignments=assignments, cordoned=[cordon(drain=True)])
+
+    actions = decide(make.snapshot(make.workload("one"), make.workload("two"), *pods, telemetry))
+
+    assert [e.workload for e in actions.evictions] == ["one", "two"]
+
+
+@pytest.mark.parametrize("fields", [{"deleting": True}, {"gates": ("g",)}], ids=["deleting", "gated"])
+def test_pod_that_leaves_or_never_started_is_not_evicted(fields: Any) -> None:
+    pod = make.running_pod(**fields)
+    telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True)])
+
+    assert decide(make.snapshot(make.workload(), pod, telemetry)).evictions == ()
+
+
+def test_drain_that_has_ended_evicts_nothing() -> None:
+    pod = make.running_pod()
+    telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True, until=BEFORE)])
+
+    assert decide(make.snapshot(make.workload(), pod, telemetry)).evictions == ()
+
+
+def test_refused_eviction_is_retried_with_backoff() -> None:
+    pod = make.running_pod()
+    telemetry = make.telemetry(assignments=[make.assignment(pod)], cordoned=[cordon(drain=True)])
+    snapshot = make.snapshot(make.workload(), pod, telemetry)
+    first = decide(snapshot)
+    refused = record_results(first.state, [(first.evictions[0].key, "violates the budget", "apiserver")], snapshot.now)
+
+    at_once = decide(make.with_state(snapshot, refused))
+
+    assert at_once.evictions == ()
+    assert at_once.due is not None
+    assert len(decide(make.later(snapshot, at_once, 1)).evictions) == 1
+
+
+def test_reservation_leaves_the_cordons_as_they_are() -> None:
+    (reserve,) = decide(
+        make.snapshot(make.workload(), make.pod(), make.telemetry(cordoned=[cordon("GPU-1-1")]))
+    ).reserves
+
+    assert [op["path"] for op in patches.reserve(reserve)] == [
+        "/metadata/uid",
+        "/metadata/generation",
+        "/spec/assignments",
+    ]

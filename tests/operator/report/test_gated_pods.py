@@ -1,0 +1,170 @@
+"""Why a pod is gated: one annotation per reason, one event per change of words."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from gpufleet_api.names import SCHEDULING_GATE, WAITING_FOR_ANNOTATION
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.model.actions import Actions, create_key, release_key
+from gpufleet_operator.model.objects import Pod, Workload
+from gpufleet_operator.model.report_actions import ExplainPod
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_testing.operator import make
+
+BUSY = make.telemetry(held={f"GPU-1-{i}": make.pod("other") for i in range(2)})
+
+
+def explained(actions: Actions) -> ExplainPod:
+    (only,) = actions.reports.pods
+    return only
+
+
+def annotation(action: ExplainPod) -> Any:
+    """The value that the patch sets."""
+    value = action.patch[-1]["value"]
+    return value[WAITING_FOR_ANNOTATION] if isinstance(value, Mapping) else value
+
+
+def waiting(pod: Pod | None = None, workload: Workload | None = None, **options: Any) -> Snapshot:
+    return make.snapshot(workload or make.workload(), pod or make.pod(), BUSY, **options)
+
+
+def test_pod_without_devices_gets_event_and_annotation() -> None:
+    action = explained(decide(waiting()))
+
+    assert (action.reason, annotation(action), action.warning) == ("WaitingForDevices", "Devices", True)
+    assert action.note.startswith("0/2 GPUs are available: 2 in use.")
+
+
+def test_existing_annotations_are_kept() -> None:
+    action = explained(decide(waiting(make.pod(has_annotations=True))))
+
+    assert action.patch[-1] == {
+        "op": "add",
+        "path": "/metadata/annotations/gpufleet.dev~1waiting-for",
+        "value": "Devices",
+    }
+
+
+def test_young_pod_is_explained_after_two_seconds() -> None:
+    pod = make.pod(created=make.NOW - timedelta(seconds=1))
+
+    actions = decide(waiting(pod))
+
+    assert actions.reports.pods == ()
+    assert actions.due == make.NOW + timedelta(seconds=1)
+    assert len(decide(make.later(waiting(pod), actions, 1)).reports.pods) == 1
+
+
+def test_pod_that_is_released_is_not_explained() -> None:
+    actions = decide(make.snapshot(make.workload(), make.pod(), make.telemetry()))
+
+    assert len(actions.releases) == 1
+    assert actions.reports.pods == ()
+
+
+def test_release_removes_the_annotation() -> None:
+    pod = make.pod(waiting_for="Devices", has_annotations=True)
+
+    (release,) = decide(make.snapshot(make.workload(), pod, make.telemetry())).releases
+
+    assert {"op": "remove", "path": "/metadata/annotations/gpufleet.dev~1waiting-for"} in release.patch
+
+
+def test_other_gates_are_named() -> None:
+    action = explained(decide(waiting(make.pod(gates=(SCHEDULING_GATE, "example.com/quota")))))
+
+    assert (action.reason, action.warning) == ("WaitingForOtherSchedulingGates", False)
+    assert "example.com/quota" in action.note
+
+
+def test_pod_without_a_workload_says_so() -> None:
+    action = explained(decide(make.snapshot(make.pod(), BUSY)))
+
+    assert annotation(action) == "GPUWorkload"
+
+
+def test_pod_of_an_invalid_template_names_the_field() -> None:
+    broken = make.workload(
+        template={"spec": {"restartPolicy": "Never", "nodeName": "n", "containers": [{"name": "a"}]}}
+    )
+
+    action = explained(decide(waiting(workload=broken)))
+
+    assert annotation(action) == "ValidTemplate"
+    assert "spec.template.spec.nodeName" in action.note
+
+
+def test_incomplete_gang_waits_for_its_other_pods() -> None:
+    gang = make.workload(replicas=2, placement={"gang": True})
+    refused = Backoff(1, make.NOW, make.NOW + timedelta(seconds=9), "exceeded quota: gpus", "apiserver")
+    state = PassState(write_backoffs={create_key(gang.uid): refused})
+
+    action = explained(decide(waiting(workload=gang, state=state)))
+
+    assert annotation(action) == "Gang"
+    assert action.note.endswith("exceeded quota: gpus")
+
+
+def test_refused_release_is_explained() -> None:
+    pod = make.pod()
+    refused = Backoff(1, make.NOW, make.NOW + timedelta(seconds=9), "denied by policy", "apiserver")
+    state = PassState(write_backoffs={release_key(pod.uid): refused})
+    telemetry = make.telemetry(assignments=[make.assignment(pod)])
+
+    action = explained(decide(make.snapshot(make.workload(), pod, telemetry, state=state)))
+
+    assert (annotation(action), action.note) == ("Release", "apiserver: denied by policy")
+
+
+def after(snapshot: Snapshot, actions: Actions, seconds: float, *, other: bool = False) -> Actions:
+    """The next pass, with the annotation written, and with other words in the message."""
+    later = make.later(snapshot, actions, seconds)
+    pods = {uid: replace(p, waiting_for="Devices", has_annotations=True) for uid, p in later.pods.items()}
+    telemetry = replace(make.telemetry(health={"state": "Unhealthy"}) if other else BUSY, written_at=later.now)
+    return decide(replace(later, pods=pods, telemetry={"node-1": telemetry}))
+
+
+def test_same_reason_and_words_are_not_recorded_again() -> None:
+    snapshot = waiting()
+    first = decide(snapshot)
+
+    assert after(snapshot, first, 300).reports.pods == ()
+
+
+def test_other_words_are_recorded_every_two_minutes_without_a_patch() -> None:
+    snapshot = waiting()
+    first = decide(snapshot)
+
+    assert after(snapshot, first, 60, other=True).reports.pods == ()
+    action = explained(after(snapshot, first, 121, other=True))
+    assert action.patch == ()
+    assert "2 unhealthy" in action.note
+
+
+def test_event_is_repeated_before_the_apiserver_deletes_it() -> None:
+    snapshot = waiting()
+
+    assert explained(after(snapshot, decide(snapshot), 1801)).patch == ()
+
+
+def test_restart_does_not_repeat_the_event_of_an_annotated_pod() -> None:
+    annotated = waiting(make.pod(waiting_for="Devices", has_annotations=True))
+
+    first = decide(annotated)
+
+    assert first.reports.pods == ()
+    assert explained(after(annotated, first, 1801)).reason == "WaitingForDevices"
+
+
+def test_changed_reason_is_written_at_once() -> None:
+    action = explained(decide(waiting(make.pod(waiting_for="Gang", has_annotations=True))))
+
+    assert annotation(action) == "Devices"
+
+
+def test_suspended_pod_is_deleted_without_an_explanation() -> None:
+    assert decide(waiting(workload=make.workload(suspend=True))).reports.pods == ()
