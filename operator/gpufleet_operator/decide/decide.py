@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
 from gpufleet_operator.decide.reports import collect_reports, reported
@@ -30,13 +31,16 @@ def decide(snapshot: Snapshot) -> Actions:
 
     # 2. Read the ledger and assess every replica of the workloads with a valid template.
     ledger = read_ledger(snapshot, state)
+    state = retry_when_freed(snapshot, state)
     assessed = assess(snapshot, state, ledger)
+    creations = due_creations(snapshot, state, assessed)
+    assessed = take_back(state, assessed, creations)
 
     # 3. Pick devices for the replicas that wait for them.
     plan = place_waiting(snapshot, state, ledger, assessed)
 
     # 4. Collect the writes to pods and reservations, without those that are backing off.
-    writes = collect_writes(snapshot, state, assessed, plan)
+    writes = collect_writes(snapshot, state, assessed, plan, creations)
 
     # 5. Count the refusals of this pass, and collect the statuses that explain them.
     refusals = count_refusals(state.refusals, assessed, snapshot.now)

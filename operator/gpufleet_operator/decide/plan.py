@@ -56,7 +56,7 @@ def place_waiting(snapshot: Snapshot, state: PassState, ledger: Ledger, assessed
     stale = {r.pod.uid for a in assessed for r in stale_reservations(a) if r.pod is not None}
     recovered = [r.reservation for a in assessed for r in a.replicas if r.recovered and r.reservation is not None]
     ledger = _with(_without(ledger, stale), recovered)
-    waiting = [a for a in sorted(assessed, key=_precedence) if _unplaced(a)]
+    waiting = [a for a in sorted(assessed, key=precedence) if _unplaced(a)]
     if not waiting:
         return Plan(ledger)
     planner = _Planner(snapshot, state, build(snapshot, ledger), ledger)
@@ -69,7 +69,7 @@ def place_waiting(snapshot: Snapshot, state: PassState, ledger: Ledger, assessed
 def stale_reservations(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
     """Returns gated replicas whose reservation is not usable any more or part of an incomplete gang."""
     reserved = [r for r in assessed.replicas if r.reservation is not None and r.gated]
-    if assessed.spec.placement.gang and _is_incomplete(assessed) and not _has_started(assessed):
+    if assessed.spec.placement.gang and _is_incomplete(assessed) and not has_started(assessed):
         return tuple(reserved)
     return tuple(r for r in reserved if r.wait_reason is not WaitReason.NOTHING)
 
@@ -78,7 +78,7 @@ def _is_incomplete(assessed: WorkloadReplicas) -> bool:
     return any(r.wait_reason is not WaitReason.NOTHING for r in assessed.replicas)
 
 
-def _has_started(assessed: WorkloadReplicas) -> bool:
+def has_started(assessed: WorkloadReplicas) -> bool:
     """Returns True when a replica of a gang was released already."""
     return any(r.pod is not None and not r.gated for r in assessed.replicas) or any(
         r.state is PlacementState.SUCCEEDED for r in assessed.replicas
@@ -95,7 +95,7 @@ def _unplaced(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
     return tuple(r for r in candidates if r.wait_reason is WaitReason.DEVICES or r.index in stale)
 
 
-def _precedence(assessed: WorkloadReplicas) -> tuple[object, ...]:
+def precedence(assessed: WorkloadReplicas) -> tuple[object, ...]:
     """Sorts by pod priority (as resolved at admission), then age, then name."""
     priority = max((r.pod.priority for r in assessed.replicas if r.pod is not None), default=0)
     return (-priority, assessed.workload.created, assessed.workload.full_name)

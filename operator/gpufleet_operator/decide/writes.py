@@ -25,8 +25,23 @@ class Writes:
     releases: tuple[ReleasePod, ...]
 
 
-def collect_writes(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan) -> Writes:
-    """Returns the writes of all workloads and nodes."""
+def collect_writes(
+    snapshot: Snapshot,
+    state: PassState,
+    assessed: Sequence[WorkloadReplicas],
+    plan: Plan,
+    creations: Sequence[str],
+) -> Writes:
+    """Returns the writes of all workloads and nodes.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        assessed: The workloads with a valid template.
+        plan: The devices picked in this pass.
+        creations: The uids of the workloads whose pods are created, in order.
+    """
+    by_uid = {a.workload.uid: a for a in assessed}
 
     def is_due(key: str) -> bool:
         return not state.is_backing_off(key, snapshot.now)
@@ -35,7 +50,7 @@ def collect_writes(snapshot: Snapshot, state: PassState, assessed: Sequence[Work
     unwritten = _unwritten(snapshot, plan.ledger, reserves)
     deletes = tuple(d for w in assessed for d in _deletes(w))
     return Writes(
-        creates=tuple(c for w in assessed for c in _creates(snapshot, state, w) if is_due(c.key)),
+        creates=tuple(c for uid in creations for c in _creates(snapshot, state, by_uid[uid])),
         deletes=tuple(d for d in deletes if is_due(d.key)),
         evictions=tuple(e for e in collect_evictions(snapshot, plan.ledger, deletes) if is_due(e.key)),
         reserves=reserves,
@@ -52,7 +67,8 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
             )
             limits = snapshot.limits
             body = build.build(workload, assessed.spec, replica.index, name, limits.resources, policy=limits.pod_policy)
-            yield CreatePod(workload.uid, workload.namespace, name, replica.index, body)
+            gang = assessed.spec.placement.gang
+            yield CreatePod(workload.uid, workload.namespace, name, replica.index, body, gang=gang)
 
 
 def _deletes(assessed: WorkloadReplicas) -> Iterable[DeletePod]:

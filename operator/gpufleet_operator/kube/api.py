@@ -79,9 +79,18 @@ class Api:
         """Returns an object or a list."""
         return await self._request("GET", path, params=params)
 
-    async def create(self, path: str, body: Json, *, strict: bool = False) -> Json:
-        """Creates an object and returns it as stored. `strict`: unknown fields are an error."""
-        params = {**_MANAGER, "fieldValidation": "Strict"} if strict else _MANAGER
+    async def create(self, path: str, body: Json, *, strict: bool = False, dry_run: bool = False) -> Json:
+        """Creates an object and returns it as stored.
+
+        Args:
+            path: Path of the collection.
+            body: The object.
+            strict: Unknown fields are an error.
+            dry_run: Admit it without storing it.
+        """
+        params = {**_MANAGER, "fieldValidation": "Strict"} if strict else dict(_MANAGER)
+        if dry_run:
+            params["dryRun"] = "All"
         return await self._request("POST", path, params=params, body=body)
 
     async def json_patch(self, path: str, operations: Sequence[Json]) -> Json:

@@ -27,6 +27,17 @@ class KubeWriter(Protocol):
             NotFoundError: The namespace does not exist, or the existing pod was deleted meanwhile.
         """
 
+    async def dry_run_pod(self, body: Json) -> Json:
+        """Returns the pod as it would be stored.
+
+        Raises:
+            InvalidWriteError: The pod would be rejected.
+            NotFoundError: The namespace does not exist.
+        """
+
+    async def list_quotas(self, namespace: str) -> Sequence[Json]:
+        """Returns the ResourceQuotas of a namespace."""
+
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch.
 
@@ -101,6 +112,13 @@ class ApiWriter:
             if found["metadata"].get("ownerReferences", [{}])[0].get("uid") == meta["ownerReferences"][0]["uid"]:
                 return found
             raise InvalidWriteError(f"pod {meta['name']} already exists with another owner", error.code) from error
+
+    async def dry_run_pod(self, body: Json) -> Json:
+        return await self._api.create(paths.pods(body["metadata"]["namespace"]), body, strict=True, dry_run=True)
+
+    async def list_quotas(self, namespace: str) -> Sequence[Json]:
+        found: Sequence[Json] = (await self._api.get(paths.quotas(namespace))).get("items") or ()
+        return found
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         return await self._patch(paths.pod(namespace, name), "", patch)

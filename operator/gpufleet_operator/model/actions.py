@@ -27,6 +27,8 @@ class CreatePod:
     name: str
     replica: int
     body: Mapping[str, Any]
+    gang: bool = False
+    """It is created together with the other missing pods of its workload, or none is."""
 
     @property
     def key(self) -> str:

@@ -30,11 +30,13 @@ class RemovalReason(StrEnum):
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
     UNHEALTHY = "DeviceUnhealthy"
+    INCOMPLETE_GANG = "IncompleteGang"
+    """The apiserver rejected another pod of the gang, which therefore gives its quota back."""
 
     @property
     def is_warning(self) -> bool:
         """False for a deletion that the user or the operator intends."""
-        return self not in (RemovalReason.SUSPENDED, RemovalReason.SURPLUS)
+        return self not in (RemovalReason.SUSPENDED, RemovalReason.SURPLUS, RemovalReason.INCOMPLETE_GANG)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,8 @@ class PassState:
     """Uid of a reserved pod -> since when fresh telemetry reports one of its devices as unhealthy."""
     templates: Mapping[str, TemplateCheck] = field(default_factory=dict)
     """Workload uid -> the check of its current generation."""
+    quota_holders: Mapping[str, int] = field(default_factory=dict)
+    """Namespace in which workloads wait for quota -> number of pods of the other workloads there."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     reported: Mapping[str, Reported] = field(default_factory=dict)

@@ -7,6 +7,7 @@ the watch only confirms the change later.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -35,6 +36,7 @@ from gpufleet_operator.model.actions import (
     WriteStatus,
 )
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_operator.runtime.gang_check import check_gang
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
@@ -99,7 +101,7 @@ class Executor:
         """
         self._on_write = on_write
         creates, deletes, evictions, reserves = await asyncio.gather(
-            self._all(actions.creates, self._create),
+            self._creates(actions.creates),
             self._all(actions.deletes, self._delete),
             self._all(actions.evictions, self._evict),
             self._all(actions.reserves, self._reserve),
@@ -121,6 +123,32 @@ class Executor:
             self._all(reports.pods, self._reports.pod),
         )
         return [*telemetry, *nodes, *pods]
+
+    async def _creates(self, creates: Sequence[CreatePod]) -> list[WriteOutcome]:
+        """Creates pods. The gangs of a namespace follow one another, so that the first gets the quota."""
+        gangs: dict[str, dict[str, list[CreatePod]]] = {}
+        for create in creates:
+            if create.gang:
+                gangs.setdefault(create.namespace, {}).setdefault(create.workload_uid, []).append(create)
+        outcomes = await asyncio.gather(
+            self._all([create for create in creates if not create.gang], self._create),
+            *(self._create_gangs(list(found.values())) for found in gangs.values()),
+        )
+        return [outcome for of_namespace in outcomes for outcome in of_namespace]
+
+    async def _create_gangs(self, gangs: Sequence[Sequence[CreatePod]]) -> list[WriteOutcome]:
+        outcomes: list[WriteOutcome] = []
+        for creates in gangs:
+            checked = await self._one(creates[0], partial(self._check_gang, creates))
+            if checked.succeeded:
+                outcomes += await self._all(creates, self._create)
+            else:
+                outcomes += [replace(checked, action=create) for create in creates]
+        return outcomes
+
+    async def _check_gang(self, creates: Sequence[CreatePod], first: CreatePod) -> None:
+        del first
+        await check_gang(self._writer, creates)
 
     async def _all(self, actions: Sequence[A], write: Callable[[A], Awaitable[None]]) -> list[WriteOutcome]:
         return list(await asyncio.gather(*(self._one(action, write) for action in actions)))

@@ -13,6 +13,7 @@ from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import Explanation, PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.device_health import unhealthy_or_missing_devices
+from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
@@ -83,8 +84,9 @@ def _stalled(context: StatusContext) -> _Finding:
     failed = [r for r in context.replicas if r.state is PlacementState.FAILED]
     if failed:
         return _true("ReplicaFailed", "; ".join(f"replica {r.index}: {r.message}" for r in failed))
-    if context.create_error and any(r.wait_reason is WaitReason.POD for r in context.replicas):
-        return _true("PodCreateFailed", f"cannot create pods: {context.create_error}")
+    rejected = classify(context.create_error)
+    if _rejected_pods(context) and rejected is not CreateError.QUOTA:
+        return _true(rejected, f"cannot create pods: {context.create_error}")
     return _false("AsExpected")
 
 
@@ -159,9 +161,18 @@ def _replacing(context: StatusContext, stalled: _Finding, placed: _Finding) -> _
 
 def _creating(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
     del placed
-    if not any(r.wait_reason is WaitReason.POD for r in context.replicas):
+    missing = sum(r.wait_reason is WaitReason.POD for r in context.replicas)
+    if not missing:
         return None
-    return _true("CreatingPods", stalled.message if stalled.true else "")
+    if _rejected_pods(context) and classify(context.create_error) is CreateError.QUOTA:
+        return _true(CreateError.QUOTA, f"waiting for quota: {context.create_error}")
+    message = stalled.message if stalled.true else f"creating {missing} of {len(context.replicas)} pods"
+    return _true("CreatingPods", message)
+
+
+def _rejected_pods(context: StatusContext) -> bool:
+    """Returns True if the apiserver rejected the pods that are missing."""
+    return bool(context.create_error) and any(r.wait_reason is WaitReason.POD for r in context.replicas)
 
 
 def _waiting_for_gates(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:

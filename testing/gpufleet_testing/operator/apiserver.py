@@ -57,6 +57,8 @@ class FakeApiserver:
         self.disruptions_allowed = 1_000_000
         """Evictions until a PodDisruptionBudget allows no more."""
         self.version = 100
+        self.max_pods: dict[str, int] = {}
+        """By namespace: the limit of its ResourceQuota."""
         self.decoded: dict[tuple[str, str, str], Any] = {}
         """By kind, uid and version, for the operators of this cluster."""
 
@@ -99,8 +101,29 @@ class FakeApiserver:
         with self._faulty():
             if ("pods", key) in self.objects:
                 raise AlreadyExistsError(key, 409)
+            self._check_quota(body["metadata"]["namespace"])
             self.store("pods", key, {**body, "status": {"phase": "Pending"}})
         return self.objects["pods", key]
+
+    async def dry_run_pod(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._check_quota(body["metadata"]["namespace"])
+        return body
+
+    async def list_quotas(self, namespace: str) -> list[Json]:
+        if namespace not in self.max_pods:
+            return []
+        status = {"hard": {"pods": str(self.max_pods[namespace])}, "used": {"pods": str(self._pods_in(namespace))}}
+        return [{"metadata": {"name": "quota"}, "spec": {}, "status": status}]
+
+    def _check_quota(self, namespace: str) -> None:
+        used, limit = self._pods_in(namespace), self.max_pods.get(namespace)
+        if limit is not None and used >= limit:
+            words = f"requested: pods=1, used: pods={used}, limited: pods={limit}"
+            raise InvalidWriteError(f'pods "x" is forbidden: exceeded quota: quota, {words}', 403)
+
+    def _pods_in(self, namespace: str) -> int:
+        pods = (body for body in self.of("pods") if body["metadata"]["namespace"] == namespace)
+        return sum((pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"} for pod in pods)
 
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         pod = self._patched("pods", f"{namespace}/{name}", patch)

@@ -253,8 +253,16 @@ class TestBadInput:
 
         assert actions.statuses[0].status.placements == [record]
 
-    def test_rejected_pod_creation_is_reported_and_retried(self) -> None:
+    def test_exceeded_quota_is_not_stalled(self) -> None:
+        """It ends when other pods end."""
         backoff = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "exceeded quota: gpu", "apiserver")
+        state = PassState(write_backoffs={"create/uid-train": backoff})
+        actions = decide(make.snapshot(make.workload(), make.telemetry(), state=state))
+        assert results.condition(actions.statuses[0], "Stalled") == ("False", "AsExpected")
+        assert results.condition(actions.statuses[0], "Reconciling") == ("True", "QuotaExceeded")
+
+    def test_rejected_pod_creation_is_reported_and_retried(self) -> None:
+        backoff = Backoff(3, make.NOW, make.NOW + timedelta(seconds=4), "invalid container name", "apiserver")
         state = PassState(write_backoffs={"create/uid-train": backoff})
         snapshot = make.snapshot(make.workload(), make.telemetry(), state=state)
 
@@ -262,7 +270,7 @@ class TestBadInput:
 
         assert not actions.creates
         assert results.condition(actions.statuses[0], "Stalled") == ("True", "PodCreateFailed")
-        assert "exceeded quota" in actions.statuses[0].status.conditions[0].message
+        assert "invalid container name" in actions.statuses[0].status.conditions[0].message
         assert decide(make.later(snapshot, actions, 4)).creates
 
     def test_uuid_on_two_nodes_excludes_the_second_node(self) -> None:

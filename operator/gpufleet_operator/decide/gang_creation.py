@@ -1,0 +1,92 @@
+"""Creates the pods of a gang together or not at all, oldest gang first.
+
+A gated pod counts against the quota of its namespace. If the apiserver rejects one pod of a gang, the others are
+deleted again, so that they hold no quota while the gang waits.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gpufleet_operator.decide.plan import has_started, precedence
+from gpufleet_operator.model.actions import create_key
+from gpufleet_operator.model.create_errors import CreateError, classify
+from gpufleet_operator.model.replica import Removal, RemovalReason, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Backoff, PassState
+
+
+def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
+    """Ends the backoff of workloads that wait for quota, as soon as a pod of another workload there is gone.
+
+    Their own pods do not count: those of a gang are deleted because it waits.
+    """
+    workloads = snapshot.workloads.items()
+    waiting = {uid: workload.namespace for uid, workload in workloads if _quota_backoff(state, uid) is not None}
+    namespaces = set(waiting.values())
+    counts = Counter(
+        pod.namespace
+        for pod in snapshot.pods.values()
+        if pod.namespace in namespaces and pod.workload_uid not in waiting and not pod.terminal
+    )
+    freed = {name for name in namespaces if counts[name] < state.quota_holders.get(name, 0)}
+    backoffs = dict(state.write_backoffs)
+    for uid, namespace in waiting.items():
+        if namespace in freed:
+            key = create_key(uid)
+            backoffs[key] = replace(backoffs[key], count=0, until=snapshot.now)
+    return replace(state, write_backoffs=backoffs, quota_holders={name: counts[name] for name in namespaces})
+
+
+def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> tuple[str, ...]:
+    """Returns the uids of the workloads whose missing pods are created now, in order.
+
+    A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
+    """
+    missing = [a for a in sorted(assessed, key=precedence) if _is_missing_pods(a)]
+    due: list[str] = []
+    later_gangs: set[str] = set()
+    for found in reversed(missing):
+        workload, gang = found.workload, found.spec.placement.gang
+        own = not state.is_backing_off(create_key(workload.uid), snapshot.now)
+        dragged = gang and workload.namespace in later_gangs and _quota_backoff(state, workload.uid) is not None
+        if own or dragged:
+            due.append(workload.uid)
+        if own and gang:
+            later_gangs.add(workload.namespace)
+    return tuple(reversed(due))
+
+
+def take_back(
+    state: PassState, assessed: Sequence[WorkloadReplicas], due: Sequence[str]
+) -> tuple[WorkloadReplicas, ...]:
+    """Adds the removal of the pods of gangs whose other pods were rejected and are not created in this pass."""
+    return tuple(found if found.workload.uid in due else _without_pods(state, found) for found in assessed)
+
+
+def _without_pods(state: PassState, found: WorkloadReplicas) -> WorkloadReplicas:
+    backoff = state.write_backoffs.get(create_key(found.workload.uid))
+    rejected = backoff is not None and backoff.by == "apiserver"
+    if backoff is None or not rejected or not found.spec.placement.gang or has_started(found):
+        return found
+    if not _is_missing_pods(found):
+        return found
+    message = f"the apiserver rejected another pod of the gang: {backoff.message}"
+    listed = {removal.pod.uid for removal in found.removals}
+    added = tuple(
+        Removal(replica.pod, replica.index, RemovalReason.INCOMPLETE_GANG, message)
+        for replica in found.replicas
+        if replica.pod is not None and replica.gated and replica.pod.uid not in listed
+    )
+    return replace(found, removals=(*found.removals, *added))
+
+
+def _is_missing_pods(found: WorkloadReplicas) -> bool:
+    return any(replica.wait_reason is WaitReason.POD for replica in found.replicas)
+
+
+def _quota_backoff(state: PassState, workload_uid: str) -> Backoff | None:
+    backoff = state.write_backoffs.get(create_key(workload_uid))
+    if backoff is None or backoff.by != "apiserver":
+        return None
+    return backoff if classify(backoff.message) is CreateError.QUOTA else None

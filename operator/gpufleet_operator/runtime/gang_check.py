@@ -1,0 +1,51 @@
+"""Checks with the apiserver whether all pods of a gang can be created, before the first one is."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from gpufleet_operator.kube.errors import ConflictError, InvalidWriteError, NotFoundError
+from gpufleet_operator.kube.writer import KubeWriter
+from gpufleet_operator.model.actions import CreatePod
+from gpufleet_operator.model.lenient_json import Json
+from gpufleet_operator.pods.quota import exceeded
+
+_NO_DRY_RUN = "does not support dry run"
+"""In the message of the apiserver if a webhook with side effects has to admit the pod."""
+
+log = structlog.get_logger(__name__)
+
+
+async def check_gang(writer: KubeWriter, creates: Sequence[CreatePod]) -> None:
+    """Returns if the pods may be created. Another client can still use up the quota at the same time.
+
+    Args:
+        writer: The apiserver.
+        creates: The missing pods of one gang.
+
+    Raises:
+        InvalidWriteError: The apiserver rejects such a pod, or a quota all of them together.
+        ConflictError: The namespace does not exist.
+        UnavailableError: There was no response.
+    """
+    admitted = await _admitted(writer, creates[0])
+    try:
+        quotas = await writer.list_quotas(creates[0].namespace)
+    except InvalidWriteError as error:
+        log.warning("cannot list quotas", namespace=creates[0].namespace, error=str(error))
+        return
+    refusal = exceeded(quotas, admitted, len(creates))
+    if refusal:
+        raise InvalidWriteError(f"{len(creates)} pods are forbidden: {refusal}", 403)
+
+
+async def _admitted(writer: KubeWriter, create: CreatePod) -> Json:
+    """Returns the pod as the apiserver would store it, with the defaults of LimitRanges."""
+    try:
+        return await writer.dry_run_pod(create.body)
+    except NotFoundError as error:
+        raise ConflictError(str(error), error.code) from error
+    except InvalidWriteError as error:
+        if _NO_DRY_RUN not in str(error):
+            raise
+        return create.body
