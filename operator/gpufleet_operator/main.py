@@ -28,7 +28,7 @@ from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.kube.informer import Informer
 from gpufleet_operator.kube.lease_poller import LeasePoller
 from gpufleet_operator.kube.writer import ApiWriter
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
 from gpufleet_operator.runtime import kopf_handlers
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.http_server import ReconcilerHealth, serve
@@ -63,8 +63,10 @@ class Informers:
     pods: Informer[Pod]
     nodes: Informer[Node]
     foreign_pods: Informer[BoundPod]
+    services: Informer[Service]
     nodes_listed: asyncio.Event = field(default_factory=asyncio.Event)
     foreign_pods_listed: asyncio.Event = field(default_factory=asyncio.Event)
+    services_listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     def of(cls, api: Api, cache: Cache) -> "Informers":
@@ -76,9 +78,10 @@ class Informers:
         return cls(
             workloads=informer(paths.WORKLOADS, {}, cache.workloads),
             telemetry=informer(paths.TELEMETRIES, {}, cache.telemetry),
-            pods=informer(paths.PODS, paths.WORKLOAD_PODS, cache.pods),
+            pods=informer(paths.PODS, paths.OF_WORKLOADS, cache.pods),
             nodes=informer(paths.NODES, {}, cache.nodes),
             foreign_pods=informer(paths.PODS, paths.FOREIGN_PODS, cache.foreign_pods),
+            services=informer(paths.SERVICES, paths.OF_WORKLOADS, cache.services),
         )
 
     async def list_watched_by_kopf(self) -> None:
@@ -156,6 +159,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(informers.nodes.run(informers.nodes_listed.set))
             tasks.create_task(informers.foreign_pods.run(informers.foreign_pods_listed.set))
+            tasks.create_task(informers.services.run(informers.services_listed.set))
             tasks.create_task(_reconcile(reconciler, informers))
             tasks.create_task(LeasePoller(api, cache, clock).run(settings.lease_poll_interval_seconds))
             tasks.create_task(_relist(informers, settings.relist_interval_seconds))
@@ -170,6 +174,7 @@ async def _reconcile(reconciler: Reconciler, informers: Informers) -> None:
             await informers.list_watched_by_kopf()
     await informers.nodes_listed.wait()
     await informers.foreign_pods_listed.wait()
+    await informers.services_listed.wait()
     log.info("caches synced")
     await reconciler.run()
 

@@ -11,7 +11,7 @@ from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import SelectorStore, TombstoneStore, newer
 from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.lenient_json import Json
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
@@ -80,6 +80,7 @@ class Cache:
         self.telemetry: TombstoneStore[Telemetry] = TombstoneStore(decoder.bind(decode.telemetry), changed)
         self.nodes: TombstoneStore[Node] = TombstoneStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
+        self.services: SelectorStore[Service] = SelectorStore(decoder.bind(decode.service), changed)
         self.foreign_pods = ForeignPodStore(decoder.bind(decode.bound_pod), changed)
         self.heartbeats = Heartbeats()
 
@@ -102,6 +103,7 @@ class Cache:
             pods=self.pods.items,
             deleted_pods=self.pods.deleted,
             nodes=_by_name(self.nodes.items),
+            services=self.services.items,
             foreign_requests=self.foreign_pods.requests,
             heartbeats=self.heartbeats,
             foreign_pods=self.foreign_pods.items,

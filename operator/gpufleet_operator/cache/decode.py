@@ -20,7 +20,7 @@ from gpufleet_api.workload_status import WorkloadStatus
 from gpufleet_common import timestamps
 from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
-from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
 from gpufleet_operator.pods import requests, traits
 
 T = TypeVar("T")
@@ -161,6 +161,17 @@ def _not_ready(status: Json) -> str:
     if condition is None or condition.get("status") == "True":
         return ""
     return text(condition.get("message")) or text(condition.get("reason")) or "condition Ready is not True"
+
+
+def service(body: Json) -> Service:
+    meta = body["metadata"]
+    owner = next((o for o in maps(meta.get("ownerReferences")) if o.get("controller")), {})
+    return Service(
+        uid=meta["uid"],
+        resource_version=meta.get("resourceVersion", ""),
+        owner_uid=text(owner.get("uid")),
+        deleting="deletionTimestamp" in meta,
+    )
 
 
 def bound_pod(body: Json) -> BoundPod:

@@ -9,6 +9,7 @@ from gpufleet_operator.decide.gang_creation import due_creations, retry_when_fre
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
 from gpufleet_operator.decide.reports import collect_reports, reported
+from gpufleet_operator.decide.services import collect_services
 from gpufleet_operator.decide.state import advance, count_refusals, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
@@ -39,7 +40,8 @@ def decide(snapshot: Snapshot) -> Actions:
     # 3. Pick devices for the replicas that wait for them.
     plan = place_waiting(snapshot, state, ledger, assessed)
 
-    # 4. Collect the writes to pods and reservations, without those that are backing off.
+    # 4. Collect the writes to Services, pods and reservations, without those that are backing off.
+    services = collect_services(snapshot, state)
     writes = collect_writes(snapshot, state, assessed, plan, creations)
 
     # 5. Count the refusals of this pass, and collect the statuses that explain them.
@@ -52,6 +54,7 @@ def decide(snapshot: Snapshot) -> Actions:
     # 7. Make the state for the next pass.
     after = replace(next_state(snapshot, state, refusals, writes, statuses), reported=reported(snapshot, reports))
     return Actions(
+        services=services,
         creates=writes.creates,
         deletes=writes.deletes,
         evictions=writes.evictions,

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from gpufleet_operator.decide.plan import Plan
-from gpufleet_operator.model.actions import WriteStatus, create_key
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
@@ -41,7 +40,8 @@ def collect_statuses(
             workload=workload,
             assessed=assessed_by_uid.get(uid),
             template_errors=check.errors if check else (),
-            create_error=_create_error(state, workload),
+            create_error=_rejection(state, create_key(uid)),
+            service_error=_rejection(state, service_key(uid)),
             reservations=plan.ledger.active,
             picked=picked.get(uid, {}),
             diagnosis=plan.unplaced.get(uid),
@@ -54,7 +54,7 @@ def collect_statuses(
     return tuple(writes)
 
 
-def _create_error(state: PassState, workload: Workload) -> str:
-    """Returns the apiserver's error for the workload's pods. A lost response is excluded: the user cannot fix it."""
-    backoff = state.write_backoffs.get(create_key(workload.uid))
+def _rejection(state: PassState, key: str) -> str:
+    """Returns the apiserver's error for the writes of a key. A lost response is excluded: the user cannot fix it."""
+    backoff = state.write_backoffs.get(key)
     return backoff.message if backoff and backoff.by == "apiserver" else ""

@@ -8,7 +8,10 @@ PODS = "/api/v1/pods"
 NODES = "/api/v1/nodes"
 NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
-WORKLOAD_PODS = {"labelSelector": WORKLOAD_LABEL}
+SERVICES = "/api/v1/services"
+
+OF_WORKLOADS = {"labelSelector": WORKLOAD_LABEL}
+"""Pods or Services of workloads."""
 
 FOREIGN_PODS = {
     "labelSelector": f"!{WORKLOAD_LABEL}",
@@ -39,6 +42,10 @@ def pod(namespace: str, name: str) -> str:
 
 def quotas(namespace: str) -> str:
     return f"/api/v1/namespaces/{namespace}/resourcequotas"
+
+
+def services(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/services"
 
 
 def events(namespace: str) -> str:

@@ -38,6 +38,14 @@ class KubeWriter(Protocol):
     async def list_quotas(self, namespace: str) -> Sequence[Json]:
         """Returns the ResourceQuotas of a namespace."""
 
+    async def create_service(self, body: Json) -> Json:
+        """Creates a Service, or returns the existing one of this name and owner.
+
+        Raises:
+            InvalidWriteError: The Service was rejected, or one with this name has another owner.
+            NotFoundError: The namespace does not exist, or the existing Service was deleted meanwhile.
+        """
+
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch.
 
@@ -102,16 +110,10 @@ class ApiWriter:
         self._api = api
 
     async def create_pod(self, body: Json) -> Json:
-        meta = body["metadata"]
-        try:
-            # Strict: a misspelled field of a template is reported to its author instead of being dropped.
-            return await self._api.create(paths.pods(meta["namespace"]), body, strict=True)
-        except AlreadyExistsError as error:
-            # Possibly our own creation, whose response was lost.
-            found = await self._api.get(paths.pod(meta["namespace"], meta["name"]))
-            if found["metadata"].get("ownerReferences", [{}])[0].get("uid") == meta["ownerReferences"][0]["uid"]:
-                return found
-            raise InvalidWriteError(f"pod {meta['name']} already exists with another owner", error.code) from error
+        return await self._create(paths.pods(body["metadata"]["namespace"]), body)
+
+    async def create_service(self, body: Json) -> Json:
+        return await self._create(paths.services(body["metadata"]["namespace"]), body)
 
     async def dry_run_pod(self, body: Json) -> Json:
         return await self._api.create(paths.pods(body["metadata"]["namespace"]), body, strict=True, dry_run=True)
@@ -158,6 +160,19 @@ class ApiWriter:
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         return await self._api.json_patch(f"{paths.events(namespace)}/{name}", patch)
+
+    async def _create(self, collection: str, body: Json) -> Json:
+        """Creates an object with an owner, or returns the existing one of this owner."""
+        name, owner = body["metadata"]["name"], body["metadata"]["ownerReferences"][0]["uid"]
+        try:
+            # Strict: a misspelled field of a template is reported to its author instead of being dropped.
+            return await self._api.create(collection, body, strict=True)
+        except AlreadyExistsError as error:
+            # Possibly our own creation, whose response was lost.
+            found = await self._api.get(f"{collection}/{name}")
+            if any(reference.get("uid") == owner for reference in found["metadata"].get("ownerReferences", ())):
+                return found
+            raise InvalidWriteError(f"{body['kind']} {name} already exists with another owner", error.code) from error
 
     async def _patch(self, path: str, subresource: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch. After a 422, reads the object to distinguish a failed test from an invalid result."""

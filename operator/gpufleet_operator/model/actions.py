@@ -1,8 +1,8 @@
 """The result of a decision, as plain data: `runtime.executor` executes it, tests compare it.
 
-Order within a pass: pods are created, deleted and evicted and reservations are written (compare-and-swap), then the
-pods whose reservations were written are released, then status is written, then reports to people. The backoff of a
-failed action is kept under its key.
+Order within a pass: Services and pods are created, pods are deleted and evicted, and reservations are written
+(compare-and-swap), then the pods whose reservations were written are released, then status is written, then reports to
+people. The backoff of a failed action is kept under its key.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,24 @@ class CreatePod:
 def create_key(workload_uid: str) -> str:
     """Returns the key of the backoff of a workload's pod creations."""
     return f"create/{workload_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateService:
+    """Create a workload's headless Service."""
+
+    workload_uid: str
+    body: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """One per workload."""
+        return service_key(self.workload_uid)
+
+
+def service_key(workload_uid: str) -> str:
+    """Returns the key of the backoff of a workload's Service."""
+    return f"service/{workload_uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +171,7 @@ class WriteStatus:
 class Actions:
     """All writes of one decision, and the state after the pass."""
 
+    services: tuple[CreateService, ...] = ()
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     evictions: tuple[EvictPod, ...] = ()
@@ -175,5 +194,6 @@ class Actions:
     @property
     def empty(self) -> bool:
         """True when there is nothing to write."""
-        changes = self.creates or self.deletes or self.evictions or self.reserves or self.releases or self.statuses
+        pods = self.creates or self.deletes or self.evictions or self.releases
+        changes = self.services or pods or self.reserves or self.statuses
         return not changes and self.reports.empty

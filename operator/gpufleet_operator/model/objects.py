@@ -243,6 +243,16 @@ class BoundPod:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """A Service with the workload label. `owner_uid` is that of the object that controls it; empty if none does."""
+
+    uid: str
+    resource_version: str
+    owner_uid: str = ""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """An assignment, and the node whose GPUTelemetry stores it."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.packing import PRIOR, Mix
 
@@ -32,6 +32,8 @@ class Snapshot:
     """Uids of pods whose deletion this process observed."""
     nodes: Mapping[str, Node] = field(default_factory=dict)
     """By name."""
+    services: Mapping[str, Service] = field(default_factory=dict)
+    """Services with the workload label, by uid."""
     foreign_requests: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per node: the summed requests of all other active pods, and their number under `pods`."""
     heartbeats: Heartbeats = field(default_factory=Heartbeats)

@@ -37,6 +37,11 @@ def leader_address(workload: str, namespace: str) -> str:
     return f"{hostname(workload, 0)}.{service_name(workload)}.{namespace}.svc"
 
 
+def address_error(workload: str, message: str) -> str:
+    """Returns what is wrong with the pods' DNS names while the Service cannot be created."""
+    return f"the pods have no DNS names, Service {service_name(workload)} cannot be created: {message}"
+
+
 def service(workload: Workload) -> dict[str, Any]:
     """Returns the headless Service of a workload as JSON.
 

@@ -28,6 +28,7 @@ from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import (
     Actions,
     CreatePod,
+    CreateService,
     DeletePod,
     Event,
     EvictPod,
@@ -40,9 +41,10 @@ from gpufleet_operator.runtime.gang_check import check_gang
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
-Action = CreatePod | DeletePod | EvictPod | Reserve | ReleasePod | WriteStatus | Report
+Action = CreateService | CreatePod | DeletePod | EvictPod | Reserve | ReleasePod | WriteStatus | Report
 A = TypeVar(
     "A",
+    CreateService,
     CreatePod,
     DeletePod,
     EvictPod,
@@ -100,7 +102,8 @@ class Executor:
             on_write: Called after each write, successful or not.
         """
         self._on_write = on_write
-        creates, deletes, evictions, reserves = await asyncio.gather(
+        services, creates, deletes, evictions, reserves = await asyncio.gather(
+            self._all(actions.services, self._create_service),
             self._creates(actions.creates),
             self._all(actions.deletes, self._delete),
             self._all(actions.evictions, self._evict),
@@ -114,7 +117,7 @@ class Executor:
         incomplete = {a.workload_uid for a in failed if isinstance(a, CreatePod | DeletePod | ReleasePod)}
         incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
         statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
-        return [*outcomes, *evictions, *statuses, *await self._report(actions.reports)]
+        return [*services, *outcomes, *evictions, *statuses, *await self._report(actions.reports)]
 
     async def _report(self, reports: Reports) -> list[WriteOutcome]:
         telemetry, nodes, pods = await asyncio.gather(
@@ -178,6 +181,13 @@ class Executor:
             # The namespace was deleted, or the pod of an unconfirmed creation: decide again.
             raise ConflictError(str(error), error.code) from error
         self._cache.pods.apply(body)
+
+    async def _create_service(self, action: CreateService) -> None:
+        try:
+            body = await self._writer.create_service(action.body)
+        except NotFoundError as error:
+            raise ConflictError(str(error), error.code) from error  # as in `_create`
+        self._cache.services.apply(body)
 
     async def _reserve(self, action: Reserve) -> None:
         try:

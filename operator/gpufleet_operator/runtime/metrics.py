@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from gpufleet_operator.model.actions import Actions, CreatePod, DeletePod, EvictPod, ReleasePod, Reserve, WriteStatus
+from gpufleet_operator.model.actions import (
+    Actions,
+    CreatePod,
+    CreateService,
+    DeletePod,
+    EvictPod,
+    ReleasePod,
+    Reserve,
+    WriteStatus,
+)
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.runtime.executor import WriteOutcome
 
@@ -29,8 +38,8 @@ class Metrics:
         )
         self.writes = Counter(
             "gpufleet_operator_writes",
-            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, status, "
-            "report) and outcome (succeeded, conflict, failed).",
+            "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, "
+            "service_create, status, report) and outcome (succeeded, conflict, failed).",
             ["kind", "outcome"],
             registry=registry,
         )
@@ -108,6 +117,8 @@ class Metrics:
         for outcome in outcomes:
             result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
             match outcome.action:
+                case CreateService():
+                    kind = "service_create"
                 case CreatePod():
                     kind = "pod_create"
                 case DeletePod() as action:

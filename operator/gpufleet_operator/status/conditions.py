@@ -16,6 +16,7 @@ from gpufleet_operator.fleet.device_health import unhealthy_or_missing_devices
 from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.pods.network import address_error
 from gpufleet_operator.status.context import StatusContext
 
 _MAX_MESSAGE_LENGTH = 4096
@@ -129,6 +130,8 @@ def _degraded(snapshot: Snapshot, context: StatusContext) -> _Finding:
             found.append(("TelemetryStale", f"{place}: {stale}"))
         elif unhealthy := unhealthy_or_missing_devices(telemetry, reservation.assignment):
             found.append(("DeviceUnhealthy", f"{place}: {', '.join(unhealthy)}"))
+    if context.service_error:
+        found.append(("ServiceCreateFailed", address_error(context.workload.name, context.service_error)))
     if not found:
         return _false("AsExpected")
     return _true(found[0][0], "; ".join(message for _, message in found))

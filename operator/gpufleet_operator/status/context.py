@@ -20,6 +20,8 @@ class StatusContext:
     template_errors: tuple[str, ...] = ()
     create_error: str = ""
     """The apiserver's error when it last rejected a pod of the workload."""
+    service_error: str = ""
+    """The same for its Service."""
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
     """Reservations of all workloads after this pass, by pod uid."""
     picked: Mapping[int, Terms] = field(default_factory=dict)

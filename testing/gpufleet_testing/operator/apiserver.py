@@ -125,6 +125,13 @@ class FakeApiserver:
         pods = (body for body in self.of("pods") if body["metadata"]["namespace"] == namespace)
         return sum((pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"} for pod in pods)
 
+    async def create_service(self, body: Mapping[str, Any]) -> Json:
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        with self._faulty():
+            if ("services", key) in self.objects:
+                raise AlreadyExistsError(key, 409)
+            return self.store("services", key, dict(body))
+
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         pod = self._patched("pods", f"{namespace}/{name}", patch)
         if pod["spec"].get("schedulingGates"):

@@ -13,6 +13,9 @@ from gpufleet_common.device_ids import device_of
 from gpufleet_operator.model.extended_resources import DEFAULTS
 from gpufleet_testing.operator.apiserver import FakeApiserver, Json, pin
 
+NO_DNS = {"network": {"enableDNSHostnames": False}}
+"""No Service, so that a test without one counts the writes to pods only."""
+
 DEVICE_MEMORY_MIB = 1000
 """Memory of each device."""
 
@@ -60,7 +63,7 @@ class FakeCluster(FakeApiserver):
 
     def submit(self, name: str, **spec: Any) -> None:
         template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}]}}
-        full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **spec}
+        full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **NO_DNS, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
 
@@ -185,8 +188,11 @@ class FakeCluster(FakeApiserver):
         )
 
     def collector(self) -> None:
-        """Deletes pods whose workload or node does not exist."""
+        """Deletes pods and Services whose workload does not exist, and pods whose node does not."""
         owners = {w["metadata"]["uid"] for w in self.of("workloads")}
+        for service in self.of("services"):
+            if service["metadata"]["ownerReferences"][0]["uid"] not in owners:
+                self.remove("services", f"ml/{service['metadata']['name']}")
         for pod in self.of("pods"):
             key = f"ml/{pod['metadata']['name']}"
             node = pod["spec"].get("nodeName")

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import AffinityShape, Container, NodeCondition, PodDeletion, PodPhase
+from gpufleet_operator.model.objects import AffinityShape, Container, NodeCondition, PodDeletion, PodPhase, Service
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
 
@@ -86,5 +86,6 @@ class NodeFields(TypedDict, total=False):
 class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
     foreign_requests: Mapping[str, Mapping[str, int]]
+    services: Mapping[str, Service]
     heartbeats: Heartbeats
     mix: Mix

@@ -18,6 +18,7 @@ KINDS = {
     "/apis/gpufleet.dev/v1alpha1/gputelemetries": "telemetry",
     "/api/v1/pods": "pods",
     "/api/v1/nodes": "nodes",
+    "/api/v1/services": "services",
     "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases": "leases",
 }
 
@@ -76,6 +77,8 @@ class HttpApiserver:
         match request.method, parts:
             case "POST", [*_, "pods"]:
                 return await self.cluster.create_pod(body)
+            case "POST", [*_, "services"]:
+                return await self.cluster.create_service(body)
             case "POST", [*_, "events"]:
                 return await self.cluster.create_event("ml", body)
             case "PATCH", [*_, "pods", _]:

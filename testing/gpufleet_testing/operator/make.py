@@ -35,6 +35,8 @@ TEMPLATE: Mapping[str, Any] = {
     "spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}]}
 }
 
+NO_DNS: Mapping[str, Any] = {"network": {"enableDNSHostnames": False}}
+
 Holders = Assignment | Pod | Sequence[Assignment | Pod]
 """Whom the agent reports as holders of a device: a pod without a reservation, or one with its reservation."""
 
@@ -47,9 +49,12 @@ def workload(
     created: datetime = NOW - timedelta(minutes=1),
     **spec: Unpack[WorkloadSpecFields],
 ) -> Workload:
-    """A GPUWorkload in namespace ml; `spec` as in the API (`replicas=2, devices={"count": 4}`)."""
+    """A GPUWorkload in namespace ml; `spec` as in the API (`replicas=2, devices={"count": 4}`).
+
+    Without DNS host names by default, so that a decision has no Service to create.
+    """
     body = {"metadata": {"name": name, "namespace": "ml", "uid": f"uid-{name}", "generation": 1}}
-    model = GPUWorkload.model_validate({**body, "spec": {"template": template, **spec}})
+    model = GPUWorkload.model_validate({**body, "spec": {"template": template, **NO_DNS, **spec}})
     return Workload(
         uid=f"uid-{name}",
         namespace="ml",

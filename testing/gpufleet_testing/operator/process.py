@@ -22,6 +22,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "telemetry": decode.telemetry,
     "workloads": decode.workload,
     "nodes": decode.node,
+    "services": decode.service,
 }
 
 
@@ -53,7 +54,13 @@ class OperatorProcess:
 
     def stores(self) -> dict[str, Any]:
         cache = self.cache
-        return {"pods": cache.pods, "telemetry": cache.telemetry, "workloads": cache.workloads, "nodes": cache.nodes}
+        return {
+            "pods": cache.pods,
+            "telemetry": cache.telemetry,
+            "workloads": cache.workloads,
+            "nodes": cache.nodes,
+            "services": cache.services,
+        }
 
     def hear(self, number: int, *, lose: bool = False) -> None:
         """Delivers the next events of the watches, or loses them."""

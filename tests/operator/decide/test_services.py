@@ -1,0 +1,68 @@
+"""The headless Service of a workload whose pods have host names."""
+
+from typing import Any
+
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.state import record_results
+from gpufleet_operator.model.actions import service_key
+from gpufleet_operator.model.objects import Service, Workload
+from gpufleet_testing.operator import make, results
+
+DNS: Any = {"enableDNSHostnames": True}
+
+
+def services(*objects: Workload, existing: tuple[Service, ...] = ()) -> list[str]:
+    snapshot = make.snapshot(*objects, services={service.uid: service for service in existing})
+    return [action.body["metadata"]["name"] for action in decide(snapshot).services]
+
+
+def test_missing_service_is_created_with_the_pods() -> None:
+    actions = decide(make.snapshot(make.workload(network=DNS)))
+
+    assert [action.body["metadata"]["name"] for action in actions.services] == ["train"]
+    assert len(actions.creates) == 1
+
+
+def test_no_service_without_dns_hostnames() -> None:
+    assert services(make.workload(network={"enableDNSHostnames": False})) == []
+
+
+def test_suspended_workload_has_its_service() -> None:
+    assert services(make.workload(network=DNS, suspend=True)) == ["train"]
+
+
+def test_invalid_template_creates_no_service() -> None:
+    assert services(make.workload(network=DNS, template={"spec": {"containers": []}})) == []
+
+
+def test_owned_service_is_not_created_again() -> None:
+    workload = make.workload(network=DNS)
+
+    assert services(workload, existing=(Service("s", "1", owner_uid=workload.uid),)) == []
+
+
+def test_service_of_an_earlier_workload_of_the_name_does_not_count() -> None:
+    assert services(make.workload(network=DNS), existing=(Service("s", "1", owner_uid="uid-earlier"),)) == ["train"]
+
+
+def test_service_that_is_being_deleted_is_created_again() -> None:
+    workload = make.workload(network=DNS)
+
+    assert services(workload, existing=(Service("s", "1", owner_uid=workload.uid, deleting=True),)) == ["train"]
+
+
+def test_foreign_service_is_named_in_degraded_and_tried_again_later() -> None:
+    workload = make.workload(network=DNS)
+    first = decide(make.snapshot(workload))
+    error = "Service train already exists with another owner"
+
+    state = record_results(first.state, [(service_key(workload.uid), error, "apiserver")], make.NOW)
+    second = decide(make.snapshot(workload, state=state))
+
+    assert second.services == ()
+    (write,) = second.statuses
+    assert results.condition(write, "Degraded") == ("True", "ServiceCreateFailed")
+    message = next(c.message for c in write.status.conditions if c.type == "Degraded")
+    assert message == f"the pods have no DNS names, Service train cannot be created: {error}"
+    assert second.due is not None
+    assert len(decide(make.later(make.snapshot(workload), second, 2)).services) == 1
