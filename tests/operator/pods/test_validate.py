@@ -3,8 +3,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
 from gpufleet_api.workload import DeviceMode, WorkloadSpec
@@ -381,38 +379,6 @@ def test_a_configured_shared_resource_is_a_device_resource() -> None:
 
 def test_the_only_container_gets_the_devices() -> None:
     assert device_container(make.spec(make.workload())) == "main"
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "spec",
-                    "metadata",
-                    "containers",
-                    "initContainers",
-                    "name",
-                    "env",
-                    "envFrom",
-                    "resources",
-                    "limits",
-                    "affinity",
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(JSON)
-def test_any_template_is_validated_without_an_exception(template: Any) -> None:
-    errors({"spec": template, "metadata": template})
 
 
 def test_policy_permits_what_the_cluster_has() -> None:
