@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CACHE := $(or $(GPUFLEET_CACHE),$(HOME)/.cache/gpufleet)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
+# Some environments set it; every start of an interpreter, about 300 in the tests, would then compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 E2E_WORKERS := 2
 
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
