@@ -4,7 +4,7 @@ SHELL := /bin/bash
 CACHE := $(or $(GPUFLEET_CACHE),$(HOME)/.cache/gpufleet)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CACHE)/uv/bin/uv)
 RUN := $(UV) run --locked
-# Some environments set it; every start of an interpreter, about 300 in the tests, would then compile all that it imports.
+# Some environments set it; each start of an interpreter then compiles everything that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 E2E_WORKERS := 2
 
