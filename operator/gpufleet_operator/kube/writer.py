@@ -163,12 +163,12 @@ class ApiWriter:
 
     async def _create(self, collection: str, body: Json) -> Json:
         """Creates an object with an owner, or returns the existing one of this owner."""
-        name, owner = body["metadata"]["name"], body["metadata"]["ownerReferences"][0]["uid"]
         try:
             # Strict: a misspelled field of a template is reported to its author instead of being dropped.
             return await self._api.create(collection, body, strict=True)
         except AlreadyExistsError as error:
             # Possibly our own creation, whose response was lost.
+            name, owner = body["metadata"]["name"], body["metadata"]["ownerReferences"][0]["uid"]
             found = await self._api.get(f"{collection}/{name}")
             if any(reference.get("uid") == owner for reference in found["metadata"].get("ownerReferences", ())):
                 return found

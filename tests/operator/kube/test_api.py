@@ -173,18 +173,20 @@ class TestCluster:
             await ApiWriter(connect(handler)).create_pod(body)
 
     @pytest.mark.parametrize(("owner", "ours"), [("u", True), ("other", False)])
-    async def test_create_pod_returns_an_existing_pod_of_the_same_owner(self, owner: str, ours: bool) -> None:
-        body = {"metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
+    @pytest.mark.parametrize("kind", ["Pod", "Service"])
+    async def test_create_returns_an_existing_object_of_the_same_owner(self, owner: str, ours: bool, kind: str) -> None:
+        body = {"kind": kind, "metadata": {"namespace": "ml", "name": "train-0", "ownerReferences": [{"uid": "u"}]}}
         found = {"metadata": {"ownerReferences": [{"uid": owner}]}}
 
         def handler(request: httpx2.Request) -> httpx2.Response:
             return status(409, "AlreadyExists") if request.method == "POST" else httpx2.Response(200, json=found)
 
-        create = ApiWriter(connect(handler)).create_pod(body)
+        writer = ApiWriter(connect(handler))
+        create = writer.create_pod(body) if kind == "Pod" else writer.create_service(body)
         if ours:
             assert await create == found
         else:
-            with pytest.raises(errors.InvalidWriteError, match="already exists with another owner"):
+            with pytest.raises(errors.InvalidWriteError, match=f"{kind} train-0 already exists with another owner"):
                 await create
 
 
