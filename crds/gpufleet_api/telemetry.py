@@ -74,6 +74,8 @@ class Assignment(ApiModel):
     """Item after the last one of the replica's shard."""
     decided_at: Timestamp
     """Time of the decision, by the operator's clock."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Grace period of the pod, for which its containers may run after a forced deletion. Absent: 30 seconds."""
 
 
 class CordonedDevice(ApiModel):
@@ -225,13 +227,17 @@ class DeviceHolder(ApiModel):
     container: Label
     """Name of the container."""
     pod_uid: Annotated[str, Field(max_length=64)] | None = None
-    """UID of the pod whose assignment was honored. Absent when the container has no assignment."""
+    """UID of the pod whose assignment was honored. Absent when the container has no assignment, unless it is
+    terminating."""
     shared: bool | None = None
     """True when the container holds a share slot of the device, absent when it holds the whole device."""
     memory_mib: PromisedMiB | None = None
     """Memory of the device that is promised to the container, in MiB. Absent for a share slot without assignment."""
     compute_percent: PromisedPercent | None = None
     """Compute of the device that is promised to the container, in percent."""
+    terminating: bool | None = None
+    """True when the kubelet does not list the pod any more, as after a forced deletion, but a process of it still
+    runs."""
     overuse: MemoryOveruse | None = None
     """Set while the container uses more of the device's memory than it was promised."""
 
@@ -341,6 +347,9 @@ class TelemetryStatus(ApiModel):
     """Version of the GPU driver. Absent while no driver answers."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot ID of the node. Faults reported in an earlier boot are over."""
+    processes_observed: bool | None = None
+    """True when the agent sees the processes of the node: a container is in `allocatedTo` until its pod has no process.
+    Absent otherwise: a container of a pod that was deleted by force may run without being listed."""
     devices: Annotated[list[Device], Field(max_length=MAX_DEVICES), ListMap("uuid")] = []
     """Devices of the node, by NVML index."""
     summary: Summary

@@ -31,8 +31,11 @@ from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.manager import PluginContext, PluginManager
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
+from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holders, Holdings
+from gpufleet_agent.podresources.kubelet_checkpoint import KubeletCheckpoint
 from gpufleet_agent.podresources.poller import PodResourcesPoller
+from gpufleet_agent.processes.living_pods import living_pods, sees_node_processes
 from gpufleet_agent.publish.deadband import stale_after
 from gpufleet_agent.publish.publisher import Publisher
 from gpufleet_agent.publish.rate_limit import WritePolicy
@@ -142,6 +145,7 @@ class _Base:
     events: EventRecorder
     holdings: Holdings
     completeness: CompletenessCheck
+    departures: Departures
 
     @property
     def by_profile(self) -> bool:
@@ -177,6 +181,8 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         lister,
         base.holdings,
         base.completeness,
+        base.departures,
+        lambda: base.telemetry.assignments,
         idle=in_flight.idle,
         changes=base.status_changed,
         counters=base.instruments,
@@ -231,6 +237,11 @@ def _build_base(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         events=EventRecorder(api),
         holdings=Holdings(settings.shared_resource),
         completeness=CompletenessCheck(settings.pod_resources_socket, settings.own_pod),
+        departures=Departures(
+            living_pods,
+            KubeletCheckpoint(settings.device_plugin_dir).pod_uids,
+            sees_processes=sees_node_processes(),
+        ),
     )
 
 
@@ -260,6 +271,7 @@ def _build_publisher(
         sampler=base.sampler,
         telemetry=base.telemetry,
         holdings=base.holdings,
+        departures=base.departures,
         overuse=overuse,
         plugins=plugins,
         agent_version=base.version,

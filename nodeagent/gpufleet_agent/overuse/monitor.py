@@ -8,8 +8,8 @@ import structlog
 from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import OveruseEpisode, OveruseEpisodes
 from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
-from gpufleet_agent.overuse.pod_lookup import pods_of_process
 from gpufleet_agent.podresources.holdings import Holders
+from gpufleet_agent.processes.pod_lookup import pods_of_process
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_common import timestamps

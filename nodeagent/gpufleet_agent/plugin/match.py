@@ -87,7 +87,7 @@ def match_request(request: AllocationRequest, inputs: MatchInput) -> AllocationR
 
 def candidate_assignments(size: int, inputs: MatchInput) -> list[Assignment]:
     """Returns the assignments of this resource and size whose container is listed without a device of the resource."""
-    waiting = {listed.key for listed in inputs.listing if not listed.of(inputs.resource)}
+    waiting = {listed.key for listed in inputs.listing if not listed.of(inputs.resource) and not listed.terminating}
     return [
         assignment
         for assignment in inputs.assignments

@@ -23,6 +23,10 @@ class HoldingContainer:
     memory_mib: int | None = None
     """Memory of the device promised to it; None: nothing, or the whole device."""
     compute_percent: int | None = None
+    terminating: bool = False
+    """The kubelet does not list it any more, but a process of its pod runs."""
+    process_uid: str | None = None
+    """Pod UID in the cgroups of its processes; None: unknown."""
 
 
 Holders = Mapping[str, tuple[HoldingContainer, ...]]
@@ -52,7 +56,7 @@ def holders_of(
             assignment = allocated.get(listed.key)
             if assignment is None or _claim(assignment) != claim:
                 assignment = reserved.get(claim)
-            holder = _holder(listed.key, assignment, shared=resource == shared_resource)
+            holder = _holder(listed, assignment, shared=resource == shared_resource)
             for uuid in claim[2]:
                 # Once per container even with several resources, because the status has holders by name.
                 holders.setdefault(uuid, {}).setdefault(listed.key, holder)
@@ -92,6 +96,11 @@ class Holdings:
         """Pod UIDs of the assignments that were allocated and have not ended."""
         return frozenset(assignment.pod_uid for assignment in self._allocated.values())
 
+    @property
+    def allocated(self) -> tuple[Assignment, ...]:
+        """The assignments that were allocated and have not ended."""
+        return tuple(self._allocated.values())
+
     def update(self, listing: Listing, listed_at: float, *, complete: bool = True) -> bool:
         """Updates from a list made while no allocation was in flight; returns whether anything changed.
 
@@ -123,15 +132,31 @@ def _claim(assignment: Assignment) -> tuple[ContainerKey, str, frozenset[str]]:
     return _key(assignment), assignment.resource, frozenset(assignment.devices)
 
 
-def _holder(key: ContainerKey, assignment: Assignment | None, *, shared: bool) -> HoldingContainer:
+def _holder(listed: ListedContainer, assignment: Assignment | None, *, shared: bool) -> HoldingContainer:
     if assignment is None:
-        return HoldingContainer(key, shared=shared)
-    return HoldingContainer(key, assignment.pod_uid, shared, assignment.memory_mib, assignment.compute_percent)
+        return HoldingContainer(
+            listed.key,
+            # The operator may have removed the reservation; its container must not look like that of another pod.
+            listed.pod_uid if listed.terminating else None,
+            shared=shared,
+            terminating=listed.terminating,
+            process_uid=listed.pod_uid,
+        )
+    return HoldingContainer(
+        listed.key,
+        assignment.pod_uid,
+        shared,
+        assignment.memory_mib,
+        assignment.compute_percent,
+        terminating=listed.terminating,
+        process_uid=listed.pod_uid,
+    )
 
 
-def _order(listed: ListedContainer) -> tuple[str, str, str]:
-    return listed.key.namespace, listed.key.pod, listed.key.container
+def _order(listed: ListedContainer) -> tuple[str, str, str, bool]:
+    # Of two pods of one name the one that the kubelet lists comes first.
+    return listed.key.namespace, listed.key.pod, listed.key.container, listed.terminating
 
 
-def _facts(listed: ListedContainer) -> tuple[ContainerKey, frozenset[tuple[str, frozenset[str]]]]:
-    return listed.key, frozenset(listed.devices.items())
+def _facts(listed: ListedContainer) -> tuple[ContainerKey, bool, frozenset[tuple[str, frozenset[str]]]]:
+    return listed.key, listed.terminating, frozenset(listed.devices.items())

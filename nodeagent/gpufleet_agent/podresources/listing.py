@@ -25,6 +25,10 @@ class ListedContainer:
     key: ContainerKey
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Device IDs by resource. A resource without devices is missing."""
+    pod_uid: str | None = None
+    """None: unknown. The kubelet's list does not have it; `departures` adds it to containers with devices."""
+    terminating: bool = False
+    """The kubelet does not list it any more, but a process of its pod runs."""
 
     def of(self, resource: str) -> frozenset[str]:
         """Returns the device IDs of one resource."""

@@ -6,13 +6,15 @@ dropping them would offer their devices. `gpufleet_agent_podresources_list_age_s
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
+from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import CompletenessCheck
+from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.runtime.instruments import Instruments
@@ -38,6 +40,8 @@ class PodResourcesPoller:
         lister: Source of lists.
         holdings: Holdings to update.
         completeness: Detects lists that lack pods.
+        departures: Adds the containers that run although the kubelet dropped them.
+        assignments: Returns the reservations of this node; None: not read yet.
         idle: Waits for a moment without an allocation in flight (`InFlightAllocation.idle`).
         changes: Notified when a list differs from the one before.
         counters: Counts lists.
@@ -50,6 +54,8 @@ class PodResourcesPoller:
         lister: Lister,
         holdings: Holdings,
         completeness: CompletenessCheck,
+        departures: Departures,
+        assignments: Callable[[], Iterable[Assignment] | None],
         *,
         idle: Callable[[], AbstractAsyncContextManager[None]],
         changes: VersionSignal,
@@ -60,6 +66,8 @@ class PodResourcesPoller:
         self._lister = lister
         self._holdings = holdings
         self._completeness = completeness
+        self._departures = departures
+        self._assignments = assignments
         self._idle = idle
         self._changes = changes
         self._counters = counters
@@ -101,7 +109,7 @@ class PodResourcesPoller:
                 self._failing = True
                 return True
             # Inside the idle moment: an allocation before it is in this list, or was never completed.
-            self.accept(listing, began)
+            await self.accept(listing, began)
         if self._failing:
             log.info("PodResources list succeeded again")
         self._failing = False
@@ -115,18 +123,21 @@ class PodResourcesPoller:
         Raises:
             ListingError: No response within the timeout.
         """
-        return self.accept(*await self._list("Allocation", timeout_seconds))
+        return await self.accept(*await self._list("Allocation", timeout_seconds))
 
-    def accept(self, listing: Listing, began: float) -> Listing:
+    async def accept(self, listing: Listing, began: float) -> Listing:
         """Updates the holdings from a list made while no device was allocated.
 
-        Returns the list, with what is known of pods that it lacks because the kubelet has just started.
+        Returns the list, with what is known of pods that it lacks: because the kubelet has just started, or because
+        they were deleted by force and still run.
 
         Args:
             listing: The list.
             began: Loop time at which it was requested.
         """
         complete = self._completeness.check(listing, asyncio.get_running_loop().time())
+        if complete:
+            listing = await self._departures.complete(listing, self._assignments(), self._holdings.allocated)
         if self._holdings.update(listing, began, complete=complete):
             self._changes.notify()
         return self._holdings.listing

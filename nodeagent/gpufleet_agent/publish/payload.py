@@ -39,6 +39,7 @@ def build_status(
     observed_at: float,
     agent_version: str,
     boot_id: str | None = None,
+    processes_observed: bool = False,
     overuse: Iterable[OveruseEpisode] = (),
     withheld: Mapping[str, str] | None = None,
 ) -> Status:
@@ -51,6 +52,7 @@ def build_status(
         observed_at: Now, in seconds since the epoch.
         agent_version: Version of this program.
         boot_id: Boot ID of the node.
+        processes_observed: Whether `holders` has every container that still runs.
         overuse: Containers that use more memory than they reserved.
         withheld: By UUID, why devices without a fault cannot be allocated.
     """
@@ -63,6 +65,7 @@ def build_status(
         agentVersion=agent_version,
         driverVersion=snapshot.driver_version,
         bootId=boot_id,
+        processesObserved=processes_observed or None,
         devices=[
             _device(
                 device,
@@ -179,6 +182,7 @@ def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None) -> Status:
         shared=holder.shared or None,
         memoryMiB=holder.memory_mib,
         computePercent=holder.compute_percent,
+        terminating=holder.terminating or None,
         overuse=None if overuse is None else {"memoryUsedMiB": overuse.used_mib, "since": timestamp(overuse.since)},
     )
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.overuse.monitor import OveruseMonitor
 from gpufleet_agent.plugin.manager import PluginManager
+from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.sampling.snapshot import SnapshotSource
@@ -18,6 +19,7 @@ class StatusSource:
         sampler: Devices and health.
         telemetry: Reservations as last read.
         holdings: Containers that hold devices.
+        departures: Containers that run although the kubelet dropped them.
         overuse: Containers that use more memory than they reserved.
         plugins: Devices that are withheld.
         agent_version: Version of this program.
@@ -31,6 +33,7 @@ class StatusSource:
         sampler: SnapshotSource,
         telemetry: TelemetryWatch,
         holdings: Holdings,
+        departures: Departures,
         overuse: OveruseMonitor,
         plugins: PluginManager,
         agent_version: str,
@@ -40,6 +43,7 @@ class StatusSource:
         self._sampler = sampler
         self._telemetry = telemetry
         self._holdings = holdings
+        self._departures = departures
         self._overuse = overuse
         self._plugins = plugins
         self._agent_version = agent_version
@@ -66,6 +70,7 @@ class StatusSource:
             observed_at=time.time(),
             agent_version=self._agent_version,
             boot_id=self._boot_id,
+            processes_observed=self._departures.observed,
             overuse=self._overuse.active,
             withheld=self._plugins.withheld(),
         )

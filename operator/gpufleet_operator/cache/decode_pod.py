@@ -11,7 +11,14 @@ from typing import Any
 from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WAITING_FOR_ANNOTATION, WORKLOAD_KIND
 from gpufleet_common import timestamps
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
-from gpufleet_operator.model.objects import AffinityShape, Container, Pod, PodPhase, TermShape
+from gpufleet_operator.model.objects import (
+    DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
+    AffinityShape,
+    Container,
+    Pod,
+    PodPhase,
+    TermShape,
+)
 from gpufleet_operator.pods import requests, traits
 from gpufleet_operator.pods.node_affinity import node_selector_terms
 
@@ -50,6 +57,7 @@ def pod(body: Json) -> Pod:
         affinity=_affinity_shape(spec),
         has_annotations="annotations" in meta,
         waiting_for=text(as_map(meta.get("annotations")).get(WAITING_FOR_ANNOTATION)),
+        termination_grace_period_seconds=_grace_period_seconds(spec),
     )
 
 
@@ -58,6 +66,11 @@ def _owner(references: Iterable[Json]) -> str:
         if ref.get("controller") and ref.get("kind") == WORKLOAD_KIND and ref.get("apiVersion") == API_VERSION:
             return text(ref.get("uid"))
     return ""
+
+
+def _grace_period_seconds(spec: Json) -> int:
+    seconds = spec.get("terminationGracePeriodSeconds")
+    return seconds if isinstance(seconds, int) and seconds >= 0 else DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS
 
 
 def _phase(name: str) -> PodPhase:

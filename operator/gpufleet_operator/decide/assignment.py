@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.shards import Range
-from gpufleet_operator.model.objects import Pod, Workload
+from gpufleet_operator.model.objects import DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, Pod, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.validate import device_container
 
@@ -25,7 +25,7 @@ def new_assignment(
     """
     if workload.model is None:
         raise TypeError(f"{workload.full_name} has no model")  # only workloads that parse are assessed
-    spec = workload.model.spec
+    spec, grace = workload.model.spec, pod.termination_grace_period_seconds
     return Assignment(
         pod_uid=pod.uid,
         namespace=pod.namespace,
@@ -42,4 +42,5 @@ def new_assignment(
         shard_start=shard[0] if shard else None,
         shard_end=shard[1] if shard else None,
         decided_at=timestamps.micros(snapshot.now),
+        termination_grace_period_seconds=None if grace == DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS else grace,
     )

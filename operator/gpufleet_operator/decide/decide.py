@@ -14,7 +14,7 @@ from gpufleet_operator.decide.state import advance, count_refusals, next_backoff
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
 from gpufleet_operator.fleet import cordons
-from gpufleet_operator.ledger.ledger import read_ledger
+from gpufleet_operator.ledger.ledger import exit_delay, read_ledger, reservations
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -96,8 +96,9 @@ def _due(snapshot: Snapshot, state: PassState) -> datetime | None:
         if node is not None:
             moments.append(since + unschedulable_grace(snapshot, node))
     moments += [since + limits.degraded_grace for since in state.unhealthy_since.values()]
-    moments += [
-        max(noticed, state.released_since.get(uid, noticed)) + limits.container_exit_delay
-        for uid, (noticed, _) in state.ended.items()
-    ]
+    by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
+    for uid, (noticed, _) in state.ended.items():
+        released = max(noticed, state.released_since.get(uid, noticed))
+        # A pod whose end the kubelet has reported waits for the first only.
+        moments += [released + limits.container_exit_delay, released + exit_delay(snapshot, by_pod[uid])]
     return min((m for m in moments if m is not None and m > snapshot.now), default=None)

@@ -3,16 +3,18 @@
 It is the union of `spec.assignments` of all GPUTelemetry objects and nothing else, so it is complete after a restart.
 The reservation of a deleted pod is not removed immediately: a container may outlive its pod object (forced deletion).
 Its devices stay reserved until the agent's report no longer has the pod as a holder, and for some seconds more unless
-the kubelet has reported that the pod is terminated.
+the kubelet has reported that the pod is terminated. An agent that does not see processes reports what the kubelet
+lists, which a pod deleted by force leaves at once, so the grace period of the pod is added.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from gpufleet_operator.ledger.conflicts import Occupancy
 from gpufleet_operator.ledger.device_usage import device_memory_mib, held_by
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
-from gpufleet_operator.model.objects import Pod, PodDeletion, Reservation
+from gpufleet_operator.model.objects import DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, Pod, PodDeletion, Reservation
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
@@ -103,9 +105,22 @@ def devices_are_free(snapshot: Snapshot, state: PassState, reservation: Reservat
         # The kubelet itself has reported the end of the containers. The report without the pod may be an earlier one.
         dropped = released is not None or uid in state.seen_holding
         return dropped or snapshot.now - noticed >= snapshot.limits.container_exit_delay
-    # Deleted by force, or in a way that this process did not observe: the kubelet removes such a pod from its list when
-    # it receives the deletion, and kills the containers in the seconds after that.
-    return released is not None and snapshot.now - max(released, noticed) >= snapshot.limits.container_exit_delay
+    # Deleted by force, or in a way that this process did not observe.
+    return released is not None and snapshot.now - max(released, noticed) >= exit_delay(snapshot, reservation)
+
+
+def exit_delay(snapshot: Snapshot, reservation: Reservation) -> timedelta:
+    """Returns how long a container of a pod deleted by force may run after the first report without it.
+
+    The kubelet removes the pod from its list when it receives the deletion, and grants the containers the grace period
+    of the pod's spec. An agent that sees processes keeps the pod in its report until they have ended.
+    """
+    telemetry = snapshot.telemetry.get(reservation.node)
+    if telemetry is not None and telemetry.status is not None and telemetry.status.processes_observed:
+        return snapshot.limits.container_exit_delay
+    grace = reservation.assignment.termination_grace_period_seconds
+    grace = DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS if grace is None else grace
+    return snapshot.limits.container_exit_delay + timedelta(seconds=grace)
 
 
 def _age_order(reservation: Reservation) -> tuple[str, str, str]:

@@ -17,6 +17,9 @@ from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, Workl
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import PodNeeds, Taint
 
+DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS = 30
+"""Of a pod whose spec has none, by the API."""
+
 
 class PodPhase(StrEnum):
     """v1.PodPhase."""
@@ -106,7 +109,7 @@ class PodDeletion(StrEnum):
     TERMINATED = "Terminated"
     """The kubelet had reported the end of its containers before the object was deleted."""
     FORCED = "Forced"
-    """Deleted with grace 0. The kubelet no longer lists it, but kills its containers about two seconds later."""
+    """Deleted with grace 0. The kubelet no longer lists it, but its containers may run for their grace period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ class Pod:
     """`metadata.annotations` exists."""
     waiting_for: str = ""
     """The operator's annotation, as long as the pod is gated."""
+    termination_grace_period_seconds: int = DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS
 
     @property
     def full_name(self) -> str:

@@ -25,9 +25,10 @@ class Limits:
     missing_devices_grace: timedelta = timedelta(seconds=10)
     """A container that holds no device in two reports since its start, this far apart, runs without devices."""
     container_exit_delay: timedelta = timedelta(seconds=5)
-    """How long a container may run after the first report without its pod, when the pod was deleted by force.
+    """How long a device stays reserved after the first report without its pod, when the pod was deleted by force.
 
-    Kubelets take about two seconds. Also how long an agent may take to report that a terminated pod holds nothing.
+    The pod may have been bound just before, and the kubelet may start it only now. The grace period of the pod is added
+    if the agent does not see processes. Also how long an agent may take to report that a terminated pod holds nothing.
     """
     degraded_grace: timedelta = timedelta(seconds=10)
     """How long a device must be unhealthy before its pod is replaced, if `onDegraded` is Replace."""

@@ -81,6 +81,7 @@ class FakeCluster(FakeApiserver):
             **({"conditions": conditions} if conditions else {}),
             "assignmentsGeneration": body["metadata"]["generation"],
             "observedAt": moment,
+            "processesObserved": True,
             "sampleTime": moment,
             "agentVersion": "test",
             "summary": {"devices": len(uuids), "healthy": len(uuids), "allocated": len(self.kubelets[name])},

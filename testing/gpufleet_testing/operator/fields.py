@@ -57,6 +57,7 @@ class AssignmentFields(TypedDict, total=False):
     shard_start: int | None
     shard_end: int | None
     decided_at: str
+    termination_grace_period_seconds: int | None
 
 
 class DeviceFields(TypedDict, total=False):

@@ -167,6 +167,7 @@ def telemetry(
     covered: int | None = None,
     cordoned: Sequence[CordonedDevice] = (),
     conditions: Sequence[Condition] = (),
+    processes_observed: bool = True,
     **device: Unpack[DeviceFields],
 ) -> Telemetry:
     """A GPUTelemetry with devices GPU-<node number>-<index>.
@@ -181,6 +182,7 @@ def telemetry(
         covered: `status.assignmentsGeneration`; default: the generation.
         cordoned: devices that are out of service.
         conditions: as stored.
+        processes_observed: whether the agent sees processes, and so reports containers until they have ended.
         device: values of every device.
     """
     written = NOW - timedelta(seconds=age)
@@ -197,6 +199,7 @@ def telemetry(
             "observedAt": timestamps.micros(written),
             "sampleTime": timestamps.micros(written),
             "agentVersion": "test",
+            "processesObserved": processes_observed,
             "summary": {"devices": devices, "healthy": devices, "allocated": 0},
             "devices": [
                 _device(uuid, index, written, (held or {}).get(uuid), device) for index, uuid in enumerate(uuids)

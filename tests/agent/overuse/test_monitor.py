@@ -13,9 +13,9 @@ from gpufleet_agent.kube.model import PodEvent
 from gpufleet_agent.overuse.episodes import BEGIN_CHECKS, END_CHECKS, OveruseEpisodes
 from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
 from gpufleet_agent.overuse.monitor import OveruseMonitor
-from gpufleet_agent.overuse.pod_lookup import pods_of_process
 from gpufleet_agent.podresources.holdings import HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
+from gpufleet_agent.processes.pod_lookup import pods_of_process
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, HealthSnapshot, HealthState, NodeSnapshot
 from gpufleet_testing.agent.virtual_time import in_virtual_time

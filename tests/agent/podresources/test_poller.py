@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from gpufleet_agent.kube.model import Assignment
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.types import UnmanagedAllocation
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, CompletenessCheck
+from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.podresources.listing import Listing
 from gpufleet_agent.podresources.poller import PodResourcesPoller
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_api.names import RESOURCE
-from gpufleet_testing.agent.objects import listed
+from gpufleet_testing.agent.objects import assignment, listed
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 InVirtualTime = Callable[[Coroutine[Any, Any, None]], None]
@@ -38,9 +40,12 @@ class FakeLister:
 
 
 class Rig:
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, *, sees_processes: bool = False) -> None:
         self.lister = FakeLister()
         self.holdings = Holdings(RESOURCE)
+        self.assignments: tuple[Assignment, ...] = ()
+        self.living: frozenset[str] = frozenset()
+        """Pods with a process, by UID."""
         # The kubelet has run for an hour.
         self.completeness = CompletenessCheck(socket, clock=lambda: socket.stat().st_mtime + 3600)
         self.in_flight = InFlightAllocation(expiry_seconds=10, settle_seconds=0.1)
@@ -50,6 +55,8 @@ class Rig:
             self.lister,
             self.holdings,
             self.completeness,
+            Departures(lambda uids: self.living & uids, dict, sees_processes=sees_processes),
+            lambda: self.assignments,
             idle=self.in_flight.idle,
             changes=self.changes,
             counters=Instruments(self.registry, "test"),
@@ -164,7 +171,7 @@ async def test_lists_of_allocations_replace_polls_under_constant_allocation(
     await asyncio.sleep(0)
     for number in range(2500):
         ticket = await rig.in_flight.begin()
-        went = rig.poller.accept((listed(f"pod-{number}", "GPU-0"),), loop.time())
+        went = await rig.poller.accept((listed(f"pod-{number}", "GPU-0"),), loop.time())
         assert went[0].key.pod == f"pod-{number}"
         if answer is not None:
             rig.in_flight.set_result(ticket, answer)
@@ -174,3 +181,19 @@ async def test_lists_of_allocations_replace_polls_under_constant_allocation(
     assert max(later - earlier for earlier, later in pairwise(beats)) < 10
     assert beats[-1] > 1110
     assert rig.holdings.listed_at == pytest.approx(loop.time(), abs=0.1)
+
+
+def test_departed_pod_is_in_the_list_of_an_allocation_until_it_ended(socket: Path) -> None:
+    async def run() -> None:
+        rig = Rig(socket, sees_processes=True)
+        rig.assignments = (assignment("old", "GPU-0"),)
+        rig.lister.listing = (listed("old", "GPU-0"),)
+        assert await rig.poller.poll()
+        rig.lister.listing, rig.living = (listed("new"),), frozenset({"uid-old"})
+        for _ in range(2):
+            shown = await rig.poller.list_for_allocation(1.0)
+            assert [(one.key.pod, one.terminating) for one in shown] == [("new", False), ("old", True)]
+        rig.living = frozenset()
+        assert [one.key.pod for one in await rig.poller.list_for_allocation(1.0)] == ["new"]
+
+    asyncio.run(run())

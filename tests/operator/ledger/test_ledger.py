@@ -44,11 +44,13 @@ def without_pod(
     age: float = 1.0,
     deleted_pods: Mapping[str, PodDeletion] | None = None,
     without_nodes: tuple[str, ...] = (),
+    processes_observed: bool = True,
+    grace_seconds: int | None = None,
 ) -> Snapshot:
     """A reservation whose pod object is gone; `held`: the agent still reports the pod as a holder."""
-    assignment = make.assignment(make.running_pod())
+    assignment = make.assignment(make.running_pod(), termination_grace_period_seconds=grace_seconds)
     holder = {"GPU-1-0": assignment} if held else {}
-    telemetry = make.telemetry(assignments=[assignment], held=holder, age=age)
+    telemetry = make.telemetry(assignments=[assignment], held=holder, age=age, processes_observed=processes_observed)
     return make.snapshot(telemetry, deleted_pods=deleted_pods or {}, without_nodes=without_nodes)
 
 
@@ -138,6 +140,21 @@ class TestPodWithoutKnownEnd:
 
         assert not is_released(reported, seconds=4.9)
         assert is_released(reported, seconds=5)
+
+    @pytest.mark.parametrize(("grace_seconds", "delay"), [(None, 35), (0, 5), (45, 50)])
+    def test_grace_period_is_added_if_the_agent_sees_no_processes(
+        self, deleted_pods: Mapping[str, PodDeletion], grace_seconds: int | None, delay: float
+    ) -> None:
+        shown, dropped = (
+            without_pod(
+                held=held, deleted_pods=deleted_pods, age=age, processes_observed=False, grace_seconds=grace_seconds
+            )
+            for held, age in ((True, 1), (False, 0))
+        )
+        reported = make.with_state(dropped, advance(make.with_state(dropped, advance(shown))))
+
+        assert not is_released(reported, seconds=delay - 0.1)
+        assert is_released(reported, seconds=delay)
 
     def test_report_that_missed_the_running_pod_is_ignored(self, deleted_pods: Mapping[str, PodDeletion]) -> None:
         """The agent had just started; only its next report counts."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpufleet_agent.overuse.cgroup import pod_uids
+from gpufleet_agent.processes.cgroup import pod_uids
 
 PROC = Path("/proc")
 

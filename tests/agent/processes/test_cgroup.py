@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpufleet_agent.overuse.cgroup import pod_uids
+from gpufleet_agent.processes.cgroup import pod_uids
 
 UID = "6a9d8b1c-1f2e-4a3b-9c4d-5e6f70819203"
 UNDERSCORED = UID.replace("-", "_")

@@ -1,0 +1,1 @@
+"""Finds the pods of the node's processes, by their cgroups."""
