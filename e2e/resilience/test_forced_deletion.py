@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gpufleet_e2e.support.api import JsonObject, pods
+from gpufleet_e2e.support.api import JsonObject, events, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually
@@ -18,8 +18,9 @@ STUBBORN = container(command=("sh", "-c", "trap '' TERM; while true; do sleep 1;
 def test_device_is_held_until_the_container_ends(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: the agent looks for processes of the pod in the cgroups of the node.
 
-    The kubelet grants the container its grace period, in which neither the API nor the kubelet's list has the pod. A
-    workload waits for the device of a managed pod, and a pod without a workload asks for the node's next device.
+    The kubelet grants a container that it is ending the rest of its grace period, although neither the API nor the
+    kubelet's list has the pod any more. A workload waits for the device of a managed pod, and a pod without a workload
+    asks for the node's next device.
     """
     node = fleet.nodes[0]
     uuid = fleet.gpus[node].uuids[3]
@@ -34,6 +35,8 @@ def test_device_is_held_until_the_container_ends(namespace: TestNamespace, fleet
     namespace.apply(gpuworkload("held-new", uuids=(uuid,)))
     with Watchdog(partial(holders_by_processes, "held-"), every_seconds=0.2) as processes:
         namespace.delete("held-old")
+        fleet.api.delete(f"{pods(namespace.name)}/held-bare")
+        eventually(partial(_are_being_killed, namespace, {old, "held-bare"}), within=10)
         for name in (old, "held-bare"):
             fleet.api.delete(f"{pods(namespace.name)}/{name}", grace=0)
         eventually(partial(_are_terminating, fleet, node, {uuid: old, bare_uuid: "held-bare"}), within=10)
@@ -58,6 +61,11 @@ def _held_by(fleet: Fleet, node: str, pod: str) -> list[str]:
     return found
 
 
+def _are_being_killed(namespace: TestNamespace, expected: set[str]) -> None:
+    recorded = namespace.fleet.api.list(events(namespace.name))
+    assert {one["involvedObject"]["name"] for one in recorded if one["reason"] == "Killing"} >= expected
+
+
 def _are_terminating(fleet: Fleet, node: str, expected: dict[str, str]) -> None:
     found = {uuid: one["pod"] for uuid, one in _holders(fleet, node).items() if one.get("terminating")}
-    assert found == expected
+    assert found == expected, f"processes: {holders_by_processes('held-')}"

@@ -20,6 +20,7 @@ from gpufleet_agent.kube.event_recorder import EventRecorder
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.metrics.agent_collector import AgentCollector
 from gpufleet_agent.metrics.device_collector import DeviceCollector
+from gpufleet_agent.metrics.holder_collector import HolderCollector
 from gpufleet_agent.metrics.http import AsyncHandler, Handler, HttpServer
 from gpufleet_agent.metrics.probes import LoopWatchdog, probe, scrape
 from gpufleet_agent.overuse.monitor import OveruseMonitor
@@ -308,14 +309,17 @@ def _build_http(
 ) -> HttpServer:
     settings, registry, snapshot = base.settings, base.registry, base.sampler.snapshot
     ProcessCollector(registry=registry)
-    registry.register(DeviceCollector(snapshot, base.holders, settings.node_name, settings.window_seconds))
+    node_name = settings.node_name
+    registry.register(DeviceCollector(snapshot, base.holders, node_name, settings.window_seconds, settings.metrics))
+    registry.register(HolderCollector(snapshot, base.holders, node_name))
     registry.register(
         AgentCollector(
             snapshot,
+            node_name,
             lambda: _reservations(base.telemetry),
             lambda: _list_age(base.holdings),
-            settings.window_seconds,
-            lambda: (overuse.usages, overuse.active, overuse.begun),
+            stale_seconds=settings.window_seconds,
+            overuse=lambda: (overuse.usages, overuse.active, overuse.begun),
         )
     )
     readiness = {

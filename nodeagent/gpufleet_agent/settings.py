@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLabels
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
@@ -63,6 +64,8 @@ class AgentSettings:
     """File to record the hardware's readings to; None: record nothing."""
     record_max_mib: int = 1024
     """Size limit of `record`."""
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    """Labels and choice of the series of devices."""
     pod_matching: PodMatching = PodMatching.POD_RESOURCES
     """For diagnosis only: `first-fit` guesses the pod of a request, which is wrong under load."""
 
@@ -94,6 +97,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         **{name: options.pop(name) for name in ("pass_device_specs", "driver_root", "cdi_root", "cdi_kind")},
     )
     options["own_pod"] = _own_pod(environment)
+    options["metrics"] = MetricsOptions(
+        pod_labels=PodLabels(options.pop("metrics_pod_labels")),
+        dcgm_names=options.pop("metrics_dcgm_names") == "true",
+        hostname_label=HostnameLabel(options.pop("metrics_hostname_label")),
+    )
     host, port = options.pop("listen")
     pod_matching = PodMatching(options.pop("pod_matching"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
@@ -166,6 +174,7 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
     )
     _add_injection(parser)
     _add_hardware(parser)
+    _add_metrics(parser)
     parser.process(f"{DEFAULTS.listen_host}:{DEFAULTS.listen_port}", DEFAULTS.log_level, DEFAULTS.log_format)
     # For diagnosis only, so it is not in the help.
     parser.add_argument(
@@ -188,6 +197,28 @@ def _add_hardware(parser: FlagParser) -> None:
         "size limit of --record; recording stops there, the agent continues",
         type=whole_number(MAX_RECORD_MIB),
         metavar="MIB",
+    )
+
+
+def _add_metrics(parser: FlagParser) -> None:
+    default = DEFAULTS.metrics
+    parser.flag(
+        "--metrics-pod-labels",
+        default.pod_labels.value,
+        "Exclusive: DCGM's series of a device that is not shared are labeled with its pod; Joined: none are",
+        choices=[labels.value for labels in PodLabels],
+    )
+    parser.flag(
+        "--metrics-dcgm-names",
+        "true",
+        "export the series with DCGM's names; false next to dcgm-exporter",
+        choices=["true", "false"],
+    )
+    parser.flag(
+        "--metrics-hostname-label",
+        default.hostname_label.value,
+        "label with the node's name in DCGM's series; Hostname for dashboards made before May 2026",
+        choices=[label.value for label in HostnameLabel],
     )
 
 

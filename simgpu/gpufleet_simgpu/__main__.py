@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpufleet_simgpu.build import CompilerError, build_library
+from gpufleet_simgpu.clients import open_clients
 from gpufleet_simgpu.files import STATE, edit, read_state, write_state
 from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SimNode, SimProcess, SimSeries
 from gpufleet_simgpu.presets import PRESETS, make_node
@@ -71,7 +72,9 @@ def set_fields(
 def processes(
     folder: Folder,
     gpu: Gpu,
-    pids: Annotated[list[str] | None, typer.Argument(metavar="PID:MIB[:G]...", help="Without any: no process.")] = None,
+    pids: Annotated[
+        list[str] | None, typer.Argument(metavar="PID:MIB[:G][@PERCENT]...", help="Without any: no process.")
+    ] = None,
 ) -> None:
     """Replaces the processes of one GPU."""
     listed = tuple(_process(text) for text in pids or ())
@@ -169,13 +172,22 @@ def _assignment(text: str) -> tuple[str, int | None]:
 
 
 def _process(text: str) -> SimProcess:
-    match text.split(":"):
+    listed, _, part = text.partition("@")
+    percent = int(part) if part else None
+    match listed.split(":"):
         case [pid, mib]:
-            return SimProcess(int(pid), int(mib))
+            return SimProcess(int(pid), int(mib), sm_percent=percent)
         case [pid, mib, ("C" | "G") as kind]:
-            return SimProcess(int(pid), int(mib), kind)
+            return SimProcess(int(pid), int(mib), kind, sm_percent=percent)
         case _:
-            raise typer.BadParameter(f"{text!r}: must be PID:MIB or PID:MIB:G")
+            raise typer.BadParameter(f"{text!r}: must be PID:MIB or PID:MIB:G, with @PERCENT at the end or not")
+
+
+@app.command()
+def clients(folder: Folder) -> None:
+    """Prints the processes that have initialized the library and not shut it down, by PID."""
+    for pid in open_clients(folder):
+        typer.echo(pid)
 
 
 def _table(node: SimNode, *, narrow: bool) -> Table:

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from gpufleet_simgpu.clients import CONTROL
+
 SOURCES = Path(__file__).resolve().parents[1] / "nvml"
 LIBRARY = "libnvidia-ml.so.1"
 _FLAGS = (
@@ -61,4 +63,5 @@ def build_library(out_dir: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise CompilerError(f"{shlex.join(command[:1])} failed with {done.returncode}:\n{done.stderr.strip()}")
+        (out_dir / CONTROL).touch()
         return made.replace(out_dir / LIBRARY)

@@ -26,6 +26,8 @@ class SimProcess:
     kind: str = "C"
     gpu_instance: int | None = None
     """The GPU instance in which it runs, on a partitioned GPU."""
+    sm_percent: int | None = None
+    """Its part of the GPU's utilization; None: the driver has no sample of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class SimGpu:
     memory_temperature_celsius: int | None = None
     power_milliwatts: int | None = None
     power_limit_milliwatts: int | None = None
+    """The enforced limit."""
+    requested_power_limit_milliwatts: int | None = None
     energy_millijoules: int | None = None
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None

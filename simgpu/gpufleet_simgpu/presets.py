@@ -76,6 +76,7 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
         memory_temperature_celsius=38 + extra if preset.hbm else None,
         power_milliwatts=preset.idle_watts * 1000 + extra * 137,
         power_limit_milliwatts=preset.power_watts * 1000,
+        requested_power_limit_milliwatts=preset.power_watts * 1000,
         energy_millijoules=0,
         sm_clock_mhz=345,
         memory_clock_mhz=preset.memory_mhz,

@@ -11,6 +11,7 @@
       compute_capability 9.0
       temperature_celsius 41        any of `NUMBERS`; without the line not supported; `na` is the sentinel
       process 4711 5000 C           PID, MiB, C (compute) or G (graphics); on a partitioned GPU also the GPU instance
+                                    `@70` at the end: its part of the utilization in percent
       mig 1 0 9984 13 1g.10gb MIG-0a1b...
                                     a MIG device: GPU and compute instance, MiB, MiB used, profile, UUID
       nvlink switch 18              links to an NVSwitch, or to the GPU with this index
@@ -47,7 +48,7 @@ _LISTS = ("processes", "migs", "links", "series", "fail", "delay")
 NUMBERS = tuple(name for name in SimGpu.__dataclass_fields__ if name not in _TEXTS + _LISTS)
 """Fields that are a number."""
 
-FIELDS = (*NUMBERS, *_TEXTS, "processes", "nvlink", "events", "handle")
+FIELDS = (*NUMBERS, *_TEXTS, "processes", "process_utilization", "nvlink", "events", "handle")
 """Fields that can fail or be delayed separately, besides `ALL`."""
 
 
@@ -124,7 +125,8 @@ def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
     for process in gpu.processes:
         memory = "na" if process.memory_mib == NOT_AVAILABLE else process.memory_mib
         instance = "" if process.gpu_instance is None else f" {process.gpu_instance}"
-        yield f"process {process.pid} {memory} {process.kind}{instance}"
+        part = "" if process.sm_percent is None else f" @{process.sm_percent}"
+        yield f"process {process.pid} {memory} {process.kind}{instance}{part}"
     for mig in gpu.migs:
         numbers = f"{mig.gpu_instance} {mig.compute_instance} {mig.memory_total_mib} {mig.memory_used_mib}"
         yield f"mig {numbers} {_word(mig.profile, 'profile', spaces=False)} {_word(mig.uuid, 'uuid')}"
@@ -158,8 +160,10 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
         return _with(gpu, key, _number(rest))
     words = rest.split()
     match key, words:
-        case "process", [pid, memory, ("C" | "G") as kind, *instance] if len(instance) <= 1:
-            process = SimProcess(int(pid), _number(memory), kind, int(instance[0]) if instance else None)
+        case "process", [pid, memory, ("C" | "G") as kind, *more] if len(more) <= 2:  # noqa: PLR2004 - both are optional
+            instance = [int(word) for word in more if not word.startswith("@")]
+            part = [int(word[1:]) for word in more if word.startswith("@")]
+            process = SimProcess(int(pid), _number(memory), kind, *instance[:1], sm_percent=next(iter(part), None))
             return replace(gpu, processes=(*gpu.processes, process))
         case "mig", [gpu_instance, compute_instance, total, used, profile, uuid]:
             mig = SimMig(uuid, profile, int(gpu_instance), int(total), int(used), int(compute_instance))

@@ -85,6 +85,31 @@ SIM_PROCESS_CALL(nvmlDeviceGetGraphicsRunningProcesses_v2, 'G')
 SIM_PROCESS_CALL(nvmlDeviceGetGraphicsRunningProcesses_v3, 'G')
 SIM_PROCESS_CALL(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'M')
 
+/* As the driver: one sample of each process that has run on the GPU since then; NOT_FOUND without any. */
+SIM_EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *samples,
+                                                        unsigned int *count, unsigned long long since) {
+    struct sim_gpu *gpu = NULL;
+    if (count == NULL) return NVML_ERROR_INVALID_ARGUMENT;
+    nvmlReturn_t result = sim_enter(device, SIM_PROCESS_UTILIZATION, &gpu);
+    if (result != NVML_SUCCESS) return result;
+    unsigned long long now = (unsigned long long)(sim_now() * 1e6);
+    unsigned int room = samples == NULL ? 0 : *count, found = 0;
+    if (gpu->mig_count > 0) result = NVML_ERROR_NOT_SUPPORTED;
+    for (unsigned int i = 0; result == NVML_SUCCESS && i < gpu->process_count && now > since; i++) {
+        const struct sim_process *process = &gpu->processes[i];
+        if (process->sm_percent < 0) continue;
+        if (found < room)
+            samples[found] = (nvmlProcessUtilizationSample_t){
+                .pid = process->pid, .timeStamp = now, .smUtil = (unsigned int)process->sm_percent};
+        found++;
+    }
+    sim_unlock();
+    if (result != NVML_SUCCESS) return result;
+    *count = found;
+    if (found == 0) return NVML_ERROR_NOT_FOUND;
+    return found > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
 static nvmlReturn_t field_value(nvmlDevice_t device, nvmlFieldValue_t *value) {
     struct sim_gpu *gpu = NULL;
     enum sim_field field = SIM_FIELD_COUNT;

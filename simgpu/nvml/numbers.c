@@ -21,7 +21,7 @@ static nvmlReturn_t read_uint(nvmlDevice_t device, enum sim_field field, unsigne
 SIM_UINT_CALL(nvmlDeviceGetMinorNumber, SIM_MINOR)
 SIM_UINT_CALL(nvmlDeviceGetArchitecture, SIM_ARCHITECTURE)
 SIM_UINT_CALL(nvmlDeviceGetPowerUsage, SIM_POWER)
-SIM_UINT_CALL(nvmlDeviceGetPowerManagementLimit, SIM_POWER_LIMIT)
+SIM_UINT_CALL(nvmlDeviceGetPowerManagementLimit, SIM_REQUESTED_POWER_LIMIT)
 SIM_UINT_CALL(nvmlDeviceGetEnforcedPowerLimit, SIM_POWER_LIMIT)
 SIM_UINT_CALL(nvmlDeviceGetPerformanceState, SIM_PERFORMANCE_STATE)
 SIM_UINT_CALL(nvmlDeviceGetCurrPcieLinkGeneration, SIM_PCIE_GENERATION)

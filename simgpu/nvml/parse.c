@@ -96,8 +96,17 @@ static bool add_process(struct parser *parser) {
     if (kind == NULL || (strcmp(kind, "C") != 0 && strcmp(kind, "G") != 0)) return refuse(parser, "want C or G");
     process->kind = kind[0];
     process->gpu_instance = SIM_NO_INSTANCE;
+    process->sm_percent = -1;
     gpu->process_count++;
-    return !more_words(parser) || next_count(parser, MAX_INSTANCE, &process->gpu_instance);
+    while (more_words(parser)) {
+        unsigned int percent = 0;
+        if (parser->rest[strspn(parser->rest, BLANKS)] == '@') {
+            parser->rest += strspn(parser->rest, BLANKS) + 1;
+            if (!next_count(parser, 1000000, &percent)) return false;
+            process->sm_percent = percent;
+        } else if (!next_count(parser, MAX_INSTANCE, &process->gpu_instance)) return false;
+    }
+    return true;
 }
 
 /* `mig <GPU instance> <compute instance> <MiB> <MiB used> <profile> <uuid>` */

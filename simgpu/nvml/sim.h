@@ -27,6 +27,7 @@
     X(MEMORY_TEMPERATURE, "memory_temperature_celsius")                                                            \
     X(POWER, "power_milliwatts")                                                                                   \
     X(POWER_LIMIT, "power_limit_milliwatts")                                                                       \
+    X(REQUESTED_POWER_LIMIT, "requested_power_limit_milliwatts")                                                   \
     X(ENERGY, "energy_millijoules")                                                                                \
     X(SM_CLOCK, "sm_clock_mhz")                                                                                    \
     X(MEMORY_CLOCK, "memory_clock_mhz")                                                                            \
@@ -56,6 +57,7 @@
     X(PCI, "pci_bus_id")                                                                                           \
     X(COMPUTE_CAPABILITY, "compute_capability")                                                                    \
     X(PROCESSES, "processes")                                                                                      \
+    X(PROCESS_UTILIZATION, "process_utilization")                                                                  \
     X(NVLINK, "nvlink")                                                                                            \
     X(EVENTS, "events")                                                                                            \
     X(HANDLE, "handle")
@@ -75,6 +77,7 @@ struct sim_process {
     long long memory_mib;
     char kind; /* C: compute, G: graphics */
     unsigned int gpu_instance; /* SIM_NO_INSTANCE: the GPU isn't divided */
+    long long sm_percent;      /* -1: the driver has no sample of it */
 };
 
 /* A MIG device: a compute instance within a GPU instance. */
@@ -164,6 +167,8 @@ double sim_now(void);
 void sim_pause(unsigned int milliseconds);
 /* Returns a descriptor for changes in the state file's folder, which the caller closes; -1: not available. */
 int sim_watch(void);
+/* Opens the simulated control device, which shows from outside who uses the driver; -1: not available. */
+int sim_open_control(void);
 /* Sleeps until the next change, at most for this long. Without the lock. */
 void sim_await(int watch, unsigned int milliseconds);
 

@@ -1,6 +1,7 @@
 /* The state file, and the lock for its parsed content. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -51,12 +52,23 @@ static const char *state_path(void) {
     return path;
 }
 
+static void state_folder(char folder[4096]) {
+    snprintf(folder, 4096, "%s", state_path());
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL) snprintf(folder, 4096, ".");
+    else slash[slash == folder ? 1 : 0] = '\0';
+}
+
+int sim_open_control(void) {
+    char folder[4096], path[4200];
+    state_folder(folder);
+    snprintf(path, sizeof path, "%s/nvidiactl", folder);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 int sim_watch(void) {
     char folder[4096];
-    snprintf(folder, sizeof folder, "%s", state_path());
-    char *slash = strrchr(folder, '/');
-    if (slash == NULL) snprintf(folder, sizeof folder, ".");
-    else slash[slash == folder ? 1 : 0] = '\0';
+    state_folder(folder);
     int watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (watch >= 0 && inotify_add_watch(watch, folder, IN_CREATE | IN_DELETE | IN_MODIFY | IN_MOVE) < 0) {
         close(watch);

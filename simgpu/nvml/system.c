@@ -1,8 +1,11 @@
 /* Initialization, versions, and device lookup. */
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "sim.h"
+
+static int control = -1; /* see sim_open_control */
 
 SIM_EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags) {
     (void)flags;
@@ -14,7 +17,10 @@ SIM_EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags) {
     sim_lock();
     state = sim_current();
     nvmlReturn_t result = state == NULL ? NVML_ERROR_DRIVER_NOT_LOADED : state->error;
-    if (result == NVML_SUCCESS && sim_initialised++ == 0) sim_number_handles();
+    if (result == NVML_SUCCESS && sim_initialised++ == 0) {
+        sim_number_handles();
+        control = sim_open_control();
+    }
     sim_unlock();
     return result;
 }
@@ -25,7 +31,10 @@ SIM_EXPORT nvmlReturn_t nvmlInit(void) { return nvmlInitWithFlags(0); }
 SIM_EXPORT nvmlReturn_t nvmlShutdown(void) {
     sim_lock();
     nvmlReturn_t result = sim_initialised == 0 ? NVML_ERROR_UNINITIALIZED : NVML_SUCCESS;
-    if (sim_initialised > 0) sim_initialised--;
+    if (sim_initialised > 0 && --sim_initialised == 0 && control >= 0) {
+        close(control);
+        control = -1;
+    }
     sim_unlock();
     return result;
 }

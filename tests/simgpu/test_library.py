@@ -98,7 +98,7 @@ ONE_NUMBER: list[tuple[str, Callable[[Any], Any]]] = [
     ("power_milliwatts", pynvml.nvmlDeviceGetPowerUsage),
     ("power_milliwatts", lambda device: field(device, pynvml.NVML_FI_DEV_POWER_INSTANT)),
     ("power_limit_milliwatts", pynvml.nvmlDeviceGetEnforcedPowerLimit),
-    ("power_limit_milliwatts", pynvml.nvmlDeviceGetPowerManagementLimit),
+    ("requested_power_limit_milliwatts", pynvml.nvmlDeviceGetPowerManagementLimit),
     ("energy_millijoules", pynvml.nvmlDeviceGetTotalEnergyConsumption),
     ("sm_clock_mhz", lambda device: pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_SM)),
     ("memory_clock_mhz", lambda device: pynvml.nvmlDeviceGetClockInfo(device, pynvml.NVML_CLOCK_MEM)),
@@ -178,6 +178,18 @@ def test_sentinels_and_impossible_values_are_returned(simulated: Simulated) -> N
     assert pynvml.nvmlDeviceGetUtilizationRates(gpu()).gpu == 250
     assert pynvml.nvmlDeviceGetTemperatureV(gpu(), 0) == -300
     assert pynvml.nvmlDeviceGetPowerUsage(gpu()) == 2**32 - 1
+
+
+def test_utilization_is_of_processes_with_a_newer_sample(simulated: Simulated) -> None:
+    listed = (SimProcess(5, 100, sm_percent=70), SimProcess(6, 100, "G"), SimProcess(7, 100, sm_percent=0))
+    simulated.edit(lambda node: node.with_gpu(0, processes=listed))
+    samples = pynvml.nvmlDeviceGetProcessUtilization(gpu(), 0)
+    assert [(sample.pid, sample.smUtil) for sample in samples] == [(5, 70), (7, 0)]
+    assert all(abs(sample.timeStamp / 1e6 - time.time()) < 60 for sample in samples)
+    with answers(pynvml.NVML_ERROR_NOT_FOUND):
+        pynvml.nvmlDeviceGetProcessUtilization(gpu(), samples[0].timeStamp + 3_600_000_000)
+    with answers(pynvml.NVML_ERROR_NOT_FOUND):
+        pynvml.nvmlDeviceGetProcessUtilization(gpu(1), 0)
 
 
 def test_processes(simulated: Simulated) -> None:

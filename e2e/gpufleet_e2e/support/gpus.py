@@ -37,6 +37,10 @@ class Gpus:
         """Makes a lost GPU answer again."""
         edit(self._path, lambda state: state.restore(self._index(uuid)))
 
+    def total(self, field: str) -> int:
+        """Returns the sum of a reading of all GPUs, as the driver reports it."""
+        return sum(getattr(gpu, field) for gpu in read_state(self._path).gpus)
+
     def reset(self) -> bool:
         """Makes all GPUs idle, cool and healthy; returns whether anything changed."""
         if read_state(self._path) == self._idle:

@@ -32,6 +32,8 @@ class DeviceInfo:
     """UUID of the GPU that this device is a partition of. The GPU itself is not listed then."""
     profile: str | None = None
     """Profile of the partition, such as `1g.10gb`."""
+    gpu_instance: int | None = None
+    """ID of the partition's GPU instance on its GPU."""
 
 
 Number = int | float
@@ -107,6 +109,8 @@ class SlowReading:
     """A memory page will be retired at the next reset."""
     mig_enabled: bool | None = None
     """None: the device does not support MIG."""
+    requested_power_limit_milliwatts: Number | None = None
+    """As set by an administrator; the enforced limit may be lower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,7 @@ class Facts:
     row_remap_failed: bool | None = None
     page_retirement_pending: bool | None = None
     mig_enabled: bool | None = None
+    requested_power_limit_milliwatts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,6 +169,9 @@ class NvmlHardware:
                 optional("pending page retirement", pynvml.nvmlDeviceGetRetiredPagesPendingStatus)
             ),
             mig_enabled=values.flag(values.first_known(optional("MIG mode", pynvml.nvmlDeviceGetMigMode))),
+            requested_power_limit_milliwatts=values.known(
+                optional("requested power limit", pynvml.nvmlDeviceGetPowerManagementLimit)
+            ),
         )
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
@@ -228,4 +231,5 @@ def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
         nodes=values.device_nodes(minor) + capabilities,
         parent=parent,
         profile=mig.profile(model) if parent else None,
+        gpu_instance=None if device.instances is None else device.instances[0],
     )

@@ -1,10 +1,11 @@
 """Device readings under DCGM's names and labels, so that dashboards and alerts for dcgm-exporter keep working.
 
-Built from memory at each scrape: devices and pods that are gone have no series, nor have values that the hardware
-does not report.
+Each device has one series per field, so that sums over devices are right whoever holds them. Built from memory at each
+scrape: devices and pods that are gone have no series, nor have values that the hardware does not report.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -12,27 +13,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gpufleet_agent.devices.base import Sample, ThrottleReason
-from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
+from gpufleet_agent.metrics.options import MetricsOptions, PodLabels
+from gpufleet_agent.podresources.holdings import Holders
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
-
-LABELS = (
-    "gpu",
-    "UUID",
-    "pci_bus_id",
-    "device",
-    "modelName",
-    "hostname",
-    "DCGM_FI_DRIVER_VERSION",
-    "namespace",
-    "pod",
-    "container",
-)
 
 MILLI = 1000
 
 GAUGE = "gauge"
 COUNTER = "unknown"
-"""DCGM's counter names lack the `_total` suffix that OpenMetrics requires, so they are exposed as untyped."""
+"""The library has no counter whose name lacks `_total`; `exposition` writes the type."""
+
+_XID = re.compile(r"XID (?P<code>[0-9]+)")
+"""In the message of a fault or warning, which also those have that an earlier process saved."""
 
 CLOCK_EVENT_BITS = MappingProxyType(
     {
@@ -62,7 +54,7 @@ class DcgmField:
 def _free(sample: Sample) -> int | None:
     if sample.memory_total_mib is None or sample.memory_used_mib is None:
         return None
-    return sample.memory_total_mib - sample.memory_used_mib
+    return sample.memory_total_mib - sample.memory_used_mib - (sample.memory_reserved_mib or 0)
 
 
 def _watts(milliwatts: int | None) -> float | None:
@@ -82,17 +74,24 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     DcgmField("DCGM_FI_DEV_GPU_TEMP", "GPU temperature (in C).", lambda of: of.temperature_celsius),
     DcgmField("DCGM_FI_DEV_POWER_USAGE", "Power draw (in W).", lambda of: _watts(of.power_milliwatts)),
     DcgmField(
-        "DCGM_FI_DEV_POWER_MGMT_LIMIT", "Enforced power limit (in W).", lambda of: _watts(of.power_limit_milliwatts)
+        "DCGM_FI_DEV_POWER_MGMT_LIMIT",
+        "Requested power limit (in W).",
+        lambda of: _watts(of.requested_power_limit_milliwatts),
+    ),
+    DcgmField(
+        "DCGM_FI_DEV_ENFORCED_POWER_LIMIT",
+        "Enforced power limit, the lowest of all that apply (in W).",
+        lambda of: _watts(of.power_limit_milliwatts),
     ),
     DcgmField(
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
-        "Energy consumed since the driver was loaded (in mJ); a counter.",
+        "Energy consumed since the driver was loaded (in mJ).",
         lambda of: of.energy_millijoules,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
-        "PCIe retries since the driver was loaded (number); a counter.",
+        "PCIe retries since the driver was loaded (number).",
         lambda of: of.pcie_replays,
         COUNTER,
     ),
@@ -114,25 +113,25 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     ),
     DcgmField(
         "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
-        "Corrected memory errors since the driver was loaded (number); a counter.",
+        "Corrected memory errors since the driver was loaded (number).",
         lambda of: of.ecc_corrected,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
-        "Uncorrected memory errors since the driver was loaded (number); a counter.",
+        "Uncorrected memory errors since the driver was loaded (number).",
         lambda of: of.ecc_uncorrected,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
-        "Memory rows remapped after correctable errors (number); a counter.",
+        "Memory rows remapped after correctable errors (number).",
         lambda of: of.remapped_correctable,
         COUNTER,
     ),
     DcgmField(
         "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS",
-        "Memory rows remapped after uncorrectable errors (number); a counter.",
+        "Memory rows remapped after uncorrectable errors (number).",
         lambda of: of.remapped_uncorrectable,
         COUNTER,
     ),
@@ -156,63 +155,86 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
 
 
 class DeviceCollector(Collector):
-    """Collects one series per device, field and holder.
+    """Collects one series per device and field.
 
     Args:
         snapshot: Returns the sampler's snapshot.
         holders: Returns the containers that hold each device.
-        node_name: Value of the label `hostname`.
+        node_name: Value of the label with the node's name.
         stale_seconds: Samples older than this are left out.
+        options: Which series and labels there are.
     """
 
     def __init__(
-        self, snapshot: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str, stale_seconds: float
+        self,
+        snapshot: Callable[[], NodeSnapshot],
+        holders: Callable[[], Holders],
+        node_name: str,
+        stale_seconds: float,
+        options: MetricsOptions = MetricsOptions(),  # noqa: B008 - frozen
     ) -> None:
         self._snapshot = snapshot
         self._holders = holders
         self._node_name = node_name
         self._stale_seconds = stale_seconds
+        self._options = options
 
     def collect(self) -> Iterable[Metric]:
+        if not self._options.dcgm_names:
+            return
         snapshot, holders = self._snapshot(), self._holders()
-        labeled = [(device, list(self._label_sets(device, snapshot, holders))) for device in snapshot.devices]
+        # Shared by all fields, because there are many.
+        described = [(device, self._describe(device, snapshot)) for device in snapshot.devices]
+        labeled = [(device, labels | self._pod(device, holders)) for device, labels in described]
         for field in DCGM_FIELDS:
             family = Metric(field.name, field.help, field.kind)
-            for device, label_sets in labeled:
+            for device, labels in labeled:
                 value = field.value(device.sample) if device.sample is not None and self._fresh(device) else None
                 if value is not None:
-                    for labels in label_sets:
-                        family.add_sample(field.name, labels, value)
+                    family.add_sample(field.name, labels, value)
             yield family
-        yield self._last_xid(labeled)
-
-    def _last_xid(self, labeled: list[tuple[DeviceSnapshot, list[dict[str, str]]]]) -> Metric:
-        family = Metric("DCGM_FI_DEV_XID_ERRORS", "Last XID error since the agent started (code).", GAUGE)
-        for device, label_sets in labeled:
-            xids = [event for event in device.events if event.kind == "XidError"]
-            if xids:
-                last = max(xids, key=lambda event: event.last_at)
-                for labels in label_sets:
-                    family.add_sample(family.name, labels, last.code)
-        return family
+        yield _xids(described)
 
     def _fresh(self, device: DeviceSnapshot) -> bool:
         return device.sample_age_seconds is not None and device.sample_age_seconds <= self._stale_seconds
 
-    def _label_sets(self, device: DeviceSnapshot, snapshot: NodeSnapshot, holders: Holders) -> Iterator[dict[str, str]]:
-        """Returns one label set per holder, shared by all fields: a shared device has thousands of series."""
+    def _describe(self, device: DeviceSnapshot, snapshot: NodeSnapshot) -> dict[str, str]:
         info = device.info
-        unheld: tuple[HoldingContainer | None, ...] = (None,)
-        for holder in holders.get(info.uuid) or unheld:
-            held = ("", "", "") if holder is None else (holder.key.namespace, holder.key.pod, holder.key.container)
-            values = (
-                str(info.index),
-                info.uuid,
-                info.pci_bus_id or "",
-                f"nvidia{info.index}",
-                info.model,
-                self._node_name,
-                snapshot.driver_version or "",
-                *held,
-            )
-            yield dict(zip(LABELS, values, strict=True))
+        labels = {
+            "gpu": str(info.index),
+            "UUID": info.uuid,
+            "pci_bus_id": info.pci_bus_id or "",
+            "device": f"nvidia{info.index}",
+            "modelName": info.model,
+            self._options.hostname_label.value: self._node_name,
+            "DCGM_FI_DRIVER_VERSION": snapshot.driver_version or "",
+        }
+        if info.parent is None:
+            return labels
+        instance = "" if info.gpu_instance is None else str(info.gpu_instance)
+        return {**labels, "GPU_I_PROFILE": info.profile or "", "GPU_I_ID": instance}
+
+    def _pod(self, device: DeviceSnapshot, holders: Holders) -> dict[str, str]:
+        """Returns the labels of the only holder of a device, if it holds the whole device."""
+        held = holders.get(device.info.uuid, ())
+        if self._options.pod_labels is PodLabels.JOINED or len(held) != 1 or held[0].shared:
+            return {}
+        key = held[0].key
+        return {"namespace": key.namespace, "pod": key.pod, "container": key.container}
+
+
+def _xids(described: list[tuple[DeviceSnapshot, dict[str, str]]]) -> Metric:
+    """Returns the active XIDs, without pods: the fault may be older than the holder."""
+    family = Metric("DCGM_FI_DEV_XID_ERRORS", "XID of the active fault or warning, 0 without one (code).", GAUGE)
+    for device, labels in described:
+        family.add_sample(family.name, labels, _active_xid(device))
+    return family
+
+
+def _active_xid(device: DeviceSnapshot) -> int:
+    """Returns the XID that makes the device unhealthy, or the one that it is warned of; 0: neither."""
+    for reason in (*device.health.reasons, *device.health.warnings):
+        found = _XID.match(reason.message) if reason.code.startswith("Xid") else None
+        if found is not None:
+            return int(found["code"])
+    return 0

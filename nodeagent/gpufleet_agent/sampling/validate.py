@@ -62,6 +62,7 @@ _SLOW_READING: Mapping[str, _Bounds] = MappingProxyType(
         "ecc_uncorrected": _COUNTER,
         "remapped_correctable": _COUNTER,
         "remapped_uncorrectable": _COUNTER,
+        "requested_power_limit_milliwatts": _MILLIWATTS,
     }
 )
 _FACTS = tuple(field.name for field in fields(Facts))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from gpufleet_operator.model.actions import (
     Actions,
@@ -29,6 +29,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        # One `_created` series per counter would double the number of series.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # published without types
         ProcessCollector(registry=registry)
         self.reconcile_duration = Histogram(
             "gpufleet_operator_reconcile_duration_seconds",

@@ -7,7 +7,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from gpufleet_agent.metrics.agent_collector import AgentCollector
-from gpufleet_agent.metrics.device_collector import DeviceCollector
+from gpufleet_agent.metrics.device_collector import COUNTER, DeviceCollector
+from gpufleet_agent.metrics.holder_collector import HolderCollector
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_operator.runtime.metrics import Metrics
@@ -19,7 +20,7 @@ _NO_LABELS: dict[str, tuple[str, ...]] = {}
 def devices() -> str:
     """Returns the metrics of devices under DCGM's names, without their labels, which are the same for all."""
     families = DeviceCollector(NodeSnapshot, dict, "node", 60.0).collect()
-    rows = ((code(family.name), family.type, family.documentation) for family in families)
+    rows = ((code(family.name), _type(family), family.documentation) for family in families)
     return table(("metric", "type", "meaning"), rows)
 
 
@@ -28,9 +29,15 @@ def agent() -> str:
     registry = CollectorRegistry()
     counters = vars(Instruments(registry, "0"))
     labels = _labels(counters.values())
-    registry.register(AgentCollector(NodeSnapshot, lambda: (0, 0), lambda: 0.0, 60.0))
+    registry.register(AgentCollector(NodeSnapshot, "node", lambda: (0, 0), lambda: 0.0, stale_seconds=60.0))
+    registry.register(HolderCollector(NodeSnapshot, dict, "node"))
     rows = [_row(family, labels) for family in registry.collect()]
     return table(("metric", "type", "labels", "meaning"), sorted(rows))
+
+
+def _type(family: Metric) -> str:
+    """Returns the type as the agent writes it, see `gpufleet_agent.metrics.exposition`."""
+    return "counter" if family.type == COUNTER else family.type
 
 
 def operator() -> str:

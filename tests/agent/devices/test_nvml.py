@@ -32,6 +32,7 @@ from gpufleet_testing.agent.nvml import nvml_is_closed
 from gpufleet_testing.simulated import Simulated
 
 SLOW_NUMBERS = (
+    "requested_power_limit_milliwatts",
     "encoder_percent",
     "decoder_percent",
     "energy_millijoules",
@@ -171,6 +172,7 @@ def test_a_slow_reading_is_what_the_hardware_says(simulated: Simulated, hardware
             remap_pending=1,
             remap_failed=0,
             mig_mode=1,
+            requested_power_limit_milliwatts=650_000,
         )
     )
     assert hardware.read_slow(UUIDS[0]) == SlowReading(
@@ -188,6 +190,7 @@ def test_a_slow_reading_is_what_the_hardware_says(simulated: Simulated, hardware
         row_remap_pending=True,
         row_remap_failed=False,
         mig_enabled=True,
+        requested_power_limit_milliwatts=650_000,
     )
     energy = hardware.read_slow(UUIDS[1]).energy_millijoules
     assert energy is not None

@@ -30,7 +30,9 @@ async def test_counters_do_not_decrease_while_driver_restarts(simulated: Simulat
     sampler = Sampler(hardware, timing=TIMING)
     registry = CollectorRegistry()
     registry.register(DeviceCollector(sampler.snapshot, dict, "node-1", TIMING.window))
-    registry.register(AgentCollector(sampler.snapshot, lambda: None, lambda: None, TIMING.window))
+    registry.register(
+        AgentCollector(sampler.snapshot, "node-1", lambda: None, lambda: None, stale_seconds=TIMING.window)
+    )
     course: list[dict[str, float]] = []
 
     def scrape() -> dict[str, float]:

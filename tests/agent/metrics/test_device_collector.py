@@ -1,19 +1,21 @@
 """The series as Prometheus gets them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as encode_openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpufleet_agent.devices.base import DeviceInfo, Sample, ThrottleReason
 from gpufleet_agent.metrics.agent_collector import AgentCollector
-from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, DCGM_FIELDS, DeviceCollector
+from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, COUNTER, DCGM_FIELDS, DeviceCollector
+from gpufleet_agent.metrics.exposition import encode
+from gpufleet_agent.metrics.holder_collector import HolderCollector
+from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLabels
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import HoldingContainer
@@ -32,7 +34,7 @@ from gpufleet_common.units import BYTES_PER_MIB
 HEALTHY = HealthSnapshot(HealthState.HEALTHY)
 SICK = HealthSnapshot(
     HealthState.UNHEALTHY,
-    (HealthReason("XidError", "XID 79", 1.0),),
+    (HealthReason("XidError", "XID 79: GPU has fallen off the bus", 1.0),),
     1.0,
     (HealthReason("RowRemapPending", "a row waits for a reset", 1.0),),
 )
@@ -48,6 +50,7 @@ FULL: dict[str, Any] = {
     "temperature_celsius": 41,
     "power_milliwatts": 71_250,
     "power_limit_milliwatts": 700_000,
+    "requested_power_limit_milliwatts": 650_000,
     "process_count": 2,
     "memory_reserved_mib": 543,
     "memory_temperature_celsius": 49,
@@ -79,14 +82,24 @@ def device(index: int, *, age: float = 0.5, health: HealthSnapshot = HEALTHY, **
 class Scraped:
     """Series by name and labels, after a trip through Prometheus' text format."""
 
-    def __init__(self, snapshot: NodeSnapshot, holders: dict[str, tuple[HoldingContainer, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: NodeSnapshot,
+        holders: dict[str, tuple[HoldingContainer, ...]] | None = None,
+        options: MetricsOptions = MetricsOptions(),  # noqa: B008 - frozen
+    ) -> None:
         registry = CollectorRegistry()
-        registry.register(DeviceCollector(lambda: snapshot, lambda: holders or {}, "node-1", 60.0))
+        registry.register(DeviceCollector(lambda: snapshot, lambda: holders or {}, "node-1", 60.0, options))
+        registry.register(HolderCollector(lambda: snapshot, lambda: holders or {}, "node-1"))
         shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
-        registry.register(AgentCollector(lambda: snapshot, lambda: (3, 17), lambda: 1.5, 60.0, shares))
+        registry.register(
+            AgentCollector(lambda: snapshot, "node-1", lambda: (3, 17), lambda: 1.5, stale_seconds=60.0, overuse=shares)
+        )
         Instruments(registry, "1.2.3")
-        self.text = generate_latest(registry).decode()
-        self.families = list(text_string_to_metric_families(self.text))
+        self.text = encode(registry).decode()
+        # The library's parser renames counters whose names lack `_total`.
+        untyped = re.sub(r"^(# TYPE DCGM_\w+) counter$", r"\1 untyped", self.text, flags=re.MULTILINE)
+        self.families = list(text_string_to_metric_families(untyped))
         self.samples = [sample for family in self.families for sample in family.samples]
 
     def value(self, name: str, **labels: str) -> float:
@@ -106,10 +119,11 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
         "DCGM_FI_DEV_MEM_COPY_UTIL": 7,
         "DCGM_FI_DEV_FB_TOTAL": 81_559,
         "DCGM_FI_DEV_FB_USED": 559,
-        "DCGM_FI_DEV_FB_FREE": 81_000,
+        "DCGM_FI_DEV_FB_FREE": 80_457,
         "DCGM_FI_DEV_GPU_TEMP": 41,
         "DCGM_FI_DEV_POWER_USAGE": 71.25,
-        "DCGM_FI_DEV_POWER_MGMT_LIMIT": 700,
+        "DCGM_FI_DEV_POWER_MGMT_LIMIT": 650,
+        "DCGM_FI_DEV_ENFORCED_POWER_LIMIT": 700,
         "DCGM_FI_DEV_FB_RESERVED": 543,
         "DCGM_FI_DEV_MEMORY_TEMP": 49,
         "DCGM_FI_DEV_SM_CLOCK": 1980,
@@ -137,19 +151,84 @@ def test_readings_have_dcgms_names_units_and_labels() -> None:
         "modelName": "NVIDIA H100",
         "hostname": "node-1",
         "DCGM_FI_DRIVER_VERSION": "580.1",
-        "namespace": "",
-        "pod": "",
-        "container": "",
     }
 
 
-def test_a_holder_is_in_the_labels_and_two_holders_have_a_series_each() -> None:
-    a, b = HoldingContainer(ContainerKey("ml", "a", "main")), HoldingContainer(ContainerKey("ml", "b", "main"))
-    snapshot = NodeSnapshot((device(0, **FULL), device(1, **FULL)))
-    scraped = Scraped(snapshot, {"GPU-0": (a,), "GPU-1": (a, b)})
-    assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="a", container="main") == 41
-    assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-1", pod="b") == 41
-    assert scraped.count("DCGM_FI_DEV_GPU_TEMP") == 3
+def holder(pod: str, **fields: Any) -> HoldingContainer:
+    return HoldingContainer(ContainerKey("ml", pod, "main"), **fields)
+
+
+HELD = {
+    "GPU-0": (holder("whole"),),
+    "GPU-1": (holder("a", shared=True, memory_mib=1000), holder("b", shared=True)),
+    "GPU-2": (holder("alone", shared=True, memory_mib=2000),),
+}
+THREE = NodeSnapshot(tuple(device(index, **FULL) for index in range(3)))
+
+
+def test_device_has_one_series_however_many_hold_it() -> None:
+    scraped = Scraped(THREE, HELD)
+    power = [sample for sample in scraped.samples if sample.name == "DCGM_FI_DEV_POWER_USAGE"]
+    assert sum(sample.value for sample in power) == 3 * 71.25
+    pods = {sample.labels["UUID"]: sample.labels.get("pod") for sample in power}
+    assert pods == {"GPU-0": "whole", "GPU-1": None, "GPU-2": None}, "only an exclusive holder is in the labels"
+    assert scraped.value("DCGM_FI_DEV_GPU_TEMP", UUID="GPU-0", namespace="ml", pod="whole", container="main") == 41
+
+
+def test_joined_labels_no_pod_and_holders_have_series_of_their_own() -> None:
+    scraped = Scraped(THREE, HELD, MetricsOptions(pod_labels=PodLabels.JOINED))
+    assert not any("pod" in sample.labels for sample in scraped.samples if sample.name.startswith("DCGM"))
+    promised = {
+        sample.labels["pod"]: sample.value for sample in scraped.samples if sample.name == "gpufleet_device_holder"
+    }
+    assert promised == {
+        "whole": 81_559 * BYTES_PER_MIB,
+        "a": 1000 * BYTES_PER_MIB,
+        "b": 0,
+        "alone": 2000 * BYTES_PER_MIB,
+    }
+    labels = {"UUID": "GPU-1", "namespace": "ml", "pod": "a", "container": "main", "hostname": "node-1"}
+    assert scraped.value("gpufleet_device_holder", **labels) == 1000 * BYTES_PER_MIB
+
+
+def test_without_dcgm_names_only_own_series_are_left() -> None:
+    scraped = Scraped(THREE, HELD, MetricsOptions(dcgm_names=False))
+    assert "DCGM" not in scraped.text
+    assert scraped.count("gpufleet_device_holder") == 4
+
+
+@pytest.mark.parametrize("label", list(HostnameLabel))
+def test_every_series_of_a_device_names_its_node(label: HostnameLabel) -> None:
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)), HELD, MetricsOptions(hostname_label=label))
+    of_devices = [sample for sample in scraped.samples if "UUID" in sample.labels]
+    assert len({sample.name for sample in of_devices}) > 30
+    for sample in of_devices:
+        assert sample.labels[label.value if sample.name.startswith("DCGM") else "hostname"] == "node-1"
+
+
+def test_partition_names_its_profile_and_instance() -> None:
+    whole = device(0, **FULL)
+    info = replace(whole.info, parent="GPU-9", profile="1g.10gb", gpu_instance=7)
+    scraped = Scraped(NodeSnapshot((replace(whole, info=info),)))
+    assert scraped.value("DCGM_FI_DEV_FB_USED", GPU_I_PROFILE="1g.10gb", GPU_I_ID="7") == 559
+
+
+def xid(*reasons: HealthReason, warnings: tuple[HealthReason, ...] = ()) -> float:
+    state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
+    sick = device(0, health=HealthSnapshot(state, reasons, 1.0, warnings), **FULL)
+    scraped = Scraped(NodeSnapshot((replace(sick, events=(EventCount("XidError", 79, 1, 60.0),)),)), HELD)
+    (found,) = [sample for sample in scraped.samples if sample.name == "DCGM_FI_DEV_XID_ERRORS"]
+    assert "pod" not in found.labels, "the fault may be older than the holder"
+    return found.value
+
+
+def test_xid_is_active_until_it_ends_and_blames_no_pod() -> None:
+    lost = HealthReason("DeviceLost", "GPU is lost", 1.0)
+    assert xid(lost, HealthReason("XidError", "XID 79: GPU has fallen off the bus", 1.0)) == 79
+    assert xid(HealthReason("XidError", "XID 200", 1.0)) == 200
+    assert xid(warnings=(HealthReason("XidUnknown", "XID 300", 1.0, fault=False),)) == 300
+    assert xid(lost) == 0, "acknowledged"
+    assert xid() == 0
 
 
 @pytest.mark.parametrize(
@@ -181,7 +260,7 @@ def test_health_events_and_processes() -> None:
     assert scraped.value("gpufleet_agent_device_fault", UUID="GPU-1", code="XidError") == 1
     assert scraped.value("gpufleet_agent_device_events_total", UUID="GPU-1", kind="XidError", code="31") == 3
     assert scraped.value("DCGM_FI_DEV_XID_ERRORS", UUID="GPU-1") == 79
-    assert scraped.count("DCGM_FI_DEV_XID_ERRORS") == 1
+    assert scraped.value("DCGM_FI_DEV_XID_ERRORS", UUID="GPU-0") == 0
     assert scraped.value("gpufleet_agent_device_processes", UUID="GPU-0") == 2
 
 
@@ -244,25 +323,16 @@ def test_every_series_has_help_a_unit_and_no_creation_time() -> None:
     assert [family.name for family in scraped.families if not family.documentation] == []
     dcgm = [family for family in scraped.families if family.name.startswith("DCGM_")]
     assert [family.name for family in dcgm if not UNITS.search(family.documentation)] == []
-    assert {family.type for family in dcgm} == {"gauge", "unknown"}
-    assert all("a counter" in family.documentation for family in dcgm if family.type == "unknown")
     assert "_created" not in scraped.text
 
 
-def test_both_formats_say_the_same() -> None:
-    snapshot = NodeSnapshot((device(0, health=SICK, **FULL),), driver_version="580.1")
-    registry = CollectorRegistry()
-    registry.register(DeviceCollector(lambda: snapshot, dict, "node-1", 60.0))
-    registry.register(AgentCollector(lambda: snapshot, lambda: (3, 17), lambda: 1.5, 60.0))
-    Instruments(registry, "1.2.3")
-    plain = text_string_to_metric_families(generate_latest(registry).decode())
-    page = encode_openmetrics(registry).decode()  # type: ignore[no-untyped-call] # published without types
-    strict = openmetrics(page)  # type: ignore[no-untyped-call] # published without types
-    reported = [
-        {(s.name, *sorted(s.labels.items())) for family in form for s in family.samples} for form in (plain, strict)
-    ]
-    assert len(reported[0]) > 40
-    assert reported[0] == reported[1]
+def test_counters_of_dcgm_have_their_type() -> None:
+    scraped = Scraped(NodeSnapshot((device(0, **FULL),)))
+    typed = dict(re.findall(r"^# TYPE (DCGM_\w+) (\w+)$", scraped.text, re.MULTILINE))
+    counters = {field.name for field in DCGM_FIELDS if field.kind == COUNTER}
+    assert len(counters) > 5
+    assert {name for name, kind in typed.items() if kind == "counter"} == counters
+    assert {kind for name, kind in typed.items() if name not in counters} == {"gauge"}
 
 
 def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
@@ -270,19 +340,19 @@ def test_series_of_devices_and_pods_that_are_gone_are_gone() -> None:
     now: dict[str, Any] = {"view": NodeSnapshot((device(0, **FULL), device(1, **FULL))), "holders": {"GPU-1": (pod,)}}
     registry = CollectorRegistry()
     registry.register(DeviceCollector(lambda: now["view"], lambda: now["holders"], "node-1", 60.0))
-    registry.register(AgentCollector(lambda: now["view"], lambda: None, lambda: None, 60.0))
-    assert 'pod="a"' in generate_latest(registry).decode()
+    registry.register(AgentCollector(lambda: now["view"], "node-1", lambda: None, lambda: None, stale_seconds=60.0))
+    assert 'pod="a"' in encode(registry).decode()
     now["holders"] = {}
-    assert 'pod="a"' not in (text := generate_latest(registry).decode())
+    assert 'pod="a"' not in (text := encode(registry).decode())
     assert "GPU-1" in text
     now["view"] = NodeSnapshot((device(0, **FULL),))
-    assert "GPU-1" not in generate_latest(registry).decode()
+    assert "GPU-1" not in encode(registry).decode()
 
 
 def test_before_anything_was_read_there_are_no_reservations_to_speak_of() -> None:
     registry = CollectorRegistry()
-    registry.register(AgentCollector(NodeSnapshot, lambda: None, lambda: None, 60.0))
-    text = generate_latest(registry).decode()
+    registry.register(AgentCollector(NodeSnapshot, "node-1", lambda: None, lambda: None, stale_seconds=60.0))
+    text = encode(registry).decode()
     assert "gpufleet_agent_assignments" not in text
     assert "gpufleet_agent_podresources_list_age_seconds" not in text
 
@@ -299,15 +369,24 @@ def documented() -> dict[str, str]:
 
 
 def test_the_documentation_lists_every_series_and_no_other() -> None:
-    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)), HELD)
     names = {line.split()[2] for line in scraped.text.splitlines() if line.startswith("# TYPE")}
     assert len(names) > 40
     assert set(documented()) == names
 
 
 def test_the_documentation_has_every_label() -> None:
-    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)))
+    scraped = Scraped(NodeSnapshot((device(0, health=SICK, **FULL),)), HELD)
     table = documented()
     for sample in scraped.samples:
         if sample.name.startswith("gpufleet") and sample.name in table:
             assert set(re.findall(r"`([^`]+)`", table[sample.name])) == set(sample.labels), sample.name
+
+
+def test_every_panel_of_nvidias_dashboard_is_filled_or_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    section = page.partition("### NVIDIA's dashboard")[2].partition("\n### ")[0]
+    panels = re.findall(r"^\| (.+) \((\d+)\) \| `(\w+)` \| (\w+)", section, re.MULTILINE)
+    assert {number for _, number, _, _ in panels} == {"2", "4", "6", "10", "12", "14", "16", "18"}
+    exported = {field.name for field in DCGM_FIELDS}
+    assert {name: result for name, _, series, result in panels if (series in exported) is not (result == "right")} == {}
