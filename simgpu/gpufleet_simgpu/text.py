@@ -163,7 +163,8 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
         case "process", [pid, memory, ("C" | "G") as kind, *more] if len(more) <= 2:  # noqa: PLR2004 - both are optional
             instance = [int(word) for word in more if not word.startswith("@")]
             part = [int(word[1:]) for word in more if word.startswith("@")]
-            process = SimProcess(int(pid), _number(memory), kind, *instance[:1], sm_percent=next(iter(part), None))
+            of_gpu, percent = next(iter(instance), None), next(iter(part), None)
+            process = SimProcess(int(pid), _number(memory), kind, of_gpu, percent)
             return replace(gpu, processes=(*gpu.processes, process))
         case "mig", [gpu_instance, compute_instance, total, used, profile, uuid]:
             mig = SimMig(uuid, profile, int(gpu_instance), int(total), int(used), int(compute_instance))
