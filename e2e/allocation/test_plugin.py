@@ -5,6 +5,7 @@ from functools import partial
 
 from gpufleet_e2e.support.api import JsonObject, events, pods
 from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.install import BY_HAND
 from gpufleet_e2e.support.manifests import IMAGE, container, gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
@@ -53,7 +54,7 @@ def test_rejection_is_an_event_on_the_pod(namespace: TestNamespace, fleet: Fleet
     """
     node = fleet.nodes[0]
     lost = fleet.gpus[node].uuids[3]
-    namespace.apply(gpuworkload("rejected", uuids=(lost,), template=pod_spec(schedulerName="by-hand")))
+    namespace.apply(gpuworkload("rejected", uuids=(lost,), template=pod_spec(schedulerName=BY_HAND)))
     pod = eventually(lambda: _released(namespace, "rejected"), within=15)
     fleet.gpus[node].lose(lost)
     eventually(lambda: _offers(fleet, node, 15), within=20)

@@ -2,53 +2,47 @@
 
 from gpufleet_e2e.support.api import JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
-from gpufleet_e2e.support.manifests import container, gpuworkload, plain_pod, pod_spec
+from gpufleet_e2e.support.install import BY_HAND
+from gpufleet_e2e.support.manifests import gpuworkload, plain_pod, pod_spec
 from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
-PORT = 18080
+HOSTNAME = "kubernetes.io/hostname"
 
 
 def test_kube_scheduler_rejects_the_pinned_pod(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: after a grace period, the scheduler's PodScheduled condition on a pinned pod excludes the node.
 
-    The pod's host port is taken on the node with the best device; the operator does not count ports.
+    Its anti-affinity matches a pod on the node with the best device. It selects namespaces by label, which only
+    kube-scheduler knows.
     """
     first, second = fleet.nodes
     best, other = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(other, utilization_percent=60)
     eventually(lambda: _reports(fleet, second, other, 60), within=10)
-    ports = [{"containerPort": PORT, "hostPort": PORT}]
-    blocker = plain_pod("blocker", nodeSelector={"kubernetes.io/hostname": first})
-    blocker["spec"]["containers"] = [container(ports=ports)]
-    fleet.api.create(pods(namespace.name), blocker)
-    eventually(lambda: _running(namespace, "blocker"), within=20)
-    namespace.apply(gpuworkload("port", uuids=(best, other), template=pod_spec(container(ports=ports))))
-    rejected = namespace.wait_for("port", lambda found: bool(_refusals(found)), 20)
+    _block(namespace, first)
+    namespace.apply(gpuworkload("apart", uuids=(best, other), template=_apart_from_blocker(namespace)))
+    rejected = namespace.wait_for("apart", lambda found: bool(_refusals(found)), 20)
     (refusal,) = _refusals(rejected)
     assert (refusal["by"], refusal["node"]) == ("kube-scheduler", first)
-    assert "free ports" in refusal["message"], refusal
+    assert "anti-affinity rules" in refusal["message"], refusal
     message = rejected["status"]["explanation"]["message"]
     print(message)
     assert refusal["message"] in message, "the explanation does not contain the scheduler's message"
-    assert namespace.devices("port") == (other,), "it was not placed on the other node"
-    assert "free ports" in namespace.event("port", "Unschedulable")
+    assert namespace.devices("apart") == (other,), "it was not placed on the other node"
+    assert "anti-affinity rules" in namespace.event("apart", "Unschedulable")
     assert _holders(fleet, best) == [], "the devices of the first attempt are still reserved"
 
 
 def test_kube_scheduler_rejects_every_node(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: as above, without another node. It waits with the scheduler's message, then is placed."""
     node = fleet.nodes[1]
-    ports = [{"containerPort": PORT, "hostPort": PORT}]
-    blocker = plain_pod("blocker", nodeSelector={"kubernetes.io/hostname": node})
-    blocker["spec"]["containers"] = [container(ports=ports)]
-    fleet.api.create(pods(namespace.name), blocker)
-    eventually(lambda: _running(namespace, "blocker"), within=20)
-    namespace.apply(gpuworkload("port", node=node, template=pod_spec(container(ports=ports))))
-    rejected = namespace.wait_for("port", lambda found: bool(_refusals(found)), 20)
-    assert "free ports" in rejected["status"]["explanation"]["message"]
+    _block(namespace, node)
+    namespace.apply(gpuworkload("apart", node=node, template=_apart_from_blocker(namespace)))
+    rejected = namespace.wait_for("apart", lambda found: bool(_refusals(found)), 20)
+    assert "anti-affinity rules" in rejected["status"]["explanation"]["message"]
     fleet.api.delete(f"{pods(namespace.name)}/blocker", grace=0)
-    namespace.verify("port")
+    namespace.verify("apart")
 
 
 def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None:
@@ -60,7 +54,7 @@ def test_kubelet_rejects_the_pod(namespace: TestNamespace, fleet: Fleet) -> None
     lost, good = fleet.gpus[first].uuids[0], fleet.gpus[second].uuids[0]
     fleet.gpus[second].report(good, utilization_percent=60)
     eventually(lambda: _reports(fleet, second, good, 60), within=10)
-    namespace.apply(gpuworkload("retry", uuids=(lost, good), template=pod_spec(schedulerName="by-hand")))
+    namespace.apply(gpuworkload("retry", uuids=(lost, good), template=pod_spec(schedulerName=BY_HAND)))
     before = eventually(lambda: _released(namespace, "retry"), within=15)
     assert namespace.reservation("retry")["devices"] == [lost]
     fleet.gpus[first].lose(lost)
@@ -82,7 +76,7 @@ def test_pod_admitted_while_the_plugin_restarts(namespace: TestNamespace, fleet:
     The kubelet may reject a pod that it admits while no plugin listens. The pod is replaced until it runs.
     """
     node = fleet.nodes[1]
-    namespace.apply(gpuworkload("early", count=4, node=node, template=pod_spec(schedulerName="by-hand")))
+    namespace.apply(gpuworkload("early", count=4, node=node, template=pod_spec(schedulerName=BY_HAND)))
     pod = eventually(lambda: _released(namespace, "early"), within=15)
     fleet.node(node).run(["kill", "-KILL", str(fleet.agent_process(node))])
     _bind(namespace, pod, node)
@@ -96,6 +90,22 @@ def test_pod_admitted_while_the_plugin_restarts(namespace: TestNamespace, fleet:
 
     eventually(ready, within=60)
     namespace.verify("early")
+
+
+def _block(namespace: TestNamespace, node: str) -> None:
+    """Runs the pod that `_apart_from_blocker` may not share a node with."""
+    blocker = plain_pod("blocker", labels={"app": "blocker"}, nodeSelector={HOSTNAME: node})
+    namespace.fleet.api.create(pods(namespace.name), blocker)
+    eventually(lambda: _running(namespace, "blocker"), within=20)
+
+
+def _apart_from_blocker(namespace: TestNamespace) -> JsonObject:
+    term = {
+        "topologyKey": HOSTNAME,
+        "labelSelector": {"matchLabels": {"app": "blocker"}},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace.name}},
+    }
+    return pod_spec(affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
 
 
 def _refusals(workload: JsonObject) -> list[JsonObject]:

@@ -9,6 +9,8 @@ RELEASE = "gpufleet"
 NAMESPACE = "gpufleet-system"
 HEARTBEAT_SECONDS = 5
 STALE_SECONDS = 15
+BY_HAND = "by-hand"
+"""A scheduler that does not exist: tests bind the pods that name it."""
 
 
 def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
@@ -30,7 +32,11 @@ def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[
             "updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}},
             **(agent or {}),
         },
-        "operator": {"staleAfterSeconds": STALE_SECONDS, "resyncIntervalSeconds": 2},
+        "operator": {
+            "staleAfterSeconds": STALE_SECONDS,
+            "resyncIntervalSeconds": 2,
+            "schedulers": ["default-scheduler", BY_HAND],
+        },
     }
     chart = str(repository_root() / "charts" / "gpufleet")
     where = ("upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace")

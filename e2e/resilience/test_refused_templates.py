@@ -1,0 +1,83 @@
+"""Templates that would break a reservation: the operator and `gpufleet simulate` refuse them with the same words."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpufleet_e2e.proof import objects
+from gpufleet_e2e.support.api import workloads
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
+from gpufleet_e2e.support.sandbox import TestNamespace
+
+POD = "spec.template.spec"
+FOREIGN = "is served by another device plugin; use spec.devices"
+
+
+def _limits(name: str, kind: str = "limits") -> dict[str, Any]:
+    return {"resources": {kind: {name: "1"}}}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "vendor": (
+        pod_spec(container(**_limits("nvidia.com/gpu"))),
+        f"{POD}.containers[0].resources.limits[nvidia.com/gpu]: Forbidden: nvidia.com/* {FOREIGN}",
+    ),
+    "partition": (
+        pod_spec(container(), initContainers=[container("first", **_limits("nvidia.com/mig-1g.10gb"))]),
+        f"{POD}.initContainers[0].resources.limits[nvidia.com/mig-1g.10gb]: Forbidden: nvidia.com/* {FOREIGN}",
+    ),
+    "amd": (
+        pod_spec(container(**_limits("amd.com/gpu", "requests"))),
+        f"{POD}.containers[0].resources.requests[amd.com/gpu]: Forbidden: amd.com/gpu {FOREIGN}",
+    ),
+    "container-claim": (
+        pod_spec(container(resources={"claims": [{"name": "gpu"}]})),
+        f"{POD}.containers[0].resources.claims: Forbidden: must be empty: devices of claims cannot be reserved; use",
+    ),
+    "scheduler": (
+        pod_spec(schedulerName="volcano"),
+        f'{POD}.schedulerName: Unsupported value: "volcano": supported values: default-scheduler',
+    ),
+}
+"""Pod spec, and the message."""
+
+
+def test_template_that_breaks_a_reservation_is_refused(namespace: TestNamespace, fleet: Fleet, tmp_path: Path) -> None:
+    """Mechanism: such a template is a condition, before a pod is created or a device reserved."""
+    for name, (template, _) in REFUSED.items():
+        namespace.apply(gpuworkload(name, template=template))
+    saved = tmp_path / "fleet.yaml"
+    saved.write_text(yaml.safe_dump_all(fleet.telemetry(node) for node in fleet.nodes), encoding="utf-8")
+    for name, (template, words) in REFUSED.items():
+        message = namespace.wait_condition(name, "Stalled", "True", "InvalidTemplate")
+        assert message.startswith(words), message
+        assert not namespace.all_pods(name)
+        assert objects.condition(namespace.workload(name), "Ready")["status"] == "False"
+        manifest = tmp_path / f"{name}.yaml"
+        manifest.write_text(yaml.safe_dump(gpuworkload(name, template=template)), encoding="utf-8")
+        code, text = _simulate(manifest, saved)
+        assert (code, words in text) == (2, True), text
+
+
+def test_claims_are_refused_at_admission(namespace: TestNamespace, fleet: Fleet) -> None:
+    template = pod_spec(resourceClaims=[{"name": "gpu", "resourceClaimName": "mine"}])
+    response = fleet.api.try_create(workloads(namespace.name), gpuworkload("claims", template=template))
+    words = f"{POD}.resourceClaims: Forbidden: must be empty: devices of claims cannot be reserved"
+    assert words in response.message, response
+
+
+def test_tolerations_of_gpu_taints_are_added(namespace: TestNamespace) -> None:
+    namespace.apply(gpuworkload("tolerant"))
+    namespace.wait_ready("tolerant")
+    added = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert added in namespace.pod("tolerant")["spec"]["tolerations"]
+
+
+def _simulate(manifest: Path, saved: Path) -> tuple[int, str]:
+    command = [sys.executable, "-m", "gpufleet_cli.main", "simulate", "-f", str(manifest), "--fleet", str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout + done.stderr
