@@ -219,3 +219,67 @@ def test_reserved_share_of_a_device_is_debited(files: ObjectFiles) -> None:
         assert run_cli("simulate", "-f", manifest, "--fleet", fleet).code == code
         done = run_cli("rank", "-f", manifest, "--fleet", fleet, "-o", "json")
         assert len(done.json["devices"]) == 1 - code
+
+
+def apart(key: str = "kubernetes.io/hostname") -> dict[str, Any]:
+    term = {"topologyKey": key, "labelSelector": {"matchLabels": {"gpufleet.dev/workload": "train"}}}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "x:1"}], "affinity": affinity}}
+
+
+def test_replicas_that_must_be_apart_get_a_node_each(files: ObjectFiles) -> None:
+    manifest = files.write(gpu_workload(replicas=3, template=apart()))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    (workload,) = done.json["workloads"]
+    assert sorted(placement["node"] for placement in workload["placements"]) == ["node-1", "node-2"]
+    assert workload["explanation"]["rejections"] == [{"reason": "PodAntiAffinityMismatch", "devices": 4, "nodes": 2}]
+    checked = "default/train: host ports, pod affinity and topology spread checked among the workloads only"
+    assert any(note.startswith(checked) for note in done.notes)
+
+
+def test_rules_count_the_pods_on_the_nodes(files: ObjectFiles) -> None:
+    nodes = files.write(*(node(name) for name in ("node-1", "node-2")))
+    labels = {"gpufleet.dev/workload": "train"}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "other", "namespace": "default", "labels": labels},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "main"}]},
+    }
+    manifest = files.write(gpu_workload(template=apart()))
+    arguments = ["--fleet", fleet(files), "--nodes", nodes, "--pods", files.write(pod), "-o", "json"]
+    (workload,) = run_cli("simulate", "-f", manifest, *arguments).json["workloads"]
+    assert [placement["node"] for placement in workload["placements"]] == ["node-2"]
+
+
+def test_what_is_not_checked_is_noted(files: ObjectFiles) -> None:
+    template = apart("topology.kubernetes.io/zone")
+    template["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    done = run_cli("simulate", "-f", files.write(gpu_workload(template=template)), "--fleet", fleet(files))
+    assert done.code == 0
+    assert (
+        "default/train: spec.template.spec.volumes[0] (persistentVolumeClaim) not checked: "
+        "kube-scheduler may reject a node for it"
+    ) in done.notes
+    assert "default/train: topology key topology.kubernetes.io/zone not checked: no --nodes files" in done.notes
+
+
+def test_taints_of_gpu_nodes_are_tolerated_and_others_are_named(files: ObjectFiles) -> None:
+    gpu_taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+    team = {"key": "team", "value": "a", "effect": "NoSchedule"}
+    nodes = files.write(node("node-1", gpu_taint), node("node-2", gpu_taint, team))
+    manifest = files.write(gpu_workload(replicas=3))
+    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "--nodes", nodes, "-o", "json")
+    (workload,) = done.json["workloads"]
+    assert [placement["node"] for placement in workload["placements"]] == ["node-1", "node-1"]
+    assert "2 on a node with untolerated taint team=a:NoSchedule" in workload["explanation"]["message"]
+
+
+def node(name: str, *taints: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {"taints": list(taints)},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110", "gpufleet.dev/gpu": "2"}},
+    }
