@@ -14,7 +14,7 @@ from rich.table import Table
 from gpufleet_simgpu.build import CompilerError, build_library
 from gpufleet_simgpu.clients import open_clients
 from gpufleet_simgpu.files import STATE, edit, read_state, write_state
-from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, SimNode, SimProcess, SimSeries
+from gpufleet_simgpu.model import ALL, NOT_AVAILABLE, UNAVAILABLE_EVENT, XID_EVENT, SimNode, SimProcess, SimSeries
 from gpufleet_simgpu.presets import PRESETS, make_node
 from gpufleet_simgpu.text import NUMBERS, StateFormatError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="Directory of the library and its gpus.state.", metavar="DIRECTORY")]
-_MEMORY_FAULTS = ("ecc_uncorrected", "remap_pending", "remap_failed", "retirement_pending")
+_MEMORY_FAULTS = ("ecc_uncorrected", "remap_pending", "remap_failed", "retirement_pending", "recovery_action")
 
 _WIDE = 140
 """Columns of a terminal that fits whole UUIDs."""
@@ -85,6 +85,12 @@ def processes(
 def xid(folder: Folder, gpu: Gpu, code: Annotated[int, typer.Argument(help="XID.", min=1)]) -> None:
     """Makes one GPU report an XID, once to every event set."""
     _edit(folder, lambda node: node.with_gpu(gpu).with_xid(gpu, code))
+
+
+@app.command()
+def unavailable(folder: Folder, gpu: Gpu) -> None:
+    """Makes one GPU with a recovery action report that it is unavailable, once to every event set."""
+    _edit(folder, lambda node: node.with_gpu(gpu).with_event(gpu, UNAVAILABLE_EVENT))
 
 
 @app.command()
@@ -227,7 +233,7 @@ def _faults(node: SimNode, index: int) -> Iterator[str]:
             yield f"{name} {getattr(gpu, name)}"
     for event in node.xids:
         if event.gpu == index:
-            yield f"XID {event.code}"
+            yield f"XID {event.code}" if event.event_type == XID_EVENT else f"event {event.event_type:#x}"
 
 
 def _text(number: int | None) -> str:

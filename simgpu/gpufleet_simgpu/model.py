@@ -8,6 +8,11 @@ NOT_AVAILABLE = -1
 """Value of a number: NVML's sentinel, all ones, which a driver returns instead of an error."""
 
 GPU_IS_LOST = 15
+XID_EVENT = 0x8
+UNAVAILABLE_EVENT = 0x4000
+RECOVERY_EVENT = 0x8000
+"""NVML's event types. GPUs without `recovery_action` report XIDs only."""
+
 MAX_GPUS = 64
 MAX_XIDS = 256
 ALL = "all"
@@ -109,6 +114,12 @@ class SimGpu:
     pcie_generation: int | None = None
     pcie_width: int | None = None
     pcie_replays: int | None = None
+    recovery_action: int | None = None
+    """NVML's number of what the GPU needs, as drivers from 565 on report it: 0 nothing, 1 a reset, 2 a reboot."""
+    memory_numa_node: int | None = None
+    """NUMA node that the GPU's memory is, where the operating system manages it (GH200, GB200)."""
+    process_bytes: int | None = None
+    """Size of an entry in the list of processes, as some drivers wrote it: 16 or 32 instead of 24."""
     processes: tuple[SimProcess, ...] = ()
     migs: tuple[SimMig, ...] = ()
     links: tuple[SimLinks, ...] = ()
@@ -126,13 +137,16 @@ class SimGpu:
 
 @dataclass(frozen=True, slots=True)
 class SimXid:
-    """An XID event. `sequence` increases; each event set delivers each event once."""
+    """An event. `sequence` increases; each event set delivers each event once."""
 
     sequence: int
     gpu: int
     code: int
+    """XID, or the data of an event of another type."""
     instances: tuple[int, int] | None = None
     """Its GPU and compute instance; None when the hardware does not report them."""
+    event_type: int = XID_EVENT
+    """NVML's event type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +177,18 @@ class SimNode:
 
     def with_xid(self, gpu: int, code: int, instances: tuple[int, int] | None = None) -> "SimNode":
         """Returns this node with another XID event; the oldest are dropped above `MAX_XIDS`."""
-        sequence = self.xids[-1].sequence + 1 if self.xids else 1
-        return replace(self, xids=(*self.xids, SimXid(sequence, gpu, code, instances))[-MAX_XIDS:])
+        return self._with_event(SimXid(self._next_sequence, gpu, code, instances))
+
+    def with_event(self, gpu: int, event_type: int, data: int = 0) -> "SimNode":
+        """Returns this node with another event of an NVML type, as `with_xid`."""
+        return self._with_event(SimXid(self._next_sequence, gpu, data, event_type=event_type))
+
+    @property
+    def _next_sequence(self) -> int:
+        return self.xids[-1].sequence + 1 if self.xids else 1
+
+    def _with_event(self, event: SimXid) -> "SimNode":
+        return replace(self, xids=(*self.xids, event)[-MAX_XIDS:])
 
     def with_fail(self, gpu: int, what: str, code: int) -> "SimNode":
         """Returns this node with failing calls about `what` (a field, or `ALL`); code 0 ends that."""

@@ -26,20 +26,22 @@ class Preset:
     switch_links: int = 0
     pcie_generation: int = 4
     hbm: bool = True
-    """Reports the temperature of its memory, and from Ampere on remaps rows."""
+    """Reports the temperature of its memory."""
+    reserved_mib: int | None = None
+    """Memory that the driver reserves, as recorded on such GPUs; None: no recording is known, total / 150 is used."""
 
 
 PRESETS = MappingProxyType(
     {
         "b200": Preset("NVIDIA B200", 183359, 1000, 140, 10, "10.0", 1965, 3996, 18, 5),
-        "h200": Preset("NVIDIA H200", 143771, 700, 76, 9, "9.0", 1980, 3201, 18, 5),
-        "h100": Preset("NVIDIA H100 80GB HBM3", 81559, 700, 70, 9, "9.0", 1980, 2619, 18, 5),
-        "a100": Preset("NVIDIA A100-SXM4-80GB", 81920, 400, 62, 7, "8.0", 1410, 1593, 12),
-        "a100-40": Preset("NVIDIA A100-SXM4-40GB", 40960, 400, 52, 7, "8.0", 1410, 1215, 12),
+        "h200": Preset("NVIDIA H200", 143771, 700, 76, 9, "9.0", 1980, 3201, 18, 5, reserved_mib=614),
+        "h100": Preset("NVIDIA H100 80GB HBM3", 81559, 700, 70, 9, "9.0", 1980, 2619, 18, 5, reserved_mib=479),
+        "a100": Preset("NVIDIA A100-SXM4-80GB", 81920, 400, 62, 7, "8.0", 1410, 1593, 12, reserved_mib=869),
+        "a100-40": Preset("NVIDIA A100-SXM4-40GB", 40960, 400, 52, 7, "8.0", 1410, 1215, 12, reserved_mib=605),
         "v100": Preset("Tesla V100-PCIE-16GB", 16384, 250, 26, 5, "7.0", 1380, 877, 0, 3),
-        "l40s": Preset("NVIDIA L40S", 46068, 350, 33, 8, "8.9", 2520, 9001, hbm=False),
+        "l40s": Preset("NVIDIA L40S", 46068, 350, 33, 8, "8.9", 2520, 9001, hbm=False, reserved_mib=609),
         "l4": Preset("NVIDIA L4", 23034, 72, 13, 8, "8.9", 2040, 6251, hbm=False),
-        "t4": Preset("Tesla T4", 15360, 70, 9, 6, "7.5", 1590, 5001, pcie_generation=3, hbm=False),
+        "t4": Preset("Tesla T4", 15360, 70, 9, 6, "7.5", 1590, 5001, 0, 3, hbm=False, reserved_mib=388),
     }
 )
 
@@ -55,7 +57,7 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
     """
     name = f"{node}/{index}"
     extra = index * 3 % 7
-    remaps = preset.hbm and preset.architecture >= _AMPERE
+    remaps = preset.architecture >= _AMPERE
     return SimGpu(
         uuid=f"GPU-{uuid.uuid5(_NAMESPACE, name)}",
         name=preset.name,
@@ -67,7 +69,7 @@ def make_gpu(preset: Preset, *, node: str, index: int, per_numa: int = 4) -> Sim
         numa_node=index // per_numa,
         memory_total_mib=preset.memory_mib,
         memory_used_mib=0,
-        memory_reserved_mib=preset.memory_mib // 150,
+        memory_reserved_mib=preset.memory_mib // 150 if preset.reserved_mib is None else preset.reserved_mib,
         utilization_percent=0,
         memory_utilization_percent=0,
         encoder_percent=0,

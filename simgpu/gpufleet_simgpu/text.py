@@ -19,6 +19,7 @@
       delay all 3600000             calls of a field, or `all`, take this many milliseconds
       series series.txt loop 1764000000.0
     xid 1 0 79                      sequence, GPU, code; optionally GPU and compute instance
+    event 2 0 16384 0               sequence, GPU, NVML's event type, data; optionally the instances
 
 A series file has lines of `<offset in seconds> <number field>=<number> ...`, offsets increasing from 0.
 """
@@ -31,6 +32,7 @@ from gpufleet_simgpu.model import (
     ALL,
     NOT_AVAILABLE,
     SWITCH,
+    XID_EVENT,
     SimGpu,
     SimLinks,
     SimMig,
@@ -83,8 +85,8 @@ def parse(text: str) -> SimNode:
                 if int(rest) != len(gpus):
                     raise ValueError(f"must be GPU {len(gpus)}")
                 gpus.append(SimGpu(uuid="", name="", pci_bus_id=""))
-            elif key == "xid":
-                node = replace(node, xids=(*node.xids, _xid(rest)))
+            elif key in {"xid", "event"}:
+                node = replace(node, xids=(*node.xids, _event(rest, is_xid=key == "xid")))
             elif gpus:
                 gpus[-1] = _with_line(gpus[-1], key, rest)
             elif key == "driver":
@@ -110,7 +112,8 @@ def _lines(node: SimNode) -> Iterator[str]:
             yield f"  {line}"
     for xid in node.xids:
         instances = "" if xid.instances is None else f" {xid.instances[0]} {xid.instances[1]}"
-        yield f"xid {xid.sequence} {xid.gpu} {xid.code}{instances}"
+        kind, of_type = ("xid", "") if xid.event_type == XID_EVENT else ("event", f" {xid.event_type}")
+        yield f"{kind} {xid.sequence} {xid.gpu}{of_type} {xid.code}{instances}"
 
 
 def _gpu_lines(gpu: SimGpu) -> Iterator[str]:
@@ -180,12 +183,14 @@ def _with_line(gpu: SimGpu, key: str, rest: str) -> SimGpu:
             raise ValueError("unknown or incomplete")
 
 
-def _xid(rest: str) -> SimXid:
-    sequence, gpu, code, *instances = map(int, rest.split())
+def _event(rest: str, *, is_xid: bool) -> SimXid:
+    sequence, gpu, *others = map(int, rest.split())
+    event_type = XID_EVENT if is_xid else others.pop(0)
+    code, *instances = others
     if not instances:
-        return SimXid(sequence, gpu, code)
+        return SimXid(sequence, gpu, code, event_type=event_type)
     of_gpu, of_compute = instances
-    return SimXid(sequence, gpu, code, (of_gpu, of_compute))
+    return SimXid(sequence, gpu, code, (of_gpu, of_compute), event_type)
 
 
 def _with(of: T, name: str, value: Any) -> T:

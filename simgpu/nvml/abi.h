@@ -95,6 +95,12 @@ typedef struct {
     unsigned int computeInstanceId;
 } nvmlProcessInfo_t;
 
+/* The longest entry that a driver is known to write; some write only a part of it. */
+typedef struct {
+    nvmlProcessInfo_t info;
+    unsigned long long protectedMemory;
+} sim_process_entry;
+
 typedef struct {
     unsigned int fieldId;
     unsigned int scopeId;
@@ -116,7 +122,8 @@ enum {
     NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION = 83,
     NVML_FI_DEV_NVLINK_LINK_COUNT = 91,
     NVML_FI_DEV_POWER_AVERAGE = 185,
-    NVML_FI_DEV_POWER_INSTANT = 186
+    NVML_FI_DEV_POWER_INSTANT = 186,
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION = 230
 };
 
 typedef struct {
@@ -141,5 +148,7 @@ typedef struct {
 } nvmlEventData_t;
 
 #define NVML_EVENT_XID_CRITICAL_ERROR 0x8ull
+#define NVML_EVENT_GPU_UNAVAILABLE_ERROR 0x4000ull
+#define NVML_EVENT_GPU_RECOVERY_ACTION 0x8000ull
 
 #endif

@@ -1,4 +1,4 @@
-/* Event sets. Only XIDs occur: `xid` lines of the state file; each set delivers those after its creation once. */
+/* Event sets. Events are `xid` and `event` lines of the state file; each set delivers those after its creation once. */
 #include <limits.h>
 #include <stdlib.h>
 #include <time.h>
@@ -8,7 +8,7 @@
 
 struct nvmlEventSet_st {
     unsigned long long delivered; /* the last sequence number that this set is done with */
-    bool registered[SIM_MAX_GPUS];
+    unsigned long long registered[SIM_MAX_GPUS]; /* types */
     int watch; /* see sim_watch */
 };
 
@@ -37,13 +37,19 @@ SIM_EXPORT nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) {
     return NVML_SUCCESS;
 }
 
+/* A driver that knows the recovery action reports its changes and unavailable GPUs as well. */
+static unsigned long long supported(const struct sim_gpu *gpu) {
+    unsigned long long recovery = NVML_EVENT_GPU_UNAVAILABLE_ERROR | NVML_EVENT_GPU_RECOVERY_ACTION;
+    return NVML_EVENT_XID_CRITICAL_ERROR | (gpu->values[SIM_RECOVERY_ACTION].set ? recovery : 0);
+}
+
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *types) {
     struct sim_gpu *gpu = NULL;
     if (types == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_enter(device, SIM_EVENTS, &gpu);
     if (result != NVML_SUCCESS) return result;
+    *types = supported(gpu);
     sim_unlock();
-    *types = NVML_EVENT_XID_CRITICAL_ERROR;
     return NVML_SUCCESS;
 }
 
@@ -52,8 +58,8 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned l
     if (set == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_enter(device, SIM_EVENTS, &gpu);
     if (result != NVML_SUCCESS) return result;
-    if ((types & ~NVML_EVENT_XID_CRITICAL_ERROR) != 0) result = NVML_ERROR_NOT_SUPPORTED;
-    else set->registered[device->index] = types != 0;
+    if ((types & ~supported(gpu)) != 0) result = NVML_ERROR_NOT_SUPPORTED;
+    else set->registered[device->index] = types;
     sim_unlock();
     return result;
 }
@@ -65,10 +71,10 @@ static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventD
         const struct sim_xid *xid = &state->xids[i];
         if (xid->sequence <= set->delivered) continue;
         set->delivered = xid->sequence;
-        if (!set->registered[xid->gpu]) continue;
+        if ((set->registered[xid->gpu] & xid->type) == 0) continue;
         *data = (nvmlEventData_t){
             .device = sim_handle(xid->gpu),
-            .eventType = NVML_EVENT_XID_CRITICAL_ERROR,
+            .eventType = xid->type,
             .eventData = xid->code,
             .gpuInstanceId = xid->gpu_instance,
             .computeInstanceId = xid->compute_instance,
@@ -76,7 +82,7 @@ static nvmlReturn_t look(struct sim_state *state, nvmlEventSet_t set, nvmlEventD
         return NVML_SUCCESS;
     }
     for (unsigned int i = 0; i < state->gpu_count; i++)
-        if (set->registered[i] && state->gpus[i].fail_all == NVML_ERROR_GPU_IS_LOST) return NVML_ERROR_GPU_IS_LOST;
+        if (set->registered[i] != 0 && state->gpus[i].fail_all == NVML_ERROR_GPU_IS_LOST) return NVML_ERROR_GPU_IS_LOST;
     return NVML_ERROR_TIMEOUT;
 }
 

@@ -57,16 +57,20 @@ static nvmlReturn_t processes(nvmlDevice_t device, char kind, unsigned int *coun
     nvmlReturn_t result = sim_enter_any(device, SIM_PROCESSES, &gpu, &mig);
     if (result != NVML_SUCCESS) return result;
     unsigned int room = infos == NULL ? 0 : *count, found = 0;
+    long long bytes = 0;
+    if (sim_number_locked(gpu, SIM_PROCESS_BYTES, &bytes) != NVML_SUCCESS || bytes < 1 ||
+        (size_t)bytes > sizeof(sim_process_entry))
+        bytes = sizeof *infos;
     for (unsigned int i = 0; i < gpu->process_count; i++) {
         const struct sim_process *process = &gpu->processes[i];
         if (process->kind != kind || (mig != NULL && process->gpu_instance != mig->gpu_instance)) continue;
-        if (found < room)
-            infos[found] = (nvmlProcessInfo_t){
-                .pid = process->pid,
-                .usedGpuMemory = process->memory_mib < 0 ? ~0ull : (unsigned long long)process->memory_mib << 20,
-                .gpuInstanceId = process->gpu_instance,
-                .computeInstanceId = process->gpu_instance == SIM_NO_INSTANCE ? SIM_NO_INSTANCE : 0,
-            };
+        sim_process_entry entry = {
+            .info.pid = process->pid,
+            .info.usedGpuMemory = process->memory_mib < 0 ? ~0ull : (unsigned long long)process->memory_mib << 20,
+            .info.gpuInstanceId = process->gpu_instance,
+            .info.computeInstanceId = process->gpu_instance == SIM_NO_INSTANCE ? SIM_NO_INSTANCE : 0,
+        };
+        if (found < room) memcpy((char *)infos + found * (size_t)bytes, &entry, (size_t)bytes);
         found++;
     }
     sim_unlock();
@@ -120,6 +124,7 @@ static nvmlReturn_t field_value(nvmlDevice_t device, nvmlFieldValue_t *value) {
     case NVML_FI_DEV_NVLINK_LINK_COUNT: field = SIM_NVLINK; break;
     case NVML_FI_DEV_POWER_AVERAGE:
     case NVML_FI_DEV_POWER_INSTANT: field = SIM_POWER; break;
+    case NVML_FI_DEV_GET_GPU_RECOVERY_ACTION: field = SIM_RECOVERY_ACTION; break;
     default: return NVML_ERROR_NOT_SUPPORTED;
     }
     nvmlReturn_t result = sim_enter(device, field, &gpu);

@@ -29,6 +29,21 @@ SIM_UINT_CALL(nvmlDeviceGetCurrPcieLinkWidth, SIM_PCIE_WIDTH)
 SIM_UINT_CALL(nvmlDeviceGetPcieReplayCounter, SIM_PCIE_REPLAYS)
 SIM_UINT_CALL(nvmlDeviceGetRetiredPagesPendingStatus, SIM_RETIREMENT_PENDING)
 
+/* The NUMA node that the memory of the GPU is, where the operating system manages it. */
+SIM_EXPORT nvmlReturn_t nvmlDeviceGetNumaNodeId(nvmlDevice_t device, int *node) {
+    return read_uint(device, SIM_MEMORY_NUMA_NODE, (unsigned int *)node);
+}
+
+/* As on hardware: a GPU with MIG devices has neither utilization nor remapped rows. */
+static nvmlReturn_t undivided(nvmlDevice_t device, enum sim_field field) {
+    struct sim_gpu *gpu = NULL;
+    nvmlReturn_t result = sim_enter(device, field, &gpu);
+    if (result != NVML_SUCCESS) return result;
+    if (gpu->mig_count > 0) result = NVML_ERROR_NOT_SUPPORTED;
+    sim_unlock();
+    return result;
+}
+
 /* Converts MiB to bytes. The sentinel stays all ones; negative numbers, for tests of impossible readings, wrap. */
 static unsigned long long bytes(long long mib) {
     return mib == NVML_VALUE_NOT_AVAILABLE ? ~0ull : (unsigned long long)mib * MIB;
@@ -77,7 +92,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlU
     if (utilization == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_enter(device, SIM_UTILIZATION, &gpu);
     if (result != NVML_SUCCESS) return result;
-    result = sim_number_locked(gpu, SIM_UTILIZATION, &of_gpu);
+    result = gpu->mig_count > 0 ? NVML_ERROR_NOT_SUPPORTED : sim_number_locked(gpu, SIM_UTILIZATION, &of_gpu);
     if (sim_number_locked(gpu, SIM_MEMORY_UTILIZATION, &of_memory) != NVML_SUCCESS) of_memory = 0;
     sim_unlock();
     if (result != NVML_SUCCESS) return result;
@@ -90,7 +105,8 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlU
     SIM_EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int *percent, unsigned int *period_us) {        \
         if (period_us == NULL) return NVML_ERROR_INVALID_ARGUMENT;                                                 \
         *period_us = 167000;                                                                                       \
-        return read_uint(device, field, percent);                                                                  \
+        nvmlReturn_t result = undivided(device, field);                                                            \
+        return result == NVML_SUCCESS ? read_uint(device, field, percent) : result;                                \
     }
 
 SIM_ENGINE_CALL(nvmlDeviceGetEncoderUtilization, SIM_ENCODER)
@@ -180,7 +196,8 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigne
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *correctable,
                                                   unsigned int *uncorrectable, unsigned int *pending,
                                                   unsigned int *failed) {
-    nvmlReturn_t result = read_uint(device, SIM_REMAPPED_CORRECTABLE, correctable);
+    nvmlReturn_t result = undivided(device, SIM_REMAPPED_CORRECTABLE);
+    if (result == NVML_SUCCESS) result = read_uint(device, SIM_REMAPPED_CORRECTABLE, correctable);
     if (result == NVML_SUCCESS) result = read_uint(device, SIM_REMAPPED_UNCORRECTABLE, uncorrectable);
     if (result == NVML_SUCCESS) result = read_uint(device, SIM_REMAP_PENDING, pending);
     if (result == NVML_SUCCESS) result = read_uint(device, SIM_REMAP_FAILED, failed);

@@ -91,7 +91,7 @@ static bool add_process(struct parser *parser) {
     struct sim_gpu *gpu = parser->gpu;
     if (gpu->process_count == SIM_MAX_PROCESSES) return refuse(parser, "more than %d processes", SIM_MAX_PROCESSES);
     struct sim_process *process = &gpu->processes[gpu->process_count];
-    if (!next_count(parser, 0x7fffffff, &process->pid) || !next_number(parser, &process->memory_mib)) return false;
+    if (!next_count(parser, 0xffffffff, &process->pid) || !next_number(parser, &process->memory_mib)) return false;
     char *kind = next_word(parser);
     if (kind == NULL || (strcmp(kind, "C") != 0 && strcmp(kind, "G") != 0)) return refuse(parser, "want C or G");
     process->kind = kind[0];
@@ -192,12 +192,15 @@ static bool gpu_line(struct parser *parser, const char *key) {
     return next_number(parser, &gpu->values[field].number);
 }
 
-/* `xid <sequence> <gpu> <code> [<GPU instance> <compute instance>]`, sequences increase: each event set delivers each of them once */
-static bool add_xid(struct parser *parser) {
+/* `xid <sequence> <gpu> <code> [<GPU instance> <compute instance>]`, and `event` with an NVML type before its data. Sequences
+ * increase: each event set delivers each of them once. */
+static bool add_xid(struct parser *parser, bool is_xid) {
     struct sim_state *state = parser->state;
     long long sequence = 0, code = 0;
     unsigned int gpu = 0, gpu_instance = SIM_NO_INSTANCE, compute_instance = SIM_NO_INSTANCE;
-    if (!next_number(parser, &sequence) || !next_count(parser, SIM_MAX_GPUS - 1, &gpu) || !next_number(parser, &code))
+    long long type = NVML_EVENT_XID_CRITICAL_ERROR;
+    if (!next_number(parser, &sequence) || !next_count(parser, SIM_MAX_GPUS - 1, &gpu) ||
+        (!is_xid && !next_number(parser, &type)) || !next_number(parser, &code))
         return false;
     if (more_words(parser) && (!next_count(parser, MAX_INSTANCE, &gpu_instance) ||
                                !next_count(parser, MAX_INSTANCE, &compute_instance)))
@@ -207,6 +210,7 @@ static bool add_xid(struct parser *parser) {
     if (state->xid_count == SIM_MAX_XIDS) return refuse(parser, "more than %d xids", SIM_MAX_XIDS);
     state->xids[state->xid_count++] =
         (struct sim_xid){.sequence = (unsigned long long)sequence,
+                         .type = (unsigned long long)type,
                          .gpu = gpu,
                          .gpu_instance = gpu_instance,
                          .compute_instance = compute_instance,
@@ -220,7 +224,8 @@ static bool parse_line(struct parser *parser, char *line) {
     if (key == NULL || key[0] == '#') return true;
     bool good = true;
     if (strcmp(key, "gpu") == 0) good = begin_gpu(parser);
-    else if (strcmp(key, "xid") == 0) good = add_xid(parser);
+    else if (strcmp(key, "xid") == 0) good = add_xid(parser, true);
+    else if (strcmp(key, "event") == 0) good = add_xid(parser, false);
     else if (parser->gpu != NULL) good = gpu_line(parser, key);
     else if (strcmp(key, "driver") == 0) good = rest_of_line(parser, parser->state->driver, NVML_VERSION_SIZE);
     else if (strcmp(key, "error") == 0) good = next_count(parser, NVML_ERROR_UNKNOWN, &parser->state->error);

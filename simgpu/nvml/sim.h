@@ -49,7 +49,10 @@
     X(ARCHITECTURE, "architecture")                                                                                \
     X(PCIE_GENERATION, "pcie_generation")                                                                          \
     X(PCIE_WIDTH, "pcie_width")                                                                                    \
-    X(PCIE_REPLAYS, "pcie_replays")
+    X(PCIE_REPLAYS, "pcie_replays")                                                                                \
+    X(RECOVERY_ACTION, "recovery_action")                                                                          \
+    X(MEMORY_NUMA_NODE, "memory_numa_node")                                                                        \
+    X(PROCESS_BYTES, "process_bytes")
 #define SIM_FACTS(X)                                                                                               \
     X(NAME, "name")                                                                                                \
     X(UUID, "uuid")                                                                                                \
@@ -128,8 +131,10 @@ struct sim_gpu {
     struct sim_series series;
 };
 
+/* An event: an XID, or one of another type with its data as code. */
 struct sim_xid {
     unsigned long long sequence;
+    unsigned long long type;
     unsigned int gpu;
     unsigned int gpu_instance, compute_instance;
     unsigned long long code;

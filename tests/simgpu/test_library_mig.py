@@ -61,6 +61,21 @@ def test_mig_device_has_memory_and_processes_but_no_temperature(divided: Any) ->
             call(big)
 
 
+def test_divided_gpu_has_no_remapped_rows_and_no_utilization(simulated: Simulated, divided: Any) -> None:
+    calls = (
+        pynvml.nvmlDeviceGetRemappedRows,
+        pynvml.nvmlDeviceGetUtilizationRates,
+        pynvml.nvmlDeviceGetEncoderUtilization,
+        pynvml.nvmlDeviceGetDecoderUtilization,
+    )
+    for call in calls:
+        with answers(pynvml.NVML_ERROR_NOT_SUPPORTED):
+            call(divided)
+    simulated.edit(lambda node: node.with_gpu(1, migs=()))
+    for call in calls:
+        call(divided)
+
+
 def test_destroyed_mig_device_and_one_of_a_lost_gpu_fail(simulated: Simulated, divided: Any) -> None:
     small, big = (pynvml.nvmlDeviceGetMigDeviceHandleByIndex(divided, place) for place in range(2))
     simulated.edit(lambda node: node.with_gpu(1, migs=(SMALL,)))
