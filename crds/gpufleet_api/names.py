@@ -119,6 +119,15 @@ class ThrottleReason(StrEnum):
     DISPLAY_CLOCKS = "DisplayClockSetting"
 
 
+class MemoryModel(StrEnum):
+    """How the memory of a device belongs to the machine, where it is not the device's alone."""
+
+    UNIFIED = "Unified"
+    """Device and CPU use the same memory."""
+    NUMA = "NUMA"
+    """The operating system manages the device's memory as a NUMA node."""
+
+
 class TelemetryState(StrEnum):
     """Whether a node's telemetry can be used."""
 

@@ -112,10 +112,11 @@ class HealthState(StrEnum):
 
 
 class Recovery(StrEnum):
-    """What ends a fault or warning: it ends by itself, the device must be reset, or the device must be replaced."""
+    """What ends a fault or warning: nothing, a reset of the device, a reboot of the node, or another device."""
 
     AUTOMATIC = "Automatic"
     RESET = "Reset"
+    REBOOT = "Reboot"
     REPLACEMENT = "Replacement"
 
 
@@ -130,7 +131,7 @@ class HealthReason(ApiModel):
     """Time at which the fault or warning was first seen, by the node's clock."""
     recovery: Recovery | None = None
     """What ends the fault or warning. Automatic: it ends by itself. Reset: the device, the driver or the node must be
-    reset. Replacement: the device must be replaced."""
+    reset. Reboot: the node must be rebooted. Replacement: the device must be replaced or repaired."""
 
 
 class HealthStatus(ApiModel):

@@ -57,7 +57,7 @@ def make_hardware(settings: AgentSettings) -> Hardware:
     else:
         from gpufleet_agent.devices.nvml import NvmlHardware  # noqa: PLC0415 - see above
 
-        hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE)
+        hardware = NvmlHardware(partitions=settings.mig_strategy is not MigStrategy.NONE, xids=settings.xids)
     if settings.record is not None:
         from gpufleet_agent.devices.recording.writer import RecordingWriter  # noqa: PLC0415 - see above
 

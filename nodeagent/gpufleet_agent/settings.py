@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpufleet_agent.devices.xids.policy import UnknownXidPolicy, XidPolicy
 from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLabels
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
@@ -16,6 +17,7 @@ from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHAR
 from gpufleet_common.flags import FlagParser, invalid, whole_number
 
 MAX_RECORD_MIB = 2**20
+MAX_XID = 9999
 MAX_SAMPLE_SECONDS, MAX_WINDOW_SECONDS, MAX_HEARTBEAT_SECONDS = 60.0, 3600.0, 600.0
 """The chart's schema has the same limits."""
 
@@ -54,6 +56,8 @@ class AgentSettings:
     """Address of /metrics, /healthz and /readyz."""
     mig_strategy: MigStrategy = MigStrategy.NONE
     """How a GPU in MIG mode is offered."""
+    xids: XidPolicy = field(default_factory=XidPolicy)
+    """Which XIDs are faults."""
     injection: InjectorSettings = field(default_factory=InjectorSettings)
     """How devices get into containers."""
     log_level: str = "info"
@@ -90,6 +94,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     if not options["node_name"]:
         parser.error("--node-name is required where NODE_NAME is not set")
     _check_together(parser, options)
+    if both := options["ignore_xids"] & options["fatal_xids"]:
+        parser.error(f"--ignore-xids and --fatal-xids must not both list {', '.join(map(str, sorted(both)))}")
     if (options.pop("hardware") == "recorded") != (options["recording"] is not None):
         parser.error("--hardware recorded and --recording require each other")
     options["injection"] = InjectorSettings(
@@ -105,6 +111,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     host, port = options.pop("listen")
     pod_matching = PodMatching(options.pop("pod_matching"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
+    options["xids"] = XidPolicy(
+        ignored=options.pop("ignore_xids"),
+        fatal=options.pop("fatal_xids"),
+        unknown=UnknownXidPolicy(options.pop("on_unknown_xid")),
+    )
     return AgentSettings(listen_host=host, listen_port=port, pod_matching=pod_matching, **options)
 
 
@@ -172,6 +183,7 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
         "offer a GPU in MIG mode as one device, its partitions as --resource, or as one resource for each profile",
         choices=[strategy.value for strategy in MigStrategy],
     )
+    _add_health(parser)
     _add_injection(parser)
     _add_hardware(parser)
     _add_metrics(parser)
@@ -222,6 +234,20 @@ def _add_metrics(parser: FlagParser) -> None:
     )
 
 
+def _add_health(parser: FlagParser) -> None:
+    for flag, description in (
+        ("--ignore-xids", "XIDs that are only counted, as a comma-separated list"),
+        ("--fatal-xids", "XIDs that are faults until the device is reset, as a comma-separated list"),
+    ):
+        parser.flag(flag, "", description, type=_xids, metavar="LIST")
+    parser.flag(
+        "--on-unknown-xid",
+        DEFAULTS.xids.unknown.value,
+        "what an XID is for which NVIDIA's catalog has no action that the node could take",
+        choices=[choice.value for choice in UnknownXidPolicy],
+    )
+
+
 def _add_injection(parser: FlagParser) -> None:
     default = InjectorSettings()
     parser.flag(
@@ -255,6 +281,13 @@ def _strategies(text: str) -> frozenset[DeviceListStrategy]:
         return frozenset(map(DeviceListStrategy, text.split(",")))
     except ValueError as error:
         raise invalid(text, f"must be a comma-separated list of {', '.join(DeviceListStrategy)}") from error
+
+
+def _xids(text: str) -> frozenset[int]:
+    codes = [code.strip() for code in text.split(",") if code.strip()]
+    if not all(code.isascii() and code.isdecimal() and 0 < int(code) <= MAX_XID for code in codes):
+        raise invalid(text, f"must be a comma-separated list of numbers from 1 to {MAX_XID}")
+    return frozenset(map(int, codes))
 
 
 def _cdi_kind(text: str) -> str:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gpufleet_agent.devices.xids.policy import UnknownXidPolicy, XidPolicy
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served
@@ -26,6 +27,9 @@ def test_every_flag_sets_its_setting() -> None:
         "--state-dir": "/state",
         "--listen": "[::]:8080",
         "--mig-strategy": "mixed",
+        "--ignore-xids": "31, 43",
+        "--fatal-xids": "119",
+        "--on-unknown-xid": "Fault",
         "--device-list-strategy": "cdi-cri,envvar",
         "--driver-root": "/run/nvidia/driver",
         "--cdi-root": "/etc/cdi",
@@ -53,6 +57,7 @@ def test_every_flag_sets_its_setting() -> None:
         listen_host="::",
         listen_port=8080,
         mig_strategy=MigStrategy.MIXED,
+        xids=XidPolicy(ignored=frozenset({31, 43}), fatal=frozenset({119}), unknown=UnknownXidPolicy.FAULT),
         injection=InjectorSettings(
             strategies=frozenset({DeviceListStrategy.CDI_CRI, DeviceListStrategy.ENVVAR}),
             pass_device_specs=True,
@@ -119,6 +124,13 @@ def test_every_flag_sets_its_setting() -> None:
         ),
         (["--device-list-strategy", ""], "'': must be a comma-separated list of envvar"),
         (["--mig-strategy", "all"], "invalid choice"),
+        (["--on-unknown-xid", "fault"], "invalid choice"),
+        (["--ignore-xids", "31;43"], "'31;43': must be a comma-separated list of numbers from 1 to 9999"),
+        (["--fatal-xids", "0"], "'0': must be a comma-separated list of numbers from 1 to 9999"),
+        (
+            ["--node-name=n", "--ignore-xids=79,31", "--fatal-xids=31"],
+            "--ignore-xids and --fatal-xids must not both list 31",
+        ),
         (["--hardware", "rocm"], "invalid choice"),
         (["--node-name", "n", "--hardware", "recorded"], "--hardware recorded and --recording require each other"),
         (["--node-name", "n", "--recording", "f"], "--hardware recorded and --recording require each other"),

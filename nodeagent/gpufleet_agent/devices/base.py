@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from gpufleet_api.names import MemoryModel as MemoryModel  # noqa: PLC0414 - re-exported
 from gpufleet_api.names import ThrottleReason as ThrottleReason  # noqa: PLC0414 - re-exported
 
 
@@ -26,6 +27,8 @@ class DeviceInfo:
     nvlink_peers: tuple[str, ...] = ()
     """UUIDs of the devices of this node that are connected by NVLink, sorted."""
     memory_total_mib: int | None = None
+    memory_model: MemoryModel | None = None
+    """None: the memory is the device's own."""
     nodes: tuple[str, ...] = ()
     """Paths of the device nodes that a container needs; not all of them exist on every node."""
     parent: str | None = None
@@ -46,8 +49,28 @@ class Recovery(StrEnum):
     """No action: it ends when it is not observed any more."""
     RESET = "Reset"
     """The device must be reset, its driver reloaded, or the node rebooted."""
+    REBOOT = "Reboot"
+    """The node must be rebooted."""
     REPLACEMENT = "Replacement"
     """The device must be replaced."""
+
+
+class RecoveryAction(StrEnum):
+    """What the driver says that a device needs."""
+
+    NONE = "None"
+    RESET = "Reset"
+    DRAIN_AND_RESET = "DrainAndReset"
+    """The device works at reduced capacity until its programs have ended and it was reset."""
+    BUS_RESET = "BusReset"
+    DRAIN_PEERS = "DrainPeers"
+    """Programs that access other devices must end before the driver knows more."""
+    REBOOT = "Reboot"
+    """Of the node or the whole system."""
+    RECOVER_DOMAIN = "RecoverDomain"
+    """The memory domain of several nodes must recover. The device itself works."""
+    UNKNOWN = "Unknown"
+    """An action of a later driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +91,9 @@ class Reading:
     sm_clock_mhz: Number | None = None
     memory_clock_mhz: Number | None = None
     throttle_reasons: frozenset[ThrottleReason] | None = None
+    recovery_action: RecoveryAction | None = None
+    unreadable: tuple[str, ...] = ()
+    """Values that the device has and whose call failed this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +137,8 @@ class SlowReading:
     """None: the device does not support MIG."""
     requested_power_limit_milliwatts: Number | None = None
     """As set by an administrator; the enforced limit may be lower."""
+    unreadable: tuple[str, ...] = ()
+    """Values that the device has and whose call failed this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +184,7 @@ class Sample(Facts):
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     throttle_reasons: frozenset[ThrottleReason] | None = None
+    recovery_action: RecoveryAction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +201,10 @@ class DeviceEvent:
     """False if an application caused it: counted, but no fault."""
     recovery: Recovery = Recovery.AUTOMATIC
     """What ends the fault."""
+    warning: str | None = None
+    """Code of the warning that it causes instead of a fault, if any."""
+    contained: bool = False
+    """An uncorrected memory error that affects only programs that run now."""
 
 
 class Hardware(Protocol):
@@ -237,6 +270,14 @@ class EventSource(Protocol):
 
         Called from one thread only. Raises as `Hardware.device_count` does.
         """
+
+
+@runtime_checkable
+class DeviceNodeUser(Protocol):
+    """Hardware that is reached by device nodes."""
+
+    def lost_nodes(self) -> tuple[str, ...] | None:
+        """Returns the device nodes that this process may not use; None: not known. Never blocks."""
 
 
 class HardwareError(Exception):

@@ -7,41 +7,64 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import pynvml
 import structlog
 
+from gpufleet_agent.devices import machine_memory
 from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices import nvml_values as values
 from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
     DeviceReadError,
+    MemoryModel,
+    Number,
     ProcessMemory,
     Reading,
     SlowReading,
     UnknownDeviceError,
 )
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, opening_error
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, describe, device_error, opening_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
-from gpufleet_agent.devices.nvml_events import XidEvents, waiting_error
+from gpufleet_agent.devices.nvml_events import NvmlEvents, waiting_error
 from gpufleet_agent.devices.nvml_links import far_ends, with_peers
+from gpufleet_agent.devices.xids.policy import XidPolicy
 
 log = structlog.get_logger(__name__)
 
 
-class NvmlHardware:
-    """The node's NVIDIA GPUs; implements `Hardware` and `EventSource`."""
+def may_use(path: str) -> bool:
+    """Returns whether this process may use a device node, also by its cgroup. Does not open the node."""
+    return os.access(path, os.R_OK | os.W_OK)
 
-    def __init__(self, *, partitions: bool = False, patience_seconds: float = 5.0, links_seconds: float = 60.0) -> None:
+
+class NvmlHardware:
+    """The node's NVIDIA GPUs; implements `Hardware`, `EventSource` and `DeviceNodeUser`."""
+
+    def __init__(
+        self,
+        *,
+        partitions: bool = False,
+        patience_seconds: float = 5.0,
+        links_seconds: float = 60.0,
+        xids: XidPolicy = XidPolicy(),  # noqa: B008 - frozen
+        may_use: Callable[[str], bool] = may_use,
+    ) -> None:
         """Does not call NVML yet.
 
         Args:
             partitions: Whether GPUs in MIG mode are listed as their partitions, instead of as one device.
             patience_seconds: How long GPUs may take to report their MIG mode.
             links_seconds: Interval at which a device's NVLinks are read.
+            xids: Which XIDs are faults.
+            may_use: Returns whether this process may use a device node.
         """
         self._partitions = partitions
+        self._xids = xids
+        self._may_use = may_use
         self._links_seconds = links_seconds
         self._patience_seconds = patience_seconds
         self._layout: mig.MigLayout | None = None
@@ -49,7 +72,7 @@ class NvmlHardware:
         self._open = False
         self._devices: dict[str, NvmlDevice] = {}  # replaced, never changed: other devices' threads read it
         self._lock = threading.Lock()
-        self._events: XidEvents | None = None
+        self._events: NvmlEvents | None = None
         self._pending_events: deque[DeviceEvent] = deque()
 
     def open(self) -> None:
@@ -59,7 +82,7 @@ class NvmlHardware:
         except pynvml.NVMLError as error:
             raise opening_error(error) from error
         self._open = True
-        self._events = XidEvents(lambda: self._devices, self._pending_events)
+        self._events = NvmlEvents(lambda: self._devices, self._pending_events, self._xids)
 
     def close(self) -> None:
         if not self._open:
@@ -73,7 +96,7 @@ class NvmlHardware:
             pynvml.nvmlShutdown()
         except pynvml.NVMLError as error:
             # The driver may be gone; then there is nothing left to release.
-            log.info("NVML not closed", error=str(error))
+            log.info("NVML not closed", error=describe(error))
 
     def driver_version(self) -> str | None:
         try:
@@ -120,32 +143,37 @@ class NvmlHardware:
 
     def read(self, uuid: str) -> Reading:
         # Memory used by programs and the driver, without the memory that the driver reserves.
+        # Everything but the memory is optional: a driver may fail a single call for as long as it runs.
         device = self._device(uuid)
         device.answers = False
-        memory = device.ask("memory", values.memory)
-        load = device.ask("utilization", pynvml.nvmlDeviceGetUtilizationRates)
-        ask, optional = device.ask, device.ask_optional
+        device.begin_reading()
+        total, used, reserved = _memory(device)
+        optional = device.ask_optional
+        load = optional("utilization", pynvml.nvmlDeviceGetUtilizationRates)
+        numbered = device.ask_fields(values.FIELDS)
         reading = Reading(
             uuid=uuid,
-            memory_total_mib=None if memory is None else values.mib(memory.total),
-            memory_used_mib=None if memory is None else values.mib(memory.used),
-            # Only if the driver distinguishes reserved from used memory.
-            memory_reserved_mib=values.mib(memory.reserved) if hasattr(memory, "reserved") else None,
+            memory_total_mib=total,
+            memory_used_mib=used,
+            memory_reserved_mib=reserved,
             utilization_percent=None if load is None else values.known(load.gpu),
             memory_utilization_percent=None if load is None else values.known(load.memory),
-            temperature_celsius=values.known(ask("temperature", values.temperature)),
-            memory_temperature_celsius=values.known(optional("memory temperature", values.memory_temperature)),
-            power_milliwatts=values.known(ask("power", pynvml.nvmlDeviceGetPowerUsage)),
-            power_limit_milliwatts=values.known(ask("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
+            temperature_celsius=values.known(optional("temperature", values.temperature)),
+            memory_temperature_celsius=values.known(numbered.get("memory temperature")),
+            power_milliwatts=values.known(optional("power", pynvml.nvmlDeviceGetPowerUsage)),
+            power_limit_milliwatts=values.known(optional("power limit", pynvml.nvmlDeviceGetEnforcedPowerLimit)),
             sm_clock_mhz=values.known(optional("SM clock", values.sm_clock)),
             memory_clock_mhz=values.known(optional("memory clock", values.memory_clock)),
             throttle_reasons=values.throttle_reasons(optional("throttle reasons", values.throttling)),
+            recovery_action=values.recovery_action(numbered.get("recovery action")),
+            unreadable=device.finish_reading(),
         )
         device.answers = True
         return reading
 
     def read_slow(self, uuid: str) -> SlowReading:
         device = self._device(uuid)
+        device.begin_reading()
         optional = device.ask_optional
         processes = _processes(device)
         if time.monotonic() - device.links_at >= self._links_seconds:
@@ -172,7 +200,13 @@ class NvmlHardware:
             requested_power_limit_milliwatts=values.known(
                 optional("requested power limit", pynvml.nvmlDeviceGetPowerManagementLimit)
             ),
+            unreadable=device.finish_reading(),
         )
+
+    def lost_nodes(self) -> tuple[str, ...] | None:
+        described = [device.info for device in self._devices.values() if device.info is not None]
+        nodes = {node for info in described for node in info.nodes if values.is_gpu_node(node)}
+        return tuple(node for node in sorted(nodes) if not self._may_use(node)) if nodes else None
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
         events = self._events
@@ -201,12 +235,34 @@ def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
     if os.getpid() == 1:
         # In a PID namespace of its own, for which the driver lists no processes of other namespaces.
         return None
-    compute = device.ask("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
-    graphics = device.ask("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
+    compute = device.ask_optional("compute processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3)
+    graphics = device.ask_optional("graphics processes", pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
     if compute is None:
         return None
     used = {process.pid: process.usedGpuMemory for process in (*(graphics or ()), *compute)}
     return tuple(ProcessMemory(pid, None if size is None else values.mib(size)) for pid, size in sorted(used.items()))
+
+
+def _memory(device: NvmlDevice) -> tuple[Number | None, Number | None, Number | None]:
+    """Returns the total, used and reserved memory in MiB; None each if it is not reported.
+
+    Raises:
+        HardwareError: As `Hardware.read`.
+    """
+    if device.info is not None and device.info.memory_model is MemoryModel.UNIFIED:
+        return (*machine_memory.read(), None)
+    return values.memory_mib(device.ask("memory", values.memory))
+
+
+def _memory_model(device: NvmlDevice, memory: Any) -> MemoryModel | None:
+    if memory is None:
+        unified = device.unsupported.get("memory") == pynvml.NVML_ERROR_NOT_SUPPORTED
+    else:
+        unified = memory.total == 0
+    if unified and device.gpu is None:
+        return MemoryModel.UNIFIED
+    node = device.ask_optional("memory NUMA node", pynvml.nvmlDeviceGetNumaNodeId)
+    return None if values.known(node) is None else MemoryModel.NUMA
 
 
 def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
@@ -216,7 +272,8 @@ def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
     minor = ask("minor number", pynvml.nvmlDeviceGetMinorNumber)
     capabilities = mig.capability_nodes(minor, device.instances) if device.instances else ()
     memory = ask("memory", values.memory)
-    total = None if memory is None else values.mib(memory.total)
+    model_of_memory = _memory_model(device, memory)
+    total = machine_memory.read()[0] if model_of_memory is MemoryModel.UNIFIED else values.memory_mib(memory)[0]
     pci = ask("PCI", pynvml.nvmlDeviceGetPciInfo)
     capability = ask("compute capability", pynvml.nvmlDeviceGetCudaComputeCapability)
     return DeviceInfo(
@@ -228,6 +285,7 @@ def _describe(index: int, device: NvmlDevice, parent: str | None) -> DeviceInfo:
         pci_bus_id=None if pci is None else pci.busId,
         numa_node=ask("NUMA node", values.numa_node),
         memory_total_mib=None if total is None else round(total),
+        memory_model=model_of_memory,
         nodes=values.device_nodes(minor) + capabilities,
         parent=parent,
         profile=mig.profile(model) if parent else None,

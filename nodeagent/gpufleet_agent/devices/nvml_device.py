@@ -1,7 +1,8 @@
 """An NVIDIA GPU or partition: its handle, and which values it does not support."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pynvml
@@ -9,9 +10,15 @@ import structlog
 
 from gpufleet_agent.devices import nvml_mig as mig
 from gpufleet_agent.devices.base import DeviceInfo, DeviceLostError, DeviceReadError
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, device_error
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, describe, device_error
 
 log = structlog.get_logger(__name__)
+
+FIELD_VALUES = "field values"
+"""The call that reads several fields."""
+
+_OFTEN_UNSUPPORTED = frozenset({"memory NUMA node", "recovery action"})
+"""Values that most GPUs, or drivers before 565, do not have. Not worth a line for each GPU."""
 
 
 @dataclass(slots=True)
@@ -24,9 +31,14 @@ class NvmlDevice:
     """Handle of the GPU that it is a partition of; None if it is a GPU."""
     instances: tuple[int, int] | None = None
     """GPU instance and compute instance of a partition."""
-    unsupported: set[str] = field(default_factory=set)
-    failing: set[str] = field(default_factory=set)
-    """Optional values that failed in the last reading, see `ask_optional`."""
+    unsupported: dict[str, int] = field(default_factory=dict)
+    """Values that it does not support, with NVML's return code."""
+    failures: dict[str, DeviceReadError] = field(default_factory=dict)
+    """Optional values whose last call failed, see `ask_optional`."""
+    unreadable: list[str] = field(default_factory=list)
+    """Optional values whose call failed since `begin_reading`."""
+    answered: int = 0
+    """Calls that succeeded since `begin_reading`."""
     info: DeviceInfo | None = None
     """Without NVLink peers."""
     far_ends: frozenset[str] = frozenset()
@@ -46,17 +58,20 @@ class NvmlDevice:
         if what in self.unsupported or handle is None:
             return None
         try:
-            return call(handle)
+            answer = call(handle)
         except pynvml.NVMLError as error:
             if self.gpu is not None and error.value == pynvml.NVML_ERROR_NOT_FOUND:
                 raise DeviceLostError(self.uuid, f"{what}: the partition is gone") from error
             if error.value in NEVER_SUPPORTED:
-                self.unsupported.add(what)
-                log.info("value not supported", uuid=self.uuid, what=what, why=str(error))
+                self.unsupported[what] = error.value
+                if what not in _OFTEN_UNSUPPORTED:
+                    log.info("value not supported", uuid=self.uuid, what=what, why=describe(error))
                 return None
             if error.value in NOT_NOW:
                 return None
             raise device_error(self.uuid, what, error) from error
+        self.answered += 1
+        return answer
 
     @property
     def reporter(self) -> Any:
@@ -73,7 +88,7 @@ class NvmlDevice:
         """As `ask`, but an unspecific error counts as no value.
 
         Some drivers answer a single call with "unknown error" for as long as they run. That must not fail the whole
-        reading.
+        reading: the value is absent and listed in `unreadable`.
 
         Raises:
             HardwareError: As `Hardware.read`, except `DeviceReadError`.
@@ -81,9 +96,45 @@ class NvmlDevice:
         try:
             value = self.ask(what, call)
         except DeviceReadError as error:
-            if what not in self.failing:
-                self.failing.add(what)
+            self.unreadable.append(what)
+            if what not in self.failures:
                 log.warning("value not readable", uuid=self.uuid, what=what, error=str(error))
+            self.failures[what] = error
             return None
-        self.failing.discard(what)
+        self.failures.pop(what, None)
         return value
+
+    def ask_fields(self, numbers: Mapping[str, int]) -> dict[str, Any]:
+        """Reads NVML fields by number, as `ask_optional` each, with one call. Absent ones are missing."""
+        wanted = [what for what in numbers if what not in self.unsupported]
+        if not wanted:
+            return {}
+        ids = [numbers[what] for what in wanted]
+        answers = self.ask_optional(FIELD_VALUES, lambda handle: pynvml.nvmlDeviceGetFieldValues(handle, ids))
+        if answers is None:
+            return {}
+        found = {
+            what: self.ask_optional(what, partial(_field_value, answer=answer))
+            for what, answer in zip(wanted, answers, strict=True)
+        }
+        return {what: value for what, value in found.items() if value is not None}
+
+    def begin_reading(self) -> None:
+        """Must be called before the first query of a reading."""
+        self.unreadable, self.answered = [], 0
+
+    def finish_reading(self) -> tuple[str, ...]:
+        """Returns the values of the reading whose call failed, sorted.
+
+        Raises:
+            DeviceReadError: Calls failed and none succeeded.
+        """
+        if self.unreadable and not self.answered:
+            raise self.failures[self.unreadable[-1]]
+        return tuple(sorted(self.unreadable))
+
+
+def _field_value(handle: Any, *, answer: Any) -> int:  # noqa: ARG001 - called as a query of the device
+    if answer.nvmlReturn != pynvml.NVML_SUCCESS:
+        raise pynvml.NVMLError(answer.nvmlReturn)
+    return int(answer.value.uiVal)

@@ -1,4 +1,4 @@
-"""XID events from NVML's event set. Used by one thread."""
+"""XIDs and other events from NVML's event set. Used by one thread."""
 
 import time
 from collections import deque
@@ -8,9 +8,10 @@ from typing import Any
 
 import pynvml
 
-from gpufleet_agent.devices.base import DeviceEvent, HardwareError
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error, xid_event
+from gpufleet_agent.devices.base import DeviceEvent, HardwareError, Recovery
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, device_error
 from gpufleet_agent.devices.nvml_device import NvmlDevice
+from gpufleet_agent.devices.xids.policy import XidPolicy, xid_event
 
 _NO_INSTANCE = 2**32 - 1
 """NVML's value for "no particular instance"."""
@@ -21,21 +22,31 @@ def address(handle: Any) -> int:
     return cast(handle, c_void_p).value or 0
 
 
-class XidEvents:
+GPU_UNAVAILABLE = "GpuUnavailable"
+RECOVERY_ACTION_CHANGED = "RecoveryActionChanged"
+_OTHER_TYPES = pynvml.nvmlEventTypeGpuUnavailableError | pynvml.nvmlEventTypeGpuRecoveryAction
+"""Not known to drivers before 565."""
+
+
+class NvmlEvents:
     """The event set of one opening of NVML.
 
     A lost device makes every wait fail immediately. It is removed then, and registered again once it answers.
     """
 
-    def __init__(self, devices: Callable[[], Mapping[str, NvmlDevice]], pending: deque[DeviceEvent]) -> None:
+    def __init__(
+        self, devices: Callable[[], Mapping[str, NvmlDevice]], pending: deque[DeviceEvent], xids: XidPolicy
+    ) -> None:
         """Does not call NVML yet.
 
         Args:
             devices: Returns the devices known now, by UUID.
             pending: Events that were not returned yet: an event of a GPU in MIG mode is repeated for each partition
                 that it may be about. Outlives this opening.
+            xids: Which XIDs are faults.
         """
         self._devices = devices
+        self._xids = xids
         self._registered: set[str] = set()
         self._refused: set[str] = set()
         self._pending = pending
@@ -43,7 +54,7 @@ class XidEvents:
         self._failed_before = False
 
     def wait(self, seconds: float) -> DeviceEvent | None:
-        """Blocks until an XID comes; None after the timeout, or if no device can report any.
+        """Blocks until an event comes; None after the timeout, or if no device can report any.
 
         Raises:
             pynvml.NVMLError: An error that concerns all devices.
@@ -69,11 +80,23 @@ class XidEvents:
             self._failed_before = True
             return None
         self._failed_before = False
-        if data.eventType != pynvml.nvmlEventTypeXidCriticalError:
-            return None
         uuids = _about(data, devices.values())
-        self._pending.extend(xid_event(uuid, int(data.eventData)) for uuid in uuids or [None])
-        return self._pending.popleft()
+        events = (self._event(uuid, int(data.eventType), int(data.eventData)) for uuid in uuids or [None])
+        self._pending.extend(event for event in events if event is not None)
+        return self._pending.popleft() if self._pending else None
+
+    def _event(self, uuid: str | None, event_type: int, data: int) -> DeviceEvent | None:
+        match event_type:
+            case pynvml.nvmlEventTypeXidCriticalError:
+                return xid_event(uuid, data, self._xids)
+            case pynvml.nvmlEventTypeGpuUnavailableError:
+                message = "the driver reports that the GPU is unavailable"
+                return DeviceEvent(uuid, GPU_UNAVAILABLE, data, message, fault=True, recovery=Recovery.RESET)
+            case pynvml.nvmlEventTypeGpuRecoveryAction:
+                # The next reading has the new action.
+                return DeviceEvent(uuid, RECOVERY_ACTION_CHANGED, data, "recovery action changed", fault=False)
+            case _:
+                return None
 
     def close(self) -> None:
         """Frees the set; a later `wait` creates a new one."""
@@ -92,7 +115,7 @@ class XidEvents:
             if uuid in self._registered or uuid in self._refused or not device.answers:
                 continue
             try:
-                pynvml.nvmlDeviceRegisterEvents(device.reporter, pynvml.nvmlEventTypeXidCriticalError, self._set)
+                pynvml.nvmlDeviceRegisterEvents(device.reporter, _types(device.reporter), self._set)
             except pynvml.NVMLError as error:
                 if error.value in NEVER_SUPPORTED:
                     self._refused.add(uuid)
@@ -100,6 +123,17 @@ class XidEvents:
             else:
                 self._registered.add(uuid)
                 reporting.add(address(device.reporter))
+
+
+def _types(handle: Any) -> int:
+    """Returns the event types to register: XIDs, and those others that the device supports."""
+    try:
+        supported: int = pynvml.nvmlDeviceGetSupportedEventTypes(handle)
+    except pynvml.NVMLError as error:
+        if error.value not in NEVER_SUPPORTED:
+            raise
+        supported = 0
+    return int(pynvml.nvmlEventTypeXidCriticalError | supported & _OTHER_TYPES)
 
 
 def _about(data: Any, devices: Iterable[NvmlDevice]) -> list[str | None]:

@@ -1,8 +1,9 @@
 """MIG: GPUs that are divided into partitions, each of which is a device.
 
-A partition has its own UUID, memory and processes. Temperature, memory errors and the bus address are those of its GPU;
-NVML reports no utilization, clocks and power per partition. Partitions are listed when the driver is opened: after
-repartitioning a GPU the agent must be restarted, as NVIDIA's plugin.
+A partition has its own UUID, memory and processes. Temperature, ECC errors, the recovery action and the bus address are
+those of its GPU. NVML reports no utilization, clocks and power of partitions. A divided GPU has neither utilization nor
+remapped rows. Partitions are listed when the driver is opened: after repartitioning a GPU the agent must be restarted,
+as NVIDIA's plugin.
 """
 
 import threading
@@ -28,13 +29,14 @@ OF_ITS_GPU = frozenset(
         "architecture",
         "compute capability",
         "corrected ECC errors",
+        "field values",
         "memory temperature",
         "minor number",
         "NUMA node",
         "PCI",
         "PCIe replays",
         "pending page retirement",
-        "remapped rows",
+        "recovery action",
         "temperature",
         "throttle reasons",
         "uncorrected ECC errors",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pynvml
 
-from gpufleet_agent.devices.base import Number, ThrottleReason
+from gpufleet_agent.devices.base import Number, RecoveryAction, ThrottleReason
 from gpufleet_common.units import BYTES_PER_MIB
 
 _NUMA_WORDS = 16
@@ -44,6 +44,28 @@ _THROTTLING = (
 """Without the idle bit, which is set whenever nothing runs."""
 
 
+_RECOVERY_ACTIONS = MappingProxyType(
+    {
+        pynvml.NVML_GPU_RECOVERY_ACTION_NONE: RecoveryAction.NONE,
+        pynvml.NVML_GPU_RECOVERY_ACTION_GPU_RESET: RecoveryAction.RESET,
+        pynvml.NVML_GPU_RECOVERY_ACTION_NODE_REBOOT: RecoveryAction.REBOOT,
+        pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_P2P: RecoveryAction.DRAIN_PEERS,
+        pynvml.NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET: RecoveryAction.DRAIN_AND_RESET,
+        pynvml.NVML_GPU_RECOVERY_ACTION_RECOVER_IMEX_DOMAIN: RecoveryAction.RECOVER_DOMAIN,
+        pynvml.NVML_GPU_RECOVERY_ACTION_BUS_RESET: RecoveryAction.BUS_RESET,
+        pynvml.NVML_GPU_RECOVERY_ACTION_SYSTEM_REBOOT: RecoveryAction.REBOOT,
+    }
+)
+
+FIELDS = MappingProxyType(
+    {
+        "memory temperature": pynvml.NVML_FI_DEV_MEMORY_TEMP,
+        "recovery action": pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION,
+    }
+)
+"""Values that NVML has as numbered fields. The temperature is in C."""
+
+
 def known(value: Any) -> Number | None:
     """Returns the number; None if it is a sentinel."""
     return None if value is None or value in _SENTINELS else value
@@ -64,6 +86,21 @@ def mib(size: int) -> Number | None:
     """Converts bytes to MiB."""
     number = known(size)
     return None if number is None else number / BYTES_PER_MIB
+
+
+def memory_mib(memory: Any) -> tuple[Number | None, Number | None, Number | None]:
+    """Returns the total, used and reserved memory of NVML's struct in MiB; None each if it is not reported.
+
+    A total of 0 is no memory. Drivers before 510 count reserved memory as used.
+    """
+    if memory is None or memory.total == 0:
+        return None, None, None
+    return mib(memory.total), mib(memory.used), mib(memory.reserved) if hasattr(memory, "reserved") else None
+
+
+def is_gpu_node(path: str) -> bool:
+    """Returns whether a device node is needed to query a GPU."""
+    return path == CONTROL_NODES[0] or path.removeprefix("/dev/nvidia").isdecimal()
 
 
 def throttle_reasons(bits: Any) -> frozenset[ThrottleReason] | None:
@@ -93,11 +130,6 @@ def temperature(handle: Any) -> Any:
         return pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU)
     except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
         return pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)  # drivers before 560
-
-
-def memory_temperature(handle: Any) -> Any:
-    """Reads the temperature of the memory in C."""
-    return _field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP)
 
 
 def sm_clock(handle: Any) -> Any:
@@ -137,8 +169,7 @@ def numa_node(handle: Any) -> int | None:
     return nodes[0] if len(nodes) == 1 else None
 
 
-def _field(handle: Any, number: int) -> int:
-    (value,) = pynvml.nvmlDeviceGetFieldValues(handle, [number])
-    if value.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    return int(value.value.uiVal)
+def recovery_action(number: Any) -> RecoveryAction | None:
+    """Converts NVML's number; None if it is absent or a sentinel."""
+    value = known(number)
+    return None if value is None else _RECOVERY_ACTIONS.get(int(value), RecoveryAction.UNKNOWN)

@@ -85,6 +85,14 @@ def _sampling(snapshot: NodeSnapshot, node_name: str) -> Iterable[Metric]:
     for reason, count in sorted(snapshot.dropped.items()):
         dropped.add_metric([reason], count)
     yield dropped
+    values = CounterMetricFamily(
+        "gpufleet_agent_values_dropped",
+        "Values dropped from readings that were kept, by name and reason (ReadFailed, or why the value is invalid).",
+        labels=["value", "reason"],
+    )
+    for (value, reason), count in sorted(snapshot.dropped_values.items()):
+        values.add_metric([value, reason], count)
+    yield values
     age = GaugeMetricFamily(
         "gpufleet_agent_sample_age_seconds",
         "Age of the device's last valid sample.",

@@ -57,6 +57,8 @@ class DeviceSampler:
         self._timing = timing
         self._clock = clock
         self._outcome = ""
+        self._impossible: frozenset[str] = frozenset()
+        """Values that were impossible in the last slow reading."""
         self._identity = self.thread.submit(lambda: hardware.identify(index))
 
     @property
@@ -168,7 +170,8 @@ class DeviceSampler:
             if schedule.stopped:
                 return
             fault = fault_of(error)
-            self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
+            if not slow:  # slow readings have nothing that is essential
+                self.access_failures = self.access_failures + 1 if isinstance(error, DeviceAccessError) else 0
             self._registry.failed(uuid, fault, error.message, self._clock(), slow=slow)
             self._log_once(fault, "device not responding", fault=str(fault), error=str(error))
 
@@ -180,7 +183,18 @@ class DeviceSampler:
             log.info("device responding again", uuid=self.uuid, index=self._index)
 
     def _keep_facts(self, reading: SlowReading) -> None:
-        self._registry.record_slow(reading, self._clock())
+        dropped = {error.field: error for error in self._registry.record_slow(reading, self._clock())}
+        for name, error in dropped.items():
+            if name not in self._impossible:
+                log.warning(
+                    "value dropped",
+                    uuid=self.uuid,
+                    index=self._index,
+                    value=name,
+                    reason=error.reason.value,
+                    error=str(error),
+                )
+        self._impossible = frozenset(dropped)
 
     def _log_once(self, outcome: str, message: str, **details: str) -> None:
         """Logs an outcome unless it repeats the previous one: a device may fail each second for a week."""

@@ -11,6 +11,7 @@ from gpufleet_agent.devices.base import (
     DeviceError,
     DeviceEvent,
     DeviceInfo,
+    DeviceNodeUser,
     EventSource,
     Hardware,
     UnknownDeviceError,
@@ -30,7 +31,7 @@ _GONE = frozenset({ReadFault.DEVICE_LOST, ReadFault.RESET_REQUIRED})
 _DRAIN_SECONDS = 1.0
 """How long sampling pauses when a call turns out to be stuck."""
 _MAX_ACCESS_FAILURES = 5
-"""This many failures in a row of every device mean that the container lost its device nodes."""
+"""This many failures in a row of every device may mean that the container lost its device nodes."""
 _MAX_DRAINED_EVENTS = 64
 """Events read from the driver's queue before it is closed, so that a flood of events does not keep it open."""
 
@@ -209,7 +210,11 @@ class DriverSession:
             await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._timing.sample))
             failures = [device.access_failures for device in self._devices if device.uuid is not None]
             if failures and min(failures) >= _MAX_ACCESS_FAILURES:
-                raise AccessLostError("every device fails as if the container had lost its device nodes")
+                nodes = self._hardware.lost_nodes() if isinstance(self._hardware, DeviceNodeUser) else None
+                if nodes is None:
+                    raise AccessLostError("every device fails as if the container had lost its device nodes")
+                if nodes:
+                    raise AccessLostError(f"the container has lost its device nodes: {', '.join(nodes)}")
 
     async def _check_list(self) -> None:
         """Registers the devices again when their descriptions changed, such as their peers."""

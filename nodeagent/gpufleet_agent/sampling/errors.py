@@ -13,11 +13,15 @@ class InvalidReason(StrEnum):
     OVER_100_PERCENT = "Over100Percent"
     BELOW_ABSOLUTE_ZERO = "BelowAbsoluteZero"
     USED_OVER_TOTAL = "UsedOverTotal"
+    IMPLAUSIBLE_PID = "ImplausiblePid"
     UNKNOWN_DEVICE = "UnknownDevice"
 
 
 class ImplausibleSampleError(ValueError):
-    """A reading is impossible. The sample is dropped and counted; the last valid one stays and ages."""
+    """A value is impossible, and is dropped and counted: of a reading the whole sample, of a slow reading that value.
+
+    After a dropped sample the last valid one stays and ages.
+    """
 
     def __init__(self, uuid: str, field: str, reason: InvalidReason, message: str) -> None:
         super().__init__(f"{uuid}: {field}: {message}")

@@ -8,9 +8,9 @@ docs/concepts/health.md, and a test compares the two):
               end after `recover_reads` good reads in a row, once slow reads succeed as well.
     events    Begin with one event. End when the device was reset: it came back from DeviceLost or ResetRequired, or
               from DriverUnavailable if the driver itself reported that it was not loaded. Or when an administrator
-              acknowledged them. Or, unless they need a reset, after `quiet_seconds` without another event while reads
-              succeed.
-    readings  See `thresholds`: last as long as readings show them. Some are warnings, not faults.
+              acknowledged them. Or after `recover_reads` reads in a row by which the driver says that the device needs
+              nothing. Or, unless they need a reset, after `quiet_seconds` without another event while reads succeed.
+    readings  See `conditions`: last as long as readings show them. Some are warnings, not faults.
 
 An event caused by an application, and a sample rejected as invalid, change nothing here: they are counted.
 """
@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from gpufleet_agent.devices.base import DeviceEvent, Recovery
+from gpufleet_agent.devices.base import DeviceEvent, Recovery, RecoveryAction
+from gpufleet_agent.sampling.conditions.recovery_actions import ALL_THRESHOLDS
+from gpufleet_agent.sampling.conditions.thresholds import Observation
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
-from gpufleet_agent.sampling.thresholds import THRESHOLDS, Observation
 
 
 class ReadFault(StrEnum):
@@ -49,7 +50,7 @@ def is_one_time(code: str) -> bool:
     Events are reported once. A lost device may not be listed any more, and a device that needed a reset may have got
     it: coming back is what ends its events.
     """
-    return code not in THRESHOLDS and (code not in READ_FAULTS or code in _NEEDS_RESET)
+    return code not in ALL_THRESHOLDS and (code not in READ_FAULTS or code in _NEEDS_RESET)
 
 
 def for_successor(health: HealthSnapshot) -> HealthSnapshot:
@@ -62,7 +63,7 @@ def for_successor(health: HealthSnapshot) -> HealthSnapshot:
     return replace(health, state=state, reasons=reasons)
 
 
-_STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REPLACEMENT)
+_STRENGTH = (Recovery.AUTOMATIC, Recovery.RESET, Recovery.REBOOT, Recovery.REPLACEMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class DeviceHealth:
         "_restored_since",
         "_since",
         "_slow_failures",
+        "_unneeded_reads",
     )
 
     def __init__(self, policy: HealthPolicy) -> None:
@@ -123,14 +125,22 @@ class DeviceHealth:
         self._since: float | None = None
         self._good = 0
         self._good_since = 0.0
+        self._unneeded_reads = 0
+        """Good reads since the last event in which the driver says that the device needs nothing."""
         self._reset_due = False
         """A device that comes back now was reset."""
         self._failures = 0
         self._slow_failures = 0
         """Slow reads that failed in a row: good reads in between do not count against these."""
 
-    def good_read(self, at: float, wall: float) -> bool:
-        """Records a successful read. Returns whether the snapshot changed."""
+    def good_read(self, at: float, wall: float, action: RecoveryAction | None = None) -> bool:
+        """Records a successful read. Returns whether the snapshot changed.
+
+        Args:
+            at: Now.
+            wall: Now.
+            action: What the driver says that the device needs; None: it does not say.
+        """
         self._failures = 0
         shown = frozenset(code for code in self._reasons if code in READ_FAULTS)
         if self._slow_failures >= self._policy.fail_reads:
@@ -141,15 +151,17 @@ class DeviceHealth:
         if self._good == 0:
             self._good_since = at
         self._good += 1
+        self._unneeded_reads = self._unneeded_reads + 1 if action is RecoveryAction.NONE else 0
         if self._good < self._policy.recover_reads:
             return False
         ended = set(shown)
+        unneeded = self._unneeded_reads >= self._policy.recover_reads
         reset_due = self._reset_due or not _NEEDS_RESET.isdisjoint(self._restored_reads)
         for code, last in self._events.items():
             # An event after the first good read is about the device as it came back: the reset did not fix it.
             was_reset = reset_due and last.at <= self._good_since
             by_itself = self._reasons[code].recovery is Recovery.AUTOMATIC
-            if was_reset or (by_itself and at - last.at >= self._policy.quiet_seconds):
+            if unneeded or was_reset or (by_itself and at - last.at >= self._policy.quiet_seconds):
                 ended.add(code)
         self._reset_due = False
         return self._end(ended, wall)
@@ -186,12 +198,14 @@ class DeviceHealth:
         return self._begin(HealthReason(fault.value, message, wall, recovery))
 
     def event(self, event: DeviceEvent, at: float, wall: float) -> bool:
-        """Records an event that is a fault. Returns whether the snapshot changed."""
-        self._events[event.kind] = _LastEvent(at, wall)
-        known = self._reasons.get(event.kind)
+        """Records an event that is a fault or a warning. Returns whether the snapshot changed."""
+        code = event.warning or event.kind
+        self._events[code] = _LastEvent(at, wall)
+        self._unneeded_reads = 0
+        known = self._reasons.get(code)
         if known is not None and _STRENGTH.index(known.recovery) > _STRENGTH.index(event.recovery):
             return False  # keep the stronger recovery
-        return self._begin(HealthReason(event.kind, event.message, wall, event.recovery))
+        return self._begin(HealthReason(code, event.message, wall, event.recovery, fault=event.warning is None))
 
     def observe(self, observations: Iterable[Observation], wall: float) -> bool:
         """Records whether thresholds are crossed. Returns whether the snapshot changed."""
@@ -256,7 +270,7 @@ class DeviceHealth:
         """
         changed, was_healthy = False, not self.active_faults
         for reason in (*saved.reasons, *saved.warnings):
-            if reason.code in THRESHOLDS:
+            if reason.code in ALL_THRESHOLDS:
                 changed = self._restore_threshold(reason) or changed
             elif reason.code in READ_FAULTS:
                 changed = self._restore_read_fault(reason) or changed
@@ -289,6 +303,7 @@ class DeviceHealth:
 
     def _restore_event(self, reason: HealthReason, last: _LastEvent) -> bool:
         self._events.setdefault(reason.code, last)
+        self._unneeded_reads = 0
         if reason.code in self._reasons:
             return False
         self._good = 0
@@ -308,9 +323,10 @@ class DeviceHealth:
 
     def saved_state(self) -> tuple[HealthSnapshot, dict[str, float]]:
         """Returns the one-time faults, and by code when the last event came (seconds since the epoch)."""
-        reasons = tuple(self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
+        one_time = (self._reasons[code] for code in sorted(self._reasons) if is_one_time(code))
+        reasons = tuple(reason for reason in one_time if reason.fault)
         state = HealthState.UNHEALTHY if reasons else HealthState.HEALTHY
-        last = {code: last.wall for code, last in self._events.items()}
+        last = {code: last.wall for code, last in self._events.items() if self._reasons[code].fault}
         return HealthSnapshot(state, reasons, self._since if reasons else None), last
 
     def since(self, code: str) -> float | None:

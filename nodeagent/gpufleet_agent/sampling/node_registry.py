@@ -7,51 +7,21 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
-from gpufleet_agent.devices.base import (
-    DeviceEvent,
-    DeviceInfo,
-    Facts,
-    Reading,
-    Sample,
-    SlowReading,
-    UnknownDeviceError,
-)
+from gpufleet_agent.devices.base import DeviceEvent, DeviceInfo, Reading, Sample, SlowReading, UnknownDeviceError
+from gpufleet_agent.sampling.device_record import DeviceRecord
+from gpufleet_agent.sampling.device_record import Instant as Instant  # noqa: PLC0414 - re-exported
 from gpufleet_agent.sampling.errors import ImplausibleSampleError, SamplerClosedError
 from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault, for_successor
 from gpufleet_agent.sampling.saved_state import FaultAcknowledgment, SavedDevice, SavedState
-from gpufleet_agent.sampling.snapshot import DeviceSnapshot, EventCount, NodeSnapshot
-from gpufleet_agent.sampling.thresholds import observe_facts, observe_sample, unreported
+from gpufleet_agent.sampling.snapshot import NodeSnapshot
 from gpufleet_agent.sampling.validate import NO_FACTS, validate, validate_facts, without_invalid
 from gpufleet_agent.sampling.window import MAX_SAMPLES, SampleWindow
 
 READ_FAILED = "ReadFailed"
 """Counts failed reads, in addition to the reasons of `InvalidReason`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """One moment by both clocks. Windows and ages use the monotonic one."""
-
-    monotonic: float
-    wall: float
-    """Seconds since the epoch."""
-
-
-@dataclass(slots=True)
-class _Device:
-    info: DeviceInfo
-    health: DeviceHealth
-    window: SampleWindow
-    sample: Sample | None = None
-    sampled_at: float = 0.0
-    facts: Facts = NO_FACTS
-    facts_at: float = 0.0
-    listed: bool = True
-    """False if the driver does not list it, or there is no driver."""
-    events: dict[tuple[str, int], EventCount] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,7 +61,7 @@ class NodeRegistry:
         self._policy = policy
         self._on_change = on_change
         self._lock = threading.Lock()
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, DeviceRecord] = {}
         self._driver_version: str | None = None
         self._unavailable: str | None = None
         self._unlisted = 0
@@ -103,6 +73,7 @@ class NodeRegistry:
         self._version = 0
         self._samples = 0
         self._dropped: Counter[str] = Counter()
+        self._dropped_values: Counter[tuple[str, str]] = Counter()
         self._closed = False
 
     @property
@@ -144,7 +115,7 @@ class NodeRegistry:
                 successors = [] if device.listed else self._at_bus_address_of(device.info)
                 health, last = device.health.inheritance()
                 for successor in successors:
-                    successor.health.restore(health, now.wall, now.monotonic, now.wall, last)
+                    successor.restore(health, now.wall, now, last)
                 if successors:
                     del self._devices[uuid]
                     changes.note(changed=True)
@@ -199,8 +170,7 @@ class NodeRegistry:
                     del self._devices[uuid]
                     changes.note(changed=True)
                 else:
-                    unreported_codes = unreported(device.facts)
-                    changes.note(changed=device.health.acknowledge(until, now.monotonic, now.wall, unreported_codes))
+                    changes.note(changed=device.acknowledge(until, now))
 
     def record(self, reading: Reading, now: Instant) -> Sample:
         """Validates a reading and adds it as a sample.
@@ -209,37 +179,45 @@ class NodeRegistry:
             ImplausibleSampleError: The reading was dropped and counted; the last valid sample stays and ages.
             SamplerClosedError: The registry is closed.
         """
+        error: ImplausibleSampleError | None = None
         with self._writing() as changes:
             device = self._devices.get(reading.uuid)
-            fresh = device is not None and now.monotonic - device.facts_at <= self._facts_seconds
-            facts = device.facts if device is not None and fresh else NO_FACTS
+            facts = NO_FACTS if device is None else device.fresh_facts(now, self._facts_seconds)
+            self._count_unreadable(reading)
+            if device is not None:
+                changes.note(changed=device.observe(reading, now))
             try:
                 sample = validate(reading, registered=self._devices, taken_at=now.wall, facts=facts)
-            except ImplausibleSampleError as error:
-                self._dropped[error.reason] += 1
-                raise
-            device = self._devices[reading.uuid]
-            device.sample = sample
-            # Threads may get here in another order than they read the clock.
-            device.sampled_at = max(now.monotonic, device.sampled_at)
-            device.window.append(sample, device.sampled_at)
-            self._samples += 1
-            changes.note(changed=device.health.good_read(now.monotonic, now.wall))
-            changes.note(changed=device.health.observe(observe_sample(sample), now.wall))
+            except ImplausibleSampleError as impossible:
+                self._dropped[impossible.reason] += 1
+                error = impossible
+            else:
+                self._samples += 1
+                changes.note(changed=self._devices[reading.uuid].add_sample(sample, now))
+        if error is not None:
+            raise error
         return sample
 
-    def record_slow(self, reading: SlowReading, now: Instant) -> None:
-        """Validates a slow reading; the samples that follow include it. Raises as `record` does."""
+    def record_slow(self, reading: SlowReading, now: Instant) -> tuple[ImplausibleSampleError, ...]:
+        """Validates a slow reading; the samples that follow include it.
+
+        Returns:
+            An error for each value that is impossible. It was dropped and counted.
+
+        Raises:
+            ImplausibleSampleError: The device is not registered.
+            SamplerClosedError: The registry is closed.
+        """
         with self._writing() as changes:
             try:
-                facts = validate_facts(reading, registered=self._devices)
+                facts, dropped = validate_facts(reading, registered=self._devices)
             except ImplausibleSampleError as error:
                 self._dropped[error.reason] += 1
                 raise
-            device = self._devices[reading.uuid]
-            device.facts, device.facts_at = facts, now.monotonic
-            device.health.good_slow_read()
-            changes.note(changed=device.health.observe(observe_facts(facts), now.wall))
+            self._count_unreadable(reading)
+            self._dropped_values.update((error.field, error.reason.value) for error in dropped)
+            changes.note(changed=self._devices[reading.uuid].add_facts(facts, now))
+        return dropped
 
     def failed(self, uuid: str, fault: ReadFault, message: str, now: Instant, *, slow: bool = False) -> None:
         """Records that a read of the device (`slow`: a slow one) failed, or is overdue.
@@ -255,19 +233,14 @@ class NodeRegistry:
             changes.note(changed=device.health.failed_read(fault, message, now.wall, slow=slow))
 
     def event(self, event: DeviceEvent, now: Instant) -> None:
-        """Counts an event, and records it as a fault if it is one. Raises as `failed` does.
+        """Counts an event, and records it if it is a fault or a warning. Raises as `failed` does.
 
         An event without a device may be any device's, so all devices get it.
         """
         with self._writing() as changes:
             devices = self._devices.values() if event.uuid is None else (self._device(event.uuid),)
             for device in devices:
-                key = (event.kind, event.code)
-                before = device.events.get(key)
-                count = 1 if before is None else before.count + 1
-                device.events[key] = EventCount(event.kind, event.code, count, now.wall)
-                if event.fault:
-                    changes.note(changed=device.health.event(event, now.monotonic, now.wall))
+                changes.note(changed=device.add_event(event, now))
 
     @property
     def unlisted(self) -> int:
@@ -284,17 +257,8 @@ class NodeRegistry:
         with self._lock:
             sampled = [device for device in self._devices.values() if device.sample is not None]
             newest = max(sampled, key=lambda device: device.sampled_at, default=None)
-            devices = tuple(
-                DeviceSnapshot(
-                    info=device.info,
-                    health=device.health.snapshot(),
-                    sample=device.sample,
-                    sample_age_seconds=None if device.sample is None else now.monotonic - device.sampled_at,
-                    window=device.window.stats(now.monotonic),
-                    events=tuple(device.events[key] for key in sorted(device.events)),
-                )
-                for device in sorted(self._devices.values(), key=lambda device: device.info.index)
-            )
+            ordered = sorted(self._devices.values(), key=lambda device: device.info.index)
+            devices = tuple(device.snapshot(now) for device in ordered)
             return NodeSnapshot(
                 devices=devices,
                 driver_version=self._driver_version,
@@ -305,6 +269,7 @@ class NodeRegistry:
                 unlisted=self._unlisted,
                 samples=self._samples,
                 dropped=MappingProxyType(dict(self._dropped)),
+                dropped_values=MappingProxyType(dict(self._dropped_values)),
             )
 
     def saved_state(self, now: Instant) -> SavedState | None:
@@ -326,9 +291,12 @@ class NodeRegistry:
         with self._lock:
             self._closed = True
 
-    def _add(self, info: DeviceInfo) -> _Device:
+    def _count_unreadable(self, reading: Reading | SlowReading) -> None:
+        self._dropped_values.update((value, READ_FAILED) for value in reading.unreadable)
+
+    def _add(self, info: DeviceInfo) -> DeviceRecord:
         window = SampleWindow(seconds=self._window_seconds, capacity=self._capacity)
-        device = self._devices[info.uuid] = _Device(info, DeviceHealth(self._policy), window)
+        device = self._devices[info.uuid] = DeviceRecord(info, DeviceHealth(self._policy), window)
         return device
 
     def _restore_pending(self, changes: _Changes, now: Instant) -> None:
@@ -350,13 +318,10 @@ class NodeRegistry:
                 changes.note(changed=True)
             for successor in successors:
                 if not reloaded:
-                    restored = successor.health.restore(
-                        health, past.reported_at, now.monotonic, now.wall, was.last_seen
-                    )
-                    changes.note(changed=restored)
+                    changes.note(changed=successor.restore(health, past.reported_at, now, was.last_seen))
                 changes.note(changed=successor.health.withdraw(past.cleared.get(uuid, ()), now.wall))
 
-    def _add_missing(self, info: DeviceInfo, now: Instant) -> _Device:
+    def _add_missing(self, info: DeviceInfo, now: Instant) -> DeviceRecord:
         device = self._add(info)
         device.listed = False
         if self._unavailable is None:
@@ -365,18 +330,18 @@ class NodeRegistry:
             device.health.failed_read(ReadFault.DRIVER_UNAVAILABLE, self._unavailable, now.wall, sure=False)
         return device
 
-    def _at_bus_address_of(self, info: DeviceInfo) -> "list[_Device]":
+    def _at_bus_address_of(self, info: DeviceInfo) -> list[DeviceRecord]:
         """Returns the listed devices at the bus address of one that is not listed."""
         if info.pci_bus_id is None:
             return []
         return [known for known in self._devices.values() if known.listed and known.info.pci_bus_id == info.pci_bus_id]
 
-    def _not_listed(self, device: _Device, now: Instant) -> bool:
+    def _not_listed(self, device: DeviceRecord, now: Instant) -> bool:
         # An unlisted device that did not identify itself may be this one, and only slow.
         message = "the driver does not list it any more"
         return device.health.failed_read(ReadFault.DEVICE_LOST, message, now.wall, sure=not self._unlisted)
 
-    def _device(self, uuid: str) -> _Device:
+    def _device(self, uuid: str) -> DeviceRecord:
         device = self._devices.get(uuid)
         if device is None:
             raise UnknownDeviceError(uuid, "no such device is registered")

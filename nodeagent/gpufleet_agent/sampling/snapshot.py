@@ -24,7 +24,7 @@ class HealthReason:
     """An active fault, or a warning."""
 
     code: str
-    """CamelCase; of `sampling.health.ReadFault`, of `sampling.thresholds`, or an event's kind (`XidError`)."""
+    """CamelCase; of `sampling.health.ReadFault`, of `sampling.conditions`, or an event's kind (`XidError`)."""
     message: str
     since: float
     """Seconds since the epoch."""
@@ -93,6 +93,7 @@ class DeviceSnapshot:
 
 
 _NONE: Mapping[str, int] = MappingProxyType({})
+_NO_VALUES: Mapping[tuple[str, str], int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ class NodeSnapshot:
     """Valid samples since the start."""
     dropped: Mapping[str, int] = field(default_factory=lambda: _NONE)
     """Samples dropped since the start, by `InvalidReason` or `ReadFailed`."""
+    dropped_values: Mapping[tuple[str, str], int] = field(default_factory=lambda: _NO_VALUES)
+    """Values dropped since the start from readings that were kept, by name and `InvalidReason` or `ReadFailed`."""
 
 
 class SnapshotSource(Protocol):

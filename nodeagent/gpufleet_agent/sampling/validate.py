@@ -1,7 +1,8 @@
 """Validates readings: returns a sample, or raises an error that names device and field.
 
 Hardware reports nonsense at times: right after a driver starts, while a device falls off the bus, or as a sentinel. An
-impossible number must not influence placements, so the whole reading is rejected.
+impossible number must not influence placements, so the whole reading is rejected. The values of a slow reading don't
+depend on each other, and faults are among them: only the impossible value is dropped.
 """
 
 import math
@@ -14,6 +15,8 @@ from gpufleet_agent.devices.base import DeviceInfo, Facts, Number, ProcessMemory
 from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 
 ABSOLUTE_ZERO_CELSIUS = -273
+MAX_PID = 2**22
+"""The kernel's own limit."""
 NO_FACTS = Facts()
 
 
@@ -88,20 +91,57 @@ def validate(reading: Reading, *, registered: Container[str], taken_at: float, f
         message = f"{used} MiB used of {total} MiB"
         raise ImplausibleSampleError(uuid, "memory_used_mib", InvalidReason.USED_OVER_TOTAL, message)
     known: dict[str, Any] = {name: getattr(facts, name) for name in _FACTS}
-    return Sample(uuid=uuid, taken_at=taken_at, throttle_reasons=reading.throttle_reasons, **values, **known)
+    return Sample(
+        uuid=uuid,
+        taken_at=taken_at,
+        throttle_reasons=reading.throttle_reasons,
+        recovery_action=reading.recovery_action,
+        **values,
+        **known,
+    )
 
 
-def validate_facts(reading: SlowReading, *, registered: Container[str]) -> Facts:
-    """Returns a slow reading as facts. Raises as `validate` does."""
+def validate_facts(
+    reading: SlowReading, *, registered: Container[str]
+) -> tuple[Facts, tuple[ImplausibleSampleError, ...]]:
+    """Returns the possible values of a slow reading as facts, and an error for each value that is impossible.
+
+    Raises:
+        ImplausibleSampleError: The device is not registered.
+    """
     _check_registered(reading.uuid, registered)
-    return Facts(
+    dropped: list[ImplausibleSampleError] = []
+
+    def checked(field: str, value: Number | None, bounds: _Bounds) -> int | None:
+        try:
+            return _check(reading.uuid, field, value, bounds)
+        except ImplausibleSampleError as error:
+            dropped.append(error)
+            return None
+
+    values: dict[str, Any] = {
+        name: checked(name, getattr(reading, name), bounds) for name, bounds in _SLOW_READING.items()
+    }
+    processes = reading.processes
+    impossible = next((process.pid for process in processes or () if not 0 < process.pid <= MAX_PID), None)
+    if impossible is not None:
+        # The driver's list has entries of another size, so none of them is known.
+        message = f"{impossible} is not a PID: the driver's list has another format"
+        dropped.append(ImplausibleSampleError(reading.uuid, "processes", InvalidReason.IMPLAUSIBLE_PID, message))
+        processes = values["process_count"] = None
+    if processes is not None:
+        processes = tuple(
+            ProcessMemory(process.pid, checked("processes", process.memory_mib, _MIB)) for process in processes
+        )
+    facts = Facts(
         row_remap_pending=reading.row_remap_pending,
         row_remap_failed=reading.row_remap_failed,
         page_retirement_pending=reading.page_retirement_pending,
         mig_enabled=reading.mig_enabled,
-        processes=_checked_processes(reading),
-        **_checked(reading, _SLOW_READING),
+        processes=processes,
+        **values,
     )
+    return facts, tuple(dropped)
 
 
 def without_invalid(info: DeviceInfo) -> DeviceInfo:
@@ -117,21 +157,12 @@ def _within(bounds: _Bounds, value: int | None) -> int | None:
     return value if value is not None and bounds.low <= value <= bounds.high else None
 
 
-def _checked_processes(reading: SlowReading) -> tuple[ProcessMemory, ...] | None:
-    if reading.processes is None:
-        return None
-    return tuple(
-        ProcessMemory(process.pid, _check(reading.uuid, "processes", process.memory_mib, _MIB))
-        for process in reading.processes
-    )
-
-
 def _check_registered(uuid: str, registered: Container[str]) -> None:
     if uuid not in registered:
         raise ImplausibleSampleError(uuid, "uuid", InvalidReason.UNKNOWN_DEVICE, "no such device is registered")
 
 
-def _checked(reading: Reading | SlowReading, bounds_of: Mapping[str, _Bounds]) -> dict[str, Any]:
+def _checked(reading: Reading, bounds_of: Mapping[str, _Bounds]) -> dict[str, Any]:
     return {name: _check(reading.uuid, name, getattr(reading, name), bounds) for name, bounds in bounds_of.items()}
 
 

@@ -129,6 +129,17 @@ class FakeHardwareWithEvents(FakeHardware):
         return event
 
 
+class FakeHardwareWithNodes(FakeHardware):
+    """Reports the entries of `lost` as device nodes that may not be used."""
+
+    def __init__(self, lost: list[str]) -> None:
+        super().__init__()
+        self.lost = lost
+
+    def lost_nodes(self) -> tuple[str, ...] | None:
+        return tuple(self.lost)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until the condition holds; the test fails when it doesn't in time."""
     async with asyncio.timeout(seconds):

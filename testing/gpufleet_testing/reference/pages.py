@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gpufleet_api.generate import ROOT
-from gpufleet_testing.reference import api, commands, flags, metrics
+from gpufleet_testing.reference import api, commands, flags, metrics, xids
 
 SECTIONS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
     {
@@ -24,6 +24,7 @@ SECTIONS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "device metrics": metrics.devices,
         "agent metrics": metrics.agent,
         "operator metrics": metrics.operator,
+        "XID catalog": xids.section,
         "GPUWorkload": partial(api.kind, "GPUWorkload"),
         "GPUTelemetry": partial(api.kind, "GPUTelemetry"),
     }
@@ -60,4 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not check:
             page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
         sys.stdout.write(f"{name} is stale: run `make docs`\n" if check else f"wrote {name}\n")
+    if xids.MODULE.read_text(encoding="utf-8") != xids.module():
+        found.append(xids.MODULE)
+        if not check:
+            xids.MODULE.write_text(xids.module(), encoding="utf-8")
     return int(check and bool(found))

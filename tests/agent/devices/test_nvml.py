@@ -280,14 +280,18 @@ def test_a_reading_goes_without_what_a_driver_fails_to_tell(
     simulated: Simulated, hardware: NvmlHardware, code: int
 ) -> None:
     """As some do with a single call, for as long as they run. The device is none the worse for it."""
-    for extra in ("sm_clock_mhz", "memory_temperature_celsius", "throttle_reasons", "ecc_uncorrected", "remap_failed"):
+    failing = ("sm_clock_mhz", "memory_temperature_celsius", "throttle_reasons", "ecc_uncorrected", "remap_failed")
+    for extra in failing:
         simulated.edit(lambda node, extra=extra: node.with_fail(0, extra, code))  # type: ignore[misc] # default binds now
     reading, slow = hardware.read(UUIDS[0]), hardware.read_slow(UUIDS[0])
     assert (reading.sm_clock_mhz, reading.memory_temperature_celsius, reading.throttle_reasons) == (None, None, None)
     assert (reading.memory_clock_mhz, reading.temperature_celsius) == (2619, 30)
     assert (slow.ecc_uncorrected, slow.row_remap_failed, slow.ecc_corrected, slow.process_count) == (None, None, 0, 0)
+    assert reading.unreadable == ("SM clock", "memory temperature", "throttle reasons")
+    assert slow.unreadable == ("remapped rows", "uncorrected ECC errors")
     simulated.edit(lambda node: node.restore(0))
     assert hardware.read(UUIDS[0]).sm_clock_mhz == 345, "it is asked again"
+    assert hardware.read(UUIDS[0]).unreadable == ()
     simulated.edit(lambda node: node.with_fail(0, "sm_clock_mhz", pynvml.NVML_ERROR_GPU_IS_LOST))
     with pytest.raises(DeviceLostError):
         hardware.read(UUIDS[0])

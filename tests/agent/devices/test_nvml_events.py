@@ -8,6 +8,7 @@ import pytest
 
 from gpufleet_agent.devices.base import DeviceEvent, DeviceLostError, EventSource, HardwareUnavailableError, Recovery
 from gpufleet_agent.devices.nvml import NvmlHardware
+from gpufleet_simgpu.model import RECOVERY_EVENT, UNAVAILABLE_EVENT
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.simulated import Simulated
 
@@ -18,11 +19,31 @@ def test_xids_name_their_device_and_whose_fault_they_are(simulated: Simulated, h
     assert isinstance(hardware, EventSource)
     assert hardware.wait_event(0.02) is None
     simulated.edit(lambda node: node.with_xid(2, 31).with_xid(1, 79).with_xid(1, 777))
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[2], "XidError", 31, "XID 31: memory page fault", fault=False)
+    assert hardware.wait_event(5) == DeviceEvent(UUIDS[2], "XidError", 31, "XID 31: GPU memory page fault", fault=False)
     message = "XID 79: GPU has fallen off the bus"
-    lost = DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True, recovery=Recovery.RESET)
+    lost = DeviceEvent(UUIDS[1], "XidError", 79, message, fault=True, recovery=Recovery.REBOOT)
     assert hardware.wait_event(5) == lost
-    assert hardware.wait_event(5) == DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=True)
+    unknown = DeviceEvent(UUIDS[1], "XidError", 777, "XID 777", fault=False, warning="UnknownXid")
+    assert hardware.wait_event(5) == unknown
+
+
+def test_event_types_of_recovery_and_unavailable_gpu_are_registered(
+    simulated: Simulated, hardware: NvmlHardware
+) -> None:
+    simulated.edit(lambda node: node.with_gpu(1, recovery_action=0))
+    assert hardware.wait_event(0.02) is None
+    simulated.edit(
+        lambda node: (
+            node.with_event(1, RECOVERY_EVENT, 1).with_event(1, UNAVAILABLE_EVENT).with_event(0, UNAVAILABLE_EVENT)
+        ).with_xid(0, 31)
+    )
+    changed, unavailable, xid = (hardware.wait_event(5) for _ in range(3))
+    assert changed == DeviceEvent(UUIDS[1], "RecoveryActionChanged", 1, "recovery action changed", fault=False)
+    assert unavailable is not None
+    assert (unavailable.uuid, unavailable.kind, unavailable.fault) == (UUIDS[1], "GpuUnavailable", True)
+    assert unavailable.recovery is Recovery.RESET
+    assert xid is not None
+    assert (xid.uuid, xid.code) == (UUIDS[0], 31), "a driver that knows only XIDs reports only these"
 
 
 def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: Simulated, hardware: NvmlHardware) -> None:

@@ -8,7 +8,7 @@ import pynvml
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
-from gpufleet_simgpu.model import ALL
+from gpufleet_simgpu.model import ALL, SimNode
 from gpufleet_simgpu.presets import make_node
 from gpufleet_testing.agent.nvml import nvml_is_closed, until_listening
 from gpufleet_testing.simulated import Simulated
@@ -53,6 +53,55 @@ async def test_device_stuck_at_start_delays_no_other_and_joins_later(simulated: 
     ]
     await sampler.close()
     assert nvml_is_closed()
+
+
+async def test_failing_power_on_every_gpu_keeps_all_in_use(simulated: Simulated) -> None:
+    def without_power(node: SimNode) -> SimNode:
+        for index in range(4):
+            for what in ("power_milliwatts", "power_limit_milliwatts", "utilization_percent", "temperature_celsius"):
+                node = node.with_fail(index, what, pynvml.NVML_ERROR_UNKNOWN)
+        return node
+
+    simulated.edit(without_power)
+    sampler = Sampler(NvmlHardware(), timing=Timing(sample=0.01, slow=0.05, event_wait=0.05))
+    await sampler.start()
+    failed = asyncio.ensure_future(sampler.failed())
+    async with asyncio.timeout(20):
+        while (snapshot := sampler.snapshot()).samples < 100:  # noqa: ASYNC110 - samples ring no bell
+            await asyncio.sleep(0.01)
+    assert not failed.done()
+    failed.cancel()
+    assert [device.health.reasons for device in snapshot.devices] == [()] * 4
+    for device in snapshot.devices:
+        assert device.sample is not None
+        assert (device.sample.memory_total_mib, device.sample.power_milliwatts) == (81559, None)
+    assert snapshot.dropped == {}
+    names = {"power", "power limit", "utilization", "temperature"}
+    assert snapshot.dropped_values.keys() == {(name, "ReadFailed") for name in names}
+    await sampler.close()
+    assert nvml_is_closed()
+
+
+async def test_xid_faults_follow_the_drivers_recovery_action(simulated: Simulated) -> None:
+    simulated.edit(lambda node: node.with_gpu(1, recovery_action=0).with_gpu(2, recovery_action=0))
+    hardware = NvmlHardware()
+    sampler = Sampler(hardware, timing=Timing(sample=0.01, slow=0.05, event_wait=0.05))
+    await sampler.start()
+
+    async def becomes(*expected: list[str]) -> None:
+        async with asyncio.timeout(20):
+            while (snapshot := sampler.snapshot()) and [
+                [reason.code for reason in device.health.reasons] for device in snapshot.devices
+            ] != list(expected):
+                await sampler.changed(snapshot.health_version)
+
+    await until_listening(hardware)
+    # GPU 0's driver does not say what it needs; GPU 1 needs a reset; GPU 2 needs nothing.
+    simulated.edit(lambda node: node.with_gpu(1, recovery_action=1).with_xid(0, 109).with_xid(1, 109).with_xid(2, 109))
+    await becomes(["XidError"], ["RecoveryReset", "XidError"], [], [])
+    simulated.edit(lambda node: node.with_gpu(1, recovery_action=0))
+    await becomes(["XidError"], [], [], [])
+    await sampler.close()
 
 
 async def test_the_whole_road_from_the_driver_to_the_view(simulated: Simulated) -> None:

@@ -9,10 +9,13 @@ import pynvml
 import pytest
 
 from gpufleet_agent.devices.base import DeviceError, HardwareUnavailableError, ProcessMustRestartError, Recovery
-from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, XIDS, device_error, opening_error, xid_event
+from gpufleet_agent.devices.nvml_codes import NEVER_SUPPORTED, NOT_NOW, device_error, opening_error
+from gpufleet_agent.devices.xids.policy import FAULTS, NO_FAULT, xid_event
+from gpufleet_agent.devices.xids.table import XIDS
+from gpufleet_agent.sampling.conditions.recovery_actions import ALL_THRESHOLDS
+from gpufleet_agent.sampling.conditions.thresholds import SLOW_THRESHOLDS
 from gpufleet_agent.sampling.device_sampler import fault_of
 from gpufleet_agent.sampling.health import READ_FAULTS, DeviceHealth, HealthPolicy, ReadFault
-from gpufleet_agent.sampling.thresholds import SLOW_THRESHOLDS, THRESHOLDS
 from gpufleet_agent.sampling.timing import Timing
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -55,7 +58,7 @@ def steps(health: DeviceHealth, code: str, seen_in: str, *, bad: bool) -> Iterat
             else:
                 health.good_read(second, second)
         else:
-            health.observe([(THRESHOLDS[code], int(bad))], second)
+            health.observe([(ALL_THRESHOLDS[code], int(bad))], second)
         yield
 
 
@@ -85,9 +88,13 @@ def test_a_condition_stands_and_goes_as_its_row_says(row: list[str]) -> None:
 
 def test_every_condition_has_its_row() -> None:
     rows = {code: (kind, seen_in) for code, kind, seen_in, *_ in ROWS}
-    slow = {level.code for level, _ in SLOW_THRESHOLDS}
-    expected = dict.fromkeys(READ_FAULTS, ("fault", "read")) | {"XidError": ("fault", "event")}
-    for level in THRESHOLDS.values():
+    slow = {level.code for level in SLOW_THRESHOLDS}
+    expected = dict.fromkeys(READ_FAULTS, ("fault", "read")) | {
+        "XidError": ("fault", "event"),
+        "GpuUnavailable": ("fault", "event"),
+        "UnknownXid": ("warning", "event"),
+    }
+    for level in ALL_THRESHOLDS.values():
         kind = "fault" if level.fault else "warning"
         expected[level.code] = (kind, "slow reading" if level.code in slow else "reading")
     assert rows == expected
@@ -98,16 +105,19 @@ def test_every_condition_has_its_row() -> None:
     assert f"older than {3 * timing.slow + timing.sample:.0f} s" in " ".join(PAGE.split())
 
 
-def test_each_xid_is_held_against_the_device_as_its_row_says() -> None:
-    application, lasting, passing = table("XID")
-    assert (application[1][:3], lasting[1:], passing) == ("no:", ["yes", "Reset"], ["any other", "yes", "Automatic"])
-    assert numbers(application[0]) == {13, 31, 43, 45, 68, 109}
-    for code in range(1, 1000):
+def test_each_action_of_the_catalog_has_the_effect_of_its_row() -> None:
+    rows = {frozenset(re.findall(r"[A-Z][A-Z0-9_]+", actions)): effect for actions, effect in table("immediate action")}
+    unknown = {action for _, action in XIDS.values()} - {""} - NO_FAULT - FAULTS.keys()
+    expected = {NO_FAULT: "counted", frozenset(unknown): "warning `UnknownXid"}
+    for recovery in set(FAULTS.values()):
+        expected[frozenset(action for action, ends in FAULTS.items() if ends is recovery)] = f"fault, {recovery}"
+    assert rows == expected
+    for code in (*XIDS, 999):
         event = xid_event("GPU-0", code)
-        assert event.fault == (code not in numbers(application[0]))
-        assert event.recovery is (Recovery.RESET if code in numbers(lasting[0]) else Recovery.AUTOMATIC)
+        _, action = XIDS.get(code, ("", ""))
+        assert event.fault == (action in FAULTS)
+        assert event.warning == (None if action in NO_FAULT or action in FAULTS else "UnknownXid")
         assert event.message.startswith(f"XID {code}")
-    assert numbers(application[0]) | numbers(lasting[0]) <= set(XIDS), "each has its words"
 
 
 def meaning(code: int) -> str:

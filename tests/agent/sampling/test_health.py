@@ -1,9 +1,10 @@
 import pytest
 
-from gpufleet_agent.devices.base import DeviceEvent, Recovery
+from gpufleet_agent.devices.base import DeviceEvent, Recovery, RecoveryAction
+from gpufleet_agent.sampling.conditions.recovery_actions import ALL_THRESHOLDS
+from gpufleet_agent.sampling.conditions.thresholds import ECC_UNCORRECTED, ROW_REMAP_PENDING, Threshold
 from gpufleet_agent.sampling.health import DeviceHealth, HealthPolicy, ReadFault
 from gpufleet_agent.sampling.snapshot import HealthReason, HealthSnapshot, HealthState
-from gpufleet_agent.sampling.thresholds import ECC_UNCORRECTED, ROW_REMAP_PENDING, THRESHOLDS, Threshold
 
 POLICY = HealthPolicy(recover_reads=3, fail_reads=3, quiet_seconds=600)
 WALL = 1_000_000.0
@@ -86,6 +87,31 @@ def test_event_fault_lasts_until_quiet_time_is_over() -> None:
     story.good(11, 12, 13, 14, 609.9)
     assert story.codes == [XID]
     assert story.good(610)
+    assert story.codes == []
+
+
+def test_event_fault_ends_when_the_driver_needs_nothing() -> None:
+    story = Story()
+    story.xid(10, "Xid 109", Recovery.RESET)
+    for second, action in ((11, RecoveryAction.NONE), (12, RecoveryAction.NONE), (13, RecoveryAction.RESET)):
+        story.health.good_read(second, WALL + second, action)
+    assert story.codes == [XID], "three in a row"
+    for second in (14, 15):
+        story.health.good_read(second, WALL + second, RecoveryAction.NONE)
+    story.xid(15.5, "Xid 109", Recovery.RESET)
+    story.health.good_read(16, WALL + 16, RecoveryAction.NONE)
+    assert story.codes == [XID], "after the last event"
+    for second in (17, 18):
+        story.health.good_read(second, WALL + second, RecoveryAction.NONE)
+    assert story.codes == []
+
+
+def test_restored_event_fault_ends_when_the_driver_needs_nothing() -> None:
+    story = Story()
+    story.health.restore(past(HealthReason(XID, "Xid 79", WALL - 500, Recovery.REBOOT)), WALL - 1, 0, WALL)
+    for second in (1, 2, 3):
+        assert story.codes == [XID]
+        story.health.good_read(second, WALL + second, RecoveryAction.NONE)
     assert story.codes == []
 
 
@@ -178,7 +204,7 @@ def test_an_acknowledgment_does_not_hide_what_is_still_seen() -> None:
     assert story.codes == ["DeviceLost", "EccUncorrected"]
 
 
-@pytest.mark.parametrize("level", THRESHOLDS.values(), ids=THRESHOLDS)
+@pytest.mark.parametrize("level", ALL_THRESHOLDS.values(), ids=ALL_THRESHOLDS)
 def test_a_level_stands_and_goes_after_its_readings_in_a_row(level: Threshold) -> None:
     story = Story()
 

@@ -20,7 +20,14 @@ from gpufleet_agent.devices.base import (
 from gpufleet_agent.sampling.health import HealthPolicy
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.snapshot import HealthState
-from gpufleet_testing.agent.sampling import FAST, IMPATIENT, FakeHardware, FakeHardwareWithEvents, until
+from gpufleet_testing.agent.sampling import (
+    FAST,
+    IMPATIENT,
+    FakeHardware,
+    FakeHardwareWithEvents,
+    FakeHardwareWithNodes,
+    until,
+)
 
 XID_79 = DeviceEvent("GPU-1", "XidError", 79, "fell off the bus", fault=True)
 
@@ -276,6 +283,23 @@ async def test_one_inaccessible_device_is_a_fault_and_all_end_the_process(
         fake.failures[uuid] = DeviceAccessError(uuid, "unknown error")
     async with asyncio.timeout(10):
         assert isinstance(await sampler.failed(), AccessLostError)
+    await sampler.close()
+
+
+async def test_process_goes_on_while_device_nodes_can_be_used() -> None:
+    lost: list[str] = []
+    fake_with_nodes = FakeHardwareWithNodes(lost)
+    sampler = Sampler(fake_with_nodes, timing=FAST)
+    await sampler.start()
+    for uuid in ("GPU-0", "GPU-1", "GPU-2"):
+        fake_with_nodes.failures[uuid] = DeviceAccessError(uuid, "memory: Unknown Error (999)")
+    await until(lambda: all(device.access_failures > 10 for device in sampler._session._devices))  # type: ignore[union-attr] # started
+    assert [codes(sampler, index) for index in range(3)] == [["ReadFailed"]] * 3
+    lost.append("/dev/nvidia1")
+    async with asyncio.timeout(10):
+        failure = await sampler.failed()
+    assert isinstance(failure, AccessLostError)
+    assert "/dev/nvidia1" in str(failure)
     await sampler.close()
 
 

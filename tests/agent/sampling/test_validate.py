@@ -27,10 +27,18 @@ GOOD = Reading(
     throttle_reasons=frozenset({ThrottleReason.SW_POWER_CAP}),
 )
 FACTS = Facts(process_count=2, ecc_uncorrected=0, row_remap_pending=True, mig_enabled=False)
-FIELDS = [name for name in Reading.__dataclass_fields__ if name not in {"uuid", "throttle_reasons"}]
+NO_NUMBERS = {"uuid", "throttle_reasons", "recovery_action", "unreadable"}
+FIELDS = [name for name in Reading.__dataclass_fields__ if name not in NO_NUMBERS]
 TEMPERATURES = {"temperature_celsius", "memory_temperature_celsius"}
 SLOW_FLAGS = {"row_remap_pending", "row_remap_failed", "page_retirement_pending", "mig_enabled"}
-SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"uuid", "processes", *SLOW_FLAGS}]
+SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"processes", *NO_NUMBERS, *SLOW_FLAGS}]
+COMPLETE = SlowReading(
+    uuid=UUID,
+    processes=(ProcessMemory(4711, 5),),
+    row_remap_pending=True,
+    row_remap_failed=True,
+    **dict.fromkeys(SLOW_FIELDS, 7),  # type: ignore[arg-type] # all of these are numbers
+)
 
 
 def with_field(name: str, value: Any) -> Reading:
@@ -123,30 +131,47 @@ def test_used_memory_without_a_total_is_fine() -> None:
         (2**63, None),  # by the field: too large, or over 100 %
     ],
 )
-def test_what_slow_readings_say_is_checked_too(name: str, value: Number, reason: InvalidReason | None) -> None:
-    reading = replace(SlowReading(uuid=UUID), **{name: value})  # type: ignore[arg-type] # of a number
-    with pytest.raises(ImplausibleSampleError) as raised:
-        validate_facts(reading, registered={UUID})
+def test_impossible_value_of_slow_reading_is_dropped_alone(
+    name: str, value: Number, reason: InvalidReason | None
+) -> None:
+    rest = replace(COMPLETE, **{name: None})  # type: ignore[arg-type] # of a number
+    reading = replace(COMPLETE, **{name: value})  # type: ignore[arg-type] # of a number
+    facts, (error,) = validate_facts(reading, registered={UUID})
     too_much = InvalidReason.OVER_100_PERCENT if name.endswith("_percent") else InvalidReason.TOO_LARGE
-    assert (raised.value.uuid, raised.value.field, raised.value.reason) == (UUID, name, reason or too_much)
+    assert (error.uuid, error.field, error.reason) == (UUID, name, reason or too_much)
+    assert (facts, ()) == validate_facts(rest, registered={UUID}), "the other values are kept"
 
 
-@pytest.mark.parametrize("size", [math.nan, math.inf, -1, 2**63])
-def test_so_is_the_memory_of_each_process(size: Number) -> None:
-    reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5), ProcessMemory(2, size)))
-    with pytest.raises(ImplausibleSampleError, match="processes"):
-        validate_facts(reading, registered={UUID})
+@pytest.mark.parametrize("size", [math.nan, math.inf, -1, 2**30, 2**63])
+def test_impossible_memory_of_a_process_keeps_list_and_ecc_errors(size: Number) -> None:
+    processes = (ProcessMemory(1, 5), ProcessMemory(2, size))
+    reading = SlowReading(uuid=UUID, process_count=2, processes=processes, ecc_uncorrected=5, row_remap_failed=True)
+    facts, (error,) = validate_facts(reading, registered={UUID})
+    assert error.field == "processes"
+    assert facts.processes == (ProcessMemory(1, 5), ProcessMemory(2, None))
+    assert (facts.process_count, facts.ecc_uncorrected, facts.row_remap_failed) == (2, 5, True)
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 3_145_728_000, 2**32 - 1])
+def test_implausible_pid_makes_the_process_list_unknown(pid: int) -> None:
+    processes = (ProcessMemory(4711, 5), ProcessMemory(pid, 5))
+    reading = SlowReading(uuid=UUID, process_count=2, processes=processes, ecc_uncorrected=5)
+    facts, (error,) = validate_facts(reading, registered={UUID})
+    assert (error.field, error.reason) == ("processes", InvalidReason.IMPLAUSIBLE_PID)
+    assert f"{pid} is not a PID" in str(error)
+    assert (facts.processes, facts.process_count, facts.ecc_uncorrected) == (None, None, 5)
 
 
 def test_memory_of_processes_becomes_whole_numbers() -> None:
-    reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5.4), ProcessMemory(2, None)))
-    assert validate_facts(reading, registered={UUID}).processes == (ProcessMemory(1, 5), ProcessMemory(2, None))
+    reading = SlowReading(uuid=UUID, processes=(ProcessMemory(1, 5.4), ProcessMemory(2**22, None)))
+    facts, _ = validate_facts(reading, registered={UUID})
+    assert facts.processes == (ProcessMemory(1, 5), ProcessMemory(2**22, None))
 
 
 def test_facts_are_what_a_slow_reading_says() -> None:
     values: dict[str, Any] = dict.fromkeys(SLOW_FIELDS, 7) | dict.fromkeys(SLOW_FLAGS, True)
-    assert validate_facts(SlowReading(uuid=UUID, **values), registered={UUID}) == Facts(**values)
-    assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == Facts()
+    assert validate_facts(SlowReading(uuid=UUID, **values), registered={UUID}) == (Facts(**values), ())
+    assert validate_facts(SlowReading(uuid=UUID), registered={UUID}) == (Facts(), ())
     with pytest.raises(ImplausibleSampleError) as raised:
         validate_facts(SlowReading(uuid="GPU-9"), registered={UUID})
     assert (raised.value.uuid, raised.value.reason) == ("GPU-9", InvalidReason.UNKNOWN_DEVICE)

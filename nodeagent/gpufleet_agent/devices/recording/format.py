@@ -122,7 +122,9 @@ def render(entry: Entry) -> bytes:
     """Returns a later line."""
     content = msgspec.to_builtins(entry.content, order="deterministic")
     if not isinstance(entry.content, Failure | DeviceEvent):
-        content = {name: value for name, value in content.items() if value is not None}
+        content = {
+            name: value for name, value in content.items() if value is not None and (name != "unreadable" or value)
+        }
     return msgspec.json.encode({"at": round(entry.at, 3), _NAMES[type(entry.content)]: content}) + b"\n"
 
 

@@ -11,6 +11,7 @@ import structlog
 from gpufleet_agent.devices.base import (
     DeviceEvent,
     DeviceInfo,
+    DeviceNodeUser,
     EventSource,
     Hardware,
     HardwareError,
@@ -95,6 +96,9 @@ class RecordingWriter:
         reading = self._call(lambda: self._hardware.read_slow(uuid))
         self._record(reading)
         return reading
+
+    def lost_nodes(self) -> tuple[str, ...] | None:
+        return self._hardware.lost_nodes() if isinstance(self._hardware, DeviceNodeUser) else None
 
     def wait_event(self, timeout_seconds: float) -> DeviceEvent | None:
         source = self._hardware

@@ -1,0 +1,22 @@
+"""Reads the machine's memory, which is also that of GPUs without memory of their own."""
+
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+"""The machine's memory, also inside a container."""
+
+_KIB_PER_MIB = 1024
+
+
+def read(path: Path = MEMINFO) -> tuple[float | None, float | None]:
+    """Returns the total and the used memory in MiB; None each if unknown. What the kernel can free is not used."""
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    sizes = {name: size.split() for name, _, size in (line.partition(":") for line in lines)}
+    try:
+        total, available = (int(sizes[name][0]) / _KIB_PER_MIB for name in ("MemTotal", "MemAvailable"))
+    except (KeyError, IndexError, ValueError):
+        return None, None
+    return total, max(0.0, total - available)

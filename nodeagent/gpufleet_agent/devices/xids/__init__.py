@@ -1,0 +1,1 @@
+"""NVIDIA's XIDs: the catalog, and which of them are faults."""

@@ -1,0 +1,1 @@
+"""Conditions of a device that readings show."""
