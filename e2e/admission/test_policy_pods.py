@@ -22,10 +22,13 @@ from gpufleet_testbed import Cluster, repository_root
 CHART = str(repository_root() / "charts" / "gpufleet")
 
 GATE = ANNOTATION = "gpufleet.dev/assignment"
+WAITING_FOR = "gpufleet.dev/waiting-for"
 RESOURCE = "gpufleet.dev/gpu"
 SHARED_RESOURCE = "gpufleet.dev/gpu-shared"
 
-ANNOTATION_IS_THE_OPERATORS = "annotation gpufleet.dev/assignment may be changed only with the verb assign"
+ANNOTATION_IS_THE_OPERATORS = (
+    "annotations gpufleet.dev/assignment and gpufleet.dev/waiting-for may be changed only with the verb assign"
+)
 GATE_IS_THE_OPERATORS = "scheduling gate gpufleet.dev/assignment may be removed only with the verb assign"
 
 GATED: JsonObject = {"schedulingGates": [{"name": GATE}, {"name": "example.com/other"}]}
@@ -63,13 +66,16 @@ class TestPods:
 
     def test_annotation_is_not_forged_at_creation(self, accounts: Accounts) -> None:
         for spec in (GATED, {}):
-            forged = pod("forged", annotations={ANNOTATION: "{}"}, **spec)
-            assert_denied(accounts.user.create(PODS, forged), ANNOTATION_IS_THE_OPERATORS)
+            for name in (ANNOTATION, WAITING_FOR):
+                forged = pod("forged", annotations={name: "{}"}, **spec)
+                assert_denied(accounts.user.create(PODS, forged), ANNOTATION_IS_THE_OPERATORS)
 
     def test_annotation_is_not_forged_later(self, accounts: Accounts, waiting: str) -> None:
-        forged = {"metadata": {"annotations": {ANNOTATION: "{}"}}}
-        assert_denied(accounts.user.patch(waiting, forged), ANNOTATION_IS_THE_OPERATORS)
-        assert_denied(accounts.user.patch(f"{waiting}/status", forged), ANNOTATION_IS_THE_OPERATORS)
+        for name in (ANNOTATION, WAITING_FOR):
+            forged = {"metadata": {"annotations": {name: "{}"}}}
+            assert_denied(accounts.user.patch(waiting, forged), ANNOTATION_IS_THE_OPERATORS)
+            assert_denied(accounts.user.patch(f"{waiting}/status", forged), ANNOTATION_IS_THE_OPERATORS)
+            assert_allowed(accounts.operator.patch(waiting, forged))
 
     @pytest.mark.parametrize("value", ["forged", None])
     def test_annotation_is_neither_changed_nor_removed(

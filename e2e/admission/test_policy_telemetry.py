@@ -14,7 +14,17 @@ from gpufleet_e2e.identities import (
     telemetry,
 )
 
-SPEC_IS_THE_OPERATORS = "spec may be changed only with the verb assign"
+SPEC_IS_THE_OPERATORS = "spec.assignments may be changed only with the verb assign"
+CORDONED_NEEDS_THE_VERB = "spec.cordoned may be changed only with the verb cordon"
+CONDITIONS_ARE_THE_OPERATORS = "status.conditions may not be changed by an agent"
+CORDONED = {"spec": {"cordoned": [{"uuid": "GPU-1", "reason": "fan"}]}}
+FRESH = {
+    "type": "Fresh",
+    "status": "True",
+    "reason": "Ready",
+    "message": "",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
 
 
 class TestOwnNode:
@@ -102,10 +112,42 @@ class TestAssignments:
         swap[1]["value"] = meta["generation"] + 1
         assert accounts.operator.patch(path, swap, "json").status == 422
 
-    def test_operator_cannot_write_the_status(self, accounts: Accounts) -> None:
-        rejected = accounts.operator.patch(f"{TELEMETRY}/{accounts.node}/status", {"status": STATUS})
-        assert rejected.status == 403
-        assert "cannot patch resource" in rejected.message
+
+class TestCordoned:
+    """Only subjects with the verb cordon take devices out of service; they write no reservation."""
+
+    def test_others_cannot_cordon(self, accounts: Accounts) -> None:
+        for caller in (accounts.agent, accounts.user, accounts.operator):
+            assert_denied(caller.patch(f"{TELEMETRY}/{accounts.node}", CORDONED), CORDONED_NEEDS_THE_VERB)
+        created = accounts.user.create(TELEMETRY, telemetry("made-up", **CORDONED))
+        assert_denied(created, CORDONED_NEEDS_THE_VERB)
+
+    def test_role_of_the_chart_may_cordon_and_no_more(self, accounts: Accounts) -> None:
+        path = f"{TELEMETRY}/{accounts.node}"
+        assert_allowed(accounts.cordoner.patch(path, CORDONED))
+        assert_allowed(accounts.cordoner.apply(path, telemetry(accounts.node, **CORDONED), manager="ann"))
+        both = {"spec": {**CORDONED["spec"], "assignments": [ASSIGNMENT]}}
+        assert_denied(accounts.cordoner.patch(path, both), SPEC_IS_THE_OPERATORS)
+        assert accounts.cordoner.delete(path).status == 403
+
+
+class TestConditions:
+    """The conditions are the operator's: an agent cannot call itself fresh."""
+
+    def test_agent_cannot_write_conditions(self, accounts: Accounts) -> None:
+        path = f"{TELEMETRY}/{accounts.node}/status"
+        forged = {"status": {**STATUS, "conditions": [FRESH]}}
+        assert_denied(accounts.agent.patch(path, forged), CONDITIONS_ARE_THE_OPERATORS)
+        applied = accounts.agent.apply(path, telemetry(accounts.node, **forged), manager="gpufleet-agent")
+        assert_denied(applied, CONDITIONS_ARE_THE_OPERATORS)
+
+    def test_report_of_the_agent_keeps_the_conditions(self, accounts: Accounts) -> None:
+        path = f"{TELEMETRY}/{accounts.node}/status"
+        before = accounts.operator.get(f"{TELEMETRY}/{accounts.node}")["status"]["conditions"]
+        written = accounts.agent.apply(path, telemetry(accounts.node, status=STATUS), manager="gpufleet-agent")
+        assert_allowed(written)
+        assert [c["type"] for c in written.body["status"]["conditions"]] == [c["type"] for c in before]
+        assert {c["type"] for c in before} == {"Fresh", "Healthy"}
 
 
 @pytest.mark.parametrize(
@@ -117,9 +159,16 @@ class TestAssignments:
         ("agent", "create", "events", True),
         ("agent", "delete", "events", False),
         ("agent", "assign", "gputelemetries.gpufleet.dev", False),
+        ("agent", "cordon", "gputelemetries.gpufleet.dev", False),
+        ("agent", "patch", "nodes./status", False),
         ("agent", "get", "gpuworkloads.gpufleet.dev", False),
         ("agent", "get", "secrets", False),
         ("operator", "assign", "gputelemetries.gpufleet.dev", True),
+        ("operator", "cordon", "gputelemetries.gpufleet.dev", False),
+        ("operator", "patch", "nodes./status", True),
+        ("operator", "create", "pods./eviction", True),
+        ("cordoner", "cordon", "gputelemetries.gpufleet.dev", True),
+        ("cordoner", "assign", "gputelemetries.gpufleet.dev", False),
         ("operator", "patch", "gpuworkloads.gpufleet.dev/status", True),
         ("operator", "patch", "gpuworkloads.gpufleet.dev", False),
         ("operator", "delete", "gputelemetries.gpufleet.dev", False),

@@ -7,7 +7,8 @@ from time import monotonic
 
 import pytest
 
-from gpufleet_e2e.support.api import TELEMETRY, JsonObject, pods
+from gpufleet_e2e.proof import objects
+from gpufleet_e2e.support.api import NODES, TELEMETRY, JsonObject, pods
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import NAMESPACE
 from gpufleet_e2e.support.manifests import gpuworkload
@@ -47,6 +48,8 @@ def test_xid(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     before = eventually(lambda: _fault(fleet, node, faulty, "XidError"), within=SOON_SECONDS)
     print(f"in the status {monotonic() - began:.1f} s after the XID: {before}")
     assert before["recovery"] == "Reset", before
+    message = eventually(lambda: _node_health(fleet, node, "False", "XidError"), within=SOON_SECONDS)
+    assert faulty in message, message
     boot_id = fleet.node(node).run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
     assert fleet.telemetry(node)["status"]["bootId"] == boot_id
     eventually(lambda: _offers(fleet, node, len(healthy)), within=ALLOCATABLE_SECONDS)
@@ -75,6 +78,7 @@ def test_xid(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
 
     _acknowledge(fleet, node)
     eventually(lambda: _healthy(fleet, node, faulty), within=SOON_SECONDS)
+    eventually(lambda: _node_health(fleet, node, "True", "DevicesHealthy"), within=SOON_SECONDS)
     assert namespace.devices("on-it") == (faulty,)
     namespace.verify("beside-it")
     eventually(lambda: _offers(fleet, node, len(healthy) + 1), within=ALLOCATABLE_SECONDS)
@@ -171,6 +175,13 @@ def _fault(fleet: Fleet, node: str, uuid: str, code: str) -> JsonObject:
     assert found, f"{uuid} has no {code}: {health}"
     assert health["state"] == "Unhealthy", health
     return found[0]
+
+
+def _node_health(fleet: Fleet, node: str, status: str, reason: str) -> str:
+    """Returns the message of the Node's condition, if it has this status and reason."""
+    condition = objects.condition(fleet.api.get(f"{NODES}/{node}"), "GPUHealthy")
+    assert (condition.get("status"), condition.get("reason")) == (status, reason), condition
+    return str(condition["message"])
 
 
 def _warned(fleet: Fleet, node: str, uuid: str) -> JsonObject:

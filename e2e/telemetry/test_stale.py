@@ -6,9 +6,11 @@ from time import monotonic
 import pytest
 
 from gpufleet_e2e.proof import objects
+from gpufleet_e2e.support.api import NODES
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import STALE_SECONDS
 from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.sandbox import TestNamespace
 
 SOON_SECONDS = 5
@@ -34,6 +36,11 @@ def test_stale_node_is_skipped_until_it_reports_again(namespace: TestNamespace, 
     message = namespace.wait_condition("runs", "Degraded", "True", "TelemetryStale", within=STALE_SECONDS + 5)
     print(message)
     assert frozen in message
+    _wait_fresh(fleet, frozen, "False", "Stale")
+    rows = fleet.cluster.kubectl("get", "gputelemetries").stdout.splitlines()
+    assert {row.split()[0]: row.split()[1] for row in rows[1:]} == {frozen: "Stale", fleet.nodes[1]: "Ready"}, rows
+    healthy = objects.condition(fleet.api.get(f"{NODES}/{frozen}"), "GPUHealthy")
+    assert (healthy["status"], healthy["reason"]) == ("Unknown", "Stale"), healthy
     namespace.apply(gpuworkload("here-only", node=frozen), gpuworkload("anywhere", replicas=2, count=3))
     message = namespace.wait_condition("here-only", "Placed", "False", "NoDevices")
     print(message)
@@ -47,7 +54,18 @@ def test_stale_node_is_skipped_until_it_reports_again(namespace: TestNamespace, 
     print(f"picked again {monotonic() - began:.1f} s after the agent continued")
     namespace.verify("here-only", "runs", "anywhere")
     namespace.wait_condition("runs", "Degraded", "False", "AsExpected")
+    _wait_fresh(fleet, frozen, "True", "Ready")
     assert _container(namespace) == before, "a running pod changed"
+
+
+def _wait_fresh(fleet: Fleet, node: str, status: str, reason: str) -> None:
+    """Waits for the condition Fresh, which the operator writes: the agent may be gone."""
+
+    def reached() -> None:
+        fresh = objects.condition(fleet.telemetry(node), "Fresh")
+        assert (fresh.get("status"), fresh.get("reason")) == (status, reason), fresh
+
+    eventually(reached, within=SOON_SECONDS)
 
 
 def _container(namespace: TestNamespace) -> str:

@@ -39,6 +39,8 @@ class Accounts:
     unbound: Client
     operator: Client
     user: Client
+    cordoner: Client
+    """Bound to the chart's role to take devices out of service."""
 
 
 @contextmanager
@@ -59,11 +61,13 @@ def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
             stack.callback(created.close)
             return created
 
-        user = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "user"}}
-        keep(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/user", user)
+        for name in ("user", "cordoner"):
+            account_object = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
+            keep(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{name}", account_object)
         for path, body in (
             *excess_role("e2e-user", (NAMESPACE, "user"), TELEMETRY_RULE, POD_RULE),
             *excess_role("e2e-agent", (system, account), TELEMETRY_RULE),
+            binding("e2e-cordoner", "gpufleet-cordon", (NAMESPACE, "cordoner")),
         ):
             keep(path, body)
         on_node = keep(f"{SYSTEM_PODS}/e2e-agent", pod("e2e-agent", account=account, nodeName=node))
@@ -79,6 +83,7 @@ def created_accounts(cluster: Cluster, admin: Client) -> Iterator[Accounts]:
             unbound=caller(system, account),
             operator=caller(system, "gpufleet-operator"),
             user=caller(NAMESPACE, "user"),
+            cordoner=caller(NAMESPACE, "cordoner"),
         )
 
 
@@ -96,13 +101,17 @@ def token(admin: Client, namespace: str, account: str, pod: JsonObject | None) -
 
 def excess_role(name: str, account: tuple[str, str], *rules: JsonObject) -> list[tuple[str, JsonObject]]:
     """Builds a cluster role and its binding to a service account (namespace, name), with their paths."""
-    path = f"/apis/{RBAC}"
     role = {"apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": name}, "rules": list(rules)}
-    binding = {
+    return [(f"/apis/{RBAC}/clusterroles/{name}", role), binding(name, name, account)]
+
+
+def binding(name: str, role: str, account: tuple[str, str]) -> tuple[str, JsonObject]:
+    """Builds the binding of a cluster role to a service account (namespace, name), with its path."""
+    body = {
         "apiVersion": RBAC,
         "kind": "ClusterRoleBinding",
         "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
         "subjects": [{"kind": "ServiceAccount", "namespace": account[0], "name": account[1]}],
     }
-    return [(f"{path}/clusterroles/{name}", role), (f"{path}/clusterrolebindings/{name}", binding)]
+    return f"/apis/{RBAC}/clusterrolebindings/{name}", body

@@ -1,0 +1,70 @@
+"""A cordoned GPU gets no new pod, is drained as far as PodDisruptionBudgets allow, and returns by itself."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gpufleet_e2e.support.api import TELEMETRY
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.manifests import gpuworkload
+from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
+
+UNTIL_SECONDS = 3
+BUDGET = {
+    "apiVersion": "policy/v1",
+    "kind": "PodDisruptionBudget",
+    "metadata": {"name": "serves"},
+    "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "serves"}}},
+}
+
+
+class Cordon:
+    """The cordoned devices of a node."""
+
+    def __init__(self, fleet: Fleet, node: str) -> None:
+        self._fleet, self.node = fleet, node
+
+    def set(self, *entries: dict[str, Any]) -> None:
+        """Replaces all entries, as an administrator."""
+        self._fleet.api.patch(f"{TELEMETRY}/{self.node}", {"spec": {"cordoned": list(entries)}})
+
+
+@pytest.fixture
+def cordon(fleet: Fleet) -> Iterator[Cordon]:
+    """The smaller node; at the end all of its devices are in service."""
+    found = Cordon(fleet, fleet.nodes[1])
+    yield found
+    found.set()
+
+
+def test_cordoned_gpu_is_drained_and_returns_by_itself(namespace: TestNamespace, fleet: Fleet, cordon: Cordon) -> None:
+    """Mechanism: the eviction API refuses as long as the budget does; `until` is compared with the current time."""
+    namespace.apply(gpuworkload("serves", node=cordon.node, labels={"app": "serves"}))
+    (uuid,) = namespace.devices("serves")
+    before = namespace.pod("serves")["metadata"]["uid"]
+    budgets = f"/apis/policy/v1/namespaces/{namespace.name}/poddisruptionbudgets"
+    fleet.api.create(budgets, BUDGET)
+    cordon.set({"uuid": uuid, "reason": "fan", "by": "ann", "drain": True})
+    print(namespace.event("serves", "EvictionBlocked"))
+    assert namespace.pod("serves")["metadata"]["uid"] == before
+    namespace.apply(gpuworkload("on-it", uuids=(uuid,)))
+    explanation = namespace.wait_rejected("on-it", "Cordoned", 1, within=READY_SECONDS)
+    assert "is cordoned by ann: fan" in explanation["message"], explanation
+
+    fleet.api.delete(f"{budgets}/serves")
+    eventually(lambda: _replaced(namespace, before), within=READY_SECONDS)
+    assert namespace.devices("serves") != (uuid,)
+    print(namespace.event("serves", "DeviceDrained"))
+
+    end = datetime.now(UTC) + timedelta(seconds=UNTIL_SECONDS)
+    cordon.set({"uuid": uuid, "reason": "fan", "until": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    assert namespace.devices("on-it") == (uuid,)
+    assert datetime.now(UTC) >= end - timedelta(seconds=1), "the device was used before"
+    assert len(fleet.telemetry(cordon.node)["spec"]["cordoned"]) == 1, "another writer removed the entry"
+
+
+def _replaced(namespace: TestNamespace, before: str) -> None:
+    assert namespace.pod("serves")["metadata"]["uid"] != before, "not evicted yet"
