@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
+from gpufleet_common import timestamps
 
 
 class ObjectFormatError(ValueError):
@@ -34,6 +35,15 @@ class Assignment:
     """RFC 3339 in UTC with a fixed number of digits, so that it sorts as text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cordon:
+    """A device that is out of service."""
+
+    uuid: str
+    until: float | None = None
+    """End, in seconds since the epoch; None: it does not end by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodEvent:
     """A warning event on a pod."""
@@ -54,10 +64,11 @@ class TelemetryObject:
 
     uid: str
     generation: int
-    """Rises with each change of the reservations, and only then."""
+    """Rises with each change of the reservations and cordons, and only then."""
     resource_version: int
     """Rises with each write. Comparable within one kind; Kubernetes guarantees this since 1.35."""
     assignments: tuple[Assignment, ...] = ()
+    cordons: tuple[Cordon, ...] = ()
     status: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """As last written, by this process or an earlier one."""
     acknowledged: str = ""
@@ -71,12 +82,13 @@ def parse_object(document: Mapping[str, Any]) -> TelemetryObject:
         ObjectFormatError: A required field is missing or is of another type.
     """
     try:
-        metadata = document["metadata"]
+        metadata, spec = document["metadata"], document.get("spec") or {}
         return TelemetryObject(
             uid=str(metadata["uid"]),
             generation=int(metadata["generation"]),
             resource_version=int(metadata["resourceVersion"]),
-            assignments=tuple(_assignment(entry) for entry in (document.get("spec") or {}).get("assignments") or ()),
+            assignments=tuple(_assignment(entry) for entry in spec.get("assignments") or ()),
+            cordons=tuple(_cordon(entry) for entry in spec.get("cordoned") or ()),
             status=_mapping(document.get("status")),
             acknowledged=str((metadata.get("annotations") or {}).get(ACKNOWLEDGED_FAULTS_ANNOTATION, "")),
         )
@@ -107,6 +119,10 @@ def _assignment(entry: Mapping[str, Any]) -> Assignment:
         shard_end=_integer(entry, "shardEnd"),
         decided_at=str(entry["decidedAt"]),
     )
+
+
+def _cordon(entry: Mapping[str, Any]) -> Cordon:
+    return Cordon(str(entry["uuid"]), timestamps.to_epoch(entry.get("until")))
 
 
 def _integer(entry: Mapping[str, Any], field: str) -> int | None:

@@ -52,6 +52,11 @@ class TelemetryWatch:
             return self.current.assignments
         return () if self._synced.is_set() else None
 
+    def cordoned(self, now: float) -> frozenset[str]:
+        """Returns the UUIDs of devices that are out of service. `now` is in seconds since the epoch."""
+        cordons = self.current.cordons if self.current else ()
+        return frozenset(cordon.uuid for cordon in cordons if cordon.until is None or now < cordon.until)
+
     @property
     def generation(self) -> int | None:
         """`metadata.generation` of the object as last read."""

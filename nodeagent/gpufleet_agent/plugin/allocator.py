@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
@@ -126,7 +127,14 @@ class Allocator:
         if assignments is None:
             message = "reservations of this node not read since the agent started"
             return Rejection(RejectionReason.RESERVATIONS_UNKNOWN, message)
-        inputs = MatchInput(self._resource, self._devices(), assignments, listing, self._shared_resource)
+        inputs = MatchInput(
+            self._resource,
+            self._devices(),
+            assignments,
+            listing,
+            self._shared_resource,
+            self._telemetry.cordoned(time.time()),
+        )
         if self._matching is PodMatching.FIRST_FIT:
             return first_fit(request, inputs, self._holdings.allocated_uids)
         return match_request(request, inputs)

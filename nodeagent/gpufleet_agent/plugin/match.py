@@ -36,6 +36,8 @@ class MatchInput:
     listing: Listing
     shared_resource: str = ""
     """Resource of slots; empty: sharing is disabled."""
+    cordoned: frozenset[str] = frozenset()
+    """UUIDs of devices that are out of service: only reservations decided before can still name them."""
 
     @property
     def requests_slots(self) -> bool:
@@ -113,7 +115,7 @@ def allocate_assigned(
 
 
 def allocate_unreserved(request: AllocationRequest, inputs: MatchInput) -> UnmanagedAllocation | Rejection:
-    """Returns unreserved devices, lowest index first; never reserved, held, unhealthy or unknown ones.
+    """Returns unreserved devices, lowest index first; never reserved, held, cordoned, unhealthy or unknown ones.
 
     A device must also be without processes, because processes may outlive their container, and not all run in
     containers. (The operator checked this for reserved devices when it picked them.) On a device that is shared
@@ -128,7 +130,7 @@ def allocate_unreserved(request: AllocationRequest, inputs: MatchInput) -> Unman
         message = f"the kubelet requires reserved devices: {_names(conflicts)}"
         return Rejection(RejectionReason.REQUIRED_DEVICE_UNAVAILABLE, message)
     offered, sharers = _offered(request), inputs.sharers() if inputs.requests_slots else {}
-    excluded = reserved.union(inputs.conflicting_holders()) - required
+    excluded = reserved.union(inputs.conflicting_holders(), inputs.cordoned) - required
     usable = [
         device
         for device in sorted(inputs.devices, key=_index)
@@ -254,7 +256,7 @@ def _by_preference(
 
 def _insufficient(size: int, *, offered: int, usable: int, idle: int) -> str:
     """Formats counts in the manner of kube-scheduler."""
-    causes = {"reserved, held or unhealthy": offered - usable, "possibly in use by processes": usable - idle}
+    causes = {"reserved, held, cordoned or unhealthy": offered - usable, "possibly in use by processes": usable - idle}
     listed = ", ".join(f"{count} {cause}" for cause, count in causes.items() if count)
     available = f"{size} unreserved devices requested, {idle}/{offered} are available"
     return f"{available}: {listed}" if listed else available

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.kube.model import Assignment, ObjectFormatError, parse_object
+from gpufleet_agent.kube.model import Assignment, Cordon, ObjectFormatError, parse_object
 from gpufleet_api.telemetry import GPUTelemetry
 
 ENTRY: dict[str, Any] = {
@@ -48,6 +48,12 @@ def test_an_object_with_a_reservation_is_read_as_the_models_read_it() -> None:
     for field in Assignment.__dataclass_fields__:
         theirs = getattr(model, field)
         assert getattr(ours, field) == (tuple(theirs) if isinstance(theirs, list) else theirs)
+
+
+def test_devices_out_of_service_are_read() -> None:
+    entries = [{"uuid": "GPU-0", "reason": "fan"}, {"uuid": "GPU-1", "reason": "fan", "until": "1970-01-01T00:01:00Z"}]
+    read = parse_object({"metadata": METADATA, "spec": {"cordoned": entries}})
+    assert read.cordons == (Cordon("GPU-0"), Cordon("GPU-1", 60.0))
 
 
 @pytest.mark.parametrize("spec", [{}, {"spec": {}}, {"spec": None}, {"spec": {"assignments": None}}])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError
-from gpufleet_agent.kube.model import ObjectFormatError, TelemetryObject
+from gpufleet_agent.kube.model import Cordon, ObjectFormatError, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_testing.agent.objects import assignment
@@ -97,6 +97,14 @@ def test_a_status_write_is_no_news_and_a_new_generation_is() -> None:
     rig.own.update(TelemetryObject("uid-1", 2, 12))
     assert rig.changes.version == 2
     assert rig.own.generation == 2
+
+
+def test_cordon_ends_by_itself() -> None:
+    rig = Rig()
+    assert rig.own.cordoned(0) == frozenset()
+    rig.own.update(TelemetryObject("uid-1", 1, 10, cordons=(Cordon("GPU-0"), Cordon("GPU-1", until=100.0))))
+    assert rig.own.cordoned(99) == {"GPU-0", "GPU-1"}
+    assert rig.own.cordoned(100) == {"GPU-0"}
 
 
 async def test_reservations_are_unknown_until_read_and_empty_without_object() -> None:

@@ -56,6 +56,7 @@ class Case:
     unhealthy: frozenset[str] = frozenset()
     busy: frozenset[str] = frozenset()
     """On which a process is left."""
+    cordoned: frozenset[str] = frozenset()
     known: tuple[str, ...] = (A, B, C, D)
     message_has: tuple[str, ...] = field(default=())
 
@@ -205,7 +206,7 @@ CASES = [
         (PAIR, TWO),
         (lists("bare"),),
         size=2,
-        message_has=("2 unreserved devices requested, 1/4 are available: 3 reserved, held or unhealthy",),
+        message_has=("2 unreserved devices requested, 1/4 are available: 3 reserved, held, cordoned or unhealthy",),
     ),
     Case(
         "an unmanaged pod keeps what its init container had",
@@ -254,6 +255,18 @@ CASES = [
         busy=frozenset({C}),
     ),
     Case(
+        "a pod without a reservation gets no device that is out of service",
+        UnmanagedAllocation((C,)),
+        cordoned=frozenset({A, B}),
+    ),
+    Case(
+        "a reservation that was decided before the device was cordoned is honored",
+        ManagedAllocation(ONE, (C,)),
+        (ONE,),
+        (lists("one"),),
+        cordoned=ALL,
+    ),
+    Case(
         "with everything reserved nothing is left to unmanaged pods",
         RejectionReason.INSUFFICIENT_UNRESERVED_DEVICES,
         (reserve("x", *ALL),),
@@ -267,7 +280,7 @@ def situation_of(case: Case) -> tuple[AllocationRequest, MatchInput]:
         for index, uuid in enumerate(case.known)
     )
     return AllocationRequest(case.available, case.size, case.must_include), MatchInput(
-        RESOURCE, devices, case.assignments, case.listing
+        RESOURCE, devices, case.assignments, case.listing, cordoned=case.cordoned
     )
 
 

@@ -191,7 +191,7 @@ CASES = [
         (WHOLE,),
         (lists("bare"), lists("train", A, resource=RESOURCE)),
         size=3,
-        message_has=("3 unreserved devices requested, 2/4 are available: 2 reserved, held or unhealthy",),
+        message_has=("3 unreserved devices requested, 2/4 are available: 2 reserved, held, cordoned or unhealthy",),
     ),
     Case(
         "an unmanaged pod can't be forced onto a device reserved as a whole",
