@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import create_key, release_key
+from gpufleet_operator.model.actions import release_key
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, explain_key
@@ -124,9 +124,7 @@ def _wait(
         return _Wait(WaitingFor.DEVICES, diagnosis.message)
     if assessed.spec.placement.gang:
         others = [r for r in assessed.replicas if r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)]
-        failure = state.write_backoffs.get(create_key(uid))
-        why = f": {failure.message}" if failure else ""
-        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or have other gates{why}"
+        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or have other gates"
         return _Wait(WaitingFor.GANG, message)
     return _Wait(WaitingFor.DEVICES, "no devices are picked yet")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpufleet_api.names import SCHEDULING_GATE, WAITING_FOR_ANNOTATION
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.actions import Actions, create_key, release_key
+from gpufleet_operator.model.actions import Actions, release_key
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.report_actions import ExplainPod
 from gpufleet_operator.model.snapshot import Snapshot
@@ -100,13 +100,10 @@ def test_pod_of_an_invalid_template_names_the_field() -> None:
 
 def test_incomplete_gang_waits_for_its_other_pods() -> None:
     gang = make.workload(replicas=2, placement={"gang": True})
-    refused = Backoff(1, make.NOW, make.NOW + timedelta(seconds=9), "exceeded quota: gpus", "apiserver")
-    state = PassState(write_backoffs={create_key(gang.uid): refused})
 
-    action = explained(decide(waiting(workload=gang, state=state)))
+    action = explained(decide(waiting(workload=gang)))
 
-    assert annotation(action) == "Gang"
-    assert action.note.endswith("exceeded quota: gpus")
+    assert (annotation(action), action.note) == ("Gang", "1 of 2 pods of the gang are missing or have other gates")
 
 
 def test_refused_release_is_explained() -> None:
