@@ -50,6 +50,8 @@ def pod(body: Json) -> Pod:
         disrupted=_condition(status, "DisruptionTarget").get("status") == "True",
         unschedulable=_unschedulable(status),
         nominated=bool(status.get("nominatedNodeName")),
+        scheduler=text(spec.get("schedulerName")) or "default-scheduler",
+        claims=tuple(_claims(maps(spec.get("resourceClaims")))),
         containers=tuple(_container(c) for c in maps(status.get("containerStatuses"))),
         priority=number(spec.get("priority")),
         needs=requests.pod_needs(spec),
@@ -85,9 +87,18 @@ def _condition(status: Json, kind: str) -> Json:
 
 def _unschedulable(status: Json) -> str | None:
     condition = _condition(status, "PodScheduled")
-    if condition.get("status") == "False" and condition.get("reason") == "Unschedulable":
-        return str(condition.get("message") or "Unschedulable")
+    reason = text(condition.get("reason"))
+    if condition.get("status") == "False" and reason in ("Unschedulable", "SchedulerError"):
+        return str(condition.get("message") or reason)
     return None
+
+
+def _claims(references: Iterable[Json]) -> Iterable[str]:
+    for one in references:
+        if name := text(one.get("resourceClaimName")):
+            yield f'ResourceClaim "{name}"'
+        elif name := text(one.get("resourceClaimTemplateName")):
+            yield f'ResourceClaimTemplate "{name}"'
 
 
 def _container(status: Json) -> Container:

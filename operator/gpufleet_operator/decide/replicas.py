@@ -125,17 +125,23 @@ class _ReplicaAssessor:
             return self._unbound(index, pod, reservation, recovered=recovered)
         if pod.uid in self.ledger.conflicting:
             return self._mismatch(index, pod, reservation, "an older reservation has the same devices")
-        check = verify_allocation(self.snapshot, self.state, pod, reservation)
+        stored = self.workload.stored_placements.get(index)
+        before = stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.ALLOCATED
+        check = verify_allocation(self.snapshot, self.state, pod, reservation, was_allocated=before)
         if check.state is PlacementState.MISMATCH:
             return self._mismatch(index, pod, reservation, check.message)
-        stored = self.workload.stored_placements.get(index)
-        confirmed = check.state is PlacementState.ALLOCATED or (
-            # A replica stays confirmed while both sources are unavailable (older kubelets have only the agent).
-            stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.ALLOCATED
-        )
+        # A replica stays confirmed while both sources are unavailable (older kubelets have only the agent).
+        confirmed = check.state is PlacementState.ALLOCATED or before
         state = PlacementState.ALLOCATED if confirmed else PlacementState.BOUND
-        message = self._replace_if_unhealthy(index, pod, reservation)
-        return Replica(index, state, pod=pod, reservation=reservation, recovered=recovered, message=message)
+        return Replica(
+            index,
+            state,
+            pod=pod,
+            reservation=reservation,
+            recovered=recovered,
+            message=self._replace_if_unhealthy(index, pod, reservation) or check.message,
+            unlisted=check.unlisted,
+        )
 
     def _replace_if_unhealthy(self, index: int, pod: Pod, reservation: Reservation) -> str:
         """Removes a pod with an unhealthy device, if `onDegraded` is Replace and the grace period is over."""

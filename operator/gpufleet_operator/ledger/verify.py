@@ -24,6 +24,8 @@ class AllocationCheck:
 
     state: PlacementState
     message: str = ""
+    unlisted: bool = False
+    """The kubelet listed the devices before and lists none now; nothing contradicts that the container has them."""
 
 
 def rejected_by_kubelet(pod: Pod) -> bool:
@@ -35,8 +37,18 @@ def rejected_by_kubelet(pod: Pod) -> bool:
     return pod.phase is PodPhase.FAILED and pod.reason not in ("", "DeadlineExceeded") and not pod.ran
 
 
-def verify_allocation(snapshot: Snapshot, state: PassState, pod: Pod, reservation: Reservation) -> AllocationCheck:
-    """Returns whether a bound pod that is not terminal holds the devices of its reservation."""
+def verify_allocation(
+    snapshot: Snapshot, state: PassState, pod: Pod, reservation: Reservation, *, was_allocated: bool = False
+) -> AllocationCheck:
+    """Returns whether a bound pod that is not terminal holds the devices of its reservation.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        pod: The pod.
+        reservation: Its reservation.
+        was_allocated: It was seen with exactly these devices before.
+    """
     assignment = reservation.assignment
     reserved = frozenset(assignment.devices)
     container = pod.container(assignment.container)
@@ -52,8 +64,7 @@ def verify_allocation(snapshot: Snapshot, state: PassState, pod: Pod, reservatio
     if reserved in (kubelet, agent):
         return AllocationCheck(PlacementState.ALLOCATED)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
-        message = f"container runs without devices, reserved {_join(reserved)}"
-        return AllocationCheck(PlacementState.MISMATCH, message)
+        return _without_devices(report, reservation, was_allocated=was_allocated)
     return AllocationCheck(PlacementState.BOUND)
 
 
@@ -78,6 +89,27 @@ def _runs_without_devices(
     if not container.running or first is None:
         return False
     return timestamps.parse(report.observed_at) - timestamps.parse(first) >= snapshot.limits.missing_devices_grace
+
+
+def _without_devices(report: TelemetryStatus, reservation: Reservation, *, was_allocated: bool) -> AllocationCheck:
+    """Judges a container for which the kubelet lists nothing.
+
+    A container that never had its devices runs without them. One that had them still has them: a kubelet never takes
+    devices away, but it forgets them when its checkpoint is lost. It is left alone until another container gets one.
+    """
+    reserved = frozenset(reservation.assignment.devices)
+    others = sorted(
+        f"{holder.namespace}/{holder.pod}"
+        for device in report.devices
+        if device.uuid in reserved
+        for holder in device.allocated_to
+        if reservation.assignment.memory_mib is None
+    )
+    if was_allocated and not others:
+        message = f"kubelet lists no devices for the running container, which held {_join(reserved)} before"
+        return AllocationCheck(PlacementState.ALLOCATED, message, unlisted=True)
+    held = f", which {others[0]} holds" if others else ""
+    return AllocationCheck(PlacementState.MISMATCH, f"container runs without devices, reserved {_join(reserved)}{held}")
 
 
 def _join(devices: frozenset[str]) -> str:

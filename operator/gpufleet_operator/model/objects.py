@@ -156,6 +156,10 @@ class Pod:
     """kube-scheduler's message while PodScheduled is False for reason Unschedulable."""
     nominated: bool = False
     """kube-scheduler preempts other pods for it (`status.nominatedNodeName`)."""
+    scheduler: str = "default-scheduler"
+    """`spec.schedulerName`."""
+    claims: tuple[str, ...] = ()
+    """ResourceClaims, or templates of them, that it refers to, such as `ResourceClaim "a"`."""
     containers: tuple[Container, ...] = ()
     priority: int = 0
     needs: PodNeeds = field(default_factory=PodNeeds)

@@ -16,6 +16,8 @@ class WaitReason(StrEnum):
     """Its pod has to be created."""
     OTHER_GATES = "OtherSchedulingGates"
     """Its pod has scheduling gates of other controllers. It is placed when the operator's gate is the last."""
+    REPLACEMENT = "Replacement"
+    """Its pod is being deleted, because it was made for other settings."""
     DEVICES = "Devices"
 
 
@@ -25,18 +27,30 @@ class RemovalReason(StrEnum):
     SUSPENDED = "Suspended"
     SURPLUS = "SurplusPod"
     UNSCHEDULABLE = "Unschedulable"
+    NOT_SCHEDULED = "NotScheduled"
+    """No scheduler has responded to it."""
     NODE_DELETED = "NodeDeleted"
+    NODE_NOT_READY = "NodeNotReady"
+    RESOURCE_RENAMED = "ResourceRenamed"
     REJECTED = "KubeletRejected"
     MISMATCH = "DeviceMismatch"
     DISRUPTED = "PodDisrupted"
     UNHEALTHY = "DeviceUnhealthy"
     INCOMPLETE_GANG = "IncompleteGang"
-    """The apiserver rejected another pod of the gang, which therefore gives its quota back."""
+    """Another pod of the gang was rejected, so the gang gives its quota and its devices back."""
 
     @property
     def is_warning(self) -> bool:
         """False for a deletion that the user or the operator intends."""
-        return self not in (RemovalReason.SUSPENDED, RemovalReason.SURPLUS, RemovalReason.INCOMPLETE_GANG)
+        return self not in _INTENDED
+
+
+_INTENDED = (
+    RemovalReason.SUSPENDED,
+    RemovalReason.SURPLUS,
+    RemovalReason.INCOMPLETE_GANG,
+    RemovalReason.RESOURCE_RENAMED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,10 @@ class Replica:
     recovered: bool = False
     """The reservation has to be written again, because the node's GPUTelemetry was deleted and created."""
     message: str = ""
+    unlisted: bool = False
+    """Allocated before; the kubelet lists none of its devices any more: see `ledger.verify`."""
+    held: bool = False
+    """No pod is made for it now: see `decide.retries.refusals`."""
 
     @property
     def gated(self) -> bool:

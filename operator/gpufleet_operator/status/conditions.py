@@ -18,6 +18,8 @@ from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.network import address_error
 from gpufleet_operator.status.context import StatusContext
+from gpufleet_operator.status.messages import message_or_default
+from gpufleet_operator.status.unreachable import unreachable_replicas
 
 _MAX_MESSAGE_LENGTH = 4096
 _MAX_NODES_LENGTH = 512
@@ -33,6 +35,8 @@ class _Finding:
     true: bool
     reason: str
     message: str
+    unknown: bool = False
+    """The status is Unknown; `true` does not matter."""
 
 
 def _true(reason: str, message: str = "") -> _Finding:
@@ -50,6 +54,8 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
     degraded = _degraded(snapshot, context)
     reconciling = _reconciling(context, stalled, placed)
     ready = _ready(context, stalled, reconciling)
+    if ready.true and (unreachable := unreachable_replicas(snapshot, context)):
+        ready = _false("NodeNotReady", unreachable)
     findings = {
         "Ready": ready,
         "Allocated": _allocated(context, placed),
@@ -61,7 +67,7 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
     stored = {c.type: c for c in context.workload.status.conditions} if context.workload.status else {}
     result = []
     for kind, finding in findings.items():
-        status = ConditionStatus.TRUE if finding.true else ConditionStatus.FALSE
+        status = _status(finding)
         old = stored.get(kind)
         since = old.last_transition_time if old and old.status is status else timestamps.seconds(snapshot.now)
         result.append(
@@ -69,12 +75,18 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
                 type=kind,
                 status=status,
                 reason=finding.reason,
-                message=finding.message[:_MAX_MESSAGE_LENGTH],
+                message=message_or_default(kind, finding.reason, finding.message)[:_MAX_MESSAGE_LENGTH],
                 observed_generation=context.workload.generation,
                 last_transition_time=since,
             )
         )
     return result
+
+
+def _status(finding: _Finding) -> ConditionStatus:
+    if finding.unknown:
+        return ConditionStatus.UNKNOWN
+    return ConditionStatus.TRUE if finding.true else ConditionStatus.FALSE
 
 
 def _stalled(context: StatusContext) -> _Finding:
@@ -116,7 +128,8 @@ def _replicas_per_node(context: StatusContext) -> str:
 
 
 def _degraded(snapshot: Snapshot, context: StatusContext) -> _Finding:
-    found: list[tuple[str, str]] = []
+    unreachable = unreachable_replicas(snapshot, context)
+    found = [("NodeNotReady", unreachable)] if unreachable else []
     for replica in context.replicas:
         reservation = context.reservation(replica)
         if replica.state is PlacementState.FAILED:
@@ -145,7 +158,7 @@ def _reconciling(context: StatusContext, stalled: _Finding, placed: _Finding) ->
 
 def _invalid(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
     del context, placed
-    return _false(stalled.reason) if stalled.reason in ("InvalidObject", "InvalidTemplate") else None
+    return _false(stalled.reason, stalled.message) if stalled.reason in ("InvalidObject", "InvalidTemplate") else None
 
 
 def _suspending(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
@@ -164,13 +177,17 @@ def _replacing(context: StatusContext, stalled: _Finding, placed: _Finding) -> _
 
 def _creating(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Finding | None:
     del placed
-    missing = sum(r.wait_reason is WaitReason.POD for r in context.replicas)
+    missing = [r for r in context.replicas if r.wait_reason is WaitReason.POD]
     if not missing:
         return None
     if _rejected_pods(context) and classify(context.create_error) is CreateError.QUOTA:
         return _true(CreateError.QUOTA, f"waiting for quota: {context.create_error}")
-    message = stalled.message if stalled.true else f"creating {missing} of {len(context.replicas)} pods"
-    return _true("CreatingPods", message)
+    if stalled.true:
+        return _true("CreatingPods", stalled.message)
+    held = next((r for r in missing if r.held), None)
+    if held is not None:
+        return _true("BackOff", f"replica {held.index}: {held.message}")
+    return _true("CreatingPods", f"creating {len(missing)} of {len(context.replicas)} pods")
 
 
 def _rejected_pods(context: StatusContext) -> bool:
@@ -194,7 +211,12 @@ def _binding(context: StatusContext, stalled: _Finding, placed: _Finding) -> _Fi
     unbound = [r for r in context.replicas if r.state in (PlacementState.PENDING, PlacementState.RESERVED)]
     if not unbound:
         return None
-    message = next((r.message for r in unbound if r.message), "waiting for kube-scheduler to bind the pods")
+    message = next((r.message for r in unbound if r.message), None)
+    if message is None:
+        schedulers = sorted({r.pod.scheduler for r in unbound if r.pod is not None})
+        message = f"waiting for {' and '.join(schedulers) or 'a scheduler'} to bind the pods"
+        refused = context.last_refusal
+        message = f"{message}; before, {refused}" if refused else message
     return _true("Binding", message)
 
 
@@ -220,6 +242,9 @@ def _allocated(context: StatusContext, placed: _Finding) -> _Finding:
     states = Counter(r.state for r in context.replicas)
     total = len(context.replicas)
     held = states[PlacementState.ALLOCATED] + states[PlacementState.SUCCEEDED]
+    unlisted = [f"replica {r.index}: {r.message}" for r in context.replicas if r.unlisted]
+    if held == total and unlisted:
+        return _Finding(true=False, reason="NotListed", message="; ".join(unlisted), unknown=True)
     if total and held == total:
         return _true("Allocated", f"{total} of {total} replicas hold exactly their reserved devices")
     if not placed.true:

@@ -43,5 +43,13 @@ class StatusContext:
         """True when `spec.suspend` is."""
         return self.assessed is not None and self.assessed.spec.suspend
 
+    @property
+    def last_refusal(self) -> str:
+        """The latest refusal, as a message; empty without one."""
+        if not self.refusals:
+            return ""
+        (replica, node), backoff = max(self.refusals.items(), key=lambda item: (item[1].at, item[0]))
+        return f"{backoff.by} refused {node} for replica {replica}: {backoff.message}"
+
     def reservation(self, replica: Replica) -> Reservation | None:
         return self.reservations.get(replica.pod.uid) if replica.pod else None

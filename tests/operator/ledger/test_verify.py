@@ -7,7 +7,7 @@ import pytest
 
 from gpufleet_operator.decide.state import advance
 from gpufleet_operator.ledger.verify import AllocationCheck, rejected_by_kubelet, verify_allocation
-from gpufleet_operator.model.objects import Container, PodPhase, Reservation
+from gpufleet_operator.model.objects import Container, Pod, PodPhase, Reservation
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 
@@ -109,6 +109,34 @@ class TestContainerWithoutDevices:
 
     def test_report_with_its_devices_resets_the_count(self) -> None:
         assert self.states((5, False), (20, True), (30, False)) == ["Bound", "Allocated", "Bound"]
+
+    def after(self, holder: Pod | None, *, was_allocated: bool) -> AllocationCheck:
+        """Checks the container after two reports in which it holds nothing, and `holder` holds its device."""
+        started = make.NOW - timedelta(seconds=60)
+        pod = make.running_pod(containers=(Container("main", running=True, ran=True, started_at=started),))
+        assignment = make.assignment(pod)
+        reservation, state = Reservation("node-1", assignment), PassState()
+        for age in (50, 30):
+            held = {"GPU-1-0": holder} if holder else {}
+            snapshot = make.snapshot(pod, make.telemetry(assignments=[assignment], held=held, age=age), state=state)
+            state = advance(snapshot)
+        return verify_allocation(snapshot, state, pod, reservation, was_allocated=was_allocated)
+
+    def test_container_that_had_its_devices_keeps_them(self) -> None:
+        """The kubelet's checkpoint is lost."""
+        found = self.after(None, was_allocated=True)
+
+        assert (found.state, found.unlisted) == ("Allocated", True)
+        assert "kubelet lists no devices for the running container, which held GPU-1-0 before" in found.message
+
+    def test_container_that_never_had_devices_is_a_mismatch(self) -> None:
+        assert self.after(None, was_allocated=False).state == "Mismatch"
+
+    def test_device_in_another_container_contradicts(self) -> None:
+        found = self.after(make.pod("other"), was_allocated=True)
+
+        assert (found.state, found.unlisted) == ("Mismatch", False)
+        assert "reserved GPU-1-0, which ml/other-0-a holds" in found.message
 
 
 REJECTIONS = {
