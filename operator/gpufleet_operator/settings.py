@@ -23,6 +23,8 @@ _MAX_SECONDS = {
     "relist_interval": 86_400.0,
     "unschedulable_grace": 600.0,
     "lease_poll_interval": 60.0,
+    "scheduling_deadline": 3600.0,
+    "refusal_hold": 86_400.0,
 }
 """The chart's schema has the same limits."""
 
@@ -48,6 +50,10 @@ class OperatorSettings:
 
     Increase it where kube-scheduler is slow, or where its result changes by itself (autoscaled storage).
     """
+    scheduling_deadline_seconds: float = 60.0
+    """How long a placed pod may have no response of any scheduler before its devices are given back."""
+    refusal_hold_seconds: float = 600.0
+    """How long a replica whose pods were refused several times in a row is not tried again while nothing changes."""
     lease_poll_interval_seconds: float = 3.0
     """Time between two reads of the nodes' leases."""
     schedulers: tuple[str, ...] = SCHEDULERS
@@ -69,6 +75,8 @@ class OperatorSettings:
             resources=Resources(self.resource, self.shared_resource, self.shared_slots),
             stale_after=timedelta(seconds=self.stale_after_seconds),
             unschedulable_grace=timedelta(seconds=self.unschedulable_grace_seconds),
+            scheduling_deadline=timedelta(seconds=self.scheduling_deadline_seconds),
+            refusal_hold=timedelta(seconds=self.refusal_hold_seconds),
             pod_policy=PodPolicy(self.foreign_resources, self.schedulers, self.tolerate_taints),
             node_conditions=self.node_conditions == "true",
         )
@@ -94,6 +102,8 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
         ("resync_interval", "maximum time between two reconcile passes"),
         ("relist_interval", "time between two lists that the caches are compared with"),
         ("unschedulable_grace", "how long kube-scheduler may report a placed pod as unschedulable"),
+        ("scheduling_deadline", "how long a placed pod may have no response of any scheduler"),
+        ("refusal_hold", "maximum pause after several refused pods in a row"),
         ("lease_poll_interval", "time between two reads of the nodes' leases"),
     ):
         flag = f"--{name.replace('_', '-')}-seconds"

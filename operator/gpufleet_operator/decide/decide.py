@@ -9,8 +9,11 @@ from gpufleet_operator.decide.gang_creation import due_creations, retry_when_fre
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
 from gpufleet_operator.decide.reports import collect_reports, reported
+from gpufleet_operator.decide.retries.holds import apply_holds
+from gpufleet_operator.decide.retries.refusals import count_refusals
+from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.services import collect_services
-from gpufleet_operator.decide.state import advance, count_refusals, next_backoff_end, next_state
+from gpufleet_operator.decide.state import advance, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
 from gpufleet_operator.fleet import cordons
@@ -33,7 +36,10 @@ def decide(snapshot: Snapshot) -> Actions:
     # 2. Read the ledger and assess every replica of the workloads with a valid template.
     ledger = read_ledger(snapshot, state)
     state = retry_when_freed(snapshot, state)
-    assessed = assess(snapshot, state, ledger)
+    assessed: Sequence[WorkloadReplicas] = tuple(
+        apply_holds(snapshot, state, remove_stuck_pods(snapshot, state, each))
+        for each in assess(snapshot, state, ledger)
+    )
     creations = due_creations(snapshot, state, assessed)
     assessed = take_back(state, assessed, creations)
 
@@ -45,7 +51,7 @@ def decide(snapshot: Snapshot) -> Actions:
     writes = collect_writes(snapshot, state, assessed, plan, creations)
 
     # 5. Count the refusals of this pass, and collect the statuses that explain them.
-    refusals = count_refusals(state.refusals, assessed, snapshot.now)
+    refusals = count_refusals(snapshot, state.refusals, assessed)
     statuses = collect_statuses(snapshot, state, refusals, assessed, plan)
 
     # 6. Collect the reports to people: conditions of nodes, explanations of gated pods.
@@ -95,6 +101,7 @@ def _due(snapshot: Snapshot, state: PassState) -> datetime | None:
         node = snapshot.pods[uid].target_node
         if node is not None:
             moments.append(since + unschedulable_grace(snapshot, node))
+    moments += [since + limits.scheduling_deadline for since in state.silent_since.values()]
     moments += [since + limits.degraded_grace for since in state.unhealthy_since.values()]
     by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
     for uid, (noticed, _) in state.ended.items():

@@ -82,7 +82,7 @@ def _without_pods(state: PassState, found: WorkloadReplicas) -> WorkloadReplicas
 
 
 def _is_missing_pods(found: WorkloadReplicas) -> bool:
-    return any(replica.wait_reason is WaitReason.POD for replica in found.replicas)
+    return any(replica.wait_reason is WaitReason.POD and not replica.held for replica in found.replicas)
 
 
 def _quota_backoff(state: PassState, workload_uid: str) -> Backoff | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from gpufleet_api.workload import Requirements
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
+from gpufleet_operator.decide.retries.refusals import excluded_nodes
 from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share
@@ -26,6 +27,8 @@ from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Request, Terms
+
+_WITHOUT_USABLE_POD = (WaitReason.POD, WaitReason.OTHER_GATES, WaitReason.REPLACEMENT)
 
 ReplicaKey = tuple[str, int]
 """Workload uid, replica."""
@@ -89,7 +92,7 @@ def _unplaced(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
     """Returns the replicas to place. A gang waits until each of its pods can be released."""
     stale = {r.index for r in stale_reservations(assessed)}
     gang = assessed.spec.placement.gang
-    if gang and any(r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES) for r in assessed.replicas):
+    if gang and any(r.wait_reason in _WITHOUT_USABLE_POD for r in assessed.replicas):
         return ()
     candidates = (r for r in assessed.replicas if r.wait_reason is not WaitReason.OTHER_GATES)
     return tuple(r for r in candidates if r.wait_reason is WaitReason.DEVICES or r.index in stale)
@@ -165,12 +168,9 @@ class _Planner:
         A node that could not be written is skipped, so that another node is taken, and a gang does not hold its other
         nodes while it waits.
         """
-        now, refusals = self.snapshot.now, self.state.refusals.backoffs
+        now = self.snapshot.now
         unwritable = frozenset(n for n in self.snapshot.telemetry if self.state.is_backing_off(reserve_key(n), now))
-        refused: dict[int, set[str]] = {r.index: set() for r in replicas}
-        for (uid, index, node), backoff in refusals.items():
-            if uid == workload_uid and index in refused and now < backoff.until:
-                refused[index].add(node)
+        refused = excluded_nodes(self.snapshot, self.state, workload_uid, (r.index for r in replicas))
         return {index: unwritable | nodes for index, nodes in refused.items()}
 
     def _ranges(self, assessed: WorkloadReplicas, picks: Iterable[Pick]) -> dict[int, Range]:

@@ -2,34 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.retries.refusals import kept_refusals
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import reservations
 from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
-from gpufleet_operator.model.replica import RemovalReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import Backoff, PassState, RefusalKey, Refusals
+from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Refusals
 
-REFUSAL_BASE_SECONDS = 2.0
-REFUSAL_CAP_SECONDS = 120.0
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
-
-_BACKOFF_RESET = timedelta(minutes=10)
-"""A backoff that ended this long ago is dropped: the next failure is the first of a row again."""
-
-_REFUSED_BY = {
-    RemovalReason.UNSCHEDULABLE: "kube-scheduler",
-    RemovalReason.REJECTED: "kubelet",
-    RemovalReason.MISMATCH: "gpufleet",
-}
-"""Removals that exclude the node for the replica, and the component that refused it."""
 
 
 def advance(snapshot: Snapshot) -> PassState:
@@ -40,13 +27,16 @@ def advance(snapshot: Snapshot) -> PassState:
     ended = {uid: previous.ended.get(uid, (now, o.report)) for uid, o in observed.items() if o.pod_has_ended}
     return replace(
         previous,
-        refusals=Refusals(_kept_refusals(snapshot), previous.refusals.counted_pods & snapshot.pods.keys()),
-        write_backoffs={key: b for key, b in previous.write_backoffs.items() if now < b.until + _BACKOFF_RESET},
+        refusals=kept_refusals(snapshot),
+        write_backoffs={key: b for key, b in previous.write_backoffs.items() if now < b.until + BACKOFF_RESET},
         pending_creates={key: name for key, name in previous.pending_creates.items() if key[0] in snapshot.workloads},
         unschedulable_since={
             uid: previous.unschedulable_since.get(uid, now)
             for uid, pod in snapshot.pods.items()
             if is_unschedulable(pod)
+        },
+        silent_since={
+            uid: previous.silent_since.get(uid, now) for uid, pod in snapshot.pods.items() if is_unanswered(pod)
         },
         first_generation={
             uid: previous.first_generation.get(uid, o.telemetry.generation) for uid, o in observed.items()
@@ -74,6 +64,12 @@ def advance(snapshot: Snapshot) -> PassState:
         status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
         restored=frozenset(snapshot.workloads),
     )
+
+
+def is_unanswered(pod: Pod) -> bool:
+    """Returns True for a released, unbound pod on which no scheduler has reported anything."""
+    released = not pod.gates and pod.node is None and not pod.terminal and not pod.deleting
+    return released and pod.unschedulable is None and not pod.nominated
 
 
 def next_state(
@@ -136,56 +132,6 @@ def is_unschedulable(pod: Pod) -> bool:
     return released and pod.unschedulable is not None and not pod.nominated
 
 
-def _kept_refusals(snapshot: Snapshot) -> dict[RefusalKey, Backoff]:
-    previous = snapshot.previous_state
-    kept = {
-        key: backoff
-        for key, backoff in previous.refusals.backoffs.items()
-        if key[0] in snapshot.workloads and snapshot.now < backoff.until + _BACKOFF_RESET
-    }
-    for uid, workload in snapshot.workloads.items():
-        status = workload.status
-        if uid in previous.restored or status is None or status.explanation is None:
-            continue
-        # After a restart: the refusals in status, so that the same nodes are not tried again immediately.
-        for refusal in status.explanation.refusals:
-            at = min(timestamps.parse(refusal.time), snapshot.now)
-            until = at + timedelta(seconds=REFUSAL_BASE_SECONDS)
-            kept.setdefault((uid, refusal.replica, refusal.node), Backoff(1, at, until, refusal.message, refusal.by))
-    return kept
-
-
-def count_refusals(refusals: Refusals, assessed: Iterable[WorkloadReplicas], now: datetime) -> Refusals:
-    """Excludes nodes for the replicas that they refused, and drops the refusals of confirmed replicas."""
-    for workload in assessed:
-        uid = workload.workload.uid
-        for removal in workload.removals:
-            by = _REFUSED_BY.get(removal.reason)
-            if by is not None and removal.node is not None:
-                key = (uid, removal.replica, removal.node)
-                refusals = add_refusal(refusals, key, removal.pod.uid, now, message=removal.message, by=by)
-        for replica in workload.replicas:
-            if replica.state is PlacementState.ALLOCATED:
-                refusals = drop_refusals(refusals, uid, replica.index)
-    return refusals
-
-
-def add_refusal(refusals: Refusals, key: RefusalKey, pod_uid: str, now: datetime, *, message: str, by: str) -> Refusals:
-    """Excludes a node for one replica, for longer with each pod of it that the node refuses."""
-    if pod_uid in refusals.counted_pods:
-        return refusals  # counted in an earlier pass; the pod is not deleted yet
-    previous = refusals.backoffs.get(key)
-    backoff = Backoff.following(
-        previous, now, base=REFUSAL_BASE_SECONDS, cap=REFUSAL_CAP_SECONDS, message=message, by=by
-    )
-    return Refusals({**refusals.backoffs, key: backoff}, refusals.counted_pods | {pod_uid})
-
-
-def drop_refusals(refusals: Refusals, workload_uid: str, replica: int) -> Refusals:
-    kept = {key: b for key, b in refusals.backoffs.items() if key[:2] != (workload_uid, replica)}
-    return refusals if len(kept) == len(refusals.backoffs) else replace(refusals, backoffs=kept)
-
-
 def record_results(state: PassState, results: Iterable[tuple[str, str | None, str]], now: datetime) -> PassState:
     """Records which writes failed (key, message, component) and which succeeded (key, None, "").
 
@@ -211,6 +157,8 @@ def drop_pending_creates(state: PassState, replicas: Iterable[tuple[str, int]]) 
 
 
 def next_backoff_end(state: PassState, now: datetime) -> datetime | None:
-    """Returns when the next backoff ends; no watch event reports it."""
-    backoffs = (*state.refusals.backoffs.values(), *state.write_backoffs.values())
-    return min((b.until for b in backoffs if b.until > now), default=None)
+    """Returns when the next backoff or hold ends; no watch event reports it."""
+    refusals = state.refusals
+    ends = [b.until for b in (*refusals.backoffs.values(), *state.write_backoffs.values())]
+    ends += [end for hold in refusals.holds.values() for end in (hold.until, hold.untried_until)]
+    return min((until for until in ends if until > now), default=None)

@@ -1,7 +1,8 @@
 """Collects the statuses that differ from the stored ones."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.plan import Plan
 from gpufleet_operator.model.actions import WriteStatus, create_key, service_key
 from gpufleet_operator.model.replica import WorkloadReplicas
@@ -13,7 +14,7 @@ from gpufleet_operator.status.context import StatusContext
 
 
 def collect_statuses(
-    snapshot: Snapshot, state: PassState, refusals: Refusals, assessed: Iterable[WorkloadReplicas], plan: Plan
+    snapshot: Snapshot, state: PassState, refusals: Refusals, assessed: Sequence[WorkloadReplicas], plan: Plan
 ) -> tuple[WriteStatus, ...]:
     """Returns the statuses to write, without those that are backing off.
 
@@ -29,7 +30,10 @@ def collect_statuses(
     for (uid, index), pick in plan.picked.items():
         picked.setdefault(uid, {})[index] = pick.terms
     refused: dict[str, dict[tuple[int, str], Backoff]] = {}
+    holding = {(a.workload.uid, r.index) for a in assessed for r in a.replicas if r.state is PlacementState.ALLOCATED}
     for (uid, index, node), backoff in refusals.backoffs.items():
+        if (uid, index) in holding:
+            continue  # kept in case that the allocation is taken back, but there is nothing to explain
         refused.setdefault(uid, {})[index, node] = backoff
     writes: list[WriteStatus] = []
     for uid, workload in snapshot.workloads.items():

@@ -9,6 +9,9 @@ from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 
 _MAX_MESSAGE_LENGTH = 1024
 
+BACKOFF_RESET = timedelta(minutes=10)
+"""A backoff that ended this long ago is dropped: the next failure is the first of a row again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -32,6 +35,14 @@ class Limits:
     """
     degraded_grace: timedelta = timedelta(seconds=10)
     """How long a device must be unhealthy before its pod is replaced, if `onDegraded` is Replace."""
+    scheduling_deadline: timedelta = timedelta(seconds=60)
+    """How long a released pod may have no response of any scheduler before its devices are given back."""
+    refusal_limit: int = 3
+    """Refused pods in a row after which a replica is put on hold."""
+    refusal_hold: timedelta = timedelta(minutes=10)
+    """How long such a replica is not tried again while nothing changes."""
+    allocation_settled: timedelta = timedelta(minutes=1)
+    """How long a pod must hold its devices before earlier refusals of its replica are forgotten."""
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
     node_conditions: bool = True
@@ -75,12 +86,54 @@ RefusalKey = tuple[str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
+class NodeEvidence:
+    """What a node looked like when it refused a pod."""
+
+    node: object
+    """Labels, taints and allocatable, to compare; None: there was no such node."""
+    offered: frozenset[str] = frozenset()
+    """UUIDs of the devices that the node offers."""
+    requested: Mapping[str, int] = field(default_factory=dict)
+    """Requests of the pods without a workload, and their number."""
+    running: frozenset[str] = frozenset()
+    """Uids of running pods of other workloads."""
+
+    def may_have_improved(self, now: "NodeEvidence") -> bool:
+        """Returns True when the node changed so that it may accept what it refused."""
+        ended = any(now.requested.get(name, 0) < amount for name, amount in self.requested.items())
+        return self.node != now.node or self.offered != now.offered or ended or not self.running <= now.running
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A row of refused pods of one replica, and until when no other is made for it."""
+
+    count: int
+    until: datetime
+    """Until then a node that refused is only tried again when it has changed. In the past while the row is short."""
+    untried_until: datetime
+    """The same for nodes that were not tried in this row."""
+    message: str
+    """The last refusal."""
+    evidence: Mapping[str, NodeEvidence | None] = field(default_factory=dict)
+    """The nodes that refused, by name. None: no change of the node cures the refusal."""
+    nodes: frozenset[str] = frozenset()
+    """All nodes at that time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refusals:
     """Nodes that refused a replica, and for how long each is excluded for it."""
 
     backoffs: Mapping[RefusalKey, Backoff] = field(default_factory=dict)
     counted_pods: frozenset[str] = frozenset()
     """Uids of existing pods whose refusal is in `backoffs` already: their deletion may take several passes."""
+    holds: Mapping[tuple[str, int], Hold] = field(default_factory=dict)
+    """Workload uid, replica (-1: all replicas of a gang) -> the row of refusals."""
+    allocated_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Pod uid -> since when it holds its devices without interruption."""
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """Workload uid -> the generation that the refusals are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +156,8 @@ class PassState:
     """Workload uid, replica -> name of a pod whose creation got no response. It is retried under that name."""
     unschedulable_since: Mapping[str, datetime] = field(default_factory=dict)
     """Pod uid -> since when kube-scheduler reports it as unschedulable, by the apiserver's clock."""
+    silent_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a released pod -> since when no scheduler has responded to it, by the apiserver's clock."""
     first_generation: Mapping[str, int] = field(default_factory=dict)
     """Pod uid -> the telemetry generation in which its reservation was first seen."""
     seen_holding: frozenset[str] = frozenset()

@@ -52,6 +52,8 @@ class FakeApiserver:
         self.log: list[tuple[str, str, Json]] = []
         self.fault: WriteFault | None = None
         self.events: list[str] = []
+        self.event_names: list[tuple[str, str]] = []
+        """Workload and name of each event object."""
         self.released: list[tuple[str, str | None, list[str]]] = []
         """Pod uid, node that it was pinned to, nodes with a reservation for it at that moment."""
         self.disruptions_allowed = 1_000_000
@@ -189,9 +191,14 @@ class FakeApiserver:
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         self.events.append(f"{body['reason']}: {body['message']}")
+        self.event_names.append((body["involvedObject"]["name"], body["metadata"]["name"]))
 
     async def patch_event(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         return {op["path"].removeprefix("/"): op["value"] for op in patch}
+
+    def events_about(self, workload: str) -> int:
+        """Number of event objects about a workload."""
+        return sum(about == workload for about, _ in self.event_names)
 
     def delete_gracefully(self, key: str) -> None:
         """A bound pod exists until its kubelet has ended it."""

@@ -33,6 +33,10 @@ class FakeCluster(FakeApiserver):
         """Reserved devices that another pod held when their pod was admitted, or that were full. Must be empty."""
         self.refuse_binding: set[str] = set()
         self.refuse_admission: set[str] = set()
+        self.admission_reason = "UnexpectedAdmissionError"
+        """Reason of the kubelets for pods that they refuse."""
+        self.other_plugin: set[str] = set()
+        """Nodes where another device plugin gives each container all devices as well; only the agent reports it."""
         self.silent: set[str] = set()
         """Nodes whose agent is down."""
         self.withheld: set[str] = set()
@@ -94,9 +98,9 @@ class FakeCluster(FakeApiserver):
     def _device(self, node: str, uuid: str, index: int) -> Json:
         allocated = []
         for device_id, holder in self.kubelets[node].items():
-            if device_of(device_id) == uuid:
+            if device_of(device_id) == uuid or node in self.other_plugin:
                 found: Json = {"namespace": "ml", "pod": f"of-{holder}", "container": "main", "podUID": holder}
-                if device_id != uuid:
+                if holder in self.promised:
                     found |= {"shared": True, "memoryMiB": self.promised[holder]}
                 allocated.append(found)
         device = {"uuid": uuid, "index": index, "model": "Test", "health": {"state": "Healthy"}}
@@ -109,6 +113,8 @@ class FakeCluster(FakeApiserver):
             spec, meta = pod["spec"], pod["metadata"]
             if spec.get("schedulingGates") or spec.get("nodeName") or "deletionTimestamp" in meta:
                 continue
+            if spec.get("schedulerName", "default-scheduler") != "default-scheduler":
+                continue  # there is no other scheduler
             key, node = f"ml/{meta['name']}", pin(spec)
             fits = node is not None and ("nodes", node) in self.objects and node not in self.refuse_binding
             resource, count = _asked(pod)
@@ -160,7 +166,7 @@ class FakeCluster(FakeApiserver):
             self.collisions.append(f"{key} was assigned {taken}, held by {[self.holders(node, u) for u in taken]}")
         refuses = node in self.refuse_admission or not self.withheld.isdisjoint(wanted)
         if taken or len(wanted) != count or refuses:
-            self.change("pods", key, phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed")
+            self.change("pods", key, phase="Failed", reason=self.admission_reason, message="Allocate failed")
             return
         given = wanted
         if memory is not None:

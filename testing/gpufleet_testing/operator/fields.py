@@ -41,6 +41,8 @@ class PodFields(TypedDict, total=False):
     disrupted: bool
     unschedulable: str | None
     nominated: bool
+    scheduler: str
+    claims: tuple[str, ...]
     containers: tuple[Container, ...]
     priority: int
     needs: PodNeeds

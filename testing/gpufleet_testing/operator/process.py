@@ -29,14 +29,14 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 class OperatorProcess:
     """One process of the operator; a new one starts from complete lists."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: FakeCluster, limits: Limits | None = None) -> None:
         self.cluster = cluster
         self.cache = Cache()
         clock = ServerClock(lambda: cluster.now)
         self.reconciler = Reconciler(
             self.cache,
             Executor(cluster, self.cache, clock, ObjectEventRecorder(cluster, "test")),
-            Limits(),
+            limits or Limits(),
             clock,
             Metrics(CollectorRegistry()),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",

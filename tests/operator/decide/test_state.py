@@ -1,35 +1,15 @@
-"""Backoffs, refusals, and what is carried from pass to pass."""
+"""Backoffs, and what is carried from pass to pass."""
 
 from datetime import timedelta
 
-from gpufleet_operator.decide.state import (
-    add_refusal,
-    advance,
-    drop_refusals,
-    next_backoff_end,
-    record_results,
-)
+from gpufleet_operator.decide.retries.refusals import add_refusal
+from gpufleet_operator.decide.state import advance, next_backoff_end, record_results
 from gpufleet_operator.model.state_types import PassState, Refusals
 from gpufleet_testing.operator import make
 
 
 def refuse(refusals: Refusals, workload: str, replica: int, pod: str) -> Refusals:
     return add_refusal(refusals, (workload, replica, "n"), pod, make.NOW, message="no", by="kubelet")
-
-
-def test_refusals_back_off_up_to_two_minutes() -> None:
-    refusals, waits = Refusals(), []
-    for number in range(9):
-        refusals = refuse(refusals, "w", 0, f"pod-{number}")
-        waits.append((refusals.backoffs["w", 0, "n"].until - make.NOW).total_seconds())
-
-    assert waits == [2, 4, 8, 16, 32, 64, 120, 120, 120]
-
-
-def test_refusals_of_one_replica_are_dropped() -> None:
-    refusals = refuse(refuse(Refusals(), "w", 0, "p"), "w", 1, "q")
-
-    assert set(drop_refusals(refusals, "w", 0).backoffs) == {("w", 1, "n")}
 
 
 def test_failed_write_backs_off_until_it_succeeds() -> None:

@@ -1,6 +1,7 @@
 """A malformed template affects only its own workload; pods of others are created and placed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,10 +182,9 @@ def test_huge_amounts_are_counted(needs: PodNeeds, strategy: str) -> None:
     """A pod that waits, one that runs, and a valid workload, on a node without capacity."""
     huge, good = make.workload("huge", placement={"strategy": strategy}), make.workload("good")
     running = make.running_pod("gone", needs=needs, containers=(Container("main", running=True),))
+    gated = make.pod(huge, needs=replace(needs, extended={RESOURCE: 1, **needs.extended}))
 
-    actions = decide(
-        make.snapshot(huge, good, make.pod(huge, needs=needs), running, make.pod(good), *map(make.telemetry, NODES))
-    )
+    actions = decide(make.snapshot(huge, good, gated, running, make.pod(good), *map(make.telemetry, NODES)))
 
     assert [r.name for r in actions.releases] == ["good-0-a"]
     assert needs.extended or [r.node for r in actions.releases] == ["node-2"]

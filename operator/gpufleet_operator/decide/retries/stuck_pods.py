@@ -1,0 +1,71 @@
+"""Pods that wait for something that does not come: they are removed, so that their replica is placed elsewhere.
+
+A released pod waits for a scheduler and then for the kubelet, and keeps its devices meanwhile. A gated pod with the
+name of another resource would wait for ever. None of these pods has been seen with its devices.
+"""
+
+from dataclasses import replace
+
+from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.fleet.node_health import unreachable_reason
+from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
+
+
+def remove_stuck_pods(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> WorkloadReplicas:
+    """Adds the removals of stuck pods, with a message for each of their replicas."""
+    leaving = {removal.pod.uid for removal in assessed.removals}
+    replicas, removals = [], list(assessed.removals)
+    for replica in assessed.replicas:
+        found = None
+        if replica.pod is not None and replica.pod.uid not in leaving:
+            found = _stuck(snapshot, state, assessed, replica, replica.pod)
+        if found is not None:
+            removals.append(found)
+            replicas.append(_without(replica, found))
+        else:
+            replicas.append(replica)
+    return replace(assessed, replicas=tuple(replicas), removals=tuple(removals))
+
+
+def silence_message(snapshot: Snapshot, pod: Pod) -> str:
+    """Returns what to check when no scheduler has responded to a pod."""
+    seconds = f"{snapshot.limits.scheduling_deadline.total_seconds():g} s"
+    if pod.claims:
+        listed = ", ".join(pod.claims)
+        return f"{pod.scheduler} has not tried the pod for {seconds}: does {listed} exist?"
+    return f'no scheduler has looked at the pod for {seconds}: is there one called "{pod.scheduler}"?'
+
+
+def _stuck(
+    snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas, replica: Replica, pod: Pod
+) -> Removal | None:
+    if replica.gated:
+        return _with_other_resource(snapshot, assessed, replica, pod)
+    if replica.state not in (PlacementState.RESERVED, PlacementState.BOUND):
+        return None
+    node = pod.target_node
+    if node is not None and node in snapshot.nodes and (reason := unreachable_reason(snapshot, node)):
+        return Removal(pod, replica.index, RemovalReason.NODE_NOT_READY, reason, node)
+    since = state.silent_since.get(pod.uid)
+    if since is None or snapshot.now - since < snapshot.limits.scheduling_deadline:
+        return None
+    return Removal(pod, replica.index, RemovalReason.NOT_SCHEDULED, silence_message(snapshot, pod), node)
+
+
+def _without(replica: Replica, removal: Removal) -> Replica:
+    """Returns the replica as it is while its pod is being removed: a gated pod is not released any more."""
+    if replica.gated:
+        return Replica(replica.index, PlacementState.PENDING, WaitReason.REPLACEMENT, message=removal.message)
+    return replace(replica, message=removal.message)
+
+
+def _with_other_resource(snapshot: Snapshot, assessed: WorkloadReplicas, replica: Replica, pod: Pod) -> Removal | None:
+    """A gated pod from before the operator's resource was renamed. No container of it has run."""
+    resource = snapshot.limits.resources.name_for(assessed.spec.devices)
+    if resource in pod.needs.extended:
+        return None
+    message = f"pod does not request {resource}, the resource of devices in this cluster"
+    return Removal(pod, replica.index, RemovalReason.RESOURCE_RENAMED, message)

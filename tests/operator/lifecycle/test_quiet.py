@@ -1,0 +1,180 @@
+"""Workloads that cannot run, for ten minutes: few pods, few events, a message all the time, and no device kept."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gpufleet_operator.kube.errors import UnavailableError
+from gpufleet_operator.model.pod_policy import PodPolicy
+from gpufleet_operator.model.state_types import Limits
+from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.process import OperatorProcess
+
+TEN_MINUTES = 600
+MAX_PODS = 3
+"""Per workload in ten minutes: six of them make fewer than 20 pods."""
+MAX_EVENTS = 10
+WITH_VOLCANO = Limits(pod_policy=PodPolicy(schedulers=("default-scheduler", "volcano")))
+"""A scheduler that is configured and does not run."""
+
+
+def template(**spec: Any) -> Json:
+    return {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}], **spec}}
+
+
+async def live(world: FakeCluster, operator: OperatorProcess, seconds: float) -> None:
+    """Lets time pass: a second at a time while something happens, else a minute or until the operator is due."""
+    end = world.now + timedelta(seconds=seconds)
+    while world.now < end:
+        position = len(world.log)
+        due = await _pass(world, operator)
+        world.scheduler()
+        for node in world.kubelets:
+            world.kubelet(node)
+        due = await _pass(world, operator) or due  # between the kubelet and the agent's report
+        for node in world.kubelets:
+            world.agent(node)
+        await _pass(world, operator)
+        world.collector()
+        quiet = all(kind == "telemetry" for _, kind, _ in world.log[position:])
+        until_due = (due - world.now).total_seconds() if due is not None and due > world.now else 60.0
+        world.advance(min(60.0, max(1.0, until_due)) if quiet else 1.0)
+
+
+async def _pass(world: FakeCluster, operator: OperatorProcess) -> datetime | None:
+    operator.hear(10_000)
+    due = await operator.act()
+    for workload in world.of("workloads"):
+        for condition in (workload.get("status") or {}).get("conditions", ()):
+            assert condition["message"], f"{condition['type']} {condition['reason']} has no message"
+    return due
+
+
+def pods_made(world: FakeCluster) -> Counter[str]:
+    names = {body["metadata"]["name"] for event, kind, body in world.log if kind == "pods" and event == "ADDED"}
+    return Counter(name.rpartition("-")[0].rpartition("-")[0] for name in names)
+
+
+def condition(world: FakeCluster, name: str, kind: str) -> Json:
+    found: list[Json] = world.objects["workloads", f"ml/{name}"]["status"]["conditions"]
+    return next(c for c in found if c["type"] == kind)
+
+
+def broken_binding(world: FakeCluster) -> None:
+    world.refuse_binding.update(world.kubelets)
+
+
+def broken_admission(world: FakeCluster) -> None:
+    world.refuse_admission.update(world.kubelets)
+    world.admission_reason = "SysctlForbidden"
+
+
+def another_plugin(world: FakeCluster) -> None:
+    world.other_plugin.update(world.kubelets)
+
+
+@pytest.mark.parametrize("breaks", [broken_binding, broken_admission, another_plugin])
+async def test_six_workloads_that_cannot_run_make_few_pods(breaks: Callable[[FakeCluster], None]) -> None:
+    """With another plugin the first witness confirms the devices each time before the second contradicts it."""
+    world = FakeCluster(2, 6)
+    breaks(world)
+    operator = OperatorProcess(world)
+    names = [f"w{number}" for number in range(6)]
+    for name in names:
+        world.submit(name, template=template())
+
+    await live(world, operator, TEN_MINUTES)
+
+    made = pods_made(world)
+    assert max(made.values()) <= MAX_PODS, made
+    assert sum(made.values()) <= 20
+    assert not list(world.ledger()), "devices are kept for pods that cannot run"
+    for name in names:
+        assert world.events_about(name) <= MAX_EVENTS
+        assert "refused" in condition(world, name, "Ready")["message"]
+
+
+async def test_workload_runs_when_its_hold_ends() -> None:
+    world = FakeCluster(1, 1)
+    broken_admission(world)
+    operator = OperatorProcess(world)
+    world.submit("one", template=template())
+    await live(world, operator, 60)
+    assert condition(world, "one", "Ready")["reason"] == "BackOff"
+
+    world.refuse_admission.clear()
+    await live(world, operator, TEN_MINUTES + 30)
+
+    assert condition(world, "one", "Allocated")["status"] == "True"
+
+
+async def test_pod_without_a_scheduler_gives_its_devices_back() -> None:
+    world = FakeCluster(1, 1)
+    operator = OperatorProcess(world, WITH_VOLCANO)
+    world.submit("one", template=template(schedulerName="volcano"))
+    await live(world, operator, 59)
+    assert len(list(world.ledger())) == 1
+    assert "volcano" in condition(world, "one", "Ready")["message"]
+    world.submit("two", template=template())
+
+    await live(world, operator, 20)
+
+    message = condition(world, "one", "Ready")["message"]
+    assert 'no scheduler has looked at the pod for 60 s: is there one called "volcano"?' in message
+    assert condition(world, "two", "Allocated")["status"] == "True", "the device was not given back"
+
+
+async def test_workloads_without_a_scheduler_make_few_pods() -> None:
+    world = FakeCluster(2, 6)
+    operator = OperatorProcess(world, WITH_VOLCANO)
+    for number in range(6):
+        world.submit(f"w{number}", template=template(schedulerName="volcano"))
+
+    await live(world, operator, TEN_MINUTES)
+
+    assert max(pods_made(world).values()) <= MAX_PODS
+
+
+async def test_gang_with_a_refused_member_gives_everything_back() -> None:
+    """Its other members would run without a use. When the node accepts pods again, the gang is placed as a whole."""
+    world = FakeCluster(2, 1)
+    operator = OperatorProcess(world)
+    world.refuse_binding.add("node-2")
+    world.submit("gang", template=template(), replicas=2, placement={"gang": True})
+    await live(world, operator, 30)
+
+    assert not world.of("pods")
+    assert not list(world.ledger())
+    assert "kube-scheduler refused node-2" in condition(world, "gang", "Ready")["message"]
+    world.submit("other", template=template())
+    await live(world, operator, 60)
+    assert condition(world, "other", "Allocated")["status"] == "True", "the devices of the gang are not free"
+
+    world.remove("workloads", "ml/other")
+    world.refuse_binding.clear()
+    await live(world, operator, TEN_MINUTES)
+
+    assert condition(world, "gang", "Allocated")["status"] == "True"
+    assert pods_made(world)["gang"] <= 8
+
+
+async def test_lost_response_to_a_deletion_counts_a_refusal_once() -> None:
+    world = FakeCluster(1, 1)
+    broken_admission(world)
+    operator = OperatorProcess(world)
+    world.submit("one", template=template())
+    delete, failures = world.delete_pod, iter([True, True])
+
+    async def lost(namespace: str, name: str, uid: str, resource_version: str) -> None:
+        if next(failures, False):
+            raise UnavailableError("no answer")
+        await delete(namespace, name, uid, resource_version)
+
+    world.delete_pod = lost  # type: ignore[method-assign]
+    await live(world, operator, 60)
+
+    assert pods_made(world)["one"] == MAX_PODS
