@@ -35,6 +35,7 @@ class DeviceFields(TypedDict, total=False):
     numa_node: int | None
     nvlink_peers: frozenset[str]
     healthy: bool
+    cordoned: str | None
     process_count: int | None
     held: bool
     sharers: int

@@ -96,6 +96,7 @@ def _defective(device: DeviceState, state: Choices) -> DeviceState:
         held=state.one_in(3),
         free_slots=state.of(None, 0, 1),
         sample_age_seconds=state.of(1.0, 1.0, None),
+        cordoned=state.of(None, None, "is cordoned: fan"),
     )
 
 

@@ -73,6 +73,20 @@ def test_unplaced_workload_reports_what_it_lacks(files: ObjectFiles) -> None:
     assert ["InsufficientFreeMemory", "4", "2"] in [line.split() for line in done.out.splitlines()]
 
 
+def test_cordoned_devices_are_not_picked_until_the_cordon_ends(files: ObjectFiles) -> None:
+    node = idle_node("node-1", 2)
+    over = {"uuid": "GPU-node-1-0", "reason": "fan", "until": "2025-12-31T00:00:00Z"}
+    cordoned = {"uuid": "GPU-node-1-1", "reason": "riser", "by": "ann"}
+    node["spec"] = {"cordoned": [over, cordoned]}
+
+    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=2)), "--fleet", files.write(node), "-o", "json")
+
+    (found,) = done.json["workloads"]
+    assert [p["devices"] for p in found["placements"]] == [["GPU-node-1-0"]]
+    rejected = {r["reason"]: r["devices"] for r in found["explanation"]["rejections"]}
+    assert rejected == {"Cordoned": 1, "DeviceInUse": 1}
+
+
 def test_workloads_are_placed_in_order_and_debited(files: ObjectFiles) -> None:
     first, second = gpu_workload("first", replicas=3), gpu_workload("second", replicas=2)
     one = files.write(first, second)

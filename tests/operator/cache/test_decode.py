@@ -79,6 +79,34 @@ def test_an_invalid_status_keeps_the_reservations() -> None:
     assert found.decode_error.startswith("the status of the agent is invalid: ")
 
 
+def test_conditions_are_decoded_also_from_an_invalid_status() -> None:
+    fresh = {"type": "Fresh", "status": "True", "reason": "Ready", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    body = telemetry([AGENT], summary="all fine", conditions=[fresh, {"type": "Healthy", "status": "Maybe"}, "text"])
+
+    found = decode.telemetry(body)
+
+    assert {kind: condition.reason for kind, condition in found.conditions.items()} == {"Fresh": "Ready"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        (
+            [{"type": "Ready", "status": "True"}, {"type": "GPUHealthy", "status": "False", "reason": "XidError"}],
+            "XidError",
+        ),
+        ([{"type": "GPUHealthy", "status": "Maybe"}], None),
+        ([{"type": "Ready", "status": "True"}], None),
+        ("text", None),
+    ],
+    ids=["present", "malformed", "absent", "not a list"],
+)
+def test_node_condition_is_the_operators_own(conditions: Any, expected: str | None) -> None:
+    found = decode.node({"metadata": META, "spec": {}, "status": {"conditions": conditions}}).condition
+
+    assert (found.reason if found else None) == expected
+
+
 def test_node_allocatable_is_in_millicores_and_bytes() -> None:
     allocatable = {"cpu": "3920m", "memory": "1Gi", "pods": "110", RESOURCE: "8"}
     taint = {"key": "k", "effect": "NoSchedule"}

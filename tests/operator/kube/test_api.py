@@ -8,10 +8,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from gpufleet_operator.kube import errors
+from gpufleet_api.condition import Condition, ConditionStatus
+from gpufleet_operator.kube import errors, patches
 from gpufleet_operator.kube.api import Api
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.writer import ApiWriter
+from gpufleet_operator.model.objects import NodeCondition
+from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -219,3 +222,69 @@ class TestClock:
         clock.observe(date, NOW)
 
         assert clock.now() == NOW
+
+
+class TestReports:
+    """Writes of conditions, and evictions."""
+
+    @staticmethod
+    def recorded(code: int = 200) -> tuple[ApiWriter, list[httpx2.Request]]:
+        sent: list[httpx2.Request] = []
+
+        def handler(request: httpx2.Request) -> httpx2.Response:
+            sent.append(request)
+            return httpx2.Response(200, json={}) if code == 200 else status(code, "", "Cannot evict pod")
+
+        return ApiWriter(connect(handler)), sent
+
+    async def test_conditions_of_telemetry_are_applied_with_force(self) -> None:
+        writer, sent = self.recorded()
+        condition = Condition(
+            type="Fresh", status=ConditionStatus.TRUE, reason="Ready", last_transition_time="2026-01-01T00:00:00Z"
+        )
+        action = WriteTelemetryConditions("node-1", "uid-t", (condition,))
+
+        await writer.apply_telemetry_status("node-1", patches.telemetry_conditions(action))
+
+        (request,) = sent
+        assert request.url.path == "/apis/gpufleet.dev/v1alpha1/gputelemetries/node-1/status"
+        assert dict(request.url.params) == {"fieldManager": "gpufleet-operator", "force": "true"}
+        assert request.headers["Content-Type"] == "application/apply-patch+yaml"
+        body = json.loads(request.content)
+        assert body["metadata"] == {"name": "node-1", "uid": "uid-t"}
+        assert [c["type"] for c in body["status"]["conditions"]] == ["Fresh"]
+
+    @pytest.mark.parametrize("removed", [False, True])
+    async def test_node_condition_is_merged_with_those_of_others(self, removed: bool) -> None:
+        writer, sent = self.recorded()
+        wanted = None if removed else NodeCondition(ConditionStatus.FALSE, "XidError", "m", "2026-01-01T00:00:00Z")
+
+        await writer.patch_node_status("node-1", patches.node_condition(WriteNodeCondition("node-1", "uid-n", wanted)))
+
+        (request,) = sent
+        assert request.url.path == "/api/v1/nodes/node-1/status"
+        assert request.headers["Content-Type"] == "application/strategic-merge-patch+json"
+        (entry,) = json.loads(request.content)["status"]["conditions"]
+        assert entry["type"] == "GPUHealthy"
+        assert (entry.get("status"), entry.get("$patch")) == ((None, "delete") if removed else ("False", None))
+
+    async def test_eviction_names_the_uid(self) -> None:
+        writer, sent = self.recorded()
+
+        await writer.evict_pod("ml", "train-0", "uid-p")
+
+        (request,) = sent
+        assert (request.method, request.url.path) == ("POST", "/api/v1/namespaces/ml/pods/train-0/eviction")
+        body = json.loads(request.content)
+        assert (body["kind"], body["deleteOptions"]["preconditions"]) == ("Eviction", {"uid": "uid-p"})
+
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [(429, errors.InvalidWriteError), (503, errors.UnavailableError)],
+        ids=["budget", "no answer"],
+    )
+    async def test_eviction_that_a_budget_refuses_is_an_answer(self, code: int, kind: type[Exception]) -> None:
+        writer, _ = self.recorded(code)
+
+        with pytest.raises(kind, match="Cannot evict pod"):
+            await writer.evict_pod("ml", "train-0", "uid-p")

@@ -57,6 +57,8 @@ def test_the_first_failed_test_of_every_device_is_the_oracles(data: st.DataObjec
     ("device", "needs", "want"),
     [
         ({"sample_age_seconds": None}, {}, FilterReason.TELEMETRY_STALE),
+        ({"cordoned": "is cordoned: fan", "healthy": False}, {}, FilterReason.CORDONED),
+        ({"cordoned": "is cordoned: fan", "held": True}, {}, FilterReason.CORDONED),
         ({"healthy": False}, {}, FilterReason.UNHEALTHY),
         ({"healthy": False, "sample_age_seconds": None}, {}, FilterReason.UNHEALTHY),
         ({"stale_reason": "old"}, {}, FilterReason.TELEMETRY_STALE),
