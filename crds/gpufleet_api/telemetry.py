@@ -14,7 +14,14 @@ from pydantic import Field
 from gpufleet_api.base import ApiModel, Label, Name, Text, Timestamp, Uuid
 from gpufleet_api.condition import Condition
 from gpufleet_api.markers import Cel, ListMap, ListSet
-from gpufleet_api.names import MAX_DEVICES, MAX_REPLICAS, WHOLE_DEVICE_PERCENT, TelemetryState, ThrottleReason
+from gpufleet_api.names import (
+    MAX_DEVICES,
+    MAX_REPLICAS,
+    WHOLE_DEVICE_PERCENT,
+    MemoryModel,
+    TelemetryState,
+    ThrottleReason,
+)
 
 MAX_ASSIGNMENTS = 1024
 """Maximum number of reservations on a node."""
@@ -267,7 +274,12 @@ class Device(ApiModel):
     memory_total_mib: MiB | None = None
     """Total memory, in MiB."""
     memory_used_mib: MiB | None = None
-    """Memory in use, in MiB."""
+    """Memory in use, in MiB, without the memory that the driver reserves."""
+    memory_reserved_mib: MiB | None = None
+    """Memory that the driver reserves, in MiB. Free memory is the total minus the memory in use and reserved."""
+    memory_model: MemoryModel | None = None
+    """Unified: the device uses the memory of the machine, and the memory values above are the machine's. NUMA: the
+    operating system manages the device's memory as a NUMA node. Absent: the memory is the device's own."""
     utilization_percent: Percent | None = None
     """Compute utilization, in percent."""
     memory_utilization_percent: Percent | None = None
@@ -324,7 +336,7 @@ class Summary(ApiModel):
     memory_used_mib: MiB | None = None
     """Memory in use on all devices, in MiB."""
     memory_available_mib: MiB | None = None
-    """Memory that is not in use on healthy devices, in MiB."""
+    """Memory that is neither in use nor reserved on healthy devices, in MiB."""
     mean_utilization_percent: Percent | None = None
     """Mean compute utilization, in percent."""
     mean_temperature_celsius: Celsius | None = None

@@ -178,6 +178,8 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "sampleTime": "2026-01-01T00:00:01Z",
                 "memoryTotalMiB": 81_559,
                 "memoryUsedMiB": 412,
+                "memoryReservedMiB": 479,
+                "memoryModel": "NUMA",
                 "utilizationPercent": 3,
                 "memoryUtilizationPercent": 1,
                 "temperatureCelsius": 41,

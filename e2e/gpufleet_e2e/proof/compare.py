@@ -110,8 +110,9 @@ def _double_picks(workloads: Iterable[WorkloadEvidence], fleet: FleetEvidence) -
         if len(who) > 1 and len(promises) < len(who):
             yield Disagreement(uuid, Source.STATUS, f"picked for {names}")
         gpu = fleet.gpu(uuid)
-        if gpu is not None and gpu.memory_total_mib is not None and sum(promises) > gpu.memory_total_mib:
-            message = f"{sum(promises)} of {gpu.memory_total_mib} MiB promised to {names}"
+        usable = None if gpu is None else gpu.memory_usable_mib
+        if usable is not None and sum(promises) > usable:
+            message = f"{sum(promises)} of {usable} MiB promised to {names}"
             yield Disagreement(uuid, Source.STATUS, message)
 
 

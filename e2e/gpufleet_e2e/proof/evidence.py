@@ -103,6 +103,12 @@ class Gpu:
     utilization_percent: int | None = None
     temperature_celsius: int | None = None
     power_milliwatts: int | None = None
+    memory_reserved_mib: int | None = None
+
+    @property
+    def memory_usable_mib(self) -> int | None:
+        """Total minus the memory that the driver reserves; None if unknown."""
+        return None if self.memory_total_mib is None else self.memory_total_mib - (self.memory_reserved_mib or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ def gpus(telemetry: JsonObject) -> tuple[Gpu, ...]:
             healthy=device["health"]["state"] == "Healthy",
             memory_total_mib=device.get("memoryTotalMiB"),
             memory_used_mib=device.get("memoryUsedMiB"),
+            memory_reserved_mib=device.get("memoryReservedMiB"),
             utilization_percent=device.get("utilizationPercent"),
             temperature_celsius=device.get("temperatureCelsius"),
             power_milliwatts=device.get("powerMilliwatts"),

@@ -8,10 +8,10 @@ MEMINFO = Path("/proc/meminfo")
 _KIB_PER_MIB = 1024
 
 
-def read(path: Path = MEMINFO) -> tuple[float | None, float | None]:
+def read() -> tuple[float | None, float | None]:
     """Returns the total and the used memory in MiB; None each if unknown. What the kernel can free is not used."""
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:
         return None, None
     sizes = {name: size.split() for name, _, size in (line.partition(":") for line in lines)}

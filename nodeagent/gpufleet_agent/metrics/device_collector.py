@@ -54,7 +54,7 @@ class DcgmField:
 def _free(sample: Sample) -> int | None:
     if sample.memory_total_mib is None or sample.memory_used_mib is None:
         return None
-    return sample.memory_total_mib - sample.memory_used_mib - (sample.memory_reserved_mib or 0)
+    return max(0, sample.memory_total_mib - sample.memory_used_mib - (sample.memory_reserved_mib or 0))
 
 
 def _watts(milliwatts: int | None) -> float | None:
@@ -105,7 +105,7 @@ DCGM_FIELDS: tuple[DcgmField, ...] = (
     DcgmField("DCGM_FI_DEV_DEC_UTIL", "Decoder utilization (in %).", lambda of: of.decoder_percent),
     DcgmField("DCGM_FI_DEV_FB_TOTAL", "Framebuffer memory (in MiB).", lambda of: of.memory_total_mib),
     DcgmField("DCGM_FI_DEV_FB_USED", "Framebuffer memory used (in MiB).", lambda of: of.memory_used_mib),
-    DcgmField("DCGM_FI_DEV_FB_FREE", "Framebuffer memory free (in MiB).", _free),
+    DcgmField("DCGM_FI_DEV_FB_FREE", "Framebuffer memory that is neither used nor reserved (in MiB).", _free),
     DcgmField(
         "DCGM_FI_DEV_FB_RESERVED",
         "Framebuffer memory reserved by the driver (in MiB).",

@@ -34,11 +34,12 @@ def usages_of_device(
     """Yields the usage of each holder that was promised memory of the device.
 
     A process counts for the pod that it runs in. If that is not known of every process, the device's whole memory in
-    use counts for its only holder; with several holders, usage is unknown. It is also unknown from a sample older than
-    `stale_seconds`, because the device may have had another holder then.
+    use counts for its only holder; with several holders, or if the memory is not the device's own, usage is unknown. It
+    is also unknown from a sample older than `stale_seconds`, because the device may have had another holder then.
     """
     sample = _fresh(device, stale_seconds)
-    processes = None if sample is None or _has_hidden_processes(sample) else sample.processes
+    own_memory = device.info.memory_model is None
+    processes = None if sample is None or (own_memory and _has_hidden_processes(sample)) else sample.processes
     by_pod = None if processes is None else _by_pod(processes, {holder.pod_uid for holder in holders}, pods)
     for holder in holders:
         if holder.memory_mib is None or holder.pod_uid is None:
@@ -50,7 +51,7 @@ def usages_of_device(
             # The same list object is in all samples until the next slow reading. An empty tuple is always the same
             # object, so it identifies no reading.
             reading = processes or sample
-        elif len(holders) == 1 and sample is not None:
+        elif len(holders) == 1 and sample is not None and own_memory:
             used = sample.memory_used_mib
         yield MemoryUsage(
             device.info.uuid, device.info.index, holder.key, holder.pod_uid, holder.memory_mib, used, reading

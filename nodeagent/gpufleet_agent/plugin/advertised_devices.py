@@ -25,7 +25,7 @@ class AdvertisedDevices:
                 device.info.index,
                 device.health.state is HealthState.HEALTHY,
                 profile=device.info.profile if self._by_profile else None,
-                in_use=in_use(device.sample),
+                in_use=in_use(device.sample, device.info.memory_model),
                 nodes=device.info.nodes,
             )
             for device in self._sampler.snapshot().devices

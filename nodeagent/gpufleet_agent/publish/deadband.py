@@ -39,6 +39,7 @@ _DESCRIPTION_FIELDS = (
     "numaNode",
     "nvlinkPeers",
     "memoryTotalMiB",
+    "memoryModel",
     "migMode",
     "withheld",
 )
@@ -111,6 +112,7 @@ def _left_dead_band(before: Status, after: Status) -> bool:
         _moved(before, after, "utilizationPercent", _UTILIZATION_POINTS)
         or _moved(before, after, "memoryUtilizationPercent", _UTILIZATION_POINTS)
         or _moved(before, after, "memoryUsedMiB", memory_band)
+        or _moved(before, after, "memoryReservedMiB", memory_band)
         or _moved(before, after, "temperatureCelsius", _TEMPERATURE_CELSIUS)
         or _moved(before, after, "memoryTemperatureCelsius", _TEMPERATURE_CELSIUS)
         or _moved(before, after, "powerMilliwatts", power_band)

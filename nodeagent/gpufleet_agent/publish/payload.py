@@ -104,6 +104,7 @@ def _device(device: DeviceSnapshot, holders: list[Status], observed_at: float, w
         numaNode=info.numa_node,
         nvlinkPeers=list(info.nvlink_peers) or None,
         memoryTotalMiB=info.memory_total_mib,
+        memoryModel=None if info.memory_model is None else info.memory_model.value,
         health=_health(device.health),
         withheld=None if withheld is None else withheld[:MAX_TEXT],
         window=_window(device.window),
@@ -119,6 +120,7 @@ def _sample(sample: Sample) -> Status:
     return _present(
         memoryTotalMiB=sample.memory_total_mib,
         memoryUsedMiB=sample.memory_used_mib,
+        memoryReservedMiB=sample.memory_reserved_mib,
         utilizationPercent=sample.utilization_percent,
         memoryUtilizationPercent=sample.memory_utilization_percent,
         temperatureCelsius=sample.temperature_celsius,
@@ -192,7 +194,10 @@ def _summary(view: NodeSnapshot, holders: Holders, withheld: Mapping[str, str]) 
     samples = [device.sample for device in devices if device.sample is not None]
     power = _total(sample.power_milliwatts for sample in samples)
     available = [
-        device.sample.memory_total_mib - device.sample.memory_used_mib
+        max(
+            0,
+            device.sample.memory_total_mib - device.sample.memory_used_mib - (device.sample.memory_reserved_mib or 0),
+        )
         for device in devices
         if device.health.state is HealthState.HEALTHY
         and device.sample is not None

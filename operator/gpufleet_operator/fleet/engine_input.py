@@ -235,6 +235,8 @@ def _device_state(
         model=device.model,
         memory_total_mib=device.memory_total_mib,
         memory_used_mib=device.memory_used_mib,
+        memory_reserved_mib=device.memory_reserved_mib,
+        memory_model=device.memory_model,
         utilization_percent=device.utilization_percent,
         temperature_celsius=device.temperature_celsius,
         power_milliwatts=device.power_milliwatts,

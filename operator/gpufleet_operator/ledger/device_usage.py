@@ -83,9 +83,12 @@ def held_by(status: TelemetryStatus, assignment: Assignment, container: str | No
 
 
 def device_memory_mib(reports: Mapping[str, TelemetryStatus | None]) -> dict[tuple[str, str], int]:
-    """Returns the memory of each device, by node and UUID, if its agent reports it."""
+    """Returns the memory that each device can promise, by node and UUID, if its agent reports it.
+
+    Memory that the driver reserves cannot be promised.
+    """
     return {
-        (node, device.uuid): device.memory_total_mib
+        (node, device.uuid): max(0, device.memory_total_mib - (device.memory_reserved_mib or 0))
         for node, status in reports.items()
         for device in (status.devices if status else ())
         if device.memory_total_mib is not None

@@ -31,7 +31,7 @@ class Aggregates:
     memory_total_mib: int | None
     memory_used_mib: int | None
     memory_available_mib: int | None
-    """Total minus promised or used memory, over healthy devices that are not held as a whole."""
+    """Usable minus promised or used memory, over healthy devices that are not held as a whole."""
     mean_utilization_percent: float | None
     mean_temperature_celsius: float | None
     power_milliwatts: int | None
@@ -49,6 +49,7 @@ def _aggregate(fleet: Fleet) -> Aggregates:
     present = (columns.state & PRESENT) != 0
     live = present & columns.fresh[:, None]
     states = [device for node in fleet.nodes.values() if node.stale_reason is None for device in node.devices]
+    totals = [d.memory_total_mib for d in states if d.memory_total_mib is not None]
     used = [d.memory_used_mib for d in states if d.memory_used_mib is not None]
     busy = [d.utilization_percent for d in states if d.utilization_percent is not None]
     power = [d.power_milliwatts for d in states if d.power_milliwatts is not None]
@@ -63,7 +64,7 @@ def _aggregate(fleet: Fleet) -> Aggregates:
         idle=int((live & (columns.state == USABLE)).sum()),
         held=int((live & ((columns.state & HELD) != 0)).sum()),
         shared=int((live & ((columns.state & SHARED) != 0)).sum()),
-        memory_total_mib=int(columns.total_mib[memory].sum(dtype=np.int64)) if memory.any() else None,
+        memory_total_mib=sum(totals) if totals else None,
         memory_used_mib=sum(used) if used else None,
         memory_available_mib=int(free[open_].sum(dtype=np.int64)) if open_.any() else None,
         mean_utilization_percent=sum(busy) / len(busy) if busy else None,

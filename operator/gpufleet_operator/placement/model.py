@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gpufleet_api.names import MemoryModel
 from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_common import device_use
 
@@ -99,24 +100,42 @@ class DeviceState:
     """Age of the sample at the time of the snapshot; None: never sampled."""
     stale_reason: str | None = None
     """Set if this device's sample is not usable (`its last sample is 370 s old, limit 90 s`)."""
+    memory_reserved_mib: int | None = None
+    """Reserved by the driver, in addition to `memory_used_mib`; None: not reported."""
+    memory_model: MemoryModel | None = None
+    """None: the memory is the device's own."""
 
     @property
     def in_use(self) -> bool:
         """Whether the device runs a process, or may run one."""
-        return device_use.in_use(self.process_count, self.memory_used_mib)
+        return device_use.in_use(
+            self.process_count, self.memory_used_mib, self.utilization_percent, own_memory=self.memory_model is None
+        )
+
+    @property
+    def memory_usable_mib(self) -> int | None:
+        """Total minus the memory that the driver reserves: what promises can add up to. None if unknown."""
+        total = self.memory_total_mib
+        return None if total is None else max(0, total - (self.memory_reserved_mib or 0))
 
     @property
     def memory_in_use_mib(self) -> int | None:
-        """The larger of promised and observed memory plus the memory in flight; None if not reported."""
+        """The larger of promised and observed memory plus the memory in flight; None if not reported.
+
+        Memory that is a NUMA node can stay in use after its processes have ended: the operating system frees it on
+        demand. Without processes it does not count.
+        """
         if self.memory_used_mib is None:
             return None
-        return max(self.promised_memory_mib, self.memory_used_mib) + self.in_flight_memory_mib
+        freed = self.memory_model is MemoryModel.NUMA and self.process_count == 0
+        observed = 0 if freed else self.memory_used_mib
+        return max(self.promised_memory_mib, observed) + self.in_flight_memory_mib
 
     @property
     def memory_free_mib(self) -> int | None:
-        """Total minus `memory_in_use_mib`, negative if overcommitted; None if unknown."""
-        used, total = self.memory_in_use_mib, self.memory_total_mib
-        return None if used is None or total is None else total - used
+        """`memory_usable_mib` minus `memory_in_use_mib`, negative if overcommitted; None if unknown."""
+        used, usable = self.memory_in_use_mib, self.memory_usable_mib
+        return None if used is None or usable is None else usable - used
 
     @property
     def compute_in_use_percent(self) -> int | None:

@@ -66,9 +66,9 @@ class RequestMix:
 
 
 def _median_memory_mib(telemetry: Iterable[Telemetry]) -> int:
-    """Returns the median device memory; 0 if unknown."""
+    """Returns the median device memory, without what drivers reserve; 0 if unknown."""
     known = sorted(
-        device.memory_total_mib
+        max(0, device.memory_total_mib - (device.memory_reserved_mib or 0))
         for node in telemetry
         if node.status is not None
         for device in node.status.devices

@@ -69,6 +69,7 @@ class DeviceFields(TypedDict, total=False):
     sampleTime: str
     memoryTotalMiB: int
     memoryUsedMiB: int
+    memoryReservedMiB: int
     utilizationPercent: int
     temperatureCelsius: int
     processCount: int

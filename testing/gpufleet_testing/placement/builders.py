@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
+from gpufleet_api.names import MemoryModel
 from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
@@ -27,6 +28,8 @@ class DeviceFields(TypedDict, total=False):
     model: str
     memory_total_mib: int | None
     memory_used_mib: int | None
+    memory_reserved_mib: int | None
+    memory_model: MemoryModel | None
     utilization_percent: int | None
     temperature_celsius: int | None
     power_milliwatts: int | None

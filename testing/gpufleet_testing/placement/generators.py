@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from gpufleet_api.names import MemoryModel
 from gpufleet_api.workload_placement import Strategy, Topology
 from gpufleet_operator.placement.model import (
     DeviceNeeds,
@@ -71,6 +72,8 @@ def _device(uuid: str, index: int, peers: frozenset[str], values: Choices, state
         model=values.of("H100", "A100"),
         memory_total_mib=total,
         memory_used_mib=used,
+        memory_reserved_mib=values.of(None, None, 600),
+        memory_model=values.of(None, None, None, MemoryModel.NUMA, MemoryModel.UNIFIED),
         utilization_percent=values.of(0, 10, 50, 51, 100, None),
         temperature_celsius=values.of(20, 40, 60, 61, 95, None),
         power_milliwatts=values.of(0, 350_000, None),

@@ -28,7 +28,7 @@ class Option:
 
 def score(d: DeviceState, w: ScoreWeights) -> int:
     """Returns the weighted score of a device in millionths."""
-    total, used = d.memory_total_mib, _used_mib(d)
+    total, used = _usable_mib(d), _used_mib(d)
     memory = 500_000 if not total or used is None else max(0, (total - used) * 1_000_000 // total)
     busy = _used_percent(d)
     utilization = 500_000 if busy is None else max(0, 100 - busy) * 10_000
@@ -48,7 +48,7 @@ def device_rejection(d: DeviceState, needs: DeviceNeeds) -> FilterReason | None:
     if needs.share is not None and needs.share.memory_mib:
         least = max(least or 0, needs.share.memory_mib)
     percent = needs.share.compute_percent if needs.share else 0
-    used, busy, total = _used_mib(d), _used_percent(d), d.memory_total_mib
+    used, busy, total = _used_mib(d), _used_percent(d), _usable_mib(d)
     free = None if used is None or total is None else total - used
     wanted, has = needs.min_compute_capability, d.compute_capability
     tests = (
@@ -158,15 +158,27 @@ def after_pick(n: NodeState, uuids: Collection[str], r: Request) -> NodeState:
 
 
 def _has_process(d: DeviceState) -> bool:
-    """A process is on the device, or may be: uncounted, and more memory is used than on an idle one."""
-    used = 513 if d.memory_used_mib is None else d.memory_used_mib
-    return d.process_count > 0 if d.process_count is not None else used > 512
+    """A process is on the device, or may be: uncounted, and more memory is used than on an idle one, or it is busy."""
+    if d.process_count is not None:
+        return d.process_count > 0
+    if d.memory_model is not None:
+        return d.utilization_percent != 0
+    return (513 if d.memory_used_mib is None else d.memory_used_mib) > 512
+
+
+def _usable_mib(d: DeviceState) -> int | None:
+    """What the driver does not reserve."""
+    total = d.memory_total_mib
+    return None if total is None else max(0, total - (d.memory_reserved_mib or 0))
 
 
 def _used_mib(d: DeviceState) -> int | None:
     """Promised or observed, whichever is more, plus what is in flight."""
     used = d.memory_used_mib
-    return None if used is None else max(used, d.promised_memory_mib) + d.in_flight_memory_mib
+    if used is None:
+        return None
+    left_behind = d.memory_model == "NUMA" and d.process_count == 0
+    return max(0 if left_behind else used, d.promised_memory_mib) + d.in_flight_memory_mib
 
 
 def _used_percent(d: DeviceState) -> int | None:

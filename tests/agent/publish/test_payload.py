@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from gpufleet_agent.devices.base import DeviceInfo, Reading, Recovery, Sample, ThrottleReason
+from gpufleet_agent.devices.base import DeviceInfo, MemoryModel, Reading, Recovery, Sample, ThrottleReason
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import HoldingContainer
@@ -66,6 +66,7 @@ FULL: dict[str, Any] = {
     "sampleTime": "2026-05-28T20:26:39.250000Z",
     "memoryTotalMiB": 1000,
     "memoryUsedMiB": 250,
+    "memoryReservedMiB": 600,
     "utilizationPercent": 0,
     "temperatureCelsius": -5,
     "powerMilliwatts": 71_250,
@@ -197,6 +198,22 @@ def test_available_memory_is_that_of_healthy_devices() -> None:
     assert status["summary"]["memoryAvailableMiB"] == 900
 
 
+def test_reserved_memory_is_published_and_not_available() -> None:
+    status = status_of(
+        device(0, memory_total_mib=15360, memory_used_mib=100, memory_reserved_mib=388),
+        device(1, memory_total_mib=1000, memory_used_mib=900, memory_reserved_mib=200),
+    )
+    assert [one.get("memoryReservedMiB") for one in status["devices"]] == [388, 200]
+    assert status["summary"]["memoryAvailableMiB"] == 15360 - 388 - 100, "never less than nothing"
+
+
+def test_memory_model_is_published() -> None:
+    info = DeviceInfo("GPU-0", 0, "NVIDIA GB10", memory_model=MemoryModel.UNIFIED)
+    status = status_of(DeviceSnapshot(info, HealthSnapshot(HealthState.HEALTHY)))
+    assert status["devices"][0]["memoryModel"] == "Unified"
+    TelemetryStatus.model_validate(status)
+
+
 def test_before_the_reservations_were_read_the_generation_is_absent() -> None:
     assert "assignmentsGeneration" not in status_of(generation=None)
 
@@ -279,6 +296,7 @@ samples = st.builds(
     taken_at=times,
     memory_total_mib=counts,
     memory_used_mib=counts,
+    memory_reserved_mib=counts,
     utilization_percent=percents,
     memory_utilization_percent=percents,
     temperature_celsius=st.none() | st.integers(-273, 1000),

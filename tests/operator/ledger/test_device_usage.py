@@ -9,7 +9,7 @@ from gpufleet_api.names import SHARED_RESOURCE
 from gpufleet_api.telemetry import Assignment
 from gpufleet_common import timestamps
 from gpufleet_operator.fleet.engine_input import NodeInfo, node_state
-from gpufleet_operator.ledger.device_usage import DeviceUsage, usage_of
+from gpufleet_operator.ledger.device_usage import DeviceUsage, device_memory_mib, usage_of
 from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_testing.operator import make
@@ -21,6 +21,13 @@ def usage(reserved: Sequence[Assignment], held: Sequence[Assignment | Pod], *, a
     """The use of a device that was sampled `age` seconds ago."""
     device = make.telemetry_status(make.telemetry(held={"GPU-1-0": held})).devices[0]
     return usage_of(device, reserved, make.NOW - timedelta(seconds=age))
+
+
+def test_memory_to_promise_is_without_what_the_driver_reserves() -> None:
+    t4 = make.telemetry("node-1", devices=1, memoryTotalMiB=15360, memoryReservedMiB=388)
+    old = make.telemetry("node-2", devices=1, memoryTotalMiB=15360)
+    reports = {telemetry.name: make.telemetry_status(telemetry) for telemetry in (t4, old)}
+    assert device_memory_mib(reports) == {("node-1", "GPU-1-0"): 14972, ("node-2", "GPU-2-0"): 15360}
 
 
 def test_unused_device() -> None:

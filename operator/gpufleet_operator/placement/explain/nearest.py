@@ -64,7 +64,6 @@ _FIXED_MESSAGES = {
     FilterReason.UNHEALTHY: "has a fault, or cannot be given to a container",
     FilterReason.NOT_INCLUDED: "is not in requirements.includeUUIDs",
     FilterReason.EXCLUDED: "is in requirements.excludeUUIDs",
-    FilterReason.MEASUREMENT_MISSING: "does not report a value that a requirement needs",
 }
 
 
@@ -202,6 +201,8 @@ def _message(node: NodeState, device: DeviceState, reason: FilterReason, query: 
             return f"has compute capability {device.compute_capability}, needs {needs.min_compute_capability}"
         case FilterReason.MODEL:
             return f"is {device.model}, must be one of: {', '.join(sorted(needs.models))}"
+        case FilterReason.MEASUREMENT_MISSING:
+            return f"does not report a value that a requirement needs ({device.model})"
         case _:
             return _state_message(node, device, reason, query)
 
@@ -242,6 +243,8 @@ def _foreign_process_message(device: DeviceState) -> str:
         return (
             f"runs {device.process_count} {'process' if device.process_count == 1 else 'processes'} outside Kubernetes"
         )
+    if device.memory_model is not None:
+        return "process count unknown, GPU busy or utilization unknown: possibly used outside Kubernetes"
     if device.memory_used_mib is None:
         return "process count and memory unknown: possibly used outside Kubernetes"
     return (

@@ -43,6 +43,7 @@ class Columns:
 
     state: NDArray[np.uint8]
     total_mib: NDArray[np.int32]
+    """Without the memory that the driver reserves."""
     used_mib: NDArray[np.int32]
     """Effective: promised or observed, whichever is more, plus in flight."""
     compute: NDArray[np.int16]

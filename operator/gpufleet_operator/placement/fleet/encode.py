@@ -41,10 +41,10 @@ _MIN_RESOURCE_AMOUNT = -(2**61)
 def write_device(columns: Columns, row: int, column: int, device: DeviceState, model: int) -> None:
     """Writes one device into every device array."""
     at = (row, column)
-    total, used = device.memory_total_mib, device.memory_in_use_mib
+    usable, used = device.memory_usable_mib, device.memory_in_use_mib
     compute = device.compute_in_use_percent
     columns.state[at] = _state(device)
-    columns.total_mib[at] = UNKNOWN if total is None else total
+    columns.total_mib[at] = UNKNOWN if usable is None else usable
     columns.used_mib[at] = UNKNOWN_USED_MIB if used is None else min(used, UNKNOWN_USED_MIB - 1)
     columns.compute[at] = UNKNOWN_PERCENT if compute is None else compute
     columns.temperature[at] = UNKNOWN_CELSIUS if device.temperature_celsius is None else device.temperature_celsius

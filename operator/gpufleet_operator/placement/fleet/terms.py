@@ -2,7 +2,7 @@
 
 | term | 1 means | 0 means |
 |---|---|---|
-| memory | all of it free | none free |
+| memory | all of it free, except what the driver reserves | none free |
 | utilization | 0 % busy | 100 % busy |
 | temperature | 30 degrees Celsius or less | 90 or more |
 | power | no draw | at its limit |
@@ -28,8 +28,8 @@ def millionths(device: DeviceState) -> tuple[int | None, int | None, int | None,
     """Returns (memory, utilization, temperature, power) in millionths; None for a value that is not reported."""
     memory = utilization = temperature = power = None
     free, compute = device.memory_free_mib, device.compute_in_use_percent
-    if free is not None and device.memory_total_mib:
-        memory = memory_millionths(free, device.memory_total_mib)
+    if free is not None and device.memory_usable_mib:
+        memory = memory_millionths(free, device.memory_usable_mib)
     if compute is not None:
         utilization = utilization_millionths(compute)
     if device.temperature_celsius is not None:

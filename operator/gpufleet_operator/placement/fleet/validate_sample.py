@@ -15,6 +15,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("index", 0, 1023),
     ("memory_total_mib", 0, MAX_INT32),
     ("memory_used_mib", 0, MAX_INT32),
+    ("memory_reserved_mib", 0, MAX_INT32),
     ("utilization_percent", 0, 100),
     ("temperature_celsius", ABSOLUTE_ZERO_CELSIUS, 1000),
     ("power_milliwatts", 0, MAX_INT32),
