@@ -5,7 +5,8 @@
 
 Needs a node with an NVIDIA driver, but no cluster: the agent publishes to a fake apiserver on 127.0.0.1, and
 `--status` stores its last status. `--simulated` runs the script on the simulated libnvidia-ml.so.1 to show that it
-works; `--docs` rejects such figures.
+works. `--docs` rejects the figures of any library that is not the vendor's driver: the kernel module must be loaded
+and /dev/nvidia0 a character device.
 """
 
 import argparse
@@ -43,6 +44,8 @@ from gpufleet_simgpu.presets import make_node
 ROUNDS = 60
 """Readings of each device for the cost of a call."""
 WARM_UP_SECONDS = 20.0
+LIBRARY_VARIABLES = ("CUDA_", "GPUFLEET_SIM_", "LD_", "MOCK_NVML_", "NVIDIA_", "NVML_")
+"""Prefixes of the variables that the agent's process inherits, so that it loads the same library with its settings."""
 SMI = {
     "memory.total": "memory_total_mib",
     "memory.used": "memory_used_mib",
@@ -98,7 +101,7 @@ def timed() -> Iterator[Callable[[], list[Cost]]]:
 def driver(*, simulated: bool) -> Iterator[dict[str, str]]:
     """Loads the simulated library if requested. Yields the environment in which other processes find this library."""
     if not simulated:
-        yield {"LD_LIBRARY_PATH": path} if (path := os.environ.get("LD_LIBRARY_PATH")) else {}
+        yield {name: value for name, value in os.environ.items() if name.startswith(LIBRARY_VARIABLES)}
         return
     with tempfile.TemporaryDirectory(prefix="gf") as folder:
         library = build_library(Path(folder))
@@ -116,6 +119,20 @@ def library_path() -> str:
 def is_simulated() -> bool:
     """Reports whether the simulated library is loaded: its state is in the same folder or named in the environment."""
     return "GPUFLEET_SIM_STATE" in os.environ or (Path(library_path()).parent / STATE).exists()
+
+
+def why_not_the_driver(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> str | None:
+    """Returns why the loaded library cannot be the vendor's driver; None if it can.
+
+    Args:
+        proc: The directory of the kernel's processes and modules.
+        dev: The directory of device nodes.
+    """
+    if not (proc / "driver/nvidia/version").is_file():
+        return f"the kernel module is not loaded: {proc / 'driver/nvidia/version'} is missing"
+    if not (dev / "nvidia0").is_char_device():
+        return f"{dev / 'nvidia0'} is not a character device"
+    return None
 
 
 def opened() -> NvmlHardware:
@@ -140,7 +157,7 @@ def reported(hardware: NvmlHardware) -> dict[str, list[int]]:
     for info in hardware.devices():
         parts = (info, hardware.read(info.uuid), hardware.read_slow(info.uuid))
         for part, kind in zip(parts, (DeviceInfo, Reading, SlowReading), strict=True):
-            for name in (field.name for field in fields(kind) if field.name not in {"uuid", "index"}):
+            for name in (field.name for field in fields(kind) if field.name not in {"uuid", "index", "unreadable"}):
                 found.setdefault(name, set())
                 nothing = (None, ()) if part is info else (None,)
                 if getattr(part, name) not in nothing:
@@ -205,6 +222,7 @@ def measure(options: argparse.Namespace, environment: Mapping[str, str], console
             found: dict[str, Any] = {
                 "library": library_path(),
                 "simulated": is_simulated(),
+                "not_the_driver": why_not_the_driver(),
                 "driver": hardware.driver_version(),
                 "devices": [info.model for info in infos],
                 "fields": reported(hardware),
@@ -227,6 +245,8 @@ def document(found: Mapping[str, Any]) -> Iterator[str]:
     yield "# Measured hardware\n"
     if found["simulated"]:
         yield "**Simulated GPUs: these figures only show that the script runs.**\n"
+    elif found["not_the_driver"]:
+        yield f"**Not the vendor's driver, {found['not_the_driver']}: these figures are not of hardware.**\n"
     yield f"{models}, driver {found['driver']}. Made by `bench/nvml.py`.\n"
     yield "## Reported fields\n| field | devices that report it |\n|---|---|"
     for name, indices in found["fields"].items():
@@ -258,6 +278,8 @@ def main() -> int:
     parser.add_argument("--docs", type=Path, help="documentation page to write")
     options = parser.parse_args()
     configure("warning", "console")
+    if options.docs and (problem := "--simulated" if options.simulated else why_not_the_driver()):
+        parser.error(f"--docs requires the vendor's driver: {problem}")
     with driver(simulated=options.simulated) as environment:
         try:
             found = measure(options, environment, Console(stderr=True))
@@ -265,7 +287,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     if options.docs and found["simulated"]:
-        parser.error("--docs requires real hardware")
+        parser.error(f"--docs requires the vendor's driver: {found['library']} is the simulated library")
     page = "\n".join(document(found)) + "\n"
     print(page)
     for path, text in (

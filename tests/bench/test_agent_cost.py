@@ -107,3 +107,50 @@ def test_reported_lists_the_devices_for_each_field(simulated: Simulated) -> None
     assert by_name["temperature"].calls == 4
     assert by_name["encoder"].calls == 3, "the unsupported call is not timed"
     assert 0 < by_name["power"].p50 <= by_name["power"].p99 <= by_name["power"].max
+
+
+@pytest.mark.parametrize(
+    ("module", "node", "problem"),
+    [
+        (True, "/dev/null", None),
+        (False, "/dev/null", "the kernel module is not loaded"),
+        (True, None, "is not a character device"),
+        (True, "/proc/version", "is not a character device"),
+    ],
+)
+def test_only_the_vendors_driver_is_hardware(
+    tmp_path: Path,
+    module: bool,
+    node: str | None,
+    problem: str | None,
+) -> None:
+    if module:
+        (tmp_path / "driver/nvidia").mkdir(parents=True)
+        (tmp_path / "driver/nvidia/version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module\n")
+    if node is not None:
+        (tmp_path / "nvidia0").symlink_to(node)
+    found = load("nvml").why_not_the_driver(tmp_path, tmp_path)
+    assert found is None if problem is None else problem in str(found)
+
+
+def test_page_of_hardware_is_refused_without_the_driver(
+    simulated: Simulated,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    bench, page = load("nvml"), tmp_path / "hardware.md"
+    monkeypatch.setattr(bench.why_not_the_driver, "__defaults__", (tmp_path, tmp_path))
+    monkeypatch.setattr(sys, "argv", ["nvml.py", "--docs", str(page)])
+    with pytest.raises(SystemExit, match="2"):
+        bench.main()
+    assert "--docs requires the vendor's driver: the kernel module is not loaded" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_agent_inherits_the_settings_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOCK_NVML_CONFIG", "/etc/h100.yaml")
+    monkeypatch.setenv("KUBECONFIG", "/root/.kube/config")
+    with load("nvml").driver(simulated=False) as environment:
+        assert environment["MOCK_NVML_CONFIG"] == "/etc/h100.yaml"
+        assert "KUBECONFIG" not in environment
