@@ -7,7 +7,7 @@ from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.manifests import Manifest, as_stored
 from gpufleet_operator.decide import shards
 from gpufleet_operator.distribution import unassigned_items
-from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPods
+from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPod, PlacedPods
 from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement import Fleet
@@ -56,12 +56,11 @@ def simulate(
     Raises:
         InputError: A workload's request is invalid.
     """
-    placed = PlacedPods(
+    domains = (
         DomainNode(node.name, node.labels if nodes_known else {_HOSTNAME: node.name}, node.taints)
         for node in fleet.nodes.values()
     )
-    for pod in pods:
-        placed.add(pod.node, pod.traits)
+    placed = PlacedPods(domains, (PlacedPod(pod.node, pod.traits, pod.deleting) for pod in pods))
     return [_place(fleet, manifest, placed, nodes_known=nodes_known) for manifest in manifests]
 
 

@@ -7,6 +7,7 @@ reserved devices for. kube-scheduler checks the rules again, except topology spr
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.pod_traits import LabelSelector, PodTerm, PodTraits, SpreadConstraint
@@ -25,49 +26,48 @@ class DomainNode:
     has_devices: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class PlacedPod(NamedTuple):
+    """A pod on a node."""
+
     node: str
     traits: PodTraits
     deleting: bool = False
 
 
 class PlacedPods:
-    """The pods on the nodes, by namespace; `add` records a pick.
+    """The pods on the nodes; `add` records a pick. They are indexed when the first rule needs them.
 
     Args:
         nodes: All nodes, also those without devices.
+        pods: The pods on the nodes.
     """
 
-    def __init__(self, nodes: Iterable[DomainNode]) -> None:
-        self._nodes = tuple(nodes)
-        self._by_namespace: dict[str, list[_Placed]] = {}
-        self._with_ports: list[_Placed] = []
-        self._with_anti_affinity: list[_Placed] = []
+    def __init__(self, nodes: Iterable[DomainNode], pods: Iterable[PlacedPod] = ()) -> None:
+        self._given_nodes, self._pods = nodes, list(pods)
+        self._nodes: tuple[DomainNode, ...] = ()
+        self._by_namespace: dict[str, list[PlacedPod]] = {}
+        self._indexed = 0
+        """Number of pods in the index."""
+        self._has_anti_affinity = any(pod.traits.anti_affinity for pod in self._pods)
 
     @classmethod
     def of(cls, snapshot: Snapshot, ledger: Ledger) -> "PlacedPods":
         """Returns the pods that are bound, pinned, or have a reservation in `ledger`."""
-        found = cls(
+        nodes = (
             DomainNode(node.name, node.labels, node.taints, has_devices=_has_devices(snapshot, node.name))
             for node in snapshot.nodes.values()
         )
-        for other in snapshot.foreign_pods.values():
-            found.add(other.node, other.traits, deleting=other.deleting)
-        for uid, pod in snapshot.pods.items():
-            reservation = ledger.active.get(uid)
-            node = pod.target_node or (reservation.node if reservation else None)
-            if node is not None and not pod.terminal:
-                found.add(node, pod.traits, deleting=pod.deleting)
-        return found
+        return cls(nodes, _placed(snapshot, ledger))
 
-    def add(self, node: str, traits: PodTraits, *, deleting: bool = False) -> None:
-        placed = _Placed(node, traits, deleting)
-        self._by_namespace.setdefault(traits.namespace, []).append(placed)
-        if traits.ports:
-            self._with_ports.append(placed)
-        if traits.anti_affinity:
-            self._with_anti_affinity.append(placed)
+    def add(self, node: str, traits: PodTraits) -> None:
+        self._pods.append(PlacedPod(node, traits))
+        self._has_anti_affinity = self._has_anti_affinity or bool(traits.anti_affinity)
+
+    def _index(self) -> None:
+        self._nodes = self._nodes or tuple(self._given_nodes)
+        for pod in self._pods[self._indexed :]:
+            self._by_namespace.setdefault(pod.traits.namespace, []).append(pod)
+        self._indexed = len(self._pods)
 
     def rules(self, pod: PodTraits, needs: PodNeeds) -> tuple[DomainRule, ...]:
         """Returns the rules for a pod; empty if neither it nor a placed pod restricts where it may run.
@@ -76,8 +76,9 @@ class PlacedPods:
             pod: The pod to place.
             needs: Its node selector, node affinity and tolerations.
         """
-        if not pod.restricts_domains and not self._with_anti_affinity:
+        if not pod.restricts_domains and not self._has_anti_affinity:
             return ()
+        self._index()
         return (
             *self._ports(pod),
             *self._own_anti_affinity(pod),
@@ -93,7 +94,7 @@ class PlacedPods:
                 FilterReason.HOST_PORT,
                 f"host port {wanted} is in use on the node",
                 {node.name: node.name for node in self._nodes},
-                _total(p.node for p in self._with_ports if any(wanted.conflicts(port) for port in p.traits.ports)),
+                _total(p.node for p in self._pods if any(wanted.conflicts(port) for port in p.traits.ports)),
                 counts_replicas=True,
             )
 
@@ -111,7 +112,7 @@ class PlacedPods:
 
     def _anti_affinity_of_others(self, pod: PodTraits) -> Iterator[DomainRule]:
         against: dict[str, list[str]] = {}
-        for placed in self._with_anti_affinity:
+        for placed in self._pods:
             for term in placed.traits.anti_affinity:
                 if _selects(term, pod):
                     against.setdefault(term.topology_key, []).append(placed.node)
@@ -161,10 +162,20 @@ class PlacedPods:
                 min_domains=constraint.min_domains,
             )
 
-    def _selected(self, term: PodTerm) -> Iterator[_Placed]:
+    def _selected(self, term: PodTerm) -> Iterator[PlacedPod]:
         namespaces = self._by_namespace.keys() if term.namespaces is None else sorted(term.namespaces)
         for namespace in namespaces:
             yield from (p for p in self._by_namespace.get(namespace, ()) if _matches(term.selector, p.traits))
+
+
+def _placed(snapshot: Snapshot, ledger: Ledger) -> Iterator[PlacedPod]:
+    for other in snapshot.foreign_pods.values():
+        yield PlacedPod(other.node, other.traits, other.deleting)
+    for uid, pod in snapshot.pods.items():
+        reservation = ledger.active.get(uid)
+        node = pod.target_node or (reservation.node if reservation else None)
+        if node is not None and not pod.terminal:
+            yield PlacedPod(node, pod.traits, pod.deleting)
 
 
 def _has_devices(snapshot: Snapshot, name: str) -> bool:

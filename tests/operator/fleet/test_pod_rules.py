@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPods
+from gpufleet_operator.fleet.pod_rules import DomainNode, PlacedPod, PlacedPods
 from gpufleet_operator.placement.model import FilterReason, PodNeeds, RuleKind, Taint
 from gpufleet_operator.pods.traits import bound_traits, pod_traits
 
@@ -91,8 +91,9 @@ def test_empty_namespace_selector_selects_all_namespaces() -> None:
 
 
 def test_spread_has_a_domain_per_node_with_devices() -> None:
-    pods = placed(("node-1", {}), ("node-1", {}), nodes=(*NODES, CPU_NODE))
-    pods.add("node-2", bound_traits("ml", {"app": "x"}, {}), deleting=True)
+    traits = bound_traits("ml", {"app": "x"}, {})
+    ending = PlacedPod("node-2", traits, deleting=True)
+    pods = PlacedPods((*NODES, CPU_NODE), (PlacedPod("node-1", traits), PlacedPod("node-1", traits), ending))
     pods.add("cpu", bound_traits("ml", {"app": "x"}, {}))
     (rule,) = pods.rules(pod_traits("ml", {"app": "x"}, spread(maxSkew=2, minDomains=3)), PodNeeds())
     assert rule.domains == {f"node-{n}": f"node-{n}" for n in (1, 2, 3)}
