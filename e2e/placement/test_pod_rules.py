@@ -15,7 +15,7 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 HOSTNAME = "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PORT = 18080
-CHURN_SECONDS = 12
+CHURN_SECONDS = 8
 """A pod that kube-scheduler rejects is replaced after five seconds."""
 
 
