@@ -11,7 +11,7 @@ from dataclasses import replace
 from gpufleet_operator.decide.plan import has_started, precedence
 from gpufleet_operator.model.actions import create_key
 from gpufleet_operator.model.create_errors import CreateError, classify
-from gpufleet_operator.model.replica import Removal, RemovalReason, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Backoff, PassState
 
@@ -43,7 +43,7 @@ def due_creations(snapshot: Snapshot, state: PassState, assessed: Sequence[Workl
 
     A gang that waits for quota is tried before each younger one of its namespace, even if its own backoff is not over.
     """
-    missing = [a for a in sorted(assessed, key=precedence) if _is_missing_pods(a)]
+    missing = [a for a in sorted(assessed, key=precedence) if any(_is_missing(r) and not r.held for r in a.replicas)]
     due: list[str] = []
     later_gangs: set[str] = set()
     for found in reversed(missing):
@@ -69,7 +69,7 @@ def _without_pods(state: PassState, found: WorkloadReplicas) -> WorkloadReplicas
     rejected = backoff is not None and backoff.by == "apiserver"
     if backoff is None or not rejected or not found.spec.placement.gang or has_started(found):
         return found
-    if not _is_missing_pods(found):
+    if not any(_is_missing(replica) for replica in found.replicas):
         return found
     message = f"the apiserver rejected another pod of the gang: {backoff.message}"
     listed = {removal.pod.uid for removal in found.removals}
@@ -81,8 +81,8 @@ def _without_pods(state: PassState, found: WorkloadReplicas) -> WorkloadReplicas
     return replace(found, removals=(*found.removals, *added))
 
 
-def _is_missing_pods(found: WorkloadReplicas) -> bool:
-    return any(replica.wait_reason is WaitReason.POD and not replica.held for replica in found.replicas)
+def _is_missing(replica: Replica) -> bool:
+    return replica.wait_reason is WaitReason.POD
 
 
 def _quota_backoff(state: PassState, workload_uid: str) -> Backoff | None:

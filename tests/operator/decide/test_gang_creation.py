@@ -1,0 +1,106 @@
+"""Which workloads get their missing pods in a pass, and which gangs give theirs back."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
+from gpufleet_operator.decide.replicas import assess
+from gpufleet_operator.ledger.ledger import read_ledger
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.replica import RemovalReason, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Backoff, PassState
+from gpufleet_testing.operator import make
+
+QUOTA = 'pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4'
+OLD, YOUNG = make.NOW - timedelta(minutes=9), make.NOW - timedelta(minutes=1)
+
+
+def gang(name: str, created: datetime = OLD) -> Workload:
+    return make.workload(name, created=created, replicas=2, placement={"gang": True})
+
+
+def backing_off(*workloads: Workload, message: str = QUOTA, seconds: float = 30) -> PassState:
+    backoff = Backoff(6, make.NOW, make.NOW + timedelta(seconds=seconds), message, "apiserver")
+    return PassState(write_backoffs={f"create/{w.uid}": backoff for w in workloads})
+
+
+def assessed(snapshot: Snapshot) -> Sequence[WorkloadReplicas]:
+    return assess(snapshot, snapshot.previous_state, read_ledger(snapshot, snapshot.previous_state))
+
+
+def due(snapshot: Snapshot) -> tuple[str, ...]:
+    return due_creations(snapshot, snapshot.previous_state, assessed(snapshot))
+
+
+def test_gang_that_waits_for_quota_is_tried_before_a_younger_one() -> None:
+    first, second = gang("first"), gang("second", YOUNG)
+    assert due(make.snapshot(second, first, state=backing_off(first))) == ("uid-first", "uid-second")
+
+
+def test_gang_that_waits_for_quota_is_not_tried_because_of_an_older_one() -> None:
+    first, second = gang("first"), gang("second", YOUNG)
+    assert due(make.snapshot(first, second, state=backing_off(second))) == ("uid-first",)
+
+
+def test_single_replica_does_not_cause_an_attempt_of_a_gang() -> None:
+    first, single = gang("first"), make.workload("single", created=YOUNG)
+    assert due(make.snapshot(first, single, state=backing_off(first))) == ("uid-single",)
+
+
+def test_gang_that_another_rule_rejects_keeps_its_backoff() -> None:
+    first, second = gang("first"), gang("second", YOUNG)
+    state = backing_off(first, message="maximum cpu usage per Container is 1")
+    assert due(make.snapshot(first, second, state=state)) == ("uid-second",)
+
+
+def test_backoff_ends_when_a_pod_of_another_workload_is_gone() -> None:
+    waiting, other = gang("waiting"), make.workload("other")
+    before = make.snapshot(waiting, other, make.running_pod(other), make.telemetry(), state=backing_off(waiting))
+    state = retry_when_freed(before, before.previous_state)
+    assert state.is_backing_off("create/uid-waiting", make.NOW)
+
+    after = make.snapshot(waiting, other, make.telemetry(), state=state)
+    assert not retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
+
+
+def test_backoff_remains_when_a_pod_of_the_gang_itself_is_gone() -> None:
+    waiting = gang("waiting")
+    before = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
+    state = retry_when_freed(before, before.previous_state)
+    after = make.snapshot(waiting, make.telemetry(), state=state)
+    assert retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
+
+
+def test_pods_of_an_incomplete_gang_are_taken_back() -> None:
+    waiting = gang("waiting")
+    snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
+    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    (removal,) = found.removals
+    assert (removal.pod.name, removal.reason) == ("waiting-0-a", RemovalReason.INCOMPLETE_GANG)
+    assert QUOTA in removal.message
+
+
+def test_pods_are_not_taken_back_in_the_pass_that_tries_again() -> None:
+    waiting = gang("waiting")
+    snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting, seconds=0))
+    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    assert not found.removals
+
+
+def test_pods_of_a_gang_that_has_started_stay() -> None:
+    started = gang("started")
+    pod = make.running_pod(started)
+    telemetry = make.telemetry(assignments=[make.assignment(pod, workload="started")])
+    snapshot = make.snapshot(started, pod, telemetry, state=backing_off(started))
+    (found,) = take_back(snapshot.previous_state, assessed(snapshot), due(snapshot))
+    assert not found.removals
+
+
+def test_pods_of_a_gang_stay_when_a_response_was_lost() -> None:
+    waiting = gang("waiting")
+    lost = Backoff(1, make.NOW, make.NOW + timedelta(seconds=1), "no response", "network")
+    state = PassState(write_backoffs={"create/uid-waiting": lost})
+    snapshot = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=state)
+    (found,) = take_back(state, assessed(snapshot), due(snapshot))
+    assert not found.removals
