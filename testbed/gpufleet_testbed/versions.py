@@ -70,6 +70,14 @@ CONTAINERD: Final = Tool(
     ldflags=("-s", "-w", "-X=github.com/containerd/containerd/v2/version.Version=v2.3.7"),
 )
 
+COREDNS: Final = Tool(
+    name="coredns",
+    module="github.com/coredns/coredns",
+    version="v1.15.0",
+    commands=(("coredns", "gpufleet.dev/testbed/coredns"),),
+)
+"""Built from a main package in its folder, without most plugins."""
+
 HELM: Final = Tool(
     name="helm",
     module="helm.sh/helm/v4",
@@ -88,8 +96,9 @@ KIND: Final = Tool(
 KUBECTL: Final = replace(KUBERNETES, commands=(KUBERNETES.commands[0],))
 """The only Kubernetes binary that a kind cluster needs outside of its nodes."""
 
-LOCAL_TOOLS: Final = (KUBERNETES, ETCD, CONTAINERD, HELM)
-"""In the order of building: the largest first, helm last, because a cluster starts without it."""
+LOCAL_TOOLS: Final = (KUBERNETES, ETCD, CONTAINERD, COREDNS, HELM)
+"""In the order of building: the largest first, helm last, because a cluster starts without it. CoreDNS and helm share
+most of their packages."""
 KIND_TOOLS: Final = (KIND, KUBECTL, HELM)
 
 GO_MINIMUM: Final = (1, 26, 8)

@@ -20,6 +20,8 @@ def test_go_mod_pins_the_version_and_knows_every_command(tool: Tool) -> None:
     pinned = f"{re.escape(tool.module)} {re.escape(tool.version)}"
     assert re.search(rf"^\s*(require )?{pinned}( // indirect)?$", text, re.MULTILINE)
     tools = set(re.findall(r"^(?:tool |\t)([^\s(]+)$", text, re.MULTILINE))
+    if (MODULES / tool.name / "main.go").exists():
+        tools = set(re.findall(r"^module (\S+)$", text, re.MULTILINE))
     assert tools == {package for _, package in tool.commands}
     assert (MODULES / tool.name / "go.sum").read_text().count("\n") > 10
 

@@ -18,10 +18,10 @@ _BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
 
 
 def build_key(tool: Tool, modules: Path = MODULES, machine: str = platform.machine()) -> str:
-    """Returns a short hash of everything that decides what the binaries are: modules, sums, flags, architecture."""
+    """Returns a short hash of everything that decides what the binaries are: modules, source, flags, architecture."""
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum"):
-        digest.update((modules / tool.name / name).read_bytes())
+    for path in sorted((modules / tool.name).iterdir()):
+        digest.update(path.read_bytes())
     digest.update(repr((tool.commands, tool.tags, tool.ldflags, _BUILD_FLAGS, machine)).encode())
     return digest.hexdigest()[:10]
 

@@ -122,7 +122,7 @@ class ToolBuilds:
 
     def _start(self, builds: Sequence[_Build]) -> None:
         count = sum(len(build.tool.commands) for build in builds)
-        self._progress.say(f"Building {count} binaries with {self._go}; all 11 take about 8 minutes on 2 cores, once")
+        self._progress.say(f"Building {count} binaries with {self._go}; all 12 take about 8 minutes on 2 cores, once")
         env = go_build.build_environment(go_build.go_version(self._run([self._go, "version"]).stdout), os.environ)
         shown = self._resources.enter_context(ThreadPoolExecutor(1))
         pool = self._resources.enter_context(ThreadPoolExecutor(_MODULES_AT_A_TIME))

@@ -12,6 +12,7 @@ API_PORT = 6443
 KUBELET_PORT = 10250
 KUBELET_HEALTH_PORT = 10248
 SERVICE_NETWORK = "10.96.0.0/16"
+CLUSTER_DOMAIN = "cluster.local"
 CGROUP_PREFIX = "gpufleet-"
 
 
@@ -119,6 +120,11 @@ class Layout:
     def pki(self) -> Path:
         """Keys and certificates."""
         return self.root / "pki"
+
+    @property
+    def corefile(self) -> Path:
+        """The configuration of CoreDNS."""
+        return self.root / "Corefile"
 
     @property
     def logs(self) -> Path:

@@ -17,7 +17,13 @@ from gpufleet_testbed.local.processes.lock import Lock
 from gpufleet_testbed.local.processes.monitor import DETACH
 from gpufleet_testbed.local.processes.supervisor_client import tail
 from gpufleet_testbed.local.setup import command_lines, network
-from gpufleet_testbed.local.setup.config_files import cni_config, containerd_config, kubeconfig, kubelet_config
+from gpufleet_testbed.local.setup.config_files import (
+    cni_config,
+    containerd_config,
+    corefile,
+    kubeconfig,
+    kubelet_config,
+)
 from gpufleet_testbed.local.setup.pki import certificates, make_pki
 from gpufleet_testbed.local.teardown import read_processes
 from gpufleet_testbed.local.units import Units
@@ -137,6 +143,7 @@ def _start_all(units: Units, images: NodeImages, lifeline: Lifeline, pool: Execu
     loaded = [pool.submit(_load, units, node, boot, images.archives) for node, boot in booted.items()]
     _await_apiserver(units)
     units.start("controller-manager", command_lines.controller_manager(layout, units.assets))
+    units.start("dns", command_lines.dns(layout, units.assets))
     units.start("scheduler", command_lines.scheduler(layout, units.assets))
     for node, boot in booted.items():
         boot.result()
@@ -167,6 +174,7 @@ def _configure(units: Units) -> None:
         path = layout.component_kubeconfig(certificate.name)
         path.touch(mode=0o600)
         path.write_text(kubeconfig(layout.server, authority, *pair))
+    layout.corefile.write_text(corefile(layout))
     for node in layout.node_layouts:
         node.kubelet_config.write_text(kubelet_config(layout, node, units.config.node_status_seconds))
         node.containerd_config.write_text(containerd_config(node))
@@ -185,7 +193,7 @@ def _await_apiserver(units: Units) -> None:
 def _await_nodes(units: Units) -> None:
     layout, api = units.layout, ApiClient(units.layout)
     wanted = {node.name for node in layout.node_layouts}
-    running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "proxy", *wanted)
+    running = (*_CONTROL_PLANE, "controller-manager", "scheduler", "dns", "proxy", *wanted)
     wait_until(
         lambda: api.ready_nodes() >= wanted and api.has_default_account,
         f"{', '.join(sorted(wanted))} are ready; the kubelets' logs are in {layout.logs}",

@@ -31,7 +31,7 @@ def test_kubernetes_binaries_know_their_version() -> None:
     assert f"-X=k8s.io/component-base/version.gitVersion={KUBERNETES.version}" in flags
 
 
-def test_key_follows_modules_sums_flags_and_machine(tmp_path: Path) -> None:
+def test_key_follows_modules_sums_source_flags_and_machine(tmp_path: Path) -> None:
     folder = tmp_path / ETCD.name
     folder.mkdir()
     (folder / "go.mod").write_text("module a")
@@ -40,7 +40,10 @@ def test_key_follows_modules_sums_flags_and_machine(tmp_path: Path) -> None:
     assert go_build.build_key(ETCD, tmp_path, "x86_64") == first
     assert go_build.build_key(ETCD, tmp_path, "aarch64") != first
     (folder / "go.sum").write_text("changed")
-    assert go_build.build_key(ETCD, tmp_path, "x86_64") != first
+    second = go_build.build_key(ETCD, tmp_path, "x86_64")
+    assert second != first
+    (folder / "main.go").write_text("package main")
+    assert go_build.build_key(ETCD, tmp_path, "x86_64") not in {first, second}
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,11 @@ def proxy(layout: Layout, assets: Assets) -> list[str]:
     ]
 
 
+def dns(layout: Layout, assets: Assets) -> list[str]:
+    """Starts CoreDNS for the pods of all nodes."""
+    return [assets["coredns"], f"-conf={layout.corefile}"]
+
+
 def containerd(node: NodeLayout, assets: Assets) -> list[str]:
     """Starts the node's containerd."""
     return [assets["containerd"], f"--config={node.containerd_config}"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gpufleet_testbed.local.layout import KUBELET_HEALTH_PORT, KUBELET_PORT, Layout, NodeLayout
+from gpufleet_testbed.local.layout import CLUSTER_DOMAIN, KUBELET_HEALTH_PORT, KUBELET_PORT, Layout, NodeLayout
 from gpufleet_testbed.versions import PAUSE_IMAGE
 
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -62,12 +62,28 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "resolvConf": "",
-        # There is no DNS server: a lookup fails immediately at this address. Without it each pod gets a warning.
         "clusterDNS": [layout.api_address],
+        "clusterDomain": CLUSTER_DOMAIN,
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "registerNode": True,
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def corefile(layout: Layout) -> str:
+    """Builds the configuration of CoreDNS: names of the cluster only. It refuses others, because nothing is outside.
+
+    It reads as administrator: no role of kube-apiserver lists all that the plugin needs.
+    """
+    return f"""\
+{CLUSTER_DOMAIN} {{
+    bind {layout.api_address}
+    errors
+    kubernetes {CLUSTER_DOMAIN} {{
+        kubeconfig {layout.kubeconfig}
+    }}
+}}
+"""
 
 
 def cni_config(node: NodeLayout) -> str:

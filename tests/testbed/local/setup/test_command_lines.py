@@ -56,6 +56,7 @@ def test_every_component_runs_the_binary_it_was_given(layout: Layout, assets: As
         command_lines.controller_manager(layout, assets),
         command_lines.scheduler(layout, assets),
         command_lines.proxy(layout, assets),
+        command_lines.dns(layout, assets),
         command_lines.containerd(node, assets),
         command_lines.kubelet(layout, node, assets),
     ]
@@ -65,6 +66,7 @@ def test_every_component_runs_the_binary_it_was_given(layout: Layout, assets: As
         "kube-controller-manager",
         "kube-scheduler",
         "kube-proxy",
+        "coredns",
         "containerd",
         "kubelet",
     ]

@@ -5,7 +5,13 @@ import tomllib
 import yaml
 
 from gpufleet_testbed.local.layout import Layout, NodeLayout, cgroup_name
-from gpufleet_testbed.local.setup.config_files import cni_config, containerd_config, kubeconfig, kubelet_config
+from gpufleet_testbed.local.setup.config_files import (
+    cni_config,
+    containerd_config,
+    corefile,
+    kubeconfig,
+    kubelet_config,
+)
 
 
 def test_kubeconfig_needs_no_other_file() -> None:
@@ -24,6 +30,15 @@ def test_each_kubelet_has_its_own_address_and_cgroup(layout: Layout) -> None:
     assert second["cgroupRoot"] == f"/{cgroup_name(layout.root)}/node-2"
     assert first["authentication"]["anonymous"] == {"enabled": False}
     assert first["nodeStatusUpdateFrequency"] == "10s"
+
+
+def test_pods_ask_coredns_for_names_of_the_cluster(layout: Layout) -> None:
+    kubelet = json.loads(kubelet_config(layout, layout.node(1), 10))
+    zone, _, block = corefile(layout).partition(" {\n")
+    assert zone == kubelet["clusterDomain"] == "cluster.local"
+    (server,) = kubelet["clusterDNS"]
+    assert f"bind {server}\n" in block
+    assert f"kubeconfig {layout.kubeconfig}\n" in block
 
 
 def test_pods_of_a_node_are_not_masked(layout: Layout) -> None:
