@@ -1,7 +1,7 @@
 """Writes the CRDs to `crds/` and to the chart: `python -m gpufleet_api.generate [--check]`.
 
-Both copies are committed, so that `kubectl apply -f crds/` and Helm need no Python. A unit test compares them with the
-models.
+Both copies are committed, so that `kubectl apply -f crds/` and Helm need no Python. So is the schema for Kustomize. A
+unit test compares them with the models.
 """
 
 import argparse
@@ -13,12 +13,16 @@ from typing import Final
 
 import yaml
 
+from gpufleet_api import kustomize
 from gpufleet_api.crd import RESOURCES, ApiResource
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout."""
 
 FOLDERS: Final = ("crds", "charts/gpufleet/files/crds")
+
+KUSTOMIZE: Final = Path("crds", "kustomize", "openapi.json")
+"""Not beside the CRDs: `kubectl apply -f crds/` reads every JSON file there."""
 
 _HEADER: Final = "# Generated from crds/gpufleet_api by `make crds`: change the models, not this file.\n"
 
@@ -31,7 +35,8 @@ def render(resource: ApiResource) -> str:
 def files() -> Mapping[Path, str]:
     """Returns the content of every generated file by its path below `ROOT`."""
     texts = {f"{resource.plural}.yaml": render(resource) for resource in RESOURCES}
-    return {Path(folder, name): text for folder in FOLDERS for name, text in texts.items()}
+    found = {Path(folder, name): text for folder in FOLDERS for name, text in texts.items()}
+    return {**found, KUSTOMIZE: kustomize.render()}
 
 
 def stale(root: Path = ROOT) -> list[Path]:

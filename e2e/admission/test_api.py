@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from gpufleet_e2e.identities import (
     ASSIGNMENT,
@@ -236,10 +237,50 @@ def test_printer_columns(installed: Cluster, admin: Client, full_workload: JsonO
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
     assert cells(header) == "NAME STATUS GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
     assert cells(row).startswith("e2e-no-such-node Ready 2 2 0 2 412 81559 3 41 71 ")
-    header, row = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
+    header, _ = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
     assert cells(header) == "NAME READY STATUS REASON GPUS NODES AGE"
-    assert " 2 " in cells(row)
 
 
-def test_explain_describes_units(installed: Cluster) -> None:
+def test_explain_describes_units_and_containers(installed: Cluster) -> None:
     assert "in degrees Celsius" in installed.kubectl("explain", "gpuworkload.spec.requirements").stdout
+    told = installed.kubectl("explain", "gpuworkload.spec.template.spec.containers").stdout
+    assert "Image of the container" in told
+    assert "-required-" in told.partition("name\t")[2].partition("\n")[0]
+
+
+def test_one_variable_is_applied_without_the_rest_of_its_container(admin: Client) -> None:
+    path = f"{WORKLOADS}/merged"
+    full = {"name": "main", "image": "a", "command": ["b"], "env": [{"name": "A", "value": "1"}]}
+    whole = workload("merged", template={"spec": {"restartPolicy": "Never", "containers": [full]}})
+    one = {"name": "main", "env": [{"name": "B", "value": "2"}]}
+    part = {**whole, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [one]}}}}
+    assert admin.apply(path, whole, manager="team", dry_run=None).allowed
+    merged = admin.apply(path, part, manager="platform", dry_run=None)
+    assert merged.allowed, merged.message
+    (container,) = merged.body["spec"]["template"]["spec"]["containers"]
+    assert (container["image"], container["command"]) == ("a", ["b"])
+    assert [(entry["name"], entry["value"]) for entry in container["env"]] == [("A", "1"), ("B", "2")]
+    admin.delete(path, dry_run=None)
+
+
+def test_kustomize_merges_one_variable_into_its_container(installed: Cluster, tmp_path: Path) -> None:
+    """Also in a Deployment of the same kustomization: a schema of its own replaces the one of Kustomize."""
+    main = {"name": "main", "image": "a", "command": ["b"], "env": [{"name": "A", "value": "1"}]}
+    patch = {"name": "main", "env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]}
+    for file, container in (("base", main), ("patch", patch)):
+        kinds = (("gpufleet.dev/v1alpha1", "GPUWorkload"), ("apps/v1", "Deployment"), ("batch/v1", "Job"))
+        spec = {"template": {"spec": {"containers": [container]}}}
+        parts = [
+            {"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, "spec": spec} for version, kind in kinds
+        ]
+        (tmp_path / f"{file}.yaml").write_text("---\n".join(json.dumps(part) + "\n" for part in parts))
+    schema = (repository_root() / "crds/kustomize/openapi.json").read_text()
+    (tmp_path / "openapi.json").write_text(schema)
+    overlay = {"resources": ["base.yaml"], "patches": [{"path": "patch.yaml"}], "openapi": {"path": "openapi.json"}}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(overlay))
+    built = list(yaml.safe_load_all(installed.kubectl("kustomize", str(tmp_path)).stdout))
+    assert len(built) == 3
+    for found in built:
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        assert (container["image"], container["command"]) == ("a", ["b"]), found["kind"]
+        assert {entry["name"]: entry["value"] for entry in container["env"]} == {"A": "2", "B": "3"}, found["kind"]

@@ -15,6 +15,10 @@ def with_template(template: Any) -> JsonObject:
     return workload(template=template)
 
 
+def with_containers(*containers: Any) -> JsonObject:
+    return with_template({"spec": {"restartPolicy": "Never", "containers": list(containers)}})
+
+
 def weighted(*weights: int) -> JsonObject:
     return {"items": 9, "mode": "Proportional", "by": "Weights", "weights": list(weights)}
 
@@ -141,6 +145,55 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         with_template({"spec": {"containers": TEMPLATE["spec"]["containers"]}}),
         "spec.template.spec.restartPolicy",
         "must be set: Never or OnFailure for work that ends, Always for a service",
+    ),
+    "a container": (
+        WORKLOADS,
+        with_containers({"name": "main", "env": None, "command": None, "resources": None, "lifecycle": {}}),
+        with_containers("x"),
+        "spec.template.spec.containers[0]",
+        "must be of type object",
+    ),
+    "containers": (
+        WORKLOADS,
+        with_containers({"name": "a"}, {"name": "b"}),
+        with_containers(),
+        "spec.template.spec.containers",
+        "at least 1 item",
+    ),
+    "container name": (
+        WORKLOADS,
+        with_containers({"name": "m" * 63}),
+        with_containers({"name": "m" * 64}),
+        "spec.template.spec.containers[0].name",
+        "may not be more than 63",
+    ),
+    "container without a name": (
+        WORKLOADS,
+        with_containers({"name": "main"}),
+        with_containers({"image": "x"}),
+        "spec.template.spec.containers[0].name",
+        "Required value",
+    ),
+    "one container per name": (
+        WORKLOADS,
+        with_containers({"name": "a"}, {"name": "b"}),
+        with_containers({"name": "a"}, {"name": "a"}),
+        "spec.template.spec.containers[1]",
+        "Duplicate value",
+    ),
+    "value of a variable": (
+        WORKLOADS,
+        with_containers({"name": "a", "env": [{"name": "A", "value": "1"}]}),
+        with_containers({"name": "a", "env": [{"name": "A", "value": 1}]}),
+        "spec.template.spec.containers[0].env[0].value",
+        "must be of type string",
+    ),
+    "init containers": (
+        WORKLOADS,
+        with_template({"spec": {**TEMPLATE["spec"], "initContainers": [{"name": "i"}]}}),
+        with_template({"spec": {**TEMPLATE["spec"], "initContainers": "x"}}),
+        "spec.template.spec.initContainers",
+        "must be of type array",
     ),
     "value of restartPolicy": (
         WORKLOADS,

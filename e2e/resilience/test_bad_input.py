@@ -86,12 +86,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         f"{POD}.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms[0].matchExpressions[0].key",
     ),
     "node-selector-list": (_template(nodeSelector=["a"]), f"{POD}.nodeSelector"),
-    "container-text": (_template(containers=["x"]), f"{POD}.containers[0]"),
-    "container-null": (_template(containers=[None]), f"{POD}.containers[0]"),
-    "container-empty": (_template(containers=[{}]), f"{POD}.containers[0].name"),
-    "init-containers-text": (_template(initContainers="x"), f"{POD}.initContainers"),
     "resources-text": ({"template": pod_spec(container(resources="x"))}, f"{POD}.containers[0].resources"),
-    "long-container-name": ({"template": pod_spec(container("m" * 64))}, f"{POD}.containers[0].name"),
+    "container-in-capitals": ({"template": pod_spec(container("Main"))}, f"{POD}.containers[0].name"),
 }
 """Fields of the workload, and the prefix of the message."""
 

@@ -117,6 +117,10 @@ def test_lists_with_several_writers_are_list_maps() -> None:
     assert keys[".status.devices"] == ["uuid"]
     assert keys[".status.conditions"] == ["type"]
     assert keys[".status.placements"] == ["replica"]
+    containers = ".spec.template.spec.containers"
+    assert (keys[containers], keys[f"{containers}[*].env"]) == (["name"], ["name"])
+    assert keys[f"{containers}[*].volumeMounts"] == ["mountPath"]
+    assert keys[".spec.template.spec.volumes"] == ["name"]
 
 
 def test_scale_subresource_has_paths_to_fields_that_exist() -> None:
