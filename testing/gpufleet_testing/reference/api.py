@@ -33,7 +33,7 @@ def kind(name: str) -> str:
 
 def _objects(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields every object with fields of its own, depth first in the schema's order."""
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
+    if schema.get("x-kubernetes-preserve-unknown-fields") and "properties" not in schema:
         return
     if "properties" in schema:
         if path:
