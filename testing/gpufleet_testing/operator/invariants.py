@@ -12,6 +12,8 @@ from gpufleet_testing.operator.apiserver import Json, copy_json
 from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster
 
 _QUIET_ROUNDS = 2
+_LONGEST_STEP_SECONDS = 60.0
+"""Shorter than the time after which telemetry is stale."""
 
 Reserved = dict[str, tuple[str, set[str]]]
 """Pod uid -> node and devices."""
@@ -54,6 +56,8 @@ async def settle(cluster: FakeCluster, operator: Operator, rounds: int = 24, *, 
         quiet = 0 if changed or due is not None else quiet + 1
         if quiet == _QUIET_ROUNDS:
             return
+        if not changed and due is not None and due > cluster.now:
+            cluster.advance(min(_LONGEST_STEP_SECONDS, (due - cluster.now).total_seconds()))  # a hold takes minutes
 
 
 def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
