@@ -65,7 +65,8 @@ def _generations(cluster: FakeCluster) -> dict[str, tuple[str, int]]:
 
 
 def check_always(cluster: FakeCluster) -> None:
-    """I1, at any time."""
+    """I1, and a message in each condition, at any time."""
+    check_messages(cluster)
     assert cluster.collisions == []
     for uid, node, reserved in cluster.released:
         assert node in reserved, f"{uid} was released to {node} without a reservation there"
@@ -78,6 +79,13 @@ def check_always(cluster: FakeCluster) -> None:
     for uuid, promises in claimed.items():
         assert len(promises) == 1 or None not in promises, f"{uuid} reserved twice"
         assert sum(memory or 0 for memory in promises) <= DEVICE_MEMORY_MIB, f"promises exceed the memory of {uuid}"
+
+
+def check_messages(cluster: FakeCluster) -> None:
+    """Nothing waits in silence: not for a second, whatever the state."""
+    for workload in cluster.of("workloads"):
+        for condition in (workload.get("status") or {}).get("conditions", ()):
+            assert condition["message"], f"{condition['type']} {condition['reason']} has no message"
 
 
 def check_settled(cluster: FakeCluster) -> None:

@@ -12,6 +12,7 @@ from gpufleet_operator.model.pod_policy import PodPolicy
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.invariants import check_messages
 from gpufleet_testing.operator.process import OperatorProcess
 
 TEN_MINUTES = 600
@@ -48,9 +49,7 @@ async def live(world: FakeCluster, operator: OperatorProcess, seconds: float) ->
 async def _pass(world: FakeCluster, operator: OperatorProcess) -> datetime | None:
     operator.hear(10_000)
     due = await operator.act()
-    for workload in world.of("workloads"):
-        for condition in (workload.get("status") or {}).get("conditions", ()):
-            assert condition["message"], f"{condition['type']} {condition['reason']} has no message"
+    check_messages(world)
     return due
 
 
