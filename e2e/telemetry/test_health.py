@@ -47,7 +47,7 @@ def test_xid(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     fleet.gpus[node].xid(faulty, 79)
     before = eventually(lambda: _fault(fleet, node, faulty, "XidError"), within=SOON_SECONDS)
     print(f"in the status {monotonic() - began:.1f} s after the XID: {before}")
-    assert before["recovery"] == "Reset", before
+    assert before["recovery"] == "Reboot", before
     message = eventually(lambda: _node_health(fleet, node, "False", "XidError"), within=SOON_SECONDS)
     assert faulty in message, message
     boot_id = fleet.node(node).run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout.strip()
@@ -118,7 +118,7 @@ def test_xid_while_the_apiserver_is_unreachable(namespace: TestNamespace, fleet:
         assert "XidError" not in str(written), "the status contains the XID"
     fault = eventually(lambda: _fault(fleet, node, faulty, "XidError"), within=STARTED_SECONDS)
     print(f"reported when the apiserver was reachable again: {fault}")
-    assert fault["recovery"] == "Reset", fault
+    assert fault["recovery"] == "Reboot", fault
 
     _acknowledge(fleet, node)
     eventually(lambda: _healthy(fleet, node, faulty), within=SOON_SECONDS)
@@ -149,6 +149,18 @@ def test_row_remap(namespace: TestNamespace, fleet: Fleet, node: str) -> None:
     fleet.gpus[node].report(faulty, remap_failed=0)
     eventually(lambda: _healthy(fleet, node, faulty), within=SLOW_SECONDS)
     assert namespace.devices("on-it") == (faulty,)
+
+
+def test_recovery_action(fleet: Fleet, node: str) -> None:
+    """Mechanism: what the driver says that a GPU needs is a fault as long as it says so; "none" ends that of an XID."""
+    faulty = fleet.gpus[node].uuids[0]
+    fleet.gpus[node].report(faulty, recovery_action=1)
+    fleet.gpus[node].xid(faulty, 109)
+    fault = eventually(lambda: _fault(fleet, node, faulty, "RecoveryReset"), within=SOON_SECONDS)
+    assert fault["recovery"] == "Reset", fault
+    eventually(lambda: _fault(fleet, node, faulty, "XidError"), within=SOON_SECONDS)
+    fleet.gpus[node].report(faulty, recovery_action=0)
+    eventually(lambda: _healthy(fleet, node, faulty), within=2 * SOON_SECONDS)
 
 
 def test_warning(namespace: TestNamespace, fleet: Fleet, node: str) -> None:

@@ -163,28 +163,6 @@ def test_every_number_has_a_call() -> None:
     } == set(NUMBERS)
 
 
-@pytest.mark.parametrize(("size", "whole"), [(16, False), (24, True), (32, False)])
-def test_process_entries_have_the_size_of_other_drivers(simulated: Simulated, size: int, whole: bool) -> None:
-    processes = (SimProcess(4711, 5000), SimProcess(4712, 7000))
-    simulated.edit(lambda node: node.with_gpu(0, process_bytes=size, processes=processes))
-    found = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(gpu())
-    assert len(found) == 2
-    assert ([one.pid for one in found] == [4711, 4712]) is whole
-
-
-def test_pid_above_int32_is_accepted(simulated: Simulated) -> None:
-    simulated.edit(lambda node: node.with_gpu(0, processes=(SimProcess(0, 1), SimProcess(3_145_728_000, 1))))
-    assert [one.pid for one in pynvml.nvmlDeviceGetComputeRunningProcesses_v3(gpu())] == [0, 3_145_728_000]
-
-
-@pytest.mark.parametrize(
-    ("model", "reserved"),
-    [("t4", 388), ("a100-40", 605), ("a100", 869), ("l40s", 609), ("h100", 479), ("h200", 614)],
-)
-def test_reserved_memory_of_presets_is_as_recorded(model: str, reserved: int) -> None:
-    assert make_node(model, 1).gpus[0].memory_reserved_mib == reserved
-
-
 def test_memory_of_both_versions(simulated: Simulated) -> None:
     simulated.edit(lambda node: node.with_gpu(0, memory_total_mib=1000, memory_used_mib=300, memory_reserved_mib=50))
     memory = pynvml.nvmlDeviceGetMemoryInfo(gpu(), pynvml.nvmlMemory_v2)
