@@ -1,4 +1,7 @@
-"""Checks that the apiserver makes by the schema and pydantic does not: unknown fields, duplicate list elements."""
+"""Checks that the apiserver makes by the schema and pydantic does not.
+
+Unknown fields, duplicate list elements, and the types and values of the pod template.
+"""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -6,7 +9,10 @@ from typing import Any
 
 from gpufleet_api.crd import WORKLOAD
 from gpufleet_api.schema import Schema
-from gpufleet_common.field_errors import duplicate
+from gpufleet_common.field_errors import duplicate, invalid, show, unsupported
+
+_TEMPLATE = "spec.template."
+_TYPES = {"object": Mapping, "array": list, "string": str}
 
 
 def workload_problems(body: Mapping[str, Any]) -> Iterator[str]:
@@ -39,9 +45,21 @@ def _object(schema: Schema, value: Mapping[str, Any], path: str) -> Iterator[str
     for name, item in value.items():
         at = f"{path}.{name}".lstrip(".")
         if name in fields:
+            yield from _value(fields[name], item, at)
             yield from _problems(fields[name], item, at)
         elif not schema.get("x-kubernetes-preserve-unknown-fields"):
             yield f'unknown field "{at}": known fields: {", ".join(sorted(fields))}'
+
+
+def _value(schema: Schema, value: Any, path: str) -> Iterator[str]:
+    """Checks a value of the template; pydantic checks the others. Null means absence."""
+    expected, values = _TYPES.get(schema.get("type", "")), schema.get("enum", ())
+    if value is None or not path.startswith(_TEMPLATE):
+        return
+    if expected is not None and not isinstance(value, expected):
+        yield invalid(path, value, f"must be of type {schema['type']}")
+    elif values and value not in values:
+        yield unsupported(path, value, map(show, values))
 
 
 def _duplicates(schema: Schema, value: list[Any], path: str) -> Iterator[str]:

@@ -85,6 +85,14 @@ SPECS: list[tuple[dict[str, Any], str]] = [
         "spec.template.spec.restartPolicy: Required value: must be set: Never or OnFailure for work that ends, Always",
     ),
     (
+        {"template": {"spec": {**TEMPLATE, "restartPolicy": "Sometimes"}}},
+        'spec.template.spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure"',
+    ),
+    (
+        {"template": {"spec": {**TEMPLATE, "containers": [{"name": "a", "env": [{"name": "A", "value": 1}]}]}}},
+        "spec.template.spec.containers[0].env[0].value: Invalid value: 1: must be of type string",
+    ),
+    (
         {"template": {"spec": {**TEMPLATE, "nodeName": "n"}}},
         "spec.template.spec.nodeName: Forbidden: the node is selected by the operator",
     ),
