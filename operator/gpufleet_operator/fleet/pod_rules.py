@@ -138,6 +138,7 @@ class PlacedPods:
                 domains,
                 _per_domain(domains, (p.node for p in selected_by_all)),
                 counts_replicas=_all_select(pod.affinity, pod),
+                outside_message=f"node has no label {term.topology_key}",
             )
 
     def _spread(self, pod: PodTraits, needs: PodNeeds) -> Iterator[DomainRule]:
@@ -160,6 +161,7 @@ class PlacedPods:
                 counts_replicas=_matches(constraint.selector, pod),
                 max_skew=constraint.max_skew,
                 min_domains=constraint.min_domains,
+                outside_message=f"node has no label {' or '.join(sorted(keys))}",
             )
 
     def _selected(self, term: PodTerm) -> Iterator[PlacedPod]:

@@ -298,6 +298,8 @@ class DomainRule:
     max_skew: int = 1
     min_domains: int = 1
     """SPREAD: with fewer domains, the lowest count is taken as 0."""
+    outside_message: str = ""
+    """As `message`, for a node that is in no domain."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class RuleState:
 
     def message(self, row: int | None) -> str:
         """Returns the message of the first rule that rejects the row; empty if none does."""
-        rejecting = (rule.rule.message for rule in self._rules if row is not None and rule.rejected()[row])
+        rejecting = (rule.message(row) for rule in self._rules if row is not None and rule.rejected()[row])
         return next(rejecting, "")
 
     @property
@@ -91,6 +91,10 @@ class _RuleArrays:
     def add(self, row: int) -> None:
         if self.rule.counts_replicas and self.domain[row] != _OUTSIDE:
             self.counts[self.domain[row]] += 1
+
+    def message(self, row: int | None) -> str:
+        outside = row is not None and self.domain[row] == _OUTSIDE
+        return (outside and self.rule.outside_message) or self.rule.message
 
     def rejected(self) -> Mask:
         """Returns (rows,)."""

@@ -73,7 +73,12 @@ def test_spread_with_too_few_domains_takes_zero_as_the_lowest_count() -> None:
 
 def test_spread_rejects_a_node_without_the_key() -> None:
     spread = rule(RuleKind.SPREAD, {"node-2": "a"}, FilterReason.TOPOLOGY_SPREAD)
-    assert per_node(place(fleet(8, 8), make_request(2, rules=(spread,)))) == {"node-2": 2}
+    spread = replace(spread, outside_message="node has no label rack")
+    decision = place(fleet(8, 1), make_request(2, rules=(spread,)))
+    assert per_node(decision) == {"node-2": 1}
+    assert decision.diagnosis is not None
+    assert decision.diagnosis.nearest is not None
+    assert decision.diagnosis.nearest.message == "node has no label rack"
 
 
 def test_replicas_together_go_to_the_domain_where_all_fit() -> None:
