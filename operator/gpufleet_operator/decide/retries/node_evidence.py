@@ -1,5 +1,7 @@
 """What a node looked like when it refused a pod, as far as a refusal may depend on it."""
 
+from collections.abc import Iterable
+
 from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import NodeEvidence
@@ -7,15 +9,25 @@ from gpufleet_operator.model.state_types import NodeEvidence
 
 def node_evidence(snapshot: Snapshot, name: str, workload_uid: str) -> NodeEvidence:
     """Returns the current state of a node, without the pods of one workload."""
+    return _evidence(snapshot, name, (uid for uid, p in snapshot.pods.items() if p.workload_uid != workload_uid))
+
+
+def evidence_again(snapshot: Snapshot, name: str, before: NodeEvidence) -> NodeEvidence:
+    """Returns the current state of a node, with only those pods that ran before."""
+    return _evidence(snapshot, name, before.running)
+
+
+def _evidence(snapshot: Snapshot, name: str, pods: Iterable[str]) -> NodeEvidence:
     node, telemetry = snapshot.nodes.get(name), snapshot.telemetry.get(name)
     status = telemetry.status if telemetry else None
     return NodeEvidence(
         node=None if node is None else (node.labels, node.taints, node.unschedulable, node.not_ready, node.allocatable),
         offered=frozenset(d.uuid for d in status.devices if d.offered) if status else frozenset(),
         requested=dict(snapshot.foreign_requests.get(name, {})),
-        running=frozenset(
-            uid
-            for uid, pod in snapshot.pods.items()
-            if pod.node == name and pod.phase is PodPhase.RUNNING and pod.workload_uid != workload_uid
-        ),
+        running=frozenset(uid for uid in pods if _runs(snapshot, uid, name)),
     )
+
+
+def _runs(snapshot: Snapshot, uid: str, node: str) -> bool:
+    pod = snapshot.pods.get(uid)
+    return pod is not None and pod.node == node and pod.phase is PodPhase.RUNNING

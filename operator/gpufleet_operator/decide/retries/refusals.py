@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
-from gpufleet_operator.decide.retries.node_evidence import node_evidence
+from gpufleet_operator.decide.retries.node_evidence import evidence_again, node_evidence
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, Hold, Limits, PassState, RefusalKey, Refusals
@@ -86,11 +86,14 @@ def _restored(snapshot: Snapshot) -> dict[RefusalKey, Backoff]:
 def count_refusals(snapshot: Snapshot, refusals: Refusals, assessed: Iterable[WorkloadReplicas]) -> Refusals:
     """Excludes nodes for the replicas that they refused, and drops the refusals of replicas that hold their devices."""
     now, since = snapshot.now, dict(refusals.allocated_since)
+    refused = {key[0] for key in (*refusals.holds, *refusals.backoffs)}
     for workload in assessed:
         uid = workload.workload.uid
         for removal in workload.removals:
             if removal.reason in REFUSED_BY and removal.node is not None:
                 refusals = _count(snapshot, refusals, uid, removal, removal.node)
+        if uid not in refused:
+            continue
         settled = {r.index for r in workload.replicas if _holds_since(r, since, now, snapshot.limits)}
         if workload.spec.placement.gang and len(settled) < len(workload.replicas):
             continue
@@ -203,9 +206,10 @@ def _retry_nodes(snapshot: Snapshot, state: PassState, workload_uid: str, replic
     changed = {
         node
         for node, before in hold.evidence.items()
-        if before and node in snapshot.nodes and before.may_have_improved(node_evidence(snapshot, node, workload_uid))
+        if before and node in snapshot.nodes and before.may_have_improved(evidence_again(snapshot, node, before))
     }
-    untried = snapshot.nodes.keys() & snapshot.telemetry.keys() - hold.evidence.keys()
-    allowed = changed | (untried if snapshot.now >= hold.untried_until else untried - hold.nodes)
+    late = snapshot.now >= hold.untried_until
+    others = snapshot.nodes.keys() - (hold.evidence.keys() if late else hold.nodes)
+    allowed = changed | (others & snapshot.telemetry.keys())
     waiting = {n for n in allowed if (b := backoffs.get((workload_uid, replica, n))) and snapshot.now < b.until}
     return frozenset(allowed - waiting)
