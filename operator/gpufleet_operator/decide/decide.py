@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
-from gpufleet_operator.decide.reports import collect_reports, reported
+from gpufleet_operator.decide.reports import collect_reports
 from gpufleet_operator.decide.retries.holds import apply_holds
 from gpufleet_operator.decide.retries.refusals import count_refusals
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
@@ -55,10 +54,10 @@ def decide(snapshot: Snapshot) -> Actions:
     statuses = collect_statuses(snapshot, state, refusals, assessed, plan)
 
     # 6. Collect the reports to people: conditions of nodes, explanations of gated pods.
-    reports = collect_reports(snapshot, state, assessed, plan, writes)
+    reports, state = collect_reports(snapshot, state, assessed, plan, writes)
 
     # 7. Make the state for the next pass.
-    after = replace(next_state(snapshot, state, refusals, writes, statuses), reported=reported(snapshot, reports))
+    after = next_state(snapshot, state, refusals, writes, statuses)
     return Actions(
         services=services,
         creates=writes.creates,

@@ -20,6 +20,8 @@ def collect_evictions(snapshot: Snapshot, ledger: Ledger, deletes: Iterable[Dele
     """
     deleted = {delete.uid for delete in deletes}
     for node, telemetry in snapshot.telemetry.items():
+        if not telemetry.model.spec.cordoned:
+            continue
         drained = {uuid: entry for uuid, entry in cordons.of_node(snapshot, node).items() if entry.drain}
         if not drained:
             continue

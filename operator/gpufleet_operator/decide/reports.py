@@ -1,6 +1,7 @@
 """Collects the reports of a pass, without those that are backing off."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNod
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported
 from gpufleet_operator.report.gated_pods import Placements, explained, explanations
-from gpufleet_operator.report.node_reports import node_conditions, telemetry_conditions
+from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
 
 _MAX_PER_PASS = 64
 """Of each kind, so that reports do not delay the next pass. The responses start it."""
@@ -21,8 +22,8 @@ Report = TypeVar("Report", WriteTelemetryConditions, WriteNodeCondition, Explain
 
 def collect_reports(
     snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas], plan: Plan, writes: Writes
-) -> Reports:
-    """Returns the reports to write."""
+) -> tuple[Reports, PassState]:
+    """Returns the reports to write, and the state with what was reported when."""
 
     def due(reports: Iterable[Report]) -> tuple[Report, ...]:
         return tuple(islice((r for r in reports if not state.is_backing_off(r.key, snapshot.now)), _MAX_PER_PASS))
@@ -33,20 +34,18 @@ def collect_reports(
         unplaced=plan.unplaced,
         releases=frozenset(r.pod_uid for r in writes.releases),
     )
-    return Reports(
-        telemetry=due(telemetry_conditions(snapshot)),
-        nodes=due(node_conditions(snapshot)),
-        pods=due(explanations(snapshot, state, placements)),
+    nodes = node_reports(snapshot)
+    reports = Reports(
+        telemetry=due(nodes.telemetry), nodes=due(nodes.nodes), pods=due(explanations(snapshot, state, placements))
     )
+    return reports, replace(state, reported=_reported(snapshot, reports), settled_nodes=nodes.settled)
 
 
-def reported(snapshot: Snapshot, reports: Reports) -> Mapping[str, Reported]:
-    """Returns when each report was last written, for objects that still exist."""
+def _reported(snapshot: Snapshot, reports: Reports) -> Mapping[str, Reported]:
+    """Returns when each report was last written, as far as that delays the next one."""
     now, previous = snapshot.now, snapshot.previous_state.reported
-    existing = [WriteTelemetryConditions(t.name, t.uid, ()).key for t in snapshot.telemetry.values()]
-    existing += [WriteNodeCondition(n.name, n.uid, None).key for n in snapshot.nodes.values()]
     return {
-        **{key: previous[key] for key in existing if key in previous},
+        **{key: reported for key, reported in previous.items() if now - reported.at < MESSAGE_INTERVAL},
         **explained(snapshot),
         **{write.key: Reported(now) for write in reports.telemetry},
         **{write.key: Reported(now) for write in reports.nodes},

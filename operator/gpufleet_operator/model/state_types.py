@@ -146,6 +146,15 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class SettledNode:
+    """The versions of a node's objects at which no condition was to be written."""
+
+    telemetry_version: str
+    node_version: str
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PassState:
     """State carried from pass to pass. Losing all of it (a restart) costs time, never correctness."""
 
@@ -182,6 +191,8 @@ class PassState:
     """Workload uid -> when its status was last written."""
     reported: Mapping[str, Reported] = field(default_factory=dict)
     """Key of a report (`model.report_actions`) -> what was last written under it."""
+    settled_nodes: Mapping[str, SettledNode] = field(default_factory=dict)
+    """By node name."""
     restored: frozenset[str] = frozenset()
     """Uids of workloads whose refusals were read back from status after a restart."""
 

@@ -122,8 +122,8 @@ def _wait(
     diagnosis = found.unplaced.get(uid)
     if diagnosis is not None:
         return _Wait(WaitingFor.DEVICES, diagnosis.message)
-    if assessed.spec.placement.gang:
-        others = [r for r in assessed.replicas if r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)]
+    others = [r for r in assessed.replicas if r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)]
+    if assessed.spec.placement.gang and others:
         message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or have other gates"
         return _Wait(WaitingFor.GANG, message)
     return _Wait(WaitingFor.DEVICES, "no devices are picked yet")

@@ -3,7 +3,8 @@
 A condition is written when its status or reason changes, and at most once a minute if only its message does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gpufleet_api.condition import Condition
@@ -11,33 +12,64 @@ from gpufleet_common import timestamps
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import SettledNode
 from gpufleet_operator.report.telemetry_health import Finding, fresh, healthy
 
-_MESSAGE_INTERVAL = timedelta(seconds=60)
+MESSAGE_INTERVAL = timedelta(seconds=60)
+"""Shortest interval between two writes of a condition of which only the message differs."""
 
 
-def telemetry_conditions(snapshot: Snapshot) -> Iterator[WriteTelemetryConditions]:
-    """Yields the conditions to write. An object without a status cannot have any."""
-    for telemetry in snapshot.telemetry.values():
-        if telemetry.deleting or (telemetry.status is None and not telemetry.decode_error):
-            continue
-        freshness = fresh(snapshot, telemetry)
-        findings = {"Fresh": freshness, "Healthy": healthy(telemetry, freshness)}
+@dataclass(slots=True)
+class NodeReports:
+    """The conditions to write, and the nodes for which there is nothing to write."""
+
+    telemetry: list[WriteTelemetryConditions] = field(default_factory=list)
+    nodes: list[WriteNodeCondition] = field(default_factory=list)
+    settled: dict[str, SettledNode] = field(default_factory=dict)
+
+
+def node_reports(snapshot: Snapshot) -> NodeReports:
+    """Compares the stored conditions of all nodes with those that they should have.
+
+    A node whose objects have not changed since nothing was to be written is skipped: of thousands of nodes, only a few
+    change from one pass to the next.
+    """
+    found, before = NodeReports(), snapshot.previous_state.settled_nodes
+    for name in (*snapshot.telemetry, *(name for name in snapshot.nodes if name not in snapshot.telemetry)):
+        telemetry, node = snapshot.telemetry.get(name), snapshot.nodes.get(name)
+        settled = SettledNode(
+            telemetry.resource_version if telemetry else "",
+            node.resource_version if node else "",
+            stale=snapshot.stale_reason(name) is not None,
+        )
+        if before.get(name) == settled or not _differs(snapshot, found, telemetry, node):
+            found.settled[name] = settled
+    return found
+
+
+def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None, node: Node | None) -> bool:
+    """Adds the writes that are due; returns whether a condition differs, due or not."""
+    if telemetry is not None and telemetry.deleting:
+        telemetry = None
+    freshness = fresh(snapshot, telemetry) if telemetry else None
+    health = healthy(telemetry, freshness) if telemetry and freshness else None
+    differs = False
+    # An object without a status cannot have conditions.
+    if telemetry and freshness and health and (telemetry.status is not None or telemetry.decode_error):
+        findings = {"Fresh": freshness, "Healthy": health}
         wanted = tuple(_condition(snapshot, telemetry, kind, finding) for kind, finding in findings.items())
         write = WriteTelemetryConditions(telemetry.name, telemetry.uid, wanted)
         stored = [telemetry.conditions.get(c.type) for c in wanted]
-        if _is_due(snapshot, write.key, stored, wanted):
-            yield write
-
-
-def node_conditions(snapshot: Snapshot) -> Iterator[WriteNodeCondition]:
-    """Yields the conditions to write to Nodes, and the removal from Nodes without a GPUTelemetry."""
-    if not snapshot.limits.node_conditions:
-        return
-    for node in snapshot.nodes.values():
-        write = WriteNodeCondition(node.name, node.uid, _node_condition(snapshot, node))
-        if _is_due(snapshot, write.key, [node.condition], [write.condition]):
-            yield write
+        differs = stored != list(wanted)
+        if differs and _is_due(snapshot, write.key, stored, wanted):
+            found.telemetry.append(write)
+    if node is not None and snapshot.limits.node_conditions:
+        to_node = WriteNodeCondition(node.name, node.uid, _node_condition(snapshot, telemetry, node, health))
+        if node.condition != to_node.condition:
+            differs = True
+            if _is_due(snapshot, to_node.key, [node.condition], [to_node.condition]):
+                found.nodes.append(to_node)
+    return differs
 
 
 def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: Finding) -> Condition:
@@ -51,15 +83,16 @@ def _condition(snapshot: Snapshot, telemetry: Telemetry, kind: str, finding: Fin
     )
 
 
-def _node_condition(snapshot: Snapshot, node: Node) -> NodeCondition | None:
-    telemetry, old = snapshot.telemetry.get(node.name), node.condition
-    if telemetry is None or telemetry.deleting:
+def _node_condition(
+    snapshot: Snapshot, telemetry: Telemetry | None, node: Node, health: Finding | None
+) -> NodeCondition | None:
+    """Returns the condition that the Node should have; None: none, because it has no agent or no device."""
+    if telemetry is None or health is None:
         return None
     has_devices = telemetry.status is not None and bool(telemetry.status.devices)
-    if not has_devices and old is None:
+    if not has_devices and node.condition is None:
         return None  # an agent also runs on nodes without GPUs
-    finding = healthy(telemetry, fresh(snapshot, telemetry))
-    return NodeCondition(finding.status, finding.reason, finding.message, _since(snapshot, old, finding))
+    return NodeCondition(health.status, health.reason, health.message, _since(snapshot, node.condition, health))
 
 
 def _since(snapshot: Snapshot, old: Condition | NodeCondition | None, finding: Finding) -> str:
@@ -74,9 +107,8 @@ def _is_due(
     stored: Sequence[Condition | NodeCondition | None],
     wanted: Sequence[Condition | NodeCondition | None],
 ) -> bool:
-    if list(stored) == list(wanted):
-        return False
+    """Returns False if only messages differ and one was written less than a minute ago."""
     if [c and (c.status, c.reason) for c in stored] != [c and (c.status, c.reason) for c in wanted]:
         return True
     reported = snapshot.previous_state.reported.get(key)
-    return reported is None or snapshot.now - reported.at >= _MESSAGE_INTERVAL
+    return reported is None or snapshot.now - reported.at >= MESSAGE_INTERVAL

@@ -170,6 +170,21 @@ def test_stored_conditions_are_not_written_again() -> None:
     assert again.empty
 
 
+def test_node_that_settled_is_compared_again_when_it_changes() -> None:
+    first = reports(make.telemetry())
+    node = make.node(condition=node_condition(first))
+    snapshot = make.snapshot(make.telemetry(conditions=first.telemetry[0].conditions), node)
+    settled = decide(snapshot).state
+
+    changed = replace(node, condition=None, resource_version="41")  # removed by another client
+    again = decide(replace(make.with_state(snapshot, settled), nodes={"node-1": changed}))
+
+    assert decide(make.with_state(snapshot, settled)).reports.empty
+    assert len(again.reports.nodes) == 1
+    stale = decide(replace(make.with_state(snapshot, settled), now=snapshot.now + timedelta(seconds=200)))
+    assert found(stale.reports)["Fresh"] == ("False", "Stale")
+
+
 def test_number_of_reports_in_a_pass_is_limited() -> None:
     many = [make.telemetry(f"node-{number}", devices=1) for number in range(100)]
 
