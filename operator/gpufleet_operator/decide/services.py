@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from gpufleet_operator.model.actions import CreateService
+from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import network
@@ -13,15 +14,16 @@ def collect_services(snapshot: Snapshot, state: PassState) -> tuple[CreateServic
 
     The garbage collector deletes a Service with its workload.
     """
-    owners = {service.owner_uid for service in snapshot.services.values() if not service.deleting}
-    missing = (action for action in _wanted(snapshot) if action.workload_uid not in owners)
+    missing = (CreateService(workload.uid, network.service(workload)) for workload in _without_service(snapshot))
     return tuple(action for action in missing if not state.is_backing_off(action.key, snapshot.now))
 
 
-def _wanted(snapshot: Snapshot) -> Iterable[CreateService]:
+def _without_service(snapshot: Snapshot) -> Iterable[Workload]:
+    """Yields the valid workloads that need a Service and have none, or one that is being deleted."""
+    owners = {service.owner_uid for service in snapshot.services.values() if not service.deleting}
     for uid, check in snapshot.templates.items():
         workload = snapshot.workloads[uid]
-        if workload.model is None or workload.deleting or check.errors:
+        if uid in owners or workload.model is None or workload.deleting or check.errors:
             continue
         if workload.model.spec.network.enable_dns_hostnames:
-            yield CreateService(uid, network.service(workload))
+            yield workload
