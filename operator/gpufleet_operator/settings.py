@@ -25,6 +25,7 @@ _MAX_SECONDS = {
     "lease_poll_interval": 60.0,
     "scheduling_deadline": 3600.0,
     "refusal_hold": 86_400.0,
+    "restart_backoff": 600.0,
 }
 """The chart's schema has the same limits."""
 
@@ -64,6 +65,8 @@ class OperatorSettings:
     """Keys of NoSchedule taints that the pods of workloads tolerate."""
     node_conditions: str = "true"
     """Whether Nodes with GPUs get the condition GPUHealthy, which requires the permission to patch their status."""
+    restart_backoff_seconds: float = 10.0
+    """Time from the first failure of a replica until it starts again. It doubles with each failure, up to 600 s."""
     host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     port: int = 8080
     log_level: str = "info"
@@ -79,6 +82,7 @@ class OperatorSettings:
             refusal_hold=timedelta(seconds=self.refusal_hold_seconds),
             pod_policy=PodPolicy(self.foreign_resources, self.schedulers, self.tolerate_taints),
             node_conditions=self.node_conditions == "true",
+            restart_base=timedelta(seconds=self.restart_backoff_seconds),
         )
 
 
@@ -105,6 +109,7 @@ def parse(arguments: Sequence[str] | None = None) -> OperatorSettings:
         ("scheduling_deadline", "how long a placed pod may have no response of any scheduler"),
         ("refusal_hold", "maximum pause after several refused pods in a row"),
         ("lease_poll_interval", "time between two reads of the nodes' leases"),
+        ("restart_backoff", "time until a failed replica starts again; it doubles with each failure, up to 600 s"),
     ):
         flag = f"--{name.replace('_', '-')}-seconds"
         parser.seconds(flag, getattr(default, f"{name}_seconds"), _MAX_SECONDS[name], description)

@@ -5,16 +5,14 @@ operator, which would then create another one, again and again.
 """
 
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
 
-from gpufleet_api.names import API_VERSION, REPLICA_LABEL, WAITING_FOR_ANNOTATION, WORKLOAD_KIND
+from gpufleet_api.names import API_VERSION, ATTEMPT_LABEL, REPLICA_LABEL, WAITING_FOR_ANNOTATION, WORKLOAD_KIND
 from gpufleet_common import timestamps
+from gpufleet_operator.cache.decode_container import container
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
 from gpufleet_operator.model.objects import (
     DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS,
     AffinityShape,
-    Container,
     Pod,
     PodPhase,
     TermShape,
@@ -31,7 +29,7 @@ def pod(body: Json) -> Pod:
         ValueError: The creation time is malformed.
     """
     meta, spec, status = body["metadata"], as_map(body.get("spec")), as_map(body.get("status"))
-    replica = text(as_map(meta.get("labels")).get(REPLICA_LABEL))
+    labels, ready = as_map(meta.get("labels")), _condition(status, "Ready")
     return Pod(
         uid=meta["uid"],
         namespace=meta["namespace"],
@@ -39,7 +37,8 @@ def pod(body: Json) -> Pod:
         resource_version=meta.get("resourceVersion", ""),
         created=timestamps.parse(meta["creationTimestamp"]),
         workload_uid=_owner(maps(meta.get("ownerReferences"))),
-        replica=int(replica) if replica.isascii() and replica.isdigit() else None,
+        replica=_index(labels.get(REPLICA_LABEL)),
+        attempt=_index(labels.get(ATTEMPT_LABEL)) or 0,
         deleting="deletionTimestamp" in meta,
         gates=tuple(text(g.get("name")) for g in maps(spec.get("schedulingGates"))),
         node=text(spec.get("nodeName")) or None,
@@ -52,7 +51,10 @@ def pod(body: Json) -> Pod:
         nominated=bool(status.get("nominatedNodeName")),
         scheduler=text(spec.get("schedulerName")) or "default-scheduler",
         claims=tuple(_claims(maps(spec.get("resourceClaims")))),
-        containers=tuple(_container(c) for c in maps(status.get("containerStatuses"))),
+        ready=ready.get("status") == "True",
+        not_ready="" if ready.get("status") == "True" else text(ready.get("message")),
+        containers=tuple(container(c) for c in maps(status.get("containerStatuses"))),
+        init_containers=tuple(container(c) for c in maps(status.get("initContainerStatuses"))),
         priority=number(spec.get("priority")),
         needs=requests.pod_needs(spec),
         traits=traits.pod_traits(meta["namespace"], meta.get("labels"), spec),
@@ -61,6 +63,11 @@ def pod(body: Json) -> Pod:
         waiting_for=text(as_map(meta.get("annotations")).get(WAITING_FOR_ANNOTATION)),
         termination_grace_period_seconds=_grace_period_seconds(spec),
     )
+
+
+def _index(label: object) -> int | None:
+    digits = text(label)
+    return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
 def _owner(references: Iterable[Json]) -> str:
@@ -99,33 +106,6 @@ def _claims(references: Iterable[Json]) -> Iterable[str]:
             yield f'ResourceClaim "{name}"'
         elif name := text(one.get("resourceClaimTemplateName")):
             yield f'ResourceClaimTemplate "{name}"'
-
-
-def _container(status: Json) -> Container:
-    state, last = as_map(status.get("state")), as_map(status.get("lastState"))
-    running, ended = state.get("running"), state.get("terminated")
-    return Container(
-        name=text(status.get("name")),
-        running=running is not None,
-        # `terminated` is also set for a container that the runtime never created; only its id shows that it ran.
-        ran=running is not None or bool(_ran(ended) or _ran(last.get("terminated"))),
-        started_at=_moment(as_map(running or ended).get("startedAt")),
-        devices={
-            text(entry.get("name")): frozenset(text(r.get("resourceID")) for r in maps(entry.get("resources")))
-            for entry in maps(status.get("allocatedResourcesStatus"))
-        },
-    )
-
-
-def _ran(terminated: Any) -> bool:
-    return bool(as_map(terminated).get("containerID"))
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        return timestamps.parse(text(value))
-    except ValueError:
-        return None
 
 
 def _affinity_shape(spec: Json) -> AffinityShape:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
+from gpufleet_operator.decide.life.run_policy import expired, expiry, next_moments
 from gpufleet_operator.decide.plan import place_waiting
 from gpufleet_operator.decide.replicas import assess, unschedulable_grace
 from gpufleet_operator.decide.reports import collect_reports
@@ -57,7 +58,7 @@ def decide(snapshot: Snapshot) -> Actions:
     reports, state = collect_reports(snapshot, state, assessed, plan, writes)
 
     # 7. Make the state for the next pass.
-    after = next_state(snapshot, state, refusals, writes, statuses)
+    after = next_state(snapshot, replace(state, refusals=refusals), assessed, writes=writes, statuses=statuses)
     return Actions(
         services=services,
         creates=writes.creates,
@@ -67,8 +68,9 @@ def decide(snapshot: Snapshot) -> Actions:
         releases=writes.releases,
         statuses=statuses,
         reports=reports,
+        expired=tuple(e for e in expired(snapshot) if not state.is_backing_off(e.key, snapshot.now)),
         state=after,
-        due=_due(snapshot, after),
+        due=_due(snapshot, after, assessed),
         unplaced=plan.unplaced,
         gated=_gated(snapshot, assessed),
         inconsistencies=plan.inconsistencies,
@@ -92,10 +94,12 @@ def _unexpected_errors(snapshot: Snapshot) -> dict[str, str]:
     }
 
 
-def _due(snapshot: Snapshot, state: PassState) -> datetime | None:
+def _due(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> datetime | None:
     """Returns the next time at which the decision may change although the cluster does not."""
     limits = snapshot.limits
     moments = [next_backoff_end(state, snapshot.now), cordons.next_end(snapshot), gated_pods.next_due(snapshot)]
+    moments += [expiry(workload) for workload in snapshot.workloads.values() if not workload.deleting]
+    moments += [moment for one in assessed for moment in next_moments(snapshot, state, one)]
     for uid, since in state.unschedulable_since.items():
         node = snapshot.pods[uid].target_node
         if node is not None:

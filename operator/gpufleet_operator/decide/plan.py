@@ -28,7 +28,12 @@ from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Request, Terms
 
-_WITHOUT_USABLE_POD = (WaitReason.POD, WaitReason.OTHER_GATES, WaitReason.REPLACEMENT)
+_WITHOUT_USABLE_POD = (
+    WaitReason.POD,
+    WaitReason.RESTART_BACKOFF,
+    WaitReason.OTHER_GATES,
+    WaitReason.REPLACEMENT,
+)
 
 ReplicaKey = tuple[str, int]
 """Workload uid, replica."""

@@ -5,18 +5,25 @@ a lost event between any two steps leads to the same result, a little later.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_placement import OnDegraded
 from gpufleet_api.workload_status import PlacementState
+from gpufleet_common import timestamps
 from gpufleet_operator.decide.assignment import new_assignment
+from gpufleet_operator.decide.life import attempts
+from gpufleet_operator.decide.life.attempts import ReplicaPods
+from gpufleet_operator.decide.life.run_policy import apply_run_policy
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices
 from gpufleet_operator.ledger.ledger import Ledger, occupancy_of
 from gpufleet_operator.ledger.verify import rejected_by_kubelet, verify_allocation
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation, Workload
+from gpufleet_operator.model.outcome import Outcome, stored_outcome
+from gpufleet_operator.model.pod_state.problems import failure
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
@@ -58,17 +65,51 @@ class _ReplicaAssessor:
 
     def assess_all(self, pods: Iterable[Pod]) -> WorkloadReplicas:
         """Returns all replicas, by the pods that the workload controls."""
+        outcome = stored_outcome(self.workload)
+        if outcome is not None:
+            return self._finished(outcome, pods)
         by_index: dict[int | None, list[Pod]] = {}
         for pod in sorted(pods, key=lambda p: (p.created, p.uid)):
             by_index.setdefault(pod.replica, []).append(pod)
-        replicas = tuple(self._replica(index, by_index.pop(index, [])) for index in range(self.spec.replicas))
+        found = tuple(
+            attempts.replica_pods(self.workload, self.spec, index, by_index.pop(index, []))
+            for index in range(self.spec.replicas)
+        )
         for surplus in by_index.values():
             self._remove(surplus, _NO_REPLICA, RemovalReason.SURPLUS, "no replica with this index")
-        return WorkloadReplicas(self.workload, self.spec, replicas, tuple(self.removals))
+        starts = attempts.next_starts(self.snapshot, self.state, self.workload, self.spec, found)
+        replicas = []
+        for pods_of in found:
+            self._remove(
+                pods_of.obsolete, pods_of.index, RemovalReason.RESTARTED, f"attempt {pods_of.attempt} replaces it"
+            )
+            replica = self._replica(pods_of, starts.get(pods_of.index))
+            replicas.append(replace(replica, attempt=pods_of.attempt, failures=pods_of.failures))
+        assessed = WorkloadReplicas(self.workload, self.spec, tuple(replicas), tuple(self.removals))
+        return apply_run_policy(self.snapshot, self.state, assessed, found)
 
-    def _replica(self, index: int, pods: list[Pod]) -> Replica:
-        """Assesses one replica by its pods, oldest first. A pod that is being deleted no longer counts."""
-        present = [p for p in pods if not p.deleting]
+    def _finished(self, outcome: Outcome, pods: Iterable[Pod]) -> WorkloadReplicas:
+        """Removes the pods that have not ended; the others are kept for their logs until the workload is deleted."""
+        message = "the workload is complete" if outcome.complete else "the workload has failed"
+        for pod in pods:
+            if not pod.terminal:
+                index = _NO_REPLICA if pod.replica is None else pod.replica
+                self._remove([pod], index, RemovalReason.FINISHED, message)
+        replicas = tuple(
+            Replica(
+                index,
+                placement.state if placement.state is PlacementState.SUCCEEDED else PlacementState.FAILED,
+                message=placement.message or "",
+                attempt=placement.attempt or 0,
+                failures=placement.failures or 0,
+            )
+            for index, placement in sorted(self.workload.stored_placements.items())
+        )
+        return WorkloadReplicas(self.workload, self.spec, replicas, tuple(self.removals), outcome)
+
+    def _replica(self, found: ReplicaPods, start: datetime | None) -> Replica:
+        """Assesses one replica by the pods of its attempt, oldest first. One that is being deleted no longer counts."""
+        index, present = found.index, [p for p in found.current if not p.deleting]
         active = [p for p in present if not p.terminal]
         succeeded = next((p for p in present if p.phase is PodPhase.SUCCEEDED), None)
         if succeeded is not None or self.workload.has_succeeded(index):
@@ -77,12 +118,24 @@ class _ReplicaAssessor:
         if self.spec.suspend:
             self._remove(active, index, RemovalReason.SUSPENDED, "spec.suspend is true")
             return Replica(index, PlacementState.PENDING, message="suspended")
-        failed = self._failed(index, [p for p in present if p.phase is PodPhase.FAILED])
+        ended = self._ended(index, [p for p in present if p.phase is PodPhase.FAILED])
+        if ended is not None and ended.state is PlacementState.FAILED:
+            return ended
         if active:
             active.sort(key=lambda p: (bool(p.gates), p.uid not in self.ledger.active, p.created, p.uid))
             self._remove(active[1:], index, RemovalReason.SURPLUS, f"superseded by pod {active[0].name}")
             return self._gated(index, active[0]) if active[0].gates else self._released(index, active[0])
-        return failed or Replica(index, PlacementState.PENDING, WaitReason.POD, message="creating pod")
+        return ended or self._missing(found, start)
+
+    def _missing(self, found: ReplicaPods, start: datetime | None) -> Replica:
+        if start is None or start <= self.snapshot.now:
+            return Replica(found.index, PlacementState.PENDING, WaitReason.POD, message="creating pod")
+        message = f"attempt {found.attempt} starts at {timestamps.seconds(start)}"
+        if found.failed:
+            message = f"{failure(found.failed[-1])}; {message}"
+        return Replica(
+            found.index, PlacementState.PENDING, WaitReason.RESTART_BACKOFF, message=message, starts_at=start
+        )
 
     def _remove(
         self, pods: Iterable[Pod], index: int, reason: RemovalReason, message: str, node: str | None = None
@@ -90,19 +143,19 @@ class _ReplicaAssessor:
         """Adds pods to the removals, except those that are being deleted already."""
         self.removals += [Removal(p, index, reason, message, node) for p in pods if not p.deleting]
 
-    def _failed(self, index: int, pods: list[Pod]) -> Replica | None:
-        """Replaces pods that the cluster terminated. A pod whose application failed is kept (restartPolicy)."""
+    def _ended(self, index: int, pods: list[Pod]) -> Replica | None:
+        """Replaces pods that the cluster ended. A pod whose application failed is kept."""
         result = None
         for pod in pods:
-            message = ": ".join(part for part in (pod.reason, pod.message) if part) or "pod failed"
+            message = failure(pod)
             if rejected_by_kubelet(pod):
                 self._remove([pod], index, RemovalReason.REJECTED, message, pod.node)
                 result = result or Replica(index, PlacementState.REJECTED, pod=pod, message=message)
-            elif pod.disrupted:
+            elif attempts.has_failed(pod):
+                return Replica(index, PlacementState.FAILED, pod=pod, message=message)
+            else:
                 self._remove([pod], index, RemovalReason.DISRUPTED, message)
                 result = result or Replica(index, PlacementState.PENDING, pod=pod, message=message)
-            else:
-                result = Replica(index, PlacementState.FAILED, pod=pod, message=message)
         return result
 
     def _gated(self, index: int, pod: Pod) -> Replica:
@@ -126,21 +179,24 @@ class _ReplicaAssessor:
         if pod.uid in self.ledger.conflicting:
             return self._mismatch(index, pod, reservation, "an older reservation has the same devices")
         stored = self.workload.stored_placements.get(index)
-        before = stored is not None and stored.pod_uid == pod.uid and stored.state is PlacementState.ALLOCATED
-        check = verify_allocation(self.snapshot, self.state, pod, reservation, was_allocated=before)
+        before = stored if stored is not None and stored.pod_uid == pod.uid else None
+        was_allocated = before is not None and before.state is PlacementState.ALLOCATED
+        check = verify_allocation(self.snapshot, self.state, pod, reservation, was_allocated=was_allocated)
         if check.state is PlacementState.MISMATCH:
             return self._mismatch(index, pod, reservation, check.message)
-        # A replica stays confirmed while both sources are unavailable (older kubelets have only the agent).
-        confirmed = check.state is PlacementState.ALLOCATED or before
-        state = PlacementState.ALLOCATED if confirmed else PlacementState.BOUND
+        # What the sources confirmed stays confirmed while they are unavailable (older kubelets have only the agent).
+        allocated = check.state is PlacementState.ALLOCATED or was_allocated
+        unconfirmed = "" if before is not None and before.ready else check.missing
         return Replica(
             index,
-            state,
+            PlacementState.ALLOCATED if allocated else PlacementState.BOUND,
             pod=pod,
             reservation=reservation,
             recovered=recovered,
             message=self._replace_if_unhealthy(index, pod, reservation) or check.message,
             unlisted=check.unlisted,
+            ready=allocated and pod.ready and not unconfirmed,
+            unconfirmed=unconfirmed,
         )
 
     def _replace_if_unhealthy(self, index: int, pod: Pod, reservation: Reservation) -> str:

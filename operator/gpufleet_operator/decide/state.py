@@ -12,8 +12,9 @@ from gpufleet_operator.ledger.device_usage import held_by
 from gpufleet_operator.ledger.ledger import reservations
 from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
+from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Refusals
+from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState
 
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
@@ -61,6 +62,11 @@ def advance(snapshot: Snapshot) -> PassState:
             if snapshot.stale_reason(o.telemetry.name) is None
             and reported_unhealthy_devices(o.telemetry, o.reservation.assignment)
         },
+        restarts={
+            uid: b
+            for uid, b in previous.restarts.items()
+            if uid in snapshot.workloads and now < b.until + BACKOFF_RESET
+        },
         status_written={k: v for k, v in previous.status_written.items() if k in snapshot.workloads},
         restored=frozenset(snapshot.workloads),
     )
@@ -73,17 +79,42 @@ def is_unanswered(pod: Pod) -> bool:
 
 
 def next_state(
-    snapshot: Snapshot, state: PassState, refusals: Refusals, writes: Writes, statuses: Iterable[WriteStatus]
+    snapshot: Snapshot,
+    state: PassState,
+    assessed: Iterable[WorkloadReplicas],
+    *,
+    writes: Writes,
+    statuses: Iterable[WriteStatus],
 ) -> PassState:
     """Returns the state for the next pass: that of this pass, with what it decided."""
     creates = {(c.workload_uid, c.replica): c.name for c in writes.creates}
+    listed = tuple(assessed)
     return replace(
         state,
-        refusals=refusals,
         templates=snapshot.templates,
         pending_creates={**state.pending_creates, **creates},
+        incomplete_since={
+            a.workload.uid: state.incomplete_since.get(a.workload.uid, snapshot.now)
+            for a in listed
+            if a.gang_incomplete
+        },
+        restarts={**state.restarts, **{a.workload.uid: _restart(snapshot, state, a) for a in listed if a.restarted}},
         status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
     )
+
+
+def _restart(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> Backoff:
+    """Returns the backoff of a workload whose replicas start again: none the first time, then as after a failure."""
+    previous, limits = state.restarts.get(assessed.workload.uid), snapshot.limits
+    backoff = Backoff.following(
+        previous,
+        snapshot.now,
+        base=limits.restart_base.total_seconds() / 2,
+        cap=limits.restart_cap.total_seconds(),
+        message=assessed.restarted,
+        by="gpufleet",
+    )
+    return backoff if previous else replace(backoff, until=snapshot.now)
 
 
 @dataclass(frozen=True, slots=True)

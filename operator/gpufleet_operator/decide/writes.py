@@ -66,7 +66,15 @@ def _creates(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -
                 workload.name, replica.index, f"{snapshot.name_seed}/{workload.uid}"
             )
             limits = snapshot.limits
-            body = build.build(workload, assessed.spec, replica.index, name, limits.resources, policy=limits.pod_policy)
+            body = build.build(
+                workload,
+                assessed.spec,
+                replica.index,
+                name,
+                limits.resources,
+                attempt=replica.attempt,
+                policy=limits.pod_policy,
+            )
             gang = assessed.spec.placement.gang
             yield CreatePod(workload.uid, workload.namespace, name, replica.index, body, gang=gang)
 

@@ -96,6 +96,13 @@ class KubeWriter(Protocol):
             PatchConflictError: A test of the patch failed.
         """
 
+    async def delete_workload(self, namespace: str, name: str, uid: str) -> None:
+        """Deletes a GPUWorkload, and then its pods in the background.
+
+        Raises:
+            ConflictError: The workload has another uid.
+        """
+
     async def create_event(self, namespace: str, body: Json) -> None:
         """Creates a v1.Event."""
 
@@ -154,6 +161,10 @@ class ApiWriter:
 
     async def patch_workload_status(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         return await self._patch(paths.workload(namespace, name), "/status", patch)
+
+    async def delete_workload(self, namespace: str, name: str, uid: str) -> None:
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        await self._api.delete(paths.workload(namespace, name), options)
 
     async def create_event(self, namespace: str, body: Json) -> None:
         await self._api.create(paths.events(namespace), body)

@@ -13,19 +13,24 @@ from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_of
 from gpufleet_operator.ledger.device_usage import held_by
-from gpufleet_operator.model.objects import Container, Pod, PodPhase, Reservation
+from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
 
 @dataclass(frozen=True, slots=True)
 class AllocationCheck:
-    """BOUND (not known yet), ALLOCATED, or MISMATCH with a message."""
+    """BOUND (not known yet), ALLOCATED, or MISMATCH with a message.
+
+    `missing` names the sources that have not reported the devices yet; empty: all that exist have.
+    """
 
     state: PlacementState
     message: str = ""
     unlisted: bool = False
     """The kubelet listed the devices before and lists none now; nothing contradicts that the container has them."""
+    missing: str = ""
 
 
 def rejected_by_kubelet(pod: Pod) -> bool:
@@ -62,10 +67,17 @@ def verify_allocation(
             message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"
             return AllocationCheck(PlacementState.MISMATCH, message)
     if reserved in (kubelet, agent):
-        return AllocationCheck(PlacementState.ALLOCATED)
+        missing = "" if agent == reserved else _silent_agent(snapshot, reservation)
+        return AllocationCheck(PlacementState.ALLOCATED, missing=missing)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
         return _without_devices(report, reservation, was_allocated=was_allocated)
-    return AllocationCheck(PlacementState.BOUND)
+    return AllocationCheck(PlacementState.BOUND, missing="the kubelet has not reported the devices yet")
+
+
+def _silent_agent(snapshot: Snapshot, reservation: Reservation) -> str:
+    """Returns that the agent has not reported the devices yet; empty if it does not report at present."""
+    stale = snapshot.stale_reason(reservation.node) is not None
+    return "" if stale else f"the agent on {reservation.node} has not reported the devices yet"
 
 
 def _covering_report(snapshot: Snapshot, state: PassState, reservation: Reservation) -> TelemetryStatus | None:

@@ -142,6 +142,20 @@ class EvictPod:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteWorkload:
+    """Delete a finished workload, and with it its pods."""
+
+    workload_uid: str
+    namespace: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """One per workload."""
+        return f"delete-workload/{self.workload_uid}"
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A v1.Event."""
 
@@ -179,6 +193,7 @@ class Actions:
     releases: tuple[ReleasePod, ...] = ()
     statuses: tuple[WriteStatus, ...] = ()
     reports: Reports = field(default_factory=Reports)
+    expired: tuple[DeleteWorkload, ...] = ()
     state: PassState = field(default_factory=PassState)
     due: datetime | None = None
     """When to decide again even if nothing changes."""
@@ -196,4 +211,4 @@ class Actions:
         """True when there is nothing to write."""
         pods = self.creates or self.deletes or self.evictions or self.releases
         changes = self.services or pods or self.reserves or self.statuses
-        return not changes and self.reports.empty
+        return not (changes or self.expired) and self.reports.empty

@@ -14,6 +14,7 @@ from gpufleet_api.names import SCHEDULING_GATE
 from gpufleet_api.telemetry import Assignment, GPUTelemetry, TelemetryStatus
 from gpufleet_api.workload import GPUWorkload
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import PodNeeds, Taint
 
@@ -86,21 +87,6 @@ class Telemetry:
         return self.model.status
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
-    """The state of one app container.
-
-    `started_at` is its current or last start by the node's clock. `devices` are the ids in `allocatedResourcesStatus`
-    per resource; empty on kubelets that do not report it.
-    """
-
-    name: str
-    running: bool = False
-    ran: bool = False
-    started_at: datetime | None = None
-    devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
 class PodDeletion(StrEnum):
     """How a pod was deleted, by its last state."""
 
@@ -141,6 +127,8 @@ class Pod:
     workload_uid: str = ""
     """Uid of the GPUWorkload that controls it; empty if none does."""
     replica: int | None = None
+    attempt: int = 0
+    """How often its replica was started again before it, by its label."""
     deleting: bool = False
     gates: tuple[str, ...] = ()
     node: str | None = None
@@ -160,7 +148,12 @@ class Pod:
     """`spec.schedulerName`."""
     claims: tuple[str, ...] = ()
     """ResourceClaims, or templates of them, that it refers to, such as `ResourceClaim "a"`."""
+    ready: bool = False
+    """Condition Ready."""
+    not_ready: str = ""
+    """Message of the condition Ready while it is not True."""
     containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
     priority: int = 0
     needs: PodNeeds = field(default_factory=PodNeeds)
     traits: PodTraits = field(default_factory=PodTraits)

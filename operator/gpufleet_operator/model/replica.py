@@ -1,11 +1,13 @@
 """The replicas of a workload as one pass assesses them, and the pods to delete."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.objects import Pod, Reservation, Workload
+from gpufleet_operator.model.outcome import Outcome
 
 
 class WaitReason(StrEnum):
@@ -19,6 +21,8 @@ class WaitReason(StrEnum):
     REPLACEMENT = "Replacement"
     """Its pod is being deleted, because it was made for other settings."""
     DEVICES = "Devices"
+    RESTART_BACKOFF = "RestartBackoff"
+    """Its pod has to be created once the backoff after a failure is over."""
 
 
 class RemovalReason(StrEnum):
@@ -38,6 +42,8 @@ class RemovalReason(StrEnum):
     UNHEALTHY = "DeviceUnhealthy"
     INCOMPLETE_GANG = "IncompleteGang"
     """Another pod of the gang was rejected, so the gang gives its quota and its devices back."""
+    RESTARTED = "ReplicaRestarted"
+    FINISHED = "WorkloadFinished"
 
     @property
     def is_warning(self) -> bool:
@@ -50,6 +56,7 @@ _INTENDED = (
     RemovalReason.SURPLUS,
     RemovalReason.INCOMPLETE_GANG,
     RemovalReason.RESOURCE_RENAMED,
+    RemovalReason.FINISHED,
 )
 
 
@@ -78,6 +85,16 @@ class Replica:
     """Allocated before; the kubelet lists none of its devices any more: see `ledger.verify`."""
     held: bool = False
     """No pod is made for it now: see `decide.retries.refusals`."""
+    attempt: int = 0
+    """How often the replica was started again; its pod has this number as a label."""
+    failures: int = 0
+    """How often the application failed in it."""
+    ready: bool = False
+    """Its pod is Ready, and every source shows the reserved devices."""
+    unconfirmed: str = ""
+    """Which source does not show the devices of a bound pod yet; empty: all that exist do."""
+    starts_at: datetime | None = None
+    """When its pod may be created, if it waits for that."""
 
     @property
     def gated(self) -> bool:
@@ -93,3 +110,9 @@ class WorkloadReplicas:
     spec: WorkloadSpec
     replicas: tuple[Replica, ...]
     removals: tuple[Removal, ...] = field(default=())
+    outcome: Outcome | None = None
+    """None while the workload has not ended."""
+    restarted: str = ""
+    """Why this pass starts all replicas again although no application failed; empty: it does not."""
+    gang_incomplete: bool = False
+    """It is a gang of which some replicas run, and others have no pod that is bound to a node."""

@@ -43,6 +43,9 @@ class Limits:
     """How long such a replica is not tried again while nothing changes."""
     allocation_settled: timedelta = timedelta(minutes=1)
     """How long a pod must hold its devices before earlier refusals of its replica are forgotten."""
+    restart_base: timedelta = timedelta(seconds=10)
+    """Time from the first failure of a replica until it is started again. It doubles with each failure."""
+    restart_cap: timedelta = timedelta(minutes=10)
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
     node_conditions: bool = True
@@ -187,6 +190,10 @@ class PassState:
     """Workload uid -> the check of its current generation."""
     quota_holders: Mapping[str, int] = field(default_factory=dict)
     """Namespace in which workloads wait for quota -> number of pods of the other workloads there."""
+    incomplete_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a workload that is a gang -> since when some of its replicas run without the others."""
+    restarts: Mapping[str, Backoff] = field(default_factory=dict)
+    """Workload uid -> starts of all its replicas after the cluster ended one, and until when the next one waits."""
     status_written: Mapping[str, datetime] = field(default_factory=dict)
     """Workload uid -> when its status was last written."""
     reported: Mapping[str, Reported] = field(default_factory=dict)

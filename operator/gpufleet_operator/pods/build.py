@@ -52,6 +52,7 @@ def build(
     name: str,
     resources: Resources,
     *,
+    attempt: int = 0,
     policy: PodPolicy = DEFAULT_POLICY,
 ) -> dict[str, Any]:
     """Returns the pod as JSON. The template must be valid (see `validate_template`)."""
@@ -75,11 +76,11 @@ def build(
         "metadata": {
             "name": name,
             "namespace": workload.namespace,
-            "labels": labels.of_pod(workload, replica, _propagated(given.get("labels"))),
+            "labels": labels.of_pod(workload, replica, _propagated(given.get("labels")), attempt=attempt),
             "annotations": _propagated(given.get("annotations")),
             "ownerReferences": [labels.owner(workload)],
         },
-        "spec": with_variables(pod_spec, variables(workload, spec)),
+        "spec": with_variables(pod_spec, variables(workload, spec, attempt)),
     }
 
 

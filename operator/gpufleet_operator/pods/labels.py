@@ -8,6 +8,7 @@ from gpufleet_api.names import (
     APP_INSTANCE_LABEL,
     APP_MANAGED_BY_LABEL,
     APP_NAME_LABEL,
+    ATTEMPT_LABEL,
     OPERATOR_FIELD_MANAGER,
     POD_INDEX_LABEL,
     REPLICA_LABEL,
@@ -38,14 +39,15 @@ def of_workload(workload: Workload) -> dict[str, str]:
     return {**app, WORKLOAD_LABEL: value}
 
 
-def of_pod(workload: Workload, replica: int, template: dict[str, str]) -> dict[str, str]:
+def of_pod(workload: Workload, replica: int, template: dict[str, str], *, attempt: int = 0) -> dict[str, str]:
     """Returns the labels of a replica's pod.
 
     The template's name and instance of the application take precedence; what selects pods does not.
     """
     own = of_workload(workload)
     app = {key: own.pop(key) for key in (APP_NAME_LABEL, APP_INSTANCE_LABEL)}
-    return {**app, **template, **own, REPLICA_LABEL: str(replica), POD_INDEX_LABEL: str(replica)}
+    own |= {REPLICA_LABEL: str(replica), POD_INDEX_LABEL: str(replica), ATTEMPT_LABEL: str(attempt)}
+    return {**app, **template, **own}
 
 
 def owner(workload: Workload) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from gpufleet_operator.model.actions import (
     CreatePod,
     CreateService,
     DeletePod,
+    DeleteWorkload,
     Event,
     EvictPod,
     ReleasePod,
@@ -41,12 +42,13 @@ from gpufleet_operator.runtime.gang_check import check_gang
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
-Action = CreateService | CreatePod | DeletePod | EvictPod | Reserve | ReleasePod | WriteStatus | Report
+Action = CreateService | CreatePod | DeletePod | DeleteWorkload | EvictPod | Reserve | ReleasePod | WriteStatus | Report
 A = TypeVar(
     "A",
     CreateService,
     CreatePod,
     DeletePod,
+    DeleteWorkload,
     EvictPod,
     Reserve,
     ReleasePod,
@@ -97,6 +99,8 @@ class Executor:
     async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
         """Writes all actions: changes of pods and reservations, releases of reserved pods, statuses, then reports.
 
+        Expired workloads are deleted last.
+
         Args:
             actions: The decision.
             on_write: Called after each write, successful or not.
@@ -117,7 +121,8 @@ class Executor:
         incomplete = {a.workload_uid for a in failed if isinstance(a, CreatePod | DeletePod | ReleasePod)}
         incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
         statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
-        return [*services, *outcomes, *evictions, *statuses, *await self._report(actions.reports)]
+        expired = await self._all(actions.expired, self._delete_workload)
+        return [*services, *outcomes, *evictions, *statuses, *expired, *await self._report(actions.reports)]
 
     async def _report(self, reports: Reports) -> list[WriteOutcome]:
         telemetry, nodes, pods = await asyncio.gather(
@@ -254,6 +259,16 @@ class Executor:
         self._cache.workloads.apply(body)
         for event in action.events:
             await self._record(ObjectReference(action.namespace, action.name, action.workload_uid), event)
+
+    async def _delete_workload(self, action: DeleteWorkload) -> None:
+        try:
+            await self._writer.delete_workload(action.namespace, action.name, action.workload_uid)
+        except NotFoundError:
+            self._cache.workloads.remove(action.workload_uid, "")
+            return
+        workload = self._cache.workloads.items.get(action.workload_uid)
+        if workload is not None:
+            self._cache.workloads.put(replace(workload, deleting=True))
 
     async def _record(self, about: ObjectReference, event: Event) -> None:
         """Records an event. One that fails is not retried: nothing depends on it."""

@@ -6,14 +6,16 @@ from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import PlacementState, WorkloadStatus
 from gpufleet_operator.model.actions import Event, WriteStatus
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.status import counts
-from gpufleet_operator.status.conditions import conditions
+from gpufleet_operator.status import counts, outcome
+from gpufleet_operator.status.conditions import conditions, placed_finding
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
 from gpufleet_operator.status.placements import nodes, placements, unassigned
 
 _WARNING_TYPES = frozenset({"Stalled", "Degraded"})
 """Conditions that are abnormal when True."""
+
+_REPORTED_TYPES = frozenset({"Ready", "Placed", "Complete"})
 
 
 def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
@@ -56,9 +58,13 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         state=counts.state(context),
         ready=counts.ready(context),
         replicas=counts.replicas(context),
+        ready_replicas=counts.ready_replicas(context),
         allocated_replicas=counts.count(context, PlacementState.ALLOCATED),
         succeeded=counts.count(context, PlacementState.SUCCEEDED),
+        failed=counts.failures(context),
         selector=counts.selector(context),
+        start_time=outcome.start_time(snapshot, context, placed_finding(context, explained)),
+        completion_time=outcome.completion_time(snapshot, context),
         gpus=counts.gpus(placed, context),
         nodes=nodes(context),
         placements=placed,
@@ -78,9 +84,9 @@ def _without_messages(status: WorkloadStatus) -> tuple[object, ...]:
 
 
 def _events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Event, ...]:
-    """Returns an event for each condition that became Ready, Placed or abnormal."""
+    """Returns an event for each condition that became Ready, Placed, Complete or abnormal, and for new attempts."""
     before: Mapping[str, Condition] = {c.type: c for c in stored.conditions} if stored else {}
-    events = []
+    events = _restart_events(stored, status)
     for condition in status.conditions:
         old = before.get(condition.type)
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
@@ -88,6 +94,24 @@ def _events(stored: WorkloadStatus | None, status: WorkloadStatus) -> tuple[Even
         true = condition.status is ConditionStatus.TRUE
         no_devices = condition.type == "Placed" and condition.reason == "NoDevices"
         warning = (condition.type in _WARNING_TYPES and true) or no_devices
-        if warning or (condition.type in ("Ready", "Placed") and true):
+        if warning or (condition.type in _REPORTED_TYPES and true):
             events.append(Event(condition.reason, condition.message, warning=warning))
     return tuple(events)
+
+
+def _restart_events(stored: WorkloadStatus | None, status: WorkloadStatus) -> list[Event]:
+    """Returns one event for all replicas that start the same attempt for the same reason."""
+    before = {p.replica: p.attempt or 0 for p in stored.placements} if stored else {}
+    started: dict[str, list[int]] = {}
+    for placement in status.placements:
+        attempt = placement.attempt or 0
+        if attempt > before.get(placement.replica, attempt):
+            started.setdefault(f"attempt {attempt}: {placement.message}", []).append(placement.replica)
+    return [
+        Event(
+            "Restarting",
+            f"replica{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}, {note}",
+            warning=True,
+        )
+        for note, indices in started.items()
+    ]

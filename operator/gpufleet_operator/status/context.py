@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gpufleet_operator.model.objects import Reservation, Workload
+from gpufleet_operator.model.outcome import Outcome, stored_outcome
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.model.state_types import Backoff
 from gpufleet_operator.placement.model import Diagnosis, Terms
@@ -50,6 +51,11 @@ class StatusContext:
             return ""
         (replica, node), backoff = max(self.refusals.items(), key=lambda item: (item[1].at, item[0]))
         return f"{backoff.by} refused {node} for replica {replica}: {backoff.message}"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the workload ended; None before the end."""
+        return self.assessed.outcome if self.assessed else stored_outcome(self.workload)
 
     def reservation(self, replica: Replica) -> Reservation | None:
         return self.reservations.get(replica.pod.uid) if replica.pod else None

@@ -1,6 +1,7 @@
 """The counts in a workload's status, and the one-word summary of it."""
 
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadState
+from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.pods import labels
 from gpufleet_operator.status.context import StatusContext
 
@@ -10,8 +11,18 @@ def count(context: StatusContext, *states: PlacementState) -> int:
 
 
 def ready(context: StatusContext) -> str:
-    """Returns `7/8`: the replicas that hold their devices, or held them until they succeeded."""
-    return f"{count(context, PlacementState.ALLOCATED, PlacementState.SUCCEEDED)}/{len(context.replicas)}"
+    """Returns `7/8`: the replicas that are ready, or have succeeded."""
+    return f"{ready_replicas(context) + count(context, PlacementState.SUCCEEDED)}/{len(context.replicas)}"
+
+
+def ready_replicas(context: StatusContext) -> int:
+    """Returns the number of replicas whose pod is Ready and holds its devices."""
+    return sum(r.ready for r in context.replicas)
+
+
+def failures(context: StatusContext) -> int:
+    """Returns the number of failures of the application, in all replicas."""
+    return sum(r.failures for r in context.replicas)
 
 
 def replicas(context: StatusContext) -> int:
@@ -32,14 +43,12 @@ def selector(context: StatusContext) -> str:
 
 def state(context: StatusContext) -> WorkloadState:
     """Returns the one-word summary. A workload that cannot be assessed keeps the stored one."""
+    if context.outcome is not None:
+        return WorkloadState.COMPLETE if context.outcome.complete else WorkloadState.FAILED
     if context.assessed is None:
         stored = context.workload.status
         return (stored.state if stored else None) or WorkloadState.PENDING
     if context.suspended:
         return WorkloadState.SUSPENDED
-    total = len(context.replicas)
-    if total and count(context, PlacementState.SUCCEEDED) == total:
-        return WorkloadState.COMPLETE
-    if count(context, PlacementState.FAILED):
-        return WorkloadState.FAILED
-    return WorkloadState.RUNNING if count(context, PlacementState.ALLOCATED) else WorkloadState.PENDING
+    runs = any(r.pod is not None and r.pod.phase is PodPhase.RUNNING for r in context.replicas)
+    return WorkloadState.RUNNING if runs else WorkloadState.PENDING

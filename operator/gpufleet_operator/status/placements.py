@@ -43,12 +43,14 @@ def _placement(context: StatusContext, replica: Replica) -> ReplicaPlacement:
     message = replica.message[:_MAX_MESSAGE_LENGTH] or None
     if replica.state in _TERMINAL and stored is not None and (pod is None or stored.pod_uid == pod.uid):
         # The reservation ends with the pod; the status keeps what it had.
-        return stored.model_copy(update={"state": replica.state, "message": message})
+        return stored.model_copy(update={"state": replica.state, "message": message, "ready": None, **_counts(replica)})
     if reservation is None:
         keep = stored is not None and not context.suspended
         return ReplicaPlacement(
             replica=replica.index,
             state=replica.state,
+            attempt=replica.attempt or None,
+            failures=replica.failures or None,
             pod=pod.name if pod else None,
             pod_uid=pod.uid if pod else None,
             node=pod.node if pod else None,
@@ -69,6 +71,9 @@ def _reserved(context: StatusContext, replica: Replica, node: str, assignment: A
     return ReplicaPlacement(
         replica=replica.index,
         state=PlacementState.RESERVED if waiting else replica.state,
+        attempt=replica.attempt or None,
+        failures=replica.failures or None,
+        ready=replica.ready or None,
         pod=assignment.pod,
         pod_uid=assignment.pod_uid,
         node=node,
@@ -78,6 +83,10 @@ def _reserved(context: StatusContext, replica: Replica, node: str, assignment: A
         score=score,
         message=replica.message[:_MAX_MESSAGE_LENGTH] or None,
     )
+
+
+def _counts(replica: Replica) -> dict[str, int | None]:
+    return {"attempt": replica.attempt or None, "failures": replica.failures or None}
 
 
 def _score(terms: Terms) -> ScoreTerms:

@@ -189,6 +189,13 @@ class FakeApiserver:
             self.disruptions_allowed -= 1
             self.delete_gracefully(key)
 
+    async def delete_workload(self, namespace: str, name: str, uid: str) -> None:
+        key = f"{namespace}/{name}"
+        with self._faulty():
+            if self._found("workloads", key)["metadata"]["uid"] != uid:
+                raise ConflictError("precondition failed", 409)
+            self.remove("workloads", key)
+
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         self.events.append(f"{body['reason']}: {body['message']}")
         self.event_names.append((body["involvedObject"]["name"], body["metadata"]["name"]))

@@ -66,7 +66,8 @@ class FakeCluster(FakeApiserver):
         return [f"GPU-{name}-{index}" for index in range(count)]
 
     def submit(self, name: str, **spec: Any) -> None:
-        template = {"spec": {"restartPolicy": "Always", "containers": [{"name": "main", "image": "busybox"}]}}
+        restart_policy = spec.pop("restart_policy", "Always")
+        template = {"spec": {"restartPolicy": restart_policy, "containers": [{"name": "main", "image": "busybox"}]}}
         full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **NO_DNS, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
@@ -177,9 +178,12 @@ class FakeCluster(FakeApiserver):
         container = {
             "name": "main",
             "state": {"running": {"startedAt": timestamps.seconds(self.now)}},
+            "ready": True,
+            "started": True,
             "allocatedResourcesStatus": [{"name": resource, "resources": ids}],
         }
-        self.change("pods", key, phase="Running", containerStatuses=[container])
+        ready = {"type": "Ready", "status": "True"}
+        self.change("pods", key, phase="Running", containerStatuses=[container], conditions=[ready])
 
     def holders(self, node: str, uuid: str) -> dict[str, str]:
         """Returns the allocated device ids of a device, with the uids of their pods."""
@@ -209,9 +213,12 @@ class FakeCluster(FakeApiserver):
                 self.delete_gracefully(key)
 
     def finish(self, key: str, phase: str) -> None:
-        ended = {"terminated": {"exitCode": 0 if phase == "Succeeded" else 1, "containerID": "c"}}
-        statuses = [{**c, "state": ended} for c in self.objects["pods", key]["status"].get("containerStatuses", [])]
-        self.change("pods", key, phase=phase, containerStatuses=statuses)
+        code, now = 0 if phase == "Succeeded" else 1, timestamps.seconds(self.now)
+        state = {"terminated": {"exitCode": code, "containerID": "c", "finishedAt": now}}
+        found = self.objects["pods", key]["status"].get("containerStatuses", [])
+        statuses = [{**c, "state": state, "ready": False, "started": False} for c in found]
+        not_ready = {"type": "Ready", "status": "False"}
+        self.change("pods", key, phase=phase, containerStatuses=statuses, conditions=[not_ready])
 
     def _assignments(self, node: str) -> list[Json]:
         return list((self.objects.get(("telemetry", node), {}).get("spec") or {}).get("assignments") or [])

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import AffinityShape, Container, NodeCondition, PodDeletion, PodPhase, Service
+from gpufleet_operator.model.objects import AffinityShape, NodeCondition, PodDeletion, PodPhase, Service
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
 
@@ -32,6 +33,10 @@ class PodFields(TypedDict, total=False):
     created: datetime
     workload_uid: str
     deleting: bool
+    attempt: int
+    ready: bool
+    not_ready: str
+    init_containers: tuple[Container, ...]
     gates: tuple[str, ...]
     node: str | None
     pinned: str | None

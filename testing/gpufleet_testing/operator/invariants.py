@@ -7,6 +7,7 @@ reservation. I3: a gated pod's workload says why. I6: after the last fault, ever
 from datetime import datetime
 from typing import Any, Protocol
 
+from gpufleet_api.names import ATTEMPT_LABEL, REPLICA_LABEL
 from gpufleet_common.device_ids import device_of
 from gpufleet_testing.operator.apiserver import Json, copy_json
 from gpufleet_testing.operator.cluster import DEVICE_MEMORY_MIB, FakeCluster
@@ -106,11 +107,21 @@ def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json],
     placements = status["placements"]
     assert [p["replica"] for p in placements] == list(range(spec["replicas"]))
     conditions = {c["type"]: c for c in status["conditions"]}
+    if finished := next((k for k in ("Complete", "Failed") if conditions[k]["status"] == "True"), None):
+        assert not [p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")], f"{finished} with pods"
+        assert not [p for p in mine if p["metadata"]["uid"] in reserved], f"{finished} with devices"
+        assert "Ready" not in conditions or conditions["Ready"]["status"] == "False"
+        return
+    assert "Failed" not in {p["state"] for p in placements}, "a replica that failed starts again, or the workload ends"
     if spec.get("suspend"):
         assert all(p["status"]["phase"] in ("Succeeded", "Failed") for p in mine)
         return
     open_ones = [p for p in placements if p["state"] not in ("Succeeded", "Failed")]
-    assert len([p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")]) == len(open_ones)
+    active = [p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")]
+    attempts = {str(p["replica"]): str(p.get("attempt", 0)) for p in open_ones}
+    labels = [p["metadata"]["labels"] for p in active]
+    assert {found[REPLICA_LABEL]: found[ATTEMPT_LABEL] for found in labels} == attempts
+    assert len(active) == len(open_ones)
     for placement in open_ones:
         if placement["state"] == "Pending":
             assert conditions["Placed"]["status"] == "False"

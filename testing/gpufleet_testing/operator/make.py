@@ -17,7 +17,8 @@ from gpufleet_common import timestamps
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.extended_resources import DEFAULTS
-from gpufleet_operator.model.objects import Container, Node, Pod, PodPhase, Telemetry, Workload
+from gpufleet_operator.model.objects import Node, Pod, PodPhase, Telemetry, Workload
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.placement.model import PodNeeds
@@ -116,8 +117,9 @@ def running_pod(
     slots = needs is not None and SHARED_RESOURCE in needs.extended
     ids = frozenset(f"{uuid}::3" if slots else uuid for uuid in devices)
     held = {SHARED_RESOURCE if slots else RESOURCE: ids} if devices else {}
-    main = Container("main", running=True, ran=True, started_at=NOW - timedelta(seconds=20), devices=held)
-    running: PodFields = {"node": on, "phase": PodPhase.RUNNING, "containers": (main,), **fields}
+    started = NOW - timedelta(seconds=20)
+    main = Container("main", running=True, ran=True, started_at=started, devices=held, ready=True, started=True)
+    running: PodFields = {"node": on, "phase": PodPhase.RUNNING, "containers": (main,), "ready": True, **fields}
     return released_pod(workload, replica, on, **running)
 
 

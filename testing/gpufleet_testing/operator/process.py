@@ -1,7 +1,7 @@
 """The operator's own loop, executor and caches on a cluster in memory: one process from start to crash."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +16,9 @@ from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator.apiserver import Json
 from gpufleet_testing.operator.cluster import FakeCluster
+
+LIMITS = Limits(restart_base=timedelta(seconds=1), restart_cap=timedelta(seconds=4))
+"""The defaults, but failed replicas are started again within seconds."""
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "pods": decode_pod.pod,
@@ -36,7 +39,7 @@ class OperatorProcess:
         self.reconciler = Reconciler(
             self.cache,
             Executor(cluster, self.cache, clock, ObjectEventRecorder(cluster, "test")),
-            limits or Limits(),
+            limits or LIMITS,
             clock,
             Metrics(CollectorRegistry()),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",

@@ -25,3 +25,9 @@ def condition(write: WriteStatus | None, kind: str) -> tuple[str, str]:
     """(status, reason) of a condition in a written status."""
     assert write is not None
     return next((str(c.status), c.reason) for c in write.status.conditions if c.type == kind)
+
+
+def message(write: WriteStatus | None, kind: str) -> str:
+    """Message of a condition in a written status."""
+    assert write is not None
+    return next(c.message for c in write.status.conditions if c.type == kind)

@@ -9,7 +9,8 @@ import pytest
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadStatus
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.model.actions import Actions, WriteStatus
-from gpufleet_operator.model.objects import Container, Pod, PodPhase, Workload
+from gpufleet_operator.model.objects import Pod, PodPhase, Workload
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.state_types import Backoff, PassState, Refusals
 from gpufleet_testing.operator import make, results
@@ -147,20 +148,9 @@ class TestEnd:
         assert [r.removed for r in actions.reserves] == [(pod.uid,)]
         assert results.states(actions) == ["Succeeded"]
         assert actions.statuses[0].status.placements[0].devices == ["GPU-1-0"]
-        assert results.condition(actions.statuses[0], "Ready") == ("True", "Succeeded")
+        assert results.condition(actions.statuses[0], "Complete") == ("True", "Succeeded")
         gone = make.snapshot(make.workload(status=actions.statuses[0].status), make.telemetry())
         assert not decide(gone).creates, "no pod is created for a succeeded replica"
-
-    def test_failed_application_is_not_replaced(self) -> None:
-        ran = (Container("main", ran=True),)
-        pod = make.released_pod(node="node-1", phase=PodPhase.FAILED, message="exit 1", containers=ran)
-
-        actions = decide(make.snapshot(make.workload(), pod, make.telemetry()))
-
-        assert not actions.deletes
-        assert not actions.creates
-        assert results.condition(actions.statuses[0], "Stalled") == ("True", "ReplicaFailed")
-        assert results.condition(actions.statuses[0], "Degraded") == ("True", "ReplicaFailed")
 
     def test_disrupted_pod_is_replaced(self) -> None:
         ran = (Container("main", ran=True),)

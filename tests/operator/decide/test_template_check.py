@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gpufleet_api.names import RESOURCE
 from gpufleet_operator.decide.decide import decide
-from gpufleet_operator.model.objects import Container, Workload
+from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.placement.model import PodNeeds
 from gpufleet_operator.pods import build as podbuild
 from gpufleet_operator.pods.requests import pod_needs

@@ -7,7 +7,8 @@ import pytest
 
 from gpufleet_operator.decide.state import advance
 from gpufleet_operator.ledger.verify import AllocationCheck, rejected_by_kubelet, verify_allocation
-from gpufleet_operator.model.objects import Container, Pod, PodPhase, Reservation
+from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
+from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 

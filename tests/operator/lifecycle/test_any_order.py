@@ -21,11 +21,23 @@ DEVICES = st.one_of(
         st.integers(100, 600),
     ),
 )
+RUN_POLICIES = st.builds(
+    lambda limit, policy, ttl: {
+        "backoffLimit": limit,
+        **({"onReplicaFailure": policy} if policy else {}),
+        **({"ttlSecondsAfterFinished": ttl} if ttl else {}),
+    },
+    st.integers(0, 2),
+    st.sampled_from([None, "RestartReplica", "RestartAll", "Fail"]),
+    st.sampled_from([None, None, 5]),
+)
 WORKLOADS = st.builds(
-    lambda replicas, devices, gang, shares, strategy: {
+    lambda replicas, devices, gang, shares, strategy, restart_policy, run_policy: {
         "replicas": replicas,
         "devices": devices,
         "placement": {"gang": gang, "strategy": strategy},
+        "restart_policy": restart_policy,
+        "runPolicy": run_policy,
         **({"distribution": {"items": 100, "mode": "Proportional"}} if gang and shares else {}),
     },
     st.integers(1, 3),
@@ -33,6 +45,8 @@ WORKLOADS = st.builds(
     st.booleans(),
     st.booleans(),
     st.sampled_from(["Best", "Pack", "Spread"]),
+    st.sampled_from(["Always", "OnFailure", "Never"]),
+    RUN_POLICIES,
 )
 
 

@@ -62,6 +62,7 @@ class TestBuild:
             "apps.kubernetes.io/pod-index": "3",
             "gpufleet.dev/workload": "train",
             "gpufleet.dev/replica": "3",
+            "gpufleet.dev/attempt": "0",
         }
         assert body["metadata"]["ownerReferences"] == [
             {
@@ -91,9 +92,10 @@ class TestBuild:
         )["spec"]
 
         assert (body["hostname"], body["subdomain"]) == ("train-3", "train")
+        attempt = {"name": "GPUFLEET_ATTEMPT", "value": "0"}
         leader = {"name": "GPUFLEET_LEADER_ADDRESS", "value": "train-0.train.ml.svc"}
-        assert body["initContainers"] == [{"name": "i", "env": [leader]}]
-        assert body["containers"][0]["env"] == [leader, *env]
+        assert body["initContainers"] == [{"name": "i", "env": [attempt, leader]}]
+        assert body["containers"][0]["env"] == [attempt, leader, *env]
 
     def test_pod_has_no_host_name_without_dns(self) -> None:
         template = {"spec": {"hostname": "own", "subdomain": "own", "containers": [{"name": "a"}]}}
@@ -101,7 +103,7 @@ class TestBuild:
         body = build(template, network={"enableDNSHostnames": False})["spec"]
 
         assert (body["hostname"], body["subdomain"]) == ("own", "own")
-        assert "env" not in body["containers"][0]
+        assert [entry["name"] for entry in body["containers"][0]["env"]] == ["GPUFLEET_ATTEMPT"]
 
     def test_tracking_labels_of_gitops_tools_are_not_copied(self) -> None:
         marks = {

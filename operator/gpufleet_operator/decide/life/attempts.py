@@ -1,0 +1,156 @@
+"""Attempts: which pods of a replica count, which of them failed, and when the next one may be created.
+
+The number of the attempt is in `status.placements` and, as a label, on the pods. A failure is counted by writing the
+next number into the status. Only then does the pod belong to an earlier attempt and its successor may be created, so a
+restart of the operator between two writes counts nothing twice and forgets nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gpufleet_api.workload import WorkloadSpec
+from gpufleet_api.workload_policies import OnReplicaFailure
+from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.ledger.verify import rejected_by_kubelet
+from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
+from gpufleet_operator.model.pod_state.problems import failure
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Limits, PassState
+
+_RELEASED = frozenset(
+    {PlacementState.RESERVED, PlacementState.BOUND, PlacementState.ALLOCATED, PlacementState.MISMATCH}
+)
+
+
+def on_failure(spec: WorkloadSpec) -> OnReplicaFailure:
+    """Returns `runPolicy.onReplicaFailure` with its default: a gang starts again as a whole."""
+    default = OnReplicaFailure.RESTART_ALL if spec.placement.gang else OnReplicaFailure.RESTART_REPLICA
+    return spec.run_policy.on_replica_failure or default
+
+
+def needs_all_replicas(spec: WorkloadSpec) -> bool:
+    """Returns True when the other replicas cannot go on after the loss of one, whatever its cause."""
+    policy = on_failure(spec)
+    return policy is OnReplicaFailure.RESTART_ALL or (policy is OnReplicaFailure.FAIL and spec.placement.gang)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPods:
+    """The pods of one replica by attempt, and the durable counts of the replica."""
+
+    index: int
+    attempt: int
+    failures: int
+    current: tuple[Pod, ...]
+    """Pods of the current attempt, also those that are being deleted."""
+    obsolete: tuple[Pod, ...]
+    """Pods of earlier attempts that are to be deleted."""
+    failed: tuple[Pod, ...]
+    """Pods of earlier attempts whose application failed."""
+
+
+def replica_pods(workload: Workload, spec: WorkloadSpec, index: int, pods: Sequence[Pod]) -> ReplicaPods:
+    """Sorts the pods of a replica. Those that ended by themselves in earlier attempts are kept for their logs.
+
+    A service can fail without limit, so only the pod of its last attempt is kept.
+    """
+    stored = workload.stored_placements.get(index)
+    attempt = _current_attempt(workload, spec, index, pods)
+    earlier = [p for p in pods if p.attempt < attempt]
+    kept = [p for p in earlier if p.phase is PodPhase.SUCCEEDED or has_failed(p)]
+    if is_service(spec):
+        kept = [p for p in kept if p.attempt == attempt - 1]
+    return ReplicaPods(
+        index=index,
+        attempt=attempt,
+        failures=(stored.failures or 0) if stored else 0,
+        current=tuple(p for p in pods if p.attempt == attempt),
+        obsolete=tuple(p for p in earlier if p not in kept),
+        failed=tuple(p for p in kept if has_failed(p)),
+    )
+
+
+def _current_attempt(workload: Workload, spec: WorkloadSpec, index: int, pods: Iterable[Pod]) -> int:
+    """Returns the attempt in status, or a later one of the replica's pods, if a status was lost."""
+    stored = workload.stored_placements.get(index)
+    numbers = [pod.attempt for pod in pods]
+    if stored is not None:
+        numbers.append(stored.attempt or 0)
+    elif needs_all_replicas(spec):  # a replica that was added to a gang takes part in the attempt of the others
+        numbers += [p.attempt or 0 for p in workload.stored_placements.values()]
+    return max(numbers, default=0)
+
+
+def has_failed(pod: Pod) -> bool:
+    """Returns True when the application in a pod failed. A pod that the cluster ended or is deleting did not."""
+    return pod.phase is PodPhase.FAILED and not (pod.deleting or pod.disrupted or rejected_by_kubelet(pod))
+
+
+def is_service(spec: WorkloadSpec) -> bool:
+    """Returns True for `restartPolicy: Always`: it does not end, and container restarts are not limited."""
+    return bool(spec.template["spec"].get("restartPolicy") == "Always")
+
+
+def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDeletion]) -> str:
+    """Returns how the cluster or a user ended a replica's pod after it ran; empty: that did not happen.
+
+    Args:
+        workload: Its status has the pod that the replica had.
+        found: The pods of the replica.
+        deletions: How pods were deleted.
+    """
+    if any(not p.deleting and (p.phase is PodPhase.SUCCEEDED or not p.terminal) for p in found.current):
+        return ""
+    for pod in found.current:
+        if pod.ran and pod.deleting:
+            return f"pod {pod.name} was deleted"
+        if pod.ran and pod.phase is PodPhase.FAILED and not has_failed(pod):
+            return f"pod {pod.name} was disrupted: {failure(pod)}"
+    stored = workload.stored_placements.get(found.index)
+    if found.current or stored is None or stored.pod_uid is None or (stored.attempt or 0) != found.attempt:
+        return ""
+    never_ran = stored.state not in _RELEASED or deletions.get(stored.pod_uid) is PodDeletion.NEVER_BOUND
+    return "" if never_ran else f"pod {stored.pod} is gone"
+
+
+def next_starts(
+    snapshot: Snapshot, state: PassState, workload: Workload, spec: WorkloadSpec, found: Sequence[ReplicaPods]
+) -> dict[int, datetime]:
+    """Returns from when on a pod may be created, for the replicas that had failures or lost their pod."""
+    limits, now = snapshot.limits, snapshot.now
+    if needs_all_replicas(spec):
+        restart = state.restarts.get(workload.uid)
+        together = restart.until if restart else None
+        failed = [p for one in found for p in one.failed]
+        after = next_start(limits, failed, sum(one.failures for one in found), now)
+        moments = [m for m in (together, after) if m is not None]
+        return dict.fromkeys((one.index for one in found), max(moments)) if moments else {}
+    own = ((one.index, next_start(limits, one.failed, one.failures, now)) for one in found)
+    return {index: moment for index, moment in own if moment is not None}
+
+
+def next_start(limits: Limits, failed: Iterable[Pod], failures: int, now: datetime) -> datetime | None:
+    """Returns when a pod may be created after a failure; the delay doubles with each failure, as for a Job.
+
+    Args:
+        limits: Base and cap of the delay.
+        failed: Pods whose application failed in earlier attempts.
+        failures: Number of failures.
+        now: By the apiserver's clock. The end of a pod is by its node's clock, and is not used if it is in the future.
+    """
+    ends = [ended if (ended := _ended(pod)) <= now else pod.created for pod in failed]
+    if not ends or failures == 0:
+        return None
+    delay = min(limits.restart_cap, limits.restart_base * (1 << min(failures - 1, 30)))
+    return max(ends) + delay
+
+
+def _ended(pod: Pod) -> datetime:
+    ends = [c.terminated.finished_at for c in pod.containers if c.terminated and c.terminated.finished_at]
+    return max(ends, default=pod.created)
+
+
+def restarts(pods: Iterable[Pod]) -> int:
+    """Counts the container restarts of pods that have not ended, init containers included, as for a Job."""
+    return sum(c.restarts for p in pods if not p.terminal for c in (*p.init_containers, *p.containers))

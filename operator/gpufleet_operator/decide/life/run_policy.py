@@ -1,0 +1,187 @@
+"""Applies `spec.runPolicy`: a replica that failed starts again, or all of them do, or the workload ends.
+
+The result is only recorded: attempts, failures and outcome become part of the status. Pods are deleted and created once
+the stored status has them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gpufleet_api.condition import ConditionStatus
+from gpufleet_api.workload_policies import OnReplicaFailure
+from gpufleet_api.workload_status import PlacementState
+from gpufleet_common import timestamps
+from gpufleet_operator.decide.life import attempts
+from gpufleet_operator.decide.life.attempts import ReplicaPods
+from gpufleet_operator.model.actions import DeleteWorkload
+from gpufleet_operator.model.objects import Pod, Workload
+from gpufleet_operator.model.outcome import Outcome
+from gpufleet_operator.model.pod_state.problems import last_failure
+from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
+
+_RUNNING = frozenset({PlacementState.BOUND, PlacementState.ALLOCATED})
+
+
+def apply_run_policy(
+    snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas, found: Sequence[ReplicaPods]
+) -> WorkloadReplicas:
+    """Returns the replicas with the attempts that this pass starts, or with the outcome of the workload.
+
+    Args:
+        snapshot: Its time.
+        state: That of this pass.
+        assessed: The replicas by the pods of their current attempts; a failed replica has its pod.
+        found: The pods of each replica.
+    """
+    if assessed.spec.suspend:
+        return assessed
+    assessed = replace(assessed, gang_incomplete=_gang_incomplete(assessed))
+    losses = {one.index: attempts.lost(assessed.workload, one, snapshot.deleted_pods) for one in found}
+    lost = {index: message for index, message in losses.items() if message}
+    pods = [pod for one in found for pod in one.current]
+    failed = tuple(r for r in assessed.replicas if r.state is PlacementState.FAILED)
+    outcome = _outcome(snapshot, assessed, failed, pods, lost)
+    if outcome is not None:
+        return _ended(assessed, outcome, failed)
+    if not attempts.needs_all_replicas(assessed.spec):
+        replicas = tuple(_next_attempt(r) if r in failed else r for r in assessed.replicas)
+        assessed = replace(assessed, replicas=replicas)
+    elif failed:
+        return _restarted(assessed, failed[0], f"replica {failed[0].index}: {failed[0].message}")
+    elif lost:
+        index, message = min(lost.items())
+        return _restarted(assessed, None, f"replica {index}: {message}")
+    since = state.incomplete_since.get(assessed.workload.uid)
+    limit = timedelta(seconds=assessed.spec.placement.gang_timeout_seconds)
+    if assessed.gang_incomplete and since is not None and snapshot.now - since >= limit:
+        message = f"the gang was incomplete for spec.placement.gangTimeoutSeconds: {limit.total_seconds():.0f}"
+        return _restarted(assessed, None, message)
+    return assessed
+
+
+def next_moments(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> list[datetime]:
+    """Returns when the time alone changes what is decided on the replicas."""
+    if assessed.outcome is not None or assessed.spec.suspend:
+        return []
+    moments = [r.starts_at for r in assessed.replicas]
+    moments.append(_active_deadline(assessed))
+    if assessed.gang_incomplete:
+        since = state.incomplete_since.get(assessed.workload.uid, snapshot.now)
+        moments.append(since + timedelta(seconds=assessed.spec.placement.gang_timeout_seconds))
+    return [moment for moment in moments if moment is not None]
+
+
+def expired(snapshot: Snapshot) -> tuple[DeleteWorkload, ...]:
+    """Returns the finished workloads whose `runPolicy.ttlSecondsAfterFinished` is over."""
+    return tuple(
+        DeleteWorkload(uid, workload.namespace, workload.name)
+        for uid, workload in snapshot.workloads.items()
+        if not workload.deleting and (end := expiry(workload)) is not None and end <= snapshot.now
+    )
+
+
+def expiry(workload: Workload) -> datetime | None:
+    """Returns when a finished workload is to be deleted; None: it is not finished, or kept."""
+    ttl = workload.model.spec.run_policy.ttl_seconds_after_finished if workload.model else None
+    if ttl is None or workload.status is None:
+        return None
+    finished = (c for c in workload.status.conditions if c.type in ("Complete", "Failed"))
+    ends = [timestamps.parse(c.last_transition_time) for c in finished if c.status is ConditionStatus.TRUE]
+    return ends[0] + timedelta(seconds=ttl) if ends else None
+
+
+def _gang_incomplete(assessed: WorkloadReplicas) -> bool:
+    """Returns True when a replica of a gang ran, and another one has no pod that is bound to a node."""
+    open_ones = [r for r in assessed.replicas if r.state is not PlacementState.SUCCEEDED]
+    ran = any(r.pod is not None and r.pod.ran for r in open_ones)
+    return assessed.spec.placement.gang and ran and not all(r.state in _RUNNING for r in open_ones)
+
+
+def _outcome(
+    snapshot: Snapshot,
+    assessed: WorkloadReplicas,
+    failed: Sequence[Replica],
+    pods: Sequence[Pod],
+    lost: Mapping[int, str],
+) -> Outcome | None:
+    spec, policy = assessed.spec, attempts.on_failure(assessed.spec)
+    if assessed.replicas and all(r.state is PlacementState.SUCCEEDED for r in assessed.replicas):
+        return Outcome.success("Succeeded", f"all {len(assessed.replicas)} replicas succeeded")
+    causes = [f"replica {r.index}: {r.message}" for r in failed]
+    if policy is OnReplicaFailure.FAIL:
+        if spec.placement.gang:
+            causes += [f"replica {index}: {message}" for index, message in sorted(lost.items())]
+        if causes:
+            return Outcome.failure("ReplicaFailed", "; ".join(causes))
+    if not attempts.is_service(spec):
+        limit, count = spec.run_policy.backoff_limit, _failures(assessed, failed)
+        words = f"spec.runPolicy.backoffLimit is {limit}"
+        if failed and count > limit:
+            times = "1 failure" if count == 1 else f"{count} failures"
+            return Outcome.failure("BackoffLimitExceeded", f"{causes[-1]}; {times}, {words}")
+        restarts = attempts.restarts(pods)
+        # As for a Job: restarts of containers in their pods count, and reach the limit instead of exceeding it.
+        if spec.template["spec"].get("restartPolicy") == "OnFailure" and restarts and restarts >= limit:
+            return Outcome.failure(
+                "BackoffLimitExceeded", f"{_restarted_container(pods)}; {restarts} restarts, {words}"
+            )
+    deadline = _active_deadline(assessed)
+    if deadline is not None and snapshot.now >= deadline:
+        seconds = spec.run_policy.active_deadline_seconds
+        return Outcome.failure("DeadlineExceeded", f"active for spec.runPolicy.activeDeadlineSeconds: {seconds}")
+    return None
+
+
+def _failures(assessed: WorkloadReplicas, failed: Sequence[Replica]) -> int:
+    """Counts failures, with those of this pass. Replicas that start again together fail together: once."""
+    new = min(len(failed), 1) if attempts.needs_all_replicas(assessed.spec) else len(failed)
+    return sum(r.failures for r in assessed.replicas) + new
+
+
+def _restarted_container(pods: Sequence[Pod]) -> str:
+    pod = next(p for p in pods if attempts.restarts([p]))
+    return f"pod {pod.name}: {last_failure(pod)}"
+
+
+def _active_deadline(assessed: WorkloadReplicas) -> datetime | None:
+    seconds, status = assessed.spec.run_policy.active_deadline_seconds, assessed.workload.status
+    if seconds is None or status is None or status.start_time is None:
+        return None
+    return timestamps.parse(status.start_time) + timedelta(seconds=seconds)
+
+
+def _next_attempt(replica: Replica, *, counted: bool = True, message: str = "") -> Replica:
+    return Replica(
+        replica.index,
+        PlacementState.PENDING,
+        WaitReason.RESTART_BACKOFF,
+        attempt=replica.attempt + 1,
+        failures=replica.failures + counted,
+        message=message or replica.message,
+    )
+
+
+def _restarted(assessed: WorkloadReplicas, failed: Replica | None, message: str) -> WorkloadReplicas:
+    """Starts all replicas again, also those that succeeded. A failure counts in the replica that failed first."""
+    number = max(r.attempt for r in assessed.replicas)
+    replicas = tuple(
+        _next_attempt(replace(r, attempt=number), counted=r is failed, message=message) for r in assessed.replicas
+    )
+    return replace(assessed, replicas=replicas, restarted="" if failed else message, gang_incomplete=False)
+
+
+def _ended(assessed: WorkloadReplicas, outcome: Outcome, failed: Sequence[Replica]) -> WorkloadReplicas:
+    """Returns the replicas at the end. A replica that neither succeeded nor failed has ended with the workload."""
+    together = attempts.needs_all_replicas(assessed.spec)
+    replicas = tuple(
+        r
+        if r.state is PlacementState.SUCCEEDED
+        else replace(r, failures=r.failures + (r is failed[0] if together else 1))
+        if r in failed
+        else Replica(r.index, PlacementState.FAILED, attempt=r.attempt, failures=r.failures, message="workload failed")
+        for r in assessed.replicas
+    )
+    return replace(assessed, replicas=replicas, outcome=outcome, gang_incomplete=False)

@@ -1,0 +1,82 @@
+"""The conditions Ready and Allocated, and why pods that have devices are not Ready."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gpufleet_api.workload_status import PlacementState
+from gpufleet_operator.model.pod_state.problems import NOT_READY, not_ready
+from gpufleet_operator.model.replica import Replica
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.status.context import StatusContext
+from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true, is_unknown
+from gpufleet_operator.status.unreachable import unreachable_replicas
+
+_BOUND = (PlacementState.BOUND, PlacementState.ALLOCATED)
+
+
+def ready(
+    snapshot: Snapshot, context: StatusContext, stalled: ConditionFinding, reconciling: ConditionFinding
+) -> ConditionFinding | None:
+    """Returns Ready; None for a workload that has completed or is suspended, which is neither Ready nor about to be."""
+    outcome = context.outcome
+    if (outcome is not None and outcome.complete) or (context.suspended and not reconciling.true):
+        return None
+    if stalled.true or outcome is not None or context.assessed is None:
+        return is_false(stalled.reason, stalled.message)
+    total, count = len(context.replicas), sum(r.ready for r in context.replicas)
+    succeeded = sum(r.state is PlacementState.SUCCEEDED for r in context.replicas)
+    # A pod on a node that does not respond may have any condition: its kubelet does not change it.
+    if all(r.state in (*_BOUND, PlacementState.SUCCEEDED) for r in context.replicas) and (
+        unreachable := unreachable_replicas(snapshot, context)
+    ):
+        return is_false("NodeNotReady", unreachable)
+    if count + succeeded == total:
+        return is_true(*_all_ready(count, succeeded, total))
+    return is_false(reconciling.reason, reconciling.message)
+
+
+def _all_ready(count: int, succeeded: int, total: int) -> tuple[str, str]:
+    if total == 0:
+        return "NoReplicas", "spec.replicas is 0"
+    message = f"{count} of {total} replicas are ready and hold exactly their reserved devices"
+    return "AllReplicasReady", f"{message}; {succeeded} succeeded" if succeeded else message
+
+
+def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFinding:
+    states = Counter(r.state for r in context.replicas)
+    total = len(context.replicas)
+    held = states[PlacementState.ALLOCATED] + states[PlacementState.SUCCEEDED]
+    unlisted = [f"replica {r.index}: {r.message}" for r in context.replicas if r.unlisted]
+    if held == total and unlisted:
+        return is_unknown("NotListed", "; ".join(unlisted))
+    if context.outcome is None and total and held == total:
+        return is_true("Allocated", f"{total} of {total} replicas hold exactly their reserved devices")
+    if not placed.true:
+        return is_false(placed.reason, placed.message)
+    return is_false("Confirming", f"{held} of {total} replicas hold exactly their reserved devices")
+
+
+def pods_not_ready(context: StatusContext) -> ConditionFinding | None:
+    """Returns why bound pods are not Ready: errors of containers first, then devices that are not reported yet."""
+    waiting = [r for r in context.replicas if r.state in _BOUND and not r.ready]
+    if not waiting:
+        return None
+    problems = [(r, not_ready(r.pod)) for r in waiting if r.pod is not None and not r.pod.ready]
+    errors = [(r, problem) for r, problem in problems if problem.reason != NOT_READY]
+    if errors:
+        return is_true(errors[0][1].reason, _by_message((r, problem.message) for r, problem in errors))
+    unconfirmed = [(r, r.unconfirmed) for r in waiting if r.unconfirmed]
+    if unconfirmed:
+        return is_true("Confirming", _by_message(unconfirmed))
+    return is_true(NOT_READY, _by_message((r, problem.message) for r, problem in problems))
+
+
+def _by_message(found: Iterable[tuple[Replica, str]]) -> str:
+    """Returns `replica 0: ...; replicas 1, 2: ...`."""
+    indices: dict[str, list[int]] = {}
+    for replica, message in found:
+        indices.setdefault(message, []).append(replica.index)
+    return "; ".join(
+        f"replica{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}: {message}"
+        for message, numbers in indices.items()
+    )
