@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
