@@ -243,6 +243,8 @@ class DeviceHolder(ApiModel):
     """Memory of the device that is promised to the container, in MiB. Absent for a share slot without assignment."""
     compute_percent: PromisedPercent | None = None
     """Compute of the device that is promised to the container, in percent."""
+    utilization_percent: Percent | None = None
+    """Part of the device's compute utilization that the container's processes have, in percent."""
     terminating: bool | None = None
     """True when the kubelet does not list the pod any more, as after a forced deletion, but a process of it still
     runs."""

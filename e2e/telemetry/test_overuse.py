@@ -1,4 +1,4 @@
-"""The memory of a shared device is not limited: the agent reports containers that use more than promised."""
+"""The memory of a shared device is not limited: the agent reports who uses how much, and who more than promised."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,6 +15,7 @@ PART = 20_000
 """MiB promised to each of the two."""
 OVER = 26_000
 WITHIN = {"greedy": 19_000, "modest": 15_000}
+UTILIZATION = {"greedy": 60, "modest": 25}
 OTHERS = 18_000
 """MiB of a process outside of pods."""
 
@@ -37,6 +38,7 @@ def test_overuse_is_reported_until_memory_is_freed(namespace: TestNamespace, fle
     shared = Sharers(namespace, fleet)
     shared.use(WITHIN)
     eventually(lambda: shared.none_over(WITHIN), within=NOTICED_SECONDS)
+    eventually(shared.utilization_is_attributed, within=NOTICED_SECONDS)
     assert not shared.messages()
 
     shared.use({**WITHIN, "greedy": OVER})
@@ -83,7 +85,10 @@ class Sharers:
         processes = [SimProcess(self._host, OTHERS)]
         for name, total in memory.items():
             first, second = self._pids[name]
-            processes += [SimProcess(first, total // 3), SimProcess(second, total - total // 3)]
+            processes += [
+                SimProcess(first, total // 3, sm_percent=UTILIZATION[name]),
+                SimProcess(second, total - total // 3, sm_percent=0),
+            ]
         used = sum(process.memory_mib for process in processes)
         self._fleet.gpus[self.node].report(self.uuid, processes=tuple(processes), memory_used_mib=used)
 
@@ -92,6 +97,13 @@ class Sharers:
         used = {name: self._metric(USED, name) / BYTES_PER_MIB for name in memory}
         assert used == memory, f"the agent's metrics report {used}"
         self._over_are()
+
+    def utilization_is_attributed(self) -> None:
+        """Asserts that metrics and telemetry report the utilization of each."""
+        ratios = {name: self._metric("gpufleet_container_gpu_utilization_ratio", name) for name in UTILIZATION}
+        assert ratios == {name: percent / 100 for name, percent in UTILIZATION.items()}
+        holders = {self._names[holder["pod"]]: holder.get("utilizationPercent") for holder in self._holders()}
+        assert holders == UTILIZATION
 
     def is_over(self, name: str) -> None:
         """Asserts that all sources report only this one as over."""

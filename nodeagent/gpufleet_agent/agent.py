@@ -311,7 +311,7 @@ def _build_http(
     ProcessCollector(registry=registry)
     node_name = settings.node_name
     registry.register(DeviceCollector(snapshot, base.holders, node_name, settings.window_seconds, settings.metrics))
-    registry.register(HolderCollector(snapshot, base.holders, node_name))
+    registry.register(HolderCollector(snapshot, base.holders, node_name, lambda: overuse.containers))
     registry.register(
         AgentCollector(
             snapshot,

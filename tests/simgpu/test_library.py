@@ -183,18 +183,6 @@ def test_sentinels_and_impossible_values_are_returned(simulated: Simulated) -> N
     assert pynvml.nvmlDeviceGetPowerUsage(gpu()) == 2**32 - 1
 
 
-def test_utilization_is_of_processes_with_a_newer_sample(simulated: Simulated) -> None:
-    listed = (SimProcess(5, 100, sm_percent=70), SimProcess(6, 100, "G"), SimProcess(7, 100, sm_percent=0))
-    simulated.edit(lambda node: node.with_gpu(0, processes=listed))
-    samples = pynvml.nvmlDeviceGetProcessUtilization(gpu(), 0)
-    assert [(sample.pid, sample.smUtil) for sample in samples] == [(5, 70), (7, 0)]
-    assert all(abs(sample.timeStamp / 1e6 - time.time()) < 60 for sample in samples)
-    with answers(pynvml.NVML_ERROR_NOT_FOUND):
-        pynvml.nvmlDeviceGetProcessUtilization(gpu(), samples[0].timeStamp + 3_600_000_000)
-    with answers(pynvml.NVML_ERROR_NOT_FOUND):
-        pynvml.nvmlDeviceGetProcessUtilization(gpu(1), 0)
-
-
 def test_processes(simulated: Simulated) -> None:
     listed = (SimProcess(4711, 5000), SimProcess(4712, NOT_AVAILABLE), SimProcess(99, 10, "G"))
     simulated.edit(lambda node: node.with_gpu(0, processes=listed))

@@ -106,6 +106,16 @@ class ProcessMemory:
     """`None`: not reported."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessUtilization:
+    """A process that has used a device since the last slow reading, and its part of the device's utilization."""
+
+    pid: int
+    """In the host's PID namespace."""
+    percent: Number | None
+    """`None`: not reported."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowReading:
     """Values that take milliseconds to read and are read less often. `None`: not reported."""
@@ -115,6 +125,8 @@ class SlowReading:
     """All processes with a context on the device, of containers or not."""
     processes: tuple[ProcessMemory, ...] | None = None
     """Sorted by PID."""
+    process_utilization: tuple[ProcessUtilization, ...] | None = None
+    """Sorted by PID. Empty: no process has used the device."""
     encoder_percent: Number | None = None
     decoder_percent: Number | None = None
     energy_millijoules: Number | None = None
@@ -147,6 +159,7 @@ class Facts:
 
     process_count: int | None = None
     processes: tuple[ProcessMemory, ...] | None = None
+    process_utilization: tuple[ProcessUtilization, ...] | None = None
     encoder_percent: int | None = None
     decoder_percent: int | None = None
     energy_millijoules: int | None = None

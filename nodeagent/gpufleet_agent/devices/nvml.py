@@ -23,6 +23,7 @@ from gpufleet_agent.devices.base import (
     MemoryModel,
     Number,
     ProcessMemory,
+    ProcessUtilization,
     Reading,
     SlowReading,
     UnknownDeviceError,
@@ -183,6 +184,7 @@ class NvmlHardware:
             uuid=uuid,
             process_count=None if processes is None else len(processes),
             processes=processes,
+            process_utilization=_process_utilization(device),
             encoder_percent=values.first_known(optional("encoder", pynvml.nvmlDeviceGetEncoderUtilization)),
             decoder_percent=values.first_known(optional("decoder", pynvml.nvmlDeviceGetDecoderUtilization)),
             energy_millijoules=values.known(optional("energy", pynvml.nvmlDeviceGetTotalEnergyConsumption)),
@@ -241,6 +243,27 @@ def _processes(device: NvmlDevice) -> tuple[ProcessMemory, ...] | None:
         return None
     used = {process.pid: process.usedGpuMemory for process in (*(graphics or ()), *compute)}
     return tuple(ProcessMemory(pid, None if size is None else values.mib(size)) for pid, size in sorted(used.items()))
+
+
+def _process_utilization(device: NvmlDevice) -> tuple[ProcessUtilization, ...] | None:
+    """Returns the mean utilization of each process since the last call; None if unknown."""
+    if os.getpid() == 1:
+        return None  # as above
+
+    def read(handle: Any) -> Any:
+        try:
+            return pynvml.nvmlDeviceGetProcessUtilization(handle, device.utilization_since)
+        except pynvml.NVMLError_NotFound:
+            return ()  # no process has run since
+
+    samples = device.ask_optional("process utilization", read)
+    if samples is None:
+        return None
+    device.utilization_since = max((sample.timeStamp for sample in samples), default=device.utilization_since)
+    found: dict[int, list[int]] = {}
+    for sample in samples:
+        found.setdefault(sample.pid, []).append(sample.smUtil)
+    return tuple(ProcessUtilization(pid, sum(parts) / len(parts)) for pid, parts in sorted(found.items()))
 
 
 def _memory(device: NvmlDevice) -> tuple[Number | None, Number | None, Number | None]:

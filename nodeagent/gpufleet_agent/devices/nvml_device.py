@@ -45,6 +45,8 @@ class NvmlDevice:
     """Far ends of its NVLinks, see `nvml_links`."""
     links_at: float = 0.0
     """When they were read, in monotonic seconds."""
+    utilization_since: int = 0
+    """Time of the newest sample of a process's utilization, in microseconds by the driver's clock."""
     answers: bool = True
     """Whether the last read succeeded."""
 

@@ -1,4 +1,4 @@
-"""Series that say which containers hold which devices, to be joined with series of devices."""
+"""Series of the containers that hold devices: what is promised to them, and what they use."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,6 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
 from gpufleet_common.units import BYTES_PER_MIB
@@ -20,12 +21,20 @@ class HolderCollector(Collector):
         snapshot: Returns the sampler's snapshot.
         holders: Returns the containers that hold each device.
         node_name: Value of the label `hostname`.
+        usages: Returns what containers use.
     """
 
-    def __init__(self, snapshot: Callable[[], NodeSnapshot], holders: Callable[[], Holders], node_name: str) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], NodeSnapshot],
+        holders: Callable[[], Holders],
+        node_name: str,
+        usages: Callable[[], tuple[ContainerUsage, ...]] = tuple,
+    ) -> None:
         self._snapshot = snapshot
         self._holders = holders
         self._node_name = node_name
+        self._usages = usages
 
     def collect(self) -> Iterable[Metric]:
         held = GaugeMetricFamily(
@@ -42,6 +51,29 @@ class HolderCollector(Collector):
                 labels = [uuid, self._node_name, key.namespace, key.pod, key.container]
                 held.add_metric(labels, _promised_mib(holder, device) * BYTES_PER_MIB)
         yield held
+        yield from self._used(holders)
+
+    def _used(self, holders: Holders) -> Iterable[Metric]:
+        utilization = GaugeMetricFamily(
+            "gpufleet_container_gpu_utilization_ratio",
+            "Part of the device's time in which the container's processes ran on it, 0 to 1.",
+            labels=LABELS,
+        )
+        memory = GaugeMetricFamily(
+            "gpufleet_container_gpu_memory_bytes",
+            "Memory of the device that the container's processes use.",
+            labels=LABELS,
+        )
+        for usage in self._usages():
+            key = usage.key
+            if all(key != holder.key for holder in holders.get(usage.uuid, ())):
+                continue  # it has ended since the check
+            labels = [usage.uuid, self._node_name, key.namespace, key.pod, key.container]
+            if usage.utilization_percent is not None:
+                utilization.add_metric(labels, usage.utilization_percent / 100)
+            if usage.memory_mib is not None:
+                memory.add_metric(labels, usage.memory_mib * BYTES_PER_MIB)
+        yield from (utilization, memory)
 
 
 def _promised_mib(holder: HoldingContainer, device: DeviceSnapshot) -> int:

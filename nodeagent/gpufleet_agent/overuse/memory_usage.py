@@ -37,7 +37,7 @@ def usages_of_device(
     use counts for its only holder; with several holders, or if the memory is not the device's own, usage is unknown. It
     is also unknown from a sample older than `stale_seconds`, because the device may have had another holder then.
     """
-    sample = _fresh(device, stale_seconds)
+    sample = fresh_sample(device, stale_seconds)
     own_memory = device.info.memory_model is None
     processes = None if sample is None or (own_memory and _has_hidden_processes(sample)) else sample.processes
     by_pod = None if processes is None else _by_pod(processes, {holder.pod_uid for holder in holders}, pods)
@@ -72,7 +72,7 @@ def memory_usages(
 
 def relevant_processes(devices: tuple[DeviceSnapshot, ...], holders: Holders, stale_seconds: float) -> frozenset[int]:
     """Returns the PIDs that `memory_usages` may look up."""
-    samples = (_fresh(device, stale_seconds) for device in devices if _has_promise(device, holders))
+    samples = (fresh_sample(device, stale_seconds) for device in devices if _has_promise(device, holders))
     return frozenset(process.pid for sample in samples if sample is not None for process in sample.processes or ())
 
 
@@ -80,7 +80,8 @@ def _has_promise(device: DeviceSnapshot, holders: Holders) -> bool:
     return any(holder.memory_mib is not None for holder in holders.get(device.info.uuid, ()))
 
 
-def _fresh(device: DeviceSnapshot, stale_seconds: float) -> Sample | None:
+def fresh_sample(device: DeviceSnapshot, stale_seconds: float) -> Sample | None:
+    """Returns the last sample; None if there is none, or it is older."""
     age = device.sample_age_seconds
     return device.sample if age is not None and age <= stale_seconds else None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from gpufleet_agent.kube.model import PodEvent
+from gpufleet_agent.overuse.container_usage import ContainerUsage, container_usages, held_processes
 from gpufleet_agent.overuse.episodes import OveruseEpisode, OveruseEpisodes
 from gpufleet_agent.overuse.memory_usage import MemoryUsage, PodLookup, memory_usages, relevant_processes
 from gpufleet_agent.podresources.holdings import Holders
@@ -55,6 +56,8 @@ class OveruseMonitor:
         self._stale_seconds = stale_seconds
         self._pods = pods
         self._episodes = OveruseEpisodes()
+        self.containers: tuple[ContainerUsage, ...] = ()
+        """As of the last check."""
         self.usages: tuple[MemoryUsage, ...] = ()
         """As of the last check."""
         self.begun = 0
@@ -73,10 +76,12 @@ class OveruseMonitor:
 
     async def check(self) -> None:
         devices, holders = self._snapshot().devices, self._holders()
-        pids = relevant_processes(devices, holders, self._stale_seconds)
+        stale = self._stale_seconds
+        pids = relevant_processes(devices, holders, stale) | held_processes(devices, holders, stale)
         # In a thread: several hundred processes take tens of milliseconds, and a kernel that moves cgroups blocks.
         owners = await asyncio.to_thread(_look_up, pids, self._pods) if pids else {}
-        self.usages = memory_usages(devices, holders, owners.get, self._stale_seconds)
+        self.usages = memory_usages(devices, holders, owners.get, stale)
+        self.containers = container_usages(devices, holders, owners.get, stale)
         begun, ended = self._episodes.check(self.usages, self._clock())
         for episode in begun:
             self.begun += 1

@@ -85,8 +85,12 @@ def _facts(device: Status) -> tuple[Any, ...]:
 
 
 def _held(device: Status) -> list[Status]:
-    # How far a holder exceeds its reservation varies; only whether it does counts.
-    return [{**holder, "overuse": "overuse" in holder} for holder in device.get("allocatedTo", ())]
+    # What a holder uses varies, and how far it exceeds its reservation; only whether it does counts.
+    varying = {"overuse", "utilizationPercent"}
+    return [
+        {**{name: value for name, value in holder.items() if name not in varying}, "overuse": "overuse" in holder}
+        for holder in device.get("allocatedTo", ())
+    ]
 
 
 def _codes(device: Status, which: str) -> list[str]:
@@ -119,6 +123,10 @@ def _left_dead_band(before: Status, after: Status) -> bool:
         or _codes(before, "warnings") != _codes(after, "warnings")
         # Only whether there are processes counts, not how many.
         or bool(before.get("processCount")) != bool(after.get("processCount"))
+        or any(
+            _moved(old, new, "utilizationPercent", _UTILIZATION_POINTS)
+            for old, new in zip(before.get("allocatedTo", ()), after.get("allocatedTo", ()), strict=False)
+        )
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpufleet_agent.devices.base import Sample
+from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.sampling.snapshot import (
@@ -41,6 +42,7 @@ def build_status(
     boot_id: str | None = None,
     processes_observed: bool = False,
     overuse: Iterable[OveruseEpisode] = (),
+    usages: Iterable[ContainerUsage] = (),
     withheld: Mapping[str, str] | None = None,
 ) -> Status:
     """Builds the status.
@@ -54,10 +56,12 @@ def build_status(
         boot_id: Boot ID of the node.
         processes_observed: Whether `holders` has every container that still runs.
         overuse: Containers that use more memory than they reserved.
+        usages: What containers use.
         withheld: By UUID, why devices without a fault cannot be allocated.
     """
     devices = snapshot.devices[:MAX_DEVICES]
     over = {(one.usage.uuid, one.usage.pod_uid): one for one in overuse}
+    used = {(usage.uuid, usage.key): usage.utilization_percent for usage in usages}
     return _present(
         assignmentsGeneration=generation,
         observedAt=timestamp(observed_at),
@@ -70,7 +74,11 @@ def build_status(
             _device(
                 device,
                 [
-                    _holder(holder, over.get((device.info.uuid, holder.pod_uid or "")))
+                    _holder(
+                        holder,
+                        over.get((device.info.uuid, holder.pod_uid or "")),
+                        used.get((device.info.uuid, holder.key)),
+                    )
                     for holder in holders.get(device.info.uuid, ())[:MAX_HOLDERS]
                 ],
                 observed_at,
@@ -174,7 +182,7 @@ def _statistics(statistics: Statistics | None) -> Status | None:
     return {"mean": round(statistics.mean), "max": statistics.max, "p95": statistics.p95}
 
 
-def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None) -> Status:
+def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None, utilization: int | None) -> Status:
     key = holder.key
     return _present(
         namespace=key.namespace,
@@ -185,6 +193,7 @@ def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None) -> Status:
         memoryMiB=holder.memory_mib,
         computePercent=holder.compute_percent,
         terminating=holder.terminating or None,
+        utilizationPercent=utilization,
         overuse=None if overuse is None else {"memoryUsedMiB": overuse.used_mib, "since": timestamp(overuse.since)},
     )
 

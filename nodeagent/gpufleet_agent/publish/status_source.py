@@ -72,5 +72,6 @@ class StatusSource:
             boot_id=self._boot_id,
             processes_observed=self._departures.observed,
             overuse=self._overuse.active,
+            usages=self._overuse.containers,
             withheld=self._plugins.withheld(),
         )

@@ -11,7 +11,16 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from gpufleet_agent.devices.base import DeviceInfo, Facts, Number, ProcessMemory, Reading, Sample, SlowReading
+from gpufleet_agent.devices.base import (
+    DeviceInfo,
+    Facts,
+    Number,
+    ProcessMemory,
+    ProcessUtilization,
+    Reading,
+    Sample,
+    SlowReading,
+)
 from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 
 ABSOLUTE_ZERO_CELSIUS = -273
@@ -133,12 +142,18 @@ def validate_facts(
         processes = tuple(
             ProcessMemory(process.pid, checked("processes", process.memory_mib, _MIB)) for process in processes
         )
+    parts = None if processes is None else reading.process_utilization
+    if parts is not None:
+        parts = tuple(
+            ProcessUtilization(part.pid, checked("process_utilization", part.percent, _PERCENT)) for part in parts
+        )
     facts = Facts(
         row_remap_pending=reading.row_remap_pending,
         row_remap_failed=reading.row_remap_failed,
         page_retirement_pending=reading.page_retirement_pending,
         mig_enabled=reading.mig_enabled,
         processes=processes,
+        process_utilization=parts,
         **values,
     )
     return facts, tuple(dropped)

@@ -179,6 +179,7 @@ def test_a_slow_reading_is_what_the_hardware_says(simulated: Simulated, hardware
         uuid=UUIDS[0],
         process_count=0,
         processes=(),
+        process_utilization=(),
         encoder_percent=3,
         decoder_percent=4,
         energy_millijoules=None,
@@ -211,30 +212,25 @@ def test_gpus_before_ampere_retire_pages_and_remap_no_rows(simulated: Simulated)
     assert first.mig_enabled is None
 
 
-def test_processes_in_own_pid_namespace_are_unknown(
-    simulated: Simulated, hardware: NvmlHardware, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    simulated.edit(lambda node: node.with_gpu(0, processes=(SimProcess(7, 1),)))
-    monkeypatch.setattr("os.getpid", lambda: 1)
-    slow = hardware.read_slow(UUIDS[0])
-    assert (slow.process_count, slow.processes) == (None, None)
-
-
 def test_what_is_not_supported_is_absent_and_asked_for_once(simulated: Simulated, hardware: NvmlHardware) -> None:
     simulated.edit(
-        lambda node: node.with_gpu(
-            0,
-            memory_total_mib=None,
-            utilization_percent=None,
-            temperature_celsius=None,
-            power_milliwatts=None,
-            power_limit_milliwatts=None,
-            memory_temperature_celsius=None,
-            sm_clock_mhz=None,
-            memory_clock_mhz=None,
-            throttle_reasons=None,
-            **dict.fromkeys(SLOW_NUMBERS),
-        ).with_fail(0, "processes", pynvml.NVML_ERROR_NO_PERMISSION)
+        lambda node: (
+            node.with_gpu(
+                0,
+                memory_total_mib=None,
+                utilization_percent=None,
+                temperature_celsius=None,
+                power_milliwatts=None,
+                power_limit_milliwatts=None,
+                memory_temperature_celsius=None,
+                sm_clock_mhz=None,
+                memory_clock_mhz=None,
+                throttle_reasons=None,
+                **dict.fromkeys(SLOW_NUMBERS),
+            )
+            .with_fail(0, "processes", pynvml.NVML_ERROR_NO_PERMISSION)
+            .with_fail(0, "process_utilization", pynvml.NVML_ERROR_NO_PERMISSION)
+        )
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
     assert hardware.read_slow(UUIDS[0]) == SlowReading(uuid=UUIDS[0])
@@ -270,7 +266,7 @@ def test_sentinels_are_absent(simulated: Simulated, hardware: NvmlHardware) -> N
     )
     assert hardware.read(UUIDS[0]) == Reading(uuid=UUIDS[0])
     assert hardware.read_slow(UUIDS[0]) == SlowReading(
-        uuid=UUIDS[0], process_count=1, processes=(ProcessMemory(7, None),)
+        uuid=UUIDS[0], process_count=1, processes=(ProcessMemory(7, None),), process_utilization=()
     )
     assert identify_all(hardware)[0].memory_total_mib is None
 

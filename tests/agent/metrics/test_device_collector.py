@@ -16,6 +16,7 @@ from gpufleet_agent.metrics.device_collector import CLOCK_EVENT_BITS, COUNTER, D
 from gpufleet_agent.metrics.exposition import encode
 from gpufleet_agent.metrics.holder_collector import HolderCollector
 from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLabels
+from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import HoldingContainer
@@ -41,6 +42,11 @@ SICK = HealthSnapshot(
 USES = (
     MemoryUsage("GPU-0", 0, ContainerKey("ml", "a", "main"), "uid-a", 1000, 1200),
     MemoryUsage("GPU-0", 0, ContainerKey("ml", "b", "main"), "uid-b", 2000, None),
+)
+USED = (
+    ContainerUsage("GPU-0", ContainerKey("ml", "whole", "main"), 60, 1000),
+    ContainerUsage("GPU-1", ContainerKey("ml", "a", "main"), 0, None),
+    ContainerUsage("GPU-1", ContainerKey("ml", "ended", "main"), 5, 5),
 )
 FULL: dict[str, Any] = {
     "memory_total_mib": 81_559,
@@ -90,7 +96,7 @@ class Scraped:
     ) -> None:
         registry = CollectorRegistry()
         registry.register(DeviceCollector(lambda: snapshot, lambda: holders or {}, "node-1", 60.0, options))
-        registry.register(HolderCollector(lambda: snapshot, lambda: holders or {}, "node-1"))
+        registry.register(HolderCollector(lambda: snapshot, lambda: holders or {}, "node-1", lambda: USED))
         shares = lambda: (USES, (OveruseEpisode(USES[0], 1.0),), 4)  # noqa: E731 - the name says what it is
         registry.register(
             AgentCollector(lambda: snapshot, "node-1", lambda: (3, 17), lambda: 1.5, stale_seconds=60.0, overuse=shares)
@@ -189,6 +195,13 @@ def test_joined_labels_no_pod_and_holders_have_series_of_their_own() -> None:
     }
     labels = {"UUID": "GPU-1", "namespace": "ml", "pod": "a", "container": "main", "hostname": "node-1"}
     assert scraped.value("gpufleet_device_holder", **labels) == 1000 * BYTES_PER_MIB
+
+
+def test_use_of_containers_has_series_while_they_hold_the_device() -> None:
+    scraped = Scraped(THREE, HELD)
+    ratio, memory = "gpufleet_container_gpu_utilization_ratio", "gpufleet_container_gpu_memory_bytes"
+    assert {s.labels["pod"]: s.value for s in scraped.samples if s.name == ratio} == {"whole": 0.6, "a": 0}
+    assert {s.labels["pod"]: s.value for s in scraped.samples if s.name == memory} == {"whole": 1000 * BYTES_PER_MIB}
 
 
 def test_without_dcgm_names_only_own_series_are_left() -> None:
@@ -381,12 +394,3 @@ def test_the_documentation_has_every_label() -> None:
     for sample in scraped.samples:
         if sample.name.startswith("gpufleet") and sample.name in table:
             assert set(re.findall(r"`([^`]+)`", table[sample.name])) == set(sample.labels), sample.name
-
-
-def test_every_panel_of_nvidias_dashboard_is_filled_or_explained() -> None:
-    page = (Path(__file__).parents[3] / "docs/reference/metrics.md").read_text(encoding="utf-8")
-    section = page.partition("### NVIDIA's dashboard")[2].partition("\n### ")[0]
-    panels = re.findall(r"^\| (.+) \((\d+)\) \| `(\w+)` \| (\w+)", section, re.MULTILINE)
-    assert {number for _, number, _, _ in panels} == {"2", "4", "6", "10", "12", "14", "16", "18"}
-    exported = {field.name for field in DCGM_FIELDS}
-    assert {name: result for name, _, series, result in panels if (series in exported) is not (result == "right")} == {}

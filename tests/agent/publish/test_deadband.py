@@ -49,6 +49,14 @@ def test_that_a_holder_uses_too_much_is_urgent_how_much_is_not() -> None:
     assert significance(before, after) is NONE
 
 
+@pytest.mark.parametrize(("percent", "want"), [(59, NONE), (60, CHANGE)])
+def test_use_of_a_container_has_a_dead_band(percent: int, want: Significance) -> None:
+    before, after = deepcopy(BASE), deepcopy(BASE)
+    for status, reported in ((before, 50), (after, percent)):
+        status["devices"][0]["allocatedTo"] = [{**HELD[0], "utilizationPercent": reported}]
+    assert significance(before, after) is want
+
+
 @pytest.mark.parametrize(
     ("fields", "want"),
     [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from gpufleet_agent.devices.base import DeviceInfo, MemoryModel, Reading, Recovery, Sample, ThrottleReason
+from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.overuse.episodes import OveruseEpisode
 from gpufleet_agent.overuse.memory_usage import MemoryUsage
 from gpufleet_agent.podresources.holdings import HoldingContainer
@@ -171,6 +172,16 @@ def test_who_uses_more_than_promised_is_named_on_that_device_alone() -> None:
     TelemetryStatus.model_validate(status)
     reported = [one.get("overuse") for gpu in status["devices"] for one in gpu["allocatedTo"]]
     assert reported == [None, None, {"memoryUsedMiB": 150, "since": "2026-05-28T20:26:30.250000Z"}, None]
+
+
+def test_container_has_its_utilization_and_is_terminating_until_it_ended() -> None:
+    holder = HoldingContainer(ContainerKey("ml", "a", "main"), "uid-a", terminating=True)
+    usages = (ContainerUsage("GPU-1", holder.key, 42, 1000), ContainerUsage("GPU-0", holder.key, None, 1000))
+    status = status_of(device(0), device(1), holders={"GPU-0": (holder,), "GPU-1": (holder,)}, usages=usages)
+    TelemetryStatus.model_validate(status)
+    held = [one for gpu in status["devices"] for one in gpu["allocatedTo"]]
+    assert [one.get("utilizationPercent") for one in held] == [None, 42]
+    assert [one["terminating"] for one in held] == [True, True]
 
 
 def test_a_node_without_devices_has_counts_and_no_means() -> None:

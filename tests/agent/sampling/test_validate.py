@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpufleet_agent.devices.base import Facts, Number, ProcessMemory, Reading, Sample, SlowReading, ThrottleReason
+from gpufleet_agent.devices.base import (
+    Facts,
+    Number,
+    ProcessMemory,
+    ProcessUtilization,
+    Reading,
+    Sample,
+    SlowReading,
+    ThrottleReason,
+)
 from gpufleet_agent.sampling.errors import ImplausibleSampleError, InvalidReason
 from gpufleet_agent.sampling.validate import validate, validate_facts
 
@@ -31,7 +40,8 @@ NO_NUMBERS = {"uuid", "throttle_reasons", "recovery_action", "unreadable"}
 FIELDS = [name for name in Reading.__dataclass_fields__ if name not in NO_NUMBERS]
 TEMPERATURES = {"temperature_celsius", "memory_temperature_celsius"}
 SLOW_FLAGS = {"row_remap_pending", "row_remap_failed", "page_retirement_pending", "mig_enabled"}
-SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {"processes", *NO_NUMBERS, *SLOW_FLAGS}]
+PROCESSES = ("processes", "process_utilization")
+SLOW_FIELDS = [name for name in SlowReading.__dataclass_fields__ if name not in {*PROCESSES, *NO_NUMBERS, *SLOW_FLAGS}]
 COMPLETE = SlowReading(
     uuid=UUID,
     processes=(ProcessMemory(4711, 5),),
@@ -160,6 +170,20 @@ def test_implausible_pid_makes_the_process_list_unknown(pid: int) -> None:
     assert (error.field, error.reason) == ("processes", InvalidReason.IMPLAUSIBLE_PID)
     assert f"{pid} is not a PID" in str(error)
     assert (facts.processes, facts.process_count, facts.ecc_uncorrected) == (None, None, 5)
+
+
+@pytest.mark.parametrize("percent", [math.nan, -1, 101, 2**32 - 1])
+def test_impossible_utilization_of_a_process_is_dropped_alone(percent: Number) -> None:
+    parts = (ProcessUtilization(1, 30.4), ProcessUtilization(2, percent), ProcessUtilization(3, None))
+    reading = SlowReading(uuid=UUID, processes=(), process_utilization=parts, ecc_uncorrected=5)
+    facts, (error,) = validate_facts(reading, registered={UUID})
+    assert error.field == "process_utilization"
+    assert facts.process_utilization == (
+        ProcessUtilization(1, 30),
+        ProcessUtilization(2, None),
+        ProcessUtilization(3, None),
+    )
+    assert facts.ecc_uncorrected == 5
 
 
 def test_memory_of_processes_becomes_whole_numbers() -> None:
