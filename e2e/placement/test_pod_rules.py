@@ -15,6 +15,7 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 HOSTNAME = "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PORT = 18080
+GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 CHURN_SECONDS = 8
 """A pod that kube-scheduler rejects is replaced after five seconds."""
 
@@ -28,6 +29,8 @@ def test_spread_constraint_holds_against_the_strategy(namespace: TestNamespace) 
     namespace.apply(gpuworkload("spread", replicas=4, placement=placement, template=_spread("spread")))
     replicas = namespace.verify("spread")["spread"].replicas
     assert sorted(Counter(replica.node for replica in replicas).values()) == [2, 2]
+    for pod in namespace.pods("spread"):
+        assert GPU_TOLERATION in pod["spec"]["tolerations"], "as ExtendedResourceToleration adds it"
 
 
 def test_spread_that_ignores_affinity_is_counted_as_the_scheduler_does(namespace: TestNamespace, fleet: Fleet) -> None:

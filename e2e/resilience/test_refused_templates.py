@@ -48,6 +48,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_template_that_breaks_a_reservation_is_refused(namespace: TestNamespace, fleet: Fleet, tmp_path: Path) -> None:
     """Mechanism: such a template is a condition, before a pod is created or a device reserved."""
+    claims = pod_spec(resourceClaims=[{"name": "gpu", "resourceClaimName": "mine"}])
+    response = fleet.api.try_create(workloads(namespace.name), gpuworkload("claims", template=claims))
+    words = f"{POD}.resourceClaims: Forbidden: must be empty: devices of claims cannot be reserved"
+    assert words in response.message, "claims are refused by the apiserver"
     for name, (template, _) in REFUSED.items():
         namespace.apply(gpuworkload(name, template=template))
     saved = tmp_path / "fleet.yaml"
@@ -61,20 +65,6 @@ def test_template_that_breaks_a_reservation_is_refused(namespace: TestNamespace,
         manifest.write_text(yaml.safe_dump(gpuworkload(name, template=template)), encoding="utf-8")
         code, text = _simulate(manifest, saved)
         assert (code, words in text) == (2, True), text
-
-
-def test_claims_are_refused_at_admission(namespace: TestNamespace, fleet: Fleet) -> None:
-    template = pod_spec(resourceClaims=[{"name": "gpu", "resourceClaimName": "mine"}])
-    response = fleet.api.try_create(workloads(namespace.name), gpuworkload("claims", template=template))
-    words = f"{POD}.resourceClaims: Forbidden: must be empty: devices of claims cannot be reserved"
-    assert words in response.message, response
-
-
-def test_tolerations_of_gpu_taints_are_added(namespace: TestNamespace) -> None:
-    namespace.apply(gpuworkload("tolerant"))
-    namespace.wait_ready("tolerant")
-    added = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-    assert added in namespace.pod("tolerant")["spec"]["tolerations"]
 
 
 def _simulate(manifest: Path, saved: Path) -> tuple[int, str]:

@@ -96,6 +96,10 @@ def _request(options: RequestOptions, notes: list[str]) -> Request:
         if options.workload is None:
             raise InputError(f"--workload is required: the manifests have {names}")
         raise InputError(f"--workload {options.workload}: matches {len(chosen)} workloads; the manifests have {names}")
+    if chosen[0].traits.restricts_domains:
+        notes.append(
+            f"{chosen[0].name}: host ports, pod affinity and topology spread not checked: see gpufleet simulate"
+        )
     return chosen[0].request
 
 

@@ -16,6 +16,7 @@ from gpufleet_cli.input.schema_checks import workload_problems
 from gpufleet_common.field_errors import duplicate, invalid, unsupported
 from gpufleet_operator.fleet.engine_input import request
 from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.lenient_json import maps
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import Request
@@ -126,9 +127,8 @@ def _name_problems(model: GPUWorkload) -> Iterator[str]:
 def _notes(manifest: Manifest) -> Iterator[str]:
     if manifest.model.spec.suspend:
         yield f"{manifest.name}: spec.suspend is true; simulated as if it were false"
-    pod = manifest.model.spec.template["spec"]
-    for index, volume in enumerate(pod.get("volumes") or ()):
-        kind = next((k for k in _VOLUMES_OF_NODES if isinstance(volume, dict) and volume.get(k)), None)
+    for index, volume in enumerate(maps(manifest.model.spec.template["spec"].get("volumes"))):
+        kind = next((k for k in _VOLUMES_OF_NODES if volume.get(k)), None)
         if kind is not None:
             path = f"spec.template.spec.volumes[{index}]"
             yield f"{manifest.name}: {path} ({kind}) not checked: kube-scheduler may reject a node for it"

@@ -129,3 +129,12 @@ def test_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
         2,
         "error: --node node-9: not found; nodes of the fleet: node-1, node-2\n",
     )
+
+
+def test_rules_on_other_pods_are_noted_as_unchecked(files: ObjectFiles) -> None:
+    main = {"name": "main", "image": "x:1", "ports": [{"containerPort": 80, "hostPort": 80}]}
+    manifest = files.write(gpu_workload(template={"spec": {"restartPolicy": "Never", "containers": [main]}}))
+    done = run_cli("explain", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
+    assert (
+        "default/train: host ports, pod affinity and topology spread not checked: see gpufleet simulate" in done.notes
+    )

@@ -123,3 +123,22 @@ def test_a_bound_pod_has_its_requests() -> None:
     found = decode.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [container, container]}})
 
     assert (found.node, found.requests) == ("n", {"cpu": 500, "memory": 2048})
+
+
+def test_a_bound_pod_has_what_other_pods_can_conflict_with() -> None:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    spec = {
+        "nodeName": "n",
+        "containers": [{"ports": [{"containerPort": 80, "hostPort": 8080}]}],
+        "affinity": {"podAntiAffinity": required, "podAffinity": required},
+    }
+    meta = {**META, "labels": {"app": "x"}, "deletionTimestamp": "2026-01-01T00:00:00Z"}
+
+    found = decode.bound_pod({"metadata": meta, "spec": spec})
+
+    assert found.deleting
+    assert (found.traits.namespace, found.traits.labels) == ("ml", {"app": "x"})
+    assert [str(port) for port in found.traits.ports] == ["8080/TCP"]
+    assert [anti.topology_key for anti in found.traits.anti_affinity] == ["kubernetes.io/hostname"]
+    assert found.traits.affinity == ()
