@@ -17,9 +17,9 @@ from gpufleet_operator.model.state_types import Backoff, PassState
 
 
 def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
-    """Ends the backoff of workloads that wait for quota, as soon as a pod of another workload there is gone.
+    """Ends the backoff of workloads that wait for quota, as soon as a pod in their namespace is gone.
 
-    Their own pods do not count: those of a gang are deleted because it waits.
+    Their own gated pods do not count: those of a gang are deleted because it waits.
     """
     workloads = snapshot.workloads.items()
     waiting = {uid: workload.namespace for uid, workload in workloads if _quota_backoff(state, uid) is not None}
@@ -27,7 +27,7 @@ def retry_when_freed(snapshot: Snapshot, state: PassState) -> PassState:
     counts = Counter(
         pod.namespace
         for pod in snapshot.pods.values()
-        if pod.namespace in namespaces and pod.workload_uid not in waiting and not pod.terminal
+        if pod.namespace in namespaces and not (pod.gates and pod.workload_uid in waiting) and not pod.terminal
     )
     freed = {name for name in namespaces if counts[name] < state.quota_holders.get(name, 0)}
     backoffs = dict(state.write_backoffs)

@@ -189,7 +189,7 @@ class PassState:
     templates: Mapping[str, TemplateCheck] = field(default_factory=dict)
     """Workload uid -> the check of its current generation."""
     quota_holders: Mapping[str, int] = field(default_factory=dict)
-    """Namespace in which workloads wait for quota -> number of pods of the other workloads there."""
+    """Namespace in which workloads wait for quota -> number of pods there, except their own gated ones."""
     incomplete_since: Mapping[str, datetime] = field(default_factory=dict)
     """Uid of a workload that is a gang -> since when some of its replicas run without the others."""
     restarts: Mapping[str, Backoff] = field(default_factory=dict)

@@ -64,7 +64,16 @@ def test_backoff_ends_when_a_pod_of_another_workload_is_gone() -> None:
     assert not retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
 
 
-def test_backoff_remains_when_a_pod_of_the_gang_itself_is_gone() -> None:
+def test_backoff_ends_when_a_pod_of_an_earlier_attempt_is_gone() -> None:
+    waiting = gang("waiting")
+    ending = make.running_pod(waiting, deleting=True)
+    before = make.snapshot(waiting, ending, make.telemetry(), state=backing_off(waiting))
+    state = retry_when_freed(before, before.previous_state)
+    after = make.snapshot(waiting, make.telemetry(), state=state)
+    assert not retry_when_freed(after, state).is_backing_off("create/uid-waiting", make.NOW)
+
+
+def test_backoff_remains_when_a_gated_pod_of_the_gang_is_gone() -> None:
     waiting = gang("waiting")
     before = make.snapshot(waiting, make.pod(waiting), make.telemetry(), state=backing_off(waiting))
     state = retry_when_freed(before, before.previous_state)
