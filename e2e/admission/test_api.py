@@ -18,6 +18,7 @@ from gpufleet_e2e.identities import (
     Client,
     JsonObject,
     telemetry,
+    wait_until,
     workload,
 )
 from gpufleet_testbed import Cluster, repository_root
@@ -234,10 +235,15 @@ def cells(line: str) -> str:
 
 def test_printer_columns(installed: Cluster, admin: Client, full_workload: JsonObject, telemetry_path: str) -> None:
     admin.patch(f"{telemetry_path}/status", {"status": status(device("GPU-1", 0))}, dry_run=None)
+    wait_until(lambda: "conditions" in admin.get(telemetry_path)["status"], "conditions by the operator")
     header, row = installed.kubectl("get", "gputelemetries", "e2e-no-such-node").stdout.splitlines()
     assert cells(header) == "NAME STATUS GPUS HEALTHY ALLOCATED FREE USED-MIB TOTAL-MIB UTIL% TEMP-C WATTS OBSERVED"
-    name, _, *numbers = cells(row).split()  # the operator changes the state of a node that does not report
-    assert (name, numbers[:9]) == ("e2e-no-such-node", ["2", "2", "0", "2", "412", "81559", "3", "41", "71"])
+    name, state, *numbers = cells(row).split()
+    assert (name, state, numbers[:9]) == (
+        "e2e-no-such-node",
+        "Stale",
+        ["2", "2", "0", "2", "412", "81559", "3", "41", "71"],
+    )
     header, _ = installed.kubectl("get", "gpuw", "immutable", f"--namespace={NAMESPACE}").stdout.splitlines()
     assert cells(header) == "NAME READY STATUS REASON GPUS NODES AGE"
 

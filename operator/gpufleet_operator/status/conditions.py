@@ -141,9 +141,10 @@ def _reconciling(context: StatusContext, stalled: Finding, placed: Finding) -> F
     return next((finding for finding in findings if finding is not None), is_false("Reconciled"))
 
 
-def _invalid(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+def _not_stalled(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+    """Excludes that both are True: kstatus would report the one that comes first, Reconciling, for ever."""
     del context, placed
-    return is_false(stalled.reason, stalled.message) if stalled.reason in ("InvalidObject", "InvalidTemplate") else None
+    return is_false(stalled.reason, stalled.message) if stalled.true else None
 
 
 def _finished(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
@@ -172,14 +173,12 @@ def _replacing(context: StatusContext, stalled: Finding, placed: Finding) -> Fin
 
 
 def _creating(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
-    del placed
+    del stalled, placed
     missing = [r for r in context.replicas if r.wait_reason is WaitReason.POD]
     if not missing:
         return None
     if _rejected_pods(context) and classify(context.create_error) is CreateError.QUOTA:
         return is_true(CreateError.QUOTA, f"waiting for quota: {context.create_error}")
-    if stalled.true:
-        return is_true("CreatingPods", stalled.message)
     held = next((r for r in missing if r.held), None)
     if held is not None:
         return is_true("BackOff", f"replica {held.index}: {held.message}")
@@ -222,7 +221,7 @@ def _not_ready(context: StatusContext, stalled: Finding, placed: Finding) -> Fin
 
 
 _RECONCILING_RULES: tuple[Callable[[StatusContext, Finding, Finding], Finding | None], ...] = (
-    _invalid,
+    _not_stalled,
     _finished,
     _suspending,
     _restarting,

@@ -1,0 +1,63 @@
+"""kstatus' own code gives each state of a workload exactly one verdict: what Flux and Config Sync wait for."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gpufleet_e2e.proof import objects
+from gpufleet_e2e.support.api import JsonObject, workloads
+from gpufleet_e2e.support.kstatus import verdicts
+from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
+from gpufleet_e2e.support.polling import eventually
+from gpufleet_e2e.support.sandbox import READY_SECONDS, TestNamespace
+from gpufleet_testing.kstatus import verdict
+
+EXPECTED = {
+    "runs": "Current",
+    "suspended": "Current",
+    "completes": "Current",
+    "fails": "Failed",
+    "typo": "Failed",
+    "waits": "InProgress",
+    "no-image": "InProgress",
+    "leaves": "Terminating",
+}
+FINALIZER = "example.com/e2e"
+
+
+@pytest.fixture
+def leaving(namespace: TestNamespace) -> Iterator[None]:
+    """A workload that is being deleted until the end of the test."""
+    manifest = gpuworkload("leaves", suspend=True)
+    manifest["metadata"]["finalizers"] = [FINALIZER]
+    namespace.apply(manifest)
+    namespace.delete("leaves")
+    yield
+    namespace.fleet.api.patch(f"{workloads(namespace.name)}/leaves", {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.usefixtures("leaving")
+def test_each_state_has_its_verdict(namespace: TestNamespace) -> None:
+    def ends(code: int) -> JsonObject:
+        return pod_spec(container(command=("sh", "-c", f"exit {code}")), restartPolicy="Never")
+
+    namespace.apply(
+        gpuworkload("runs"),
+        gpuworkload("suspended", suspend=True),
+        gpuworkload("completes", template=ends(0)),
+        gpuworkload("fails", template=ends(3), runPolicy={"backoffLimit": 0}),
+        gpuworkload("typo", template=pod_spec(container(), nodeName="node-1")),
+        gpuworkload("waits", uuids=("GPU-none",)),
+        gpuworkload("no-image", template=pod_spec(container(image="localhost/none:1", imagePullPolicy="Never"))),
+    )
+
+    def found() -> None:
+        bodies = [namespace.workload(name) for name in EXPECTED]
+        given = dict(zip(EXPECTED, verdicts(bodies), strict=True))
+        assert given == EXPECTED, "; ".join(
+            namespace.describe(name) for name in EXPECTED if given[name] != EXPECTED[name]
+        )
+        assert given == {name: str(verdict(body)) for name, body in zip(EXPECTED, bodies, strict=True)}
+        assert objects.condition(bodies[1], "Suspended").get("status") == "True"
+
+    eventually(found, within=READY_SECONDS)
