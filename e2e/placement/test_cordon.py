@@ -59,6 +59,7 @@ def test_cordoned_gpu_is_drained_and_returns_by_itself(namespace: TestNamespace,
     assert namespace.devices("serves") != (uuid,)
     print(namespace.event("serves", "DeviceDrained"))
 
+    eventually(lambda: _two_are_not_free(fleet, cordon.node), within=READY_SECONDS)
     end = datetime.now(UTC) + timedelta(seconds=UNTIL_SECONDS)
     cordon.set({"uuid": uuid, "reason": "fan", "until": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
     assert namespace.devices("on-it") == (uuid,)
@@ -68,3 +69,8 @@ def test_cordoned_gpu_is_drained_and_returns_by_itself(namespace: TestNamespace,
 
 def _replaced(namespace: TestNamespace, before: str) -> None:
     assert namespace.pod("serves")["metadata"]["uid"] != before, "not evicted yet"
+
+
+def _two_are_not_free(fleet: Fleet, node: str) -> None:
+    summary = fleet.telemetry(node)["status"]["summary"]
+    assert summary["free"] == summary["devices"] - 2, f"one device has the pod, and one is cordoned: {summary}"

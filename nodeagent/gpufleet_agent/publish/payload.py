@@ -4,7 +4,7 @@ The models are not used: the agent runs on every GPU node and does without pydan
 that the hardware does not report are absent.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gpufleet_agent.devices.base import Sample
@@ -44,6 +44,7 @@ def build_status(
     overuse: Iterable[OveruseEpisode] = (),
     usages: Iterable[ContainerUsage] = (),
     withheld: Mapping[str, str] | None = None,
+    cordoned: Collection[str] = (),
 ) -> Status:
     """Builds the status.
 
@@ -58,6 +59,7 @@ def build_status(
         overuse: Containers that use more memory than they reserved.
         usages: What containers use.
         withheld: By UUID, why devices without a fault cannot be allocated.
+        cordoned: UUIDs of devices that are out of service.
     """
     devices = snapshot.devices[:MAX_DEVICES]
     over = {(one.usage.uuid, one.usage.pod_uid): one for one in overuse}
@@ -86,7 +88,7 @@ def build_status(
             )
             for device in devices
         ],
-        summary=_summary(snapshot, holders, withheld or {}),
+        summary=_summary(snapshot, holders, {*(withheld or ()), *cordoned}),
     )
 
 
@@ -198,7 +200,7 @@ def _holder(holder: HoldingContainer, overuse: OveruseEpisode | None, utilizatio
     )
 
 
-def _summary(view: NodeSnapshot, holders: Holders, withheld: Mapping[str, str]) -> Status:
+def _summary(view: NodeSnapshot, holders: Holders, not_available: Collection[str]) -> Status:
     devices = view.devices[:MAX_DEVICES]
     samples = [device.sample for device in devices if device.sample is not None]
     power = _total(sample.power_milliwatts for sample in samples)
@@ -219,7 +221,7 @@ def _summary(view: NodeSnapshot, holders: Holders, withheld: Mapping[str, str]) 
         devices=len(devices),
         healthy=len(healthy),
         allocated=sum(device.info.uuid in holders for device in devices),
-        free=len(healthy - holders.keys() - withheld.keys()),
+        free=len(healthy.difference(holders, not_available)),
         memoryTotalMiB=_total(sample.memory_total_mib for sample in samples),
         memoryUsedMiB=_total(sample.memory_used_mib for sample in samples),
         memoryAvailableMiB=sum(available) if available else None,

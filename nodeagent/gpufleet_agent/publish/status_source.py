@@ -63,15 +63,17 @@ class StatusSource:
             # The operator may reserve every device in the status, and reserves only gpufleet's own resources.
             whole = tuple(device for device in snapshot.devices if device.info.parent is None)
             snapshot = replace(snapshot, devices=whole)
+        now = time.time()
         return build_status(
             snapshot,
             self._holdings.holders(self._telemetry.assignments or ()),
             generation=self._telemetry.generation,
-            observed_at=time.time(),
+            observed_at=now,
             agent_version=self._agent_version,
             boot_id=self._boot_id,
             processes_observed=self._departures.observed,
             overuse=self._overuse.active,
             usages=self._overuse.containers,
             withheld=self._plugins.withheld(),
+            cordoned=self._telemetry.cordoned(now),
         )

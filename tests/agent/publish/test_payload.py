@@ -106,6 +106,13 @@ FULL: dict[str, Any] = {
 """A device of which everything is known, as it is published."""
 
 
+def test_device_that_is_withheld_or_cordoned_is_not_free() -> None:
+    devices = (device(0), device(1), device(2), device(3))
+    cordoned = frozenset({"GPU-2", "GPU-elsewhere"})
+    status = status_of(*devices, withheld={"GPU-1": "no device node"}, cordoned=cordoned)
+    assert (status["summary"]["healthy"], status["summary"]["free"]) == (4, 2)
+
+
 def test_withheld_reason_is_published_and_truncated() -> None:
     status = status_of(device(0), device(1), withheld={"GPU-1": "x" * 300})
     assert [one.get("withheld") for one in status["devices"]] == [None, "x" * 256]
