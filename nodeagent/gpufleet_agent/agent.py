@@ -30,6 +30,7 @@ from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.departures import Departures
@@ -182,8 +183,9 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         lister,
         base.holdings,
         base.completeness,
-        base.departures,
-        lambda: base.telemetry.assignments,
+        claims=ClaimedDevices(api.claimable_devices, time.monotonic),
+        departures=base.departures,
+        assignments=lambda: base.telemetry.assignments,
         idle=in_flight.idle,
         changes=base.status_changed,
         counters=base.instruments,

@@ -1,9 +1,10 @@
-"""Interface to the apiserver: four calls on the GPUTelemetry object, and events."""
+"""Interface to the apiserver: four calls on the GPUTelemetry object, events, and the node's ResourceSlices."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
 from gpufleet_agent.kube.model import PodEvent, TelemetryObject
+from gpufleet_agent.kube.resource_slices import ClaimableDevice
 
 
 class KubeError(Exception):
@@ -76,5 +77,16 @@ class EventApi(Protocol):
         """
 
 
-class KubeApi(TelemetryApi, EventApi, Protocol):
+class SliceApi(Protocol):
+    """ResourceSlices of this node."""
+
+    async def claimable_devices(self) -> Mapping[ClaimableDevice, frozenset[str]]:
+        """Returns the UUIDs of the devices that DRA drivers publish for this node.
+
+        Raises:
+            KubeError: No response, a rejection, or the API is not served.
+        """
+
+
+class KubeApi(TelemetryApi, EventApi, SliceApi, Protocol):
     """All calls of the agent."""

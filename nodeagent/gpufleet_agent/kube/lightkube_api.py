@@ -17,6 +17,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.kube.resource_slices import ClaimableDevice, parse_slices
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
 from gpufleet_common import timestamps
 
@@ -35,6 +36,7 @@ Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLU
 
 # The generic form, because lightkube's own Node class imports the models of the whole core group.
 Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
+ResourceSlice = create_global_resource("resource.k8s.io", "v1", "ResourceSlice", "resourceslices", verbs=["list"])
 Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
 
 MAX_MESSAGE_LENGTH = 1024
@@ -135,6 +137,11 @@ class LightkubeTelemetryApi:
             except ApiError as error:
                 if error.status.code != CONFLICT:
                     raise
+
+    async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
+        with _translated():
+            slices = self._client.list(ResourceSlice, fields={"spec.nodeName": self._node_name})
+            return parse_slices([each async for each in slices])
 
     async def close(self) -> None:
         await self._client.close()

@@ -93,7 +93,7 @@ class Departures:
         """Returns the pods that may have a process, by UID, with the containers that then hold devices."""
         # A pod with a reservation may have been dropped by the kubelet while no agent ran.
         reserved = {
-            uid: (ListedContainer(_key(each), {each.resource: frozenset(each.devices)}, uid),)
+            uid: (ListedContainer(_key(each), {each.resource: frozenset(each.devices)}, pod_uid=uid),)
             for uid, each in known.items()
             if uid in allocated or uid not in self._settled
         }

@@ -1,8 +1,9 @@
 """The kubelet's PodResources list as plain data."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gpufleet_agent.kube.resource_slices import ClaimableDevice
 from gpufleet_agent.proto import podresources_pb2 as pb
 
 
@@ -19,12 +20,22 @@ class ContainerKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimedDevice:
+    """A device that a container has by a ResourceClaim."""
+
+    name: ClaimableDevice
+    cdi_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ListedContainer:
     """A container in the list, with or without devices."""
 
     key: ContainerKey
     devices: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Device IDs by resource. A resource without devices is missing."""
+    claimed: tuple[ClaimedDevice, ...] = ()
+    """Devices of ResourceClaims, which `claimed_devices` adds to `devices`."""
     pod_uid: str | None = None
     """None: unknown. The kubelet's list does not have it; `departures` adds it to containers with devices."""
     terminating: bool = False
@@ -41,10 +52,21 @@ Listing = tuple[ListedContainer, ...]
 def parse_listing(response: pb.ListPodResourcesResponse) -> Listing:
     """Returns all containers of all active pods, in the kubelet's order."""
     return tuple(
-        ListedContainer(ContainerKey(pod.namespace, pod.name, container.name), _by_resource(container.devices))
+        ListedContainer(
+            ContainerKey(pod.namespace, pod.name, container.name),
+            _by_resource(container.devices),
+            tuple(_claimed(container.dynamic_resources)),
+        )
         for pod in response.pod_resources
         for container in pod.containers
     )
+
+
+def _claimed(claims: Iterable[pb.DynamicResource]) -> Iterator[ClaimedDevice]:
+    for claim in claims:
+        for device in claim.claim_resources:
+            name = device.driver_name, device.pool_name, device.device_name
+            yield ClaimedDevice(name, tuple(cdi.name for cdi in device.cdi_devices))
 
 
 def _by_resource(entries: Iterable[pb.ContainerDevices]) -> dict[str, frozenset[str]]:

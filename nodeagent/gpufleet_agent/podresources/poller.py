@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 import structlog
 
 from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import Lister, ListingError
 from gpufleet_agent.podresources.completeness import CompletenessCheck
 from gpufleet_agent.podresources.departures import Departures
@@ -40,6 +41,7 @@ class PodResourcesPoller:
         lister: Source of lists.
         holdings: Holdings to update.
         completeness: Detects lists that lack pods.
+        claims: Adds the devices of ResourceClaims.
         departures: Adds the containers that run although the kubelet dropped them.
         assignments: Returns the reservations of this node; None: not read yet.
         idle: Waits for a moment without an allocation in flight (`InFlightAllocation.idle`).
@@ -54,9 +56,10 @@ class PodResourcesPoller:
         lister: Lister,
         holdings: Holdings,
         completeness: CompletenessCheck,
+        *,
+        claims: ClaimedDevices,
         departures: Departures,
         assignments: Callable[[], Iterable[Assignment] | None],
-        *,
         idle: Callable[[], AbstractAsyncContextManager[None]],
         changes: VersionSignal,
         counters: Instruments,
@@ -66,6 +69,7 @@ class PodResourcesPoller:
         self._lister = lister
         self._holdings = holdings
         self._completeness = completeness
+        self._claims = claims
         self._departures = departures
         self._assignments = assignments
         self._idle = idle
@@ -86,6 +90,9 @@ class PodResourcesPoller:
             beat()
             self._due.clear()
             if not await self.poll():
+                continue
+            # Outside of the idle moment: an allocation must not wait for the apiserver.
+            if await self._claims.refresh():
                 continue
             try:
                 async with asyncio.timeout(self._interval_seconds * self._rng.uniform(0.8, 1.2)):
@@ -135,6 +142,7 @@ class PodResourcesPoller:
             listing: The list.
             began: Loop time at which it was requested.
         """
+        listing = self._claims.resolve(listing)
         complete = self._completeness.check(listing, asyncio.get_running_loop().time())
         if complete:
             listing = await self._departures.complete(listing, self._assignments(), self._holdings.allocated)

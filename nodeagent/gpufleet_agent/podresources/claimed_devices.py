@@ -1,0 +1,79 @@
+"""Maps devices that containers hold by ResourceClaims to UUIDs, so that they count as held like all others.
+
+A DRA driver names its devices as it likes. Their UUIDs are an attribute in the driver's ResourceSlices; without them, a
+CDI device name may contain the UUID.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+import structlog
+
+from gpufleet_agent.kube.api import KubeError
+from gpufleet_agent.kube.resource_slices import ClaimableDevice
+from gpufleet_agent.podresources.listing import ClaimedDevice, ListedContainer, Listing
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 30.0
+"""Time between two reads of slices that lack a claimed device, or fail."""
+
+_UUID = re.compile(r"(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class ClaimedDevices:
+    """The UUIDs of claimed devices, as far as they are known.
+
+    Args:
+        read: Reads the node's ResourceSlices; raises KubeError.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(
+        self, read: Callable[[], Awaitable[Mapping[ClaimableDevice, frozenset[str]]]], clock: Callable[[], float]
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._uuids: Mapping[ClaimableDevice, frozenset[str]] = {}
+        self._claimed: frozenset[ClaimableDevice] = frozenset()
+        """In the last list."""
+        self._read_for: frozenset[ClaimableDevice] = frozenset()
+        """Claimed devices at the last read: a new one may have got another UUID since."""
+        self._read_at: float | None = None
+
+    def resolve(self, listing: Listing) -> Listing:
+        """Returns the list with claimed devices under their driver's name instead of a resource. From memory."""
+        self._claimed = frozenset(claimed.name for listed in listing for claimed in listed.claimed)
+        return tuple(self._resolve(listed) if listed.claimed else listed for listed in listing)
+
+    async def refresh(self) -> bool:
+        """Reads the slices if the last list has a claimed device that needs it; returns whether it did.
+
+        A failed read is repeated after `RETRY_SECONDS`, and the names in CDI are used until then.
+        """
+        new = self._claimed - self._read_for
+        missing = self._claimed - self._uuids.keys()
+        recent = self._read_at is not None and self._clock() - self._read_at < RETRY_SECONDS
+        if not new and (recent or not missing):
+            return False
+        self._read_at, self._read_for = self._clock(), self._claimed
+        try:
+            self._uuids = await self._read()
+        except KubeError as error:
+            log.warning("ResourceSlices not read", error=str(error))
+            return False
+        return True
+
+    def _resolve(self, listed: ListedContainer) -> ListedContainer:
+        devices = dict(listed.devices)
+        for claimed in listed.claimed:
+            uuids = self._uuids.get(claimed.name) or _named_in(claimed)
+            if uuids:
+                driver = claimed.name[0]
+                devices[driver] = devices.get(driver, frozenset()) | uuids
+        return replace(listed, devices=devices)
+
+
+def _named_in(claimed: ClaimedDevice) -> frozenset[str]:
+    return frozenset(found for name in claimed.cdi_names for found in _UUID.findall(name))
