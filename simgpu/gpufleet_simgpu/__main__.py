@@ -89,7 +89,7 @@ def xid(folder: Folder, gpu: Gpu, code: Annotated[int, typer.Argument(help="XID.
 
 @app.command()
 def unavailable(folder: Folder, gpu: Gpu) -> None:
-    """Makes one GPU with a recovery action report that it is unavailable, once to every event set."""
+    """Makes one GPU report that it is unavailable, once to every event set."""
     _edit(folder, lambda node: node.with_gpu(gpu).with_event(gpu, UNAVAILABLE_EVENT))
 
 

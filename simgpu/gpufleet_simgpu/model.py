@@ -11,7 +11,7 @@ GPU_IS_LOST = 15
 XID_EVENT = 0x8
 UNAVAILABLE_EVENT = 0x4000
 RECOVERY_EVENT = 0x8000
-"""NVML's event types. GPUs without `recovery_action` report XIDs only."""
+"""NVML's event types."""
 
 MAX_GPUS = 64
 MAX_XIDS = 256

@@ -37,19 +37,15 @@ SIM_EXPORT nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set) {
     return NVML_SUCCESS;
 }
 
-/* A driver that knows the recovery action reports its changes and unavailable GPUs as well. */
-static unsigned long long supported(const struct sim_gpu *gpu) {
-    unsigned long long recovery = NVML_EVENT_GPU_UNAVAILABLE_ERROR | NVML_EVENT_GPU_RECOVERY_ACTION;
-    return NVML_EVENT_XID_CRITICAL_ERROR | (gpu->values[SIM_RECOVERY_ACTION].set ? recovery : 0);
-}
+#define SUPPORTED (NVML_EVENT_XID_CRITICAL_ERROR | NVML_EVENT_GPU_UNAVAILABLE_ERROR | NVML_EVENT_GPU_RECOVERY_ACTION)
 
 SIM_EXPORT nvmlReturn_t nvmlDeviceGetSupportedEventTypes(nvmlDevice_t device, unsigned long long *types) {
     struct sim_gpu *gpu = NULL;
     if (types == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_enter(device, SIM_EVENTS, &gpu);
     if (result != NVML_SUCCESS) return result;
-    *types = supported(gpu);
     sim_unlock();
+    *types = SUPPORTED;
     return NVML_SUCCESS;
 }
 
@@ -58,7 +54,7 @@ SIM_EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned l
     if (set == NULL) return NVML_ERROR_INVALID_ARGUMENT;
     nvmlReturn_t result = sim_enter(device, SIM_EVENTS, &gpu);
     if (result != NVML_SUCCESS) return result;
-    if ((types & ~supported(gpu)) != 0) result = NVML_ERROR_NOT_SUPPORTED;
+    if ((types & ~SUPPORTED) != 0) result = NVML_ERROR_NOT_SUPPORTED;
     else set->registered[device->index] = types;
     sim_unlock();
     return result;

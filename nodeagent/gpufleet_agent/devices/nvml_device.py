@@ -17,8 +17,11 @@ log = structlog.get_logger(__name__)
 FIELD_VALUES = "field values"
 """The call that reads several fields."""
 
-_OFTEN_UNSUPPORTED = frozenset({"memory NUMA node", "recovery action"})
-"""Values that most GPUs, or drivers before 565, do not have. Not worth a line for each GPU."""
+_OFTEN_UNSUPPORTED = frozenset({"memory NUMA node"})
+"""Values that most GPUs do not have. Not worth a line for each GPU."""
+
+_READ_ANYWAY = frozenset({"recovery action"})
+"""Fields that are read again although they are not supported: another number in a call costs nothing."""
 
 
 @dataclass(slots=True)
@@ -115,11 +118,13 @@ class NvmlDevice:
         answers = self.ask_optional(FIELD_VALUES, lambda handle: pynvml.nvmlDeviceGetFieldValues(handle, ids))
         if answers is None:
             return {}
-        found = {
-            what: self.ask_optional(what, partial(_field_value, answer=answer))
-            for what, answer in zip(wanted, answers, strict=True)
-        }
-        return {what: value for what, value in found.items() if value is not None}
+        found: dict[str, Any] = {}
+        for what, answer in zip(wanted, answers, strict=True):
+            if answer.nvmlReturn == pynvml.NVML_SUCCESS:
+                found[what] = int(answer.value.uiVal)
+            elif answer.nvmlReturn != pynvml.NVML_ERROR_NOT_SUPPORTED or what not in _READ_ANYWAY:
+                self.ask_optional(what, partial(_fail, code=answer.nvmlReturn))
+        return found
 
     def begin_reading(self) -> None:
         """Must be called before the first query of a reading."""
@@ -136,7 +141,5 @@ class NvmlDevice:
         return tuple(sorted(self.unreadable))
 
 
-def _field_value(handle: Any, *, answer: Any) -> int:  # noqa: ARG001 - called as a query of the device
-    if answer.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(answer.nvmlReturn)
-    return int(answer.value.uiVal)
+def _fail(handle: Any, *, code: int) -> None:  # noqa: ARG001 - called as a query of the device
+    raise pynvml.NVMLError(code)

@@ -51,6 +51,8 @@ class NvmlEvents:
         self._refused: set[str] = set()
         self._pending = pending
         self._set: Any = None
+        self._known: Mapping[str, NvmlDevice] = {}
+        """Devices of the last registration."""
         self._failed_before = False
 
     def wait(self, seconds: float) -> DeviceEvent | None:
@@ -64,7 +66,9 @@ class NvmlEvents:
         if self._set is None:
             self._set = pynvml.nvmlEventSetCreate()
         devices = self._devices()
-        self._register(devices)
+        if devices is not self._known or len(self._registered) + len(self._refused) < len(devices):
+            self._known = devices
+            self._register(devices)
         if not self._registered:
             time.sleep(seconds)  # waiting on an empty set returns immediately
             return None
