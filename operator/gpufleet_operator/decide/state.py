@@ -54,7 +54,7 @@ def advance(snapshot: Snapshot) -> PassState:
         without_devices={
             uid: previous.without_devices.get(uid, o.report)
             for uid, o in observed.items()
-            if o.container_runs and not o.holds
+            if o.container_runs and not o.listed
         },
         unhealthy_since={
             uid: previous.unhealthy_since.get(uid, now)
@@ -128,6 +128,8 @@ class _Observation:
     """`observedAt`; empty without a report."""
     holds: bool
     """The report has the pod as a holder."""
+    listed: bool
+    """The kubelet lists devices for the pod, as the report says."""
     container_runs: bool
     """The container was running already at the time of the report."""
 
@@ -146,6 +148,7 @@ def _observe(snapshot: Snapshot, reservation: Reservation) -> _Observation:
         pod=pod,
         report=report,
         holds=status is not None and bool(held_by(status, reservation.assignment)),
+        listed=status is not None and bool(held_by(status, reservation.assignment, listed=True)),
         container_runs=pod is not None and _runs(pod, reservation.assignment.container, before=report),
     )
 

@@ -67,18 +67,24 @@ def is_holder(holder: DeviceHolder, assignment: Assignment) -> bool:
     return (holder.namespace, holder.pod) == (assignment.namespace, assignment.pod)
 
 
-def held_by(status: TelemetryStatus, assignment: Assignment, container: str | None = None) -> frozenset[str]:
+def held_by(
+    status: TelemetryStatus, assignment: Assignment, container: str | None = None, *, listed: bool = False
+) -> frozenset[str]:
     """Returns the UUIDs that the agent reports as held by the assignment's pod.
 
     Args:
         status: The agent's report.
         assignment: A reservation of the pod.
         container: Only devices of this container; None: of any.
+        listed: Only devices that the kubelet lists for it, not those of a process that the agent has found.
     """
     return frozenset(
         d.uuid
         for d in status.devices
-        if any(is_holder(h, assignment) and container in (None, h.container) for h in d.allocated_to)
+        if any(
+            is_holder(h, assignment) and container in (None, h.container) and not (listed and h.terminating)
+            for h in d.allocated_to
+        )
     )
 
 

@@ -12,7 +12,7 @@ from gpufleet_api.telemetry import TelemetryStatus
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_common.device_ids import device_of
-from gpufleet_operator.ledger.device_usage import held_by
+from gpufleet_operator.ledger.device_usage import held_by, is_holder
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.snapshot import Snapshot
@@ -61,7 +61,7 @@ def verify_allocation(
     # For shared devices the kubelet reports share slots: of each device as many as the container requests devices.
     ids = container.devices.get(assignment.resource) if container else None
     kubelet = None if ids is None else frozenset(map(device_of, ids))
-    agent = held_by(report, assignment, assignment.container) if report else None
+    agent = held_by(report, assignment, assignment.container, listed=True) if report else None
     for held, source in ((kubelet, "kubelet"), (agent, "PodResources")):
         if held and held != reserved and report is not None:
             message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"
@@ -115,7 +115,7 @@ def _without_devices(report: TelemetryStatus, reservation: Reservation, *, was_a
         for device in report.devices
         if device.uuid in reserved
         for holder in device.allocated_to
-        if reservation.assignment.memory_mib is None
+        if reservation.assignment.memory_mib is None and not is_holder(holder, reservation.assignment)
     )
     if was_allocated and not others:
         message = f"kubelet lists no devices for the running container, which held {_join(reserved)} before"

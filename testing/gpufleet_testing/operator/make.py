@@ -264,6 +264,17 @@ def _holder(one: Assignment | Pod) -> dict[str, Any]:
     }
 
 
+def with_terminating_holders(found: Telemetry) -> Telemetry:
+    """The same report after the kubelet has dropped the holders, whose processes still run."""
+    status = telemetry_status(found)
+    devices = [
+        d.model_copy(update={"allocated_to": [h.model_copy(update={"terminating": True}) for h in d.allocated_to]})
+        for d in status.devices
+    ]
+    changed = status.model_copy(update={"devices": devices})
+    return replace(found, model=found.model.model_copy(update={"status": changed}))
+
+
 def node(name: str = "node-1", *, devices: int = 2, **fields: Unpack[NodeFields]) -> Node:
     """A node with more CPU and memory than any test requests."""
     allocatable = {"cpu": 16_000, "memory": 64 * 2**30, "pods": 110, RESOURCE: devices}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gpufleet_api.names import AGENT_FIELD_MANAGER, RESOURCE
-from gpufleet_operator.cache import decode
+from gpufleet_operator.cache import decode, decode_pod
 
 META: dict[str, Any] = {
     "name": "train",
@@ -105,6 +105,47 @@ def test_node_condition_is_the_operators_own(conditions: Any, expected: str | No
     found = decode.node({"metadata": META, "spec": {}, "status": {"conditions": conditions}}).condition
 
     assert (found.reason if found else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], ""),
+        ([{"type": "Ready", "status": "True", "message": "kubelet is posting ready status"}], ""),
+        (
+            [{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting node status."}],
+            "Kubelet stopped",
+        ),
+        ([{"type": "Ready", "status": "False", "reason": "KubeletNotReady"}], "KubeletNotReady"),
+        ([{"type": "Ready"}], "condition Ready is not True"),
+    ],
+    ids=["none", "ready", "unknown", "without a message", "empty"],
+)
+def test_node_that_is_not_ready_has_the_message_of_the_condition(conditions: Any, expected: str) -> None:
+    found = decode.node({"metadata": META, "spec": {}, "status": {"conditions": conditions}}).not_ready
+
+    assert found.startswith(expected)
+    assert bool(found) == bool(expected)
+
+
+@pytest.mark.parametrize("reason", ["Unschedulable", "SchedulerError"])
+def test_pod_has_the_response_of_its_scheduler(reason: str) -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": "no"}
+    created = {**META, "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"}
+
+    found = decode_pod.pod({"metadata": created, "status": {"conditions": [condition]}})
+
+    assert (found.unschedulable, found.scheduler) == ("no", "default-scheduler")
+
+
+def test_pod_has_its_scheduler_and_the_claims_that_it_needs() -> None:
+    claims = [{"resourceClaimName": "a"}, {"resourceClaimTemplateName": "b"}, {"name": "odd"}, None]
+    created = {**META, "namespace": "ml", "creationTimestamp": "2026-01-01T00:00:00Z"}
+
+    found = decode_pod.pod({"metadata": created, "spec": {"schedulerName": "volcano", "resourceClaims": claims}})
+
+    assert (found.scheduler, found.unschedulable) == ("volcano", None)
+    assert found.claims == ('ResourceClaim "a"', 'ResourceClaimTemplate "b"')
 
 
 def test_node_allocatable_is_in_millicores_and_bytes() -> None:

@@ -130,6 +130,21 @@ class TestContainerWithoutDevices:
         assert (found.state, found.unlisted) == ("Allocated", True)
         assert "kubelet lists no devices for the running container, which held GPU-1-0 before" in found.message
 
+    def test_process_of_an_unlisted_pod_does_not_count_as_listed(self) -> None:
+        """The agent keeps a pod as a holder while a process of it runs, which is no word of the kubelet."""
+        started = make.NOW - timedelta(seconds=60)
+        pod = make.running_pod(containers=(Container("main", running=True, ran=True, started_at=started),))
+        assignment = make.assignment(pod)
+        reservation, state = Reservation("node-1", assignment), PassState()
+        for age in (50, 30):
+            found = make.telemetry(assignments=[assignment], held={"GPU-1-0": assignment}, age=age)
+            snapshot = make.snapshot(pod, make.with_terminating_holders(found), state=state)
+            state = advance(snapshot)
+
+        result = verify_allocation(snapshot, state, pod, reservation, was_allocated=True)
+
+        assert (result.state, result.unlisted) == ("Allocated", True)
+
     def test_container_that_never_had_devices_is_a_mismatch(self) -> None:
         assert self.after(None, was_allocated=False).state == "Mismatch"
 

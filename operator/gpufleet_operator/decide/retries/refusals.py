@@ -134,7 +134,7 @@ def _count(snapshot: Snapshot, refusals: Refusals, uid: str, removal: Removal, n
         count=count,
         until=snapshot.now + timedelta(seconds=seconds),
         untried_until=snapshot.now + timedelta(seconds=untried_seconds),
-        message=f"{by} refused {node}: {removal.message}",
+        message=removal.message if by == "gpufleet" else f"{by} refused {node}: {removal.message}",
         evidence={**(previous.evidence if previous else {}), node: evidence},
         nodes=frozenset(snapshot.nodes),
     )
