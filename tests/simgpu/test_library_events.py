@@ -85,7 +85,11 @@ def test_wait_with_a_lost_gpu_fails_after_pending_events(simulated: Simulated) -
 
 
 def test_events_may_be_unsupported(simulated: Simulated) -> None:
-    assert pynvml.nvmlDeviceGetSupportedEventTypes(gpu()) == pynvml.nvmlEventTypeXidCriticalError
+    assert pynvml.nvmlDeviceGetSupportedEventTypes(gpu()) == (
+        pynvml.nvmlEventTypeXidCriticalError
+        | pynvml.nvmlEventTypeGpuUnavailableError
+        | pynvml.nvmlEventTypeGpuRecoveryAction
+    )
     simulated.edit(lambda node: node.with_fail(0, "events", pynvml.NVML_ERROR_NOT_SUPPORTED))
     with answers(pynvml.NVML_ERROR_NOT_SUPPORTED):
         listen(0)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
+from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.actions import (
     Actions,
     CreatePod,
@@ -80,6 +81,12 @@ class Metrics:
             ["node"],
             registry=registry,
         )
+        self.cordoned_devices = Gauge(
+            "gpufleet_operator_cordoned_devices",
+            "Devices that are out of service by an entry of spec.cordoned; nodes without one are absent.",
+            ["node"],
+            registry=registry,
+        )
         self.fleet_inconsistencies = Gauge(
             "gpufleet_operator_fleet_inconsistencies",
             "Contradictions between telemetry objects, such as one UUID reported by two nodes.",
@@ -109,6 +116,10 @@ class Metrics:
         self.unplaced_workloads.set(len(actions.unplaced))
         self.fleet_inconsistencies.set(len(actions.inconsistencies))
         self.unexpected_errors.labels("template").inc(len(actions.unexpected_errors))
+        self.cordoned_devices.clear()
+        for name in snapshot.telemetry:
+            if cordoned := cordons.of_node(snapshot, name):
+                self.cordoned_devices.labels(name).set(len(cordoned))
         self.telemetry_age.clear()
         for name, telemetry in snapshot.telemetry.items():
             age = snapshot.age(telemetry)

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject, parse_object
+from gpufleet_agent.kube.resource_slices import ClaimableDevice
 from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
 
 
@@ -43,6 +44,9 @@ class JsonObjectApi:
                 await self._news.wait_for(lambda: self.metadata["resourceVersion"] != seen)  # noqa: B023 - read at once
             seen = self.metadata["resourceVersion"]
             yield await self.get()
+
+    async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
+        return {}
 
     async def create_event(self, event: PodEvent) -> None:
         pass
@@ -106,6 +110,9 @@ class WatchedObjectApi:
                 await self._news.wait_for(lambda: self.object.resource_version > seen)  # noqa: B023 - read at once
             seen = self.object.resource_version
             yield self.object
+
+    async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
+        return {}
 
     async def create_event(self, event: PodEvent) -> None:
         async with self._news:

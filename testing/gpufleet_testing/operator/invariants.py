@@ -99,6 +99,9 @@ def check_settled(cluster: FakeCluster) -> None:
         assert sorted(held) == sorted(devices)
     for workload in cluster.of("workloads"):
         _check_workload(cluster, workload, pods, reserved)
+    owners = sorted(s["metadata"]["ownerReferences"][0]["uid"] for s in cluster.of("services"))
+    named = [w for w in cluster.of("workloads") if w["spec"]["network"]["enableDNSHostnames"]]
+    assert owners == sorted(w["metadata"]["uid"] for w in named), "one Service for each workload with host names"
 
 
 def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json], reserved: Reserved) -> None:

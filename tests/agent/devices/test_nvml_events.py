@@ -30,20 +30,15 @@ def test_xids_name_their_device_and_whose_fault_they_are(simulated: Simulated, h
 def test_event_types_of_recovery_and_unavailable_gpu_are_registered(
     simulated: Simulated, hardware: NvmlHardware
 ) -> None:
-    simulated.edit(lambda node: node.with_gpu(1, recovery_action=0))
     assert hardware.wait_event(0.02) is None
-    simulated.edit(
-        lambda node: (
-            node.with_event(1, RECOVERY_EVENT, 1).with_event(1, UNAVAILABLE_EVENT).with_event(0, UNAVAILABLE_EVENT)
-        ).with_xid(0, 31)
-    )
+    simulated.edit(lambda node: node.with_event(1, RECOVERY_EVENT, 1).with_event(1, UNAVAILABLE_EVENT).with_xid(0, 31))
     changed, unavailable, xid = (hardware.wait_event(5) for _ in range(3))
     assert changed == DeviceEvent(UUIDS[1], "RecoveryActionChanged", 1, "recovery action changed", fault=False)
     assert unavailable is not None
     assert (unavailable.uuid, unavailable.kind, unavailable.fault) == (UUIDS[1], "GpuUnavailable", True)
     assert unavailable.recovery is Recovery.RESET
     assert xid is not None
-    assert (xid.uuid, xid.code) == (UUIDS[0], 31), "a driver that knows only XIDs reports only these"
+    assert (xid.uuid, xid.code) == (UUIDS[0], 31)
 
 
 def test_a_lost_device_does_not_deafen_us_to_the_others(simulated: Simulated, hardware: NvmlHardware) -> None:

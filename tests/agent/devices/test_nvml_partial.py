@@ -111,3 +111,10 @@ def test_recovery_action_is_field_230(
     simulated.edit(lambda node: node.with_gpu(0, recovery_action=number, memory_temperature_celsius=61))
     reading = hardware.read(UUIDS[0])
     assert (reading.recovery_action, reading.memory_temperature_celsius) == (action, 61)
+
+
+def test_recovery_action_is_read_again_although_unsupported(simulated: Simulated, hardware: NvmlHardware) -> None:
+    assert hardware.read(UUIDS[0]).recovery_action is None
+    simulated.edit(lambda node: node.with_gpu(0, recovery_action=1))
+    reading = hardware.read(UUIDS[0])
+    assert (reading.recovery_action, reading.unreadable) == (RecoveryAction.RESET, ())

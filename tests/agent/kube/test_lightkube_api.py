@@ -334,3 +334,30 @@ def test_existing_event_is_not_an_error_and_other_rejections_are() -> None:
         assert not isinstance(raised.value, RejectedError)
 
     run(lambda request: answers.pop(0), scenario)
+
+
+def test_claimable_devices_are_those_of_the_nodes_slices() -> None:
+    requests: list[httpx2.Request] = []
+    device = {"name": "gpu-0", "attributes": {"uuid": {"string": "GPU-0"}}}
+    spec = {"driver": "gpu.nvidia.com", "pool": {"name": "p"}, "devices": [device]}
+    found = {"metadata": {"name": "s"}, "spec": spec}
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        return httpx2.Response(200, json={"metadata": {}, "items": [found]})
+
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        assert await api.claimable_devices() == {("gpu.nvidia.com", "p", "gpu-0"): {"GPU-0"}}
+
+    run(handler, scenario)
+    (request,) = requests
+    assert request.url.path == "/apis/resource.k8s.io/v1/resourceslices"
+    assert request.url.params["fieldSelector"] == "spec.nodeName=node-1"
+
+
+def test_api_without_slices_is_an_error_to_retry() -> None:
+    async def scenario(api: LightkubeTelemetryApi) -> None:
+        with pytest.raises(KubeError):
+            await api.claimable_devices()
+
+    run(lambda _: httpx2.Response(404, text="404 page not found"), scenario)

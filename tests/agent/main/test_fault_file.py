@@ -89,7 +89,7 @@ async def test_an_xid_that_no_status_could_tell_outlives_the_agent(
             await cluster.until(lambda faults: faults == sick)
             reason = cluster.status["devices"][1]["health"]["reasons"][0]
             (kept,) = disk.read()["devices"][0]["faults"]
-            assert (reason["message"], reason["recovery"]) == (kept["message"], "Reset")
+            assert (reason["message"], reason["recovery"]) == (kept["message"], "Reboot")
             before = cluster.status
             await cluster.acknowledge(cluster.status["observedAt"])
             await cluster.until(lambda faults: faults == well)

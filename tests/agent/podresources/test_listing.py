@@ -1,4 +1,4 @@
-from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, parse_listing
+from gpufleet_agent.podresources.listing import ClaimedDevice, ContainerKey, ListedContainer, parse_listing
 from gpufleet_agent.proto import podresources_pb2 as pb
 
 
@@ -29,4 +29,26 @@ def test_entries_of_one_resource_are_merged() -> None:
             {"gpufleet.dev/gpu": frozenset({"GPU-1", "GPU-2", "GPU-3"}), "example.com/nic": frozenset({"eth1"})},
         ),
         ListedContainer(ContainerKey("ml", "train-0", "sidecar")),
+    )
+
+
+def test_devices_of_claims_are_listed_with_driver_pool_and_cdi_names() -> None:
+    resources = [
+        pb.ClaimResource(
+            driver_name="gpu.nvidia.com",
+            pool_name="node-1",
+            device_name=name,
+            cdi_devices=[pb.CDIDevice(name=f"k8s.gpu.nvidia.com/device={name}")],
+        )
+        for name in ("gpu-0", "gpu-1")
+    ]
+    claim = pb.DynamicResource(claim_name="gpus", claim_namespace="ml", claim_resources=resources)
+    pod = pb.PodResources(
+        name="p", namespace="ml", containers=[pb.ContainerResources(name="main", dynamic_resources=[claim])]
+    )
+    (container,) = parse_listing(pb.ListPodResourcesResponse(pod_resources=[pod]))
+    assert container.devices == {}
+    assert container.claimed == tuple(
+        ClaimedDevice(("gpu.nvidia.com", "node-1", name), (f"k8s.gpu.nvidia.com/device={name}",))
+        for name in ("gpu-0", "gpu-1")
     )

@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.kube.resource_slices import ClaimableDevice
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.types import UnmanagedAllocation
+from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import ListingError
 from gpufleet_agent.podresources.completeness import SETTLE_SECONDS, CompletenessCheck
 from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
-from gpufleet_agent.podresources.listing import Listing
+from gpufleet_agent.podresources.listing import ClaimedDevice, Listing
 from gpufleet_agent.podresources.poller import PodResourcesPoller
 from gpufleet_agent.runtime.instruments import Instruments
 from gpufleet_agent.runtime.version_signal import VersionSignal
@@ -44,6 +47,7 @@ class Rig:
         self.lister = FakeLister()
         self.holdings = Holdings(RESOURCE)
         self.assignments: tuple[Assignment, ...] = ()
+        self.slice_reads = 0
         self.living: frozenset[str] = frozenset()
         """Pods with a process, by UID."""
         # The kubelet has run for an hour.
@@ -55,13 +59,18 @@ class Rig:
             self.lister,
             self.holdings,
             self.completeness,
-            Departures(lambda uids: self.living & uids, dict, sees_processes=sees_processes),
-            lambda: self.assignments,
+            claims=ClaimedDevices(self.claimable_devices, lambda: asyncio.get_running_loop().time()),
+            departures=Departures(lambda uids: self.living & uids, dict, sees_processes=sees_processes),
+            assignments=lambda: self.assignments,
             idle=self.in_flight.idle,
             changes=self.changes,
             counters=Instruments(self.registry, "test"),
             rng=random.Random(1),  # noqa: S311 - jitter
         )
+
+    async def claimable_devices(self) -> dict[ClaimableDevice, frozenset[str]]:
+        self.slice_reads += 1
+        return {("gpu.example.com", "pool", "gpu-0"): frozenset({"GPU-7"})}
 
 
 @pytest.fixture
@@ -197,3 +206,17 @@ def test_departed_pod_is_in_the_list_of_an_allocation_until_it_ended(socket: Pat
         assert [one.key.pod for one in await rig.poller.list_for_allocation(1.0)] == ["new"]
 
     asyncio.run(run())
+
+
+@in_virtual_time
+async def test_claimed_device_is_held_after_the_slices_were_read_once(socket: Path) -> None:
+    rig = Rig(socket)
+    claimed = ClaimedDevice(("gpu.example.com", "pool", "gpu-0"))
+    rig.lister.listing = (replace(listed("by-claim"), claimed=(claimed,)),)
+    task = asyncio.create_task(rig.poller.run(lambda: None))
+    await asyncio.sleep(60)
+    task.cancel()
+    assert [holder.key.pod for holder in rig.holdings.holders(())["GPU-7"]] == ["by-claim"]
+    assert rig.slice_reads == 1
+    shown = await rig.poller.list_for_allocation(1.0)
+    assert shown[0].of("gpu.example.com") == {"GPU-7"}, "the plugin sees it as held"

@@ -107,9 +107,8 @@ FULL: dict[str, Any] = {
 
 
 def test_device_that_is_withheld_or_cordoned_is_not_free() -> None:
-    devices = (device(0), device(1), device(2), device(3))
-    cordoned = frozenset({"GPU-2", "GPU-elsewhere"})
-    status = status_of(*devices, withheld={"GPU-1": "no device node"}, cordoned=cordoned)
+    out = {"withheld": {"GPU-1": "no device node"}, "cordoned": {"GPU-2", "GPU-elsewhere"}}
+    status = status_of(device(0), device(1), device(2), device(3), **out)
     assert (status["summary"]["healthy"], status["summary"]["free"]) == (4, 2)
 
 

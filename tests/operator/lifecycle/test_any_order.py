@@ -32,12 +32,13 @@ RUN_POLICIES = st.builds(
     st.sampled_from([None, None, 5]),
 )
 WORKLOADS = st.builds(
-    lambda replicas, devices, gang, shares, strategy, restart_policy, run_policy: {
+    lambda replicas, devices, gang, shares, strategy, restart_policy, run_policy, names: {
         "replicas": replicas,
         "devices": devices,
         "placement": {"gang": gang, "strategy": strategy},
         "restart_policy": restart_policy,
         "runPolicy": run_policy,
+        "network": {"enableDNSHostnames": names},
         **({"distribution": {"items": 100, "mode": "Proportional"}} if gang and shares else {}),
     },
     st.integers(1, 3),
@@ -47,6 +48,7 @@ WORKLOADS = st.builds(
     st.sampled_from(["Best", "Pack", "Spread"]),
     st.sampled_from(["Always", "OnFailure", "Never"]),
     RUN_POLICIES,
+    st.booleans(),
 )
 
 
@@ -85,6 +87,12 @@ class OperatorMachine(RuleBasedStateMachine):
             else:
                 spec = {**body["spec"], "suspend": not body["spec"].get("suspend", False)}
                 self.world.store("workloads", key, {**body, "metadata": dict(body["metadata"]), "spec": spec})
+
+    @rule(data=st.data())
+    def user_deletes_service(self, data: st.DataObject) -> None:
+        services = self.world.of("services")
+        if services:
+            self.world.remove("services", f"ml/{data.draw(st.sampled_from(services))['metadata']['name']}")
 
     @rule(data=st.data(), what=st.sampled_from(["delete", "force delete", "Succeeded", "Failed"]))
     def pod_ends(self, data: st.DataObject, what: str) -> None:

@@ -95,3 +95,22 @@ async def test_conditions_survive_the_reports_of_the_agent_and_a_restart() -> No
     await operator.act()
     assert conditions("telemetry") == {"Fresh": "False", "Healthy": "Unknown"}
     assert conditions("nodes") == {"GPUHealthy": "Unknown"}
+
+
+async def test_gang_with_a_drained_member_restarts_and_counts_no_failure() -> None:
+    cluster = FakeCluster(1, 3)
+    operator = OperatorProcess(cluster)
+    cluster.submit("train", replicas=2, placement={"gang": True})
+    await passes(cluster, operator, 4)
+    drained = devices(cluster)[0]
+
+    cordon(cluster, "node-1", uuid=drained, drain=True)
+    await passes(cluster, operator, 25)
+
+    assert len(devices(cluster)) == 2
+    assert drained not in devices(cluster)
+    (workload,) = cluster.of("workloads")
+    placements = workload["status"]["placements"]
+    assert [p.get("failures", 0) for p in placements] == [0, 0]
+    assert {p["state"] for p in placements} == {"Allocated"}
+    assert cluster.collisions == []
