@@ -121,6 +121,7 @@ WORKLOAD: Final = ApiResource(
     },
     # Without a condition, kstatus (kubectl wait, Argo CD, Flux) reports an object that no operator has seen as Current.
     status_default={
+        "state": "Pending",
         "conditions": [
             {
                 "type": "Ready",
@@ -129,7 +130,7 @@ WORKLOAD: Final = ApiResource(
                 "message": "Waiting for the gpufleet operator",
                 "lastTransitionTime": "1970-01-01T00:00:00Z",
             }
-        ]
+        ],
     },
 )
 

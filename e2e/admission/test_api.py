@@ -133,7 +133,9 @@ def test_defaults_are_filled_in(admin: Client) -> None:
 
 
 def test_fresh_workload_is_pending_for_kstatus(admin: Client) -> None:
-    (condition,) = admin.create(WORKLOADS, workload()).body["status"]["conditions"]
+    status = admin.create(WORKLOADS, workload()).body["status"]
+    (condition,) = status["conditions"]
+    assert status["state"] == "Pending"
     assert (condition["type"], condition["status"], condition["reason"]) == ("Ready", "Unknown", "Pending")
 
 

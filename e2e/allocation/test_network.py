@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from gpufleet_e2e.proof import objects
-from gpufleet_e2e.support.api import NAMESPACES, JsonObject, pods
+from gpufleet_e2e.support.api import NAMESPACES, JsonObject, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.polling import eventually
@@ -37,7 +37,7 @@ def test_example_of_two_nodes_meets_at_its_leader(namespace: TestNamespace, flee
 
 
 def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: the Service is created whenever it is missing, and the garbage collector deletes it with its owner."""
+    """Mechanism: a missing Service is created again, and the garbage collector deletes it before its owner."""
     namespace.apply(gpuworkload("names"))
     namespace.verify("names")
     pod = namespace.pod("names")
@@ -57,8 +57,12 @@ def test_service_is_restored_and_goes_with_its_workload(namespace: TestNamespace
     fleet.api.delete(path)
     again = eventually(partial(_service, namespace, "names"), within=10)
     assert again["metadata"]["uid"] != service["metadata"]["uid"]
-    namespace.delete("names")
-    eventually(lambda: _gone(fleet, path), within=20)
+    workload = f"{workloads(namespace.name)}/names"
+    deleted = fleet.api.call("DELETE", workload, {"propagationPolicy": "Foreground"})
+    assert deleted.allowed, deleted.message
+    eventually(partial(_gone, fleet, workload), within=20)
+    _gone(fleet, path)
+    assert not namespace.all_pods("names"), "blockOwnerDeletion: the workload is gone after its pods"
 
 
 def test_foreign_service_is_untouched_and_named_in_degraded(namespace: TestNamespace, fleet: Fleet) -> None:
