@@ -35,6 +35,9 @@ def simulate(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
+    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     without: opt.Without = None,
     free: opt.Free = None,
     save: opt.Save = None,
@@ -47,10 +50,11 @@ def simulate(
     of the replica's GPUs. The status of a GPUWorkload has the same values in thousandths.
     """
     from gpufleet_cli.commands import simulate as command  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import edits, fleet_files  # noqa: PLC0415 - as above
+    from gpufleet_cli.commands.sources import cluster_rules, edits, fleet_files  # noqa: PLC0415 - as above
 
     sources = fleet_files(fleet, nodes, pods, now, stale_after)
-    raise typer.Exit(command.simulate(files, sources, resource, edits=edits(without, free), save=save, output=output))
+    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    raise typer.Exit(command.simulate(files, sources, rules, edits=edits(without, free), save=save, output=output))
 
 
 @app.command(cls=Command, epilog="Example: gpufleet replay decisions.jsonl --without node-1")
@@ -85,6 +89,9 @@ def rank(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
+    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     node: opt.Nodes = None,
     limit: opt.Limit = None,
     output: opt.Output = OutputFormat.TABLE,
@@ -94,9 +101,10 @@ def rank(
     SCORE and its terms are 0 to 1 (1 is best). The status of a GPUWorkload has the same values in thousandths.
     """
     from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
+    from gpufleet_cli.commands.sources import cluster_rules, fleet_files  # noqa: PLC0415 - as above
 
-    request = devices.RequestOptions(files or (), workload, min_free_memory, resource)
+    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    request = devices.RequestOptions(files or (), workload, min_free_memory, rules)
     devices.rank(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 
@@ -114,15 +122,19 @@ def explain(
     now: opt.Now = None,
     stale_after: opt.StaleAfter = None,
     resource: opt.Resource = opt.DEFAULT_RESOURCE,
+    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
+    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
+    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
     node: opt.Nodes = None,
     limit: opt.Limit = None,
     output: opt.Output = OutputFormat.TABLE,
 ) -> None:
     """List every GPU with the first filter that it fails for one replica, if any."""
     from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
+    from gpufleet_cli.commands.sources import cluster_rules, fleet_files  # noqa: PLC0415 - as above
 
-    request = devices.RequestOptions(files or (), workload, min_free_memory, resource)
+    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
+    request = devices.RequestOptions(files or (), workload, min_free_memory, rules)
     devices.explain(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
 
 

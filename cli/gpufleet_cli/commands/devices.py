@@ -11,6 +11,7 @@ from gpufleet_cli.commands.sources import check_stdin
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input import fleet_files, manifests
 from gpufleet_cli.input.fleet_files import FleetFiles
+from gpufleet_cli.input.manifests import ClusterRules
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.output import json_shapes, tables
 from gpufleet_cli.output.terminal import Screen, write_json, write_notes
@@ -25,7 +26,7 @@ class RequestOptions:
     files: Sequence[Path]
     workload: str | None
     min_free_memory_mib: int | None
-    resource: str
+    rules: ClusterRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _request(options: RequestOptions, notes: list[str]) -> Request:
         return Request("one GPU", (0,), needs)
     if options.min_free_memory_mib is not None:
         raise InputError("--min-free-memory may not be given with -f: the manifest has the requirements")
-    found = manifests.load(options.files, options.resource)
+    found = manifests.load(options.files, options.rules)
     notes += found.notes
     chosen = [m for m in found.workloads if options.workload in (None, m.name, m.model.metadata.name)]
     if len(chosen) != 1:

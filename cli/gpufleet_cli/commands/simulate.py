@@ -9,6 +9,7 @@ from gpufleet_cli.commands.sources import check_stdin
 from gpufleet_cli.exit_codes import NOT_PLACED, SUCCESS
 from gpufleet_cli.input import fleet_files, manifests
 from gpufleet_cli.input.fleet_files import FleetFiles
+from gpufleet_cli.input.manifests import ClusterRules
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.output import json_shapes, tables
 from gpufleet_cli.output.terminal import Screen, write_json, write_notes
@@ -18,7 +19,7 @@ from gpufleet_operator.placement.explain.diagnosis import quantity
 def simulate(
     files: Sequence[Path],
     sources: FleetFiles,
-    resource: str,
+    rules: ClusterRules,
     *,
     edits: FleetEdits,
     save: Path | None,
@@ -26,7 +27,7 @@ def simulate(
 ) -> int:
     """Prints the placements and returns the exit code."""
     check_stdin(files, sources)
-    requested = manifests.load(files, resource)
+    requested = manifests.load(files, rules)
     workloads = requested.workloads
     extended = {name for workload in workloads for name in workload.request.pod.extended}
     loaded = fleet_files.load(sources, extended)

@@ -15,9 +15,10 @@ from gpufleet_cli.input.documents import Document, read
 from gpufleet_cli.input.schema_checks import workload_problems
 from gpufleet_common.field_errors import duplicate, invalid, unsupported
 from gpufleet_operator.fleet.engine_input import request
-from gpufleet_operator.model.extended_resources import Resources
+from gpufleet_operator.model.extended_resources import DEFAULTS, Resources
 from gpufleet_operator.model.lenient_json import maps
 from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy
 from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_operator.placement.model import Request
 from gpufleet_operator.pods import labels
@@ -55,12 +56,20 @@ class Manifests:
     notes: tuple[str, ...] = ()
 
 
-def load(paths: Sequence[Path], resource: str) -> Manifests:
+@dataclass(frozen=True, slots=True)
+class ClusterRules:
+    """What the operator of the cluster is configured with."""
+
+    resources: Resources = DEFAULTS
+    policy: PodPolicy = DEFAULT_POLICY
+
+
+def load(paths: Sequence[Path], rules: ClusterRules) -> Manifests:
     """Returns the workloads of these files. Objects of other kinds are skipped with a note.
 
     Args:
         paths: Files; `-` is stdin.
-        resource: The extended resource for whole devices.
+        rules: What templates may ask for.
 
     Raises:
         InputError: A file or a workload cannot be used, a workload occurs twice, or there is none.
@@ -73,7 +82,7 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
             skipped.append(f"{document.kind} {document.name}")
             notes.append(f"{document} ({document.api_version}) skipped: not a {GROUP} {WORKLOAD_KIND}")
             continue
-        manifest = _manifest(document, Resources(resource))
+        manifest = _manifest(document, rules)
         if manifest.name in workloads:
             first = workloads[manifest.name].document.where
             raise InputError(f"{document}: {duplicate('metadata.name', manifest.name)} (see {first})")
@@ -86,15 +95,15 @@ def load(paths: Sequence[Path], resource: str) -> Manifests:
     return Manifests(tuple(workloads.values()), tuple(notes))
 
 
-def _manifest(document: Document, resources: Resources) -> Manifest:
+def _manifest(document: Document, rules: ClusterRules) -> Manifest:
     if document.api_version != API_VERSION:
         raise InputError(f"{document}: {unsupported('apiVersion', document.api_version, [API_VERSION])}")
     reject(document, workload_problems(document.body))
     model = decode(GPUWorkload, document)
     reject(document, _name_problems(model))
     reject(document, violations(model))
-    reject(document, validate_template(model.spec, resources))
-    return Manifest(document, model, request(model, resources=resources), _traits(model))
+    reject(document, validate_template(model.spec, rules.resources, rules.policy))
+    return Manifest(document, model, request(model, resources=rules.resources, policy=rules.policy), _traits(model))
 
 
 def as_stored(model: GPUWorkload) -> Workload:

@@ -8,6 +8,7 @@ import typer
 from gpufleet_api.names import RESOURCE, STALE_AFTER_SECONDS
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.options.parsers import choice, integer, seconds
+from gpufleet_operator.model.pod_policy import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
 
 FLEET_PANEL = "Fleet"
 _REQUEST_PANEL = "Request"
@@ -71,6 +72,37 @@ Resource: TypeAlias = Annotated[
     ),
 ]
 DEFAULT_RESOURCE = RESOURCE
+
+Schedulers: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--schedulers",
+        metavar="NAMES",
+        help="Schedulers that a template may name, as the operator's flag.",
+        rich_help_panel=_REQUEST_PANEL,
+    ),
+]
+ForeignResources: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--foreign-resources",
+        metavar="PATTERNS",
+        help="Resources of other device plugins that a template may not request, as the operator's flag.",
+        rich_help_panel=_REQUEST_PANEL,
+    ),
+]
+TolerateTaints: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--tolerate-taints",
+        metavar="KEYS",
+        help="Keys of NoSchedule taints that the pods of workloads tolerate, as the operator's flag.",
+        rich_help_panel=_REQUEST_PANEL,
+    ),
+]
+DEFAULT_SCHEDULERS = ",".join(SCHEDULERS)
+DEFAULT_FOREIGN_RESOURCES = ",".join(FOREIGN_RESOURCES)
+DEFAULT_TOLERATE_TAINTS = ",".join(TOLERATED_TAINTS)
 
 NodeFiles: TypeAlias = Annotated[
     list[Path] | None,

@@ -180,3 +180,12 @@ def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None
     assert "resources.limits[nvidia.com/gpu]: Forbidden: nvidia.com/* is served by another device" in foreign.err
     arguments = ["--fleet", fleet, "--nodes", nodes, "--resource", "nvidia.com/gpu"]
     assert run_cli("simulate", "-f", manifest, *arguments).code == 0
+
+
+def test_options_of_the_operator_permit_what_its_cluster_has(files: ObjectFiles) -> None:
+    template = {"spec": {**TEMPLATE, "schedulerName": "volcano"}}
+    manifest, fleet = files.write(gpu_workload(template=template)), files.write(idle_node("node-1"))
+    refused = run_cli("simulate", "-f", manifest, "--fleet", fleet)
+    assert refused.code == 2
+    assert 'schedulerName: Unsupported value: "volcano": supported values: default-scheduler' in refused.err
+    assert run_cli("simulate", "-f", manifest, "--fleet", fleet, "--schedulers", "default-scheduler,volcano").code == 0
