@@ -151,6 +151,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "computePercent": 25,
                 "shardStart": 0,
                 "shardEnd": 5,
+                "terminationGracePeriodSeconds": 30,
                 "decidedAt": "2026-01-01T00:00:00.123456Z",
             }
         ],
@@ -165,6 +166,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
         "agentVersion": "0.1.0",
         "driverVersion": "580.65.06",
         "bootId": "0b5c7a8e-0a6f-4a55-9d0e-6c1f2a3b4c5d",
+        "processesObserved": True,
         "devices": [
             {
                 "uuid": "GPU-1",
@@ -231,6 +233,9 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                         "shared": True,
                         "memoryMiB": 20_000,
                         "computePercent": 25,
+                        "memoryUsedMiB": 21_000,
+                        "utilizationPercent": 20,
+                        "terminating": True,
                         "overuse": {"memoryUsedMiB": 21_000, "since": "2026-01-01T00:00:00Z"},
                     }
                 ],

@@ -1,5 +1,8 @@
 """The order of devices, with their scores."""
 
+from gpufleet_testing.cli.files import ObjectFiles
+from gpufleet_testing.cli.runner import run_cli
+
 from pathlib import Path
 
 import pytest
