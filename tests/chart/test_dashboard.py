@@ -10,11 +10,13 @@ BOARD: dict[str, Any] = json.loads(
     (ROOT / "charts/gpufleet/files/dashboards/gpufleet.json").read_text(encoding="utf-8")
 )
 
+SERIES = r"(?:DCGM_FI|gpufleet)_\w+"
+
 
 def documented() -> set[str]:
     """Returns the metrics of docs/reference/metrics.md, which is generated from the agent."""
     page = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
-    return set(re.findall(r"^\| `((?:DCGM_FI|gpufleet_agent)_\w+)`", page, re.MULTILINE))
+    return set(re.findall(rf"^\| `({SERIES})`", page, re.MULTILINE))
 
 
 def queries() -> list[str]:
@@ -22,7 +24,7 @@ def queries() -> list[str]:
 
 
 def test_queries_use_documented_series() -> None:
-    named = {name for query in queries() for name in re.findall(r"(?:DCGM_FI|gpufleet_agent)_\w+", query)}
+    named = {name for query in queries() for name in re.findall(SERIES, query)}
     assert len(named) > 20
     assert named - documented() == set()
 
