@@ -74,7 +74,8 @@ async def test_a_holder_that_uses_more_than_promised_is_named_everywhere(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    labels = f'{{UUID="{UUID}",container="main",gpu="1",namespace="ml",pod="serve-0"}}'
+    node = agent.settings.node_name
+    labels = f'{{UUID="{UUID}",container="main",gpu="1",hostname="{node}",namespace="ml",pod="serve-0"}}'
     assert f"gpufleet_agent_share_memory_overused{labels} 1.0" in page
     assert f"gpufleet_agent_share_memory_used_bytes{labels} 3.145728e+10" in page
     (event,) = events
