@@ -83,6 +83,9 @@ class Assignment(ApiModel):
     """Time of the decision, by the operator's clock."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Grace period of the pod, for which its containers may run after a forced deletion. Absent: 30 seconds."""
+    keep_for_successor: bool | None = None
+    """True when the reservation outlives the pod, because the next pod of the replica gets the same devices. Set before
+    a pod of an older template is deleted."""
 
 
 class CordonedDevice(ApiModel):

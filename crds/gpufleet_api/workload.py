@@ -186,6 +186,13 @@ class WorkloadSpec(ApiModel):
             field_path=".distribution.weights",
         ),
         Cel(
+            "!has(self.distribution) || self.replicas == oldSelf.replicas",
+            "may not be changed when spec.distribution is set: running replicas keep their shards;"
+            " use spec.suspend to stop all of them",
+            reason=_FORBIDDEN,
+            field_path=".replicas",
+        ),
+        Cel(
             "!has(self.distribution) || self.placement.gang",
             "must be true when spec.distribution is set: the shards depend on the devices of all replicas",
             field_path=".placement.gang",

@@ -163,7 +163,7 @@ class WorkloadStatus(ApiModel):
     Stalled follow kstatus."""
     state: WorkloadState | None = None
     """Summary of the workload. Pending: no replica runs. Running: at least one replica runs. Complete: all replicas
-    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true."""
+    succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true, or spec.replicas is 0."""
     ready: Annotated[str, Field(max_length=16)] | None = None
     """Number of ready replicas, of all replicas, such as 7/8. A replica that succeeded counts as ready."""
     replicas: ReplicaCount | None = None

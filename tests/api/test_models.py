@@ -153,6 +153,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                 "shardEnd": 5,
                 "terminationGracePeriodSeconds": 30,
                 "decidedAt": "2026-01-01T00:00:00.123456Z",
+                "keepForSuccessor": True,
             }
         ],
         "cordoned": [

@@ -6,7 +6,14 @@ operator, which would then create another one, again and again.
 
 from collections.abc import Iterable
 
-from gpufleet_api.names import API_VERSION, ATTEMPT_LABEL, REPLICA_LABEL, WAITING_FOR_ANNOTATION, WORKLOAD_KIND
+from gpufleet_api.names import (
+    API_VERSION,
+    ATTEMPT_LABEL,
+    REPLICA_LABEL,
+    TEMPLATE_HASH_LABEL,
+    WAITING_FOR_ANNOTATION,
+    WORKLOAD_KIND,
+)
 from gpufleet_common import timestamps
 from gpufleet_operator.cache.decode_container import container
 from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, number, text
@@ -52,6 +59,7 @@ def pod(body: Json) -> Pod:
         scheduler=text(spec.get("schedulerName")) or "default-scheduler",
         claims=tuple(_claims(maps(spec.get("resourceClaims")))),
         ready=ready.get("status") == "True",
+        template_hash=text(labels.get(TEMPLATE_HASH_LABEL)),
         not_ready="" if ready.get("status") == "True" else text(ready.get("message")),
         containers=tuple(container(c) for c in maps(status.get("containerStatuses"))),
         init_containers=tuple(container(c) for c in maps(status.get("initContainerStatuses"))),

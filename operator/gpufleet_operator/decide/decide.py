@@ -13,6 +13,8 @@ from gpufleet_operator.decide.reports import collect_reports
 from gpufleet_operator.decide.retries.holds import apply_holds
 from gpufleet_operator.decide.retries.refusals import count_refusals
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
+from gpufleet_operator.decide.rolling.rollout import roll
+from gpufleet_operator.decide.rolling.successors import give_up_times, next_kept_since, pass_on
 from gpufleet_operator.decide.services import collect_services
 from gpufleet_operator.decide.state import advance, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
@@ -44,22 +46,27 @@ def decide(snapshot: Snapshot) -> Actions:
     creations = due_creations(snapshot, state, assessed)
     assessed = take_back(state, assessed, creations)
 
-    # 3. Pick devices for the replicas that wait for them.
+    # 3. Choose the pods of an older template to replace now, and pass their devices on to their successors.
+    ledger, assessed = roll(snapshot, ledger, assessed)
+    ledger, assessed = pass_on(snapshot, state, ledger, assessed)
+
+    # 4. Pick devices for the replicas that wait for them.
     plan = place_waiting(snapshot, state, ledger, assessed)
 
-    # 4. Collect the writes to Services, pods and reservations, without those that are backing off.
+    # 5. Collect the writes to Services, pods and reservations, without those that are backing off.
     services = collect_services(snapshot, state)
     writes = collect_writes(snapshot, state, assessed, plan, creations)
 
-    # 5. Count the refusals of this pass, and collect the statuses that explain them.
+    # 6. Count the refusals of this pass, and collect the statuses that explain them.
     refusals = count_refusals(snapshot, state.refusals, assessed)
     statuses = collect_statuses(snapshot, state, refusals, assessed, plan)
 
-    # 6. Collect the reports to people: conditions of nodes, explanations of gated pods.
+    # 7. Collect the reports to people: conditions of nodes, explanations of gated pods.
     reports, state = collect_reports(snapshot, state, assessed, plan, writes)
 
-    # 7. Make the state for the next pass.
+    # 8. Make the state for the next pass.
     after = next_state(snapshot, replace(state, refusals=refusals), assessed, writes=writes, statuses=statuses)
+    after = replace(after, kept_since=next_kept_since(state, plan.ledger, snapshot.now))
     return Actions(
         services=services,
         creates=writes.creates,
@@ -107,6 +114,7 @@ def _due(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplic
             moments.append(since + unschedulable_grace(snapshot, node))
     moments += [since + limits.scheduling_deadline for since in state.silent_since.values()]
     moments += [since + limits.degraded_grace for since in state.unhealthy_since.values()]
+    moments += give_up_times(state, limits.successor_limit)
     by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
     for uid, (noticed, _) in state.ended.items():
         released = max(noticed, state.released_since.get(uid, noticed))

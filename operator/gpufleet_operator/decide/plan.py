@@ -28,11 +28,12 @@ from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Request, Terms
 
-_WITHOUT_USABLE_POD = (
+WITHOUT_USABLE_POD = (
     WaitReason.POD,
     WaitReason.RESTART_BACKOFF,
     WaitReason.OTHER_GATES,
     WaitReason.REPLACEMENT,
+    WaitReason.PREDECESSOR,
 )
 
 ReplicaKey = tuple[str, int]
@@ -83,7 +84,8 @@ def stale_reservations(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
 
 
 def _is_incomplete(assessed: WorkloadReplicas) -> bool:
-    return any(r.wait_reason is not WaitReason.NOTHING for r in assessed.replicas)
+    has_devices = (WaitReason.NOTHING, WaitReason.PREDECESSOR)
+    return any(r.wait_reason not in has_devices for r in assessed.replicas)
 
 
 def has_started(assessed: WorkloadReplicas) -> bool:
@@ -97,7 +99,7 @@ def _unplaced(assessed: WorkloadReplicas) -> tuple[Replica, ...]:
     """Returns the replicas to place. A gang waits until each of its pods can be released."""
     stale = {r.index for r in stale_reservations(assessed)}
     gang = assessed.spec.placement.gang
-    if gang and any(r.wait_reason in _WITHOUT_USABLE_POD for r in assessed.replicas):
+    if gang and any(r.wait_reason in WITHOUT_USABLE_POD for r in assessed.replicas):
         return ()
     candidates = (r for r in assessed.replicas if r.wait_reason is not WaitReason.OTHER_GATES)
     return tuple(r for r in candidates if r.wait_reason is WaitReason.DEVICES or r.index in stale)

@@ -85,8 +85,14 @@ class _ReplicaAssessor:
             )
             replica = self._replica(pods_of, starts.get(pods_of.index))
             replicas.append(replace(replica, attempt=pods_of.attempt, failures=pods_of.failures))
-        assessed = WorkloadReplicas(self.workload, self.spec, tuple(replicas), tuple(self.removals))
-        return apply_run_policy(self.snapshot, self.state, assessed, found)
+        assessed = WorkloadReplicas(
+            self.workload,
+            self.spec,
+            tuple(replicas),
+            tuple(self.removals),
+            surplus_pods=sum(map(len, by_index.values())),
+        )
+        return apply_run_policy(self.snapshot, self.state, self.ledger, assessed, found)
 
     def _finished(self, outcome: Outcome, pods: Iterable[Pod]) -> WorkloadReplicas:
         """Removes the pods that have not ended; the others are kept for their logs until the workload is deleted."""

@@ -18,6 +18,7 @@ from gpufleet_operator.model.state_types import TemplateCheck
 from gpufleet_operator.placement.packing import PodType
 from gpufleet_operator.pods import build, validate
 from gpufleet_operator.pods.requests import pod_needs
+from gpufleet_operator.pods.template_hash import template_hash
 from gpufleet_operator.pods.traits import pod_traits
 
 _PATH = "spec.template"
@@ -59,8 +60,8 @@ def check_template(
             _try(workload, model, resources, policy)
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
-        return TemplateCheck(workload.generation, (message,), traceback.format_exc())
-    return TemplateCheck(workload.generation, errors)
+        return TemplateCheck(workload.generation, (message,), unexpected_error=traceback.format_exc())
+    return TemplateCheck(workload.generation, errors, "" if errors else template_hash(model.spec))
 
 
 def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> None:

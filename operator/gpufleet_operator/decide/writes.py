@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpufleet_operator.decide.drain import collect_evictions
-from gpufleet_operator.decide.plan import Plan
+from gpufleet_operator.decide.plan import WITHOUT_USABLE_POD, Plan, has_started
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve
 from gpufleet_operator.model.objects import Pod, Reservation
@@ -134,11 +134,13 @@ def _releases(
     ready: list[tuple[Pod, Reservation]] = []
     for replica in assessed.replicas:
         reservation = plan.ledger.active.get(replica.pod.uid) if replica.pod else None
-        waits = replica.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)
+        waits = replica.wait_reason in WITHOUT_USABLE_POD
         if replica.pod and replica.gated and reservation and not waits:
             ready.append((replica.pod, reservation))
     gang = assessed.spec.placement.gang
     if gang and any(pod.uid in unwritten for pod, _ in ready):
+        return
+    if gang and not has_started(assessed) and any(r.wait_reason is WaitReason.PREDECESSOR for r in assessed.replicas):
         return
     written_nodes = {r.node for r in reserves}
     pending_nodes = frozenset(r.node for _, r in ready if r.node in written_nodes)

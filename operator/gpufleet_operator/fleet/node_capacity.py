@@ -23,7 +23,7 @@ def requested_per_node(snapshot: Snapshot, ledger: Ledger) -> RequestedPerNode:
     total: dict[str, Counter[str]] = {name: Counter(amounts) for name, amounts in snapshot.foreign_requests.items()}
     for uid, pod in snapshot.pods.items():
         reservation = ledger.active.get(uid)
-        node = pod.target_node or (reservation.node if reservation else None)
+        node = pod.target_node or (reservation.node if reservation else ledger.expected.get(uid))
         if node is not None and not pod.terminal:
             total.setdefault(node, Counter()).update(requests(pod.needs))
     return total

@@ -27,6 +27,8 @@ class Ledger:
     """By pod uid: the pod exists and may use the devices."""
     terminating: tuple[Reservation, ...] = ()
     """The pod is deleted or terminal, but its containers may still use the devices."""
+    kept: tuple[Reservation, ...] = ()
+    """Nothing uses the devices any more; they are kept for the next pod of the replica."""
     to_release: tuple[Reservation, ...] = ()
     """Nothing can use the devices any more; the reservation is to be removed."""
     conflicting: frozenset[str] = frozenset()
@@ -34,17 +36,20 @@ class Ledger:
 
     Empty unless another client writes assignments.
     """
+    expected: Mapping[str, str] = field(default_factory=dict)
+    """Uids of gated pods that will run on a node whose devices are kept for them -> node."""
 
     @property
     def occupying(self) -> tuple[Reservation, ...]:
         """The reservations whose devices are not free."""
-        return (*self.active.values(), *self.terminating)
+        return (*self.active.values(), *self.terminating, *self.kept)
 
 
 def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
     """Sorts all reservations of the snapshot; of two for the same device the older one wins."""
     active: dict[str, Reservation] = {}
     terminating: list[Reservation] = []
+    kept: list[Reservation] = []
     to_release: list[Reservation] = []
     conflicting: set[str] = set()
     occupancy = occupancy_of(snapshot)
@@ -52,11 +57,14 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
         uid = reservation.assignment.pod_uid
         pod = snapshot.pods.get(uid)
         if pod is None or pod.terminal:
-            if devices_are_free(snapshot, state, reservation, pod):
-                to_release.append(reservation)
-            else:
+            if not devices_are_free(snapshot, state, reservation, pod):
                 terminating.append(reservation)
                 occupancy.add(reservation)
+            elif _is_kept(snapshot, reservation, pod):
+                kept.append(reservation)
+                occupancy.add(reservation)
+            else:
+                to_release.append(reservation)
         elif uid in active or (pod.target_node is not None and pod.target_node != reservation.node):
             # A rollback that was not written: the pod can't run on this node (or has an older reservation).
             to_release.append(reservation)
@@ -67,7 +75,7 @@ def read_ledger(snapshot: Snapshot, state: PassState) -> Ledger:
             if occupancy.conflicts(reservation):
                 conflicting.add(uid)
             occupancy.add(reservation)
-    return Ledger(active, tuple(terminating), tuple(to_release), frozenset(conflicting))
+    return Ledger(active, tuple(terminating), tuple(kept), tuple(to_release), frozenset(conflicting))
 
 
 def reservations(snapshot: Snapshot) -> Iterator[Reservation]:
@@ -121,6 +129,18 @@ def exit_delay(snapshot: Snapshot, reservation: Reservation) -> timedelta:
     grace = reservation.assignment.termination_grace_period_seconds
     grace = DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS if grace is None else grace
     return snapshot.limits.container_exit_delay + timedelta(seconds=grace)
+
+
+def _is_kept(snapshot: Snapshot, reservation: Reservation, pod: Pod | None) -> bool:
+    """Returns True when the devices of a rolled pod are kept: it was deleted, and its replica is still wanted."""
+    assignment = reservation.assignment
+    workload = snapshot.workloads.get(assignment.workload_uid)
+    if not assignment.keep_for_successor or reservation.node not in snapshot.nodes or workload is None:
+        return False
+    if (pod is not None and not pod.deleting) or workload.deleting or workload.has_succeeded(assignment.replica):
+        return False
+    spec = workload.model.spec if workload.model else None
+    return spec is None or (not spec.suspend and assignment.replica < spec.replicas)
 
 
 def _age_order(reservation: Reservation) -> tuple[str, str, str]:

@@ -154,6 +154,8 @@ class Pod:
     """Message of the condition Ready while it is not True."""
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    template_hash: str = ""
+    """Hash of what it was built from; empty without the label."""
     priority: int = 0
     needs: PodNeeds = field(default_factory=PodNeeds)
     traits: PodTraits = field(default_factory=PodTraits)

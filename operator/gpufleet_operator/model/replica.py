@@ -19,10 +19,12 @@ class WaitReason(StrEnum):
     OTHER_GATES = "OtherSchedulingGates"
     """Its pod has scheduling gates of other controllers. It is placed when the operator's gate is the last."""
     REPLACEMENT = "Replacement"
-    """Its pod is being deleted, because it was made for other settings."""
+    """Its pod is being deleted, because it was made for other settings or an older template."""
     DEVICES = "Devices"
     RESTART_BACKOFF = "RestartBackoff"
     """Its pod has to be created once the backoff after a failure is over."""
+    PREDECESSOR = "Predecessor"
+    """The devices of the pod that it replaces are kept for it, and cannot be passed on yet."""
 
 
 class RemovalReason(StrEnum):
@@ -30,6 +32,7 @@ class RemovalReason(StrEnum):
 
     SUSPENDED = "Suspended"
     SURPLUS = "SurplusPod"
+    OUTDATED = "TemplateChanged"
     UNSCHEDULABLE = "Unschedulable"
     NOT_SCHEDULED = "NotScheduled"
     """No scheduler has responded to it."""
@@ -54,6 +57,7 @@ class RemovalReason(StrEnum):
 _INTENDED = (
     RemovalReason.SUSPENDED,
     RemovalReason.SURPLUS,
+    RemovalReason.OUTDATED,
     RemovalReason.INCOMPLETE_GANG,
     RemovalReason.RESOURCE_RENAMED,
     RemovalReason.FINISHED,
@@ -95,6 +99,8 @@ class Replica:
     """Which source does not show the devices of a bound pod yet; empty: all that exist do."""
     starts_at: datetime | None = None
     """When its pod may be created, if it waits for that."""
+    outdated: bool = False
+    """Its pod was built from an older template."""
 
     @property
     def gated(self) -> bool:
@@ -116,3 +122,5 @@ class WorkloadReplicas:
     """Why this pass starts all replicas again although no application failed; empty: it does not."""
     gang_incomplete: bool = False
     """It is a gang of which some replicas run, and others have no pod that is bound to a node."""
+    surplus_pods: int = 0
+    """Pods of no replica, including those that are being deleted."""

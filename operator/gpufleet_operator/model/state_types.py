@@ -46,6 +46,8 @@ class Limits:
     restart_base: timedelta = timedelta(seconds=10)
     """Time from the first failure of a replica until it is started again. It doubles with each failure."""
     restart_cap: timedelta = timedelta(minutes=10)
+    successor_limit: timedelta = timedelta(seconds=120)
+    """How long the unused devices of a rolled replica are kept for its next pod."""
     message_interval: timedelta = timedelta(seconds=10)
     """Shortest interval between two status writes that differ in the numbers of messages only."""
     node_conditions: bool = True
@@ -80,6 +82,8 @@ class TemplateCheck:
     generation: int
     errors: tuple[str, ...] = ()
     """In the grammar of `field.Error`; empty: pods can be created from it."""
+    template_hash: str = ""
+    """Hash of what pods are built from; empty when there are errors."""
     unexpected_error: str = ""
     """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 
@@ -181,6 +185,8 @@ class PassState:
 
     Only a report that is later than the one in `ended` counts.
     """
+    kept_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Uid of a rolled pod that is deleted -> since when nothing uses its devices, which are kept for its successor."""
     without_devices: Mapping[str, str] = field(default_factory=dict)
     """Uid of a reserved pod whose container runs -> `observedAt` of the first of the consecutive reports since the
     container's start in which it holds nothing."""

@@ -4,13 +4,15 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from gpufleet_api.names import SCHEDULING_GATE
+from gpufleet_api.names import SCHEDULING_GATE, TEMPLATE_HASH_LABEL
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.pod_policy import DEFAULT_POLICY, PodPolicy, tolerations
 from gpufleet_operator.pods import labels, network
 from gpufleet_operator.pods.environment import variables, with_variables
+from gpufleet_operator.pods.labels import propagated
+from gpufleet_operator.pods.template_hash import template_hash
 from gpufleet_operator.pods.validate import device_container
 
 _MAX_NAME = 63
@@ -19,16 +21,6 @@ _MAX_NAME = 63
 _SUFFIX_LENGTH = 6
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """As in Kubernetes' generated names: without vowels and 0, 1, 3, so that no words appear."""
-
-_NOT_PROPAGATED = (
-    "argocd.argoproj.io/",
-    "kopf.zalando.org/",
-    "kubectl.kubernetes.io/last-applied-configuration",
-    "kustomize.toolkit.fluxcd.io/",
-    "helm.toolkit.fluxcd.io/",
-    "fluxcd.io/",
-)
-"""Tracking labels and annotations of GitOps tools and kopf. On a pod, the tool would take it for its own."""
 
 
 def pod_name(workload: str, replica: int, seed: str) -> str:
@@ -70,14 +62,15 @@ def build(
         pod_spec["hostname"] = network.hostname(workload.name, replica)
         pod_spec["subdomain"] = network.service_name(workload.name)
     given = spec.template.get("metadata") or {}
+    own = {**propagated(given.get("labels")), TEMPLATE_HASH_LABEL: template_hash(spec)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
             "namespace": workload.namespace,
-            "labels": labels.of_pod(workload, replica, _propagated(given.get("labels")), attempt=attempt),
-            "annotations": _propagated(given.get("annotations")),
+            "labels": labels.of_pod(workload, replica, own, attempt=attempt),
+            "annotations": propagated(given.get("annotations")),
             "ownerReferences": [labels.owner(workload)],
         },
         "spec": with_variables(pod_spec, variables(workload, spec, attempt)),
@@ -88,7 +81,3 @@ def _with_devices(container: Mapping[str, Any], resource: str, count: int) -> di
     resources = dict(container.get("resources") or {})
     resources["limits"] = {**(resources.get("limits") or {}), resource: str(count)}
     return {**container, "resources": resources}
-
-
-def _propagated(entries: Mapping[str, str] | None) -> dict[str, str]:
-    return {key: value for key, value in (entries or {}).items() if not key.startswith(_NOT_PROPAGATED)}

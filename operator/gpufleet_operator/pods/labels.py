@@ -1,6 +1,7 @@
 """Labels and owner of the objects that the operator creates for a workload."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from gpufleet_api.names import (
@@ -18,6 +19,16 @@ from gpufleet_api.names import (
 from gpufleet_operator.model.objects import Workload
 
 _MAX_VALUE = 63
+
+_NOT_PROPAGATED = (
+    "argocd.argoproj.io/",
+    "kopf.zalando.org/",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+    "fluxcd.io/",
+)
+"""Tracking labels and annotations of GitOps tools and kopf. On a pod, the tool would take it for its own."""
 
 
 def label_value(name: str) -> str:
@@ -63,3 +74,8 @@ def owner(workload: Workload) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def propagated(entries: Mapping[str, str] | None) -> dict[str, str]:
+    """Returns the labels or annotations without those of tools that track objects."""
+    return {key: value for key, value in (entries or {}).items() if not key.startswith(_NOT_PROPAGATED)}

@@ -60,6 +60,7 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         replicas=counts.replicas(context),
         ready_replicas=counts.ready_replicas(context),
         allocated_replicas=counts.count(context, PlacementState.ALLOCATED),
+        updated_replicas=counts.updated(context),
         succeeded=counts.count(context, PlacementState.SUCCEEDED),
         failed=counts.failures(context),
         selector=counts.selector(context),

@@ -17,7 +17,7 @@ from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.replica import WaitReason
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.pods.network import address_error
-from gpufleet_operator.status import outcome
+from gpufleet_operator.status import outcome, rollout
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding as Finding
 from gpufleet_operator.status.finding import is_false, is_true
@@ -95,9 +95,15 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Fin
         return is_false("Stalled", "no pods are created")
     if context.suspended:
         return is_false("Suspended", "spec.suspend is true")
+    if rollout.is_scaled_to_zero(context):
+        return is_true(*rollout.NO_REPLICAS)
     total = len(context.replicas)
     placed = sum(
-        r.state in _TERMINAL or r.state in _WITH_DEVICES or context.reservation(r) is not None for r in context.replicas
+        r.state in _TERMINAL
+        or r.state in _WITH_DEVICES
+        or r.wait_reason is WaitReason.PREDECESSOR
+        or context.reservation(r) is not None
+        for r in context.replicas
     )
     if placed == total:
         return is_true("Placed", _replicas_per_node(context))
@@ -201,6 +207,12 @@ def _waiting_for_devices(context: StatusContext, stalled: Finding, placed: Findi
     return None if placed.true else is_true("WaitingForDevices", placed.message)
 
 
+def _rolling(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
+    del stalled, placed
+    found = rollout.rolling(context) or rollout.scaling_down(context)
+    return is_true(*found) if found else None
+
+
 def _binding(context: StatusContext, stalled: Finding, placed: Finding) -> Finding | None:
     del stalled, placed
     unbound = [r for r in context.replicas if r.state in (PlacementState.PENDING, PlacementState.RESERVED)]
@@ -229,6 +241,7 @@ _RECONCILING_RULES: tuple[Callable[[StatusContext, Finding, Finding], Finding | 
     _creating,
     _waiting_for_gates,
     _waiting_for_devices,
+    _rolling,
     _binding,
     _not_ready,
 )

@@ -4,6 +4,7 @@ from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, Workl
 from gpufleet_operator.model.objects import PodPhase
 from gpufleet_operator.pods import labels
 from gpufleet_operator.status.context import StatusContext
+from gpufleet_operator.status.rollout import is_scaled_to_zero
 
 
 def count(context: StatusContext, *states: PlacementState) -> int:
@@ -30,6 +31,11 @@ def replicas(context: StatusContext) -> int:
     return sum(r.pod is not None for r in context.replicas)
 
 
+def updated(context: StatusContext) -> int:
+    """Returns the number of replicas whose pod was built from the current template."""
+    return sum(r.pod is not None and not r.pod.terminal and not r.outdated for r in context.replicas)
+
+
 def gpus(placements: list[ReplicaPlacement], context: StatusContext) -> int:
     """Returns the number of devices that are reserved now; `placements` also have those of ended replicas."""
     reserved = {r.index for r in context.replicas if context.reservation(r) is not None}
@@ -48,7 +54,7 @@ def state(context: StatusContext) -> WorkloadState:
     if context.assessed is None:
         stored = context.workload.status
         return (stored.state if stored else None) or WorkloadState.PENDING
-    if context.suspended:
+    if context.suspended or is_scaled_to_zero(context):
         return WorkloadState.SUSPENDED
     runs = any(r.pod is not None and r.pod.phase is PodPhase.RUNNING for r in context.replicas)
     return WorkloadState.RUNNING if runs else WorkloadState.PENDING

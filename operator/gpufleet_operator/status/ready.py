@@ -9,6 +9,7 @@ from gpufleet_operator.model.replica import Replica
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true, is_unknown
+from gpufleet_operator.status.rollout import NO_REPLICAS, is_scaled_to_zero
 from gpufleet_operator.status.unreachable import unreachable_replicas
 
 _BOUND = (PlacementState.BOUND, PlacementState.ALLOCATED)
@@ -37,7 +38,7 @@ def ready(
 
 def _all_ready(count: int, succeeded: int, total: int) -> tuple[str, str]:
     if total == 0:
-        return "NoReplicas", "spec.replicas is 0"
+        return NO_REPLICAS
     message = f"{count} of {total} replicas are ready and hold exactly their reserved devices"
     return "AllReplicasReady", f"{message}; {succeeded} succeeded" if succeeded else message
 
@@ -49,6 +50,8 @@ def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFind
     unlisted = [f"replica {r.index}: {r.message}" for r in context.replicas if r.unlisted]
     if held == total and unlisted:
         return is_unknown("NotListed", "; ".join(unlisted))
+    if is_scaled_to_zero(context):
+        return is_true(*NO_REPLICAS)
     if context.outcome is None and total and held == total:
         return is_true("Allocated", f"{total} of {total} replicas hold exactly their reserved devices")
     if not placed.true:

@@ -51,6 +51,8 @@ class FakeApiserver:
         self.objects: dict[Key, Json] = {}
         self.log: list[tuple[str, str, Json]] = []
         self.fault: WriteFault | None = None
+        self.refuse_creation = False
+        """Creations of pods are rejected, as by a quota."""
         self.events: list[str] = []
         self.event_names: list[tuple[str, str]] = []
         """Workload and name of each event object."""
@@ -101,6 +103,8 @@ class FakeApiserver:
     async def create_pod(self, body: Mapping[str, Any]) -> Json:
         key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
         with self._faulty():
+            if self.refuse_creation:
+                raise InvalidWriteError("exceeded quota", 403)
             if ("pods", key) in self.objects:
                 raise AlreadyExistsError(key, 409)
             self._check_quota(body["metadata"]["namespace"])

@@ -19,6 +19,9 @@ NO_DNS = {"network": {"enableDNSHostnames": False}}
 DEVICE_MEMORY_MIB = 1000
 """Memory of each device."""
 
+BROKEN_IMAGE = "broken"
+"""A container of this image never becomes ready."""
+
 
 class FakeCluster(FakeApiserver):
     """The apiserver and the other components."""
@@ -71,6 +74,17 @@ class FakeCluster(FakeApiserver):
         full = {"replicas": 1, "template": template, "devices": {"count": 1}, "placement": {}, **NO_DNS, **spec}
         body = {"apiVersion": API_VERSION, "metadata": {"name": name, "namespace": "ml"}, "spec": full}
         self.store("workloads", f"ml/{name}", body)
+
+    def edit(self, name: str, **spec: Any) -> None:
+        """Changes fields of a workload's spec."""
+        body = self.objects["workloads", f"ml/{name}"]
+        self.store("workloads", f"ml/{name}", {**body, "spec": {**body["spec"], **spec}})
+
+    def change_template(self, name: str, image: str, **fields: Any) -> None:
+        """Changes the image of a workload's container, and other fields of it."""
+        template = self.objects["workloads", f"ml/{name}"]["spec"]["template"]["spec"]
+        container = {**template["containers"][0], "image": image, **fields}
+        self.edit(name, template={"spec": {**template, "containers": [container]}})
 
     # One step of each of the other components.
 
@@ -182,8 +196,9 @@ class FakeCluster(FakeApiserver):
             "started": True,
             "allocatedResourcesStatus": [{"name": resource, "resources": ids}],
         }
-        ready = {"type": "Ready", "status": "True"}
-        self.change("pods", key, phase="Running", containerStatuses=[container], conditions=[ready])
+        works = self.objects["pods", key]["spec"]["containers"][0]["image"] != BROKEN_IMAGE
+        conditions = [{"type": "Ready", "status": str(works)}]
+        self.change("pods", key, phase="Running", containerStatuses=[container], conditions=conditions)
 
     def holders(self, node: str, uuid: str) -> dict[str, str]:
         """Returns the allocated device ids of a device, with the uids of their pods."""

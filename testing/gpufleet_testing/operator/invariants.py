@@ -75,7 +75,7 @@ def check_always(cluster: FakeCluster) -> None:
     claimed: dict[str, list[Any]] = {}
     for _, assignment in cluster.ledger():
         for uuid in assignment["devices"]:
-            if assignment["podUID"] in pods:
+            if assignment["podUID"] in pods or assignment.get("keepForSuccessor"):
                 claimed.setdefault(uuid, []).append(assignment.get("memoryMiB"))
     for uuid, promises in claimed.items():
         assert len(promises) == 1 or None not in promises, f"{uuid} reserved twice"
@@ -133,6 +133,10 @@ def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json],
         else:
             assert placement["state"] == "Allocated"
             assert reserved[placement["podUID"]] == (placement["node"], set(placement["devices"]))
+    if spec.get("updateStrategy", {}).get("type") != "OnDelete" and conditions["Placed"]["status"] == "True":
+        image = spec["template"]["spec"]["containers"][0]["image"]
+        active = [p for p in mine if p["status"]["phase"] not in ("Succeeded", "Failed")]
+        assert {p["spec"]["containers"][0]["image"] for p in active} <= {image}, "pods of an older template are left"
     if distribution := spec.get("distribution"):
         _check_shares(distribution["items"], [p for p in placements if "shardStart" in p], spec["replicas"])
 

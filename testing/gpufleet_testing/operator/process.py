@@ -14,7 +14,7 @@ from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
-from gpufleet_testing.operator.apiserver import Json
+from gpufleet_testing.operator.apiserver import Crash, Json
 from gpufleet_testing.operator.cluster import FakeCluster
 
 LIMITS = Limits(restart_base=timedelta(seconds=1), restart_cap=timedelta(seconds=4))
@@ -92,3 +92,37 @@ class OperatorProcess:
     async def act(self) -> datetime | None:
         """One pass: decides and executes. Returns when the next one is due."""
         return await self.reconciler.one_pass()
+
+
+class RestartingOperator:
+    """An operator whose process is restarted when it crashes."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._process = OperatorProcess(cluster)
+
+    def hear(self, number: int) -> None:
+        self._process.hear(number)
+
+    def relist(self) -> None:
+        self._process.relist()
+
+    async def act(self) -> datetime | None:
+        try:
+            return await self._process.act()
+        except Crash:
+            self._process = OperatorProcess(self._cluster)
+            return self._cluster.now
+
+
+async def moment(cluster: FakeCluster, operator: OperatorProcess | RestartingOperator) -> None:
+    """Every component takes one step, the operator two."""
+    for _ in range(2):
+        operator.hear(1000)
+        await operator.act()
+    cluster.scheduler()
+    for node in cluster.kubelets:
+        cluster.kubelet(node)
+        cluster.agent(node)
+    cluster.collector()
+    cluster.advance(1)

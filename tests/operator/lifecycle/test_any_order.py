@@ -94,6 +94,21 @@ class OperatorMachine(RuleBasedStateMachine):
         if services:
             self.world.remove("services", f"ml/{data.draw(st.sampled_from(services))['metadata']['name']}")
 
+    @rule(data=st.data(), what=st.sampled_from(["replicas", "image", "strategy"]), value=st.integers(0, 3))
+    def user_edits_workload(self, data: st.DataObject, what: str, value: int) -> None:
+        workloads = self.world.of("workloads")
+        if not workloads:
+            return
+        body = data.draw(st.sampled_from(workloads))
+        name = body["metadata"]["name"]
+        if what == "image":
+            self.world.change_template(name, f"image-{value}")
+        elif what == "strategy":
+            kind = "OnDelete" if value == 0 else "RollingUpdate"
+            self.world.edit(name, updateStrategy={"type": kind, "maxUnavailable": max(1, value)})
+        elif "distribution" not in body["spec"]:
+            self.world.edit(name, replicas=value)
+
     @rule(data=st.data(), what=st.sampled_from(["delete", "force delete", "Succeeded", "Failed"]))
     def pod_ends(self, data: st.DataObject, what: str) -> None:
         pods = self.world.of("pods")

@@ -1,8 +1,6 @@
 """Single scenarios, and one scenario with a crash or a lost response at each of its writes in turn."""
 
 from collections import Counter
-from datetime import datetime
-from typing import Protocol
 
 import pytest
 
@@ -10,7 +8,7 @@ from gpufleet_operator.kube.errors import UnavailableError
 from gpufleet_testing.operator import invariants
 from gpufleet_testing.operator.apiserver import Crash, Json, WriteFault
 from gpufleet_testing.operator.cluster import FakeCluster
-from gpufleet_testing.operator.process import OperatorProcess
+from gpufleet_testing.operator.process import OperatorProcess, RestartingOperator, moment
 
 GANG = {"replicas": 2, "devices": {"count": 2}, "placement": {"gang": True, "strategy": "Spread"}}
 SHARES = {**GANG, "distribution": {"items": 1000, "mode": "Proportional", "by": "TotalMemory"}}
@@ -18,35 +16,12 @@ MANY = {"replicas": 3, "placement": {"strategy": "Pack"}}
 PARTS = {"replicas": 4, "devices": {"count": 1, "mode": "Shared", "memoryMiB": 400}, "placement": {"strategy": "Pack"}}
 
 
-class Operator(Protocol):
-    """A process of the operator, or one that is restarted when it crashes."""
-
-    def hear(self, number: int) -> None: ...
-
-    def relist(self) -> None: ...
-
-    async def act(self) -> datetime | None: ...
-
-
-async def moment(world: FakeCluster, operator: Operator) -> None:
-    """Every component takes one step, the operator two."""
-    for _ in range(2):
-        operator.hear(1000)
-        await operator.act()
-    world.scheduler()
-    for node in world.kubelets:
-        world.kubelet(node)
-        world.agent(node)
-    world.collector()
-    world.advance(1)
-
-
 def states(world: FakeCluster) -> Counter[str]:
     placements = [p for w in world.of("workloads") for p in (w.get("status") or {}).get("placements", [])]
     return Counter(p["state"] for p in placements)
 
 
-async def live(world: FakeCluster, operator: Operator, spec: Json) -> None:
+async def live(world: FakeCluster, operator: OperatorProcess | RestartingOperator, spec: Json) -> None:
     """Workloads are created, run, lose a pod, and are deleted."""
     world.submit("one", **spec)
     world.submit("two")
@@ -80,7 +55,7 @@ async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool,
         cluster = FakeCluster(2, 3)
         planned = WriteFault(10**6 if at is None else at, Crash if crashes else UnavailableError, after=after)
         cluster.fault = planned
-        operator = _Restarting(cluster)
+        operator = RestartingOperator(cluster)
         await live(cluster, operator, spec)
         writes = 10**6 - planned.left
         await invariants.settle(cluster, operator, rounds=6)
@@ -92,27 +67,6 @@ async def test_fault_at_any_write_leads_to_the_same_end(spec: Json, after: bool,
     assert writes > 10
     for at in range(writes):
         assert (await run(at))[0] == expected, f"fault at write {at}"
-
-
-class _Restarting:
-    """An operator whose process is restarted when it crashes."""
-
-    def __init__(self, cluster: FakeCluster) -> None:
-        self._cluster = cluster
-        self._process = OperatorProcess(cluster)
-
-    def hear(self, number: int) -> None:
-        self._process.hear(number)
-
-    def relist(self) -> None:
-        self._process.relist()
-
-    async def act(self) -> datetime | None:
-        try:
-            return await self._process.act()
-        except Crash:
-            self._process = OperatorProcess(self._cluster)
-            return self._cluster.now
 
 
 async def test_force_deleted_pod_keeps_its_devices_until_its_container_ends() -> None:

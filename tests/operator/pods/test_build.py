@@ -63,6 +63,7 @@ class TestBuild:
             "gpufleet.dev/workload": "train",
             "gpufleet.dev/replica": "3",
             "gpufleet.dev/attempt": "0",
+            "gpufleet.dev/template-hash": "c2b5fbbe51",
         }
         assert body["metadata"]["ownerReferences"] == [
             {

@@ -9,11 +9,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from gpufleet_api.condition import ConditionStatus
-from gpufleet_api.workload_policies import OnReplicaFailure
+from gpufleet_api.workload_policies import OnReplicaFailure, UpdateStrategyType
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.life import attempts
 from gpufleet_operator.decide.life.attempts import ReplicaPods
+from gpufleet_operator.ledger.kept import key_of
+from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import DeleteWorkload
 from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.outcome import Outcome
@@ -26,13 +28,14 @@ _RUNNING = frozenset({PlacementState.BOUND, PlacementState.ALLOCATED})
 
 
 def apply_run_policy(
-    snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas, found: Sequence[ReplicaPods]
+    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: WorkloadReplicas, found: Sequence[ReplicaPods]
 ) -> WorkloadReplicas:
     """Returns the replicas with the attempts that this pass starts, or with the outcome of the workload.
 
     Args:
         snapshot: Its time.
         state: That of this pass.
+        ledger: Reservations that are kept for a successor: their pod was deleted because the template changed.
         assessed: The replicas by the pods of their current attempts; a failed replica has its pod.
         found: The pods of each replica.
     """
@@ -40,7 +43,7 @@ def apply_run_policy(
         return assessed
     assessed = replace(assessed, gang_incomplete=_gang_incomplete(assessed))
     losses = {one.index: attempts.lost(assessed.workload, one, snapshot.deleted_pods) for one in found}
-    lost = {index: message for index, message in losses.items() if message}
+    lost = {index: message for index, message in losses.items() if message and not _rolls(ledger, assessed, index)}
     pods = [pod for one in found for pod in one.current]
     failed = tuple(r for r in assessed.replicas if r.state is PlacementState.FAILED)
     outcome = _outcome(snapshot, assessed, failed, pods, lost)
@@ -60,6 +63,13 @@ def apply_run_policy(
         message = f"the gang was incomplete for spec.placement.gangTimeoutSeconds: {limit.total_seconds():.0f}"
         return _restarted(assessed, None, message)
     return assessed
+
+
+def _rolls(ledger: Ledger, assessed: WorkloadReplicas, index: int) -> bool:
+    """Returns True when the operator deleted the pod of a replica to replace it by one of a changed template."""
+    rolling = assessed.spec.update_strategy.type is UpdateStrategyType.ROLLING_UPDATE
+    key = (assessed.workload.uid, index)
+    return rolling and any(r.assignment.keep_for_successor and key_of(r) == key for r in ledger.occupying)
 
 
 def next_moments(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas) -> list[datetime]:

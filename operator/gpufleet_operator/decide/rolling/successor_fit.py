@@ -1,0 +1,134 @@
+"""Whether a successor can use the devices of its predecessor."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from gpufleet_api.workload import GPUWorkload, Requirements
+from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
+from gpufleet_operator.fleet.engine_input import request, share
+from gpufleet_operator.model.objects import Pod, Reservation
+from gpufleet_operator.model.replica import Replica, WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import PassState
+from gpufleet_operator.placement import Fleet, place
+from gpufleet_operator.placement.errors import PlacementError
+from gpufleet_operator.placement.model import FilterReason, PodNeeds, Request, Share
+
+_LASTING = frozenset(
+    {
+        FilterReason.NODE_UNSCHEDULABLE,
+        FilterReason.NODE_SELECTOR,
+        FilterReason.NODE_AFFINITY,
+        FilterReason.TAINT,
+        FilterReason.MODEL,
+        FilterReason.COMPUTE_CAPABILITY,
+        FilterReason.INSUFFICIENT_CPU,
+        FilterReason.INSUFFICIENT_MEMORY,
+        FilterReason.TOO_MANY_PODS,
+        FilterReason.TOPOLOGY,
+    }
+)
+"""Reasons that do not end within seconds. Others may: a report that is not written yet, a process that is ending."""
+
+
+class Verdict(StrEnum):
+    """On the devices of a predecessor."""
+
+    FITS = "Fits"
+    WAIT = "Wait"
+    GIVE_UP = "GiveUp"
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """Arguments of a `Fleet.hold`."""
+
+    node: str
+    devices: tuple[str, ...]
+    pod: PodNeeds
+    share: Share | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A verdict; `message` says what a successor waits for."""
+
+    verdict: Verdict
+    message: str = ""
+    hold: _Hold | None = None
+    """What the fit deducted from the fleet."""
+
+
+class SuccessorFit:
+    """Checks successors one after the other; each one that fits is deducted from the fleet.
+
+    Args:
+        snapshot: The cluster.
+        state: That of this pass.
+        fleet: Without the kept reservations whose predecessor has ended.
+    """
+
+    def __init__(self, snapshot: Snapshot, state: PassState, fleet: Fleet) -> None:
+        self.snapshot, self.state = snapshot, state
+        self._fleet = fleet
+
+    def check(self, assessed: WorkloadReplicas, replica: Replica, kept: Reservation) -> Fit:
+        """Returns whether exactly these devices can serve the replica's pod."""
+        workload = assessed.workload
+        if workload.model is None or replica.pod is None:
+            raise TypeError(f"{workload.full_name} has no model or no pod")  # only gated replicas are checked
+        if self._is_excluded(workload.model, workload.uid, replica.index, kept):
+            return Fit(Verdict.GIVE_UP)
+        try:
+            decision = place(self._fleet, self._request(assessed, workload.model, replica, replica.pod, kept))
+        except PlacementError:
+            return Fit(Verdict.GIVE_UP)
+        for pick in decision.picks:
+            hold = _Hold(pick.node, pick.devices, replica.pod.needs, share(workload.model.spec.devices))
+            self._fleet.hold(hold.node, hold.devices, hold.pod, hold.share)
+            return Fit(Verdict.FITS, hold=hold)
+        why = decision.diagnosis
+        if why is None or any(r.reason in _LASTING for r in why.rejected):
+            return Fit(Verdict.GIVE_UP)
+        return Fit(Verdict.WAIT, f"devices on {kept.node} are kept; they cannot be used yet: {why.message}")
+
+    def undo(self, fits: Iterable[Fit]) -> None:
+        """Credits what these fits deducted."""
+        for hold in (fit.hold for fit in fits if fit.hold is not None):
+            self._fleet.release(hold.node, hold.devices, hold.pod, hold.share)
+
+    def _is_excluded(self, model: GPUWorkload, workload_uid: str, index: int, kept: Reservation) -> bool:
+        """Returns True when requirements, health or a refusal of the node exclude the devices."""
+        needed, devices = model.spec.requirements or Requirements(), set(kept.assignment.devices)
+        if (needed.include_uuids and not devices <= set(needed.include_uuids)) or devices & set(needed.exclude_uuids):
+            return True
+        refusal = self.state.refusals.backoffs.get((workload_uid, index, kept.node))
+        if refusal is not None and self.snapshot.now < refusal.until:
+            return True
+        telemetry = self.snapshot.telemetry.get(kept.node)
+        return telemetry is None or bool(reported_unhealthy_devices(telemetry, kept.assignment))
+
+    def _request(
+        self, assessed: WorkloadReplicas, model: GPUWorkload, replica: Replica, pod: Pod, kept: Reservation
+    ) -> Request:
+        siblings = Counter(r.reservation.node for r in assessed.replicas if r.reservation is not None)
+        requested = request(
+            model,
+            replicas=(replica.index,),
+            resources=self.snapshot.limits.resources,
+            excluded_nodes={replica.index: frozenset(self.snapshot.telemetry) - {kept.node}},
+            placed_replicas=siblings,
+        )
+        devices = replace(
+            requested.devices,
+            min_free_memory_mib=None,
+            max_utilization_percent=None,
+            max_temperature_celsius=None,
+            include_uuids=frozenset(kept.assignment.devices),
+            exclude_uuids=frozenset(),
+        )
+        selector = (model.spec.requirements or Requirements()).node_selector
+        needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **selector})
+        return replace(requested, devices=devices, pod=needs, gang=False)
