@@ -234,7 +234,6 @@ TELEMETRY_OBJECT: dict[str, Any] = {
                         "shared": True,
                         "memoryMiB": 20_000,
                         "computePercent": 25,
-                        "memoryUsedMiB": 21_000,
                         "utilizationPercent": 20,
                         "terminating": True,
                         "overuse": {"memoryUsedMiB": 21_000, "since": "2026-01-01T00:00:00Z"},

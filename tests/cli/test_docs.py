@@ -1,7 +1,5 @@
 """docs/reference/cli.md shows every command and option. Their output is checked in tests/docs."""
 
-from gpufleet_testing.cli.runner import run_cli
-
 import re
 
 from gpufleet_api.generate import ROOT

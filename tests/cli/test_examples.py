@@ -1,7 +1,5 @@
 """The example fleets are valid, consistent, and work with every example."""
 
-from gpufleet_testing.cli.runner import run_cli
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

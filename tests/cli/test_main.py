@@ -1,7 +1,5 @@
 """The installed command: signals, pipes and imports in a process of its own; usage, help and exit codes in this one."""
 
-from gpufleet_testing.cli.runner import run_cli
-
 import os
 import signal
 import subprocess

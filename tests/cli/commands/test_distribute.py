@@ -1,8 +1,5 @@
 """Items divided by named capacities, or among a fleet's devices."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 import json
 
 import pytest

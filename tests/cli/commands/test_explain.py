@@ -1,8 +1,5 @@
 """The first filter that each device fails, with its message."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from pathlib import Path
 from typing import Any
 

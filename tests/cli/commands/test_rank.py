@@ -1,8 +1,5 @@
 """The order of devices, with their scores."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,5 @@
 """Saved decisions, made again on the same fleet and on an edited one."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 import json
 from pathlib import Path
 

@@ -1,8 +1,5 @@
 """Placements of workloads, and explanations of what is not placed."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from typing import Any
 
 import pytest

@@ -1,8 +1,5 @@
 """Totals and means of the fleet. A quantity that no device reports is absent, never 0."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 

@@ -1,8 +1,5 @@
 """Files that cannot be used: exit code 2 and one line with file, field and value, never a traceback."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,5 @@
 """Manifests are rejected as by the apiserver and the operator."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 import json
 from typing import Any
 

@@ -1,8 +1,5 @@
 """Labels, taints and capacity of nodes are checked with --nodes and --pods, and noted as unchecked without."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from typing import Any
 
 from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node

@@ -1,8 +1,5 @@
 """The age of a saved file is ignored by default; on request it counts as for the operator."""
 
-from gpufleet_testing.cli.files import ObjectFiles
-from gpufleet_testing.cli.runner import run_cli
-
 from gpufleet_testing.cli.files import ObjectFiles, gpu, idle_node, telemetry
 from gpufleet_testing.cli.runner import run_cli
 

@@ -1,7 +1,5 @@
 """Tables on terminals of any width and in pipes."""
 
-from gpufleet_testing.cli.runner import run_cli
-
 import io
 from pathlib import Path
 
