@@ -28,7 +28,8 @@ def test_suspend_and_resume(namespace: TestNamespace, fleet: Fleet) -> None:
     fleet.api.patch(path, {"spec": {"suspend": True}})
     eventually(lambda: _nothing_left(namespace, fleet), within=30)
     namespace.wait_condition("train", "Placed", "False", "Suspended")
-    assert objects.condition(namespace.workload("train"), "Ready")["status"] == "False"
+    assert objects.is_true(namespace.workload("train"), "Suspended")
+    assert not objects.condition(namespace.workload("train"), "Ready"), namespace.describe("train")
     # Another workload uses the whole fleet meanwhile.
     namespace.apply(gpuworkload("other", replicas=2, count=8))
     namespace.verify("other")
@@ -41,7 +42,7 @@ def test_completed_pod_frees_its_devices(namespace: TestNamespace, fleet: Fleet)
     """Mechanism: a completed pod no longer holds devices, while its object and its placement stay."""
     job = pod_spec(container(command=("sh", "-c", "exit 0")), restartPolicy="Never")
     namespace.apply(gpuworkload("job", count=8, node=fleet.nodes[1], template=job))
-    namespace.wait_condition("job", "Ready", "True", "Succeeded", within=40)
+    namespace.wait_condition("job", "Complete", "True", "Succeeded", within=40)
     (placement,) = namespace.workload("job")["status"]["placements"]
     assert placement["state"] == "Succeeded"
     assert len(placement["devices"]) == 8, "the status no longer lists its devices"

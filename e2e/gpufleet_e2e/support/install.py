@@ -35,6 +35,7 @@ def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[
         "operator": {
             "staleAfterSeconds": STALE_SECONDS,
             "resyncIntervalSeconds": 2,
+            "restartBackoffSeconds": 1,
             "schedulers": ["default-scheduler", BY_HAND],
         },
     }

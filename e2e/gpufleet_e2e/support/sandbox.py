@@ -51,6 +51,10 @@ class TestNamespace:
         """Reads a GPUWorkload."""
         return self._api.get(f"{workloads(self.name)}/{name}")
 
+    def exists(self, name: str) -> bool:
+        """Returns whether there is a GPUWorkload of this name."""
+        return self._api.find(f"{workloads(self.name)}/{name}") is not None
+
     def pods(self, name: str) -> list[JsonObject]:
         """Lists the pods of a workload that are not being deleted, by replica."""
         active = [pod for pod in self.all_pods(name) if "deletionTimestamp" not in pod["metadata"]]
