@@ -134,3 +134,11 @@ class TelemetryState(StrEnum):
     READY = "Ready"
     STALE = "Stale"
     NO_DRIVER = "NoDriver"
+
+
+FOREIGN_RESOURCES = ("nvidia.com/*", "amd.com/gpu", "gpu.intel.com/*")
+"""Resources of other device plugins. Their devices have no reservation, and two plugins may serve the same device."""
+SCHEDULERS = ("default-scheduler",)
+"""Schedulers that every cluster has."""
+TOLERATED_TAINTS = ("nvidia.com/gpu",)
+"""Keys of taints that are usual on nodes with GPUs."""

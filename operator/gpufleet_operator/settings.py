@@ -14,7 +14,7 @@ from gpufleet_api.names import (
 )
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
-from gpufleet_operator.model.pod_policy import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS, PodPolicy
+from gpufleet_operator.model.pod_policy import PodPolicy
 from gpufleet_operator.model.state_types import Limits
 
 _MAX_SECONDS = {

@@ -5,10 +5,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from gpufleet_api.names import RESOURCE, STALE_AFTER_SECONDS
+from gpufleet_api.names import FOREIGN_RESOURCES, RESOURCE, SCHEDULERS, STALE_AFTER_SECONDS, TOLERATED_TAINTS
 from gpufleet_cli.options.choices import OutputFormat
 from gpufleet_cli.options.parsers import choice, integer, seconds
-from gpufleet_operator.model.pod_policy import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
 
 FLEET_PANEL = "Fleet"
 _REQUEST_PANEL = "Request"

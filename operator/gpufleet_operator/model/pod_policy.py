@@ -4,10 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-FOREIGN_RESOURCES: Final = ("nvidia.com/*", "amd.com/gpu", "gpu.intel.com/*")
-"""Resources of other device plugins. Their devices have no reservation, and two plugins may serve the same device."""
-SCHEDULERS: Final = ("default-scheduler",)
-TOLERATED_TAINTS: Final = ("nvidia.com/gpu",)
+from gpufleet_api.names import FOREIGN_RESOURCES, SCHEDULERS, TOLERATED_TAINTS
 
 
 @dataclass(frozen=True, slots=True)
