@@ -1,7 +1,5 @@
 """Templates that would break a reservation: the operator and `gpufleet simulate` refuse them with the same words."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from gpufleet_e2e.support.api import workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
 from gpufleet_e2e.support.sandbox import TestNamespace
+from gpufleet_testing.cli.runner import run_cli
 
 POD = "spec.template.spec"
 FOREIGN = "is served by another device plugin; use spec.devices"
@@ -63,11 +62,5 @@ def test_template_that_breaks_a_reservation_is_refused(namespace: TestNamespace,
         assert objects.condition(namespace.workload(name), "Ready")["status"] == "False"
         manifest = tmp_path / f"{name}.yaml"
         manifest.write_text(yaml.safe_dump(gpuworkload(name, template=template)), encoding="utf-8")
-        code, text = _simulate(manifest, saved)
-        assert (code, words in text) == (2, True), text
-
-
-def _simulate(manifest: Path, saved: Path) -> tuple[int, str]:
-    command = [sys.executable, "-m", "gpufleet_cli.main", "simulate", "-f", str(manifest), "--fleet", str(saved)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    return done.returncode, done.stdout + done.stderr
+        simulated = run_cli("simulate", "-f", manifest, "--fleet", saved)
+        assert (simulated.code, words in simulated.err) == (2, True), simulated

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gpufleet_api.names import (
+    FOREIGN_RESOURCES,
     MAX_SHARED_SLOTS,
     NODE_CONDITION,
     RESOURCE,
+    SCHEDULERS,
     SHARED_RESOURCE,
     SHARED_SLOTS,
     STALE_AFTER_SECONDS,
+    TOLERATED_TAINTS,
 )
 from gpufleet_common.flags import FlagParser
 from gpufleet_operator.model.extended_resources import Resources
