@@ -241,6 +241,8 @@ class NodeRegistry:
             devices = self._devices.values() if event.uuid is None else (self._device(event.uuid),)
             for device in devices:
                 changes.note(changed=device.add_event(event, now))
+                if event.contained and device.info.parent is not None:
+                    self._contain_elsewhere(device)
 
     @property
     def unlisted(self) -> int:
@@ -290,6 +292,12 @@ class NodeRegistry:
         """Rejects all further writes."""
         with self._lock:
             self._closed = True
+
+    def _contain_elsewhere(self, partition: DeviceRecord) -> None:
+        """Records that a contained error was in another partition: all of a device report the same count."""
+        for other in self._devices.values():
+            if other is not partition and other.info.parent == partition.info.parent:
+                other.contained.occurred(frozenset())
 
     def _count_unreadable(self, reading: Reading | SlowReading) -> None:
         self._dropped_values.update((value, READ_FAILED) for value in reading.unreadable)

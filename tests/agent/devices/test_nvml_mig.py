@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpufleet_agent.devices.base import DeviceError, DeviceInfo, DeviceLostError
+from gpufleet_agent.devices.base import DeviceError, DeviceInfo, DeviceLostError, RecoveryAction
 from gpufleet_agent.devices.nvml import NvmlHardware
 from gpufleet_agent.devices.nvml_mig import capability_nodes, profile
 from gpufleet_simgpu.model import SimMig, SimProcess
@@ -111,6 +111,38 @@ def test_memory_and_processes_are_a_partitions_own_and_heat_is_its_gpus(
     slow = hardware.read_slow("MIG-big")
     assert (slow.process_count, slow.ecc_uncorrected, slow.mig_enabled) == (2, 3, None)
     assert hardware.read_slow("MIG-small").process_count == 0
+
+
+def test_remapped_rows_of_a_divided_gpu_are_not_reported(simulated: Simulated, hardware: NvmlHardware) -> None:
+    """As real GPUs: XIDs 63 and 64 and ECC errors remain."""
+    simulated.edit(lambda node: node.with_gpu(1, remap_failed=1, remap_pending=1, ecc_uncorrected=3))
+    identify_all(hardware)
+    slow = hardware.read_slow("MIG-big")
+    assert (slow.row_remap_failed, slow.row_remap_pending, slow.remapped_uncorrectable) == (None, None, None)
+    assert (slow.ecc_uncorrected, slow.unreadable) == (3, ())
+    whole = NvmlHardware()
+    whole.open()
+    identify_all(whole)
+    assert whole.read_slow(WHOLE[1]).row_remap_failed is None
+    assert whole.read(WHOLE[1]).utilization_percent is None
+    whole.close()
+
+
+def test_remapping_of_a_divided_gpu_is_seen_by_its_xids(simulated: Simulated, hardware: NvmlHardware) -> None:
+    identify_all(hardware)
+    assert hardware.wait_event(0.01) is None
+    simulated.edit(lambda node: node.with_xid(1, 63).with_xid(1, 64))
+    events = [event for event in (hardware.wait_event(1) for _ in range(6)) if event is not None]
+    assert {event.uuid for event in events} == {one.uuid for one in MIGS}
+    assert {(event.code, event.fault) for event in events} == {(63, False), (64, True)}
+
+
+def test_recovery_action_is_that_of_all_partitions(simulated: Simulated, hardware: NvmlHardware) -> None:
+    simulated.edit(lambda node: node.with_gpu(1, recovery_action=4))
+    identify_all(hardware)
+    actions = [hardware.read(one.uuid).recovery_action for one in MIGS]
+    assert actions == [RecoveryAction.DRAIN_AND_RESET] * 3
+    assert hardware.read(WHOLE[3]).recovery_action is None
 
 
 def test_missing_partition_and_partitions_of_lost_gpu_are_lost(simulated: Simulated, hardware: NvmlHardware) -> None:

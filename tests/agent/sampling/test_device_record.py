@@ -128,6 +128,20 @@ def test_contained_error_ends_with_the_program_that_had_it() -> None:
     assert slow(50, 1) == (["EccUncorrected"], [])
 
 
+def test_contained_error_of_a_partition_is_no_fault_of_others() -> None:
+    record = NodeRegistry(window_seconds=60, sample_seconds=1, policy=HealthPolicy())
+    partitions = [DeviceInfo(f"MIG-{number}", 0, "Sim", parent="GPU-0") for number in range(2)]
+    record.register((*partitions, DeviceInfo("GPU-1", 1, "Sim")), "570.1", at(0))
+    running = (ProcessMemory(4711, 5),)
+    for info in partitions:
+        record.record_slow(SlowReading(uuid=info.uuid, processes=running, ecc_uncorrected=0), at(0))
+    record.event(DeviceEvent("MIG-0", "XidError", 94, "", fault=False, contained=True), at(1))
+    for info in partitions:
+        record.record_slow(SlowReading(uuid=info.uuid, processes=running, ecc_uncorrected=1), at(5))
+    health = [[reason.code for reason in device.health.reasons] for device in record.snapshot(at(5)).devices]
+    assert health == [["EccUncorrected"], [], []]
+
+
 def test_contained_errors_are_remembered_across_a_restart() -> None:
     record = make()
     message = "contained memory errors since the last reset, whose programs have ended: 2"
