@@ -122,7 +122,7 @@ CHECKS: Final = (
         lambda w: _pod_field(w, "resourceClaims"),
     ),
     RuleCheck(
-        WorkloadSpec.rules[-2],
+        WorkloadSpec.rules[-3],
         "spec.distribution.weights",
         lambda w: _distribution_weights(w) is None or len(_distribution_weights(w) or ()) == w.spec.replicas,
         _distribution_weights,
