@@ -6,8 +6,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gpufleet_api.workload import GPUWorkload, Requirements
+from gpufleet_operator.decide.retries.refusals import excluded_nodes
+from gpufleet_operator.fleet.build import build
+from gpufleet_operator.fleet.cordons import has_cordoned_device
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.fleet.engine_input import request, share
+from gpufleet_operator.fleet.pod_rules import PlacedPods
+from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Pod, Reservation
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -67,12 +72,13 @@ class SuccessorFit:
     Args:
         snapshot: The cluster.
         state: That of this pass.
-        fleet: Without the kept reservations whose predecessor has ended.
+        ledger: Without the kept reservations whose predecessor has ended.
     """
 
-    def __init__(self, snapshot: Snapshot, state: PassState, fleet: Fleet) -> None:
+    def __init__(self, snapshot: Snapshot, state: PassState, ledger: Ledger) -> None:
         self.snapshot, self.state = snapshot, state
-        self._fleet = fleet
+        self._fleet: Fleet = build(snapshot, ledger).fleet
+        self._pods = PlacedPods.of(snapshot, ledger)
 
     def check(self, assessed: WorkloadReplicas, replica: Replica, kept: Reservation) -> Fit:
         """Returns whether exactly these devices can serve the replica's pod."""
@@ -88,6 +94,7 @@ class SuccessorFit:
         for pick in decision.picks:
             hold = _Hold(pick.node, pick.devices, replica.pod.needs, share(workload.model.spec.devices))
             self._fleet.hold(hold.node, hold.devices, hold.pod, hold.share)
+            self._pods.add(hold.node, replica.pod.traits)
             return Fit(Verdict.FITS, hold=hold)
         why = decision.diagnosis
         if why is None or any(r.reason in _LASTING for r in why.rejected):
@@ -100,12 +107,13 @@ class SuccessorFit:
             self._fleet.release(hold.node, hold.devices, hold.pod, hold.share)
 
     def _is_excluded(self, model: GPUWorkload, workload_uid: str, index: int, kept: Reservation) -> bool:
-        """Returns True when requirements, health or a refusal of the node exclude the devices."""
+        """Returns True when requirements, health, a cordon or a refusal of the node exclude the devices."""
         needed, devices = model.spec.requirements or Requirements(), set(kept.assignment.devices)
         if (needed.include_uuids and not devices <= set(needed.include_uuids)) or devices & set(needed.exclude_uuids):
             return True
-        refusal = self.state.refusals.backoffs.get((workload_uid, index, kept.node))
-        if refusal is not None and self.snapshot.now < refusal.until:
+        if kept.node in excluded_nodes(self.snapshot, self.state, workload_uid, [index])[index]:
+            return True
+        if has_cordoned_device(self.snapshot, kept.node, kept.assignment):
             return True
         telemetry = self.snapshot.telemetry.get(kept.node)
         return telemetry is None or bool(reported_unhealthy_devices(telemetry, kept.assignment))
@@ -131,4 +139,5 @@ class SuccessorFit:
         )
         selector = (model.spec.requirements or Requirements()).node_selector
         needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **selector})
-        return replace(requested, devices=devices, pod=needs, gang=False)
+        rules = self._pods.rules(pod.traits, needs)
+        return replace(requested, devices=devices, pod=needs, rules=rules, gang=False)

@@ -18,7 +18,6 @@ from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.plan import has_started
 from gpufleet_operator.decide.rolling.successor_fit import Fit, SuccessorFit, Verdict
 from gpufleet_operator.decide.shards import range_of
-from gpufleet_operator.fleet.build import build
 from gpufleet_operator.ledger.kept import marked, predecessors
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.objects import Reservation
@@ -52,7 +51,7 @@ def pass_on(
     changes = _Changes(ended={r.assignment.pod_uid for older in found.values() for r in older[1:]})
     newest = {key: reservations[0] for key, reservations in found.items()}
     free = {r.assignment.pod_uid for r in ledger.kept}
-    fit = SuccessorFit(snapshot, state, build(snapshot, replace(ledger, kept=())).fleet)
+    fit = SuccessorFit(snapshot, state, replace(ledger, kept=()))
     result = []
     for workload in assessed:
         mine = {index: r for (uid, index), r in newest.items() if uid == workload.workload.uid}
