@@ -236,7 +236,13 @@ def exclude(cluster: FakeCluster) -> None:
     cluster.edit("train", requirements={"excludeUUIDs": ["GPU-node-1-0", "GPU-node-1-1"]})
 
 
-@pytest.mark.parametrize("obstacle", [cordon, demand_much, silence, exclude])
+def take_out_of_service(cluster: FakeCluster) -> None:
+    body = cluster.objects["telemetry", "node-1"]
+    cordoned = [{"uuid": f"GPU-node-1-{index}", "reason": "fan"} for index in range(2)]
+    cluster.store("telemetry", "node-1", {**body, "spec": {**body["spec"], "cordoned": cordoned}})
+
+
+@pytest.mark.parametrize("obstacle", [cordon, demand_much, silence, exclude, take_out_of_service])
 async def test_devices_that_the_successor_cannot_use_are_given_up(obstacle: Any) -> None:
     cluster = FakeCluster(1, 2)
     operator = OperatorProcess(cluster)
