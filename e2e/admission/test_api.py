@@ -80,7 +80,6 @@ def test_distribution_cannot_be_added(admin: Client) -> None:
 
 
 MUTABLE: dict[str, JsonObject] = {
-    "replicas": {"replicas": 3},
     "a container": {"template": {"spec": {"containers": [{"name": "other"}]}}},
     "another field of the pod spec": {"template": {"spec": {"hostNetwork": True}}},
     "a label": {"template": {"metadata": {"labels": {"a": "c"}}}},
@@ -92,6 +91,16 @@ MUTABLE: dict[str, JsonObject] = {
     "run policy": {"runPolicy": {"backoffLimit": 0, "onReplicaFailure": "Fail"}},
     "update strategy": {"updateStrategy": {"type": "OnDelete", "maxUnavailable": "50%"}},
 }
+
+
+def test_replicas_can_change_unless_items_are_distributed(admin: Client, full_workload: JsonObject) -> None:
+    change = {"spec": {"replicas": 3}}
+    rejected = admin.patch(f"{WORKLOADS}/immutable", change)
+    assert (rejected.status, rejected.fields) == (422, {"spec.replicas"})
+    assert "may not be changed when spec.distribution is set" in rejected.message
+    assert admin.create(WORKLOADS, workload("scaled"), dry_run=None).allowed
+    assert admin.patch(f"{WORKLOADS}/scaled", change).allowed
+    assert admin.patch(f"{WORKLOADS}/scaled/scale", change).allowed
 
 
 @pytest.mark.parametrize("case", MUTABLE)
