@@ -149,9 +149,10 @@ def driver(
         int,
         typer.Argument(help="NVML code: 9 not loaded, 18 version mismatch, 0 success.", min=0, max=999),
     ],
+    version: Annotated[str | None, typer.Option(help="Version of the driver from now on.")] = None,
 ) -> None:
-    """Makes every call fail with one NVML return code."""
-    _edit(folder, lambda node: replace(node, error=error))
+    """Makes every call fail with one NVML return code, and changes the driver's version."""
+    _edit(folder, lambda node: replace(node, error=error, driver=version or node.driver))
 
 
 @app.command()

@@ -16,6 +16,7 @@ from gpufleet_e2e.support.polling import eventually
 from gpufleet_e2e.support.watchdog import Watchdog
 from gpufleet_testbed import Cluster, Node
 
+AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{RELEASE}-agent"
 OPERATOR = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}-operator"
 COMPONENT = "app.kubernetes.io/component"
 OPERATOR_PROCESS = "gpufleet-operator"[:15]

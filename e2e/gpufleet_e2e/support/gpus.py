@@ -1,8 +1,10 @@
 """The simulated GPUs of one node; their readings can change while everything runs."""
 
+from dataclasses import replace
 from typing import Any
 
 from gpufleet_simgpu.build import build_library
+from gpufleet_simgpu.clients import open_clients
 from gpufleet_simgpu.files import STATE, edit, read_state, write_state
 from gpufleet_simgpu.model import SimNode
 from gpufleet_simgpu.presets import make_node
@@ -36,6 +38,14 @@ class Gpus:
     def restore(self, uuid: str) -> None:
         """Makes a lost GPU answer again."""
         edit(self._path, lambda state: state.restore(self._index(uuid)))
+
+    def driver(self, *, error: int = 0, version: str | None = None) -> None:
+        """Makes every call fail with an NVML code, or changes the driver's version."""
+        edit(self._path, lambda state: replace(state, error=error, driver=version or state.driver))
+
+    def clients(self) -> tuple[int, ...]:
+        """Returns the processes that have the driver open, by their PIDs on this machine."""
+        return open_clients(self._path.parent)
 
     def total(self, field: str) -> int:
         """Returns the sum of a reading of all GPUs, as the driver reports it."""
