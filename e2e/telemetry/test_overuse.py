@@ -72,10 +72,12 @@ class Sharers:
         asked = {"mode": "Shared", "memoryMiB": PART}
         namespace.apply(*(gpuworkload(name, devices=asked, uuids=(self.uuid,)) for name in WITHIN))
         namespace.verify(*WITHIN)
-        self._pods = {name: namespace.pod(name)["metadata"] for name in WITHIN}
+        found = {name: namespace.pod(name) for name in WITHIN}
+        self._pods = {name: pod["metadata"] for name, pod in found.items()}
         self._names = {pod["name"]: name for name, pod in self._pods.items()}
         self._pids = {
-            name: eventually(partial(self._processes, pod["name"]), within=5) for name, pod in self._pods.items()
+            name: eventually(partial(self._processes, pod["spec"].get("hostname", pod["metadata"]["name"])), within=5)
+            for name, pod in found.items()
         }
         self._host = int(fleet.node(self.node).run(["pgrep", "-o", "-x", "kubelet"]).stdout)
         self._before = fleet.agent_metric(self.node, EPISODES)
@@ -153,11 +155,11 @@ class Sharers:
         }
         return self._fleet.agent_metric(self.node, metric, **of)
 
-    def _processes(self, pod: str) -> tuple[int, ...]:
+    def _processes(self, host: str) -> tuple[int, ...]:
         """Finds both processes of the pod's container in the node's PID namespace, by a variable of theirs."""
         listed = self._fleet.node(self.node).run(
-            ["sh", "-c", f"grep -lszx HOSTNAME={pod} /proc/[0-9]*/environ"], check=False
+            ["sh", "-c", f"grep -lszx HOSTNAME={host} /proc/[0-9]*/environ"], check=False
         )
         found = tuple(int(path.split("/")[2]) for path in listed.stdout.split())
-        assert len(found) == 2, f"processes of {pod}: {found} {listed.stderr}"
+        assert len(found) == 2, f"processes of {host}: {found} {listed.stderr}"
         return found
