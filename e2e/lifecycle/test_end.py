@@ -69,8 +69,9 @@ def test_gang_starts_again_as_a_whole_and_gives_devices_back(namespace: TestName
             template=work(IDLE),
             runPolicy=policy,
         ),
+        gpuworkload("filler", count=6, node=first),
     )
-    namespace.wait_ready("deleted", "waits")
+    namespace.wait_ready("deleted", "waits", "filler")
     before = _uids(namespace, "deleted")
     fleet.api.delete(f"/api/v1/namespaces/{namespace.name}/pods/{namespace.pods('deleted')[1]['metadata']['name']}")
     for name in ("exits", "deleted"):
@@ -86,7 +87,8 @@ def test_gang_starts_again_as_a_whole_and_gives_devices_back(namespace: TestName
     try:
         fleet.api.delete(f"/api/v1/namespaces/{namespace.name}/pods/{member['metadata']['name']}")
         eventually(lambda: _only_gated(namespace, fleet, "waits"), within=END_SECONDS)
-        namespace.apply(gpuworkload("other", count=12, node=first))
+        # While the gang holds its devices, at most two are free there.
+        namespace.apply(gpuworkload("other", count=6, node=first))
         namespace.verify("other")
     finally:
         fleet.cluster.kubectl("uncordon", second)
