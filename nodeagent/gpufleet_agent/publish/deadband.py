@@ -1,6 +1,8 @@
 """Decides whether the difference between two statuses is worth a write."""
 
+from datetime import datetime
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from gpufleet_agent.publish.payload import Status
@@ -104,8 +106,13 @@ def _pickable(device: Status) -> bool:
 def _age(status: Status, device: Status) -> float:
     if "sampleTime" not in device:
         return 0.0
-    age = timestamps.parse(status["observedAt"]) - timestamps.parse(device["sampleTime"])
-    return age.total_seconds()
+    return (_parse(status["observedAt"]) - _parse(device["sampleTime"])).total_seconds()
+
+
+@lru_cache(maxsize=128)
+def _parse(text: str) -> datetime:
+    """Parses a timestamp. Those of the published status are compared every second."""
+    return timestamps.parse(text)
 
 
 def _left_dead_band(before: Status, after: Status) -> bool:
