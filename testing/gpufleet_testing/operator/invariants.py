@@ -107,7 +107,7 @@ def check_settled(cluster: FakeCluster) -> None:
 def _check_workload(cluster: FakeCluster, workload: Json, pods: dict[str, Json], reserved: Reserved) -> None:
     spec, status = workload["spec"], workload["status"]
     mine = [p for p in pods.values() if p["metadata"]["ownerReferences"][0]["uid"] == workload["metadata"]["uid"]]
-    placements = status["placements"]
+    placements = status.get("placements", [])  # absent when no replica is wanted
     assert [p["replica"] for p in placements] == list(range(spec["replicas"]))
     conditions = {c["type"]: c for c in status["conditions"]}
     if finished := next((k for k in ("Complete", "Failed") if conditions[k]["status"] == "True"), None):
