@@ -1,5 +1,6 @@
 """Polls the holders of all devices and records every device that had two of them."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Self
 
 from gpufleet_e2e.proof import EvidenceError, Holding, objects
 from gpufleet_e2e.proof.contract import VISIBLE_DEVICES
+
+_POD_UID = re.compile(r"pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})")
 
 Holders = Mapping[str, list[str]]
 """Device, or share slot of a device (`<uuid>::<number>`), to its holders."""
@@ -78,7 +81,7 @@ def holders_by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
     """Finds pods with a process on this machine that has a device in its environment; asks no kubelet.
 
     Args:
-        pods: Prefix of the pods' names, because other clusters on this machine may have devices of the same names.
+        pods: Prefix of the pods' host names, because other clusters on this machine may have devices of the same names.
         proc: The proc file system.
     """
     holders: defaultdict[str, set[str]] = defaultdict(set)
@@ -87,13 +90,16 @@ def holders_by_processes(pods: str, proc: Path = Path("/proc")) -> Holders:
             continue
         try:
             raw = (process / "environ").read_text(encoding="utf-8", errors="replace")
+            cgroups = (process / "cgroup").read_text(encoding="utf-8")
         except OSError:
             continue  # it has ended
         variables = objects.environment(raw)
         pod = variables.get("HOSTNAME", "")
         if pod.startswith(pods):
+            # A replacement has the host name of the pod that it replaces.
+            uid = "".join(_POD_UID.findall(cgroups)[:1])
             for uuid in filter(None, variables.get(VISIBLE_DEVICES, "").split(",")):
-                holders[uuid].add(pod)
+                holders[uuid].add(f"{pod} ({uid})")
     return {uuid: sorted(who) for uuid, who in holders.items()}
 
 

@@ -41,15 +41,23 @@ def test_a_device_that_one_container_lists_once_is_fine() -> None:
 
 
 def test_processes_of_one_pod_are_one_holder(tmp_path: Path) -> None:
-    for pid, pod in (("7", "churn-0"), ("8", "churn-0"), ("9", "churn-1"), ("10", "demo-0"), ("net", "churn-9")):
+    first, replacement = (f"6a9d8b1c-0000-4000-8000-00000000000{digit}" for digit in "ab")
+    for pid, pod, uid in (
+        ("7", "churn-0", first),
+        ("8", "churn-0", first),
+        ("9", "churn-1", first),
+        ("12", "churn-1", replacement),
+        ("10", "demo-0", first),
+        ("net", "churn-9", first),
+    ):
         (tmp_path / pid).mkdir()
-        text = f"PATH=/bin\0HOSTNAME={pod}\0NVIDIA_VISIBLE_DEVICES=GPU-1,GPU-{pod}\0"
+        text = f"PATH=/bin\0HOSTNAME={pod}\0NVIDIA_VISIBLE_DEVICES=GPU-{pod}\0"
         (tmp_path / pid / "environ").write_text(text, encoding="utf-8")
+        (tmp_path / pid / "cgroup").write_text(f"0::/kubepods/burstable/pod{uid}/0123\n", encoding="utf-8")
     (tmp_path / "11").mkdir()  # ended before its environment could be read
     assert holders_by_processes("churn-", tmp_path) == {
-        "GPU-1": ["churn-0", "churn-1"],
-        "GPU-churn-0": ["churn-0"],
-        "GPU-churn-1": ["churn-1"],
+        "GPU-churn-0": [f"churn-0 ({first})"],
+        "GPU-churn-1": [f"churn-1 ({first})", f"churn-1 ({replacement})"],
     }
 
 
