@@ -39,15 +39,21 @@ class Fleet:
         """Node names, the node with the most GPUs first."""
         return tuple(self.gpus)
 
-    def install(self, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
+    def install(
+        self,
+        agent_args: Sequence[str] = (),
+        agent: Mapping[str, object] | None = None,
+        values: Mapping[str, object] | None = None,
+    ) -> None:
         """Installs the chart with the tests' values and waits until every agent reports its node's GPUs.
 
         Args:
             agent_args: Additional arguments of every agent.
             agent: Additional values of the chart's agent.
+            values: Additional values of the chart.
         """
         since = datetime.now(UTC)
-        install(self.cluster, agent_args=agent_args, agent=agent)
+        install(self.cluster, agent_args=agent_args, agent=agent, values=values)
         self.wait_for_telemetry(since)
 
     def replace_agents(self) -> None:

@@ -13,18 +13,29 @@ BY_HAND = "by-hand"
 """A scheduler that does not exist: tests bind the pods that name it."""
 
 
-def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[str, object] | None = None) -> None:
+SCHEDULING_DEADLINE_SECONDS = 25
+"""Tests bind pods by hand sooner."""
+
+
+def install(
+    cluster: Cluster,
+    *,
+    agent_args: Sequence[str] = (),
+    agent: Mapping[str, object] | None = None,
+    values: Mapping[str, object] | None = None,
+) -> None:
     """Runs `helm upgrade --install --wait` with the tests' values; earlier values do not count.
 
     Args:
         cluster: The cluster to install on.
         agent_args: Additional arguments of every agent.
         agent: Additional values of the chart's agent.
+        values: Additional values of the chart.
 
     Raises:
         ClusterError: helm failed; the message contains its output.
     """
-    values = {
+    given = {
         "agent": {
             "driver": {"hostPath": "/opt/gpufleet/driver"},
             "heartbeatSeconds": HEARTBEAT_SECONDS,
@@ -37,8 +48,10 @@ def install(cluster: Cluster, *, agent_args: Sequence[str] = (), agent: Mapping[
             "resyncIntervalSeconds": 2,
             "restartBackoffSeconds": 1,
             "schedulers": ["default-scheduler", BY_HAND],
+            "schedulingDeadlineSeconds": SCHEDULING_DEADLINE_SECONDS,
         },
+        **(values or {}),
     }
     chart = str(repository_root() / "charts" / "gpufleet")
     where = ("upgrade", "--install", RELEASE, chart, f"--namespace={NAMESPACE}", "--create-namespace")
-    cluster.helm(*where, "--values=-", "--wait", stdin=json.dumps(values), timeout=180)
+    cluster.helm(*where, "--values=-", "--wait", stdin=json.dumps(given), timeout=180)

@@ -1,0 +1,131 @@
+"""Workloads that cannot run: they say why, keep no devices, and make few pods and events."""
+
+from collections import defaultdict
+from typing import Any
+
+from gpufleet_e2e.proof import objects
+from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
+from gpufleet_e2e.support.api import JsonObject, events, pods, workloads
+from gpufleet_e2e.support.fleet import Fleet
+from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_DEADLINE_SECONDS
+from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
+from gpufleet_e2e.support.other_plugin import other_plugin
+from gpufleet_e2e.support.polling import eventually, never
+from gpufleet_e2e.support.sandbox import TestNamespace
+
+OTHER = "acme.dev/gpu"
+"""Not in the list of other vendors' resources that templates may not name."""
+RENAMED = "acme.dev/gpu-shared"
+WATCH_SECONDS = 40
+MAX_PODS = 3
+MAX_EVENTS = 10
+
+
+def _claim(name: str) -> dict[str, Any]:
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": name}}
+    return pod_spec(container(volumeMounts=[{"name": "data", "mountPath": "/data"}]), volumes=[volume])
+
+
+def _sysctl() -> dict[str, Any]:
+    """The kubelet refuses it on every node."""
+    return pod_spec(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]})
+
+
+def test_six_workloads_that_cannot_run(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: refusals in a row put a replica on hold, also if a confirmation was taken back in between.
+
+    The other plugin's devices show up only in the second source of the confirmation. Six such workloads together make
+    fewer than 20 pods in ten minutes; here the first 40 seconds are watched, in which the old backoff made most of
+    them.
+    """
+    node = fleet.nodes[0]
+    others = fleet.gpus[node].uuids[-2:]
+    double = pod_spec(container(resources={"limits": {OTHER: "2"}}))
+    silence = f"no scheduler has looked at the pod for {SCHEDULING_DEADLINE_SECONDS} s"
+    expected = {
+        "claim-1": 'persistentvolumeclaim "absent" not found',
+        "claim-2": 'persistentvolumeclaim "absent" not found',
+        "sysctl-1": "SysctlForbidden",
+        "sysctl-2": "SysctlForbidden",
+        "silent": f'{silence}: is there one called "{BY_HAND}"?',
+        "double": "PodResources reports",
+    }
+    with other_plugin(fleet, node, OTHER, others):
+        namespace.apply(
+            gpuworkload("claim-1", template=_claim("absent")),
+            gpuworkload("claim-2", template=_claim("absent")),
+            gpuworkload("sysctl-1", template=_sysctl()),
+            gpuworkload("sysctl-2", template=_sysctl()),
+            gpuworkload("silent", template=pod_spec(schedulerName=BY_HAND)),
+            gpuworkload("double", node=node, requirements={"excludeUUIDs": list(others)}, template=double),
+        )
+        made = _watch(namespace)
+        print({name: len(found) for name, found in made.items()})
+        assert {name: len(found) for name, found in made.items() if len(found) > MAX_PODS} == {}
+        for name, words in expected.items():
+            message = namespace.wait_condition(name, "Ready", "False", "BackOff", within=10)
+            print(name, message)
+            assert words in message
+        eventually(lambda: _keeps_nothing(namespace), within=15)
+        for name in expected:
+            found = _events_about(namespace, name)
+            assert len(found) <= MAX_EVENTS, f"{name}: {found}"
+        namespace.delete(*expected)
+        eventually(lambda: _no_pods(namespace), within=20)
+
+
+def test_gated_pods_follow_a_renamed_resource(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: a gated pod that requests a resource that is not the operator's any more is replaced."""
+    devices = {"count": 1, "mode": "Shared", "memoryMiB": 1000}
+    namespace.apply(gpuworkload("waits", node="nowhere", devices=devices))
+    namespace.wait_condition("waits", "Placed", "False", "NoDevices")
+    assert _requested(namespace) == "gpufleet.dev/gpu-shared"
+    try:
+        fleet.install(values={"sharedResource": RENAMED})
+        eventually(lambda: _check_requested(namespace, RENAMED), within=20)
+        print(namespace.event("waits", "ResourceRenamed"))
+    finally:
+        fleet.install()
+    eventually(lambda: _check_requested(namespace, "gpufleet.dev/gpu-shared"), within=20)
+
+
+def _watch(namespace: TestNamespace) -> dict[str, set[str]]:
+    """Returns the UIDs of the pods of each workload that existed in this time, and checks the messages."""
+    made: dict[str, set[str]] = defaultdict(set)
+    api = namespace.fleet.api
+
+    def look() -> None:
+        for pod in api.list(pods(namespace.name)):
+            made[pod["metadata"]["labels"][WORKLOAD_LABEL]].add(pod["metadata"]["uid"])
+        for workload in api.list(workloads(namespace.name)):
+            for condition in workload.get("status", {}).get("conditions", []):
+                assert condition["message"], f"{workload['metadata']['name']}: {condition} has no message"
+
+    never(look, for_seconds=WATCH_SECONDS, every=0.5)
+    return made
+
+
+def _keeps_nothing(namespace: TestNamespace) -> None:
+    left = list(namespace.fleet.assignments(namespace.name).values())
+    assert not left, f"devices are kept: {left}"
+
+
+def _no_pods(namespace: TestNamespace) -> None:
+    left = [pod["metadata"]["name"] for pod in namespace.fleet.api.list(pods(namespace.name))]
+    assert not left, f"pods are left: {left}"
+
+
+def _events_about(namespace: TestNamespace, name: str) -> list[str]:
+    found = namespace.fleet.api.list(events(namespace.name))
+    return [one["reason"] for one in found if one["involvedObject"]["name"] == name]
+
+
+def _requested(namespace: TestNamespace) -> str:
+    limits: JsonObject = namespace.pod("waits")["spec"]["containers"][0]["resources"]["limits"]
+    return next(name for name in limits if "gpu" in name)
+
+
+def _check_requested(namespace: TestNamespace, resource: str) -> None:
+    found = _requested(namespace)
+    assert found == resource, f"the pod requests {found}"
+    assert not objects.is_true(namespace.workload("waits"), "Placed")
