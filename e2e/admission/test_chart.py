@@ -51,8 +51,10 @@ def test_default_installation_is_complete(render: Render) -> None:
         "Deployment": ["gpufleet-operator"],
         "Service": ["gpufleet-agent-metrics", "gpufleet-operator-metrics"],
         "ServiceAccount": ["gpufleet-agent", "gpufleet-operator"],
-        "ClusterRole": ["gpufleet-agent", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
+        "ClusterRole": ["gpufleet-agent", "gpufleet-cordon", "gpufleet-edit", "gpufleet-operator", "gpufleet-view"],
         "ClusterRoleBinding": ["gpufleet-agent", "gpufleet-operator"],
+        "Role": ["gpufleet-operator"],
+        "RoleBinding": ["gpufleet-operator"],
         "ValidatingAdmissionPolicy": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
         "ValidatingAdmissionPolicyBinding": ["gpufleet-assignments", "gpufleet-own-node", "gpufleet-pods"],
     }
