@@ -22,7 +22,9 @@ def test_changed_variable_rolls_one_by_one_and_keeps_devices(namespace: TestName
     def updated() -> None:
         available.append(sum(_is_ready(pod) for pod in namespace.pods("serve")))
         _waits(namespace)
-        status = namespace.workload("serve")["status"]
+        found = namespace.workload("serve")
+        status = found["status"]
+        assert status["observedGeneration"] == found["metadata"]["generation"], "the change is not seen yet"
         assert (status["updatedReplicas"], status["ready"]) == (2, "2/2"), namespace.describe("serve")
 
     eventually(updated, within=ROLL_SECONDS)
