@@ -48,13 +48,16 @@ def collect_writes(
 
     reserves = tuple(r for r in _reserves(snapshot, plan.ledger) if is_due(r.key))
     unwritten = _unwritten(snapshot, plan.ledger, reserves)
+    releases = tuple(r for w in assessed for r in _releases(w, plan, unwritten) if is_due(r.key))
+    proofs = tuple(p for p in _proofs(snapshot, releases, reserves) if is_due(p.key))
+    written = {r.node for r in (*reserves, *proofs)}
     deletes = tuple(d for w in assessed for d in _deletes(w))
     return Writes(
         creates=tuple(c for uid in creations for c in _creates(snapshot, state, by_uid[uid])),
         deletes=tuple(d for d in deletes if is_due(d.key)),
         evictions=tuple(e for e in collect_evictions(snapshot, plan.ledger, deletes) if is_due(e.key)),
-        reserves=reserves,
-        releases=tuple(r for w in assessed for r in _releases(w, plan, reserves, unwritten) if is_due(r.key)),
+        reserves=(*reserves, *proofs),
+        releases=tuple(r for r in releases if r.after <= written),
     )
 
 
@@ -127,9 +130,19 @@ def _unwritten(snapshot: Snapshot, ledger: Ledger, reserves: Sequence[Reserve]) 
     )
 
 
-def _releases(
-    assessed: WorkloadReplicas, plan: Plan, reserves: Sequence[Reserve], unwritten: frozenset[str]
-) -> Iterable[ReleasePod]:
+def _proofs(snapshot: Snapshot, releases: Sequence[ReleasePod], reserves: Sequence[Reserve]) -> Iterable[Reserve]:
+    """Yields a write without a change for each node whose reservations were stored earlier and are released now.
+
+    The snapshot may be behind: another operator may have replaced the assignments, or the object may have been deleted
+    with its Node and created again. The write compares uid and generation, so a release proves its reservation.
+    """
+    for node in sorted({n for r in releases for n in r.after} - {r.node for r in reserves}):
+        telemetry = snapshot.telemetry.get(node)
+        if telemetry is not None and not telemetry.deleting:
+            yield Reserve(node, telemetry.uid, telemetry.generation, assignments=telemetry.assignments)
+
+
+def _releases(assessed: WorkloadReplicas, plan: Plan, unwritten: frozenset[str]) -> Iterable[ReleasePod]:
     """Yields the release of each gated pod that has its devices; of a gang, of all pods or none."""
     ready: list[tuple[Pod, Reservation]] = []
     for replica in assessed.replicas:
@@ -142,8 +155,7 @@ def _releases(
         return
     if gang and not has_started(assessed) and any(r.wait_reason is WaitReason.PREDECESSOR for r in assessed.replicas):
         return
-    written_nodes = {r.node for r in reserves}
-    pending_nodes = frozenset(r.node for _, r in ready if r.node in written_nodes)
+    nodes = frozenset(r.node for _, r in ready)
     for pod, reservation in ready:
         if pod.uid in unwritten:
             continue
@@ -154,5 +166,5 @@ def _releases(
             name=pod.name,
             node=reservation.node,
             patch=release.release(pod, reservation.node, reservation.assignment),
-            after=pending_nodes if gang else pending_nodes & {reservation.node},
+            after=nodes if gang else frozenset({reservation.node}),
         )

@@ -234,7 +234,8 @@ class FakeApiserver:
                 raise PatchConflictError(str(error), stored) from error
             except jsonpatch.JsonPatchException as error:
                 raise InvalidWriteError(str(error), 422) from error
-            return self.store(kind, key, changed)
+            # Like the apiserver: a patch without a change writes nothing.
+            return stored if changed == stored else self.store(kind, key, changed)
 
     def _faulty(self) -> "_InjectFault":
         return _InjectFault(self)
