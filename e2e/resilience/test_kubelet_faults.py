@@ -1,4 +1,4 @@
-"""A node that hangs."""
+"""A node that hangs, and a kubelet that has lost its checkpoint."""
 
 from collections.abc import Iterator
 from time import monotonic
@@ -12,6 +12,7 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 
 EXPIRED_SECONDS = 60
 """The lease duration of 40 s, a renewal just before the freeze, and some polls."""
+CHECKPOINT = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"
 
 
 @pytest.fixture
@@ -51,6 +52,27 @@ def test_pod_on_a_hung_node_is_placed_elsewhere(namespace: TestNamespace, fleet:
     namespace.wait_ready("runs", within=60)
     namespace.verify("runs", "stuck")
     assert namespace.pod("runs")["metadata"]["uid"] == before
+
+
+def test_running_pods_survive_a_lost_checkpoint(namespace: TestNamespace, fleet: Fleet) -> None:
+    """Mechanism: the kubelet lists nothing for a pod that had its devices, and no other container has one of them."""
+    node = fleet.nodes[1]
+    namespace.apply(gpuworkload("runs", count=2, node=node))
+    namespace.verify("runs")
+    before = _containers(namespace)
+    handle = fleet.node(node)
+    handle.stop_kubelet()
+    handle.run(["rm", CHECKPOINT])
+    handle.start_kubelet()
+    print(namespace.wait_condition("runs", "Allocated", "Unknown", "NotListed", within=60))
+    namespace.apply(gpuworkload("new", count=2, node=node))
+    namespace.verify("new")
+    assert _containers(namespace) == before, "the container was replaced"
+
+
+def _containers(namespace: TestNamespace) -> list[tuple[str, int]]:
+    statuses = namespace.pod("runs")["status"]["containerStatuses"]
+    return [(str(one["containerID"]), int(one["restartCount"])) for one in statuses]
 
 
 def _on(namespace: TestNamespace, name: str, node: str) -> str:

@@ -1,7 +1,10 @@
 """Workloads that cannot run: they say why, keep no devices, and make few pods and events."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from gpufleet_e2e.proof import objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
@@ -19,6 +22,7 @@ RENAMED = "acme.dev/gpu-shared"
 WATCH_SECONDS = 40
 MAX_PODS = 3
 MAX_EVENTS = 10
+VOLUMES = "/api/v1/persistentvolumes"
 
 
 def _claim(name: str) -> dict[str, Any]:
@@ -74,6 +78,53 @@ def test_six_workloads_that_cannot_run(namespace: TestNamespace, fleet: Fleet) -
         eventually(lambda: _no_pods(namespace), within=20)
 
 
+@pytest.fixture
+def local_claim(namespace: TestNamespace, fleet: Fleet) -> Iterator[str]:
+    """A claim whose volume can only be used on the first node."""
+    match = {"key": "kubernetes.io/hostname", "operator": "In", "values": [fleet.nodes[0]]}
+    shape = {"accessModes": ["ReadWriteMany"], "storageClassName": "local-only"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": namespace.name},
+        "spec": {
+            **shape,
+            "capacity": {"storage": "1Mi"},
+            "hostPath": {"path": "/tmp"},  # noqa: S108 - inside the node, only mounted
+            "claimRef": {"namespace": namespace.name, "name": "local"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [match]}]}},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "local"},
+        "spec": {**shape, "volumeName": namespace.name, "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    fleet.api.create(VOLUMES, volume)
+    fleet.api.create(f"/api/v1/namespaces/{namespace.name}/persistentvolumeclaims", claim)
+    yield "local"
+    fleet.api.delete(f"{VOLUMES}/{namespace.name}")
+
+
+def test_gang_with_a_refused_member_gives_everything_back(
+    namespace: TestNamespace, fleet: Fleet, local_claim: str
+) -> None:
+    """Mechanism: a row of refusals holds the whole gang, and its other members are removed.
+
+    kube-scheduler refuses the second node, because the volume is only usable on the first, where one member runs.
+    """
+    namespace.apply(gpuworkload("rest", count=8, node=fleet.nodes[0]))
+    namespace.wait_ready("rest")
+    placement = {"gang": True, "strategy": "Spread"}
+    namespace.apply(gpuworkload("gang", count=8, replicas=2, placement=placement, template=_claim(local_claim)))
+    message = namespace.wait_condition("gang", "Ready", "False", "BackOff", within=40)
+    print(message)
+    assert "PersistentVolume" in message
+    eventually(lambda: _keeps_nothing(namespace, besides="rest"), within=20)
+    assert namespace.all_pods("gang") == []
+
+
 def test_gated_pods_follow_a_renamed_resource(namespace: TestNamespace, fleet: Fleet) -> None:
     """Mechanism: a gated pod that requests a resource that is not the operator's any more is replaced."""
     devices = {"count": 1, "mode": "Shared", "memoryMiB": 1000}
@@ -105,8 +156,8 @@ def _watch(namespace: TestNamespace) -> dict[str, set[str]]:
     return made
 
 
-def _keeps_nothing(namespace: TestNamespace) -> None:
-    left = list(namespace.fleet.assignments(namespace.name).values())
+def _keeps_nothing(namespace: TestNamespace, besides: str = "") -> None:
+    left = [one for one in namespace.fleet.assignments(namespace.name).values() if one["workload"] != besides]
     assert not left, f"devices are kept: {left}"
 
 
