@@ -39,15 +39,17 @@ def test_gated_pod_is_reserved_and_released_in_one_pass() -> None:
     assert actions.statuses[0].status.placements[0].score is not None
 
 
-def test_reservation_from_before_a_crash_is_released() -> None:
+def test_reservation_from_before_a_crash_is_proved_and_released() -> None:
     pod = make.pod()
     telemetry = make.telemetry(assignments=[make.assignment(pod, "GPU-1-1")])
 
     actions = decide(make.snapshot(make.workload(), pod, telemetry))
 
-    assert not actions.reserves
+    (proof,) = actions.reserves
+    assert (proof.uid, proof.generation, proof.added, proof.removed) == (telemetry.uid, telemetry.generation, (), ())
+    assert proof.assignments == telemetry.assignments
     (release,) = actions.releases
-    assert release.after == frozenset()
+    assert release.after == {"node-1"}
     assert "GPU-1-1" in str(release.patch)
 
 
