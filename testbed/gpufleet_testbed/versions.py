@@ -73,7 +73,7 @@ CONTAINERD: Final = Tool(
 COREDNS: Final = Tool(
     name="coredns",
     module="github.com/coredns/coredns",
-    version="v1.15.0",
+    version="v1.14.5",
     commands=(("coredns", "gpufleet.dev/testbed/coredns"),),
 )
 """Built from a main package in its folder, without most plugins."""
@@ -81,9 +81,9 @@ COREDNS: Final = Tool(
 HELM: Final = Tool(
     name="helm",
     module="helm.sh/helm/v4",
-    version="v4.3.1",
+    version="v4.2.4",
     commands=(("helm", "helm.sh/helm/v4/cmd/helm"),),
-    ldflags=("-s", "-w", "-X=helm.sh/helm/v4/internal/version.version=v4.3.1"),
+    ldflags=("-s", "-w", "-X=helm.sh/helm/v4/internal/version.version=v4.2.4"),
 )
 
 KIND: Final = Tool(

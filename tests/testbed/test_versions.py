@@ -43,3 +43,16 @@ def test_kind_runs_the_same_minor_version() -> None:
     minor = KUBERNETES.version.rpartition(".")[0]
     assert KIND_NODE_IMAGE.startswith(f"kindest/node:{minor}.")
     assert "@sha256:" in KIND_NODE_IMAGE
+
+
+def test_tools_share_the_versions_of_modules_that_most_packages_import() -> None:
+    versions: dict[str, set[str]] = {}
+    for tool in LOCAL_TOOLS:
+        text = go_mod(tool)
+        replaced = dict(re.findall(r"(k8s\.io/\S+) => k8s\.io/\S+ (v\S+)", text))
+        for module, version in re.findall(
+            r"^\t((?:golang\.org/x|k8s\.io)/\S+) (v\S+)(?: // indirect)?$", text, re.MULTILINE
+        ):
+            versions.setdefault(module, set()).add(replaced.get(module, version))
+    different = {module: found for module, found in versions.items() if len(found) > 1}
+    assert different == {}

@@ -1,4 +1,8 @@
-"""Builds the tools that the cache lacks, two modules at a time, while the caller prepares everything else."""
+"""Builds the tools that the cache lacks while the caller prepares everything else.
+
+One `go build` at a time: it uses every core, and the next one finds in the cache of go what both consist of. Therefore
+the go.mod files agree on the versions of shared modules. Modules are downloaded ahead of the build.
+"""
 
 import os
 import shutil
@@ -18,9 +22,6 @@ from gpufleet_testbed.host.command import Follower, Runner, follow, run
 from gpufleet_testbed.host.file_lock import locked
 from gpufleet_testbed.progress import Progress
 from gpufleet_testbed.versions import Tool
-
-_MODULES_AT_A_TIME = 2
-"""One `go build` leaves cores idle while it downloads, and while it compiles what everything else imports."""
 
 
 @dataclass
@@ -125,10 +126,12 @@ class ToolBuilds:
         self._progress.say(f"Building {count} binaries with {self._go}; all 12 take about 8 minutes on 2 cores, once")
         env = go_build.build_environment(go_build.go_version(self._run([self._go, "version"]).stdout), os.environ)
         shown = self._resources.enter_context(ThreadPoolExecutor(1))
-        pool = self._resources.enter_context(ThreadPoolExecutor(_MODULES_AT_A_TIME))
-        # Runs first when the context is left: builds that have not begun are dropped.
-        self._resources.callback(pool.shutdown, wait=False, cancel_futures=True)
-        self._results = {build.tool.name: pool.submit(self._build, build, env) for build in builds}
+        downloads, pool = (self._resources.enter_context(ThreadPoolExecutor(1)) for _ in range(2))
+        # Run first when the context is left: what has not begun is dropped.
+        for executor in (downloads, pool):
+            self._resources.callback(executor.shutdown, wait=False, cancel_futures=True)
+        listed = {build.tool.name: downloads.submit(self._count_packages, build.tool, env) for build in builds}
+        self._results = {b.tool.name: pool.submit(self._build, b, listed[b.tool.name], env) for b in builds}
         shown.submit(self._show, builds)
 
     def _show(self, builds: Sequence[_Build]) -> None:
@@ -140,14 +143,20 @@ class ToolBuilds:
             for build in builds:
                 self._results[build.tool.name].result()
 
-    def _build(self, build: _Build, env: dict[str, str]) -> None:
+    def _count_packages(self, tool: Tool, env: dict[str, str]) -> int:
+        """Counts the packages that the binaries of a tool consist of; downloads their modules."""
+        listed = self._run(
+            go_build.list_command(self._go, tool), timeout=None, env=env, cwd=go_build.MODULES / tool.name
+        )
+        return len(listed.stdout.split())
+
+    def _build(self, build: _Build, packages: Future[int], env: dict[str, str]) -> None:
         tool, folder = build.tool, go_build.MODULES / build.tool.name
         with tempfile.TemporaryDirectory(dir=self._cache / "tools", prefix=f".{tool.name}-") as scratch:
             staging = Path(scratch) / tool.name
             staging.mkdir()
             build.folder = staging
-            listed = self._run(go_build.list_command(self._go, tool), timeout=None, env=env, cwd=folder)
-            build.packages = len(listed.stdout.split())
+            build.packages = packages.result()
             command = go_build.build_command(self._go, tool, staging)
             self._follow(command, build.count, stop=self._stop, env=env, cwd=folder)
             # The binaries of a tool move into place together: a folder that exists is complete.
