@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gpufleet_testbed.binaries.assets import Assets
@@ -70,7 +71,7 @@ def prepare_store(
     if not folder.exists():
         with progress.step("image: unpacking the large layers for the nodes"):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch:
                 store = Path(scratch) / "store"
                 store.mkdir()
                 binaries = str(Path(assets["containerd"]).parent)
@@ -82,13 +83,22 @@ def prepare_store(
 
 
 def prune(current: Path, cache: Path) -> None:
-    """Removes old stores, except those that a cluster uses."""
+    """Removes old stores, except those that a cluster uses. Clusters that start at the same time may call it together."""
     current.touch()
     used = {link.resolve() for link in cache.glob("cluster*/nodes/*/image-store")}
-    by_age = sorted(current.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in by_age[_MAX_STORES:]:
+    ages: dict[Path, float] = {}
+    for store in current.parent.glob("[!.]*"):
+        with suppress(FileNotFoundError):  # another process has removed it
+            ages[store] = store.stat().st_mtime
+    for old in sorted(ages, key=lambda store: ages[store], reverse=True)[_MAX_STORES:]:
         if old not in used:
-            shutil.rmtree(old)
+            _remove(old)
+
+
+def _remove(store: Path) -> None:
+    """Moves it away first: two processes would fail at each other's half of a removal, and a third could use the rest."""
+    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".removed-") as scratch, suppress(FileNotFoundError):
+        store.rename(Path(scratch) / store.name)
 
 
 def copy_store(store: Path, node: Path) -> None:

@@ -39,3 +39,22 @@ def test_old_stores_are_removed_unless_used(store: Path, tmp_path: Path) -> None
     link.symlink_to(store.parent / "used")
     image_store.prune(store, tmp_path)
     assert sorted(path.name for path in store.parent.iterdir()) == ["newer", "one", "used"]
+
+
+def test_stores_are_removed_by_processes_that_start_together(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age in range(4):
+        folder = store.parent / f"old-{age}"
+        folder.mkdir()
+        os.utime(folder, (age, age))
+    rename = Path.rename
+
+    def after_another_process(path: Path, target: Path) -> Path:
+        if path.name == "old-1":
+            path.rmdir()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_another_process)
+    image_store.prune(store, tmp_path)
+    assert sorted(path.name for path in store.parent.iterdir()) == ["old-3", "one"]
