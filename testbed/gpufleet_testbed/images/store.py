@@ -83,7 +83,7 @@ def prepare_store(
 
 
 def prune(current: Path, cache: Path) -> None:
-    """Removes old stores, except those that a cluster uses. Clusters that start at the same time may call it together."""
+    """Removes old stores, except those that a cluster uses. Several processes may do so at the same time."""
     current.touch()
     used = {link.resolve() for link in cache.glob("cluster*/nodes/*/image-store")}
     ages: dict[Path, float] = {}
@@ -96,7 +96,7 @@ def prune(current: Path, cache: Path) -> None:
 
 
 def _remove(store: Path) -> None:
-    """Moves it away first: two processes would fail at each other's half of a removal, and a third could use the rest."""
+    """Moves it away first: another process neither fails at a half of it nor uses it."""
     with tempfile.TemporaryDirectory(dir=store.parent, prefix=".removed-") as scratch, suppress(FileNotFoundError):
         store.rename(Path(scratch) / store.name)
 
