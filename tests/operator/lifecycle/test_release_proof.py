@@ -7,7 +7,7 @@ from gpufleet_testing.operator.process import OperatorProcess, moment
 
 
 async def test_pod_is_not_released_to_a_node_that_registered_again() -> None:
-    """The operator dies between the two writes, and the event of the new GPUTelemetry has not arrived when it is back."""
+    """The operator dies between the two writes; the event of the new GPUTelemetry arrives after its restart."""
     cluster = FakeCluster(1, 1)
     cluster.submit("train")
     operator = OperatorProcess(cluster)
