@@ -75,12 +75,14 @@ PLACED = {
     ("mixed", "distribution"): True,
     ("mixed", "impossible"): False,
     ("mixed", "shared"): True,
+    ("mixed", "multi-node"): True,
     ("faults", "single"): True,
     ("faults", "gang"): True,
     ("faults", "spread"): False,
     ("faults", "distribution"): True,
     ("faults", "impossible"): False,
     ("faults", "shared"): True,
+    ("faults", "multi-node"): True,
 }
 
 
