@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from gpufleet_agent.overuse.container_usage import ContainerUsage
 from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
+from gpufleet_agent.podresources.listing import ContainerKey
 from gpufleet_agent.sampling.snapshot import DeviceSnapshot, NodeSnapshot
 from gpufleet_common.units import BYTES_PER_MIB
 
@@ -47,9 +48,7 @@ class HolderCollector(Collector):
         for device in self._snapshot().devices:
             uuid = device.info.uuid
             for holder in holders.get(uuid, ()):
-                key = holder.key
-                labels = [uuid, self._node_name, key.namespace, key.pod, key.container]
-                held.add_metric(labels, _promised_mib(holder, device) * BYTES_PER_MIB)
+                held.add_metric(self._labels(uuid, holder.key), _promised_mib(holder, device) * BYTES_PER_MIB)
         yield held
         yield from self._used(holders)
 
@@ -68,12 +67,15 @@ class HolderCollector(Collector):
             key = usage.key
             if all(key != holder.key for holder in holders.get(usage.uuid, ())):
                 continue  # it has ended since the check
-            labels = [usage.uuid, self._node_name, key.namespace, key.pod, key.container]
+            labels = self._labels(usage.uuid, key)
             if usage.utilization_percent is not None:
                 utilization.add_metric(labels, usage.utilization_percent / 100)
             if usage.memory_mib is not None:
                 memory.add_metric(labels, usage.memory_mib * BYTES_PER_MIB)
         yield from (utilization, memory)
+
+    def _labels(self, uuid: str, key: ContainerKey) -> list[str]:
+        return [uuid, self._node_name, key.namespace, key.pod, key.container]
 
 
 def _promised_mib(holder: HoldingContainer, device: DeviceSnapshot) -> int:

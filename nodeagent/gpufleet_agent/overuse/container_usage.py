@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from gpufleet_agent.devices.base import ProcessMemory, ProcessUtilization, Sample
+from gpufleet_agent.devices.base import Number, ProcessMemory, Sample
 from gpufleet_agent.overuse.memory_usage import PodLookup, fresh_sample
 from gpufleet_agent.podresources.holdings import Holders, HoldingContainer
 from gpufleet_agent.podresources.listing import ContainerKey
@@ -71,14 +71,9 @@ def _utilization(sample: Sample, wanted: Mapping[str, HoldingContainer], pods: P
     parts = sample.process_utilization
     if parts is None or (not parts and sample.utilization_percent != 0):
         return {}
-    found: dict[str, int | None] = dict.fromkeys(wanted, 0)
-    for part in parts:
-        owner = _owner(part, wanted, pods)
-        if owner is not None:
-            so_far = found[owner]
-            found[owner] = None if so_far is None or part.percent is None else so_far + round(part.percent)
     # Parts are sampled at different times, so their sum may exceed the whole.
-    return {uid: min(100, percent) for uid, percent in found.items() if percent is not None}
+    sums = _sums(((part.pid, part.percent) for part in parts), wanted, pods)
+    return {uid: min(100, percent) for uid, percent in sums.items()}
 
 
 def _memory(
@@ -87,16 +82,25 @@ def _memory(
     """Returns MiB by pod UID. A pod of whose process the memory is not known is missing."""
     if processes is None:
         return {}
+    return _sums(((process.pid, process.memory_mib) for process in processes), wanted, pods)
+
+
+def _sums(
+    parts: Iterable[tuple[int, Number | None]], wanted: Mapping[str, HoldingContainer], pods: PodLookup
+) -> dict[str, int]:
+    """Adds up a value of processes by pod UID: 0 for a pod without a process.
+
+    A pod is missing if the value of one of its processes is not known.
+
+    Args:
+        parts: PID and value of each process; None: not known.
+        wanted: The pods.
+        pods: Looks up processes.
+    """
     found: dict[str, int | None] = dict.fromkeys(wanted, 0)
-    for process in processes:
-        owner = _owner(process, wanted, pods)
+    for pid, value in parts:
+        owner = next((uid for uid in pods(pid) or () if uid in wanted), None)
         if owner is not None:
             so_far = found[owner]
-            found[owner] = None if so_far is None or process.memory_mib is None else so_far + round(process.memory_mib)
-    return {uid: mib for uid, mib in found.items() if mib is not None}
-
-
-def _owner(
-    process: ProcessMemory | ProcessUtilization, wanted: Mapping[str, HoldingContainer], pods: PodLookup
-) -> str | None:
-    return next((uid for uid in pods(process.pid) or () if uid in wanted), None)
+            found[owner] = None if so_far is None or value is None else so_far + round(value)
+    return {uid: total for uid, total in found.items() if total is not None}

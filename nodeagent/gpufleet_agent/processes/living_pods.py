@@ -7,8 +7,7 @@ Their processes show that, whatever the API and the kubelet's list contain.
 import os
 from pathlib import Path
 
-from gpufleet_agent.processes.cgroup import pod_uids
-from gpufleet_agent.processes.pod_lookup import PROC
+from gpufleet_agent.processes.pod_lookup import PROC, pods_of_process
 
 _ENDED_STATES = frozenset("ZX")
 """A zombie has released its devices, and stays until its parent has read its exit status."""
@@ -34,19 +33,12 @@ def living_pods(uids: frozenset[str], proc: Path = PROC) -> frozenset[str]:
         for entry in entries:
             if not entry.name.isdigit():
                 continue
-            wanted = uids.intersection(_pods(Path(entry.path)))
+            wanted = uids.intersection(pods_of_process(int(entry.name), proc) or ())
             if wanted and not wanted <= found and not _has_ended(Path(entry.path)):
                 found |= wanted
                 if found == uids:
                     break
     return frozenset(found)
-
-
-def _pods(process: Path) -> tuple[str, ...]:
-    try:
-        return pod_uids((process / "cgroup").read_text(encoding="utf-8", errors="replace"))
-    except OSError:  # it has ended since
-        return ()
 
 
 def _has_ended(process: Path) -> bool:
