@@ -38,6 +38,7 @@ from gpufleet_operator.model.actions import (
     WriteStatus,
 )
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_operator.runtime.cached_write import mark_deleting, rejections_in
 from gpufleet_operator.runtime.gang_check import check_gang
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
@@ -195,25 +196,13 @@ class Executor:
         self._cache.services.apply(body)
 
     async def _reserve(self, action: Reserve) -> None:
-        try:
+        with rejections_in(self._cache.telemetry, action.uid):
             body = await self._writer.patch_telemetry(action.node, patches.reserve(action))
-        except PatchConflictError as error:
-            self._cache.telemetry.apply(error.current)
-            raise
-        except NotFoundError as error:
-            self._cache.telemetry.remove(action.uid, "")
-            raise ConflictError(str(error), error.code) from error
         self._cache.telemetry.apply(body)
 
     async def _release(self, action: ReleasePod) -> None:
-        try:
+        with rejections_in(self._cache.pods, action.pod_uid):
             body = await self._writer.patch_pod(action.namespace, action.name, action.patch)
-        except PatchConflictError as error:
-            self._cache.pods.apply(error.current)
-            raise
-        except NotFoundError as error:
-            self._cache.pods.remove(action.pod_uid, "")
-            raise ConflictError(str(error), error.code) from error
         self._cache.pods.apply(body)
 
     async def _delete(self, action: DeletePod) -> None:
@@ -222,9 +211,7 @@ class Executor:
         except NotFoundError:
             self._cache.pods.remove(action.uid, "")
             return
-        pod = self._cache.pods.items.get(action.uid)
-        if pod is not None:
-            self._cache.pods.put(replace(pod, deleting=True))
+        mark_deleting(self._cache.pods, action.uid)
         await self._record(
             ObjectReference(action.namespace, action.workload, action.workload_uid),
             Event(action.reason, f"pod {action.name}: {action.message}", warning=action.reason.is_warning),
@@ -241,9 +228,7 @@ class Executor:
             blocked = f"pod {action.name}: {error} ({action.message})"
             await self._record(about, Event("EvictionBlocked", blocked, warning=True))
             raise
-        pod = self._cache.pods.items.get(action.uid)
-        if pod is not None:
-            self._cache.pods.put(replace(pod, deleting=True))
+        mark_deleting(self._cache.pods, action.uid)
         await self._record(about, Event("DeviceDrained", f"evicted pod {action.name}: {action.message}"))
 
     async def _status(self, action: WriteStatus) -> None:
@@ -266,9 +251,7 @@ class Executor:
         except NotFoundError:
             self._cache.workloads.remove(action.workload_uid, "")
             return
-        workload = self._cache.workloads.items.get(action.workload_uid)
-        if workload is not None:
-            self._cache.workloads.put(replace(workload, deleting=True))
+        mark_deleting(self._cache.workloads, action.workload_uid)
 
     async def _record(self, about: ObjectReference, event: Event) -> None:
         """Records an event. One that fails is not retried: nothing depends on it."""

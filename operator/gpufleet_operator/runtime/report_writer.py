@@ -8,6 +8,7 @@ from gpufleet_operator.kube.events import POD_KIND, ObjectEventRecorder, ObjectR
 from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import Event
 from gpufleet_operator.model.report_actions import ExplainPod, WriteNodeCondition, WriteTelemetryConditions
+from gpufleet_operator.runtime.cached_write import rejections_in
 
 
 class ReportWriter:
@@ -24,19 +25,13 @@ class ReportWriter:
         self._writer, self._cache, self._clock, self._recorder = writer, cache, clock, recorder
 
     async def telemetry(self, action: WriteTelemetryConditions) -> None:
-        try:
+        with rejections_in(self._cache.telemetry, action.uid):
             body = await self._writer.apply_telemetry_status(action.node, patches.telemetry_conditions(action))
-        except NotFoundError as error:
-            self._cache.telemetry.remove(action.uid, "")
-            raise ConflictError(str(error), error.code) from error
         self._cache.telemetry.apply(body)
 
     async def node(self, action: WriteNodeCondition) -> None:
-        try:
+        with rejections_in(self._cache.nodes, action.uid):
             body = await self._writer.patch_node_status(action.node, patches.node_condition(action))
-        except NotFoundError as error:
-            self._cache.nodes.remove(action.uid, "")
-            raise ConflictError(str(error), error.code) from error
         self._cache.nodes.apply(body)
 
     async def pod(self, action: ExplainPod) -> None:
