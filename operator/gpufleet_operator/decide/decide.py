@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
@@ -14,7 +13,7 @@ from gpufleet_operator.decide.retries.holds import apply_holds
 from gpufleet_operator.decide.retries.refusals import count_refusals
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.rolling.rollout import roll
-from gpufleet_operator.decide.rolling.successors import give_up_times, next_kept_since, pass_on
+from gpufleet_operator.decide.rolling.successors import give_up_times, pass_on
 from gpufleet_operator.decide.services import collect_services
 from gpufleet_operator.decide.state import advance, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
@@ -65,8 +64,9 @@ def decide(snapshot: Snapshot) -> Actions:
     reports, state = collect_reports(snapshot, state, assessed, plan, writes)
 
     # 8. Make the state for the next pass.
-    after = next_state(snapshot, replace(state, refusals=refusals), assessed, writes=writes, statuses=statuses)
-    after = replace(after, kept_since=next_kept_since(state, plan.ledger, snapshot.now))
+    after = next_state(
+        snapshot, state, assessed, refusals=refusals, ledger=plan.ledger, writes=writes, statuses=statuses
+    )
     return Actions(
         services=services,
         creates=writes.creates,

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpufleet_api.workload import Requirements
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
 from gpufleet_operator.decide.retries.refusals import excluded_nodes
@@ -18,6 +17,7 @@ from gpufleet_operator.decide.shards import Range, assigned_ranges, divide
 from gpufleet_operator.fleet.build import BuiltFleet, build
 from gpufleet_operator.fleet.engine_input import request, share
 from gpufleet_operator.fleet.pod_rules import PlacedPods
+from gpufleet_operator.ledger.kept import ReplicaKey
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import reserve_key
 from gpufleet_operator.model.objects import Reservation
@@ -35,9 +35,6 @@ WITHOUT_USABLE_POD = (
     WaitReason.REPLACEMENT,
     WaitReason.PREDECESSOR,
 )
-
-ReplicaKey = tuple[str, int]
-"""Workload uid, replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +159,8 @@ class _Planner:
             excluded_nodes=self._excluded_nodes(workload.uid, replicas),
             placed_replicas=Counter(reservation.node for reservation in kept),
         )
-        # The pod after admission (LimitRanges, defaults) counts, not the template. The extended resource of devices
-        # counts as well, because kube-scheduler will compare it with the node's allocatable.
         pod = next(r.pod for r in replicas if r.pod is not None)
-        labels = (model.spec.requirements or Requirements()).node_selector
-        needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **labels})
-        return replace(requested, pod=needs, rules=self.pods.rules(pod.traits, needs))
+        return self.pods.restrict(requested, model.spec.requirements, pod)
 
     def _excluded_nodes(self, workload_uid: str, replicas: Iterable[Replica]) -> dict[int, frozenset[str]]:
         """Returns per replica the nodes that refused it, and those whose last write failed.

@@ -1,6 +1,6 @@
 """The state that a pass hands to the next one: backoffs, refusals, and when observed conditions began."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,12 +9,12 @@ from gpufleet_operator.decide.retries.refusals import kept_refusals
 from gpufleet_operator.decide.writes import Writes
 from gpufleet_operator.fleet.device_health import reported_unhealthy_devices
 from gpufleet_operator.ledger.device_usage import held_by
-from gpufleet_operator.ledger.ledger import reservations
+from gpufleet_operator.ledger.ledger import Ledger, reservations
 from gpufleet_operator.model.actions import WriteStatus
 from gpufleet_operator.model.objects import Pod, Reservation, Telemetry
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState
+from gpufleet_operator.model.state_types import BACKOFF_RESET, Backoff, PassState, Refusals
 
 WRITE_BASE_SECONDS = 0.5
 WRITE_CAP_SECONDS = 60.0
@@ -74,31 +74,45 @@ def advance(snapshot: Snapshot) -> PassState:
 
 def is_unanswered(pod: Pod) -> bool:
     """Returns True for a released, unbound pod on which no scheduler has reported anything."""
-    released = not pod.gates and pod.node is None and not pod.terminal and not pod.deleting
-    return released and pod.unschedulable is None and not pod.nominated
+    return _is_unbound(pod) and pod.unschedulable is None
 
 
 def next_state(
     snapshot: Snapshot,
     state: PassState,
-    assessed: Iterable[WorkloadReplicas],
+    assessed: Sequence[WorkloadReplicas],
     *,
+    refusals: Refusals,
+    ledger: Ledger,
     writes: Writes,
     statuses: Iterable[WriteStatus],
 ) -> PassState:
-    """Returns the state for the next pass: that of this pass, with what it decided."""
+    """Returns the state for the next pass: that of this pass, with what it decided.
+
+    Args:
+        snapshot: Its time and templates.
+        state: That of this pass.
+        assessed: All workloads.
+        refusals: Including those of this pass.
+        ledger: After this pass.
+        writes: Of pods and reservations.
+        statuses: The statuses to write.
+    """
     creates = {(c.workload_uid, c.replica): c.name for c in writes.creates}
-    listed = tuple(assessed)
     return replace(
         state,
+        refusals=refusals,
         templates=snapshot.templates,
         pending_creates={**state.pending_creates, **creates},
         incomplete_since={
             a.workload.uid: state.incomplete_since.get(a.workload.uid, snapshot.now)
-            for a in listed
+            for a in assessed
             if a.gang_incomplete
         },
-        restarts={**state.restarts, **{a.workload.uid: _restart(snapshot, state, a) for a in listed if a.restarted}},
+        kept_since={
+            r.assignment.pod_uid: state.kept_since.get(r.assignment.pod_uid, snapshot.now) for r in ledger.kept
+        },
+        restarts={**state.restarts, **{a.workload.uid: _restart(snapshot, state, a) for a in assessed if a.restarted}},
         status_written={**state.status_written, **{w.workload_uid: snapshot.now for w in statuses}},
     )
 
@@ -162,8 +176,13 @@ def _runs(pod: Pod, name: str, *, before: str) -> bool:
 
 def is_unschedulable(pod: Pod) -> bool:
     """Returns True for a released, unbound pod that kube-scheduler reports as Unschedulable without preempting."""
-    released = not pod.gates and pod.node is None and not pod.terminal and not pod.deleting
-    return released and pod.unschedulable is not None and not pod.nominated
+    return _is_unbound(pod) and pod.unschedulable is not None
+
+
+def _is_unbound(pod: Pod) -> bool:
+    """Returns True for a released pod that is not bound, and for which kube-scheduler preempts no other pods."""
+    released = not pod.gates and not pod.terminal and not pod.deleting
+    return released and pod.node is None and not pod.nominated
 
 
 def record_results(state: PassState, results: Iterable[tuple[str, str | None, str]], now: datetime) -> PassState:

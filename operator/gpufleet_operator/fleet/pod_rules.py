@@ -6,13 +6,15 @@ reserved devices for. kube-scheduler checks the rules again, except topology spr
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from gpufleet_api.workload import Requirements
 from gpufleet_operator.ledger.ledger import Ledger
+from gpufleet_operator.model.objects import Pod
 from gpufleet_operator.model.pod_traits import LabelSelector, PodTerm, PodTraits, SpreadConstraint
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.placement.model import DomainRule, FilterReason, PodNeeds, RuleKind, Taint
+from gpufleet_operator.placement.model import DomainRule, FilterReason, PodNeeds, Request, RuleKind, Taint
 from gpufleet_operator.placement.search.constraints import matches, selected, untolerated
 
 
@@ -68,6 +70,21 @@ class PlacedPods:
         for pod in self._pods[self._indexed :]:
             self._by_namespace.setdefault(pod.traits.namespace, []).append(pod)
         self._indexed = len(self._pods)
+
+    def restrict(self, requested: Request, requirements: Requirements | None, pod: Pod) -> Request:
+        """Returns the request with what restricts this pod.
+
+        The pod after admission (LimitRanges, defaults) counts, not the template. The extended resource of devices
+        counts as well, because kube-scheduler will compare it with the node's allocatable.
+
+        Args:
+            requested: The request of its workload.
+            requirements: Of the workload; its node selector is added.
+            pod: A pod of a replica to place.
+        """
+        labels = requirements.node_selector if requirements else {}
+        needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **labels})
+        return replace(requested, pod=needs, rules=self.rules(pod.traits, needs))
 
     def rules(self, pod: PodTraits, needs: PodNeeds) -> tuple[DomainRule, ...]:
         """Returns the rules for a pod; empty if neither it nor a placed pod restricts where it may run.

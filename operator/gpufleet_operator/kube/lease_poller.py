@@ -28,6 +28,8 @@ class LeasePoller:
 
     def __init__(self, api: Api, cache: Cache, clock: ServerClock, *, sleep: Sleep = asyncio.sleep) -> None:
         self._api, self._cache, self._clock, self._sleep = api, cache, clock, sleep
+        self._verdicts: frozenset[tuple[str, bool]] = frozenset()
+        """Of the last list: with thousands of nodes they take milliseconds."""
 
     async def run(self, interval_seconds: float) -> None:
         """Polls until cancelled. A list that gets no response is skipped: it says nothing about the nodes.
@@ -47,8 +49,9 @@ class LeasePoller:
     async def poll(self) -> None:
         """Reads all leases once, from the apiserver's watch cache (resourceVersion 0): cheap for etcd."""
         body = await self._api.get(paths.NODE_LEASES, {"resourceVersion": "0"})
-        before = self._cache.heartbeats
-        after = observe(before, node_leases(body), self._clock.now())
-        self._cache.heartbeats = after
-        if after.verdicts() != before.verdicts():
+        heartbeats = observe(self._cache.heartbeats, node_leases(body), self._clock.now())
+        self._cache.heartbeats = heartbeats
+        verdicts = heartbeats.verdicts()
+        if verdicts != self._verdicts:
+            self._verdicts = verdicts
             self._cache.dirty.set()

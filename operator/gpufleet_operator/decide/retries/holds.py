@@ -5,8 +5,8 @@ A gang that has a member on hold can't become complete, so its other members wou
 
 from dataclasses import replace
 
-from gpufleet_api.workload_policies import OnReplicaFailure
 from gpufleet_common import timestamps
+from gpufleet_operator.decide.life.attempts import needs_all_replicas
 from gpufleet_operator.decide.retries.refusals import active_hold
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -23,7 +23,7 @@ def apply_holds(snapshot: Snapshot, state: PassState, assessed: WorkloadReplicas
         return replace(assessed, replicas=tuple(_on_hold(r, holds.get(r.index)) for r in assessed.replicas))
     hold = next(iter(holds.values()))  # one row for all replicas
     replicas = tuple(_on_hold(r, hold) for r in assessed.replicas)
-    if assessed.spec.suspend or assessed.spec.run_policy.on_replica_failure is OnReplicaFailure.RESTART_REPLICA:
+    if assessed.spec.suspend or not needs_all_replicas(assessed.spec):
         return replace(assessed, replicas=replicas)
     message = f"{hold.count} pods of the gang were refused in a row: {hold.message}"
     leaving = {removal.pod.uid for removal in assessed.removals}

@@ -137,7 +137,4 @@ class SuccessorFit:
             include_uuids=frozenset(kept.assignment.devices),
             exclude_uuids=frozenset(),
         )
-        selector = (model.spec.requirements or Requirements()).node_selector
-        needs = replace(pod.needs, node_selector={**pod.needs.node_selector, **selector})
-        rules = self._pods.rules(pod.traits, needs)
-        return replace(requested, devices=devices, pod=needs, rules=rules, gang=False)
+        return self._pods.restrict(replace(requested, devices=devices, gang=False), model.spec.requirements, pod)

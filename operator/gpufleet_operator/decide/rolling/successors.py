@@ -63,12 +63,6 @@ def pass_on(
     return _applied(ledger, changes), tuple(result)
 
 
-def next_kept_since(state: PassState, ledger: Ledger, now: datetime) -> Mapping[str, datetime]:
-    """Returns since when each kept reservation has devices that nothing uses, by the predecessor's uid."""
-    uids = (r.assignment.pod_uid for r in ledger.kept)
-    return {uid: state.kept_since.get(uid, now) for uid in uids}
-
-
 def give_up_times(state: PassState, limit: timedelta) -> list[datetime]:
     """Returns when the kept devices are given up at the latest."""
     return [since + limit for since in state.kept_since.values()]
