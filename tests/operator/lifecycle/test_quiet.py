@@ -173,7 +173,7 @@ async def test_lost_response_to_a_deletion_counts_a_refusal_once() -> None:
             raise UnavailableError("no answer")
         await delete(namespace, name, uid, resource_version)
 
-    world.delete_pod = lost  # type: ignore[method-assign]
+    world.delete_pod = lost  # type: ignore[method-assign] # its response is lost
     await live(world, operator, 60)
 
     assert pods_made(world)["one"] == MAX_PODS

@@ -1,5 +1,6 @@
 """Refused pods: excluded nodes, holds, and when they are forgotten."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from gpufleet_operator.decide.retries.refusals import (
     excluded_nodes,
     kept_refusals,
 )
-from gpufleet_operator.model.objects import Pod
+from gpufleet_operator.model.objects import Pod, Workload
 from gpufleet_operator.model.replica import Removal, RemovalReason, Replica, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Refusals
@@ -24,10 +25,10 @@ WORKLOAD = make.workload()
 NODES = (make.telemetry("node-1"), make.telemetry("node-2"))
 
 
-def fleet(*more: Pod, seconds: float = 0, refusals: Refusals | None = None, workload: object = WORKLOAD) -> Snapshot:
+def fleet(*more: Pod, seconds: float = 0, refusals: Refusals | None = None, workload: Workload = WORKLOAD) -> Snapshot:
     state = PassState(refusals=refusals or Refusals())
     found = make.snapshot(WORKLOAD, *NODES, *more, state=state, now=make.NOW + timedelta(seconds=seconds))
-    return replace(found, workloads={WORKLOAD.uid: workload})  # type: ignore[dict-item]
+    return replace(found, workloads={WORKLOAD.uid: workload})
 
 
 def refused(*nodes: str, reason: RemovalReason = RemovalReason.UNSCHEDULABLE, pod_reason: str = "") -> Refusals:
@@ -126,7 +127,7 @@ HELD = ["node-1", "node-2", "node-1"]
     ],
     ids=["label", "allocatable", "devices", "a pod ended"],
 )
-def test_a_changed_node_is_tried_during_a_hold(change: object) -> None:
+def test_a_changed_node_is_tried_during_a_hold(change: Callable[[Snapshot], Snapshot]) -> None:
     occupied = replace(fleet(), foreign_requests={"node-1": {"pods": 1, "cpu": 100}})
     refusals = Refusals()
     for number, node in enumerate(HELD):
@@ -136,7 +137,7 @@ def test_a_changed_node_is_tried_during_a_hold(change: object) -> None:
         refusals = count_refusals(occupied, refusals, [assessed])
     assert is_held(refusals, 60, occupied)
 
-    after = change(occupied)  # type: ignore[operator]
+    after = change(occupied)
 
     assert not is_held(refusals, 60, after)
     at = replace(after, now=make.NOW + timedelta(seconds=60))

@@ -38,7 +38,7 @@ def removed(actions: Actions) -> list[tuple[str, str]]:
 
 
 def bound(**fields: object) -> Pod:
-    return make.released_pod(node="node-1", **fields)  # type: ignore[arg-type]
+    return make.released_pod(node="node-1", **fields)  # type: ignore[arg-type] # the fields of a builder
 
 
 @pytest.mark.parametrize("pod", [bound(), make.released_pod()], ids=["bound", "not bound"])
