@@ -8,6 +8,7 @@ half a second, so that events coalesce and half of the processor stays free.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Protocol
 
 import structlog
 
@@ -16,9 +17,9 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import drop_pending_creates, record_results
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.kube.clock import ServerClock
-from gpufleet_operator.model.actions import CreatePod, ReleasePod
+from gpufleet_operator.model.actions import Actions, CreatePod, ReleasePod
 from gpufleet_operator.model.state_types import Limits, PassState
-from gpufleet_operator.runtime.executor import Executor, WriteOutcome
+from gpufleet_operator.runtime.executor import WriteOutcome
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.request_mix import RequestMix
 
@@ -26,6 +27,12 @@ _MIN_PAUSE_SECONDS = 0.01
 _MAX_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
+
+
+class ActionRunner(Protocol):
+    """Writes the actions of a decision; see `Executor`."""
+
+    async def run(self, actions: Actions, on_write: Callable[[], None] = ...) -> list[WriteOutcome]: ...
 
 
 class Reconciler:
@@ -44,7 +51,7 @@ class Reconciler:
     def __init__(
         self,
         cache: Cache,
-        executor: Executor,
+        executor: ActionRunner,
         limits: Limits,
         clock: ServerClock,
         metrics: Metrics,
@@ -79,6 +86,16 @@ class Reconciler:
     async def one_pass(self) -> datetime | None:
         """Decides and executes once; returns the latest time of the next pass, None if there is none."""
         loop = asyncio.get_running_loop()
+        actions = self.decide_once()
+        self._track_gated_pods(loop.time())
+        if not actions.empty:
+            with self._metrics.reconcile_duration.labels("execute").time():
+                outcomes = await self._executor.run(actions, self._record_progress)
+            self._record_outcomes(outcomes, loop.time())
+        return actions.due
+
+    def decide_once(self) -> Actions:
+        """Decides on the current caches, and writes nothing."""
         self._cache.dirty.clear()
         workloads, telemetry = self._cache.workloads.items, self._cache.telemetry.items
         templates = check_templates(workloads, self._state.templates, self._limits.resources, self._limits.pod_policy)
@@ -94,17 +111,12 @@ class Reconciler:
             actions = decide(snapshot)
         self._state = actions.state
         self._metrics.record_decision(snapshot, actions)
-        self._track_gated_pods(loop.time())
         for inconsistency in set(actions.inconsistencies) - self._inconsistencies:
             log.error("inconsistent telemetry", inconsistency=inconsistency)
         self._inconsistencies = set(actions.inconsistencies)
         for workload, trace in actions.unexpected_errors.items():
             log.error("unexpected error in template validation", workload=workload, traceback=trace)
-        if not actions.empty:
-            with self._metrics.reconcile_duration.labels("execute").time():
-                outcomes = await self._executor.run(actions, self._record_progress)
-            self._record_outcomes(outcomes, loop.time())
-        return actions.due
+        return actions
 
     def _record_progress(self) -> None:
         if self.last_progress is not None:

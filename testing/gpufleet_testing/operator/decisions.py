@@ -1,0 +1,81 @@
+"""Applies decisions on a synthetic fleet to the caches, as if an apiserver had stored them and nothing failed."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import jsonpatch
+
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.kube import patches
+from gpufleet_operator.model.actions import Actions, ReleasePod, Reserve, WriteStatus
+from gpufleet_operator.model.report_actions import ExplainPod
+from gpufleet_operator.runtime.executor import WriteOutcome
+from gpufleet_testing.operator.synthetic import Body, SyntheticFleet
+
+
+class AppliedDecisions:
+    """Stores statuses, reservations, releases and explanations; a synthetic fleet needs no other action."""
+
+    def __init__(self, fleet: SyntheticFleet, cache: Cache) -> None:
+        self.fleet, self.cache = fleet, cache
+        self.version = 100_000
+        self._bodies: dict[str, Body] = {}
+        """Pods that were patched, by uid."""
+
+    async def run(self, actions: Actions, on_write: Callable[[], None] = lambda: None) -> list[WriteOutcome]:
+        del on_write
+        reports = actions.reports
+        others = (actions.services, actions.creates, actions.deletes, actions.evictions, actions.expired)
+        unknown = [action for group in (*others, reports.telemetry, reports.nodes) for action in group]
+        if unknown:
+            raise TypeError(f"unexpected action: {unknown[0]}")
+        for reserve in actions.reserves:
+            self._reserve(reserve)
+        for release in actions.releases:
+            self._patch(release)
+        for explained in reports.pods:
+            self._patch(explained)
+        for status in actions.statuses:
+            self._status(status)
+        return []
+
+    def telemetry(self, node: str, *, celsius: int = 40, at: datetime | None = None) -> None:
+        """Applies a report of a node's agent, with the assignments that are stored."""
+        stored = next(t for t in self.cache.telemetry.items.values() if t.name == node)
+        body = self.fleet.telemetry(int(node.rpartition("-")[2]), version=self._next(), celsius=celsius, at=at)
+        body["metadata"]["generation"] = stored.generation
+        body["spec"]["assignments"] = [patches.as_json(a) for a in stored.assignments]
+        self.cache.telemetry.apply(body)
+
+    def _reserve(self, action: Reserve) -> None:
+        body = self.fleet.telemetry(int(action.node.rpartition("-")[2]), version=self._next())
+        body["metadata"]["generation"] = action.generation + 1
+        body["spec"]["assignments"] = [patches.as_json(a) for a in action.assignments]
+        self.cache.telemetry.apply(body)
+
+    def _patch(self, action: ReleasePod | ExplainPod) -> None:
+        if not action.patch:
+            return
+        number = int(action.name.split("-")[1])
+        body = self._bodies.get(action.pod_uid) or self.fleet.pod(number, self.fleet.template_hash(self.cache, number))
+        operations = [op for op in action.patch if op["op"] != "test"]
+        body = jsonpatch.apply_patch(body, operations)
+        body["metadata"]["resourceVersion"] = str(self._next())
+        self._bodies[action.pod_uid] = body
+        self.cache.pods.apply(body)
+
+    def _status(self, action: WriteStatus) -> None:
+        stored = self.cache.workloads.items[action.workload_uid]
+        number = int(action.name.rpartition("-")[2])
+        body = self.fleet.workload(number)
+        if stored.model is None:
+            raise TypeError(f"{action.name} is invalid")
+        spec = stored.model.model_dump(mode="json", by_alias=True, exclude_none=True)["spec"]
+        body["spec"] = spec
+        body["status"] = patches.as_json(action.status)
+        body["metadata"]["resourceVersion"] = str(self._next())
+        self.cache.workloads.apply(body)
+
+    def _next(self) -> int:
+        self.version += 1
+        return self.version
