@@ -1,13 +1,13 @@
-"""The commands and their options. Each command imports its implementation when it runs, so that `--help` is fast."""
+"""The commands in the order of `--help`, each with its example."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Final
 
 import typer
+from typer._completion_classes import completion_init  # no public name
 
-from gpufleet_cli.options import shared as opt
-from gpufleet_cli.options.choices import DeviceCapacity, OutputFormat
-from gpufleet_cli.options.command_group import Command, CommandGroup
-from gpufleet_cli.options.parsers import choice, integer
+from gpufleet_cli.declarations import change, observe, other, plan, snapshots
+from gpufleet_cli.options.command_group import ClusterCommand, Command, CommandGroup
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -16,206 +16,72 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Shows where GPUWorkloads would be placed, and why or why not.
+    help="""Shows the GPUs of a cluster and the GPUWorkloads on them, and where workloads would be placed.
 
-    Runs the operator's engine on a saved fleet, without a cluster or a GPU. A fleet file is the output of
-    `kubectl get gputelemetries -o yaml`.""",
-    epilog="Exit codes: 0 success; 1 not everything is placed (replay: a decision differs); 2 bad input; "
-    "130 interrupted.",
+    Reads the cluster of the current context with kubectl, or saved objects with `--from`. As a plugin of kubectl:
+    `kubectl gpufleet`.""",
+    epilog="Exit codes: 0 success; 1 not everything is placed, or something is wrong; 2 bad input, or the cluster "
+    "cannot be used; 130 interrupted.",
 )
 
+_SHOW: Final = "Show"
+_PLAN: Final = "Plan"
+_CHANGE: Final = "Change"
+_OTHER: Final = "Other"
 
-@app.command(cls=Command, epilog="Example: gpufleet simulate -f examples/gang.yaml --fleet examples/fleets/mixed.yaml")
-def simulate(
-    *,
-    files: opt.Manifests,
-    fleet: opt.Fleet,
-    nodes: opt.NodeFiles = None,
-    pods: opt.PodFiles = None,
-    now: opt.Now = None,
-    stale_after: opt.StaleAfter = None,
-    resource: opt.Resource = opt.DEFAULT_RESOURCE,
-    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
-    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
-    without: opt.Without = None,
-    free: opt.Free = None,
-    save: opt.Save = None,
-    output: opt.Output = OutputFormat.TABLE,
+
+def _add(
+    function: Callable[..., None],
+    panel: str | None,
+    *examples: str,
+    cls: type[Command] = ClusterCommand,
+    group: typer.Typer = app,
 ) -> None:
-    """Place workloads on a saved fleet, and explain what is not placed.
-
-    The workloads are placed in order, and each one reduces what the next ones can get. SCORE is the weighted mean
-    of the terms next to it, 0 to 1 each (1 is best): free memory, unused compute, low temperature and power headroom
-    of the replica's GPUs. The status of a GPUWorkload has the same values in thousandths.
-    """
-    from gpufleet_cli.commands import simulate as command  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import cluster_rules, edits, fleet_files  # noqa: PLC0415 - as above
-
-    sources = fleet_files(fleet, nodes, pods, now, stale_after)
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
-    raise typer.Exit(command.simulate(files, sources, rules, edits=edits(without, free), save=save, output=output))
+    epilog = "\n\n".join(f"Example: gpufleet {example}" for example in examples)
+    group.command(cls=cls, epilog=epilog, rich_help_panel=panel)(function)
 
 
-@app.command(cls=Command, epilog="Example: gpufleet replay decisions.jsonl --without node-1")
-def replay(
-    *,
-    file: opt.DecisionFile,
-    without: opt.Without = None,
-    free: opt.Free = None,
-    output: opt.Output = OutputFormat.TABLE,
-) -> None:
-    """Repeat saved decisions and compare them byte for byte, or make them on an edited fleet.
-
-    Exits with 0 when all decisions are the same or, on an edited fleet, when everything is placed; else with 1.
-    """
-    from gpufleet_cli.commands import replay as command  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import edits  # noqa: PLC0415 - as above
-
-    raise typer.Exit(command.replay(file, edits(without, free), output))
-
-
-@app.command(
-    cls=Command, epilog="Example: gpufleet rank --fleet examples/fleets/mixed.yaml --min-free-memory 40000 --limit 3"
+_add(observe.top, _SHOW, "top node-1 -o wide", "top -w")
+_add(observe.status, _SHOW, "status train -n ml", "status -A")
+_add(
+    observe.explain,
+    _SHOW,
+    "explain train -n ml",
+    "explain -f examples/impossible.yaml --from examples/fleets/faults.yaml",
 )
-def rank(
-    *,
-    fleet: opt.Fleet,
-    files: opt.OptionalManifests = None,
-    workload: opt.WorkloadName = None,
-    min_free_memory: opt.MinFreeMemory = None,
-    nodes: opt.NodeFiles = None,
-    pods: opt.PodFiles = None,
-    now: opt.Now = None,
-    stale_after: opt.StaleAfter = None,
-    resource: opt.Resource = opt.DEFAULT_RESOURCE,
-    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
-    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
-    node: opt.Nodes = None,
-    limit: opt.Limit = None,
-    output: opt.Output = OutputFormat.TABLE,
-) -> None:
-    """List the GPUs that can serve one replica, best first.
-
-    SCORE and its terms are 0 to 1 (1 is best). The status of a GPUWorkload has the same values in thousandths.
-    """
-    from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import cluster_rules, fleet_files  # noqa: PLC0415 - as above
-
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
-    request = devices.RequestOptions(files or (), workload, min_free_memory, rules)
-    devices.rank(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
-
-
-@app.command(
-    cls=Command, epilog="Example: gpufleet explain -f examples/impossible.yaml --fleet examples/fleets/faults.yaml"
+_add(observe.who, _SHOW, "who GPU-5301e0ff", "who node-1", "who ml/train-0-x7k2p")
+_add(observe.doctor, _SHOW, "doctor", "doctor --from snapshot/ -o json")
+_add(observe.summary, _SHOW, "summary", "summary --from examples/fleets/mixed.yaml")
+_add(plan.simulate, _PLAN, "simulate -f examples/gang.yaml", "simulate -f examples/gang.yaml --from fleet.yaml")
+_add(plan.rank, _PLAN, "rank --min-free-memory 40000 --limit 3")
+_add(plan.convert, _PLAN, "convert -f deployment.yaml > gpuworkload.yaml", cls=Command)
+_add(
+    plan.distribute,
+    _PLAN,
+    "distribute --items 1000 --by FreeMemory",
+    "distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",
 )
-def explain(
-    *,
-    fleet: opt.Fleet,
-    files: opt.OptionalManifests = None,
-    workload: opt.WorkloadName = None,
-    min_free_memory: opt.MinFreeMemory = None,
-    nodes: opt.NodeFiles = None,
-    pods: opt.PodFiles = None,
-    now: opt.Now = None,
-    stale_after: opt.StaleAfter = None,
-    resource: opt.Resource = opt.DEFAULT_RESOURCE,
-    schedulers: opt.Schedulers = opt.DEFAULT_SCHEDULERS,
-    foreign_resources: opt.ForeignResources = opt.DEFAULT_FOREIGN_RESOURCES,
-    tolerate_taints: opt.TolerateTaints = opt.DEFAULT_TOLERATE_TAINTS,
-    node: opt.Nodes = None,
-    limit: opt.Limit = None,
-    output: opt.Output = OutputFormat.TABLE,
-) -> None:
-    """List every GPU with the first filter that it fails for one replica, if any."""
-    from gpufleet_cli.commands import devices  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import cluster_rules, fleet_files  # noqa: PLC0415 - as above
+_add(plan.replay, _PLAN, "replay decisions.jsonl --without node-1", cls=Command)
 
-    rules = cluster_rules(resource, schedulers, foreign_resources, tolerate_taints)
-    request = devices.RequestOptions(files or (), workload, min_free_memory, rules)
-    devices.explain(request, fleet_files(fleet, nodes, pods, now, stale_after), node or (), limit, output)
+_add(change.suspend, _CHANGE, "suspend train -n ml")
+_add(change.resume, _CHANGE, "resume ml/train")
+_add(change.logs, _SHOW, "logs train --replica 1 -f")
+_add(change.cordon, _CHANGE, 'cordon node-1/3 --reason "fan, ticket 4711" --for-hours 48')
+_add(change.uncordon, _CHANGE, "uncordon GPU-5301e0ff")
+_add(change.drain, _CHANGE, 'drain GPU-5301e0ff --reason "replace the board"')
+_add(change.acknowledge, _CHANGE, "acknowledge node-1", "acknowledge node-1 3")
 
-
-@app.command(cls=Command, epilog="Example: gpufleet summary --fleet examples/fleets/mixed.yaml")
-def summary(
-    *,
-    fleet: opt.Fleet,
-    now: opt.Now = None,
-    stale_after: opt.StaleAfter = None,
-    output: opt.Output = OutputFormat.TABLE,
-) -> None:
-    """Show counts, totals and means of each node and of the fleet.
-
-    Only the number of GPUs is shown for a node with stale telemetry. A dash is a value that is not reported.
-    """
-    from gpufleet_cli.commands import summary as command  # noqa: PLC0415 - keeps --help fast
-    from gpufleet_cli.commands.sources import fleet_files  # noqa: PLC0415 - as above
-
-    command.summary(fleet_files(fleet, None, None, now, stale_after), output)
-
-
-@app.command(
-    cls=Command,
-    epilog="Example: gpufleet distribute --items 1000 --by FreeMemory --fleet examples/fleets/mixed.yaml\n\n"
-    "Example: gpufleet distribute --items 7 --capacity a=1 --capacity b=2.5 --max a=2 -o json",
+_snapshot = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Save the state of a cluster, and show what was saved."
 )
-def distribute(
-    *,
-    items: Annotated[
-        int,
-        typer.Option("--items", metavar="N", parser=integer("--items", 0), help="Number of items to divide."),
-    ],
-    capacity: Annotated[
-        list[str] | None,
-        typer.Option("--capacity", metavar="NAME=NUMBER", help="A receiver and its capacity. Repeatable."),
-    ] = None,
-    fleet: opt.OptionalFleet = None,
-    by: Annotated[
-        DeviceCapacity | None,
-        typer.Option(
-            "--by",
-            metavar="MODE",
-            parser=choice("--by", DeviceCapacity),
-            help=f"Capacity of a GPU: {', '.join(DeviceCapacity)}. The default is FreeMemory.",
-            show_default=False,
-            rich_help_panel=opt.FLEET_PANEL,
-        ),
-    ] = None,
-    maximum: Annotated[
-        list[str] | None,
-        typer.Option("--max", metavar="[NAME=]N", help="Maximum of one receiver, or of each. Repeatable."),
-    ] = None,
-    now: opt.Now = None,
-    stale_after: opt.StaleAfter = None,
-    output: opt.Output = OutputFormat.TABLE,
-) -> None:
-    """Divide items by capacity, among named receivers or among the free, healthy GPUs of a fleet.
-
-    Uses the largest remainder method: the shares and the unassigned items always add up to the items. Each receiver
-    gets a contiguous range [start, end), in the order of the options, or by node and GPU index.
-    """
-    from gpufleet_cli.commands import distribute as command  # noqa: PLC0415 - keeps --help fast
-
-    command.distribute(
-        items,
-        named=capacity or (),
-        fleet=fleet or (),
-        by=by,
-        maxima=maximum or (),
-        now=now,
-        stale_after=stale_after,
-        output=output,
-    )
+_add(snapshots.save, None, "snapshot save incident-4711", group=_snapshot)
+_add(snapshots.show, None, "snapshot show incident-4711", cls=Command, group=_snapshot)
+app.add_typer(_snapshot, name="snapshot", rich_help_panel=_OTHER)
+_add(other.completion, _OTHER, "completion bash > ~/.local/share/bash-completion/completions/gpufleet", cls=Command)
+_add(other.version, _OTHER, "version --client")
+completion_init()  # without the options --install-completion and --show-completion
 
 
 @app.callback()
-def _options(*, _: opt.Version = False) -> None:
+def _options(*, _: other.Version = False) -> None:
     """Options before the command."""
-
-
-@app.command(cls=Command)
-def version() -> None:
-    """Print the version."""
-    opt.print_version(requested=True)

@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from gpufleet_cli.exit_codes import BAD_INPUT, INTERRUPTED
@@ -20,7 +21,7 @@ def main() -> None:
         try:
             from gpufleet_cli.app import app  # noqa: PLC0415 - Ctrl-C during the imports exits as cleanly as later
 
-            app(prog_name="gpufleet")
+            app(prog_name=_name())
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -29,6 +30,21 @@ def main() -> None:
         # Python flushes again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(error)
+
+
+def complete_for_kubectl() -> None:
+    """Runs `kubectl_complete-gpufleet`, which kubectl calls to complete `kubectl gpufleet`."""
+    from typer.main import get_command  # noqa: PLC0415 - as above
+
+    from gpufleet_cli.app import app  # noqa: PLC0415 - as above
+    from gpufleet_cli.options.completion import for_kubectl  # noqa: PLC0415 - as above
+
+    sys.stdout.write(for_kubectl(get_command(app), sys.argv[1:]))
+
+
+def _name() -> str:
+    """Returns the name of the program, as a user calls it."""
+    return "kubectl gpufleet" if Path(sys.argv[0]).name.startswith("kubectl-") else "gpufleet"
 
 
 def _fail(error: OSError) -> NoReturn:

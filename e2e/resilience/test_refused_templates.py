@@ -62,5 +62,5 @@ def test_template_that_breaks_a_reservation_is_refused(namespace: TestNamespace,
         assert objects.condition(namespace.workload(name), "Ready")["status"] == "False"
         manifest = tmp_path / f"{name}.yaml"
         manifest.write_text(yaml.safe_dump(gpuworkload(name, template=template)), encoding="utf-8")
-        simulated = run_cli("simulate", "-f", manifest, "--fleet", saved)
+        simulated = run_cli("simulate", "-f", manifest, "--from", saved)
         assert (simulated.code, words in simulated.err) == (2, True), simulated

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gpufleet_api.generate import ROOT
+from gpufleet_testing.cli.clusters import RecordedCluster
 from gpufleet_testing.cli.files import ObjectFiles
 
 
@@ -16,6 +17,18 @@ def files(tmp_path: Path) -> ObjectFiles:
 @pytest.fixture
 def examples() -> Path:
     return ROOT / "examples"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordedCluster:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    return RecordedCluster(folder, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/dev/null")
 
 
 @pytest.fixture(autouse=True)

@@ -89,17 +89,17 @@ PLACED = {
 @pytest.mark.parametrize("fleet", FLEETS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.stem)
 def test_every_example_works_with_every_fleet(fleet: Path, manifest: Path) -> None:
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet)
+    done = run_cli("simulate", "-f", manifest, "--from", fleet)
     assert done.code == (0 if PLACED[fleet.stem, manifest.stem] else 1)
     for workload in yaml.safe_load_all(manifest.read_text(encoding="utf-8")):
-        one = ("-f", manifest, "--workload", workload["metadata"]["name"], "--fleet", fleet)
+        one = ("-f", manifest, "--workload", workload["metadata"]["name"], "--from", fleet)
         assert run_cli("explain", *one).code == 0
         assert run_cli("rank", *one).code == 0
 
 
 def test_faults_fleet_has_a_device_for_each_reason(examples: Path) -> None:
     done = run_cli(
-        "explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml", "-o", "json"
+        "explain", "-f", examples / "single.yaml", "--from", examples / "fleets" / "faults.yaml", "-o", "json"
     )
     assert [d["reason"] for d in done.json["devices"]] == [
         None,

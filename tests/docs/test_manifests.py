@@ -25,7 +25,7 @@ def test_shown_workload_is_valid_and_can_be_placed(page: str, manifest: str, tmp
     file = tmp_path / "workload.yaml"
     file.write_text(manifest, encoding="utf-8")
     fleet = ROOT / "examples/fleets/mixed.yaml"
-    done = CliRunner().invoke(app, ["simulate", "-f", str(file), "--fleet", str(fleet)], catch_exceptions=False)
+    done = CliRunner().invoke(app, ["simulate", "-f", str(file), "--from", str(fleet)], catch_exceptions=False)
     assert done.exit_code == 0, f"{page}: {done.output}"
 
 

@@ -76,7 +76,7 @@ def unchecked(requests: Sequence[Request], nodes_known: bool) -> Iterator[str]:
     for request in requests:
         pod = request.pod
         if not nodes_known and (pod.node_selector or pod.affinity_terms is not None):
-            yield f"{request.name}: node selector and node affinity not checked: no --nodes files"
+            yield f"{request.name}: node selector and node affinity not checked: no Nodes known"
 
 
 def unchecked_pods(manifests: Sequence[Manifest], *, nodes_known: bool, pods_known: bool) -> Iterator[str]:
@@ -84,11 +84,11 @@ def unchecked_pods(manifests: Sequence[Manifest], *, nodes_known: bool, pods_kno
     for manifest in manifests:
         keys = _other_keys(manifest.traits)
         if keys and not nodes_known:
-            yield f"{manifest.name}: topology key {', '.join(keys)} not checked: no --nodes files"
+            yield f"{manifest.name}: topology key {', '.join(keys)} not checked: no Nodes known"
         if manifest.traits.restricts_domains and not pods_known:
             yield (
                 f"{manifest.name}: host ports, pod affinity and topology spread checked among the workloads only: "
-                "no --pods files"
+                "no Pods known"
             )
 
 

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gpufleet_cli.analysis import device_checks, simulation
 from gpufleet_cli.analysis.device_checks import DeviceCheck
 from gpufleet_cli.analysis.device_details import details
-from gpufleet_cli.commands.sources import check_stdin
+from gpufleet_cli.commands.convert import as_workloads
+from gpufleet_cli.commands.sources import check_stdin, fleet_documents
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input import fleet_files, manifests
-from gpufleet_cli.input.fleet_files import FleetFiles
 from gpufleet_cli.input.manifests import ClusterRules
-from gpufleet_cli.options.choices import OutputFormat
+from gpufleet_cli.options.target import Target
 from gpufleet_cli.output import json_shapes, tables
-from gpufleet_cli.output.terminal import Screen, write_json, write_notes
+from gpufleet_cli.output.rendering import OutputOptions, Rendering, write
+from gpufleet_cli.output.terminal import Screen, write_notes
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.model import DeviceNeeds, Request
 
@@ -27,6 +29,8 @@ class RequestOptions:
     workload: str | None
     min_free_memory_mib: int | None
     rules: ClusterRules
+    ages: tuple[str | None, float | None] = (None, None)
+    """`--now` and `--stale-after`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +43,45 @@ class _Checked:
 
 
 def rank(
-    options: RequestOptions, sources: FleetFiles, nodes: Sequence[str], limit: int | None, output: OutputFormat
+    options: RequestOptions, target: Target, nodes: Sequence[str], limit: int | None, output: OutputOptions
 ) -> None:
     """Prints the devices that pass, best first."""
-    checked = _check(options, sources, nodes)
+    checked = _check(options, target, nodes)
     best = device_checks.rank(checked.fleet, checked.request, checked.checks)
-    if output is OutputFormat.JSON:
-        write_json(json_shapes.ranking(best[:limit], checked.counts, checked.notes))
-    else:
-        screen = Screen.of()
+
+    def draw(screen: Screen, _wide: bool) -> None:
         tables.ranking(screen, best[:limit])
         tables.availability(screen, checked.checks)
+
+    shape = partial(json_shapes.ranking, best[:limit], checked.counts, checked.notes)
+    names = [one.check.device.uuid for one in best[:limit]]
+    write(Rendering(shape, lambda: names, draw), output.format, headers=output.headers)
     write_notes(checked.notes)
 
 
 def explain(
-    options: RequestOptions, sources: FleetFiles, nodes: Sequence[str], limit: int | None, output: OutputFormat
+    options: RequestOptions, target: Target, nodes: Sequence[str], limit: int | None, output: OutputOptions
 ) -> None:
     """Prints every device with the first filter that it fails."""
-    checked = _check(options, sources, nodes)
-    if output is OutputFormat.JSON:
-        write_json(json_shapes.explanation(checked.checks[:limit], checked.counts, checked.notes))
-    else:
-        screen = Screen.of()
+    checked = _check(options, target, nodes)
+
+    def draw(screen: Screen, _wide: bool) -> None:
         tables.explanation(screen, checked.checks[:limit])
         tables.availability(screen, checked.checks)
+
+    shape = partial(json_shapes.explanation, checked.checks[:limit], checked.counts, checked.notes)
+    names = [one.device.uuid for one in checked.checks[:limit]]
+    write(Rendering(shape, lambda: names, draw), output.format, headers=output.headers)
     write_notes(checked.notes)
 
 
-def _check(options: RequestOptions, sources: FleetFiles, nodes: Sequence[str]) -> _Checked:
-    check_stdin(options.files, sources)
-    notes = list(fleet_files.unchecked(sources))
+def _check(options: RequestOptions, target: Target, nodes: Sequence[str]) -> _Checked:
+    check_stdin(options.files, target)
+    notes: list[str] = []
     request = _request(options, notes)
-    loaded = fleet_files.load(sources, request.pod.extended)
+    objects = fleet_documents(target, *options.ages)
+    notes[:0] = fleet_files.unchecked(objects)
+    loaded = fleet_files.load(objects, request.pod.extended)
     notes += simulation.unchecked([request], loaded.nodes_known)
     checks = device_checks.check_devices(loaded.fleet, simulation.checkable(request, loaded.nodes_known), nodes)
     known = details(loaded.fleet, loaded.telemetry)
@@ -89,7 +99,7 @@ def _request(options: RequestOptions, notes: list[str]) -> Request:
         return Request("one GPU", (0,), needs)
     if options.min_free_memory_mib is not None:
         raise InputError("--min-free-memory may not be given with -f: the manifest has the requirements")
-    found = manifests.load(options.files, options.rules)
+    found = manifests.load(options.files, options.rules, as_workloads)
     notes += found.notes
     chosen = [m for m in found.workloads if options.workload in (None, m.name, m.model.metadata.name)]
     if len(chosen) != 1:

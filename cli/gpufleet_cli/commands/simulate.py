@@ -1,53 +1,72 @@
 """`gpufleet simulate`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gpufleet_cli.analysis import saved_decisions, simulation
 from gpufleet_cli.analysis.fleet_edits import FleetEdits
-from gpufleet_cli.commands.sources import check_stdin
+from gpufleet_cli.commands.convert import as_workloads
+from gpufleet_cli.commands.sources import check_stdin, fleet_documents
 from gpufleet_cli.exit_codes import NOT_PLACED, SUCCESS
 from gpufleet_cli.input import fleet_files, manifests
-from gpufleet_cli.input.fleet_files import FleetFiles
 from gpufleet_cli.input.manifests import ClusterRules
 from gpufleet_cli.options.choices import OutputFormat
+from gpufleet_cli.options.target import Target
 from gpufleet_cli.output import json_shapes, tables
-from gpufleet_cli.output.terminal import Screen, write_json, write_notes
+from gpufleet_cli.output.rendering import Rendering, write
+from gpufleet_cli.output.terminal import Screen, write_notes
 from gpufleet_operator.placement.explain.diagnosis import quantity
 
 
 def simulate(
     files: Sequence[Path],
-    sources: FleetFiles,
+    target: Target,
+    ages: tuple[str | None, float | None],
     rules: ClusterRules,
     *,
     edits: FleetEdits,
     save: Path | None,
     output: OutputFormat,
+    headers: bool = True,
 ) -> int:
-    """Prints the placements and returns the exit code."""
-    check_stdin(files, sources)
-    requested = manifests.load(files, rules)
+    """Prints the placements and returns the exit code.
+
+    Args:
+        files: The manifests.
+        target: The cluster or the saved objects.
+        ages: `--now` and `--stale-after`.
+        rules: What the operator is configured with.
+        edits: Changes of the fleet.
+        save: File for the decisions.
+        output: The format.
+        headers: Whether tables have a header.
+    """
+    check_stdin(files, target)
+    requested = manifests.load(files, rules, as_workloads)
     workloads = requested.workloads
     extended = {name for workload in workloads for name in workload.request.pod.extended}
-    loaded = fleet_files.load(sources, extended)
+    objects = fleet_documents(target, *ages)
+    loaded = fleet_files.load(objects, extended)
     edits.apply(loaded.fleet)
     simulated = simulation.simulate(loaded.fleet, workloads, loaded.pods, nodes_known=loaded.nodes_known)
     notes = (
         *requested.notes,
-        *fleet_files.unchecked(sources),
+        *fleet_files.unchecked(objects),
         *simulation.unchecked([workload.request for workload in workloads], loaded.nodes_known),
         *simulation.unchecked_pods(
-            workloads, nodes_known=loaded.nodes_known, pods_known=bool(sources.nodes and sources.pods)
+            workloads, nodes_known=loaded.nodes_known, pods_known=bool(objects.nodes) and objects.pods_known
         ),
         *loaded.notes,
     )
     if save is not None:
         saved_decisions.save(save, [workload.record for workload in simulated])
         notes = (*notes, f"{quantity(len(simulated), 'decision')} saved to {save} (see gpufleet replay)")
-    if output is OutputFormat.JSON:
-        write_json(json_shapes.simulation(simulated, notes))
-    else:
-        tables.simulation(Screen.of(), simulated)
+
+    def draw(screen: Screen, _wide: bool) -> None:
+        tables.simulation(screen, simulated)
+
+    names = [workload.manifest.name for workload in simulated]
+    write(Rendering(partial(json_shapes.simulation, simulated, notes), lambda: names, draw), output, headers=headers)
     write_notes(notes)
     return SUCCESS if all(workload.placed for workload in simulated) else NOT_PLACED

@@ -4,25 +4,52 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gpufleet_api.names import STALE_AFTER_SECONDS
 from gpufleet_cli.analysis.fleet_edits import FleetEdits
+from gpufleet_cli.cluster.kinds import NODES, PODS, TELEMETRY, ObjectKind
+from gpufleet_cli.cluster.kubectl import Kubectl
+from gpufleet_cli.cluster.lists import read_lists
+from gpufleet_cli.cluster.object_lists import ObjectLists
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.documents import STDIN
-from gpufleet_cli.input.fleet_files import FleetFiles
+from gpufleet_cli.input.documents import STDIN, Document
+from gpufleet_cli.input.fleet_files import FleetDocuments
 from gpufleet_cli.input.manifests import ClusterRules
+from gpufleet_cli.input.saved_objects import documents
 from gpufleet_cli.input.telemetry_age import AgePolicy
+from gpufleet_cli.options.target import Target
+from gpufleet_cli.output.terminal import write_notes
 from gpufleet_operator.model.extended_resources import Resources
 from gpufleet_operator.model.pod_policy import PodPolicy
 
+_CLUSTER = "the cluster"
 
-def fleet_files(
-    fleet: Sequence[Path],
-    nodes: Sequence[Path] | None,
-    pods: Sequence[Path] | None,
-    now: str | None,
-    stale_after: float | None,
-) -> FleetFiles:
-    """Returns the fleet's files with the policy for their age. Raises InputError when `now` is not a time."""
-    return FleetFiles(fleet, nodes or (), pods or (), AgePolicy.parse(now, stale_after, datetime.now(UTC)))
+
+def fleet_documents(target: Target, now: str | None, stale_after: float | None) -> FleetDocuments:
+    """Returns the objects of a fleet, of a cluster or of saved files.
+
+    Args:
+        target: The cluster or the files.
+        now: Time at which the age of saved telemetry is checked; not for a cluster.
+        stale_after: Age in seconds after which telemetry is not used.
+
+    Raises:
+        InputError: `now` is not a time or does not apply, or the objects cannot be read.
+    """
+    clock = datetime.now(UTC)
+    if target.saved:
+        where = ", ".join(map(str, target.files))
+        return FleetDocuments.of(where, documents(target.files), AgePolicy.parse(now, stale_after, clock))
+    if now is not None:
+        raise InputError("--now requires --from: the telemetry of a cluster is taken as of now")
+    lists = read_lists(Kubectl(target.connection), [TELEMETRY], [NODES, PODS])
+    write_notes(f"{kind.plural} not read: {why}" for kind, why in lists.unreadable.items())
+    telemetry, nodes, pods = (_listed(lists, kind) for kind in (TELEMETRY, NODES, PODS))
+    age = AgePolicy.parse(None, STALE_AFTER_SECONDS if stale_after is None else stale_after, clock)
+    return FleetDocuments(_CLUSTER, telemetry, nodes, pods, PODS not in lists.unreadable, age)
+
+
+def _listed(lists: ObjectLists, kind: ObjectKind) -> list[Document]:
+    return [Document(_CLUSTER, kind.kind, kind.api_version, one["metadata"]["name"], one) for one in lists.of(kind)]
 
 
 def cluster_rules(resource: str, schedulers: str, foreign_resources: str, tolerate_taints: str) -> ClusterRules:
@@ -36,9 +63,9 @@ def edits(without: Sequence[str] | None, free: Sequence[str] | None) -> FleetEdi
     return FleetEdits(without or (), free or ())
 
 
-def check_stdin(manifests: Sequence[Path], files: FleetFiles) -> None:
+def check_stdin(manifests: Sequence[Path], target: Target) -> None:
     """Raises InputError when stdin is given for more than one file."""
-    if [*manifests, *files.fleet, *files.nodes, *files.pods].count(STDIN) > 1:
+    if [*manifests, *target.files].count(STDIN) > 1:
         raise InputError("'-' (stdin) may be given only once")
 
 

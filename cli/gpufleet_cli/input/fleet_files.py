@@ -1,15 +1,15 @@
-"""`--fleet`, `--nodes`, `--pods`: builds the engine's fleet from what kubectl printed."""
+"""Builds the engine's fleet from the objects of a cluster, or from what kubectl printed."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import API_VERSION, TELEMETRY_KIND
 from gpufleet_api.telemetry import GPUTelemetry
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.input.decode import decode, reject
-from gpufleet_cli.input.documents import Document, read
+from gpufleet_cli.input.documents import Document
 from gpufleet_cli.input.node_files import load_nodes, load_pods
 from gpufleet_cli.input.telemetry_age import AgePolicy
 from gpufleet_common import timestamps
@@ -21,13 +21,29 @@ from gpufleet_operator.placement.errors import PlacementError
 
 
 @dataclass(frozen=True, slots=True)
-class FleetFiles:
-    """The files that describe a fleet. Without `nodes`, only the nodes' devices are known."""
+class FleetDocuments:
+    """The objects that describe a fleet. Without `nodes`, only the nodes' devices are known.
 
-    fleet: Sequence[Path]
-    nodes: Sequence[Path]
-    pods: Sequence[Path]
-    age: AgePolicy
+    `where` names the files or the cluster.
+    """
+
+    where: str
+    telemetry: Sequence[Document]
+    nodes: Sequence[Document] = ()
+    pods: Sequence[Document] = ()
+    pods_known: bool = False
+    """An empty list of pods is a list of all pods."""
+    age: AgePolicy = field(default_factory=AgePolicy)
+
+    @classmethod
+    def of(cls, where: str, documents: Iterable[Document], age: AgePolicy) -> "FleetDocuments":
+        """Sorts saved objects by kind; other kinds are ignored."""
+        by_kind: dict[tuple[str, str], list[Document]] = {}
+        for document in documents:
+            by_kind.setdefault((document.api_version, document.kind), []).append(document)
+        pods = by_kind.get(("v1", "Pod"), [])
+        telemetry = by_kind.get((API_VERSION, TELEMETRY_KIND), [])
+        return cls(where, telemetry, by_kind.get(("v1", "Node"), ()), pods, bool(pods), age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +55,34 @@ class LoadedFleet:
     telemetry: Mapping[str, GPUTelemetry]
     """By name, of the nodes in the fleet."""
     pods: tuple[BoundPod, ...] = ()
-    """The pods on the nodes; empty without files of pods."""
+    """The pods on the nodes; empty when they are not known."""
     notes: tuple[str, ...] = ()
 
 
-def load(files: FleetFiles, extended: Collection[str] = ()) -> LoadedFleet:
+def load(objects: FleetDocuments, extended: Collection[str] = ()) -> LoadedFleet:
     """Builds the fleet.
 
     Args:
-        files: The files.
+        objects: The objects.
         extended: Extended resources that are requested besides GPUs. Nodes of which nothing is known have enough.
 
     Raises:
-        InputError: A file cannot be used, contains a node or device twice, or there is no node.
+        InputError: An object cannot be used, a node or device occurs twice, or there is no node.
     """
     notes: list[str] = []
-    pods = load_pods(files.pods) if files.nodes else ()
-    known = load_nodes(files.nodes, pods) if files.nodes else None
+    pods = load_pods(objects.pods) if objects.nodes else ()
+    known = load_nodes(objects.nodes, pods) if objects.nodes else None
     unknown = NodeInfo(free_extended=dict.fromkeys(extended, UNKNOWN_CAPACITY))
     fleet = Fleet()
     where: dict[str, str] = {}
     used: dict[str, GPUTelemetry] = {}
-    for document in read(files.fleet):
+    for document in objects.telemetry:
         telemetry = _telemetry(document)
         if document.name in where:
             raise InputError(f"{document}: {duplicate('metadata.name', document.name)} (see {where[document.name]})")
         where[document.name] = document.where
         if known is not None and document.name not in known:
-            notes.append(f"node {document.name} left out: not in the --nodes files")
+            notes.append(f"node {document.name} left out: it has no Node")
             continue
         used[document.name] = telemetry
         try:
@@ -74,37 +90,36 @@ def load(files: FleetFiles, extended: Collection[str] = ()) -> LoadedFleet:
                 node_state(
                     telemetry,
                     unknown if known is None else known[document.name],
-                    age_seconds=files.age.age_seconds(document, telemetry),
-                    stale_after_seconds=files.age.stale_after_seconds,
+                    age_seconds=objects.age.age_seconds(document, telemetry),
+                    stale_after_seconds=objects.age.stale_after_seconds,
+                    stale_reason=_stale_reason(telemetry),
                 )
             )
         except PlacementError as error:
             raise InputError(f"{document}: {error}") from error
     if not where:
-        raise InputError(f"{', '.join(map(str, files.fleet))}: no {TELEMETRY_KIND} found")
+        raise InputError(f"{objects.where}: no {TELEMETRY_KIND} found")
     if not used:
-        raise InputError(f"{', '.join(map(str, files.nodes))}: none of the fleet's nodes found ({', '.join(where)})")
-    return LoadedFleet(fleet, known is not None, used, pods, (*notes, *files.age.notes()))
+        raise InputError(f"{objects.where}: none of the Nodes has a {TELEMETRY_KIND} (these have: {', '.join(where)})")
+    return LoadedFleet(fleet, known is not None, used, pods, (*notes, *objects.age.notes()))
 
 
-def unchecked(files: FleetFiles) -> Iterator[str]:
-    """Yields a note on what is not checked because files are missing.
+def unchecked(objects: FleetDocuments) -> Iterator[str]:
+    """Yields a note on what is not checked because objects are missing."""
+    if not objects.nodes:
+        yield "CPU, memory, labels and taints of the nodes not checked: no Nodes known"
+    elif not objects.pods_known:
+        yield "everything allocatable on a node counts as free: no Pods known"
 
-    Raises:
-        InputError: Pods are given without nodes.
-    """
-    if not files.nodes and files.pods:
-        raise InputError("--pods requires --nodes: the pods' requests are subtracted from the nodes' allocatable")
-    if not files.nodes:
-        yield "CPU, memory, labels and taints of the nodes not checked: no --nodes files"
-    elif not files.pods:
-        yield "everything allocatable on a node counts as free: no --pods files"
+
+def _stale_reason(telemetry: GPUTelemetry) -> str | None:
+    """Returns why the operator does not use the telemetry; None: it does, or has not said so."""
+    conditions = telemetry.status.conditions if telemetry.status else []
+    found = (c for c in conditions if c.type == "Fresh" and c.status is ConditionStatus.FALSE)
+    return next((condition.message or condition.reason for condition in found), None)
 
 
 def _telemetry(document: Document) -> GPUTelemetry:
-    if (document.kind, document.api_version) != (TELEMETRY_KIND, API_VERSION):
-        got = f"{document.api_version} {document.kind}"
-        raise InputError(f"{document}: must be a {API_VERSION} {TELEMETRY_KIND}, not {got}")
     telemetry = decode(GPUTelemetry, document)
     reject(document, _problems(telemetry))
     return telemetry

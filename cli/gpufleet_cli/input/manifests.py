@@ -1,7 +1,7 @@
 """`-f`: reads GPUWorkloads, and rejects what the apiserver or the operator would reject."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,12 +64,15 @@ class ClusterRules:
     policy: PodPolicy = DEFAULT_POLICY
 
 
-def load(paths: Sequence[Path], rules: ClusterRules) -> Manifests:
+def load(
+    paths: Sequence[Path], rules: ClusterRules, expand: Callable[[Document], Sequence[Document]] = lambda one: (one,)
+) -> Manifests:
     """Returns the workloads of these files. Objects of other kinds are skipped with a note.
 
     Args:
         paths: Files; `-` is stdin.
         rules: What templates may ask for.
+        expand: Replaces an object by the GPUWorkloads that have the same pods.
 
     Raises:
         InputError: A file or a workload cannot be used, a workload occurs twice, or there is none.
@@ -77,12 +80,12 @@ def load(paths: Sequence[Path], rules: ClusterRules) -> Manifests:
     workloads: dict[str, Manifest] = {}
     notes = []
     skipped = []
-    for document in read(paths):
+    for document in (one for given in read(paths) for one in expand(given)):
         if document.kind != WORKLOAD_KIND or document.api_version.partition("/")[0] != GROUP:
             skipped.append(f"{document.kind} {document.name}")
             notes.append(f"{document} ({document.api_version}) skipped: not a {GROUP} {WORKLOAD_KIND}")
             continue
-        manifest = _manifest(document, rules)
+        manifest = check(document, rules)
         if manifest.name in workloads:
             first = workloads[manifest.name].document.where
             raise InputError(f"{document}: {duplicate('metadata.name', manifest.name)} (see {first})")
@@ -95,7 +98,8 @@ def load(paths: Sequence[Path], rules: ClusterRules) -> Manifests:
     return Manifests(tuple(workloads.values()), tuple(notes))
 
 
-def _manifest(document: Document, rules: ClusterRules) -> Manifest:
+def check(document: Document, rules: ClusterRules) -> Manifest:
+    """Returns the workload of a document. Raises InputError for what the apiserver or the operator would reject."""
     if document.api_version != API_VERSION:
         raise InputError(f"{document}: {unsupported('apiVersion', document.api_version, [API_VERSION])}")
     reject(document, workload_problems(document.body))

@@ -1,12 +1,11 @@
-"""`--nodes` and `--pods`: labels, taints and free capacity of each node, computed by the operator's own code."""
+"""Labels, taints and free capacity of each node, computed by the operator's own code."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from gpufleet_cli.errors import InputError
-from gpufleet_cli.input.documents import Document, read
+from gpufleet_cli.input.documents import Document
 from gpufleet_common.field_errors import duplicate, invalid, required
 from gpufleet_operator.cache import decode
 from gpufleet_operator.fleet.engine_input import NodeInfo
@@ -18,16 +17,15 @@ T = TypeVar("T")
 _ENDED_PHASES = frozenset({"Succeeded", "Failed"})
 
 
-def load_nodes(nodes: Sequence[Path], pods: Iterable[BoundPod]) -> Mapping[str, NodeInfo]:
+def load_nodes(nodes: Iterable[Document], pods: Iterable[BoundPod]) -> Mapping[str, NodeInfo]:
     """Returns labels, taints and free capacity by node: allocatable minus the requests of the pods bound to it.
 
     Raises:
-        InputError: A file cannot be used, or contains a node twice.
+        InputError: A Node cannot be used, or occurs twice.
     """
     used = _used(pods)
     found: dict[str, NodeInfo] = {}
-    for document in read(nodes):
-        _expect(document, "Node")
+    for document in nodes:
         if document.name in found:
             raise InputError(f"{document}: {duplicate('metadata.name', document.name)}")
         if not _object(document, "status").get("allocatable"):
@@ -36,15 +34,14 @@ def load_nodes(nodes: Sequence[Path], pods: Iterable[BoundPod]) -> Mapping[str, 
     return found
 
 
-def load_pods(paths: Sequence[Path]) -> tuple[BoundPod, ...]:
+def load_pods(pods: Iterable[Document]) -> tuple[BoundPod, ...]:
     """Returns the pods that are bound to a node and have not ended.
 
     Raises:
-        InputError: A file cannot be used.
+        InputError: A Pod cannot be used.
     """
     found = []
-    for document in read(paths):
-        _expect(document, "Pod")
+    for document in pods:
         phase = _object(document, "status").get("phase")
         if _object(document, "spec").get("nodeName") and phase not in _ENDED_PHASES:
             found.append(_decode(document, _pod))
@@ -90,8 +87,3 @@ def _object(document: Document, field: str) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise InputError(f"{document}: {invalid(field, value, 'must be an object')}")
     return value or {}
-
-
-def _expect(document: Document, kind: str) -> None:
-    if (document.kind, document.api_version) != (kind, "v1"):
-        raise InputError(f"{document}: must be a v1 {kind}, not {document.api_version} {document.kind}")

@@ -10,13 +10,18 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from gpufleet_cli.errors import InputError
 from gpufleet_cli.exit_codes import BAD_INPUT
+from gpufleet_cli.options.target import Target, connection_params, take
 
 
 class CommandGroup(TyperGroup):
     """Lists the commands in the order of their declaration, and maps errors to exit code 2.
 
-    `ctx` is of the copy of click that typer bundles.
+    Options of the connection can be before the command, as for kubectl. `ctx` is of the copy of click that typer
+    bundles.
     """
+
+    def __init__(self, *, params: list[Any] | None = None, **attributes: Any) -> None:
+        super().__init__(params=[*(params or ()), *connection_params()], **attributes)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the options before the command."""
@@ -25,6 +30,7 @@ class CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the chosen command."""
+        ctx.obj = take(ctx.params, ctx.obj or Target())
         with _errors():
             return super().invoke(ctx)
 
@@ -38,6 +44,18 @@ class Command(TyperCommand):
 
     def get_help_option(self, ctx: Any) -> TyperOption | None:
         return _without_type(super().get_help_option(ctx))
+
+
+class ClusterCommand(Command):
+    """A command that reads a cluster or saved objects. `ctx.obj` is its Target."""
+
+    def __init__(self, *, params: list[Any] | None = None, **attributes: Any) -> None:
+        super().__init__(params=[*(params or ()), *connection_params()], **attributes)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command with the options that are given before and after its name."""
+        ctx.obj = take(ctx.params, ctx.obj or Target())
+        return super().invoke(ctx)
 
 
 def _without_type(option: TyperOption | None) -> TyperOption | None:

@@ -13,15 +13,6 @@ FLEET_PANEL = "Fleet"
 _REQUEST_PANEL = "Request"
 _WHAT_IF_PANEL = "What if"
 
-_FLEET = typer.Option(
-    "--fleet",
-    metavar="FILE",
-    help="Output of `kubectl get gputelemetries -o yaml`; '-' is stdin. Repeatable.",
-    rich_help_panel=FLEET_PANEL,
-)
-Fleet: TypeAlias = Annotated[list[Path], _FLEET]
-OptionalFleet: TypeAlias = Annotated[list[Path] | None, _FLEET]
-
 Manifests: TypeAlias = Annotated[
     list[Path],
     typer.Option(
@@ -103,30 +94,12 @@ DEFAULT_SCHEDULERS = ",".join(SCHEDULERS)
 DEFAULT_FOREIGN_RESOURCES = ",".join(FOREIGN_RESOURCES)
 DEFAULT_TOLERATE_TAINTS = ",".join(TOLERATED_TAINTS)
 
-NodeFiles: TypeAlias = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--nodes",
-        metavar="FILE",
-        help="Output of `kubectl get nodes -o yaml`: labels, taints, allocatable CPU and memory. Repeatable.",
-        rich_help_panel=FLEET_PANEL,
-    ),
-]
-PodFiles: TypeAlias = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--pods",
-        metavar="FILE",
-        help="Output of `kubectl get pods -A -o yaml`: requests to subtract from allocatable. Repeatable.",
-        rich_help_panel=FLEET_PANEL,
-    ),
-]
 Now: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--now",
         metavar="TIME",
-        help="Time to measure the telemetry's age at, such as 2026-01-02T03:04:05Z. The age is ignored by default.",
+        help="Time to measure the age of saved telemetry at, such as 2026-01-02T03:04:05Z. It is ignored by default.",
         rich_help_panel=FLEET_PANEL,
     ),
 ]
@@ -136,7 +109,7 @@ StaleAfter: TypeAlias = Annotated[
         "--stale-after",
         metavar="SECONDS",
         parser=seconds("--stale-after"),
-        help="Age after which telemetry is not used, at the time of --now or now. "
+        help="Age after which telemetry is not used; with --from at the time of --now or now. "
         f"The operator's default is {STALE_AFTER_SECONDS:.0f}.",
         rich_help_panel=FLEET_PANEL,
     ),
@@ -182,21 +155,12 @@ Output: TypeAlias = Annotated[
         "-o",
         metavar="FORMAT",
         parser=choice("--output", OutputFormat),
-        help=f"Format of the result: {' or '.join(OutputFormat)}.",
+        help=f"Format of the result: {', '.join(OutputFormat)}.",
     ),
 ]
-
-
-def print_version(requested: bool) -> None:
-    """Prints the version and ends the command, when it is requested."""
-    if requested:
-        from importlib.metadata import version  # noqa: PLC0415 - keeps --help fast
-
-        typer.echo(f"gpufleet {version('gpufleet')}")
-        raise typer.Exit
-
-
-Version: TypeAlias = Annotated[
-    bool,
-    typer.Option("--version", metavar="", is_eager=True, callback=print_version, help="Print the version and exit."),
+NoHeaders: TypeAlias = Annotated[
+    bool, typer.Option("--no-headers", metavar="", help="Print tables without header and totals.")
+]
+Watch: TypeAlias = Annotated[
+    bool, typer.Option("--watch", "-w", metavar="", help="Print again every two seconds, until Ctrl-C.")
 ]

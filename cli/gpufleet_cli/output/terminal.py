@@ -15,8 +15,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
-_UNLIMITED = 10_000
+from gpufleet_cli.view.text_tree import TextTree
+
+UNLIMITED = 10_000
+"""Width of a screen without terminal."""
 _MIN_TEXT_WIDTH = 24
 """A text column is not made narrower than this while another column can be dropped."""
 _GAP = 2
@@ -38,17 +42,18 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Prints to stdout."""
+    """Prints to stdout. Without `headers`, tables have no header."""
 
     console: Console
+    headers: bool = True
 
     @classmethod
-    def of(cls, width: int | None = None) -> "Screen":
+    def of(cls, width: int | None = None, *, headers: bool = True) -> "Screen":
         """Returns a screen of the terminal's width, or of `width`; unlimited without terminal, COLUMNS and `width`."""
         console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False, width=width)
         if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
-            console.width = _UNLIMITED
-        return cls(console)
+            console.width = UNLIMITED
+        return cls(console, headers)
 
     def line(self, text: str, style: str = "") -> None:
         """Prints a paragraph, wrapped at the width."""
@@ -64,9 +69,18 @@ class Screen:
             if not spare:
                 break
             shown.remove(max(spare, key=lambda i: (columns[i].spare, i)))
-        self._print(_table(columns, rows, shown, firm=needed <= self.console.width))
+        self._print(_table(columns, rows, shown, firm=needed <= self.console.width, headers=self.headers))
 
-    def _print(self, what: Text | Table) -> None:
+    def tree(self, root: TextTree) -> None:
+        """Prints a tree, its texts wrapped at the width."""
+        self._print(_rich_tree(root, Tree(Text(root.text, style=root.style))))
+
+    def clear(self) -> None:
+        """Clears the terminal, if this is one."""
+        if self.console.is_terminal:
+            self.console.file.write("\x1b[H\x1b[2J")
+
+    def _print(self, what: Text | Table | Tree) -> None:
         """Prints without the trailing blanks that rich adds."""
         with self.console.capture() as drawn:
             self.console.print(what, overflow="fold")
@@ -95,8 +109,16 @@ def _needed(columns: Sequence[Column], rows: Sequence[Sequence[str]], shown: Seq
     return total
 
 
-def _table(columns: Sequence[Column], rows: Iterable[Sequence[str]], shown: Iterable[int], *, firm: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+def _rich_tree(node: TextTree, tree: Tree) -> Tree:
+    for child in node.children:
+        _rich_tree(child, tree.add(Text(child.text, style=child.style)))
+    return tree
+
+
+def _table(
+    columns: Sequence[Column], rows: Iterable[Sequence[str]], shown: Iterable[int], *, firm: bool, headers: bool
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_header=headers)
     for index in shown:
         column = columns[index]
         side: Literal["left", "right"] = "right" if column.number else "left"

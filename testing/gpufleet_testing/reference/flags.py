@@ -2,13 +2,15 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from unittest import mock
 
 import typer
 
 from gpufleet_agent import settings as agent_settings
 from gpufleet_cli.app import app
+from gpufleet_cli.options.target import NAMES, connection_params
 from gpufleet_operator import settings as operator_settings
 from gpufleet_testing.reference.markdown import code, table
 
@@ -33,17 +35,32 @@ def operator() -> str:
 
 def command_line() -> str:
     """Returns a table of options for each command of gpufleet."""
-    group = typer.main.get_command(app)
-    parts = []
-    for name, command in group.commands.items():  # type: ignore[attr-defined] # a group, as there are several commands
-        rows = []
-        for option in command.params:
-            names = ", ".join(code(flag) for flag in option.opts + option.secondary_opts)
-            default = "" if option.default is None or option.default is False else str(option.default)
-            rows.append((names, code(default), "yes" if option.required else "", option.help or ""))
-        if rows:
-            parts.append(f"### {name}\n{table(('option', 'default', 'required', 'meaning'), rows)}")
+    parts = [f"### Options of the cluster\n{_options(connection_params())}"]
+    for name, command in _commands(typer.main.get_command(app), ""):
+        options = [option for option in command.params if option.name not in NAMES]
+        if options:
+            parts.append(f"### {name}\n{_options(options)}")
     return "\n\n".join(parts)
+
+
+def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields all commands, those of a group with its name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def _options(options: Iterable[Any]) -> str:
+    rows = []
+    for option in options:
+        names = ", ".join(code(flag) for flag in option.opts + option.secondary_opts)
+        if option.param_type_name == "argument":
+            names = code(option.metavar or option.name)
+        default = "" if option.default is None or option.default is False else str(option.default)
+        rows.append((names, code(default), "yes" if option.required else "", option.help or ""))
+    return table(("option", "default", "required", "meaning"), rows)
 
 
 def _parser(parse: Callable[[], object]) -> argparse.ArgumentParser:

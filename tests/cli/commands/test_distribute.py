@@ -93,18 +93,17 @@ def test_usable_devices_of_a_fleet_are_the_receivers(files: ObjectFiles) -> None
             gpu("node-1", 3, memoryTotalMiB=None, memoryUsedMiB=None),
         )
     )
-    by_free = run_cli("distribute", "--items", "8", "--fleet", fleet, "-o", "json")
+    by_free = run_cli("distribute", "--items", "8", "--from", fleet, "-o", "json")
     assert by_free.json["shares"] == {"GPU-node-1-0": 6, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
     assert "GPUs left out: 1 unhealthy" in by_free.notes
-    by_total = run_cli("distribute", "--items", "6", "--fleet", fleet, "--by", "TotalMemory", "-o", "json")
+    by_total = run_cli("distribute", "--items", "6", "--from", fleet, "--by", "TotalMemory", "-o", "json")
     assert by_total.json["shares"] == {"GPU-node-1-0": 4, "GPU-node-1-2": 2, "GPU-node-1-3": 0}
-    uniform = run_cli("distribute", "--items", "7", "--fleet", fleet, "--by", "Uniform", "-o", "json")
+    uniform = run_cli("distribute", "--items", "7", "--from", fleet, "--by", "Uniform", "-o", "json")
     assert uniform.json["shares"] == {"GPU-node-1-0": 3, "GPU-node-1-2": 2, "GPU-node-1-3": 2}
 
 
 BAD = [
-    (["--items", "7"], "--capacity or --fleet is required"),
-    (["--items", "7", "--capacity", "a=1", "--fleet", "f"], "--capacity and --fleet are mutually exclusive"),
+    (["--items", "7", "--capacity", "a=1", "--from", "f"], "--capacity and --from are mutually exclusive"),
     (["--items", "7", "--by", "x"], "--by x: must be one of FreeMemory, TotalMemory, Uniform"),
     (["--items", "x", "--capacity", "a=1"], "--items x: must be an integer"),
     (["--items", "nan", "--capacity", "a=1"], "--items nan: must be an integer"),
@@ -127,7 +126,10 @@ BAD = [
         ["--items", "7", "--capacity", "a=1", "--max", "1", "--max", "2"],
         "--max 2: duplicate maximum for every",
     ),
-    (["--items", "7", "--capacity", "a=1", "--by", "Uniform"], "--by, --now and --stale-after require --fleet"),
+    (
+        ["--items", "7", "--capacity", "a=1", "--by", "Uniform"],
+        "--by, --now and --stale-after may not be given with --capacity",
+    ),
 ]
 
 
@@ -141,9 +143,9 @@ def test_bad_input_is_reported_with_exit_code_2(arguments: list[str], message: s
 
 def test_fleet_without_a_usable_device_is_bad_input(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1, health={"state": "Unhealthy"}))
-    done = run_cli("distribute", "--items", "7", "--fleet", fleet)
+    done = run_cli("distribute", "--items", "7", "--from", fleet)
     assert done.code == 2
     assert "no free, healthy GPU in the fleet" in done.err
-    unknown = run_cli("distribute", "--items", "7", "--fleet", fleet, "--by", "Speed")
+    unknown = run_cli("distribute", "--items", "7", "--from", fleet, "--by", "Speed")
     assert unknown.code == 2
     assert "--by Speed: must be one of" in unknown.err

@@ -65,26 +65,26 @@ def test_device_is_listed_with_its_reason_and_numbers(
     idle = gpu("node-1", 1, temperatureCelsius=40, model="NVIDIA H100 80GB HBM3")
     fleet = files.write(telemetry("node-1", gpu("node-1", 0, **values), idle), idle_node("node-2"))
     manifest = files.write(gpu_workload(requirements=needs))
-    done = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json")
+    done = run_cli("explain", "--from", fleet, "-f", manifest, "-o", "json")
     assert done.code == 0
     device = done.json["devices"][0]
     assert (device["usable"], device["reason"]) == (reason is None, reason)
     assert words in device["message"]
-    row = run_cli("explain", "--fleet", fleet, "-f", manifest).out.splitlines()[1]
+    row = run_cli("explain", "--from", fleet, "-f", manifest).out.splitlines()[1]
     assert (reason or "-") in row
     assert words in row
 
 
 def test_reservation_is_named_before_the_device_is_held(files: ObjectFiles) -> None:
     node = {**idle_node("node-1", 1), "spec": {"assignments": [ASSIGNMENT]}}
-    (device,) = run_cli("explain", "--fleet", files.write(node), "-o", "json").json["devices"]
+    (device,) = run_cli("explain", "--from", files.write(node), "-o", "json").json["devices"]
     assert (device["reason"], device["message"]) == ("DeviceInUse", "reserved for ml/serve-0-abcde")
 
 
 def test_too_few_devices_on_a_node_is_reported_for_passing_ones(files: ObjectFiles) -> None:
     node = telemetry("node-1", gpu("node-1", 0, health=SICK), *(gpu("node-1", i) for i in (1, 2)))
     manifest = files.write(gpu_workload(devices={"count": 3}))
-    devices = run_cli("explain", "--fleet", files.write(node), "-f", manifest, "-o", "json").json["devices"]
+    devices = run_cli("explain", "--from", files.write(node), "-f", manifest, "-o", "json").json["devices"]
     assert [d["reason"] for d in devices] == ["DeviceUnhealthy", "InsufficientDevices", "InsufficientDevices"]
     assert {d["message"] for d in devices[1:]} == {"node has 2 available GPUs, needs 3"}
 
@@ -92,7 +92,7 @@ def test_too_few_devices_on_a_node_is_reported_for_passing_ones(files: ObjectFil
 def test_topology_is_reported_for_passing_devices(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2))
     manifest = files.write(gpu_workload(devices={"count": 2}, placement={"topology": "NVLink"}))
-    devices = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json["devices"]
+    devices = run_cli("explain", "--from", fleet, "-f", manifest, "-o", "json").json["devices"]
     assert {d["reason"] for d in devices} == {"TopologyNotSatisfied"}
     assert {d["message"] for d in devices} == {"node has 2 available GPUs, but no 2 of them satisfy topology NVLink"}
 
@@ -100,8 +100,8 @@ def test_topology_is_reported_for_passing_devices(files: ObjectFiles) -> None:
 def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Path) -> None:
     fleet = examples / "fleets" / "faults.yaml"
     manifest = examples / "impossible.yaml"
-    explained = run_cli("explain", "--fleet", fleet, "-f", manifest, "-o", "json").json
-    simulated = run_cli("simulate", "--fleet", fleet, "-f", manifest, "-o", "json").json["workloads"][0]["explanation"]
+    explained = run_cli("explain", "--from", fleet, "-f", manifest, "-o", "json").json
+    simulated = run_cli("simulate", "--from", fleet, "-f", manifest, "-o", "json").json["workloads"][0]["explanation"]
     for key in ("devicesConsidered", "devicesEligible", "rejections"):
         assert explained[key] == simulated[key]
     nearest = simulated["nearestMiss"]
@@ -114,7 +114,7 @@ def test_reasons_are_those_that_simulate_counts(files: ObjectFiles, examples: Pa
 
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
-    done = run_cli("explain", "--fleet", files.write(idle_node("node-1", 1)), "-o", "json")
+    done = run_cli("explain", "--from", files.write(idle_node("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
     assert list(device)[-4:] == ["powerMilliwatts", "usable", "reason", "message"]
@@ -122,9 +122,9 @@ def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
 
 def test_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 3))
-    devices = run_cli("explain", "--fleet", fleet, "--node", "node-2", "--limit", "2", "-o", "json").json["devices"]
+    devices = run_cli("explain", "--from", fleet, "--node", "node-2", "--limit", "2", "-o", "json").json["devices"]
     assert [d["uuid"] for d in devices] == ["GPU-node-2-0", "GPU-node-2-1"]
-    unknown = run_cli("explain", "--fleet", fleet, "--node", "node-9")
+    unknown = run_cli("explain", "--from", fleet, "--node", "node-9")
     assert (unknown.code, unknown.err) == (
         2,
         "error: --node node-9: not found; nodes of the fleet: node-1, node-2\n",
@@ -134,7 +134,7 @@ def test_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
 def test_rules_on_other_pods_are_noted_as_unchecked(files: ObjectFiles) -> None:
     main = {"name": "main", "image": "x:1", "ports": [{"containerPort": 80, "hostPort": 80}]}
     manifest = files.write(gpu_workload(template={"spec": {"restartPolicy": "Never", "containers": [main]}}))
-    done = run_cli("explain", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
+    done = run_cli("explain", "-f", manifest, "--from", files.write(idle_node("node-1")))
     assert (
         "default/train: host ports, pod affinity and topology spread not checked: see gpufleet simulate" in done.notes
     )

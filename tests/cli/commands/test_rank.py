@@ -18,7 +18,7 @@ def test_passing_devices_are_listed_best_first(files: ObjectFiles) -> None:
             gpu("node-1", 3, temperatureCelsius=30),
         )
     )
-    done = run_cli("rank", "--fleet", fleet, "-o", "json")
+    done = run_cli("rank", "--from", fleet, "-o", "json")
     assert done.code == 0
     assert [(d["rank"], d["index"]) for d in done.json["devices"]] == [(1, 3), (2, 0), (3, 1)]
     totals = [d["score"]["total"] for d in done.json["devices"]]
@@ -30,15 +30,15 @@ def test_passing_devices_are_listed_best_first(files: ObjectFiles) -> None:
 
 def test_ranking_is_the_order_in_which_best_picks(files: ObjectFiles, examples: Path) -> None:
     fleet = examples / "fleets" / "mixed.yaml"
-    ranked = run_cli("rank", "--fleet", fleet, "-o", "json").json["devices"]
+    ranked = run_cli("rank", "--from", fleet, "-o", "json").json["devices"]
     manifest = files.write(gpu_workload(replicas=len(ranked)))
-    placements = run_cli("simulate", "-f", manifest, "--fleet", fleet, "-o", "json").json["workloads"][0]["placements"]
+    placements = run_cli("simulate", "-f", manifest, "--from", fleet, "-o", "json").json["workloads"][0]["placements"]
     assert [d["uuid"] for d in ranked] == [p["devices"][0] for p in placements]
     assert [d["score"] for d in ranked] == [p["score"] for p in placements]
 
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
-    done = run_cli("rank", "--fleet", files.write(idle_node("node-1", 1)), "-o", "json")
+    done = run_cli("rank", "--from", files.write(idle_node("node-1", 1)), "-o", "json")
     assert list(done.json) == ["devices", "devicesConsidered", "devicesEligible", "rejections", "notes"]
     (device,) = done.json["devices"]
     score = device.pop("score")
@@ -58,21 +58,21 @@ def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
 
 def test_missing_value_is_null_or_a_dash_never_0(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1, temperatureCelsius=None, powerMilliwatts=None))
-    (device,) = run_cli("rank", "--fleet", fleet, "-o", "json").json["devices"]
+    (device,) = run_cli("rank", "--from", fleet, "-o", "json").json["devices"]
     assert device["temperatureCelsius"] is device["powerMilliwatts"] is None
     assert device["score"]["temperature"] is device["score"]["power"] is None
-    row = run_cli("rank", "--fleet", fleet).out.splitlines()[1].split()
+    row = run_cli("rank", "--from", fleet).out.splitlines()[1].split()
     assert row[-6:] == ["-", "0.850", "1.000", "1.000", "-", "-"]
 
 
 def test_memory_node_and_limit_options_restrict_the_list(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 3), idle_node("node-2", 2, memoryUsedMiB=50000))
-    done = run_cli("rank", "--fleet", fleet, "--min-free-memory", "40000", "-o", "json")
+    done = run_cli("rank", "--from", fleet, "--min-free-memory", "40000", "-o", "json")
     assert {d["node"] for d in done.json["devices"]} == {"node-1"}
     assert done.json["rejections"] == [{"reason": "InsufficientFreeMemory", "devices": 2, "nodes": 1}]
-    done = run_cli("rank", "--fleet", fleet, "--node", "node-2", "-o", "json")
+    done = run_cli("rank", "--from", fleet, "--node", "node-2", "-o", "json")
     assert [d["uuid"] for d in done.json["devices"]] == ["GPU-node-2-0", "GPU-node-2-1"]
-    done = run_cli("rank", "--fleet", fleet, "--limit", "2")
+    done = run_cli("rank", "--from", fleet, "--limit", "2")
     header, first, second, summary = done.out.splitlines()
     assert (first.split()[0], second.split()[0]) == ("1", "2")
     assert summary == "5/5 GPUs are available."
@@ -92,7 +92,7 @@ def test_requirements_and_weights_of_a_workload_count(files: ObjectFiles) -> Non
     workload = gpu_workload(
         requirements={"models": ["NVIDIA H100 80GB HBM3"]}, placement={"weights": weights, "topology": "SameNode"}
     )
-    done = run_cli("rank", "--fleet", fleet, "-f", files.write(workload), "-o", "json")
+    done = run_cli("rank", "--from", fleet, "-f", files.write(workload), "-o", "json")
     assert [d["index"] for d in done.json["devices"]] == [1, 0]
     assert [r["reason"] for r in done.json["rejections"]] == ["ModelMismatch"]
 
@@ -101,30 +101,30 @@ def test_workload_is_chosen_by_name(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2))
     big = gpu_workload("big", requirements={"minFreeMemoryMiB": 90000})
     manifest = files.write(gpu_workload("small"), big)
-    assert run_cli("rank", "--fleet", fleet, "-f", manifest, "--workload", "small", "-o", "json").json["devices"]
-    assert not run_cli("rank", "--fleet", fleet, "-f", manifest, "--workload", "default/big", "-o", "json").json[
+    assert run_cli("rank", "--from", fleet, "-f", manifest, "--workload", "small", "-o", "json").json["devices"]
+    assert not run_cli("rank", "--from", fleet, "-f", manifest, "--workload", "default/big", "-o", "json").json[
         "devices"
     ]
-    undecided = run_cli("rank", "--fleet", fleet, "-f", manifest)
+    undecided = run_cli("rank", "--from", fleet, "-f", manifest)
     assert (undecided.code, undecided.err) == (
         2,
         "error: --workload is required: the manifests have default/small, default/big\n",
     )
-    unknown = run_cli("rank", "--fleet", fleet, "-f", manifest, "--workload", "tiny")
+    unknown = run_cli("rank", "--from", fleet, "-f", manifest, "--workload", "tiny")
     assert unknown.code == 2
     assert "--workload tiny: matches 0 workloads; the manifests have default/small, default/big" in unknown.err
 
 
 def test_no_passing_device_gives_one_line(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 2, health={"state": "Unhealthy"}))
-    done = run_cli("rank", "--fleet", fleet)
+    done = run_cli("rank", "--from", fleet)
     assert (done.code, done.out) == (0, "0/2 GPUs are available: 2 unhealthy.\n")
 
 
 @pytest.mark.parametrize("command", ["rank", "explain"])
 def test_memory_above_the_limit_is_bad_input(files: ObjectFiles, command: str) -> None:
     fleet = files.write(idle_node("node-1", 1))
-    done = run_cli(command, "--fleet", fleet, "--min-free-memory", "99999999999")
+    done = run_cli(command, "--from", fleet, "--min-free-memory", "99999999999")
     assert (done.code, done.out) == (2, "")
     assert "min_free_memory_mib is 99999999999, must be 2147483647 or less" in done.err
     assert done.err.count("\n") == 1

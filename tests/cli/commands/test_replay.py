@@ -19,7 +19,7 @@ def saved(files: ObjectFiles, tmp_path: Path) -> Path:
         gpu_workload("third"),
     )
     fleet = files.write(idle_node("node-1"), idle_node("node-2"))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--save", file)
+    done = run_cli("simulate", "-f", manifest, "--from", fleet, "--save", file)
     assert done.code == 1
     assert f"3 decisions saved to {file} (see gpufleet replay)" in done.notes
     return file
@@ -45,7 +45,7 @@ def test_saved_decisions_are_reproduced_byte_for_byte(saved: Path) -> None:
 def test_saving_twice_gives_the_same_bytes(files: ObjectFiles, tmp_path: Path) -> None:
     manifest, nodes = files.write(gpu_workload()), [idle_node("node-1"), idle_node("node-2")]
     for name, fleet in (("a", files.write(*nodes)), ("b", files.write(*reversed(nodes)))):
-        run_cli("simulate", "-f", manifest, "--fleet", fleet, "--save", tmp_path / name)
+        run_cli("simulate", "-f", manifest, "--from", fleet, "--save", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -84,7 +84,7 @@ def test_simulate_takes_what_if_options(files: ObjectFiles) -> None:
         gpu("node-1", 1),
     )
     manifest = files.write(gpu_workload(requirements={"minFreeMemoryMiB": 80000}))
-    ask = ("simulate", "-f", manifest, "--fleet", files.write(node), "-o", "json")
+    ask = ("simulate", "-f", manifest, "--from", files.write(node), "-o", "json")
     away = (*ask, "--without", "GPU-node-1-1")
     assert run_cli(*away).code == 1
     freed = run_cli(*away, "--free", "GPU-node-1-0")
@@ -95,7 +95,7 @@ def test_freed_gpu_is_free_even_if_its_use_is_not_reported(
     files: ObjectFiles,
 ) -> None:
     node = idle_node("node-1", 1, processCount=None, memoryUsedMiB=None)
-    ask = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(node))
+    ask = ("simulate", "-f", files.write(gpu_workload()), "--from", files.write(node))
     assert "ForeignProcess" in run_cli(*ask).out
     assert run_cli(*ask, "--free", "GPU-node-1-0").code == 0
 
@@ -110,7 +110,7 @@ def test_freed_gpu_is_free_even_if_its_use_is_not_reported(
 def test_unknown_node_or_gpu_is_bad_input(
     saved: Path, files: ObjectFiles, arguments: tuple[str, ...], problem: str
 ) -> None:
-    simulate = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(idle_node("node-1")))
+    simulate = ("simulate", "-f", files.write(gpu_workload()), "--from", files.write(idle_node("node-1")))
     for command in (("replay", saved), simulate):
         done = run_cli(*command, *arguments)
         assert (done.code, done.out, done.err) == (2, "", f"error: {problem}\n")
@@ -128,7 +128,7 @@ def test_other_files_are_rejected(files: ObjectFiles, text: str) -> None:
 def test_unreadable_and_unwritable_files_are_named(files: ObjectFiles, tmp_path: Path) -> None:
     done = run_cli("replay", tmp_path / "gone")
     assert (done.code, done.err) == (2, f"error: {tmp_path}/gone: No such file or directory\n")
-    simulate = ("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(idle_node("node-1")))
+    simulate = ("simulate", "-f", files.write(gpu_workload()), "--from", files.write(idle_node("node-1")))
     done = run_cli(*simulate, "--save", tmp_path)
     assert (done.code, done.err) == (2, f"error: --save {tmp_path}: Is a directory\n")
 

@@ -14,7 +14,7 @@ def fleet(files: ObjectFiles) -> str:
 
 def test_workload_gets_the_best_devices_with_their_score(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(devices={"count": 2}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "-o", "json")
     assert done.code == 0
     (workload,) = done.json["workloads"]
     assert done.json["placed"] is workload["placed"] is True
@@ -29,7 +29,7 @@ def test_workload_gets_the_best_devices_with_their_score(files: ObjectFiles) -> 
 
 def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(replicas=5, placement={"strategy": "Spread"}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "-o", "json")
     assert list(done.json) == ["placed", "workloads", "notes"]
     (workload,) = done.json["workloads"]
     assert {key: workload[key] for key in ("name", "source", "placed", "strategy", "topology", "gang", "replicas")} == {
@@ -62,7 +62,7 @@ def test_json_has_the_documented_shape(files: ObjectFiles) -> None:
 
 def test_unplaced_workload_reports_what_it_lacks(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(requirements={"minFreeMemoryMiB": 82148}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files))
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files))
     assert done.code == 1
     assert done.out.startswith("default/train: not placed: 0/1 replica (Best)")
     assert (
@@ -79,7 +79,7 @@ def test_cordoned_devices_are_not_picked_until_the_cordon_ends(files: ObjectFile
     cordoned = {"uuid": "GPU-node-1-1", "reason": "riser", "by": "ann"}
     node["spec"] = {"cordoned": [over, cordoned]}
 
-    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=2)), "--fleet", files.write(node), "-o", "json")
+    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=2)), "--from", files.write(node), "-o", "json")
 
     (found,) = done.json["workloads"]
     assert [p["devices"] for p in found["placements"]] == [["GPU-node-1-0"]]
@@ -90,7 +90,7 @@ def test_cordoned_devices_are_not_picked_until_the_cordon_ends(files: ObjectFile
 def test_workloads_are_placed_in_order_and_debited(files: ObjectFiles) -> None:
     first, second = gpu_workload("first", replicas=3), gpu_workload("second", replicas=2)
     one = files.write(first, second)
-    done = run_cli("simulate", "-f", one, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", one, "--from", fleet(files), "-o", "json")
     assert done.code == 1
     placed = [p["devices"] for w in done.json["workloads"] for p in w["placements"]]
     assert len(placed) == 4
@@ -98,7 +98,7 @@ def test_workloads_are_placed_in_order_and_debited(files: ObjectFiles) -> None:
     assert [w["placed"] for w in done.json["workloads"]] == [True, False]
     assert [w["source"] for w in done.json["workloads"]] == [f"{one}, document 1", f"{one}, document 2"]
     apart = run_cli(
-        "simulate", "-f", files.write(first), "-f", files.write(second), "--fleet", fleet(files), "-o", "json"
+        "simulate", "-f", files.write(first), "-f", files.write(second), "--from", fleet(files), "-o", "json"
     )
     assert [w["placements"] for w in apart.json["workloads"]] == [w["placements"] for w in done.json["workloads"]]
 
@@ -106,7 +106,7 @@ def test_workloads_are_placed_in_order_and_debited(files: ObjectFiles) -> None:
 def test_unplaced_gang_takes_no_device(files: ObjectFiles) -> None:
     gang = gpu_workload("gang", replicas=5, placement={"gang": True})
     manifest = files.write(gang, gpu_workload("next", replicas=4))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "-o", "json")
     first, second = done.json["workloads"]
     assert (first["placements"], first["unplaced"]) == ([], [0, 1, 2, 3, 4])
     assert second["placed"]
@@ -119,12 +119,12 @@ def test_items_are_divided_as_by_the_operator(files: ObjectFiles) -> None:
         "placement": {"gang": True},
         "distribution": {"items": 10, "mode": "Proportional"},
     }
-    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--from", nodes, "-o", "json")
     (workload,) = done.json["workloads"]
     assert [(p["shardStart"], p["shardEnd"]) for p in workload["placements"]] == [(0, 8), (8, 10)]
     assert workload["unassignedItems"] == 0
     spec["distribution"]["maxPerReplica"] = 3
-    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", nodes)
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--from", nodes)
     assert done.code == 0
     assert "[0, 3)" in done.out
     assert "4 items unassigned because of maxPerReplica" in done.out
@@ -136,7 +136,7 @@ def test_workload_without_capacity_is_not_placed(files: ObjectFiles) -> None:
         gpu_workload(placement={"gang": True}, distribution={"items": 10, "mode": "Proportional"}),
         gpu_workload("next", replicas=2),
     )
-    done = run_cli("simulate", "-f", manifest, "--fleet", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", nodes, "-o", "json")
     first, second = done.json["workloads"]
     assert (first["placed"], first["placements"], first["unplaced"]) == (False, [], [0])
     assert first["explanation"]["message"] == "all capacities are 0"
@@ -145,7 +145,7 @@ def test_workload_without_capacity_is_not_placed(files: ObjectFiles) -> None:
 
 def test_table_shows_items_and_score_once_per_replica(files: ObjectFiles) -> None:
     spec: dict[str, Any] = {"devices": {"count": 2}, "placement": {"gang": True}, "distribution": {"items": 7}}
-    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--fleet", fleet(files))
+    done = run_cli("simulate", "-f", files.write(gpu_workload(**spec)), "--from", fleet(files))
     headline, header, first, second = done.out.splitlines()
     assert headline == "default/train: placed: 1/1 replica, 2 GPUs on node-1 (Best, gang)"
     assert " ".join(header.split()) == "REPLICA NODE GPU UUID MODEL ITEMS SCORE MEMORY UTIL TEMP POWER"
@@ -159,7 +159,7 @@ def test_shares_of_a_device_are_debited_and_shown(files: ObjectFiles) -> None:
     """81,559 MiB hold two parts of 30,000; the third goes to the other device."""
     part = {"mode": "Shared", "memoryMiB": 30_000, "computePercent": 10}
     manifest = files.write(gpu_workload(replicas=3, devices=part, placement={"strategy": "Pack"}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1", 2)))
+    done = run_cli("simulate", "-f", manifest, "--from", files.write(idle_node("node-1", 2)))
     assert done.code == 0
     headline = done.out.splitlines()[0]
     words = "default/train: placed: 3/3 replicas, 2 GPUs on node-1 (Pack, 30,000 MiB and 10 % of each)"
@@ -167,7 +167,7 @@ def test_shares_of_a_device_are_debited_and_shown(files: ObjectFiles) -> None:
 
 
 def test_suspended_workload_is_placed_with_a_note(files: ObjectFiles) -> None:
-    done = run_cli("simulate", "-f", files.write(gpu_workload(suspend=True)), "--fleet", fleet(files))
+    done = run_cli("simulate", "-f", files.write(gpu_workload(suspend=True)), "--from", fleet(files))
     assert done.code == 0
     assert "default/train: spec.suspend is true; simulated as if it were false" in done.notes
 
@@ -175,31 +175,31 @@ def test_suspended_workload_is_placed_with_a_note(files: ObjectFiles) -> None:
 def test_manifest_and_fleet_may_come_from_stdin(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload())
     with open(fleet(files), encoding="utf-8") as text:  # noqa: PTH123 - a path as text is what the command gets
-        done = run_cli("simulate", "-f", manifest, "--fleet", "-", stdin=text.read())
+        done = run_cli("simulate", "-f", manifest, "--from", "-", stdin=text.read())
     assert done.code == 0
-    again = run_cli("simulate", "-f", "-", "--fleet", "-")
+    again = run_cli("simulate", "-f", "-", "--from", "-")
     assert (again.code, again.err) == (2, "error: '-' (stdin) may be given only once\n")
 
 
 def test_old_sample_is_reported_as_old(files: ObjectFiles) -> None:
     old = gpu("node-1", 0, sampleTime="2025-12-31T23:58:29Z")
-    done = run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(telemetry("node-1", old)))
+    done = run_cli("simulate", "-f", files.write(gpu_workload()), "--from", files.write(telemetry("node-1", old)))
     assert done.code == 1
     assert "node-1/GPU-node-1-0: last sample is older than 90 s (taken 2025-12-31T23:58:29Z)" in done.out
     young = gpu("node-1", 0, sampleTime="2025-12-31T23:58:31Z")
     again = files.write(telemetry("node-1", young))
-    assert run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", again).code == 0
+    assert run_cli("simulate", "-f", files.write(gpu_workload()), "--from", again).code == 0
 
 
 def test_shares_are_placed_on_a_device_until_it_is_full(files: ObjectFiles) -> None:
     spec: dict[str, Any] = {"devices": {"mode": "Shared", "memoryMiB": 30000, "computePercent": 20}}
     fleet = files.write(idle_node("node-1", 1))
-    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=3, **spec)), "--fleet", fleet)
+    done = run_cli("simulate", "-f", files.write(gpu_workload(replicas=3, **spec)), "--from", fleet)
     assert done.code == 1
     assert done.out.startswith("default/train: partially placed: 2/3 replicas, 1 GPU on node-1 (Best, 30,000 MiB")
     assert "1 GPU lacks 10,000 MiB of free memory; closest is node-1/GPU-node-1-0 (needs 30,000 MiB, has" in done.out
     whole = files.write(gpu_workload(**spec), gpu_workload("whole"))
-    done = run_cli("simulate", "-f", whole, "--fleet", fleet, "-o", "json")
+    done = run_cli("simulate", "-f", whole, "--from", fleet, "-o", "json")
     shared, refused = done.json["workloads"]
     assert shared["placed"]
     assert refused["explanation"]["nearestMiss"]["message"] == "is shared by other pods"
@@ -230,8 +230,8 @@ def test_reserved_share_of_a_device_is_debited(files: ObjectFiles) -> None:
     for memory, compute, code in ((20000, 50, 0), (20001, 50, 1), (20000, 51, 1)):
         devices = {"mode": "Shared", "memoryMiB": memory, "computePercent": compute}
         manifest = files.write(gpu_workload(devices=devices))
-        assert run_cli("simulate", "-f", manifest, "--fleet", fleet).code == code
-        done = run_cli("rank", "-f", manifest, "--fleet", fleet, "-o", "json")
+        assert run_cli("simulate", "-f", manifest, "--from", fleet).code == code
+        done = run_cli("rank", "-f", manifest, "--from", fleet, "-o", "json")
         assert len(done.json["devices"]) == 1 - code
 
 
@@ -243,7 +243,7 @@ def apart(key: str = "kubernetes.io/hostname") -> dict[str, Any]:
 
 def test_replicas_that_must_be_apart_get_a_node_each(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(replicas=3, template=apart()))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "-o", "json")
     (workload,) = done.json["workloads"]
     assert sorted(placement["node"] for placement in workload["placements"]) == ["node-1", "node-2"]
     assert workload["explanation"]["rejections"] == [{"reason": "PodAntiAffinityMismatch", "devices": 4, "nodes": 2}]
@@ -261,7 +261,7 @@ def test_rules_count_the_pods_on_the_nodes(files: ObjectFiles) -> None:
         "spec": {"nodeName": "node-1", "containers": [{"name": "main"}]},
     }
     manifest = files.write(gpu_workload(template=apart()))
-    arguments = ["--fleet", fleet(files), "--nodes", nodes, "--pods", files.write(pod), "-o", "json"]
+    arguments = ["--from", fleet(files), "--from", nodes, "--from", files.write(pod), "-o", "json"]
     (workload,) = run_cli("simulate", "-f", manifest, *arguments).json["workloads"]
     assert [placement["node"] for placement in workload["placements"]] == ["node-2"]
 
@@ -269,13 +269,13 @@ def test_rules_count_the_pods_on_the_nodes(files: ObjectFiles) -> None:
 def test_what_is_not_checked_is_noted(files: ObjectFiles) -> None:
     template = apart("topology.kubernetes.io/zone")
     template["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
-    done = run_cli("simulate", "-f", files.write(gpu_workload(template=template)), "--fleet", fleet(files))
+    done = run_cli("simulate", "-f", files.write(gpu_workload(template=template)), "--from", fleet(files))
     assert done.code == 0
     assert (
         "default/train: spec.template.spec.volumes[0] (persistentVolumeClaim) not checked: "
         "kube-scheduler may reject a node for it"
     ) in done.notes
-    assert "default/train: topology key topology.kubernetes.io/zone not checked: no --nodes files" in done.notes
+    assert "default/train: topology key topology.kubernetes.io/zone not checked: no Nodes known" in done.notes
 
 
 def test_taints_of_gpu_nodes_are_tolerated_and_others_are_named(files: ObjectFiles) -> None:
@@ -283,7 +283,7 @@ def test_taints_of_gpu_nodes_are_tolerated_and_others_are_named(files: ObjectFil
     team = {"key": "team", "value": "a", "effect": "NoSchedule"}
     nodes = files.write(node("node-1", gpu_taint), node("node-2", gpu_taint, team))
     manifest = files.write(gpu_workload(replicas=3))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet(files), "--nodes", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet(files), "--from", nodes, "-o", "json")
     (workload,) = done.json["workloads"]
     assert [placement["node"] for placement in workload["placements"]] == ["node-1", "node-1"]
     assert "2 on a node with untolerated taint team=a:NoSchedule" in workload["explanation"]["message"]

@@ -36,19 +36,22 @@ BROKEN = [
 @pytest.mark.parametrize(("text", "message"), BROKEN, ids=range(len(BROKEN)))
 def test_malformed_file_is_bad_input(text: str, message: str, files: ObjectFiles) -> None:
     path = files.write_text(text)
-    done = run_cli("rank", "--fleet", path)
+    done = run_cli("rank", "--from", path)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {path}{message}")
     assert done.err.count("\n") == 1
 
 
 def test_unreadable_file_is_bad_input(tmp_path: Path) -> None:
-    missing = run_cli("rank", "--fleet", tmp_path / "missing.yaml")
+    missing = run_cli("rank", "--from", tmp_path / "missing.yaml")
     assert (missing.code, missing.err) == (2, f"error: {tmp_path}/missing.yaml: No such file or directory\n")
-    folder = run_cli("rank", "--fleet", tmp_path)
-    assert (folder.code, folder.err) == (2, f"error: {tmp_path}: Is a directory\n")
+    folder = run_cli("rank", "--from", tmp_path)
+    assert (folder.code, folder.err) == (
+        2,
+        f"error: {tmp_path}: the folder has no file that ends in .json, .yaml, .yml\n",
+    )
     (tmp_path / "binary").write_bytes(b"ab\xff")
-    binary = run_cli("rank", "--fleet", tmp_path / "binary")
+    binary = run_cli("rank", "--from", tmp_path / "binary")
     assert (binary.code, binary.err) == (2, f"error: {tmp_path}/binary: not UTF-8 (byte 2)\n")
 
 
@@ -78,7 +81,7 @@ SAMPLES: list[tuple[dict[str, Any], str]] = [
 def test_impossible_sample_is_bad_input(values: dict[str, Any], message: str, files: ObjectFiles) -> None:
     other = gpu("node-1", 0)
     fleet = files.write(idle_node("node-0", 1), telemetry("node-1", other, gpu("node-1", 1, **values)))
-    done = run_cli("rank", "--fleet", fleet)
+    done = run_cli("rank", "--from", fleet)
     assert (done.code, done.out) == (2, "")
     place = "status.devices[0]" if "uuid" in values else "status.devices[1]"
     assert done.err.startswith(f"error: {fleet}, document 2: GPUTelemetry node-1: {place}.{message}")
@@ -87,28 +90,27 @@ def test_impossible_sample_is_bad_input(values: dict[str, Any], message: str, fi
 
 def test_duplicate_node_or_device_is_bad_input(files: ObjectFiles) -> None:
     one = files.write(idle_node("node-1", 1))
-    node = run_cli("rank", "--fleet", one, "--fleet", files.write(idle_node("node-1", 1), name="two.yaml"))
+    node = run_cli("rank", "--from", one, "--from", files.write(idle_node("node-1", 1), name="two.yaml"))
     assert node.code == 2
     assert node.err.endswith(f'two.yaml: GPUTelemetry node-1: metadata.name: Duplicate value: "node-1" (see {one})\n')
     cloned = telemetry("node-2", gpu("node-1", 0))
-    device = run_cli("rank", "--fleet", one, "--fleet", files.write(cloned))
+    device = run_cli("rank", "--from", one, "--from", files.write(cloned))
     assert device.code == 2
     assert "GPUTelemetry node-2: device GPU-node-1-0 of node node-2 is duplicated on node-1" in device.err
 
 
-def test_other_kinds_are_rejected_in_a_fleet_and_skipped_in_a_manifest(files: ObjectFiles) -> None:
+def test_other_kinds_are_skipped_in_a_fleet_and_in_a_manifest(files: ObjectFiles) -> None:
     fleet, workload = files.write(idle_node("node-1", 1)), gpu_workload()
-    refused = run_cli("rank", "--fleet", files.write(workload))
+    refused = run_cli("rank", "--from", files.write(workload))
     assert refused.code == 2
-    assert (
-        "GPUWorkload train: must be a gpufleet.dev/v1alpha1 GPUTelemetry, not gpufleet.dev/v1alpha1 GPUWorkload"
-        in refused.err
-    )
+    assert refused.err.endswith("no GPUTelemetry found\n")
+    both = run_cli("rank", "--from", files.write(workload, idle_node("node-2", 1)), "-o", "json")
+    assert both.json["devicesConsidered"] == 1
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}}
-    noted = run_cli("simulate", "-f", files.write(namespace, workload, name="m.yaml"), "--fleet", fleet)
+    noted = run_cli("simulate", "-f", files.write(namespace, workload, name="m.yaml"), "--from", fleet)
     assert noted.code == 0
     assert noted.notes[0].endswith("m.yaml, document 1: Namespace ml (v1) skipped: not a gpufleet.dev GPUWorkload")
-    nothing = run_cli("simulate", "-f", files.write(namespace), "--fleet", fleet)
+    nothing = run_cli("simulate", "-f", files.write(namespace), "--from", fleet)
     assert nothing.code == 2
     assert "no GPUWorkload found" in nothing.err
 
@@ -120,7 +122,7 @@ def test_lists_documents_and_json_give_the_same_fleet(files: ObjectFiles, exampl
 
     nodes = yaml.safe_load((examples / "fleets" / "mixed.yaml").read_text())["items"]
     answers = [
-        run_cli("rank", "--fleet", path, "-o", "json").json
+        run_cli("rank", "--from", path, "-o", "json").json
         for path in (
             files.write({"apiVersion": "v1", "kind": "List", "items": nodes}),
             files.write({"apiVersion": "gpufleet.dev/v1alpha1", "kind": "GPUTelemetryList", "items": nodes}),
@@ -136,13 +138,13 @@ def test_unquoted_times_are_strings(files: ObjectFiles, examples: Path) -> None:
     text = (examples / "fleets" / "mixed.yaml").read_text()
     unquoted = text.replace("'2026-03-02T09:15:42.250000Z'", "2026-03-02T09:15:42.250000Z")
     assert unquoted != text
-    assert run_cli("rank", "--fleet", files.write_text(unquoted)).code == 0
+    assert run_cli("rank", "--from", files.write_text(unquoted)).code == 0
 
 
 def test_node_without_status_has_no_devices(files: ObjectFiles) -> None:
     silent = {"apiVersion": "gpufleet.dev/v1alpha1", "kind": "GPUTelemetry", "metadata": {"name": "node-2"}}
-    done = run_cli("rank", "--fleet", files.write(idle_node("node-1", 1), silent), "-o", "json")
+    done = run_cli("rank", "--from", files.write(idle_node("node-1", 1), silent), "-o", "json")
     assert done.json["devicesConsidered"] == 1
-    alone = run_cli("simulate", "-f", files.write(gpu_workload()), "--fleet", files.write(copy.deepcopy(silent)))
+    alone = run_cli("simulate", "-f", files.write(gpu_workload()), "--from", files.write(copy.deepcopy(silent)))
     assert alone.code == 1
     assert "the fleet has no GPU (1 node)" in alone.out

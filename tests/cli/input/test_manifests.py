@@ -111,7 +111,7 @@ SPECS: list[tuple[dict[str, Any], str]] = [
 def test_invalid_spec_is_bad_input(spec: dict[str, Any], message: str, files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1", 1))
     manifest = files.write(gpu_workload("first"), gpu_workload("second", **spec))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet)
+    done = run_cli("simulate", "-f", manifest, "--from", fleet)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {manifest}, document 2: GPUWorkload second: {message}")
     assert done.err.count("\n") == 1
@@ -119,13 +119,13 @@ def test_invalid_spec_is_bad_input(spec: dict[str, Any], message: str, files: Ob
 
 def test_further_problems_are_counted(files: ObjectFiles) -> None:
     manifest = files.write(gpu_workload(replicas=-1, devices={"count": 0}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", files.write(idle_node("node-1")))
+    done = run_cli("simulate", "-f", manifest, "--from", files.write(idle_node("node-1")))
     assert done.err.endswith("0 (and 1 more)\n")
 
 
 @pytest.mark.parametrize("name", ["Train", "-train", "train_1", "t" * 51])
 def test_invalid_name_is_bad_input(name: str, files: ObjectFiles) -> None:
-    done = run_cli("simulate", "-f", files.write(gpu_workload(name)), "--fleet", files.write(idle_node("node-1")))
+    done = run_cli("simulate", "-f", files.write(gpu_workload(name)), "--from", files.write(idle_node("node-1")))
     assert done.code == 2
     assert f"GPUWorkload {name}: metadata.name: " in done.err
 
@@ -133,19 +133,19 @@ def test_invalid_name_is_bad_input(name: str, files: ObjectFiles) -> None:
 def test_other_version_and_duplicates_are_bad_input(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
     newer = {**gpu_workload(), "apiVersion": "gpufleet.dev/v2"}
-    done = run_cli("simulate", "-f", files.write(newer), "--fleet", fleet)
+    done = run_cli("simulate", "-f", files.write(newer), "--from", fleet)
     assert done.code == 2
     assert (
         'GPUWorkload train: apiVersion: Unsupported value: "gpufleet.dev/v2": supported values: gpufleet.dev/v1alpha1'
         in done.err
     )
     one = files.write(gpu_workload())
-    done = run_cli("simulate", "-f", one, "-f", files.write(gpu_workload()), "--fleet", fleet)
+    done = run_cli("simulate", "-f", one, "-f", files.write(gpu_workload()), "--from", fleet)
     assert done.code == 2
     assert f'metadata.name: Duplicate value: "default/train" (see {one})' in done.err
     elsewhere = gpu_workload()
     elsewhere["metadata"]["namespace"] = "ml"
-    assert run_cli("simulate", "-f", one, "-f", files.write(elsewhere), "--fleet", fleet).code == 0
+    assert run_cli("simulate", "-f", one, "-f", files.write(elsewhere), "--from", fleet).code == 0
 
 
 def test_every_cel_rule_for_new_objects_is_checked() -> None:
@@ -175,17 +175,17 @@ def test_resource_option_names_the_extended_resource(files: ObjectFiles) -> None
             "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
         }
     )
-    foreign = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes)
+    foreign = run_cli("simulate", "-f", manifest, "--from", fleet, "--from", nodes)
     assert foreign.code == 2
     assert "resources.limits[nvidia.com/gpu]: Forbidden: nvidia.com/* is served by another device" in foreign.err
-    arguments = ["--fleet", fleet, "--nodes", nodes, "--resource", "nvidia.com/gpu"]
+    arguments = ["--from", fleet, "--from", nodes, "--resource", "nvidia.com/gpu"]
     assert run_cli("simulate", "-f", manifest, *arguments).code == 0
 
 
 def test_options_of_the_operator_permit_what_its_cluster_has(files: ObjectFiles) -> None:
     template = {"spec": {**TEMPLATE, "schedulerName": "volcano"}}
     manifest, fleet = files.write(gpu_workload(template=template)), files.write(idle_node("node-1"))
-    refused = run_cli("simulate", "-f", manifest, "--fleet", fleet)
+    refused = run_cli("simulate", "-f", manifest, "--from", fleet)
     assert refused.code == 2
     assert 'schedulerName: Unsupported value: "volcano": supported values: default-scheduler' in refused.err
-    assert run_cli("simulate", "-f", manifest, "--fleet", fleet, "--schedulers", "default-scheduler,volcano").code == 0
+    assert run_cli("simulate", "-f", manifest, "--from", fleet, "--schedulers", "default-scheduler,volcano").code == 0

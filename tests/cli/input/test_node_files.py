@@ -1,11 +1,11 @@
-"""Labels, taints and capacity of nodes are checked with --nodes and --pods, and noted as unchecked without."""
+"""Labels, taints and capacity are checked when Nodes and Pods are known, and noted as unchecked otherwise."""
 
 from typing import Any
 
 from gpufleet_testing.cli.files import ObjectFiles, gpu_workload, idle_node
 from gpufleet_testing.cli.runner import run_cli
 
-UNCHECKED = "CPU, memory, labels and taints of the nodes not checked: no --nodes files"
+UNCHECKED = "CPU, memory, labels and taints of the nodes not checked: no Nodes known"
 
 
 def node(name: str, *, cpu: str = "4", labels: Any = None, spec: Any = None, **allocatable: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def asking(files: ObjectFiles, *, spec: Any = None, **requests: str) -> dict[str
 def test_without_nodes_capacity_is_not_checked_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"))
     manifest = files.write(asking(files, cpu="4000", memory="900Ti", **{"example.com/nic": "3"}))
-    done = run_cli("simulate", "-f", manifest, "--fleet", fleet, "-o", "json")
+    done = run_cli("simulate", "-f", manifest, "--from", fleet, "-o", "json")
     assert done.code == 0
     assert done.notes.count(UNCHECKED) == done.json["notes"].count(UNCHECKED) == 1
 
@@ -51,11 +51,11 @@ def test_without_nodes_labels_are_not_checked_with_a_note(files: ObjectFiles) ->
     fleet = files.write(idle_node("node-1"))
     workload = gpu_workload(requirements={"nodeSelector": {"zone": "a"}})
     for command in ("simulate", "rank", "explain"):
-        done = run_cli(command, "-f", files.write(workload), "--fleet", fleet)
+        done = run_cli(command, "-f", files.write(workload), "--from", fleet)
         assert done.code == 0
-        assert "default/train: node selector and node affinity not checked: no --nodes files" in done.notes
+        assert "default/train: node selector and node affinity not checked: no Nodes known" in done.notes
     nodes = files.write(node("node-1", labels={"zone": "b"}))
-    done = run_cli("explain", "-f", files.write(workload), "--fleet", fleet, "--nodes", nodes, "-o", "json")
+    done = run_cli("explain", "-f", files.write(workload), "--from", fleet, "--from", nodes, "-o", "json")
     assert {d["reason"] for d in done.json["devices"]} == {"NodeSelectorMismatch"}
     assert {d["message"] for d in done.json["devices"]} == {"node has label zone=b, needs a"}
 
@@ -63,27 +63,27 @@ def test_without_nodes_labels_are_not_checked_with_a_note(files: ObjectFiles) ->
 def test_capacity_is_allocatable_minus_requests_of_running_pods(files: ObjectFiles) -> None:
     fleet, nodes = files.write(idle_node("node-1")), files.write(node("node-1", cpu="4"))
     manifest = files.write(asking(files, cpu="3"))
-    alone = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes)
+    alone = run_cli("simulate", "-f", manifest, "--from", fleet, "--from", nodes)
     assert alone.code == 0
     assert UNCHECKED not in alone.notes
-    assert "everything allocatable on a node counts as free: no --pods files" in alone.notes
+    assert "everything allocatable on a node counts as free: no Pods known" in alone.notes
     pods = files.write(
         pod("a", "node-1", "1500m"),
         pod("done", "node-1", "4", phase="Succeeded"),
         pod("pending", None, "4", phase="Pending"),
         pod("elsewhere", "node-2", "4"),
     )
-    full = run_cli("simulate", "-f", manifest, "--fleet", fleet, "--nodes", nodes, "--pods", pods)
+    full = run_cli("simulate", "-f", manifest, "--from", fleet, "--from", nodes, "--from", pods)
     assert full.code == 1
     assert "lacks 500m of CPU on the node (needs 3,000m, has 2,500m)" in full.out
-    assert not any("--pods" in note for note in full.notes)
+    assert not any("--from" in note for note in full.notes)
 
 
 def test_placement_reduces_the_node_capacity(files: ObjectFiles) -> None:
     fleet, nodes = files.write(idle_node("node-1", 4)), files.write(node("node-1", cpu="4"))
     first, second = asking(files, cpu="3"), asking(files, cpu="2")
     second["metadata"] = {"name": "second"}
-    done = run_cli("simulate", "-f", files.write(first, second), "--fleet", fleet, "--nodes", nodes, "-o", "json")
+    done = run_cli("simulate", "-f", files.write(first, second), "--from", fleet, "--from", nodes, "-o", "json")
     assert [w["placed"] for w in done.json["workloads"]] == [True, False]
     assert done.json["workloads"][1]["explanation"]["nearestMiss"]["reason"] == "InsufficientCPU"
 
@@ -96,7 +96,7 @@ def test_taints_cordons_and_extended_resources_count(files: ObjectFiles) -> None
         node("node-2", spec={"unschedulable": True}),
         node("node-3", **{"example.com/nic": "1"}),
     )
-    arguments = ["--fleet", fleet, "--nodes", nodes, "-o", "json"]
+    arguments = ["--from", fleet, "--from", nodes, "-o", "json"]
     two = run_cli("explain", "-f", files.write(asking(files, **{"example.com/nic": "2"})), *arguments)
     assert [d["reason"] for d in two.json["devices"]] == [
         "TaintNotTolerated",
@@ -109,41 +109,38 @@ def test_taints_cordons_and_extended_resources_count(files: ObjectFiles) -> None
 
 def test_telemetry_without_node_is_left_out_with_a_note(files: ObjectFiles) -> None:
     fleet = files.write(idle_node("node-1"), idle_node("gone"))
-    done = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("node-1"), node("cpu-only")), "-o", "json")
+    done = run_cli("rank", "--from", fleet, "--from", files.write(node("node-1"), node("cpu-only")), "-o", "json")
     assert done.json["devicesConsidered"] == 2
-    assert "node gone left out: not in the --nodes files" in done.notes
-    none = run_cli("rank", "--fleet", fleet, "--nodes", files.write(node("other"), name="nodes.yaml"))
+    assert "node gone left out: it has no Node" in done.notes
+    none = run_cli("rank", "--from", fleet, "--from", files.write(node("other"), name="nodes.yaml"))
     assert none.code == 2
-    assert "nodes.yaml: none of the fleet's nodes found (node-1, gone)" in none.err
+    assert "none of the Nodes has a GPUTelemetry (these have: node-1, gone)" in none.err
 
 
 def test_bad_node_and_pod_files_are_bad_input(files: ObjectFiles) -> None:
     fleet, good = files.write(idle_node("node-1")), files.write(node("node-1"))
     cases = [
         (
-            ["--nodes", files.write(node("node-1", cpu="4 cores"))],
+            ["--from", files.write(node("node-1", cpu="4 cores"))],
             "node-1: cannot be decoded as v1.Node: '4 cores'",
         ),
-        (["--nodes", files.write({**node("node-1"), "status": {}})], "status.allocatable: Required value"),
+        (["--from", files.write({**node("node-1"), "status": {}})], "status.allocatable: Required value"),
         (
-            ["--nodes", files.write({**node("node-1"), "status": "x"})],
+            ["--from", files.write({**node("node-1"), "status": "x"})],
             'node-1: status: Invalid value: "x": must be',
         ),
         (
-            ["--nodes", files.write(node("node-1"), node("node-1"))],
+            ["--from", files.write(node("node-1"), node("node-1"))],
             'node-1: metadata.name: Duplicate value: "node-1"',
         ),
-        (["--nodes", fleet], "must be a v1 Node, not gpufleet.dev/v1alpha1 GPUTelemetry"),
-        (["--nodes", good, "--pods", good], "must be a v1 Pod, not v1 Node"),
-        (["--nodes", good, "--pods", files.write(pod("a", "node-1", "x"))], "Pod a: cannot be decoded as v1.Pod: 'x'"),
+        (["--from", good, "--from", files.write(pod("a", "node-1", "x"))], "Pod a: cannot be decoded as v1.Pod: 'x'"),
         (
-            ["--nodes", good, "--pods", files.write({**pod("a", "n", "1"), "spec": []})],
+            ["--from", good, "--from", files.write({**pod("a", "n", "1"), "spec": []})],
             "Pod a: spec: Invalid value: []: must be an object",
         ),
-        (["--pods", good], "--pods requires --nodes"),
     ]
     for arguments, message in cases:
-        done = run_cli("rank", "--fleet", fleet, *arguments)
+        done = run_cli("rank", "--from", fleet, *arguments)
         assert (done.code, done.out) == (2, ""), arguments
         assert message in done.err
         assert done.err.count("\n") == 1

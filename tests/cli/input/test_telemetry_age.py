@@ -7,7 +7,7 @@ IGNORED = "telemetry age ignored: each node is taken as of its last report (see 
 
 
 def usable(fleet: str, *arguments: str) -> tuple[int, bool]:
-    done = run_cli("rank", "--fleet", fleet, "-o", "json", *arguments)
+    done = run_cli("rank", "--from", fleet, "-o", "json", *arguments)
     assert done.code == 0
     return done.json["devicesEligible"], IGNORED in done.notes
 
@@ -24,7 +24,7 @@ def test_now_option_uses_the_operators_limit(files: ObjectFiles) -> None:
     assert usable(fleet, "--now", "2026-01-01T00:01:30Z") == (4, False)
     assert usable(fleet, "--now", "2026-01-01T01:01:31+01:00") == (2, False)
     assert usable(fleet, "--now", "2026-01-01T00:01:31Z", "--stale-after", "120") == (4, False)
-    done = run_cli("explain", "--fleet", fleet, "--now", "2026-01-01T00:01:31Z", "-o", "json")
+    done = run_cli("explain", "--from", fleet, "--now", "2026-01-01T00:01:31Z", "-o", "json")
     assert {d["message"] for d in done.json["devices"]} == {"telemetry is 91 s old, limit 90 s", ""}
 
 
@@ -60,9 +60,9 @@ def test_malformed_time_is_bad_input(files: ObjectFiles) -> None:
         (["--stale-after", "-1"], "--stale-after -1: must be a number of seconds greater than or equal to 0"),
         (["--stale-after", "soon"], "--stale-after soon: must be a number of seconds greater than or equal to 0"),
     ):
-        done = run_cli("rank", "--fleet", fleet, *arguments)
+        done = run_cli("rank", "--from", fleet, *arguments)
         assert (done.code, done.err) == (2, f"error: {message}\n")
     node["metadata"]["managedFields"] = [{"manager": "gpufleet-agent", "subresource": "status", "time": "noon"}]
-    broken = run_cli("rank", "--fleet", files.write(node), "--now", "2026-01-01T00:00:00Z")
+    broken = run_cli("rank", "--from", files.write(node), "--now", "2026-01-01T00:00:00Z")
     assert broken.code == 2
     assert "GPUTelemetry node-1: metadata.managedFields: cannot be decoded" in broken.err

@@ -62,7 +62,7 @@ def test_brackets_and_colons_are_printed_unchanged() -> None:
 def test_pipe_gets_whole_lines_without_colors_unless_columns_is_set(
     examples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("explain", "-f", examples / "single.yaml", "--fleet", examples / "fleets" / "faults.yaml")
+    arguments = ("explain", "-f", examples / "single.yaml", "--from", examples / "fleets" / "faults.yaml")
     piped = run_cli(*arguments)
     assert "\x1b" not in piped.out
     assert len(piped.out.splitlines()) == 1 + 16 + 1

@@ -1,0 +1,93 @@
+"""Reads and changes objects with kubectl, so that every credential that kubectl accepts works.
+
+Lists are read by `kubectl get --raw`: it needs no discovery, and returns the apiserver's JSON as it is.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gpufleet_cli.cluster.connection import Connection
+from gpufleet_cli.cluster.failures import NO_KUBECTL, failure, unknown_context
+from gpufleet_cli.errors import ClusterError
+
+FIELD_MANAGER: Final = "gpufleet-cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """kubectl with the flags of a connection."""
+
+    connection: Connection = field(default_factory=Connection)
+    timeout_seconds: int = 30
+
+    def get(self, path: str) -> Any:
+        """Returns what the apiserver responds to GET, decoded. Raises ClusterError."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """Returns what the apiserver responds to GET. Raises ClusterError."""
+        return self.run("get", "--raw", path, about=path)
+
+    def namespace(self) -> str:
+        """Returns the namespace of the flags, of the kubeconfig's context, or `default`. Raises ClusterError."""
+        if self.connection.namespace:
+            return self.connection.namespace
+        chosen = "jsonpath={..namespace}"
+        return self.run("config", "view", "--minify", "--output", chosen).strip() or "default"
+
+    def contexts(self) -> list[str]:
+        """Returns the contexts of the kubeconfig. Raises ClusterError."""
+        given = [f"--kubeconfig={self.connection.kubeconfig}"] if self.connection.kubeconfig else []
+        return _run(["config", "get-contexts", "--output=name", *given], "").split()
+
+    def patch(self, plural: str, name: str, patch: Any, *, namespace: str | None = None, kind: str = "merge") -> None:
+        """Patches an object. Raises ClusterError."""
+        where = [f"--namespace={namespace}"] if namespace else []
+        body = f"--patch={json.dumps(patch)}"
+        manager = f"--field-manager={FIELD_MANAGER}"
+        self.run("patch", plural, name, *where, f"--type={kind}", body, manager, about=plural)
+
+    def run(self, *arguments: str, about: str = "") -> str:
+        """Runs a kubectl command and returns its output.
+
+        Args:
+            arguments: The command.
+            about: What the command reads or writes, for the message of an error.
+
+        Raises:
+            ClusterError: The command failed.
+        """
+        command = [*arguments, *self.connection.arguments(), f"--request-timeout={self.timeout_seconds}s"]
+        try:
+            return _run(command, about)
+        except ClusterError as error:
+            context = self.connection.context
+            if context and "does not exist" in str(error) and context in str(error):
+                raise unknown_context(context, self.contexts()) from error
+            raise
+
+    def follow(self, *arguments: str) -> int:
+        """Runs a kubectl command on this terminal until it ends, and returns its exit code."""
+        try:
+            return subprocess.run(["kubectl", *arguments, *self.connection.arguments()], check=False).returncode
+        except FileNotFoundError:
+            raise ClusterError(NO_KUBECTL) from None
+
+
+def _run(command: Sequence[str], about: str) -> str:
+    # kubectl prints warnings of the apiserver in color on a terminal only; NO_COLOR is passed on.
+    try:
+        done = subprocess.run(
+            ["kubectl", *command], capture_output=True, text=True, check=False, env=os.environ, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise ClusterError(NO_KUBECTL) from None
+    except OSError as error:
+        raise ClusterError(f"kubectl: {error.strerror}") from error
+    if done.returncode != 0:
+        raise failure(done.stderr or done.stdout, about)
+    return done.stdout

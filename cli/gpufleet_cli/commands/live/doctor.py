@@ -1,0 +1,48 @@
+"""`gpufleet doctor`."""
+
+from importlib.metadata import version
+from typing import Any
+
+from gpufleet_cli.commands.live.reading import read
+from gpufleet_cli.doctor.examine import Examination, examine
+from gpufleet_cli.doctor.facts import OPTIONAL, REQUIRED, ClusterFacts
+from gpufleet_cli.exit_codes import PROBLEMS, SUCCESS
+from gpufleet_cli.options.target import Target
+from gpufleet_cli.output.rendering import OutputOptions, Rendering, write
+from gpufleet_cli.output.terminal import Screen, write_notes
+from gpufleet_cli.view.text_tree import TextTree
+
+
+def doctor(target: Target, output: OutputOptions) -> int:
+    """Prints what is wrong with the installation, and returns the exit code."""
+    lists = read(target, REQUIRED, OPTIONAL, quiet=True)
+    result = examine(ClusterFacts.of(lists, version("gpufleet")))
+
+    def draw(screen: Screen, _wide: bool) -> None:
+        for one in result.found:
+            children = (TextTree(f"cause: {one.cause}"), TextTree(f"cure: {one.cure}"))
+            screen.tree(TextTree(f"{one.check} {one.about}", children, "bold red"))
+        screen.line(summary(result), "bold" if result.found else "bold green")
+
+    rendering = Rendering(lambda: _shape(result), lambda: sorted({one.check for one in result.found}), draw)
+    write(rendering, output.format, headers=output.headers)
+    write_notes(f"not checked: {title}: {why}" for title, why in result.skipped)
+    return PROBLEMS if result.found else SUCCESS
+
+
+def summary(result: Examination) -> str:
+    """Returns `2 problems found; 14 checks passed, 1 not made`."""
+    number = len(result.found)
+    problems = "no problem found" if not number else f"{number} problem{'' if number == 1 else 's'} found"
+    skipped = f", {len(result.skipped)} not made" if result.skipped else ""
+    return f"{problems}; {len(result.passed)} checks passed{skipped}"
+
+
+def _shape(result: Examination) -> dict[str, Any]:
+    return {
+        "problems": [
+            {"check": one.check, "object": one.about, "cause": one.cause, "cure": one.cure} for one in result.found
+        ],
+        "passed": list(result.passed),
+        "notChecked": [{"check": title, "why": why} for title, why in result.skipped],
+    }

@@ -1,0 +1,64 @@
+"""Reads what a command needs, from a cluster or from saved objects, and repeats it for `--watch`."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from gpufleet_cli.cluster.kinds import TELEMETRY, WORKLOAD_PODS, WORKLOADS, ObjectKind
+from gpufleet_cli.cluster.kubectl import Kubectl
+from gpufleet_cli.cluster.lists import read_lists
+from gpufleet_cli.cluster.object_lists import ObjectLists
+from gpufleet_cli.input.saved_objects import saved_lists
+from gpufleet_cli.options.target import Target
+from gpufleet_cli.output.terminal import write_notes
+from gpufleet_cli.view.fleet_view import FleetView, fleet_view
+
+WATCH_SECONDS = 2.0
+
+
+def scope(target: Target) -> str | None:
+    """Returns the namespace that the command is about; None: all of them."""
+    connection = target.connection
+    if connection.all_namespaces or (target.saved and not connection.namespace):
+        return None
+    return connection.namespace or Kubectl(connection).namespace()
+
+
+def read(
+    target: Target,
+    required: Iterable[ObjectKind],
+    optional: Iterable[ObjectKind] = (),
+    namespace: str | None = None,
+    *,
+    quiet: bool = False,
+) -> ObjectLists:
+    """Reads lists. A list that is forbidden gives a note.
+
+    Args:
+        target: The cluster or the files.
+        required: Kinds without which the command has no result.
+        optional: Kinds that may be forbidden or missing.
+        namespace: Limits kinds with a namespace to this one.
+        quiet: No notes: the caller reports what could not be read.
+
+    Raises:
+        InputError: A required list cannot be read.
+    """
+    if target.saved:
+        return saved_lists(target.files, required, optional, namespace)
+    lists = read_lists(Kubectl(target.connection), required, optional, namespace)
+    if not quiet:
+        write_notes(f"{kind.plural} not read: {why}" for kind, why in lists.unreadable.items())
+    return lists
+
+
+def view_of(lists: ObjectLists, pods: ObjectKind = WORKLOAD_PODS) -> FleetView:
+    """Builds the view of lists."""
+    return fleet_view(lists.of(TELEMETRY), lists.of(WORKLOADS), lists.of(pods), lists.now)
+
+
+def repeat(once: Callable[[], None], *, watch: bool) -> None:
+    """Runs `once`, with `watch` again and again until it is interrupted."""
+    once()
+    while watch:
+        time.sleep(WATCH_SECONDS)
+        once()
