@@ -88,12 +88,20 @@ def match_request(request: AllocationRequest, inputs: MatchInput) -> AllocationR
 
 
 def candidate_assignments(size: int, inputs: MatchInput) -> list[Assignment]:
-    """Returns the assignments of this resource and size whose container is listed without a device of the resource."""
+    """Returns the assignments of this resource and size whose container is listed without a device of the resource.
+
+    A pod that is being admitted has no process yet. One that has a process, although the kubelet lists no device for
+    it, got its devices from a kubelet that has lost its checkpoint since.
+    """
+    running = {(listed.key, listed.pod_uid) for listed in inputs.listing if listed.terminating}
     waiting = {listed.key for listed in inputs.listing if not listed.of(inputs.resource) and not listed.terminating}
     return [
         assignment
         for assignment in inputs.assignments
-        if assignment.resource == inputs.resource and len(assignment.devices) == size and key_of(assignment) in waiting
+        if assignment.resource == inputs.resource
+        and len(assignment.devices) == size
+        and key_of(assignment) in waiting
+        and (key_of(assignment), assignment.pod_uid) not in running
     ]
 
 

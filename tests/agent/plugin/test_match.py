@@ -1,6 +1,6 @@
 """Table of matches: what the kubelet lists and offers, what is reserved, and the expected result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -43,6 +43,11 @@ def lists(pod: str, *devices: str, resource: str = RESOURCE, container: str = "m
     return ListedContainer(ContainerKey("ml", pod, container), {resource: frozenset(devices)} if devices else {})
 
 
+def runs(pod: str, *devices: str) -> ListedContainer:
+    """A container that the kubelet does not list with these devices any more, but whose pod has a process."""
+    return replace(lists(pod, *devices), pod_uid=f"uid-{pod}", terminating=True)
+
+
 @dataclass(frozen=True)
 class Case:
     name: str
@@ -66,6 +71,24 @@ TWO = reserve("two", A)
 PAIR = reserve("pair", D, B)
 
 CASES = [
+    Case(
+        "after a lost checkpoint the running pod is no candidate, the new one gets its own",
+        ManagedAllocation(ONE, (C,)),
+        (ONE, TWO),
+        (lists("one"), lists("two"), runs("two", A)),
+    ),
+    Case(
+        "after a lost checkpoint a pod without a reservation gets none of the running pod's devices",
+        UnmanagedAllocation((B,)),
+        (TWO,),
+        (lists("bare"), lists("two"), runs("two", A)),
+    ),
+    Case(
+        "a process of an earlier pod of the name does not exclude its successor",
+        ManagedAllocation(ONE, (C,)),
+        (ONE,),
+        (lists("one"), replace(runs("one", A), pod_uid="uid-earlier")),
+    ),
     Case(
         "the listed pod without devices gets exactly its own", ManagedAllocation(ONE, (C,)), (ONE, TWO), (lists("one"),)
     ),
