@@ -107,7 +107,7 @@ WORKLOAD: Final = ApiResource(
     columns=(
         PrinterColumn("Ready", "string", ".status.ready", "Ready replicas, of all replicas."),
         PrinterColumn("Status", "string", ".status.state", "Pending, Running, Complete, Failed or Suspended."),
-        PrinterColumn("Reason", "string", f"{_READY}.reason", "Reason of the Ready condition."),
+        PrinterColumn("Reason", "string", ".status.reason", "Reason of the condition Ready, Complete or Suspended."),
         PrinterColumn("GPUs", "integer", ".status.gpus", "Devices that are reserved for the replicas."),
         PrinterColumn("Nodes", "string", ".status.nodes", "Nodes of the replicas."),
         _AGE,
@@ -122,6 +122,7 @@ WORKLOAD: Final = ApiResource(
     # Without a condition, kstatus (kubectl wait, Argo CD, Flux) reports an object that no operator has seen as Current.
     status_default={
         "state": "Pending",
+        "reason": "Pending",
         "conditions": [
             {
                 "type": "Ready",

@@ -372,7 +372,7 @@ class TelemetryStatus(ApiModel):
     """Devices of the node, by NVML index."""
     summary: Summary
     conditions: Annotated[list[Condition], Field(max_length=8), ListMap("type")] = []
-    """Conditions Fresh and Healthy. Only the operator writes them."""
+    """Conditions Fresh and Healthy, and Drained while a device is drained. Only the operator writes them."""
 
 
 class ObjectMeta(ApiModel):

@@ -164,6 +164,8 @@ class WorkloadStatus(ApiModel):
     state: WorkloadState | None = None
     """Summary of the workload. Pending: no replica runs. Running: at least one replica runs. Complete: all replicas
     succeeded. Failed: the workload failed for good. Suspended: spec.suspend is true, or spec.replicas is 0."""
+    reason: Annotated[str, Field(max_length=64)] | None = None
+    """Reason of the state: that of the condition Ready, or of Complete or Suspended, for which Ready is absent."""
     ready: Annotated[str, Field(max_length=16)] | None = None
     """Number of ready replicas, of all replicas, such as 7/8. A replica that succeeded counts as ready."""
     replicas: ReplicaCount | None = None

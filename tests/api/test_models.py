@@ -81,6 +81,7 @@ WORKLOAD_OBJECT: dict[str, Any] = {
             }
         ],
         "state": "Running",
+        "reason": "AllReplicasReady",
         "ready": "2/2",
         "replicas": 2,
         "readyReplicas": 2,

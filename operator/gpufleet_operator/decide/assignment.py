@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from gpufleet_api.telemetry import Assignment
+from gpufleet_api.workload import WorkloadSpec
 from gpufleet_common import timestamps
 from gpufleet_operator.decide.shards import Range
 from gpufleet_operator.model.objects import DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS, Pod, Workload
@@ -30,7 +31,7 @@ def new_assignment(
         pod_uid=pod.uid,
         namespace=pod.namespace,
         pod=pod.name,
-        container=device_container(spec),
+        container=container_of(pod, spec),
         workload=workload.name,
         workload_uid=workload.uid,
         replica=replica,
@@ -44,3 +45,13 @@ def new_assignment(
         decided_at=timestamps.micros(snapshot.now),
         termination_grace_period_seconds=None if grace == DEFAULT_TERMINATION_GRACE_PERIOD_SECONDS else grace,
     )
+
+
+def container_of(pod: Pod, spec: WorkloadSpec) -> str:
+    """Returns the container of a pod that gets the devices.
+
+    A pod that has no choice of containers keeps its own: a template that was changed later may have another name.
+    """
+    if spec.devices.container is None and pod.containers:
+        return pod.containers[0].name
+    return device_container(spec)

@@ -21,20 +21,12 @@ from gpufleet_operator.ledger.kept import ReplicaKey
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import reserve_key
 from gpufleet_operator.model.objects import Reservation
-from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement import Fleet, place
 from gpufleet_operator.placement.errors import PlacementError
 from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Request, Terms
-
-WITHOUT_USABLE_POD = (
-    WaitReason.POD,
-    WaitReason.RESTART_BACKOFF,
-    WaitReason.OTHER_GATES,
-    WaitReason.REPLACEMENT,
-    WaitReason.PREDECESSOR,
-)
 
 
 @dataclass(frozen=True, slots=True)

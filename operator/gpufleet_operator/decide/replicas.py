@@ -19,8 +19,9 @@ from gpufleet_operator.decide.life.attempts import ReplicaPods
 from gpufleet_operator.decide.life.run_policy import apply_run_policy
 from gpufleet_operator.decide.shards import range_of
 from gpufleet_operator.fleet.device_health import may_release, reported_unhealthy_devices
+from gpufleet_operator.fleet.node_health import unreachable_reason
 from gpufleet_operator.ledger.ledger import Ledger, occupancy_of
-from gpufleet_operator.ledger.verify import rejected_by_kubelet, verify_allocation
+from gpufleet_operator.ledger.verify import nodes_with_device_status, rejected_by_kubelet, verify_allocation
 from gpufleet_operator.model.objects import Pod, PodPhase, Reservation, Workload
 from gpufleet_operator.model.outcome import Outcome, stored_outcome
 from gpufleet_operator.model.pod_state.problems import failure
@@ -29,10 +30,13 @@ from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 
 _NO_REPLICA = -1
+_ON_A_NODE = (PlacementState.BOUND, PlacementState.ALLOCATED)
 
 
 def assess(snapshot: Snapshot, state: PassState, ledger: Ledger) -> tuple[WorkloadReplicas, ...]:
-    """Returns the replicas of every workload that has a valid template and is not being deleted.
+    """Returns the replicas of every workload that parses and is not being deleted.
+
+    An invalid template (an edit of a workload that runs) only prevents that pods are created or released.
 
     An owner is in the namespace of its pods. A pod in another namespace that names the workload's uid is forged or a
     mistake. It is ignored, as garbage collection treats its owner as absent.
@@ -41,11 +45,14 @@ def assess(snapshot: Snapshot, state: PassState, ledger: Ledger) -> tuple[Worklo
     for pod in snapshot.pods.values():
         pods.setdefault((pod.namespace, pod.workload_uid), []).append(pod)
     assessed: list[WorkloadReplicas] = []
+    kubelets = nodes_with_device_status(snapshot)
     for uid, check in snapshot.templates.items():
         workload = snapshot.workloads[uid]
-        if workload.model is not None and not workload.deleting and not check.errors:
+        if workload.model is not None and not workload.deleting:
             owned = pods.get((workload.namespace, uid), ())
-            assessor = _ReplicaAssessor(workload, workload.model.spec, snapshot, state, ledger)
+            assessor = _ReplicaAssessor(
+                workload, workload.model.spec, snapshot, state, ledger, template_errors=check.errors, kubelets=kubelets
+            )
             assessed.append(assessor.assess_all(owned))
     return tuple(assessed)
 
@@ -54,13 +61,23 @@ class _ReplicaAssessor:
     """Assesses the replicas of one workload one after the other, and collects the removals."""
 
     def __init__(
-        self, workload: Workload, spec: WorkloadSpec, snapshot: Snapshot, state: PassState, ledger: Ledger
+        self,
+        workload: Workload,
+        spec: WorkloadSpec,
+        snapshot: Snapshot,
+        state: PassState,
+        ledger: Ledger,
+        *,
+        template_errors: tuple[str, ...],
+        kubelets: frozenset[str],
     ) -> None:
         self.workload = workload
         self.spec = spec
         self.snapshot = snapshot
         self.state = state
         self.ledger = ledger
+        self.template_errors = template_errors
+        self.kubelets = kubelets
         self.removals: list[Removal] = []
 
     def assess_all(self, pods: Iterable[Pod]) -> WorkloadReplicas:
@@ -84,12 +101,22 @@ class _ReplicaAssessor:
                 pods_of.obsolete, pods_of.index, RemovalReason.RESTARTED, f"attempt {pods_of.attempt} replaces it"
             )
             replica = self._replica(pods_of, starts.get(pods_of.index))
-            replicas.append(replace(replica, attempt=pods_of.attempt, failures=pods_of.failures))
+            unreachable = self._unreachable(replica)
+            replicas.append(
+                replace(
+                    replica,
+                    attempt=pods_of.attempt,
+                    failures=pods_of.failures,
+                    ready=replica.ready and not unreachable,
+                    unreachable=unreachable,
+                )
+            )
         assessed = WorkloadReplicas(
             self.workload,
             self.spec,
             tuple(replicas),
             tuple(self.removals),
+            template_errors=self.template_errors,
             surplus_pods=sum(map(len, by_index.values())),
         )
         return apply_run_policy(self.snapshot, self.state, self.ledger, assessed, found)
@@ -111,7 +138,9 @@ class _ReplicaAssessor:
             )
             for index, placement in sorted(self.workload.stored_placements.items())
         )
-        return WorkloadReplicas(self.workload, self.spec, replicas, tuple(self.removals), outcome)
+        return WorkloadReplicas(
+            self.workload, self.spec, replicas, tuple(self.removals), outcome, template_errors=self.template_errors
+        )
 
     def _replica(self, found: ReplicaPods, start: datetime | None) -> Replica:
         """Assesses one replica by the pods of its attempt, oldest first. One that is being deleted no longer counts."""
@@ -133,7 +162,16 @@ class _ReplicaAssessor:
             return self._gated(index, active[0]) if active[0].gates else self._released(index, active[0])
         return ended or self._missing(found, start)
 
+    def _unreachable(self, replica: Replica) -> str:
+        """Returns why the node of a bound pod does not respond: its kubelet does not change the pod's conditions."""
+        if replica.pod is None or replica.pod.node is None or replica.state not in _ON_A_NODE:
+            return ""
+        return unreachable_reason(self.snapshot, replica.pod.node) or ""
+
     def _missing(self, found: ReplicaPods, start: datetime | None) -> Replica:
+        if self.template_errors:
+            message = "spec.template is invalid: no pod is created"
+            return Replica(found.index, PlacementState.PENDING, WaitReason.VALID_TEMPLATE, message=message)
         if start is None or start <= self.snapshot.now:
             return Replica(found.index, PlacementState.PENDING, WaitReason.POD, message="creating pod")
         message = f"attempt {found.attempt} starts at {timestamps.seconds(start)}"
@@ -166,6 +204,9 @@ class _ReplicaAssessor:
 
     def _gated(self, index: int, pod: Pod) -> Replica:
         reservation = self.ledger.active.get(pod.uid)
+        if self.template_errors:
+            message = "spec.template is invalid: the pod is not released"
+            return Replica(index, PlacementState.PENDING, WaitReason.VALID_TEMPLATE, pod, reservation, message=message)
         if not pod.only_operator_gate:
             others = ", ".join(gate for gate in pod.gates if gate != SCHEDULING_GATE)
             message = f"waiting for other scheduling gates: {others}"
@@ -187,7 +228,14 @@ class _ReplicaAssessor:
         stored = self.workload.stored_placements.get(index)
         before = stored if stored is not None and stored.pod_uid == pod.uid else None
         was_allocated = before is not None and before.state is PlacementState.ALLOCATED
-        check = verify_allocation(self.snapshot, self.state, pod, reservation, was_allocated=was_allocated)
+        check = verify_allocation(
+            self.snapshot,
+            self.state,
+            pod,
+            reservation,
+            was_allocated=was_allocated,
+            kubelet_reports=pod.node in self.kubelets,
+        )
         if check.state is PlacementState.MISMATCH:
             return self._mismatch(index, pod, reservation, check.message)
         # What the sources confirmed stays confirmed while they are unavailable (older kubelets have only the agent).
@@ -240,13 +288,20 @@ class _ReplicaAssessor:
         telemetry = self.snapshot.telemetry.get(node) if node else None
         stored = self.workload.stored_placements.get(index)
         released_by_operator = stored is not None and stored.pod_uid == pod.uid and stored.node == node
+        state = PlacementState.BOUND if pod.node else PlacementState.RESERVED
+        if released_by_operator and self._has_unknown_container(pod):
+            message = "the reservation is restored when the kubelet reports the containers"
+            return Replica(index, state, pod=pod, message=message)
         if released_by_operator and node is not None and (telemetry is None or telemetry.deleting):
             # The Node was deleted, and its GPUTelemetry with it. When the agent creates a new one, the reservation is
             # written again. Until then nothing can be verified, and the pod is kept.
             message = f"GPUTelemetry {node} not found"
-            state = PlacementState.BOUND if pod.node else PlacementState.RESERVED
             return Replica(index, state, pod=pod, message=message)
         return self._mismatch(index, pod, None, "pod was released without a reservation")
+
+    def _has_unknown_container(self, pod: Pod) -> bool:
+        """Returns True when only an invalid template could say which container has the devices."""
+        return bool(self.template_errors) and self.spec.devices.container is None and not pod.containers
 
     def _recover(self, index: int, pod: Pod) -> Reservation | None:
         """Restores a released pod's reservation from status, if the node's GPUTelemetry is new and the devices free."""
@@ -254,7 +309,7 @@ class _ReplicaAssessor:
         if stored is None or node is None or stored.pod_uid != pod.uid or stored.node != node or not stored.devices:
             return None
         telemetry = self.snapshot.telemetry.get(node)
-        if telemetry is None or telemetry.deleting:
+        if telemetry is None or telemetry.deleting or self._has_unknown_container(pod):
             return None
         assignment = new_assignment(
             self.snapshot, self.workload, index, pod, devices=stored.devices, shard=range_of(stored)

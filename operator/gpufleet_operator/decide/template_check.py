@@ -61,7 +61,15 @@ def check_template(
     except Exception as error:  # noqa: BLE001 - any exception fails this workload only
         message = internal(_PATH, f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
         return TemplateCheck(workload.generation, (message,), unexpected_error=traceback.format_exc())
-    return TemplateCheck(workload.generation, errors, "" if errors else template_hash(model.spec))
+    return TemplateCheck(workload.generation, errors, _hash(model))
+
+
+def _hash(model: GPUWorkload) -> str:
+    """Returns the hash of the template; empty if it is too malformed to have one."""
+    try:
+        return template_hash(model.spec)
+    except (AttributeError, LookupError, TypeError):
+        return ""
 
 
 def _try(workload: Workload, model: GPUWorkload, resources: Resources, policy: PodPolicy) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpufleet_operator.decide.drain import collect_evictions
-from gpufleet_operator.decide.plan import WITHOUT_USABLE_POD, Plan, has_started
+from gpufleet_operator.decide.plan import Plan, has_started
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import CreatePod, DeletePod, EvictPod, ReleasePod, Reserve
 from gpufleet_operator.model.objects import Pod, Reservation
-from gpufleet_operator.model.replica import WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import build, release

@@ -1,9 +1,11 @@
 """Verifies that a pod's container got its reserved devices.
 
-There are two sources: `allocatedResourcesStatus` in the pod's status (the kubelet, tied to the pod's uid) and the
+There are up to two sources: `allocatedResourcesStatus` in the pod's status (the kubelet, tied to the pod's uid) and the
 agent's `status.devices[].allocatedTo` (the kubelet's PodResources). One of them is enough for a mismatch, but a
 mismatch also needs a report that covers the reservation, so that no pod is deleted because of a report that is older
-than its reservation.
+than its reservation. Every source that exists has to report the devices. The agent exists while it reports. The kubelet
+is a source for pods' statuses if it has the field, which is known when a pod on the node has it: before 1.36 it is off
+by default.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from gpufleet_operator.model.objects import Pod, PodPhase, Reservation
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
+
+_NOT_REPORTED = "the kubelet has not reported the devices yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,13 @@ def rejected_by_kubelet(pod: Pod) -> bool:
 
 
 def verify_allocation(
-    snapshot: Snapshot, state: PassState, pod: Pod, reservation: Reservation, *, was_allocated: bool = False
+    snapshot: Snapshot,
+    state: PassState,
+    pod: Pod,
+    reservation: Reservation,
+    *,
+    was_allocated: bool = False,
+    kubelet_reports: bool = False,
 ) -> AllocationCheck:
     """Returns whether a bound pod that is not terminal holds the devices of its reservation.
 
@@ -53,6 +63,7 @@ def verify_allocation(
         pod: The pod.
         reservation: Its reservation.
         was_allocated: It was seen with exactly these devices before.
+        kubelet_reports: The node's kubelet has `allocatedResourcesStatus`, see `nodes_with_device_status`.
     """
     assignment = reservation.assignment
     reserved = frozenset(assignment.devices)
@@ -67,11 +78,20 @@ def verify_allocation(
             message = f"{source} reports {_join(held)}, reserved {_join(reserved)}"
             return AllocationCheck(PlacementState.MISMATCH, message)
     if reserved in (kubelet, agent):
-        missing = "" if agent == reserved else _silent_agent(snapshot, reservation)
+        if agent != reserved:
+            missing = _silent_agent(snapshot, reservation)
+        else:
+            missing = _NOT_REPORTED if kubelet != reserved and kubelet_reports else ""
         return AllocationCheck(PlacementState.ALLOCATED, missing=missing)
     if report is not None and container is not None and _runs_without_devices(snapshot, state, pod, report, container):
         return _without_devices(report, reservation, was_allocated=was_allocated)
-    return AllocationCheck(PlacementState.BOUND, missing="the kubelet has not reported the devices yet")
+    return AllocationCheck(PlacementState.BOUND, missing=_NOT_REPORTED)
+
+
+def nodes_with_device_status(snapshot: Snapshot) -> frozenset[str]:
+    """Returns the nodes whose kubelet reports devices in `allocatedResourcesStatus` of a pod that has not ended."""
+    pods = (pod for pod in snapshot.pods.values() if pod.node is not None and not pod.terminal)
+    return frozenset(pod.node or "" for pod in pods if any(c.devices for c in pod.containers))
 
 
 def _silent_agent(snapshot: Snapshot, reservation: Reservation) -> str:

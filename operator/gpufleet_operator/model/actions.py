@@ -54,6 +54,21 @@ class CreateService:
         return service_key(self.workload_uid)
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreService:
+    """Apply the operator's fields of a workload's Service again, which another client changed."""
+
+    workload_uid: str
+    workload: str
+    uid: str
+    body: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The same as of its creation."""
+        return service_key(self.workload_uid)
+
+
 def service_key(workload_uid: str) -> str:
     """Returns the key of the backoff of a workload's Service."""
     return f"service/{workload_uid}"
@@ -129,6 +144,7 @@ class EvictPod:
     """Evict this pod by the eviction API, which honors PodDisruptionBudgets."""
 
     workload_uid: str
+    """Empty for a pod without a workload."""
     workload: str
     namespace: str
     name: str
@@ -186,6 +202,7 @@ class Actions:
     """All writes of one decision, and the state after the pass."""
 
     services: tuple[CreateService, ...] = ()
+    restored_services: tuple[RestoreService, ...] = ()
     creates: tuple[CreatePod, ...] = ()
     deletes: tuple[DeletePod, ...] = ()
     evictions: tuple[EvictPod, ...] = ()
@@ -210,5 +227,5 @@ class Actions:
     def empty(self) -> bool:
         """True when there is nothing to write."""
         pods = self.creates or self.deletes or self.evictions or self.releases
-        changes = self.services or pods or self.reserves or self.statuses
+        changes = self.services or self.restored_services or pods or self.reserves or self.statuses
         return not (changes or self.expired) and self.reports.empty

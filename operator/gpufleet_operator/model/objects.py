@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.names import SCHEDULING_GATE
@@ -243,6 +244,10 @@ class BoundPod:
     requests: Mapping[str, int] = field(default_factory=dict)
     traits: PodTraits = field(default_factory=PodTraits)
     deleting: bool = False
+    name: str = ""
+    """Empty without a request of an extended resource: most pods of a cluster have none."""
+    movable: bool = False
+    """It has a controller that creates it again, and not on the same node as that of a DaemonSet or a static pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +258,9 @@ class Service:
     resource_version: str
     owner_uid: str = ""
     deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """The fields that the operator sets, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,21 @@ class WaitReason(StrEnum):
     DEVICES = "Devices"
     RESTART_BACKOFF = "RestartBackoff"
     """Its pod has to be created once the backoff after a failure is over."""
+    VALID_TEMPLATE = "ValidTemplate"
+    """No pod is created for it, or its gated pod is not released, because `spec.template` is invalid."""
     PREDECESSOR = "Predecessor"
     """The devices of the pod that it replaces are kept for it, and cannot be passed on yet."""
+
+
+WITHOUT_USABLE_POD = (
+    WaitReason.POD,
+    WaitReason.RESTART_BACKOFF,
+    WaitReason.OTHER_GATES,
+    WaitReason.REPLACEMENT,
+    WaitReason.PREDECESSOR,
+    WaitReason.VALID_TEMPLATE,
+)
+"""What a replica waits for before it can be placed or released; a gang waits with it."""
 
 
 class RemovalReason(StrEnum):
@@ -94,9 +107,11 @@ class Replica:
     failures: int = 0
     """How often the application failed in it."""
     ready: bool = False
-    """Its pod is Ready, and every source shows the reserved devices."""
+    """Its pod is Ready on a node that responds, and every source shows the reserved devices."""
     unconfirmed: str = ""
     """Which source does not show the devices of a bound pod yet; empty: all that exist do."""
+    unreachable: str = ""
+    """Why the node of its bound pod does not respond; empty: it does. What its pod's conditions say may be outdated."""
     starts_at: datetime | None = None
     """When its pod may be created, if it waits for that."""
     outdated: bool = False
@@ -122,5 +137,7 @@ class WorkloadReplicas:
     """Why this pass starts all replicas again although no application failed; empty: it does not."""
     gang_incomplete: bool = False
     """It is a gang of which some replicas run, and others have no pod that is bound to a node."""
+    template_errors: tuple[str, ...] = ()
+    """Why no pod can be created from `spec.template`; empty: pods can. Existing pods are not affected."""
     surplus_pods: int = 0
     """Pods of no replica, including those that are being deleted."""

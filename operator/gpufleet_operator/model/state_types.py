@@ -83,7 +83,7 @@ class TemplateCheck:
     errors: tuple[str, ...] = ()
     """In the grammar of `field.Error`; empty: pods can be created from it."""
     template_hash: str = ""
-    """Hash of what pods are built from; empty when there are errors."""
+    """Hash of what pods are built from, which says which pods have the template; empty: none can have it."""
     unexpected_error: str = ""
     """Traceback of an exception that the template caused although no rule rejected it: a rule is missing."""
 
@@ -159,6 +159,8 @@ class SettledNode:
     telemetry_version: str
     node_version: str
     stale: bool
+    drained: frozenset[str] = frozenset()
+    """UUIDs of devices that are cordoned with `drain` at present: such an entry may end by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,8 @@ class PassState:
     """Key of a report (`model.report_actions`) -> what was last written under it."""
     settled_nodes: Mapping[str, SettledNode] = field(default_factory=dict)
     """By node name."""
+    services_restored: Mapping[str, datetime] = field(default_factory=dict)
+    """Workload uid -> when its Service was last restored."""
     restored: frozenset[str] = frozenset()
     """Uids of workloads whose refusals were read back from status after a restart."""
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.actions import release_key
 from gpufleet_operator.model.objects import Pod
-from gpufleet_operator.model.replica import Replica, WaitReason, WorkloadReplicas
+from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.report_actions import ExplainPod, explain_key
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState, Reported
@@ -33,9 +33,15 @@ class WaitingFor(StrEnum):
     DEVICES = "Devices"
     GANG = "Gang"
     OTHER_GATES = "OtherSchedulingGates"
+    PREDECESSOR = "Predecessor"
+    """The devices of the pod that it replaces are kept for it."""
     RELEASE = "Release"
     VALID_TEMPLATE = "ValidTemplate"
     WORKLOAD = "GPUWorkload"
+
+
+_EXPECTED = (WaitingFor.OTHER_GATES, WaitingFor.PREDECESSOR)
+"""Reasons that are no problem: what the pod waits for usually comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def explanations(snapshot: Snapshot, state: PassState, found: Placements) -> Ite
             name=pod.name,
             reason=f"WaitingFor{wait.reason}",
             note=wait.message,
-            warning=wait.reason is not WaitingFor.OTHER_GATES,
+            warning=wait.reason not in _EXPECTED,
             patch=() if known else explain(pod, wait.reason),
         )
         if not known or _is_due(snapshot, state.reported.get(action.key), action):
@@ -113,28 +119,37 @@ def _wait(
     assessed, replica = member
     if any(removal.pod.uid == pod.uid for removal in assessed.removals):
         return None
-    if replica.wait_reason is WaitReason.OTHER_GATES:
-        return _Wait(WaitingFor.OTHER_GATES, replica.message)
-    if pod.uid in found.ledger.active:
-        failure = state.write_backoffs.get(release_key(pod.uid))
-        return _Wait(WaitingFor.RELEASE, f"{failure.by}: {failure.message}") if failure else None
-    uid = assessed.workload.uid
-    diagnosis = found.unplaced.get(uid)
-    if diagnosis is not None:
-        return _Wait(WaitingFor.DEVICES, diagnosis.message)
-    others = [r for r in assessed.replicas if r.wait_reason in (WaitReason.POD, WaitReason.OTHER_GATES)]
+    match replica.wait_reason:
+        case WaitReason.VALID_TEMPLATE:
+            return _invalid(assessed.workload.name, assessed.template_errors)
+        case WaitReason.OTHER_GATES:
+            return _Wait(WaitingFor.OTHER_GATES, replica.message)
+        case WaitReason.PREDECESSOR:
+            return _Wait(WaitingFor.PREDECESSOR, replica.message)
+    reserved = pod.uid in found.ledger.active
+    failure = state.write_backoffs.get(release_key(pod.uid)) if reserved else None
+    if failure is not None:
+        return _Wait(WaitingFor.RELEASE, f"{failure.by}: {failure.message}")
+    others = [r for r in assessed.replicas if r.wait_reason in WITHOUT_USABLE_POD]
     if assessed.spec.placement.gang and others:
-        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or have other gates"
-        return _Wait(WaitingFor.GANG, message)
-    return _Wait(WaitingFor.DEVICES, "no devices are picked yet")
+        first = others[0]
+        message = f"{len(others)} of {len(assessed.replicas)} pods of the gang are missing or cannot be placed yet"
+        return _Wait(WaitingFor.GANG, f"{message}: replica {first.index}: {first.message or first.wait_reason}")
+    if reserved:
+        return None
+    diagnosis = found.unplaced.get(assessed.workload.uid)
+    message = replica.message or "no devices are picked yet"
+    return _Wait(WaitingFor.DEVICES, diagnosis.message if diagnosis is not None else message)
 
 
 def _without_replica(snapshot: Snapshot, pod: Pod) -> _Wait | None:
     workload = snapshot.workloads.get(pod.workload_uid)
     if workload is None or workload.namespace != pod.namespace:
         return _Wait(WaitingFor.WORKLOAD, "no GPUWorkload controls the pod")
-    check = snapshot.templates.get(workload.uid)
-    errors = [workload.invalid] if workload.model is None else list(check.errors if check else ())
-    if workload.deleting or not errors:
+    if workload.deleting or workload.model is not None:
         return None
-    return _Wait(WaitingFor.VALID_TEMPLATE, f"GPUWorkload {workload.name} is invalid: {'; '.join(errors)}")
+    return _invalid(workload.name, [workload.invalid])
+
+
+def _invalid(workload: str, errors: Iterable[str]) -> _Wait:
+    return _Wait(WaitingFor.VALID_TEMPLATE, f"GPUWorkload {workload} is invalid: {'; '.join(errors)}")

@@ -1,6 +1,6 @@
 """Builds a workload's status, which is written on change, and the events of a change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gpufleet_api.condition import Condition, ConditionStatus
 from gpufleet_api.workload_status import PlacementState, WorkloadStatus
@@ -11,6 +11,7 @@ from gpufleet_operator.status.conditions import conditions, placed_finding
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.explanation import explanation
 from gpufleet_operator.status.placements import nodes, placements, unassigned
+from gpufleet_operator.status.undecodable import status_without_spec
 
 _WARNING_TYPES = frozenset({"Stalled", "Degraded"})
 """Conditions that are abnormal when True."""
@@ -40,22 +41,16 @@ def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
 
 def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
     explained = explanation(context)
+    found = conditions(snapshot, context, explained)
     if context.assessed is None:
-        # The replicas cannot be assessed now; the stored facts about them (shards, successes) must not be lost.
-        before = context.workload.status or WorkloadStatus()
-        generation = context.workload.generation
-        return before.model_copy(
-            update={
-                "observed_generation": generation,
-                "conditions": conditions(snapshot, context, explained),
-                "state": counts.state(context),
-            }
-        )
+        known = status_without_spec(snapshot, context)
+        return known.model_copy(update={"conditions": found, "reason": _reason(found)})
     placed = placements(context)
     return WorkloadStatus(
         observed_generation=context.workload.generation,
-        conditions=conditions(snapshot, context, explained),
+        conditions=found,
         state=counts.state(context),
+        reason=_reason(found),
         ready=counts.ready(context),
         replicas=counts.replicas(context),
         ready_replicas=counts.ready_replicas(context),
@@ -72,6 +67,12 @@ def build(snapshot: Snapshot, context: StatusContext) -> WorkloadStatus:
         unassigned_items=unassigned(context),
         explanation=explained,
     )
+
+
+def _reason(found: Iterable[Condition]) -> str | None:
+    """Returns the reason of Ready; without it, that of the condition which takes its place."""
+    reasons = {c.type: c.reason for c in found if c.type == "Ready" or c.status is ConditionStatus.TRUE}
+    return next((reasons[kind] for kind in ("Ready", "Complete", "Suspended") if kind in reasons), None)
 
 
 def _without_messages(status: WorkloadStatus) -> tuple[object, ...]:

@@ -38,7 +38,7 @@ def conditions(snapshot: Snapshot, context: StatusContext, explained: Explanatio
     placed = placed_finding(context, explained)
     reconciling = _reconciling(context, stalled, placed)
     findings = {
-        "Ready": ready(snapshot, context, stalled, reconciling),
+        "Ready": ready(context, stalled, reconciling),
         "Allocated": allocated(context, placed),
         "Placed": placed,
         "Complete": outcome.complete(context),
@@ -78,10 +78,11 @@ def _status(finding: Finding) -> ConditionStatus:
 def _stalled(context: StatusContext) -> Finding:
     if context.workload.model is None:
         return is_true("InvalidObject", context.workload.invalid)
+    if context.outcome is not None:
+        ended = context.outcome
+        return is_false("AsExpected") if ended.complete else is_true(ended.reason, ended.message)
     if context.template_errors:
         return is_true("InvalidTemplate", "; ".join(context.template_errors))
-    if context.outcome is not None and not context.outcome.complete:
-        return is_true(context.outcome.reason, context.outcome.message)
     rejected = classify(context.create_error)
     if _rejected_pods(context) and rejected is not CreateError.QUOTA:
         return is_true(rejected, f"cannot create pods: {context.create_error}")
@@ -105,6 +106,8 @@ def placed_finding(context: StatusContext, explained: Explanation | None) -> Fin
         or context.reservation(r) is not None
         for r in context.replicas
     )
+    if placed < total and context.template_errors:
+        return is_false("Stalled", f"{placed} of {total} replicas have devices; no pods are created")
     if placed == total:
         return is_true("Placed", _replicas_per_node(context))
     if context.diagnosis is not None and explained is not None:
@@ -121,7 +124,7 @@ def _replicas_per_node(context: StatusContext) -> str:
 
 
 def _degraded(snapshot: Snapshot, context: StatusContext) -> Finding:
-    unreachable = unreachable_replicas(snapshot, context)
+    unreachable = unreachable_replicas(context)
     found = [("NodeNotReady", unreachable)] if unreachable else []
     for replica in context.replicas:
         reservation = context.reservation(replica)

@@ -17,7 +17,7 @@ class StatusContext:
 
     workload: Workload
     assessed: WorkloadReplicas | None = None
-    """None when the object does not parse or its template is invalid."""
+    """None when the object does not parse."""
     template_errors: tuple[str, ...] = ()
     create_error: str = ""
     """The apiserver's error when it last rejected a pod of the workload."""

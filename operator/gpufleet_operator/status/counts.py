@@ -48,12 +48,9 @@ def selector(context: StatusContext) -> str:
 
 
 def state(context: StatusContext) -> WorkloadState:
-    """Returns the one-word summary. A workload that cannot be assessed keeps the stored one."""
+    """Returns the one-word summary of a workload that parses."""
     if context.outcome is not None:
         return WorkloadState.COMPLETE if context.outcome.complete else WorkloadState.FAILED
-    if context.assessed is None:
-        stored = context.workload.status
-        return (stored.state if stored else None) or WorkloadState.PENDING
     if context.suspended or is_scaled_to_zero(context):
         return WorkloadState.SUSPENDED
     runs = any(r.pod is not None and r.pod.phase is PodPhase.RUNNING for r in context.replicas)

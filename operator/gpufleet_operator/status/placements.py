@@ -1,5 +1,7 @@
 """The placements in a workload's status: per replica its pod, node, devices, shard and score."""
 
+from collections.abc import Iterable
+
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, ScoreTerms
 from gpufleet_operator.distribution import unassigned_items
@@ -19,9 +21,15 @@ def placements(context: StatusContext) -> list[ReplicaPlacement]:
 
 def nodes(context: StatusContext) -> str | None:
     """Returns the names of the nodes in use, cut to the length that the API allows."""
-    names = {found.node for r in context.replicas if (found := context.reservation(r)) is not None}
-    text = ",".join(sorted(names))
-    return text if len(text) <= _MAX_NODES_LENGTH else text[: _MAX_NODES_LENGTH - 1].rpartition(",")[0] + ",…" or None
+    return joined(found.node for r in context.replicas if (found := context.reservation(r)) is not None)
+
+
+def joined(names: Iterable[str]) -> str | None:
+    """Returns different names of nodes as one text; None without one."""
+    text = ",".join(sorted(set(names)))
+    if len(text) > _MAX_NODES_LENGTH:
+        text = text[: _MAX_NODES_LENGTH - 1].rpartition(",")[0] + ",…"
+    return text or None
 
 
 def unassigned(context: StatusContext) -> int | None:

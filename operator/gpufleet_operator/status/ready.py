@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.model.pod_state.problems import NOT_READY, not_ready
 from gpufleet_operator.model.replica import Replica
-from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.status.context import StatusContext
 from gpufleet_operator.status.finding import ConditionFinding, is_false, is_true, is_unknown
 from gpufleet_operator.status.rollout import NO_REPLICAS, is_scaled_to_zero
@@ -15,20 +14,18 @@ from gpufleet_operator.status.unreachable import unreachable_replicas
 _BOUND = (PlacementState.BOUND, PlacementState.ALLOCATED)
 
 
-def ready(
-    snapshot: Snapshot, context: StatusContext, stalled: ConditionFinding, reconciling: ConditionFinding
-) -> ConditionFinding | None:
+def ready(context: StatusContext, stalled: ConditionFinding, reconciling: ConditionFinding) -> ConditionFinding | None:
     """Returns Ready; None for a workload that has completed or is suspended, which is neither Ready nor about to be."""
     outcome = context.outcome
-    if (outcome is not None and outcome.complete) or (context.suspended and not reconciling.true):
+    if (outcome is not None and outcome.complete) or (context.suspended and not reconciling.true and not stalled.true):
         return None
-    if stalled.true or outcome is not None or context.assessed is None:
-        return is_false(stalled.reason, stalled.message)
     total, count = len(context.replicas), sum(r.ready for r in context.replicas)
+    if stalled.true or outcome is not None or context.assessed is None:
+        working = f"; {count} of {total} replicas are ready" if count and outcome is None else ""
+        return is_false(stalled.reason, stalled.message + working)
     succeeded = sum(r.state is PlacementState.SUCCEEDED for r in context.replicas)
-    # A pod on a node that does not respond may have any condition: its kubelet does not change it.
     if all(r.state in (*_BOUND, PlacementState.SUCCEEDED) for r in context.replicas) and (
-        unreachable := unreachable_replicas(snapshot, context)
+        unreachable := unreachable_replicas(context)
     ):
         return is_false("NodeNotReady", unreachable)
     if count + succeeded == total:
@@ -60,10 +57,12 @@ def allocated(context: StatusContext, placed: ConditionFinding) -> ConditionFind
 
 
 def pods_not_ready(context: StatusContext) -> ConditionFinding | None:
-    """Returns why bound pods are not Ready: errors of containers first, then devices that are not reported yet."""
+    """Returns why bound pods are not Ready: nodes, then errors of containers, then devices that are not reported."""
     waiting = [r for r in context.replicas if r.state in _BOUND and not r.ready]
     if not waiting:
         return None
+    if unreachable := unreachable_replicas(context):
+        return is_true("NodeNotReady", unreachable)
     problems = [(r, not_ready(r.pod)) for r in waiting if r.pod is not None and not r.pod.ready]
     errors = [(r, problem) for r, problem in problems if problem.reason != NOT_READY]
     if errors:

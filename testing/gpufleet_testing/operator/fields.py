@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from gpufleet_operator.model.heartbeats import Heartbeats
-from gpufleet_operator.model.objects import AffinityShape, NodeCondition, PodDeletion, PodPhase, Service
+from gpufleet_operator.model.objects import AffinityShape, BoundPod, NodeCondition, PodDeletion, PodPhase, Service
 from gpufleet_operator.model.pod_state.containers import Container
 from gpufleet_operator.placement.model import PodNeeds, Taint
 from gpufleet_operator.placement.packing import Mix
@@ -48,6 +48,7 @@ class PodFields(TypedDict, total=False):
     nominated: bool
     scheduler: str
     claims: tuple[str, ...]
+    template_hash: str
     containers: tuple[Container, ...]
     priority: int
     needs: PodNeeds
@@ -65,6 +66,7 @@ class AssignmentFields(TypedDict, total=False):
     shard_end: int | None
     decided_at: str
     termination_grace_period_seconds: int | None
+    keep_for_successor: bool | None
 
 
 class DeviceFields(TypedDict, total=False):
@@ -96,5 +98,6 @@ class SnapshotFields(TypedDict, total=False):
     deleted_pods: Mapping[str, PodDeletion]
     foreign_requests: Mapping[str, Mapping[str, int]]
     services: Mapping[str, Service]
+    foreign_pods: Mapping[str, BoundPod]
     heartbeats: Heartbeats
     mix: Mix

@@ -252,7 +252,13 @@ def _device(
 def _holder(one: Assignment | Pod) -> dict[str, Any]:
     if isinstance(one, Pod):
         shared = SHARED_RESOURCE in one.needs.extended
-        return {"namespace": one.namespace, "pod": one.name, "container": "main", "podUID": one.uid, "shared": shared}
+        return {
+            "namespace": one.namespace,
+            "pod": one.name,
+            "container": "main",
+            "podUID": one.uid or None,
+            "shared": shared,
+        }
     return {
         "namespace": one.namespace,
         "pod": one.pod,

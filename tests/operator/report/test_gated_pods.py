@@ -103,7 +103,35 @@ def test_incomplete_gang_waits_for_its_other_pods() -> None:
 
     action = explained(decide(waiting(workload=gang)))
 
-    assert (annotation(action), action.note) == ("Gang", "1 of 2 pods of the gang are missing or have other gates")
+    words = "1 of 2 pods of the gang are missing or cannot be placed yet: replica 1: creating pod"
+    assert (annotation(action), action.note) == ("Gang", words)
+
+
+def test_successor_waits_for_its_predecessor_without_a_warning() -> None:
+    gone = make.running_pod(uid="uid-old", name="train-0-old", deleting=True)
+    kept = make.assignment(gone, keep_for_successor=True)
+    telemetry = make.telemetry(assignments=[kept], held={"GPU-1-0": kept})
+
+    action = explained(decide(make.snapshot(make.workload(), gone, make.pod(), telemetry)))
+
+    assert (action.reason, annotation(action), action.warning) == ("WaitingForPredecessor", "Predecessor", False)
+    assert action.note == "devices on node-1 are kept until pod train-0-old has ended"
+
+
+def test_gang_member_with_devices_waits_for_the_predecessor_of_another() -> None:
+    gang = make.workload(replicas=2, placement={"gang": True})
+    gone = make.running_pod(replica=1, uid="uid-old", name="train-1-old", deleting=True)
+    first, second = make.pod(replica=0, suffix="new"), make.pod(replica=1, suffix="new")
+    kept = make.assignment(gone, "GPU-1-1", keep_for_successor=True)
+    telemetry = make.telemetry(assignments=[make.assignment(first), kept], held={"GPU-1-1": kept})
+
+    reports = decide(make.snapshot(gang, gone, first, second, telemetry)).reports.pods
+
+    notes = {action.name: (action.reason, action.note) for action in reports}
+    waits = "replica 1: devices on node-1 are kept until pod train-1-old has ended"
+    words = f"1 of 2 pods of the gang are missing or cannot be placed yet: {waits}"
+    assert notes[first.name] == ("WaitingForGang", words)
+    assert notes[second.name][0] == "WaitingForPredecessor"
 
 
 def test_refused_release_is_explained() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpufleet_api.workload_status import PlacementState, ReplicaPlacement, WorkloadState, WorkloadStatus
+from gpufleet_api.workload_status import PlacementState, ReplicaPlacement
 from gpufleet_operator.model.objects import PodPhase, Reservation
 from gpufleet_operator.model.outcome import Outcome
 from gpufleet_operator.model.replica import Replica, WorkloadReplicas
@@ -46,12 +46,6 @@ def context(
 )
 def test_state_is_one_word(found: StatusContext, expected: str) -> None:
     assert counts.state(found) == expected
-
-
-def test_state_of_an_invalid_workload_is_the_stored_one() -> None:
-    assert counts.state(StatusContext(make.workload())) is WorkloadState.PENDING
-    running = make.workload(status=WorkloadStatus(state=WorkloadState.RUNNING))
-    assert counts.state(StatusContext(running)) is WorkloadState.RUNNING
 
 
 def test_ready_counts_ready_replicas_of_all() -> None:

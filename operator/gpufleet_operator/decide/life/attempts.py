@@ -13,6 +13,7 @@ from gpufleet_api.workload import WorkloadSpec
 from gpufleet_api.workload_policies import OnReplicaFailure
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.ledger.verify import rejected_by_kubelet
+from gpufleet_operator.model.lenient_json import as_map, text
 from gpufleet_operator.model.objects import Pod, PodDeletion, PodPhase, Workload
 from gpufleet_operator.model.pod_state.problems import failure
 from gpufleet_operator.model.snapshot import Snapshot
@@ -89,7 +90,12 @@ def has_failed(pod: Pod) -> bool:
 
 def is_service(spec: WorkloadSpec) -> bool:
     """Returns True for `restartPolicy: Always`: it does not end, and container restarts are not limited."""
-    return bool(spec.template["spec"].get("restartPolicy") == "Always")
+    return restart_policy(spec) == "Always"
+
+
+def restart_policy(spec: WorkloadSpec) -> str:
+    """Returns the template's; empty if the template is malformed."""
+    return text(as_map(spec.template.get("spec")).get("restartPolicy"))
 
 
 def lost(workload: Workload, found: ReplicaPods, deletions: Mapping[str, PodDeletion]) -> str:

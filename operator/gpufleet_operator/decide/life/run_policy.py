@@ -134,7 +134,7 @@ def _outcome(
             return Outcome.failure("BackoffLimitExceeded", f"{causes[-1]}; {times}, {words}")
         restarts = attempts.restarts(pods)
         # As for a Job: restarts of containers in their pods count, and reach the limit instead of exceeding it.
-        if spec.template["spec"].get("restartPolicy") == "OnFailure" and restarts and restarts >= limit:
+        if attempts.restart_policy(spec) == "OnFailure" and restarts and restarts >= limit:
             return Outcome.failure(
                 "BackoffLimitExceeded", f"{_restarted_container(pods)}; {restarts} restarts, {words}"
             )

@@ -6,7 +6,7 @@ devices on. A restart of the operator between any two of these writes continues 
 
 Pods with a gate are replaced at once: nothing ran in them. Replicas that cannot go on without each other roll together.
 Others roll as in a Deployment: at most `maxUnavailable` replicas are unavailable, and those that are unavailable anyway
-go first, then those with the highest index.
+go first, then those with the highest index. Nothing is rolled while the new template is invalid.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,12 @@ def roll(
 
 
 def is_outdated(pod: Pod | None, template_hash: str) -> bool:
-    """Returns True for a pod of another template. A pod without the label is not replaced for that."""
+    """Returns True for a pod of another template. A pod without the label is not replaced for that.
+
+    Args:
+        pod: None is not outdated.
+        template_hash: Of the current template; empty: no pod can have it.
+    """
     return pod is not None and not pod.terminal and pod.template_hash not in ("", template_hash)
 
 
@@ -59,10 +64,14 @@ def _roll(snapshot: Snapshot, ledger: Ledger, assessed: WorkloadReplicas) -> _Ro
     current = snapshot.templates[assessed.workload.uid].template_hash
     replicas = tuple(replace(r, outdated=True) if is_outdated(r.pod, current) else r for r in assessed.replicas)
     removed = {removal.pod.uid for removal in assessed.removals}
-    marks = _changed_marks(ledger, replicas, removed)
+    # Without a successor, the devices of a pod are not kept.
+    may_roll = not assessed.template_errors
+    marks = _changed_marks(ledger, replicas if may_roll else assessed.replicas, removed)
     if not any(r.outdated for r in replicas):
         return _Rolled(assessed, marks)
     assessed = replace(assessed, replicas=replicas)
+    if not may_roll:
+        return _Rolled(assessed, marks)
     candidates = [r for r in replicas if r.outdated and r.pod is not None and r.pod.uid not in removed]
     gated = [r for r in candidates if r.gated]
     chosen = [r for r in gated if _may_delete(ledger, r)] + _released(ledger, assessed, candidates)
