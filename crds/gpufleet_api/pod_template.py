@@ -36,6 +36,14 @@ RESOURCE_CLAIMS: Final = Cel(
 )
 
 
+CONTAINER_CLAIMS: Final = Cel(
+    "!has(self.claims) || size(self.claims) == 0",
+    RESOURCE_CLAIMS.message,
+    reason="FieldValueForbidden",
+    field_path=".claims",
+)
+
+
 def _text(description: str) -> Schema:
     # null is permitted, as in a Pod, where it means absence.
     return {"description": description, "type": "string", "nullable": True, "maxLength": _MAX_TEXT}
@@ -70,11 +78,20 @@ def _list_map(description: str, key: str, item: Schema, **fields: Any) -> Schema
     return {"description": description, "type": "array", "maxItems": _MAX_ITEMS, **lists, **fields, "items": item}
 
 
+def _claims(description: str) -> Schema:
+    items = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {"description": description, "type": "array", "maxItems": 32, "items": items}
+
+
 def _container() -> Schema:
     env = _open(
         required=["name"],
         name=_key("Name of the variable.", _MAX_TEXT),
-        value=_text("Value of the variable. $(NAME) refers to variables before it and to those of gpufleet."),
+        value=_text(
+            "Value of the variable. $(NAME) refers to variables before it, and to GPUFLEET_REPLICA, GPUFLEET_REPLICAS, "
+            "GPUFLEET_ATTEMPT and GPUFLEET_LEADER_ADDRESS. Other variables with the prefix GPUFLEET_ are known later: "
+            "refer to them in command and args."
+        ),
         valueFrom=_free("Source of the value, as in a Pod."),
     )
     mount = _open(
@@ -94,10 +111,17 @@ def _container() -> Schema:
         ),
         envFrom=_free("Sources of further environment variables, as in a Pod."),
         ports=_free("Ports of the container, as in a Pod."),
-        resources=_free(
-            "Requests and limits of CPU, memory and other resources, as in a Pod. The devices are requested in "
-            "spec.devices."
-        ),
+        resources={
+            "description": "Requests and limits of CPU, memory and other resources, as in a Pod. The devices are "
+            "requested in spec.devices.",
+            "type": "object",
+            "nullable": True,
+            "x-kubernetes-preserve-unknown-fields": True,
+            "properties": {
+                "claims": _claims("Must be empty: devices of claims cannot be reserved."),
+            },
+            "x-kubernetes-validations": [CONTAINER_CLAIMS.as_schema()],
+        },
         volumeMounts=_list_map("Volumes of the pod and where they are mounted.", "mountPath", mount, nullable=True),
     )
 
@@ -125,12 +149,7 @@ def _spec() -> Schema:
             _container(),
             nullable=True,
         ),
-        resourceClaims={
-            "description": "Must be empty: devices of claims cannot be reserved.",
-            "type": "array",
-            "maxItems": 32,
-            "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-        },
+        resourceClaims=_claims("Must be empty: devices of claims cannot be reserved."),
         volumes=_list_map("Volumes of the pod, by name, as in a Pod.", "name", volume, nullable=True),
     )
     return {

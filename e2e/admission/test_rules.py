@@ -153,6 +153,20 @@ RULES: dict[str, tuple[str, JsonObject, JsonObject, str, str]] = {
         "spec.template.spec.containers[0]",
         "must be of type object",
     ),
+    "claims of a container": (
+        WORKLOADS,
+        with_containers({"name": "main", "resources": {"claims": [], "limits": {"cpu": "1"}}}),
+        with_containers({"name": "main", "resources": {"claims": [{"name": "gpu"}]}}),
+        "spec.template.spec.containers[0].resources.claims",
+        "must be empty: devices of claims cannot be reserved; use spec.devices",
+    ),
+    "resources of a container": (
+        WORKLOADS,
+        with_containers({"name": "main", "resources": {}}),
+        with_containers({"name": "main", "resources": "x"}),
+        "spec.template.spec.containers[0].resources",
+        "must be of type object",
+    ),
     "containers": (
         WORKLOADS,
         with_containers({"name": "a"}, {"name": "b"}),

@@ -33,10 +33,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         pod_spec(container(**_limits("amd.com/gpu", "requests"))),
         f"{POD}.containers[0].resources.requests[amd.com/gpu]: Forbidden: amd.com/gpu {FOREIGN}",
     ),
-    "container-claim": (
-        pod_spec(container(resources={"claims": [{"name": "gpu"}]})),
-        f"{POD}.containers[0].resources.claims: Forbidden: must be empty: devices of claims cannot be reserved; use",
-    ),
     "scheduler": (
         pod_spec(schedulerName="volcano"),
         f'{POD}.schedulerName: Unsupported value: "volcano": supported values: default-scheduler',

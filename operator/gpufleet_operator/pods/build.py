@@ -73,7 +73,7 @@ def build(
             "annotations": propagated(given.get("annotations")),
             "ownerReferences": [labels.owner(workload)],
         },
-        "spec": with_variables(pod_spec, variables(workload, spec, attempt)),
+        "spec": with_variables(pod_spec, variables(workload, spec, replica, attempt)),
     }
 
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpufleet_api.names import ENV_ATTEMPT, ENV_LEADER_ADDRESS
+from gpufleet_api.names import ENV_ATTEMPT, ENV_LEADER_ADDRESS, ENV_REPLICA, ENV_REPLICAS
 from gpufleet_api.workload import WorkloadSpec
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.pods import network
 
 
-def variables(workload: Workload, spec: WorkloadSpec, attempt: int) -> dict[str, str]:
-    found = {ENV_ATTEMPT: str(attempt)}
+def variables(workload: Workload, spec: WorkloadSpec, replica: int, attempt: int) -> dict[str, str]:
+    found = {ENV_REPLICA: str(replica), ENV_REPLICAS: str(spec.replicas), ENV_ATTEMPT: str(attempt)}
     if spec.network.enable_dns_hostnames:
         found[ENV_LEADER_ADDRESS] = network.leader_address(workload.name, workload.namespace)
     return found

@@ -93,10 +93,15 @@ class TestBuild:
         )["spec"]
 
         assert (body["hostname"], body["subdomain"]) == ("train-3", "train")
-        attempt = {"name": "GPUFLEET_ATTEMPT", "value": "0"}
-        leader = {"name": "GPUFLEET_LEADER_ADDRESS", "value": "train-0.train.ml.svc"}
-        assert body["initContainers"] == [{"name": "i", "env": [attempt, leader]}]
-        assert body["containers"][0]["env"] == [attempt, leader, *env]
+        values = {
+            "GPUFLEET_REPLICA": "3",
+            "GPUFLEET_REPLICAS": "1",
+            "GPUFLEET_ATTEMPT": "0",
+            "GPUFLEET_LEADER_ADDRESS": "train-0.train.ml.svc",
+        }
+        own = [{"name": name, "value": value} for name, value in values.items()]
+        assert body["initContainers"] == [{"name": "i", "env": own}]
+        assert body["containers"][0]["env"] == [*own, *env]
 
     def test_pod_has_no_host_name_without_dns(self) -> None:
         template = {"spec": {"hostname": "own", "subdomain": "own", "containers": [{"name": "a"}]}}
@@ -104,7 +109,8 @@ class TestBuild:
         body = build(template, network={"enableDNSHostnames": False})["spec"]
 
         assert (body["hostname"], body["subdomain"]) == ("own", "own")
-        assert [entry["name"] for entry in body["containers"][0]["env"]] == ["GPUFLEET_ATTEMPT"]
+        names = [entry["name"] for entry in body["containers"][0]["env"]]
+        assert names == ["GPUFLEET_REPLICA", "GPUFLEET_REPLICAS", "GPUFLEET_ATTEMPT"]
 
     def test_tracking_labels_of_gitops_tools_are_not_copied(self) -> None:
         marks = {
