@@ -22,6 +22,7 @@ from gpufleet_operator.model.heartbeats import NodeLease
 from gpufleet_operator.model.lenient_json import Json, as_map, maps, number, text
 from gpufleet_operator.model.objects import BoundPod, Node, NodeCondition, Service, Telemetry, Workload
 from gpufleet_operator.pods import requests, traits
+from gpufleet_operator.pods.network import SERVICE_FIELDS
 
 T = TypeVar("T")
 
@@ -164,26 +165,34 @@ def _not_ready(status: Json) -> str:
 
 
 def service(body: Json) -> Service:
-    meta = body["metadata"]
-    owner = next((o for o in maps(meta.get("ownerReferences")) if o.get("controller")), {})
+    meta, spec = body["metadata"], as_map(body.get("spec"))
     return Service(
         uid=meta["uid"],
         resource_version=meta.get("resourceVersion", ""),
-        owner_uid=text(owner.get("uid")),
+        owner_uid=text(_controller(meta).get("uid")),
         deleting="deletionTimestamp" in meta,
+        labels={key: text(value) for key, value in as_map(meta.get("labels")).items()},
+        spec={name: spec[name] for name in SERVICE_FIELDS if name in spec},
     )
 
 
 def bound_pod(body: Json) -> BoundPod:
     meta, spec = body["metadata"], body["spec"]
+    requested = requests.pod_requests(spec)
     return BoundPod(
         uid=meta["uid"],
         node=str(spec["nodeName"]),
         resource_version=meta.get("resourceVersion", ""),
-        requests=requests.pod_requests(spec),
+        requests=requested,
         traits=traits.bound_traits(text(meta.get("namespace")), meta.get("labels"), spec),
         deleting="deletionTimestamp" in meta,
+        name=text(meta.get("name")) if requested.keys() - requests.NATIVE_RESOURCES else "",
+        movable=_controller(meta).get("kind") not in (None, "DaemonSet", "Node"),
     )
+
+
+def _controller(meta: Json) -> Json:
+    return next((owner for owner in maps(meta.get("ownerReferences")) if owner.get("controller")), {})
 
 
 def written_at(meta: Json) -> datetime | None:

@@ -14,7 +14,12 @@ from gpufleet_operator.decide.retries.refusals import count_refusals
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.rolling.rollout import roll
 from gpufleet_operator.decide.rolling.successors import give_up_times, pass_on
-from gpufleet_operator.decide.services import collect_services
+from gpufleet_operator.decide.services import (
+    collect_restored_services,
+    collect_services,
+    next_restoration,
+    with_restored,
+)
 from gpufleet_operator.decide.state import advance, next_backoff_end, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
@@ -54,6 +59,7 @@ def decide(snapshot: Snapshot) -> Actions:
 
     # 5. Collect the writes to Services, pods and reservations, without those that are backing off.
     services = collect_services(snapshot, state)
+    restored_services = collect_restored_services(snapshot, state)
     writes = collect_writes(snapshot, state, assessed, plan, creations)
 
     # 6. Count the refusals of this pass, and collect the statuses that explain them.
@@ -67,8 +73,10 @@ def decide(snapshot: Snapshot) -> Actions:
     after = next_state(
         snapshot, state, assessed, refusals=refusals, ledger=plan.ledger, writes=writes, statuses=statuses
     )
+    after = with_restored(snapshot, after, restored_services)
     return Actions(
         services=services,
+        restored_services=restored_services,
         creates=writes.creates,
         deletes=writes.deletes,
         evictions=writes.evictions,
@@ -114,6 +122,7 @@ def _due(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplic
             moments.append(since + unschedulable_grace(snapshot, node))
     moments += [since + limits.scheduling_deadline for since in state.silent_since.values()]
     moments += [since + limits.degraded_grace for since in state.unhealthy_since.values()]
+    moments += next_restoration(state)
     moments += give_up_times(state, limits.successor_limit)
     by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
     for uid, (noticed, _) in state.ended.items():

@@ -1,12 +1,16 @@
-"""Collects the headless Services to create: one for each workload whose pods have host names."""
+"""Collects the writes of headless Services: one Service for each workload whose pods have host names."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from gpufleet_operator.model.actions import CreateService
+from gpufleet_operator.model.actions import CreateService, RestoreService
 from gpufleet_operator.model.objects import Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.pods import network
+
+RESTORE_INTERVAL = timedelta(seconds=30)
 
 
 def collect_services(snapshot: Snapshot, state: PassState) -> tuple[CreateService, ...]:
@@ -14,16 +18,50 @@ def collect_services(snapshot: Snapshot, state: PassState) -> tuple[CreateServic
 
     The garbage collector deletes a Service with its workload.
     """
-    missing = (CreateService(workload.uid, network.service(workload)) for workload in _without_service(snapshot))
-    return tuple(action for action in missing if not state.is_backing_off(action.key, snapshot.now))
-
-
-def _without_service(snapshot: Snapshot) -> Iterable[Workload]:
-    """Yields the valid workloads that need a Service and have none, or one that is being deleted."""
     owners = {service.owner_uid for service in snapshot.services.values() if not service.deleting}
+    missing = (w for w in _with_service(snapshot) if w.uid not in owners)
+    created = (CreateService(workload.uid, network.service(workload)) for workload in missing)
+    return tuple(action for action in created if not state.is_backing_off(action.key, snapshot.now))
+
+
+def collect_restored_services(snapshot: Snapshot, state: PassState) -> tuple[RestoreService, ...]:
+    """Returns the Services that another client changed, without those that are backing off.
+
+    A client that changes them again and again is answered every half minute.
+    """
+    recent = _recently_restored(snapshot, state)
+    owned = {service.owner_uid: service for service in snapshot.services.values() if not service.deleting}
+    restored = (
+        RestoreService(workload.uid, workload.name, service.uid, network.service(workload))
+        for workload in _with_service(snapshot)
+        if workload.uid not in recent
+        and (service := owned.get(workload.uid)) is not None
+        and network.differs(service, workload)
+    )
+    return tuple(action for action in restored if not state.is_backing_off(action.key, snapshot.now))
+
+
+def with_restored(snapshot: Snapshot, state: PassState, restored: Iterable[RestoreService]) -> PassState:
+    """Returns the state with the time of these writes."""
+    added = {action.workload_uid: snapshot.now for action in restored}
+    return replace(state, services_restored={**_recently_restored(snapshot, state), **added})
+
+
+def next_restoration(state: PassState) -> Iterable[datetime]:
+    """Returns when Services that were restored may be restored again."""
+    return (at + RESTORE_INTERVAL for at in state.services_restored.values())
+
+
+def _recently_restored(snapshot: Snapshot, state: PassState) -> dict[str, datetime]:
+    return {uid: at for uid, at in state.services_restored.items() if snapshot.now - at < RESTORE_INTERVAL}
+
+
+def _with_service(snapshot: Snapshot) -> Iterable[Workload]:
+    """Yields the workloads that have, or will have, pods with host names."""
     for uid, check in snapshot.templates.items():
         workload = snapshot.workloads[uid]
-        if uid in owners or workload.model is None or workload.deleting or check.errors:
+        if workload.model is None or workload.deleting or not workload.model.spec.network.enable_dns_hostnames:
             continue
-        if workload.model.spec.network.enable_dns_hostnames:
+        # With an invalid template no pods are created, but those of an earlier template need their names.
+        if not check.errors or any(pod.workload_uid == uid for pod in snapshot.pods.values()):
             yield workload

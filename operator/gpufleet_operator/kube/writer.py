@@ -46,6 +46,14 @@ class KubeWriter(Protocol):
             NotFoundError: The namespace does not exist, or the existing Service was deleted meanwhile.
         """
 
+    async def apply_service(self, body: Json) -> Json:
+        """Applies the operator's fields of a Service.
+
+        Raises:
+            ConflictError: The object has another uid.
+            InvalidWriteError: The Service was rejected.
+        """
+
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Json]) -> Json:
         """Applies a JSON Patch.
 
@@ -121,6 +129,10 @@ class ApiWriter:
 
     async def create_service(self, body: Json) -> Json:
         return await self._create(paths.services(body["metadata"]["namespace"]), body)
+
+    async def apply_service(self, body: Json) -> Json:
+        meta = body["metadata"]
+        return await self._api.apply(f"{paths.services(meta['namespace'])}/{meta['name']}", body)
 
     async def dry_run_pod(self, body: Json) -> Json:
         return await self._api.create(paths.pods(body["metadata"]["namespace"]), body, strict=True, dry_run=True)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from typing import Any
 
-from gpufleet_operator.model.objects import Workload
+from gpufleet_operator.model.objects import Service, Workload
 from gpufleet_operator.pods import labels
 
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -13,6 +13,10 @@ _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MAX_NAME = 57
 """A host name adds a hyphen and up to four digits, and has at most 63 characters."""
 _HASH_LENGTH = 6
+
+
+SERVICE_FIELDS = ("type", "clusterIP", "publishNotReadyAddresses", "selector")
+"""Fields of a Service's spec that the operator sets."""
 
 
 def service_name(workload: str) -> str:
@@ -38,8 +42,8 @@ def leader_address(workload: str, namespace: str) -> str:
 
 
 def address_error(workload: str, message: str) -> str:
-    """Returns what is wrong with the pods' DNS names while the Service cannot be created."""
-    return f"the pods have no DNS names, Service {service_name(workload)} cannot be created: {message}"
+    """Returns what is wrong with the pods' DNS names while the Service cannot be written."""
+    return f"the pods may have no DNS names, Service {service_name(workload)} cannot be written: {message}"
 
 
 def service(workload: Workload) -> dict[str, Any]:
@@ -56,9 +60,20 @@ def service(workload: Workload) -> dict[str, Any]:
             "labels": labels.of_workload(workload),
             "ownerReferences": [labels.owner(workload)],
         },
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": labels.selector(workload.name),
-        },
+        "spec": _service_spec(workload),
+    }
+
+
+def differs(stored: Service, workload: Workload) -> bool:
+    """Returns True when another client changed what the operator sets of a workload's Service."""
+    own = labels.of_workload(workload)
+    return dict(stored.spec) != _service_spec(workload) or any(stored.labels.get(k) != v for k, v in own.items())
+
+
+def _service_spec(workload: Workload) -> dict[str, Any]:
+    return {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": labels.selector(workload.name),
     }

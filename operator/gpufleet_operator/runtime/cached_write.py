@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from gpufleet_operator.cache.store import Store
 from gpufleet_operator.kube.errors import ConflictError, NotFoundError, PatchConflictError
-from gpufleet_operator.model.objects import Node, Pod, Telemetry, Workload
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, Telemetry, Workload
 
-D = TypeVar("D", Pod, Workload)
+D = TypeVar("D", BoundPod, Pod, Workload)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from gpufleet_operator.kube.errors import (
     PatchConflictError,
     UnavailableError,
 )
-from gpufleet_operator.kube.events import ObjectEventRecorder, ObjectReference
+from gpufleet_operator.kube.events import POD_KIND, ObjectEventRecorder, ObjectReference
 from gpufleet_operator.kube.writer import KubeWriter
 from gpufleet_operator.model.actions import (
     Actions,
@@ -35,6 +35,7 @@ from gpufleet_operator.model.actions import (
     EvictPod,
     ReleasePod,
     Reserve,
+    RestoreService,
     WriteStatus,
 )
 from gpufleet_operator.model.report_actions import ExplainPod, Reports, WriteNodeCondition, WriteTelemetryConditions
@@ -43,10 +44,22 @@ from gpufleet_operator.runtime.gang_check import check_gang
 from gpufleet_operator.runtime.report_writer import ReportWriter
 
 Report = WriteTelemetryConditions | WriteNodeCondition | ExplainPod
-Action = CreateService | CreatePod | DeletePod | DeleteWorkload | EvictPod | Reserve | ReleasePod | WriteStatus | Report
+Action = (
+    CreateService
+    | RestoreService
+    | CreatePod
+    | DeletePod
+    | DeleteWorkload
+    | EvictPod
+    | Reserve
+    | ReleasePod
+    | WriteStatus
+    | Report
+)
 A = TypeVar(
     "A",
     CreateService,
+    RestoreService,
     CreatePod,
     DeletePod,
     DeleteWorkload,
@@ -107,8 +120,9 @@ class Executor:
             on_write: Called after each write, successful or not.
         """
         self._on_write = on_write
-        services, creates, deletes, evictions, reserves = await asyncio.gather(
+        services, restored, creates, deletes, evictions, reserves = await asyncio.gather(
             self._all(actions.services, self._create_service),
+            self._all(actions.restored_services, self._restore_service),
             self._creates(actions.creates),
             self._all(actions.deletes, self._delete),
             self._all(actions.evictions, self._evict),
@@ -123,7 +137,7 @@ class Executor:
         incomplete |= {r.workload_uid for r in actions.releases if not r.after <= reserved}
         statuses = await self._all([s for s in actions.statuses if s.workload_uid not in incomplete], self._status)
         expired = await self._all(actions.expired, self._delete_workload)
-        return [*services, *outcomes, *evictions, *statuses, *expired, *await self._report(actions.reports)]
+        return [*services, *restored, *outcomes, *evictions, *statuses, *expired, *await self._report(actions.reports)]
 
     async def _report(self, reports: Reports) -> list[WriteOutcome]:
         telemetry, nodes, pods = await asyncio.gather(
@@ -195,6 +209,17 @@ class Executor:
             raise ConflictError(str(error), error.code) from error  # as in `_create`
         self._cache.services.apply(body)
 
+    async def _restore_service(self, action: RestoreService) -> None:
+        body = {**action.body, "metadata": {**action.body["metadata"], "uid": action.uid}}
+        try:
+            self._cache.services.apply(await self._writer.apply_service(body))
+        except NotFoundError as error:
+            self._cache.services.remove(action.uid, "")
+            raise ConflictError(str(error), error.code) from error
+        about = ObjectReference(body["metadata"]["namespace"], action.workload, action.workload_uid)
+        note = f"restored labels and spec of Service {body['metadata']['name']}, which another client changed"
+        await self._record(about, Event("ServiceRestored", note))
+
     async def _reserve(self, action: Reserve) -> None:
         with rejections_in(self._cache.telemetry, action.uid):
             body = await self._writer.patch_telemetry(action.node, patches.reserve(action))
@@ -218,17 +243,22 @@ class Executor:
         )
 
     async def _evict(self, action: EvictPod) -> None:
-        about = ObjectReference(action.namespace, action.workload, action.workload_uid)
+        if action.workload_uid:
+            about = ObjectReference(action.namespace, action.workload, action.workload_uid)
+        else:
+            about = ObjectReference(action.namespace, action.name, action.uid, kind=POD_KIND, api_version="v1")
         try:
             await self._writer.evict_pod(action.namespace, action.name, action.uid)
         except NotFoundError:
             self._cache.pods.remove(action.uid, "")
+            self._cache.foreign_pods.remove(action.uid, "")
             return
         except InvalidWriteError as error:
             blocked = f"pod {action.name}: {error} ({action.message})"
             await self._record(about, Event("EvictionBlocked", blocked, warning=True))
             raise
         mark_deleting(self._cache.pods, action.uid)
+        mark_deleting(self._cache.foreign_pods, action.uid)
         await self._record(about, Event("DeviceDrained", f"evicted pod {action.name}: {action.message}"))
 
     async def _status(self, action: WriteStatus) -> None:

@@ -1,6 +1,6 @@
 """The operator's Prometheus metrics. Label values are bounded by nodes, kinds, reasons and outcomes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
@@ -13,12 +13,26 @@ from gpufleet_operator.model.actions import (
     EvictPod,
     ReleasePod,
     Reserve,
+    RestoreService,
     WriteStatus,
 )
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.runtime.executor import WriteOutcome
 
 _PLACEMENT_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+_KINDS: Mapping[type, str] = {
+    CreateService: "service_create",
+    RestoreService: "service_restore",
+    CreatePod: "pod_create",
+    DeletePod: "pod_delete",
+    EvictPod: "pod_evict",
+    ReleasePod: "pod_release",
+    Reserve: "reserve",
+    WriteStatus: "status",
+}
+"""Label of the counter of writes."""
 
 
 class Metrics:
@@ -42,7 +56,7 @@ class Metrics:
         self.writes = Counter(
             "gpufleet_operator_writes",
             "Writes to the apiserver, by kind (pod_create, pod_delete, pod_evict, pod_release, reserve, "
-            "service_create, status, report) and outcome (succeeded, conflict, failed).",
+            "service_create, service_restore, status, report) and outcome (succeeded, conflict, failed).",
             ["kind", "outcome"],
             registry=registry,
         )
@@ -129,26 +143,12 @@ class Metrics:
     def record_outcomes(self, outcomes: Iterable[WriteOutcome]) -> None:
         for outcome in outcomes:
             result = "succeeded" if outcome.succeeded else "conflict" if outcome.conflict else "failed"
-            match outcome.action:
-                case CreateService():
-                    kind = "service_create"
-                case CreatePod():
-                    kind = "pod_create"
-                case DeletePod() as action:
-                    kind = "pod_delete"
-                    if outcome.succeeded:
-                        self.pods_removed.labels(str(action.reason)).inc()
-                case EvictPod():
-                    kind = "pod_evict"
-                case ReleasePod():
-                    kind = "pod_release"
-                case Reserve() as action:
-                    kind = "reserve"
-                    self._count_reservations(action, result)
-                case WriteStatus():
-                    kind = "status"
-                case _:
-                    kind = "report"
+            action = outcome.action
+            if isinstance(action, DeletePod) and outcome.succeeded:
+                self.pods_removed.labels(str(action.reason)).inc()
+            if isinstance(action, Reserve):
+                self._count_reservations(action, result)
+            kind = _KINDS.get(type(action), "report")
             self.writes.labels(kind, result).inc()
 
     def _count_reservations(self, action: Reserve, result: str) -> None:

@@ -138,6 +138,17 @@ class FakeApiserver:
                 raise AlreadyExistsError(key, 409)
             return self.store("services", key, dict(body))
 
+    async def apply_service(self, body: Mapping[str, Any]) -> Json:
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        with self._faulty():
+            stored = self._found("services", key)
+            meta, own = stored["metadata"], body["metadata"]
+            if own["uid"] != meta["uid"]:
+                raise ConflictError("uid mismatch", 409)
+            merged = {**meta, "labels": {**(meta.get("labels") or {}), **own["labels"]}}
+            spec = {**stored["spec"], **body["spec"]}
+            return self.store("services", key, {**stored, "metadata": merged, "spec": spec})
+
     async def patch_pod(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> Json:
         pod = self._patched("pods", f"{namespace}/{name}", patch)
         if pod["spec"].get("schedulingGates"):

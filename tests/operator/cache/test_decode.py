@@ -166,6 +166,37 @@ def test_a_bound_pod_has_its_requests() -> None:
     assert (found.node, found.requests) == ("n", {"cpu": 500, "memory": 2048})
 
 
+def test_a_bound_pod_has_a_name_only_if_it_may_have_devices() -> None:
+    """Thousands of other pods would cost memory for nothing."""
+    limits = {"limits": {"gpufleet.dev/gpu": "1"}}
+    names = [
+        decode.bound_pod({"metadata": META, "spec": {"nodeName": "n", "containers": [{"resources": given}]}}).name
+        for given in (limits, {"limits": {"cpu": "1"}}, {})
+    ]
+
+    assert names == [META["name"], "", ""]
+
+
+@pytest.mark.parametrize(
+    ("kind", "movable"), [("ReplicaSet", True), ("Job", True), ("DaemonSet", False), ("Node", False), (None, False)]
+)
+def test_a_bound_pod_is_movable_if_its_controller_creates_it_elsewhere(kind: str | None, movable: bool) -> None:
+    owners = [{"kind": "Other", "uid": "o"}, *([{"kind": kind, "uid": "c", "controller": True}] if kind else [])]
+
+    found = decode.bound_pod({"metadata": {**META, "ownerReferences": owners}, "spec": {"nodeName": "n"}})
+
+    assert found.movable is movable
+
+
+def test_a_service_has_the_fields_that_the_operator_sets() -> None:
+    spec = {"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 1}]}
+
+    found = decode.service({"metadata": {**META, "labels": {"c": "d"}}, "spec": spec})
+
+    assert found.labels == {"c": "d"}
+    assert found.spec == {"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"}}
+
+
 def test_a_bound_pod_has_what_other_pods_can_conflict_with() -> None:
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}

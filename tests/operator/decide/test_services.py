@@ -1,11 +1,16 @@
 """The headless Service of a workload whose pods have host names."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.model.actions import service_key
 from gpufleet_operator.model.objects import Service, Workload
+from gpufleet_operator.pods import network
 from gpufleet_testing.operator import make, results
 
 DNS: Any = {"enableDNSHostnames": True}
@@ -14,6 +19,12 @@ DNS: Any = {"enableDNSHostnames": True}
 def services(*objects: Workload, existing: tuple[Service, ...] = ()) -> list[str]:
     snapshot = make.snapshot(*objects, services={service.uid: service for service in existing})
     return [action.body["metadata"]["name"] for action in decide(snapshot).services]
+
+
+def stored(workload: Workload, **changes: Any) -> Service:
+    """The Service of a workload as the operator made it, except for these fields of its spec."""
+    body = network.service(workload)
+    return Service("s", "1", workload.uid, labels=body["metadata"]["labels"], spec={**body["spec"], **changes})
 
 
 def test_missing_service_is_created_with_the_pods() -> None:
@@ -38,7 +49,7 @@ def test_invalid_template_creates_no_service() -> None:
 def test_owned_service_is_not_created_again() -> None:
     workload = make.workload(network=DNS)
 
-    assert services(workload, existing=(Service("s", "1", owner_uid=workload.uid),)) == []
+    assert services(workload, existing=(stored(workload),)) == []
 
 
 def test_service_of_an_earlier_workload_of_the_name_does_not_count() -> None:
@@ -63,6 +74,47 @@ def test_foreign_service_is_named_in_degraded_and_tried_again_later() -> None:
     (write,) = second.statuses
     assert results.condition(write, "Degraded") == ("True", "ServiceCreateFailed")
     message = next(c.message for c in write.status.conditions if c.type == "Degraded")
-    assert message == f"the pods have no DNS names, Service train cannot be created: {error}"
+    assert message == f"the pods may have no DNS names, Service train cannot be written: {error}"
     assert second.due is not None
     assert len(decide(make.later(make.snapshot(workload), second, 2)).services) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selector": {"app": "other"}},
+        {"type": "ExternalName"},
+        {"publishNotReadyAddresses": False},
+        {"clusterIP": "1.2.3.4"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_changed_service_is_restored_at_most_every_half_minute(changes: Any) -> None:
+    workload = make.workload(network=DNS)
+    snapshot = make.snapshot(workload, services={"s": stored(workload, **changes)})
+
+    first = decide(snapshot)
+    second = decide(make.later(snapshot, first, 29))
+
+    (action,) = first.restored_services
+    assert (action.uid, action.body["spec"]["selector"]) == ("s", {"gpufleet.dev/workload": "train"})
+    assert second.restored_services == ()
+    assert second.due == make.NOW + timedelta(seconds=30)
+    assert len(decide(make.later(snapshot, second, 30)).restored_services) == 1
+
+
+def test_ports_and_labels_of_another_client_are_left() -> None:
+    workload = make.workload(network=DNS)
+    found = stored(workload)
+    labeled = replace(found, labels={**found.labels, "team": "ml"})
+
+    assert decide(make.snapshot(workload, services={"s": labeled})).restored_services == ()
+    unlabeled = replace(found, labels={})
+    assert len(decide(make.snapshot(workload, services={"s": unlabeled})).restored_services) == 1
+
+
+def test_pods_of_an_earlier_template_keep_their_service() -> None:
+    invalid = make.workload(network=DNS, template={"spec": {"restartPolicy": "Always", "containers": []}})
+    snapshot = make.snapshot(invalid, make.running_pod(), make.telemetry())
+
+    assert [action.body["metadata"]["name"] for action in decide(snapshot).services] == ["train"]

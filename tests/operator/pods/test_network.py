@@ -46,6 +46,7 @@ def test_service_is_headless_owned_and_lists_pods_before_they_are_ready() -> Non
     (owner,) = body["metadata"]["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("uid-train", True, True)
     assert body["spec"] == {
+        "type": "ClusterIP",
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": {"gpufleet.dev/workload": "train"},

@@ -12,7 +12,8 @@ from gpufleet_operator.cache.cache import Cache
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.errors import ApiError, InvalidWriteError, NotFoundError, UnavailableError
 from gpufleet_operator.kube.events import ObjectEventRecorder
-from gpufleet_operator.model.actions import Actions, CreatePod
+from gpufleet_operator.model.actions import Actions, CreatePod, EvictPod
+from gpufleet_operator.model.objects import BoundPod
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.executor import Executor, WriteOutcome
 from gpufleet_operator.runtime.metrics import Metrics
@@ -42,6 +43,32 @@ def executor(error: ApiError, cache: Cache) -> Executor:
 
 def creates(number: int) -> Actions:
     return Actions(creates=tuple(CreatePod("uid-w", "ml", f"w-{i}", i, {}) for i in range(number)))
+
+
+class Evicting:
+    """An apiserver that evicts, and records events."""
+
+    def __init__(self) -> None:
+        self.about: list[tuple[str, str, str]] = []
+
+    async def evict_pod(self, namespace: str, name: str, uid: str) -> None:
+        """Allows every eviction."""
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        involved = body["involvedObject"]
+        self.about.append((involved["kind"], involved["name"], body["reason"]))
+
+
+async def test_eviction_of_a_pod_without_a_workload_is_an_event_of_the_pod() -> None:
+    cluster: Any = Evicting()
+    cache, clock = Cache(), ServerClock(lambda: NOW)
+    cache.foreign_pods.put(BoundPod("u", "node-1", "1", name="bare"))
+    target = Executor(cluster, cache, clock, ObjectEventRecorder(cluster, "test"))
+
+    await target.run(Actions(evictions=(EvictPod("", "", "ml", "bare", "u", "device GPU-1 is cordoned: fan"),)))
+
+    assert cluster.about == [("Pod", "bare", "DeviceDrained")]
+    assert cache.foreign_pods.items["u"].deleting, "it would be evicted again"
 
 
 @pytest.mark.parametrize(
