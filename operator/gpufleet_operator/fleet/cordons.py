@@ -19,6 +19,11 @@ def of_node(snapshot: Snapshot, node: str) -> dict[str, CordonedDevice]:
     return active(telemetry.model.spec.cordoned, snapshot.now) if telemetry else {}
 
 
+def drained(snapshot: Snapshot, node: str) -> dict[str, CordonedDevice]:
+    """Returns the entries of a node that are in force and drain their device, by UUID."""
+    return {uuid: entry for uuid, entry in of_node(snapshot, node).items() if entry.drain}
+
+
 def has_cordoned_device(snapshot: Snapshot, node: str, assignment: Assignment) -> bool:
     """Returns True when a device of the assignment is out of service."""
     return not of_node(snapshot, node).keys().isdisjoint(assignment.devices)

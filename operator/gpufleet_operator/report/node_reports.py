@@ -1,4 +1,4 @@
-"""The conditions Fresh and Healthy of GPUTelemetries, and the condition GPUHealthy of their Nodes.
+"""The conditions Fresh, Healthy and Drained of GPUTelemetries, and the condition GPUHealthy of their Nodes.
 
 A condition is written when its status or reason changes, and at most once a minute if only its message does.
 """
@@ -9,11 +9,12 @@ from datetime import timedelta
 
 from gpufleet_api.condition import Condition
 from gpufleet_common import timestamps
+from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.objects import Node, NodeCondition, Telemetry
 from gpufleet_operator.model.report_actions import WriteNodeCondition, WriteTelemetryConditions
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import SettledNode
-from gpufleet_operator.report.telemetry_health import Finding, fresh, healthy
+from gpufleet_operator.report.telemetry_health import Finding, drained, fresh, healthy
 
 MESSAGE_INTERVAL = timedelta(seconds=60)
 """Shortest interval between two writes of a condition of which only the message differs."""
@@ -41,6 +42,7 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
             telemetry.resource_version if telemetry else "",
             node.resource_version if node else "",
             stale=snapshot.stale_reason(name) is not None,
+            drained=frozenset(cordons.drained(snapshot, name)),
         )
         if before.get(name) == settled or not _differs(snapshot, found, telemetry, node):
             found.settled[name] = settled
@@ -56,11 +58,11 @@ def _differs(snapshot: Snapshot, found: NodeReports, telemetry: Telemetry | None
     differs = False
     # An object without a status cannot have conditions.
     if telemetry and freshness and health and (telemetry.status is not None or telemetry.decode_error):
-        findings = {"Fresh": freshness, "Healthy": health}
-        wanted = tuple(_condition(snapshot, telemetry, kind, finding) for kind, finding in findings.items())
-        write = WriteTelemetryConditions(telemetry.name, telemetry.uid, wanted)
-        stored = [telemetry.conditions.get(c.type) for c in wanted]
-        differs = stored != list(wanted)
+        findings = {"Fresh": freshness, "Healthy": health, "Drained": drained(snapshot, telemetry)}
+        wanted = [_condition(snapshot, telemetry, kind, f) if f else None for kind, f in findings.items()]
+        stored = [telemetry.conditions.get(kind) for kind in findings]
+        write = WriteTelemetryConditions(telemetry.name, telemetry.uid, tuple(c for c in wanted if c is not None))
+        differs = stored != wanted
         if differs and _is_due(snapshot, write.key, stored, wanted):
             found.telemetry.append(write)
     if node is not None and snapshot.limits.node_conditions:

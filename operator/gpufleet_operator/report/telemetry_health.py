@@ -1,4 +1,4 @@
-"""Whether the measurements of a node are current, and whether its devices are healthy."""
+"""Whether the measurements of a node are current, its devices are healthy, and its drained devices are empty."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gpufleet_api.condition import ConditionStatus
 from gpufleet_api.names import TelemetryState
 from gpufleet_api.telemetry import Device, HealthState
+from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.objects import Telemetry
 from gpufleet_operator.model.snapshot import Snapshot
 
@@ -53,6 +54,25 @@ def healthy(telemetry: Telemetry, freshness: Finding) -> Finding:
     if not devices:
         return Finding(ConditionStatus.UNKNOWN, "NoDevices", "the driver reports no device")
     return Finding(ConditionStatus.TRUE, "DevicesHealthy", f"{len(devices)} of {len(devices)} devices are healthy")
+
+
+def drained(snapshot: Snapshot, telemetry: Telemetry) -> Finding | None:
+    """Returns whether containers still have devices that are cordoned with `drain`; None: no device is drained."""
+    uuids = cordons.drained(snapshot, telemetry.name).keys()
+    if not uuids:
+        return None
+    if telemetry.status is None or (stale := snapshot.stale_reason(telemetry.name)) is not None:
+        return Finding(ConditionStatus.UNKNOWN, "Stale", stale or "agent has not published telemetry yet")
+    users: dict[str, set[str]] = {uuid: set() for uuid in sorted(uuids)}
+    for device in telemetry.status.devices:
+        users.get(device.uuid, set()).update(f"{holder.namespace}/{holder.pod}" for holder in device.allocated_to)
+    for assignment in telemetry.assignments:
+        for uuid in uuids & set(assignment.devices):
+            users[uuid].add(f"{assignment.namespace}/{assignment.pod}")
+    in_use = [f"{uuid}: {', '.join(sorted(pods))}" for uuid, pods in users.items() if pods]
+    if in_use:
+        return Finding(ConditionStatus.FALSE, "InUse", _joined(in_use))
+    return Finding(ConditionStatus.TRUE, "Drained", _joined([f"no container has {', '.join(users)}"]))
 
 
 def _faults(device: Device) -> str:

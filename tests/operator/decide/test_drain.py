@@ -1,5 +1,6 @@
 """Devices out of service: nobody new gets them, and `drain` evicts who has them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,9 @@ from gpufleet_common import timestamps
 from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.state import record_results
 from gpufleet_operator.kube import patches
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.objects import BoundPod
+from gpufleet_operator.model.pod_traits import PodTraits
 from gpufleet_testing.operator import make, results
 
 BEFORE = timestamps.seconds(make.NOW - timedelta(seconds=1))
@@ -86,6 +90,65 @@ def test_all_sharers_of_a_drained_device_are_evicted() -> None:
     actions = decide(make.snapshot(make.workload("one"), make.workload("two"), *pods, telemetry))
 
     assert [e.workload for e in actions.evictions] == ["one", "two"]
+
+
+def bare(name: str = "notebook-0", **fields: Any) -> BoundPod:
+    """A pod without a workload that has GPU-1-0."""
+    usual = BoundPod(
+        "uid-bare", "node-1", "1", {"gpufleet.dev/gpu": 1}, PodTraits(namespace="ml"), name=name, movable=True
+    )
+    return replace(usual, **fields)
+
+
+def drained_of(pod: BoundPod, **report: Any) -> Actions:
+    holder = make.pod(uid="", name="notebook-0", namespace="ml")
+    telemetry = make.telemetry(held={"GPU-1-0": holder}, cordoned=[cordon(drain=True)], **report)
+    return decide(make.snapshot(telemetry, foreign_pods={pod.uid: pod}))
+
+
+def test_pod_without_a_workload_is_evicted_if_it_is_created_again() -> None:
+    (eviction,) = drained_of(bare()).evictions
+
+    assert (eviction.namespace, eviction.name, eviction.uid) == ("ml", "notebook-0", "uid-bare")
+    assert (eviction.workload_uid, eviction.message) == ("", "device GPU-1-0 is cordoned: fan")
+
+
+@pytest.mark.parametrize(
+    ("fields", "report"),
+    [
+        ({"movable": False}, {}),
+        ({"deleting": True}, {}),
+        ({"name": "other"}, {}),
+        ({"node": "node-2"}, {}),
+        ({}, {"age": 500}),
+    ],
+    ids=["no controller", "deleting", "another pod", "another node", "an old report"],
+)
+def test_other_pods_without_a_workload_stay(fields: Any, report: Any) -> None:
+    assert drained_of(bare(**fields), **report).evictions == ()
+
+
+def test_condition_names_who_has_a_drained_device() -> None:
+    (write,) = drained_of(bare(movable=False)).reports.telemetry
+
+    found = {c.type: (c.status, c.reason, c.message) for c in write.conditions}
+    assert found["Drained"] == ("False", "InUse", "GPU-1-0: ml/notebook-0")
+
+
+def test_empty_device_is_drained_and_the_condition_ends_with_the_entry() -> None:
+    telemetry = make.telemetry(cordoned=[cordon(drain=True, until=LATER)])
+    first = decide(make.snapshot(telemetry))
+
+    (write,) = first.reports.telemetry
+    found = {c.type: (c.status, c.reason, c.message) for c in write.conditions}
+    assert found["Drained"] == ("True", "Drained", "no container has GPU-1-0")
+
+    written = replace(telemetry, conditions={c.type: c for c in write.conditions})
+    settled = decide(make.snapshot(written, state=first.state))
+    assert settled.reports.telemetry == ()
+    over = make.later(make.snapshot(written), settled, 61)
+    (ended,) = decide(over).reports.telemetry
+    assert [c.type for c in ended.conditions] == ["Fresh", "Healthy"]
 
 
 @pytest.mark.parametrize("fields", [{"deleting": True}, {"gates": ("g",)}], ids=["deleting", "gated"])
