@@ -32,6 +32,21 @@ def test_second_gang_waits_without_pods_and_runs_next(namespace: TestNamespace) 
     _no_pods(namespace, "third")
 
 
+def test_gangs_do_not_divide_a_quota_that_is_raised(namespace: TestNamespace) -> None:
+    """Mechanism: as above. The older gang is in its backoff when the younger one is applied with the larger quota."""
+    _quota(namespace, {REQUESTS: "2"})
+    namespace.apply(gpuworkload("older", replicas=4, placement=GANG))
+    namespace.wait_condition("older", "Ready", "False", "QuotaExceeded")
+    _no_pods(namespace, "older")
+    path = f"{NAMESPACES}/{namespace.name}/resourcequotas/gpus"
+    namespace.fleet.api.patch(path, {"spec": {"hard": {REQUESTS: "4"}}})
+    namespace.apply(gpuworkload("younger", replicas=4, placement=GANG))
+    namespace.verify("older")
+    message = namespace.wait_condition("younger", "Ready", "False", "QuotaExceeded")
+    assert "used: requests.gpufleet.dev/gpu=4, limited: requests.gpufleet.dev/gpu=4" in message
+    _no_pods(namespace, "younger")
+
+
 def test_gang_over_the_quota_leaves_it_to_others(namespace: TestNamespace) -> None:
     """Mechanism: as above. The gang never fits; a single replica that comes later runs at once."""
     _quota(namespace, {REQUESTS: "3"})

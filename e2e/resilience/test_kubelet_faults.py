@@ -17,11 +17,12 @@ CHECKPOINT = "/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint"
 
 @pytest.fixture
 def hung(namespace: TestNamespace, fleet: Fleet) -> Iterator[str]:
-    """A frozen node on which the workload `runs` runs; the operator is on the other one."""
+    """A frozen node on which `runs` and one of two replicas of `gang` run; the operator is on the other one."""
     operator = fleet.operator_pod()["spec"]["nodeName"]
     node = next(name for name in fleet.nodes if name != operator)
-    namespace.apply(gpuworkload("runs", node=node))
-    namespace.verify("runs")
+    gang = {"gang": True, "strategy": "Spread"}
+    namespace.apply(gpuworkload("runs", node=node), gpuworkload("gang", replicas=2, placement=gang))
+    namespace.verify("runs", "gang")
     fleet.node(node).freeze()
     yield node
     fleet.node(node).thaw()
@@ -35,6 +36,7 @@ def test_pod_on_a_hung_node_is_placed_elsewhere(namespace: TestNamespace, fleet:
     """
     began = monotonic()
     before = namespace.pod("runs")["metadata"]["uid"]
+    members = [pod["metadata"]["uid"] for pod in namespace.pods("gang")]
     other = next(name for name in fleet.nodes if name != hung)
     here, there = fleet.gpus[hung].uuids[1], fleet.gpus[other].uuids[0]
     weights = {"memory": 0, "utilization": 100, "temperature": 0, "power": 0}
@@ -45,17 +47,26 @@ def test_pod_on_a_hung_node_is_placed_elsewhere(namespace: TestNamespace, fleet:
     message = namespace.wait_condition("runs", "Ready", "False", "NodeNotReady", within=EXPIRED_SECONDS)
     print(f"{monotonic() - began:.0f} s after the freeze: {message}")
     assert hung in message
+    assert hung in namespace.wait_condition("gang", "Ready", "False", "NodeNotReady")
+    for name, ready, replicas in (("runs", "0/1", 0), ("gang", "1/2", 1)):
+        status = namespace.workload(name)["status"]
+        assert (status["ready"], status["readyReplicas"], status["reason"]) == (ready, replicas, "NodeNotReady")
     assert eventually(lambda: _on(namespace, "stuck", other), within=15) != bound
     namespace.wait_ready("stuck")
     assert namespace.pod("runs")["metadata"]["uid"] == before, "a pod that may run was replaced"
     fleet.node(hung).thaw()
     namespace.wait_ready("runs", within=60)
-    namespace.verify("runs", "stuck")
+    namespace.wait_ready("gang")
+    namespace.verify("runs", "stuck", "gang")
     assert namespace.pod("runs")["metadata"]["uid"] == before
+    assert [pod["metadata"]["uid"] for pod in namespace.pods("gang")] == members, "a member was replaced"
 
 
 def test_running_pods_survive_a_lost_checkpoint(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: the kubelet lists nothing for a pod that had its devices, and no other container has one of them."""
+    """Mechanism: the kubelet lists nothing for a pod that had its devices, and no other container has one of them.
+
+    A new pod of the same size gets its own devices: the agent sees that the other pod has processes.
+    """
     node = fleet.nodes[1]
     namespace.apply(gpuworkload("runs", count=2, node=node))
     namespace.verify("runs")
@@ -65,6 +76,9 @@ def test_running_pods_survive_a_lost_checkpoint(namespace: TestNamespace, fleet:
     handle.run(["rm", CHECKPOINT])
     handle.start_kubelet()
     print(namespace.wait_condition("runs", "Allocated", "Unknown", "NotListed", within=60))
+    assert _containers(namespace) == before, "the container was replaced"
+    namespace.apply(gpuworkload("next", count=2, node=node))
+    namespace.verify("next", within=60)
     assert _containers(namespace) == before, "the container was replaced"
 
 

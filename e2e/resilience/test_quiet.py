@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpufleet_e2e.proof import objects
 from gpufleet_e2e.proof.contract import WORKLOAD_LABEL
-from gpufleet_e2e.support.api import JsonObject, events, pods, workloads
+from gpufleet_e2e.support.api import events, pods, workloads
 from gpufleet_e2e.support.fleet import Fleet
 from gpufleet_e2e.support.install import BY_HAND, SCHEDULING_DEADLINE_SECONDS
 from gpufleet_e2e.support.manifests import container, gpuworkload, pod_spec
@@ -18,7 +17,6 @@ from gpufleet_e2e.support.sandbox import TestNamespace
 
 OTHER = "acme.dev/gpu"
 """Not in the list of other vendors' resources that templates may not name."""
-RENAMED = "acme.dev/gpu-shared"
 WATCH_SECONDS = 40
 MAX_PODS = 3
 MAX_EVENTS = 10
@@ -125,21 +123,6 @@ def test_gang_with_a_refused_member_gives_everything_back(
     assert namespace.all_pods("gang") == []
 
 
-def test_gated_pods_follow_a_renamed_resource(namespace: TestNamespace, fleet: Fleet) -> None:
-    """Mechanism: a gated pod that requests a resource that is not the operator's any more is replaced."""
-    devices = {"count": 1, "mode": "Shared", "memoryMiB": 1000}
-    namespace.apply(gpuworkload("waits", node="nowhere", devices=devices))
-    namespace.wait_condition("waits", "Placed", "False", "NoDevices")
-    assert _requested(namespace) == "gpufleet.dev/gpu-shared"
-    try:
-        fleet.install(values={"sharedResource": RENAMED})
-        eventually(lambda: _check_requested(namespace, RENAMED), within=20)
-        print(namespace.event("waits", "ResourceRenamed"))
-    finally:
-        fleet.install()
-    eventually(lambda: _check_requested(namespace, "gpufleet.dev/gpu-shared"), within=20)
-
-
 def _watch(namespace: TestNamespace) -> dict[str, set[str]]:
     """Returns the UIDs of the pods of each workload that existed in this time, and checks the messages."""
     made: dict[str, set[str]] = defaultdict(set)
@@ -169,14 +152,3 @@ def _no_pods(namespace: TestNamespace) -> None:
 def _events_about(namespace: TestNamespace, name: str) -> list[str]:
     found = namespace.fleet.api.list(events(namespace.name))
     return [one["reason"] for one in found if one["involvedObject"]["name"] == name]
-
-
-def _requested(namespace: TestNamespace) -> str:
-    limits: JsonObject = namespace.pod("waits")["spec"]["containers"][0]["resources"]["limits"]
-    return next(name for name in limits if "gpu" in name)
-
-
-def _check_requested(namespace: TestNamespace, resource: str) -> None:
-    found = _requested(namespace)
-    assert found == resource, f"the pod requests {found}"
-    assert not objects.is_true(namespace.workload("waits"), "Placed")

@@ -54,7 +54,7 @@ class Fleet:
         """
         since = datetime.now(UTC)
         install(self.cluster, agent_args=agent_args, agent=agent, values=values)
-        self.wait_for_telemetry(since)
+        self.wait_for_telemetry(since, resource=str((values or {}).get("resource", RESOURCE)))
 
     def replace_agents(self) -> None:
         """Replaces every agent's pod; the new one starts on the driver as it is now."""
@@ -63,10 +63,10 @@ class Fleet:
             self.api.delete(f"{pods(NAMESPACE)}/{self.agent_pod(node)['metadata']['name']}", grace=0)
         self.wait_for_telemetry(since)
 
-    def wait_for_telemetry(self, since: datetime) -> None:
+    def wait_for_telemetry(self, since: datetime, resource: str = RESOURCE) -> None:
         """Waits until every node's telemetry is later than `since` and lists its GPUs, and the kubelet offers them."""
         for name, gpus in self.gpus.items():
-            eventually(partial(self._reports, name, gpus, since), within=READY_SECONDS)
+            eventually(partial(self._reports, name, gpus, since, resource), within=READY_SECONDS)
 
     def telemetry(self, node: str) -> JsonObject:
         """Reads the node's GPUTelemetry."""
@@ -165,14 +165,14 @@ class Fleet:
             running = node.run(["pgrep", "-x", OPERATOR_PROCESS], check=False).stdout.split()
             assert not running, f"operator processes on {node.name}: {running}"
 
-    def _reports(self, node: str, gpus: Gpus, since: datetime) -> None:
+    def _reports(self, node: str, gpus: Gpus, since: datetime, resource: str) -> None:
         telemetry = self.telemetry(node)
         observed = telemetry.get("status", {}).get("observedAt", "never")
         assert observed != "never", f"{node} has not reported yet"
         assert datetime.fromisoformat(observed) >= since, f"{node} last reported at {observed}"
         healthy = {gpu.uuid for gpu in objects.gpus(telemetry) if gpu.healthy}
         assert healthy == set(gpus.uuids), f"{node} reports {len(healthy)} healthy GPUs, not its {len(gpus.uuids)}"
-        offered = self.allocatable(node)
+        offered = self.allocatable(node, resource)
         assert offered == len(gpus.uuids), f"{node} offers {offered} GPUs, not {len(gpus.uuids)}"
 
 
