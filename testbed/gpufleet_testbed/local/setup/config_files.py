@@ -58,6 +58,8 @@ def kubelet_config(layout: Layout, node: NodeLayout, node_status_seconds: int) -
         "failCgroupV1": False,
         "failSwapOn": False,
         "nodeStatusUpdateFrequency": f"{node_status_seconds}s",
+        # A container that tests kill several times, such as the agent's, is back within this time instead of 300 s.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "5s"},
         # The disk is shared with other programs of this machine: evict only when it is full.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
