@@ -11,6 +11,7 @@ from gpufleet_testing.testbed import FakeRunner
 def test_one_command_builds_all_binaries_reproducibly() -> None:
     command = go_build.build_command("go", CONTAINERD, Path("/out"))
     assert command[:6] == ["go", "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false"]
+    assert "-gcflags=all=-dwarf=false" in command
     assert "-tags=no_btrfs,no_devmapper,no_zfs,no_aufs" in command
     assert command[-5:-3] == ["-o", "/out/"]
     assert command[-3:] == [package for _, package in CONTAINERD.commands]
@@ -70,6 +71,11 @@ def test_an_older_go_may_fetch_the_right_toolchain(
     found: tuple[int, ...], environ: dict[str, str], toolchain: str | None
 ) -> None:
     assert go_build.build_environment(found, environ).get("GOTOOLCHAIN") == toolchain
+
+
+def test_a_garbage_collection_setting_of_the_user_is_kept() -> None:
+    assert int(go_build.build_environment((1, 26, 8), {})["GOGC"]) > 100
+    assert "GOGC" not in go_build.build_environment((1, 26, 8), {"GOGC": "50"})
 
 
 def test_go_that_is_too_old_is_named_with_the_fix(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
