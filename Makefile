@@ -45,7 +45,7 @@ unit: setup ## Run the unit tests in two processes: no root, no network.
 check: lint types unit ## Run lint, types and unit tests, as before a commit.
 
 e2e: setup ## Run the tests on a real cluster of etcd, apiserver, scheduler, kubelets and containerd.
-	$(RUN) pytest e2e --timeout 900 -n $(E2E_WORKERS) --dist loadfile
+	$(RUN) pytest e2e --timeout 900 -n $(E2E_WORKERS) --dist loadfile --no-loadscope-reorder --durations 40
 
 workflows: ## Check .github/workflows with actionlint (needs Go).
 	go run $(ACTIONLINT) -color

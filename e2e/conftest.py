@@ -9,6 +9,7 @@ one test; clearing it checks the invariants of every test.
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -73,6 +74,15 @@ def namespace(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[TestName
     found = TestNamespace(fleet, f"{words.removeprefix('test-')[:40].strip('-')}-{secrets.token_hex(2)}")
     yield found
     found.clear()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files of few tests first: their tests are the long ones, and workers take whole files.
+
+    A long file that starts last would leave the other workers idle.
+    """
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: sizes[item.path])
 
 
 @pytest.hookimpl(wrapper=True)
