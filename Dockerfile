@@ -15,12 +15,11 @@ RUN /uv/bin/uv export --locked --no-dev --no-emit-project --no-header \
       --extra operator --extra agent --extra cli --output-file /requirements.txt \
  && /uv/bin/uv pip install --python /usr/bin/python3 --no-deps --require-hashes --only-binary=:all: \
       --link-mode=copy --target /dependencies --requirements /requirements.txt \
- && rm -rf /dependencies/bin /dependencies/kubernetes/aio \
+ && rm -rf /dependencies/bin \
  && find /dependencies/numpy -type d '(' -name tests -o -name include ')' -prune -exec rm -r '{}' + \
  && find /dependencies -name '*.pyi' -delete \
  && python3 -m compileall -q --invalidation-mode unchecked-hash -s /dependencies \
-      -p /usr/local/lib/python3.11/dist-packages /dependencies \
- && find /dependencies/kubernetes -name __pycache__ -prune -exec rm -r '{}' +
+      -p /usr/local/lib/python3.11/dist-packages /dependencies
 COPY cli cli
 COPY common common
 COPY crds crds
@@ -39,6 +38,8 @@ RUN /uv/bin/uv build --quiet --wheel --out-dir /wheel . \
 gpufleet gpufleet_cli.main
 gpufleet-agent gpufleet_agent.main
 gpufleet-operator gpufleet_operator.main
+kubectl-gpufleet gpufleet_cli.main
+kubectl_complete-gpufleet gpufleet_cli.kubectl_complete
 COMMANDS
 
 FROM debian:bookworm-slim

@@ -32,16 +32,6 @@ def main() -> None:
         _fail(error)
 
 
-def complete_for_kubectl() -> None:
-    """Runs `kubectl_complete-gpufleet`, which kubectl calls to complete `kubectl gpufleet`."""
-    from typer.main import get_command  # noqa: PLC0415 - as above
-
-    from gpufleet_cli.app import app  # noqa: PLC0415 - as above
-    from gpufleet_cli.options.completion import for_kubectl  # noqa: PLC0415 - as above
-
-    sys.stdout.write(for_kubectl(get_command(app), sys.argv[1:]))
-
-
 def _name() -> str:
     """Returns the name of the program, as a user calls it."""
     return "kubectl gpufleet" if Path(sys.argv[0]).name.startswith("kubectl-") else "gpufleet"

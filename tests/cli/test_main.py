@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gpufleet_testing.cli.commands import ALL
 from gpufleet_testing.cli.runner import run_cli
 
-COMMANDS = (
-    "top", "status", "explain", "who", "doctor", "summary", "simulate", "rank", "convert", "distribute", "replay",
-    "suspend", "resume", "logs", "cordon", "uncordon", "drain", "acknowledge", "snapshot save", "snapshot show",
-    "completion", "version",
-)  # fmt: skip
 COMMAND = [str(Path(sys.executable).with_name("gpufleet"))]
 
 
@@ -104,7 +100,7 @@ def test_interrupt_during_the_imports_exits_with_130() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ALL)
 def test_help_of_a_command_has_an_example(command: str) -> None:
     done = run_cli(*command.split(), "--help")
     assert done.code == 0
@@ -114,7 +110,7 @@ def test_help_of_a_command_has_an_example(command: str) -> None:
 def test_help_lists_the_commands_and_exit_codes() -> None:
     done = run_cli("-h")
     assert done.code == 0
-    for text in (*COMMANDS, "Exit codes"):
+    for text in (*ALL, "Exit codes"):
         assert text.split()[0] in done.out
 
 

@@ -39,10 +39,8 @@ from {module} import {function}
 
 sys.exit({function}())
 """
-_TRIMMED = ("numpy/**/tests", "numpy/**/include", "kubernetes/aio", "bin", "**/*.pyi")
+_TRIMMED = ("numpy/**/tests", "numpy/**/include", "bin", "**/*.pyi")
 """Files of the dependencies that are not needed at run time."""
-_NOT_COMPILED = ("kubernetes/**/__pycache__",)
-"""Bytecode of 27 MB that agent and operator do not use: they have another client."""
 LOWER_IMAGE = "localhost/gpufleet-lower:1"
 _MAX_CACHED = {"dependencies": 2, "code": 4, "full": 1, "upper": 4, "lower": 1}
 """Number of layers and archives of each kind in the cache."""
@@ -189,7 +187,6 @@ def _dependencies(base: Base, cache: Path, progress: Progress, repository: Path,
         runner([find_uv(cache), *install, *target, "--requirements", str(listing)], timeout=600)
         _remove(site, _TRIMMED)
         compile_bytecode(base.root, root, runner)
-        _remove(site, _NOT_COMPILED)
         return make_layer(root, output)
 
 

@@ -1,0 +1,49 @@
+"""Runs `kubectl gpufleet` as a user does: kubectl finds the plugin in PATH."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpufleet_testbed import Cluster
+
+TIMEOUT_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Exit code and output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out, self.err
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The plugin on a cluster."""
+
+    cluster: Cluster
+
+    def run(self, *arguments: object, stdin: str | None = None) -> Printed:
+        """Runs `kubectl gpufleet`."""
+        return self.kubectl("gpufleet", *arguments, stdin=stdin)
+
+    def kubectl(self, *arguments: object, stdin: str | None = None) -> Printed:
+        """Runs kubectl with the plugin in PATH."""
+        program = self.cluster.program("kubectl")
+        path = os.pathsep.join([str(Path(sys.executable).parent), str(program.parent), os.environ["PATH"]])
+        env = {**os.environ, "PATH": path, "KUBECONFIG": str(self.cluster.kubeconfig), "NO_PROXY": "*"}
+        command = [str(program), *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=env, input=stdin, timeout=TIMEOUT_SECONDS
+        )
+        return Printed(done.returncode, done.stdout, done.stderr)
