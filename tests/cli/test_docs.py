@@ -19,7 +19,9 @@ def test_page_shows_every_command() -> None:
 
 def test_page_names_the_commands_that_need_a_cluster() -> None:
     commands = {name.split()[0] for name in ALL} - set(COMMANDS)
-    assert {name for name in commands if not re.search(rf"^#+ .*\b{name}\b|`(?:gpufleet )?{name}\b", PAGE, re.MULTILINE)} == set()
+    assert {
+        name for name in commands if not re.search(rf"^#+ .*\b{name}\b|`(?:gpufleet )?{name}\b", PAGE, re.MULTILINE)
+    } == set()
 
 
 def test_page_names_every_option_that_its_examples_do_not_explain() -> None:

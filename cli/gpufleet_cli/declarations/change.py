@@ -114,8 +114,8 @@ def drain(
 ) -> None:
     """Take a GPU out of service and move its pods away, as far as PodDisruptionBudgets allow.
 
-    Waits until no pod of a GPUWorkload has the GPU; exits with 1 when there still is one after --timeout, or when pods
-    without a GPUWorkload have it, which are not evicted.
+    Waits until no pod has the GPU; exits with 1 when one still has it after --timeout. Pods without a controller, of a
+    DaemonSet, and static pods are not evicted.
     """
     from gpufleet_cli.commands.live import gpu_service  # noqa: PLC0415 - keeps --help fast
 

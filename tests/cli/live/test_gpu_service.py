@@ -93,9 +93,7 @@ def test_lost_race_with_the_operator_is_tried_again(cluster: RecordedCluster) ->
     assert len(patches(cluster)) == 5
 
 
-def test_drain_waits_until_no_pod_of_a_workload_has_the_gpu(
-    cluster: RecordedCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drain_waits_until_no_pod_has_the_gpu(cluster: RecordedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.fleet([node(assignments=[reservation("team", "train-0", "train", "GPU-node-1-1")])])
     monkeypatch.setattr("gpufleet_cli.commands.live.gpu_service.time.sleep", lambda _: cluster.put(TELEMETRY, node()))
     done = run_cli("drain", "node-1/1", "--reason", "board")
@@ -119,8 +117,11 @@ def test_drain_names_pods_that_are_not_evicted(cluster: RecordedCluster) -> None
     found = node()
     found["status"]["devices"][1]["allocatedTo"] = [holder("team", "by-hand")]
     cluster.fleet([found])
-    done = run_cli("drain", "node-1/1", "--reason", "board")
-    assert (done.code, done.notes) == (1, ["team/by-hand: pods without a GPUWorkload are not evicted; delete them"])
+    done = run_cli("drain", "node-1/1", "--reason", "board", "--timeout", "0")
+    assert (done.code, "waits for team/by-hand" in done.out) == (1, True)
+    assert done.notes[0].endswith(
+        "pods without a controller, of a DaemonSet, and static pods are not evicted: delete them"
+    )
 
 
 @pytest.mark.parametrize(

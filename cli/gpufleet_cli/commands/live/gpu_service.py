@@ -55,21 +55,16 @@ def drain(
     end, said = time.monotonic() + timeout_seconds, ""
     while True:
         _, gpu = _find(Kubectl(target.connection), gpu.uuid)
-        managed = [f"{use.namespace}/{use.pod}" for use in gpu.uses if use.workload is not None]
-        others = [f"{use.namespace}/{use.pod}" for use in gpu.uses if use.workload is None]
-        if not managed:
-            if others:
-                write_notes([f"{', '.join(others)}: pods without a GPUWorkload are not evicted; delete them"])
-                return PROBLEMS
+        left = [f"{use.namespace}/{use.pod}" for use in gpu.uses]
+        if not left:
             typer.echo(f"{label} drained")
             return SUCCESS
-        waits = f"waits for {', '.join(managed)}"
+        waits = f"waits for {', '.join(left)}"
         if waits != said:
             typer.echo(f"{label} {waits}")
             said = waits
         if time.monotonic() >= end:
-            cause = "a PodDisruptionBudget may not allow the eviction: see the event EvictionBlocked of the GPUWorkload"
-            write_notes([f"{label} is not empty after {timeout_seconds:.0f} s: {cause}"])
+            write_notes([f"{label} is not empty after {timeout_seconds:.0f} s: {_cause(gpu)}"])
             return PROBLEMS
         time.sleep(_POLL_SECONDS)
 
@@ -94,6 +89,13 @@ def acknowledge(target: Target, node: str, name: str | None) -> None:
         typer.echo(f"{node}/{fault} acknowledged")
     if not faults:
         typer.echo(f"{node}: no fault at present; faults up to {value.rpartition('=')[2]} are acknowledged")
+
+
+def _cause(gpu: GPUView) -> str:
+    """Returns why pods may still have a GPU that is drained."""
+    if any(use.workload is not None for use in gpu.uses):
+        return "a PodDisruptionBudget may not allow the eviction: see the event EvictionBlocked of the GPUWorkload"
+    return "pods without a controller, of a DaemonSet, and static pods are not evicted: delete them"
 
 
 def until_time(until: str | None, hours: float | None) -> str | None:
