@@ -1,1 +1,1 @@
-"""The kubelet's two gRPC APIs: messages generated from .proto files in this folder, typed clients and servers."""
+"""The gRPC APIs of the kubelet: messages generated from .proto files in this folder, typed clients and servers."""

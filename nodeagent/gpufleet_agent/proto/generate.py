@@ -1,14 +1,14 @@
 """Generates the message modules: `python -m gpufleet_agent.proto.generate` (`make proto`).
 
 Needs grpcio-tools, a development dependency. Only messages and their type stubs are generated; the few services are
-written by hand, with types (`deviceplugin.py`, `podresources.py`).
+written by hand, with types (`deviceplugin.py`, `dra.py`, `podresources.py`).
 """
 
 import sys
 from importlib import resources
 from pathlib import Path
 
-PROTOS = ("deviceplugin", "podresources")
+PROTOS = ("deviceplugin", "dra", "dra_health", "plugin_registration", "podresources")
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
 
