@@ -76,6 +76,15 @@ STALE_AFTER_SECONDS: Final = 90.0
 CDI_KIND: Final = f"{GROUP}/gpu"
 """Vendor and class of the devices in CDI, independent of the extended resource."""
 
+DRA_DRIVER: Final = f"gpu.{GROUP}"
+"""Name of the DRA driver, of its DeviceClass, and of the resource in reservations of nodes with transport DRA."""
+
+MANAGED_TAINT: Final = f"{GROUP}/managed"
+"""Key of a taint on every device of the driver, which only claims of the operator tolerate."""
+
+FAULT_TAINT: Final = f"{GROUP}/unhealthy"
+"""Key of a taint on a device with a fault; its value is the fault's code."""
+
 RESOURCE_PREFIX: Final = f"{GROUP}/"
 
 ENV_VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
@@ -142,3 +151,12 @@ SCHEDULERS = ("default-scheduler",)
 """Schedulers that every cluster has."""
 TOLERATED_TAINTS = ("nvidia.com/gpu",)
 """Keys of taints that are usual on nodes with GPUs."""
+
+
+class Transport(StrEnum):
+    """How the devices of a node get into containers."""
+
+    DEVICE_PLUGIN = "DevicePlugin"
+    """By extended resources, through the kubelet's device plugin API."""
+    DRA = "DRA"
+    """By ResourceClaims, through a driver of dynamic resource allocation."""

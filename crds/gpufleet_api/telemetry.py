@@ -21,6 +21,7 @@ from gpufleet_api.names import (
     MemoryModel,
     TelemetryState,
     ThrottleReason,
+    Transport,
 )
 
 MAX_ASSIGNMENTS = 1024
@@ -365,6 +366,9 @@ class TelemetryStatus(ApiModel):
     """Version of the GPU driver. Absent while no driver answers."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot ID of the node. Faults reported in an earlier boot are over."""
+    transport: Transport | None = None
+    """How the node's devices get into containers. DRA: by ResourceClaims, so that the node offers no extended resource,
+    and no pod of a GPUWorkload is placed on it. Absent: DevicePlugin."""
     processes_observed: bool | None = None
     """True when the agent sees the processes of the node: a container is in `allocatedTo` until its pod has no process.
     Absent otherwise: a container of a pod that was deleted by force may run without being listed."""

@@ -30,6 +30,7 @@ from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.in_flight import InFlightAllocation
 from gpufleet_agent.plugin.inject.strategies import DeviceInjector
 from gpufleet_agent.plugin.manager import PluginContext, PluginManager
+from gpufleet_agent.plugin.transport import DeviceTransport
 from gpufleet_agent.podresources.claimed_devices import ClaimedDevices
 from gpufleet_agent.podresources.client import PodResourcesClient
 from gpufleet_agent.podresources.completeness import CompletenessCheck
@@ -49,6 +50,7 @@ from gpufleet_agent.runtime.version_signal import VersionSignal
 from gpufleet_agent.sampling.sampler import Sampler
 from gpufleet_agent.sampling.timing import Timing
 from gpufleet_agent.settings import AgentSettings
+from gpufleet_api.names import Transport
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,7 @@ class Agent:
     """None: faults survive a restart only in the status."""
     sampler: Sampler
     lister: PodResourcesClient
-    plugins: PluginManager
+    plugins: DeviceTransport
     telemetry: TelemetryWatch
     poller: PodResourcesPoller
     events: EventRecorder
@@ -179,11 +181,12 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
     )
     lister = PodResourcesClient(settings.pod_resources_socket)
     in_flight = InFlightAllocation()
+    claims = ClaimedDevices(api.claimable_devices, time.monotonic)
     poller = PodResourcesPoller(
         lister,
         base.holdings,
         base.completeness,
-        claims=ClaimedDevices(api.claimable_devices, time.monotonic),
+        claims=claims,
         departures=base.departures,
         assignments=lambda: base.telemetry.assignments,
         idle=in_flight.idle,
@@ -191,7 +194,11 @@ def build_agent(settings: AgentSettings, hardware: Hardware, api: KubeApi, rng: 
         counters=base.instruments,
         rng=rng,
     )
-    plugins = _build_plugins(base, in_flight, poller)
+    plugins: DeviceTransport = (
+        _build_driver(base, api, claims, poller, rng)
+        if settings.transport is Transport.DRA
+        else _build_plugins(base, in_flight, poller)
+    )
     publisher = _build_publisher(base, api, overuse, plugins, rng)
     watchdog = LoopWatchdog(time.monotonic)
     return Agent(
@@ -267,8 +274,33 @@ def _build_plugins(base: _Base, in_flight: InFlightAllocation, poller: PodResour
     return PluginManager(settings.served, context)
 
 
+def _build_driver(
+    base: _Base, api: KubeApi, claims: ClaimedDevices, poller: PodResourcesPoller, rng: random.Random
+) -> DeviceTransport:
+    # Imported only where it is used: most agents serve a device plugin.
+    from gpufleet_agent.dra.build import build_driver  # noqa: PLC0415 - see above
+    from gpufleet_agent.dra.server import DriverSockets  # noqa: PLC0415 - see above
+
+    settings = base.settings
+    return build_driver(
+        node=settings.node_name,
+        sockets=DriverSockets(settings.plugins_dir, settings.plugins_registry_dir),
+        injection=settings.injection,
+        api=api,
+        sampler=base.sampler,
+        advertised=AdvertisedDevices(base.sampler, by_profile=False).list,
+        telemetry=base.telemetry,
+        holdings=base.holdings,
+        claims=claims,
+        poller=poller,
+        counters=base.instruments,
+        devices_changed=base.devices_changed,
+        rng=rng,
+    )
+
+
 def _build_publisher(
-    base: _Base, api: KubeApi, overuse: OveruseMonitor, plugins: PluginManager, rng: random.Random
+    base: _Base, api: KubeApi, overuse: OveruseMonitor, plugins: DeviceTransport, rng: random.Random
 ) -> Publisher:
     status = StatusSource(
         sampler=base.sampler,
@@ -279,6 +311,7 @@ def _build_publisher(
         plugins=plugins,
         agent_version=base.version,
         boot_id=base.boot_id,
+        transport=base.settings.transport,
         with_partitions=not base.by_profile,
     )
     settings = base.settings
@@ -307,7 +340,7 @@ def _build_checkpoint(base: _Base, publisher: Publisher) -> CheckpointWriter | N
 
 
 def _build_http(
-    base: _Base, overuse: OveruseMonitor, plugins: PluginManager, publisher: Publisher, watchdog: LoopWatchdog
+    base: _Base, overuse: OveruseMonitor, plugins: DeviceTransport, publisher: Publisher, watchdog: LoopWatchdog
 ) -> HttpServer:
     settings, registry, snapshot = base.settings, base.registry, base.sampler.snapshot
     ProcessCollector(registry=registry)
@@ -346,7 +379,7 @@ def _list_age(holdings: Holdings) -> float | None:
     return None if at is None else asyncio.get_running_loop().time() - at
 
 
-def _not_registered(plugins: PluginManager) -> str | None:
+def _not_registered(plugins: DeviceTransport) -> str | None:
     unregistered = plugins.unregistered()
     return f"not registered with the kubelet: {', '.join(unregistered)}" if unregistered else None
 

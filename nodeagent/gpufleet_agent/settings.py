@@ -13,7 +13,7 @@ from gpufleet_agent.metrics.options import HostnameLabel, MetricsOptions, PodLab
 from gpufleet_agent.plugin.allocator import PodMatching
 from gpufleet_agent.plugin.inject.strategies import DeviceListStrategy, InjectorSettings
 from gpufleet_agent.resources import MigStrategy, Served, partition_resource
-from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS
+from gpufleet_api.names import MAX_SHARED_SLOTS, RESOURCE, SHARED_RESOURCE, SHARED_SLOTS, Transport
 from gpufleet_common.flags import FlagParser, invalid, whole_number
 
 MAX_RECORD_MIB = 2**20
@@ -70,6 +70,12 @@ class AgentSettings:
     """Size limit of `record`."""
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
     """Labels and choice of the series of devices."""
+    transport: Transport = Transport.DEVICE_PLUGIN
+    """How devices get into containers."""
+    plugins_dir: Path = Path("/var/lib/kubelet/plugins")
+    """The kubelet's directory of plugin sockets, for transport DRA."""
+    plugins_registry_dir: Path = Path("/var/lib/kubelet/plugins_registry")
+    """The kubelet's directory of registration sockets, for transport DRA."""
     pod_matching: PodMatching = PodMatching.POD_RESOURCES
     """For diagnosis only: `first-fit` guesses the pod of a request, which is wrong under load."""
 
@@ -111,6 +117,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     host, port = options.pop("listen")
     pod_matching = PodMatching(options.pop("pod_matching"))
     options["mig_strategy"] = MigStrategy(options["mig_strategy"])
+    options["transport"] = Transport(options["transport"])
     options["xids"] = XidPolicy(
         ignored=options.pop("ignore_xids"),
         fatal=options.pop("fatal_xids"),
@@ -183,6 +190,7 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
         "offer a GPU in MIG mode as one device, its partitions as --resource, or as one resource for each profile",
         choices=[strategy.value for strategy in MigStrategy],
     )
+    _add_transport(parser)
     _add_health(parser)
     _add_injection(parser)
     _add_hardware(parser)
@@ -196,6 +204,20 @@ def _parser(environment: Mapping[str, str]) -> FlagParser:
         help=argparse.SUPPRESS,
     )
     return parser
+
+
+def _add_transport(parser: FlagParser) -> None:
+    parser.flag(
+        "--transport",
+        DEFAULTS.transport.value,
+        "serve the devices by a device plugin, or to ResourceClaims (Kubernetes 1.34 or later; shares need 1.36)",
+        choices=[transport.value for transport in Transport],
+    )
+    for flag, default, what in (
+        ("--plugins-dir", DEFAULTS.plugins_dir, "plugin sockets"),
+        ("--plugins-registry-dir", DEFAULTS.plugins_registry_dir, "registration sockets"),
+    ):
+        parser.flag(flag, default, f"the kubelet's directory of {what}, for --transport DRA", type=Path, metavar="DIR")
 
 
 def _add_hardware(parser: FlagParser) -> None:

@@ -168,6 +168,7 @@ TELEMETRY_OBJECT: dict[str, Any] = {
         "agentVersion": "0.1.0",
         "driverVersion": "580.65.06",
         "bootId": "0b5c7a8e-0a6f-4a55-9d0e-6c1f2a3b4c5d",
+        "transport": "DRA",
         "processesObserved": True,
         "devices": [
             {

@@ -1,10 +1,10 @@
-"""Interface to the apiserver: four calls on the GPUTelemetry object, events, and the node's ResourceSlices."""
+"""Interface to the apiserver: calls on the GPUTelemetry object, events, ResourceSlices of the node, and claims."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
 from gpufleet_agent.kube.model import PodEvent, TelemetryObject
-from gpufleet_agent.kube.resource_slices import ClaimableDevice
+from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice
 
 
 class KubeError(Exception):
@@ -88,5 +88,32 @@ class SliceApi(Protocol):
         """
 
 
-class KubeApi(TelemetryApi, EventApi, SliceApi, Protocol):
+class DraApi(Protocol):
+    """What a DRA driver reads and writes."""
+
+    async def get_claim(self, namespace: str, name: str) -> Mapping[str, Any]:
+        """Reads a ResourceClaim.
+
+        Raises:
+            ObjectNotFoundError: It does not exist.
+            KubeError: No response, a rejection, or the API is not served.
+        """
+
+    async def apply_slice(self, name: str, spec: Mapping[str, Any]) -> PublishedSlice:
+        """Creates a ResourceSlice or replaces its spec. The slice is owned by the Node, so it goes with it.
+
+        Raises:
+            ObjectNotFoundError: There is no Node of that name.
+            KubeError: No response, or a rejection.
+            ObjectFormatError: The response is not a ResourceSlice; the slice was written.
+        """
+
+    def watch_slice(self, name: str) -> AsyncGenerator[PublishedSlice | None, None]:
+        """Yields the current version of a ResourceSlice, then every later one; None while there is none.
+
+        Ends and raises as `TelemetryApi.watch` does.
+        """
+
+
+class KubeApi(TelemetryApi, EventApi, SliceApi, DraApi, Protocol):
     """All calls of the agent."""

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightkube.models.meta_v1 import ObjectMeta, OwnerReference
 
 from gpufleet_agent.kube.api import KubeError, ObjectNotFoundError, RejectedError
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject, parse_object
-from gpufleet_agent.kube.resource_slices import ClaimableDevice, parse_slices
+from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice, parse_published, parse_slices
 from gpufleet_api.names import AGENT_FIELD_MANAGER, API_VERSION, GROUP, TELEMETRY_KIND, TELEMETRY_PLURAL, VERSION
 from gpufleet_common import timestamps
 
@@ -36,7 +36,10 @@ Telemetry = create_global_resource(GROUP, VERSION, TELEMETRY_KIND, TELEMETRY_PLU
 
 # The generic form, because lightkube's own Node class imports the models of the whole core group.
 Node = create_global_resource("", "v1", "Node", "nodes", verbs=["get"])
-ResourceSlice = create_global_resource("resource.k8s.io", "v1", "ResourceSlice", "resourceslices", verbs=["list"])
+ResourceSlice = create_global_resource(
+    "resource.k8s.io", "v1", "ResourceSlice", "resourceslices", verbs=["list", "patch", "watch"]
+)
+ResourceClaim = create_namespaced_resource("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims", verbs=["get"])
 Event = create_namespaced_resource("", "v1", "Event", "events", verbs=["post"])
 
 MAX_MESSAGE_LENGTH = 1024
@@ -71,9 +74,7 @@ class LightkubeTelemetryApi:
 
     async def ensure(self) -> TelemetryObject:
         with _translated():
-            node = await self._client.get(Node, self._node_name)
-            owner = OwnerReference("v1", "Node", self._node_name, node["metadata"]["uid"])
-            metadata = ObjectMeta(name=self._node_name, ownerReferences=[owner])
+            metadata = ObjectMeta(name=self._node_name, ownerReferences=[await self._owner()])
             manifest = Telemetry(apiVersion=API_VERSION, kind=TELEMETRY_KIND, metadata=metadata)
             return parse_object(await self._client.apply(manifest, force=True))
 
@@ -84,26 +85,11 @@ class LightkubeTelemetryApi:
             return parse_object(await self._client.apply(manifest, self._node_name, force=True))
 
     async def watch(self) -> AsyncGenerator[TelemetryObject | None, None]:
-        seconds = round(WATCH_SECONDS * self._rng.uniform(1.0, 1.25))
-        events = self._client.watch(
-            Telemetry, fields={"metadata.name": self._node_name}, server_timeout=seconds
-        ).__aiter__()
-        deadline = asyncio.get_running_loop().time() + seconds + WATCH_GRACE_SECONDS
-        try:
-            # Without a resourceVersion the first event is the current object, so there is nothing to resume, and no
-            # expired version (410) to request. lightkube would continue by itself after the server's timeout; the
-            # deadline ends that.
-            while True:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        with _translated():
-                            kind, found = await anext(events)
-                except (StopAsyncIteration, TimeoutError):
-                    return
+        # Without a resourceVersion the first event is the current object, so there is nothing to resume, and no
+        # expired version (410) to request.
+        async with aclosing(self._events(Telemetry, self._node_name)) as events:
+            async for kind, found in events:
                 yield None if kind == "DELETED" else parse_object(found)
-        finally:
-            # lightkube holds the response open in its generator.
-            await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
 
     async def create_event(self, event: PodEvent) -> None:
         """See `EventApi.create_event`. The name derives from the content, so the apiserver rejects a second one."""
@@ -143,8 +129,59 @@ class LightkubeTelemetryApi:
             slices = self._client.list(ResourceSlice, fields={"spec.nodeName": self._node_name})
             return parse_slices([each async for each in slices])
 
+    async def get_claim(self, namespace: str, name: str) -> Mapping[str, Any]:
+        with _translated():
+            claim: Mapping[str, Any] = await self._client.get(ResourceClaim, name, namespace=namespace)
+            return claim
+
+    async def apply_slice(self, name: str, spec: Mapping[str, Any]) -> PublishedSlice:
+        with _translated():
+            # Read each time: a Node that was deleted and registered again has another UID.
+            metadata = ObjectMeta(name=name, ownerReferences=[await self._owner()])
+            manifest = ResourceSlice(
+                apiVersion="resource.k8s.io/v1", kind="ResourceSlice", metadata=metadata, spec=spec
+            )
+            return parse_published(await self._client.apply(manifest, force=True))
+
+    async def watch_slice(self, name: str) -> AsyncGenerator[PublishedSlice | None, None]:
+        with _translated():
+            listed = self._client.list(ResourceSlice, fields={"metadata.name": name})
+            found = [parse_published(each) async for each in listed]
+            version = listed.resourceVersion
+        yield found[0] if found else None
+        async with aclosing(self._events(ResourceSlice, name, version)) as events:
+            async for kind, each in events:
+                yield None if kind == "DELETED" else parse_published(each)
+
     async def close(self) -> None:
         await self._client.close()
+
+    async def _owner(self) -> OwnerReference:
+        node = await self._client.get(Node, self._node_name)
+        return OwnerReference("v1", "Node", self._node_name, node["metadata"]["uid"])
+
+    async def _events(
+        self, resource: type[Any], name: str, version: str | None = None
+    ) -> AsyncGenerator[tuple[str, Any], None]:
+        """Yields the events of a watch of one object, until the apiserver ends it."""
+        seconds = round(WATCH_SECONDS * self._rng.uniform(1.0, 1.25))
+        events = self._client.watch(
+            resource, fields={"metadata.name": name}, server_timeout=seconds, resource_version=version
+        ).__aiter__()
+        deadline = asyncio.get_running_loop().time() + seconds + WATCH_GRACE_SECONDS
+        try:
+            # lightkube would continue by itself after the server's timeout; the deadline ends that.
+            while True:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        with _translated():
+                            event = await anext(events)
+                except (StopAsyncIteration, TimeoutError):
+                    return
+                yield event
+        finally:
+            # lightkube holds the response open in its generator.
+            await events.aclose()  # type: ignore[attr-defined] # declared as an iterator, is a generator
 
 
 @contextmanager

@@ -1,13 +1,45 @@
-"""The UUIDs of devices that DRA drivers publish in ResourceSlices."""
+"""What the agent reads of ResourceSlices: the UUIDs of all drivers' devices, and the versions of its own slice."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from gpufleet_agent.kube.model import ObjectFormatError
 
 ClaimableDevice = tuple[str, str, str]
 """Driver, pool and name of a device, as a claim's allocation names it."""
 
 _UUID_ATTRIBUTES = frozenset({"uuid", "parentUUID"})
 """Without their domain. A claim of a MIG partition holds a part of the GPU that is its parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSlice:
+    """One version of a ResourceSlice in the cluster."""
+
+    uid: str
+    generation: int
+    """Rises with each change of the spec."""
+    resource_version: int
+    pool_generation: int
+
+
+def parse_published(document: Mapping[str, Any]) -> PublishedSlice:
+    """Decodes the versions of a slice.
+
+    Raises:
+        ObjectFormatError: A required field is missing or is of another type.
+    """
+    try:
+        metadata = document["metadata"]
+        return PublishedSlice(
+            uid=str(metadata["uid"]),
+            generation=int(metadata["generation"]),
+            resource_version=int(metadata["resourceVersion"]),
+            pool_generation=int(document["spec"]["pool"]["generation"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ObjectFormatError(f"ResourceSlice: {type(error).__name__}: {error}") from error
 
 
 def parse_slices(slices: Iterable[Any]) -> dict[ClaimableDevice, frozenset[str]]:

@@ -6,13 +6,14 @@ CDI device name may contain the UUID.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.resource_slices import ClaimableDevice
-from gpufleet_agent.podresources.listing import ClaimedDevice, ListedContainer, Listing
+from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ClaimedDevice, ListedContainer, Listing
+from gpufleet_api.names import DRA_DRIVER
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +21,22 @@ RETRY_SECONDS = 30.0
 """Time between two reads of slices that lack a claimed device, or fail."""
 
 _UUID = re.compile(r"(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnClaim:
+    """What the agent itself has prepared for a claim."""
+
+    pod_uids: Mapping[str, str]
+    """UIDs of the claim's pods, by name."""
+    devices: Mapping[str, str]
+    """UUIDs by name of the device."""
+    shared: frozenset[str] = frozenset()
+    """UUIDs of which the claim has a share."""
+
+
+def _no_claims() -> Mapping[tuple[str, str], OwnClaim]:
+    return {}
 
 
 class ClaimedDevices:
@@ -35,6 +52,7 @@ class ClaimedDevices:
     ) -> None:
         self._read = read
         self._clock = clock
+        self._own = _no_claims
         self._uuids: Mapping[ClaimableDevice, frozenset[str]] = {}
         self._claimed: frozenset[ClaimableDevice] = frozenset()
         """In the last list."""
@@ -42,10 +60,17 @@ class ClaimedDevices:
         """Claimed devices at the last read: a new one may have got another UUID since."""
         self._read_at: float | None = None
 
+    def use(self, own: Callable[[], Mapping[tuple[str, str], OwnClaim]]) -> None:
+        """Sets the source of the claims that the agent itself has prepared, by namespace and name, from memory."""
+        self._own = own
+
     def resolve(self, listing: Listing) -> Listing:
         """Returns the list with claimed devices under their driver's name instead of a resource. From memory."""
-        self._claimed = frozenset(claimed.name for listed in listing for claimed in listed.claimed)
-        return tuple(self._resolve(listed) if listed.claimed else listed for listed in listing)
+        own = self._own()
+        self._claimed = frozenset(
+            claimed.name for listed in listing for claimed in listed.claimed if _own_uuid(claimed, own) is None
+        )
+        return tuple(self._resolve(listed, own) if listed.claimed else listed for listed in listing)
 
     async def refresh(self) -> bool:
         """Reads the slices if the last list has a claimed device that needs it; returns whether it did.
@@ -65,14 +90,28 @@ class ClaimedDevices:
             return False
         return True
 
-    def _resolve(self, listed: ListedContainer) -> ListedContainer:
-        devices = dict(listed.devices)
+    def _resolve(self, listed: ListedContainer, own: Mapping[tuple[str, str], OwnClaim]) -> ListedContainer:
+        devices, pod_uid = dict(listed.devices), listed.pod_uid
         for claimed in listed.claimed:
-            uuids = self._uuids.get(claimed.name) or _named_in(claimed)
+            resource = claimed.name[0]
+            uuid = _own_uuid(claimed, own)
+            if uuid is not None:
+                claim = own[claimed.claim]
+                pod_uid = pod_uid or claim.pod_uids.get(listed.key.pod)
+                uuids = frozenset({uuid})
+                resource = SHARED_BY_CLAIM if uuid in claim.shared else resource
+            else:
+                uuids = self._uuids.get(claimed.name) or _named_in(claimed)
             if uuids:
-                driver = claimed.name[0]
-                devices[driver] = devices.get(driver, frozenset()) | uuids
-        return replace(listed, devices=devices)
+                devices[resource] = devices.get(resource, frozenset()) | uuids
+        return replace(listed, devices=devices, pod_uid=pod_uid)
+
+
+def _own_uuid(claimed: ClaimedDevice, own: Mapping[tuple[str, str], OwnClaim]) -> str | None:
+    """Returns the UUID of a device that the agent itself has prepared."""
+    driver, _, name = claimed.name
+    claim = own.get(claimed.claim)
+    return claim.devices.get(name) if claim is not None and driver == DRA_DRIVER else None
 
 
 def _named_in(claimed: ClaimedDevice) -> frozenset[str]:

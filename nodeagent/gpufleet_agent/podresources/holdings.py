@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpufleet_agent.kube.model import Assignment
-from gpufleet_agent.podresources.listing import ContainerKey, ListedContainer, Listing
+from gpufleet_agent.podresources.listing import SHARED_BY_CLAIM, ContainerKey, ListedContainer, Listing, reserved_as
 from gpufleet_common.device_ids import device_of
 
 
@@ -51,12 +51,12 @@ def holders_of(
     holders: dict[str, dict[ContainerKey, HoldingContainer]] = {}
     for listed in sorted(listing, key=_order):
         for resource, ids in sorted(listed.devices.items()):
-            claim = listed.key, resource, frozenset(map(device_of, ids))
+            claim = listed.key, reserved_as(resource), frozenset(map(device_of, ids))
             # A later pod may have the same name, so the devices must match, too.
             assignment = allocated.get(listed.key)
             if assignment is None or _claim(assignment) != claim:
                 assignment = reserved.get(claim)
-            holder = _holder(listed, assignment, shared=resource == shared_resource)
+            holder = _holder(listed, assignment, shared=resource in {shared_resource, SHARED_BY_CLAIM})
             for uuid in claim[2]:
                 # Once per container even with several resources, because the status has holders by name.
                 holders.setdefault(uuid, {}).setdefault(listed.key, holder)
@@ -66,7 +66,7 @@ def holders_of(
 def still_held(allocated: Mapping[ContainerKey, Assignment], listing: Listing) -> dict[ContainerKey, Assignment]:
     """Returns the part of `allocated` that a list made without an allocation in flight confirms."""
     held = {
-        (listed.key, resource, frozenset(map(device_of, ids)))
+        (listed.key, reserved_as(resource), frozenset(map(device_of, ids)))
         for listed in listing
         for resource, ids in listed.devices.items()
     }

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 
 from gpufleet_agent.kube.resource_slices import ClaimableDevice
 from gpufleet_agent.proto import podresources_pb2 as pb
+from gpufleet_api.names import DRA_DRIVER
+
+SHARED_BY_CLAIM = f"{DRA_DRIVER}/shared"
+"""Takes the place of a resource: shares of devices that containers have by claims of the agent's own driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class ClaimedDevice:
 
     name: ClaimableDevice
     cdi_names: tuple[str, ...] = ()
+    claim: tuple[str, str] = ("", "")
+    """Namespace and name of the claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,11 @@ class ListedContainer:
 Listing = tuple[ListedContainer, ...]
 
 
+def reserved_as(resource: str) -> str:
+    """Returns the resource of the reservation of devices that are listed under `resource`."""
+    return DRA_DRIVER if resource == SHARED_BY_CLAIM else resource
+
+
 def parse_listing(response: pb.ListPodResourcesResponse) -> Listing:
     """Returns all containers of all active pods, in the kubelet's order."""
     return tuple(
@@ -66,7 +77,8 @@ def _claimed(claims: Iterable[pb.DynamicResource]) -> Iterator[ClaimedDevice]:
     for claim in claims:
         for device in claim.claim_resources:
             name = device.driver_name, device.pool_name, device.device_name
-            yield ClaimedDevice(name, tuple(cdi.name for cdi in device.cdi_devices))
+            cdi_names = tuple(cdi.name for cdi in device.cdi_devices)
+            yield ClaimedDevice(name, cdi_names, (claim.claim_namespace, claim.claim_name))
 
 
 def _by_resource(entries: Iterable[pb.ContainerDevices]) -> dict[str, frozenset[str]]:

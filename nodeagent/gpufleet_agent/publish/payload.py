@@ -20,7 +20,7 @@ from gpufleet_agent.sampling.snapshot import (
     Statistics,
     WindowSummary,
 )
-from gpufleet_api.names import MAX_DEVICES, STALE_AFTER_SECONDS, TelemetryState
+from gpufleet_api.names import MAX_DEVICES, STALE_AFTER_SECONDS, TelemetryState, Transport
 from gpufleet_common import timestamps
 
 Status = dict[str, Any]
@@ -40,6 +40,7 @@ def build_status(
     observed_at: float,
     agent_version: str,
     boot_id: str | None = None,
+    transport: Transport | None = None,
     processes_observed: bool = False,
     overuse: Iterable[OveruseEpisode] = (),
     usages: Iterable[ContainerUsage] = (),
@@ -55,6 +56,7 @@ def build_status(
         observed_at: Now, in seconds since the epoch.
         agent_version: Version of this program.
         boot_id: Boot ID of the node.
+        transport: How devices get into containers.
         processes_observed: Whether `holders` has every container that still runs.
         overuse: Containers that use more memory than they reserved.
         usages: What containers use.
@@ -71,6 +73,7 @@ def build_status(
         agentVersion=agent_version,
         driverVersion=snapshot.driver_version,
         bootId=boot_id,
+        transport=None if transport is None else transport.value,
         processesObserved=processes_observed or None,
         devices=[
             _device(

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.overuse.monitor import OveruseMonitor
-from gpufleet_agent.plugin.manager import PluginManager
+from gpufleet_agent.plugin.transport import DeviceTransport
 from gpufleet_agent.podresources.departures import Departures
 from gpufleet_agent.podresources.holdings import Holdings
 from gpufleet_agent.publish.payload import Status, build_status
 from gpufleet_agent.sampling.snapshot import SnapshotSource
+from gpufleet_api.names import Transport
 
 
 class StatusSource:
@@ -24,6 +25,7 @@ class StatusSource:
         plugins: Devices that are withheld.
         agent_version: Version of this program.
         boot_id: Boot ID of the node.
+        transport: How devices get into containers.
         with_partitions: False if partitions have resources of their own, which the operator does not assign.
     """
 
@@ -35,9 +37,10 @@ class StatusSource:
         holdings: Holdings,
         departures: Departures,
         overuse: OveruseMonitor,
-        plugins: PluginManager,
+        plugins: DeviceTransport,
         agent_version: str,
         boot_id: str | None,
+        transport: Transport,
         with_partitions: bool,
     ) -> None:
         self._sampler = sampler
@@ -48,6 +51,7 @@ class StatusSource:
         self._plugins = plugins
         self._agent_version = agent_version
         self._boot_id = boot_id
+        self._transport = transport
         self._with_partitions = with_partitions
 
     def build(self) -> Status | None:
@@ -71,6 +75,7 @@ class StatusSource:
             observed_at=now,
             agent_version=self._agent_version,
             boot_id=self._boot_id,
+            transport=self._transport,
             processes_observed=self._departures.observed,
             overuse=self._overuse.active,
             usages=self._overuse.containers,

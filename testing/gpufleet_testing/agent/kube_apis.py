@@ -6,11 +6,24 @@ from typing import Any
 
 from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.model import Assignment, PodEvent, TelemetryObject, parse_object
-from gpufleet_agent.kube.resource_slices import ClaimableDevice
+from gpufleet_agent.kube.resource_slices import ClaimableDevice, PublishedSlice
 from gpufleet_api.names import ACKNOWLEDGED_FAULTS_ANNOTATION
 
 
-class JsonObjectApi:
+class WithoutClaims:
+    """The part of the apiserver that only a DRA driver uses, where there is none."""
+
+    async def get_claim(self, namespace: str, name: str) -> Mapping[str, Any]:
+        raise KubeError("no claims here")
+
+    async def apply_slice(self, name: str, spec: Mapping[str, Any]) -> PublishedSlice:
+        raise KubeError("no slices here")
+
+    async def watch_slice(self, name: str) -> AsyncGenerator[PublishedSlice | None, None]:
+        yield None
+
+
+class JsonObjectApi(WithoutClaims):
     """One GPUTelemetry object, kept as JSON, that outlives the agents."""
 
     def __init__(self) -> None:
@@ -75,7 +88,7 @@ class JsonObjectApi:
             self._news.notify_all()
 
 
-class WatchedObjectApi:
+class WatchedObjectApi(WithoutClaims):
     """The object in the cluster with a live watch."""
 
     def __init__(self) -> None:

@@ -4,11 +4,10 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -20,43 +19,13 @@ from gpufleet_agent.kube.lightkube_api import LightkubeTelemetryApi
 from gpufleet_agent.kube.model import ObjectFormatError, PodEvent, TelemetryObject
 from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
 from gpufleet_agent.runtime.version_signal import VersionSignal
+from gpufleet_testing.agent.lightkube import failure, missing, run
 from gpufleet_testing.agent.objects import assignment
 from gpufleet_testing.agent.virtual_time import in_virtual_time
 
 PATH = "/apis/gpufleet.dev/v1alpha1/gputelemetries"
 OBJECT = {"metadata": {"name": "node-1", "uid": "uid-t", "generation": 4, "resourceVersion": "17"}}
 PARSED = TelemetryObject("uid-t", 4, 17)
-
-Handler = Callable[[httpx2.Request], httpx2.Response]
-
-
-def run(handler: Handler, scenario: Callable[[LightkubeTelemetryApi], Coroutine[Any, Any, None]]) -> None:
-    async def go() -> None:
-        config = KubeConfig.from_dict(
-            {
-                "clusters": [{"name": "c", "cluster": {"server": "http://apiserver"}}],
-                "users": [{"name": "u", "user": {"token": "t"}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-        client = AsyncClient(config, transport=httpx2.MockTransport(handler), field_manager="gpufleet-agent")
-        api = LightkubeTelemetryApi("node-1", random.Random(1), client)  # noqa: S311 - jitter
-        try:
-            await scenario(api)
-        finally:
-            await api.close()
-
-    asyncio.run(go())
-
-
-def failure(code: int, reason: str = "Reason", **fields: Any) -> httpx2.Response:
-    status = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": "in words", **fields}
-    return httpx2.Response(code, json=status)
-
-
-def missing(kind: str, name: str) -> httpx2.Response:
-    return failure(404, "NotFound", details={"group": "gpufleet.dev", "kind": kind, "name": name})
 
 
 def test_get_reads_one_object_by_name() -> None:

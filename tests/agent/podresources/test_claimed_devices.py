@@ -7,10 +7,10 @@ from gpufleet_agent.kube.api import KubeError
 from gpufleet_agent.kube.resource_slices import ClaimableDevice
 from gpufleet_agent.plugin.match import MatchInput, match_request
 from gpufleet_agent.plugin.types import AdvertisedDevice, AllocationRequest, Rejection, RejectionReason
-from gpufleet_agent.podresources.claimed_devices import RETRY_SECONDS, ClaimedDevices
+from gpufleet_agent.podresources.claimed_devices import RETRY_SECONDS, ClaimedDevices, OwnClaim
 from gpufleet_agent.podresources.holdings import HoldingContainer, holders_of
 from gpufleet_agent.podresources.listing import ClaimedDevice, ContainerKey, ListedContainer, Listing
-from gpufleet_api.names import RESOURCE, SHARED_RESOURCE
+from gpufleet_api.names import DRA_DRIVER, RESOURCE, SHARED_RESOURCE
 from gpufleet_testing.agent.objects import assignment, listed
 
 DRIVER = "gpu.nvidia.com"
@@ -95,3 +95,31 @@ def test_claimed_device_has_a_holder_in_the_status_and_is_not_allocated() -> Non
     assert isinstance(result, Rejection)
     assert result.reason is RejectionReason.DEVICE_HELD
     assert "ml/by-claim/main" in result.message
+
+
+OWN = ClaimedDevice((DRA_DRIVER, "node-1", "gpu-1"), claim=("ml", "train"))
+
+
+def own(*shared: str) -> ClaimedDevices:
+    """The devices of a node whose agent has prepared the claim `ml/train` of `by-claim`."""
+    made = Slices().claims
+    prepared = OwnClaim({"by-claim": "uid-1"}, {"gpu-1": "GPU-1"}, frozenset(shared))
+    made.use(lambda: {("ml", "train"): prepared})
+    return made
+
+
+def test_device_that_the_agent_itself_prepared_needs_no_slice() -> None:
+    claims = own()
+    (container,) = claims.resolve(claimed(OWN))
+    assert container.of(DRA_DRIVER) == {"GPU-1"}
+    assert container.pod_uid == "uid-1"
+    assert asyncio.run(claims.refresh()) is False
+
+
+def test_share_by_claim_makes_a_shared_holder_with_its_reservation() -> None:
+    reserved = assignment("by-claim", "GPU-1", resource=DRA_DRIVER, memory_mib=500, pod_uid="uid-1")
+    listing = own("GPU-1").resolve(claimed(OWN))
+    (holder,) = holders_of(listing, SHARED_RESOURCE, {}, [reserved])["GPU-1"]
+    assert (holder.shared, holder.memory_mib, holder.pod_uid) == (True, 500, "uid-1")
+    (unreserved,) = holders_of(listing, SHARED_RESOURCE, {}, [])["GPU-1"]
+    assert (unreserved.shared, unreserved.memory_mib) == (True, None)

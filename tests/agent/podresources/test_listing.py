@@ -49,6 +49,6 @@ def test_devices_of_claims_are_listed_with_driver_pool_and_cdi_names() -> None:
     (container,) = parse_listing(pb.ListPodResourcesResponse(pod_resources=[pod]))
     assert container.devices == {}
     assert container.claimed == tuple(
-        ClaimedDevice(("gpu.nvidia.com", "node-1", name), (f"k8s.gpu.nvidia.com/device={name}",))
+        ClaimedDevice(("gpu.nvidia.com", "node-1", name), (f"k8s.gpu.nvidia.com/device={name}",), ("ml", "gpus"))
         for name in ("gpu-0", "gpu-1")
     )

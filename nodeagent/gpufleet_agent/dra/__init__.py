@@ -1,0 +1,1 @@
+"""Transport DRA: the agent as a driver of dynamic resource allocation."""

@@ -1,0 +1,122 @@
+"""The files of prepared claims: a CDI file for the container runtime, and a checkpoint beside it.
+
+Both are in the CDI directory, which usually is in memory: after a reboot, the kubelet prepares all claims again. The
+checkpoint has what the CDI file cannot express in the version that all runtimes read.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice, dump_checkpoint, load_checkpoint
+from gpufleet_agent.plugin.inject.cdi import VERSION, NodeLookup
+from gpufleet_api.names import DRA_DRIVER, GROUP
+
+log = structlog.get_logger(__name__)
+
+KIND = f"{GROUP}/claim"
+_PREFIX = f"{DRA_DRIVER}-claim-"
+_CHECKPOINT = ".checkpoint"
+"""Runtimes read only names that end in .json or .yaml."""
+
+
+def cdi_name(claim: PreparedClaim, position: int) -> str:
+    """Returns the name of one of the claim's devices in CDI. It contains the UUID.
+
+    The kubelet shows it in `allocatedResourcesStatus` of the pod.
+    """
+    return f"{claim.uid}-{position}-{claim.devices[position].uuid}"
+
+
+def cdi_id(claim: PreparedClaim, position: int) -> str:
+    return f"{KIND}={cdi_name(claim, position)}"
+
+
+def build_claim_spec(claim: PreparedClaim, nodes: NodeLookup) -> dict[str, Any]:
+    """Builds the CDI specification of a claim.
+
+    Where a container gets several devices, the runtime merges device nodes, and of an environment variable the last
+    value remains. So all devices of a request have the same variables.
+    """
+    return {
+        "cdiVersion": VERSION,
+        "kind": KIND,
+        "devices": [
+            {"name": cdi_name(claim, position), "containerEdits": _edits(claim, device, nodes)}
+            for position, device in enumerate(claim.devices)
+        ],
+    }
+
+
+def _edits(claim: PreparedClaim, device: PreparedDevice, nodes: NodeLookup) -> dict[str, Any]:
+    edits: dict[str, Any] = {"env": [f"{name}={value}" for name, value in claim.env.get(device.request, {}).items()]}
+    found = nodes(device.uuid)
+    if found:
+        edits["deviceNodes"] = [
+            {"path": path, "permissions": "rw"} | ({} if host == path else {"hostPath": host}) for path, host in found
+        ]
+    return edits
+
+
+class ClaimFiles:
+    """The files of all prepared claims. Its methods block.
+
+    Args:
+        directory: Directory that the runtime reads; created if missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self) -> dict[str, PreparedClaim]:
+        """Returns the claims of all checkpoints, by UID. Damaged ones are removed.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        return {claim.uid: claim for claim in self._load()}
+
+    def write(self, claim: PreparedClaim, nodes: NodeLookup) -> None:
+        """Writes the files of a claim; those that have the content already are left alone.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        # The checkpoint first: without it, nothing would remove the CDI file.
+        _replace(self._path(claim.uid, _CHECKPOINT), dump_checkpoint(claim))
+        _replace(self._path(claim.uid, ".json"), json.dumps(build_claim_spec(claim, nodes), indent=1))
+
+    def remove(self, uid: str) -> None:
+        """Removes the files of a claim. Has no effect if there are none.
+
+        Raises:
+            OSError: A file cannot be removed.
+        """
+        for suffix in (".json", _CHECKPOINT):
+            self._path(uid, suffix).unlink(missing_ok=True)
+
+    def _load(self) -> Iterator[PreparedClaim]:
+        for path in sorted(self._directory.glob(f"{_PREFIX}*{_CHECKPOINT}")):
+            try:
+                yield load_checkpoint(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                log.warning("damaged checkpoint of a claim removed", path=str(path), error=str(error))
+                path.unlink(missing_ok=True)
+
+    def _path(self, uid: str, suffix: str) -> Path:
+        return self._directory / f"{_PREFIX}{uid}{suffix}"
+
+
+def _replace(path: Path, content: str) -> None:
+    try:
+        if path.read_bytes() == content.encode():
+            return
+    except FileNotFoundError:
+        pass
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(content, encoding="utf-8")
+    part.rename(path)

@@ -1,0 +1,165 @@
+"""Decides whether the devices of a claim can be given to its containers now. Pure.
+
+kube-scheduler adds up what claims have of a device. It does not know containers that outlive their pod, devices that
+are reserved for pods whose claims it has not seen yet, or faults of the last seconds.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gpufleet_agent.dra.devices import ClaimableGpu
+from gpufleet_agent.dra.prepared_claim import PreparedClaim, PreparedDevice
+from gpufleet_agent.kube.model import Assignment
+from gpufleet_agent.kube.resource_claims import AllocatedClaim, AllocatedDevice
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a claim cannot be prepared now."""
+
+    message: str
+    may_end: bool = True
+    """Whether waiting can help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObstacleInput:
+    """What is known about the node's devices at one moment."""
+
+    gpus: Mapping[str, ClaimableGpu]
+    """By name."""
+    assignments: tuple[Assignment, ...] | None
+    """The reservations; None: not read yet."""
+    others: tuple[PreparedClaim, ...] = ()
+    """Other claims whose containers have devices, or may still have them."""
+    missing_files: Mapping[str, str] = field(default_factory=dict)
+    """By UUID, why a container cannot get a device that has no fault."""
+
+
+def find_obstacle(claim: AllocatedClaim, node: ObstacleInput) -> Obstacle | None:
+    """Returns the first reason why the claim cannot be prepared; None: it can be."""
+    if not claim.devices:
+        return Obstacle(f"claim {claim} has no device of this node")
+    if node.assignments is None:
+        return Obstacle("the reservations of this node were not read yet")
+    mismatch = _reservation_mismatch(claim, node)
+    if mismatch is not None:
+        return mismatch
+    for allocated in claim.devices:
+        gpu = node.gpus.get(allocated.device)
+        found = _unusable(allocated, gpu, node) if gpu is None else _device_obstacle(claim, allocated, gpu, node)
+        if found is not None:
+            return found
+    return None
+
+
+def prepared_devices(claim: AllocatedClaim, gpus: Mapping[str, ClaimableGpu]) -> tuple[PreparedDevice, ...]:
+    """Returns the devices of a claim. A claim with all memory of a device has the whole device."""
+    return tuple(
+        PreparedDevice(
+            request=allocated.request,
+            uuid=gpus[allocated.device].uuid,
+            share_id=allocated.share_id,
+            memory_mib=_share_mib(allocated, gpus[allocated.device]),
+        )
+        for allocated in claim.devices
+    )
+
+
+def blocking(
+    claim: AllocatedClaim, gpus: Mapping[str, ClaimableGpu], others: Iterable[PreparedClaim]
+) -> frozenset[str]:
+    """Returns the UIDs of the other claims that leave too little of a device for this one."""
+    found = set[str]()
+    for allocated in claim.devices:
+        gpu = gpus.get(allocated.device)
+        if gpu is None:
+            continue
+        holding = [other for other in others if other.uid != claim.uid and other.holds(gpu.uuid)]
+        if not _fits(allocated, gpu, holding):
+            found.update(other.uid for other in holding)
+    return frozenset(found)
+
+
+def assignment_of(
+    pod_uids: frozenset[str], uuids: Iterable[str], assignments: Iterable[Assignment]
+) -> Assignment | None:
+    """Returns the reservation of one of the pods that has all of the devices."""
+    wanted = set(uuids)
+    for assignment in assignments:
+        if assignment.pod_uid in pod_uids and wanted <= set(assignment.devices):
+            return assignment
+    return None
+
+
+def _device_obstacle(
+    claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
+) -> Obstacle | None:
+    return (
+        _unusable(allocated, gpu, node)
+        or _reserved_for_others(claim, allocated, gpu, node)
+        or _held_by_others(claim, allocated, gpu, node)
+    )
+
+
+def _unusable(allocated: AllocatedDevice, gpu: ClaimableGpu | None, node: ObstacleInput) -> Obstacle | None:
+    if gpu is None:
+        return Obstacle(f"device {allocated.device} is not known on this node")
+    if gpu.faults:
+        return Obstacle(f"device {gpu.uuid} is unhealthy: {', '.join(gpu.faults)}", may_end=gpu.may_recover)
+    if gpu.uuid in node.missing_files:
+        return Obstacle(f"device {gpu.uuid}: {node.missing_files[gpu.uuid]}")
+    return None
+
+
+def _reservation_mismatch(claim: AllocatedClaim, node: ObstacleInput) -> Obstacle | None:
+    """A pod with a reservation must have exactly the reserved devices."""
+    pod_uids = {pod.uid for pod in claim.pods}
+    reserved = {uuid for each in node.assignments or () if each.pod_uid in pod_uids for uuid in each.devices}
+    claimed = {gpu.uuid for each in claim.devices if (gpu := node.gpus.get(each.device)) is not None}
+    if not reserved or claimed <= reserved:
+        return None
+    return Obstacle(
+        f"claim {claim} has {', '.join(sorted(claimed - reserved))}, "
+        f"but its pod's reservation has {', '.join(sorted(reserved))}"
+    )
+
+
+def _reserved_for_others(
+    claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
+) -> Obstacle | None:
+    pod_uids = {pod.uid for pod in claim.pods}
+    shared = _share_mib(allocated, gpu) is not None
+    for each in node.assignments or ():
+        if each.pod_uid in pod_uids or gpu.uuid not in each.devices or (shared and each.memory_mib is not None):
+            continue
+        return Obstacle(f"device {gpu.uuid} is reserved for pod {each.namespace}/{each.pod}")
+    return None
+
+
+def _held_by_others(
+    claim: AllocatedClaim, allocated: AllocatedDevice, gpu: ClaimableGpu, node: ObstacleInput
+) -> Obstacle | None:
+    holding = [other for other in node.others if other.uid != claim.uid and other.holds(gpu.uuid)]
+    if _fits(allocated, gpu, holding):
+        return None
+    names = ", ".join(f"{other} (pod {', '.join(pod.name for pod in other.pods) or 'unknown'})" for other in holding)
+    return Obstacle(f"device {gpu.uuid} is still prepared for claim {names}")
+
+
+def _fits(allocated: AllocatedDevice, gpu: ClaimableGpu, holding: Iterable[PreparedClaim]) -> bool:
+    """Whether the device has enough memory left beside the other claims."""
+    held = [device for other in holding for device in other.devices if device.uuid == gpu.uuid]
+    wanted = _share_mib(allocated, gpu)
+    if not held:
+        return True
+    if wanted is None or gpu.memory_mib is None or any(device.memory_mib is None for device in held):
+        return False
+    return wanted + sum(device.memory_mib or 0 for device in held) <= gpu.memory_mib
+
+
+def _share_mib(allocated: AllocatedDevice, gpu: ClaimableGpu) -> int | None:
+    """Returns the claimed memory; None: the whole device."""
+    memory = allocated.memory_mib
+    whole = memory is None or (gpu.memory_mib is not None and memory >= gpu.memory_mib)
+    return None if whole else memory

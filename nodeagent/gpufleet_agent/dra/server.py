@@ -1,0 +1,115 @@
+"""Serves the driver on its two sockets, and keeps both in place."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+import structlog
+
+from gpufleet_agent.dra.servicer import DraDriverServicer
+from gpufleet_agent.plugin.registration import identify
+from gpufleet_agent.proto.channel import unix_address
+from gpufleet_agent.proto.dra import driver_handlers, registration_handler
+from gpufleet_agent.runtime.aligned_ticks import seconds_to_next_tick
+from gpufleet_api.names import DRA_DRIVER
+
+log = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 1.0
+"""How often the sockets are checked: two calls of stat()."""
+GRACE_SECONDS = 0.5
+"""How long running calls may take when the server stops."""
+
+SocketFile = tuple[int, int]
+"""File system and inode."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriverSockets:
+    """Paths of the sockets, which the kubelet sees at the same paths."""
+
+    plugins_dir: Path
+    """The kubelet's directory of plugin sockets."""
+    registry_dir: Path
+    """The kubelet's directory of registration sockets, which it watches."""
+
+    @property
+    def driver(self) -> Path:
+        return self.plugins_dir / DRA_DRIVER / "dra.sock"
+
+    @property
+    def registration(self) -> Path:
+        return self.registry_dir / f"{DRA_DRIVER}-reg.sock"
+
+
+class DriverServer:
+    """The driver's sockets.
+
+    Args:
+        servicer: What to serve.
+        sockets: Where.
+        check_seconds: How often the sockets are checked.
+    """
+
+    def __init__(
+        self, servicer: DraDriverServicer, sockets: DriverSockets, *, check_seconds: float = CHECK_SECONDS
+    ) -> None:
+        self._servicer = servicer
+        self._sockets = sockets
+        self._check_seconds = check_seconds
+        self._servers: list[grpc.aio.Server] = []
+        self._bound: tuple[SocketFile | None, SocketFile | None] = (None, None)
+
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Serves without end; calls `beat` in each iteration."""
+        while True:
+            beat()
+            await self.step()
+            await asyncio.sleep(seconds_to_next_tick(asyncio.get_running_loop().time(), self._check_seconds))
+
+    async def step(self) -> None:
+        """Serves on new sockets if one is missing or is not this process's."""
+        if None in self._bound or self._found() != self._bound:
+            await self._serve()
+
+    async def close(self) -> None:
+        """Stops serving and removes the sockets; the kubelet then unregisters the driver."""
+        self._servicer.close()
+        await self._stop()
+
+    async def _serve(self) -> None:
+        # First stop, then start: a server that stops removes the file at its path, even another process's socket.
+        await self._stop()
+        self._servicer.registered = False
+        # The driver's socket first: the kubelet dials it as soon as it has found the other one.
+        for path, handlers in (
+            (self._sockets.driver, driver_handlers(self._servicer)),
+            (self._sockets.registration, (registration_handler(self._servicer),)),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # of a process that was killed
+            server = grpc.aio.server()
+            server.add_generic_rpc_handlers(handlers)
+            self._servers.append(server)
+            server.add_insecure_port(unix_address(path))
+            await server.start()
+        self._bound = self._found()
+        log.info("DRA driver listening", socket=str(self._sockets.driver), driver=DRA_DRIVER)
+
+    async def _stop(self) -> None:
+        self._bound = (None, None)
+        while self._servers:
+            # The registration first, so that the kubelet does not find it without its driver.
+            await self._servers[-1].stop(GRACE_SECONDS)
+            self._servers.pop()
+
+    def _found(self) -> tuple[SocketFile | None, SocketFile | None]:
+        return _file(self._sockets.driver), _file(self._sockets.registration)
+
+
+def _file(path: Path) -> SocketFile | None:
+    # Without its times: a socket that was relabeled is still the same socket.
+    found = identify(path)
+    return None if found is None else (found.device, found.inode)

@@ -1,0 +1,34 @@
+"""What the agent needs from the way in which devices get into containers: device plugin or DRA driver."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
+
+
+class DeviceTransport(Protocol):
+    """Serves the devices of the node to the kubelet."""
+
+    async def start(self) -> None:
+        """Checks what must be in place.
+
+        Raises:
+            OSError: The kubelet's directory does not exist, or files cannot be read or written.
+        """
+
+    def loops(
+        self, ready: Callable[[], Awaitable[None]], beat: Callable[[str], Callable[[], None]]
+    ) -> dict[str, Coroutine[Any, Any, None]]:
+        """Returns the coroutines that must run as long as the agent, by name.
+
+        Args:
+            ready: Returns when allocations can be served.
+            beat: Returns the function that a loop of a name calls in each iteration.
+        """
+
+    def unregistered(self) -> list[str]:
+        """Returns what the kubelet does not know yet, by name."""
+
+    def withheld(self) -> dict[str, str]:
+        """Returns, by UUID, why a device without a fault cannot be given to a container."""
+
+    async def close(self) -> None:
+        """Stops serving."""

@@ -1,0 +1,129 @@
+"""The agent with transport DRA, with the kubelet's side on real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpufleet_agent.agent import Agent
+from gpufleet_agent.devices.base import DeviceLostError
+from gpufleet_agent.dra.server import DriverSockets
+from gpufleet_agent.plugin.inject.strategies import InjectorSettings
+from gpufleet_agent.proto import dra_health_pb2 as health_pb
+from gpufleet_api.names import DRA_DRIVER, Transport
+from gpufleet_testing.agent.agents import IdleGpus, make_agent, running_agent
+from gpufleet_testing.agent.dra import DraKubelet, DraObjectApi, claim
+from gpufleet_testing.agent.kubelet import FakeKubelet
+from gpufleet_testing.agent.objects import assignment
+
+
+@dataclass
+class DraRig:
+    agent: Agent
+    api: DraObjectApi
+    hardware: IdleGpus
+    kubelet: DraKubelet
+    cdi: Path
+
+
+@asynccontextmanager
+async def running(kubelet: FakeKubelet, **settings: Any) -> AsyncIterator[DraRig]:
+    folder = kubelet.directory
+    (folder / "registry").mkdir(exist_ok=True)
+    sockets = DriverSockets(folder / "plugins", folder / "registry")
+    api, hardware = DraObjectApi(), IdleGpus()
+    agent = make_agent(
+        kubelet,
+        api,
+        hardware,
+        transport=Transport.DRA,
+        plugins_dir=sockets.plugins_dir,
+        plugins_registry_dir=sockets.registry_dir,
+        injection=InjectorSettings(cdi_root=folder / "cdi"),
+        **settings,
+    )
+    async with kubelet, running_agent(agent), DraKubelet(sockets) as dra:
+        yield DraRig(agent, api, hardware, dra, folder / "cdi")
+
+
+async def test_driver_registers_with_both_services_and_no_device_plugin(kubelet: FakeKubelet) -> None:
+    async with running(kubelet) as one:
+        assert one.agent.plugins.unregistered() == [DRA_DRIVER]
+        info = await one.kubelet.register()
+        assert (info.type, info.name) == ("DRAPlugin", DRA_DRIVER)
+        assert info.endpoint == str(one.kubelet.sockets.driver)
+        assert list(info.supported_versions) == ["v1.DRAPlugin", "v1alpha1.DRAResourceHealth"]
+        await one.api.until_slice(1)
+        assert one.agent.plugins.unregistered() == []
+        assert kubelet.registrations == []
+    assert not one.kubelet.sockets.registration.exists()
+    assert not one.kubelet.sockets.driver.exists()
+
+
+async def test_slice_lists_the_devices_and_taints_a_lost_one(kubelet: FakeKubelet) -> None:
+    async with running(kubelet) as one:
+        devices = (await one.api.until_slice(1))["devices"]
+        assert [each["attributes"]["uuid"]["string"] for each in devices] == [f"GPU-{index}" for index in range(4)]
+        one.hardware.on_read = _lost
+        while len((await one.api.until_slice(one.api.applied + 1))["devices"][0]["taints"]) == 1:
+            pass
+
+
+async def test_claim_gets_devices_and_the_status_lists_the_holder(kubelet: FakeKubelet) -> None:
+    one_claim = claim("a", "GPU-2", memory_mib=1000)
+    async with running(kubelet) as one:
+        await one.kubelet.register()
+        await one.api.reserve(assignment("a", "GPU-2", resource=DRA_DRIVER, memory_mib=1000))
+        one.api.add(one_claim)
+        (result,) = (await one.kubelet.prepare(one_claim)).values()
+        assert result.error == ""
+        (device,) = result.devices
+        assert (list(device.request_names), device.pool_name, device.device_name) == (["gpu"], "node-1", "gpu-2")
+        assert device.share_id == "share-GPU-2"
+        assert list(device.cdi_device_ids) == [f"gpufleet.dev/claim={one_claim.uid}-0-GPU-2"]
+        assert len(list(one.cdi.glob("*.json"))) == 1
+        unprepared = await one.kubelet.unprepare(one_claim)
+        assert [each.error for each in unprepared.values()] == [""]
+        assert list(one.cdi.iterdir()) == []
+
+
+async def test_claim_that_does_not_exist_is_an_error_of_that_claim(kubelet: FakeKubelet) -> None:
+    good, bad = claim("a", "GPU-2"), claim("b", "GPU-1")
+    async with running(kubelet) as one:
+        await one.kubelet.register()
+        one.api.add(good)
+        results = await one.kubelet.prepare(good, bad)
+        assert results[bad.uid].error == "claim ml/claim-b does not exist"
+        assert len(results[good.uid].devices) == 1
+
+
+async def test_health_stream_shows_a_fault(kubelet: FakeKubelet) -> None:
+    async with running(kubelet) as one, asyncio.timeout(10):
+        await one.kubelet.register()
+        messages = await one.kubelet.health()
+        first = await messages.get()
+        assert {each.health for each in first.devices} == {health_pb.HEALTHY}
+        assert [each.device.device_name for each in first.devices] == [f"gpu-{index}" for index in range(4)]
+        one.hardware.on_read = _lost
+        while (latest := await messages.get()).devices[0].health != health_pb.UNHEALTHY:
+            pass
+        assert latest.devices[0].message.startswith("DeviceLost: ")
+
+
+async def test_lost_socket_is_served_again(kubelet: FakeKubelet) -> None:
+    async with running(kubelet) as one:
+        await one.kubelet.register()
+        one.kubelet.sockets.registration.unlink()
+        assert (await one.kubelet.register()).name == DRA_DRIVER
+
+
+async def test_status_offers_no_device_to_pods_with_extended_resources(kubelet: FakeKubelet) -> None:
+    async with running(kubelet) as one:
+        status = await one.api.until(lambda status: len(status["devices"]) == 4)
+        assert {device["withheld"] for device in status["devices"]} == {"given to ResourceClaims only (transport DRA)"}
+
+
+def _lost(uuid: str) -> Any:
+    raise DeviceLostError(uuid, "GPU is lost")

@@ -1,0 +1,207 @@
+"""What becomes of a claim that the kubelet asks to prepare: files, waits and errors."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpufleet_agent.dra.claim_files import ClaimFiles
+from gpufleet_agent.dra.claim_registry import ClaimRegistry
+from gpufleet_agent.dra.preparer import ClaimError, ClaimPreparer, ClaimRef
+from gpufleet_agent.kube.resource_claims import AllocatedClaim, parse_claim
+from gpufleet_agent.kube.telemetry_watch import TelemetryWatch
+from gpufleet_agent.plugin.inject.device_files import DeviceFiles
+from gpufleet_agent.plugin.types import AdvertisedDevice
+from gpufleet_agent.runtime.version_signal import VersionSignal
+from gpufleet_api.names import DRA_DRIVER
+from gpufleet_testing.agent.dra import NODE, DraObjectApi, claim, claim_json, gpu, gpus
+from gpufleet_testing.agent.objects import assignment
+
+FIRST, SECOND = claim("a", "GPU-0"), claim("b", "GPU-0")
+SHORT = 0.2
+
+
+def ref(found: AllocatedClaim) -> ClaimRef:
+    return ClaimRef(found.namespace, found.name, found.uid)
+
+
+class Rig:
+    """A preparer, the apiserver, and the processes of pods."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.api = DraObjectApi()
+        self.api.add(FIRST, SECOND)
+        self.files = ClaimFiles(folder / "cdi")
+        self.registry = ClaimRegistry()
+        self.alive: set[str] = set()
+        self.gpus = gpus(gpu(0), gpu(1))
+        self.telemetry = TelemetryWatch(self.api, VersionSignal(), random.Random(1))  # noqa: S311 - jitter
+        self.preparer = ClaimPreparer(
+            **{
+                "read": self.read,
+                "telemetry": self.telemetry,
+                "gpus": lambda: self.gpus,
+                "device_files": None,
+                "files": self.files,
+                "registry": self.registry,
+                "living": lambda uids: frozenset(uids & self.alive),
+                "by_runtime": True,
+                "patience_seconds": 10.0,
+                "retry_seconds": 0.01,
+                **options,
+            }
+        )
+
+    async def read(self, namespace: str, name: str) -> AllocatedClaim:
+        return parse_claim(await self.api.get_claim(namespace, name), DRA_DRIVER, NODE)
+
+    async def prepare(self, found: AllocatedClaim, seconds: float = 10.0) -> None:
+        await self.preparer.prepare(ref(found), asyncio.get_running_loop().time() + seconds)
+
+    async def error(self, found: AllocatedClaim) -> str:
+        with pytest.raises(ClaimError) as raised:
+            await self.prepare(found, SHORT)
+        return str(raised.value)
+
+
+@asynccontextmanager
+async def rig(folder: Path, **options: Any) -> AsyncIterator[Rig]:
+    made = Rig(folder, **options)
+    await made.preparer.start()
+    try:
+        yield made
+    finally:
+        await made.preparer.close()
+
+
+async def test_claim_has_files_from_prepare_to_unprepare(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        (known,) = one.files.load().values()
+        assert (known.name, [device.uuid for device in known.devices]) == ("claim-a", ["GPU-0"])
+        assert known.env["gpu"]["GPUFLEET_DEVICES"] == "GPU-0"
+        await one.preparer.unprepare(ref(FIRST))
+        assert one.files.load() == {}
+        await one.preparer.unprepare(ref(FIRST))
+
+
+async def test_second_prepare_changes_nothing_and_repairs_files(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        (tmp_path / "cdi" / f"{DRA_DRIVER}-claim-{FIRST.uid}.json").unlink()
+        one.gpus = {}
+        await one.prepare(FIRST, SHORT)
+        assert (tmp_path / "cdi" / f"{DRA_DRIVER}-claim-{FIRST.uid}.json").exists()
+
+
+async def test_next_process_knows_the_claims_of_the_one_before(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        one.alive = {"uid-a"}
+    async with rig(tmp_path) as two:
+        two.alive = {"uid-a"}
+        assert "device GPU-0 is still prepared for claim ml/claim-a (pod a)" in await two.error(SECOND)
+
+
+async def test_claim_waits_until_the_other_is_unprepared_and_its_process_is_gone(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        one.alive = {"uid-a"}
+        waiting = asyncio.create_task(one.prepare(SECOND))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        # A kubelet that was restarted unprepares the claim of a pod that it has forgotten, while its container runs.
+        await one.preparer.unprepare(ref(FIRST))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        one.alive = set()
+        await waiting
+        assert set(one.files.load()) == {SECOND.uid}
+
+
+async def test_claim_of_a_gone_pod_that_was_never_unprepared_is_removed(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.prepare(FIRST)
+        assert "still prepared" in await one.error(SECOND), "its container has not started yet"
+        del one.api.claims["ml", "claim-a"]
+        await one.prepare(SECOND)
+        assert set(one.files.load()) == {SECOND.uid}
+
+
+async def test_claim_that_cannot_be_read_is_read_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        one.api.claim_failures = 3
+        await one.prepare(FIRST)
+        one.api.claim_failures = 1000
+        assert await one.error(SECOND) == "away"
+
+
+async def test_claim_that_is_another_one_is_rejected_without_waiting(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        later = claim_json(FIRST)
+        later["metadata"]["uid"] = "later"
+        one.api.claims["ml", "claim-a"] = later
+        assert await one.error(FIRST) == "claim ml/claim-a has UID later now, not claim-uid-a"
+        del one.api.claims["ml", "claim-a"]
+        assert await one.error(FIRST) == "claim ml/claim-a does not exist"
+        one.api.add(claim("a"))
+        assert await one.error(claim("a")) == "claim ml/claim-a has no device of this node"
+
+
+async def test_reservation_made_after_the_last_read_is_seen(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.api.reserve(assignment("a", "GPU-0", replica=3, replicas=4))
+        await one.prepare(FIRST)
+        (known,) = one.files.load().values()
+        assert known.env["gpu"]["GPUFLEET_REPLICA"] == "3"
+
+
+async def test_claim_waits_for_the_end_of_a_reservation_of_another_pod(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.api.reserve(assignment("other", "GPU-0"))
+        waiting = asyncio.create_task(one.prepare(FIRST))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await one.api.reserve()
+        await waiting
+
+
+async def test_fault_that_needs_a_reset_is_reported_at_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        one.gpus = gpus(gpu(0, faults=("XidError",), may_recover=False))
+        with pytest.raises(ClaimError, match="device GPU-0 is unhealthy: XidError"):
+            await one.prepare(FIRST, 1000)
+
+
+async def test_two_claims_at_once_never_get_the_same_device(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        results = await asyncio.gather(one.prepare(FIRST, SHORT), one.prepare(SECOND, SHORT), return_exceptions=True)
+        assert [type(result) for result in results] in ([type(None), ClaimError], [ClaimError, type(None)])
+
+
+async def test_container_gets_device_nodes_that_appear_while_the_claim_waits(tmp_path: Path) -> None:
+    (tmp_path / "root" / "dev").mkdir(parents=True)
+    devices = (AdvertisedDevice("GPU-0", 0, healthy=True, nodes=("/dev/nvidia0",)),)
+    device_files = DeviceFiles(lambda: devices, tmp_path / "root", None, VersionSignal())
+    async with rig(tmp_path, device_files=device_files, by_runtime=False) as one:
+        assert await one.error(FIRST) == "device GPU-0: no device node"
+        (tmp_path / "root" / "dev" / "nvidia0").touch()
+        await one.prepare(FIRST)
+        content = (tmp_path / "cdi" / f"{DRA_DRIVER}-claim-{FIRST.uid}.json").read_text()
+        assert str(tmp_path / "root" / "dev" / "nvidia0") in content
+        assert "NVIDIA_VISIBLE_DEVICES=void" in content
+        await device_files.close()
+
+
+async def test_claim_that_the_kubelet_lists_gets_its_lost_files_back(tmp_path: Path) -> None:
+    async with rig(tmp_path) as one:
+        await one.preparer.restore("ml", "claim-a")
+        assert set(one.files.load()) == {FIRST.uid}
+        await one.preparer.unprepare(ref(FIRST))
+        await one.preparer.restore("ml", "claim-a")
+        await one.preparer.restore("ml", "missing")
+        assert one.files.load() == {}, "a list from before the end of the claim restores nothing"
