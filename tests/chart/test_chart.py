@@ -104,6 +104,8 @@ def test_every_value_of_the_schema_has_a_description(schema: dict[str, Any]) -> 
         (("agent", "stateDir"), "state"),
         (("agent", "stateDir"), "/"),
         (("metrics", "serviceMonitor", "interval"), "30"),
+        (("transport",), "dra"),
+        (("agent", "kubelet", "pluginsDir"), "plugins"),
     ],
 )
 def test_wrong_or_misspelled_value_is_rejected(
@@ -189,6 +191,14 @@ def test_templates_use_the_names_of_the_api() -> None:
     assert names.ASSIGN_VERB not in TEMPLATES["rbac-agent.yaml"]
 
 
+def test_driver_has_the_name_of_the_api_and_no_extended_resource() -> None:
+    device_class = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "", TEMPLATES["deviceclass.yaml"], flags=re.DOTALL))
+    assert device_class["metadata"]["name"] == names.DRA_DRIVER
+    assert device_class["spec"] == {"selectors": [{"cel": {"expression": f'device.driver == "{names.DRA_DRIVER}"'}}]}
+    assert f"== '{names.DRA_DRIVER}'" in TEMPLATES["policy-own-slice.yaml"]
+    assert f"/{names.DRA_DRIVER}}}" in TEMPLATES["agent-daemonset.yaml"]
+
+
 def test_agent_may_not_delete() -> None:
     assert "delete" not in TEMPLATES["rbac-agent.yaml"]
 
@@ -201,7 +211,7 @@ def test_agent_may_create_events_and_not_read_pods() -> None:
 
 def test_each_policy_has_a_binding_and_fails_closed() -> None:
     policies = {name: text for name, text in TEMPLATES.items() if name.startswith("policy-")}
-    assert len(policies) == 4
+    assert len(policies) == 5
     for name, text in policies.items():
         assert text.count("kind: ValidatingAdmissionPolicy\n") == 1, name
         assert text.count("kind: ValidatingAdmissionPolicyBinding\n") == 1, name

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gpufleet_agent.dra.obstacles import ObstacleInput, Obstacle, blocking, find_obstacle, prepared_devices
+from gpufleet_agent.dra.obstacles import Obstacle, ObstacleInput, blocking, find_obstacle, prepared_devices
 from gpufleet_testing.agent.dra import claim, gpu, gpus, prepared
 from gpufleet_testing.agent.objects import assignment
 
