@@ -12,7 +12,7 @@ ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 HELM = $(or $(shell command -v helm 2>/dev/null),$(lastword $(sort $(wildcard $(CACHE)/tools/helm-*/helm))),helm)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help setup format lint types unit check test e2e workflows helm-lint docs crds proto cluster kubeconfig cluster-down \
+.PHONY: help krew setup format lint types unit check test e2e workflows helm-lint docs crds proto cluster kubeconfig cluster-down \
   demo demo-recorded demo-down image wheel release-check clean
 
 help: ## List the targets.
@@ -89,6 +89,9 @@ image: ## Build the container image with Docker.
 
 wheel: setup ## Build the wheel into dist/.
 	$(UV) build --quiet --wheel --out-dir dist
+
+krew: wheel ## Build the archive and the manifest of the kubectl plugin for krew into dist/.
+	$(RUN) python -m gpufleet_testing.krew dist/gpufleet-$(VERSION)-py3-none-any.whl $(if $(KREW_URL),--url=$(KREW_URL))
 
 release-check: ## Check that the package, the chart and a dated section of the changelog have VERSION.
 	@grep -qx 'version = "$(VERSION)"' pyproject.toml || { echo "pyproject.toml: version is not $(VERSION)" >&2; exit 1; }

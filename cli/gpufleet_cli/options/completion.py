@@ -11,7 +11,7 @@ PROGRAM: Final = "gpufleet"
 VARIABLE: Final = "_GPUFLEET_COMPLETE"
 _NO_FILES: Final = 4
 _DEFAULT: Final = 0
-"""Directives of cobra, kubectl's library: what the shell adds to the completions."""
+"""Directives of cobra, kubectl's library: whether the shell adds names of files."""
 
 
 def script(shell: Shell) -> str:
@@ -28,7 +28,5 @@ def for_kubectl(command: Any, arguments: list[str]) -> str:
     """
     *before, incomplete = arguments or [""]
     items = BashComplete(command, {}, PROGRAM, VARIABLE).get_completions(before, incomplete)
-    names = [item for item in items if item.type == "plain"]
-    lines = [f"{item.value}\t{item.help}" if item.help else str(item.value) for item in names]
-    directive = _NO_FILES if names or not items else _DEFAULT
-    return "\n".join([*lines, f":{directive}"]) + "\n"
+    lines = [f"{item.value}\t{item.help}" if item.help else str(item.value) for item in items]
+    return "\n".join([*lines, f":{_NO_FILES if lines else _DEFAULT}"]) + "\n"
