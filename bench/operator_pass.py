@@ -101,8 +101,8 @@ class Bench:
     def timed_pass(self, *, scratch: bool = False) -> tuple[float, Actions]:
         """Returns the milliseconds of processor time of a pass, and what it decided."""
         self.now += timedelta(milliseconds=20)
-        if scratch and hasattr(self.reconciler, "forget"):
-            self.reconciler.forget()
+        if scratch:
+            self.reconciler.decide_from_scratch()
         started = time.process_time()
         actions = self.reconciler.decide_once()
         return (time.process_time() - started) * 1000, actions

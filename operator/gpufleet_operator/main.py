@@ -159,8 +159,9 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
         ExceptionGroup: Of StopSignal after a signal, else of the errors.
     """
     tune_garbage_collector()
-    metrics = Metrics(CollectorRegistry())
-    cache, clock = Cache(Decoder(metrics.count_decode_error)), ServerClock()
+    clock = ServerClock()
+    metrics = Metrics(CollectorRegistry(), clock.now)
+    cache = Cache(Decoder(metrics.count_decode_error))
     api = Api.connect(config, clock)
     writer = ApiWriter(api)
     reconciler = Reconciler(
@@ -183,7 +184,7 @@ async def run(settings: OperatorSettings, config: SingleConfig) -> None:
             tasks.create_task(informers.services.run(informers.services_listed.set))
             tasks.create_task(_reconcile(reconciler, informers))
             tasks.create_task(LeasePoller(api, cache, clock).run(settings.lease_poll_interval_seconds))
-            tasks.create_task(_relist(informers, settings.relist_interval_seconds))
+            tasks.create_task(_relist(informers, cache, settings.relist_interval_seconds))
             # Last, because kopf cancels all tasks that were started after it when it ends.
             tasks.create_task(_run_kopf(cache, config))
 
@@ -201,8 +202,11 @@ async def _reconcile(reconciler: Reconciler, informers: Informers) -> None:
     await reconciler.run()
 
 
-async def _relist(informers: Informers, seconds: float) -> None:
-    """Compares the caches with complete lists, for deletions that kopf does not report after a list of its own."""
+async def _relist(informers: Informers, cache: Cache, seconds: float) -> None:
+    """Compares the caches with complete lists, for deletions that kopf does not report after a list of its own.
+
+    The next pass decides from scratch.
+    """
     while True:
         await asyncio.sleep(seconds)
         try:
@@ -210,6 +214,8 @@ async def _relist(informers: Informers, seconds: float) -> None:
         except (UnavailableError, GoneError) as error:
             log.warning("relist failed, retrying later", error=str(error))
         else:
+            cache.tracker.note_everything()
+            cache.dirty.set()
             freeze_garbage_collector()
 
 

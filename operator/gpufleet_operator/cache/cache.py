@@ -4,11 +4,11 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TypeVar
 
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.decode import Decoder
-from gpufleet_operator.cache.store import SelectorStore, TombstoneStore, newer
+from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
+from gpufleet_operator.model.changes import ChangeTracker
 from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload
@@ -76,13 +76,20 @@ class Cache:
         decoder = decoder or Decoder()
         self.dirty = asyncio.Event()
         changed = self.dirty.set
+        self.tracker = ChangeTracker()
         self.workloads: TombstoneStore[Workload] = TombstoneStore(decoder.bind(decode.workload), changed)
-        self.telemetry: TombstoneStore[Telemetry] = TombstoneStore(decoder.bind(decode.telemetry), changed)
-        self.nodes: TombstoneStore[Node] = TombstoneStore(decoder.bind(decode.node), changed)
+        self.telemetry: NamedStore[Telemetry] = NamedStore(decoder.bind(decode.telemetry), changed)
+        self.nodes: NamedStore[Node] = NamedStore(decoder.bind(decode.node), changed)
         self.pods = PodStore(decoder.bind(decode_pod.pod), changed)
         self.services: SelectorStore[Service] = SelectorStore(decoder.bind(decode.service), changed)
         self.foreign_pods = ForeignPodStore(decoder.bind(decode.bound_pod), changed)
         self.heartbeats = Heartbeats()
+        self.workloads.observer = self.tracker.workload
+        self.telemetry.observer = self.tracker.telemetry
+        self.nodes.observer = self.tracker.node
+        self.pods.observer = self.tracker.pod
+        self.services.observer = self.tracker.service
+        self.foreign_pods.observer = self.tracker.foreign_pod
 
     def snapshot(
         self,
@@ -99,10 +106,10 @@ class Cache:
             now=now,
             name_seed=name_seed,
             workloads=self.workloads.items,
-            telemetry=_by_name(self.telemetry.items),
+            telemetry=self.telemetry.by_name,
             pods=self.pods.items,
             deleted_pods=self.pods.deleted,
-            nodes=_by_name(self.nodes.items),
+            nodes=self.nodes.by_name,
             services=self.services.items,
             foreign_requests=self.foreign_pods.requests,
             heartbeats=self.heartbeats,
@@ -116,16 +123,3 @@ class Cache:
 
 def _requests(pod: BoundPod) -> dict[str, int]:
     return {**pod.requests, "pods": 1}
-
-
-Named = TypeVar("Named", Telemetry, Node)
-
-
-def _by_name(items: Mapping[str, Named]) -> dict[str, Named]:
-    """Returns objects by name. Of two with one name, where a deletion is not reported yet, the newer one counts."""
-    found: dict[str, Named] = {}
-    for item in items.values():
-        other = found.get(item.name)
-        if other is None or newer(item.resource_version, other.resource_version):
-            found[item.name] = item
-    return found

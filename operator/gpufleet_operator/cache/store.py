@@ -40,6 +40,8 @@ class Store(ABC, Generic[T]):
     def __init__(self, decode: Callable[[Json], T | None], changed: Callable[[], None]) -> None:
         self.decode = decode
         self.items: dict[str, T] = {}
+        self.observer: Callable[[T | None, T | None], None] = lambda old, new: None  # noqa: ARG005
+        """Called after each change with the object before and after it; None: absent."""
         self._changed = changed
 
     def apply(self, body: Json) -> None:
@@ -56,9 +58,13 @@ class Store(ABC, Generic[T]):
         old = self.items.get(item.uid)
         if old is not None and newer(old.resource_version, item.resource_version):
             return
+        differs = old is None or _differ(old, item)
+        if not differs and old is not None and old.resource_version == item.resource_version:
+            return  # each list repeats every object: the stored one is kept
         self.items[item.uid] = item
-        if old is None or _differ(old, item):
-            self.on_replace(old, item)
+        self.on_replace(old, item)
+        if differs:
+            self.observer(old, item)
             self._changed()
 
     @abstractmethod
@@ -81,12 +87,13 @@ class Store(ABC, Generic[T]):
             self.remove(item.uid, version)
 
     def on_replace(self, old: T | None, new: T | None) -> None:
-        """Hook for subclasses that derive data from the objects. None: absent before or after."""
+        """Hook for subclasses that derive data from the objects, for each stored version. None: absent."""
 
     def _pop(self, uid: str) -> None:
         old = self.items.pop(uid, None)
         if old is not None:
             self.on_replace(old, None)
+            self.observer(old, None)
             self._changed()
 
 
@@ -118,6 +125,42 @@ class TombstoneStore(Store[T]):
         while len(self._tombstones) > _MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
         self._pop(uid)
+
+
+class Named(Stored, Protocol):
+    """A cluster-scoped object."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+class NamedStore(TombstoneStore[N]):
+    """Objects by uid and by name. Of two with one name, where a deletion is not reported yet, the newer one counts."""
+
+    def __init__(self, decode: Callable[[Json], N | None], changed: Callable[[], None]) -> None:
+        super().__init__(decode, changed)
+        self.by_name: dict[str, N] = {}
+        self._same_name: dict[str, set[str]] = {}
+        """Name -> uids, of names that several objects have had."""
+
+    def on_replace(self, old: N | None, new: N | None) -> None:
+        if new is not None:
+            current = self.by_name.get(new.name)
+            if current is not None and current.uid != new.uid:
+                self._same_name.setdefault(new.name, set()).update((current.uid, new.uid))
+                if not newer(new.resource_version, current.resource_version):
+                    return
+            self.by_name[new.name] = new
+        elif old is not None and self.by_name[old.name].uid == old.uid:
+            del self.by_name[old.name]
+            others = (self.items[uid] for uid in self._same_name.get(old.name, ()) if uid in self.items)
+            for other in others:
+                current = self.by_name.get(other.name)
+                if current is None or newer(other.resource_version, current.resource_version):
+                    self.by_name[other.name] = other
 
 
 class SelectorStore(Store[T]):

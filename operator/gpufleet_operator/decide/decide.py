@@ -2,41 +2,38 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 
 from gpufleet_operator.decide.gang_creation import due_creations, retry_when_freed, take_back
-from gpufleet_operator.decide.life.run_policy import expired, expiry, next_moments
-from gpufleet_operator.decide.plan import place_waiting
-from gpufleet_operator.decide.replicas import assess, unschedulable_grace
+from gpufleet_operator.decide.life.run_policy import expired
+from gpufleet_operator.decide.moments import due_moments, earliest
+from gpufleet_operator.decide.plan import FleetSource, place_waiting
+from gpufleet_operator.decide.replicas import assess
 from gpufleet_operator.decide.reports import collect_reports
 from gpufleet_operator.decide.retries.holds import apply_holds
 from gpufleet_operator.decide.retries.refusals import count_refusals
 from gpufleet_operator.decide.retries.stuck_pods import remove_stuck_pods
 from gpufleet_operator.decide.rolling.rollout import roll
-from gpufleet_operator.decide.rolling.successors import give_up_times, pass_on
-from gpufleet_operator.decide.services import (
-    collect_restored_services,
-    collect_services,
-    next_restoration,
-    with_restored,
-)
-from gpufleet_operator.decide.state import advance, next_backoff_end, next_state
+from gpufleet_operator.decide.rolling.successors import pass_on
+from gpufleet_operator.decide.services import collect_restored_services, collect_services, with_restored
+from gpufleet_operator.decide.state import advance, next_state
 from gpufleet_operator.decide.statuses import collect_statuses
 from gpufleet_operator.decide.writes import collect_writes
-from gpufleet_operator.fleet import cordons
-from gpufleet_operator.ledger.ledger import exit_delay, read_ledger, reservations
+from gpufleet_operator.ledger.ledger import read_ledger
 from gpufleet_operator.model.actions import Actions
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
-from gpufleet_operator.model.state_types import PassState
-from gpufleet_operator.report import gated_pods
 
 _NO_WORKLOAD = "NoWorkload"
 """Wait reason of a gated pod that is not the pod of any replica."""
 
 
-def decide(snapshot: Snapshot) -> Actions:
-    """Returns everything to write now. After these writes, another call returns nothing to write."""
+def decide(snapshot: Snapshot, source: FleetSource | None = None) -> Actions:
+    """Returns everything to write now. After these writes, another call returns nothing to write.
+
+    Args:
+        snapshot: The cluster.
+        source: Where the fleet comes from; None: it is built from the snapshot.
+    """
     # 1. Carry over the state of the previous pass, updated by what the snapshot shows.
     state = advance(snapshot)
 
@@ -55,7 +52,7 @@ def decide(snapshot: Snapshot) -> Actions:
     ledger, assessed = pass_on(snapshot, state, ledger, assessed)
 
     # 4. Pick devices for the replicas that wait for them.
-    plan = place_waiting(snapshot, state, ledger, assessed)
+    plan = place_waiting(snapshot, state, ledger, assessed, source or FleetSource())
 
     # 5. Collect the writes to Services, pods and reservations, without those that are backing off.
     services = collect_services(snapshot, state)
@@ -74,6 +71,7 @@ def decide(snapshot: Snapshot) -> Actions:
         snapshot, state, assessed, refusals=refusals, ledger=plan.ledger, writes=writes, statuses=statuses
     )
     after = with_restored(snapshot, after, restored_services)
+    moments, waits = due_moments(snapshot, after, assessed), _waits(snapshot, assessed)
     return Actions(
         services=services,
         restored_services=restored_services,
@@ -86,19 +84,20 @@ def decide(snapshot: Snapshot) -> Actions:
         reports=reports,
         expired=tuple(e for e in expired(snapshot) if not state.is_backing_off(e.key, snapshot.now)),
         state=after,
-        due=_due(snapshot, after, assessed),
+        due=earliest(moments),
+        moments=moments,
         unplaced=plan.unplaced,
-        gated=_gated(snapshot, assessed),
+        waits=waits,
+        gated=Counter(waits.values()),
         inconsistencies=plan.inconsistencies,
         unexpected_errors=_unexpected_errors(snapshot),
     )
 
 
-def _gated(snapshot: Snapshot, assessed: Sequence[WorkloadReplicas]) -> dict[str, int]:
-    """Counts the gated pods by what they wait for."""
+def _waits(snapshot: Snapshot, assessed: Sequence[WorkloadReplicas]) -> dict[str, str]:
+    """Returns what each gated pod waits for, by uid."""
     reasons = {r.pod.uid: r.wait_reason for a in assessed for r in a.replicas if r.pod is not None}
-    gated = Counter(str(reasons.get(uid, _NO_WORKLOAD)) for uid, pod in snapshot.pods.items() if pod.gates)
-    return dict(gated)
+    return {uid: str(reasons.get(uid, _NO_WORKLOAD)) for uid, pod in snapshot.pods.items() if pod.gates}
 
 
 def _unexpected_errors(snapshot: Snapshot) -> dict[str, str]:
@@ -108,25 +107,3 @@ def _unexpected_errors(snapshot: Snapshot) -> dict[str, str]:
         for uid, check in snapshot.templates.items()
         if check.unexpected_error and snapshot.previous_state.templates.get(uid) is not check
     }
-
-
-def _due(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> datetime | None:
-    """Returns the next time at which the decision may change although the cluster does not."""
-    limits = snapshot.limits
-    moments = [next_backoff_end(state, snapshot.now), cordons.next_end(snapshot), gated_pods.next_due(snapshot)]
-    moments += [expiry(workload) for workload in snapshot.workloads.values() if not workload.deleting]
-    moments += [moment for one in assessed for moment in next_moments(snapshot, state, one)]
-    for uid, since in state.unschedulable_since.items():
-        node = snapshot.pods[uid].target_node
-        if node is not None:
-            moments.append(since + unschedulable_grace(snapshot, node))
-    moments += [since + limits.scheduling_deadline for since in state.silent_since.values()]
-    moments += [since + limits.degraded_grace for since in state.unhealthy_since.values()]
-    moments += next_restoration(state)
-    moments += give_up_times(state, limits.successor_limit)
-    by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
-    for uid, (noticed, _) in state.ended.items():
-        released = max(noticed, state.released_since.get(uid, noticed))
-        # A pod whose end the kubelet has reported waits for the first only.
-        moments += [released + limits.container_exit_delay, released + exit_delay(snapshot, by_pod[uid])]
-    return min((m for m in moments if m is not None and m > snapshot.now), default=None)

@@ -7,7 +7,7 @@ another node lost a race, immediately or after a crash.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpufleet_api.workload_status import PlacementState
@@ -19,7 +19,7 @@ from gpufleet_operator.fleet.engine_input import request, share
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.kept import ReplicaKey
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.actions import reserve_key
+from gpufleet_operator.model.actions import unwritable_nodes
 from gpufleet_operator.model.objects import Reservation
 from gpufleet_operator.model.replica import WITHOUT_USABLE_POD, Replica, WaitReason, WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
@@ -49,17 +49,39 @@ class Plan:
     inconsistencies: tuple[str, ...] = ()
 
 
-def place_waiting(snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas]) -> Plan:
+class FleetSource:
+    """Where a pass gets the fleet from. This one builds it from the snapshot if a workload waits."""
+
+    def fleet(self, snapshot: Snapshot, ledger: Ledger, *, waiting: bool) -> BuiltFleet:
+        """Returns the fleet before this pass places anything; of no interest unless a workload waits."""
+        return build(snapshot, ledger) if waiting else BuiltFleet(Fleet())
+
+    def pods(self, snapshot: Snapshot, ledger: Ledger) -> PlacedPods:
+        """Returns the pods that may restrict where others run."""
+        return PlacedPods.of(snapshot, ledger)
+
+    def asked(self, workload_uid: str, request: Request | None, *, placed: bool) -> None:
+        """Called with each request, and whether all of its replicas got devices. None: there is no valid request."""
+
+    def finish(self, picked: Collection[str]) -> None:
+        """Called with the names of the nodes on which devices were picked."""
+
+
+def place_waiting(
+    snapshot: Snapshot, state: PassState, ledger: Ledger, assessed: Sequence[WorkloadReplicas], source: FleetSource
+) -> Plan:
     """Places all workloads; their order in `assessed` does not matter."""
     stale = {r.pod.uid for a in assessed for r in stale_reservations(a) if r.pod is not None}
     recovered = [r.reservation for a in assessed for r in a.replicas if r.recovered and r.reservation is not None]
     ledger = _with(_without(ledger, stale), recovered)
     waiting = [a for a in sorted(assessed, key=precedence) if _unplaced(a)]
+    built = source.fleet(snapshot, ledger, waiting=bool(waiting))
     if not waiting:
         return Plan(ledger)
-    planner = _Planner(snapshot, state, build(snapshot, ledger), ledger)
+    planner = _Planner(snapshot, state, built, ledger, source)
     for workload in waiting:
         planner.place_workload(workload, _unplaced(workload))
+    source.finish({p.reservation.node for p in planner.picked.values()})
     added = [p.reservation for p in planner.picked.values()]
     return Plan(_with(ledger, added), planner.picked, planner.unplaced, planner.built.inconsistencies)
 
@@ -101,12 +123,16 @@ def precedence(assessed: WorkloadReplicas) -> tuple[object, ...]:
 
 
 class _Planner:
-    def __init__(self, snapshot: Snapshot, state: PassState, built: BuiltFleet, ledger: Ledger) -> None:
+    def __init__(
+        self, snapshot: Snapshot, state: PassState, built: BuiltFleet, ledger: Ledger, source: FleetSource
+    ) -> None:
         self.snapshot = snapshot
         self.state = state
         self.built = built
         self.ledger = ledger
-        self.pods = PlacedPods.of(snapshot, ledger)
+        self.source = source
+        self.pods = source.pods(snapshot, ledger)
+        self.unwritable = unwritable_nodes(state.write_backoffs, snapshot.now)
         self.picked: dict[ReplicaKey, PickedDevices] = {}
         self.unplaced: dict[str, Diagnosis] = {}
 
@@ -117,13 +143,15 @@ class _Planner:
     def place_workload(self, assessed: WorkloadReplicas, replicas: tuple[Replica, ...]) -> None:
         """Places the given replicas of one workload, and deducts their devices from the fleet."""
         workload = assessed.workload
-        total = sum(len(n.devices) for n in self.fleet.nodes.values())
         try:
-            decision = place(self.fleet, self._request(assessed, replicas), self.snapshot.mix)
+            requested = self._request(assessed, replicas)
+            decision = place(self.fleet, requested, self.snapshot.mix)
             ranges = self._ranges(assessed, decision.picks)
         except PlacementError as error:
-            self.unplaced[workload.uid] = Diagnosis(str(error), total, 0)
+            self.source.asked(workload.uid, None, placed=False)
+            self.unplaced[workload.uid] = Diagnosis(str(error), len(self.fleet.where), 0)
             return
+        self.source.asked(workload.uid, requested, placed=decision.diagnosis is None)
         if decision.diagnosis is not None:
             self.unplaced[workload.uid] = decision.diagnosis
         by_index = {r.index: r for r in replicas}
@@ -160,12 +188,13 @@ class _Planner:
         A node that could not be written is skipped, so that another node is taken, and a gang does not hold its other
         nodes while it waits.
         """
-        now = self.snapshot.now
-        unwritable = frozenset(n for n in self.snapshot.telemetry if self.state.is_backing_off(reserve_key(n), now))
         refused = excluded_nodes(self.snapshot, self.state, workload_uid, (r.index for r in replicas))
-        return {index: unwritable | nodes for index, nodes in refused.items()}
+        # Without an entry the engine can use its memo of explanations.
+        return {index: both for index, nodes in refused.items() if (both := self.unwritable | nodes)}
 
     def _ranges(self, assessed: WorkloadReplicas, picks: Iterable[Pick]) -> dict[int, Range]:
+        if assessed.spec.distribution is None:
+            return {}
         picked = {p.replica: self._devices(p) for p in picks}
         if not picked:
             return {}

@@ -14,7 +14,7 @@ from gpufleet_operator.model.state_types import PassState, Reported
 from gpufleet_operator.report.gated_pods import Placements, explained, explanations
 from gpufleet_operator.report.node_reports import MESSAGE_INTERVAL, node_reports
 
-_MAX_PER_PASS = 64
+MAX_PER_PASS = 64
 """Of each kind, so that reports do not delay the next pass. The responses start it."""
 
 Report = TypeVar("Report", WriteTelemetryConditions, WriteNodeCondition, ExplainPod)
@@ -26,7 +26,7 @@ def collect_reports(
     """Returns the reports to write, and the state with what was reported when."""
 
     def due(reports: Iterable[Report]) -> tuple[Report, ...]:
-        return tuple(islice((r for r in reports if not state.is_backing_off(r.key, snapshot.now)), _MAX_PER_PASS))
+        return tuple(islice((r for r in reports if not state.is_backing_off(r.key, snapshot.now)), MAX_PER_PASS))
 
     placements = Placements(
         assessed={a.workload.uid: a for a in assessed},

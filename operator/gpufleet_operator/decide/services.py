@@ -47,11 +47,6 @@ def with_restored(snapshot: Snapshot, state: PassState, restored: Iterable[Resto
     return replace(state, services_restored={**_recently_restored(snapshot, state), **added})
 
 
-def next_restoration(state: PassState) -> Iterable[datetime]:
-    """Returns when Services that were restored may be restored again."""
-    return (at + RESTORE_INTERVAL for at in state.services_restored.values())
-
-
 def _recently_restored(snapshot: Snapshot, state: PassState) -> dict[str, datetime]:
     return {uid: at for uid, at in state.services_restored.items() if snapshot.now - at < RESTORE_INTERVAL}
 

@@ -207,11 +207,3 @@ def drop_pending_creates(state: PassState, replicas: Iterable[tuple[str, int]]) 
     for key in replicas:
         pending.pop(key, None)
     return replace(state, pending_creates=pending)
-
-
-def next_backoff_end(state: PassState, now: datetime) -> datetime | None:
-    """Returns when the next backoff or hold ends; no watch event reports it."""
-    refusals = state.refusals
-    ends = [b.until for b in (*refusals.backoffs.values(), *state.write_backoffs.values())]
-    ends += [end for hold in refusals.holds.values() for end in (hold.until, hold.untried_until)]
-    return min((until for until in ends if until > now), default=None)

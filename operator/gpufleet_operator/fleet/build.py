@@ -1,5 +1,6 @@
 """Builds the engine's fleet from a snapshot: one NodeState per node that has both a Node and a GPUTelemetry."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gpufleet_api.telemetry import Assignment
@@ -10,6 +11,7 @@ from gpufleet_operator.ledger.ledger import Ledger
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement import Fleet
 from gpufleet_operator.placement.errors import PlacementError
+from gpufleet_operator.placement.model import NodeState
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,28 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
     keeps it, and the other is excluded until the reports agree. A node with an impossible value is excluded as well.
     """
     fleet, inconsistencies = Fleet(), []
+    for state in node_states(snapshot, ledger):
+        try:
+            fleet.put(state)
+        except PlacementError as error:
+            inconsistencies.append(str(error))
+            fleet.put(excluded(state, error))
+    return BuiltFleet(fleet, tuple(inconsistencies))
+
+
+def excluded(state: NodeState, error: PlacementError) -> NodeState:
+    """Returns a node that takes no part because its telemetry is inconsistent."""
+    return replace(state, devices=(), stale_reason=str(error))
+
+
+def node_states(snapshot: Snapshot, ledger: Ledger) -> Iterator[NodeState]:
+    """Yields the nodes as the engine sees them, by name."""
     requested = requested_per_node(snapshot, ledger)
     assignments = _assignments_by_node(ledger)
-    for name in sorted(snapshot.telemetry.keys() & snapshot.nodes.keys()):
+    for name in sorted(name for name in snapshot.telemetry if name in snapshot.nodes):
         telemetry = snapshot.telemetry[name]
         age = snapshot.age(telemetry)
-        state = node_state(
+        yield node_state(
             telemetry.model.model_copy(
                 update={"spec": telemetry.model.spec.model_copy(update={"assignments": assignments.get(name, [])})}
             ),
@@ -43,12 +61,6 @@ def build(snapshot: Snapshot, ledger: Ledger) -> BuiltFleet:
             now=snapshot.now,
             slots=snapshot.limits.resources.slots,
         )
-        try:
-            fleet.put(state)
-        except PlacementError as error:
-            inconsistencies.append(str(error))
-            fleet.put(replace(state, devices=(), stale_reason=str(error)))
-    return BuiltFleet(fleet, tuple(inconsistencies))
 
 
 def _assignments_by_node(ledger: Ledger) -> dict[str, list[Assignment]]:

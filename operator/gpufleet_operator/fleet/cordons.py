@@ -1,6 +1,6 @@
 """Devices that are out of service: `spec.cordoned` of a GPUTelemetry. `until` ends an entry by itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from gpufleet_api.telemetry import Assignment, CordonedDevice
@@ -38,12 +38,9 @@ def message(entry: CordonedDevice | None) -> str | None:
     return f"is cordoned{by}{until}: {entry.reason}"
 
 
-def next_end(snapshot: Snapshot) -> datetime | None:
-    """Returns when the next entry ends; no watch event reports it."""
-    ends = (
-        timestamps.parse(entry.until)
-        for telemetry in snapshot.telemetry.values()
-        for entry in telemetry.model.spec.cordoned
-        if entry.until is not None
-    )
-    return min((end for end in ends if end > snapshot.now), default=None)
+def ends(snapshot: Snapshot) -> Iterator[tuple[str, datetime]]:
+    """Yields the nodes and times at which entries end by themselves."""
+    for node, telemetry in snapshot.telemetry.items():
+        for entry in telemetry.model.spec.cordoned:
+            if entry.until is not None:
+                yield node, timestamps.parse(entry.until)

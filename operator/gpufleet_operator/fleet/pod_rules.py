@@ -5,7 +5,7 @@ reserved devices for. kube-scheduler checks the rules again, except topology spr
 `nodeAffinityPolicy` it considers the pinned node only.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -53,13 +53,21 @@ class PlacedPods:
         self._has_anti_affinity = any(pod.traits.anti_affinity for pod in self._pods)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, ledger: Ledger) -> "PlacedPods":
-        """Returns the pods that are bound, pinned, or have a reservation in `ledger`."""
+    def of(
+        cls, snapshot: Snapshot, ledger: Ledger, stored: Mapping[str, Collection[str]] | None = None
+    ) -> "PlacedPods":
+        """Returns the pods that are bound, pinned, or have a reservation in `ledger`.
+
+        Args:
+            snapshot: The cluster.
+            ledger: The reservations; of a part of the cluster if `stored` is given.
+            stored: The nodes with a stored reservation, by uid of the pod, for pods that are not in the ledger.
+        """
         nodes = (
             DomainNode(node.name, node.labels, node.taints, has_devices=_has_devices(snapshot, node.name))
             for node in snapshot.nodes.values()
         )
-        return cls(nodes, _placed(snapshot, ledger))
+        return cls(nodes, _placed(snapshot, ledger, stored or {}))
 
     def add(self, node: str, traits: PodTraits) -> None:
         self._pods.append(PlacedPod(node, traits))
@@ -187,12 +195,12 @@ class PlacedPods:
             yield from (p for p in self._by_namespace.get(namespace, ()) if _matches(term.selector, p.traits))
 
 
-def _placed(snapshot: Snapshot, ledger: Ledger) -> Iterator[PlacedPod]:
+def _placed(snapshot: Snapshot, ledger: Ledger, stored: Mapping[str, Collection[str]]) -> Iterator[PlacedPod]:
     for other in snapshot.foreign_pods.values():
         yield PlacedPod(other.node, other.traits, other.deleting)
     for uid, pod in snapshot.pods.items():
         reservation = ledger.active.get(uid)
-        node = pod.target_node or (reservation.node if reservation else None)
+        node = pod.target_node or (reservation.node if reservation else min(stored.get(uid, ()), default=None))
         if node is not None and not pod.terminal:
             yield PlacedPod(node, pod.traits, pod.deleting)
 

@@ -53,5 +53,6 @@ class LeasePoller:
         self._cache.heartbeats = heartbeats
         verdicts = heartbeats.verdicts()
         if verdicts != self._verdicts:
+            self._cache.tracker.note_nodes({name for name, _ in verdicts ^ self._verdicts})
             self._verdicts = verdicts
             self._cache.dirty.set()

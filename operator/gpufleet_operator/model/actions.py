@@ -12,9 +12,10 @@ from typing import Any
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
+from gpufleet_operator.model.changes import Subject
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.report_actions import Reports
-from gpufleet_operator.model.state_types import PassState
+from gpufleet_operator.model.state_types import Backoff, PassState
 from gpufleet_operator.placement.model import Diagnosis
 
 
@@ -92,9 +93,28 @@ class Reserve:
         return reserve_key(self.node)
 
 
+_RESERVE = "reserve/"
+
+
 def reserve_key(node: str) -> str:
     """Returns the key of the backoff of a node's reservations."""
-    return f"reserve/{node}"
+    return f"{_RESERVE}{node}"
+
+
+def subject_of(key: str) -> str:
+    """Returns what the key of an action names: the uid of an object, or the name of a node."""
+    return key.partition("/")[2]
+
+
+def unwritable_nodes(backoffs: Mapping[str, Backoff], now: datetime) -> frozenset[str]:
+    """Returns the nodes whose reservations may not be written now, because the last write failed.
+
+    Args:
+        backoffs: Of failed writes, by key.
+        now: Time of the pass.
+    """
+    reserves = (key for key, backoff in backoffs.items() if key.startswith(_RESERVE) and now < backoff.until)
+    return frozenset(key.removeprefix(_RESERVE) for key in reserves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +234,12 @@ class Actions:
     state: PassState = field(default_factory=PassState)
     due: datetime | None = None
     """When to decide again even if nothing changes."""
+    moments: Mapping[Subject, datetime] = field(default_factory=dict)
+    """When the decision on an object may change although nothing else does: see `decide.moments`."""
     unplaced: Mapping[str, Diagnosis] = field(default_factory=dict)
     """By workload uid, for metrics."""
+    waits: Mapping[str, str] = field(default_factory=dict)
+    """What each gated pod waits for, by uid."""
     gated: Mapping[str, int] = field(default_factory=dict)
     """Number of gated pods by what they wait for."""
     inconsistencies: tuple[str, ...] = ()

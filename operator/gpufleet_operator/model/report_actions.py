@@ -19,7 +19,12 @@ class WriteTelemetryConditions:
     @property
     def key(self) -> str:
         """One per GPUTelemetry."""
-        return f"telemetry-conditions/{self.uid}"
+        return telemetry_conditions_key(self.uid)
+
+
+def telemetry_conditions_key(uid: str) -> str:
+    """Returns the key of the conditions of a GPUTelemetry."""
+    return f"telemetry-conditions/{uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,12 @@ class WriteNodeCondition:
     @property
     def key(self) -> str:
         """One per Node."""
-        return f"node-condition/{self.uid}"
+        return node_condition_key(self.uid)
+
+
+def node_condition_key(uid: str) -> str:
+    """Returns the key of the condition of a Node."""
+    return f"node-condition/{uid}"
 
 
 @dataclass(frozen=True, slots=True)

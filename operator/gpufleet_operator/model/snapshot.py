@@ -3,7 +3,7 @@
 `decide(snapshot)` reads nothing else, so a pass can be replayed and tested without a cluster, a clock or a mock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -45,6 +45,17 @@ class Snapshot:
     limits: Limits = field(default_factory=Limits)
     mix: Mix = PRIOR
     """What workloads usually request; strategy Pack keeps the fleet usable for it."""
+    part: frozenset[str] | None = None
+    """Names of the nodes that a pass looks at; None: all. Then iterating over the maps yields only what belongs to the
+    part, while a lookup by key finds every object. `nodes` always yields all."""
+
+    def node_names(self) -> Iterator[str]:
+        """Yields the names of all nodes that the pass looks at, with telemetry or without."""
+        if self.part is not None:
+            yield from sorted(name for name in self.part if name in self.telemetry or name in self.nodes)
+            return
+        yield from self.telemetry
+        yield from (name for name in self.nodes if name not in self.telemetry)
 
     def age(self, telemetry: Telemetry) -> timedelta | None:
         """Returns the time since the agent's last status write; None: it never wrote."""

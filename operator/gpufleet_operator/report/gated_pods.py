@@ -94,9 +94,9 @@ def explained(snapshot: Snapshot) -> dict[str, Reported]:
     return {key: reported.get(key, Reported(snapshot.now)) for key in keys}
 
 
-def next_due(snapshot: Snapshot) -> datetime | None:
-    """Returns when the next gated pod has waited long enough to be explained."""
-    return min((due for pod in _gated(snapshot) if (due := pod.created + DELAY) > snapshot.now), default=None)
+def due_times(snapshot: Snapshot) -> Iterator[tuple[str, datetime]]:
+    """Yields the uids of gated pods, and when they have waited long enough to be explained."""
+    return ((pod.uid, pod.created + DELAY) for pod in _gated(snapshot))
 
 
 def _gated(snapshot: Snapshot) -> Iterable[Pod]:

@@ -36,7 +36,7 @@ def node_reports(snapshot: Snapshot) -> NodeReports:
     change from one pass to the next.
     """
     found, before = NodeReports(), snapshot.previous_state.settled_nodes
-    for name in (*snapshot.telemetry, *(name for name in snapshot.nodes if name not in snapshot.telemetry)):
+    for name in snapshot.node_names():
         telemetry, node = snapshot.telemetry.get(name), snapshot.nodes.get(name)
         settled = SettledNode(
             telemetry.resource_version if telemetry else "",

@@ -1,8 +1,12 @@
 """The operator's Prometheus metrics. Label values are bounded by nodes, kinds, reasons and outcomes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.model.actions import (
@@ -35,15 +39,30 @@ _KINDS: Mapping[type, str] = {
 """Label of the counter of writes."""
 
 
+class _UpdateOnRead(Collector):
+    """Has no metric of its own; calls a function before others are collected."""
+
+    def __init__(self, update: Callable[[], None]) -> None:
+        self._update = update
+
+    def collect(self) -> Iterable[Metric]:
+        self._update()
+        return ()
+
+
 class Metrics:
     """All metrics, in a registry of their own.
 
     Args:
         registry: Where they are registered.
+        now: Clock of the apiserver, for ages; None: the time of the last pass.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, now: Callable[[], datetime] | None = None) -> None:
         self.registry = registry
+        self._now = now
+        self._last: Snapshot | None = None
+        registry.register(_UpdateOnRead(self.update_nodes))  # first: collectors are called in this order
         # One `_created` series per counter would double the number of series.
         disable_created_metrics()  # type: ignore[no-untyped-call] # published without types
         ProcessCollector(registry=registry)
@@ -130,12 +149,18 @@ class Metrics:
         self.unplaced_workloads.set(len(actions.unplaced))
         self.fleet_inconsistencies.set(len(actions.inconsistencies))
         self.unexpected_errors.labels("template").inc(len(actions.unexpected_errors))
+        self._last = snapshot
+
+    def update_nodes(self) -> None:
+        """Sets the gauges of nodes, of which there are thousands, when they are read."""
+        if self._last is None:
+            return
+        snapshot = self._last if self._now is None else replace(self._last, now=self._now())
         self.cordoned_devices.clear()
-        for name in snapshot.telemetry:
-            if cordoned := cordons.of_node(snapshot, name):
-                self.cordoned_devices.labels(name).set(len(cordoned))
         self.telemetry_age.clear()
         for name, telemetry in snapshot.telemetry.items():
+            if cordoned := cordons.of_node(snapshot, name):
+                self.cordoned_devices.labels(name).set(len(cordoned))
             age = snapshot.age(telemetry)
             if age is not None:
                 self.telemetry_age.labels(name).set(age.total_seconds())

@@ -27,38 +27,47 @@ class RequestMix:
     def __init__(self, resources: Resources = DEFAULTS) -> None:
         self._resources = resources
         self._census = MixEstimator()
-        self._counted: frozenset[str] = frozenset()
+        self._counted: set[str] = set()
         """Uids of existing workloads. Those of deleted ones are dropped, as they never return."""
+        self._unknown: set[str] = set()
+        """Uids of workloads whose size is unknown yet."""
 
     def update(
         self,
-        workloads: Collection[Workload],
-        telemetry: Collection[Telemetry],
+        workloads: Mapping[str, Workload],
+        telemetry: Mapping[str, Telemetry],
         templates: Mapping[str, TemplateCheck],
+        changed: Collection[str] | None = None,
     ) -> Mix:
         """Counts new workloads and returns the mix: the same object until it changes enough.
 
         Args:
-            workloads: All that exist.
+            workloads: All that exist, by uid.
             telemetry: Of all nodes. Requests for shares count once the memory of a device is known, as they are parts
                 of it.
             templates: The check of each workload that parses, by uid.
+            changed: Uids of the workloads that may be new or gone; None: of all.
         """
-        new = [w for w in workloads if w.uid not in self._counted]
-        if new:
-            device = _median_memory_mib(telemetry)
-            new.sort(key=lambda w: (w.created, w.full_name))
-            counted = {w.uid for w in new if self._count(w, templates.get(w.uid), device)}
-            self._counted = self._counted.intersection(w.uid for w in workloads) | counted
+        if changed is None:
+            changed = self._counted | workloads.keys()
+        self._counted -= {uid for uid in changed if uid not in workloads}
+        new = [workloads[uid] for uid in self._unknown.union(changed) if uid in workloads and uid not in self._counted]
+        self._unknown.clear()
+        new.sort(key=lambda w: (w.created, w.full_name))
+        for workload in new:
+            known = self._count(workload, templates.get(workload.uid), telemetry)
+            (self._counted if known else self._unknown).add(workload.uid)
         return self._census.mix
 
-    def _count(self, workload: Workload, template: TemplateCheck | None, device_memory_mib: int) -> bool:
+    def _count(self, workload: Workload, template: TemplateCheck | None, telemetry: Mapping[str, Telemetry]) -> bool:
         """Counts a workload. Returns False if its size is unknown yet."""
         if workload.model is None or template is None or template.errors:
             return True  # invalid: it gets no pods
         requested = request(workload.model, resources=self._resources)
         if requested.pod.cpu_milli > _MAX_CPU_MILLI or requested.pod.memory_bytes > _MAX_MEMORY_BYTES:
             return True
+        # Of whole devices the memory does not matter; to sort the memory of a large fleet takes milliseconds.
+        device_memory_mib = 0 if requested.devices.share is None else _median_memory_mib(telemetry.values())
         if requested.devices.share is not None and not device_memory_mib:
             return False
         self._census.observe(PodType.of(requested, device_memory_mib), len(requested.replicas))

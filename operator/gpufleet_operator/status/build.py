@@ -25,7 +25,7 @@ def write(snapshot: Snapshot, context: StatusContext) -> WriteStatus | None:
     status, stored = build(snapshot, context), workload.status
     if stored is not None and status == stored:
         return None
-    if workload.model is None or (stored is not None and _without_messages(status) == _without_messages(stored)):
+    if workload.model is None or (stored is not None and without_messages(status) == without_messages(stored)):
         last = context.last_written
         if last is not None and snapshot.now - last < snapshot.limits.message_interval:
             return None
@@ -75,7 +75,7 @@ def _reason(found: Iterable[Condition]) -> str | None:
     return next((reasons[kind] for kind in ("Ready", "Complete", "Suspended") if kind in reasons), None)
 
 
-def _without_messages(status: WorkloadStatus) -> tuple[object, ...]:
+def without_messages(status: WorkloadStatus) -> tuple[object, ...]:
     """Returns everything but messages and numbers, which change with each telemetry."""
     return (
         status.model_copy(update={"conditions": [], "placements": [], "explanation": None}),

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.decide.incremental.decide_changes import decide_changes
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.kube.events import ObjectEventRecorder
 from gpufleet_operator.model.state_types import Limits
@@ -16,9 +17,12 @@ from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
 from gpufleet_testing.operator.apiserver import Crash, Json
 from gpufleet_testing.operator.cluster import FakeCluster
+from gpufleet_testing.operator.from_scratch import checked_decision
 
 LIMITS = Limits(restart_base=timedelta(seconds=1), restart_cap=timedelta(seconds=4))
 """The defaults, but failed replicas are started again within seconds."""
+
+CHECKED = False
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "pods": decode_pod.pod,
@@ -30,9 +34,15 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 class OperatorProcess:
-    """One process of the operator; a new one starts from complete lists."""
+    """One process of the operator; a new one starts from complete lists.
 
-    def __init__(self, cluster: FakeCluster, limits: Limits | None = None) -> None:
+    Args:
+        cluster: What it runs on.
+        limits: Settings of decisions.
+        checked: Compares each decision with the one on the whole cluster, which takes twice the time.
+    """
+
+    def __init__(self, cluster: FakeCluster, limits: Limits | None = None, *, checked: bool = CHECKED) -> None:
         self.cluster = cluster
         self.cache = Cache()
         clock = ServerClock(lambda: cluster.now)
@@ -44,6 +54,7 @@ class OperatorProcess:
             Metrics(CollectorRegistry()),
             name_seed=lambda: f"{cluster.now}/{len(cluster.log)}",
             resync_interval_seconds=10,
+            decide=checked_decision if checked else decide_changes,
         )
         self.position = 0
         self.relist()

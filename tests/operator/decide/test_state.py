@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from gpufleet_operator.decide.retries.refusals import add_refusal
-from gpufleet_operator.decide.state import advance, next_backoff_end, record_results
+from gpufleet_operator.decide.state import advance, record_results
 from gpufleet_operator.model.state_types import PassState, Refusals
 from gpufleet_testing.operator import make
 
@@ -34,11 +34,3 @@ def test_entries_of_deleted_objects_are_dropped() -> None:
 
     assert not advanced.refusals.backoffs
     assert not advanced.refusals.counted_pods
-
-
-def test_next_backoff_end_is_the_earliest() -> None:
-    state = PassState(refusals=refuse(Refusals(), "w", 0, "p"))
-    state = record_results(state, [("reserve/n", "away", "network")], make.NOW)
-
-    assert next_backoff_end(state, make.NOW) == make.NOW + timedelta(seconds=0.5)
-    assert next_backoff_end(state, make.NOW + timedelta(hours=1)) is None

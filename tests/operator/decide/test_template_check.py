@@ -92,7 +92,7 @@ def live_beside(templates: Sequence[Any]) -> None:
     pods, request_mix = [make.pod(good)], RequestMix()
     for _ in range(2):
         workloads = [*odd.values(), good]
-        mix = request_mix.update(workloads, nodes, make.checks(*workloads))
+        mix = request_mix.update({w.uid: w for w in workloads}, {n.uid: n for n in nodes}, make.checks(*workloads))
         actions = decide(make.snapshot(good, *odd.values(), *pods, *nodes, mix=mix))
         assert "good-0-a" in {r.name for r in actions.releases}
         assert not actions.unexpected_errors, actions.unexpected_errors
@@ -166,7 +166,7 @@ def test_an_unexpected_error_affects_one_workload(monkeypatch: pytest.MonkeyPatc
     assert write.status.conditions[-1].message == ("spec.template: Internal error: ZeroDivisionError: unexpected")
     assert "in breaks" in actions.unexpected_errors["ml/bad"]
     assert not again.unexpected_errors
-    assert RequestMix().update([bad], [], snapshot.templates) == RequestMix().update([], [], {})
+    assert RequestMix().update({bad.uid: bad}, {}, snapshot.templates) == RequestMix().update({}, {}, {})
 
 
 HUGE = [

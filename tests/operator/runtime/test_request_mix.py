@@ -16,7 +16,6 @@ from gpufleet_operator.model.objects import Telemetry, Workload
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.placement.packing import PRIOR, Mix, PodType
-from gpufleet_operator.runtime import reconciler as loop
 from gpufleet_operator.runtime.executor import Executor
 from gpufleet_operator.runtime.metrics import Metrics
 from gpufleet_operator.runtime.reconciler import Reconciler
@@ -28,7 +27,8 @@ CPU = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu"
 
 
 def updated(request_mix: RequestMix, workloads: Collection[Workload], telemetry: Collection[Telemetry] = ()) -> Mix:
-    return request_mix.update(workloads, telemetry, make.checks(*workloads))
+    by_uid = {each.uid: each for each in workloads}
+    return request_mix.update(by_uid, {each.uid: each for each in telemetry}, make.checks(*workloads))
 
 
 def parts(mix: Mix) -> dict[PodType, float]:
@@ -111,7 +111,7 @@ def test_pack_keeps_free_what_workloads_usually_request(pairs: bool, node: str) 
     assert [r.node for r in actions.releases] == [node]
 
 
-async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again() -> None:
     mixes: list[Mix] = []
     workloads = make.workload("one", replicas=64), make.workload("two", replicas=64, devices=PAIR)
 
@@ -122,14 +122,20 @@ async def test_each_pass_gets_the_mix_and_a_restart_learns_it_again(monkeypatch:
         executor = Executor(cast("Any", api), cache, clock, ObjectEventRecorder(cast("Any", api), "test"))
         metrics = Metrics(CollectorRegistry())
         return Reconciler(
-            cache, executor, Limits(), clock, metrics, name_seed=lambda: "salt", resync_interval_seconds=10
+            cache,
+            executor,
+            Limits(),
+            clock,
+            metrics,
+            name_seed=lambda: "salt",
+            resync_interval_seconds=10,
+            decide=decided,
         )
 
-    def decided(snapshot: Snapshot) -> Actions:
+    def decided(snapshot: Snapshot, *_: object) -> tuple[Actions, None]:
         mixes.append(snapshot.mix)
-        return Actions()
+        return Actions(), None
 
-    monkeypatch.setattr(loop, "decide", decided)
     for reconciler, passes in ((process(), 2), (process(), 1)):
         for _ in range(passes):
             await reconciler.one_pass()

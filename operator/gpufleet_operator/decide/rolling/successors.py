@@ -11,7 +11,6 @@ or nothing came of it within `Limits.successor_limit`. Measured values are not c
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 
 from gpufleet_api.workload_status import PlacementState
 from gpufleet_operator.decide.assignment import new_assignment
@@ -61,11 +60,6 @@ def pass_on(
         if uid not in known and _expired(snapshot, state, [reservation], free):
             changes.ended.add(reservation.assignment.pod_uid)
     return _applied(ledger, changes), tuple(result)
-
-
-def give_up_times(state: PassState, limit: timedelta) -> list[datetime]:
-    """Returns when the kept devices are given up at the latest."""
-    return [since + limit for since in state.kept_since.values()]
 
 
 class _Passing:

@@ -1,0 +1,180 @@
+"""One pass over what changed. Its decision is the one that `decide` makes of the whole cluster.
+
+A pass looks at a region of the cluster: the objects that changed, those whose moment came, those that the last pass
+acted on, and everything that these depend on. `decide` runs on the region as on a small cluster, with the kept fleet.
+If it turns out that the region is too small, the pass starts again with a larger one. The messages of workloads that
+wait are renewed in turns, so they may be some seconds older than those of `decide`.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime
+
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.incremental.kept import Kept, unsettled
+from gpufleet_operator.decide.incremental.region import Region, Seeds, close
+from gpufleet_operator.decide.incremental.region_source import RegionSource, RegionTooSmallError, WholeSource
+from gpufleet_operator.decide.incremental.region_state import merge, thawed
+from gpufleet_operator.decide.reports import MAX_PER_PASS
+from gpufleet_operator.fleet.kept_fleet import ContestedDeviceError
+from gpufleet_operator.model.actions import Actions, create_key, subject_of
+from gpufleet_operator.model.changes import Changes, ClusterIndex, Subject, SubjectKind
+from gpufleet_operator.model.create_errors import CreateError, classify
+from gpufleet_operator.model.snapshot import Snapshot
+
+
+def decide_changes(
+    snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex
+) -> tuple[Actions, Kept]:
+    """Returns everything to write now, and what is kept for the next pass.
+
+    Args:
+        snapshot: The whole cluster. Its state is that of `kept`.
+        kept: Of the last pass, which is changed in place; None: nothing is kept.
+        changes: Since the last pass.
+        index: Of the cluster.
+    """
+    if kept is None or changes.everything:
+        return decide_all(snapshot)
+    seeds = _seeds(snapshot, kept, changes, index)
+    while True:
+        region = close(seeds, snapshot, index)
+        keys = region.state_keys(snapshot)
+        source = RegionSource(kept.fleet, snapshot, region, index, kept.parked)
+        try:
+            actions = decide(region.view(snapshot, index, keys), source)
+        except RegionTooSmallError as error:
+            seeds.add(error.missing)
+        except ContestedDeviceError:
+            return decide_all(snapshot)
+        else:
+            break
+    kept.state = merge(kept.state, keys, actions.state)
+    _keep(snapshot, kept, region, source, actions)
+    return _whole(snapshot, kept, actions), kept
+
+
+def decide_all(snapshot: Snapshot) -> tuple[Actions, Kept]:
+    """Returns everything to write now, from the snapshot alone, and what is kept for the next pass."""
+    kept = Kept(snapshot.previous_state)
+    source = WholeSource(kept.fleet)
+    actions = decide(snapshot, source)
+    kept.state = thawed(actions.state)
+    nodes = frozenset((*snapshot.telemetry, *snapshot.nodes))
+    _keep(snapshot, kept, Region(frozenset(snapshot.workloads), frozenset(snapshot.pods), nodes), source, actions)
+    return _whole(snapshot, kept, actions), kept
+
+
+def _whole(snapshot: Snapshot, kept: Kept, actions: Actions) -> Actions:
+    return replace(
+        actions,
+        state=kept.state,
+        due=kept.due(snapshot.now),
+        unplaced=kept.unplaced,
+        waits=kept.waits,
+        gated=Counter(kept.waits.values()),
+        inconsistencies=kept.fleet.inconsistencies,
+    )
+
+
+def _seeds(snapshot: Snapshot, kept: Kept, changes: Changes, index: ClusterIndex) -> Seeds:
+    seeds = Seeds(set(changes.workloads), set(changes.pods), set(changes.nodes), set(changes.capacities))
+    seeds.add(kept.again)
+    for subject in kept.moments.take(snapshot.now):
+        _add_subject(seeds, subject, index)
+    seeds.workloads |= unsettled(kept.state) | kept.refresh.due(snapshot.now)
+    _add_quota(seeds, snapshot, kept, index)
+    return seeds
+
+
+def _add_subject(seeds: Seeds, subject: Subject, index: ClusterIndex) -> None:
+    kind, identity = subject
+    if kind is SubjectKind.KEY:
+        # The key names a workload, a pod, a node or, of a report, the object of a node.
+        found = subject_of(identity)
+        seeds.workloads.add(found)
+        seeds.pods.add(found)
+        seeds.nodes.add(index.node_of.get(found, found))
+    elif kind is SubjectKind.WORKLOAD:
+        seeds.workloads.add(identity)
+    elif kind is SubjectKind.NODE:
+        seeds.nodes.add(identity)
+    else:
+        seeds.pods.add(identity)
+        seeds.nodes |= index.nodes_reserved_for.get(identity, set())
+
+
+def _add_quota(seeds: Seeds, snapshot: Snapshot, kept: Kept, index: ClusterIndex) -> None:
+    """Adds the workloads that wait for quota, and all pods of their namespaces, which have it."""
+    for key, backoff in kept.state.write_backoffs.items():
+        if backoff.by != "apiserver" or classify(backoff.message) is not CreateError.QUOTA:
+            continue
+        uid = subject_of(key)
+        workload = snapshot.workloads.get(uid)
+        if workload is not None and key == create_key(uid):
+            seeds.workloads.add(uid)
+            seeds.pods.update(*index.pods_of.get(workload.namespace, {}).values())
+
+
+def _keep(snapshot: Snapshot, kept: Kept, region: Region, source: WholeSource, actions: Actions) -> None:
+    """Replaces what is kept of the region."""
+    now, moments = snapshot.now, kept.moments
+    for uid in region.pods:
+        kept.waits.pop(uid, None)
+        moments.set((SubjectKind.POD, uid), None)
+    kept.waits.update(actions.waits)
+    for uid in region.workloads:
+        kept.unplaced.pop(uid, None)
+        kept.parked.pop(uid, None)
+        moments.set((SubjectKind.WORKLOAD, uid), None)
+    kept.unplaced.update(actions.unplaced)
+    kept.parked.update(source.parked)
+    for name in region.nodes:
+        moments.set((SubjectKind.NODE, name), _stale_at(snapshot, kept, name))
+    for uid in region.workloads:
+        written = kept.state.status_written.get(uid)
+        # A change of its messages alone may have been held back.
+        if written is not None and now < written + snapshot.limits.message_interval:
+            moments.set((SubjectKind.WORKLOAD, uid), written + snapshot.limits.message_interval)
+    for subject, moment in actions.moments.items():
+        _set_earlier(kept, subject, moment)
+    pods = snapshot.pods
+    gated = {pods[uid].workload_uid for uid in region.pods if uid in kept.waits}
+    kept.refresh.look_at(region.workloads, gated, now)
+    kept.again = _acted_on(snapshot, kept, region, actions)
+
+
+def _set_earlier(kept: Kept, subject: Subject, moment: datetime) -> None:
+    known = kept.moments.get(subject)
+    if known is None or moment < known:
+        kept.moments.set(subject, moment)
+
+
+def _stale_at(snapshot: Snapshot, kept: Kept, name: str) -> datetime | None:
+    """Returns when a node's telemetry, or a sample of it, becomes stale."""
+    moments = [kept.fleet.stale_at.get(name)]
+    telemetry = snapshot.telemetry.get(name)
+    if telemetry is not None and telemetry.written_at is not None:
+        moments.append(telemetry.written_at + snapshot.limits.stale_after)
+    return min((m for m in moments if m is not None and m >= snapshot.now), default=None)
+
+
+def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions) -> Seeds:
+    """Returns the objects of all actions: the next pass looks at them, whether the writes succeed or not."""
+    seeds = Seeds()
+    reports = actions.reports
+    for group in (actions.services, actions.restored_services, actions.creates, actions.statuses, actions.expired, actions.releases):
+        seeds.workloads.update(action.workload_uid for action in group)
+    for removals in (actions.deletes, actions.evictions):
+        seeds.workloads.update(removal.workload_uid for removal in removals)
+        seeds.pods.update(removal.uid for removal in removals)
+    seeds.pods.update(action.pod_uid for action in actions.releases)
+    seeds.pods.update(explained.pod_uid for explained in reports.pods)
+    for written in (reports.telemetry, reports.nodes, actions.reserves):
+        seeds.nodes.update(action.node for action in written)
+    # Nodes whose conditions were not written, and pods that were not explained, because there were too many.
+    exist = (name for name in region.nodes if name in snapshot.telemetry or name in snapshot.nodes)
+    seeds.nodes.update(name for name in exist if name not in kept.state.settled_nodes)
+    if len(reports.pods) >= MAX_PER_PASS:
+        seeds.workloads.update(snapshot.pods[uid].workload_uid for uid in region.pods if uid in kept.waits)
+    return seeds

@@ -1,0 +1,131 @@
+"""The state of earlier passes: the part of it that belongs to a region, and how a pass puts that back.
+
+The whole state has maps and sets that `merge` changes in place, so that a pass costs what it looks at.
+"""
+
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from gpufleet_operator.model.state_types import PassState, Refusals
+
+BY_WORKLOAD = frozenset(
+    {
+        "templates",
+        "incomplete_since",
+        "restarts",
+        "services_restored",
+        "status_written",
+        "restored",
+        "generations",
+    }
+)
+"""Fields whose keys are uids of workloads."""
+BY_REPLICA = frozenset({"pending_creates", "backoffs", "holds"})
+"""Fields whose keys are tuples that begin with the uid of a workload."""
+BY_POD = frozenset(
+    {
+        "unschedulable_since",
+        "silent_since",
+        "first_generation",
+        "seen_holding",
+        "ended",
+        "released_since",
+        "kept_since",
+        "without_devices",
+        "unhealthy_since",
+        "counted_pods",
+        "allocated_since",
+    }
+)
+"""Fields whose keys are uids of pods."""
+BY_NODE = frozenset({"settled_nodes"})
+"""Fields whose keys are names of nodes."""
+BY_REPORT = frozenset({"reported"})
+"""Fields whose keys are those of reports."""
+WHOLE = frozenset({"write_backoffs", "quota_holders"})
+"""Small fields that every pass sees and replaces as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateKeys:
+    """The keys of the state that belong to a region."""
+
+    workloads: AbstractSet[str]
+    pods: AbstractSet[str]
+    nodes: AbstractSet[str]
+    reports: AbstractSet[str]
+
+    def of(self, name: str) -> AbstractSet[str]:
+        """Returns the keys of a field."""
+        if name in BY_WORKLOAD:
+            return self.workloads
+        if name in BY_POD:
+            return self.pods
+        if name in BY_NODE:
+            return self.nodes
+        if name in BY_REPORT:
+            return self.reports
+        raise KeyError(name)
+
+
+def thawed(state: PassState) -> PassState:
+    """Returns the state with maps and sets of its own, which `merge` may change."""
+
+    def copied(name: str, value: Any) -> Any:
+        del name
+        return dict(value) if isinstance(value, Mapping) else set(value)
+
+    return _mapped(state, copied)
+
+
+def restricted(state: PassState, keys: StateKeys) -> PassState:
+    """Returns the part of the state that belongs to a region."""
+
+    def part(name: str, value: Any) -> Any:
+        if name in WHOLE:
+            return value
+        if name in BY_REPLICA:
+            return {key: each for key, each in value.items() if key[0] in keys.workloads}
+        wanted = keys.of(name)
+        if isinstance(value, Mapping):
+            return {key: value[key] for key in wanted if key in value}
+        return frozenset(key for key in wanted if key in value)
+
+    return _mapped(state, part)
+
+
+def merge(whole: PassState, keys: StateKeys, after: PassState) -> PassState:
+    """Returns the whole state with the region as it is after a pass. The maps and sets of `whole` are changed."""
+
+    def put(name: str, old: Any, new: Any) -> Any:
+        if name in WHOLE:
+            return new
+        if name in BY_REPLICA:
+            stale: Collection[Any] = [key for key in old if key[0] in keys.workloads]
+        else:
+            stale = keys.of(name)
+        if isinstance(old, dict):
+            for key in stale:
+                old.pop(key, None)
+        else:
+            old.difference_update(stale)
+        old.update(new)
+        return old
+
+    refusals = {
+        f.name: put(f.name, getattr(whole.refusals, f.name), getattr(after.refusals, f.name)) for f in _REFUSALS
+    }
+    own = {f.name: put(f.name, getattr(whole, f.name), getattr(after, f.name)) for f in _STATE}
+    return PassState(**own, refusals=Refusals(**refusals))
+
+
+_STATE = tuple(f for f in fields(PassState) if f.name != "refusals")
+_REFUSALS = fields(Refusals)
+
+
+def _mapped(state: PassState, convert: Any) -> PassState:
+    refusals = {f.name: convert(f.name, getattr(state.refusals, f.name)) for f in _REFUSALS}
+    own = {f.name: convert(f.name, getattr(state, f.name)) for f in _STATE}
+    return replace(state, **own, refusals=Refusals(**refusals))

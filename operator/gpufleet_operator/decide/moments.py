@@ -1,0 +1,83 @@
+"""When the time alone changes what is decided, and for which object. No watch event reports these times."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from gpufleet_operator.decide.life.run_policy import expiry, next_moments
+from gpufleet_operator.decide.replicas import unschedulable_grace
+from gpufleet_operator.decide.services import RESTORE_INTERVAL
+from gpufleet_operator.fleet import cordons
+from gpufleet_operator.ledger.ledger import exit_delay, reservations
+from gpufleet_operator.model.changes import Subject, SubjectKind
+from gpufleet_operator.model.replica import WorkloadReplicas
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import BACKOFF_RESET, PassState
+from gpufleet_operator.report import gated_pods
+
+
+def due_moments(snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]) -> dict[Subject, datetime]:
+    """Returns the next time of each object at which its decision may change although the cluster does not.
+
+    Args:
+        snapshot: The cluster.
+        state: After this pass.
+        assessed: The workloads with a valid template.
+    """
+    found: dict[Subject, datetime] = {}
+    for kind, identity, moment in _moments(snapshot, state, assessed):
+        subject = kind, identity
+        if moment > snapshot.now and (subject not in found or moment < found[subject]):
+            found[subject] = moment
+    return found
+
+
+def _moments(
+    snapshot: Snapshot, state: PassState, assessed: Sequence[WorkloadReplicas]
+) -> Iterator[tuple[SubjectKind, str, datetime]]:
+    for uid, workload in snapshot.workloads.items():
+        if not workload.deleting and (end := expiry(workload)) is not None:
+            yield SubjectKind.WORKLOAD, uid, end
+    for one in assessed:
+        for moment in next_moments(snapshot, state, one):
+            yield SubjectKind.WORKLOAD, one.workload.uid, moment
+    for key, backoff in state.write_backoffs.items():
+        # Its message is reported until it is dropped.
+        yield SubjectKind.KEY, key, backoff.until if backoff.until > snapshot.now else backoff.until + BACKOFF_RESET
+    for (uid, *_), refusal in state.refusals.backoffs.items():
+        yield SubjectKind.WORKLOAD, uid, refusal.until
+    for (uid, _), hold in state.refusals.holds.items():
+        yield SubjectKind.WORKLOAD, uid, hold.until
+        yield SubjectKind.WORKLOAD, uid, hold.untried_until
+    for uid, at in state.services_restored.items():
+        yield SubjectKind.WORKLOAD, uid, at + RESTORE_INTERVAL
+    for node, cordon_end in cordons.ends(snapshot):
+        yield SubjectKind.NODE, node, cordon_end
+    yield from _pod_moments(snapshot, state)
+
+
+def _pod_moments(snapshot: Snapshot, state: PassState) -> Iterator[tuple[SubjectKind, str, datetime]]:
+    limits, pod = snapshot.limits, SubjectKind.POD
+    for uid, moment in gated_pods.due_times(snapshot):
+        yield pod, uid, moment
+    for uid, since in state.unschedulable_since.items():
+        node = snapshot.pods[uid].target_node
+        if node is not None:
+            yield pod, uid, since + unschedulable_grace(snapshot, node)
+    for uid, since in state.silent_since.items():
+        yield pod, uid, since + limits.scheduling_deadline
+    for uid, since in state.unhealthy_since.items():
+        yield pod, uid, since + limits.degraded_grace
+    for uid, since in state.kept_since.items():
+        yield pod, uid, since + limits.successor_limit
+    if not state.ended:
+        return
+    by_pod = {reservation.assignment.pod_uid: reservation for reservation in reservations(snapshot)}
+    for uid, (noticed, _) in state.ended.items():
+        released = max(noticed, state.released_since.get(uid, noticed))
+        # A pod whose end the kubelet has reported waits for the first only.
+        yield pod, uid, released + limits.container_exit_delay
+        yield pod, uid, released + exit_delay(snapshot, by_pod[uid])
+
+
+def earliest(moments: Mapping[Subject, datetime]) -> datetime | None:
+    return min(moments.values(), default=None)

@@ -1,0 +1,165 @@
+"""What changed in the cluster since the last pass, and which objects belong to each other.
+
+Both are kept up to date with every change of a cached object, at the cost of that object.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
+
+
+class SubjectKind(StrEnum):
+    """What an identity names. `KEY` is the key of a failed write."""
+
+    WORKLOAD = "Workload"
+    POD = "Pod"
+    NODE = "Node"
+    KEY = "Key"
+
+
+Subject = tuple[SubjectKind, str]
+"""Kind, and uid or, of a node, name."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """Identities of objects that changed, appeared or disappeared.
+
+    A change is noted for all objects that it concerns: of a pod also its workload and its node, before and after.
+    """
+
+    everything: bool = False
+    """Nothing is known of what changed."""
+    workloads: set[str] = field(default_factory=set)
+    """Uids."""
+    pods: set[str] = field(default_factory=set)
+    """Uids."""
+    nodes: set[str] = field(default_factory=set)
+    """Names of nodes on which something changed that all pods there may depend on."""
+    capacities: set[str] = field(default_factory=set)
+    """Names of nodes of which only the free capacity changed."""
+
+
+@dataclass(slots=True)
+class ClusterIndex:
+    """Objects by those that they belong to."""
+
+    pods_of: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    """Namespace -> uid of the workload that controls them (empty: none) -> uids of pods."""
+    pods_on: dict[str, set[str]] = field(default_factory=dict)
+    """Name of the node that they are bound or released to -> uids of pods of workloads."""
+    nodes_reserved_for: dict[str, set[str]] = field(default_factory=dict)
+    """Uid of a pod -> nodes with an assignment for it."""
+    nodes_reserved_by: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Uid of a workload -> node -> number of its assignments there."""
+    services_of: dict[str, set[str]] = field(default_factory=dict)
+    """Uid of a workload -> uids of Services."""
+    restricting_pods: set[str] = field(default_factory=set)
+    """Uids of pods of all kinds that restrict which other pods run in their topology domain, or depend on them."""
+    node_of: dict[str, str] = field(default_factory=dict)
+    """Uid of a Node or GPUTelemetry -> name."""
+
+    def pods_of_workload(self, namespace: str, uid: str) -> set[str]:
+        return self.pods_of.get(namespace, {}).get(uid, set())
+
+
+class ChangeTracker:
+    """Notes changes of objects. Its methods take an object before and after a change; None: absent."""
+
+    def __init__(self) -> None:
+        self.index = ClusterIndex()
+        self._changes = Changes(everything=True)
+
+    def take(self) -> Changes:
+        """Returns what changed since the last call; the first time that is everything."""
+        found, self._changes = self._changes, Changes()
+        return found
+
+    def note_everything(self) -> None:
+        self._changes.everything = True
+
+    def note_nodes(self, names: set[str]) -> None:
+        self._changes.nodes |= names
+
+    def workload(self, old: Workload | None, new: Workload | None) -> None:
+        self._changes.workloads.update(each.uid for each in (old, new) if each is not None)
+
+    def pod(self, old: Pod | None, new: Pod | None) -> None:
+        index, changes = self.index, self._changes
+        for each, add in ((old, False), (new, True)):
+            if each is None:
+                continue
+            changes.pods.add(each.uid)
+            changes.workloads.add(each.workload_uid)
+            _put(index.pods_of.setdefault(each.namespace, {}), each.workload_uid, each.uid, add=add)
+            if each.target_node is not None:
+                changes.capacities.add(each.target_node)
+                _put(index.pods_on, each.target_node, each.uid, add=add)
+        if old is None or new is None or _life(old) != _life(new):
+            changes.nodes.update(each.target_node for each in (old, new) if each and each.target_node)
+        self._note_traits(new.uid if new else "", restricts=new is not None and new.traits.restricts_domains)
+        if new is None and old is not None:
+            index.restricting_pods.discard(old.uid)
+
+    def telemetry(self, old: Telemetry | None, new: Telemetry | None) -> None:
+        self._node_object(old, new)
+        if old is not None and new is not None and old.model.spec.assignments == new.model.spec.assignments:
+            return
+        for each, step in ((old, -1), (new, 1)):
+            for assignment in each.assignments if each is not None else ():
+                self._changes.pods.add(assignment.pod_uid)
+                self._changes.workloads.add(assignment.workload_uid)
+                _put(self.index.nodes_reserved_for, assignment.pod_uid, each.name if each else "", add=step > 0)
+                counts = self.index.nodes_reserved_by.setdefault(assignment.workload_uid, {})
+                name = each.name if each else ""
+                counts[name] = counts.get(name, 0) + step
+                if counts[name] <= 0:
+                    del counts[name]
+                if not counts:
+                    del self.index.nodes_reserved_by[assignment.workload_uid]
+
+    def node(self, old: Node | None, new: Node | None) -> None:
+        self._node_object(old, new)
+
+    def _node_object(self, old: Telemetry | Node | None, new: Telemetry | Node | None) -> None:
+        if old is not None:
+            self._changes.nodes.add(old.name)
+            self.index.node_of.pop(old.uid, None)
+        if new is not None:
+            self._changes.nodes.add(new.name)
+            self.index.node_of[new.uid] = new.name
+
+    def service(self, old: Service | None, new: Service | None) -> None:
+        for each, add in ((old, False), (new, True)):
+            if each is not None:
+                self._changes.workloads.add(each.owner_uid)
+                _put(self.index.services_of, each.owner_uid, each.uid, add=add)
+
+    def foreign_pod(self, old: BoundPod | None, new: BoundPod | None) -> None:
+        self._changes.capacities.update(each.node for each in (old, new) if each is not None)
+        if old is not None and new is None:
+            self.index.restricting_pods.discard(old.uid)
+        elif new is not None:
+            self._note_traits(new.uid, restricts=new.traits.restricts_domains)
+
+    def _note_traits(self, uid: str, *, restricts: bool) -> None:
+        if restricts:
+            self.index.restricting_pods.add(uid)
+        else:
+            self.index.restricting_pods.discard(uid)
+
+
+def _life(pod: Pod) -> tuple[object, ...]:
+    """Returns what other pods on the node may depend on."""
+    listed = any(container.devices for container in pod.containers)
+    return pod.terminal, pod.deleting, pod.target_node, pod.phase, bool(pod.gates), pod.workload_uid, listed
+
+
+def _put(groups: dict[str, set[str]], key: str, member: str, *, add: bool) -> None:
+    if add:
+        groups.setdefault(key, set()).add(member)
+    elif key in groups:
+        groups[key].discard(member)
+        if not groups[key]:
+            del groups[key]
