@@ -62,7 +62,7 @@ class OperatorMachine(RuleBasedStateMachine):
     def begin(self, nodes: int, devices: int, wanted: list[Json]) -> None:
         self.runner = asyncio.Runner()
         self.world = FakeCluster(nodes, devices)
-        self.operator = OperatorProcess(self.world)
+        self.operator = OperatorProcess(self.world, checked=True)
         self.number = 0
         for spec in wanted:
             self.submit(spec)
@@ -136,7 +136,7 @@ class OperatorMachine(RuleBasedStateMachine):
         try:
             self.runner.run(self.operator.act())
         except Crash:
-            self.operator = OperatorProcess(self.world)
+            self.operator = OperatorProcess(self.world, checked=True)
         self.world.fault = None
 
     @rule(writes=st.integers(0, 4), after=st.booleans())
@@ -156,7 +156,7 @@ class OperatorMachine(RuleBasedStateMachine):
         elif what == "relist":
             self.operator.relist()
         elif what == "restart":
-            self.operator = OperatorProcess(self.world)
+            self.operator = OperatorProcess(self.world, checked=True)
 
     @rule(what=st.sampled_from(["scheduler", "kubelets", "agents", "collector"]))
     def other_component_acts(self, what: str) -> None:

@@ -1,0 +1,265 @@
+"""A decision on what changed is the decision on the whole cluster, and looks at what changed only."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+from prometheus_client import CollectorRegistry
+
+from gpufleet_api.telemetry import CordonedDevice
+from gpufleet_operator.cache.cache import Cache
+from gpufleet_operator.decide.decide import decide
+from gpufleet_operator.decide.incremental.decide_changes import decide_changes
+from gpufleet_operator.decide.incremental.kept import Kept
+from gpufleet_operator.decide.incremental.region import close
+from gpufleet_operator.kube.clock import ServerClock
+from gpufleet_operator.model.actions import Actions
+from gpufleet_operator.model.changes import Changes, ClusterIndex
+from gpufleet_operator.model.snapshot import Snapshot
+from gpufleet_operator.model.state_types import Limits
+from gpufleet_operator.runtime.metrics import Metrics
+from gpufleet_operator.runtime.reconciler import Reconciler
+from gpufleet_testing.operator import make
+from gpufleet_testing.operator.decisions import AppliedDecisions
+from gpufleet_testing.operator.from_scratch import compare
+from gpufleet_testing.operator.synthetic import SyntheticFleet
+
+NODES, RUNNING, WAITING = 3, 6, 3
+
+
+class SmallFleet:
+    """Three nodes, six running workloads and three that wait for memory that no device has."""
+
+    def __init__(self) -> None:
+        self.now = make.NOW
+        self.cache = Cache()
+        self.fleet = SyntheticFleet(NODES, RUNNING, WAITING, self.now)
+        self.fleet.fill(self.cache)
+        self.applied = AppliedDecisions(self.fleet, self.cache)
+        self.looked_at: list[Snapshot] = []
+        self.version = 1000
+        self.submitted = RUNNING + WAITING
+        self.reconciler = Reconciler(
+            self.cache,
+            self.applied,
+            Limits(),
+            ServerClock(lambda: self.now),
+            Metrics(CollectorRegistry()),
+            name_seed=lambda: "seed",
+            resync_interval_seconds=10,
+            decide=self.decide,
+        )
+
+    def decide(
+        self, snapshot: Snapshot, kept: Kept | None, changes: Changes, index: ClusterIndex
+    ) -> tuple[Actions, Kept | None]:
+        expected = decide(snapshot)
+        found, kept = decide_changes(snapshot, kept, changes, index)
+        compare(snapshot, expected, found)
+        return found, kept
+
+    def run_pass(self) -> Actions:
+        self.now += timedelta(milliseconds=50)
+        return self.reconciler.decide_once()
+
+    def settle(self) -> None:
+        for _ in range(20):
+            actions = self.run_pass()
+            if actions.empty:
+                return
+            asyncio.run(self.applied.run(actions))
+        raise AssertionError("the fleet does not settle")
+
+    # Changes of one object each.
+
+    def pod_readiness(self, number: int) -> None:
+        pod = self.cache.pods.items[f"uid-{self.fleet.pod_name(number % RUNNING)}"]
+        self._put_pod(pod.uid, ready=not pod.ready)
+
+    def pod_is_gone(self, number: int) -> None:
+        """Its containers ended; the workload has completed, so no pod is made for it again."""
+        self.cache.pods.remove(f"uid-{self.fleet.pod_name(RUNNING + number % WAITING)}", "")
+        self.cache.workloads.remove(f"uid-{self.fleet.workload_name(RUNNING + number % WAITING)}", "")
+
+    def _put_pod(self, uid: str, **fields: Any) -> None:
+        if uid in self.cache.pods.items:
+            self.cache.pods.put(replace(self.cache.pods.items[uid], resource_version=self._next(), **fields))
+
+    def report(self, number: int) -> None:
+        self.applied.telemetry(self.fleet.node_name(number % NODES), celsius=40 + number, at=self.now)
+
+    def cordoned(self, number: int) -> None:
+        name, uuid = self.fleet.node_name(number % NODES), self.fleet.uuid(number % NODES, number % 8)
+        stored = self.cache.telemetry.by_name[name]
+        entries = [] if stored.model.spec.cordoned else [CordonedDevice(uuid=uuid, reason="fan")]
+        spec = stored.model.spec.model_copy(update={"cordoned": entries})
+        model = stored.model.model_copy(update={"spec": spec})
+        self.cache.telemetry.put(replace(stored, resource_version=self._next(), model=model))
+
+    def node_unschedulable(self, number: int) -> None:
+        node = self.cache.nodes.by_name[self.fleet.node_name(number % NODES)]
+        self.cache.nodes.put(replace(node, resource_version=self._next(), unschedulable=not node.unschedulable))
+
+    def foreign_pod(self, number: int) -> None:
+        uid = f"uid-agent-{number % NODES:05d}-{number % 20}"
+        if uid in self.cache.foreign_pods.items:
+            self.cache.foreign_pods.remove(uid, self._next())
+
+    def submit(self, number: int) -> None:
+        if self.submitted < RUNNING + WAITING + 6:
+            count = 1 + number % 8
+            self.fleet.submit(self.cache, self.submitted, devices={"count": count}, placement=_placement(number))
+            self.submitted += 1
+
+    def suspend(self, number: int) -> None:
+        """Of a workload that waits."""
+        stored = self.cache.workloads.items.get(f"uid-{self.fleet.workload_name(RUNNING + number % WAITING)}")
+        if stored is not None and stored.model is not None and not stored.model.spec.suspend:
+            spec = stored.model.spec.model_copy(update={"suspend": True})
+            model = stored.model.model_copy(update={"spec": spec})
+            changed = replace(stored, resource_version=self._next(), generation=stored.generation + 1, model=model)
+            self.cache.workloads.put(changed)
+
+    def time_passes(self, number: int) -> None:
+        self.now += timedelta(seconds=(0.5, 3, 11, 40, 95)[number % 5])
+
+    def listed(self, number: int) -> None:
+        del number
+        self.cache.tracker.note_everything()
+
+    def _next(self) -> str:
+        self.version += 1
+        return str(200_000 + self.version)
+
+
+def _placement(number: int) -> Mapping[str, Any]:
+    return {"strategy": ("Best", "Pack", "Spread")[number % 3]}
+
+
+CHANGES: tuple[Callable[[SmallFleet, int], None], ...] = (
+    SmallFleet.pod_readiness,
+    SmallFleet.report,
+    SmallFleet.cordoned,
+    SmallFleet.node_unschedulable,
+    SmallFleet.foreign_pod,
+    SmallFleet.submit,
+    SmallFleet.time_passes,
+    SmallFleet.listed,
+    SmallFleet.pod_is_gone,
+)
+HISTORIES = st.lists(
+    st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 40)), min_size=1, max_size=3), max_size=12
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(HISTORIES)
+def test_decision_on_any_history_is_that_on_the_whole_cluster(
+    history: list[list[tuple[Callable[[SmallFleet, int], None], int]]],
+) -> None:
+    fleet = SmallFleet()
+    for changes in history:
+        for change, number in changes:
+            change(fleet, number)
+        actions = fleet.run_pass()
+        if not (actions.creates or actions.deletes or actions.evictions):
+            asyncio.run(fleet.applied.run(replace(actions, reports=replace(actions.reports, telemetry=(), nodes=()))))
+
+
+def regions(fleet: SmallFleet, monkeypatch: Any) -> list[Any]:
+    """The regions of later passes."""
+    found: list[Any] = []
+
+    def noted(*arguments: Any) -> Any:
+        found.append(close(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr("gpufleet_operator.decide.incremental.decide_changes.close", noted)
+    fleet.settle()
+    fleet.run_pass()
+    found.clear()
+    return found
+
+
+def test_change_of_a_pod_looks_at_its_workload_and_node(monkeypatch: Any) -> None:
+    fleet = SmallFleet()
+    found = regions(fleet, monkeypatch)
+
+    fleet.pod_readiness(1)
+    fleet.run_pass()
+
+    (region,) = found
+    assert region.workloads == {"uid-job-000001"}
+    assert region.nodes == {"node-00001"}
+
+
+def test_report_looks_at_the_workloads_on_its_node_only(monkeypatch: Any) -> None:
+    """Those that wait are not asked again: the node has too little memory for any of them."""
+    fleet = SmallFleet()
+    found = regions(fleet, monkeypatch)
+
+    fleet.report(2)
+    fleet.run_pass()
+
+    (region,) = found
+    assert region.workloads == {"uid-job-000002", "uid-job-000005"}
+
+
+def test_new_workload_gets_devices_of_a_node_outside_of_its_region(monkeypatch: Any) -> None:
+    fleet = SmallFleet()
+    found = regions(fleet, monkeypatch)
+
+    fleet.submit(0)
+    actions = fleet.run_pass()
+
+    assert [r.workload_uid for r in actions.releases] == ["uid-job-000009"]
+    assert [reserve.node for reserve in actions.reserves] == [actions.releases[0].node]
+    assert len(found) == 2, "the second region has the picked node"
+
+
+def test_workload_that_waits_gets_a_device_that_becomes_free() -> None:
+    fleet = SmallFleet()
+    fleet.settle()
+    for _ in range(3):
+        fleet.submit(7)  # eight devices: no node has all of them
+    fleet.settle()
+
+    stored = fleet.cache.telemetry.by_name["node-00000"]
+    for number in fleet.fleet.on_node(0):
+        fleet.cache.workloads.remove(f"uid-{fleet.fleet.workload_name(number)}", "")
+        fleet.cache.pods.remove(f"uid-{fleet.fleet.pod_name(number)}", "")
+    spec = stored.model.spec.model_copy(update={"assignments": []})
+    assert stored.status is not None
+    idle = {"allocated_to": [], "process_count": 0}
+    devices = [device.model_copy(update=idle) for device in stored.status.devices]
+    status = stored.status.model_copy(update={"devices": devices})
+    model = stored.model.model_copy(update={"spec": spec, "status": status})
+    fleet.cache.telemetry.put(replace(stored, resource_version="900000", model=model))
+    actions = fleet.run_pass()
+
+    assert [(r.name, r.node) for r in actions.releases] == [(fleet.fleet.pod_name(9), "node-00000")]
+
+
+def test_exception_in_a_pass_lets_the_next_one_decide_from_scratch(monkeypatch: Any) -> None:
+    fleet = SmallFleet()
+    found = regions(fleet, monkeypatch)
+    fleet.pod_readiness(1)
+    decided = fleet.reconciler._decide
+
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(fleet.reconciler, "_decide", fail)
+    try:
+        fleet.run_pass()
+    except ZeroDivisionError:
+        monkeypatch.setattr(fleet.reconciler, "_decide", decided)
+
+    actions = fleet.run_pass()
+
+    assert [status.name for status in actions.statuses] == ["job-000001"]
+    assert not found, "no region: everything is looked at"
