@@ -8,7 +8,7 @@ from datetime import datetime
 from gpufleet_operator.cache import decode, decode_pod
 from gpufleet_operator.cache.decode import Decoder
 from gpufleet_operator.cache.store import NamedStore, SelectorStore, TombstoneStore
-from gpufleet_operator.model.changes import ChangeTracker
+from gpufleet_operator.model.cluster.change_tracker import ChangeTracker
 from gpufleet_operator.model.heartbeats import Heartbeats
 from gpufleet_operator.model.lenient_json import Json
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, PodDeletion, Service, Telemetry, Workload

@@ -8,7 +8,7 @@ from gpufleet_operator.decide.replicas import unschedulable_grace
 from gpufleet_operator.decide.services import RESTORE_INTERVAL
 from gpufleet_operator.fleet import cordons
 from gpufleet_operator.ledger.ledger import exit_delay, reservations
-from gpufleet_operator.model.changes import Subject, SubjectKind
+from gpufleet_operator.model.cluster.changes import Subject, SubjectKind
 from gpufleet_operator.model.replica import WorkloadReplicas
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, PassState

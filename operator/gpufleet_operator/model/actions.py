@@ -12,7 +12,7 @@ from typing import Any
 
 from gpufleet_api.telemetry import Assignment
 from gpufleet_api.workload_status import WorkloadStatus
-from gpufleet_operator.model.changes import Subject
+from gpufleet_operator.model.cluster.changes import Subject
 from gpufleet_operator.model.replica import RemovalReason
 from gpufleet_operator.model.report_actions import Reports
 from gpufleet_operator.model.state_types import Backoff, PassState

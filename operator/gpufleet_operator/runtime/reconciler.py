@@ -19,7 +19,8 @@ from gpufleet_operator.decide.state import drop_pending_creates, record_results
 from gpufleet_operator.decide.template_check import check_templates
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions, CreatePod, ReleasePod
-from gpufleet_operator.model.changes import Changes, ClusterIndex
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits, PassState, TemplateCheck
 from gpufleet_operator.runtime.executor import WriteOutcome

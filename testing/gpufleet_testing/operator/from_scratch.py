@@ -8,12 +8,24 @@ from gpufleet_operator.decide.decide import decide
 from gpufleet_operator.decide.incremental.decide_changes import decide_changes
 from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.model.actions import Actions, Reserve, WriteStatus
-from gpufleet_operator.model.changes import Changes, ClusterIndex
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import BACKOFF_RESET, PassState
 from gpufleet_operator.status.build import without_messages
 
-EXACT = ("services", "creates", "deletes", "evictions", "releases", "expired", "unexpected_errors", "waits", "gated")
+EXACT = (
+    "services",
+    "restored_services",
+    "creates",
+    "deletes",
+    "evictions",
+    "releases",
+    "expired",
+    "unexpected_errors",
+    "waits",
+    "gated",
+)
 """Fields of a decision that are equal but for the order."""
 
 RENEWED_IN_TURNS = ("reported", "status_written", "settled_nodes", "restarts")

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from gpufleet_operator.decide.moments import due_moments, earliest
 from gpufleet_operator.decide.state import record_results
-from gpufleet_operator.model.changes import SubjectKind
+from gpufleet_operator.model.cluster.changes import SubjectKind
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_testing.operator import make
 

@@ -18,7 +18,8 @@ from gpufleet_operator.decide.incremental.region_state import merge, thawed
 from gpufleet_operator.decide.reports import MAX_PER_PASS
 from gpufleet_operator.fleet.kept_fleet import ContestedDeviceError
 from gpufleet_operator.model.actions import Actions, create_key, subject_of
-from gpufleet_operator.model.changes import Changes, ClusterIndex, Subject, SubjectKind
+from gpufleet_operator.model.cluster.changes import Changes, Subject, SubjectKind
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.create_errors import CreateError, classify
 from gpufleet_operator.model.snapshot import Snapshot
 
@@ -163,7 +164,14 @@ def _acted_on(snapshot: Snapshot, kept: Kept, region: Region, actions: Actions) 
     """Returns the objects of all actions: the next pass looks at them, whether the writes succeed or not."""
     seeds = Seeds()
     reports = actions.reports
-    for group in (actions.services, actions.restored_services, actions.creates, actions.statuses, actions.expired, actions.releases):
+    for group in (
+        actions.services,
+        actions.restored_services,
+        actions.creates,
+        actions.statuses,
+        actions.expired,
+        actions.releases,
+    ):
         seeds.workloads.update(action.workload_uid for action in group)
     for removals in (actions.deletes, actions.evictions):
         seeds.workloads.update(removal.workload_uid for removal in removals)

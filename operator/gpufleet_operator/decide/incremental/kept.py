@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from gpufleet_operator.decide.incremental.region import Seeds
 from gpufleet_operator.fleet.kept_fleet import KeptFleet
-from gpufleet_operator.model.changes import Subject
+from gpufleet_operator.model.cluster.changes import Subject
 from gpufleet_operator.model.state_types import PassState
 from gpufleet_operator.placement.model import Diagnosis, Request
 

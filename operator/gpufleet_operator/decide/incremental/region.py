@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from gpufleet_operator.decide.incremental.region_map import RegionMap
 from gpufleet_operator.decide.incremental.region_state import StateKeys, restricted
-from gpufleet_operator.model.changes import ClusterIndex
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.report_actions import explain_key, node_condition_key, telemetry_conditions_key
 from gpufleet_operator.model.snapshot import Snapshot
 

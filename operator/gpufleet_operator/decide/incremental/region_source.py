@@ -8,7 +8,7 @@ from gpufleet_operator.fleet.build import BuiltFleet, node_states
 from gpufleet_operator.fleet.kept_fleet import KeptFleet, could_serve
 from gpufleet_operator.fleet.pod_rules import PlacedPods
 from gpufleet_operator.ledger.ledger import Ledger
-from gpufleet_operator.model.changes import ClusterIndex
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.placement.model import NodeState, Request
 

@@ -18,7 +18,8 @@ from gpufleet_operator.decide.incremental.kept import Kept
 from gpufleet_operator.decide.incremental.region import close
 from gpufleet_operator.kube.clock import ServerClock
 from gpufleet_operator.model.actions import Actions
-from gpufleet_operator.model.changes import Changes, ClusterIndex
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.snapshot import Snapshot
 from gpufleet_operator.model.state_types import Limits
 from gpufleet_operator.runtime.metrics import Metrics

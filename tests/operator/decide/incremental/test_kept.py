@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from gpufleet_operator.decide.incremental.kept import Moments, Refresh
-from gpufleet_operator.model.changes import SubjectKind
+from gpufleet_operator.model.cluster.changes import SubjectKind
 from gpufleet_testing.operator import make
 
 ONE, TWO = (SubjectKind.POD, "one"), (SubjectKind.NODE, "two")

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from gpufleet_operator.cache.cache import Cache
-from gpufleet_operator.model.changes import ClusterIndex
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.objects import Service
 from gpufleet_testing.operator import make
 

@@ -1,67 +1,8 @@
-"""What changed in the cluster since the last pass, and which objects belong to each other.
+"""Notes each change of a cached object, at the cost of that object."""
 
-Both are kept up to date with every change of a cached object, at the cost of that object.
-"""
-
-from dataclasses import dataclass, field
-from enum import StrEnum
-
+from gpufleet_operator.model.cluster.changes import Changes
+from gpufleet_operator.model.cluster.cluster_index import ClusterIndex
 from gpufleet_operator.model.objects import BoundPod, Node, Pod, Service, Telemetry, Workload
-
-
-class SubjectKind(StrEnum):
-    """What an identity names. `KEY` is the key of a failed write."""
-
-    WORKLOAD = "Workload"
-    POD = "Pod"
-    NODE = "Node"
-    KEY = "Key"
-
-
-Subject = tuple[SubjectKind, str]
-"""Kind, and uid or, of a node, name."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """Identities of objects that changed, appeared or disappeared.
-
-    A change is noted for all objects that it concerns: of a pod also its workload and its node, before and after.
-    """
-
-    everything: bool = False
-    """Nothing is known of what changed."""
-    workloads: set[str] = field(default_factory=set)
-    """Uids."""
-    pods: set[str] = field(default_factory=set)
-    """Uids."""
-    nodes: set[str] = field(default_factory=set)
-    """Names of nodes on which something changed that all pods there may depend on."""
-    capacities: set[str] = field(default_factory=set)
-    """Names of nodes of which only the free capacity changed."""
-
-
-@dataclass(slots=True)
-class ClusterIndex:
-    """Objects by those that they belong to."""
-
-    pods_of: dict[str, dict[str, set[str]]] = field(default_factory=dict)
-    """Namespace -> uid of the workload that controls them (empty: none) -> uids of pods."""
-    pods_on: dict[str, set[str]] = field(default_factory=dict)
-    """Name of the node that they are bound or released to -> uids of pods of workloads."""
-    nodes_reserved_for: dict[str, set[str]] = field(default_factory=dict)
-    """Uid of a pod -> nodes with an assignment for it."""
-    nodes_reserved_by: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Uid of a workload -> node -> number of its assignments there."""
-    services_of: dict[str, set[str]] = field(default_factory=dict)
-    """Uid of a workload -> uids of Services."""
-    restricting_pods: set[str] = field(default_factory=set)
-    """Uids of pods of all kinds that restrict which other pods run in their topology domain, or depend on them."""
-    node_of: dict[str, str] = field(default_factory=dict)
-    """Uid of a Node or GPUTelemetry -> name."""
-
-    def pods_of_workload(self, namespace: str, uid: str) -> set[str]:
-        return self.pods_of.get(namespace, {}).get(uid, set())
 
 
 class ChangeTracker:
