@@ -23,6 +23,7 @@ def test_counts_and_suspend_go_on_with_an_invalid_template(namespace: TestNamesp
     lost = namespace.pods("serve")[1]["metadata"]["name"]
     fleet.api.delete(f"{pods(namespace.name)}/{lost}")
     eventually(lambda: _check_counts(namespace, ("Running", "1/2", 1, 1, 0)), within=15)
+    eventually(lambda: _check_pods(namespace, 1), within=15)
     never(lambda: _check_pods(namespace, 1), for_seconds=2)
     columns = fleet.cluster.kubectl("get", "gpuworkload", "serve", f"--namespace={namespace.name}", "--no-headers")
     assert columns.stdout.split()[1:4] == ["1/2", "Running", "InvalidTemplate"], columns.stdout
