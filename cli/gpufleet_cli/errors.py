@@ -10,7 +10,16 @@ class ClusterError(InputError):
 
 
 class ForbiddenError(ClusterError):
-    """The user may not read or change an object."""
+    """The user may not read or change an object, or admission rejects the object.
+
+    Args:
+        message: The message.
+        by_rbac: The user lacks the permission.
+    """
+
+    def __init__(self, message: str, *, by_rbac: bool = False) -> None:
+        super().__init__(message)
+        self.by_rbac = by_rbac
 
 
 class MissingObjectError(ClusterError):

@@ -32,7 +32,9 @@ def failure(stderr: str, path: str) -> ClusterError:
     """
     text = _last_line(stderr)
     if "(Forbidden)" in stderr or "is forbidden:" in stderr:
-        return ForbiddenError(f"{text}: ask an administrator of the cluster for this permission")
+        if " cannot " not in text:
+            return ForbiddenError(text)
+        return ForbiddenError(f"{text}: ask an administrator of the cluster for this permission", by_rbac=True)
     if "(Unauthorized)" in stderr or "must be logged in" in stderr:
         return ClusterError(f"{text}: the credentials of the kubeconfig are not accepted; log in again")
     if "(NotFound)" in stderr or "doesn't have a resource type" in stderr:

@@ -51,19 +51,20 @@ class Kubectl:
         manager = f"--field-manager={FIELD_MANAGER}"
         self.run("patch", plural, name, *where, f"--type={kind}", body, manager, about=plural)
 
-    def run(self, *arguments: str, about: str = "") -> str:
+    def run(self, *arguments: str, about: str = "", stdin: str | None = None) -> str:
         """Runs a kubectl command and returns its output.
 
         Args:
             arguments: The command.
             about: What the command reads or writes, for the message of an error.
+            stdin: Input of the command.
 
         Raises:
             ClusterError: The command failed.
         """
         command = [*arguments, *self.connection.arguments(), f"--request-timeout={self.timeout_seconds}s"]
         try:
-            return _run(command, about)
+            return _run(command, about, stdin)
         except ClusterError as error:
             context = self.connection.context
             if context and "does not exist" in str(error) and context in str(error):
@@ -78,11 +79,11 @@ class Kubectl:
             raise ClusterError(NO_KUBECTL) from None
 
 
-def _run(command: Sequence[str], about: str) -> str:
+def _run(command: Sequence[str], about: str, stdin: str | None = None) -> str:
     # kubectl prints warnings of the apiserver in color on a terminal only; NO_COLOR is passed on.
     try:
         done = subprocess.run(
-            ["kubectl", *command], capture_output=True, text=True, check=False, env=os.environ, stdin=subprocess.DEVNULL
+            ["kubectl", *command], capture_output=True, text=True, check=False, env=os.environ, input=stdin or ""
         )
     except FileNotFoundError:
         raise ClusterError(NO_KUBECTL) from None

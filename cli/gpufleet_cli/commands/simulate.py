@@ -1,11 +1,12 @@
 """`gpufleet simulate`."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from gpufleet_cli.analysis import saved_decisions, simulation
 from gpufleet_cli.analysis.fleet_edits import FleetEdits
+from gpufleet_cli.cluster.kubectl import Kubectl
+from gpufleet_cli.commands.admission import PodAdmission, admission
 from gpufleet_cli.commands.convert import as_workloads
 from gpufleet_cli.commands.sources import check_stdin, fleet_documents
 from gpufleet_cli.exit_codes import NOT_PLACED, SUCCESS
@@ -59,14 +60,22 @@ def simulate(
         ),
         *loaded.notes,
     )
+    admitted = PodAdmission() if target.saved else admission(Kubectl(target.connection), workloads, rules)
+    notes = (*notes, *admitted.notes)
     if save is not None:
         saved_decisions.save(save, [workload.record for workload in simulated])
         notes = (*notes, f"{quantity(len(simulated), 'decision')} saved to {save} (see gpufleet replay)")
 
     def draw(screen: Screen, _wide: bool) -> None:
         tables.simulation(screen, simulated)
+        for name, why in admitted.rejections.items():
+            screen.line(f"{name}: the apiserver rejects its pods: {why}", "bold red")
+
+    def shape() -> json_shapes.Json:
+        return json_shapes.simulation(simulated, notes, admitted.rejections)
 
     names = [workload.manifest.name for workload in simulated]
-    write(Rendering(partial(json_shapes.simulation, simulated, notes), lambda: names, draw), output, headers=headers)
+    write(Rendering(shape, lambda: names, draw), output, headers=headers)
     write_notes(notes)
-    return SUCCESS if all(workload.placed for workload in simulated) else NOT_PLACED
+    placed = all(workload.placed for workload in simulated) and not admitted.rejections
+    return SUCCESS if placed else NOT_PLACED

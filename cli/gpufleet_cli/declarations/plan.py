@@ -28,6 +28,8 @@ def simulate(
 ) -> None:
     """Place workloads on the fleet as it is now, without changing it, and explain what is not placed.
 
+    The apiserver is asked whether it would admit their pods (quotas, Pod Security, webhooks), without storing them.
+
     The workloads are placed in order, and each one reduces what the next ones can get. SCORE is the weighted mean
     of the terms next to it, 0 to 1 each (1 is best): free memory, unused compute, low temperature and power headroom
     of the replica's GPUs. The status of a GPUWorkload has the same values in thousandths.

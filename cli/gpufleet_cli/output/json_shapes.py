@@ -4,6 +4,7 @@ Score terms are 0 to 1 (1 is best), null where the hardware does not report the 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from gpufleet_cli.analysis.device_checks import DeviceCheck, ScoredDevice
@@ -16,11 +17,15 @@ from gpufleet_operator.placement.model import DeviceState, Diagnosis, Pick, Reas
 Json = dict[str, Any]
 
 
-def simulation(workloads: Sequence[SimulatedWorkload], notes: Sequence[str]) -> Json:
-    """`gpufleet simulate -o json`."""
+def simulation(
+    workloads: Sequence[SimulatedWorkload], notes: Sequence[str], rejections: Mapping[str, str] = MappingProxyType({})
+) -> Json:
+    """`gpufleet simulate -o json`. `rejections` are those of the apiserver, by workload."""
     return {
         "placed": all(workload.placed for workload in workloads),
-        "workloads": [_workload(workload) for workload in workloads],
+        "workloads": [
+            {**_workload(workload), "podRejection": rejections.get(workload.manifest.name)} for workload in workloads
+        ],
         "notes": list(notes),
     }
 

@@ -101,11 +101,11 @@ def test_unknown_workload_is_answered_with_names_that_are_close(cluster: Recorde
 
 def test_forbidden_telemetry_leaves_the_tree_without_measurements(cluster: RecordedCluster) -> None:
     record(cluster)
-    cluster.fail("/apis/gpufleet.dev/v1alpha1/gputelemetries", "Error from server (Forbidden): cannot list")
+    cluster.fail("/apis/gpufleet.dev/v1alpha1/gputelemetries", "Error from server (Forbidden): User 'dev' cannot list")
     done = run_cli("status", "train")
     assert (done.code, "GPU GPU-node-1-0" in done.out) == (0, True)
     assert done.notes == [
-        "gputelemetries not read: cannot list: ask an administrator of the cluster for this permission"
+        "gputelemetries not read: User 'dev' cannot list: ask an administrator of the cluster for this permission"
     ]
 
 
