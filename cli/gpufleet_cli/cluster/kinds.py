@@ -5,6 +5,7 @@ from typing import Final
 
 from gpufleet_api.names import (
     API_VERSION,
+    DRA_DRIVER,
     TELEMETRY_KIND,
     TELEMETRY_PLURAL,
     WORKLOAD_KIND,
@@ -49,3 +50,6 @@ POLICIES: Final = ObjectKind(_ADMISSION, "ValidatingAdmissionPolicy", "validatin
 BINDINGS: Final = ObjectKind(_ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
 CRDS: Final = ObjectKind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions")
 RUNTIME_CLASSES: Final = ObjectKind("node.k8s.io/v1", "RuntimeClass", "runtimeclasses")
+SLICES: Final = ObjectKind(
+    "resource.k8s.io/v1", "ResourceSlice", "resourceslices", selector=f"?fieldSelector=spec.driver%3D{DRA_DRIVER}"
+)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from gpufleet_api.names import FOREIGN_RESOURCES, RESOURCE, TOLERATED_TAINTS
+from gpufleet_api.names import DRA_DRIVER, FOREIGN_RESOURCES, RESOURCE, TOLERATED_TAINTS, Transport
 from gpufleet_cli.cluster.kinds import (
     AGENTS,
     BINDINGS,
@@ -16,6 +16,7 @@ from gpufleet_cli.cluster.kinds import (
     PODS,
     POLICIES,
     RUNTIME_CLASSES,
+    SLICES,
     TELEMETRY,
     WORKLOADS,
     ObjectKind,
@@ -26,7 +27,7 @@ from gpufleet_operator.model.lenient_json import Json, as_list, as_map, maps, te
 
 REQUIRED: Final = (CRDS, NODES)
 OPTIONAL: Final = (
-    TELEMETRY, WORKLOADS, PODS, NAMESPACES, AGENTS, OPERATORS, POLICIES, BINDINGS, RUNTIME_CLASSES
+    TELEMETRY, WORKLOADS, PODS, NAMESPACES, AGENTS, OPERATORS, POLICIES, BINDINGS, RUNTIME_CLASSES, SLICES
 )  # fmt: skip
 
 _CHART = "gpufleet-"
@@ -97,6 +98,21 @@ class ClusterFacts:
         """Returns the agents' pods on a node."""
         pods = (pod for owner in self.agents for pod in self.pods_of(owner))
         return [pod for pod in pods if as_map(pod.get("spec")).get("nodeName") == node]
+
+    def uses_dra(self, node: str) -> bool:
+        """Returns whether the agent of a node serves ResourceClaims instead of the device plugin API."""
+        wanted = f"--transport={Transport.DRA}"
+        return any(
+            wanted in as_list(container.get("args"))
+            for pod in self.agent_pods(node)
+            for container in maps(as_map(pod.get("spec")).get("containers"))
+        )
+
+    def published_devices(self, node: str) -> int:
+        """Returns the number of devices in the ResourceSlices of a node."""
+        specs = (as_map(one.get("spec")) for one in self.lists.of(SLICES))
+        ours = (spec for spec in specs if (spec.get("nodeName"), spec.get("driver")) == (node, DRA_DRIVER))
+        return sum(len(as_list(spec.get("devices"))) for spec in ours)
 
     @property
     def resource(self) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gpufleet_api.names import FOREIGN_RESOURCES
-from gpufleet_cli.cluster.kinds import TELEMETRY, WORKLOADS
+from gpufleet_api.names import DRA_DRIVER, FOREIGN_RESOURCES
+from gpufleet_cli.cluster.kinds import SLICES, TELEMETRY, WORKLOADS
 from gpufleet_cli.doctor.facts import ClusterFacts, flag, name_of, pod_spec, tolerates
 from gpufleet_cli.doctor.finding import Diagnosed
 from gpufleet_cli.view.gpu_view import time_of, written_at
@@ -70,6 +70,9 @@ def plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:
         node = facts.nodes.get(name)
         if node is None or gpus.state != "Ready" or not gpus.gpus:
             continue
+        if facts.uses_dra(name):
+            yield from _slices(facts, name, len(gpus.gpus))
+            continue
         status = as_map(node.get("status"))
         offered = sum(gpu.healthy and not gpu.withheld for gpu in gpus.gpus)
         capacity, allocatable = (_count(status, key, resource) for key in ("capacity", "allocatable"))
@@ -81,6 +84,15 @@ def plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:
             cause = f"{allocatable} {resource} are allocatable, and the agent reports {offered} healthy GPUs"
             cure = "wait half a minute for the kubelet; if it remains, another plugin serves the resource: see the node"
             yield Diagnosed("AllocatableDiffers", f"node/{name}", cause, cure)
+
+
+def _slices(facts: ClusterFacts, node: str, reported: int) -> Iterator[Diagnosed]:
+    if not facts.known(SLICES):
+        return
+    if facts.published_devices(node) == 0:
+        cause = f"no device is in a ResourceSlice of {DRA_DRIVER}, and the agent reports {reported} GPUs"
+        cure = "see the agent's log, and kubectl get resourceslices"
+        yield Diagnosed("PluginNotRegistered", f"node/{node}", cause, cure)
 
 
 def second_plugins(facts: ClusterFacts) -> Iterator[Diagnosed]:

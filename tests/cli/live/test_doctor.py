@@ -83,6 +83,7 @@ def good() -> Cluster:
         "AGENTS": [owner("agent", "--resource=gpufleet.dev/gpu")],
         "NAMESPACES": [{"metadata": {"name": SYSTEM, "labels": {}}}],
         "RUNTIME_CLASSES": [],
+        "SLICES": [],
         "NODES": [node],
         "PODS": [own_pod("agent", "node-1"), own_pod("operator", "node-1"), workload_pod("train-0", "train")],
         "WORKLOADS": [live_workload("train")],
@@ -214,6 +215,11 @@ def late_clock(c: Cluster) -> None:
     c["TELEMETRY"][0]["status"]["observedAt"] = at(-65)
 
 
+def dra_without_slice(c: Cluster) -> None:
+    c["PODS"][0]["spec"]["containers"][0]["args"] = ["--transport=DRA"]
+    unregistered_plugin(c)
+
+
 @pytest.mark.parametrize(
     ("change", "check", "about", "words"),
     [
@@ -232,6 +238,7 @@ def late_clock(c: Cluster) -> None:
         (stale_telemetry, "TelemetryStale", "node-1", "s old; no pod is placed"),
         (unregistered_plugin, "PluginNotRegistered", "node-1", "the agent reports 2 GPUs"),
         (fewer_allocatable, "AllocatableDiffers", "node-1", "1 gpufleet.dev/gpu are allocatable"),
+        (dra_without_slice, "PluginNotRegistered", "node-1", "no device is in a ResourceSlice of gpu.gpufleet.dev"),
         (second_plugin, "SecondPlugin", "node-1", "offers nvidia.com/gpu"),
         (no_driver, "NoDriver", "node-1", "the default runtime"),
         (missing_runtime_class, "RuntimeHandlerMissing", "gpufleet-agent", 'RuntimeClass "nvidia"'),
@@ -256,6 +263,14 @@ def test_one_thing_that_is_wrong_is_the_one_problem(
     assert problem["object"].endswith(about)
     assert words in problem["cause"]
     assert problem["cure"]
+
+
+def test_node_with_transport_dra_needs_no_extended_resource(cluster: RecordedCluster) -> None:
+    objects = good()
+    dra_without_slice(objects)
+    spec = {"driver": "gpu.gpufleet.dev", "nodeName": "node-1", "devices": [{"name": "a"}, {"name": "b"}]}
+    objects["SLICES"].append({"metadata": {"name": "s"}, "spec": spec})
+    assert examine(cluster, objects) == []
 
 
 def test_list_that_may_not_be_read_is_not_checked_with_a_note(cluster: RecordedCluster) -> None:

@@ -27,7 +27,7 @@ from gpufleet_operator.model.lenient_json import Json, as_map, text
 ABOUT: Final = "about.txt"
 _OTHERS: Final = (
     kinds.WORKLOADS, kinds.PODS, kinds.EVENTS, kinds.NAMESPACES, kinds.AGENTS, kinds.OPERATORS, kinds.POLICIES,
-    kinds.BINDINGS, kinds.CRDS, kinds.RUNTIME_CLASSES,
+    kinds.BINDINGS, kinds.CRDS, kinds.RUNTIME_CLASSES, kinds.SLICES,
 )  # fmt: skip
 _CONFIGURED: Final = frozenset({kinds.AGENTS, kinds.OPERATORS})
 _LOG_LINES: Final = 2000
